@@ -1,0 +1,1 @@
+"""Leases jobs, checks out repositories, runs processes, spools events."""

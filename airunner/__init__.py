@@ -1,0 +1,1 @@
+"""airunner: any command in any Git repository, on any number of machines, with nothing lost."""

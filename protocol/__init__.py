@@ -1,0 +1,1 @@
+"""What crosses the wire. Pure: no socket, clock, disk, thread or randomness."""

@@ -1,0 +1,109 @@
+"""The bounds of one MessagePack body, checked before anything is built from it.
+
+A decoder allocates what a header claims and recurses as deep as it is told. This walk does neither: it
+goes over the bytes once, counts, and refuses. Lengths of strings are then the typed decoder's, which has
+the whole body, already bounded by its frame, in hand.
+
+Source: the MessagePack specification, https://github.com/msgpack/msgpack/blob/master/spec.md
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from airunner.protocol.errors import BadRequest
+
+DEPTH_MAX: Final = 16
+VALUES_MAX: Final = 32_768  # a walk of some milliseconds at the most
+
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Everything that msgspec raises for bytes that are not what they should be."""
+
+_FIXED: Final[dict[int, int]] = {  # lead byte: bytes that follow
+    0xC0: 0,
+    0xC2: 0,
+    0xC3: 0,
+    0xCA: 4,
+    0xCB: 8,
+    0xCC: 1,
+    0xCD: 2,
+    0xCE: 4,
+    0xCF: 8,
+    0xD0: 1,
+    0xD1: 2,
+    0xD2: 4,
+    0xD3: 8,
+}
+_SIZED: Final[dict[int, int]] = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bin and str: bytes of length
+_NESTED: Final[dict[int, tuple[int, int]]] = {  # lead byte: bytes of length, values an element
+    0xDC: (2, 1),
+    0xDD: (4, 1),
+    0xDE: (2, 2),
+    0xDF: (4, 2),
+}
+
+
+def check_structure(body: bytes) -> None:
+    """Raise `BadRequest` unless `body` is one whole map within `DEPTH_MAX` and `VALUES_MAX`."""
+    if not body or not (0x80 <= body[0] <= 0x8F or body[0] in (0xDE, 0xDF)):
+        raise BadRequest("the body is not a MessagePack map")
+    try:
+        end = _walk(body)
+    except IndexError as error:
+        raise BadRequest("the body is cut short") from error
+    if end != len(body):
+        raise BadRequest("the body is cut short" if end > len(body) else "bytes follow the body")
+
+
+def _walk(body: bytes) -> int:
+    """The offset after the first value in `body`."""
+    offset = 0
+    values = 0
+    left = [1]  # values still to come at each level
+    while left:
+        if not left[-1]:
+            left.pop()
+            continue
+        left[-1] -= 1
+        values += 1
+        if values > VALUES_MAX:
+            raise BadRequest(f"the body holds more than {VALUES_MAX} values")
+        offset, children = _step(body, offset)
+        if children:
+            if children > VALUES_MAX:
+                raise BadRequest(f"the body claims {children} values in one place")
+            if len(left) > DEPTH_MAX:
+                raise BadRequest(f"the body is nested deeper than {DEPTH_MAX}")
+            left.append(children)
+    return offset
+
+
+def _step(body: bytes, offset: int) -> tuple[int, int]:
+    """The offset behind the value's head and flat content, and how many values it nests."""
+    lead = body[offset]
+    offset += 1
+    if lead <= 0x7F or lead >= 0xE0:
+        return offset, 0
+    if lead <= 0x8F:
+        return offset, 2 * (lead & 0x0F)
+    if lead <= 0x9F:
+        return offset, lead & 0x0F
+    if lead <= 0xBF:
+        return offset + (lead & 0x1F), 0
+    if lead in _FIXED:
+        return offset + _FIXED[lead], 0
+    if lead in _SIZED:
+        width = _SIZED[lead]
+        return offset + width + _length(body, offset, width), 0
+    if lead in _NESTED:
+        width, factor = _NESTED[lead]
+        return offset + width, factor * _length(body, offset, width)
+    raise BadRequest(f"the body holds a value of a kind that is not used here (0x{lead:02x})")
+
+
+def _length(body: bytes, offset: int, width: int) -> int:
+    if offset + width > len(body):
+        raise IndexError
+    return int.from_bytes(body[offset : offset + width], "big")

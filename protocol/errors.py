@@ -1,0 +1,133 @@
+"""What can go wrong, by fault.
+
+- `PeerError`: the other side asked for something it may not have or cannot get. It has a `code`,
+  travels on the wire as `messages.Refused` and comes out at the far end as the same class again.
+- `OperatorError`: the person at the keyboard can mend it (a bad flag, a missing key, a broker that is
+  not there). The command line prints its one line and exits with its `exit_code`.
+- Anything that is ours is an `assert` and ends the process.
+
+The docstring of a class is its default message.
+"""
+
+from __future__ import annotations
+
+from inspect import cleandoc
+from typing import ClassVar, Final
+
+EXIT_USAGE: Final = 2
+EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h
+EXIT_NO_PERMISSION: Final = 77  # EX_NOPERM of sysexits.h
+
+
+class OperatorError(Exception):
+    """Something that the operator can mend; the message says how."""
+
+    def __init__(self, message: str, *, exit_code: int = EXIT_USAGE) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+
+
+class PeerError(Exception):
+    """The other side's request cannot be met."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    _by_code: ClassVar[dict[str, type[PeerError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        assert cls.code not in PeerError._by_code, f"two errors share the code {cls.code}"
+        PeerError._by_code[cls.code] = cls
+
+    def __init__(self, message: str | None = None, *, expected_index: int | None = None) -> None:
+        self.message = message or cleandoc(type(self).__doc__ or self.code)
+        self.expected_index = expected_index
+        super().__init__(self.message)
+
+    @staticmethod
+    def from_wire(code: str, message: str, expected_index: int | None = None) -> PeerError:
+        """The error a peer named; a code from a newer peer becomes a plain `PeerError`."""
+        return PeerError._by_code.get(code, PeerError)(message, expected_index=expected_index)
+
+    @classmethod
+    def codes(cls) -> dict[str, type[PeerError]]:
+        """Every code that may stand on the wire."""
+        return dict(cls._by_code)
+
+
+class BadRequest(PeerError):
+    """The request is malformed: a field is missing, ill-typed or out of bounds."""
+
+    code = "bad-request"
+    exit_code = EXIT_USAGE
+
+
+class Unsupported(PeerError):
+    """The peer speaks another version of the protocol."""
+
+    code = "unsupported"
+
+
+class Unauthenticated(PeerError):
+    """The token is missing or not valid."""
+
+    code = "unauthenticated"
+    exit_code = EXIT_NO_PERMISSION
+
+
+class Forbidden(PeerError):
+    """The token does not carry the role that this request needs."""
+
+    code = "forbidden"
+    exit_code = EXIT_NO_PERMISSION
+
+
+class NotFound(PeerError):
+    """There is no such job."""
+
+    code = "not-found"
+
+
+class Conflict(PeerError):
+    """This request id was used before with another body."""
+
+    code = "conflict"
+
+
+class StaleToken(PeerError):
+    """This attempt's lease has ended; a newer attempt owns the job."""
+
+    code = "stale-token"
+
+
+class IndexGap(PeerError):
+    """Events are missing before this batch; `expected_index` says where to go on."""
+
+    code = "index-gap"
+
+
+class IncompleteLog(PeerError):
+    """The attempt cannot complete: `expected_index` events are stored and it claims more."""
+
+    code = "incomplete-log"
+
+
+class Busy(PeerError):
+    """The broker is at its limit; the same request may be sent again after a pause."""
+
+    code = "busy"
+    exit_code = EXIT_UNAVAILABLE
+
+
+class NoSpace(PeerError):
+    """The broker's disk is full; nothing was stored."""
+
+    code = "no-space"
+    exit_code = EXIT_UNAVAILABLE
+
+
+class Forged(PeerError):
+    """A sealed payload was not made with this key."""
+
+    code = "forged"

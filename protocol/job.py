@@ -1,0 +1,197 @@
+"""What a job is: what its submitter asked for, how it stands, and how it ended.
+
+`JobSpec` is what was asked and never changes. `Job` is the broker's view of it at one moment. `Result`
+is what an agent says of one attempt; the state that follows from it is decided here, once.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from airunner.protocol.names import (
+    ARGUMENTS_MAX,
+    NAME_CHARS_MAX,
+    VARIABLES_MAX,
+    Argument,
+    JobId,
+    Name,
+    Natural,
+    Positive,
+    Text,
+)
+
+DEFAULT_QUEUE: Final = "default"
+SPEC_BYTES_MAX: Final = 65_536  # 16 granted leases still fit one reply
+SIGNAL_EXIT_BASE: Final = 128  # POSIX shells report death by signal n as 128 + n
+TIMEOUT_EXIT: Final = 124  # as timeout(1) of GNU coreutils does
+SUMMARY_COMMAND_CHARS: Final = 200
+
+
+class JobState(StrEnum):
+    """Where a job stands; the last three are terminal and never change."""
+
+    SCHEDULED = "SCHEDULED"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has ended for good."""
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class ProcessType(StrEnum):
+    """What the command's standard streams are."""
+
+    PIPE = "pipe"
+    PTY = "pty"
+
+
+class Reason(StrEnum):
+    """Why an attempt did not complete."""
+
+    EXIT_CODE = "exit-code"
+    SIGNAL = "signal"
+    TIMEOUT = "timeout"
+    CHECKOUT_FAILED = "checkout-failed"
+    COMMAND_NOT_FOUND = "command-not-found"
+    PROCESS_ERROR = "process-error"
+    AGENT_LOST = "agent-lost"
+    CANCELLED = "cancelled"
+
+
+Variables = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)], Argument], Meta(max_length=VARIABLES_MAX)
+]
+
+
+class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a submitter asks for.
+
+    Raises `ValueError` for what no process can be given: a NUL anywhere, `=` in a variable's name, an
+    absolute working directory or one that climbs out of the checkout.
+    """
+
+    command: Annotated[Argument, Meta(min_length=1)]
+    args: Annotated[tuple[Argument, ...], Meta(max_length=ARGUMENTS_MAX)] = ()
+    queue: Name = DEFAULT_QUEUE
+    process_type: ProcessType = ProcessType.PIPE
+    timeout_seconds: Positive | None = None
+    working_directory: Text = ""
+    environment: Variables = {}
+    metadata: Variables = {}
+    repository: Text = ""
+    commit: Text = ""
+    branch: Text = ""
+    owner: Text = ""
+
+    def __post_init__(self) -> None:
+        for field in ("command", "working_directory", "repository", "commit", "branch", "owner"):
+            if "\0" in getattr(self, field):
+                raise ValueError(f"{field} contains a NUL character")
+        if any("\0" in argument for argument in self.args):
+            raise ValueError("args contains a NUL character")
+        for field in ("environment", "metadata"):
+            for name, value in getattr(self, field).items():
+                if "=" in name or "\0" in name or "\0" in value:
+                    raise ValueError(f"{field}: {name!r} is not a name and value that a process can be given")
+        if self.working_directory.startswith("/") or ".." in self.working_directory.split("/"):
+            raise ValueError("working_directory must be a path inside the checkout")
+        if (self.commit or self.branch) and not self.repository:
+            raise ValueError("commit and branch need a repository")
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command and its arguments."""
+        return (self.command, *self.args)
+
+
+class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an attempt ended: an exit code, or a signal, or neither and a reason."""
+
+    exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
+    signal: Annotated[int, Meta(ge=1, le=64)] | None = None
+    reason: Reason | None = None
+
+    @property
+    def state(self) -> JobState:
+        """Exit code 0 without a reason is COMPLETED; CANCELLED is said, everything else FAILED."""
+        if self.reason is Reason.CANCELLED:
+            return JobState.CANCELLED
+        if self.exit_code == 0 and self.signal is None and self.reason is None:
+            return JobState.COMPLETED
+        return JobState.FAILED
+
+    @property
+    def exit_status(self) -> int:
+        """What a command that waited for this job exits with; never 0 unless the job COMPLETED."""
+        if self.reason is Reason.TIMEOUT:
+            return TIMEOUT_EXIT
+        if self.signal is not None:
+            return SIGNAL_EXIT_BASE + self.signal
+        if self.state is JobState.COMPLETED:
+            return 0
+        return self.exit_code or 1
+
+
+class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One job as the broker sees it now. All instants are the broker's, in ms since the epoch."""
+
+    id: JobId
+    state: JobState
+    spec: JobSpec
+    submitted_ms: Natural
+    attempt: Natural = 0
+    last_sequence: Natural = 0
+    agent: str | None = None
+    started_ms: Natural | None = None
+    finished_ms: Natural | None = None
+    result: Result | None = None
+
+
+class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a list of jobs."""
+
+    id: JobId
+    state: JobState
+    queue: str
+    command: str
+    submitted_ms: Natural
+    attempt: Natural = 0
+    owner: str = ""
+    repository: str = ""
+    started_ms: Natural | None = None
+    finished_ms: Natural | None = None
+    result: Result | None = None
+
+
+def command_summary(spec: JobSpec) -> str:
+    """The command on one short line, for people."""
+    line = " ".join(spec.argv)
+    return line if len(line) <= SUMMARY_COMMAND_CHARS else line[: SUMMARY_COMMAND_CHARS - 1] + "…"
+
+
+_encoder = msgspec.msgpack.Encoder()
+_spec_decoder = msgspec.msgpack.Decoder(JobSpec)
+
+
+def encode_spec(spec: JobSpec) -> bytes:
+    """`spec` as it is stored.
+
+    Raises `ValueError` when it is larger than `SPEC_BYTES_MAX`.
+    """
+    raw = _encoder.encode(spec)
+    if len(raw) > SPEC_BYTES_MAX:
+        raise ValueError(f"the job takes {len(raw)} bytes and {SPEC_BYTES_MAX} is the most")
+    return raw
+
+
+def decode_spec(raw: bytes) -> JobSpec:
+    """The opposite of `encode_spec`."""
+    return _spec_decoder.decode(raw)

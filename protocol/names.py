@@ -1,0 +1,64 @@
+"""The kinds of names, and the bounds of what may stand in one.
+
+A `NewType` costs nothing at run time and keeps a job's id from being taken for a queue's name.
+Lengths are bounded where a message is decoded, so nothing behind the Gateway meets an unbounded one.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Annotated, Final, NewType
+
+from msgspec import Meta
+
+RequestId = NewType("RequestId", bytes)
+"""16 bytes chosen by the asker; the key of idempotency."""
+
+TaskToken = NewType("TaskToken", bytes)
+"""256 random bits; proves one attempt, dies with it."""
+
+TokenHash = NewType("TokenHash", bytes)
+"""What the broker keeps of a task token."""
+
+WatchKey = NewType("WatchKey", bytes)
+"""256 random bits; opens one job's live events."""
+
+JobId = NewType("JobId", str)
+"""A UUID version 7 (RFC 9562) in its canonical text: it sorts by time and cannot be guessed."""
+
+REQUEST_ID_BYTES: Final = 16
+TOKEN_BYTES: Final = 32
+SEED_BYTES: Final = 32
+HASH_BYTES: Final = 32
+
+NAME_CHARS_MAX: Final = 128
+TEXT_CHARS_MAX: Final = 4_096
+ARGUMENT_CHARS_MAX: Final = 131_072  # Linux's own bound on one argument (MAX_ARG_STRLEN)
+ARGUMENTS_MAX: Final = 4_096
+VARIABLES_MAX: Final = 1_024
+MILLISECONDS_MAX: Final = 2**53 - 1  # every language's number holds it
+
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*$")]
+"""A queue, a tenant, an agent: what stands in a URL or a shell without quotes."""
+
+JobName = Annotated[str, Meta(min_length=1, max_length=64)]
+Label = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
+Argument = Annotated[str, Meta(max_length=ARGUMENT_CHARS_MAX)]
+Natural = Annotated[int, Meta(ge=0, le=MILLISECONDS_MAX)]
+Positive = Annotated[int, Meta(ge=1, le=MILLISECONDS_MAX)]
+Token = Annotated[bytes, Meta(min_length=TOKEN_BYTES, max_length=TOKEN_BYTES)]
+Seed = Annotated[bytes, Meta(min_length=SEED_BYTES, max_length=SEED_BYTES)]
+
+
+def task_token(seed: bytes, job_id: str, attempt: int) -> TaskToken:
+    """The token of one grant, derived so that a repeated request is given the very same one.
+
+    `seed` is fresh random with each DequeueJob and is never stored.
+    """
+    return TaskToken(blake2b(f"{job_id}\n{attempt}".encode(), key=seed, digest_size=TOKEN_BYTES).digest())
+
+
+def token_hash(token: bytes) -> TokenHash:
+    """What is stored of `token`; 256 random bits need no salt."""
+    return TokenHash(blake2b(token, digest_size=HASH_BYTES, person=b"airunner token").digest())

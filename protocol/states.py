@@ -1,0 +1,55 @@
+"""The life of a job, as one table. The diagram in docs/ARCHITECTURE.md is drawn from it.
+
+The table is the law: a Store that wants to move a job asks `next_state`, and what is not in the table
+does not happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from airunner.protocol.job import JobState
+
+
+class Change(StrEnum):
+    """What can happen to a job."""
+
+    LEASE = "lease"
+    RELEASE = "release"
+    EXPIRE = "expire"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+TRANSITIONS: Final[Mapping[tuple[JobState, Change], JobState]] = MappingProxyType(
+    {
+        (JobState.SCHEDULED, Change.LEASE): JobState.RUNNING,
+        (JobState.SCHEDULED, Change.CANCEL): JobState.CANCELLED,
+        (JobState.RUNNING, Change.RELEASE): JobState.SCHEDULED,
+        (JobState.RUNNING, Change.EXPIRE): JobState.SCHEDULED,
+        (JobState.RUNNING, Change.COMPLETE): JobState.COMPLETED,
+        (JobState.RUNNING, Change.FAIL): JobState.FAILED,
+        (JobState.RUNNING, Change.CANCEL): JobState.CANCELLED,
+    }
+)
+
+FINISHING: Final[Mapping[JobState, Change]] = MappingProxyType(
+    {JobState.COMPLETED: Change.COMPLETE, JobState.FAILED: Change.FAIL, JobState.CANCELLED: Change.CANCEL}
+)
+"""The change that leads to each terminal state."""
+
+
+def next_state(state: JobState, change: Change) -> JobState | None:
+    """The state that follows, or None where the table has no such step."""
+    return TRANSITIONS.get((state, change))
+
+
+def mermaid() -> str:
+    """The table as a Mermaid state diagram."""
+    steps = [f"    {state} --> {target}: {change}" for (state, change), target in TRANSITIONS.items()]
+    ends = [f"    {state} --> [*]" for state in JobState if state.terminal]
+    return "\n".join(["stateDiagram-v2", "    [*] --> SCHEDULED: enqueue", *steps, *ends])
