@@ -1,0 +1,138 @@
+"""Follow: every event of one job, once and in order, whatever the live socket lost.
+
+One `Follow` is the state of one monitor. It owns no socket and no clock. Live runs come as they come:
+late, twice, with holes, or never; stored runs come by replay. What it returns is always the next event
+and never another.
+
+```
+ live run ──► next? ──yes──► events ──► JOB_FINISHED: the end
+               │ no: kept, and the hole is asked for
+ replay  ──────┘
+```
+
+When a replay is wanted
+- at the start, and again once the subscription is known to stand (events may have passed in between);
+- when a live run leaves a hole, and while the last page says that there is more;
+- after a silence, for the last event of a job has nothing behind it that could show it missing. The silence
+  asked after grows from `SILENCE_FIRST_MS` to `SILENCE_LAST_MS`: it is a net under the live socket, not the way.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from airunner.protocol.events import Event, EventRun, JobFinished, events_of
+from airunner.protocol.messages import JobEventsReplayed, ReplayJobEvents
+from airunner.protocol.names import JobId
+
+SILENCE_FIRST_MS: Final = 1_000
+SILENCE_LAST_MS: Final = 15_000
+KEPT_RUNS_MAX: Final = 128  # live runs held while a hole is asked for; what is beyond is replayed too
+
+
+class Follow:
+    """One monitor's place in one job's log.
+
+    `from_timestamp_ms`, where given, skips to the first event that is not older.
+    """
+
+    def __init__(
+        self, job_id: JobId, now_ms: int, *, from_sequence: int = 1, from_timestamp_ms: int | None = None
+    ) -> None:
+        assert from_sequence >= 1, "sequences count from 1"
+        self.job_id = job_id
+        self.next_sequence = from_sequence
+        self.finished = False
+        self._from_timestamp_ms = from_timestamp_ms
+        self._kept: dict[int, EventRun] = {}
+        self._asked = False
+        self._wanted = True
+        self._silence_ms = SILENCE_FIRST_MS
+        self._deadline_ms = now_ms + SILENCE_FIRST_MS
+
+    def request(self) -> ReplayJobEvents | None:
+        """The replay to send now, if one is wanted and none is on its way."""
+        if self.finished or self._asked or not self._wanted:
+            return None
+        self._asked = True
+        self._wanted = False
+        return ReplayJobEvents(
+            job_id=self.job_id, from_sequence=self.next_sequence, from_timestamp_ms=self._from_timestamp_ms
+        )
+
+    def subscribed(self) -> None:
+        """From now on live runs arrive; what passed before is asked for."""
+        self._wanted = True
+
+    def live(self, run: EventRun, now_ms: int) -> list[Event]:
+        """Take in a live run; returns what is next in order, often all of it."""
+        if self.finished or run.next_sequence <= self.next_sequence:
+            return []
+        self._silence_ms = SILENCE_FIRST_MS
+        self._deadline_ms = now_ms + SILENCE_FIRST_MS
+        if self._from_timestamp_ms is not None or run.first_sequence > self.next_sequence:
+            if len(self._kept) < KEPT_RUNS_MAX:
+                self._kept[run.first_sequence] = run
+            self._wanted = True
+            return []
+        return [*self._advance(run), *self._from_kept()]
+
+    def replayed(self, page: JobEventsReplayed, now_ms: int) -> list[Event]:
+        """Take in the answer to `request`."""
+        assert self._asked, "a page that was not asked for"
+        self._asked = False
+        if self.finished:
+            return []
+        before = self.next_sequence
+        events = self._take_page(page)
+        events += self._from_kept()
+        if self.next_sequence <= page.last_sequence or self._kept:
+            self._wanted = True
+        elif page.finished:
+            self.finished = True
+        brought = self.next_sequence > before
+        self._silence_ms = SILENCE_FIRST_MS if brought else min(SILENCE_LAST_MS, 2 * self._silence_ms)
+        self._deadline_ms = now_ms + self._silence_ms
+        return events
+
+    def deadline_ms(self) -> int | None:
+        """When `tick` is next to be called; None while a replay is on its way or nothing more comes."""
+        return None if self.finished or self._asked else self._deadline_ms
+
+    def tick(self, now_ms: int) -> None:
+        """After a silence a replay is wanted."""
+        if now_ms >= self._deadline_ms:
+            self._wanted = True
+
+    def _take_page(self, page: JobEventsReplayed) -> list[Event]:
+        events: list[Event] = []
+        if self._from_timestamp_ms is not None:
+            skipped_to = page.runs[0].first_sequence if page.runs else page.next_sequence
+            self.next_sequence = max(self.next_sequence, skipped_to)
+        for run in page.runs:
+            events += self._advance(run)
+        if self._from_timestamp_ms is None:
+            return events
+        start_ms = self._from_timestamp_ms
+        first = next((at for at, event in enumerate(events) if event.timestamp_ms >= start_ms), len(events))
+        if first < len(events):
+            self._from_timestamp_ms = None
+        return events[first:]
+
+    def _advance(self, run: EventRun) -> list[Event]:
+        """The events of `run` from `next_sequence` on; a run that lies behind or leaves a hole has none."""
+        if self.finished or not run.first_sequence <= self.next_sequence < run.next_sequence:
+            return []
+        events = events_of(self.job_id, run)[self.next_sequence - run.first_sequence :]
+        self.next_sequence = run.next_sequence
+        self.finished = isinstance(events[-1].body, JobFinished)
+        return events
+
+    def _from_kept(self) -> list[Event]:
+        events: list[Event] = []
+        for first in sorted(self._kept):
+            if first > self.next_sequence or self._from_timestamp_ms is not None:
+                break
+            events += self._advance(self._kept.pop(first))
+        self._kept = {first: run for first, run in self._kept.items() if run.next_sequence > self.next_sequence}
+        return events

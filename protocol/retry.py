@@ -1,0 +1,201 @@
+"""Lazy Pirate: ask, wait, on silence go to the next broker and ask the same again.
+
+One `LazyPirate` is the state of one connection that carries many requests at once. It owns no socket and
+no clock: every method takes `now_ms`, any steadily rising count of milliseconds, and returns what is to be
+done. The laws it keeps:
+
+- A request is asked under one request id until it is answered or forgotten. The broker makes a repeat
+  harmless, so nothing here has to guess whether the first was heard.
+- Any traffic proves life. Silence for `HEARTBEAT_MS` while something is owed brings a Ping, `MISSES_MAX` of
+  them unanswered end the connection, so a parked request may wait long and a dead broker not.
+- Between two connections lies a pause with full jitter, so a thousand agents do not return at once.
+
+```
+          ask                       dropped, or MISSES_MAX × HEARTBEAT_MS of silence
+CLOSED ────────► OPEN (Connect, Send…) ────────────────────────────► WAITING (Disconnect)
+                  ▲                                                     │ pause over: next endpoint,
+                  └───────────── Connect, Send all that is owed ◄───────┘
+```
+
+Sources: "Reliable Request-Reply Patterns" in the ZeroMQ guide, https://zguide.zeromq.org/docs/chapter4/;
+"Exponential Backoff And Jitter", AWS Architecture Blog (full jitter).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from airunner.protocol.errors import Busy
+from airunner.protocol.messages import Ping, Refused, Reply, encode
+from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
+
+HEARTBEAT_MS: Final = 2_000  # any traffic counts; three misses mean: next endpoint
+MISSES_MAX: Final = 3
+BACKOFF_FIRST_MS: Final = 50
+BACKOFF_LAST_MS: Final = 5_000
+PENDING_MAX: Final = 4_096  # requests in flight on one connection
+
+PING_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))
+_PING: Final = encode(Ping())
+
+
+class Connect(Struct, frozen=True):
+    """Open a socket to `endpoint`; there is none now."""
+
+    endpoint: str
+
+
+class Disconnect(Struct, frozen=True):
+    """Close the socket."""
+
+
+class Send(Struct, frozen=True):
+    """Send this request on the open socket."""
+
+    request_id: RequestId
+    body: bytes
+
+
+class Deliver(Struct, frozen=True):
+    """The answer to a request; it is owed no more."""
+
+    request_id: RequestId
+    reply: Reply
+
+
+Action = Connect | Disconnect | Send | Deliver
+
+
+class _Pending(Struct):
+    body: bytes
+    busy_count: int = 0
+    resend_ms: int | None = None
+
+
+def full_jitter_ms(random: Callable[[], float], failures: int, first_ms: int, last_ms: int) -> int:
+    """A pause drawn evenly from nothing to an exponentially growing bound; `random` gives [0, 1)."""
+    return int(random() * min(last_ms, first_ms * 2 ** min(failures, 32)))
+
+
+class LazyPirate:
+    """The requests that one connection owes an answer to, and the state of that connection."""
+
+    def __init__(self, endpoints: Sequence[str], random: Callable[[], float]) -> None:
+        assert endpoints, "a broker's endpoint is needed"
+        self._endpoints = tuple(endpoints)
+        self._random = random
+        self._turn = 0
+        self._pending: dict[RequestId, _Pending] = {}
+        self._open = False
+        self._reopen_ms = 0
+        self._quiet_since_ms = 0
+        self._pings = 0
+        self._failures = 0
+        self._heard = False
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint in use, or the next to be tried."""
+        return self._endpoints[self._turn % len(self._endpoints)]
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the broker has said anything since this connection was opened."""
+        return self._open and self._heard
+
+    @property
+    def pending(self) -> int:
+        """How many requests are owed an answer; `PENDING_MAX` is the most."""
+        return len(self._pending)
+
+    def ask(self, request_id: RequestId, body: bytes, now_ms: int) -> list[Action]:
+        """Take on one request."""
+        assert request_id not in self._pending, "one id, one request"
+        assert len(self._pending) < PENDING_MAX, "the shell bounds what is in flight"
+        if not self._pending:
+            self._quiet(now_ms)
+        self._pending[request_id] = _Pending(body)
+        if self._open:
+            return [Send(request_id, body)]
+        return self._reopen(now_ms) if now_ms >= self._reopen_ms else []
+
+    def forget(self, request_id: RequestId) -> None:
+        """Nobody waits for this answer any more."""
+        self._pending.pop(request_id, None)
+
+    def heard(self, request_id: RequestId, reply: Reply, now_ms: int) -> list[Action]:
+        """Take in one reply; one that nobody waits for only proves life."""
+        self._quiet(now_ms)
+        self._heard = True
+        self._failures = 0
+        pending = self._pending.get(request_id)
+        if pending is None:
+            return []
+        if isinstance(reply, Refused) and reply.code == Busy.code:
+            pending.resend_ms = now_ms + 1 + self._pause_ms(pending.busy_count)
+            pending.busy_count += 1
+            return []
+        del self._pending[request_id]
+        return [Deliver(request_id, reply)]
+
+    def dropped(self, now_ms: int) -> list[Action]:
+        """The connection ended, or could not be made."""
+        if not self._open:
+            return []
+        self._open = False
+        self._heard = False
+        self._turn += 1
+        self._reopen_ms = now_ms + self._pause_ms(self._failures)
+        self._failures += 1
+        return [Disconnect()]
+
+    def tick(self, now_ms: int) -> list[Action]:
+        """Do what is due at `now_ms`."""
+        if not self._pending:
+            return []
+        if not self._open:
+            return self._reopen(now_ms) if now_ms >= self._reopen_ms else []
+        if now_ms >= self._ping_ms():
+            if self._pings == MISSES_MAX:
+                return [*self.dropped(now_ms), *self.tick(now_ms)]
+            self._pings += 1
+            return [Send(PING_ID, _PING), *self._resend(now_ms)]
+        return self._resend(now_ms)
+
+    def deadline_ms(self) -> int | None:
+        """When `tick` is next to be called; None while nothing is owed."""
+        if not self._pending:
+            return None
+        if not self._open:
+            return self._reopen_ms
+        resends = [pending.resend_ms for pending in self._pending.values() if pending.resend_ms is not None]
+        return min([self._ping_ms(), *resends])
+
+    def _reopen(self, now_ms: int) -> list[Action]:
+        self._open = True
+        self._quiet(now_ms)
+        for pending in self._pending.values():
+            pending.resend_ms = None
+        sends = [Send(request_id, pending.body) for request_id, pending in self._pending.items()]
+        return [Connect(self.endpoint), *sends]
+
+    def _resend(self, now_ms: int) -> list[Action]:
+        due: list[Action] = []
+        for request_id, pending in self._pending.items():
+            if pending.resend_ms is not None and now_ms >= pending.resend_ms:
+                pending.resend_ms = None
+                due.append(Send(request_id, pending.body))
+        return due
+
+    def _quiet(self, now_ms: int) -> None:
+        self._quiet_since_ms = now_ms
+        self._pings = 0
+
+    def _ping_ms(self) -> int:
+        return self._quiet_since_ms + HEARTBEAT_MS * (self._pings + 1)
+
+    def _pause_ms(self, failures: int) -> int:
+        return full_jitter_ms(self._random, failures, BACKOFF_FIRST_MS, BACKOFF_LAST_MS)
