@@ -6,6 +6,8 @@ done. The laws it keeps:
 
 - A request is asked under one request id until it is answered or forgotten. The broker makes a repeat
   harmless, so nothing here has to guess whether the first was heard.
+- A request that stays unanswered on a living connection is asked again after its patience, then twice it, …:
+  a single message can be lost too.
 - Any traffic proves life. Silence for `HEARTBEAT_MS` while something is owed brings a Ping, `MISSES_MAX` of
   them unanswered end the connection, so a parked request may wait long and a dead broker not.
 - Between two connections lies a pause with full jitter, so a thousand agents do not return at once.
@@ -36,8 +38,11 @@ HEARTBEAT_MS: Final = 2_000  # any traffic counts; three misses mean: next endpo
 MISSES_MAX: Final = 3
 BACKOFF_FIRST_MS: Final = 50
 BACKOFF_LAST_MS: Final = 5_000
+PATIENCE_MS: Final = 10_000  # for an answer on a living connection; a parked request adds its own wait
+PATIENCE_LAST_MS: Final = 120_000
 PENDING_MAX: Final = 4_096  # requests in flight on one connection
 
+_NEVER_MS: Final = 2**63
 PING_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))
 _PING: Final = encode(Ping())
 
@@ -71,8 +76,9 @@ Action = Connect | Disconnect | Send | Deliver
 
 class _Pending(Struct):
     body: bytes
+    patience_ms: int
+    resend_ms: int
     busy_count: int = 0
-    resend_ms: int | None = None
 
 
 def full_jitter_ms(random: Callable[[], float], failures: int, first_ms: int, last_ms: int) -> int:
@@ -95,6 +101,8 @@ class LazyPirate:
         self._pings = 0
         self._failures = 0
         self._heard = False
+        self._unheard_since_ms: int | None = None
+        self._resend_ms = _NEVER_MS
 
     @property
     def endpoint(self) -> str:
@@ -107,17 +115,28 @@ class LazyPirate:
         return self._open and self._heard
 
     @property
+    def unheard_since_ms(self) -> int | None:
+        """Since when an answer is owed and no broker has been heard; None while all is well."""
+        return self._unheard_since_ms
+
+    @property
     def pending(self) -> int:
         """How many requests are owed an answer; `PENDING_MAX` is the most."""
         return len(self._pending)
 
-    def ask(self, request_id: RequestId, body: bytes, now_ms: int) -> list[Action]:
-        """Take on one request."""
+    def ask(
+        self, request_id: RequestId, body: bytes, now_ms: int, patience_ms: int = PATIENCE_MS
+    ) -> list[Action]:
+        """Take on one request; `patience_ms` is how long an answer may take on a living connection."""
         assert request_id not in self._pending, "one id, one request"
         assert len(self._pending) < PENDING_MAX, "the shell bounds what is in flight"
         if not self._pending:
             self._quiet(now_ms)
-        self._pending[request_id] = _Pending(body)
+            self._resend_ms = _NEVER_MS
+        if not self.reachable and self._unheard_since_ms is None:
+            self._unheard_since_ms = now_ms
+        self._pending[request_id] = _Pending(body, patience_ms, now_ms + patience_ms)
+        self._resend_ms = min(self._resend_ms, now_ms + patience_ms)
         if self._open:
             return [Send(request_id, body)]
         return self._reopen(now_ms) if now_ms >= self._reopen_ms else []
@@ -125,11 +144,14 @@ class LazyPirate:
     def forget(self, request_id: RequestId) -> None:
         """Nobody waits for this answer any more."""
         self._pending.pop(request_id, None)
+        if not self._pending:
+            self._unheard_since_ms = None
 
     def heard(self, request_id: RequestId, reply: Reply, now_ms: int) -> list[Action]:
         """Take in one reply; one that nobody waits for only proves life."""
         self._quiet(now_ms)
         self._heard = True
+        self._unheard_since_ms = None
         self._failures = 0
         pending = self._pending.get(request_id)
         if pending is None:
@@ -137,6 +159,7 @@ class LazyPirate:
         if isinstance(reply, Refused) and reply.code == Busy.code:
             pending.resend_ms = now_ms + 1 + self._pause_ms(pending.busy_count)
             pending.busy_count += 1
+            self._resend_ms = min(self._resend_ms, pending.resend_ms)
             return []
         del self._pending[request_id]
         return [Deliver(request_id, reply)]
@@ -148,6 +171,8 @@ class LazyPirate:
         self._open = False
         self._heard = False
         self._turn += 1
+        if self._pending and self._unheard_since_ms is None:
+            self._unheard_since_ms = now_ms
         self._reopen_ms = now_ms + self._pause_ms(self._failures)
         self._failures += 1
         return [Disconnect()]
@@ -171,24 +196,29 @@ class LazyPirate:
             return None
         if not self._open:
             return self._reopen_ms
-        resends = [pending.resend_ms for pending in self._pending.values() if pending.resend_ms is not None]
-        return min([self._ping_ms(), *resends])
+        return min(self._ping_ms(), self._resend_ms)
 
     def _reopen(self, now_ms: int) -> list[Action]:
         self._open = True
         self._quiet(now_ms)
-        for pending in self._pending.values():
-            pending.resend_ms = None
-        sends = [Send(request_id, pending.body) for request_id, pending in self._pending.items()]
+        sends = [self._send(request_id, pending, now_ms) for request_id, pending in self._pending.items()]
+        self._resend_ms = min(pending.resend_ms for pending in self._pending.values())
         return [Connect(self.endpoint), *sends]
 
     def _resend(self, now_ms: int) -> list[Action]:
+        if now_ms < self._resend_ms:
+            return []
         due: list[Action] = []
         for request_id, pending in self._pending.items():
-            if pending.resend_ms is not None and now_ms >= pending.resend_ms:
-                pending.resend_ms = None
-                due.append(Send(request_id, pending.body))
+            if now_ms >= pending.resend_ms:
+                pending.patience_ms = min(PATIENCE_LAST_MS, 2 * pending.patience_ms)
+                due.append(self._send(request_id, pending, now_ms))
+        self._resend_ms = min(pending.resend_ms for pending in self._pending.values())
         return due
+
+    def _send(self, request_id: RequestId, pending: _Pending, now_ms: int) -> Send:
+        pending.resend_ms = now_ms + pending.patience_ms
+        return Send(request_id, pending.body)
 
     def _quiet(self, now_ms: int) -> None:
         self._quiet_since_ms = now_ms

@@ -1,0 +1,244 @@
+"""The way to a broker: requests out, each with its token, replies in, over one CURVE connection.
+
+`Channel` is the shell around `protocol.retry.LazyPirate`: it owns the socket, the clock and the waiting
+tasks, and decides nothing. It is an actor: `run` is its one loop, and `ask` is the message to it. Agents and
+clients use the same class. Its bounds: `PENDING_MAX` requests at once (further ones wait their turn), and
+`Patience` for a broker that is not heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from msgspec import Struct
+
+from airunner.certs.edges import Dealer, Edges, Ending, Network
+from airunner.protocol.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, OperatorError, PeerError
+from airunner.protocol.frames import pack_request, unpack_reply
+from airunner.protocol.messages import Refused, Reply, Request, decode_reply, encode, error_of
+from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
+from airunner.protocol.retry import PATIENCE_MS, PENDING_MAX, Action, Connect, Deliver, Disconnect, LazyPirate, Send
+
+MISMATCHES_MAX: Final = 3  # handshakes broken off in a row; a restart breaks one, a wrong key all
+
+
+class Patience(Struct, frozen=True):
+    """How long a broker may stay unheard while an answer is owed, in seconds; None is for ever.
+
+    `first_s` holds until a broker was heard for the first time, `later_s` from then on. `notice` is called
+    once for each silence that lasts `NOTICE_S`, with the endpoint and the seconds that are left.
+    """
+
+    first_s: float | None = None
+    later_s: float | None = None
+    notice: Callable[[str, float | None], None] | None = None
+
+
+NOTICE_S: Final = 1.0
+UNBOUNDED: Final = Patience()
+
+
+class _Waiter:
+    """One `ask` in progress."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.reply: Reply | None = None
+        self.failure: OperatorError | None = None
+
+
+class Channel:
+    """Requests to the first of `endpoints` that answers.
+
+    `token` gives the token to present, at each send. Use it under a task group:
+    `await group.start(channel.run)`; cancel the group, or `close`, to end it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        endpoints: Sequence[str],
+        token: Callable[[], bytes],
+        edges: Edges,
+        patience: Patience = UNBOUNDED,
+    ) -> None:
+        self._network = network
+        self._token = token
+        self._edges = edges
+        self._patience = patience
+        self._pirate = LazyPirate(endpoints, edges.random)
+        self._waiters: dict[RequestId, _Waiter] = {}
+        self._room = anyio.CapacityLimiter(PENDING_MAX)
+        self._changed = anyio.Event()
+        self._group: TaskGroup | None = None
+        self._dealer: Dealer | None = None
+        self._connection = anyio.CancelScope()
+        self._failure: OperatorError | None = None
+        self._ever_heard = False
+        self._noticed = False
+        self._mismatches = 0
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint in use."""
+        return self._pirate.endpoint
+
+    async def ask(
+        self, request: Request, *, request_id: RequestId | None = None, patience_ms: int = PATIENCE_MS
+    ) -> Reply:
+        """The broker's reply to `request`, which is never `Refused`.
+
+        Raises `PeerError` as the broker refused it; `OperatorError` when no broker can be reached or this
+        key is not let in.
+        """
+        request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
+        waiter = _Waiter()
+        async with self._room:
+            if self._failure is not None:
+                raise self._failure
+            self._waiters[request_id] = waiter
+            try:
+                self._do(self._pirate.ask(request_id, encode(request), self._now_ms(), patience_ms))
+                self._changed.set()
+                await waiter.done.wait()
+            finally:
+                del self._waiters[request_id]
+                self._pirate.forget(request_id)
+        if waiter.failure is not None:
+            raise waiter.failure
+        assert waiter.reply is not None, "an answered request has its answer"
+        if isinstance(waiter.reply, Refused):
+            raise error_of(waiter.reply)
+        return waiter.reply
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """The actor's loop."""
+        try:
+            async with anyio.create_task_group() as self._group:
+                task_status.started()
+                while True:
+                    await self._sleep()
+                    self._notice()
+                    self._do(self._pirate.tick(self._now_ms()))
+        finally:
+            self._disconnect()
+
+    async def _sleep(self) -> None:
+        """Until the pirate or our patience has something due, or a request has come."""
+        due = [at for at in (self._pirate.deadline_ms(), self._patience_due_ms()) if at is not None]
+        left_s = max(0.0, min(due) / 1_000 - anyio.current_time()) if due else None
+        with anyio.move_on_after(left_s):
+            await self._changed.wait()
+        self._changed = anyio.Event()
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Connect(endpoint):
+                    self._connect(endpoint)
+                case Disconnect():
+                    self._disconnect()
+                case Send(request_id, body):
+                    if self._dealer is not None:
+                        self._dealer.send(pack_request(request_id, self._token(), body))
+                case Deliver(request_id, reply):
+                    if waiter := self._waiters.get(request_id):
+                        waiter.reply = reply
+                        waiter.done.set()
+
+    def _connect(self, endpoint: str) -> None:
+        assert self._group is not None, "the channel runs before it is asked"
+        self._dealer = self._network.dealer(endpoint)
+        self._connection = anyio.CancelScope()
+        self._group.start_soon(self._listen, self._dealer, self._connection)
+
+    def _disconnect(self) -> None:
+        self._connection.cancel()
+        self._dealer = None
+
+    async def _listen(self, dealer: Dealer, scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._read, dealer)
+                    self._ended(await dealer.ended())
+        finally:
+            dealer.close()
+
+    async def _read(self, dealer: Dealer) -> None:
+        while True:
+            for frames in await dealer.receive():
+                try:
+                    request_id, body = unpack_reply(frames)
+                    reply = decode_reply(body)
+                except PeerError:
+                    continue  # not a reply of this protocol; what was asked is asked again
+                self._ever_heard = True
+                self._noticed = False
+                self._mismatches = 0
+                self._do(self._pirate.heard(request_id, reply, self._now_ms()))
+            self._changed.set()
+
+    def _ended(self, ending: Ending) -> None:
+        self._mismatches = self._mismatches + 1 if ending is Ending.MISMATCHED else 0
+        if ending is Ending.REFUSED:
+            self._shut_out(
+                f"the broker at {self.endpoint} does not let this machine's key in; "
+                "put the public key on its allow-list"
+            )
+        elif self._mismatches >= MISMATCHES_MAX:
+            self._shut_out(
+                f"the broker at {self.endpoint} does not have the key that is pinned here; "
+                "copy its certs/broker.public into this home"
+            )
+        self._do(self._pirate.dropped(self._now_ms()))
+        self._changed.set()
+
+    def _notice(self) -> None:
+        """Say once that we wait, and give up when patience ends."""
+        since_ms = self._pirate.unheard_since_ms
+        if since_ms is None:
+            return
+        bound_s = self._patience_s()
+        waited_s = (self._now_ms() - since_ms) / 1_000
+        if bound_s is not None and waited_s >= bound_s:
+            self._fail(
+                OperatorError(
+                    f"no broker answers at {self.endpoint} (waited {bound_s:g} s); "
+                    "start one with `airunner broker`, or name another with --broker or AIRUNNER_BROKER",
+                    exit_code=EXIT_UNAVAILABLE,
+                )
+            )
+        elif waited_s >= NOTICE_S and not self._noticed and self._patience.notice is not None:
+            self._noticed = True
+            self._patience.notice(self.endpoint, None if bound_s is None else bound_s - waited_s)
+
+    def _patience_s(self) -> float | None:
+        return self._patience.later_s if self._ever_heard else self._patience.first_s
+
+    def _patience_due_ms(self) -> int | None:
+        since_ms = self._pirate.unheard_since_ms
+        if since_ms is None:
+            return None
+        if not self._noticed and self._patience.notice is not None:
+            return since_ms + int(NOTICE_S * 1_000)
+        bound_s = self._patience_s()
+        return None if bound_s is None else since_ms + int(bound_s * 1_000)
+
+    def _shut_out(self, message: str) -> None:
+        """This key will never be let in; nothing can be asked any more."""
+        self._failure = OperatorError(message, exit_code=EXIT_NO_PERMISSION)
+        self._fail(self._failure)
+
+    def _fail(self, failure: OperatorError) -> None:
+        for request_id, waiter in self._waiters.items():
+            self._pirate.forget(request_id)
+            waiter.failure = failure
+            waiter.done.set()
+
+    @staticmethod
+    def _now_ms() -> int:
+        return int(anyio.current_time() * 1_000)

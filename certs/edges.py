@@ -1,0 +1,143 @@
+"""What the actors touch of the world, as interfaces.
+
+Production hands in `certs.sockets` and `SYSTEM`; a simulation hands in its own, and the actors are the same
+classes. Everything that is not here (files, processes) belongs to one part alone and is defined there.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import Final, NamedTuple, Protocol
+
+from msgspec import Struct
+
+Frames = list[bytes]
+
+
+class Edges(Struct, frozen=True):
+    """A wall clock (ms since the epoch) and two sources of randomness; waiting is anyio's own clock."""
+
+    wall_ms: Callable[[], int]
+    random: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+
+
+SYSTEM: Final = Edges(
+    wall_ms=lambda: time.time_ns() // 1_000_000, random=random.SystemRandom().random, random_bytes=os.urandom
+)
+
+
+class Ending(Enum):
+    """Why a connection is over."""
+
+    DROPPED = auto()  # gone, or never there; another try may succeed
+    REFUSED = auto()  # the broker does not let this key in
+    MISMATCHED = auto()  # the handshake broke off: most likely not the broker whose key is pinned
+
+
+class Sent(Enum):
+    """What became of a reply."""
+
+    DONE = auto()
+    FULL = auto()  # that peer does not read; it will ask again
+    GONE = auto()  # that peer is not connected any more
+
+
+class Incoming(NamedTuple):
+    """One message at the ROUTER: where it came from, whom the Gatekeeper took that for, what it says."""
+
+    peer: bytes
+    user_id: str
+    frames: Frames
+
+
+class Dealer(Protocol):
+    """One connection to one broker. It never reconnects by itself."""
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        """Queue a message without waiting; False when the queue is full."""
+        ...
+
+    async def receive(self) -> list[Frames]:
+        """The messages that are there, at least one; waits for it."""
+        ...
+
+    async def ended(self) -> Ending:
+        """Wait until the connection is over."""
+        ...
+
+    def close(self) -> None:
+        """Close at once; whatever is queued is dropped."""
+        ...
+
+
+class Subscriber(Protocol):
+    """A SUB socket, which reconnects by itself and subscribes anew when it does."""
+
+    def subscribe(self, topic: bytes) -> None:
+        """Ask for what is published under `topic`."""
+        ...
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Ask for it no more."""
+        ...
+
+    async def receive(self) -> list[Frames]:
+        """The messages that are there, at least one; waits for it."""
+        ...
+
+    def close(self) -> None:
+        """Close at once."""
+        ...
+
+
+class Router(Protocol):
+    """The broker's door for requests."""
+
+    endpoint: str
+
+    async def receive(self) -> list[Incoming]:
+        """The messages that are there, at least one; waits for it."""
+        ...
+
+    def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
+        """Send to one peer without waiting."""
+        ...
+
+    def close(self) -> None:
+        """Close at once."""
+        ...
+
+
+class Publisher(Protocol):
+    """The broker's socket for live events."""
+
+    endpoint: str
+
+    def publish(self, frames: Sequence[bytes]) -> None:
+        """Send to whoever subscribes; a subscriber whose queue is full misses it."""
+        ...
+
+    async def subscriptions(self) -> list[bytes]:
+        """The topics that were newly subscribed, at least one; waits for it."""
+        ...
+
+    def close(self) -> None:
+        """Close at once."""
+        ...
+
+
+class Network(Protocol):
+    """How a client or an agent reaches brokers."""
+
+    def dealer(self, endpoint: str) -> Dealer:
+        """A new connection for requests."""
+        ...
+
+    def subscriber(self, endpoint: str) -> Subscriber:
+        """A new connection for live events."""
+        ...

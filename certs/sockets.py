@@ -1,0 +1,331 @@
+"""CURVE sockets under anyio: the only place where a ZeroMQ socket is made, so that none is without keys.
+
+What was measured of libzmq, and is kept here
+- A socket's FD tells of a *change*, not of a state: it is read together with `EVENTS`, before every wait
+  and after every send, and a task whose edge a send has swallowed is woken. A loop without that stalls.
+- `ZAP_ENFORCE_DOMAIN` with a non-empty domain on every server socket: else a missing Gatekeeper lets
+  everyone in.
+- ZMTP heartbeats stay off: they can abort a connecting process and make a busy ROUTER lose requests.
+- With `RECONNECT_IVL` -1 a connecting socket tries once, and its monitor says within a millisecond how
+  that ended. When to try again is the Lazy Pirate's to say.
+- Routing ids are drawn with libc's `rand()`, which libzmq never seeds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from airunner.certs.curve import CurvePair
+from airunner.certs.edges import Ending, Frames, Incoming, Sent
+from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
+
+ZAP_DOMAIN: Final = b"airunner"
+ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
+DRAIN_MESSAGES_MAX: Final = 64  # then other tasks get their turn
+QUEUE_MESSAGES_MAX: Final = 4_096  # HWM of request sockets, a connection and a direction
+EVENTS_MESSAGES_MAX: Final = 16_384  # HWM of the events sockets; beyond it events are dropped and replayed
+HANDSHAKE_MS: Final = 5_000
+KEEPALIVE_IDLE_S: Final = 30
+KEEPALIVE_INTERVAL_S: Final = 10
+KEEPALIVE_PROBES: Final = 3
+
+_ENDINGS: Final = zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
+_BROKEN: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_REFUSED: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH
+
+
+def new_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """A context whose automatic routing ids cannot be predicted."""
+    ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
+    return zmq.Context()
+
+
+class AnyioSocket:
+    """Waits for one raw socket without a thread and without losing an edge."""
+
+    def __init__(self, raw: zmq.Socket[bytes]) -> None:
+        self.raw = raw
+        self._fd = raw.FD
+        self._waiting: anyio.CancelScope | None = None
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send without waiting; raises `zmq.Again` when the queue is full."""
+        try:
+            self.raw.send_multipart(frames, zmq.NOBLOCK)
+        finally:
+            self._wake()
+
+    async def receive(self) -> list[Frames]:
+        """What is there, at least one message and at most `DRAIN_MESSAGES_MAX`."""
+        while True:
+            batch: list[Frames] = []
+            while len(batch) < DRAIN_MESSAGES_MAX and (frames := self._receive_one()) is not None:
+                batch.append(frames)
+            if batch:
+                await anyio.lowlevel.checkpoint()
+                return batch
+            await self.readable()
+
+    async def readable(self) -> None:
+        """Wait until a message is there."""
+        while not self.raw.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            with anyio.CancelScope() as self._waiting:
+                await anyio.wait_readable(self._fd)
+            self._waiting = None
+
+    def close(self) -> None:
+        """Close at once; a task that waits gets `anyio.ClosedResourceError`."""
+        if not self.raw.closed:
+            anyio.notify_closing(self._fd)
+            self.raw.close(linger=0)
+
+    def _receive_one(self) -> Frames | None:
+        """One message; what stands beyond the frames that any message of ours has is let go."""
+        try:
+            frames = [self.raw.recv(zmq.NOBLOCK)]
+        except zmq.Again:
+            return None
+        while self.raw.getsockopt(zmq.RCVMORE):
+            frame = self.raw.recv(zmq.NOBLOCK)
+            if len(frames) <= FRAMES_MAX:
+                frames.append(frame)
+        return frames
+
+    def _wake(self) -> None:
+        if self._waiting is not None and self.raw.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            self._waiting.cancel()
+
+
+class CurveDealer:
+    """A DEALER to one broker; see `edges.Dealer`."""
+
+    def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
+        raw.reconnect_ivl = -1
+        monitor = raw.get_monitor_socket(_ENDINGS | _BROKEN | _REFUSED)
+        self._socket = AnyioSocket(raw)
+        self._monitor = AnyioSocket(monitor)
+        raw.connect(endpoint)
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        """Queue a message without waiting; False when the queue is full."""
+        try:
+            self._socket.send(frames)
+        except zmq.Again:
+            return False
+        return True
+
+    async def receive(self) -> list[Frames]:
+        """The messages that are there, at least one; waits for it."""
+        return await self._socket.receive()
+
+    async def ended(self) -> Ending:
+        """Wait until the connection is over."""
+        ending = Ending.DROPPED
+        while True:
+            for frames in await self._monitor.receive():
+                happened = parse_monitor_message(frames)["event"]
+                if happened & _REFUSED:
+                    ending = Ending.REFUSED
+                elif happened & _BROKEN:
+                    ending = Ending.MISMATCHED
+                elif happened & _ENDINGS:
+                    return ending
+
+    def close(self) -> None:
+        """Close at once; whatever is queued is dropped."""
+        if not self._socket.raw.closed:
+            self._socket.raw.disable_monitor()
+            self._monitor.close()
+            self._socket.close()
+
+
+class CurveSubscriber:
+    """A SUB; see `edges.Subscriber`."""
+
+    def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
+        raw.rcvhwm = EVENTS_MESSAGES_MAX
+        self._socket = AnyioSocket(raw)
+        raw.connect(endpoint)
+
+    def subscribe(self, topic: bytes) -> None:
+        """Ask for what is published under `topic`."""
+        self._socket.raw.setsockopt(zmq.SUBSCRIBE, topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Ask for it no more."""
+        self._socket.raw.setsockopt(zmq.UNSUBSCRIBE, topic)
+
+    async def receive(self) -> list[Frames]:
+        """The messages that are there, at least one; waits for it."""
+        return await self._socket.receive()
+
+    def close(self) -> None:
+        """Close at once."""
+        self._socket.close()
+
+
+class CurveNetwork:
+    """Sockets of one key, to brokers of one pinned key."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, broker_public: bytes) -> None:
+        self._context = context
+        self._pair = pair
+        self._broker_public = broker_public
+
+    def dealer(self, endpoint: str) -> CurveDealer:
+        """A new connection for requests."""
+        return CurveDealer(self._raw(zmq.DEALER), _checked(endpoint))
+
+    def subscriber(self, endpoint: str) -> CurveSubscriber:
+        """A new connection for live events."""
+        return CurveSubscriber(self._raw(zmq.SUB), _checked(endpoint))
+
+    def _raw(self, kind: int) -> zmq.Socket[bytes]:
+        raw = _bounded(self._context.socket(kind), BODY_BYTES_MAX)
+        raw.curve_serverkey = self._broker_public
+        raw.curve_publickey = self._pair.public
+        raw.curve_secretkey = self._pair.secret
+        return raw
+
+
+class CurveRouter:
+    """The ROUTER; see `edges.Router`."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
+        raw = _server(context.socket(zmq.ROUTER), pair, BODY_BYTES_MAX)
+        raw.router_mandatory = True
+        self._socket = AnyioSocket(raw)
+        self.endpoint = _bind(raw, endpoint)
+
+    async def receive(self) -> list[Incoming]:
+        """The messages that are there, at least one; waits for it."""
+        while True:
+            batch: list[Incoming] = []
+            while len(batch) < DRAIN_MESSAGES_MAX and (incoming := self._receive_one()) is not None:
+                batch.append(incoming)
+            if batch:
+                await anyio.lowlevel.checkpoint()
+                return batch
+            await self._socket.readable()
+
+    def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
+        """Send to one peer without waiting."""
+        try:
+            self._socket.send([peer, *frames])
+        except zmq.Again:
+            return Sent.FULL
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return Sent.GONE
+        return Sent.DONE
+
+    def close(self) -> None:
+        """Close at once."""
+        self._socket.close()
+
+    def _receive_one(self) -> Incoming | None:
+        raw = self._socket.raw
+        try:
+            peer = raw.recv(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        frames: Frames = []
+        while raw.getsockopt(zmq.RCVMORE):
+            frame = raw.recv(zmq.NOBLOCK)
+            if len(frames) <= FRAMES_MAX:
+                frames.append(frame)
+        user_id = peer.get("User-Id")
+        assert isinstance(user_id, str), "the Gatekeeper names every peer"
+        return Incoming(peer.bytes, user_id, frames)
+
+
+class CurvePublisher:
+    """The socket of live events; see `edges.Publisher`. An XPUB, so that subscriptions are seen to arrive."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
+        raw = _server(context.socket(zmq.XPUB), pair, SUBSCRIPTION_BYTES_MAX)
+        raw.sndhwm = EVENTS_MESSAGES_MAX
+        raw.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self._socket = AnyioSocket(raw)
+        self.endpoint = _bind(raw, endpoint)
+
+    def publish(self, frames: Sequence[bytes]) -> None:
+        """Send to whoever subscribes; a subscriber whose queue is full misses it."""
+        self._socket.send(frames)
+
+    async def subscriptions(self) -> list[bytes]:
+        """The topics that were newly subscribed, at least one; waits for it."""
+        while True:
+            topics = [frames[0][1:] for frames in await self._socket.receive() if frames[0][:1] == b"\x01"]
+            if topics:
+                return topics
+
+    def close(self) -> None:
+        """Close at once."""
+        self._socket.close()
+
+
+def bind_gatekeeper(context: zmq.Context[zmq.Socket[bytes]]) -> AnyioSocket:
+    """The socket that libzmq asks about every peer; bound before any door opens."""
+    raw = context.socket(zmq.REP)
+    raw.linger = 0
+    raw.bind(ZAP_ENDPOINT)
+    return AnyioSocket(raw)
+
+
+def _bounded(raw: zmq.Socket[bytes], frame_bytes_max: int) -> zmq.Socket[bytes]:
+    raw.linger = 0
+    raw.sndhwm = raw.rcvhwm = QUEUE_MESSAGES_MAX
+    raw.maxmsgsize = frame_bytes_max
+    raw.handshake_ivl = HANDSHAKE_MS
+    raw.tcp_keepalive = 1
+    raw.tcp_keepalive_idle = KEEPALIVE_IDLE_S
+    raw.tcp_keepalive_intvl = KEEPALIVE_INTERVAL_S
+    raw.tcp_keepalive_cnt = KEEPALIVE_PROBES
+    return raw
+
+
+def _server(raw: zmq.Socket[bytes], pair: CurvePair, frame_bytes_max: int) -> zmq.Socket[bytes]:
+    _bounded(raw, frame_bytes_max)
+    raw.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    raw.zap_domain = ZAP_DOMAIN
+    raw.curve_server = True
+    raw.curve_publickey = pair.public
+    raw.curve_secretkey = pair.secret
+    return raw
+
+
+def _bind(raw: zmq.Socket[bytes], endpoint: str) -> str:
+    """Bind, and say where: port 0 has become a real one."""
+    try:
+        raw.bind(_checked(endpoint).replace(":0", ":*") if endpoint.endswith(":0") else _checked(endpoint))
+    except zmq.ZMQError as error:
+        raw.close(linger=0)
+        raise OperatorError(
+            f"cannot listen on {endpoint}: {error.strerror}; is another broker running there?",
+            exit_code=EXIT_UNAVAILABLE,
+        ) from error
+    bound = raw.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(bound, bytes)
+    return bound.rstrip(b"\0").decode()
+
+
+def _checked(endpoint: str) -> str:
+    """`endpoint`, when it has the form that all of ours have.
+
+    Raises `OperatorError` for anything but tcp://HOST:PORT.
+    """
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if not endpoint.startswith("tcp://") or not host or not port.isdecimal() or int(port) > 65_535:
+        raise OperatorError(f"{endpoint!r} is not an endpoint; write tcp://HOST:PORT")
+    return endpoint
