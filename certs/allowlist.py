@@ -1,0 +1,134 @@
+"""The broker's allow-list: whose CURVE keys may connect at all.
+
+```
+# a comment: a hash and a space (a key may itself begin with a hash)
+Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID  build-7  agent
+D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs  local    client agent
+```
+
+Laws
+- Every change of the file counts from the next handshake on; nothing is restarted. The bytes are read each
+  time (a few microseconds) and parsed when they differ, so no clock or time stamp decides what is seen.
+- It fails closed. A line that is not understood lets nobody in and is reported by its number, and the other
+  lines stand. A file that cannot be read lets nobody in, and says so in a way that is not "you are unlisted".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from airunner.certs.curve import RAW_KEY_BYTES, raw_key
+from airunner.certs.secretfile import read_public
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.names import NAME_CHARS_MAX
+
+COMPLAINTS_MAX: Final = 20  # enough to see what is wrong; a picture copied here by mistake has thousands
+_PREFACE: Final = b"# Machines that may connect to this broker: PUBLIC-KEY NAME ROLE...  (roles: client, agent)\n"
+
+
+class PeerRole(StrEnum):
+    """What a machine may be to the broker."""
+
+    CLIENT = "client"
+    AGENT = "agent"
+
+
+class Entry(Struct, frozen=True):
+    """One line: who has the key."""
+
+    name: str
+    roles: frozenset[PeerRole]
+
+
+class AllowListUnreadable(OperatorError):
+    """Nobody can be judged now: peers are to be told to try again, not that they are unlisted."""
+
+
+class AllowList:
+    """What the file at `path` says at this moment; `report` is given a line on each thing wrong with it."""
+
+    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+        self._path = path
+        self._report = report
+        self._content = b""
+        self._entries: Mapping[bytes, Entry] = {}
+        self._complaint = ""
+
+    def entry_for(self, public_key: bytes) -> Entry | None:
+        """Whose key this is (as the 32 bytes that ZAP carries, or its Z85), or None: not on the list.
+
+        Raises `AllowListUnreadable`.
+        """
+        self._refresh()
+        if len(public_key) != RAW_KEY_BYTES:
+            try:
+                public_key = raw_key(public_key)
+            except ValueError:
+                return None
+        return self._entries.get(public_key)
+
+    def _refresh(self) -> None:
+        try:
+            content = read_public(self._path, "the allow-list")
+        except OperatorError as error:
+            self._content, self._entries = b"", {}
+            if self._complaint != error.message:  # said once, not at every handshake
+                self._complaint = error.message
+                self._report(error.message)
+            raise AllowListUnreadable(error.message) from error
+        self._complaint = ""
+        if content != self._content:
+            self._entries, complaints = parse(content)
+            self._content = content
+            for line, complaint in complaints[:COMPLAINTS_MAX]:
+                self._report(f"{self._path}:{line}: {complaint}; the line is ignored")
+            if len(complaints) > COMPLAINTS_MAX:
+                self._report(f"{self._path}: {len(complaints) - COMPLAINTS_MAX} more lines are ignored")
+
+
+def parse(content: bytes) -> tuple[dict[bytes, Entry], list[tuple[int, str]]]:
+    """The entries by their raw keys, and each line that is not understood: its number and why."""
+    entries: dict[bytes, Entry] = {}
+    complaints: list[tuple[int, str]] = []
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        words = line.split()
+        if not words or words[0] == b"#":
+            continue
+        try:
+            key, entry = _parse_line(words)
+            if key in entries:
+                raise ValueError(f"the key is there already, as that of {entries[key].name}")
+        except ValueError as error:
+            complaints.append((number, str(error)))
+        else:
+            entries[key] = entry
+    return entries, complaints
+
+
+def _parse_line(words: list[bytes]) -> tuple[bytes, Entry]:
+    """Raises `ValueError` with what is wrong."""
+    key = raw_key(words[0])
+    if len(words) < 3:
+        raise ValueError("a line is: PUBLIC-KEY NAME ROLE...")
+    name = words[1].decode("ascii", errors="replace")
+    if not name.isascii() or not name.isprintable() or len(name) > NAME_CHARS_MAX:
+        raise ValueError(f"a name has at most {NAME_CHARS_MAX} printable ASCII characters")
+    try:
+        roles = frozenset(PeerRole(word.decode("ascii", errors="replace")) for word in words[2:])
+    except ValueError:
+        raise ValueError(f"the roles are: {', '.join(PeerRole)}") from None
+    return key, Entry(name, roles)
+
+
+def with_entry(content: bytes, public_key: bytes, name: str, roles: Iterable[PeerRole]) -> bytes:
+    """The list `content` (empty: a new one) and one line more; `public_key` is Z85."""
+    raw_key(public_key)
+    before = content or _PREFACE
+    if not before.endswith(b"\n"):
+        before += b"\n"
+    return before + b" ".join([public_key, name.encode("ascii"), *(role.encode("ascii") for role in sorted(roles))]) + b"\n"

@@ -1,0 +1,95 @@
+"""Where everything of one installation lies.
+
+```
+$AIRUNNER_HOME  (default ~/.airunner)
+├── certs/                 keys; all 0600, made by `airunner certs init`
+│   ├── broker.public      Z85     clients pin it
+│   ├── broker.secret      Z85
+│   ├── client.public      Z85     this machine's key, as agent or client
+│   ├── client.secret      Z85
+│   ├── allowed-clients            the public keys that the broker lets in
+│   ├── token.public.pem   ES256   the broker verifies tokens with it
+│   └── token.secret.pem   ES256   tokens are signed with it
+├── broker/airunner.db             the store
+└── agent/                         spools and workspaces
+```
+
+Only names; nothing here touches the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from airunner.protocol.errors import OperatorError
+
+
+class Home(Struct, frozen=True):
+    """The layout below one absolute `root`."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Home:
+        """`$AIRUNNER_HOME`, or `~/.airunner`.
+
+        Raises `OperatorError` where neither it nor the user's home folder is known.
+        """
+        try:
+            root = Path(environ.get("AIRUNNER_HOME") or "~/.airunner").expanduser()
+        except RuntimeError as error:
+            raise OperatorError("there is no home folder: set AIRUNNER_HOME to the folder to use") from error
+        return cls(root.absolute())  # a later change of the working directory must not move it
+
+    @property
+    def certs(self) -> Path:
+        """The folder of all keys."""
+        return self.root / "certs"
+
+    @property
+    def broker_public(self) -> Path:
+        """The CURVE key that clients pin."""
+        return self.certs / "broker.public"
+
+    @property
+    def broker_secret(self) -> Path:
+        """The broker's CURVE secret key."""
+        return self.certs / "broker.secret"
+
+    @property
+    def client_public(self) -> Path:
+        """The CURVE key by which the broker knows this machine."""
+        return self.certs / "client.public"
+
+    @property
+    def client_secret(self) -> Path:
+        """This machine's CURVE secret key, as agent or client."""
+        return self.certs / "client.secret"
+
+    @property
+    def allowed_clients(self) -> Path:
+        """The allow-list; `certs/allowlist.py` says how it is written."""
+        return self.certs / "allowed-clients"
+
+    @property
+    def token_public(self) -> Path:
+        """The ES256 key that tokens are verified with, PEM."""
+        return self.certs / "token.public.pem"
+
+    @property
+    def token_secret(self) -> Path:
+        """The ES256 key that tokens are signed with, PEM."""
+        return self.certs / "token.secret.pem"
+
+    @property
+    def store(self) -> Path:
+        """The broker's default store."""
+        return self.root / "broker" / "airunner.db"
+
+    @property
+    def agent(self) -> Path:
+        """The agent's spools, mirrors and workspaces."""
+        return self.root / "agent"

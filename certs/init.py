@@ -1,0 +1,104 @@
+"""`airunner certs init`: every key that one installation needs.
+
+Laws
+- What exists is never touched, so a second run changes nothing and one that was cut off is completed.
+- A public key is always derived from the secret key on disk, so two runs at once cannot mix two pairs;
+  where both exist and disagree, that is an error for the operator to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from airunner.certs import curve, tokenkeys
+from airunner.certs.allowlist import PeerRole, with_entry
+from airunner.certs.home import Home
+from airunner.certs.secretfile import create, locked, make_folder, read_public, replace
+from airunner.protocol.errors import OperatorError
+
+FIRST_CLIENT_NAME: Final = "local"
+
+
+class InitReport(Struct, frozen=True):
+    """What is new, and what was there already."""
+
+    made: tuple[Path, ...]
+    kept: tuple[Path, ...]
+
+
+def init(home: Home) -> InitReport:
+    """Make whatever of `home`'s keys is missing.
+
+    Raises `OperatorError`: not writable, or what is there is damaged or does not belong together.
+    """
+    make_folder(home.certs)
+    with locked(home.certs):
+        made = [*_complete_broker(home), *_complete_client(home), *_complete_token(home)]
+    wanted = (
+        home.broker_public,
+        home.broker_secret,
+        home.client_public,
+        home.client_secret,
+        home.allowed_clients,
+        home.token_public,
+        home.token_secret,
+    )
+    return InitReport(made=tuple(made), kept=tuple(path for path in wanted if path not in made))
+
+
+def _complete_broker(home: Home) -> list[Path]:
+    made = _complete_curve(home.broker_secret, home.broker_public, "the broker's")
+    curve.load_broker_pair(home)
+    return made
+
+
+def _complete_client(home: Home) -> list[Path]:
+    """The first agent and client, let in by the broker.
+
+    Only a pair that is new is put on a list that exists: an older one may have been taken off it.
+    """
+    made = _complete_curve(home.client_secret, home.client_public, "this machine's")
+    public = curve.load_client_pair(home).public
+    if not home.allowed_clients.exists():
+        create(home.allowed_clients, with_entry(b"", public, FIRST_CLIENT_NAME, PeerRole))
+        made.append(home.allowed_clients)
+    elif home.client_secret in made:
+        listed = read_public(home.allowed_clients, "the allow-list")
+        replace(home.allowed_clients, with_entry(listed, public, FIRST_CLIENT_NAME, PeerRole))
+    return made
+
+
+def _complete_token(home: Home) -> list[Path]:
+    def derive() -> bytes:
+        return tokenkeys.public_pem(tokenkeys.load_signing_key({}, home).public_key())
+
+    made = _complete(home.token_secret, home.token_public, tokenkeys.new_signing_pem, derive)
+    if tokenkeys.load_signing_key({}, home).public_key() not in tokenkeys.load_verifying_keys({}, home):
+        raise OperatorError(curve.mismatch(home.token_public, home.token_secret))
+    return made
+
+
+def _complete_curve(secret: Path, public: Path, whose: str) -> list[Path]:
+    def derive() -> bytes:
+        return curve.public_of(curve.load_secret(secret, whose)) + b"\n"
+
+    return _complete(secret, public, lambda: curve.new_secret() + b"\n", derive)
+
+
+def _complete(secret: Path, public: Path, generate: Callable[[], bytes], derive: Callable[[], bytes]) -> list[Path]:
+    """Make what is missing of one pair: the secret key first, then the public key from what is on disk."""
+    if public.exists() and not secret.exists():
+        raise OperatorError(
+            f"{public} is there and {secret} is not: put the secret key back, or move {public} away for a new pair "
+            "(machines that know the old one must then be given the new one)"
+        )
+    made: list[Path] = []
+    if not secret.exists() and create(secret, generate()):
+        made.append(secret)
+    if not public.exists() and create(public, derive()):
+        made.append(public)
+    return made

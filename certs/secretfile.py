@@ -1,0 +1,166 @@
+"""Files that nobody else may read or change.
+
+Laws
+- 0600 from the first byte, whatever the umask: a key is never readable by others, not for an instant.
+- Whole or not at all: content is written and synced under another name and then linked or renamed into
+  place, so neither a reader nor a power cut ever meets half a key.
+- `create` never touches what exists, even when two processes race; `replace` is the one that does.
+- What is read is judged on the open descriptor, so it cannot be exchanged between the look and the read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from airunner.protocol.errors import OperatorError
+
+FILE_BYTES_MAX: Final = 1_048_576  # 15 000 lines of an allow-list; keys take a few hundred bytes
+RUN_INIT: Final = "run `airunner certs init`"
+_FILE_MODE: Final = 0o600
+_FOLDER_MODE: Final = 0o700
+_OTHERS_READ_OR_WRITE: Final = 0o077
+_OTHERS_WRITE: Final = 0o022
+
+
+class MissingFile(OperatorError):
+    """There is no such file."""
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and whatever of its parents is missing, each 0700; one that exists stays as it is.
+
+    Raises `OperatorError` where that cannot be done, or where we could not work in it.
+    """
+    try:
+        for place in (*reversed(folder.parents), folder):
+            if not place.exists():
+                place.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+                place.chmod(_FOLDER_MODE)  # a umask can take bits of ours away
+    except OSError as error:
+        raise OperatorError(f"cannot make the folder {folder}: {error.strerror}") from error
+    if not folder.is_dir():
+        raise OperatorError(f"{folder} is not a folder: move it away")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise OperatorError(f"the folder {folder} cannot be written: use another AIRUNNER_HOME")
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Make the file `path`; False where something has that name already, which then stays as it was.
+
+    Raises `OperatorError` where it cannot be written.
+    """
+    with _operators_fault(f"cannot write {path}"), _draft(path, content) as draft:
+        try:
+            os.link(draft, path)  # unlike a rename, it fails on what exists
+        except FileExistsError:
+            return False
+        _sync_folder(path.parent)
+        return True
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Make the file `path`, over what has that name already; readers see the old one or the new one.
+
+    Raises `OperatorError` where it cannot be written.
+    """
+    with _operators_fault(f"cannot write {path}"), _draft(path, content) as draft:
+        draft.rename(path)
+        _sync_folder(path.parent)
+
+
+def read_secret(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
+    """The content of `path`, which only its owner may read; `what` names it in errors.
+
+    Raises `MissingFile`; `OperatorError`: unreadable, too big, owned by another, or open to others.
+    """
+    return _read(path, what, if_missing, forbidden=_OTHERS_READ_OR_WRITE, remedy="chmod 600")
+
+
+def read_public(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
+    """The content of `path`, which all may read and only its owner may write; `what` names it in errors.
+
+    Raises `MissingFile`; `OperatorError`: unreadable, too big, owned by another, or writable by others.
+    """
+    return _read(path, what, if_missing, forbidden=_OTHERS_WRITE, remedy="chmod go-w")
+
+
+def _read(path: Path, what: str, if_missing: str, *, forbidden: int, remedy: str) -> bytes:
+    with _operators_fault(f"cannot read {what} {path}"):
+        try:
+            # O_NONBLOCK: opening a FIFO would otherwise wait for its writer.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            raise MissingFile(f"{what} {path} is missing: {if_missing}") from error
+        with open(descriptor, "rb") as file:
+            _judge(os.fstat(descriptor), f"{what} {path}", forbidden, f"{remedy} {path}")
+            content = file.read(FILE_BYTES_MAX + 1)
+    if len(content) > FILE_BYTES_MAX:
+        raise OperatorError(f"{what} {path} is bigger than {FILE_BYTES_MAX} bytes")
+    return content
+
+
+def _judge(status: os.stat_result, called: str, forbidden: int, remedy: str) -> None:
+    """Raise `OperatorError` unless this is a file that only we, or root, could have written."""
+    if not stat.S_ISREG(status.st_mode):
+        raise OperatorError(f"{called} is not a file")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise OperatorError(f"{called} belongs to another user, who could change it: make your own copy")
+    if status.st_mode & forbidden:
+        mode = stat.S_IMODE(status.st_mode)
+        raise OperatorError(f"{called} is open to others (mode {mode:04o}): run `{remedy}`")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time changes what is in `folder`; ends with its process, so it is never stale.
+
+    Raises `OperatorError` where the folder cannot be opened.
+    """
+    with _operators_fault(f"cannot open the folder {folder}"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _draft(path: Path, content: bytes) -> Iterator[Path]:
+    """`content` on disk beside `path`, under a name that is gone at the end."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
+    try:
+        with open(descriptor, "wb") as file:
+            os.fchmod(descriptor, _FILE_MODE)  # a umask can take bits of ours away
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A name is on disk once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _operators_fault(doing: str) -> Iterator[None]:
+    """The operating system's refusal, as a line for the operator."""
+    try:
+        yield
+    except OSError as error:
+        raise OperatorError(f"{doing}: {error.strerror}") from error

@@ -1,0 +1,148 @@
+"""The ES256 keys that tokens are signed and verified with, and where they come from.
+
+| who           | first                             | else                           |
+|---------------|-----------------------------------|--------------------------------|
+| broker        | `JWT_PUBLIC_KEY` (one or several) | the home's `token.public.pem`  |
+| whoever signs | `JWT_SIGNING_KEY`                 | the home's `token.secret.pem`  |
+
+Each variable is PEM text or the path of a PEM file. A key is on the curve P-256 and serves ES256 and nothing
+else (RFC 8725, 3.1 and 3.2). Its name, the `kid`, is its RFC 7638 thumbprint: the two sides need not agree
+on a name, and a name cannot point at another key.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from airunner.certs.home import Home
+from airunner.certs.secretfile import MissingFile, read_public, read_secret
+from airunner.protocol.errors import OperatorError
+
+PUBLIC_VARIABLE: Final = "JWT_PUBLIC_KEY"
+SIGNING_VARIABLE: Final = "JWT_SIGNING_KEY"
+_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
+_SIGNING_WHAT: Final = "the key that signs tokens,"
+_PUBLIC_WHAT: Final = "the key that verifies tokens,"
+
+
+def new_signing_pem() -> bytes:
+    """A fresh private key, PEM (PKCS #8)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
+    """`key` as PEM (SubjectPublicKeyInfo)."""
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
+    """The name of a P-256 key: 43 characters (RFC 7638, with the members that RFC 7518, 6.2.1 requires)."""
+    numbers = key.public_numbers()
+    x, y = (_base64url(number.to_bytes(32, "big")) for number in (numbers.x, numbers.y))
+    return _base64url(sha256(f'{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}'.encode()).digest())
+
+
+def load_verifying_keys(environ: Mapping[str, str], home: Home) -> list[ec.EllipticCurvePublicKey]:
+    """The keys whose tokens the broker believes.
+
+    Raises `OperatorError`: missing, unreadable, or not a P-256 public key.
+    """
+    value = environ.get(PUBLIC_VARIABLE)
+    if not value:
+        pem = read_public(home.token_public, _PUBLIC_WHAT)
+        return parse_public_keys(pem, str(home.token_public))
+    if "-----BEGIN" in value:
+        return parse_public_keys(_text(value), PUBLIC_VARIABLE)
+    pem = read_public(Path(value), _PUBLIC_WHAT, if_missing=f"{PUBLIC_VARIABLE} takes PEM text or such a file")
+    return parse_public_keys(pem, value)
+
+
+def load_signing_key(environ: Mapping[str, str], home: Home) -> ec.EllipticCurvePrivateKey:
+    """The key to sign tokens with.
+
+    Raises `OperatorError`: missing, unreadable, or not a P-256 private key.
+    """
+    value = environ.get(SIGNING_VARIABLE)
+    if not value:
+        pem = read_secret(home.token_secret, _SIGNING_WHAT)
+        return parse_signing_key(pem, str(home.token_secret))
+    if "-----BEGIN" in value:
+        return parse_signing_key(_text(value), SIGNING_VARIABLE)
+    pem = read_secret(Path(value), _SIGNING_WHAT, if_missing=f"{SIGNING_VARIABLE} takes PEM text or such a file")
+    return parse_signing_key(pem, value)
+
+
+def find_signing_key(environ: Mapping[str, str], home: Home) -> ec.EllipticCurvePrivateKey | None:
+    """The same, and None where nobody has given this machine one.
+
+    Raises `OperatorError`: there is one, and it is unreadable or not a P-256 private key.
+    """
+    try:
+        return load_signing_key(environ, home)
+    except MissingFile:
+        if environ.get(SIGNING_VARIABLE):
+            raise
+        return None
+
+
+def parse_public_keys(pem: bytes, where: str) -> list[ec.EllipticCurvePublicKey]:
+    """Every public key in `pem`; `where` names it in errors.
+
+    Raises `OperatorError`: none there, or one that is not for ES256.
+    """
+    if b"PRIVATE KEY-----" in pem:
+        raise OperatorError(f"{where} holds a private key: the broker is to be given the public one")
+    keys: list[ec.EllipticCurvePublicKey] = []
+    for block in _BLOCK.finditer(pem):
+        try:
+            key = load_pem_public_key(block[0])
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise OperatorError(f"{where} holds a damaged public key") from error
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise OperatorError(f"{where} holds a key of another kind: tokens are ES256, an EC key on P-256")
+        keys.append(key)
+    if not keys:
+        raise OperatorError(f"{where} holds no PEM public key")
+    return keys
+
+
+def parse_signing_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
+    """The private key in `pem`; `where` names it in errors.
+
+    Raises `OperatorError`: none there, encrypted, or not for ES256.
+    """
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError as error:
+        raise OperatorError(f"{where} is encrypted: give the key without a passphrase, in a file of mode 0600") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise OperatorError(f"{where} holds no PEM private key, or a damaged one") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise OperatorError(f"{where} holds a key of another kind: tokens are ES256, an EC key on P-256")
+    return key
+
+
+def _text(value: str) -> bytes:
+    """PEM out of a variable; files that set variables write its line ends as two characters."""
+    return value.replace("\\n", "\n").encode("utf-8", errors="replace")
+
+
+def _base64url(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -1,0 +1,221 @@
+"""Tokens: JWTs signed with ES256, saying who asks, for which tenant, with which roles, until when.
+
+The header is `{"alg": "ES256", "kid": <thumbprint of the key>, "typ": "JWT"}`; the claims are `Claims` below.
+
+How RFC 8725 (JSON Web Token Best Current Practices) is met, point by point
+- 3.1, 3.2  one algorithm, ES256, fixed here and never taken from the token; a key serves that one only.
+- 3.3, 3.4  the signature is checked before a claim is looked at; `cryptography` refuses points off the curve.
+- 3.5       keys are generated, never derived from a password.
+- 3.6, 3.7  nothing is compressed or decompressed; JSON is UTF-8 or it is refused.
+- 3.8       the issuer is fixed, the subject required; the keys are those of that issuer.
+- 3.9       the audience is required and must be this system.
+- 3.10      `kid` picks from the keys that we have and does nothing else; `jku`, `x5u` and `jwk` are not looked at.
+- 3.11      `typ` is JWT or absent: a signed thing of another declared type is refused.
+- 3.12      these keys, this issuer and this audience make one kind of token only.
+
+Time is handed in, in Unix seconds, and judged here: `exp` to the instant, `iat` and `nbf` with `LEEWAY_S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Annotated, Final, Protocol
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import Meta, Struct
+
+from airunner.certs.principal import ALL_ROLES, ANONYMOUS, DEFAULT_TENANT, Principal, Role
+from airunner.certs.tokenkeys import thumbprint
+from airunner.protocol.errors import OperatorError, Unauthenticated
+from airunner.protocol.frames import TOKEN_BYTES_MAX
+from airunner.protocol.names import Label, Name
+
+ISSUER: Final = "airunner"
+AUDIENCE: Final = "airunner"
+ALGORITHM: Final = "ES256"
+LEEWAY_S: Final = 60.0  # how far the clock of the one who signed may be ahead of the broker's
+TTL_S_MIN: Final = 1  # instants are whole seconds
+TTL_S_MAX: Final = 315_360_000
+CACHE_ENTRIES_MAX: Final = 4_096  # about 2 MiB; each live peer uses one or two tokens at a time
+
+_LAST_INSTANT_S: Final = 253_402_300_799  # the end of the year 9999: an instant that can be printed
+_Instant = Annotated[float, Meta(ge=0, le=_LAST_INSTANT_S)]
+
+
+class Claims(Struct, frozen=True, omit_defaults=True):
+    """What a token says; each of these is required, except `nbf`."""
+
+    iss: str
+    aud: str | list[str]
+    sub: Label
+    tenant: Name
+    roles: frozenset[Role]
+    iat: _Instant
+    exp: _Instant
+    nbf: _Instant = 0
+
+
+class _Header(Struct, frozen=True):
+    """What is looked at before the signature; all of it is the sender's unproven word."""
+
+    alg: str
+    kid: str | None = None
+    typ: str | None = None
+
+
+class Verifier(Protocol):
+    """Whoever can tell a principal by its token."""
+
+    def verify(self, token: bytes, now_s: float) -> Principal:
+        """Raises `Unauthenticated`, which says what is wrong with the token and never repeats it."""
+        ...
+
+
+class TokenSigner:
+    """Makes tokens with one private key."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+        self._kid = thumbprint(key.public_key())
+
+    def mint(
+        self,
+        *,
+        subject: str,
+        tenant: str = DEFAULT_TENANT,
+        roles: Iterable[Role] = ALL_ROLES,
+        ttl_s: float,
+        now_s: float,
+    ) -> str:
+        """A token of `subject` that is valid from `now_s` for `ttl_s`.
+
+        Raises `OperatorError`: a subject, tenant or time that no broker would take.
+        """
+        if not TTL_S_MIN <= ttl_s <= TTL_S_MAX:
+            raise OperatorError(f"a token lives from {TTL_S_MIN} s to {TTL_S_MAX} s (ten years), not {ttl_s:g} s")
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "tenant": tenant,
+            "roles": sorted(roles),
+            "iat": int(now_s),
+            "exp": int(now_s + ttl_s),
+        }
+        try:
+            msgspec.convert(claims, Claims)
+        except msgspec.ValidationError as error:
+            raise OperatorError(f"such a token would be refused: {error}") from error
+        return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})
+
+
+class TokenVerifier:
+    """Verifies tokens made with one of `keys`."""
+
+    def __init__(self, keys: Iterable[ec.EllipticCurvePublicKey]) -> None:
+        self._keys: Mapping[str, ec.EllipticCurvePublicKey] = {thumbprint(key): key for key in keys}
+        self._jws = jwt.PyJWS(algorithms=[ALGORITHM])  # it has no other algorithm to be talked into
+
+    def verify(self, token: bytes, now_s: float) -> Principal:
+        """The principal of `token`, if it is valid at `now_s`.
+
+        Raises `Unauthenticated`.
+        """
+        claims = self._authentic_claims(token)
+        _check_meant_for_us(claims)
+        _check_time(claims, now_s)
+        return Principal(claims.sub, claims.tenant, claims.roles, claims.exp)
+
+    def _authentic_claims(self, token: bytes) -> Claims:
+        """What somebody with one of our keys has signed."""
+        key = self._key_of(token)
+        try:
+            payload = self._jws.decode(token, key, algorithms=[ALGORITHM])
+        except jwt.InvalidTokenError as error:
+            raise Unauthenticated("the token's signature is not valid") from error
+        try:
+            return msgspec.json.decode(payload, type=Claims)
+        except msgspec.DecodeError as error:
+            raise Unauthenticated("the token's claims are not what airunner's are: " + str(error)[:200]) from error
+
+    def _key_of(self, token: bytes) -> ec.EllipticCurvePublicKey:
+        """The key that the token says it is signed with, if it is one of ours."""
+        if not token:
+            raise Unauthenticated(
+                "a token is needed: give --token or AIRUNNER_TOKEN, or use a home that holds the signing key"
+            )
+        if len(token) > TOKEN_BYTES_MAX:
+            raise Unauthenticated(f"the token is longer than {TOKEN_BYTES_MAX} bytes")
+        try:
+            header = msgspec.convert(self._jws.get_unverified_header(token), _Header)
+        except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
+            raise Unauthenticated("the token is not a JWT") from error
+        if header.alg != ALGORITHM:
+            raise Unauthenticated(f"the token is not signed with {ALGORITHM}")
+        if header.typ is not None and header.typ.upper() != "JWT":
+            raise Unauthenticated("the token is of another type than JWT")
+        if header.kid is None:
+            raise Unauthenticated("the token does not say which key signed it (kid)")
+        key = self._keys.get(header.kid)
+        if key is None:
+            raise Unauthenticated("the token is signed with a key that this broker does not know")
+        return key
+
+
+class CachedVerifier:
+    """Remembers what `inner` accepted until it expires, so that a token's signature is checked once.
+
+    It keeps hashes instead of tokens, the most recently used of them, and never a refusal.
+    """
+
+    def __init__(self, inner: Verifier, entries_max: int = CACHE_ENTRIES_MAX) -> None:
+        assert entries_max > 0
+        self._inner = inner
+        self._entries_max = entries_max
+        self._principals: dict[bytes, Principal] = {}  # least recently used first
+
+    def verify(self, token: bytes, now_s: float) -> Principal:
+        """As `TokenVerifier.verify`, at a hundredth of its cost for a token seen before."""
+        name = blake2b(token, digest_size=32).digest()
+        principal = self._principals.pop(name, None)
+        if principal is None or now_s >= principal.expires_s:
+            principal = self._inner.verify(token, now_s)
+            if len(self._principals) >= self._entries_max:
+                del self._principals[next(iter(self._principals))]
+        self._principals[name] = principal
+        return principal
+
+
+class NoVerifier:
+    """Takes everybody for `ANONYMOUS`: `--no-auth`, for development."""
+
+    def verify(self, token: bytes, now_s: float) -> Principal:
+        """Never raises; looks at nothing."""
+        del token, now_s
+        return ANONYMOUS
+
+
+def _check_meant_for_us(claims: Claims) -> None:
+    if claims.iss != ISSUER:
+        raise Unauthenticated(f"the token's issuer (iss) is not {ISSUER!r}")
+    audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
+    if AUDIENCE not in audiences:
+        raise Unauthenticated(f"the token's audience (aud) is not {AUDIENCE!r}")
+
+
+def _check_time(claims: Claims, now_s: float) -> None:
+    if now_s >= claims.exp:
+        raise Unauthenticated(f"the token expired at {_printed(claims.exp)}: present a new one")
+    begin_s = max(claims.iat, claims.nbf)
+    if begin_s > now_s + LEEWAY_S:
+        raise Unauthenticated(
+            f"the token is valid from {_printed(begin_s)} on and the broker's clock shows {_printed(now_s)}"
+        )
+
+
+def _printed(instant_s: float) -> str:
+    return datetime.fromtimestamp(instant_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

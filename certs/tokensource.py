@@ -1,0 +1,81 @@
+"""Which token a client or an agent presents with a request.
+
+In this order: the one given by `--token`; `AIRUNNER_TOKEN`; one minted here, where the signing key is; none,
+for a broker that runs with `--no-auth`. A minted one is short-lived and replaced in good time, so that work
+of any length goes on without anybody's doing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from airunner.certs.home import Home
+from airunner.certs.principal import ALL_ROLES, DEFAULT_TENANT, Role
+from airunner.certs.tokenkeys import find_signing_key
+from airunner.certs.tokens import TokenSigner
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.frames import TOKEN_BYTES_MAX
+
+TOKEN_VARIABLE: Final = "AIRUNNER_TOKEN"  # noqa: S105 - the variable's name, not a token
+MINTED_TTL_S: Final = 600.0  # long enough for a slow request, short enough to be worth little when stolen
+
+
+class TokenSource:
+    """A fixed token, or one minted whenever the last is past half of its life; neither: none."""
+
+    def __init__(
+        self,
+        *,
+        fixed: bytes = b"",
+        signer: TokenSigner | None = None,
+        subject: str = "local",
+        tenant: str = DEFAULT_TENANT,
+        roles: Iterable[Role] = ALL_ROLES,
+    ) -> None:
+        self._token = fixed
+        self._signer = None if fixed else signer
+        self._subject = subject
+        self._tenant = tenant
+        self._roles = frozenset(roles)
+        self._minted_s = float("-inf")
+
+    def token_at(self, now_s: float) -> bytes:
+        """What to present at `now_s` (Unix seconds); empty: nothing."""
+        # A clock that was set back makes the last token one from the future: it is replaced as well.
+        if self._signer and not self._minted_s <= now_s < self._minted_s + MINTED_TTL_S / 2:
+            minted = self._signer.mint(
+                subject=self._subject, tenant=self._tenant, roles=self._roles, ttl_s=MINTED_TTL_S, now_s=now_s
+            )
+            self._token = minted.encode()
+            self._minted_s = now_s
+        return self._token
+
+
+def token_source(
+    environ: Mapping[str, str],
+    home: Home,
+    *,
+    explicit: str | None = None,
+    subject: str = "local",
+    roles: Iterable[Role] = ALL_ROLES,
+) -> TokenSource:
+    """The source for one process; `explicit` is the word after `--token`.
+
+    Raises `OperatorError`: the token given cannot be one, or the signing key is there and not usable.
+    """
+    given = explicit if explicit is not None else environ.get(TOKEN_VARIABLE, "")
+    if explicit is not None or given.strip():
+        return TokenSource(fixed=_checked(given, "--token" if explicit is not None else TOKEN_VARIABLE))
+    key = find_signing_key(environ, home)
+    return TokenSource(signer=TokenSigner(key) if key else None, subject=subject, roles=roles)
+
+
+def _checked(given: str, where: str) -> bytes:
+    """What the wire can carry; whether it is valid is the broker's to say."""
+    token = given.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise OperatorError(f"{where} holds no token: `airunner token --subject NAME` prints one")
+    if len(token) > TOKEN_BYTES_MAX:
+        raise OperatorError(f"{where} is longer than {TOKEN_BYTES_MAX} bytes: that is no token")
+    return token.encode()
