@@ -55,6 +55,13 @@ class Incoming(NamedTuple):
     frames: Frames
 
 
+class Subscription(NamedTuple):
+    """Somebody asks for a topic, or nobody does any more."""
+
+    topic: bytes
+    wanted: bool
+
+
 class Dealer(Protocol):
     """One connection to one broker. It never reconnects by itself."""
 
@@ -122,8 +129,8 @@ class Publisher(Protocol):
         """Send to whoever subscribes; a subscriber whose queue is full misses it."""
         ...
 
-    async def subscriptions(self) -> list[bytes]:
-        """The topics that were newly subscribed, at least one; waits for it."""
+    async def subscriptions(self) -> list[Subscription]:
+        """What was subscribed, each time anew, or left by its last subscriber; at least one."""
         ...
 
     def close(self) -> None:

@@ -24,12 +24,13 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from airunner.certs.curve import CurvePair
-from airunner.certs.edges import Ending, Frames, Incoming, Sent
+from airunner.certs.edges import Ending, Frames, Incoming, Sent, Subscription
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
 
 ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
+ZAP_FRAMES_MAX: Final = 16  # an envelope, six fields and the mechanism's credentials
 DRAIN_MESSAGES_MAX: Final = 64  # then other tasks get their turn
 QUEUE_MESSAGES_MAX: Final = 4_096  # HWM of request sockets, a connection and a direction
 EVENTS_MESSAGES_MAX: Final = 16_384  # HWM of the events sockets; beyond it events are dropped and replayed
@@ -52,8 +53,9 @@ def new_context() -> zmq.Context[zmq.Socket[bytes]]:
 class AnyioSocket:
     """Waits for one raw socket without a thread and without losing an edge."""
 
-    def __init__(self, raw: zmq.Socket[bytes]) -> None:
+    def __init__(self, raw: zmq.Socket[bytes], frames_max: int = FRAMES_MAX) -> None:
         self.raw = raw
+        self._frames_max = frames_max
         self._fd = raw.FD
         self._waiting: anyio.CancelScope | None = None
 
@@ -89,14 +91,14 @@ class AnyioSocket:
             self.raw.close(linger=0)
 
     def _receive_one(self) -> Frames | None:
-        """One message; what stands beyond the frames that any message of ours has is let go."""
+        """One message; what stands beyond one frame too many is let go."""
         try:
             frames = [self.raw.recv(zmq.NOBLOCK)]
         except zmq.Again:
             return None
         while self.raw.getsockopt(zmq.RCVMORE):
             frame = self.raw.recv(zmq.NOBLOCK)
-            if len(frames) <= FRAMES_MAX:
+            if len(frames) <= self._frames_max:
                 frames.append(frame)
         return frames
 
@@ -263,12 +265,13 @@ class CurvePublisher:
         """Send to whoever subscribes; a subscriber whose queue is full misses it."""
         self._socket.send(frames)
 
-    async def subscriptions(self) -> list[bytes]:
-        """The topics that were newly subscribed, at least one; waits for it."""
+    async def subscriptions(self) -> list[Subscription]:
+        """What was subscribed, each time anew, or left by its last subscriber; at least one."""
         while True:
-            topics = [frames[0][1:] for frames in await self._socket.receive() if frames[0][:1] == b"\x01"]
-            if topics:
-                return topics
+            heard = [frames[0] for frames in await self._socket.receive()]
+            changes = [Subscription(frame[1:], frame[0] == 1) for frame in heard if frame[:1] in (b"\0", b"\1")]
+            if changes:
+                return changes
 
     def close(self) -> None:
         """Close at once."""
@@ -277,10 +280,10 @@ class CurvePublisher:
 
 def bind_gatekeeper(context: zmq.Context[zmq.Socket[bytes]]) -> AnyioSocket:
     """The socket that libzmq asks about every peer; bound before any door opens."""
-    raw = context.socket(zmq.REP)
+    raw = context.socket(zmq.ROUTER)  # answers as many at once as ask; a REP would take them one by one
     raw.linger = 0
     raw.bind(ZAP_ENDPOINT)
-    return AnyioSocket(raw)
+    return AnyioSocket(raw, ZAP_FRAMES_MAX)
 
 
 def _bounded(raw: zmq.Socket[bytes], frame_bytes_max: int) -> zmq.Socket[bytes]:

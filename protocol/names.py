@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from typing import Annotated, Final, NewType
+from uuid import UUID
 
 from msgspec import Meta
 
@@ -29,6 +30,7 @@ JobId = NewType("JobId", str)
 REQUEST_ID_BYTES: Final = 16
 TOKEN_BYTES: Final = 32
 SEED_BYTES: Final = 32
+JOB_ID_RANDOM_BYTES: Final = 10
 HASH_BYTES: Final = 32
 
 NAME_CHARS_MAX: Final = 128
@@ -62,3 +64,11 @@ def task_token(seed: bytes, job_id: str, attempt: int) -> TaskToken:
 def token_hash(token: bytes) -> TokenHash:
     """What is stored of `token`; 256 random bits need no salt."""
     return TokenHash(blake2b(token, digest_size=HASH_BYTES, person=b"airunner token").digest())
+
+
+def new_job_id(now_ms: int, randomness: bytes) -> JobId:
+    """A UUID version 7 of the instant `now_ms` and ten random bytes (RFC 9562, section 5.7)."""
+    assert len(randomness) == JOB_ID_RANDOM_BYTES
+    tail = int.from_bytes(randomness, "big")
+    number = (now_ms & (2**48 - 1)) << 80 | 0x7 << 76 | (tail >> 68) << 64 | 0b10 << 62 | tail & (2**62 - 1)
+    return JobId(str(UUID(int=number)))
