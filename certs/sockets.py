@@ -79,7 +79,7 @@ class AnyioSocket:
 
     async def readable(self) -> None:
         """Wait until a message is there."""
-        while not self.raw.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while not self._has_message():
             with anyio.CancelScope() as self._waiting:
                 await anyio.wait_readable(self._fd)
             self._waiting = None
@@ -103,8 +103,13 @@ class AnyioSocket:
         return frames
 
     def _wake(self) -> None:
-        if self._waiting is not None and self.raw.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        if self._waiting is not None and self._has_message():
             self._waiting.cancel()
+
+    def _has_message(self) -> bool:
+        events = self.raw.getsockopt(zmq.EVENTS)
+        assert isinstance(events, int)
+        return bool(events & zmq.POLLIN)
 
 
 class CurveDealer:

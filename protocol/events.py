@@ -38,27 +38,27 @@ class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kin
     timestamp_ms: Natural
 
 
-class JobScheduled(Body, kw_only=True, tag="JOB_SCHEDULED"):
+class JobScheduled(Body, frozen=True, kw_only=True, tag="JOB_SCHEDULED"):
     """The job waits in `queue`."""
 
     queue: str
 
 
-class JobLeased(Body, kw_only=True, tag="JOB_LEASED"):
+class JobLeased(Body, frozen=True, kw_only=True, tag="JOB_LEASED"):
     """An attempt has begun on `agent`."""
 
     agent: str
 
 
-class JobReleased(Body, kw_only=True, tag="JOB_RELEASED"):
+class JobReleased(Body, frozen=True, kw_only=True, tag="JOB_RELEASED"):
     """The agent gave the job back; it waits in its old place."""
 
 
-class JobExpired(Body, kw_only=True, tag="JOB_EXPIRED"):
+class JobExpired(Body, frozen=True, kw_only=True, tag="JOB_EXPIRED"):
     """The agent was not heard from in time; the job waits in its old place."""
 
 
-class JobFinished(Body, kw_only=True, tag="JOB_FINISHED"):
+class JobFinished(Body, frozen=True, kw_only=True, tag="JOB_FINISHED"):
     """The last event of every job."""
 
     state: JobState
@@ -67,7 +67,7 @@ class JobFinished(Body, kw_only=True, tag="JOB_FINISHED"):
     reason: Reason | None = None
 
 
-class GitCloneStart(Body, kw_only=True, tag="GIT_CLONE_START"):
+class GitCloneStart(Body, frozen=True, kw_only=True, tag="GIT_CLONE_START"):
     """The checkout begins; the URL is without credentials."""
 
     repository: Text
@@ -75,35 +75,35 @@ class GitCloneStart(Body, kw_only=True, tag="GIT_CLONE_START"):
     branch: Text = ""
 
 
-class GitCloneEnd(Body, kw_only=True, tag="GIT_CLONE_END"):
+class GitCloneEnd(Body, frozen=True, kw_only=True, tag="GIT_CLONE_END"):
     """The checkout stands at exactly `commit`."""
 
     commit: Text
     duration_ms: Natural = 0
 
 
-class GitCloneError(Body, kw_only=True, tag="GIT_CLONE_ERROR"):
+class GitCloneError(Body, frozen=True, kw_only=True, tag="GIT_CLONE_ERROR"):
     """The checkout failed; `message` is git's own."""
 
     message: Annotated[str, Meta(max_length=OUTPUT_BYTES_MAX)]
     exit_code: int | None = None
 
 
-class ProcessStart(Body, kw_only=True, tag="PROCESS_START"):
+class ProcessStart(Body, frozen=True, kw_only=True, tag="PROCESS_START"):
     """The command runs; `started_at` is in ms since the epoch."""
 
     pid: Positive
     started_at: Natural
 
 
-class Output(Body, kw_only=True, tag="OUTPUT"):
+class Output(Body, frozen=True, kw_only=True, tag="OUTPUT"):
     """A piece of the console: bytes, in whatever encoding the command wrote."""
 
     stream: Stream
     data: Annotated[bytes, Meta(min_length=1, max_length=OUTPUT_BYTES_MAX)]
 
 
-class ProcessEnd(Body, kw_only=True, tag="PROCESS_END"):
+class ProcessEnd(Body, frozen=True, kw_only=True, tag="PROCESS_END"):
     """The command ended with an exit code or by a signal."""
 
     pid: Positive
@@ -112,24 +112,24 @@ class ProcessEnd(Body, kw_only=True, tag="PROCESS_END"):
     duration_ms: Natural = 0
 
 
-class ProcessError(Body, kw_only=True, tag="PROCESS_ERROR"):
+class ProcessError(Body, frozen=True, kw_only=True, tag="PROCESS_ERROR"):
     """The command could not be started, or something was amiss with it."""
 
     message: Annotated[str, Meta(max_length=OUTPUT_BYTES_MAX)]
 
 
-class Heartbeat(Body, kw_only=True, tag="HEARTBEAT"):
+class Heartbeat(Body, frozen=True, kw_only=True, tag="HEARTBEAT"):
     """A silent command is still running."""
 
 
-class TerminalResize(Body, kw_only=True, tag="TERMINAL_RESIZE"):
+class TerminalResize(Body, frozen=True, kw_only=True, tag="TERMINAL_RESIZE"):
     """The terminal has this size from here on."""
 
     cols: Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
     rows: Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
 
 
-class OutputTruncated(Body, kw_only=True, tag="OUTPUT_TRUNCATED"):
+class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
     """This much output was left out here, because a bound was reached."""
 
     omitted_bytes: Positive
@@ -187,8 +187,10 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_bodies_decoder = msgspec.msgpack.Decoder(list[EventBody])
-_agent_decoder = msgspec.msgpack.Decoder(Annotated[list[AgentBody], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)])
+_bodies_decoder: msgspec.msgpack.Decoder[list[EventBody]] = msgspec.msgpack.Decoder(list[EventBody])
+_agent_decoder: msgspec.msgpack.Decoder[list[AgentBody]] = msgspec.msgpack.Decoder(
+    Annotated[list[AgentBody], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)]
+)
 _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 

@@ -42,17 +42,17 @@ class Message(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
 # --- requests -----------------------------------------------------------------------------------------
 
 
-class Ping(Message, kw_only=True):
+class Ping(Message, frozen=True, kw_only=True):
     """Are you there? Answered at once, whoever asks, however busy the queue is."""
 
 
-class EnqueueJob(Message, kw_only=True):
+class EnqueueJob(Message, frozen=True, kw_only=True):
     """Submit jobs, all or none. Needs the role `submit`."""
 
     jobs: Annotated[tuple[JobSpec, ...], Meta(min_length=1, max_length=ENQUEUE_MAX)]
 
 
-class DequeueJob(Message, kw_only=True):
+class DequeueJob(Message, frozen=True, kw_only=True):
     """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`."""
 
     agent: Name
@@ -71,7 +71,7 @@ class LeaseRef(Struct, frozen=True, kw_only=True):
     task_token: Token
 
 
-class UpdateJob(Message, kw_only=True):
+class UpdateJob(Message, frozen=True, kw_only=True):
     """The heartbeat: every lease named here lives `visibility_ms` from now. Role `work`."""
 
     leases: Annotated[tuple[LeaseRef, ...], Meta(min_length=1, max_length=LEASES_MAX)]
@@ -89,13 +89,13 @@ class EventBatch(Struct, frozen=True, kw_only=True):
     events: Annotated[bytes, Meta(min_length=1, max_length=BATCH_BYTES_MAX)]
 
 
-class PublishJobEvents(Message, kw_only=True):
+class PublishJobEvents(Message, frozen=True, kw_only=True):
     """Store events; each batch is judged by itself. Role `work`."""
 
     batches: Annotated[tuple[EventBatch, ...], Meta(min_length=1, max_length=BATCHES_MAX)]
 
 
-class CompleteJob(Message, kw_only=True):
+class CompleteJob(Message, frozen=True, kw_only=True):
     """The attempt has ended and published `event_count` events in all. Role `work`.
 
     `last` may carry the last of them; they and the completion are one transaction.
@@ -109,7 +109,7 @@ class CompleteJob(Message, kw_only=True):
     last: EventBatch | None = None
 
 
-class ReleaseJob(Message, kw_only=True):
+class ReleaseJob(Message, frozen=True, kw_only=True):
     """Give an attempt back; the job waits in its old place. Role `work`."""
 
     job_id: JobName
@@ -117,7 +117,7 @@ class ReleaseJob(Message, kw_only=True):
     task_token: Token
 
 
-class ListJobs(Message, kw_only=True):
+class ListJobs(Message, frozen=True, kw_only=True):
     """A page of jobs, newest first. Role `read`.
 
     `page` counts from 1. For a walk that new jobs do not shift, give `before`, the last id of the page
@@ -131,13 +131,13 @@ class ListJobs(Message, kw_only=True):
     page_size: Annotated[int, Meta(ge=1, le=PAGE_SIZE_MAX)] = 20
 
 
-class GetJob(Message, kw_only=True):
+class GetJob(Message, frozen=True, kw_only=True):
     """One job. Role `read`."""
 
     job_id: JobName
 
 
-class ReplayJobEvents(Message, kw_only=True):
+class ReplayJobEvents(Message, frozen=True, kw_only=True):
     """Stored events from a sequence on, or from the first that is not older than an instant. Role `read`."""
 
     job_id: JobName
@@ -145,7 +145,7 @@ class ReplayJobEvents(Message, kw_only=True):
     from_timestamp_ms: Natural | None = None
 
 
-class WatchJob(Message, kw_only=True):
+class WatchJob(Message, frozen=True, kw_only=True):
     """The key to a job's live events. Role `read`."""
 
     job_id: JobName
@@ -168,11 +168,11 @@ Request = (
 # --- replies ------------------------------------------------------------------------------------------
 
 
-class Pong(Message, kw_only=True):
+class Pong(Message, frozen=True, kw_only=True):
     """The broker is there."""
 
 
-class JobsEnqueued(Message, kw_only=True):
+class JobsEnqueued(Message, frozen=True, kw_only=True):
     """The jobs are on disk, in the order in which they were asked for."""
 
     job_ids: tuple[JobId, ...]
@@ -188,7 +188,7 @@ class JobLease(Struct, frozen=True, kw_only=True):
     spec: JobSpec
 
 
-class JobsLeased(Message, kw_only=True):
+class JobsLeased(Message, frozen=True, kw_only=True):
     """What was granted; nothing, when the wait ended first."""
 
     leases: tuple[JobLease, ...] = ()
@@ -209,7 +209,7 @@ class LeaseVerdict(Struct, frozen=True, kw_only=True):
     verdict: Verdict
 
 
-class JobsUpdated(Message, kw_only=True):
+class JobsUpdated(Message, frozen=True, kw_only=True):
     """One verdict for each lease, in the order asked."""
 
     leases: tuple[LeaseVerdict, ...]
@@ -224,36 +224,36 @@ class BatchStored(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str | None = None
 
 
-class JobEventsPublished(Message, kw_only=True):
+class JobEventsPublished(Message, frozen=True, kw_only=True):
     """One outcome for each batch, in the order sent."""
 
     batches: tuple[BatchStored, ...]
 
 
-class JobCompleted(Message, kw_only=True):
+class JobCompleted(Message, frozen=True, kw_only=True):
     """The job has ended in `state`."""
 
     state: JobState
 
 
-class JobReleasedReply(Message, kw_only=True, tag="JobReleased"):
+class JobReleasedReply(Message, frozen=True, kw_only=True, tag="JobReleased"):
     """The job waits again."""
 
 
-class JobsListed(Message, kw_only=True):
+class JobsListed(Message, frozen=True, kw_only=True):
     """A page of jobs; `more` says whether another follows."""
 
     jobs: tuple[JobSummary, ...]
     more: bool
 
 
-class JobFound(Message, kw_only=True):
+class JobFound(Message, frozen=True, kw_only=True):
     """The job that was asked for."""
 
     job: Job
 
 
-class JobEventsReplayed(Message, kw_only=True):
+class JobEventsReplayed(Message, frozen=True, kw_only=True):
     """A stretch of the log, in order and without a hole; ask again from `next_sequence`.
 
     `last_sequence` is the newest event there is; after a `finished` job's last no other will come.
@@ -265,14 +265,14 @@ class JobEventsReplayed(Message, kw_only=True):
     finished: bool
 
 
-class JobWatched(Message, kw_only=True):
+class JobWatched(Message, frozen=True, kw_only=True):
     """Live events come on `events_port` of the broker's host, sealed with `watch_key`."""
 
     watch_key: Token
     events_port: Annotated[int, Meta(ge=1, le=65_535)]
 
 
-class Refused(Message, kw_only=True, omit_defaults=True):
+class Refused(Message, frozen=True, kw_only=True, omit_defaults=True):
     """The request was not met, and why."""
 
     code: str
@@ -299,8 +299,8 @@ Reply = (
 
 _encoder = msgspec.msgpack.Encoder()
 _sorted_encoder = msgspec.msgpack.Encoder(order="sorted")
-_request_decoder = msgspec.msgpack.Decoder(Request)
-_reply_decoder = msgspec.msgpack.Decoder(Reply)
+_request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(message: Request | Reply) -> bytes:

@@ -1,0 +1,90 @@
+"""The broker: its actors, the inboxes between them, and nothing else.
+
+Every edge is handed in. If an actor dies the task group ends, and with it the process: what was promised
+is on disk, and the supervisor starts another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+from anyio.abc import TaskStatus
+
+from airunner.broker.announcer import Announcer
+from airunner.broker.clock import Clock
+from airunner.broker.counts import Counts
+from airunner.broker.gateway import Authority, Gateway
+from airunner.broker.inbox import (
+    ALARMS_MAX,
+    ANNOUNCEMENTS_MAX,
+    ANSWERS_MAX,
+    LEDGER_INBOX_MAX,
+    Alarm,
+    Answer,
+    Asked,
+)
+from airunner.broker.ledger import Ledger, Offload
+from airunner.broker.store.contract import Appended, Expire, Store
+from airunner.broker.timekeeper import Timekeeper
+from airunner.certs.edges import Edges, Publisher, Router
+
+
+class Broker:
+    """Gateway, Ledger, Timekeeper and Announcer around one store; the Gatekeeper stands before them."""
+
+    def __init__(
+        self,
+        store: Store,
+        router: Router,
+        publisher: Publisher,
+        authority: Authority,
+        edges: Edges,
+        offload: Offload,
+        counts: Counts,
+    ) -> None:
+        self._store = store
+        self._router = router
+        self._publisher = publisher
+        self._authority = authority
+        self._edges = edges
+        self._offload = offload
+        self._counts = counts
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; started once requests are taken."""
+        to_ledger, ledger_inbox = anyio.create_memory_object_stream[Asked | Expire](LEDGER_INBOX_MAX)
+        to_gateway, gateway_inbox = anyio.create_memory_object_stream[Sequence[Answer]](ANSWERS_MAX)
+        to_announcer, announcer_inbox = anyio.create_memory_object_stream[Sequence[Appended]](ANNOUNCEMENTS_MAX)
+        to_timekeeper, timekeeper_inbox = anyio.create_memory_object_stream[Alarm](ALARMS_MAX)
+        clock = Clock(self._edges.wall_ms)
+        events_port = int(self._publisher.endpoint.rpartition(":")[2])
+        gateway = Gateway(
+            self._router, gateway_inbox, to_ledger, self._authority, self._edges, events_port, self._counts
+        )
+        ledger = Ledger(
+            self._store,
+            ledger_inbox,
+            to_gateway,
+            to_announcer,
+            to_timekeeper,
+            clock,
+            self._offload,
+            self._counts,
+        )
+        announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts)
+        timekeeper = Timekeeper(timekeeper_inbox, to_ledger, clock)
+        async with (
+            to_ledger,
+            ledger_inbox,
+            to_gateway,
+            gateway_inbox,
+            to_announcer,
+            announcer_inbox,
+            to_timekeeper,
+            timekeeper_inbox,
+            anyio.create_task_group() as group,
+        ):
+            for actor in (announcer, timekeeper, ledger, gateway):
+                group.start_soon(actor.run, name=type(actor).__name__)
+            task_status.started()

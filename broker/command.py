@@ -1,0 +1,117 @@
+"""`airunner broker`: builds the broker of real parts and runs it until a signal.
+
+The Gatekeeper's socket is bound first and its actor runs before any door opens.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import anyio
+
+    from airunner.certs.home import Home
+    from airunner.certs.tokens import Verifier
+
+DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
+DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
+DEFAULT_HTTP = "127.0.0.1:8080"
+
+
+def broker_command(
+    listen: Annotated[str, typer.Option(help="Where requests are taken; port 0 picks a free one.")] = DEFAULT_LISTEN,
+    events: Annotated[str, typer.Option(help="Where live events are published; port 0 too.")] = DEFAULT_EVENTS,
+    http: Annotated[str, typer.Option(help="HOST:PORT of /health and /metrics; port 0 too.")] = DEFAULT_HTTP,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="sqlite:///PATH, or memory: for one that ends with the broker.",
+            show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db",
+        ),
+    ] = None,
+    auth: Annotated[
+        bool, typer.Option("--auth/--no-auth", help="Whether requests need a token; without is for development.")
+    ] = True,
+) -> None:
+    """Run the broker: it owns the queue and the event log.
+
+    It says on one line of stderr when it is ready, and where. SIGTERM or Ctrl-C stops it; nothing is lost.
+    """
+    import anyio
+
+    anyio.run(_run, listen, events, http, store, auth)
+
+
+async def _run(listen: str, events: str, http: str, store_url: str | None, auth: bool) -> None:
+    """The broker's life."""
+    import anyio
+
+    from airunner.broker.broker import Broker
+    from airunner.broker.counts import Counts
+    from airunner.broker.gatekeeper import Gatekeeper
+    from airunner.broker.http import open_http
+    from airunner.broker.store.sqlite import open_store
+    from airunner.certs.allowlist import AllowList
+    from airunner.certs.curve import load_broker_pair
+    from airunner.certs.edges import SYSTEM
+    from airunner.certs.home import Home
+    from airunner.certs.sockets import CurvePublisher, CurveRouter, bind_gatekeeper, new_context
+
+    home = Home.from_environment(os.environ)
+    pair = load_broker_pair(home)
+    verifier = _verifier(home, auth=auth)
+    counts = Counts()
+    store = open_store(store_url or f"sqlite:///{home.store}")
+    try:
+        context = new_context()
+        gatekeeper = Gatekeeper(bind_gatekeeper(context), AllowList(home.allowed_clients, _say), counts)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_until_signal, group.cancel_scope)
+            group.start_soon(gatekeeper.run, name="Gatekeeper")
+            router = CurveRouter(context, pair, listen)
+            publisher = CurvePublisher(context, pair, events)
+            door = await open_http(http, counts)
+            broker = Broker(
+                store=store,
+                router=router,
+                publisher=publisher,
+                authority=lambda token: verifier.verify(token, SYSTEM.wall_ms() / 1_000),
+                edges=SYSTEM,
+                offload=anyio.to_thread.run_sync,
+                counts=counts,
+            )
+            group.start_soon(door.run, name="HttpDoor")
+            await group.start(broker.run, name="Broker")
+            _say(f"airunner broker ready: requests {router.endpoint} events {publisher.endpoint} http {door.address}")
+        _say("airunner broker stopped")
+    finally:
+        store.close()
+
+
+def _verifier(home: Home, *, auth: bool) -> Verifier:
+    from airunner.certs.tokenkeys import load_verifying_keys
+    from airunner.certs.tokens import CachedVerifier, NoVerifier, TokenVerifier
+
+    if auth:
+        return CachedVerifier(TokenVerifier(load_verifying_keys(os.environ, home)))
+    _say("warning: --no-auth takes every request for the default tenant's; CURVE keys still guard the door")
+    return NoVerifier()
+
+
+async def _until_signal(scope: anyio.CancelScope) -> None:
+    """End the broker on SIGTERM or SIGINT; the batch that is being committed is finished first."""
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

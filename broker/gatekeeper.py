@@ -1,0 +1,63 @@
+"""The Gatekeeper: says of every key that knocks whether it may come in.
+
+It owns the socket that libzmq asks (ZAP, RFC 27), which is bound before any door opens; the doors enforce
+their domain, so while it does not answer nobody gets in. It knows one law: the allow-list as it is now.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from airunner.broker.counts import Counts
+from airunner.certs.allowlist import AllowList, AllowListUnreadable
+from airunner.certs.edges import Frames
+from airunner.certs.sockets import ZAP_DOMAIN, AnyioSocket
+
+VERSION: Final = b"1.0"
+ALLOWED: Final = b"200"
+TRY_AGAIN: Final = b"300"  # the peer may come back: it is our fault
+REFUSED: Final = b"400"  # a peer that hears this does not come back by itself
+
+
+class Gatekeeper:
+    """The actor; `run` it before the Gateway's and the Announcer's sockets are bound."""
+
+    def __init__(self, socket: AnyioSocket, allowed: AllowList, counts: Counts) -> None:
+        self._socket = socket
+        self._allowed = allowed
+        self._counts = counts
+
+    async def run(self) -> None:
+        """Answer for ever."""
+        while True:
+            for frames in await self._socket.receive():
+                if (answer := self._answer(frames)) is not None:
+                    self._socket.send(answer)
+
+    def close(self) -> None:
+        """Let go of the socket; from here on nobody gets in."""
+        self._socket.close()
+
+    def _answer(self, frames: Frames) -> Frames | None:
+        """The reply to one request of libzmq's: envelope, then version, id and what was asked."""
+        match frames:
+            case [peer, b"", b"1.0", request_id, domain, _address, _identity, mechanism, *credentials]:
+                status, name = self._judge(domain, mechanism, credentials)
+                return [peer, b"", VERSION, request_id, status, b"", name.encode(), b""]
+            case _:
+                return None  # not libzmq; nobody else can reach an inproc socket of this process
+
+    def _judge(self, domain: bytes, mechanism: bytes, credentials: Frames) -> tuple[bytes, str]:
+        if domain != ZAP_DOMAIN or mechanism != b"CURVE" or len(credentials) != 1:
+            self._counts.add("peers_refused")
+            return REFUSED, ""
+        try:
+            entry = self._allowed.entry_for(credentials[0])
+        except AllowListUnreadable:
+            self._counts.add("peers_refused")
+            return TRY_AGAIN, ""
+        if entry is None:
+            self._counts.add("peers_refused")
+            return REFUSED, ""
+        self._counts.add("peers_admitted")
+        return ALLOWED, entry.name

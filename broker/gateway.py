@@ -1,0 +1,181 @@
+"""The Gateway: owns the ROUTER. Decodes, authenticates, forwards to the Ledger, sends the replies.
+
+What comes in is hostile until shown otherwise, and nothing in it can do more than get itself refused. Who
+asks is the token's word and, beneath it, the Gatekeeper's; a routing id is only where to put the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Final, assert_never
+
+import anyio
+from anyio import WouldBlock
+
+from airunner.broker.counts import Counts
+from airunner.broker.inbox import Answer, Asked, GatewayInbox, ToLedger
+from airunner.broker.store.contract import Ask, MintedJob, WatchKeyFound
+from airunner.certs.edges import Edges, Incoming, Router, Sent
+from airunner.certs.principal import Principal, Role
+from airunner.protocol.errors import Busy, PeerError
+from airunner.protocol.frames import answerable, pack_reply, unpack_request
+from airunner.protocol.messages import (
+    CompleteJob,
+    DequeueJob,
+    EnqueueJob,
+    GetJob,
+    JobLease,
+    JobsLeased,
+    JobWatched,
+    ListJobs,
+    Ping,
+    Pong,
+    PublishJobEvents,
+    Refused,
+    ReleaseJob,
+    ReplayJobEvents,
+    Reply,
+    UpdateJob,
+    WatchJob,
+    decode_request,
+    encode,
+    refusal,
+)
+from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
+
+ROLES: Final = MappingProxyType(
+    {
+        EnqueueJob: Role.SUBMIT,
+        DequeueJob: Role.WORK,
+        UpdateJob: Role.WORK,
+        PublishJobEvents: Role.WORK,
+        CompleteJob: Role.WORK,
+        ReleaseJob: Role.WORK,
+        ListJobs: Role.READ,
+        GetJob: Role.READ,
+        ReplayJobEvents: Role.READ,
+        WatchJob: Role.READ,
+    }
+)
+"""What each request needs; Ping needs nothing."""
+
+Authority = Callable[[bytes], Principal]
+"""Who a token is; raises `Unauthenticated`."""
+
+
+class Gateway:
+    """The actor; `events_port` is where the Announcer can be heard."""
+
+    def __init__(
+        self,
+        router: Router,
+        inbox: GatewayInbox,
+        ledger: ToLedger,
+        authority: Authority,
+        edges: Edges,
+        events_port: int,
+        counts: Counts,
+    ) -> None:
+        self._router = router
+        self._inbox = inbox
+        self._ledger = ledger
+        self._authority = authority
+        self._edges = edges
+        self._events_port = events_port
+        self._counts = counts
+
+    async def run(self) -> None:
+        """Hear and answer for ever."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._listen)
+            group.start_soon(self._speak)
+
+    async def _listen(self) -> None:
+        while True:
+            for incoming in await self._router.receive():
+                self._take(incoming)
+
+    async def _speak(self) -> None:
+        async for answers in self._inbox:
+            for answer in answers:
+                self._answer(answer)
+
+    def _take(self, incoming: Incoming) -> None:
+        try:
+            asked = self._admit(incoming)
+            if asked is not None:
+                self._ledger.send_nowait(asked)
+        except WouldBlock:
+            self._refuse(incoming, Busy())
+        except PeerError as error:
+            self._refuse(incoming, error)
+
+    def _admit(self, incoming: Incoming) -> Asked | None:
+        """What the Ledger is to be asked; a Ping is answered here.
+
+        Raises `PeerError`.
+        """
+        frames = unpack_request(incoming.frames)
+        request = decode_request(frames.body)
+        if isinstance(request, Ping):
+            self._send(incoming.peer, frames.request_id, Pong())
+            return None
+        principal = self._authority(frames.token)
+        principal.require(ROLES[type(request)])
+        self._counts.add("requests")
+        minted = self._mint(len(request.jobs)) if isinstance(request, EnqueueJob) else ()
+        ask = Ask(tenant=principal.tenant, request_id=frames.request_id, request=request, minted=minted)
+        return Asked(incoming.peer, ask)
+
+    def _mint(self, count: int) -> tuple[MintedJob, ...]:
+        now_ms = self._edges.wall_ms()
+        draw = self._edges.random_bytes
+        return tuple(
+            MintedJob(new_job_id(now_ms, draw(JOB_ID_RANDOM_BYTES)), WatchKey(draw(TOKEN_BYTES)))
+            for _ in range(count)
+        )
+
+    def _refuse(self, incoming: Incoming, error: PeerError) -> None:
+        request_id = answerable(incoming.frames)
+        if request_id is None:
+            self._counts.add("garbage")
+        else:
+            self._send(incoming.peer, request_id, refusal(error))
+
+    def _answer(self, answer: Answer) -> None:
+        reply: Reply
+        match answer.reply:
+            case WatchKeyFound(watch_key=watch_key):
+                reply = JobWatched(watch_key=watch_key, events_port=self._events_port)
+            case _:
+                reply = answer.reply
+        sent = self._send(answer.peer, answer.ask.request_id, reply)
+        match sent:
+            case Sent.DONE | Sent.FULL:
+                pass
+            case Sent.GONE:
+                if isinstance(reply, JobsLeased):
+                    self._give_back(answer.ask.tenant, reply.leases)
+            case _:
+                assert_never(sent)
+
+    def _send(self, peer: bytes, request_id: RequestId, reply: Reply) -> Sent:
+        if isinstance(reply, Refused):
+            self._counts.add("requests_refused")
+        sent = self._router.send(peer, pack_reply(request_id, encode(reply)))
+        if sent is not Sent.DONE:
+            self._counts.add("replies_undelivered")
+        return sent
+
+    def _give_back(self, tenant: str, leases: tuple[JobLease, ...]) -> None:
+        """Nobody heard of this grant, so nobody would start its jobs before it expired."""
+        for lease in leases:
+            ask = Ask(
+                tenant=tenant,
+                request_id=RequestId(self._edges.random_bytes(REQUEST_ID_BYTES)),
+                request=ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token),
+            )
+            with suppress(WouldBlock):  # then the visibility timeout gives them back
+                self._ledger.send_nowait(Asked(None, ask))

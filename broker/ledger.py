@@ -1,0 +1,191 @@
+"""The Ledger: owns the Store, and with it the queue and the event log.
+
+*Commit, then speak.* It takes the commands that wait, up to a bound, applies them in one transaction, and
+only when that is on disk are replies sent and events announced. While one batch commits, the next gathers
+in the inbox: under load the price of an fsync is shared by hundreds, and idle nobody waits for company.
+
+It also holds the parked long-polls. A batch that submits jobs takes along those who wait for them, so that
+enqueue and lease are one transaction and a job starts one fsync after it was submitted.
+
+```
+Gateway ──asks──► inbox ─► batch ─► Store.apply ─┬─► Gateway     (answers)
+Timekeeper ─expire─┘         ▲                   ├─► Announcer   (appended runs)
+                          Parking ◄──nothing yet─┴─► Timekeeper  (next deadline)
+```
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import anyio
+from anyio import WouldBlock
+
+from airunner.broker.clock import Clock
+from airunner.broker.counts import Counts
+from airunner.broker.inbox import Alarm, Answer, Asked, LedgerInbox, ToAnnouncer, ToGateway, ToTimekeeper
+from airunner.broker.parking import Parked, Parking, queues_of
+from airunner.broker.store.contract import (
+    BATCH_COMMANDS_MAX,
+    Applied,
+    Appended,
+    Command,
+    Expire,
+    Outcome,
+    QueueKey,
+    Resume,
+    Store,
+    StoreReply,
+)
+from airunner.protocol.errors import NoSpace
+from airunner.protocol.messages import DequeueJob, EnqueueJob, JobsLeased, refusal
+
+READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
+
+Offload = Callable[[Callable[[], Applied]], Awaitable[Applied]]
+"""Runs the store's blocking work; production uses a thread."""
+
+
+class Ledger:
+    """The actor; the only one that touches `store`."""
+
+    def __init__(
+        self,
+        store: Store,
+        inbox: LedgerInbox,
+        gateway: ToGateway,
+        announcer: ToAnnouncer,
+        timekeeper: ToTimekeeper,
+        clock: Clock,
+        offload: Offload,
+        counts: Counts,
+    ) -> None:
+        self._store = store
+        self._inbox = inbox
+        self._gateway = gateway
+        self._announcer = announcer
+        self._timekeeper = timekeeper
+        self._clock = clock
+        self._offload = offload
+        self._counts = counts
+        self._parking = Parking()
+        self._ready: set[QueueKey] = set()
+        self._alarm = Alarm(None)
+
+    async def run(self) -> None:
+        """Take over what the last broker left, then apply for ever."""
+        await self._commit([Resume()])
+        while True:
+            await self._commit(await self._gather())
+
+    async def _gather(self) -> list[Asked | Expire | Resume | Parked]:
+        """What is to be done next, at least one thing unless a wait ended."""
+        batch: list[Asked | Expire | Resume | Parked] = []
+        if not self._parking.waits_on(self._ready):
+            self._ready.clear()
+            if (first := await self._next()) is not None:
+                batch.append(first)
+        while len(batch) < BATCH_COMMANDS_MAX // 2:
+            try:
+                batch.append(self._inbox.receive_nowait())
+            except WouldBlock:
+                break
+        for entry in batch:
+            if isinstance(entry, Asked) and isinstance(entry.ask.request, DequeueJob):
+                self._parking.discard(entry)
+        for parked in self._parking.take(self._wanted(batch)):
+            if len(batch) < BATCH_COMMANDS_MAX:
+                batch.append(parked)
+            else:
+                self._parking.park(parked.asked, parked.until_ms)
+        return batch
+
+    async def _next(self) -> Asked | Expire | None:
+        """The next command, or None when a parked wait ended first."""
+        end_ms = self._parking.next_end_ms()
+        if end_ms is None:
+            return await self._inbox.receive()
+        with anyio.move_on_after(max(0, end_ms - self._clock.now_ms()) / 1_000):
+            return await self._inbox.receive()
+        return None
+
+    def _wanted(self, batch: Sequence[object]) -> Counter[QueueKey]:
+        """The queues where parked requests may find something, and how many jobs."""
+        wanted: Counter[QueueKey] = Counter(dict.fromkeys(self._ready, READY_JOBS_GUESS))
+        for entry in batch:
+            if isinstance(entry, Asked) and isinstance(entry.ask.request, EnqueueJob):
+                wanted.update(QueueKey(entry.ask.tenant, job.queue) for job in entry.ask.request.jobs)
+        return wanted
+
+    async def _commit(self, batch: Sequence[Asked | Expire | Resume | Parked]) -> None:
+        if batch:
+            commands = [_command(entry) for entry in batch]
+            now_ms = self._clock.now_ms()
+            try:
+                applied = await self._offload(lambda: self._store.apply(commands, now_ms))
+            except NoSpace as full:
+                await self._speak(batch, [Outcome(reply=refusal(full)) for _ in batch])
+                return
+            self._counts.add("commits")
+            self._counts.add("commands", len(batch))
+            await self._speak(batch, applied.outcomes)
+            await self._set_alarm(applied.next_due_ms, expired=any(isinstance(entry, Expire) for entry in batch))
+        await self._release_expired()
+
+    async def _speak(self, batch: Sequence[Asked | Expire | Resume | Parked], outcomes: Sequence[Outcome]) -> None:
+        """Tell everybody what is on disk now."""
+        answers: list[Answer] = []
+        appended: list[Appended] = []
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            self._ready |= outcome.ready
+            appended += outcome.appended
+            asked = entry.asked if isinstance(entry, Parked) else entry
+            if isinstance(asked, Asked) and outcome.reply is not None:
+                reply = self._unless_parked(entry, asked, outcome.reply)
+                if reply is not None and asked.peer is not None:
+                    answers.append(Answer(asked.peer, asked.ask, reply))
+        if answers:
+            await self._gateway.send(answers)
+        if appended:
+            self._counts.add("events", sum(one.run.count for one in appended))
+            await self._announcer.send(appended)
+
+    def _unless_parked(self, entry: object, asked: Asked, reply: StoreReply) -> StoreReply | None:
+        """The reply, or None where the asker waits on for its first job."""
+        request = asked.ask.request
+        if not isinstance(request, DequeueJob) or not isinstance(reply, JobsLeased):
+            return reply
+        if len(reply.leases) < request.slots:
+            self._ready.difference_update(queues_of(asked))
+        if reply.leases or asked.peer is None or not request.wait_ms:
+            return reply
+        until_ms = entry.until_ms if isinstance(entry, Parked) else self._clock.now_ms() + request.wait_ms
+        return None if self._parking.park(asked, until_ms) else reply
+
+    async def _release_expired(self) -> None:
+        over = self._parking.expired(self._clock.now_ms())
+        answers = [
+            Answer(parked.asked.peer, parked.asked.ask, JobsLeased())
+            for parked in over
+            if parked.asked.peer is not None
+        ]
+        if answers:
+            await self._gateway.send(answers)
+
+    async def _set_alarm(self, due_ms: int | None, *, expired: bool) -> None:
+        alarm = Alarm(due_ms)
+        if alarm != self._alarm or expired:
+            self._alarm = alarm
+            await self._timekeeper.send(alarm)
+
+
+def _command(entry: Asked | Expire | Resume | Parked) -> Command:
+    match entry:
+        case Asked(ask=ask):
+            return ask
+        case Parked(asked=asked):
+            return asked.ask
+        case Expire() | Resume():
+            return entry
