@@ -1,0 +1,30 @@
+"""Starts jobs' processes from outside the agent, and leaves nothing of them behind.
+
+Why another process: libzmq's threads make forking the agent unsafe, and an agent killed with SIGKILL
+cannot clean up after itself.
+
+```
+ agent ──line (SEQPACKET)──► launcher            asks for a keeper: one packet, one end of a socketpair
+   │                           │ fork
+   └──socketpair (stream)────► keeper ──posix_spawn──► command ─► whatever it starts
+```
+
+- The **launcher** (`child.py`) is a fresh interpreter without threads, ZeroMQ or anyio. It forks keepers
+  and, when a keeper is killed, ends what that one kept.
+- A **keeper** (`keeper.py`) runs one job at a time: it starts the command, tells of its end, signals or
+  ends its tree. It is a child-subreaper, so a daemon that forks twice or calls setsid becomes the
+  keeper's child and cannot leave. Hence the law everything rests on: *a keeper without children is a
+  keeper whose job has left nothing behind*, and one `waitpid` tells.
+- The agent's half (`local.py`, `process.py`, `streams.py`, `line.py`) is anyio only. It speaks with each
+  keeper directly, and uses a keeper again once nothing of its job is left.
+
+Who dies, and what follows
+- The agent: every socket closes. Keepers and launcher SIGKILL all of their descendants and exit.
+- The launcher: its keepers are signalled by the kernel (PR_SET_PDEATHSIG), kill and exit.
+- A keeper: its job's processes become the launcher's children, who kills them.
+- For the last two the agent's `wait`, `end` and `launch` raise `LauncherDied`.
+Launcher and keepers have sessions of their own: a signal to the agent's group does not reach them.
+
+What the job gets: its own session, /dev/null or a terminal as stdin, default signal dispositions, an empty
+signal mask, umask 022, no descriptor but 0, 1 and 2.
+"""

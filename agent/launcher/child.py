@@ -1,0 +1,99 @@
+"""The launcher's process: forks a keeper for each packet on its line, and cleans up after dead ones.
+
+It holds no job's state; it cannot be made to wait by a job. When the agent's end of the line closes, it
+kills all that descends from it, keepers included, and exits.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from typing import Final
+
+from airunner.agent.launcher.keeper import keep
+from airunner.agent.launcher.linux import become_subreaper, set_name
+from airunner.agent.launcher.tree import descendants, end_now, reap, signal_all
+from airunner.agent.launcher.wakeup import Wakeup
+from airunner.agent.launcher.wire import receive_with
+
+STRAY_AGAIN_MS: Final = 100  # for strays that a pass over /proc missed
+_PACKET_BYTES: Final = 16
+_UMASK: Final = 0o022
+
+
+class LauncherChild:
+    """The one in this process."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._wakeup = Wakeup((signal.SIGCHLD,))
+        self._wakeup.watch(line.fileno())
+        self._keepers: set[int] = set()
+        self._strays = False
+
+    def run(self) -> None:
+        """Until the agent lets go of the line. On return no process is left."""
+        while True:
+            ready, _ = self._wakeup.wait(STRAY_AGAIN_MS if self._strays else None)
+            self._reap()
+            if ready and not self._accept():
+                break
+        end_now(self._wakeup)
+
+    def _accept(self) -> bool:
+        """Fork a keeper for the next packet; False at the end of the line."""
+        try:
+            packet, descriptors = receive_with(self._line, _PACKET_BYTES)
+        except ConnectionResetError:
+            return False
+        for descriptor in descriptors:
+            with socket.socket(fileno=descriptor) as keepers_line:
+                self._fork(keepers_line)
+        return bool(packet)
+
+    def _fork(self, keepers_line: socket.socket) -> None:
+        launcher = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            return  # no more processes: the line closes, and the agent's launch fails
+        if pid:
+            self._keepers.add(pid)
+            return
+        status = 1
+        try:
+            self._line.close()  # or the agent's end would never be seen to close
+            self._wakeup.close()
+            become_subreaper()
+            keep(keepers_line, launcher)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _reap(self) -> None:
+        """Bury the dead, and kill what a killed keeper kept: it is ours now."""
+        ended, _ = reap()
+        for pid, status in ended:
+            self._strays |= status != 0 or pid not in self._keepers
+            self._keepers.discard(pid)
+        if self._strays:
+            strays = descendants(os.getpid(), besides=self._keepers)
+            signal_all(strays, signal.SIGKILL)
+            self._strays = bool(strays)
+
+
+def main(descriptor: int) -> None:
+    """Run as the launcher, with the agent at the other end of the socket `descriptor`."""
+    set_name("airunner-launch")
+    os.chdir("/")
+    os.umask(_UMASK)
+    os.set_inheritable(descriptor, False)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    become_subreaper()
+    gc.freeze()  # forks then share more of these pages
+    with socket.socket(fileno=descriptor) as line:
+        LauncherChild(line).run()

@@ -1,0 +1,141 @@
+"""What the agent asks of a launcher, and what it gets back. Fakes in tests keep this contract too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+RECEIVE_BYTES: Final = 65_536  # what a pipe holds at the most, unless it was enlarged
+
+
+class TerminalSize(Struct, frozen=True):
+    """In characters."""
+
+    cols: int = 80
+    rows: int = 24
+
+
+class LaunchSpec(Struct, frozen=True):
+    """A process to be: pipes without a `terminal`, a terminal of that size otherwise.
+
+    The environment is all that it gets; `working_directory` is absolute.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    working_directory: Path
+    terminal: TerminalSize | None = None
+
+
+class Exit(Struct, frozen=True):
+    """How the command ended: exactly one of the two."""
+
+    exit_code: int | None
+    signal: int | None
+
+
+class Survivor(Struct, frozen=True):
+    """A process that outlived the command's own end, or the grace of a job that was cut short.
+
+    `left`: SIGKILL has not ended it within seconds; it hangs in the kernel or belongs to another user.
+    """
+
+    pid: int
+    command: str
+    left: bool = False
+
+
+class LaunchFailed(Exception):
+    """There is no process: the command or its working directory cannot be used.
+
+    `exit_code` is what a shell would say: 127 not found, 126 found and not usable.
+    """
+
+    def __init__(self, errno: int, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.message = message
+        self.exit_code = exit_code
+
+
+class LauncherDied(Exception):
+    """The launcher or the job's keeper was killed; every process of the job is being killed too."""
+
+    def __init__(self) -> None:
+        super().__init__(LauncherDied.__doc__)
+
+
+class ByteSource(Protocol):
+    """What a process writes, as bytes."""
+
+    async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
+        """At least one byte, as soon as there is one; b"" at the end and ever after."""
+        ...
+
+    def close(self) -> None:
+        """Read no more; a process that goes on writing gets SIGPIPE, or SIGHUP from its terminal."""
+        ...
+
+
+class Process(Protocol):
+    """One job's command and whatever it starts.
+
+    Read its sources until b"", but never wait for that before `end`: a background process may hold them open.
+    """
+
+    @property
+    def pid(self) -> int:
+        """The command's, also its session's and process group's."""
+        ...
+
+    @property
+    def stdout(self) -> ByteSource:
+        """In a terminal, all that appears there."""
+        ...
+
+    @property
+    def stderr(self) -> ByteSource | None:
+        """None in a terminal."""
+        ...
+
+    async def wait(self) -> Exit:
+        """The command's own end; others of its tree may live on. Any number of callers.
+
+        Raises `LauncherDied`.
+        """
+        ...
+
+    async def signal_tree(self, number: int) -> None:
+        """Send signal `number` to every process of the job; after its end to none.
+
+        Raises `LauncherDied`.
+        """
+        ...
+
+    async def end(self, grace_s: float) -> list[Survivor]:
+        """Leave nothing behind: SIGTERM to all, SIGKILL after `grace_s` to what is left; until none is.
+
+        Owed after every `wait`, and the way to cut a job short. Cancelled, it kills at once. The
+        survivors are those who outlived the command or, where it still ran, the grace.
+
+        Raises `LauncherDied`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; where `end` has not finished, all processes are killed at once."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts processes."""
+
+    async def launch(self, spec: LaunchSpec) -> Process:
+        """Start a command. Cancelled, it leaves no process.
+
+        Raises `LaunchFailed`, `LauncherDied`.
+        """
+        ...

@@ -1,0 +1,173 @@
+"""Keeps one job at a time: starts its command, tells of its end, and ends whatever it left. Child's half.
+
+One thread, one loop, no clock but the grace. A job goes Start → Exited → (End → Ended); without the last
+two where nothing was left (`alone`). Then the next Start may come. When the agent's end of the socket
+closes, or the launcher dies, every process of the job is killed and the keeper exits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from typing import Final, assert_never
+
+from airunner.agent.launcher.linux import call_me_when_my_parent_dies, set_name
+from airunner.agent.launcher.spawning import Refusal, spawn
+from airunner.agent.launcher.tree import KILL_AGAIN_MS, command_of, descendants, end_now, reap, signal_all
+from airunner.agent.launcher.wakeup import Wakeup
+from airunner.agent.launcher.wire import (
+    End,
+    Ended,
+    Exited,
+    Failed,
+    Reader,
+    Signal,
+    Start,
+    Started,
+    ToAgent,
+    pack,
+    send_with,
+)
+
+RECEIVE_BYTES: Final = 65_536
+SURVIVORS_MAX: Final = 100  # named ones; every one is ended
+STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for one that hangs
+
+
+class _Ending:
+    """An End that is not yet answered."""
+
+    def __init__(self, deadline: float, survivors: list[int] | None) -> None:
+        self.deadline = deadline
+        self.killing = False
+        self.survivors = {pid: command_of(pid) for pid in survivors or ()}
+
+
+class Keeper:
+    """The one in this process."""
+
+    def __init__(self, line: socket.socket, wakeup: Wakeup) -> None:
+        self._line = line
+        self._wakeup = wakeup
+        self._wakeup.watch(line.fileno())
+        self._reader = Reader()
+        self._command: int | None = None  # while it runs
+        self._alone = True
+        self._ending: _Ending | None = None
+
+    def run(self) -> None:
+        """Until the agent lets go or the launcher dies. On return no process is left."""
+        try:
+            while self._turn():
+                pass
+        finally:
+            end_now(self._wakeup)
+
+    def _turn(self) -> bool:
+        ready, signals = self._wakeup.wait(self._patience_ms())
+        if signal.SIGTERM in signals:
+            return False
+        if ready:
+            chunk = _receive(self._line)
+            if not chunk:
+                return False
+            for message in self._reader.feed(chunk):
+                self._obey(message)
+        self._reap()
+        return self._escalate()
+
+    def _patience_ms(self) -> int | None:
+        if self._ending is None:
+            return None
+        if self._ending.killing:
+            return KILL_AGAIN_MS
+        return max(0, round((self._ending.deadline - time.monotonic()) * 1000))
+
+    def _obey(self, message: Start | Signal | End) -> None:
+        match message:
+            case Start():
+                self._start(message)
+            case Signal():
+                signal_all(descendants(os.getpid()), message.number)
+            case End():
+                tree = descendants(os.getpid())
+                survivors = None if self._command else [relative.pid for relative in tree if relative.alive]
+                self._ending = _Ending(time.monotonic() + message.grace_ms / 1000, survivors)
+                if message.grace_ms:
+                    signal_all(tree, signal.SIGTERM)
+                    signal_all(tree, signal.SIGCONT)  # a stopped one could not obey
+            case _:
+                assert_never(message)
+
+    def _start(self, start: Start) -> None:
+        assert self._alone, "a job is started while another is kept"
+        try:
+            self._command, descriptors = spawn(start)
+        except Refusal as refusal:
+            self._say(Failed(refusal.errno, refusal.message, refusal.exit_code))
+            return
+        self._alone = False
+        self._say(Started(self._command), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _reap(self) -> None:
+        ended, self._alone = reap()
+        for pid, status in ended:
+            if pid == self._command:
+                self._command = None
+                code = os.waitstatus_to_exitcode(status)
+                self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone))
+
+    def _escalate(self) -> bool:
+        """Go on with an End; False when it had to be given up."""
+        ending = self._ending
+        if ending is None:
+            return True
+        if self._alone:
+            self._finish(ending, left=())
+            return True
+        if time.monotonic() >= ending.deadline:
+            tree = [relative.pid for relative in descendants(os.getpid()) if relative.alive]
+            if ending.killing:
+                self._finish(ending, left=tree)
+                return False
+            for pid in tree:
+                if pid != self._command:
+                    ending.survivors.setdefault(pid, command_of(pid))
+            ending.killing = True
+            ending.deadline = time.monotonic() + STUCK_S
+        if ending.killing:
+            signal_all(descendants(os.getpid()), signal.SIGKILL)
+        return True
+
+    def _finish(self, ending: _Ending, left: list[int] | tuple[()]) -> None:
+        self._ending = None
+        for pid in left:
+            ending.survivors.setdefault(pid, command_of(pid))
+        named = [[pid, command, pid in left] for pid, command in ending.survivors.items()]
+        self._say(Ended(named[:SURVIVORS_MAX]))
+
+    def _say(self, message: ToAgent, descriptors: list[int] | None = None) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the next turn reads the end of the line
+            send_with(self._line, pack(message), descriptors or [])
+
+
+def keep(line: socket.socket, launcher: int) -> None:
+    """What a fork of the launcher does, all its life."""
+    set_name("airunner-keeper")
+    os.setsid()
+    wakeup = Wakeup((signal.SIGCHLD, signal.SIGTERM))
+    call_me_when_my_parent_dies(signal.SIGTERM)
+    if os.getppid() == launcher:  # else it died before we could ask to be told
+        Keeper(line, wakeup).run()
+
+
+def _receive(line: socket.socket) -> bytes:
+    try:
+        return line.recv(RECEIVE_BYTES)
+    except ConnectionResetError:  # the agent died with something of ours unread
+        return b""

@@ -1,0 +1,72 @@
+"""The agent's end of the socket to one keeper, under anyio."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from typing import Any, Final
+
+import anyio
+
+from airunner.agent.launcher.contract import LauncherDied
+from airunner.agent.launcher.wire import Reader, ToAgent, ToKeeper, pack, receive_with
+
+_RECEIVE_BYTES: Final = 65_536
+
+
+class Line:
+    """Whole messages both ways. One task sends at a time, and one receives."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)  # ruff: ignore[boolean-positional-value-in-call] - the standard library's signature
+        self._socket = end
+        self._reader = Reader()
+        self._received: deque[Any] = deque()
+        self.descriptors: list[int] = []  # as they came with `Started`; whoever takes them closes them
+
+    @property
+    def broken(self) -> bool:
+        """Whether the keeper is known to be gone."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    async def send(self, message: ToKeeper) -> None:
+        """Raises `LauncherDied`. Cancelled in the middle, the line is of no more use."""
+        left = memoryview(pack(message))
+        while left:
+            try:
+                left = left[self._socket.send(left, socket.MSG_NOSIGNAL) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._socket)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise LauncherDied from error
+
+    async def receive(self) -> ToAgent:
+        """The next message. Cancelled, nothing is lost.
+
+        Raises `LauncherDied`.
+        """
+        while not self._received:
+            try:
+                chunk, descriptors = receive_with(self._socket, _RECEIVE_BYTES)
+            except BlockingIOError:
+                await anyio.wait_readable(self._socket)
+                continue
+            except ConnectionResetError as error:
+                raise LauncherDied from error
+            if not chunk:
+                raise LauncherDied
+            self.descriptors += descriptors
+            self._received.extend(self._reader.feed(chunk))
+        message: ToAgent = self._received.popleft()
+        return message
+
+    def close(self) -> None:
+        """Let go: the keeper kills what it keeps and exits. May be called again."""
+        if self._socket.fileno() >= 0:
+            anyio.notify_closing(self._socket)
+            self._socket.close()

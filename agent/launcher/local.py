@@ -1,0 +1,166 @@
+"""Starts the launcher's process on this machine, and speaks with it: the agent's `Launcher`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec
+from airunner.agent.launcher.line import Line
+from airunner.agent.launcher.process import KeptProcess
+from airunner.agent.launcher.wire import Failed, Start, Started, send_with
+from airunner.protocol.errors import OperatorError
+
+CLOSE_WAIT_S: Final = 5.0  # to kill everything; what takes longer hangs in the kernel
+
+# Nothing of the agent's environment but what an interpreter may need to start: it stays readable in /proc.
+_PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
+
+# `airunner` and `airunner.agent` are stood in for, so that importing the launcher brings nothing else in:
+# the public API would load ZeroMQ, and every fork would carry it.
+_BOOTSTRAP: Final = """
+import sys, types
+descriptor, package, *sys.path[:] = sys.argv[1:]
+for name, folder in (("airunner", package), ("airunner.agent", package + "/agent")):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
+from airunner.agent.launcher.child import main
+main(int(descriptor))
+"""
+
+
+def start_launcher() -> ChildLauncher:
+    """Start the launcher's process; meant to come before the first ZeroMQ context of this one.
+
+    Raises `OperatorError` where that is not possible.
+    """
+    if sys.platform != "linux":
+        raise OperatorError("the agent needs Linux: run it there, this machine can still submit and monitor")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    package = str(Path(__file__).absolute().parents[2])  # through the link: the folder that is `airunner`
+    arguments = (str(theirs.fileno()), package, *sys.path)
+    with theirs:
+        try:
+            child = subprocess.Popen(
+                (sys.executable, "-I", "-X", "utf8", "-c", _BOOTSTRAP, *arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise OperatorError(f"cannot start the launcher: {error.strerror}") from error
+    return ChildLauncher(child, ours)
+
+
+class ChildLauncher:
+    """A `Launcher`, for one event loop. Keepers are used again; there are as many as jobs ran at once."""
+
+    def __init__(self, child: subprocess.Popen[bytes], line: socket.socket) -> None:
+        line.setblocking(False)  # ruff: ignore[boolean-positional-value-in-call] - the standard library's signature
+        self._child = child
+        self._line = line
+        self._idle: list[Line] = []
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process."""
+        return self._child.pid
+
+    async def launch(self, spec: LaunchSpec) -> KeptProcess:
+        """Start a command. Cancelled, it leaves no process.
+
+        Raises `LaunchFailed`, `LauncherDied`.
+        """
+        assert spec.working_directory.is_absolute(), "the launcher's own folder is none of the job's"
+        line = self._take_idle() or await self._ask_for_keeper()
+        try:
+            await line.send(_start(spec))
+            answer = await line.receive()
+        except BaseException:
+            line.close()
+            raise
+        match answer:
+            case Started(pid):
+                descriptors, line.descriptors = line.descriptors, []
+                return KeptProcess(pid, descriptors, line, self._give_back)
+            case Failed(errno, message, exit_code):
+                self._give_back(line)
+                raise LaunchFailed(errno, message, exit_code)
+            case other:
+                raise AssertionError(f"a keeper said {other} out of turn")
+
+    async def aclose(self) -> None:
+        """Kill every job's processes, and wait for the launcher to be gone. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+        anyio.notify_closing(self._line)
+        self._line.close()
+        descriptor = os.pidfd_open(self._child.pid)  # it is ours to reap: also a dead one has its id
+        try:
+            with anyio.move_on_after(CLOSE_WAIT_S, shield=True):
+                await anyio.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+            self._child.kill()
+            self._child.wait()
+
+    def _take_idle(self) -> Line | None:
+        while self._idle:
+            line = self._idle.pop()
+            if not line.broken:
+                return line
+            line.close()
+        return None
+
+    def _give_back(self, line: Line) -> None:
+        if self._closed:
+            line.close()
+        else:
+            self._idle.append(line)
+
+    async def _ask_for_keeper(self) -> Line:
+        if self._closed:
+            raise LauncherDied
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        line = Line(ours)
+        with theirs:
+            try:
+                while True:
+                    try:
+                        send_with(self._line, b"keeper", [theirs.fileno()])
+                    except BlockingIOError:
+                        await anyio.wait_writable(self._line)
+                    else:
+                        return line
+            except BaseException as error:
+                line.close()
+                if isinstance(error, BrokenPipeError | ConnectionResetError):
+                    raise LauncherDied from error
+                raise
+
+
+def _start(spec: LaunchSpec) -> Start:
+    size = spec.terminal
+    return Start(
+        argv=[_raw(argument) for argument in spec.argv],
+        environment={_raw(name): _raw(value) for name, value in spec.environment.items()},
+        working_directory=_raw(str(spec.working_directory)),
+        terminal=[size.rows, size.cols] if size else None,
+    )
+
+
+def _raw(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

@@ -1,0 +1,118 @@
+"""One job's process tree as the agent sees it: a `Process` over the line to its keeper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import starmap
+
+import anyio
+
+from airunner.agent.launcher.contract import ByteSource, Exit, Survivor
+from airunner.agent.launcher.line import Line
+from airunner.agent.launcher.streams import DescriptorSource
+from airunner.agent.launcher.wire import End, Ended, Exited, Signal
+
+
+class KeptProcess:
+    """Holds the line while the job lasts and gives it back when nothing of the job is left.
+
+    No task of its own: whoever waits for something reads the line for all who wait.
+    """
+
+    def __init__(self, pid: int, descriptors: list[int], line: Line, give_back: Callable[[Line], None]) -> None:
+        sources = [DescriptorSource(descriptor) for descriptor in descriptors]
+        self._pid = pid
+        self._stdout = sources[0]
+        self._stderr = sources[1] if len(sources) > 1 else None
+        self._line: Line | None = line
+        self._give_back = give_back
+        self._receiving = anyio.Lock()
+        self._exit: Exit | None = None
+        self._survivors: list[Survivor] | None = None  # a list: nothing is left
+        self._end_sent = False
+
+    @property
+    def pid(self) -> int:
+        """The command's, also its session's and process group's."""
+        return self._pid
+
+    @property
+    def stdout(self) -> ByteSource:
+        """In a terminal, all that appears there."""
+        return self._stdout
+
+    @property
+    def stderr(self) -> ByteSource | None:
+        """None in a terminal."""
+        return self._stderr
+
+    async def wait(self) -> Exit:
+        """The command's own end.
+
+        Raises `LauncherDied`.
+        """
+        while self._exit is None:
+            await self._receive(lambda: self._exit is not None)
+        return self._exit
+
+    async def signal_tree(self, number: int) -> None:
+        """Send signal `number` to every process of the job.
+
+        Raises `LauncherDied`.
+        """
+        if self._line is not None:
+            await self._line.send(Signal(number))
+
+    async def end(self, grace_s: float) -> list[Survivor]:
+        """Leave nothing behind; a second caller joins the first, whose grace counts.
+
+        Raises `LauncherDied`.
+        """
+        try:
+            if self._line is not None and not self._end_sent:
+                self._end_sent = True
+                await self._line.send(End(round(grace_s * 1000)))
+            while self._survivors is None:
+                await self._receive(lambda: self._survivors is not None)
+        except BaseException:
+            self._hang_up()
+            raise
+        return self._survivors
+
+    def close(self) -> None:
+        """Let go of everything; where `end` has not finished, all processes are killed at once."""
+        self._hang_up()
+        self._stdout.close()
+        if self._stderr is not None:
+            self._stderr.close()
+
+    async def _receive(self, done: Callable[[], bool]) -> None:
+        """Take the next message in, unless another task's turn has brought what is waited for."""
+        async with self._receiving:
+            if done():
+                return
+            if self._line is None:
+                raise anyio.ClosedResourceError
+            match await self._line.receive():
+                case Exited(exit_code, number, alone):
+                    self._exit = Exit(exit_code, number)
+                    if alone and not self._end_sent:
+                        self._finish([])
+                case Ended(survivors):
+                    self._finish(list(starmap(Survivor, survivors)))
+                case other:
+                    raise AssertionError(f"a keeper said {other} out of turn")
+
+    def _finish(self, survivors: list[Survivor]) -> None:
+        assert self._line is not None
+        line, self._line = self._line, None
+        self._survivors = survivors
+        if any(survivor.left for survivor in survivors):
+            line.close()  # this keeper stays with those; it can keep no other job
+        else:
+            self._give_back(line)
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None

@@ -1,0 +1,118 @@
+"""Starts one command, in pipe or terminal mode. The child's half: standard library only.
+
+`posix_spawn` and not a fork of this interpreter: the kernel neither copies its page tables nor runs any
+Python in the new process, and a failed exec comes back as its errno. A terminal becomes the command's
+controlling one because the command, leader of a new session, is who opens it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import termios
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from airunner.agent.launcher.wire import Start
+
+EXIT_NOT_FOUND: Final = 127  # as POSIX shells say it
+EXIT_NOT_EXECUTABLE: Final = 126
+
+_RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+_ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
+
+
+class Refusal(Exception):
+    """The command could not be started."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = number
+        self.message = message
+        self.exit_code = EXIT_NOT_EXECUTABLE
+
+
+def spawn(start: Start) -> tuple[int, list[int]]:
+    """The new process, and the descriptors to read its output from, which are the caller's to close.
+
+    Raises `Refusal`.
+    """
+    with ExitStack() as on_failure, ExitStack() as always:
+        always.callback(os.chdir, "/")  # no keeper holds a workspace's folder
+        try:
+            os.chdir(start.working_directory)
+        except OSError as error:
+            name = os.fsdecode(start.working_directory)
+            raise Refusal(error.errno or 0, f"cannot use the working directory {name}: {error.strerror}") from error
+        program = _find(start.argv[0], start.environment)
+        try:
+            readers, actions = _streams(start.terminal, on_failure, always)
+        except OSError as error:
+            raise Refusal(error.errno or 0, f"cannot make the command's streams: {error.strerror}") from error
+        try:
+            pid = os.posix_spawn(
+                program,
+                start.argv,
+                start.environment,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_RESET,
+            )
+        except OSError as error:
+            raise _refusal(start.argv[0], error.errno or 0, program) from error
+        on_failure.pop_all()
+        return pid, readers
+
+
+def _streams(terminal: list[int] | None, on_failure: ExitStack, always: ExitStack) -> tuple[list[int], list[Any]]:
+    """The ends that the agent reads from, and what the new process does to have the others as 0, 1 and 2."""
+    if terminal is None:
+        readers: list[int] = []
+        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+        for target in (1, 2):
+            reader, writer = os.pipe()
+            on_failure.callback(os.close, reader)
+            always.callback(os.close, writer)
+            readers.append(reader)
+            actions.append((os.POSIX_SPAWN_DUP2, writer, target))
+        return readers, actions
+    master, slave = os.openpty()
+    on_failure.callback(os.close, master)
+    always.callback(os.close, slave)
+    rows, columns = terminal
+    termios.tcsetwinsize(slave, (rows, columns))
+    opened = (os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0)
+    return [master], [opened, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+
+
+def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
+    """The program's path by the *job's* PATH; relative ones are seen from the working directory.
+
+    Raises `Refusal`.
+    """
+    if b"/" in name:
+        return name
+    seen = False
+    for folder in environment.get(b"PATH", os.fsencode(os.defpath)).split(b":"):
+        candidate = os.path.join(folder or b".", name)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            seen = True
+    raise _refusal(name, errno.EACCES if seen else errno.ENOENT, None)
+
+
+def _refusal(name: bytes, number: int, program: bytes | None) -> Refusal:
+    """What is said of a command that could not be executed, in the words of a shell."""
+    text = os.fsdecode(name)
+    if number in _ABSENT:
+        script = program is not None and os.path.exists(program)
+        refusal = Refusal(number, f"{text}: its interpreter was not found" if script else f"{text}: command not found")
+        refusal.exit_code = EXIT_NOT_FOUND
+        return refusal
+    if program is not None and os.path.isdir(program):
+        return Refusal(number, f"{text}: is a directory")
+    return Refusal(number, f"{text}: {os.strerror(number)}")

@@ -1,0 +1,98 @@
+"""Which processes descend from one, and signals to all of them. The child's half: standard library only.
+
+One pass over /proc/PID/stat. A process that lives through the whole pass is never missed unless one of
+its ancestors dies meanwhile; it is then its subreaper's child and the next pass sees it. So whoever must
+be thorough goes on until `waitpid` says that there are no children (`end_now`). The lists under
+/proc/PID/task are not used: many kernels are built without them, and they may skip.
+
+A process id could in theory be used again between pass and signal; the kernel hands them out in a circle,
+so that would take a whole round within a millisecond.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from airunner.agent.launcher.wakeup import Wakeup
+
+COMMAND_CHARS_MAX: Final = 200
+KILL_AGAIN_MS: Final = 20  # a fork may slip through a pass; every death of a child wakes us sooner
+
+_STATE, _PARENT, _THREADS = 0, 1, 17  # fields after the name, see proc_pid_stat(5)
+
+
+class Relative(NamedTuple):
+    """A descendant."""
+
+    pid: int
+    alive: bool
+
+
+def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
+    """All descendants of `root`; neither those named in `besides` nor what descends from them."""
+    children: dict[int, list[Relative]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (fields := _stat(name)):
+            # A first thread that has ended while others run looks like a zombie, and is none.
+            alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
+            children.setdefault(int(fields[_PARENT]), []).append(Relative(int(name), alive))
+    found: list[Relative] = []
+    waiting = [root]
+    while waiting:
+        for relative in children.pop(waiting.pop(), ()):
+            if relative.pid not in besides:
+                found.append(relative)
+                waiting.append(relative.pid)
+    return found
+
+
+def signal_all(relatives: Iterable[Relative], number: int) -> None:
+    """Send signal `number`; who is gone or belongs to another user is passed over."""
+    for relative in relatives:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(relative.pid, number)
+
+
+def command_of(pid: int) -> str:
+    """The command line for people, or the name in brackets as ps(1) has it."""
+    with suppress(OSError):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            line = file.read(4 * COMMAND_CHARS_MAX).rstrip(b"\0").replace(b"\0", b" ")
+        if not line:
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                line = b"[" + file.read().strip() + b"]"
+        return line.decode(errors="replace")[:COMMAND_CHARS_MAX]
+    return "[gone]"
+
+
+def reap() -> tuple[list[tuple[int, int]], bool]:
+    """Take every child that has ended: `(pid, wait status)` of each, and whether none is left at all."""
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended, True
+        if not pid:
+            return ended, False
+        ended.append((pid, status))
+
+
+def end_now(wakeup: Wakeup) -> None:
+    """SIGKILL to all descendants of this process until there are none."""
+    while not reap()[1]:
+        signal_all(descendants(os.getpid()), signal.SIGKILL)
+        wakeup.wait(KILL_AGAIN_MS)
+
+
+def _stat(pid: str) -> list[bytes] | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read(4_096).rpartition(b")")[2].split()
+    except OSError:  # it ended while we looked
+        return None

@@ -1,0 +1,110 @@
+"""What agent and keeper say to each other: MessagePack arrays `[kind, field, …]` on a stream socket.
+
+Descriptors travel beside them (SCM_RIGHTS, unix(7)). Standard library and msgpack only: the child
+imports this. Commands, variables and paths are bytes, as
+the kernel has them.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+MESSAGE_BYTES_MAX: Final = 16 * 1_048_576  # a job's spec takes 64 KiB; its environment and the agent's come on top
+DESCRIPTORS_MAX: Final = 2  # of one message: stdout and stderr
+
+
+class Start(NamedTuple):
+    """Agent → keeper: start this command. Answered by `Started` or `Failed`."""
+
+    argv: list[bytes]
+    environment: dict[bytes, bytes]
+    working_directory: bytes
+    terminal: list[int] | None  # rows, columns
+
+
+class Signal(NamedTuple):
+    """Agent → keeper: send this signal to every process of the job. No answer."""
+
+    number: int
+
+
+class End(NamedTuple):
+    """Agent → keeper: SIGTERM to all, SIGKILL after the grace to what is left. Answered by `Ended`."""
+
+    grace_ms: int
+
+
+class Started(NamedTuple):
+    """Keeper → agent, with the reading ends: stdout and stderr, or the one terminal."""
+
+    pid: int
+
+
+class Failed(NamedTuple):
+    """Keeper → agent: there is no process, and why."""
+
+    errno: int
+    message: str
+    exit_code: int
+
+
+class Exited(NamedTuple):
+    """Keeper → agent: the command has ended; `alone`: and nothing else of the job is left."""
+
+    exit_code: int | None
+    signal: int | None
+    alone: bool
+
+
+class Ended(NamedTuple):
+    """Keeper → agent: the job is over. Each survivor is `[pid, command, left]`."""
+
+    survivors: list[list[Any]]
+
+
+ToKeeper = Start | Signal | End
+ToAgent = Started | Failed | Exited | Ended
+
+_KINDS: Final[dict[str, Any]] = {kind.__name__: kind for kind in (Start, Signal, End, Started, Failed, Exited, Ended)}
+
+
+def pack(message: ToKeeper | ToAgent) -> bytes:
+    """`message` as it goes onto the socket."""
+    packed: bytes = msgpack.packb([type(message).__name__, *message])
+    return packed
+
+
+class Reader:
+    """Cuts a stream of bytes into messages. Both ends are ours: anything malformed is a bug."""
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=MESSAGE_BYTES_MAX)
+
+    def feed(self, chunk: bytes) -> list[Any]:
+        """The messages that are whole now."""
+        self._unpacker.feed(chunk)
+        return [_KINDS[kind](*fields) for kind, *fields in self._unpacker]
+
+
+def send_with(line: socket.socket, chunk: bytes, descriptors: list[int]) -> None:
+    """Send `chunk`, and copies of `descriptors` with its first byte. Like `send`, but no SIGPIPE.
+
+    `socket.send_fds` and `recv_fds` will not do: they take flags and ignore them.
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    line.sendmsg([chunk], rights, socket.MSG_NOSIGNAL)
+
+
+def receive_with(line: socket.socket, bytes_max: int) -> tuple[bytes, list[int]]:
+    """What has come, with the descriptors that came beside it; no child of ours inherits those."""
+    descriptors = array.array("i")
+    space = socket.CMSG_LEN(DESCRIPTORS_MAX * descriptors.itemsize)
+    chunk, beside, _, _ = line.recvmsg(bytes_max, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in beside:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return chunk, descriptors.tolist()
