@@ -1,7 +1,7 @@
 """The broker's allow-list: whose CURVE keys may connect at all.
 
 ```
-# a comment: a hash and a space (a key may itself begin with a hash)
+# a comment (no key begins with a hash: in Z85 the first of five characters is % at most)
 Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID  build-7  agent
 D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs  local    client agent
 ```
@@ -97,32 +97,32 @@ def parse(content: bytes) -> tuple[dict[bytes, Entry], list[tuple[int, str]]]:
     complaints: list[tuple[int, str]] = []
     for number, line in enumerate(content.split(b"\n"), start=1):
         words = line.split()
-        if not words or words[0] == b"#":
+        if not words or words[0].startswith(b"#"):
             continue
         try:
             key, entry = _parse_line(words)
-            if key in entries:
-                raise ValueError(f"the key is there already, as that of {entries[key].name}")
         except ValueError as error:
             complaints.append((number, str(error)))
-        else:
-            entries[key] = entry
+            continue
+        first = entries.setdefault(key, entry)
+        if first is not entry:
+            complaints.append((number, f"the key is there already, as that of {first.name}"))
     return entries, complaints
 
 
 def _parse_line(words: list[bytes]) -> tuple[bytes, Entry]:
     """Raises `ValueError` with what is wrong."""
-    key = raw_key(words[0])
-    if len(words) < 3:
+    text, *rest = words
+    key = raw_key(text)
+    name, *roles = (word.decode("ascii", errors="replace") for word in rest or [b""])
+    if not roles:
         raise ValueError("a line is: PUBLIC-KEY NAME ROLE...")
-    name = words[1].decode("ascii", errors="replace")
     if not name.isascii() or not name.isprintable() or len(name) > NAME_CHARS_MAX:
         raise ValueError(f"a name has at most {NAME_CHARS_MAX} printable ASCII characters")
     try:
-        roles = frozenset(PeerRole(word.decode("ascii", errors="replace")) for word in words[2:])
+        return key, Entry(name, frozenset(PeerRole(role) for role in roles))
     except ValueError:
         raise ValueError(f"the roles are: {', '.join(PeerRole)}") from None
-    return key, Entry(name, roles)
 
 
 def with_entry(content: bytes, public_key: bytes, name: str, roles: Iterable[PeerRole]) -> bytes:
@@ -131,4 +131,4 @@ def with_entry(content: bytes, public_key: bytes, name: str, roles: Iterable[Pee
     before = content or _PREFACE
     if not before.endswith(b"\n"):
         before += b"\n"
-    return before + b" ".join([public_key, name.encode("ascii"), *(role.encode("ascii") for role in sorted(roles))]) + b"\n"
+    return before + public_key + f" {name} {' '.join(sorted(roles))}\n".encode("ascii")

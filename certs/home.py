@@ -66,7 +66,7 @@ class Home(Struct, frozen=True):
 
     @property
     def client_secret(self) -> Path:
-        """This machine's CURVE secret key, as agent or client."""
+        """The secret key of this machine, as agent or client."""
         return self.certs / "client.secret"
 
     @property

@@ -14,7 +14,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -98,9 +98,12 @@ def _read(path: Path, what: str, if_missing: str, *, forbidden: int, remedy: str
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
             raise MissingFile(f"{what} {path} is missing: {if_missing}") from error
-        with open(descriptor, "rb") as file:
+        try:
             _judge(os.fstat(descriptor), f"{what} {path}", forbidden, f"{remedy} {path}")
-            content = file.read(FILE_BYTES_MAX + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read(FILE_BYTES_MAX + 1)
+        finally:
+            os.close(descriptor)
     if len(content) > FILE_BYTES_MAX:
         raise OperatorError(f"{what} {path} is bigger than {FILE_BYTES_MAX} bytes")
     return content
@@ -118,7 +121,7 @@ def _judge(status: os.stat_result, called: str, forbidden: int, remedy: str) -> 
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Generator[None]:
     """One process at a time changes what is in `folder`; ends with its process, so it is never stale.
 
     Raises `OperatorError` where the folder cannot be opened.
@@ -133,12 +136,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _draft(path: Path, content: bytes) -> Iterator[Path]:
+def _draft(path: Path, content: bytes) -> Generator[Path]:
     """`content` on disk beside `path`, under a name that is gone at the end."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, _FILE_MODE)  # a umask can take bits of ours away
             file.write(content)
             file.flush()
@@ -158,7 +161,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _operators_fault(doing: str) -> Iterator[None]:
+def _operators_fault(doing: str) -> Generator[None]:
     """The operating system's refusal, as a line for the operator."""
     try:
         yield

@@ -131,7 +131,7 @@ def parse_signing_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(pem, password=None)
     except TypeError as error:
-        raise OperatorError(f"{where} is encrypted: give the key without a passphrase, in a file of mode 0600") from error
+        raise OperatorError(f"{where} is encrypted: give the key without a passphrase, in a 0600 file") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise OperatorError(f"{where} holds no PEM private key, or a damaged one") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):

@@ -30,6 +30,7 @@ from msgspec import Meta, Struct
 
 from airunner.certs.principal import ALL_ROLES, ANONYMOUS, DEFAULT_TENANT, Principal, Role
 from airunner.certs.tokenkeys import thumbprint
+from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, Unauthenticated
 from airunner.protocol.frames import TOKEN_BYTES_MAX
 from airunner.protocol.names import Label, Name
@@ -139,7 +140,7 @@ class TokenVerifier:
             raise Unauthenticated("the token's signature is not valid") from error
         try:
             return msgspec.json.decode(payload, type=Claims)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise Unauthenticated("the token's claims are not what airunner's are: " + str(error)[:200]) from error
 
     def _key_of(self, token: bytes) -> ec.EllipticCurvePublicKey:

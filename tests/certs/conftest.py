@@ -1,0 +1,24 @@
+"""What the tests of identities share: an empty home, and a umask that gives everything to everybody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airunner.certs.home import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """The worst case: whatever is created without care is open to all."""
+    before = os.umask(0)
+    yield
+    os.umask(before)

@@ -1,0 +1,163 @@
+"""Who is on the allow-list at this moment may connect, and nobody else."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from zmq.utils import z85
+
+from airunner.certs.allowlist import (
+    COMPLAINTS_MAX,
+    AllowList,
+    AllowListUnreadable,
+    Entry,
+    PeerRole,
+    parse,
+    with_entry,
+)
+from airunner.certs.home import Home
+from airunner.certs.secretfile import make_folder, replace
+
+ALICE, BOB, CAROL = (zmq.curve_keypair()[0] for _ in range(3))
+AGENT = frozenset({PeerRole.AGENT})
+
+
+def test_a_listed_key_is_known_by_its_text_and_by_its_bytes(home: Home) -> None:
+    allow, _ = allow_list(home, ALICE + b" build-7 agent client\n")
+    entry = Entry("build-7", frozenset(PeerRole))
+    assert allow.entry_for(ALICE) == entry
+    assert allow.entry_for(z85.decode(ALICE)) == entry
+
+
+@pytest.mark.parametrize("key", [BOB, z85.decode(BOB), b"", b"x" * 40, b"\xff" * 40, ALICE[:-1], ALICE + b"0"])
+def test_no_other_key_is(key: bytes, home: Home) -> None:
+    allow, _ = allow_list(home, ALICE + b" build-7 agent\n")
+    assert allow.entry_for(key) is None
+
+
+def test_a_change_counts_at_the_next_look(home: Home) -> None:
+    allow, _ = allow_list(home, b"")
+    assert allow.entry_for(ALICE) is None
+    replace(home.allowed_clients, with_entry(b"", ALICE, "a", AGENT))
+    assert allow.entry_for(ALICE) == Entry("a", AGENT)
+    replace(home.allowed_clients, b"# empty again\n")
+    assert allow.entry_for(ALICE) is None
+
+
+def test_a_change_of_the_same_size_at_the_same_instant_counts_too(home: Home) -> None:
+    allow, _ = allow_list(home, ALICE + b" machine agent\n")
+    assert allow.entry_for(ALICE)
+    stamp = home.allowed_clients.stat()
+    with home.allowed_clients.open("r+b") as file:  # in place: the inode stays
+        file.write(BOB)
+    os.utime(home.allowed_clients, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert allow.entry_for(ALICE) is None
+    assert allow.entry_for(BOB)
+
+
+def test_comments_and_blank_lines_are_passed_over(home: Home) -> None:
+    allow, reports = allow_list(home, b"# a comment\n#\n\n  \t\n  " + ALICE + b"   a\tagent  \r\n")
+    assert allow.entry_for(ALICE) == Entry("a", AGENT)
+    assert reports == []
+
+
+def test_a_line_can_be_taken_out_with_a_hash(home: Home) -> None:
+    allow, reports = allow_list(home, b"#" + ALICE + b" a agent\n")
+    assert allow.entry_for(ALICE) is None
+    assert reports == []
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_no_key_begins_with_a_hash(key: bytes) -> None:
+    assert not z85.encode(key).startswith(b"#")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"tooshort a agent", "a key has 40 characters, not 8"),
+        (b"~" * 40 + b" a agent", "the key is not Z85"),
+        (BOB, "a line is: PUBLIC-KEY NAME ROLE..."),
+        (BOB + b" a", "a line is: PUBLIC-KEY NAME ROLE..."),
+        (BOB + b" a root", "the roles are: client, agent"),
+        (BOB + b" a agent # why", "the roles are: client, agent"),
+        (BOB + b" \xff agent", "a name has at most 128 printable ASCII characters"),
+        (BOB + b" \x1b[2J agent", "a name has at most 128 printable ASCII characters"),
+        (BOB + b" " + b"n" * 129 + b" agent", "a name has at most 128 printable ASCII characters"),
+        (ALICE + b" b agent", "the key is there already, as that of a"),
+    ],
+)
+def test_a_malformed_line_lets_nobody_in_and_the_others_stand(line: bytes, why: str, home: Home) -> None:
+    allow, reports = allow_list(home, b"\n".join([ALICE + b" a agent", line, CAROL + b" c client", b""]))
+    assert allow.entry_for(BOB) is None
+    assert allow.entry_for(ALICE) == Entry("a", AGENT)
+    assert allow.entry_for(CAROL) == Entry("c", frozenset({PeerRole.CLIENT}))
+    assert reports == [f"{home.allowed_clients}:2: {why}; the line is ignored"]
+
+
+def test_reports_of_a_file_that_is_something_else_are_bounded(home: Home) -> None:
+    allow, reports = allow_list(home, b"nonsense\n" * 5_000)
+    assert allow.entry_for(ALICE) is None
+    assert len(reports) == COMPLAINTS_MAX + 1
+    assert reports[-1].endswith("4980 more lines are ignored")
+
+
+@pytest.mark.parametrize("breakage", ["missing", "open to others", "a folder"])
+def test_a_file_that_cannot_be_read_lets_nobody_in_until_it_can_be(breakage: str, home: Home) -> None:
+    content = ALICE + b" a agent\n"
+    allow, reports = allow_list(home, content)
+    assert allow.entry_for(ALICE)
+    match breakage:
+        case "missing":
+            home.allowed_clients.unlink()
+        case "open to others":
+            home.allowed_clients.chmod(0o666)
+        case _:
+            home.allowed_clients.unlink()
+            home.allowed_clients.mkdir()
+    for _ in range(3):
+        with pytest.raises(AllowListUnreadable):
+            allow.entry_for(ALICE)
+    assert len(reports) == 1  # said once, not at every handshake
+    if home.allowed_clients.is_dir():
+        home.allowed_clients.rmdir()
+    replace(home.allowed_clients, content)
+    assert allow.entry_for(ALICE) == Entry("a", AGENT)
+
+
+def test_an_added_line_goes_after_a_last_line_without_an_end() -> None:
+    content = with_entry(ALICE + b" a agent", BOB, "b", PeerRole)
+    entries, complaints = parse(content)
+    assert [entry.name for entry in entries.values()] == ["a", "b"]
+    assert complaints == []
+
+
+keys = st.binary(min_size=32, max_size=32)
+names = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128)
+roles = st.frozensets(st.sampled_from(PeerRole), min_size=1)
+
+
+@given(st.dictionaries(keys, st.builds(Entry, names, roles), max_size=5))
+def test_what_is_written_is_read_back(listed: dict[bytes, Entry]) -> None:
+    content = b""
+    for key, entry in listed.items():
+        content = with_entry(content, z85.encode(key), entry.name, entry.roles)
+    assert parse(content) == (listed, [])
+
+
+@given(st.binary(max_size=300))
+def test_no_file_can_make_the_reader_fall_over(content: bytes) -> None:
+    entries, complaints = parse(content)
+    assert len(entries) + len(complaints) <= content.count(b"\n") + 1
+
+
+def allow_list(home: Home, content: bytes) -> tuple[AllowList, list[str]]:
+    """The list of such a file, and what it reports."""
+    make_folder(home.certs)
+    replace(home.allowed_clients, content)
+    reports: list[str] = []
+    return AllowList(home.allowed_clients, reports.append), reports

@@ -1,0 +1,184 @@
+"""`airunner certs init` makes every key once, whatever was there, whoever else does the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from airunner.certs import curve, tokenkeys
+from airunner.certs.allowlist import AllowList, Entry, PeerRole, parse
+from airunner.certs.home import Home
+from airunner.certs.init import FIRST_CLIENT_NAME, init
+from airunner.certs.secretfile import create, make_folder, replace
+from airunner.certs.tokens import TokenSigner, TokenVerifier
+from airunner.protocol.errors import OperatorError
+
+NAMES = [
+    "allowed-clients",
+    "broker.public",
+    "broker.secret",
+    "client.public",
+    "client.secret",
+    "token.public.pem",
+    "token.secret.pem",
+]
+PAIRS = [
+    ("broker.secret", "broker.public"),
+    ("client.secret", "client.public"),
+    ("token.secret.pem", "token.public.pem"),
+]
+ROUNDS = 15
+RACER = """
+import sys
+from pathlib import Path
+from airunner.certs.home import Home
+from airunner.certs.init import init
+print("ready", flush=True)
+for line in sys.stdin:
+    print(*sorted(path.name for path in init(Home(Path(line.strip()))).made), flush=True)
+"""
+
+
+def contents(home: Home) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(home.certs.iterdir())}
+
+
+def check_usable(home: Home) -> None:
+    """What was made works together."""
+    curve.load_broker_pair(home)
+    allow = AllowList(home.allowed_clients, pytest.fail)
+    assert allow.entry_for(curve.load_client_pair(home).public) == Entry(FIRST_CLIENT_NAME, frozenset(PeerRole))
+    token = TokenSigner(tokenkeys.load_signing_key({}, home)).mint(subject="ada", ttl_s=60, now_s=0)
+    assert TokenVerifier(tokenkeys.load_verifying_keys({}, home)).verify(token.encode(), 0).subject == "ada"
+
+
+def test_all_keys_are_made_and_work_together(home: Home) -> None:
+    report = init(home)
+    assert sorted(path.name for path in report.made) == NAMES == list(contents(home))
+    assert report.kept == ()
+    check_usable(home)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_nobody_else_may_read_a_thing(home: Home) -> None:
+    init(home)
+    modes = {path: path.stat().st_mode & 0o7777 for path in (home.root, *home.root.rglob("*"))}
+    assert {path for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == set()
+
+
+def test_a_second_run_changes_nothing(home: Home) -> None:
+    init(home)
+    before = contents(home), [path.stat() for path in sorted(home.certs.iterdir())]
+    report = init(home)
+    assert report.made == ()
+    assert sorted(path.name for path in report.kept) == NAMES
+    assert before == (contents(home), [path.stat() for path in sorted(home.certs.iterdir())])
+
+
+@pytest.mark.parametrize("missing", ["broker.public", "client.public", "token.public.pem", "allowed-clients"])
+def test_what_a_cut_off_run_did_not_reach_is_completed(missing: str, home: Home) -> None:
+    init(home)
+    before = contents(home)
+    (home.certs / missing).unlink()
+    assert [path.name for path in init(home).made] == [missing]
+    assert contents(home) == before
+    check_usable(home)
+
+
+def test_a_new_client_pair_joins_the_list_that_is_there(home: Home) -> None:
+    init(home)
+    before = home.allowed_clients.read_bytes()
+    home.client_secret.unlink()
+    home.client_public.unlink()
+    init(home)
+    assert home.allowed_clients.read_bytes().startswith(before)
+    check_usable(home)
+
+
+def test_a_client_that_was_taken_off_the_list_stays_off(home: Home) -> None:
+    init(home)
+    replace(home.allowed_clients, b"# revoked\n")
+    assert init(home).made == ()
+    assert parse(home.allowed_clients.read_bytes()) == ({}, [])
+
+
+@pytest.mark.parametrize(("secret", "public"), PAIRS)
+def test_a_public_key_without_its_secret_is_an_error_that_says_what_to_do(secret: str, public: str, home: Home) -> None:
+    init(home)
+    (home.certs / secret).unlink()
+    before = contents(home)
+    with pytest.raises(OperatorError, match=rf"{public} is there and .*{secret} is not: put"):
+        init(home)
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize(("secret", "public"), PAIRS)
+def test_two_halves_of_different_pairs_are_an_error_that_says_what_to_do(
+    secret: str, public: str, home: Home, tmp_path: Path
+) -> None:
+    other = Home(tmp_path / "other")
+    init(home)
+    init(other)
+    replace(home.certs / public, (other.certs / public).read_bytes())
+    before = contents(home)
+    with pytest.raises(OperatorError, match=rf"{public} does not belong to .*{secret}: move .*{public} away and run"):
+        init(home)
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["broker.secret", "client.secret", "token.secret.pem", "broker.public", "token.public.pem"]
+)
+def test_a_damaged_key_is_an_error_and_is_not_replaced(name: str, home: Home) -> None:
+    init(home)
+    replace(home.certs / name, b"damaged")
+    with pytest.raises(OperatorError, match=name):
+        init(home)
+    assert (home.certs / name).read_bytes() == b"damaged"
+
+
+def test_what_is_half_written_when_the_power_goes_does_not_count(home: Home) -> None:
+    make_folder(home.certs)
+    create(home.certs / ".broker.secret.0123456789abcdef", b"half a k")
+    assert len(init(home).made) == len(NAMES)
+    check_usable(home)
+
+
+def test_a_home_that_cannot_be_made_is_the_operators_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OperatorError, match=r"cannot make the folder"):
+        init(Home(tmp_path / "file"))
+
+
+def test_two_runs_at_once_make_one_set_of_keys(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER], env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    try:
+        assert [_line(racer.stdout) for racer in racers] == [["ready"], ["ready"]]
+        for number in range(ROUNDS):
+            home = Home(tmp_path / str(number))
+            for racer in racers:
+                assert racer.stdin
+                racer.stdin.write(f"{home.root}\n")
+                racer.stdin.flush()
+            made = [name for racer in racers for name in _line(racer.stdout)]
+            assert sorted(made) == NAMES == list(contents(home))
+            check_usable(home)
+    finally:
+        for racer in racers:
+            racer.communicate()
+
+
+def _line(stream: IO[str] | None) -> list[str]:
+    assert stream
+    return stream.readline().split()

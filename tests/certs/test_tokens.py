@@ -1,0 +1,287 @@
+"""A token is believed when it was made by one of our keys, for us, and is valid now; and only then."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal, Role
+from airunner.certs.tokenkeys import new_signing_pem, parse_signing_key, public_pem, thumbprint
+from airunner.certs.tokens import LEEWAY_S, CachedVerifier, NoVerifier, TokenSigner, TokenVerifier
+from airunner.protocol.errors import OperatorError, Unauthenticated
+from airunner.protocol.frames import TOKEN_BYTES_MAX
+
+NOW_S = 1_800_000_000.0
+KEY = parse_signing_key(new_signing_pem(), "test")
+OTHER_KEY = parse_signing_key(new_signing_pem(), "test")
+STRANGER = parse_signing_key(new_signing_pem(), "test")
+P384_KEY = ec.generate_private_key(ec.SECP384R1())
+RSA_KEY = rsa.generate_private_key(65_537, 2_048)
+PUBLIC_PEM = public_pem(KEY.public_key())
+KID = thumbprint(KEY.public_key())
+HEADER = {"alg": "ES256", "kid": KID, "typ": "JWT"}
+CLAIMS = {
+    "iss": "airunner",
+    "aud": "airunner",
+    "sub": "ada",
+    "tenant": "team",
+    "roles": ["submit", "read"],
+    "iat": int(NOW_S),
+    "exp": int(NOW_S) + 600,
+}
+VERIFIER = TokenVerifier([KEY.public_key(), OTHER_KEY.public_key()])
+
+
+def segment(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+
+def forge(header: object, claims: object, signature: bytes | None = None) -> bytes:
+    """Any header over any claims; signed with `KEY`, unless with something else."""
+    signed = segment(json.dumps(header).encode()) + b"." + segment(json.dumps(claims).encode())
+    if signature is None:
+        signature = jwt.PyJWS(algorithms=["ES256"]).get_algorithm_by_name("ES256").sign(signed, KEY)
+    return signed + b"." + segment(signature)
+
+
+def encode(
+    claims: Mapping[str, object] = CLAIMS,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = KEY,
+    alg: str = "ES256",
+    kid: str | None = KID,
+) -> bytes:
+    headers = {} if kid is None else {"kid": kid}
+    return jwt.encode(dict(claims), key, algorithm=alg, headers=headers).encode()
+
+
+def with_claims(**changes: object) -> bytes:
+    return encode({**CLAIMS, **changes})
+
+
+def without(claim: str) -> bytes:
+    return encode({name: value for name, value in CLAIMS.items() if name != claim})
+
+
+def hs256_with_the_public_key() -> bytes:
+    """What an ES256 verifier that believes `alg` would take: the public key as a shared secret."""
+    header = {"alg": "HS256", "kid": KID, "typ": "JWT"}
+    signed = segment(json.dumps(header).encode()) + b"." + segment(json.dumps(CLAIMS).encode())
+    return signed + b"." + segment(hmac.digest(PUBLIC_PEM, signed, hashlib.sha256))
+
+
+REFUSED = {
+    "no token": (b"", "a token is needed"),
+    "garbage": (b"garbage", "is not a JWT"),
+    "two segments": (encode().rpartition(b".")[0], "is not a JWT"),
+    "four segments": (encode() + b".x", "is not a JWT|signature is not valid"),
+    "not base64": (b"~." + encode().partition(b".")[2], "is not a JWT"),
+    "not UTF-8": (segment(b"\xff\xfe") + b".e30.e30", "is not a JWT"),
+    "not ASCII": ("ключ.e30.e30".encode(), "is not a JWT"),
+    "a header that is a list": (forge([], CLAIMS), "is not a JWT"),
+    "a header nested deeply": (segment(b"[" * 6_000) + b".e30.e30", "is not a JWT"),
+    "oversized": (encode({**CLAIMS, "x": "x" * TOKEN_BYTES_MAX}), "is longer than 8192 bytes"),
+    "alg none": (forge({**HEADER, "alg": "none"}, CLAIMS, b""), "is not signed with ES256"),
+    "alg None": (forge({**HEADER, "alg": "None"}, CLAIMS, b""), "is not signed with ES256"),
+    "alg a list": (forge({**HEADER, "alg": ["ES256"]}, CLAIMS), "is not a JWT"),
+    "alg missing": (forge({"kid": KID}, CLAIMS), "is not a JWT"),
+    "ES256 without a signature": (forge(HEADER, CLAIMS, b""), "signature is not valid"),
+    "ES256 with a signature of zeros": (forge(HEADER, CLAIMS, bytes(64)), "signature is not valid"),
+    "HS256 with the public key": (hs256_with_the_public_key(), "is not signed with ES256"),
+    "RS256": (encode(key=RSA_KEY, alg="RS256"), "is not signed with ES256"),
+    "ES384": (encode(key=P384_KEY, alg="ES384"), "is not signed with ES256"),
+    "kid missing": (encode(kid=None), "does not say which key"),
+    "kid unknown": (
+        encode(key=STRANGER, kid=thumbprint(STRANGER.public_key())),
+        "a key that this broker does not know",
+    ),
+    "kid a path": (encode(kid="../../dev/null"), "a key that this broker does not know"),
+    "kid a number": (forge({**HEADER, "kid": 1}, CLAIMS), "is not a JWT"),
+    "kid of another key of ours": (encode(kid=thumbprint(OTHER_KEY.public_key())), "signature is not valid"),
+    "kid of ours on a stranger's token": (encode(key=STRANGER), "signature is not valid"),
+    "a key brought along": (forge({**HEADER, "kid": "x", "jwk": {}, "jku": "http://127.0.0.1"}, CLAIMS), "not know"),
+    "of another type": (forge({**HEADER, "typ": "dpop+jwt"}, CLAIMS), "of another type"),
+    "crit": (forge({**HEADER, "crit": ["x"], "x": 1}, CLAIMS), "is not a JWT"),
+    "b64 false": (forge({**HEADER, "crit": ["b64"], "b64": False}, CLAIMS), "is not a JWT"),
+    "expired": (with_claims(exp=NOW_S - 1), "expired at 2027-01-15T07:59:59Z"),
+    "expired this instant": (with_claims(exp=NOW_S), "expired at 2027-01-15T08:00:00Z"),
+    "issued in the future": (with_claims(iat=NOW_S + LEEWAY_S + 1), "valid from 2027-01-15T08:01:01Z on"),
+    "not yet valid": (with_claims(nbf=NOW_S + LEEWAY_S + 1), "valid from 2027-01-15T08:01:01Z on"),
+    "wrong issuer": (with_claims(iss="elsewhere"), r"issuer \(iss\) is not 'airunner'"),
+    "wrong audience": (with_claims(aud="elsewhere"), r"audience \(aud\) is not 'airunner'"),
+    "several audiences, none of them us": (with_claims(aud=["a", "b"]), r"audience \(aud\) is not 'airunner'"),
+    "no audience in the list": (with_claims(aud=[]), r"audience \(aud\) is not 'airunner'"),
+    **{f"{claim} missing": (without(claim), f"missing required field `{claim}`") for claim in CLAIMS},
+    "exp a text": (with_claims(exp=str(NOW_S + 600)), r"\$.exp"),
+    "exp a truth value": (with_claims(exp=True), r"\$.exp"),
+    "exp beyond all time": (forge(HEADER, {**CLAIMS, "exp": 1e300}), r"\$.exp"),
+    "exp infinite": (forge(HEADER, {**CLAIMS, "exp": float("inf")}), "claims"),
+    "exp not a number": (forge(HEADER, {**CLAIMS, "exp": float("nan")}), "claims"),
+    "iat negative": (with_claims(iat=-1), r"\$.iat"),
+    "sub empty": (with_claims(sub=""), r"\$.sub"),
+    "tenant outside its alphabet": (with_claims(tenant="a b"), r"\$.tenant"),
+    "roles a text": (with_claims(roles="admin"), r"\$.roles"),
+    "a role that does not exist": (with_claims(roles=["root"]), r"\$.roles"),
+    "claims that are a list": (forge(HEADER, []), "claims"),
+    "claims nested deeply": (forge(HEADER, json.loads("[" * 900 + "]" * 900)), "claims"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_every_other_token_is_refused_and_its_fault_named(case: str) -> None:
+    token, why = REFUSED[case]
+    with pytest.raises(Unauthenticated, match=why) as caught:
+        VERIFIER.verify(token, NOW_S)
+    assert caught.value.code == "unauthenticated"
+    assert not any(part and len(part) > 8 and part.decode() in caught.value.message for part in token.split(b"."))
+
+
+def test_claims_that_are_not_json_are_refused() -> None:
+    for payload in (b"\xff", b'{"iss": "\xff"}', b"{", b'{"x":' + b"[" * 5_000, b'{"x": 1e999}'):
+        signed = segment(json.dumps(HEADER).encode()) + b"." + segment(payload)
+        signature = jwt.PyJWS(algorithms=["ES256"]).get_algorithm_by_name("ES256").sign(signed, KEY)
+        with pytest.raises(Unauthenticated, match=r"claims"):
+            VERIFIER.verify(signed + b"." + segment(signature), NOW_S)
+
+
+@pytest.mark.parametrize("key", [KEY, OTHER_KEY])
+def test_a_token_of_any_of_our_keys_is_believed(key: ec.EllipticCurvePrivateKey) -> None:
+    token = TokenSigner(key).mint(subject="ada", tenant="team", roles={Role.READ}, ttl_s=60, now_s=NOW_S)
+    assert VERIFIER.verify(token.encode(), NOW_S) == Principal("ada", "team", frozenset({Role.READ}), NOW_S + 60)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        with_claims(aud=["elsewhere", "airunner"]),
+        with_claims(unknown={"nested": [1]}),
+        with_claims(exp=NOW_S + 0.5),
+        with_claims(iat=NOW_S + LEEWAY_S),
+        with_claims(nbf=NOW_S),
+        forge({"alg": "ES256", "kid": KID}, CLAIMS),
+        forge({**HEADER, "typ": "jwt"}, CLAIMS),
+        forge({**HEADER, "x5u": "http://127.0.0.1"}, CLAIMS),
+    ],
+)
+def test_a_token_made_elsewhere_by_the_rules_is_believed(token: bytes) -> None:
+    assert VERIFIER.verify(token, NOW_S).subject == "ada"
+
+
+def test_a_token_is_valid_to_the_instant_and_no_longer() -> None:
+    token = TokenSigner(KEY).mint(subject="ada", ttl_s=60, now_s=NOW_S).encode()
+    VERIFIER.verify(token, NOW_S + 59.999)
+    with pytest.raises(Unauthenticated, match=r"expired"):
+        VERIFIER.verify(token, NOW_S + 60)
+
+
+@given(st.binary(max_size=200) | st.lists(st.binary(max_size=40).map(segment), max_size=4).map(b".".join))
+def test_no_bytes_of_somebody_else_are_believed(token: bytes) -> None:
+    with pytest.raises(Unauthenticated):
+        VERIFIER.verify(token, NOW_S)
+
+
+@given(st.data())
+def test_a_token_changed_anywhere_is_not_believed_or_says_the_same(data: st.DataObject) -> None:
+    token = bytearray(TOKEN)
+    token[data.draw(st.integers(0, len(token) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        principal = VERIFIER.verify(bytes(token), NOW_S)
+    except Unauthenticated:
+        return
+    assert principal == VERIFIER.verify(TOKEN, NOW_S)
+
+
+words = st.text("aE1/é.\0", max_size=9)
+header_values = st.none() | st.booleans() | st.integers() | words | st.lists(words, max_size=2)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "b64", "zip", "x"]), header_values),
+    st.dictionaries(st.sampled_from([*CLAIMS, "nbf"]), header_values),
+)
+def test_whatever_a_header_or_a_claim_holds_there_is_one_kind_of_error(
+    header: dict[str, object], claims: dict[str, object]
+) -> None:
+    for token in (forge({**HEADER, **header}, CLAIMS), forge(HEADER, {**CLAIMS, **claims})):
+        with contextlib.suppress(Unauthenticated):
+            VERIFIER.verify(token, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("subject", "tenant", "ttl_s", "why"),
+    [
+        ("", "team", 60, r"would be refused: .*\$\.sub"),
+        ("s" * 129, "team", 60, r"would be refused: .*\$\.sub"),
+        ("ada", "a b", 60, r"would be refused: .*\$\.tenant"),
+        ("ada", "team", 0, "a token lives from 1 s to"),
+        ("ada", "team", -60, "a token lives from 1 s to"),
+        ("ada", "team", 1e12, "a token lives from 1 s to"),
+        ("ada", "team", float("nan"), "a token lives from 1 s to"),
+    ],
+)
+def test_a_token_that_no_broker_would_take_is_not_minted(subject: str, tenant: str, ttl_s: float, why: str) -> None:
+    with pytest.raises(OperatorError, match=why):
+        TokenSigner(KEY).mint(subject=subject, tenant=tenant, ttl_s=ttl_s, now_s=NOW_S)
+
+
+def test_the_shortest_token_is_valid_at_once() -> None:
+    token = TokenSigner(KEY).mint(subject="ada", ttl_s=1, now_s=NOW_S + 0.999)
+    assert VERIFIER.verify(token.encode(), NOW_S + 0.999).roles == ALL_ROLES
+
+
+class CountingVerifier:
+    """What a cache is in front of."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+
+    def verify(self, token: bytes, now_s: float) -> Principal:
+        self.asked.append(token)
+        return VERIFIER.verify(token, now_s)
+
+
+TOKEN = TokenSigner(KEY).mint(subject="ada", ttl_s=600, now_s=NOW_S).encode()
+TOKENS = [TokenSigner(KEY).mint(subject=f"ada-{number}", ttl_s=600, now_s=NOW_S).encode() for number in range(4)]
+
+
+def test_a_token_is_verified_once() -> None:
+    inner = CountingVerifier()
+    cached = CachedVerifier(inner)
+    assert {cached.verify(TOKEN, NOW_S + later) for later in range(600)} == {VERIFIER.verify(TOKEN, NOW_S)}
+    assert inner.asked == [TOKEN]
+
+
+def test_a_cached_token_expires_like_any_other() -> None:
+    cached = CachedVerifier(VERIFIER)
+    cached.verify(TOKEN, NOW_S)
+    for _ in range(2):
+        with pytest.raises(Unauthenticated, match=r"expired"):
+            cached.verify(TOKEN, NOW_S + 600)
+
+
+def test_a_refusal_is_not_remembered() -> None:
+    cached = CachedVerifier(VERIFIER)
+    with pytest.raises(Unauthenticated, match=r"valid from"):
+        cached.verify(TOKEN, NOW_S - LEEWAY_S - 1)
+    assert cached.verify(TOKEN, NOW_S).subject == "ada"
+
+
+def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
+    inner = CountingVerifier()
+    cached = CachedVerifier(inner, entries_max=3)
+    for number in (0, 1, 2, 0, 3, 0, 2, 3, 1):  # 3 puts out 1, and so 1 has to be verified again
+        cached.verify(TOKENS[number], NOW_S)
+    assert inner.asked == [TOKENS[number] for number in (0, 1, 2, 3, 1)]
+
+
+def test_without_verification_everybody_is_anonymous() -> None:
+    assert NoVerifier().verify(b"whatever", NOW_S) == ANONYMOUS

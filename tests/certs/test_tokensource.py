@@ -1,0 +1,76 @@
+"""A client presents the token it was given, or mints fresh ones, or presents none."""
+
+from __future__ import annotations
+
+import pytest
+
+from airunner.certs.home import Home
+from airunner.certs.init import init
+from airunner.certs.principal import Role
+from airunner.certs.tokenkeys import load_verifying_keys, new_signing_pem, parse_signing_key
+from airunner.certs.tokens import TokenVerifier
+from airunner.certs.tokensource import MINTED_TTL_S, TokenSource, token_source
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.frames import TOKEN_BYTES_MAX
+
+NOW_S = 1_800_000_000.0
+
+
+def test_the_flag_comes_before_the_variable_and_that_before_the_key(home: Home) -> None:
+    init(home)
+    environ = {"AIRUNNER_TOKEN": " from.the.variable\n"}
+    assert token_source(environ, home, explicit="from.the.flag").token_at(NOW_S) == b"from.the.flag"
+    assert token_source(environ, home).token_at(NOW_S) == b"from.the.variable"
+    assert token_source({"AIRUNNER_TOKEN": ""}, home).token_at(NOW_S).count(b".") == 2
+
+
+def test_without_token_and_key_none_is_presented(home: Home) -> None:
+    assert token_source({}, home).token_at(NOW_S) == b""
+
+
+def test_a_minted_token_is_believed_by_the_broker_of_the_same_home(home: Home) -> None:
+    init(home)
+    token = token_source({}, home, subject="agent:a", roles={Role.WORK}).token_at(NOW_S)
+    principal = TokenVerifier(load_verifying_keys({}, home)).verify(token, NOW_S)
+    assert (principal.subject, principal.tenant, principal.roles) == ("agent:a", "default", frozenset({Role.WORK}))
+    assert principal.expires_s == NOW_S + MINTED_TTL_S
+
+
+def test_the_signing_key_may_come_from_the_environment(home: Home) -> None:
+    pem = new_signing_pem()
+    token = token_source({"JWT_SIGNING_KEY": pem.decode()}, home).token_at(NOW_S)
+    TokenVerifier([parse_signing_key(pem, "test").public_key()]).verify(token, NOW_S)
+
+
+def test_a_signing_key_that_cannot_be_used_is_not_passed_over(home: Home) -> None:
+    with pytest.raises(OperatorError, match=r"JWT_SIGNING_KEY"):
+        token_source({"JWT_SIGNING_KEY": "/nowhere"}, home)
+
+
+def test_a_minted_token_serves_until_half_of_its_life_is_over(home: Home) -> None:
+    init(home)
+    source = token_source({}, home)
+    first = source.token_at(NOW_S)
+    assert source.token_at(NOW_S + MINTED_TTL_S / 2 - 1) == first
+    second = source.token_at(NOW_S + MINTED_TTL_S / 2)
+    assert second != first
+    assert source.token_at(NOW_S + MINTED_TTL_S / 2 + 1) == second
+
+
+def test_a_clock_that_is_set_back_gets_a_token_of_its_own_time(home: Home) -> None:
+    init(home)
+    source = token_source({}, home)
+    source.token_at(NOW_S)
+    token = source.token_at(NOW_S - 86_400)
+    TokenVerifier(load_verifying_keys({}, home)).verify(token, NOW_S - 86_400)
+
+
+def test_a_fixed_token_is_presented_for_ever() -> None:
+    source = TokenSource(fixed=b"a.b.c")
+    assert {source.token_at(NOW_S + hours * 3_600) for hours in range(1_000)} == {b"a.b.c"}
+
+
+@pytest.mark.parametrize("given", ["", "  ", "two words", "ключ", "a\x00b", "x" * (TOKEN_BYTES_MAX + 1)])
+def test_what_cannot_be_a_token_is_refused_before_it_is_sent(given: str, home: Home) -> None:
+    with pytest.raises(OperatorError, match=r"^--token (holds no token|is longer)"):
+        token_source({}, home, explicit=given)
