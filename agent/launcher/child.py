@@ -89,11 +89,11 @@ def main(descriptor: int) -> None:
     set_name("airunner-launch")
     os.chdir("/")
     os.umask(_UMASK)
-    os.set_inheritable(descriptor, False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     become_subreaper()
     gc.freeze()  # forks then share more of these pages
     with socket.socket(fileno=descriptor) as line:
+        line.set_inheritable(False)
         LauncherChild(line).run()

@@ -1,0 +1,197 @@
+"""Where an attempt works: a fresh folder, 0700, under the agent's home, and its complete removal.
+
+```
+<agent home>/workspaces/<job id>-<attempt>-<random>/
+├── checkout/     the repository, or empty
+├── home/         HOME
+└── tmp/          TMPDIR
+```
+
+Removal meets whatever a job can make: read-only folders, links that point elsewhere, trees deeper than a
+path may be long or descriptors may be many. So it opens nothing by a path below the workspace's root,
+follows no link, and never descends: a folder inside a folder is first moved up into the root, then emptied
+there. What it cannot remove (another user's folder, a mount, an immutable file) it reports.
+
+It is meant for when no process of the attempt is left. Linux only, for /proc/self/fd.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import anyio.to_thread
+from msgspec import Struct
+
+from airunner.certs.secretfile import make_folder
+
+FOLDER_MODE: Final = 0o700
+LEFTOVERS_MAX: Final = 100  # reported; the rest is of the same kind
+PATH_CHARS_MAX: Final = 4_096  # of a reported path; the kernel's own bound on one (PATH_MAX)
+
+_FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Workspace(Struct, frozen=True):
+    """One attempt's folders; all exist, absolute."""
+
+    root: Path
+
+    @property
+    def checkout(self) -> Path:
+        """The repository, or empty."""
+        return self.root / "checkout"
+
+    @property
+    def home(self) -> Path:
+        """The job's HOME."""
+        return self.root / "home"
+
+    @property
+    def temporary(self) -> Path:
+        """The job's TMPDIR."""
+        return self.root / "tmp"
+
+
+class Leftover(Struct, frozen=True):
+    """Something that could not be removed, and the system's reason."""
+
+    path: str
+    why: str
+
+
+def workspaces_folder(agent_home: Path) -> Path:
+    """Where all workspaces of this agent lie."""
+    return agent_home / "workspaces"
+
+
+async def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
+    """A workspace that nobody has used before.
+
+    Raises `OperatorError` where there can be no workspaces, `OSError` where the disk is full.
+    """
+    return await anyio.to_thread.run_sync(_make, workspaces_folder(agent_home.absolute()), f"{job_id}-{attempt}-")
+
+
+async def remove_workspace(root: Path) -> list[Leftover]:
+    """Remove a workspace and all that is in it; an empty list: all is gone, or there was nothing."""
+    return await anyio.to_thread.run_sync(_remove, root)
+
+
+async def remove_workspaces(agent_home: Path) -> list[Leftover]:
+    """Remove every workspace: what an agent that was killed has left. The home must be locked."""
+    return await anyio.to_thread.run_sync(_remove_all, workspaces_folder(agent_home))
+
+
+def _make(folder: Path, prefix: str) -> Workspace:
+    make_folder(folder)
+    workspace = Workspace(Path(tempfile.mkdtemp(prefix=prefix, dir=folder)))  # 0700 whatever the umask
+    for place in (workspace.checkout, workspace.home, workspace.temporary):
+        place.mkdir(mode=FOLDER_MODE)
+    return workspace
+
+
+def _remove_all(folder: Path) -> list[Leftover]:
+    if not folder.is_dir():
+        return []
+    return [leftover for root in sorted(folder.iterdir()) for leftover in _remove(root)]
+
+
+def _remove(root: Path) -> list[Leftover]:
+    try:
+        if not stat.S_ISDIR(root.lstat().st_mode):
+            root.unlink()  # the job has put something else in its place
+            return []
+        top = _open_folder(str(root), None)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [Leftover(str(root), error.strerror)]
+    try:
+        removal = _Removal(top, str(root))
+        removal.run()
+    finally:
+        os.close(top)
+    if not removal.leftovers:
+        try:
+            root.rmdir()
+        except OSError as error:
+            return [Leftover(str(root), error.strerror)]
+    return removal.leftovers
+
+
+class _Removal:
+    """Empties the folder open as `top`. Two descriptors at a time, no recursion."""
+
+    def __init__(self, top: int, path: str) -> None:
+        self._top = top
+        self._path = path
+        self._waiting: list[tuple[str, str]] = []  # folders in `top`: name there, and where it was
+        self._prefix = f".removing-{secrets.token_hex(8)}-"
+        self._moved = 0
+        self.leftovers: list[Leftover] = []
+
+    def run(self) -> None:
+        """Remove what can be removed; the rest is in `leftovers`."""
+        self._empty(self._top, self._path)
+        while self._waiting:
+            name, was = self._waiting.pop()
+            try:
+                folder = _open_folder(name, self._top)
+                try:
+                    emptied = self._empty(folder, was)
+                finally:
+                    os.close(folder)
+                if emptied:
+                    os.rmdir(name, dir_fd=self._top)
+            except OSError as error:
+                self._report(was, error)
+
+    def _empty(self, folder: int, path: str) -> bool:
+        """Unlink the files and move the folders up; whether nothing stayed."""
+        emptied = True
+        with os.scandir(folder) as entries:
+            listed = list(entries)
+        for entry in listed:
+            was = f"{path}/{entry.name}"[:PATH_CHARS_MAX]
+            try:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=folder)
+                elif folder == self._top:
+                    self._waiting.append((entry.name, was))
+                else:
+                    self._move_up(entry.name, folder, was)
+            except OSError as error:
+                self._report(was, error)
+                emptied = False
+        return emptied
+
+    def _move_up(self, name: str, folder: int, was: str) -> None:
+        with suppress(OSError):  # empty: done, even where it is another user's
+            os.rmdir(name, dir_fd=folder)
+            return
+        os.close(_open_folder(name, folder))  # moving a folder takes the right to write in it
+        self._moved += 1
+        new = f"{self._prefix}{self._moved}"
+        os.rename(name, new, src_dir_fd=folder, dst_dir_fd=self._top)
+        self._waiting.append((new, was))
+
+    def _report(self, path: str, error: OSError) -> None:
+        if len(self.leftovers) < LEFTOVERS_MAX:
+            self.leftovers.append(Leftover(path, error.strerror))
+
+
+def _open_folder(name: str, parent: int | None) -> int:
+    """Open a folder that may be closed to its owner; never through a link."""
+    place = os.open(name, os.O_PATH | _FOLDER, dir_fd=parent)
+    try:
+        with suppress(PermissionError):  # another user's: it may be open to us as it is
+            os.chmod(f"/proc/self/fd/{place}", FOLDER_MODE)
+        return os.open(".", os.O_RDONLY | _FOLDER, dir_fd=place)
+    finally:
+        os.close(place)
