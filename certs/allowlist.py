@@ -76,7 +76,6 @@ class AllowList:
         try:
             content = read_public(self._path, "the allow-list")
         except OperatorError as error:
-            self._content, self._entries = b"", {}
             if self._complaint != error.message:  # said once, not at every handshake
                 self._complaint = error.message
                 self._report(error.message)

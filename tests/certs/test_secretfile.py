@@ -97,8 +97,17 @@ def test_a_folder_that_is_not_there_is_the_operators_to_mend(
 
 
 @pytest.mark.usefixtures("open_umask")
-def test_every_folder_that_is_made_is_closed_to_others(tmp_path: Path) -> None:
+def test_every_folder_is_closed_to_others_from_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    chmod = Path.chmod
+
+    def observe(path: Path, mode: int) -> None:
+        seen.append(mode_of(path))
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", observe)
     make_folder(tmp_path / "a" / "b")
+    assert seen == [0o700, 0o700]
     assert mode_of(tmp_path / "a") == 0o700
     assert mode_of(tmp_path / "a" / "b") == 0o700
 
