@@ -64,6 +64,11 @@ class Leftover(Struct, frozen=True):
     path: str
     why: str
 
+    @classmethod
+    def of(cls, path: str, error: OSError) -> Leftover:
+        """What `error` says of `path`, whose name need not be text."""
+        return cls(os.fsencode(path).decode(errors="replace"), error.strerror or type(error).__name__)
+
 
 def workspaces_folder(agent_home: Path) -> Path:
     """Where all workspaces of this agent lie."""
@@ -75,7 +80,7 @@ async def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspa
 
     Raises `OperatorError` where there can be no workspaces, `OSError` where the disk is full.
     """
-    return await anyio.to_thread.run_sync(_make, workspaces_folder(agent_home.absolute()), f"{job_id}-{attempt}-")
+    return await anyio.to_thread.run_sync(_make, workspaces_folder(agent_home), f"{job_id}-{attempt}-")
 
 
 async def remove_workspace(root: Path) -> list[Leftover]:
@@ -90,7 +95,7 @@ async def remove_workspaces(agent_home: Path) -> list[Leftover]:
 
 def _make(folder: Path, prefix: str) -> Workspace:
     make_folder(folder)
-    workspace = Workspace(Path(tempfile.mkdtemp(prefix=prefix, dir=folder)))  # 0700 whatever the umask
+    workspace = Workspace(Path(tempfile.mkdtemp(prefix=prefix, dir=folder.absolute())))  # 0700 whatever the umask
     for place in (workspace.checkout, workspace.home, workspace.temporary):
         place.mkdir(mode=FOLDER_MODE)
     return workspace
@@ -111,7 +116,7 @@ def _remove(root: Path) -> list[Leftover]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        return [Leftover(str(root), error.strerror)]
+        return [Leftover.of(str(root), error)]
     try:
         removal = _Removal(top, str(root))
         removal.run()
@@ -121,7 +126,7 @@ def _remove(root: Path) -> list[Leftover]:
         try:
             root.rmdir()
         except OSError as error:
-            return [Leftover(str(root), error.strerror)]
+            return [Leftover.of(str(root), error)]
     return removal.leftovers
 
 
@@ -138,7 +143,10 @@ class _Removal:
 
     def run(self) -> None:
         """Remove what can be removed; the rest is in `leftovers`."""
-        self._empty(self._top, self._path)
+        try:
+            self._empty(self._top, self._path)
+        except OSError as error:
+            self._report(self._path, error)
         while self._waiting:
             name, was = self._waiting.pop()
             try:
@@ -183,7 +191,7 @@ class _Removal:
 
     def _report(self, path: str, error: OSError) -> None:
         if len(self.leftovers) < LEFTOVERS_MAX:
-            self.leftovers.append(Leftover(path, error.strerror))
+            self.leftovers.append(Leftover.of(path, error))
 
 
 def _open_folder(name: str, parent: int | None) -> int:

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Final, assert_never
 
@@ -40,10 +41,16 @@ STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for one
 class _Ending:
     """An End that is not yet answered."""
 
-    def __init__(self, deadline: float, survivors: list[int] | None) -> None:
+    def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.killing = False
-        self.survivors = {pid: command_of(pid) for pid in survivors or ()}
+        self.survivors: dict[int, str] = {}
+
+    def name(self, pids: Iterable[int]) -> None:
+        """Take note of survivors, while they can still be asked for their commands."""
+        for pid in pids:
+            if pid not in self.survivors and (command := command_of(pid)):
+                self.survivors[pid] = command
 
 
 class Keeper:
@@ -94,8 +101,9 @@ class Keeper:
                 signal_all(descendants(os.getpid()), message.number)
             case End():
                 tree = descendants(os.getpid())
-                survivors = None if self._command else [relative.pid for relative in tree if relative.alive]
-                self._ending = _Ending(time.monotonic() + message.grace_ms / 1000, survivors)
+                self._ending = _Ending(time.monotonic() + message.grace_ms / 1000)
+                if not self._command:
+                    self._ending.name(relative.pid for relative in tree if relative.alive)
                 if message.grace_ms:
                     signal_all(tree, signal.SIGTERM)
                     signal_all(tree, signal.SIGCONT)  # a stopped one could not obey
@@ -135,19 +143,16 @@ class Keeper:
             if ending.killing:
                 self._finish(ending, left=tree)
                 return False
-            for pid in tree:
-                if pid != self._command:
-                    ending.survivors.setdefault(pid, command_of(pid))
+            ending.name(pid for pid in tree if pid != self._command)
             ending.killing = True
             ending.deadline = time.monotonic() + STUCK_S
         if ending.killing:
             signal_all(descendants(os.getpid()), signal.SIGKILL)
         return True
 
-    def _finish(self, ending: _Ending, left: list[int] | tuple[()]) -> None:
+    def _finish(self, ending: _Ending, left: Collection[int]) -> None:
         self._ending = None
-        for pid in left:
-            ending.survivors.setdefault(pid, command_of(pid))
+        ending.name(left)
         named = [[pid, command, pid in left] for pid, command in ending.survivors.items()]
         self._say(Ended(named[:SURVIVORS_MAX]))
 

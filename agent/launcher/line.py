@@ -18,7 +18,7 @@ class Line:
     """Whole messages both ways. One task sends at a time, and one receives."""
 
     def __init__(self, end: socket.socket) -> None:
-        end.setblocking(False)  # ruff: ignore[boolean-positional-value-in-call] - the standard library's signature
+        end.settimeout(0)
         self._socket = end
         self._reader = Reader()
         self._received: deque[Any] = deque()

@@ -65,7 +65,7 @@ class ChildLauncher:
     """A `Launcher`, for one event loop. Keepers are used again; there are as many as jobs ran at once."""
 
     def __init__(self, child: subprocess.Popen[bytes], line: socket.socket) -> None:
-        line.setblocking(False)  # ruff: ignore[boolean-positional-value-in-call] - the standard library's signature
+        line.settimeout(0)
         self._child = child
         self._line = line
         self._idle: list[Line] = []

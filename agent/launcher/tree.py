@@ -5,6 +5,11 @@ its ancestors dies meanwhile; it is then its subreaper's child and the next pass
 be thorough goes on until `waitpid` says that there are no children (`end_now`). The lists under
 /proc/PID/task are not used: many kernels are built without them, and they may skip.
 
+Signals go to process groups. The kernel signals a group in one step in which no member can fork, so a
+process that forks and exits faster than we can look does not escape. A job's command leads a session of
+its own, hence no group that a descendant is in holds anyone else; our own group is the exception.
+(One that also changes its group each time may outrun this for as long as it pleases.)
+
 A process id could in theory be used again between pass and signal; the kernel hands them out in a circle,
 so that would take a whole round within a millisecond.
 """
@@ -23,13 +28,14 @@ if TYPE_CHECKING:
 COMMAND_CHARS_MAX: Final = 200
 KILL_AGAIN_MS: Final = 20  # a fork may slip through a pass; every death of a child wakes us sooner
 
-_STATE, _PARENT, _THREADS = 0, 1, 17  # fields after the name, see proc_pid_stat(5)
+_STATE, _PARENT, _GROUP, _THREADS = 0, 1, 2, 17  # fields after the name, see proc_pid_stat(5)
 
 
 class Relative(NamedTuple):
     """A descendant."""
 
     pid: int
+    group: int
     alive: bool
 
 
@@ -40,7 +46,8 @@ def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
         if name.isdigit() and (fields := _stat(name)):
             # A first thread that has ended while others run looks like a zombie, and is none.
             alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
-            children.setdefault(int(fields[_PARENT]), []).append(Relative(int(name), alive))
+            relative = Relative(int(name), int(fields[_GROUP]), alive)
+            children.setdefault(int(fields[_PARENT]), []).append(relative)
     found: list[Relative] = []
     waiting = [root]
     while waiting:
@@ -52,14 +59,15 @@ def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
 
 
 def signal_all(relatives: Iterable[Relative], number: int) -> None:
-    """Send signal `number`; who is gone or belongs to another user is passed over."""
-    for relative in relatives:
+    """Send signal `number` to their groups; who is gone or belongs to another user is passed over."""
+    ours = os.getpgrp()  # a keeper that was just forked is still in it
+    for target in {relative.pid if relative.group == ours else -relative.group for relative in relatives}:
         with suppress(ProcessLookupError, PermissionError):
-            os.kill(relative.pid, number)
+            os.kill(target, number)
 
 
 def command_of(pid: int) -> str:
-    """The command line for people, or the name in brackets as ps(1) has it."""
+    """The command line for people, or the name in brackets as ps(1) has it; empty: it is gone."""
     with suppress(OSError):
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             line = file.read(4 * COMMAND_CHARS_MAX).rstrip(b"\0").replace(b"\0", b" ")
@@ -67,7 +75,7 @@ def command_of(pid: int) -> str:
             with open(f"/proc/{pid}/comm", "rb") as file:
                 line = b"[" + file.read().strip() + b"]"
         return line.decode(errors="replace")[:COMMAND_CHARS_MAX]
-    return "[gone]"
+    return ""
 
 
 def reap() -> tuple[list[tuple[int, int]], bool]:

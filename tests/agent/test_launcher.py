@@ -1,0 +1,263 @@
+"""How a command is started, what it is given, and what is said where it cannot be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from airunner.agent.launcher.contract import Exit, LaunchFailed, TerminalSize
+from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.protocol.errors import OperatorError
+from launching import PATIENCE_S, children_of, command, descriptors_of, read_all, read_lines, shell
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[ChildLauncher]:
+    launcher = start_launcher()
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            yield launcher
+    finally:
+        await launcher.aclose()
+
+
+async def run(launcher: ChildLauncher, script: str, terminal: TerminalSize | None = None) -> bytes:
+    process = await launcher.launch(shell(script, terminal=terminal))
+    try:
+        await process.wait()
+        await process.end(PATIENCE_S)
+        return await read_all(process.stdout)
+    finally:
+        process.close()
+
+
+async def test_stdout_and_stderr_are_told_apart(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("echo out; echo err >&2; exit 7"))
+    assert await process.wait() == Exit(7, None)
+    assert await process.end(PATIENCE_S) == []
+    assert process.stderr is not None
+    assert await read_all(process.stdout) == b"out\n"
+    assert await read_all(process.stderr) == b"err\n"
+    assert await process.stdout.receive() == b""
+    process.close()
+
+
+async def test_a_death_by_signal_is_told_as_that(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("kill -USR1 $$"))
+    assert await process.wait() == Exit(None, signal.SIGUSR1)
+    process.close()
+
+
+async def test_every_waiter_hears_of_the_end(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("kill -STOP $$; exit 3"))
+    seen: list[Exit] = []
+
+    async def wait() -> None:
+        seen.append(await process.wait())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        await process.signal_tree(signal.SIGKILL)
+    assert seen == [Exit(None, signal.SIGKILL)] * 2
+    process.close()
+
+
+@pytest.mark.parametrize("terminal", [None, TerminalSize()])
+async def test_much_output_arrives_whole(launcher: ChildLauncher, terminal: TerminalSize | None) -> None:
+    process = await launcher.launch(shell("stty -opost 2>/dev/null; seq 1 300000", terminal=terminal))
+    output = await read_all(process.stdout)
+    assert output == b"".join(b"%d\n" % number for number in range(1, 300_001))
+    process.close()
+
+
+async def test_a_prompt_is_seen_before_the_command_ends(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell('printf "Password: "; exec sleep 1000'))
+    assert await process.stdout.receive() == b"Password: "
+    process.close()
+
+
+async def test_stdin_is_empty_in_pipe_mode(launcher: ChildLauncher) -> None:
+    assert await run(launcher, "wc -c; readlink /proc/self/fd/0") == b"0\n/dev/null\n"
+
+
+async def test_a_terminal_is_one_with_the_size_asked_for(launcher: ChildLauncher) -> None:
+    look = f"exec {sys.executable} -c 'import os; print(os.isatty(0), os.isatty(2), os.get_terminal_size())'"
+    spec = shell(f"stty -opost; {look}", terminal=TerminalSize(cols=101, rows=33))
+    process = await launcher.launch(spec)
+    assert process.stderr is None
+    expected = b"True True os.terminal_size(columns=101, lines=33)\n"
+    assert await read_all(process.stdout) == expected
+    process.close()
+
+
+async def test_the_terminal_is_the_sessions_own(launcher: ChildLauncher) -> None:
+    """Without a controlling terminal there is no /dev/tty, no job control and no SIGHUP."""
+    assert await run(launcher, "echo heard >/dev/tty", TerminalSize()) == b"heard\r\n"
+
+
+async def test_a_command_leads_a_session_of_its_own(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("exec sleep 1000"))
+    assert os.getsid(process.pid) == process.pid == os.getpgid(process.pid)
+    process.close()
+
+
+async def test_no_descriptor_leaks_into_a_command(launcher: ChildLauncher) -> None:
+    others = [await launcher.launch(shell("exec sleep 1000", terminal=size)) for size in (None, TerminalSize())]
+    script = "for each in /proc/$$/fd/*; do readlink $each >/dev/null && echo ${each##*/}; done"
+    assert await run(launcher, script) == b"0\n1\n2\n"  # the glob's own is gone by then
+    for other in others:
+        other.close()
+
+
+async def test_the_agents_signal_settings_do_not_leak_into_a_command() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
+    ignored = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        launcher = start_launcher()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGUSR2, ignored)
+    output = await run(launcher, "grep -E 'SigBlk|SigIgn' /proc/self/status; umask")
+    await launcher.aclose()
+    blocked, ignoring, umask = (line.split()[-1] for line in output.splitlines())
+    assert int(blocked, 16) == 0
+    assert not int(ignoring, 16) & sum(1 << number - 1 for number in (signal.SIGPIPE, signal.SIGUSR2))
+    assert umask == b"0022"
+
+
+async def test_the_environment_is_exactly_the_one_given(
+    launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENT_SECRET", "never")
+    process = await launcher.launch(command("/usr/bin/env", environment={"A": "1", "B": "ü=\udcff"}))
+    assert sorted((await read_all(process.stdout)).splitlines()) == [b"A=1", b"B=\xc3\xbc=\xff"]
+    process.close()
+
+
+async def test_launcher_and_keeper_hold_none_of_the_agents_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_SECRET", "never")
+    launcher = start_launcher()
+    process = await launcher.launch(shell("tr '\\0' '\\n' </proc/$PPID/environ"))
+    assert b"AGENT_SECRET" not in await read_all(process.stdout)
+    process.close()
+    await launcher.aclose()
+
+
+async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher) -> None:
+    """ZeroMQ's threads beside a fork are the very thing it exists to avoid."""
+    await run(launcher, "true")
+    assert "Threads:\t1\n" in Path(f"/proc/{launcher.pid}/status").read_text()
+    maps = Path(f"/proc/{launcher.pid}/maps").read_text()
+    assert "msgpack" in maps
+    assert "zmq" not in maps
+    assert "msgspec" not in maps
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "exit_code", "message"),
+    [
+        ("no-such-command", errno.ENOENT, 127, "no-such-command: command not found"),
+        ("./nothing", errno.ENOENT, 127, "./nothing: command not found"),
+        ("./plain", errno.EACCES, 126, "./plain: Permission denied"),
+        ("plain", errno.EACCES, 126, "plain: Permission denied"),
+        ("./folder", errno.EACCES, 126, "./folder: is a directory"),
+        ("folder", errno.ENOENT, 127, "folder: command not found"),
+        ("./orphan", errno.ENOENT, 127, "./orphan: its interpreter was not found"),
+        ("./garbage", errno.ENOEXEC, 126, "./garbage: Exec format error"),
+        ("./plain/below", errno.ENOTDIR, 127, "./plain/below: command not found"),
+        ("", errno.ENOENT, 127, ": command not found"),
+    ],
+)
+async def test_what_cannot_be_executed_is_said_as_a_shell_says_it(
+    launcher: ChildLauncher, tmp_path: Path, name: str, number: int, exit_code: int, message: str
+) -> None:
+    (tmp_path / "plain").write_text("echo hello")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "orphan").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "garbage").write_bytes(b"\x01\x02")
+    for program in ("orphan", "garbage"):
+        (tmp_path / program).chmod(0o755)
+    with pytest.raises(LaunchFailed) as failed:
+        await launcher.launch(command(name, directory=tmp_path, environment={"PATH": f"/usr/bin:{tmp_path}"}))
+    assert (failed.value.errno, failed.value.exit_code, failed.value.message) == (number, exit_code, message)
+
+
+async def test_a_missing_working_directory_is_named(launcher: ChildLauncher, tmp_path: Path) -> None:
+    with pytest.raises(LaunchFailed, match=f"working directory {tmp_path}/gone: No such file") as failed:
+        await launcher.launch(command("true", directory=tmp_path / "gone"))
+    assert (failed.value.errno, failed.value.exit_code) == (errno.ENOENT, 126)
+
+
+async def test_arguments_beyond_the_kernels_bound_are_refused(launcher: ChildLauncher) -> None:
+    with pytest.raises(LaunchFailed) as failed:
+        await launcher.launch(command("true", *["x" * 100_000] * 80))
+    assert (failed.value.errno, failed.value.exit_code) == (errno.E2BIG, 126)
+
+
+async def test_a_command_is_found_by_the_jobs_path(launcher: ChildLauncher, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("#!/bin/sh\npwd\n")
+    (tmp_path / "mine").chmod(0o755)
+    process = await launcher.launch(command("mine", directory=tmp_path, environment={"PATH": f"/none:{tmp_path}"}))
+    assert await read_all(process.stdout) == f"{tmp_path}\n".encode()
+    process.close()
+
+
+async def test_hundreds_of_launches_leak_neither_descriptors_nor_zombies(launcher: ChildLauncher) -> None:
+    await run(launcher, "true")
+    (keeper,) = children_of(launcher.pid)
+    watched = (os.getpid(), launcher.pid, keeper)
+    before = [descriptors_of(pid) for pid in watched]
+    for attempt in range(200):
+        size = TerminalSize() if attempt % 4 == 0 else None
+        await run(launcher, "sleep 1000 & true" if attempt % 10 == 0 else "true", size)
+        if attempt % 10 == 0:
+            with pytest.raises(LaunchFailed):
+                await launcher.launch(command("no-such-command", terminal=size))
+    assert [descriptors_of(pid) for pid in watched] == before
+    assert children_of(launcher.pid) == [keeper]
+    assert children_of(keeper) == []
+
+
+async def test_jobs_at_once_have_keepers_of_their_own(launcher: ChildLauncher) -> None:
+    processes = [await launcher.launch(shell(f"echo {n}; exec sleep 1000")) for n in range(8)]
+    for number, process in enumerate(processes):
+        assert await read_lines(process.stdout, 1) == [str(number)]
+    assert len(children_of(launcher.pid)) == 8
+    for process in processes:
+        await process.end(PATIENCE_S)
+        assert await process.wait() == Exit(None, signal.SIGTERM)
+        process.close()
+    await run(launcher, "true")
+    assert len(children_of(launcher.pid)) == 8
+
+
+async def test_a_cancelled_launch_leaves_no_process(launcher: ChildLauncher) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await launcher.launch(shell("exec sleep 1000"))
+    assert scope.cancelled_caught
+    await launcher.aclose()
+    assert not Path(f"/proc/{launcher.pid}").exists()
+
+
+async def test_elsewhere_than_on_linux_the_operator_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(OperatorError, match="needs Linux"):
+        start_launcher()
+
+
+async def test_without_an_interpreter_the_operator_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(OperatorError, match="cannot start the launcher: No such file"):
+        start_launcher()

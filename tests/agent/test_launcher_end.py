@@ -1,0 +1,188 @@
+"""Nothing of a job is left behind, and who had to be ended is named."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from airunner.agent.launcher.contract import Exit, TerminalSize
+from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from launching import PATIENCE_S, Watched, children_of, command, read_all, read_lines, shell
+
+pytestmark = pytest.mark.anyio
+
+STUBBORN = "trap '' TERM HUP; echo $$; while :; do sleep 1000; done"
+STUBBORN_ALONE = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+while True:
+    signal.pause()
+"""
+LITTER = """
+import os, signal
+def run(number):
+    os.execvp("sleep", ["sleep", str(number)])  # our end of the pipe closes with it: that tells that it runs
+waiting, told = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    run(1001)
+if os.fork() == 0:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    run(1002)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        run(1003)
+    os._exit(0)
+os.close(told)
+os.read(waiting, 1)
+"""
+HOPPER = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    print("hopping", flush=True)
+    while not os.fork():
+        pass
+"""
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[ChildLauncher]:
+    launcher = start_launcher()
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            yield launcher
+    finally:
+        await launcher.aclose()
+
+
+@pytest.mark.parametrize("terminal", [None, TerminalSize()])
+async def test_daemons_are_ended_and_named(launcher: ChildLauncher, terminal: TerminalSize | None) -> None:
+    """setsid, nohup, and the classical double fork: each runs by the time the command ends."""
+    process = await launcher.launch(command(sys.executable, "-c", LITTER, terminal=terminal))
+    assert await process.wait() == Exit(0, None)
+    survivors = await process.end(PATIENCE_S)
+    assert sorted(survivor.command for survivor in survivors) == ["sleep 1001", "sleep 1002", "sleep 1003"]
+    assert not any(survivor.left for survivor in survivors)
+    (keeper,) = children_of(launcher.pid)
+    assert children_of(keeper) == []
+    await read_all(process.stdout)  # nobody holds it open
+    process.close()
+
+
+async def test_where_nothing_is_left_nobody_is_named(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("sleep 0 | sleep 0"))
+    await process.wait()
+    assert await process.end(PATIENCE_S) == []
+    process.close()
+
+
+async def test_a_command_cut_short_may_say_goodbye(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 1000; done"))
+    await read_lines(process.stdout, 1)
+    assert await process.end(PATIENCE_S) == []
+    assert await process.wait() == Exit(5, None)
+    assert await read_all(process.stdout) == b"bye\n"
+    process.close()
+
+
+async def test_what_ignores_sigterm_is_killed_after_the_grace(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell(f"setsid sh -c '{STUBBORN.replace(chr(39), chr(34))}' & wait"))
+    (stubborn,) = await read_lines(process.stdout, 1)
+    survivors = await process.end(0.05)
+    assert stubborn in [str(survivor.pid) for survivor in survivors]
+    assert process.pid not in [survivor.pid for survivor in survivors]
+    assert await process.wait() == Exit(None, signal.SIGTERM)
+    assert await read_all(process.stdout) == b""
+    process.close()
+
+
+async def test_a_command_that_ignores_sigterm_is_itself_no_survivor(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(command(sys.executable, "-c", STUBBORN_ALONE))
+    await read_lines(process.stdout, 1)
+    assert await process.end(0.05) == []
+    assert await process.wait() == Exit(None, signal.SIGKILL)
+    process.close()
+
+
+async def test_without_a_grace_there_is_no_sigterm(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("trap 'exit 5' TERM; echo up; while :; do sleep 1000; done"))
+    await read_lines(process.stdout, 1)
+    await process.end(0)
+    assert await process.wait() == Exit(None, signal.SIGKILL)
+    process.close()
+
+
+async def test_a_stopped_job_is_ended_without_waiting_for_the_grace(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("echo up; kill -STOP $$; sleep 1000"))
+    await read_lines(process.stdout, 1)
+    await process.end(1000)
+    assert await process.wait() == Exit(None, signal.SIGTERM)
+    process.close()
+
+
+async def test_a_process_that_forks_away_faster_than_we_look_is_caught(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(command(sys.executable, "-c", HOPPER))
+    await read_lines(process.stdout, 1)
+    await process.wait()
+    await process.end(0.05)
+    assert await read_all(process.stdout) == b""
+    process.close()
+
+
+async def test_a_signal_reaches_the_whole_tree(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("setsid sh -c 'trap \"echo got; exit\" USR1; echo up; while :; do :; done'"))
+    await read_lines(process.stdout, 1)
+    await process.signal_tree(signal.SIGUSR1)
+    assert await read_all(process.stdout) == b"got\n"
+    await process.wait()
+    await process.end(PATIENCE_S)
+    await process.signal_tree(signal.SIGUSR1)  # to nobody
+    process.close()
+
+
+async def test_cancelling_the_end_kills_at_once(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell(STUBBORN))
+    watched = Watched([int(line) for line in await read_lines(process.stdout, 1)])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(process.end, 1000)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert watched.gone_within(PATIENCE_S)
+    process.close()
+
+
+async def test_closing_kills_at_once(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell(STUBBORN))
+    watched = Watched([int(line) for line in await read_lines(process.stdout, 1)])
+    process.close()
+    assert watched.gone_within(PATIENCE_S)
+    with pytest.raises(anyio.ClosedResourceError):
+        await process.wait()
+
+
+async def test_two_may_end_a_job_together(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("sleep 1000"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(process.end, PATIENCE_S)
+        tasks.start_soon(process.end, PATIENCE_S)
+        tasks.start_soon(process.wait)
+    process.close()
+    follower = await launcher.launch(shell("exit 4"))  # its keeper has nothing left to say of the first
+    assert await follower.wait() == Exit(4, None)
+    follower.close()
+
+
+async def test_the_command_may_end_just_as_it_is_ended(launcher: ChildLauncher) -> None:
+    for _ in range(50):
+        process = await launcher.launch(shell("exit 4"))
+        await process.end(PATIENCE_S)
+        assert await process.wait() in (Exit(4, None), Exit(None, signal.SIGTERM))
+        process.close()
