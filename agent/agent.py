@@ -1,0 +1,72 @@
+"""The agent: its slots, the Publisher and the Renewer over one channel, and nothing else.
+
+Every edge is handed in. It runs until it is told to drain and its slots are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from airunner.agent.attempt import Surroundings
+from airunner.agent.publisher import Publisher
+from airunner.agent.renewer import Renewer
+from airunner.agent.slot import Orders, Slot, SlotPlan
+from airunner.certs.channel import Channel
+from airunner.certs.edges import Edges
+from airunner.protocol.messages import Ping
+
+
+class Agent:
+    """`slots` jobs at once as `plan` says."""
+
+    def __init__(
+        self,
+        plan: SlotPlan,
+        slots: int,
+        channel: Channel,
+        surroundings: Surroundings,
+        edges: Edges,
+        report: Callable[[str], None],
+    ) -> None:
+        self._plan = plan
+        self._slots = slots
+        self._channel = channel
+        self._report = report
+        self._surroundings = surroundings
+        self._edges = edges
+        self.orders = Orders(drain=anyio.Event(), stop=anyio.Event())
+
+    async def run(self) -> None:
+        """Work until `orders.drain` is set and what runs has ended."""
+        publisher = Publisher(self._channel, self._edges, self._report)
+        renewer = Renewer(self._channel, self._plan.visibility_ms)
+        async with anyio.create_task_group() as background:
+            await background.start(self._channel.run)
+            background.start_soon(self._greet)
+            background.start_soon(publisher.run)
+            background.start_soon(renewer.run)
+            async with anyio.create_task_group() as slots:
+                for _ in range(self._slots):
+                    slot = Slot(
+                        self._plan,
+                        self._channel,
+                        publisher,
+                        renewer,
+                        self._surroundings,
+                        self._edges,
+                        self.orders,
+                        self._report,
+                    )
+                    slots.start_soon(slot.run)
+            background.cancel_scope.cancel()
+
+    async def _greet(self) -> None:
+        """Say when the broker was first heard."""
+        await self._channel.ask(Ping())
+        queues = ", ".join(self._plan.queues)
+        self._report(
+            f"airunner agent ready: {self._plan.name}, {self._slots} slots, queues {queues}, "
+            f"broker {self._channel.endpoint}"
+        )

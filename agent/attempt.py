@@ -1,0 +1,207 @@
+"""One attempt at one job: checkout, process, result; and then nothing left behind.
+
+What happens is written to the journal as it happens. `perform` returns how it ended, or is cancelled: by a
+lost lease or an agent that is told to stop. Either way every process is gone when it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import anyio
+from msgspec import Struct
+
+from airunner.agent.checkout import CheckoutFailed, check_out
+from airunner.agent.environment import AttemptPlace, job_environment
+from airunner.agent.journal import Journal
+from airunner.agent.launcher.contract import (
+    ByteSource,
+    Exit,
+    Launcher,
+    LaunchFailed,
+    LaunchSpec,
+    Process,
+    Survivor,
+    TerminalSize,
+)
+from airunner.agent.repository import Source, without_credentials
+from airunner.agent.workspace import Workspace
+from airunner.protocol.events import (
+    OUTPUT_BYTES_MAX,
+    GitCloneEnd,
+    GitCloneError,
+    GitCloneStart,
+    ProcessEnd,
+    ProcessError,
+    ProcessStart,
+    Stream,
+)
+from airunner.protocol.job import ProcessType, Reason, Result
+from airunner.protocol.messages import JobLease
+
+GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL
+MESSAGE_CHARS_MAX: Final = 16_384
+SURVIVORS_NAMED_MAX: Final = 50
+
+
+class Surroundings(Struct, frozen=True):
+    """What an attempt needs of its agent."""
+
+    launcher: Launcher
+    wall_ms: Callable[[], int]
+    environ: Mapping[str, str]
+
+
+class Attempt:
+    """The attempt that `lease` grants, in `workspace`."""
+
+    def __init__(
+        self, lease: JobLease, workspace: Workspace, journal: Journal, surroundings: Surroundings
+    ) -> None:
+        self._lease = lease
+        self._spec = lease.spec
+        self._workspace = workspace
+        self._journal = journal
+        self._launcher = surroundings.launcher
+        self._wall_ms = surroundings.wall_ms
+        self._environ = surroundings.environ
+
+    async def perform(self) -> Result:
+        """Check out, run, and say how it ended. The timeout counts from the start of the command.
+
+        Raises `LauncherDied`.
+        """
+        commit = ""
+        if self._spec.repository:
+            try:
+                commit = await self._check_out()
+            except CheckoutFailed as failed:
+                message = failed.message[:MESSAGE_CHARS_MAX]
+                self._journal.add(
+                    GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code)
+                )
+                return Result(reason=Reason.CHECKOUT_FAILED)
+        terminal = TerminalSize() if self._spec.process_type is ProcessType.PTY else None
+        try:
+            process = await self._launcher.launch(self._launch_spec(commit, terminal))
+        except LaunchFailed as failed:
+            self._say(failed.message)
+            return Result(exit_code=failed.exit_code, reason=Reason.COMMAND_NOT_FOUND)
+        try:
+            return await self._attend(process)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await process.end(0)  # all of it is dead before anybody else may lease the job
+            raise
+        finally:
+            process.close()
+
+    async def _check_out(self) -> str:
+        """The commit that stands in the checkout now.
+
+        Raises `CheckoutFailed`, `LauncherDied`.
+        """
+        spec = self._spec
+        started_s = anyio.current_time()
+        self._journal.add(
+            GitCloneStart(
+                timestamp_ms=self._wall_ms(),
+                repository=without_credentials(spec.repository),
+                commit=spec.commit,
+                branch=spec.branch,
+            )
+        )
+        done = await check_out(
+            self._launcher,
+            Source(repository=spec.repository, commit=spec.commit, branch=spec.branch),
+            workspace=self._workspace,
+            agent_environ=self._environ,
+        )
+        self._journal.add(
+            GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=_ms_since(started_s))
+        )
+        return done.commit
+
+    def _launch_spec(self, commit: str, terminal: TerminalSize | None) -> LaunchSpec:
+        spec = self._spec
+        place = AttemptPlace(
+            job_id=self._lease.job_id,
+            attempt=self._lease.attempt,
+            queue=spec.queue,
+            repository=without_credentials(spec.repository),
+            commit=commit,
+            branch=spec.branch,
+            workspace=self._workspace.checkout,
+            home=self._workspace.home,
+            temporary=self._workspace.temporary,
+        )
+        environment = job_environment(
+            agent_environ=self._environ, place=place, job=spec.environment, terminal=terminal is not None
+        )
+        return LaunchSpec(
+            argv=spec.argv,
+            environment=environment,
+            working_directory=Path(self._workspace.checkout, spec.working_directory),
+            terminal=terminal,
+        )
+
+    async def _attend(self, process: Process) -> Result:
+        """Read all that the process writes, to its end and that of its whole tree."""
+        started_s = anyio.current_time()
+        now_ms = self._wall_ms()
+        self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
+        timed_out = False
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._read, process.stdout, Stream.STDOUT)
+            if process.stderr is not None:
+                group.start_soon(self._read, process.stderr, Stream.STDERR)
+            with anyio.move_on_after(self._spec.timeout_seconds) as limit:
+                await process.wait()
+            timed_out = limit.cancelled_caught
+            duration_ms = _ms_since(started_s)
+            survivors = await process.end(GRACE_S)
+            ended = await process.wait()
+        if survivors and not timed_out:
+            self._say(_named(survivors))
+        self._journal.add(
+            ProcessEnd(
+                timestamp_ms=self._wall_ms(),
+                pid=process.pid,
+                exit_code=ended.exit_code,
+                signal=ended.signal,
+                duration_ms=duration_ms,
+            )
+        )
+        return _result(ended, timed_out=timed_out)
+
+    async def _read(self, source: ByteSource, stream: Stream) -> None:
+        while data := await source.receive(OUTPUT_BYTES_MAX):
+            await self._journal.add_output(stream, data, self._wall_ms())
+
+    def _say(self, message: str) -> None:
+        self._journal.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
+
+
+def _result(ended: Exit, *, timed_out: bool) -> Result:
+    if timed_out:
+        return Result(exit_code=ended.exit_code, signal=ended.signal, reason=Reason.TIMEOUT)
+    if ended.signal is not None:
+        return Result(signal=ended.signal, reason=Reason.SIGNAL)
+    assert ended.exit_code is not None, "an end has an exit code or a signal"
+    return Result(exit_code=ended.exit_code, reason=Reason.EXIT_CODE if ended.exit_code else None)
+
+
+def _named(survivors: list[Survivor]) -> str:
+    lines = [
+        f"  {one.pid} {one.command}" + (" (could not be ended)" if one.left else "")
+        for one in survivors[:SURVIVORS_NAMED_MAX]
+    ]
+    if len(survivors) > SURVIVORS_NAMED_MAX:
+        lines.append(f"  and {len(survivors) - SURVIVORS_NAMED_MAX} more")
+    return "\n".join(["the command has ended, and these that it had started were ended after it:", *lines])
+
+
+def _ms_since(instant_s: float) -> int:
+    return int((anyio.current_time() - instant_s) * 1_000)

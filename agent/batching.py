@@ -1,0 +1,72 @@
+"""When output goes out: at once after a quiet while, else gathered for a moment or up to a size.
+
+Pure. The first bytes after `window_ms` of quiet are due at once, so a prompt is seen as soon as it is
+written; what follows closely is gathered, so a chatty command does not become a flood of small batches.
+Neighbouring pieces of one stream become one OUTPUT event; nothing is ever reordered.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, Output, Stream
+
+PIPE_WINDOW_MS: Final = 100
+TERMINAL_WINDOW_MS: Final = 20
+FLUSH_BYTES: Final = OUTPUT_BYTES_MAX
+FLUSH_EVENTS: Final = 512
+
+
+class Batcher:
+    """The events of one attempt that are not in a batch yet."""
+
+    def __init__(self, window_ms: int) -> None:
+        self._window_ms = window_ms
+        self._bodies: list[AgentBody] = []
+        self._bytes = 0
+        self._piece = bytearray()
+        self._piece_stream = Stream.STDOUT
+        self._piece_ms = 0
+        self._flushed_ms = -window_ms
+        self._urgent = False
+
+    def add(self, body: AgentBody) -> None:
+        """An event that is not output; it goes out at once."""
+        self._close_piece()
+        self._bodies.append(body)
+        self._urgent = True
+
+    def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
+        """At most `OUTPUT_BYTES_MAX` bytes of output."""
+        assert 0 < len(data) <= OUTPUT_BYTES_MAX
+        if stream is not self._piece_stream or len(self._piece) + len(data) > OUTPUT_BYTES_MAX:
+            self._close_piece()
+        if not self._piece:
+            self._piece_stream = stream
+            self._piece_ms = timestamp_ms
+        self._piece += data
+        self._bytes += len(data)
+
+    def due_ms(self, now_ms: int) -> int | None:
+        """When to `take`; None while there is nothing."""
+        if not self._bodies and not self._piece:
+            return None
+        if self._urgent or self._bytes >= FLUSH_BYTES or len(self._bodies) >= FLUSH_EVENTS:
+            return now_ms
+        return max(now_ms, self._flushed_ms + self._window_ms)
+
+    def take(self, now_ms: int) -> list[AgentBody]:
+        """All of it, in order."""
+        self._close_piece()
+        bodies, self._bodies = self._bodies, []
+        self._bytes = 0
+        self._urgent = False
+        self._flushed_ms = now_ms
+        return bodies
+
+    def _close_piece(self) -> None:
+        if self._piece:
+            self._bodies.append(
+                Output(timestamp_ms=self._piece_ms, stream=self._piece_stream, data=bytes(self._piece))
+            )
+            self._piece.clear()

@@ -1,0 +1,162 @@
+"""`airunner agent`: builds the agent of real parts and runs it until it is told to stop.
+
+The launcher is started first, before there is a ZeroMQ context whose threads a fork would meet.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from airunner.protocol.errors import OperatorError
+
+if TYPE_CHECKING:
+    from airunner.agent.agent import Agent
+    from airunner.agent.launcher.local import ChildLauncher
+    from airunner.agent.place import Place
+    from airunner.certs.home import Home
+
+DEFAULT_BROKER = "tcp://127.0.0.1:7070"
+SLOTS_SPAWNED_MAX = 256
+VISIBILITY_S_MIN = 3
+VISIBILITY_S_MAX = 43_200
+
+
+def agent_command(
+    broker: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A broker's endpoint; repeat it for more, which are tried in turn.",
+            envvar="AIRUNNER_BROKER",
+            show_default=DEFAULT_BROKER,
+        ),
+    ] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(help="A queue to take jobs from; repeat it in order of preference.", show_default="default"),
+    ] = None,
+    spawn: Annotated[
+        int, typer.Option(min=1, max=SLOTS_SPAWNED_MAX, help="How many jobs to run at once.")
+    ] = 1,
+    visibility_timeout: Annotated[
+        int,
+        typer.Option(
+            min=VISIBILITY_S_MIN,
+            max=VISIBILITY_S_MAX,
+            help="Seconds after which a job of an agent that is not heard from is given to another.",
+        ),
+    ] = 300,
+    name: Annotated[
+        str | None, typer.Option(help="The agent's name in logs.", show_default="HOST-NUMBER")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="AIRUNNER_TOKEN", help="The token to present.", show_default="one of its own, if it can"),
+    ] = None,
+) -> None:
+    """Run an agent: it leases jobs, checks repositories out, runs commands and streams every byte back.
+
+    SIGTERM once: finish what runs and stop. Twice: end and release it. A third time: kill and exit.
+    """
+    from airunner.agent.launcher.local import start_launcher
+    from airunner.agent.place import take_place
+    from airunner.certs.home import Home
+    from airunner.certs.secretfile import make_folder
+
+    home = Home.from_environment(os.environ)
+    make_folder(home.root)
+    place = take_place(home.agent)
+    launcher = start_launcher()
+
+    import anyio
+
+    endpoints = [word for words in broker or [DEFAULT_BROKER] for word in words.replace(",", " ").split()]
+    anyio.run(
+        _run, home, place, launcher, endpoints, tuple(queue or ["default"]), spawn, visibility_timeout, name, token
+    )
+
+
+async def _run(
+    home: Home,
+    place: Place,
+    launcher: ChildLauncher,
+    endpoints: list[str],
+    queues: tuple[str, ...],
+    slots: int,
+    visibility_s: int,
+    name: str | None,
+    token: str | None,
+) -> None:
+    """The agent's life."""
+    import anyio
+
+    from airunner.agent.agent import Agent
+    from airunner.agent.attempt import Surroundings
+    from airunner.agent.slot import SlotPlan
+    from airunner.certs.channel import Channel, Patience
+    from airunner.certs.curve import load_broker_public, load_client_pair
+    from airunner.certs.edges import SYSTEM
+    from airunner.certs.principal import Role
+    from airunner.certs.sockets import CurveNetwork, new_context
+    from airunner.certs.tokensource import token_source
+
+    tokens = token_source(os.environ, home, explicit=token, subject="agent", roles=[Role.WORK])
+    network = CurveNetwork(new_context(), load_client_pair(home), load_broker_public(home))
+    channel = Channel(
+        network,
+        endpoints,
+        lambda: tokens.token_at(SYSTEM.wall_ms() / 1_000),
+        SYSTEM,
+        Patience(notice=lambda endpoint, _: _say(f"waiting for the broker at {endpoint}")),
+    )
+    agent = Agent(
+        SlotPlan(
+            name=name or f"{socket.gethostname()}-{place.number}",
+            queues=queues,
+            visibility_ms=visibility_s * 1_000,
+            home=place.folder,
+        ),
+        slots,
+        channel,
+        Surroundings(launcher, SYSTEM.wall_ms, dict(os.environ)),
+        SYSTEM,
+        _say,
+    )
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_obey_signals, agent, launcher)
+            await agent.run()
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await launcher.aclose()
+    _say("airunner agent stopped")
+
+
+async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
+    """Once: drain. Twice: end and release. A third time: kill."""
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        count = 0
+        async for number in signals:
+            count += 1
+            if count == 1:
+                _say("draining: no more jobs are taken; once more to release those that run")
+                agent.orders.drain.set()
+            elif count == 2:
+                _say("stopping: what runs is ended and released; once more to exit at once")
+                agent.orders.drain.set()
+                agent.orders.stop.set()
+            else:
+                os.kill(launcher.pid, signal.SIGKILL)
+                raise OperatorError("killed", exit_code=128 + number)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,137 @@
+"""One attempt's events on their way: batched, spooled, sent, acknowledged, forgotten.
+
+```
+ Attempt ─add─► Batcher ─batch─► Spool (disk) ─► Publisher ─► broker
+                                    ▲──acknowledged─────────────┘
+```
+
+A batch is on disk before it is sent, and its boundaries never change, so that it can be sent again to the
+byte. Only offsets are kept in memory. A command that outruns the broker by `UNACKNOWLEDGED_BYTES_MAX` is read
+no further until it has caught up: it blocks on its pipe, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+from airunner.agent.batching import Batcher
+from airunner.agent.spool import Record, Spool
+from airunner.protocol.events import AgentBody, Stream, encode_bodies
+from airunner.protocol.job import Result
+from airunner.protocol.messages import CompleteJob, EventBatch, JobLease
+
+UNACKNOWLEDGED_BYTES_MAX: Final = 1 << 30
+
+
+class Journal:
+    """The log of `lease`'s attempt. `wake` tells the Publisher that there is something to send."""
+
+    def __init__(self, lease: JobLease, spool: Spool, batcher: Batcher, wake: Callable[[], None]) -> None:
+        self.lease = lease
+        self.lost = anyio.Event()
+        self._spool = spool
+        self._batcher = batcher
+        self._wake = wake
+        self._held_from: int | None = None
+        self._sent = 0
+        self._added = anyio.Event()
+        self._moved = anyio.Event()
+
+    def add(self, body: AgentBody) -> None:
+        """Take in an event; it goes out at once."""
+        self._batcher.add(body)
+        self._cut()
+
+    async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
+        """Take in a piece of output; waits while too much is unacknowledged."""
+        self._batcher.add_output(stream, data, timestamp_ms)
+        now_ms = _now_ms()
+        if self._batcher.due_ms(now_ms) == now_ms:
+            self._cut()
+        else:
+            self._added.set()
+        while self._spool.pending_bytes > UNACKNOWLEDGED_BYTES_MAX:
+            await self._moved.wait()
+
+    async def run(self) -> None:
+        """Cut a batch whenever one is due, until cancelled."""
+        while True:
+            due_ms = self._batcher.due_ms(_now_ms())
+            if due_ms is None:
+                await self._added.wait()
+                self._added = anyio.Event()
+            else:
+                await anyio.sleep_until(due_ms / 1_000)
+                self._cut()
+
+    def unsent(self, batches_max: int, bytes_max: int) -> list[EventBatch]:
+        """The next batches to send, within both bounds but for the first; they count as sent from here on."""
+        if self.lost.is_set() or self._sent >= self._sendable:
+            return []
+        records = self._spool.read_from(self._sent, bytes_max)[:batches_max]
+        records = [record for record in records if record.first_index < self._sendable]
+        self._sent = records[-1].next_index
+        return [self._batch(record) for record in records]
+
+    def acknowledge(self, next_index: int) -> None:
+        """The broker has the events before `next_index`."""
+        if next_index > self._spool.kept_index:
+            self._sent = max(self._sent, next_index)
+            self._spool.acknowledge(next_index)
+            self._moved.set()
+            self._moved = anyio.Event()
+
+    def resend_from(self, next_index: int) -> None:
+        """The broker has only the events before `next_index`."""
+        self._sent = max(self._spool.kept_index, next_index)
+        self._wake()
+
+    def lose(self) -> None:
+        """The attempt is not ours any more; nothing of it will be taken."""
+        self.lost.set()
+        self._moved.set()
+
+    async def completion(self, result: Result) -> CompleteJob:
+        """The end of the attempt, with the last batch; returned once the rest is acknowledged."""
+        held_from = self._spool.next_index
+        self._held_from = held_from
+        self._cut()
+        while self._spool.kept_index < held_from and not self.lost.is_set():
+            await self._moved.wait()
+        last = self._spool.read_from(held_from, 1) if self._spool.next_index > held_from else []
+        return CompleteJob(
+            job_id=self.lease.job_id,
+            attempt=self.lease.attempt,
+            task_token=self.lease.task_token,
+            event_count=self._spool.next_index,
+            result=result,
+            last=self._batch(last[0]) if last else None,
+        )
+
+    @property
+    def _sendable(self) -> int:
+        return self._spool.next_index if self._held_from is None else self._held_from
+
+    def _cut(self) -> None:
+        bodies = self._batcher.take(_now_ms())
+        if not bodies:
+            return
+        self._spool.append(self._spool.next_index, len(bodies), encode_bodies(bodies))
+        self._wake()
+
+    def _batch(self, record: Record) -> EventBatch:
+        return EventBatch(
+            job_id=self.lease.job_id,
+            attempt=self.lease.attempt,
+            task_token=self.lease.task_token,
+            first_index=record.first_index,
+            count=record.count,
+            events=record.events,
+        )
+
+
+def _now_ms() -> int:
+    return int(anyio.current_time() * 1_000)

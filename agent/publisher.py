@@ -1,0 +1,104 @@
+"""The Publisher: sends what all attempts have spooled, as many batches in one request as are there.
+
+One request is on its way at a time; while it is, the next gathers. Each batch is judged by itself, so a
+lost attempt does not hold up its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+from airunner.agent.journal import Journal
+from airunner.certs.channel import Channel
+from airunner.certs.edges import Edges
+from airunner.protocol.errors import BadRequest, IndexGap, NotFound, PeerError, StaleToken
+from airunner.protocol.messages import BATCHES_MAX, BatchStored, EventBatch, JobEventsPublished, PublishJobEvents
+from airunner.protocol.retry import full_jitter_ms
+
+REQUEST_BYTES_MAX: Final = 1_048_576
+REFUSED_FIRST_MS: Final = 200
+REFUSED_LAST_MS: Final = 30_000
+
+
+class Publisher:
+    """The actor; attempts `open` and `close` their journals with it."""
+
+    def __init__(self, channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
+        self._channel = channel
+        self._edges = edges
+        self._report = report
+        self._journals: dict[tuple[str, int], Journal] = {}
+        self._woken = anyio.Event()
+
+    def wake(self) -> None:
+        """There is something to send."""
+        self._woken.set()
+
+    def open(self, journal: Journal) -> None:
+        """Send what this journal spools."""
+        self._journals[journal.lease.job_id, journal.lease.attempt] = journal
+
+    def close(self, journal: Journal) -> None:
+        """Send nothing more of it."""
+        self._journals.pop((journal.lease.job_id, journal.lease.attempt), None)
+
+    async def run(self) -> None:
+        """Publish for ever."""
+        while True:
+            self._woken = anyio.Event()
+            batches = self._gather()
+            if batches:
+                await self._publish(batches)
+            else:
+                await self._woken.wait()
+
+    def _gather(self) -> list[EventBatch]:
+        """Some batches of every journal that has any, the one that waited longest first."""
+        batches: list[EventBatch] = []
+        room_bytes = REQUEST_BYTES_MAX
+        for key, journal in list(self._journals.items()):
+            if room_bytes <= 0 or len(batches) >= BATCHES_MAX:
+                break
+            found = journal.unsent(BATCHES_MAX - len(batches), room_bytes)
+            if found:
+                self._journals[key] = self._journals.pop(key)  # the next turn begins with the others
+            batches += found
+            room_bytes -= sum(len(batch.events) for batch in found)
+        return batches
+
+    async def _publish(self, batches: list[EventBatch]) -> None:
+        request = PublishJobEvents(batches=tuple(batches))
+        failures = 0
+        while True:
+            try:
+                reply = await self._channel.ask(request)
+                break
+            except BadRequest:
+                raise  # our own events: a bug, not a state of the world
+            except PeerError as error:
+                # The disk there is full, or our token has ended: the spool keeps it all meanwhile.
+                if not failures:
+                    self._report(f"the broker takes no events now, and is asked again: {error.message}")
+                pause_ms = full_jitter_ms(self._edges.random, failures, REFUSED_FIRST_MS, REFUSED_LAST_MS)
+                failures += 1
+                await anyio.sleep(pause_ms / 1_000)
+        assert isinstance(reply, JobEventsPublished), "the answer to PublishJobEvents"
+        for stored in reply.batches:
+            self._take(stored)
+
+    def _take(self, stored: BatchStored) -> None:
+        journal = self._journals.get((stored.job_id, stored.attempt))
+        if journal is None:
+            return
+        match stored.code:
+            case None:
+                journal.acknowledge(stored.next_index)
+            case IndexGap.code:
+                journal.resend_from(stored.next_index)
+            case StaleToken.code | NotFound.code:
+                journal.lose()
+            case code:
+                raise AssertionError(f"the broker refuses our own events: {code}")

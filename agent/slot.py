@@ -1,0 +1,237 @@
+"""One slot: leases a job, attempts it, settles it, and leases the next.
+
+An agent with N slots runs N of these over one connection, each with one parked DequeueJob: no slot waits for
+another, and a free one is known to the broker the moment it is free. What a slot holds it settles in one of
+three ways, and never in two: it completes, it releases, or it has lost the lease and says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import anyio
+from msgspec import Struct
+
+from airunner.agent.attempt import Attempt, Surroundings
+from airunner.agent.batching import PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
+from airunner.agent.journal import Journal
+from airunner.agent.publisher import Publisher
+from airunner.agent.renewer import Renewer, Tenure
+from airunner.agent.spool import Spool, SpoolFailed, SpoolHeader
+from airunner.agent.workspace import Workspace, make_workspace, remove_workspace
+from airunner.certs.channel import Channel
+from airunner.certs.edges import Edges
+from airunner.protocol.errors import NotFound, PeerError, StaleToken
+from airunner.protocol.job import ProcessType, Result
+from airunner.protocol.messages import (
+    WAIT_MS_MAX,
+    DequeueJob,
+    JobCompleted,
+    JobLease,
+    JobsLeased,
+    ReleaseJob,
+)
+from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
+from airunner.protocol.retry import PATIENCE_MS, full_jitter_ms
+
+SPOOL_FOLDER: Final = "spool"
+REFUSED_FIRST_MS: Final = 500
+REFUSED_LAST_MS: Final = 30_000
+
+
+class Orders(Struct):
+    """What the agent has been told: `drain` leases no more, `stop` also ends what runs."""
+
+    drain: anyio.Event
+    stop: anyio.Event
+
+
+class SlotPlan(Struct, frozen=True):
+    """What every slot of an agent has in common."""
+
+    name: str
+    queues: tuple[str, ...]
+    visibility_ms: int
+    home: Path
+
+
+class Slot:
+    """The actor."""
+
+    def __init__(
+        self,
+        plan: SlotPlan,
+        channel: Channel,
+        publisher: Publisher,
+        renewer: Renewer,
+        surroundings: Surroundings,
+        edges: Edges,
+        orders: Orders,
+        report: Callable[[str], None],
+    ) -> None:
+        self._plan = plan
+        self._channel = channel
+        self._publisher = publisher
+        self._renewer = renewer
+        self._surroundings = surroundings
+        self._edges = edges
+        self._orders = orders
+        self._report = report
+
+    async def run(self) -> None:
+        """Work until told to drain.
+
+        Raises `LauncherDied`, in a group: an agent without a launcher is of no use.
+        """
+        failures = 0
+        while not self._orders.drain.is_set():
+            try:
+                leased = await self._lease()
+                if leased is not None:
+                    await self._work(leased)
+            except (PeerError, SpoolFailed) as error:
+                if not failures:
+                    self._report(f"no job can be worked on now: {error}; trying again")
+                failures += 1
+                pause_ms = full_jitter_ms(self._edges.random, failures, REFUSED_FIRST_MS, REFUSED_LAST_MS)
+                with anyio.move_on_after(pause_ms / 1_000):
+                    await self._orders.drain.wait()
+            else:
+                failures = 0
+
+    async def _lease(self) -> Tenure | None:
+        """The next lease; None when the wait was in vain or a drain came."""
+        wait_ms = min(WAIT_MS_MAX, self._plan.visibility_ms // 3)
+        request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
+        seed = self._edges.random_bytes(SEED_BYTES)
+        asked_s = anyio.current_time()
+        reply: JobsLeased | PeerError | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(_cancel_when, self._orders.drain, group.cancel_scope)
+            try:
+                reply = await self._dequeue(request_id, seed, wait_ms)
+            except PeerError as error:  # raised out of a group it would be wrapped in one
+                reply = error
+            group.cancel_scope.cancel()
+        if isinstance(reply, PeerError):
+            raise reply
+        if reply is None:
+            await self._return_parked(request_id, seed)
+            return None
+        return self._renewer.hold(reply.leases[0], asked_s) if reply.leases else None
+
+    async def _dequeue(self, request_id: RequestId, seed: bytes, wait_ms: int) -> JobsLeased:
+        request = DequeueJob(
+            agent=self._plan.name,
+            queues=self._plan.queues,
+            visibility_ms=self._plan.visibility_ms,
+            wait_ms=wait_ms,
+            token_seed=seed,
+        )
+        reply = await self._channel.ask(request, request_id=request_id, patience_ms=wait_ms + PATIENCE_MS)
+        assert isinstance(reply, JobsLeased), "the answer to DequeueJob"
+        return reply
+
+    async def _return_parked(self, request_id: RequestId, seed: bytes) -> None:
+        """Ask the parked request again, now without a wait: it ends the parking, and what it holds goes back."""
+        reply = await self._dequeue(request_id, seed, 0)
+        for lease in reply.leases:
+            await self._release(lease)
+
+    async def _work(self, tenure: Tenure) -> None:
+        """Attempt what was leased, and settle it."""
+        lease = tenure.lease
+        self._report(f"job {lease.job_id} attempt {lease.attempt} begins: {lease.spec.command}")
+        workspace = await make_workspace(self._plan.home, lease.job_id, lease.attempt)
+        try:
+            await self._attempt(tenure, workspace)
+        except BaseExceptionGroup as group:
+            failed = _spool_failure(group)
+            if failed is None:
+                raise
+            await self._release(lease)
+            raise failed from group
+        finally:
+            self._renewer.drop(tenure)
+            with anyio.CancelScope(shield=True):
+                for leftover in await remove_workspace(workspace.root):
+                    self._report(f"could not remove {leftover.path}: {leftover.why}")
+
+    async def _attempt(self, tenure: Tenure, workspace: Workspace) -> None:
+        lease = tenure.lease
+        header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+        spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
+        terminal = lease.spec.process_type is ProcessType.PTY
+        batcher = Batcher(TERMINAL_WINDOW_MS if terminal else PIPE_WINDOW_MS)
+        journal = Journal(lease, spool, batcher, self._publisher.wake)
+        self._publisher.open(journal)
+        try:
+            outcome = await self._perform(Attempt(lease, workspace, journal, self._surroundings), tenure, journal)
+            self._report(f"job {lease.job_id} attempt {lease.attempt} {outcome}")
+        finally:
+            self._publisher.close(journal)
+            spool.remove()
+
+    async def _perform(self, attempt: Attempt, tenure: Tenure, journal: Journal) -> str:
+        """Run the attempt until it ends or is ended; says how it was settled."""
+        result: Result | None = None
+        completed = ""
+        async with anyio.create_task_group() as group:
+            for ending in (self._orders.stop, tenure.lost, journal.lost):
+                group.start_soon(_cancel_when, ending, group.cancel_scope)
+            group.start_soon(journal.run)
+            result = await attempt.perform()
+            completed = await self._complete(journal, result)
+            group.cancel_scope.cancel()
+        if completed:
+            return completed
+        if tenure.lost.is_set() or journal.lost.is_set():
+            return "has lost its lease; its processes are ended"
+        await self._release(tenure.lease)
+        return "is released"
+
+    async def _complete(self, journal: Journal, result: Result) -> str:
+        """Settle the attempt; empty when the lease was lost instead."""
+        request = await journal.completion(result)
+        if journal.lost.is_set():
+            return ""
+        failures = 0
+        while True:
+            try:
+                reply = await self._channel.ask(request)
+            except (StaleToken, NotFound):
+                journal.lose()
+                return ""
+            except PeerError as error:
+                if not failures:
+                    self._report(f"job {request.job_id} cannot be completed yet: {error.message}")
+                failures += 1
+                pause_ms = full_jitter_ms(self._edges.random, failures, REFUSED_FIRST_MS, REFUSED_LAST_MS)
+                await anyio.sleep(pause_ms / 1_000)
+                continue
+            assert isinstance(reply, JobCompleted), "the answer to CompleteJob"
+            return f"ends {reply.state} with exit status {result.exit_status}"
+
+    async def _release(self, lease: JobLease) -> None:
+        try:
+            await self._channel.ask(
+                ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+            )
+        except PeerError as error:
+            self._report(f"job {lease.job_id} is not released, its lease will expire: {error.message}")
+
+
+def _spool_failure(group: BaseExceptionGroup[BaseException]) -> SpoolFailed | None:
+    """The failed spool among what a task group raised, if that is what went wrong."""
+    for error in group.exceptions:
+        found = _spool_failure(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, SpoolFailed):
+            return found
+    return None
+
+
+async def _cancel_when(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
