@@ -1,0 +1,66 @@
+"""A broker and agents as real processes in a home of their own, for the length of a measurement."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Thread
+
+from msgspec import Struct
+
+READY = "ready:"
+STOP_S = 10
+
+
+class Cluster(Struct, frozen=True):
+    """Where it is reached, and the home whose keys open it."""
+
+    requests: str
+    home: Path
+
+
+@contextmanager
+def cluster(*, spawn: int, agents: int = 1) -> Iterator[Cluster]:
+    """A running broker with `agents` agents of `spawn` slots each, on the disk of the temporary folder."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airunner-bench-")))
+        environ = {**os.environ, "AIRUNNER_HOME": str(home)}
+        subprocess.run([*_airunner(), "certs", "init"], env=environ, check=True, capture_output=True)
+        anywhere = "tcp://127.0.0.1:0"
+        broker = ["broker", "--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]
+        ready = stack.enter_context(_running(broker, environ))
+        requests = next(word for word in ready.split() if word.startswith("tcp://"))
+        for _ in range(agents):
+            stack.enter_context(_running(["agent", "--broker", requests, "--spawn", str(spawn)], environ))
+        yield Cluster(requests, home)
+
+
+@contextmanager
+def _running(arguments: Sequence[str], environ: dict[str, str]) -> Iterator[str]:
+    """One process, from its ready line (which this yields) to its end."""
+    process = subprocess.Popen([*_airunner(), *arguments], env=environ, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said: list[str] = []
+    try:
+        for line in process.stderr:
+            said.append(line)
+            if READY in line:
+                break
+        else:
+            raise RuntimeError(f"airunner {arguments[0]} did not get ready:\n{''.join(said)}")
+        # What it says from here on is read and dropped: a full pipe would stop it.
+        Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
+        yield said[-1]
+    finally:
+        process.terminate()
+        process.wait(STOP_S)
+
+
+def _airunner() -> list[str]:
+    return [sys.executable, "-m", "airunner"]

@@ -1,0 +1,57 @@
+"""From submit to PROCESS_START, as a client sees it: real processes, encrypted sockets, a disk that syncs.
+
+Jobs are submitted at a steady rate, each is followed, and the clock runs from before `submit` until the
+follower is handed PROCESS_START. Run it with `python -m bench.latency [--rate 50] [--seconds 10]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from statistics import median, quantiles
+
+import anyio
+from airunner import Client
+
+from bench.cluster import cluster
+
+
+async def measure(requests: str, home: str, rate: float, seconds: float) -> list[float]:
+    """Milliseconds for each of rate × seconds jobs."""
+    measured: list[float] = []
+
+    async def one(client: Client) -> None:
+        began = anyio.current_time()
+        job = await client.submit(command="true")
+        async for event in client.follow(job.id):
+            if event.kind == "PROCESS_START":
+                measured.append((anyio.current_time() - began) * 1_000)
+
+    async with Client(requests, home=home) as client, anyio.create_task_group() as group:
+        await one(client)  # the first opens the connections
+        measured.clear()
+        start = anyio.current_time()
+        for number in range(int(rate * seconds)):
+            await anyio.sleep_until(start + number / rate)
+            group.start_soon(one, client)
+    return measured
+
+
+def main() -> None:
+    """Print the distribution."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=float, default=50, help="jobs a second (default 50)")
+    parser.add_argument("--seconds", type=float, default=10, help="how long (default 10)")
+    parser.add_argument("--spawn", type=int, default=8, help="slots of the agent (default 8)")
+    options = parser.parse_args()
+    with cluster(spawn=options.spawn) as running:
+        measured = anyio.run(measure, running.requests, str(running.home), options.rate, options.seconds)
+    percentiles = quantiles(measured, n=100)
+    print(f"submit to PROCESS_START, {len(measured)} jobs at {options.rate:g}/s:")
+    print(
+        f"  median {median(measured):.2f} ms   p90 {percentiles[89]:.2f} ms   "
+        f"p99 {percentiles[98]:.2f} ms   max {max(measured):.2f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
