@@ -1,0 +1,291 @@
+"""One attempt's events on disk: written before they are sent, dropped once the broker has stored them.
+
+```
+ append ──► [header][record][record][record]···   ◄── read_from: straight from the file, never from memory
+                    └ acknowledged ┘└ to be sent ┘
+```
+
+Laws
+- A record is in the file before its bytes are sent. No fsync: a power cut ends the job too, and the page
+  cache outlives an agent that is killed.
+- A record holds the batch exactly as it goes on the wire; nothing encodes it again.
+- Only the kept place and the place of the next read are in memory, so a broker that is away for hours
+  costs nothing but disk.
+- Whatever follows the last whole record is a torn tail: `recover` cuts it off, and the next one goes there.
+- The header holds the task token, so the file is 0600 from its first byte.
+- The agent's home is locked by one process; nobody else writes here.
+
+The file is a sequence of MessagePack maps. Calls are synchronous: they reach the page cache, not the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgpack
+import msgspec
+from msgspec import Struct
+
+from airunner.protocol.events import BATCH_BYTES_MAX
+from airunner.protocol.names import JobName, Natural, Positive, Token
+
+RECLAIM_BYTES_MIN: Final = 1_048_576  # less is not worth a truncation; most jobs never get there
+_FORMAT: Final = 1
+_FILE_MODE: Final = 0o600
+_READ_BYTES: Final = 65_536
+_BUFFER_BYTES: Final = 2 * BATCH_BYTES_MAX  # a whole record and the beginning of the next
+_encoder = msgspec.msgpack.Encoder()
+_UNREADABLE: Final = (ValueError, msgpack.UnpackException)  # all that msgpack raises for what is not MessagePack
+
+
+class SpoolFailed(Exception):
+    """The spool cannot be written or read; the message says why. What it held before is untouched."""
+
+
+class NotASpool(SpoolFailed):
+    """There is no whole header: an agent died before the attempt's first event, or this is another file."""
+
+
+class SpoolHeader(Struct, frozen=True, kw_only=True):
+    """Whose events these are, and the proof that lets them be delivered."""
+
+    job_id: JobName
+    attempt: Positive
+    task_token: Token
+    format: int = _FORMAT
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """`count` events from `first_index` on; `events` is their MessagePack array as it is sent.
+
+    In the file a record without events marks the place at which older ones were cut away.
+    """
+
+    first_index: Natural
+    count: Natural
+    events: bytes
+
+    @property
+    def next_index(self) -> int:
+        """The index after this record's last event."""
+        return self.first_index + self.count
+
+
+class _Place(Struct, frozen=True):
+    """Where in the file the record that begins with event `index` stands, or will stand."""
+
+    index: int
+    offset: int
+
+
+class Spool:
+    """The one writer and reader of one attempt's file. `create` or `recover` makes it."""
+
+    def __init__(self, path: Path, descriptor: int, header: SpoolHeader, begin: int, end: _Place) -> None:
+        self.path = path
+        self.header = header
+        self._descriptor = descriptor
+        self._begin = begin
+        self._kept = self._read = _Place(0, begin)
+        self._end = end
+
+    @classmethod
+    def create(cls, path: Path, header: SpoolHeader) -> Spool:
+        """A new file.
+
+        Raises `SpoolFailed`, also when `path` exists.
+        """
+        with _failing(f"cannot make the spool {path}"):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags, _FILE_MODE)
+        spool = cls(path, descriptor, header, 0, _Place(0, 0))
+        try:
+            spool._write(_encoder.encode(header))
+        except SpoolFailed:
+            spool.remove()
+            raise
+        begin = os.fstat(descriptor).st_size
+        return cls(path, descriptor, header, begin, _Place(0, begin))
+
+    @classmethod
+    def recover(cls, path: Path) -> Spool:
+        """What an agent that died left in `path`, less its torn tail.
+
+        Raises `NotASpool`: there is nothing to deliver, remove it; `SpoolFailed`: it cannot be read.
+        """
+        with _failing(f"cannot open the spool {path}"):
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                header, begin = _read_header(descriptor, path)
+                first: int | None = None
+                end = _Place(0, begin)
+                for record, offset in _records(descriptor, end, None):
+                    first = record.first_index if first is None else first
+                    end = _Place(record.next_index, offset)
+                os.ftruncate(descriptor, end.offset)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        spool = cls(path, descriptor, header, begin, end)
+        spool._kept = spool._read = _Place(first or 0, begin)
+        return spool
+
+    @property
+    def next_index(self) -> int:
+        """The index of the next event to be appended: how many the attempt has had."""
+        return self._end.index
+
+    @property
+    def kept_index(self) -> int:
+        """The first index that may still be read: all before it are acknowledged."""
+        return self._kept.index
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is not acknowledged yet."""
+        return self._kept.index < self._end.index
+
+    @property
+    def pending_bytes(self) -> int:
+        """The room that what is not acknowledged takes on disk."""
+        return self._end.offset - self._kept.offset
+
+    def append(self, first_index: int, count: int, events: bytes) -> None:
+        """Put a batch behind all others.
+
+        Raises `SpoolFailed`: the disk is full, and the spool is as it was.
+        """
+        assert first_index == self._end.index, "the agent's events have a hole"
+        assert count >= 1
+        assert len(events) <= BATCH_BYTES_MAX
+        record = Record(first_index=first_index, count=count, events=events)
+        size = self._write(_encoder.encode(record))
+        self._end = _Place(record.next_index, self._end.offset + size)
+
+    def read_from(self, index: int, bytes_max: int) -> list[Record]:
+        """Whole records from the one that holds event `index` on, up to `bytes_max` of events; at least one.
+
+        Empty where there is none yet. Going on where the last call ended reads nothing twice.
+
+        Raises `SpoolFailed`.
+        """
+        assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
+        found: list[Record] = []
+        total = 0
+        place = self._read if index == self._read.index else self._kept
+        with _failing(f"cannot read the spool {self.path}"):
+            for record, offset in _records(self._descriptor, place, self._end.offset):
+                if record.next_index > index:
+                    total += len(record.events)
+                    if found and total > bytes_max:
+                        break
+                    found.append(record)
+                self._read = place = _Place(record.next_index, offset)
+        assert found or index == self._end.index, "the spool lost a record"
+        return found
+
+    def acknowledge(self, next_index: int) -> None:
+        """The broker has stored every event below `next_index`; one that it said before changes nothing.
+
+        A power cut can lose records that were sent: the broker's count then stands, and the next
+        event follows it.
+
+        Raises `SpoolFailed`.
+        """
+        with _failing(f"cannot read the spool {self.path}"):
+            if next_index >= self._end.index:
+                ahead = next_index > self._end.index
+                self._kept = self._end = _Place(next_index, self._end.offset)
+                if ahead or self._end.offset - self._begin >= RECLAIM_BYTES_MIN:
+                    self._reclaim()
+            elif next_index > self._kept.index:
+                for record, offset in _records(self._descriptor, self._kept, self._end.offset):
+                    if record.next_index > next_index:
+                        break
+                    self._kept = _Place(record.next_index, offset)
+        if self._read.index < self._kept.index:
+            self._read = self._kept
+
+    def close(self) -> None:
+        """Let go of the file; a later `recover` finds it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def remove(self) -> None:
+        """Close, and delete the file: the attempt is over and everything was delivered."""
+        self.close()
+        with _failing(f"cannot remove the spool {self.path}"):
+            self.path.unlink(missing_ok=True)
+
+    def _reclaim(self) -> None:
+        """Give the space back, as all of it is acknowledged, and mark the place that was reached."""
+        index = self._end.index
+        os.ftruncate(self._descriptor, self._begin)
+        self._kept = self._read = self._end = _Place(index, self._begin)
+        size = self._write(_encoder.encode(Record(first_index=index, count=0, events=b"")))
+        self._kept = self._read = self._end = _Place(index, self._begin + size)
+
+    def _write(self, packed: bytes) -> int:
+        with _failing(f"cannot write the spool {self.path}"):
+            try:
+                rest = memoryview(packed)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError:
+                os.ftruncate(self._descriptor, self._end.offset)  # no torn record in the middle
+                raise
+        return len(packed)
+
+
+def _read_header(descriptor: int, path: Path) -> tuple[SpoolHeader, int]:
+    for value, offset in _values(descriptor, 0, None):
+        try:
+            header = msgspec.convert(value, SpoolHeader)
+        except msgspec.ValidationError as error:
+            raise NotASpool(f"{path} is not a spool: {error}") from error
+        if header.format != _FORMAT:
+            raise SpoolFailed(f"{path} was written by another version of airunner (format {header.format})")
+        return header, offset
+    raise NotASpool(f"{path} has no whole header")
+
+
+def _records(descriptor: int, place: _Place, end: int | None) -> Iterator[tuple[Record, int]]:
+    """The records from `place` on, each with the offset after it; stops at the first that cannot be one."""
+    index: int | None = place.index if end is not None else None
+    for value, offset in _values(descriptor, place.offset, end):
+        try:
+            record = msgspec.convert(value, Record)
+        except msgspec.ValidationError:
+            return
+        if index is not None and record.first_index != index:
+            return
+        yield record, offset
+        index = record.next_index
+
+
+def _values(descriptor: int, offset: int, end: int | None) -> Iterator[tuple[object, int]]:
+    """The MessagePack values from `offset` up to `end` or the file's end, with the offset after each."""
+    unpacker = msgpack.Unpacker(max_buffer_size=_BUFFER_BYTES)
+    reached = offset
+    try:
+        while chunk := os.pread(descriptor, _READ_BYTES if end is None else min(_READ_BYTES, end - reached), reached):
+            reached += len(chunk)
+            unpacker.feed(chunk)
+            for value in unpacker:
+                yield value, offset + unpacker.tell()
+    except _UNREADABLE:
+        return
+
+
+@contextmanager
+def _failing(doing: str) -> Generator[None]:
+    """The operating system's refusal, as this module's error."""
+    try:
+        yield
+    except OSError as error:
+        raise SpoolFailed(f"{doing}: {error.strerror}") from error

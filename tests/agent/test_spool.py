@@ -1,0 +1,251 @@
+"""The spool keeps its promises on a real file: nothing lost, nothing torn, nobody else reads it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from collections.abc import Generator
+from pathlib import Path
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airunner.agent.spool import RECLAIM_BYTES_MIN, NotASpool, Record, Spool, SpoolFailed, SpoolHeader
+from airunner.protocol.events import BATCH_BYTES_MAX
+
+HEADER = SpoolHeader(job_id="0192-job", attempt=3, task_token=b"t" * 32)
+EVERYTHING = 1 << 30
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Generator[Spool]:
+    made = Spool.create(tmp_path / "job.3", HEADER)
+    yield made
+    made.close()
+
+
+def events(spool: Spool) -> list[tuple[int, int, bytes]]:
+    return [(r.first_index, r.count, r.events) for r in spool.read_from(spool.kept_index, EVERYTHING)]
+
+
+def test_what_is_appended_is_read_back_to_the_byte(spool: Spool) -> None:
+    spool.append(0, 2, b"\x92\xff\x00")
+    spool.append(2, 1, b"\x91\xc0")
+    assert events(spool) == [(0, 2, b"\x92\xff\x00"), (2, 1, b"\x91\xc0")]
+    assert spool.next_index == 3
+
+
+def test_the_file_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        spool = Spool.create(tmp_path / "job.1", HEADER)
+    finally:
+        os.umask(before)
+    spool.close()
+    assert stat.S_IMODE((tmp_path / "job.1").stat().st_mode) == 0o600
+
+
+def test_a_spool_that_exists_is_never_written_over(spool: Spool) -> None:
+    spool.append(0, 1, b"kept")
+    with pytest.raises(SpoolFailed, match="File exists"):
+        Spool.create(spool.path, HEADER)
+    assert events(spool) == [(0, 1, b"kept")]
+
+
+def test_a_record_is_in_the_file_as_soon_as_append_returns(spool: Spool) -> None:
+    spool.append(0, 1, b"batch")
+    with spool.path.open("rb") as file:
+        header, record = msgpack.Unpacker(file)  # plain MessagePack, nothing of ours
+    assert (header["job_id"], header["attempt"], header["task_token"]) == ("0192-job", 3, b"t" * 32)
+    assert record == {"first_index": 0, "count": 1, "events": b"batch"}
+
+
+def test_an_agent_that_restarts_finds_what_the_last_one_left(spool: Spool) -> None:
+    spool.append(0, 2, b"a")
+    spool.append(2, 3, b"b")
+    spool.close()
+    found = Spool.recover(spool.path)
+    assert found.header == HEADER
+    assert events(found) == [(0, 2, b"a"), (2, 3, b"b")]
+    assert (found.next_index, found.pending) == (5, True)
+    found.append(5, 1, b"c")
+    assert events(found)[-1] == (5, 1, b"c")
+    found.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=80), max_size=6), st.data())
+def test_a_torn_tail_is_ignored_wherever_it_is_torn(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[bytes], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "spool"
+    spool = Spool.create(path, HEADER)
+    ends = [path.stat().st_size]
+    for index, batch in enumerate(batches):
+        spool.append(index, 1, batch)
+        ends.append(path.stat().st_size)
+    spool.close()
+    cut = data.draw(st.integers(min_value=ends[0], max_value=ends[-1]))
+    os.truncate(path, cut)
+
+    whole = sum(end <= cut for end in ends) - 1
+    found = Spool.recover(path)
+    assert events(found) == [(index, 1, batch) for index, batch in enumerate(batches[:whole])]
+    found.append(whole, 1, b"next")
+    found.close()
+    again = Spool.recover(path)
+    assert events(again)[-1] == (whole, 1, b"next")
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 100, b"\xc1" * 10, b"\xc6\xff\xff\xff\xff", b"\x81\xa1x\x01", b"\xdd\xff\xff\xff\xff"]
+)
+def test_garbage_behind_the_last_record_is_ignored(spool: Spool, tail: bytes) -> None:
+    spool.append(0, 1, b"whole")
+    spool.close()
+    with spool.path.open("ab") as file:
+        file.write(tail)
+    found = Spool.recover(spool.path)
+    assert events(found) == [(0, 1, b"whole")]
+    found.close()
+
+
+def test_a_record_that_does_not_follow_is_not_taken_for_one(spool: Spool) -> None:
+    spool.append(0, 1, b"whole")
+    spool.close()
+    with spool.path.open("ab") as file:
+        file.write(msgpack.packb({"first_index": 7, "count": 1, "events": b"?"}))
+    found = Spool.recover(spool.path)
+    assert events(found) == [(0, 1, b"whole")]
+    found.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x84", b"\xc0", b"hello", msgpack.packb({"job_id": "x"})])
+def test_a_file_without_a_whole_header_is_not_a_spool(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "spool"
+    path.write_bytes(content)
+    with pytest.raises(NotASpool):
+        Spool.recover(path)
+
+
+def test_another_versions_spool_is_not_thrown_away_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_bytes(msgpack.packb({"job_id": "x", "attempt": 1, "task_token": b"t" * 32, "format": 2}))
+    with pytest.raises(SpoolFailed, match="another version") as caught:
+        Spool.recover(path)
+    assert not isinstance(caught.value, NotASpool)
+
+
+def test_a_link_is_not_followed(tmp_path: Path, spool: Spool) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(spool.path)
+    with pytest.raises(SpoolFailed):
+        Spool.recover(link)
+
+
+def test_reading_stops_at_the_bound_and_goes_on_from_there(spool: Spool) -> None:
+    for index in range(10):
+        spool.append(index, 1, b"%d" % index * 100)
+    first = spool.read_from(0, 250)
+    assert [r.first_index for r in first] == [0, 1]
+    assert [r.first_index for r in spool.read_from(2, 350)] == [2, 3, 4]
+    assert [r.first_index for r in spool.read_from(0, 250)] == [0, 1], "and back, when it must be sent again"
+    assert [r.first_index for r in spool.read_from(9, 1)] == [9], "one, however small the bound"
+    assert spool.read_from(10, EVERYTHING) == []
+
+
+def test_a_record_in_the_middle_is_found_by_any_of_its_events(spool: Spool) -> None:
+    spool.append(0, 5, b"a")
+    spool.append(5, 5, b"b")
+    assert [r.first_index for r in spool.read_from(4, 1)] == [0]
+    assert [r.first_index for r in spool.read_from(7, 1)] == [5]
+
+
+def test_what_is_acknowledged_is_not_read_again(spool: Spool) -> None:
+    for index in range(4):
+        spool.append(2 * index, 2, b"%d" % index)
+    spool.acknowledge(5)  # in the middle of a record: it stays
+    assert [r.first_index for r in spool.read_from(spool.kept_index, EVERYTHING)] == [4, 6]
+    spool.acknowledge(3)  # an older word changes nothing
+    assert spool.kept_index == 4
+    spool.acknowledge(8)
+    assert (spool.pending, spool.pending_bytes, spool.read_from(8, EVERYTHING)) == (False, 0, [])
+
+
+def test_all_acknowledged_gives_the_space_back_and_keeps_the_count(spool: Spool) -> None:
+    batch = b"x" * BATCH_BYTES_MAX
+    for index in range(4):
+        spool.append(index, 1, batch)
+    assert spool.path.stat().st_size > RECLAIM_BYTES_MIN
+    spool.acknowledge(4)
+    assert spool.path.stat().st_size < 500
+    spool.append(4, 1, b"after")
+    assert events(spool) == [(4, 1, b"after")]
+    spool.close()
+    found = Spool.recover(spool.path)
+    assert (found.kept_index, found.next_index, events(found)) == (4, 5, [(4, 1, b"after")])
+    found.close()
+
+
+def test_the_count_survives_when_nothing_else_is_left(spool: Spool) -> None:
+    for index in range(3):
+        spool.append(index, 1, b"x" * BATCH_BYTES_MAX)
+    spool.acknowledge(3)
+    spool.close()
+    found = Spool.recover(spool.path)
+    assert (found.kept_index, found.next_index, found.pending) == (3, 3, False)
+    found.close()
+
+
+def test_records_that_a_power_cut_took_are_not_numbered_again(spool: Spool) -> None:
+    spool.append(0, 1, b"a")
+    spool.close()
+    found = Spool.recover(spool.path)
+    found.acknowledge(6)  # the broker has five that this disk has lost
+    found.append(6, 1, b"b")
+    found.close()
+    again = Spool.recover(spool.path)
+    assert events(again) == [(6, 1, b"b")]
+    again.close()
+
+
+def test_a_full_disk_is_said_and_leaves_no_torn_record(spool: Spool) -> None:
+    spool.append(0, 1, b"before")
+    size = spool.path.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, hard))  # Python ignores SIGXFSZ: write says EFBIG
+    try:
+        with pytest.raises(SpoolFailed, match="cannot write the spool"):
+            spool.append(1, 1, b"x" * 1_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert spool.path.stat().st_size == size
+    spool.append(1, 1, b"after")
+    assert events(spool) == [(0, 1, b"before"), (1, 1, b"after")]
+
+
+def test_the_largest_batch_fits(spool: Spool) -> None:
+    spool.append(0, 1, b"x" * BATCH_BYTES_MAX)
+    spool.append(1, 1, b"y" * BATCH_BYTES_MAX)
+    assert [len(r.events) for r in spool.read_from(0, EVERYTHING)] == [BATCH_BYTES_MAX] * 2
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    spool = Spool.create(tmp_path / "a", HEADER)
+    spool.append(0, 1, b"x")
+    spool.remove()
+    spool.close()
+    (tmp_path / "b").write_bytes(b"\xc1")
+    with pytest.raises(NotASpool):
+        Spool.recover(tmp_path / "b")
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_record_says_what_follows_it() -> None:
+    assert Record(first_index=4, count=3, events=b"").next_index == 7
