@@ -7,6 +7,7 @@ lost lease or an agent that is told to stop. Either way every process is gone wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -92,8 +93,9 @@ class Attempt:
         try:
             return await self._attend(process)
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await process.end(0)  # all of it is dead before anybody else may lease the job
+            # All of it is to be dead before anybody else may lease the job. An `end` that was cut short kills too.
+            with anyio.CancelScope(shield=True), suppress(anyio.ClosedResourceError):
+                await process.end(0)
             raise
         finally:
             process.close()
