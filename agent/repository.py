@@ -1,0 +1,99 @@
+"""Which repositories, commits and branches are given to git at all, and how they are spoken of. Pure.
+
+git takes much more for a repository than a place: `ext::sh -c …` is a program, `--upload-pack=…` an option.
+So what is not plainly a URL of a known scheme, `host:path` for ssh, or an absolute path, is refused before
+git sees it. How git itself tells the three apart: https://git-scm.com/docs/git-clone#_git_urls
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote
+
+from msgspec import Struct
+
+REMOTE_SCHEMES: Final = ("https", "ssh", "git", "http")
+LOCAL_SCHEME: Final = "file"
+REDACTED: Final = "[REDACTED]"
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_USER: Final = re.compile(r"(?<=://)[^/?#\s'\"]*@")  # up to the last @ of the authority, as curl reads it
+_COMMIT: Final = re.compile(r"[0-9a-fA-F]{4,64}")
+_TOKEN_CHARS_MIN: Final = 8  # a lone user name may be a token, and may be `git`, which is in every message
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """What is to be checked out: `commit` wins over `branch` (or tag); with neither, the remote's HEAD."""
+
+    repository: str
+    commit: str = ""
+    branch: str = ""
+
+
+def refusal(source: Source, *, allow_local: bool) -> str | None:
+    """Why git is not asked for this, for people; None where it may be."""
+    for what, value in (("repository", source.repository), ("commit", source.commit), ("branch", source.branch)):
+        if _CONTROL.search(value):
+            return f"the {what} contains a control character"
+        if value.startswith("-"):
+            return f"the {what} begins with a dash"
+    if source.commit and not _COMMIT.fullmatch(source.commit):
+        return f"the commit must be 4 to 64 hexadecimal digits, not {source.commit!r}"
+    return _repository_refusal(source.repository, allow_local=allow_local)
+
+
+def without_credentials(text: str) -> str:
+    """`text` with every URL in it less its user and password."""
+    return _USER.sub(f"{REDACTED}@", text)
+
+
+def redact(text: str, repository: str) -> str:
+    """`text` without what opens `repository`, in a URL or outside of one."""
+    text = without_credentials(text)
+    for secret in _secrets(repository):
+        text = text.replace(secret, REDACTED)
+    return text
+
+
+def _repository_refusal(repository: str, *, allow_local: bool) -> str | None:
+    shown = without_credentials(repository)
+    if not repository:
+        return "the repository is empty"
+    if _HELPER.match(repository):
+        return f"{shown}: transports of the form `name::address` are not allowed"
+    if scheme := _SCHEME.match(repository):
+        return _url_refusal(shown, scheme[1], repository[scheme.end() :], allow_local=allow_local)
+    colon, slash = repository.find(":"), repository.find("/")
+    if colon > 0 and (slash < 0 or colon < slash):
+        return _host_refusal(shown, repository[:colon])
+    if not repository.startswith("/"):
+        return f"{shown}: a local repository needs an absolute path"
+    return None if allow_local else f"{shown}: local repositories are not allowed on this agent"
+
+
+def _url_refusal(shown: str, scheme: str, rest: str, *, allow_local: bool) -> str | None:
+    if scheme == LOCAL_SCHEME:
+        return None if allow_local else f"{shown}: local repositories are not allowed on this agent"
+    if scheme not in REMOTE_SCHEMES:
+        return f"{shown}: the scheme must be one of {', '.join(REMOTE_SCHEMES)}"
+    return _host_refusal(shown, rest.partition("/")[0])
+
+
+def _host_refusal(shown: str, authority: str) -> str | None:
+    host = authority.rpartition("@")[2]
+    if authority.startswith("-") or host.startswith("-"):
+        return f"{shown}: the host begins with a dash"
+    return f"{shown}: there is no host" if not host else None
+
+
+def _secrets(repository: str) -> list[str]:
+    """The password, or the user name that stands alone as a token, as written and as decoded; longest first."""
+    found = _USER.search(repository)
+    if not found:
+        return []
+    user, _, password = found[0][:-1].partition(":")
+    secret = password or (user if len(user) >= _TOKEN_CHARS_MIN else "")
+    return sorted({secret, unquote(secret)} - {""}, key=len, reverse=True)

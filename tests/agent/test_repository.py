@@ -1,0 +1,108 @@
+"""What git is asked for, and how it is spoken of."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airunner.agent.repository import Source, redact, refusal, without_credentials
+
+ALLOWED = [
+    "https://example.org/group/project.git",
+    "https://user:secret@example.org:8443/p.git",
+    "http://10.0.0.1/p",
+    "git://example.org/p.git",
+    "ssh://git@example.org:2222/p.git",
+    "ssh://git@[2001:db8::1]/p.git",
+    "git@example.org:group/project.git",
+    "example.org:p",
+]
+LOCAL = ["/srv/git/project.git", "/srv/with space/p", "/srv/odd:name", "file:///srv/git/project.git"]
+REFUSED = [
+    ("", "empty"),
+    ("--upload-pack=touch /tmp/x", "dash"),
+    ("-oProxyCommand=x", "dash"),
+    ("ext::sh -c touch% /tmp/x", "transports"),
+    ("fd::17", "transports"),
+    ("gopher://example.org/p", "scheme"),
+    ("git+ssh://example.org/p", "scheme"),
+    ("HTTPS://example.org/p", "scheme"),
+    ("ssh://-oProxyCommand=x/p", "dash"),
+    ("ssh://git@-oProxyCommand=x/p", "dash"),
+    ("git@-oProxyCommand=x:p", "dash"),
+    ("https:///p", "no host"),
+    ("https://user@/p", "no host"),
+    ("relative/path", "absolute"),
+    ("./p", "absolute"),
+    ("~/p", "absolute"),
+    ("https://example.org/p\n--upload-pack=x", "control"),
+    ("/srv/p\x1b[2J", "control"),
+]
+
+
+@pytest.mark.parametrize("repository", ALLOWED)
+def test_what_people_clone_from_is_allowed(repository: str) -> None:
+    assert refusal(Source(repository=repository), allow_local=False) is None
+
+
+@pytest.mark.parametrize("repository", LOCAL)
+def test_local_repositories_are_allowed_only_where_the_agent_says_so(repository: str) -> None:
+    assert refusal(Source(repository=repository), allow_local=True) is None
+    assert "not allowed" in (refusal(Source(repository=repository), allow_local=False) or "")
+
+
+@pytest.mark.parametrize(("repository", "why"), REFUSED)
+def test_what_is_not_plainly_a_place_is_refused(repository: str, why: str) -> None:
+    assert why in (refusal(Source(repository=repository), allow_local=True) or "")
+
+
+@pytest.mark.parametrize("commit", ["HEAD", "--all", "abc", "g" * 40, "a" * 65, "a" * 40 + "^", "main~1"])
+def test_a_commit_is_nothing_but_hexadecimal_digits(commit: str) -> None:
+    assert refusal(Source(repository="/p", commit=commit), allow_local=True)
+
+
+@pytest.mark.parametrize("branch", ["-x", "--upload-pack=x", "a\0b", "a\nb"])
+def test_a_branch_cannot_be_an_option(branch: str) -> None:
+    assert refusal(Source(repository="/p", branch=branch), allow_local=True)
+
+
+def test_branches_commits_and_tags_are_allowed() -> None:
+    assert refusal(Source(repository="/p", commit="DEADbeef", branch="feature/ü-1"), allow_local=True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:pass@host/x.git", "https://[REDACTED]@host/x.git"),
+        ("https://token@host/x.git", "https://[REDACTED]@host/x.git"),
+        ("https://u:p@ss@host/x", "https://[REDACTED]@host/x"),
+        ("https://host/@scope/x", "https://host/@scope/x"),
+        ("unable to access 'http://a:b@h/': no", "unable to access 'http://[REDACTED]@h/': no"),
+        ("git@host:x", "git@host:x"),
+        ("/srv/p", "/srv/p"),
+    ],
+)
+def test_an_address_is_shown_without_what_opens_it(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown
+
+
+def test_a_refusal_shows_no_credentials() -> None:
+    why = refusal(Source(repository="gopher://user:hunter2@host/x"), allow_local=True)
+    assert why is not None
+    assert "hunter2" not in why
+
+
+def test_a_token_without_a_password_is_redacted_everywhere_and_a_common_name_is_not() -> None:
+    assert "ghp_0123456789" not in redact("remote: bad ghp_0123456789", "https://ghp_0123456789@host/x")
+    assert redact("git said no", "ssh://git@host/x") == "git said no"
+
+
+SECRET = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="/?#@:'\"%[]REDACT"), min_size=3)
+
+
+@given(SECRET, st.text(max_size=30), st.text(max_size=30))
+def test_no_password_passes_in_whatever_words(secret: str, before: str, after: str) -> None:
+    url = f"https://user:{secret}@host/x.git"
+    assert secret not in redact(f"{secret} 'fatal: {url}' {secret}", url)
+    assert url not in redact(f"{before}{url}{after}", url)
