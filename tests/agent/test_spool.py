@@ -235,7 +235,7 @@ def test_the_largest_batch_fits(spool: Spool) -> None:
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     spool = Spool.create(tmp_path / "a", HEADER)
     spool.append(0, 1, b"x")
     spool.remove()
@@ -243,7 +243,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"\xc1")
     with pytest.raises(NotASpool):
         Spool.recover(tmp_path / "b")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert not (tmp_path / "a").exists()
 
 
