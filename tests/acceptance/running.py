@@ -1,0 +1,201 @@
+"""Real processes of airunner: started, heard out until they say that they are ready, and always ended.
+
+Nothing here sleeps or asks again and again: a thread reads each process's stderr, and whoever waits for the
+ready line wakes on that line or on the end of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+READY_S_MAX = 30.0
+STOP_S_MAX = 10.0
+
+
+def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's, less what would point it at somebody's real installation."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRUNNER_", "JWT_"))}
+    return {**ours, "AIRUNNER_HOME": str(home), "PYTHONPATH": str(REPOSITORY), **(more or {})}
+
+
+def airunner(home: Path, *arguments: str, timeout_s: float = READY_S_MAX) -> str:
+    """What `airunner ARGUMENTS` prints; it has to succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airunner", *arguments],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, f"airunner {' '.join(arguments)} exited with {done.returncode}\n{done.stderr}"
+    return done.stdout
+
+
+class Process:
+    """One `airunner …`, and every line that it has said on stderr."""
+
+    def __init__(self, home: Path, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+        self.lines: list[str] = []
+        self._heard: SimpleQueue[str | None] = SimpleQueue()
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "airunner", *arguments],
+            env=environment(home, more),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def line(self, start: str, timeout_s: float = READY_S_MAX) -> str:
+        """The next line that begins with `start`; fails when the process ends without it."""
+        while (line := self._heard.get(timeout=timeout_s)) is not None:
+            if line.startswith(start):
+                return line
+        raise AssertionError(f"{self._popen.args} ended without {start!r}:\n" + "\n".join(self.lines))
+
+    def signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL; returns when nothing is left of it."""
+        self._popen.kill()
+        self._collect()
+
+    def stop(self) -> int:
+        """SIGTERM, and SIGKILL where that is not heard; the exit code."""
+        self._popen.terminate()
+        try:
+            self._popen.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+        return self._collect()
+
+    def wait(self, timeout_s: float = STOP_S_MAX) -> int:
+        """The exit code, once it ends by itself."""
+        self._popen.wait(timeout_s)
+        return self._collect()
+
+    def _collect(self) -> int:
+        code = self._popen.wait(STOP_S_MAX)
+        self._reader.join(STOP_S_MAX)
+        return code
+
+    def _read(self) -> None:
+        assert self._popen.stderr is not None
+        with self._popen.stderr as stderr:
+            for line in stderr:
+                self.lines.append(line.rstrip("\n"))
+                self._heard.put(self.lines[-1])
+        self._heard.put(None)
+
+
+class RunningBroker:
+    """A broker process; after a `kill` or `stop`, `start` brings it back on the same ports."""
+
+    def __init__(self, home: Path, store: str | None = None, *options: str) -> None:
+        self.home = home
+        self.requests = "tcp://127.0.0.1:0"
+        self.events = "tcp://127.0.0.1:0"
+        self.http = "127.0.0.1:0"
+        self._options = [*(["--store", store] if store else []), *options]
+        self.process = self.start()
+
+    def start(self) -> Process:
+        """Start it, and return when it has said that it is ready."""
+        doors = ["--listen", self.requests, "--events", self.events, "--http", self.http]
+        self.process = Process(self.home, ["broker", *doors, *self._options])
+        try:
+            words = self.process.line("airunner broker ready").split()
+        except BaseException:
+            self.process.kill()
+            raise
+        self.requests, self.events, self.http = (
+            words[words.index(door) + 1] for door in ("requests", "events", "http")
+        )
+        return self.process
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        return self.process.stop()
+
+
+class Cluster:
+    """A broker and the agents that were started for it, all of one home."""
+
+    def __init__(self, broker: RunningBroker) -> None:
+        self.broker = broker
+        self.home = broker.home
+        self.agents: list[Process] = []
+
+    def agent(self, *options: str, spawn: int = 1, more: Mapping[str, str] | None = None) -> Process:
+        """Start another agent, and return when it is ready."""
+        arguments = ["agent", "--broker", self.broker.requests, "--spawn", str(spawn), *options]
+        agent = Process(self.home, arguments, more)
+        self.agents.append(agent)
+        agent.line("airunner agent ready")
+        return agent
+
+    def airunner(self, *arguments: str, timeout_s: float = READY_S_MAX) -> subprocess.CompletedProcess[bytes]:
+        """What becomes of `airunner ARGUMENTS` against this cluster: exit code, stdout and stderr."""
+        return subprocess.run(
+            [sys.executable, "-m", "airunner", *arguments],
+            env=environment(self.home, {"AIRUNNER_BROKER": self.broker.requests}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def close(self) -> None:
+        """End all of it."""
+        for agent in self.agents:
+            if agent.running:
+                agent.signal(signal.SIGKILL)  # its launcher ends the jobs' processes
+        for agent in self.agents:
+            agent.kill()
+        self.broker.stop()
+
+
+@contextmanager
+def running_broker(home: Path, store: str | None = None, *options: str) -> Iterator[RunningBroker]:
+    """A broker that is there while the block runs."""
+    broker = RunningBroker(home, store, *options)
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+@contextmanager
+def running_cluster(home: Path) -> Iterator[Cluster]:
+    """A broker with its store on disk; agents are added with `Cluster.agent`."""
+    cluster = Cluster(RunningBroker(home))
+    try:
+        yield cluster
+    finally:
+        cluster.close()
