@@ -199,7 +199,7 @@ def _open_folder(name: str, parent: int | None) -> int:
     place = os.open(name, os.O_PATH | _FOLDER, dir_fd=parent)
     try:
         with suppress(PermissionError):  # another user's: it may be open to us as it is
-            os.chmod(f"/proc/self/fd/{place}", FOLDER_MODE)
+            Path(f"/proc/self/fd/{place}").chmod(FOLDER_MODE)
         return os.open(".", os.O_RDONLY | _FOLDER, dir_fd=place)
     finally:
         os.close(place)

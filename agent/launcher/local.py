@@ -47,7 +47,7 @@ def start_launcher() -> ChildLauncher:
     arguments = (str(theirs.fileno()), package, *sys.path)
     with theirs:
         try:
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
                 (sys.executable, "-I", "-X", "utf8", "-c", _BOOTSTRAP, *arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

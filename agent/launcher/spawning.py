@@ -12,6 +12,7 @@ import os
 import signal
 import termios
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
         return name
     seen = False
     for folder in environment.get(b"PATH", os.fsencode(os.defpath)).split(b":"):
-        candidate = os.path.join(folder or b".", name)
-        if os.path.isfile(candidate):
+        candidate = Path(os.fsdecode(folder), os.fsdecode(name))
+        if candidate.is_file():
             if os.access(candidate, os.X_OK):
-                return candidate
+                return os.fsencode(candidate)
             seen = True
     raise _refusal(name, errno.EACCES if seen else errno.ENOENT, None)
 
@@ -109,10 +110,10 @@ def _refusal(name: bytes, number: int, program: bytes | None) -> Refusal:
     """What is said of a command that could not be executed, in the words of a shell."""
     text = os.fsdecode(name)
     if number in _ABSENT:
-        script = program is not None and os.path.exists(program)
+        script = program is not None and Path(os.fsdecode(program)).exists()
         refusal = Refusal(number, f"{text}: its interpreter was not found" if script else f"{text}: command not found")
         refusal.exit_code = EXIT_NOT_FOUND
         return refusal
-    if program is not None and os.path.isdir(program):
+    if program is not None and Path(os.fsdecode(program)).is_dir():
         return Refusal(number, f"{text}: is a directory")
     return Refusal(number, f"{text}: {os.strerror(number)}")

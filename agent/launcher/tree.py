@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 COMMAND_CHARS_MAX: Final = 200
 KILL_AGAIN_MS: Final = 20  # a fork may slip through a pass; every death of a child wakes us sooner
 
+_READ_BYTES: Final = 4_096  # a stat line takes some 300; of a command line we show less
 _STATE, _PARENT, _GROUP, _THREADS = 0, 1, 2, 17  # fields after the name, see proc_pid_stat(5)
 
 
@@ -42,12 +43,13 @@ class Relative(NamedTuple):
 def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
     """All descendants of `root`; neither those named in `besides` nor what descends from them."""
     children: dict[int, list[Relative]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (fields := _stat(name)):
-            # A first thread that has ended while others run looks like a zombie, and is none.
-            alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
-            relative = Relative(int(name), int(fields[_GROUP]), alive)
-            children.setdefault(int(fields[_PARENT]), []).append(relative)
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit() and (fields := _stat(entry.name)):
+                # A first thread that has ended while others run looks like a zombie, and is none.
+                alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
+                relative = Relative(int(entry.name), int(fields[_GROUP]), alive)
+                children.setdefault(int(fields[_PARENT]), []).append(relative)
     found: list[Relative] = []
     waiting = [root]
     while waiting:
@@ -69,11 +71,9 @@ def signal_all(relatives: Iterable[Relative], number: int) -> None:
 def command_of(pid: int) -> str:
     """The command line for people, or the name in brackets as ps(1) has it; empty: it is gone."""
     with suppress(OSError):
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            line = file.read(4 * COMMAND_CHARS_MAX).rstrip(b"\0").replace(b"\0", b" ")
+        line = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ")
         if not line:
-            with open(f"/proc/{pid}/comm", "rb") as file:
-                line = b"[" + file.read().strip() + b"]"
+            line = b"[" + _read(f"/proc/{pid}/comm").strip() + b"]"
         return line.decode(errors="replace")[:COMMAND_CHARS_MAX]
     return ""
 
@@ -100,7 +100,14 @@ def end_now(wakeup: Wakeup) -> None:
 
 def _stat(pid: str) -> list[bytes] | None:
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return file.read(4_096).rpartition(b")")[2].split()
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:  # it ended while we looked
         return None
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    finally:
+        os.close(descriptor)

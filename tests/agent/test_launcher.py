@@ -15,7 +15,7 @@ import pytest
 from airunner.agent.launcher.contract import Exit, LaunchFailed, TerminalSize
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
-from launching import PATIENCE_S, children_of, command, descriptors_of, read_all, read_lines, shell
+from tests.agent.launching import PATIENCE_S, children_of, command, descriptors_of, read_all, read_lines, shell
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +38,10 @@ async def run(launcher: ChildLauncher, script: str, terminal: TerminalSize | Non
         return await read_all(process.stdout)
     finally:
         process.close()
+
+
+def proc(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text()
 
 
 async def test_stdout_and_stderr_are_told_apart(launcher: ChildLauncher) -> None:
@@ -157,8 +161,8 @@ async def test_launcher_and_keeper_hold_none_of_the_agents_secrets(monkeypatch: 
 async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher) -> None:
     """ZeroMQ's threads beside a fork are the very thing it exists to avoid."""
     await run(launcher, "true")
-    assert "Threads:\t1\n" in Path(f"/proc/{launcher.pid}/status").read_text()
-    maps = Path(f"/proc/{launcher.pid}/maps").read_text()
+    maps = proc(launcher.pid, "maps")
+    assert "Threads:\t1\n" in proc(launcher.pid, "status")
     assert "msgpack" in maps
     assert "zmq" not in maps
     assert "msgspec" not in maps
@@ -248,7 +252,8 @@ async def test_a_cancelled_launch_leaves_no_process(launcher: ChildLauncher) -> 
         await launcher.launch(shell("exec sleep 1000"))
     assert scope.cancelled_caught
     await launcher.aclose()
-    assert not Path(f"/proc/{launcher.pid}").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(launcher.pid, 0)
 
 
 async def test_elsewhere_than_on_linux_the_operator_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

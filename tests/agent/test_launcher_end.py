@@ -11,7 +11,7 @@ import pytest
 
 from airunner.agent.launcher.contract import Exit, TerminalSize
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
-from launching import PATIENCE_S, Watched, children_of, command, read_all, read_lines, shell
+from tests.agent.launching import PATIENCE_S, Watched, children_of, command, read_all, read_lines, shell
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,174 @@
+"""Whoever of agent, launcher and keeper is killed, no process of a job outlives it by a second."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from airunner.agent.launcher.contract import Exit, LauncherDied
+from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
+
+DEATH_S = 1.0  # what is promised
+JOBS = 8
+
+# A tree of four that holds on to life: it prints its process ids, three lines from three groups and sessions.
+TREE = """
+trap '' TERM HUP INT; echo $$
+setsid sh -c 'echo $$; while :; do sleep 1000; done' &
+(setsid sh -c 'echo $$; exec sleep 1001' &)
+while :; do sleep 1002; done
+"""
+AGENT = f"""
+import anyio, sys
+from airunner.agent.launcher.local import start_launcher
+from tests.agent.launching import read_lines, shell
+async def main():
+    launcher = start_launcher()
+    processes = [await launcher.launch(shell({TREE!r})) for _ in range({JOBS})]
+    pids = [pid for process in processes for pid in await read_lines(process.stdout, 3)]
+    print(launcher.pid, *pids, flush=True)
+    await anyio.sleep_forever()
+anyio.run(main)
+"""
+
+
+def killed(agent: subprocess.Popen[bytes]) -> None:
+    agent.kill()
+
+
+def killed_with_its_group(agent: subprocess.Popen[bytes]) -> None:
+    os.killpg(agent.pid, signal.SIGKILL)
+
+
+def killed_when_its_keepers_are_stopped(agent: subprocess.Popen[bytes]) -> None:
+    (launcher,) = children_of(agent.pid)
+    for keeper in children_of(launcher):
+        os.kill(keeper, signal.SIGSTOP)
+    agent.kill()
+
+
+@pytest.mark.parametrize("die", [killed, killed_with_its_group, killed_when_its_keepers_are_stopped])
+def test_when_the_agent_is_killed_its_jobs_are(die: Callable[[subprocess.Popen[bytes]], None]) -> None:
+    agent = subprocess.Popen(
+        (sys.executable, "-c", AGENT),
+        stdout=subprocess.PIPE,
+        process_group=0,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    with agent:
+        assert agent.stdout is not None
+        launcher, *jobs = (int(word) for word in agent.stdout.readline().split())
+        watched = Watched([launcher, *children_of(launcher), *jobs])
+        assert len(jobs) == 3 * JOBS
+        die(agent)
+        assert watched.gone_within(DEATH_S)
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[ChildLauncher]:
+    launcher = start_launcher()
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            yield launcher
+    finally:
+        await launcher.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_when_the_launcher_is_killed_its_jobs_are(launcher: ChildLauncher, number: signal.Signals) -> None:
+    process = await launcher.launch(shell(TREE))
+    jobs = [int(line) for line in await read_lines(process.stdout, 3)]
+    watched = Watched([*children_of(launcher.pid), *jobs])
+    os.kill(launcher.pid, number)
+    with pytest.raises(LauncherDied):
+        await process.wait()
+    with pytest.raises(LauncherDied):
+        await process.end(PATIENCE_S)
+    assert watched.gone_within(DEATH_S)
+    process.close()
+
+
+@pytest.mark.anyio
+async def test_a_waiting_launch_hears_of_the_launchers_death(launcher: ChildLauncher) -> None:
+    os.kill(launcher.pid, signal.SIGSTOP)
+
+    async def launch() -> None:
+        with pytest.raises(LauncherDied):
+            await launcher.launch(shell("true"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(launch)
+        await anyio.wait_all_tasks_blocked()
+        os.kill(launcher.pid, signal.SIGKILL)
+
+
+@pytest.mark.anyio
+async def test_after_its_death_a_launcher_refuses_and_another_serves(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("exit 3"))
+    await process.wait()
+    process.close()
+    watched = Watched([launcher.pid, *children_of(launcher.pid)])
+    os.kill(launcher.pid, signal.SIGKILL)
+    assert watched.gone_within(DEATH_S)
+    with pytest.raises(LauncherDied):
+        await launcher.launch(shell("true"))
+    another = start_launcher()
+    process = await another.launch(shell("exit 4"))
+    assert await process.wait() == Exit(4, None)
+    process.close()
+    await another.aclose()
+
+
+@pytest.mark.anyio
+async def test_when_a_keeper_is_killed_its_job_is_and_no_other(launcher: ChildLauncher) -> None:
+    other = await launcher.launch(shell("read never; echo still here; exec sleep 1000"))
+    await read_lines(other.stdout, 1)
+    others_keeper = children_of(launcher.pid)
+    process = await launcher.launch(shell(TREE))
+    watched = Watched([int(line) for line in await read_lines(process.stdout, 3)])
+    (keeper,) = set(children_of(launcher.pid)) - set(others_keeper)
+    os.kill(keeper, signal.SIGKILL)
+    with pytest.raises(LauncherDied):
+        await process.wait()
+    assert watched.gone_within(DEATH_S)
+    assert children_of(other.pid) == []
+    assert await other.end(PATIENCE_S) == []
+    assert await other.wait() == Exit(None, signal.SIGTERM)
+    other.close()
+    process.close()
+
+
+@pytest.mark.anyio
+async def test_an_idle_keeper_that_died_is_replaced(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("exit 3"))
+    await process.wait()
+    await process.end(PATIENCE_S)
+    process.close()
+    (keeper,) = children_of(launcher.pid)
+    watched = Watched([keeper])
+    os.kill(keeper, signal.SIGKILL)
+    assert watched.gone_within(DEATH_S)
+    process = await launcher.launch(shell("exit 4"))
+    assert await process.wait() == Exit(4, None)
+    process.close()
+
+
+@pytest.mark.anyio
+async def test_closing_the_launcher_ends_every_job(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell(TREE))
+    watched = Watched([launcher.pid, *(int(line) for line in await read_lines(process.stdout, 3))])
+    await launcher.aclose()
+    await launcher.aclose()
+    assert watched.gone_within(DEATH_S)
+    with pytest.raises(LauncherDied):
+        await launcher.launch(shell("true"))
+    process.close()
