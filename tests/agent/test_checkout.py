@@ -37,6 +37,7 @@ class Repository:
         self.two = self.commit("two")
         self.git("checkout", "--quiet", "-b", "side", self.one)
         self.side = self.commit("side")
+        self.git("tag", "c0ffee12")
         self.git("checkout", "--quiet", "--detach", self.one)
         self.lost = self.commit("lost")
         self.git("checkout", "--quiet", "main")
@@ -116,6 +117,14 @@ async def test_an_abbreviated_commit_is_named_in_full(
     source = Source(repository=str(repository.path), commit=repository.one[:9].upper())
     done = await check_out(launcher, source, workspace=workspace, agent_environ=ENVIRON)
     assert done.commit == repository.one
+
+
+async def test_a_tag_that_looks_like_a_commit_is_not_taken_for_it(
+    launcher: Launcher, workspace: Workspace, repository: Repository
+) -> None:
+    source = Source(repository=str(repository.path), commit="c0ffee12")
+    with pytest.raises(CheckoutFailed, match="a branch or a tag, not a commit"):
+        await check_out(launcher, source, workspace=workspace, agent_environ=ENVIRON)
 
 
 async def test_the_job_finds_the_history_and_the_tags_that_a_clone_has(
@@ -224,6 +233,7 @@ async def test_git_is_not_handed_the_agents_secrets(launcher: Launcher, workspac
     assert "s3cret" not in seen
     assert "HTTPS_PROXY=http://proxy" in seen
     assert "GIT_TERMINAL_PROMPT=0" in seen
+    assert f"HOME={workspace.home}\n" in seen
 
 
 async def test_a_machine_without_git_is_told_so(launcher: Launcher, workspace: Workspace, tmp_path: Path) -> None:
