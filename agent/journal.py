@@ -53,7 +53,7 @@ class Journal:
             self._cut()
         else:
             self._added.set()
-        while self._spool.unacknowledged_bytes > UNACKNOWLEDGED_BYTES_MAX:
+        while self._spool.pending_bytes > UNACKNOWLEDGED_BYTES_MAX:
             await self._moved.wait()
 
     async def run(self) -> None:

@@ -51,7 +51,7 @@ class Publisher:
             self._woken = anyio.Event()
             batches = self._gather()
             if batches:
-                await self._publish(batches)
+                await self._publish(PublishJobEvents(batches=tuple(batches)))
             else:
                 await self._woken.wait()
 
@@ -69,13 +69,12 @@ class Publisher:
             room_bytes -= sum(len(batch.events) for batch in found)
         return batches
 
-    async def _publish(self, batches: list[EventBatch]) -> None:
-        request = PublishJobEvents(batches=tuple(batches))
+    async def _publish(self, request: PublishJobEvents) -> None:
+        """Send until it is answered, then take the answer in."""
         failures = 0
         while True:
             try:
                 reply = await self._channel.ask(request)
-                break
             except BadRequest:
                 raise  # our own events: a bug, not a state of the world
             except PeerError as error:
@@ -85,9 +84,11 @@ class Publisher:
                 pause_ms = full_jitter_ms(self._edges.random, failures, REFUSED_FIRST_MS, REFUSED_LAST_MS)
                 failures += 1
                 await anyio.sleep(pause_ms / 1_000)
-        assert isinstance(reply, JobEventsPublished), "the answer to PublishJobEvents"
-        for stored in reply.batches:
-            self._take(stored)
+                continue
+            assert isinstance(reply, JobEventsPublished), "the answer to PublishJobEvents"
+            for stored in reply.batches:
+                self._take(stored)
+            return
 
     def _take(self, stored: BatchStored) -> None:
         journal = self._journals.get((stored.job_id, stored.attempt))

@@ -1,0 +1,205 @@
+"""The event log in SQL: runs of events, densely numbered, exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import apsw
+import msgspec
+
+from airunner.broker.store.contract import Appended
+from airunner.broker.store.rows import fetch_one
+from airunner.protocol.errors import BadRequest, IndexGap, NotFound, StaleToken
+from airunner.protocol.events import BrokerBody, EventRun, check_batch, decode_bodies, encode_bodies, without_first
+from airunner.protocol.job import JobState
+from airunner.protocol.messages import (
+    REPLAY_BYTES_MAX,
+    EventBatch,
+    JobEventsReplayed,
+    ReplayJobEvents,
+)
+from airunner.protocol.names import WatchKey, token_hash
+
+
+class Holder(NamedTuple):
+    """An attempt as the store knows it, shown to be its holder's by the token."""
+
+    number: int
+    queue: str
+    watch_key: WatchKey
+    state: JobState
+    attempt: int
+    last_sequence: int
+    next_index: int
+    token_hash: bytes | None
+
+
+class _Place(NamedTuple):
+    number: int
+    last_sequence: int
+    state: JobState
+
+
+class _StoredRun(NamedTuple):
+    first_sequence: int
+    events_count: int
+    attempt: int
+    events: bytes
+
+
+class Log:
+    """Appends to and reads from the logs over `connection`, within the caller's transaction."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def append(
+        self, number: int, watch_key: WatchKey, attempt: int, last_sequence: int, bodies: Sequence[BrokerBody]
+    ) -> Appended:
+        """Put the broker's own events behind event `last_sequence` of a job."""
+        raw = encode_bodies(list(bodies))
+        self._connection.execute(
+            "UPDATE job SET last_sequence = last_sequence + ? WHERE number = ?", (len(bodies), number)
+        )
+        return self._insert(
+            number, watch_key, attempt, last_sequence + 1, len(bodies), raw, bodies[-1].timestamp_ms
+        )
+
+    def holder(self, tenant: str, job_id: str, attempt: int, task_token: bytes) -> Holder:
+        """The attempt that `task_token` proves, whether it runs or has just ended.
+
+        Raises `NotFound`, `StaleToken`.
+        """
+        holder = fetch_one(
+            self._connection,
+            Holder,
+            "SELECT number, queue, watch_key, state, attempt, last_sequence, next_index, token_hash FROM job"
+            " WHERE job_id = ? AND tenant = ?",
+            (job_id, tenant),
+        )
+        if holder is None:
+            raise NotFound
+        if holder.attempt != attempt or holder.token_hash != token_hash(task_token):
+            raise StaleToken
+        return holder
+
+    def publish(self, tenant: str, batch: EventBatch) -> tuple[int, Appended | None]:
+        """Store what is not stored yet of `batch`; the attempt's next index, and what was appended.
+
+        Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`; then nothing is changed.
+        """
+        holder = self.holder(tenant, batch.job_id, batch.attempt, batch.task_token)
+        next_index = batch.first_index + batch.count
+        if batch.first_index > holder.next_index:
+            raise IndexGap(expected_index=holder.next_index)
+        if next_index <= holder.next_index:
+            return holder.next_index, None
+        if holder.state is not JobState.RUNNING:
+            raise StaleToken
+        bodies = check_batch(batch.events)
+        if len(bodies) != batch.count:
+            raise BadRequest(f"a batch of {batch.count} events holds {len(bodies)}")
+        known = holder.next_index - batch.first_index
+        raw = without_first(batch.events, known) if known else batch.events
+        count = batch.count - known
+        # The fence stands in the statement that writes: nothing else is trusted to have looked.
+        self._connection.execute(
+            "UPDATE job SET last_sequence = last_sequence + ?, next_index = next_index + ?"
+            " WHERE number = ? AND state = 'RUNNING' AND attempt = ? AND token_hash = ? AND next_index = ?",
+            (count, count, holder.number, batch.attempt, token_hash(batch.task_token), holder.next_index),
+        )
+        assert self._connection.changes() == 1, "the holder holds it still, in the same transaction"
+        latest_ms = max(body.timestamp_ms for body in bodies[known:])
+        appended = self._insert(
+            holder.number, holder.watch_key, batch.attempt, holder.last_sequence + 1, count, raw, latest_ms
+        )
+        return next_index, appended
+
+    def replay(self, tenant: str, request: ReplayJobEvents) -> JobEventsReplayed:
+        """A page of one job's log.
+
+        Raises `NotFound`.
+        """
+        place = fetch_one(
+            self._connection,
+            _Place,
+            "SELECT number, last_sequence, state FROM job WHERE job_id = ? AND tenant = ?",
+            (request.job_id, tenant),
+        )
+        if place is None:
+            raise NotFound
+        start = self._start(place.number, request)
+        runs = self._page(place.number, start) if start is not None else []
+        return JobEventsReplayed(
+            runs=tuple(runs),
+            next_sequence=runs[-1].next_sequence if runs else _beyond(request, place.last_sequence),
+            last_sequence=place.last_sequence,
+            finished=place.state.terminal,
+        )
+
+    def _start(self, number: int, request: ReplayJobEvents) -> int | None:
+        """The first sequence of the page; None where nothing is new enough."""
+        if request.from_timestamp_ms is None:
+            return request.from_sequence
+        # In a run that ends behind `from_sequence` the newest event may still stand before it: hence not the first only.
+        rows = self._runs(
+            "first_sequence + count > ? AND last_timestamp_ms >= ?",
+            (number, request.from_sequence, request.from_timestamp_ms),
+        )
+        for run in rows:
+            for sequence, body in enumerate(decode_bodies(run.events), start=run.first_sequence):
+                if sequence >= request.from_sequence and body.timestamp_ms >= request.from_timestamp_ms:
+                    return sequence
+        return None
+
+    def _page(self, number: int, start: int) -> list[EventRun]:
+        rows = self._runs(
+            "first_sequence >="
+            " (SELECT coalesce(max(first_sequence), 0) FROM event WHERE number = ? AND first_sequence <= ?)",
+            (number, number, start),
+        )
+        runs: list[EventRun] = []
+        size_bytes = 0
+        for row in rows:
+            known = max(0, start - row.first_sequence)
+            if known >= row.events_count:
+                continue
+            raw = without_first(row.events, known) if known else row.events
+            size_bytes += len(raw)
+            if runs and size_bytes > REPLAY_BYTES_MAX:
+                break
+            first_sequence = row.first_sequence + known
+            count = row.events_count - known
+            runs.append(EventRun(first_sequence=first_sequence, count=count, attempt=row.attempt, events=raw))
+        return runs
+
+    def _runs(self, where: str, values: tuple[apsw.SQLiteValue, ...]) -> Iterator[_StoredRun]:
+        """One by one: a page ends long before a long log does."""
+        sql = f"SELECT first_sequence, count, attempt, events FROM event WHERE number = ? AND {where}"  # noqa: S608 - ours
+        for row in self._connection.execute(sql + " ORDER BY first_sequence", values):
+            yield msgspec.convert(row, _StoredRun)
+
+    def _insert(
+        self,
+        number: int,
+        watch_key: WatchKey,
+        attempt: int,
+        first_sequence: int,
+        count: int,
+        raw: bytes,
+        latest_ms: int,
+    ) -> Appended:
+        self._connection.execute(
+            "INSERT INTO event (number, first_sequence, count, attempt, last_timestamp_ms, events)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (number, first_sequence, count, attempt, latest_ms, raw),
+        )
+        return Appended(watch_key, EventRun(first_sequence=first_sequence, count=count, attempt=attempt, events=raw))
+
+
+def _beyond(request: ReplayJobEvents, last_sequence: int) -> int:
+    """Where to go on after a page without events."""
+    if request.from_timestamp_ms is None:
+        return request.from_sequence
+    return max(request.from_sequence, last_sequence + 1)

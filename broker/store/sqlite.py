@@ -1,0 +1,181 @@
+"""The Store on SQLite, by apsw: one file, WAL, `synchronous=FULL`.
+
+A batch is one transaction, begun IMMEDIATE and over when its commit has reached the disk. The file is one
+broker's alone: it is locked as long as that one lives.
+
+`memory:` is the same without the file, for tests and trials.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, assert_never
+
+import apsw
+
+from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Applied, Ask, Command, Expire, Outcome, Resume
+from airunner.broker.store.jobs import Jobs
+from airunner.broker.store.leases import Leases
+from airunner.broker.store.log import Log
+from airunner.broker.store.schema import migrate
+from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
+from airunner.protocol.messages import (
+    BatchStored,
+    CompleteJob,
+    DequeueJob,
+    EnqueueJob,
+    GetJob,
+    JobEventsPublished,
+    ListJobs,
+    PublishJobEvents,
+    ReleaseJob,
+    ReplayJobEvents,
+    UpdateJob,
+    WatchJob,
+    refusal,
+)
+from airunner.protocol.names import JobId
+
+MEMORY_URL: Final = "memory:"
+FILE_URL: Final = "sqlite:///"
+STATEMENTS_CACHED: Final = 128
+CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
+
+
+class SqliteStore:
+    """See `contract.Store`."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._log = Log(connection)
+        self._jobs = Jobs(connection, self._log)
+        self._leases = Leases(connection, self._log)
+
+    def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        """Apply a batch as one transaction.
+
+        Raises `NoSpace`: nothing of it is stored.
+        """
+        assert len(commands) <= BATCH_COMMANDS_MAX
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            outcomes = tuple(self._apply(command, now_ms) for command in commands)
+            next_due_ms = self._leases.next_due_ms()
+            self._connection.execute("COMMIT")
+        except apsw.FullError as error:
+            self._roll_back()
+            raise NoSpace from error
+        except BaseException:
+            self._roll_back()
+            raise
+        return Applied(outcomes, next_due_ms)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def _apply(self, command: Command, now_ms: int) -> Outcome:
+        match command:
+            case Ask():
+                try:
+                    return self._answer(command, now_ms)
+                except PeerError as error:
+                    return Outcome(reply=refusal(error))
+            case Expire():
+                return self._leases.expire(now_ms)
+            case Resume():
+                return self._leases.resume(now_ms)
+            case _:
+                assert_never(command)
+
+    def _answer(self, ask: Ask, now_ms: int) -> Outcome:  # noqa: PLR0911 - one return a message
+        match ask.request:
+            case EnqueueJob() as request:
+                return self._jobs.enqueue(ask, request, now_ms)
+            case DequeueJob() as request:
+                return self._leases.dequeue(ask, request, now_ms)
+            case UpdateJob() as request:
+                return Outcome(reply=self._leases.renew(ask.tenant, request, now_ms))
+            case PublishJobEvents() as request:
+                return self._publish(ask.tenant, request)
+            case CompleteJob() as request:
+                return self._leases.complete(ask.tenant, request, now_ms)
+            case ReleaseJob() as request:
+                return self._leases.release(ask.tenant, request, now_ms)
+            case ListJobs() as request:
+                return Outcome(reply=self._jobs.list(ask.tenant, request))
+            case GetJob() as request:
+                return Outcome(reply=self._jobs.get(ask.tenant, request))
+            case ReplayJobEvents() as request:
+                return Outcome(reply=self._log.replay(ask.tenant, request))
+            case WatchJob() as request:
+                return Outcome(reply=self._jobs.watch(ask.tenant, request))
+            case _:
+                assert_never(ask.request)
+
+    def _publish(self, tenant: str, request: PublishJobEvents) -> Outcome:
+        """Each batch is judged by itself."""
+        stored: list[BatchStored] = []
+        appended = []
+        for batch in request.batches:
+            try:
+                next_index, run = self._log.publish(tenant, batch)
+            except PeerError as error:
+                outcome = BatchStored(
+                    job_id=JobId(batch.job_id),
+                    attempt=batch.attempt,
+                    next_index=error.expected_index or 0,
+                    code=error.code,
+                )
+            else:
+                outcome = BatchStored(job_id=JobId(batch.job_id), attempt=batch.attempt, next_index=next_index)
+                if run is not None:
+                    appended.append(run)
+            stored.append(outcome)
+        return Outcome(reply=JobEventsPublished(batches=tuple(stored)), appended=tuple(appended))
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def open_store(url: str) -> SqliteStore:
+    """The store at `sqlite:///PATH` (a fourth slash: an absolute one) or `memory:`.
+
+    Raises `OperatorError`: another URL, a folder that cannot be written, a file that another broker has.
+    """
+    if url == MEMORY_URL:
+        return SqliteStore(_prepared(apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED)))
+    path = Path(url.removeprefix(FILE_URL))
+    if not url.startswith(FILE_URL) or not path.name:
+        raise OperatorError(f"--store {url!r} is not a store; write sqlite:///PATH or memory:")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = apsw.Connection(str(path), statementcachesize=STATEMENTS_CACHED)
+    except (OSError, apsw.CantOpenError) as error:
+        raise OperatorError(f"cannot open the store {path}: {error}; name another with --store") from error
+    try:
+        # A broker's file is its own: with the lock held there is no shared memory to map either.
+        connection.pragma("locking_mode", "exclusive")
+        return SqliteStore(_prepared(connection))
+    except apsw.BusyError as error:
+        connection.close()
+        raise OperatorError(
+            f"another broker uses the store {path}; stop it, or name another with --store",
+            exit_code=EXIT_UNAVAILABLE,
+        ) from error
+    except apsw.NotADBError as error:
+        connection.close()
+        raise OperatorError(f"{path} is not a store of airunner's; name another with --store") from error
+
+
+def _prepared(connection: apsw.Connection) -> apsw.Connection:
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "full")
+    connection.pragma("foreign_keys", True)  # noqa: FBT003 - apsw's own signature
+    connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+    migrate(connection)
+    return connection
