@@ -1,0 +1,96 @@
+"""What a job finds in its environment, and what it never does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airunner.agent.environment import AttemptPlace, job_environment
+
+PLACE = AttemptPlace(
+    job_id="0192-job",
+    attempt=2,
+    queue="default",
+    repository="https://example.org/x.git",
+    commit="c0ffee",
+    branch="main",
+    workspace=Path("/w/checkout"),
+    home=Path("/w/home"),
+    temporary=Path("/w/tmp"),
+)
+OURS = {
+    "AIRUNNER": "true",
+    "AIRUNNER_JOB_ID": "0192-job",
+    "AIRUNNER_ATTEMPT": "2",
+    "AIRUNNER_QUEUE": "default",
+    "AIRUNNER_REPOSITORY": "https://example.org/x.git",
+    "AIRUNNER_COMMIT": "c0ffee",
+    "AIRUNNER_BRANCH": "main",
+    "AIRUNNER_WORKSPACE": "/w/checkout",
+}
+MADE_HERE = {*OURS, "HOME", "TMPDIR", "TERM", "CI", "PATH", "LANG", "SHELL"}
+variables = st.dictionaries(st.text(min_size=1), st.text())
+
+
+def test_a_bare_agent_still_makes_a_usable_environment() -> None:
+    assert job_environment(agent_environ={}, place=PLACE, job={}, terminal=False) == {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "SHELL": "/bin/sh",
+        "HOME": "/w/home",
+        "TMPDIR": "/w/tmp",
+        "TERM": "dumb",
+        "CI": "true",
+        **OURS,
+    }
+
+
+def test_language_zone_and_user_are_the_agents() -> None:
+    theirs = {
+        "PATH": "/p",
+        "LANG": "de_DE.UTF-8",
+        "LC_TIME": "C",
+        "TZ": "UTC",
+        "USER": "u",
+        "LOGNAME": "u",
+        "SHELL": "/s",
+    }
+    assert theirs.items() <= job_environment(agent_environ=theirs, place=PLACE, job={}, terminal=False).items()
+
+
+def test_home_and_temporary_folder_are_not_the_agents() -> None:
+    made = job_environment(agent_environ={"HOME": "/root", "TMPDIR": "/x"}, place=PLACE, job={}, terminal=False)
+    assert (made["HOME"], made["TMPDIR"]) == ("/w/home", "/w/tmp")
+
+
+def test_a_terminal_has_colours() -> None:
+    assert job_environment(agent_environ={}, place=PLACE, job={}, terminal=True)["TERM"] == "xterm-256color"
+
+
+def test_the_jobs_own_variables_beat_the_base() -> None:
+    own = {"PATH": "/mine", "HOME": "/mine", "TERM": "vt100", "CI": "false", "AIRUNNER_TOKEN": "the job's"}
+    assert own.items() <= job_environment(agent_environ={"PATH": "/p"}, place=PLACE, job=own, terminal=True).items()
+
+
+@given(agent=variables, job=variables)
+def test_a_job_cannot_say_that_it_is_another(agent: dict[str, str], job: dict[str, str]) -> None:
+    made = job_environment(
+        agent_environ=agent | OURS | {"AIRUNNER": "no"}, place=PLACE, job=job | dict.fromkeys(OURS, "x"), terminal=False
+    )
+    assert OURS.items() <= made.items()
+
+
+@given(agent=variables)
+def test_nothing_else_of_the_agents_reaches_a_job(agent: dict[str, str]) -> None:
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "JWT_SIGNING_KEY": "s",
+        "AIRUNNER_TOKEN": "s",
+        "LD_PRELOAD": "s",
+        "PYTHONPATH": "s",
+    }
+    passed = {"LANGUAGE", "TZ", "USER", "LOGNAME"}
+    made = job_environment(agent_environ=agent | secrets, place=PLACE, job={}, terminal=False)
+    assert {name for name in made if not name.startswith("LC_")} <= MADE_HERE | passed
