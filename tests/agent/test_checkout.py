@@ -1,4 +1,4 @@
-"""Checkouts with the real git and the real launcher; only silence and its clock are played."""
+"""Checkouts with the real git and the real launcher; silence is in test_checkout_silence.py."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from threading import Thread
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent import checkout
 from airunner.agent.checkout import CheckedOut, CheckoutFailed, check_out, spoken
-from airunner.agent.launcher.contract import Exit, Launcher, LauncherDied, LaunchSpec, Process, Survivor
+from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
 from airunner.agent.launcher.local import start_launcher
 from airunner.agent.repository import Source
 from airunner.agent.workspace import Workspace, make_workspace
@@ -320,99 +319,6 @@ async def test_cancelling_ends_git(launcher: Launcher, workspace: Workspace, tmp
 
 async def _check_out(launcher: Launcher, workspace: Workspace, environ: dict[str, str], url: str = "/srv/p") -> None:
     await check_out(launcher, Source(repository=url), workspace=workspace, agent_environ=environ)
-
-
-class Played:
-    """A launcher whose git writes a line after each of the pauses, and then never ends, or dies."""
-
-    def __init__(self, *pauses_s: float, dies: bool = False) -> None:
-        self.pauses_s = pauses_s
-        self.dies = dies
-        self.ended = self.closed = False
-
-    async def launch(self, spec: LaunchSpec) -> Process:
-        assert spec.argv[0] == "git"
-        return PlayedProcess(self)
-
-
-class PlayedProcess:
-    def __init__(self, launcher: Played) -> None:
-        self.pid = 1
-        self._launcher = launcher
-        self._over = anyio.Event()
-        self.stdout = PlayedSource((), self._over)
-        self.stderr = PlayedSource(launcher.pauses_s, self._over)
-
-    async def wait(self) -> Exit:
-        if self._launcher.dies:
-            raise LauncherDied
-        await anyio.sleep_forever()
-        raise AssertionError
-
-    async def signal_tree(self, number: int) -> None:
-        raise AssertionError(number)
-
-    async def end(self, grace_s: float) -> list[Survivor]:
-        assert grace_s > 0
-        self._launcher.ended = True
-        self._over.set()
-        return []
-
-    def close(self) -> None:
-        self._launcher.closed = True
-
-
-class PlayedSource:
-    def __init__(self, pauses_s: tuple[float, ...], over: anyio.Event) -> None:
-        self._pauses_s = list(pauses_s)
-        self._over = over
-
-    async def receive(self, max_bytes: int = 65_536) -> bytes:
-        if self._pauses_s:
-            await anyio.sleep(self._pauses_s.pop(0))
-            return b"Receiving objects:  10% (1/10)\r"[:max_bytes]
-        await self._over.wait()
-        return b""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class TestInVirtualTime:
-    @pytest.fixture
-    def anyio_backend(self) -> tuple[str, dict[str, object]]:
-        return ("trio", {"clock": MockClock(autojump_threshold=0)})
-
-    @pytest.fixture
-    def workspace(self, tmp_path: Path) -> Workspace:
-        return Workspace(tmp_path)
-
-    async def test_a_git_that_falls_silent_is_ended_within_a_minute(self, workspace: Workspace) -> None:
-        played = Played()
-        begun_s = anyio.current_time()
-        with pytest.raises(CheckoutFailed, match="said nothing for 45 s"):
-            await _check_out(played, workspace, ENVIRON)
-        assert anyio.current_time() - begun_s < 60
-        assert played.ended
-        assert played.closed
-
-    async def test_a_git_that_makes_progress_may_take_long(self, workspace: Workspace) -> None:
-        begun_s = anyio.current_time()
-        with pytest.raises(CheckoutFailed, match="said nothing"):
-            await _check_out(Played(*[40.0] * 20), workspace, ENVIRON)
-        assert anyio.current_time() - begun_s == 20 * 40 + 45
-
-    async def test_no_git_may_take_for_ever(self, workspace: Workspace) -> None:
-        played = Played(*[40.0] * 1_000)
-        with pytest.raises(CheckoutFailed, match="not done after 3600 s"):
-            await _check_out(played, workspace, ENVIRON)
-        assert played.closed
-
-    async def test_a_dead_launcher_is_said_as_such(self, workspace: Workspace) -> None:
-        played = Played(dies=True)
-        with pytest.raises(LauncherDied):
-            await _check_out(played, workspace, ENVIRON)
-        assert played.closed
 
 
 def test_progress_and_control_characters_are_left_out_of_gits_words() -> None:
