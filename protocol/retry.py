@@ -9,7 +9,8 @@ done. The laws it keeps:
 - A request that stays unanswered on a living connection is asked again after its patience, then twice it, …:
   a single message can be lost too.
 - Any traffic proves life. Silence for `HEARTBEAT_MS` while something is owed brings a Ping, `MISSES_MAX` of
-  them unanswered end the connection, so a parked request may wait long and a dead broker not.
+  them unanswered end the connection, so a parked request may wait long and a dead broker not. Each Ping has
+  its full time, however late `tick` is called: a process that was stopped for a while loses no connection.
 - Between two connections lies a pause with full jitter, so a thousand agents do not return at once.
 
 ```
@@ -78,6 +79,7 @@ class _Pending(Struct):
     body: bytes
     patience_ms: int
     resend_ms: int
+    busy: bool = False  # answered so, and not asked again since
     busy_count: int = 0
 
 
@@ -97,7 +99,7 @@ class LazyPirate:
         self._pending: dict[RequestId, _Pending] = {}
         self._open = False
         self._reopen_ms = 0
-        self._quiet_since_ms = 0
+        self._ping_ms = 0
         self._pings = 0
         self._failures = 0
         self._heard = False
@@ -129,6 +131,7 @@ class LazyPirate:
     ) -> list[Action]:
         """Take on one request; `patience_ms` is how long an answer may take on a living connection."""
         assert request_id not in self._pending, "one id, one request"
+        assert request_id != PING_ID, "the id of our own Pings"
         assert len(self._pending) < PENDING_MAX, "the shell bounds what is in flight"
         if not self._pending:
             self._quiet(now_ms)
@@ -158,6 +161,7 @@ class LazyPirate:
             return []
         if isinstance(reply, Refused) and reply.code == Busy.code:
             pending.resend_ms = now_ms + 1 + self._pause_ms(pending.busy_count)
+            pending.busy = True
             pending.busy_count += 1
             self._resend_ms = min(self._resend_ms, pending.resend_ms)
             return []
@@ -169,7 +173,6 @@ class LazyPirate:
         if not self._open:
             return []
         self._open = False
-        self._heard = False
         self._turn += 1
         if self._pending and self._unheard_since_ms is None:
             self._unheard_since_ms = now_ms
@@ -183,10 +186,11 @@ class LazyPirate:
             return []
         if not self._open:
             return self._reopen(now_ms) if now_ms >= self._reopen_ms else []
-        if now_ms >= self._ping_ms():
+        if now_ms >= self._ping_ms:
             if self._pings == MISSES_MAX:
                 return [*self.dropped(now_ms), *self.tick(now_ms)]
             self._pings += 1
+            self._ping_ms = now_ms + HEARTBEAT_MS
             return [Send(PING_ID, _PING), *self._resend(now_ms)]
         return self._resend(now_ms)
 
@@ -196,10 +200,11 @@ class LazyPirate:
             return None
         if not self._open:
             return self._reopen_ms
-        return min(self._ping_ms(), self._resend_ms)
+        return min(self._ping_ms, self._resend_ms)
 
     def _reopen(self, now_ms: int) -> list[Action]:
         self._open = True
+        self._heard = False
         self._quiet(now_ms)
         sends = [self._send(request_id, pending, now_ms) for request_id, pending in self._pending.items()]
         self._resend_ms = min(pending.resend_ms for pending in self._pending.values())
@@ -211,21 +216,20 @@ class LazyPirate:
         due: list[Action] = []
         for request_id, pending in self._pending.items():
             if now_ms >= pending.resend_ms:
-                pending.patience_ms = min(PATIENCE_LAST_MS, 2 * pending.patience_ms)
+                if not pending.busy:
+                    pending.patience_ms = max(pending.patience_ms, min(PATIENCE_LAST_MS, 2 * pending.patience_ms))
                 due.append(self._send(request_id, pending, now_ms))
         self._resend_ms = min(pending.resend_ms for pending in self._pending.values())
         return due
 
     def _send(self, request_id: RequestId, pending: _Pending, now_ms: int) -> Send:
         pending.resend_ms = now_ms + pending.patience_ms
+        pending.busy = False
         return Send(request_id, pending.body)
 
     def _quiet(self, now_ms: int) -> None:
-        self._quiet_since_ms = now_ms
+        self._ping_ms = now_ms + HEARTBEAT_MS
         self._pings = 0
-
-    def _ping_ms(self) -> int:
-        return self._quiet_since_ms + HEARTBEAT_MS * (self._pings + 1)
 
     def _pause_ms(self, failures: int) -> int:
         return full_jitter_ms(self._random, failures, BACKOFF_FIRST_MS, BACKOFF_LAST_MS)

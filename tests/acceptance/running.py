@@ -72,7 +72,7 @@ class Process:
         while (line := self._heard.get(timeout=timeout_s)) is not None:
             if line.startswith(start):
                 return line
-        raise AssertionError(f"{self._popen.args} ended without {start!r}:\n" + "\n".join(self.lines))
+        raise AssertionError(f"airunner ended without {start!r}; it said:\n" + "\n".join(self.lines))
 
     def signal(self, number: int) -> None:
         self._popen.send_signal(number)

@@ -1,0 +1,404 @@
+"""What a Lazy Pirate promises, whatever the broker and the network do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airunner.protocol.errors import Busy, NotFound
+from airunner.protocol.messages import Pong, Refused, refusal
+from airunner.protocol.names import RequestId
+from airunner.protocol.retry import (
+    BACKOFF_FIRST_MS,
+    BACKOFF_LAST_MS,
+    HEARTBEAT_MS,
+    MISSES_MAX,
+    PATIENCE_LAST_MS,
+    PATIENCE_MS,
+    PING_ID,
+    Action,
+    Connect,
+    Deliver,
+    Disconnect,
+    LazyPirate,
+    Send,
+    full_jitter_ms,
+)
+
+ONE = RequestId(b"1" * 16)
+TWO = RequestId(b"2" * 16)
+BUSY = refusal(Busy())
+HIGHEST = 1 - 2**-53
+
+
+def pirate(random: float = 0.5, endpoints: tuple[str, ...] = ("a", "b")) -> LazyPirate:
+    return LazyPirate(endpoints, lambda: random)
+
+
+def sent(actions: list[Action]) -> list[RequestId]:
+    return [action.request_id for action in actions if isinstance(action, Send)]
+
+
+def due(asker: LazyPirate) -> int:
+    deadline_ms = asker.deadline_ms()
+    assert deadline_ms is not None
+    return deadline_ms
+
+
+def test_the_first_request_opens_a_connection_and_is_sent_on_it() -> None:
+    assert pirate().ask(ONE, b"one", 0) == [Connect("a"), Send(ONE, b"one")]
+
+
+def test_further_requests_share_the_connection() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    assert asker.ask(TWO, b"two", 1) == [Send(TWO, b"two")]
+    assert asker.pending == 2
+
+
+def test_an_answer_is_delivered_once() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    assert asker.heard(ONE, Pong(), 1) == [Deliver(ONE, Pong())]
+    assert asker.heard(ONE, Pong(), 2) == []
+    assert asker.pending == 0
+
+
+def test_with_nothing_owed_nothing_is_ever_due() -> None:
+    asker = pirate()
+    assert asker.deadline_ms() is None
+    asker.ask(ONE, b"one", 0)
+    asker.heard(ONE, Pong(), 1)
+    assert asker.deadline_ms() is None
+    assert asker.tick(10**9) == []
+    asker.dropped(10**9)
+    assert asker.deadline_ms() is None
+    assert asker.tick(2 * 10**9) == []
+
+
+def test_a_lost_message_is_asked_again_under_its_id_after_its_patience_then_twice_it() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, patience_ms=500)
+    assert due(asker) == 500
+    assert asker.tick(499) == []
+    assert asker.tick(500) == [Send(ONE, b"one")]
+    assert asker.tick(1_499) == []
+    assert asker.tick(1_500) == [Send(ONE, b"one")]
+
+
+def test_patience_grows_to_a_bound_and_never_shrinks() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, patience_ms=PATIENCE_LAST_MS)
+    asker.ask(TWO, b"two", 0, patience_ms=2 * PATIENCE_LAST_MS)
+    times: dict[RequestId, list[int]] = {ONE: [], TWO: []}
+    for now_ms in range(0, 6 * PATIENCE_LAST_MS, HEARTBEAT_MS):
+        for request_id in sent(asker.tick(now_ms)):
+            if request_id != PING_ID:
+                times[request_id].append(now_ms)
+        asker.heard(PING_ID, Pong(), now_ms)
+    assert times[ONE] == [at * PATIENCE_LAST_MS for at in range(1, 6)]
+    assert times[TWO] == [2 * PATIENCE_LAST_MS, 4 * PATIENCE_LAST_MS]
+
+
+def test_only_what_is_due_is_asked_again() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, patience_ms=500)
+    asker.ask(TWO, b"two", 0, patience_ms=900)
+    assert sent(asker.tick(500)) == [ONE]
+    assert sent(asker.tick(900)) == [TWO]
+
+
+def test_silence_brings_pings_before_the_connection_is_given_up() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, patience_ms=60_000)
+    for miss in range(1, MISSES_MAX + 1):
+        assert due(asker) == miss * HEARTBEAT_MS
+        assert sent(asker.tick(due(asker))) == [PING_ID]
+    assert asker.tick(due(asker)) == [Disconnect()]
+    assert asker.endpoint == "b"
+
+
+def test_a_ping_has_its_full_time_even_after_the_process_was_stopped() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, patience_ms=600_000)
+    assert sent(asker.tick(60_000)) == [PING_ID]
+    assert due(asker) == 60_000 + HEARTBEAT_MS
+    assert asker.tick(60_001) == []
+    asker.heard(PING_ID, Pong(), 60_002)
+    assert asker.reachable
+
+
+def test_any_traffic_proves_life() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, patience_ms=60_000)
+    for now_ms in range(0, 50_000, HEARTBEAT_MS - 1):
+        assert asker.tick(now_ms) == []
+        asker.heard(TWO, Pong(), now_ms)
+
+
+def test_an_idle_connection_is_not_blamed_for_its_silence() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    asker.heard(ONE, Pong(), 1)
+    asker.ask(TWO, b"two", 10**6)
+    assert due(asker) == 10**6 + HEARTBEAT_MS
+
+
+def test_a_dropped_connection_is_opened_anew_at_the_next_endpoint_and_all_that_is_owed_is_asked_again() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    asker.ask(TWO, b"two", 0)
+    assert asker.dropped(100) == [Disconnect()]
+    assert asker.dropped(100) == []
+    pause_ms = due(asker) - 100
+    assert 0 <= pause_ms <= BACKOFF_FIRST_MS
+    assert asker.tick(100 + pause_ms - 1) == []
+    assert asker.tick(100 + pause_ms) == [Connect("b"), Send(ONE, b"one"), Send(TWO, b"two")]
+
+
+def test_patience_starts_anew_on_a_new_connection() -> None:
+    asker = pirate(random=0.0)
+    asker.ask(ONE, b"one", 0, patience_ms=1_000)
+    asker.dropped(900)
+    assert asker.tick(900) == [Connect("b"), Send(ONE, b"one")]
+    assert due(asker) == 1_900
+
+
+def test_without_a_pause_the_end_and_the_new_connection_are_one_step() -> None:
+    asker = pirate(random=0.0)
+    asker.ask(ONE, b"one", 0, patience_ms=60_000)
+    for _ in range(MISSES_MAX):
+        asker.tick(due(asker))
+    now_ms = due(asker)
+    assert asker.tick(now_ms) == [Disconnect(), Connect("b"), Send(ONE, b"one")]
+    assert due(asker) == now_ms + HEARTBEAT_MS
+
+
+def test_the_endpoints_are_tried_in_turn_for_ever() -> None:
+    asker = pirate(random=0.0)
+    tried = asker.ask(ONE, b"one", 0)[:1]
+    for now_ms in range(1, 4):
+        asker.dropped(now_ms)
+        tried += asker.tick(now_ms)[:1]
+    assert tried == [Connect("a"), Connect("b"), Connect("a"), Connect("b")]
+
+
+def test_pauses_grow_to_a_bound_and_an_answer_makes_them_short_again() -> None:
+    asker = pirate(random=HIGHEST)
+    asker.ask(ONE, b"one", 0)
+    now_ms = 0
+    pauses: list[int] = []
+    for _ in range(12):
+        asker.dropped(now_ms)
+        pauses.append(due(asker) - now_ms)
+        now_ms = due(asker)
+        asker.tick(now_ms)
+    assert pauses == sorted(pauses)
+    assert pauses[0] == BACKOFF_FIRST_MS - 1
+    assert pauses[-1] == BACKOFF_LAST_MS - 1
+    asker.heard(PING_ID, Pong(), now_ms)
+    asker.dropped(now_ms)
+    assert due(asker) - now_ms == BACKOFF_FIRST_MS - 1
+
+
+def test_a_request_in_the_pause_waits_for_its_end() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    asker.dropped(1)
+    assert asker.ask(TWO, b"two", 2) == []
+    assert sent(asker.tick(due(asker))) == [ONE, TWO]
+
+
+def test_a_request_after_the_pause_of_an_idle_connection_opens_at_once() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    asker.heard(ONE, Pong(), 1)
+    asker.dropped(2)
+    assert asker.ask(TWO, b"two", 10_000) == [Connect("b"), Send(TWO, b"two")]
+
+
+def test_busy_is_asked_again_after_a_growing_pause_and_never_at_once() -> None:
+    asker = pirate(random=HIGHEST)
+    asker.ask(ONE, b"one", 0)
+    now_ms = 0
+    pauses: list[int] = []
+    for _ in range(10):
+        assert asker.heard(ONE, BUSY, now_ms) == []
+        pause_ms = due(asker) - now_ms
+        if pause_ms > HEARTBEAT_MS - 1:  # then a Ping comes first
+            pauses.append(pause_ms)
+            break
+        pauses.append(pause_ms)
+        now_ms = due(asker)
+        assert asker.tick(now_ms) == [Send(ONE, b"one")]
+    assert pauses == sorted(pauses)
+    assert pirate(random=0.0).pending == 0
+    eager = pirate(random=0.0)
+    eager.ask(ONE, b"one", 0)
+    eager.heard(ONE, BUSY, 5)
+    assert due(eager) == 6
+
+
+def test_busy_costs_no_patience() -> None:
+    asker = pirate(random=0.0)
+    asker.ask(ONE, b"one", 0, patience_ms=500)
+    for now_ms in range(10):
+        asker.heard(ONE, BUSY, now_ms)
+        assert asker.tick(now_ms + 1) == [Send(ONE, b"one")]
+    assert due(asker) == 10 + 500
+
+
+def test_another_refusal_is_an_answer() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    refused = refusal(NotFound())
+    assert asker.heard(ONE, refused, 1) == [Deliver(ONE, refused)]
+
+
+def test_what_is_forgotten_is_not_asked_again() -> None:
+    asker = pirate(random=0.0)
+    asker.ask(ONE, b"one", 0, patience_ms=500)
+    asker.ask(TWO, b"two", 0, patience_ms=900)
+    asker.forget(ONE)
+    asker.forget(ONE)
+    assert asker.tick(500) == []
+    assert due(asker) == 900
+    asker.dropped(501)
+    assert sent(asker.tick(501)) == [TWO]
+    asker.forget(TWO)
+    assert asker.deadline_ms() is None
+
+
+def test_it_tells_since_when_no_broker_was_heard() -> None:
+    asker = pirate(random=0.0)
+    assert asker.unheard_since_ms is None
+    asker.ask(ONE, b"one", 7)
+    asker.ask(TWO, b"two", 8)
+    asker.dropped(9)
+    assert asker.unheard_since_ms == 7
+    asker.tick(10)
+    assert asker.unheard_since_ms == 7
+    asker.heard(TWO, Pong(), 11)
+    assert asker.unheard_since_ms is None
+    asker.dropped(12)
+    assert asker.unheard_since_ms == 12
+    asker.forget(ONE)
+    assert asker.unheard_since_ms is None
+    asker.ask(ONE, b"one", 20)
+    assert asker.unheard_since_ms == 20
+
+
+def test_an_idle_end_is_nobodys_silence() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    asker.heard(ONE, Pong(), 1)
+    asker.dropped(2)
+    assert asker.unheard_since_ms is None
+
+
+def test_a_reply_of_an_ended_connection_says_nothing_of_the_next() -> None:
+    asker = pirate(random=0.0)
+    asker.ask(ONE, b"one", 0)
+    asker.dropped(1)
+    asker.heard(TWO, Pong(), 2)
+    asker.tick(3)
+    assert not asker.reachable
+    asker.heard(TWO, Pong(), 4)
+    assert asker.reachable
+
+
+def test_an_id_in_use_or_the_pings_own_cannot_be_taken() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    with pytest.raises(AssertionError):
+        asker.ask(ONE, b"one", 0)
+    with pytest.raises(AssertionError):
+        asker.ask(PING_ID, b"", 0)
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 10_000))
+def test_a_pause_lies_between_nothing_and_its_bound(random: float, failures: int) -> None:
+    pause_ms = full_jitter_ms(lambda: random, failures, BACKOFF_FIRST_MS, BACKOFF_LAST_MS)
+    assert 0 <= pause_ms <= min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** min(failures, 20))
+
+
+class Wire:
+    """Holds a pirate to its laws: what it says is done to a socket that checks it."""
+
+    def __init__(self, random: float) -> None:
+        self.asker = pirate(random)
+        self.open = False
+        self.bodies: dict[RequestId, bytes] = {}
+        self.on_wire: set[RequestId] = set()
+        self.answered: list[RequestId] = []
+
+    def do(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Connect():
+                    assert not self.open, "one connection at a time"
+                    self.open = True
+                    self.on_wire = set()
+                case Disconnect():
+                    assert self.open
+                    self.open = False
+                case Send(request_id, body):
+                    assert self.open, "nothing is sent without a connection"
+                    if request_id != PING_ID:
+                        assert body == self.bodies[request_id], "one id, one body"
+                    self.on_wire.add(request_id)
+                case Deliver(request_id, _):
+                    self.answered.append(request_id)
+                    del self.bodies[request_id]
+        if self.open:
+            assert set(self.bodies) <= self.on_wire, "on an open connection all that is owed was asked"
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["ask", "answer", "busy", "drop", "due", "late", "forget"]), st.integers(0, 15_000)),
+    max_size=80,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps, st.sampled_from([0.0, 0.3, HIGHEST]))
+def test_no_request_is_ever_lost(script: list[tuple[str, int]], random: float) -> None:
+    wire = Wire(random)
+    asker = wire.asker
+    now_ms = 0
+    asked = forgotten = 0
+    for what, number in script:
+        owed = sorted(wire.bodies)
+        chosen = owed[number % len(owed)] if owed else TWO
+        match what:
+            case "ask":
+                asked += 1
+                request_id = RequestId(asked.to_bytes(16, "big"))
+                wire.bodies[request_id] = bytes(request_id)
+                wire.do(asker.ask(request_id, bytes(request_id), now_ms, PATIENCE_MS))
+            case "answer" if wire.open:
+                wire.do(asker.heard(chosen, Pong(), now_ms))
+            case "busy" if wire.open:
+                wire.do(asker.heard(chosen, Refused(code="busy", message=""), now_ms))
+            case "drop":
+                wire.do(asker.dropped(now_ms))
+            case "forget" if owed:
+                forgotten += 1
+                asker.forget(chosen)
+                del wire.bodies[chosen]
+            case "due" if (deadline_ms := asker.deadline_ms()) is not None:
+                now_ms = max(now_ms, deadline_ms)
+                wire.do(asker.tick(now_ms))
+            case _:
+                now_ms += number
+                wire.do(asker.tick(now_ms))
+        assert (asker.deadline_ms() is None) == (not wire.bodies), "what is owed is always looked after"
+        assert asker.pending == len(wire.bodies)
+    while wire.bodies:  # a broker that answers what reaches it ends all waiting
+        if wire.open:
+            wire.do(asker.heard(min(wire.bodies), Pong(), now_ms))
+        else:
+            now_ms = max(now_ms, due(asker))
+            wire.do(asker.tick(now_ms))
+    assert len(set(wire.answered)) == len(wire.answered) == asked - forgotten
