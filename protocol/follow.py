@@ -86,11 +86,11 @@ class Follow:
         before = self.next_sequence
         events = self._take_page(page)
         events += self._from_kept()
-        if self.next_sequence <= page.last_sequence or self._kept:
-            self._wanted = True
-        elif page.finished:
-            self.finished = True
         brought = self.next_sequence > before
+        if self.next_sequence > page.last_sequence and not self._kept:
+            self.finished = self.finished or page.finished
+        elif brought:  # a page that brings nothing is not asked for again before the silence is over
+            self._wanted = True
         self._silence_ms = SILENCE_FIRST_MS if brought else min(SILENCE_LAST_MS, 2 * self._silence_ms)
         self._deadline_ms = now_ms + self._silence_ms
         return events

@@ -1,0 +1,336 @@
+"""Every event once, in order, to the end: whatever the live socket loses, doubles or delays."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airunner.protocol.errors import BadRequest
+from airunner.protocol.events import (
+    AgentBody,
+    BrokerBody,
+    Event,
+    EventRun,
+    Heartbeat,
+    JobFinished,
+    JobScheduled,
+    encode_bodies,
+)
+from airunner.protocol.follow import KEPT_RUNS_MAX, SILENCE_FIRST_MS, SILENCE_LAST_MS, Follow
+from airunner.protocol.job import JobState
+from airunner.protocol.messages import JobEventsReplayed, ReplayJobEvents
+from airunner.protocol.names import JobId
+
+JOB: Final = JobId("0190a0a0-0000-7000-8000-000000000000")
+SETTLING_STEPS_MAX: Final = 400
+
+
+def run(first: int, count: int, *, stamps: list[int] | None = None, last: bool = False) -> EventRun:
+    times = stamps or list(range(first, first + count))
+    agents: list[AgentBody] = [Heartbeat(timestamp_ms=at) for at in times]
+    brokers: list[BrokerBody] = [JobScheduled(timestamp_ms=at, queue="q") for at in times[:-1]]
+    brokers.append(JobFinished(timestamp_ms=times[-1], state=JobState.COMPLETED))
+    return EventRun(first_sequence=first, count=count, attempt=1, events=encode_bodies(brokers if last else agents))
+
+
+class Log:
+    """What an honest broker has stored: it answers replays a page at a time."""
+
+    def __init__(self, runs: list[EventRun], page_runs: int = 2) -> None:
+        self.runs = runs
+        self.page_runs = page_runs
+        self.stamps = {
+            event.sequence: event.timestamp_ms for stored in runs for event in _events_of(stored)
+        }
+
+    @property
+    def last(self) -> int:
+        return self.runs[-1].next_sequence - 1 if self.runs else 0
+
+    def page(self, request: ReplayJobEvents, *, stored: int | None = None) -> JobEventsReplayed:
+        runs = self.runs if stored is None else self.runs[:stored]
+        last = runs[-1].next_sequence - 1 if runs else 0
+        start = request.from_sequence
+        if (at_ms := request.from_timestamp_ms) is not None:
+            found = (s for s in range(start, last + 1) if self.stamps[s] >= at_ms)
+            start = next(found, max(start, last + 1))
+        chosen = [stored for stored in runs if stored.next_sequence > start][: self.page_runs]
+        return JobEventsReplayed(
+            runs=tuple(chosen),
+            next_sequence=chosen[-1].next_sequence if chosen else start,
+            last_sequence=last,
+            finished=len(runs) == len(self.runs),
+        )
+
+
+def _events_of(stored: EventRun) -> list[Event]:
+    follow = Follow(JOB, 0, from_sequence=stored.first_sequence)
+    return follow.live(stored, 0)
+
+
+def sequences(events: list[Event]) -> list[int]:
+    return [event.sequence for event in events]
+
+
+def page(*runs: EventRun, following: int, last: int, finished: bool = False) -> JobEventsReplayed:
+    return JobEventsReplayed(runs=runs, next_sequence=following, last_sequence=last, finished=finished)
+
+
+def test_it_begins_with_a_replay_from_where_it_was_told() -> None:
+    follow = Follow(JOB, 0, from_sequence=5, from_timestamp_ms=9)
+    assert follow.request() == ReplayJobEvents(job_id=JOB, from_sequence=5, from_timestamp_ms=9)
+    assert follow.request() is None, "one at a time"
+
+
+def test_the_first_event_is_the_one_asked_for_even_inside_a_run() -> None:
+    follow = Follow(JOB, 0, from_sequence=5)
+    follow.request()
+    assert sequences(follow.replayed(page(run(1, 10), following=11, last=10), 0)) == [5, 6, 7, 8, 9, 10]
+
+
+def test_sequences_count_from_1() -> None:
+    with pytest.raises(AssertionError):
+        Follow(JOB, 0, from_sequence=0)
+
+
+def test_live_runs_in_order_need_no_replay() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    follow.replayed(page(run(1, 1), following=2, last=1), 0)
+    assert sequences(follow.live(run(2, 3), 1)) == [2, 3, 4]
+    assert sequences(follow.live(run(5, 1), 1)) == [5]
+    assert follow.request() is None
+
+
+def test_a_run_heard_twice_is_told_once() -> None:
+    follow = Follow(JOB, 0)
+    assert sequences(follow.live(run(1, 3), 0)) == [1, 2, 3]
+    assert follow.live(run(1, 3), 0) == []
+    assert sequences(follow.live(run(2, 4), 0)) == [4, 5]
+
+
+def test_a_hole_is_asked_for_and_what_lies_behind_it_is_kept() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    follow.replayed(page(run(1, 1), following=2, last=1), 0)
+    assert follow.live(run(4, 2), 1) == []
+    assert follow.live(run(6, 1), 1) == []
+    wanted = follow.request()
+    assert wanted is not None
+    assert wanted.from_sequence == 2
+    assert sequences(follow.replayed(page(run(2, 2), following=4, last=3), 2)) == [2, 3, 4, 5, 6]
+    assert follow.request() is None
+
+
+def test_a_late_run_fills_the_hole_for_what_was_kept_in_any_overlap() -> None:
+    follow = Follow(JOB, 0)
+    follow.live(run(3, 3), 0)
+    follow.live(run(4, 4), 0)
+    follow.live(run(2, 2), 0)
+    assert sequences(follow.live(run(1, 2), 0)) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_no_more_is_kept_than_the_bound() -> None:
+    follow = Follow(JOB, 0)
+    for first in range(2, KEPT_RUNS_MAX + 12):
+        assert follow.live(run(first, 1), 0) == []
+    assert sequences(follow.live(run(1, 1), 0)) == list(range(1, KEPT_RUNS_MAX + 2))
+    assert follow.request() is not None, "what was not kept is asked for"
+
+
+def test_while_there_is_more_the_next_page_is_asked_for_at_once() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    follow.replayed(page(run(1, 2), following=3, last=9), 0)
+    wanted = follow.request()
+    assert wanted is not None
+    assert wanted.from_sequence == 3
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_page_that_brings_nothing_is_not_asked_for_again_at_once(kept: bool) -> None:
+    follow = Follow(JOB, 0)
+    if kept:
+        follow.live(run(5, 1), 0)
+    for _ in range(3):
+        assert follow.request() is not None
+        assert follow.replayed(page(following=1, last=9), 100) == []
+        assert follow.request() is None
+        deadline_ms = follow.deadline_ms()
+        assert deadline_ms is not None
+        assert deadline_ms >= 100 + SILENCE_FIRST_MS
+        follow.tick(deadline_ms)
+
+
+def test_a_page_with_a_hole_tells_nothing_behind_it() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    assert follow.replayed(page(run(3, 2), following=5, last=4), 0) == []
+    assert follow.next_sequence == 1
+    assert not follow.finished
+
+
+def test_once_subscribed_it_asks_for_what_passed_before() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    follow.subscribed()
+    assert follow.request() is None, "one is on its way"
+    follow.replayed(page(run(1, 1), following=2, last=1), 0)
+    assert follow.request() is not None
+
+
+def test_silence_asks_again_ever_more_rarely_and_an_event_resets_it() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    assert follow.deadline_ms() is None, "nothing is due while a replay is on its way"
+    follow.replayed(page(run(1, 1), following=2, last=1), 0)
+    silences: list[int] = []
+    now_ms = 0
+    for _ in range(6):
+        deadline_ms = follow.deadline_ms()
+        assert deadline_ms is not None
+        follow.tick(deadline_ms - 1)
+        assert follow.request() is None
+        follow.tick(deadline_ms)
+        assert follow.request() is not None
+        silences.append(deadline_ms - now_ms)
+        now_ms = deadline_ms
+        follow.replayed(page(following=2, last=1), now_ms)
+    assert silences == [1_000, 2_000, 4_000, 8_000, SILENCE_LAST_MS, SILENCE_LAST_MS]
+    follow.live(run(2, 1), now_ms)
+    assert follow.deadline_ms() == now_ms + SILENCE_FIRST_MS
+
+
+def test_it_ends_at_the_last_event_and_takes_nothing_after_it() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    follow.live(run(3, 1), 0)
+    assert sequences(follow.live(run(1, 2, last=True), 0)) == [1, 2]
+    assert follow.finished
+    assert follow.live(run(3, 1), 0) == []
+    assert follow.replayed(page(run(1, 2), following=3, last=2), 0) == []
+    follow.tick(10**9)
+    assert follow.request() is None
+    assert follow.deadline_ms() is None
+
+
+def test_what_a_page_holds_behind_the_end_is_not_told() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    assert sequences(follow.replayed(page(run(1, 1, last=True), run(2, 1), following=3, last=2), 0)) == [1]
+
+
+def test_a_place_behind_a_finished_jobs_end_ends_at_once() -> None:
+    follow = Follow(JOB, 0, from_sequence=50)
+    follow.request()
+    assert follow.replayed(page(following=50, last=9, finished=True), 0) == []
+    assert follow.finished
+
+
+def test_from_an_instant_on_everything_is_told_even_what_says_that_it_is_older() -> None:
+    follow = Follow(JOB, 0, from_timestamp_ms=50)
+    follow.request()
+    stored = run(11, 4, stamps=[10, 60, 20, 70])
+    assert sequences(follow.replayed(page(stored, following=15, last=14), 0)) == [12, 13, 14]
+    assert sequences(follow.live(run(15, 1, stamps=[1]), 0)) == [15]
+
+
+def test_an_instant_that_has_not_come_yet_waits_for_it() -> None:
+    follow = Follow(JOB, 0, from_timestamp_ms=50)
+    follow.request()
+    assert follow.replayed(page(following=11, last=10), 0) == []
+    assert follow.live(run(11, 1, stamps=[40]), 0) == []
+    assert follow.request() == ReplayJobEvents(job_id=JOB, from_sequence=11, from_timestamp_ms=50)
+    assert follow.replayed(page(following=12, last=11), 0) == []
+    assert follow.request() is None
+    assert follow.live(run(12, 2, stamps=[45, 55]), 0) == []
+    assert follow.live(run(14, 1, stamps=[56]), 0) == []
+    assert follow.request() is not None
+    assert sequences(follow.replayed(page(run(12, 2, stamps=[45, 55]), following=14, last=13), 0)) == [13, 14]
+
+
+def test_a_run_that_came_while_the_page_was_on_its_way_is_asked_for() -> None:
+    follow = Follow(JOB, 0, from_timestamp_ms=50)
+    follow.request()
+    follow.live(run(11, 1, stamps=[60]), 0)
+    assert follow.replayed(page(following=11, last=10), 0) == []
+    assert follow.request() is not None
+
+
+def test_a_job_that_ends_before_the_instant_ends_the_following() -> None:
+    follow = Follow(JOB, 0, from_timestamp_ms=10**6)
+    follow.request()
+    assert follow.replayed(page(run(1, 2, last=True), following=3, last=2, finished=True), 0) == []
+    assert follow.finished
+
+
+def test_a_run_that_lies_about_its_length_is_refused() -> None:
+    follow = Follow(JOB, 0)
+    lie = EventRun(first_sequence=1, count=3, attempt=1, events=run(1, 2).events)
+    with pytest.raises(BadRequest):
+        follow.live(lie, 0)
+
+
+def test_a_page_comes_only_when_it_was_asked_for() -> None:
+    with pytest.raises(AssertionError):
+        Follow(JOB, 0).replayed(page(following=1, last=0), 0)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> Log:
+    counts = draw(st.lists(st.integers(1, 5), min_size=1, max_size=12))
+    runs: list[EventRun] = []
+    first = 1
+    for at, count in enumerate(counts):
+        stamps = draw(st.lists(st.integers(0, 50), min_size=count, max_size=count))
+        runs.append(run(first, count, stamps=stamps, last=at == len(counts) - 1))
+        first += count
+    return Log(runs, page_runs=draw(st.integers(1, 4)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    log=logs(),
+    seed=st.integers(0, 2**32),
+    loss=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    from_sequence=st.integers(1, 40),
+    from_timestamp_ms=st.none() | st.integers(0, 60),
+)
+def test_every_event_is_told_once_in_order_and_to_the_end(
+    log: Log, seed: int, loss: float, from_sequence: int, from_timestamp_ms: int | None
+) -> None:
+    random = Random(seed)
+    follow = Follow(JOB, 0, from_sequence=from_sequence, from_timestamp_ms=from_timestamp_ms)
+    told: list[int] = []
+    flying: list[EventRun] = []
+    answer: JobEventsReplayed | None = None
+    now_ms = stored = steps = 0
+    while not follow.finished:
+        steps += 1
+        assert steps < SETTLING_STEPS_MAX, "it would never end"
+        if answer is None and (request := follow.request()) is not None:
+            answer = log.page(request, stored=stored)
+        what = random.choice(["store", "live", "page", "subscribed", "wait"])
+        if what == "store" and stored < len(log.runs):
+            if random.random() >= loss:
+                flying += [log.runs[stored]] * random.choice([1, 1, 2])
+            stored += 1
+        elif what == "live" and flying:
+            told += sequences(follow.live(flying.pop(random.randrange(len(flying))), now_ms))
+        elif what == "page" and answer is not None:
+            arrived, answer = answer, None
+            told += sequences(follow.replayed(arrived, now_ms))
+        elif what == "subscribed" and random.random() < 0.2:
+            follow.subscribed()
+        elif (deadline_ms := follow.deadline_ms()) is not None:
+            now_ms = max(now_ms, deadline_ms)
+            follow.tick(now_ms)
+    start = from_sequence
+    if from_timestamp_ms is not None:
+        late = (s for s in range(start, log.last + 1) if log.stamps[s] >= from_timestamp_ms)
+        start = next(late, log.last + 1)
+    assert told == list(range(start, log.last + 1))
