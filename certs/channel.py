@@ -80,6 +80,7 @@ class Channel:
         self._ever_heard = False
         self._noticed = False
         self._mismatches = 0
+        self.connections = 0  # how many were opened: another number means another broker, or one that restarted
 
     @property
     def endpoint(self) -> str:
@@ -152,6 +153,7 @@ class Channel:
     def _connect(self, endpoint: str) -> None:
         assert self._group is not None, "the channel runs before it is asked"
         self._dealer = self._network.dealer(endpoint)
+        self.connections += 1
         self._connection = anyio.CancelScope()
         self._group.start_soon(self._listen, self._dealer, self._connection)
 

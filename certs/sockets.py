@@ -66,6 +66,11 @@ class AnyioSocket:
         finally:
             self._wake()
 
+    def set_option(self, option: int, value: bytes) -> None:
+        """Set an option of a socket that is in use; like a send, it can swallow an edge."""
+        self.raw.setsockopt(option, value)
+        self._wake()
+
     async def receive(self) -> list[Frames]:
         """What is there, at least one message and at most `DRAIN_MESSAGES_MAX`."""
         while True:
@@ -165,11 +170,11 @@ class CurveSubscriber:
 
     def subscribe(self, topic: bytes) -> None:
         """Ask for what is published under `topic`."""
-        self._socket.raw.setsockopt(zmq.SUBSCRIBE, topic)
+        self._socket.set_option(zmq.SUBSCRIBE, topic)
 
     def unsubscribe(self, topic: bytes) -> None:
         """Ask for it no more."""
-        self._socket.raw.setsockopt(zmq.UNSUBSCRIBE, topic)
+        self._socket.set_option(zmq.UNSUBSCRIBE, topic)
 
     async def receive(self) -> list[Frames]:
         """The messages that are there, at least one; waits for it."""

@@ -13,6 +13,8 @@ How RFC 8725 (JSON Web Token Best Current Practices) is met, point by point
 - 3.11      `typ` is JWT or absent: a signed thing of another declared type is refused.
 - 3.12      these keys, this issuer and this audience make one kind of token only.
 
+A token with `crit` asks for extensions (RFC 7515, 4.1.11); there are none here, so it is refused.
+
 Time is handed in, in Unix seconds, and judged here: `exp` to the instant, `iat` and `nbf` with `LEEWAY_S`.
 """
 
@@ -66,6 +68,7 @@ class _Header(Struct, frozen=True):
     alg: str
     kid: str | None = None
     typ: str | None = None
+    crit: list[str] | None = None
 
 
 class Verifier(Protocol):
@@ -153,8 +156,11 @@ class TokenVerifier:
             raise Unauthenticated(f"the token is longer than {TOKEN_BYTES_MAX} bytes")
         try:
             header = msgspec.convert(self._jws.get_unverified_header(token), _Header)
-        except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
+        # Not every PyJWT catches what a deeply nested header raises, or refuses `crit`; we do, whichever is here.
+        except (jwt.InvalidTokenError, msgspec.ValidationError, RecursionError) as error:
             raise Unauthenticated("the token is not a JWT") from error
+        if header.crit is not None:
+            raise Unauthenticated("the token needs extensions (crit) that are not known here")
         if header.alg != ALGORITHM:
             raise Unauthenticated(f"the token is not signed with {ALGORITHM}")
         if header.typ is not None and header.typ.upper() != "JWT":

@@ -24,7 +24,7 @@ TOKEN_BYTES_MAX: Final = 8_192
 BODY_BYTES_MAX: Final = 2_097_152
 FRAMES_MAX: Final = 4
 TOPIC_BYTES: Final = 16
-SUBSCRIPTION_BYTES_MAX: Final = 256
+SUBSCRIPTION_BYTES_MAX: Final = 512  # CURVE's own INITIATE must pass too, and takes more than 256
 
 
 class RequestFrames(Struct, frozen=True):
