@@ -1,1 +1,57 @@
-"""airunner: any command in any Git repository, on any number of machines, with nothing lost."""
+"""airunner: any command in any Git repository, on any number of machines, with nothing lost.
+
+This is the public API. Names are imported when they are first used, so that `airunner --help` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airunner.certs.channel import Patience as Patience
+    from airunner.client.client import Client as Client
+    from airunner.client.client import SubmittedJob as SubmittedJob
+    from airunner.protocol.errors import BadRequest as BadRequest
+    from airunner.protocol.errors import Conflict as Conflict
+    from airunner.protocol.errors import Forbidden as Forbidden
+    from airunner.protocol.errors import NotFound as NotFound
+    from airunner.protocol.errors import OperatorError as OperatorError
+    from airunner.protocol.errors import PeerError as PeerError
+    from airunner.protocol.errors import Unauthenticated as Unauthenticated
+    from airunner.protocol.events import Event as Event
+    from airunner.protocol.events import Stream as Stream
+    from airunner.protocol.job import Job as Job
+    from airunner.protocol.job import JobSpec as JobSpec
+    from airunner.protocol.job import JobState as JobState
+    from airunner.protocol.job import JobSummary as JobSummary
+    from airunner.protocol.job import ProcessType as ProcessType
+    from airunner.protocol.job import Reason as Reason
+    from airunner.protocol.job import Result as Result
+
+_HOMES = {
+    "airunner.certs.channel": ["Patience"],
+    "airunner.client.client": ["Client", "SubmittedJob"],
+    "airunner.protocol.errors": [
+        "BadRequest",
+        "Conflict",
+        "Forbidden",
+        "NotFound",
+        "OperatorError",
+        "PeerError",
+        "Unauthenticated",
+    ],
+    "airunner.protocol.events": ["Event", "Stream"],
+    "airunner.protocol.job": ["Job", "JobSpec", "JobState", "JobSummary", "ProcessType", "Reason", "Result"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'airunner' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME_OF)

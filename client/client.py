@@ -1,67 +1,95 @@
-"""The client: submit, look, follow. The command line is its first user.
+"""The Python SDK: `Client` speaks to a broker on behalf of whoever submits and monitors.
 
 ```python
 async with Client() as client:
-    job = await client.submit(JobSpec(command="make", args=("test",), repository="https://…"))
+    job = await client.submit(command="make", args=["test"], repository="https://example.org/x.git")
     async for event in client.follow(job.id):
-        ...
+        print(event.sequence, event.kind)
 ```
 
-Everything goes over one encrypted connection for requests and one for live events, however many jobs are
-followed. It runs on asyncio and on trio.
+It runs on asyncio and trio alike. One client has one connection for requests and one for live events,
+whatever it does at once; it may be shared by any number of tasks. A request is sent again until it is
+answered, always under its own request id, so nothing is submitted twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import AsyncExitStack
-from hashlib import blake2b
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
-from uuid import UUID
+from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectSendStream
 from msgspec import Struct
+from typing_extensions import Self
 
 from airunner.certs.channel import Channel, Patience
-from airunner.client.connection import Connection, connect
-from airunner.client.follower import DELIVERIES_MAX, Delivery, Follower
-from airunner.client.listener import Listener
-from airunner.protocol.errors import OperatorError, PeerError
+from airunner.client.follower import Events, Failure, Follower
+from airunner.client.live import LiveEvents
+from airunner.client.reach import Reach, reach
+from airunner.client.requestid import request_id_of
+from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import Event
 from airunner.protocol.follow import Follow
-from airunner.protocol.job import Job, JobSpec, JobState
+from airunner.protocol.frames import BODY_BYTES_MAX
+from airunner.protocol.job import Job, JobSpec, JobState, ProcessType, encode_spec
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
     EnqueueJob,
     GetJob,
+    JobEventsReplayed,
     JobFound,
     JobsEnqueued,
     JobsListed,
     ListJobs,
+    Message,
+    Request,
 )
 from airunner.protocol.names import REQUEST_ID_BYTES, JobId, RequestId
 
-DEFAULT_PATIENCE: Final = Patience(first_s=10, later_s=300)
+FIRST_PATIENCE_S: Final = 10.0
+PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
+"""Gives up when no broker answers at all; one that was there and went away is waited for."""
+
+_Reply = TypeVar("_Reply", bound=Message)
 
 
-class Submitted(Struct, frozen=True):
-    """A job that the broker has on disk."""
+class SubmittedJob(Struct, frozen=True):
+    """A job that is on the broker's disk; `Client.get` tells how it stands."""
 
     id: JobId
 
 
+class JobFields(TypedDict, total=False):
+    """The fields of `JobSpec`, for `submit(command=…)`."""
+
+    command: str
+    args: Sequence[str]
+    queue: str
+    process_type: ProcessType | str
+    timeout_seconds: int | None
+    working_directory: str
+    environment: Mapping[str, str]
+    metadata: Mapping[str, str]
+    repository: str
+    commit: str
+    branch: str
+    owner: str
+
+
 class Client:
-    """A connection to a broker, for as long as the context lasts.
+    """A connection to the first of some brokers that answers; an async context manager.
 
-    `broker` is one endpoint or several to try in turn (default: AIRUNNER_BROKER, else the local one), `token`
-    the token to present (default: AIRUNNER_TOKEN, else one minted with the home's key), `home` the folder
-    with the keys (default: AIRUNNER_HOME, else ~/.airunner). `patience` bounds the wait for a broker.
+    `broker` names endpoints (default: `AIRUNNER_BROKER`, then tcp://127.0.0.1:7070), `token` is a JWT (default:
+    `AIRUNNER_TOKEN`, then one signed with the home's key), `home` is the folder with the keys (default:
+    `AIRUNNER_HOME`, then ~/.airunner). `patience` says how long an unheard broker is waited for. `reach`
+    replaces all three, for simulations.
 
-    Raises `OperatorError` for keys that are missing; each call raises `PeerError` as the broker refuses it,
-    and `OperatorError` when no broker answers within the patience or this key is not let in.
+    Every method raises `PeerError` for what the broker refuses, and `OperatorError` when it cannot be reached
+    or does not let this key in.
     """
 
     def __init__(
@@ -70,58 +98,82 @@ class Client:
         *,
         token: str | None = None,
         home: str | Path | None = None,
-        patience: Patience = DEFAULT_PATIENCE,
-        connection: Connection | None = None,
+        patience: Patience = PATIENCE,
+        reach: Reach | None = None,
     ) -> None:
-        self._connection = connection or connect(broker, token, Path(home) if home is not None else None)
-        self._channel = Channel(
-            self._connection.network,
-            self._connection.endpoints,
-            self._connection.token,
-            self._connection.edges,
-            patience,
-        )
-        self._stack = AsyncExitStack()
-        self._group: TaskGroup
-        self._listener: Listener
+        self._broker = broker
+        self._token = token
+        self._home = home
+        self._patience = patience
+        self._reach = reach
+        self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
-        self._stack.callback(self._connection.close)
-        self._group = await self._stack.enter_async_context(anyio.create_task_group())
-        self._listener = Listener(self._connection.network, self._group)
-        await self._group.start(self._channel.run)
+        """Raises `OperatorError` for missing keys; the connection is made with the first request."""
+        assert self._open is None, "a client is entered once at a time"
+        way = self._reach or reach(self._broker, self._token, self._home)
+        group = anyio.create_task_group()
+        channel = Channel(way.network, way.endpoints, way.token, way.edges, self._patience)
+        await group.__aenter__()
+        self._open = _Open(way, group, channel, LiveEvents(way.network, group))
+        await group.start(channel.run)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        self._group.cancel_scope.cancel()
-        return await self._stack.__aexit__(kind, error, trace)
+        """Whatever is still followed ends."""
+        here, self._open = self._entered, None
+        here.group.cancel_scope.cancel()
+        try:
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                return await here.group.__aexit__(kind, error, trace)
+            # The caller's own error goes on as it is, not in a group around it.
+            await here.group.__aexit__(None, None, None)
+            return None
+        finally:
+            here.reach.close()
 
-    async def submit(self, spec: JobSpec, *, request_id: str | bytes | None = None) -> Submitted:
-        """Submit one job; it is on disk when this returns.
+    async def submit(
+        self, spec: JobSpec | None = None, *, request_id: str | RequestId | None = None, **fields: Unpack[JobFields]
+    ) -> SubmittedJob:
+        """Submit one job, given as a `JobSpec` or by its fields; returns once it is on the broker's disk.
 
-        With a `request_id` of yours the same submission can be made again, and is one job all the same.
+        The same `request_id` (a UUID, or any text) submits it once, however often it is called.
+
+        Raises `BadRequest` for a job that cannot be; `Conflict` for a request id that was another job's.
         """
-        return (await self.submit_all([spec], request_id=request_id))[0]
+        assert spec is None or not fields, "a spec or its fields"
+        jobs = await self.submit_many([spec or spec_of(fields)], request_id=request_id)
+        return jobs[0]
 
-    async def submit_all(
-        self, specs: Iterable[JobSpec], *, request_id: str | bytes | None = None
-    ) -> list[Submitted]:
-        """Submit up to 64 jobs, all or none."""
-        jobs = tuple(specs)
-        if not 1 <= len(jobs) <= ENQUEUE_MAX:
-            raise ValueError(f"one submission takes 1 to {ENQUEUE_MAX} jobs, not {len(jobs)}")
-        key = None if request_id is None else request_key(request_id)
-        reply = await self._channel.ask(EnqueueJob(jobs=jobs), request_id=key)
-        assert isinstance(reply, JobsEnqueued), "the answer to EnqueueJob"
-        return [Submitted(job_id) for job_id in reply.job_ids]
+    async def submit_many(
+        self, specs: Sequence[JobSpec], *, request_id: str | RequestId | None = None
+    ) -> list[SubmittedJob]:
+        """Submit 1 to `ENQUEUE_MAX` (64) jobs, all or none, in this order.
+
+        Raises as `submit`.
+        """
+        if not 1 <= len(specs) <= ENQUEUE_MAX:
+            raise BadRequest(f"1 to {ENQUEUE_MAX} jobs are submitted at once, not {len(specs)}")
+        try:
+            specs_bytes = sum(len(encode_spec(spec)) for spec in specs)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+        if specs_bytes > BODY_BYTES_MAX // 2:
+            raise BadRequest(f"these jobs take {specs_bytes} bytes together: submit fewer at once")
+        name = request_id_of(request_id) if isinstance(request_id, str) else request_id
+        if name is not None and len(name) != REQUEST_ID_BYTES:
+            raise BadRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(name)}")
+        reply = await self._ask(EnqueueJob(jobs=tuple(specs)), JobsEnqueued, name)
+        return [SubmittedJob(job_id) for job_id in reply.job_ids]
 
     async def get(self, job_id: str) -> Job:
-        """One job as it stands."""
-        reply = await self._channel.ask(GetJob(job_id=job_id))
-        assert isinstance(reply, JobFound), "the answer to GetJob"
-        return reply.job
+        """The job as it stands now.
+
+        Raises `NotFound`.
+        """
+        return (await self._ask(GetJob(job_id=job_id), JobFound)).job
 
     async def list_jobs(
         self,
@@ -132,48 +184,84 @@ class Client:
         page: int = 1,
         page_size: int = 20,
     ) -> JobsListed:
-        """A page of jobs, newest first. `before` is the last id of the page before, for a walk that new jobs do not shift."""
-        reply = await self._channel.ask(
-            ListJobs(queue=queue, state=state, before=before, page=page, page_size=page_size)
-        )
-        assert isinstance(reply, JobsListed), "the answer to ListJobs"
+        """A page of jobs, newest first; `more` says whether another follows.
+
+        Pages count from 1. For a walk that new jobs do not shift, give the last id seen as `before`.
+        """
+        request = ListJobs(queue=queue, state=state, before=before, page=page, page_size=page_size)
+        return await self._ask(request, JobsListed)
+
+    def follow(self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None) -> Events:
+        """Every event from a sequence on, or from the first not older than an instant, as they happen.
+
+        Each comes once and in order, whatever the network does. It ends after JOB_FINISHED.
+        """
+        here = self._entered
+
+        def start(output: MemoryObjectSendStream[list[Event] | Failure], scope: anyio.CancelScope) -> None:
+            follow = _follow(job_id, from_sequence, from_timestamp_ms)
+            follower = Follower(follow, here.channel, here.live, output, scope)
+            here.group.start_soon(follower.run, name=f"follow {job_id}")
+
+        return Events(start)
+
+    async def replay(
+        self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None
+    ) -> AsyncIterator[Event]:
+        """The events that are stored by now, as `follow` gives them; it does not wait for more."""
+        follow = _follow(job_id, from_sequence, from_timestamp_ms)
+        while (request := follow.request()) is not None:
+            page = await self._ask(request, JobEventsReplayed)
+            for event in follow.replayed(page, 0):
+                yield event
+
+    @property
+    def _entered(self) -> _Open:
+        assert self._open is not None, "use it with `async with`"
+        return self._open
+
+    async def _ask(self, request: Request, kind: type[_Reply], request_id: RequestId | None = None) -> _Reply:
+        reply = await self._entered.channel.ask(request, request_id=request_id)
+        if not isinstance(reply, kind):
+            raise BadRequest(f"the broker answered {type(request).__name__} with {type(reply).__name__}")
         return reply
 
-    async def follow(
-        self, job_id: str, *, from_sequence: int = 1, from_timestamp_ms: int | None = None
-    ) -> AsyncGenerator[Event]:
-        """Every event from `from_sequence` on, once and in order, live; ends after JOB_FINISHED.
 
-        Leave the loop whenever you like; to be sure that following ends at that moment, and not when the
-        generator is collected, hold it in `contextlib.aclosing`.
-        """
-        if from_sequence < 1:
-            raise ValueError("sequences count from 1")
-        now_ms = int(anyio.current_time() * 1_000)
-        follow = Follow(
-            JobId(job_id), now_ms, from_sequence=from_sequence, from_timestamp_ms=from_timestamp_ms
-        )
-        out, deliveries = anyio.create_memory_object_stream[Delivery](DELIVERIES_MAX)
-        scope = anyio.CancelScope()
-        self._group.start_soon(Follower(follow, self._channel, self._listener, out).run, scope)
-        try:
-            async for delivery in deliveries:
-                if isinstance(delivery, PeerError | OperatorError):
-                    raise delivery
-                for event in delivery:
-                    yield event
-        finally:
-            scope.cancel()
-            deliveries.close()
+class _Open(Struct, frozen=True):
+    """A client's parts while it is entered."""
+
+    reach: Reach
+    group: TaskGroup
+    channel: Channel
+    live: LiveEvents
 
 
-def request_key(text: str | bytes) -> RequestId:
-    """The 16 bytes for a request id of yours: bytes and UUIDs as they are, any other text by its hash."""
-    if isinstance(text, bytes):
-        if len(text) != REQUEST_ID_BYTES:
-            raise OperatorError(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(text)}")
-        return RequestId(text)
+def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
+    """The job in `fields`, which are `JobSpec`'s.
+
+    Raises `BadRequest` for a field that is missing, unknown or ill-typed.
+    """
+    known = JobSpec.__struct_fields__
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        raise BadRequest(f"a job has no field {unknown[0]!r}; it has {', '.join(known)}")
+    if not fields.get("command"):
+        raise BadRequest("the job has no command")
     try:
-        return RequestId(UUID(text).bytes)
-    except ValueError:
-        return RequestId(blake2b(text.encode(), digest_size=REQUEST_ID_BYTES, person=b"airunner request").digest())
+        return msgspec.convert(dict(fields), JobSpec)
+    except msgspec.ValidationError as error:
+        raise BadRequest(str(error)) from error
+
+
+def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None) -> Follow:
+    """Raises `BadRequest` for a place that no log has."""
+    if from_sequence < 1:
+        raise BadRequest(f"sequences count from 1, not from {from_sequence}")
+    if from_timestamp_ms is not None and from_timestamp_ms < 0:
+        raise BadRequest("an instant is in milliseconds since the epoch, never negative")
+    return Follow(
+        JobId(job_id),
+        int(anyio.current_time() * 1_000),
+        from_sequence=from_sequence,
+        from_timestamp_ms=from_timestamp_ms,
+    )

@@ -1,95 +1,234 @@
-"""The Follower: follows one job's log to its end, for one consumer.
+"""The Follower: an actor that feeds one monitor with every event of one job, once and in order.
 
-The shell around `protocol.follow.Follow`: it owns the ear on the live socket and the waiting, and decides
-nothing. What it delivers goes into a small bounded stream; a consumer that is slow holds up only this follow.
+It is the shell around `protocol.follow.Follow`, which decides everything. `Events` is the monitor's end.
+
+```
+ LiveEvents ──sealed run──► inbox ──► Follow ──► events ──► `async for` of whoever monitors
+ Channel ─────page────────►   (bounded)            (bounded)
+```
+
+Both queues are bounded. A monitor that is slower than its job makes the Follower wait, then live runs are
+dropped at the full inbox, and then they are asked for again: memory stays flat and nothing is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Final
 
 import anyio
 import msgspec
-from anyio.streams.memory import MemoryObjectSendStream
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from typing_extensions import Self
 
 from airunner.certs.channel import Channel
 from airunner.certs.sealed import open_sealed, topic_of
-from airunner.client.listener import Ear, Listener
+from airunner.client.live import Listening, LiveEvents
 from airunner.protocol.bounds import UNDECODABLE
-from airunner.protocol.errors import BadRequest, Forged, OperatorError, PeerError
+from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.events import Event, EventRun
 from airunner.protocol.follow import Follow
-from airunner.protocol.messages import JobEventsReplayed, JobWatched, WatchJob
+from airunner.protocol.messages import JobEventsReplayed, JobWatched, ReplayJobEvents, WatchJob
 
-DELIVERIES_MAX: Final = 16  # lists of events that wait for the consumer
+INBOX_RUNS_MAX: Final = 32  # a run takes 512 KiB at the most
+AHEAD_MAX: Final = 4  # pages of at most 1 MiB that are ready before the monitor takes them
 
-Delivery = Sequence[Event] | PeerError | OperatorError
-_run_decoder: msgspec.msgpack.Decoder[EventRun] = msgspec.msgpack.Decoder(EventRun)
+Failure = PeerError | OperatorError
+_Input = JobEventsReplayed | JobWatched | Failure | bytes
+
+_run_decoder = msgspec.msgpack.Decoder(EventRun)
+
+
+def events_endpoint(endpoint: str, events_port: int) -> str:
+    """Where live events are published: another port of the host that answers requests."""
+    return f"{endpoint.rpartition(':')[0]}:{events_port}"
 
 
 class Follower:
-    """The actor; ends by itself after the job's last event, or after telling `out` why it cannot go on."""
+    """The actor."""
 
     def __init__(
-        self, follow: Follow, channel: Channel, listener: Listener, out: MemoryObjectSendStream[Delivery]
+        self,
+        follow: Follow,
+        channel: Channel,
+        live: LiveEvents,
+        output: MemoryObjectSendStream[list[Event] | Failure],
+        scope: anyio.CancelScope,
     ) -> None:
         self._follow = follow
         self._channel = channel
-        self._listener = listener
-        self._out = out
+        self._live = live
+        self._output = output
+        self._scope = scope
+        self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_RUNS_MAX)
+        self._listening: Listening | None = None
+        self._watch_key = b""
+        self._watched_at = ""
+        self._missed = False
+        self._deaf = False
 
-    async def run(self, scope: anyio.CancelScope) -> None:
-        """Follow until the end, or until `scope` is cancelled."""
-        with scope, self._out:
-            try:
-                while not self._follow.finished:
-                    await self._watch()
-            except (PeerError, OperatorError) as error:
-                await self._out.send(error)
+    async def run(self) -> None:
+        """Feed the monitor until the job's last event, a failure, or `scope` is cancelled."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as group:
+                    await self._feed(group)
+                    group.cancel_scope.cancel()
+        finally:
+            if self._listening is not None:
+                self._listening.close()
+            for stream in (self._to_inbox, self._inbox, self._output):
+                stream.close()
 
-    async def _watch(self) -> None:
-        """Listen at one broker, until the end or until the channel has gone to another."""
-        watched = await self._channel.ask(WatchJob(job_id=self._follow.job_id))
-        assert isinstance(watched, JobWatched), "the answer to WatchJob"
-        connection = self._channel.connections
-        host = self._channel.endpoint.rpartition(":")[0]
-        with self._listener.listen(f"{host}:{watched.events_port}", topic_of(watched.watch_key)) as ear:
-            self._follow.subscribed()
-            while not self._follow.finished and self._channel.connections == connection:
-                await self._turn(ear, watched.watch_key)
+    async def _feed(self, group: TaskGroup) -> None:
+        while not self._follow.finished:
+            if self._watched_at != self._channel.endpoint:
+                self._watched_at = self._channel.endpoint
+                group.start_soon(self._ask, WatchJob(job_id=self._follow.job_id))
+            if (request := self._follow.request()) is not None:
+                group.start_soon(self._ask, request)
+            heard = await self._next()
+            if isinstance(heard, (PeerError, OperatorError)):
+                await self._hand_over(heard)
+                return
+            events = self._take(heard)
+            if events and not await self._hand_over(events):
+                return
 
-    async def _turn(self, ear: Ear, watch_key: bytes) -> None:
-        """Ask, where a replay is wanted, or else wait for what comes live; deliver what is next in order."""
-        if (request := self._follow.request()) is not None:
-            page = await self._channel.ask(request)
-            assert isinstance(page, JobEventsReplayed), "the answer to ReplayJobEvents"
-            events = self._follow.replayed(page, _now_ms())
+    async def _ask(self, request: WatchJob | ReplayJobEvents) -> None:
+        """Put the broker's answer into the inbox."""
+        answer: _Input
+        try:
+            reply = await self._channel.ask(request)
+        except (PeerError, OperatorError) as error:
+            answer = error
         else:
-            deadline_ms = self._follow.deadline_ms()
-            assert deadline_ms is not None, "it is not finished, and asks for nothing"
-            with anyio.move_on_at(deadline_ms / 1_000):
-                await ear.wait()
-            events = self._heard(ear, watch_key)
-            self._follow.tick(_now_ms())
-        if events:
-            await self._out.send(events)
+            assert isinstance(reply, JobWatched | JobEventsReplayed), "the reply of this request"
+            answer = reply
+        await self._to_inbox.send(answer)
 
-    def _heard(self, ear: Ear, watch_key: bytes) -> list[Event]:
-        payloads, missed = ear.take()
-        if missed:
-            self._follow.subscribed()
+    async def _next(self) -> _Input | None:
+        """What comes next into the inbox; None when nothing came in time."""
+        deadline_ms = self._follow.deadline_ms()
+        left_s = None if deadline_ms is None else max(0.0, deadline_ms / 1_000 - anyio.current_time())
+        with anyio.move_on_after(left_s):
+            return await self._inbox.receive()
+        return None
+
+    def _take(self, heard: _Input | None) -> list[Event]:
+        """The events that follow from what was heard."""
         events: list[Event] = []
-        for payload in payloads:
-            if not payload:
+        match heard:
+            case None:
+                self._follow.tick(_now_ms())
+                self._deaf = True
+            case JobWatched():
+                self._listen(heard)
+            case JobEventsReplayed():
+                events = self._follow.replayed(heard, _now_ms())
+                if self._deaf and events:
+                    self._watched_at = ""  # they were not heard live: perhaps the broker publishes elsewhere now
+                self._deaf = False
+            case b"":
                 self._follow.subscribed()
-                continue
-            try:
-                run = _run_decoder.decode(open_sealed(watch_key, payload))
-                events += self._follow.live(run, _now_ms())
-            except (Forged, BadRequest, *UNDECODABLE):
-                continue  # not our broker's: the log itself is asked for, and answers over its own connection
+            case bytes():
+                events = self._live_run(heard)
+            case _:
+                raise AssertionError("failures are not taken here")
+        if self._missed:
+            self._missed = False
+            self._follow.subscribed()
         return events
+
+    def _live_run(self, sealed: bytes) -> list[Event]:
+        """What a sealed run brings; one that is forged or broken brings nothing and is replayed."""
+        try:
+            run = _run_decoder.decode(open_sealed(self._watch_key, sealed))
+            return self._follow.live(run, _now_ms())
+        except (PeerError, *UNDECODABLE):
+            return []
+
+    def _listen(self, watched: JobWatched) -> None:
+        if self._listening is not None:
+            self._listening.close()
+        self._watch_key = watched.watch_key
+        endpoint = events_endpoint(self._channel.endpoint, watched.events_port)
+        self._listening = self._live.listen(endpoint, topic_of(watched.watch_key), self._hear)
+
+    def _hear(self, sealed: bytes) -> None:
+        try:
+            self._to_inbox.send_nowait(sealed)
+        except anyio.WouldBlock:
+            self._missed = True
+
+    async def _hand_over(self, item: list[Event] | Failure) -> bool:
+        """Whether the monitor is still there."""
+        try:
+            await self._output.send(item)
+        except anyio.BrokenResourceError:
+            return False
+        return True
+
+
+class Events:
+    """The events of one job, for `async for`; ends by itself after JOB_FINISHED.
+
+    Following starts with the first event that is asked for. Leaving the loop early and dropping the object
+    ends it; whoever keeps the object calls `close`, or uses it with `async with`. One task reads it at a time.
+
+    Raises `PeerError` (`NotFound` for a job that is not there) and `OperatorError` out of the loop.
+    """
+
+    def __init__(self, start: Callable[[MemoryObjectSendStream[list[Event] | Failure], anyio.CancelScope], None]) -> None:
+        self._start = start
+        self._scope = anyio.CancelScope()
+        self._input: MemoryObjectReceiveStream[list[Event] | Failure] | None = None
+        self._ready: list[Event] = []  # the next event last
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._ready:
+            if self._closed:
+                raise StopAsyncIteration
+            if self._input is None:
+                output, self._input = anyio.create_memory_object_stream[list[Event] | Failure](AHEAD_MAX)
+                self._start(output, self._scope)
+            try:
+                item = await self._input.receive()
+            except anyio.EndOfStream:
+                self.close()
+                raise StopAsyncIteration from None
+            if isinstance(item, (PeerError, OperatorError)):
+                self.close()
+                raise item
+            self._ready = item[::-1]
+        return self._ready.pop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def aclose(self) -> None:
+        """As `close`, for `contextlib.aclosing`."""
+        self.close()
+
+    def close(self) -> None:
+        """Follow no more."""
+        self._closed = True
+        self._ready = []
+        self._scope.cancel()
+        if self._input is not None:
+            self._input.close()
+
+    def __del__(self) -> None:
+        if not self._closed:
+            self.close()
 
 
 def _now_ms() -> int:

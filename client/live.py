@@ -1,0 +1,109 @@
+"""Live events: owns one SUB socket for each broker and hands what comes in to whoever listens.
+
+However many jobs a client follows, there is one connection. A listener is a plain function and must not
+wait: what it cannot take it drops, and asks the broker for it later.
+
+An endpoint where nobody listens any more stays connected, because the next job is likely to be followed
+there, and is closed when another endpoint is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from airunner.certs.edges import Network, Subscriber
+from airunner.protocol.frames import TOPIC_BYTES
+
+Hear = Callable[[bytes], None]
+"""Takes one sealed run; an empty one says that the subscription stands."""
+
+
+class _Topic:
+    """Who listens to one job, and whether the broker has said that the subscription stands."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Hear] = []
+        self.stands = False
+
+
+class _Door:
+    """One socket and what is heard through it."""
+
+    def __init__(self, subscriber: Subscriber) -> None:
+        self.subscriber = subscriber
+        self.topics: dict[bytes, _Topic] = {}
+        self.scope = anyio.CancelScope()
+
+    async def run(self) -> None:
+        """Hand on what comes until the scope is cancelled."""
+        try:
+            with self.scope:
+                while True:
+                    for frames in await self.subscriber.receive():
+                        self._hand_on(frames)
+        finally:
+            self.subscriber.close()
+
+    def _hand_on(self, frames: list[bytes]) -> None:
+        if len(frames) != 2 or len(frames[0]) != TOPIC_BYTES:
+            return
+        topic, payload = frames
+        heard = self.topics.get(topic)
+        if heard is None:
+            return
+        heard.stands = heard.stands or not payload
+        for hear in tuple(heard.listeners):
+            hear(payload)
+
+
+class Listening:
+    """One listener's place; `close` ends it."""
+
+    def __init__(self, door: _Door, topic: bytes, hear: Hear) -> None:
+        self._door = door
+        self._topic = topic
+        self._hear = hear
+
+    def close(self) -> None:
+        """Listen no more; the last to leave a topic unsubscribes."""
+        heard = self._door.topics.get(self._topic)
+        if heard is None or self._hear not in heard.listeners:
+            return
+        heard.listeners.remove(self._hear)
+        if not heard.listeners:
+            del self._door.topics[self._topic]
+            if not self._door.scope.cancel_called:
+                self._door.subscriber.unsubscribe(self._topic)
+
+
+class LiveEvents:
+    """The sockets of one client; they live in `group`."""
+
+    def __init__(self, network: Network, group: TaskGroup) -> None:
+        self._network = network
+        self._group = group
+        self._doors: dict[str, _Door] = {}
+
+    def listen(self, endpoint: str, topic: bytes, hear: Hear) -> Listening:
+        """Have `hear` called with everything that is published under `topic`."""
+        door = self._doors.get(endpoint) or self._open(endpoint)
+        heard = door.topics.get(topic)
+        if heard is None:
+            heard = door.topics[topic] = _Topic()
+            door.subscriber.subscribe(topic)
+        heard.listeners.append(hear)
+        if heard.stands:
+            hear(b"")  # the broker says it once for each socket
+        return Listening(door, topic, hear)
+
+    def _open(self, endpoint: str) -> _Door:
+        for other, door in list(self._doors.items()):
+            if not door.topics:
+                door.scope.cancel()
+                del self._doors[other]
+        opened = self._doors[endpoint] = _Door(self._network.subscriber(endpoint))
+        self._group.start_soon(opened.run, name=f"live events of {endpoint}")
+        return opened
