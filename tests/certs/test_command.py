@@ -1,0 +1,156 @@
+"""`airunner certs init` and `airunner token` say what they did, and what they are asked for stands alone on stdout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from airunner.certs.command import certs_app, parse_ttl_s, token_command
+from airunner.certs.home import Home
+from airunner.certs.init import init
+from airunner.certs.principal import ALL_ROLES, Principal, Role
+from airunner.certs.tokenkeys import load_verifying_keys, new_signing_pem, parse_signing_key
+from airunner.certs.tokens import TokenVerifier
+from airunner.protocol.errors import OperatorError
+
+APP = typer.Typer()
+APP.add_typer(certs_app, name="certs")
+APP.command("token")(token_command)
+HEAVY = {"jwt", "cryptography", "nacl", "zmq"}
+
+
+class Printed(NamedTuple):
+    """What came of a command."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def run(home: Home, *words: str, **environ: str) -> Printed:
+    """The command as it is typed, in the environment of this home; errors come out as they are raised."""
+    clean = {"AIRUNNER_HOME": str(home.root), "JWT_SIGNING_KEY": "", "JWT_PUBLIC_KEY": "", **environ}
+    result = CliRunner().invoke(APP, list(words), env=clean, catch_exceptions=False)
+    return Printed(result.exit_code, result.stdout, result.stderr)
+
+
+def principal_of(home: Home, result: Printed) -> Principal:
+    """Whom the broker of this home takes the bearer of the printed token for."""
+    assert result.exit_code == 0
+    [token] = result.stdout.splitlines()
+    return TokenVerifier(load_verifying_keys({}, home)).verify(token.encode(), time.time())
+
+
+def test_init_names_each_file_that_it_made(home: Home) -> None:
+    result = run(home, "certs", "init")
+    assert result.exit_code == 0
+    assert sorted(result.stdout.splitlines()) == [f"made {path}" for path in sorted(home.certs.iterdir())]
+
+
+def test_init_names_only_what_was_missing(home: Home) -> None:
+    init(home)
+    home.broker_public.unlink()
+    assert run(home, "certs", "init").stdout == f"made {home.broker_public}\n"
+
+
+def test_a_second_init_says_that_there_was_nothing_to_do(home: Home) -> None:
+    run(home, "certs", "init")
+    result = run(home, "certs", "init")
+    assert result.exit_code == 0
+    assert result.stdout == f"nothing to make: all 7 files are in {home.certs}\n"
+
+
+def test_init_prints_no_secret(home: Home) -> None:
+    result = run(home, "certs", "init")
+    for path in (home.broker_secret, home.client_secret, home.token_secret):
+        assert not any(line in result.stdout + result.stderr for line in path.read_text().splitlines())
+
+
+def test_a_home_that_cannot_be_used_is_raised_for_the_root_to_print(home: Home) -> None:
+    home.root.touch()
+    with pytest.raises(OperatorError, match=r"cannot make the folder"):
+        run(home, "certs", "init")
+
+
+def test_a_token_alone_stands_on_stdout_and_the_broker_believes_it(home: Home) -> None:
+    init(home)
+    before_s = time.time()
+    result = run(home, "token", "--subject", "ada", "--ttl", "1h")
+    principal = principal_of(home, result)
+    assert (principal.subject, principal.tenant, principal.roles) == ("ada", "default", ALL_ROLES)
+    assert int(before_s) + 3_600 <= principal.expires_s <= time.time() + 3_600
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("--role", "submit,read"), ("--role", "submit", "--role", "read"), ("--role", " read , submit")]
+)
+def test_a_token_carries_the_tenant_and_roles_that_were_asked_for(words: tuple[str, ...], home: Home) -> None:
+    init(home)
+    principal = principal_of(home, run(home, "token", "--subject", "ada", "--tenant", "team", *words))
+    assert (principal.tenant, principal.roles) == ("team", frozenset({Role.SUBMIT, Role.READ}))
+
+
+def test_the_signing_key_of_the_environment_comes_before_that_of_the_home(home: Home) -> None:
+    init(home)
+    pem = new_signing_pem()
+    token = run(home, "token", "--subject", "ada", JWT_SIGNING_KEY=pem.decode()).stdout.strip()
+    verifier = TokenVerifier([parse_signing_key(pem, "test").public_key()])
+    assert verifier.verify(token.encode(), time.time()).subject == "ada"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--ttl", "1"], r"--ttl '1': give a number and a unit, as in 90s, 15m, 1h or 7d"),
+        (["--ttl", "0s"], "a token lives from 1 s to"),
+        (["--ttl", "4000d"], "a token lives from 1 s to"),
+        (["--role", "root"], "give one or more of submit,read,work,admin"),
+        (["--role", ""], "give one or more of submit,read,work,admin"),
+        (["--tenant", "two words"], r"would be refused: .*\$\.tenant"),
+        (["--subject", ""], r"would be refused: .*\$\.sub"),
+    ],
+)
+def test_a_token_that_makes_no_sense_is_not_printed(words: list[str], why: str, home: Home) -> None:
+    init(home)
+    with pytest.raises(OperatorError, match=why):
+        run(home, "token", "--subject", "ada", *words)
+
+
+def test_without_a_signing_key_the_operator_hears_how_to_get_one(home: Home) -> None:
+    with pytest.raises(OperatorError, match=r"is missing: run `airunner certs init`"):
+        run(home, "token", "--subject", "ada")
+
+
+@pytest.mark.parametrize(("text", "ttl_s"), [("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800)])
+def test_a_time_is_a_number_and_a_unit(text: str, ttl_s: int) -> None:
+    assert parse_ttl_s(text) == ttl_s
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "1", "-1s", "+1s", "1.5h", "1 h", "1H", "1w", "1h\n", "1h30m", "\u0661h", "9" * 5_000 + "s"]
+)
+def test_any_other_time_is_refused(text: str) -> None:
+    with pytest.raises(OperatorError, match="--ttl"):
+        parse_ttl_s(text)
+
+
+def test_who_is_given_a_token_waits_for_no_cryptography_to_load(home: Home) -> None:
+    """Start-up time is what a person waits for at each command; only the modules loaded are compared, not a clock."""
+    script = (
+        "import sys, pathlib, airunner.certs.command\n"
+        "from airunner.certs.home import Home\n"
+        "from airunner.certs.tokensource import token_source\n"
+        f"token_source({{}}, Home(pathlib.Path({str(home.root)!r})), explicit='a.b.c').token_at(0)\n"
+        "print(*sys.modules)"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    loaded = subprocess.run([sys.executable, "-c", script], env=environ, check=True, capture_output=True, text=True)
+    assert HEAVY.isdisjoint(loaded.stdout.split())
