@@ -1,0 +1,206 @@
+"""The main job, end to end, on real processes: submit, run, follow, replay, list."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from airunner.client.client import Client
+from airunner.protocol.events import Event, Output
+from airunner.protocol.job import JobSpec, JobState
+
+from tests.acceptance.running import Cluster, environment
+
+CLIENTS = 8
+JOBS_PER_CLIENT = 25
+COUNTED = "".join(f"{number}\n" for number in range(1, 2_001)).encode()
+COUNTING = JobSpec(command="seq", args=("1", "2000"))
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def submit(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return cluster.airunner("submit", *arguments)
+
+
+def test_the_console_and_the_exit_code_of_a_job_are_those_of_submit(cluster: Cluster) -> None:
+    cluster.agent()
+    done = submit(cluster, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert done.returncode == 7
+    assert done.stdout == b"out\n"
+    assert b"err\n" in done.stderr
+
+
+def test_a_signal_is_told_as_a_shell_tells_it(cluster: Cluster) -> None:
+    cluster.agent()
+    assert submit(cluster, "--", "sh", "-c", "kill -TERM $$").returncode == 128 + signal.SIGTERM
+
+
+def test_output_is_bytes_and_stays_so(cluster: Cluster) -> None:
+    cluster.agent()
+    every_byte = r"import os; os.write(1, bytes(range(256)) * 1000)"
+    assert submit(cluster, "--", sys.executable, "-c", every_byte).stdout == bytes(range(256)) * 1_000
+
+
+def test_a_repository_that_cannot_be_cloned_fails_the_job_with_gits_words(cluster: Cluster) -> None:
+    cluster.agent()
+    done = submit(cluster, "https://unreachable.invalid/x.git", "--", "true")
+    assert done.returncode not in (0, 69, 77)
+    assert b"unreachable.invalid" in done.stderr
+    assert b"FAILED" in done.stderr
+
+
+def test_a_command_that_does_not_exist_exits_127(cluster: Cluster) -> None:
+    cluster.agent()
+    done = submit(cluster, "--", "no-such-command-anywhere")
+    assert done.returncode == 127
+    assert b"no-such-command-anywhere" in done.stderr
+
+
+def test_a_command_runs_in_the_checkout_of_the_commit_that_was_asked_for(cluster: Cluster, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    first = commit(repository, "one")
+    commit(repository, "two")
+    cluster.agent()
+    assert submit(cluster, str(repository), "--", "cat", "file").stdout == b"two"
+    at_first = submit(cluster, "--commit", first, "--branch", "main", str(repository), "--", "cat", "file")
+    assert at_first.stdout == b"one"
+
+
+def test_a_job_over_its_time_is_ended(cluster: Cluster) -> None:
+    cluster.agent()
+    done = submit(cluster, "--timeout-seconds", "1", "--", "sleep", "1000")
+    assert done.returncode == 124
+    assert b"timeout" in done.stderr
+
+
+async def follow(client: Client, job_id: str) -> list[Event]:
+    return [event async for event in client.follow(job_id)]
+
+
+async def run_counting_jobs(
+    cluster: Cluster, meanwhile: Callable[[anyio.Event], Awaitable[None]]
+) -> dict[str, list[Event]]:
+    """Every job's log as its submitter followed it; `meanwhile` is told when a quarter of them have ended."""
+    logs: dict[str, list[Event]] = {}
+    quarter = anyio.Event()
+
+    async def work() -> None:
+        async with Client(cluster.broker.requests, home=cluster.home) as client, anyio.create_task_group() as group:
+
+            async def one() -> None:
+                job = await client.submit(COUNTING)
+                logs[job.id] = await follow(client, job.id)
+                if len(logs) >= CLIENTS * JOBS_PER_CLIENT // 4:
+                    quarter.set()
+
+            for _ in range(JOBS_PER_CLIENT):
+                group.start_soon(one)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(CLIENTS):
+            group.start_soon(work)
+        group.start_soon(meanwhile, quarter)
+    return logs
+
+
+async def check_counting_jobs(cluster: Cluster, logs: dict[str, list[Event]]) -> None:
+    """All are there, COMPLETED once, gapless and byte-equal; live and replayed are the same."""
+    assert len(logs) == CLIENTS * JOBS_PER_CLIENT
+    async with Client(cluster.broker.requests, home=cluster.home) as client:
+        for job_id, live in logs.items():
+            job = await client.get(job_id)
+            assert job.state is JobState.COMPLETED
+            replayed = [event async for event in client.replay(job_id)]
+            assert replayed == live
+            assert [event.sequence for event in replayed] == list(range(1, job.last_sequence + 1))
+            assert Counter(event.kind for event in replayed)["JOB_FINISHED"] == 1
+            last = [event.body for event in replayed if event.attempt == job.attempt]
+            assert b"".join(body.data for body in last if isinstance(body, Output)) == COUNTED
+
+
+def test_two_hundred_jobs_by_eight_clients_on_two_agents(cluster: Cluster) -> None:
+    cluster.agent(spawn=4)
+    cluster.agent(spawn=4)
+
+    async def nothing(_: anyio.Event) -> None:
+        pass
+
+    async def run() -> None:
+        await check_counting_jobs(cluster, await run_counting_jobs(cluster, nothing))
+
+    anyio.run(run)
+
+
+def test_a_killed_broker_loses_no_job_and_finishes_none_twice(cluster: Cluster) -> None:
+    cluster.agent(spawn=4)
+    cluster.agent(spawn=4)
+
+    async def kill_and_start(quarter: anyio.Event) -> None:
+        await quarter.wait()
+        await anyio.to_thread.run_sync(cluster.broker.kill)
+        await anyio.to_thread.run_sync(cluster.broker.start)
+
+    async def run() -> None:
+        await check_counting_jobs(cluster, await run_counting_jobs(cluster, kill_and_start))
+
+    anyio.run(run)
+
+
+def test_an_acknowledged_submit_survives_the_brokers_death(cluster: Cluster) -> None:
+    submitted = submit(cluster, "--no-monitor", "--", "echo", "still here")
+    assert submitted.returncode == 0
+    cluster.broker.kill()
+    cluster.broker.start()
+    cluster.agent()
+    monitored = cluster.airunner("monitor", submitted.stdout.decode().strip())
+    assert (monitored.returncode, monitored.stdout) == (0, b"still here\n")
+
+
+def test_a_monitor_starts_at_exactly_the_sequence_asked_for(cluster: Cluster) -> None:
+    cluster.agent()
+    job_id = submit(cluster, "--no-monitor", "--", "sh", "-c", "echo a; echo b >&2; echo c").stdout.decode().strip()
+    cluster.airunner("monitor", job_id)
+    monitored = cluster.airunner("monitor", job_id, "--from-sequence", "5", "--json")
+    sequences = [json.loads(line)["sequence"] for line in monitored.stdout.splitlines()]
+    assert sequences[0] == 5
+    assert sequences == list(range(5, 5 + len(sequences)))
+
+
+def test_monitors_that_join_at_different_times_print_the_same_events(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.agent()
+    gate = tmp_path / "gate"
+    subprocess.run(["mkfifo", gate], check=True)
+    job_id = submit(cluster, "--no-monitor", "--", "sh", "-c", f"echo early; cat {gate}; echo late").stdout.decode()
+    early = subprocess.Popen(
+        [sys.executable, "-m", "airunner", "monitor", job_id.strip(), "--json"],
+        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
+        stdout=subprocess.PIPE,
+    )
+    assert early.stdout is not None
+    heard = b""
+    while b"early" not in heard:
+        heard += early.stdout.readline()
+    gate.write_bytes(b"between\n")
+    heard += early.stdout.read()
+    assert early.wait() == 0
+    assert cluster.airunner("monitor", job_id.strip(), "--json").stdout == heard
+    assert b"between" in heard
+
+
+def commit(repository: Path, content: str) -> str:
+    """Commit `content` as the only file; the commit's name."""
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-C", str(repository)]
+    if not repository.exists():
+        subprocess.run(["git", "init", "-q", "-b", "main", repository], check=True)
+    (repository / "file").write_text(content)
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", content], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
