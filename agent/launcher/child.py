@@ -74,8 +74,11 @@ class LauncherChild:
 
     def _reap(self) -> None:
         """Bury the dead, and kill what a killed keeper kept: it is ours now."""
-        ended, _ = reap()
-        for pid, status in ended:
+        changed, _ = reap(os.WUNTRACED)
+        for pid, status in changed:
+            if os.WIFSTOPPED(status):  # by its job: a stopped keeper could not end that
+                os.kill(pid, signal.SIGCONT)
+                continue
             self._strays |= status != 0 or pid not in self._keepers
             self._keepers.discard(pid)
         if self._strays:

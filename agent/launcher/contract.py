@@ -118,8 +118,9 @@ class Process(Protocol):
     async def end(self, grace_s: float) -> list[Survivor]:
         """Leave nothing behind: SIGTERM to all, SIGKILL after `grace_s` to what is left; until none is.
 
-        Owed after every `wait`, and the way to cut a job short. Cancelled, it kills at once. The
-        survivors are those who outlived the command or, where it still ran, the grace.
+        Owed after every `wait`, and the way to cut a job short; a second call may shorten the grace.
+        Cancelled, it kills at once and is over when nothing is left. The survivors are those who
+        outlived the command or, where it still ran, the grace.
 
         Raises `LauncherDied`.
         """

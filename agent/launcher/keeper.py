@@ -39,10 +39,11 @@ STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for one
 
 
 class _Ending:
-    """An End that is not yet answered."""
+    """One End or several that are not yet answered; the earliest deadline counts."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
+        self.answers = 0  # owed: one for each End
         self.killing = False
         self.survivors: dict[int, str] = {}
 
@@ -100,13 +101,7 @@ class Keeper:
             case Signal():
                 signal_all(descendants(os.getpid()), message.number)
             case End():
-                tree = descendants(os.getpid())
-                self._ending = _Ending(time.monotonic() + message.grace_ms / 1000)
-                if not self._command:
-                    self._ending.name(relative.pid for relative in tree if relative.alive)
-                if message.grace_ms:
-                    signal_all(tree, signal.SIGTERM)
-                    signal_all(tree, signal.SIGCONT)  # a stopped one could not obey
+                self._end(message.grace_ms)
             case _:
                 assert_never(message)
 
@@ -121,6 +116,20 @@ class Keeper:
         self._say(Started(self._command), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def _end(self, grace_ms: int) -> None:
+        tree = descendants(os.getpid())
+        deadline = time.monotonic() + grace_ms / 1000
+        if self._ending is None:
+            self._ending = _Ending(deadline)
+            if not self._command:
+                self._ending.name(relative.pid for relative in tree if relative.alive)
+            if grace_ms:
+                signal_all(tree, signal.SIGTERM)
+                signal_all(tree, signal.SIGCONT)  # a stopped one could not obey
+        elif not self._ending.killing:
+            self._ending.deadline = min(self._ending.deadline, deadline)
+        self._ending.answers += 1
 
     def _reap(self) -> None:
         ended, self._alone = reap()
@@ -154,7 +163,8 @@ class Keeper:
         self._ending = None
         ending.name(left)
         named = [[pid, command, pid in left] for pid, command in ending.survivors.items()]
-        self._say(Ended(named[:SURVIVORS_MAX]))
+        for _ in range(ending.answers):
+            self._say(Ended(named[:SURVIVORS_MAX]))
 
     def _say(self, message: ToAgent, descriptors: list[int] | None = None) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # the next turn reads the end of the line

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import starmap
 
 import anyio
 
-from airunner.agent.launcher.contract import ByteSource, Exit, Survivor
+from airunner.agent.launcher.contract import ByteSource, Exit, LauncherDied, Survivor
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.wire import End, Ended, Exited, Signal
@@ -29,7 +30,7 @@ class KeptProcess:
         self._receiving = anyio.Lock()
         self._exit: Exit | None = None
         self._survivors: list[Survivor] | None = None  # a list: nothing is left
-        self._end_sent = False
+        self._answers = 0  # the keeper owes us: one for each End
 
     @property
     def pid(self) -> int:
@@ -64,18 +65,17 @@ class KeptProcess:
             await self._line.send(Signal(number))
 
     async def end(self, grace_s: float) -> list[Survivor]:
-        """Leave nothing behind; a second caller joins the first, whose grace counts.
+        """Leave nothing behind; of several callers' graces the shortest counts.
 
         Raises `LauncherDied`.
         """
         try:
-            if self._line is not None and not self._end_sent:
-                self._end_sent = True
-                await self._line.send(End(round(grace_s * 1000)))
+            await self._send_end(grace_s)
             while self._survivors is None:
                 await self._receive(lambda: self._survivors is not None)
-        except BaseException:
-            self._hang_up()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), suppress(LauncherDied, anyio.ClosedResourceError):
+                await self.end(0)  # whoever cancels may count on it that nothing runs any more
             raise
         return self._survivors
 
@@ -85,6 +85,11 @@ class KeptProcess:
         self._stdout.close()
         if self._stderr is not None:
             self._stderr.close()
+
+    async def _send_end(self, grace_s: float) -> None:
+        if self._line is not None:
+            await self._line.send(End(round(grace_s * 1000)))
+            self._answers += 1
 
     async def _receive(self, done: Callable[[], bool]) -> None:
         """Take the next message in, unless another task's turn has brought what is waited for."""
@@ -96,10 +101,12 @@ class KeptProcess:
             match await self._line.receive():
                 case Exited(exit_code, number, alone):
                     self._exit = Exit(exit_code, number)
-                    if alone and not self._end_sent:
+                    if alone and not self._answers:
                         self._finish([])
                 case Ended(survivors):
-                    self._finish(list(starmap(Survivor, survivors)))
+                    self._answers -= 1
+                    if not self._answers:  # an answer left on the line would be taken for the next job's
+                        self._finish(list(starmap(Survivor, survivors)))
                 case other:
                     raise AssertionError(f"a keeper said {other} out of turn")
 

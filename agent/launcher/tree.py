@@ -78,12 +78,15 @@ def command_of(pid: int) -> str:
     return ""
 
 
-def reap() -> tuple[list[tuple[int, int]], bool]:
-    """Take every child that has ended: `(pid, wait status)` of each, and whether none is left at all."""
+def reap(options: int = 0) -> tuple[list[tuple[int, int]], bool]:
+    """Take every child that has ended: `(pid, wait status)` of each, and whether none is left at all.
+
+    `options` as waitpid(2) has them, to hear of more than ends.
+    """
     ended: list[tuple[int, int]] = []
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG | options)
         except ChildProcessError:
             return ended, True
         if not pid:

@@ -33,7 +33,10 @@ class Signal(NamedTuple):
 
 
 class End(NamedTuple):
-    """Agent → keeper: SIGTERM to all, SIGKILL after the grace to what is left. Answered by `Ended`."""
+    """Agent → keeper: SIGTERM to all, SIGKILL after the grace to what is left. Each is answered by one `Ended`.
+
+    A repeated one may shorten the grace.
+    """
 
     grace_ms: int
 

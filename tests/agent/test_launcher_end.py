@@ -16,6 +16,14 @@ from tests.agent.launching import PATIENCE_S, Watched, children_of, command, rea
 pytestmark = pytest.mark.anyio
 
 STUBBORN = "trap '' TERM HUP; echo $$; while :; do sleep 1000; done"
+POLITE = """
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a shell's trap could come between two commands
+print("up", flush=True)
+signal.sigwait({signal.SIGTERM})
+print("bye", flush=True)
+sys.exit(5)
+"""
 STUBBORN_ALONE = """
 import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -85,7 +93,7 @@ async def test_where_nothing_is_left_nobody_is_named(launcher: ChildLauncher) ->
 
 
 async def test_a_command_cut_short_may_say_goodbye(launcher: ChildLauncher) -> None:
-    process = await launcher.launch(shell("trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 1000; done"))
+    process = await launcher.launch(command(sys.executable, "-c", POLITE))
     await read_lines(process.stdout, 1)
     assert await process.end(PATIENCE_S) == []
     assert await process.wait() == Exit(5, None)
@@ -113,7 +121,7 @@ async def test_a_command_that_ignores_sigterm_is_itself_no_survivor(launcher: Ch
 
 
 async def test_without_a_grace_there_is_no_sigterm(launcher: ChildLauncher) -> None:
-    process = await launcher.launch(shell("trap 'exit 5' TERM; echo up; while :; do sleep 1000; done"))
+    process = await launcher.launch(command(sys.executable, "-c", POLITE))
     await read_lines(process.stdout, 1)
     await process.end(0)
     assert await process.wait() == Exit(None, signal.SIGKILL)
@@ -155,7 +163,28 @@ async def test_cancelling_the_end_kills_at_once(launcher: ChildLauncher) -> None
         tasks.start_soon(process.end, 1000)
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
-    assert watched.gone_within(PATIENCE_S)
+    assert watched.gone_within(0)  # it is over only when they are
+    assert await process.wait() == Exit(None, signal.SIGKILL)
+    assert process.pid not in [survivor.pid for survivor in await process.end(PATIENCE_S)]
+    process.close()
+
+
+async def test_a_second_end_may_shorten_the_grace(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell(STUBBORN))
+    await read_lines(process.stdout, 1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(process.end, 1000)
+        await anyio.wait_all_tasks_blocked()
+        await process.end(0)
+    assert await process.wait() == Exit(None, signal.SIGKILL)
+    process.close()
+
+
+async def test_a_job_that_stops_its_keeper_is_ended_all_the_same(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("kill -STOP $PPID; echo done; exec sleep 1000"))
+    await read_lines(process.stdout, 1)
+    await process.end(PATIENCE_S)
+    assert await process.wait() == Exit(None, signal.SIGTERM)
     process.close()
 
 
