@@ -14,13 +14,13 @@ dropped at the full inbox, and then they are asked for again: memory stays flat 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 import anyio
 import msgspec
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-from typing_extensions import Self
+
 
 from airunner.certs.channel import Channel
 from airunner.certs.sealed import open_sealed, topic_of

@@ -1,0 +1,111 @@
+"""The composition root: the only place that knows broker, agent and client at once.
+
+It also owns how the program ends: whatever an operator or the other side can mend becomes one line on stderr and
+an exit code, never a traceback. A traceback is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from airunner.agent.command import agent_command
+from airunner.broker.command import broker_command
+from airunner.certs.command import certs_app, token_command
+from airunner.client.commands import add_commands, words_behind_dashes
+from airunner.client.console import ReaderGone, silence_stdout
+from airunner.protocol.errors import OperatorError, PeerError
+
+EXIT_READER_GONE = 141  # 128 + SIGPIPE
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+
+app = typer.Typer(
+    name="airunner",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich takes 60 ms to import
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+add_commands(app)
+app.command("broker")(broker_command)
+app.command("agent")(agent_command)
+app.command("token")(token_command)
+app.add_typer(certs_app, name="certs")
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        typer.echo(f"airunner {version('airunner')}")
+    except PackageNotFoundError:
+        typer.echo("airunner (not installed)")
+    raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Run any command in any Git repository, on any number of machines, and lose nothing."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """The exit code of `airunner ARGV`."""
+    try:
+        app(list(argv), prog_name="airunner", obj=words_behind_dashes(argv))
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except (ReaderGone, BrokenPipeError):
+        silence_stdout()
+        return EXIT_READER_GONE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except (OperatorError, PeerError, OSError) as error:
+        return _tell(error)
+    except BaseExceptionGroup as group:
+        return _tell(_only_mendable(group))
+    return 0
+
+
+def _tell(error: OperatorError | PeerError | OSError) -> int:
+    """Print the error's one line; returns its exit code."""
+    message = _os_line(error) if isinstance(error, OSError) else error.message
+    print(f"airunner: {message}", file=sys.stderr)  # noqa: T201 - the command line's own words
+    return 1 if isinstance(error, OSError) else error.exit_code
+
+
+def _os_line(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _only_mendable(group: BaseExceptionGroup[BaseException]) -> OperatorError | PeerError | OSError:
+    """The error in a task group's wrapping, where all of them are for the operator.
+
+    Raises `group`, when there is a bug of ours among them.
+    """
+    mendable, ours = group.split((OperatorError, PeerError, OSError))
+    if ours is not None or mendable is None:
+        raise group
+    error: BaseException = mendable
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, (OperatorError, PeerError, OSError)), "split says so"
+    return error
+
+
+def main() -> None:
+    """The `airunner` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""`airunner submit`, `monitor`, `list` and `show`: what the command line says, and no more.
+
+Laws
+- The job's stdout goes to stdout and its stderr to stderr, byte for byte; airunner's own words go to stderr.
+- Errors are raised; the composition root prints their line and exits with their code.
+- Nothing is imported before it is needed: `airunner --help` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from airunner.client.reach import BROKER_VARIABLE, DEFAULT_BROKER
+from airunner.protocol.job import DEFAULT_QUEUE, JobState, ProcessType
+from airunner.protocol.messages import PAGE_MAX, PAGE_SIZE_MAX
+
+if TYPE_CHECKING:
+    from airunner.client.client import Client
+    from airunner.client.console import Console
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+BrokerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--broker",
+        envvar=BROKER_VARIABLE,
+        metavar="ENDPOINT",
+        help="The broker, as tcp://HOST:PORT; repeat it for more, which are tried in turn.",
+        show_default=DEFAULT_BROKER,
+    ),
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="AIRUNNER_TOKEN",
+        show_envvar=True,
+        help="The token to present; see `airunner token`.",
+        show_default="one signed with the home's key, if it is there",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="None of airunner's own words on stderr.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+
+def submit_command(
+    ctx: typer.Context,
+    operands: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[REPOSITORY] [-- COMMAND ARG...]",
+            help="What to clone, a URL or a folder (none: an empty workspace), and what to run in it.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-f", help="A job file, YAML or JSON; a flag beats it.", metavar="FILE")
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="The queue to wait in.", show_default=DEFAULT_QUEUE)] = None,
+    commit: Annotated[str | None, typer.Option(help="The commit to check out; it beats --branch.")] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="The branch or tag to check out.", show_default="the remote's HEAD")
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Whom the job is for; shown in lists.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the command; may be repeated.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A note that is kept with the job; may be repeated.")
+    ] = None,
+    command: Annotated[str | None, typer.Option(help="The program to run, if not given behind --.")] = None,
+    args: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARG", help="One argument for --command; repeat it for more (--args=-v for a dash)."),
+    ] = None,
+    process_type: Annotated[
+        ProcessType | None, typer.Option(help="What its standard streams are.", show_default="pipe")
+    ] = None,
+    timeout_seconds: Annotated[
+        int | None, typer.Option(min=1, help="Seconds after which the command is ended.", show_default="none")
+    ] = None,
+    working_directory: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Where to run, inside the checkout.", show_default="its top")
+    ] = None,
+    request_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="A UUID or any text; submitted again under the same one, it is the same job.",
+            show_default="a random one",
+        ),
+    ] = None,
+    monitor: Annotated[
+        bool, typer.Option("--monitor/--no-monitor", help="Follow the job to its end, or print its id and leave.")
+    ] = True,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Submit a job, follow it to its end, and exit with its exit code (128+N for signal N).
+
+    The id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
+    """
+    from airunner.client.client import spec_of
+    from airunner.client.console import Console
+    from airunner.client.request import SubmitFlags, fields_of
+    from airunner.client.requestid import request_id_of
+
+    before, words = split_operands(operands or [], ctx.obj)
+    flags = SubmitFlags(
+        config=config,
+        operands=before,
+        words=words,
+        command=command,
+        args=args or (),
+        queue=queue,
+        process_type=process_type,
+        timeout_seconds=timeout_seconds,
+        working_directory=working_directory,
+        env=env or (),
+        metadata=metadata or (),
+        commit=commit,
+        branch=branch,
+        owner=owner,
+    )
+    spec = spec_of(fields_of(flags))
+    name = None if request_id is None else request_id_of(request_id)
+    console = Console(quiet=quiet)
+    submitted: list[str] = []
+
+    async def run(client: Client) -> int:
+        job = await client.submit(spec, request_id=name)
+        submitted.append(job.id)
+        if json:
+            console.out_line(f'{{"job_id":"{job.id}"}}')
+        elif monitor:
+            console.say(f"job {job.id}")
+        else:
+            console.out_line(job.id)
+        return await _watch(client, job.id, console, json=json) if monitor else 0
+
+    _run(run, console, broker, token, submitted)
+
+
+def monitor_command(
+    job: JobArgument,
+    from_sequence: Annotated[int, typer.Option(min=1, help="The first event to show, by its number.")] = 1,
+    from_timestamp: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="MS",
+            help="Show from the first event that is not older, in milliseconds since 1970 (UTC).",
+            show_default="none",
+        ),
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Show a job's events, past and to come, to its end, and exit with its exit code as `submit` does."""
+    from airunner.client.console import Console
+
+    console = Console(quiet=quiet)
+
+    async def run(client: Client) -> int:
+        return await _watch(client, job, console, json=json, first=from_sequence, since_ms=from_timestamp)
+
+    _run(run, console, broker, token, [job])
+
+
+def list_command(
+    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.", show_default="all")] = None,
+    state: Annotated[
+        JobState | None, typer.Option(case_sensitive=False, help="Only jobs in this state.", show_default="all")
+    ] = None,
+    page: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Which page, counted from 1.")] = 1,
+    page_size: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="Jobs on one page.")] = 20,
+    json: JsonOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """List jobs, newest first."""
+    import sys
+
+    import msgspec
+
+    from airunner.client.console import Console
+    from airunner.client.listing import columns, print_table
+
+    console = Console()
+
+    async def run(client: Client) -> int:
+        found = await client.list_jobs(queue=queue, state=state, page=page, page_size=page_size)
+        if json:
+            for job in found.jobs:
+                console.out(msgspec.json.encode(job) + b"\n")
+        elif sys.stdout.isatty():
+            from airunner.certs.edges import SYSTEM
+
+            print_table(found.jobs, SYSTEM.wall_ms())
+        else:
+            for line in columns(found.jobs):
+                console.out_line(line)
+        if found.more and not json:
+            console.say(f"there are more: --page {page + 1}")
+        return 0
+
+    _run(run, console, broker, token)
+
+
+def show_command(
+    job: JobArgument, json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None
+) -> None:
+    """Show how one job stands."""
+    import msgspec
+
+    from airunner.client.console import Console
+    from airunner.client.listing import job_lines
+
+    console = Console()
+
+    async def run(client: Client) -> int:
+        found = await client.get(job)
+        if json:
+            console.out(msgspec.json.encode(found) + b"\n")
+        else:
+            for line in job_lines(found):
+                console.out_line(line)
+        return 0
+
+    _run(run, console, broker, token)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Hang the client's commands into the command line."""
+    app.command("submit")(submit_command)
+    app.command("monitor")(monitor_command)
+    app.command("list")(list_command)
+    app.command("show")(show_command)
+
+
+def words_behind_dashes(argv: Sequence[str]) -> int | None:
+    """How many words stand behind the first `--`; None where there is none.
+
+    The parser drops the `--` and puts all operands into one list, so the root counts them before it parses.
+    """
+    return len(argv) - list(argv).index("--") - 1 if "--" in argv else None
+
+
+def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequence[str], Sequence[str] | None]:
+    """The operands before `--`, and those behind it; None where there was no `--`."""
+    if behind is None:
+        return operands, None
+    at = max(0, len(operands) - behind)
+    return operands[:at], operands[at:]
+
+
+async def _watch(
+    client: Client, job_id: str, console: Console, *, json: bool, first: int = 1, since_ms: int | None = None
+) -> int:
+    from airunner.client.printing import ConsolePrinter, JsonPrinter
+    from airunner.client.watching import watch
+
+    printer = JsonPrinter(console) if json else ConsolePrinter(console)
+    return await watch(client, job_id, printer, from_sequence=first, from_timestamp_ms=since_ms)
+
+
+def _run(
+    work: Callable[[Client], Awaitable[int]],
+    console: Console,
+    broker: list[str] | None,
+    token: str | None,
+    watched: Sequence[str] = (),
+) -> None:
+    """Do `work` with a client and exit with what it returns; Ctrl-C tells how to go on."""
+    import anyio
+
+    from airunner.certs.channel import Patience
+    from airunner.client.client import FIRST_PATIENCE_S, Client
+
+    def notice(endpoint: str, left_s: float | None) -> None:
+        left = "" if left_s is None else f", {left_s:.0f} s more"
+        console.must_say(f"waiting for the broker at {endpoint}{left}")
+
+    async def run() -> int:
+        async with Client(broker, token=token, patience=Patience(FIRST_PATIENCE_S, notice=notice)) as client:
+            return await work(client)
+
+    try:
+        code = anyio.run(run)
+    except KeyboardInterrupt:
+        if watched:
+            console.must_say(f"the job goes on; to follow it again: airunner monitor {watched[0]}")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    raise typer.Exit(code)

@@ -1,0 +1,71 @@
+"""The terminal, as the command line uses it: raw bytes out, and airunner's own words on stderr.
+
+The console of a job goes out byte for byte, at once, through no buffer. A reader that goes away (`| head`)
+ends the command quietly, as it would end `cat`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+from airunner.protocol.errors import OperatorError
+
+STDOUT: Final = 1
+STDERR: Final = 2
+
+
+class ReaderGone(Exception):
+    """Nobody reads our output any more."""
+
+
+class Console:
+    """Two descriptors; remembers which of them stands in the middle of a line on a terminal."""
+
+    def __init__(self, *, quiet: bool = False, stdout: int = STDOUT, stderr: int = STDERR) -> None:
+        self._descriptors = (stdout, stderr)
+        self._quiet = quiet
+        self._terminals = os.isatty(stdout) and os.isatty(stderr)
+        self._mid_line = False
+
+    def out(self, text: bytes) -> None:
+        """Write to stdout."""
+        self._write(self._descriptors[0], text)
+
+    def err(self, text: bytes) -> None:
+        """Write to stderr, as the job did."""
+        self._write(self._descriptors[1], text)
+
+    def out_line(self, text: str) -> None:
+        """Write one line to stdout."""
+        self.out(text.encode(errors="replace") + b"\n")
+
+    def say(self, text: str) -> None:
+        """A word of airunner's own, on stderr; nothing when it is to be quiet."""
+        if not self._quiet:
+            self.must_say(text)
+
+    def must_say(self, text: str) -> None:
+        """The same, quiet or not."""
+        start = "\n" if self._mid_line and self._terminals else ""
+        self.err(f"{start}airunner: {text}\n".encode(errors="replace"))
+
+    def _write(self, descriptor: int, text: bytes) -> None:
+        rest = memoryview(text)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+        except OSError as error:
+            raise OperatorError(f"cannot write the output: {error.strerror}", exit_code=1) from error
+        if text:
+            self._mid_line = not text.endswith(b"\n")
+
+
+def silence_stdout() -> None:
+    """Let nothing that is still buffered complain when the process ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

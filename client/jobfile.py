@@ -1,0 +1,158 @@
+"""The job file: what `airunner submit --config` reads, YAML or JSON (which is YAML).
+
+```yaml
+command: make
+args: [test]
+timeout: 600            # seconds
+environment: {LEVEL: 3}
+repository: https://example.org/project.git
+branch: main
+```
+
+One table says which keys there are. Every mistake is named with its key and what was expected; a key that is
+not in the table is a mistake too, since it is most often a typing error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import ProcessType
+
+FILE_BYTES_MAX: Final = 1_048_576  # a job itself takes 64 KiB at the most
+
+
+class IllTyped(Exception):
+    """The value is not of the expected kind; the message says what was expected."""
+
+
+def read_job_file(path: Path) -> dict[str, object]:
+    """The fields of `JobSpec` that the file at `path` gives.
+
+    Raises `OperatorError` for a file that cannot be read, is no YAML, or holds what no job has.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise OperatorError(f"cannot read {path}: {error.strerror}") from error
+    if len(raw) > FILE_BYTES_MAX:
+        raise OperatorError(f"{path} is larger than {FILE_BYTES_MAX} bytes; a job file is small")
+    return parse_job_file(raw, str(path))
+
+
+def parse_job_file(raw: bytes, name: str) -> dict[str, object]:
+    """As `read_job_file`, for the content of the file called `name`."""
+    import yaml
+
+    try:
+        document: object = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise OperatorError(f"{name} is neither YAML nor JSON: {_yaml_problem(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise OperatorError(f"{name} is neither YAML nor JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise OperatorError(f"{name}: expected keys and values such as `command: make`, not {_kind(document)}")
+    fields: dict[str, object] = {}
+    for key, value in document.items():
+        if key not in KEYS:
+            raise OperatorError(f"{name}: unknown key {key!r}; the keys are {', '.join(KEYS)}")
+        field, convert = KEYS[key]
+        try:
+            fields[field] = convert(value)
+        except IllTyped as error:
+            raise OperatorError(f"{name}: {key}: {error}") from error
+    return fields
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        hint = "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
+        raise IllTyped(f"expected text, not {_kind(value)}{hint}")
+    return value
+
+
+def _word(value: object, what: str) -> str:
+    """Text, or a number as it would be typed; YAML's `yes` and `null` are too often not what was meant."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        hint = "; put it in quotes" if isinstance(value, bool) or value is None else ""
+        raise IllTyped(f"{what}: expected text, not {_kind(value)}{hint}")
+    return value
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise IllTyped(f"expected a list of texts such as [test, --fast], not {_kind(value)}")
+    return tuple(_word(word, f"item {number}") for number, word in enumerate(value, 1))
+
+
+def _variables(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise IllTyped(f"expected names and texts such as {{LEVEL: high}}, not {_kind(value)}")
+    for name in value:
+        if not isinstance(name, str):
+            raise IllTyped(f"expected names that are text, not {_kind(name)}; put {name!r} in quotes")
+    return {name: _word(text, name) for name, text in value.items()}
+
+
+def _seconds(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise IllTyped(f"expected a whole number of seconds from 1 on, not {_kind(value)}")
+    return value
+
+
+def _process_type(value: object) -> ProcessType:
+    if not isinstance(value, str) or value.lower() not in tuple(ProcessType):
+        raise IllTyped(f"expected {' or '.join(ProcessType)}, not {_kind(value)}")
+    return ProcessType(value.lower())
+
+
+KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingProxyType(
+    {
+        "command": ("command", _text),
+        "args": ("args", _words),
+        "processType": ("process_type", _process_type),
+        "timeout": ("timeout_seconds", _seconds),
+        "workingDirectory": ("working_directory", _text),
+        "environment": ("environment", _variables),
+        "metadata": ("metadata", _variables),
+        "repository": ("repository", _text),
+        "commit": ("commit", _text),
+        "branch": ("branch", _text),
+        "owner": ("owner", _text),
+        "queue": ("queue", _text),
+    }
+)
+"""Each key of a job file, the field of `JobSpec` that it gives, and how its value is read."""
+
+
+def _kind(value: object) -> str:
+    """What `value` is, in the words of YAML."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {value[:40]!r}"
+        case list():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case _:
+            return f"a {type(value).__name__}"  # YAML's dates
+
+
+def _yaml_problem(error: Exception) -> str:
+    """One line of PyYAML's several."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else problem

@@ -1,0 +1,135 @@
+"""How events are shown: as a console with a few words of airunner's own, or as one JSON object a line."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final, Protocol, assert_never
+
+import msgspec
+
+from airunner.client.console import Console
+from airunner.client.wording import SHORT_COMMIT_CHARS, duration_text, end_text
+from airunner.protocol.events import (
+    Event,
+    GitCloneEnd,
+    GitCloneError,
+    GitCloneStart,
+    Heartbeat,
+    JobExpired,
+    JobFinished,
+    JobLeased,
+    JobReleased,
+    JobScheduled,
+    Output,
+    OutputTruncated,
+    ProcessEnd,
+    ProcessError,
+    ProcessStart,
+    Stream,
+    TerminalResize,
+)
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+class Printer(Protocol):
+    """Shows the events of one job."""
+
+    def show(self, event: Event) -> None:
+        """Show the next one."""
+        ...
+
+
+class JsonPrinter:
+    """Every event as one object a line on stdout."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def show(self, event: Event) -> None:
+        """Show the next one."""
+        self._console.out(_encoder.encode(event_object(event)) + b"\n")
+
+
+class ConsolePrinter:
+    """The job's stdout and stderr as they are, and what becomes of it in words."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began_ms: int | None = None
+
+    def show(self, event: Event) -> None:
+        """Show the next one."""
+        body = event.body
+        if isinstance(body, Output):
+            write = self._console.out if body.stream is Stream.STDOUT else self._console.err
+            write(body.data)
+            return
+        if isinstance(body, ProcessStart):
+            self._began_ms = body.started_at
+        if (words := self._words(event)) is not None:
+            self._console.say(words)
+
+    def _words(self, event: Event) -> str | None:
+        match event.body:
+            case JobScheduled(queue=queue):
+                return f"waiting in queue {queue}"
+            case JobLeased(agent=agent):
+                again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+                return f"leased by {agent}{again}"
+            case JobReleased():
+                return "given back by the agent; waiting again"
+            case JobExpired():
+                return "the agent was not heard from; waiting again"
+            case JobFinished():
+                return self._finished(event.body)
+            case _:
+                return self._agents_words(event)
+
+    def _agents_words(self, event: Event) -> str | None:
+        match event.body:
+            case GitCloneStart(repository=repository):
+                return f"checking out {repository}"
+            case GitCloneEnd(commit=commit, duration_ms=duration_ms):
+                return f"checked out {commit[:SHORT_COMMIT_CHARS]} in {duration_text(duration_ms)}"
+            case GitCloneError(message=message):
+                return f"checkout failed: {message.strip()}"
+            case ProcessStart(pid=pid):
+                return f"started, pid {pid}"
+            case ProcessError(message=message):
+                return message.strip()
+            case OutputTruncated(omitted_bytes=omitted_bytes):
+                return f"{omitted_bytes} bytes of output were left out here"
+            case ProcessEnd() | Heartbeat() | TerminalResize():
+                return None
+            case JobScheduled() | JobLeased() | JobReleased() | JobExpired() | JobFinished() | Output():
+                raise AssertionError("shown elsewhere")
+            case _:
+                assert_never(event.body)
+
+    def _finished(self, body: JobFinished) -> str:
+        ending = end_text(body.state, body.exit_code, body.signal, body.reason)
+        took = "" if self._began_ms is None else f" after {duration_text(body.timestamp_ms - self._began_ms)}"
+        return f"{ending}{took}"
+
+
+def event_object(event: Event) -> dict[str, Any]:
+    """An event as JSON has it.
+
+    OUTPUT's `data` is text where it is UTF-8 and base64 where it is not; `encoding` says which.
+    """
+    fields = msgspec.structs.asdict(event.body)
+    shown: dict[str, Any] = {
+        "job_id": event.job_id,
+        "sequence": event.sequence,
+        "attempt": event.attempt,
+        "kind": event.kind,
+        "timestamp_ms": fields.pop("timestamp_ms"),
+        **fields,
+    }
+    if isinstance(event.body, Output):
+        try:
+            shown |= {"data": event.body.data.decode(), "encoding": "utf-8"}
+        except UnicodeDecodeError:
+            shown |= {"data": base64.b64encode(event.body.data).decode(), "encoding": "base64"}
+    return shown

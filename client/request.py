@@ -1,0 +1,101 @@
+"""What `airunner submit` asks for: the job file, the flags that beat it, and the words after `--`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from airunner.client.jobfile import read_job_file
+from airunner.protocol.errors import OperatorError
+
+
+class SubmitFlags(Struct, frozen=True, kw_only=True):
+    """The words of one command line; None and empty mean that a flag was not given."""
+
+    config: Path | None = None
+    operands: Sequence[str] = ()
+    words: Sequence[str] | None = None
+    command: str | None = None
+    args: Sequence[str] = ()
+    queue: str | None = None
+    process_type: str | None = None
+    timeout_seconds: int | None = None
+    working_directory: str | None = None
+    env: Sequence[str] = ()
+    metadata: Sequence[str] = ()
+    commit: str | None = None
+    branch: str | None = None
+    owner: str | None = None
+
+
+def fields_of(flags: SubmitFlags) -> dict[str, Any]:
+    """The fields of `JobSpec` that were asked for; environment and metadata are merged name by name.
+
+    Raises `OperatorError` for words that contradict each other or lead to no command.
+    """
+    fields = read_job_file(flags.config) if flags.config is not None else {}
+    fields |= _given(flags)
+    for field, pairs in (("environment", flags.env), ("metadata", flags.metadata)):
+        if pairs:
+            flag = "--env" if field == "environment" else "--metadata"
+            from_file = fields.get(field, {})
+            assert isinstance(from_file, dict), "the job file was checked"
+            fields[field] = {**from_file, **_pairs(flag, pairs)}
+    if "repository" in fields:
+        fields["repository"] = _repository(str(fields["repository"]))
+    if not fields.get("command"):
+        raise OperatorError(
+            "there is no command to run: put it behind --, as in `airunner submit REPOSITORY -- make test`, "
+            "or name it with --command or in the --config file"
+        )
+    return fields
+
+
+def _given(flags: SubmitFlags) -> dict[str, object]:
+    """The fields that flags and operands give by themselves."""
+    if len(flags.operands) > 1:
+        raise OperatorError(
+            f"{flags.operands[1]!r} is one word too many: put -- before the command, "
+            f"as in `airunner submit {flags.operands[0]} -- {' '.join(flags.operands[1:])}`"
+        )
+    if flags.words and (flags.command is not None or flags.args):
+        raise OperatorError("give the command either behind -- or with --command and --args, not both")
+    fields: dict[str, object] = {
+        field: value
+        for field in (
+            "command",
+            "queue",
+            "process_type",
+            "timeout_seconds",
+            "working_directory",
+            "commit",
+            "branch",
+            "owner",
+        )
+        if (value := getattr(flags, field)) is not None
+    }
+    if flags.args:
+        fields["args"] = tuple(flags.args)
+    if flags.words:
+        fields |= {"command": flags.words[0], "args": tuple(flags.words[1:])}
+    if flags.operands:
+        fields["repository"] = flags.operands[0]
+    return fields
+
+
+def _pairs(flag: str, pairs: Sequence[str]) -> Mapping[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (name, equals, _) in zip(pairs, split, strict=True):
+        if not name or not equals:
+            raise OperatorError(f"{flag} {pair!r}: expected NAME=VALUE")
+    return {name: value for name, _, value in split}
+
+
+def _repository(given: str) -> str:
+    """A folder of this machine by its absolute path, since the agent stands elsewhere; a URL as it is."""
+    if given and Path(given).is_dir():
+        return str(Path(given).resolve())
+    return given

@@ -1,0 +1,51 @@
+"""Lengths of time, instants and ends of jobs, in words for people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from airunner.protocol.job import JobState, Reason
+
+_SECOND_MS: Final = 1_000
+_MINUTE_MS: Final = 60 * _SECOND_MS
+_HOUR_MS: Final = 60 * _MINUTE_MS
+_DAY_MS: Final = 24 * _HOUR_MS
+SHORT_COMMIT_CHARS: Final = 12
+
+
+def duration_text(ms: int) -> str:
+    """`350 ms`, `4.2 s`, `3 min 07 s`, `2 h 05 min`, `3 d 04 h`."""
+    if ms < _SECOND_MS:
+        return f"{max(0, ms)} ms"
+    if ms < _MINUTE_MS:
+        return f"{ms // 100 / 10:.1f} s"
+    if ms < _HOUR_MS:
+        return f"{ms // _MINUTE_MS} min {ms % _MINUTE_MS // _SECOND_MS:02} s"
+    if ms < _DAY_MS:
+        return f"{ms // _HOUR_MS} h {ms % _HOUR_MS // _MINUTE_MS:02} min"
+    return f"{ms // _DAY_MS} d {ms % _DAY_MS // _HOUR_MS:02} h"
+
+
+def instant_text(ms: int) -> str:
+    """An instant in UTC, as RFC 3339 writes it, to the second; one that no calendar holds as its number."""
+    try:
+        return f"{datetime.fromtimestamp(ms / 1_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (OverflowError, ValueError, OSError):
+        return f"{ms} ms"
+
+
+def end_text(state: JobState, exit_code: int | None, signal: int | None, reason: Reason | None) -> str:
+    """`COMPLETED, exit code 0`; `FAILED by signal 9`; `FAILED (agent-lost)`."""
+    if signal is not None:
+        ending = f"{state} by signal {signal}"
+    elif exit_code is not None:
+        ending = f"{state}, exit code {exit_code}"
+    else:
+        ending = str(state)
+    return ending if reason in (None, Reason.EXIT_CODE, Reason.SIGNAL) else f"{ending} ({reason})"
+
+
+def one_line(text: str) -> str:
+    """`text` for one cell of a table: whatever would move the cursor becomes a question mark."""
+    return "".join(char if char.isprintable() else " " if char in "\n\t" else "?" for char in text)
