@@ -20,13 +20,7 @@ from airunner.protocol.errors import OperatorError
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _TTL: Final = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)  # nine digits: the bound is TokenSigner's to tell
 
-certs_app = typer.Typer(no_args_is_help=True)
-
-
-@certs_app.callback()
-def certs() -> None:
-    """The keys of this installation."""
-    # Without a callback Typer makes the only command the app itself, and `certs init` would not be one.
+certs_app = typer.Typer(help="The keys of this installation.", no_args_is_help=True)
 
 
 @certs_app.command("init")
