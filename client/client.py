@@ -25,7 +25,6 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 from msgspec import Struct
 
-
 from airunner.certs.channel import Channel, Patience
 from airunner.client.follower import Events, Failure, Follower
 from airunner.client.live import LiveEvents

@@ -21,7 +21,6 @@ import msgspec
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-
 from airunner.certs.channel import Channel
 from airunner.certs.sealed import open_sealed, topic_of
 from airunner.client.live import Listening, LiveEvents
@@ -35,6 +34,7 @@ INBOX_RUNS_MAX: Final = 32  # a run takes 512 KiB at the most
 AHEAD_MAX: Final = 4  # pages of at most 1 MiB that are ready before the monitor takes them
 
 Failure = PeerError | OperatorError
+Start = Callable[[MemoryObjectSendStream["list[Event] | Failure"], anyio.CancelScope], None]
 _Input = JobEventsReplayed | JobWatched | Failure | bytes
 
 _run_decoder = msgspec.msgpack.Decoder(EventRun)
@@ -63,10 +63,10 @@ class Follower:
         self._scope = scope
         self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_RUNS_MAX)
         self._listening: Listening | None = None
-        self._watch_key = b""
-        self._watched_at = ""
+        self._heard_at: tuple[str, bytes] = ("", b"")  # the events endpoint and the watch key
+        self._watching = False
+        self._watched_on = 0  # which of the channel's connections told us so
         self._missed = False
-        self._deaf = False
 
     async def run(self) -> None:
         """Feed the monitor until the job's last event, a failure, or `scope` is cancelled."""
@@ -83,8 +83,8 @@ class Follower:
 
     async def _feed(self, group: TaskGroup) -> None:
         while not self._follow.finished:
-            if self._watched_at != self._channel.endpoint:
-                self._watched_at = self._channel.endpoint
+            if not self._watching and (self._listening is None or self._watched_on != self._channel.connections):
+                self._watching = True  # another connection may be another broker, which publishes elsewhere
                 group.start_soon(self._ask, WatchJob(job_id=self._follow.job_id))
             if (request := self._follow.request()) is not None:
                 group.start_soon(self._ask, request)
@@ -122,14 +122,10 @@ class Follower:
         match heard:
             case None:
                 self._follow.tick(_now_ms())
-                self._deaf = True
             case JobWatched():
                 self._listen(heard)
             case JobEventsReplayed():
                 events = self._follow.replayed(heard, _now_ms())
-                if self._deaf and events:
-                    self._watched_at = ""  # they were not heard live: perhaps the broker publishes elsewhere now
-                self._deaf = False
             case b"":
                 self._follow.subscribed()
             case bytes():
@@ -144,17 +140,21 @@ class Follower:
     def _live_run(self, sealed: bytes) -> list[Event]:
         """What a sealed run brings; one that is forged or broken brings nothing and is replayed."""
         try:
-            run = _run_decoder.decode(open_sealed(self._watch_key, sealed))
+            run = _run_decoder.decode(open_sealed(self._heard_at[1], sealed))
             return self._follow.live(run, _now_ms())
         except (PeerError, *UNDECODABLE):
             return []
 
     def _listen(self, watched: JobWatched) -> None:
+        self._watching = False
+        self._watched_on = self._channel.connections
+        place = (events_endpoint(self._channel.endpoint, watched.events_port), watched.watch_key)
         if self._listening is not None:
+            if place == self._heard_at:
+                return  # the socket subscribes anew by itself
             self._listening.close()
-        self._watch_key = watched.watch_key
-        endpoint = events_endpoint(self._channel.endpoint, watched.events_port)
-        self._listening = self._live.listen(endpoint, topic_of(watched.watch_key), self._hear)
+        self._heard_at = place
+        self._listening = self._live.listen(place[0], topic_of(watched.watch_key), self._hear)
 
     def _hear(self, sealed: bytes) -> None:
         try:
@@ -180,7 +180,7 @@ class Events:
     Raises `PeerError` (`NotFound` for a job that is not there) and `OperatorError` out of the loop.
     """
 
-    def __init__(self, start: Callable[[MemoryObjectSendStream[list[Event] | Failure], anyio.CancelScope], None]) -> None:
+    def __init__(self, start: Start) -> None:
         self._start = start
         self._scope = anyio.CancelScope()
         self._input: MemoryObjectReceiveStream[list[Event] | Failure] | None = None

@@ -48,9 +48,11 @@ class _Door:
             self.subscriber.close()
 
     def _hand_on(self, frames: list[bytes]) -> None:
-        if len(frames) != 2 or len(frames[0]) != TOPIC_BYTES:
-            return
-        topic, payload = frames
+        match frames:
+            case [topic, payload] if len(topic) == TOPIC_BYTES:
+                pass
+            case _:
+                return
         heard = self.topics.get(topic)
         if heard is None:
             return
