@@ -58,9 +58,7 @@ class Surroundings(Struct, frozen=True):
 class Attempt:
     """The attempt that `lease` grants, in `workspace`."""
 
-    def __init__(
-        self, lease: JobLease, workspace: Workspace, journal: Journal, surroundings: Surroundings
-    ) -> None:
+    def __init__(self, lease: JobLease, workspace: Workspace, journal: Journal, surroundings: Surroundings) -> None:
         self._lease = lease
         self._spec = lease.spec
         self._workspace = workspace

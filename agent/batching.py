@@ -66,7 +66,5 @@ class Batcher:
 
     def _close_piece(self) -> None:
         if self._piece:
-            self._bodies.append(
-                Output(timestamp_ms=self._piece_ms, stream=self._piece_stream, data=bytes(self._piece))
-            )
+            self._bodies.append(Output(timestamp_ms=self._piece_ms, stream=self._piece_stream, data=bytes(self._piece)))
             self._piece.clear()

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.protocol.errors import OperatorError
-
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.launcher.local import ChildLauncher
@@ -40,9 +38,7 @@ def agent_command(
         list[str] | None,
         typer.Option(help="A queue to take jobs from; repeat it in order of preference.", show_default="default"),
     ] = None,
-    spawn: Annotated[
-        int, typer.Option(min=1, max=SLOTS_SPAWNED_MAX, help="How many jobs to run at once.")
-    ] = 1,
+    spawn: Annotated[int, typer.Option(min=1, max=SLOTS_SPAWNED_MAX, help="How many jobs to run at once.")] = 1,
     visibility_timeout: Annotated[
         int,
         typer.Option(
@@ -51,9 +47,7 @@ def agent_command(
             help="Seconds after which a job of an agent that is not heard from is given to another.",
         ),
     ] = 300,
-    name: Annotated[
-        str | None, typer.Option(help="The agent's name in logs.", show_default="HOST-NUMBER")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="The agent's name in logs.", show_default="HOST-NUMBER")] = None,
     token: Annotated[
         str | None,
         typer.Option(envvar="AIRUNNER_TOKEN", help="The token to present.", show_default="one of its own, if it can"),
@@ -146,16 +140,17 @@ async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
         count = 0
         async for number in signals:
             count += 1
-            if count == 1:
-                _say("draining: no more jobs are taken; once more to release those that run")
-                agent.orders.drain.set()
-            elif count == 2:
-                _say("stopping: what runs is ended and released; once more to exit at once")
-                agent.orders.drain.set()
-                agent.orders.stop.set()
-            else:
-                os.kill(launcher.pid, signal.SIGKILL)
-                raise OperatorError("killed", exit_code=128 + number)
+            match count:
+                case 1:
+                    _say("draining: no more jobs are taken; once more to release those that run")
+                    agent.orders.drain.set()
+                case 2:
+                    _say("stopping: what runs is ended and released; once more to exit at once")
+                    agent.orders.stop.set()
+                case _:
+                    _say("killed")
+                    os.kill(launcher.pid, signal.SIGKILL)
+                    os._exit(128 + number)
 
 
 def _say(line: str) -> None:

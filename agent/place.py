@@ -45,7 +45,9 @@ def take_place(agents: Path) -> Place:
             make_folder(folder)
             descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise OperatorError(f"cannot use {folder}: {error.strerror}; set AIRUNNER_HOME to a folder of yours") from error
+            raise OperatorError(
+                f"cannot use {folder}: {error.strerror}; set AIRUNNER_HOME to a folder of yours"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

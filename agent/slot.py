@@ -7,9 +7,9 @@ three ways, and never in two: it completes, it releases, or it has lost the leas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 from msgspec import Struct
@@ -23,7 +23,7 @@ from airunner.agent.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.workspace import Workspace, make_workspace, remove_workspace
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
-from airunner.protocol.errors import NotFound, PeerError, StaleToken
+from airunner.protocol.errors import NotFound, OperatorError, PeerError, StaleToken
 from airunner.protocol.job import ProcessType, Result
 from airunner.protocol.messages import (
     WAIT_MS_MAX,
@@ -39,6 +39,9 @@ from airunner.protocol.retry import PATIENCE_MS, full_jitter_ms
 SPOOL_FOLDER: Final = "spool"
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
+
+
+Found = TypeVar("Found")
 
 
 class Orders(Struct):
@@ -107,18 +110,9 @@ class Slot:
         request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         seed = self._edges.random_bytes(SEED_BYTES)
         asked_s = anyio.current_time()
-        reply: JobsLeased | PeerError | None = None
-        async with anyio.create_task_group() as group:
-            group.start_soon(_cancel_when, self._orders.drain, group.cancel_scope)
-            try:
-                reply = await self._dequeue(request_id, seed, wait_ms)
-            except PeerError as error:  # raised out of a group it would be wrapped in one
-                reply = error
-            group.cancel_scope.cancel()
-        if isinstance(reply, PeerError):
-            raise reply
+        reply = await _unless(self._orders.drain, lambda: self._dequeue(request_id, seed, wait_ms))
         if reply is None:
-            await self._return_parked(request_id, seed)
+            await _unless(self._orders.stop, lambda: self._return_parked(request_id, seed))
             return None
         return self._renewer.hold(reply.leases[0], asked_s) if reply.leases else None
 
@@ -216,9 +210,7 @@ class Slot:
 
     async def _release(self, lease: JobLease) -> None:
         try:
-            await self._channel.ask(
-                ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
-            )
+            await self._channel.ask(ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token))
         except PeerError as error:
             self._report(f"job {lease.job_id} is not released, its lease will expire: {error.message}")
 
@@ -230,6 +222,22 @@ def _spool_failure(group: BaseExceptionGroup[BaseException]) -> SpoolFailed | No
         if isinstance(found, SpoolFailed):
             return found
     return None
+
+
+async def _unless(event: anyio.Event, work: Callable[[], Awaitable[Found]]) -> Found | None:
+    """What `work` comes to, or None when `event` came first. Its error comes out as it is, not in a group."""
+    found: Found | None = None
+    failed: PeerError | OperatorError | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(_cancel_when, event, group.cancel_scope)
+        try:
+            found = await work()
+        except (PeerError, OperatorError) as error:
+            failed = error
+        group.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+    return found
 
 
 async def _cancel_when(event: anyio.Event, scope: anyio.CancelScope) -> None:

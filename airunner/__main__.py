@@ -78,7 +78,7 @@ def run(argv: Sequence[str]) -> int:
 def _tell(error: OperatorError | PeerError | OSError) -> int:
     """Print the error's one line; returns its exit code."""
     message = _os_line(error) if isinstance(error, OSError) else error.message
-    print(f"airunner: {message}", file=sys.stderr)  # noqa: T201 - the command line's own words
+    print(f"airunner: {message}", file=sys.stderr)
     return 1 if isinstance(error, OSError) else error.exit_code
 
 

@@ -10,8 +10,8 @@ import argparse
 from statistics import median, quantiles
 
 import anyio
-from airunner import Client
 
+from airunner import Client
 from bench.cluster import cluster
 
 
@@ -22,9 +22,8 @@ async def measure(requests: str, home: str, rate: float, seconds: float) -> list
     async def one(client: Client) -> None:
         began = anyio.current_time()
         job = await client.submit(command="true")
-        async for event in client.follow(job.id):
-            if event.kind == "PROCESS_START":
-                measured.append((anyio.current_time() - began) * 1_000)
+        starts = [anyio.current_time() async for event in client.follow(job.id) if event.kind == "PROCESS_START"]
+        measured.extend((start - began) * 1_000 for start in starts)
 
     async with Client(requests, home=home) as client, anyio.create_task_group() as group:
         await one(client)  # the first opens the connections

@@ -85,6 +85,7 @@ class Gateway:
         self._edges = edges
         self._events_port = events_port
         self._counts = counts
+        self._askers: dict[tuple[str, RequestId], bytes] = {}
 
     async def run(self) -> None:
         """Hear and answer for ever."""
@@ -107,6 +108,7 @@ class Gateway:
             asked = self._admit(incoming)
             if asked is not None:
                 self._ledger.send_nowait(asked)
+                self._note(incoming.peer, asked.ask)
         except WouldBlock:
             self._refuse(incoming, Busy())
         except PeerError as error:
@@ -133,8 +135,7 @@ class Gateway:
         now_ms = self._edges.wall_ms()
         draw = self._edges.random_bytes
         return tuple(
-            MintedJob(new_job_id(now_ms, draw(JOB_ID_RANDOM_BYTES)), WatchKey(draw(TOKEN_BYTES)))
-            for _ in range(count)
+            MintedJob(new_job_id(now_ms, draw(JOB_ID_RANDOM_BYTES)), WatchKey(draw(TOKEN_BYTES))) for _ in range(count)
         )
 
     def _refuse(self, incoming: Incoming, error: PeerError) -> None:
@@ -152,14 +153,28 @@ class Gateway:
             case _:
                 reply = answer.reply
         sent = self._send(answer.peer, answer.ask.request_id, reply)
+        newest = self._forget(answer)
         match sent:
             case Sent.DONE | Sent.FULL:
                 pass
             case Sent.GONE:
-                if isinstance(reply, JobsLeased):
+                if isinstance(reply, JobsLeased) and newest:
                     self._give_back(answer.ask.tenant, reply.leases)
             case _:
                 assert_never(sent)
+
+    def _note(self, peer: bytes, ask: Ask) -> None:
+        """Remember who asked last: each DequeueJob on its way is a place in the inbox or in the parking."""
+        if isinstance(ask.request, DequeueJob):
+            self._askers[ask.tenant, ask.request_id] = peer
+
+    def _forget(self, answer: Answer) -> bool:
+        """Whether this answers the newest asker: else a repeat is on its way, which is given the same leases."""
+        key = (answer.ask.tenant, answer.ask.request_id)
+        newest = self._askers.get(key, answer.peer) == answer.peer
+        if newest:
+            self._askers.pop(key, None)
+        return newest
 
     def _send(self, peer: bytes, request_id: RequestId, reply: Reply) -> Sent:
         if isinstance(reply, Refused):

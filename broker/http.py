@@ -14,6 +14,7 @@ from anyio.streams.stapled import MultiListener
 
 from airunner.broker.counts import Counts
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.protocol.names import PORT_MAX
 
 HEAD_BYTES_MAX: Final = 8_192
 HEAD_S_MAX: Final = 5
@@ -64,7 +65,7 @@ async def open_http(address: str, counts: Counts) -> HttpDoor:
     Raises `OperatorError`.
     """
     host, _, port = address.removeprefix("http://").rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
+    if not host or not port.isdecimal() or int(port) > PORT_MAX:
         raise OperatorError(f"--http {address!r} is not an address; write HOST:PORT")
     try:
         group = await anyio.create_tcp_listener(local_host=host, local_port=int(port))

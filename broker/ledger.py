@@ -29,8 +29,8 @@ from airunner.broker.inbox import Alarm, Answer, Asked, LedgerInbox, ToAnnouncer
 from airunner.broker.parking import Parked, Parking, queues_of
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
-    Applied,
     Appended,
+    Applied,
     Command,
     Expire,
     Outcome,
@@ -42,6 +42,7 @@ from airunner.broker.store.contract import (
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.messages import DequeueJob, EnqueueJob, JobsLeased, refusal
 
+NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
 READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
 
 Offload = Callable[[Callable[[], Applied]], Awaitable[Applied]]
@@ -76,7 +77,8 @@ class Ledger:
 
     async def run(self) -> None:
         """Take over what the last broker left, then apply for ever."""
-        await self._commit([Resume()])
+        while not await self._commit([Resume()]):
+            await anyio.sleep(NO_SPACE_PAUSE_MS / 1_000)
         while True:
             await self._commit(await self._gather())
 
@@ -119,20 +121,25 @@ class Ledger:
                 wanted.update(QueueKey(entry.ask.tenant, job.queue) for job in entry.ask.request.jobs)
         return wanted
 
-    async def _commit(self, batch: Sequence[Asked | Expire | Resume | Parked]) -> None:
+    async def _commit(self, batch: Sequence[Asked | Expire | Resume | Parked]) -> bool:
+        """Apply and tell; False when the disk is full, and then that is told."""
         if batch:
+            expired = any(isinstance(entry, Expire) for entry in batch)
             commands = [_command(entry) for entry in batch]
             now_ms = self._clock.now_ms()
             try:
                 applied = await self._offload(lambda: self._store.apply(commands, now_ms))
             except NoSpace as full:
                 await self._speak(batch, [Outcome(reply=refusal(full)) for _ in batch])
-                return
+                if expired:  # the Timekeeper waits for the next instant
+                    await self._set_alarm(now_ms + NO_SPACE_PAUSE_MS, expired=True)
+                return False
             self._counts.add("commits")
             self._counts.add("commands", len(batch))
             await self._speak(batch, applied.outcomes)
-            await self._set_alarm(applied.next_due_ms, expired=any(isinstance(entry, Expire) for entry in batch))
+            await self._set_alarm(applied.next_due_ms, expired=expired)
         await self._release_expired()
+        return True
 
     async def _speak(self, batch: Sequence[Asked | Expire | Resume | Parked], outcomes: Sequence[Outcome]) -> None:
         """Tell everybody what is on disk now."""

@@ -27,6 +27,7 @@ from airunner.certs.curve import CurvePair
 from airunner.certs.edges import Ending, Frames, Incoming, Sent, Subscription
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
+from airunner.protocol.names import PORT_MAX
 
 ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
@@ -339,6 +340,6 @@ def _checked(endpoint: str) -> str:
     Raises `OperatorError` for anything but tcp://HOST:PORT.
     """
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    if not endpoint.startswith("tcp://") or not host or not port.isdecimal() or int(port) > 65_535:
+    if not endpoint.startswith("tcp://") or not host or not port.isdecimal() or int(port) > PORT_MAX:
         raise OperatorError(f"{endpoint!r} is not an endpoint; write tcp://HOST:PORT")
     return endpoint

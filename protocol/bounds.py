@@ -17,6 +17,7 @@ from airunner.protocol.errors import BadRequest
 
 DEPTH_MAX: Final = 16
 VALUES_MAX: Final = 32_768  # a walk of some milliseconds at the most
+REPLY_VALUES_MAX: Final = 262_144  # a full grant of jobs with as many arguments and variables as jobs may have
 
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Everything that msgspec raises for bytes that are not what they should be."""
@@ -45,19 +46,19 @@ _NESTED: Final[dict[int, tuple[int, int]]] = {  # lead byte: bytes of length, va
 }
 
 
-def check_structure(body: bytes) -> None:
-    """Raise `BadRequest` unless `body` is one whole map within `DEPTH_MAX` and `VALUES_MAX`."""
+def check_structure(body: bytes, values_max: int = VALUES_MAX) -> None:
+    """Raise `BadRequest` unless `body` is one whole map within `DEPTH_MAX` and `values_max`."""
     if not body or not (0x80 <= body[0] <= 0x8F or body[0] in (0xDE, 0xDF)):
         raise BadRequest("the body is not a MessagePack map")
     try:
-        end = _walk(body)
+        end = _walk(body, values_max)
     except IndexError as error:
         raise BadRequest("the body is cut short") from error
     if end != len(body):
         raise BadRequest("the body is cut short" if end > len(body) else "bytes follow the body")
 
 
-def _walk(body: bytes) -> int:
+def _walk(body: bytes, values_max: int) -> int:
     """The offset after the first value in `body`."""
     offset = 0
     values = 0
@@ -68,11 +69,11 @@ def _walk(body: bytes) -> int:
             continue
         left[-1] -= 1
         values += 1
-        if values > VALUES_MAX:
-            raise BadRequest(f"the body holds more than {VALUES_MAX} values")
+        if values > values_max:
+            raise BadRequest(f"the body holds more than {values_max} values")
         offset, children = _step(body, offset)
         if children:
-            if children > VALUES_MAX:
+            if children > values_max:
                 raise BadRequest(f"the body claims {children} values in one place")
             if len(left) > DEPTH_MAX:
                 raise BadRequest(f"the body is nested deeper than {DEPTH_MAX}")

@@ -22,7 +22,9 @@ from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 VERSION: Final = b"AR1"
 TOKEN_BYTES_MAX: Final = 8_192
 BODY_BYTES_MAX: Final = 2_097_152
-FRAMES_MAX: Final = 4
+REQUEST_FRAMES: Final = 4
+REPLY_FRAMES: Final = 3
+FRAMES_MAX: Final = REQUEST_FRAMES
 TOPIC_BYTES: Final = 16
 SUBSCRIPTION_BYTES_MAX: Final = 512  # CURVE's own INITIATE must pass too, and takes more than 256
 
@@ -49,8 +51,8 @@ def unpack_request(frames: Sequence[bytes]) -> RequestFrames:
     Raises `Unsupported` for another version, `BadRequest` for anything out of bounds.
     """
     _check_version(frames)
-    if len(frames) != 4:
-        raise BadRequest(f"a request has 4 frames, not {len(frames)}")
+    if len(frames) != REQUEST_FRAMES:
+        raise BadRequest(f"a request has {REQUEST_FRAMES} frames, not {len(frames)}")
     _, request_id, token, body = frames
     _check_request_id(request_id)
     if len(token) > TOKEN_BYTES_MAX:
@@ -72,8 +74,8 @@ def unpack_reply(frames: Sequence[bytes]) -> tuple[RequestId, bytes]:
     Raises `Unsupported` for another version, `BadRequest` for anything out of bounds.
     """
     _check_version(frames)
-    if len(frames) != 3:
-        raise BadRequest(f"a reply has 3 frames, not {len(frames)}")
+    if len(frames) != REPLY_FRAMES:
+        raise BadRequest(f"a reply has {REPLY_FRAMES} frames, not {len(frames)}")
     _, request_id, body = frames
     _check_request_id(request_id)
     _check_body(body)

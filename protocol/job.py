@@ -89,7 +89,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     repository: Text = ""
     commit: Text = ""
     branch: Text = ""
-    owner: Text = ""
+    owner: Annotated[str, Meta(max_length=NAME_CHARS_MAX)] = ""  # a page of jobs must fit one reply
 
     def __post_init__(self) -> None:
         for field in ("command", "working_directory", "repository", "commit", "branch", "owner"):

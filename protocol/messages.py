@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from airunner.protocol.bounds import UNDECODABLE, check_structure
+from airunner.protocol.bounds import REPLY_VALUES_MAX, UNDECODABLE, check_structure
 from airunner.protocol.errors import BadRequest, PeerError
 from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, EventRun
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result
@@ -27,7 +27,8 @@ LEASES_MAX: Final = 1_024
 BATCHES_MAX: Final = 64
 PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 10_000
-REPLAY_BYTES_MAX: Final = 1_048_576  # a page stops after the run that reaches this
+REPLAY_BYTES_MAX: Final = 1_048_576  # a page stops before the run that goes beyond this
+REPLAY_RUNS_MAX: Final = 1_024  # runs in a page: their own fields take room too
 WAIT_MS_MAX: Final = 30_000
 VISIBILITY_MS_MIN: Final = 1_000
 VISIBILITY_MS_MAX: Final = 43_200_000  # 12 hours
@@ -326,7 +327,7 @@ def decode_reply(body: bytes) -> Reply:
     Raises `BadRequest` when the broker sent something else.
     """
     try:
-        check_structure(body)
+        check_structure(body, REPLY_VALUES_MAX)
         return _reply_decoder.decode(body)
     except UNDECODABLE as error:
         raise BadRequest(f"reply: {error}") from error
@@ -345,5 +346,3 @@ def error_of(reply: Refused) -> PeerError:
 def canonical_hash(request: Request) -> bytes:
     """The same for two encodings of one request: tells a repeat from another body under one id."""
     return blake2b(_sorted_encoder.encode(request), digest_size=HASH_BYTES).digest()
-
-

@@ -38,9 +38,10 @@ TEXT_CHARS_MAX: Final = 4_096
 ARGUMENT_CHARS_MAX: Final = 131_072  # Linux's own bound on one argument (MAX_ARG_STRLEN)
 ARGUMENTS_MAX: Final = 4_096
 VARIABLES_MAX: Final = 1_024
+PORT_MAX: Final = 65_535
 MILLISECONDS_MAX: Final = 2**53 - 1  # every language's number holds it
 
-Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*\Z")]
 """A queue, a tenant, an agent: what stands in a URL or a shell without quotes."""
 
 JobName = Annotated[str, Meta(min_length=1, max_length=64)]

@@ -126,9 +126,7 @@ class LazyPirate:
         """How many requests are owed an answer; `PENDING_MAX` is the most."""
         return len(self._pending)
 
-    def ask(
-        self, request_id: RequestId, body: bytes, now_ms: int, patience_ms: int = PATIENCE_MS
-    ) -> list[Action]:
+    def ask(self, request_id: RequestId, body: bytes, now_ms: int, patience_ms: int = PATIENCE_MS) -> list[Action]:
         """Take on one request; `patience_ms` is how long an answer may take on a living connection."""
         assert request_id not in self._pending, "one id, one request"
         assert request_id != PING_ID, "the id of our own Pings"

@@ -13,7 +13,16 @@ from airunner.broker.store.rows import fetch_all, fetch_one
 from airunner.protocol.errors import BadRequest, Conflict, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.job import Job, JobState, JobSummary, Result, command_summary, decode_spec, encode_spec
-from airunner.protocol.messages import EnqueueJob, GetJob, JobFound, JobsEnqueued, JobsListed, ListJobs, WatchJob, canonical_hash
+from airunner.protocol.messages import (
+    EnqueueJob,
+    GetJob,
+    JobFound,
+    JobsEnqueued,
+    JobsListed,
+    ListJobs,
+    WatchJob,
+    canonical_hash,
+)
 from airunner.protocol.names import JobId, WatchKey
 
 _INSERT: Final = (
@@ -23,9 +32,7 @@ _INSERT: Final = (
 _result_decoder = msgspec.msgpack.Decoder(Result)
 
 
-_COLUMNS: Final = (
-    "job_id, state, spec, submitted_ms, attempt, last_sequence, agent, started_ms, finished_ms, result"
-)
+_COLUMNS: Final = "job_id, state, spec, submitted_ms, attempt, last_sequence, agent, started_ms, finished_ms, result"
 
 
 class _Row(NamedTuple):
@@ -113,7 +120,7 @@ class Jobs:
         row = fetch_one(
             self._connection,
             _Row,
-            f"SELECT {_COLUMNS} FROM job WHERE job_id = ? AND tenant = ?",  # noqa: S608 - fixed words only
+            f"SELECT {_COLUMNS} FROM job WHERE job_id = ? AND tenant = ?",
             (request.job_id, tenant),
         )
         if row is None:
@@ -151,8 +158,7 @@ class Jobs:
         rows = fetch_all(
             self._connection,
             _Row,
-            f"SELECT {_COLUMNS} FROM job WHERE {' AND '.join(where)}"  # noqa: S608 - fixed words only
-            " ORDER BY number DESC LIMIT ? OFFSET ?",
+            f"SELECT {_COLUMNS} FROM job WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ? OFFSET ?",
             (*values, request.page_size + 1, (request.page - 1) * request.page_size),
         )
         summaries = [_summary(row) for row in rows[: request.page_size]]

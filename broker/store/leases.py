@@ -99,9 +99,7 @@ class Leases:
                 lease = _lease(request, _Held(job.job_id, job.attempt + 1, job.spec, request.visibility_ms))
                 self._grant(ask, request, job.number, lease, now_ms)
                 event = JobLeased(timestamp_ms=now_ms, agent=request.agent)
-                appended.append(
-                    self._log.append(job.number, job.watch_key, lease.attempt, job.last_sequence, [event])
-                )
+                appended.append(self._log.append(job.number, job.watch_key, lease.attempt, job.last_sequence, [event]))
                 leases.append(lease)
         return Outcome(reply=JobsLeased(leases=tuple(leases)), appended=tuple(appended))
 
@@ -158,9 +156,7 @@ class Leases:
         )
         assert self._connection.changes() == 1, "the holder holds it still, in the same transaction"
         event = JobReleased(timestamp_ms=now_ms)
-        appended = self._log.append(
-            holder.number, holder.watch_key, holder.attempt, holder.last_sequence, [event]
-        )
+        appended = self._log.append(holder.number, holder.watch_key, holder.attempt, holder.last_sequence, [event])
         ready = frozenset({QueueKey(tenant, holder.queue)})
         return Outcome(reply=JobReleasedReply(), appended=(appended,), ready=ready)
 

@@ -9,12 +9,13 @@ import apsw
 import msgspec
 
 from airunner.broker.store.contract import Appended
-from airunner.broker.store.rows import fetch_one
+from airunner.broker.store.rows import Values, fetch_one
 from airunner.protocol.errors import BadRequest, IndexGap, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, EventRun, check_batch, decode_bodies, encode_bodies, without_first
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
     REPLAY_BYTES_MAX,
+    REPLAY_RUNS_MAX,
     EventBatch,
     JobEventsReplayed,
     ReplayJobEvents,
@@ -62,9 +63,7 @@ class Log:
         self._connection.execute(
             "UPDATE job SET last_sequence = last_sequence + ? WHERE number = ?", (len(bodies), number)
         )
-        return self._insert(
-            number, watch_key, attempt, last_sequence + 1, len(bodies), raw, bodies[-1].timestamp_ms
-        )
+        return self._insert(number, watch_key, attempt, last_sequence + 1, len(bodies), raw, bodies[-1].timestamp_ms)
 
     def holder(self, tenant: str, job_id: str, attempt: int, task_token: bytes) -> Holder:
         """The attempt that `task_token` proves, whether it runs or has just ended.
@@ -142,7 +141,7 @@ class Log:
         """The first sequence of the page; None where nothing is new enough."""
         if request.from_timestamp_ms is None:
             return request.from_sequence
-        # In a run that ends behind `from_sequence` the newest event may still stand before it: hence not the first only.
+        # The first such run may have its only new enough event before `from_sequence`: hence the loop.
         rows = self._runs(
             "first_sequence + count > ? AND last_timestamp_ms >= ?",
             (number, request.from_sequence, request.from_timestamp_ms),
@@ -167,16 +166,16 @@ class Log:
                 continue
             raw = without_first(row.events, known) if known else row.events
             size_bytes += len(raw)
-            if runs and size_bytes > REPLAY_BYTES_MAX:
+            if runs and (size_bytes > REPLAY_BYTES_MAX or len(runs) == REPLAY_RUNS_MAX):
                 break
             first_sequence = row.first_sequence + known
             count = row.events_count - known
             runs.append(EventRun(first_sequence=first_sequence, count=count, attempt=row.attempt, events=raw))
         return runs
 
-    def _runs(self, where: str, values: tuple[apsw.SQLiteValue, ...]) -> Iterator[_StoredRun]:
+    def _runs(self, where: str, values: Values) -> Iterator[_StoredRun]:
         """One by one: a page ends long before a long log does."""
-        sql = f"SELECT first_sequence, count, attempt, events FROM event WHERE number = ? AND {where}"  # noqa: S608 - ours
+        sql = f"SELECT first_sequence, count, attempt, events FROM event WHERE number = ? AND {where}"
         for row in self._connection.execute(sql + " ORDER BY first_sequence", values):
             yield msgspec.convert(row, _StoredRun)
 

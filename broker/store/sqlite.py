@@ -90,7 +90,7 @@ class SqliteStore:
             case _:
                 assert_never(command)
 
-    def _answer(self, ask: Ask, now_ms: int) -> Outcome:  # noqa: PLR0911 - one return a message
+    def _answer(self, ask: Ask, now_ms: int) -> Outcome:
         match ask.request:
             case EnqueueJob() as request:
                 return self._jobs.enqueue(ask, request, now_ms)

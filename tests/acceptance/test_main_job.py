@@ -12,10 +12,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+
 from airunner.client.client import Client
 from airunner.protocol.events import Event, Output
 from airunner.protocol.job import JobSpec, JobState
-
 from tests.acceptance.running import Cluster, environment
 
 CLIENTS = 8
@@ -179,18 +179,16 @@ def test_monitors_that_join_at_different_times_print_the_same_events(cluster: Cl
     gate = tmp_path / "gate"
     subprocess.run(["mkfifo", gate], check=True)
     job_id = submit(cluster, "--no-monitor", "--", "sh", "-c", f"echo early; cat {gate}; echo late").stdout.decode()
-    early = subprocess.Popen(
-        [sys.executable, "-m", "airunner", "monitor", job_id.strip(), "--json"],
-        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
-        stdout=subprocess.PIPE,
-    )
-    assert early.stdout is not None
-    heard = b""
-    while b"early" not in heard:
-        heard += early.stdout.readline()
-    gate.write_bytes(b"between\n")
-    heard += early.stdout.read()
-    assert early.wait() == 0
+    monitor = [sys.executable, "-m", "airunner", "monitor", job_id.strip(), "--json"]
+    environ = environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests})
+    with subprocess.Popen(monitor, env=environ, stdout=subprocess.PIPE) as early:
+        assert early.stdout is not None
+        heard = b""
+        while b"early" not in heard:
+            heard += early.stdout.readline()
+        gate.write_bytes(b"between\n")
+        heard += early.stdout.read()
+    assert early.returncode == 0
     assert cluster.airunner("monitor", job_id.strip(), "--json").stdout == heard
     assert b"between" in heard
 

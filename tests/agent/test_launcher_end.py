@@ -58,6 +58,7 @@ if os.fork() == 0:
     print("hopping", flush=True)
     while not os.fork():
         pass
+os._exit(0)
 """
 
 
