@@ -88,7 +88,8 @@ class Follow:
         events += self._from_kept()
         brought = self.next_sequence > before
         if self.next_sequence > page.last_sequence and not self._kept:
-            self.finished = self.finished or page.finished
+            if page.finished:
+                self.finished = True
         elif brought:  # a page that brings nothing is not asked for again before the silence is over
             self._wanted = True
         self._silence_ms = SILENCE_FIRST_MS if brought else min(SILENCE_LAST_MS, 2 * self._silence_ms)

@@ -1,0 +1,225 @@
+"""Anybody can speak to a broker: nothing but `zmq`, `msgpack` and docs/PROTOCOL.md, nothing of ours imported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from hashlib import blake2b
+from os import urandom
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import pytest
+import zmq
+
+if TYPE_CHECKING:
+    from tests.acceptance.running import RunningBroker  # starts the processes; speaks to nobody
+
+ANSWER_MS_MAX = 10_000
+LIVE_TOPIC_PERSON = b"airunner topic"
+
+Map = dict[str, Any]
+
+
+class Plain:
+    """A client of sixty lines."""
+
+    def __init__(self, broker: RunningBroker, token: str) -> None:
+        self.home = broker.home
+        self.token = token.encode()
+        self.context = zmq.Context()
+        self.dealer = self.socket(zmq.DEALER, broker.requests)
+        self.subscriber: zmq.Socket[bytes] | None = None
+
+    def socket(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
+        socket = self.context.socket(kind)
+        socket.linger = 0
+        socket.rcvtimeo = ANSWER_MS_MAX
+        socket.curve_serverkey = self.key("broker.public")
+        socket.curve_publickey = self.key("client.public")
+        socket.curve_secretkey = self.key("client.secret")
+        socket.connect(endpoint)
+        return socket
+
+    def key(self, name: str) -> bytes:
+        return (self.home / "certs" / name).read_bytes().strip()
+
+    def send(self, request: Map, request_id: bytes | None = None) -> bytes:
+        request_id = request_id or urandom(16)
+        self.dealer.send_multipart([b"AR1", request_id, self.token, msgpack.packb(request)])
+        return request_id
+
+    def receive(self) -> tuple[bytes, Map]:
+        version, request_id, body = self.dealer.recv_multipart()
+        assert version == b"AR1"
+        return request_id, msgpack.unpackb(body)
+
+    def ask(self, request: Map, request_id: bytes | None = None) -> Map:
+        request_id = self.send(request, request_id)
+        answered, reply = self.receive()
+        assert answered == request_id
+        return reply
+
+    def subscribe(self, endpoint: str, topic: bytes) -> None:
+        self.subscriber = self.socket(zmq.SUB, endpoint)
+        self.subscriber.subscribe(topic)
+        assert self.subscriber.recv_multipart() == [topic, b""], "you are subscribed"
+
+
+@pytest.fixture
+def plain(broker: RunningBroker, token: str) -> Iterator[Plain]:
+    client = Plain(broker, token)
+    yield client
+    client.context.destroy(linger=0)
+
+
+@pytest.fixture
+def token(home: Path) -> str:
+    from tests.acceptance.running import airunner
+
+    return airunner(home, "token", "--subject", "plain", "--ttl", "1h").strip()
+
+
+def events_of(page: Map) -> list[tuple[int, Map]]:
+    return [
+        (sequence, event)
+        for run in page["runs"]
+        for sequence, event in enumerate(msgpack.unpackb(run["events"]), start=run["first_sequence"])
+    ]
+
+
+def test_a_job_is_submitted_run_and_replayed_with_nothing_but_zmq_and_msgpack(
+    plain: Plain, broker: RunningBroker
+) -> None:
+    assert plain.ask({"type": "Ping"}) == {"type": "Pong"}
+
+    submit = {"type": "EnqueueJob", "jobs": [{"command": "echo", "args": ["hi"]}]}
+    submit_id = urandom(16)
+    enqueued = plain.ask(submit, submit_id)
+    [job_id] = enqueued["job_ids"]
+    assert plain.ask(submit, submit_id) == enqueued, "a repeat is the same job"
+    submit["jobs"][0]["command"] = "other"
+    assert plain.ask(submit, submit_id)["code"] == "conflict"
+
+    listed = plain.ask({"type": "ListJobs"})
+    assert [(job["id"], job["state"], job["command"]) for job in listed["jobs"]] == [(job_id, "SCHEDULED", "echo hi")]
+    assert not listed["more"]
+    assert plain.ask({"type": "GetJob", "job_id": job_id})["job"]["spec"] == {"command": "echo", "args": ["hi"]}
+
+    watched = plain.ask({"type": "WatchJob", "job_id": job_id})
+    topic = blake2b(key=watched["watch_key"], digest_size=16, person=LIVE_TOPIC_PERSON).digest()
+    plain.subscribe(f"tcp://127.0.0.1:{watched['events_port']}", topic)
+
+    seed = urandom(32)
+    lease_request = {
+        "type": "DequeueJob",
+        "agent": "plain",
+        "queues": ["default"],
+        "visibility_ms": 60_000,
+        "token_seed": seed,
+    }
+    lease_id = urandom(16)
+    leased = plain.ask(lease_request, lease_id)
+    [lease] = leased["leases"]
+    assert plain.ask(lease_request, lease_id) == leased, "a repeat is the same lease"
+    assert lease["task_token"] == blake2b(f"{job_id}\n1".encode(), key=seed, digest_size=32).digest()
+    held = {"job_id": job_id, "attempt": 1, "task_token": lease["task_token"]}
+
+    kept = plain.ask({"type": "UpdateJob", "leases": [held], "visibility_ms": 60_000})
+    assert kept["leases"] == [{"job_id": job_id, "attempt": 1, "verdict": "kept"}]
+
+    now_ms = time.time_ns() // 1_000_000
+    said = [
+        {"kind": "PROCESS_START", "timestamp_ms": now_ms, "pid": 7, "started_at": now_ms},
+        {"kind": "OUTPUT", "timestamp_ms": now_ms, "stream": "stdout", "data": b"hi\n\xff"},
+    ]
+    batch = {**held, "first_index": 0, "count": 2, "events": msgpack.packb(said)}
+    stored = [{"job_id": job_id, "attempt": 1, "next_index": 2}]
+    publish = {"type": "PublishJobEvents", "batches": [batch]}
+    assert plain.ask(publish)["batches"] == stored
+    assert plain.ask(publish)["batches"] == stored, "a repeat is ignored"
+
+    end = [{"kind": "PROCESS_END", "timestamp_ms": now_ms, "pid": 7, "exit_code": 0}]
+    complete = {
+        "type": "CompleteJob",
+        **held,
+        "event_count": 4,
+        "result": {"exit_code": 0},
+        "last": {**held, "first_index": 2, "count": 1, "events": msgpack.packb(end)},
+    }
+    assert plain.ask(complete)["code"] == "incomplete-log"
+    complete["event_count"] = 3
+    assert plain.ask(complete) == {"type": "JobCompleted", "state": "COMPLETED"}
+    assert plain.ask(complete) == {"type": "JobCompleted", "state": "COMPLETED"}
+
+    page = plain.ask({"type": "ReplayJobEvents", "job_id": job_id})
+    assert page["finished"]
+    assert page["next_sequence"] == page["last_sequence"] + 1
+    numbered = events_of(page)
+    assert [sequence for sequence, _ in numbered] == [1, 2, 3, 4, 5, 6]
+    kinds = ["JOB_SCHEDULED", "JOB_LEASED", "PROCESS_START", "OUTPUT", "PROCESS_END", "JOB_FINISHED"]
+    assert [event["kind"] for _, event in numbered] == kinds
+    assert numbered[3][1]["data"] == b"hi\n\xff"
+    later = plain.ask({"type": "ReplayJobEvents", "job_id": job_id, "from_sequence": 4})
+    assert events_of(later) == numbered[3:]
+
+    assert plain.subscriber is not None
+    live_topic, sealed = plain.subscriber.recv_multipart()
+    assert live_topic == topic
+    assert b"JOB_LEASED" not in sealed, "live events are sealed"
+    assert len(sealed) > 40
+
+
+def test_a_parked_request_is_answered_the_moment_a_job_comes(plain: Plain) -> None:
+    parked = plain.send(
+        {
+            "type": "DequeueJob",
+            "agent": "plain",
+            "queues": ["slow", "q"],
+            "slots": 2,
+            "visibility_ms": 60_000,
+            "wait_ms": 30_000,
+            "token_seed": urandom(32),
+        }
+    )
+    submitted = plain.send({"type": "EnqueueJob", "jobs": [{"command": "true", "queue": "q"}]})
+    replies = dict([plain.receive(), plain.receive()])
+    assert [lease["job_id"] for lease in replies[parked]["leases"]] == replies[submitted]["job_ids"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "bad-request"),
+        (b"\xc1", "bad-request"),
+        (msgpack.packb([1, 2]), "bad-request"),
+        (msgpack.packb({"type": "Nonsense"}), "bad-request"),
+        (msgpack.packb({"type": "GetJob"}), "bad-request"),
+        (msgpack.packb({"type": "GetJob", "job_id": 7}), "bad-request"),
+        (msgpack.packb({"type": "GetJob", "job_id": "nobody's"}), "not-found"),
+        (b"\xdf\xff\xff\xff\xff", "bad-request"),
+        (b"\x81\xa1a" + b"\x91" * 40_000 + b"\x00", "bad-request"),
+    ],
+)
+def test_what_is_amiss_is_refused_and_the_next_request_served(plain: Plain, body: bytes, code: str) -> None:
+    request_id = urandom(16)
+    plain.dealer.send_multipart([b"AR1", request_id, plain.token, body])
+    answered, reply = plain.receive()
+    assert (answered, reply["type"], reply["code"]) == (request_id, "Refused", code)
+    assert plain.ask({"type": "Ping"}) == {"type": "Pong"}
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [[b""], [b"AR2", bytes(16), b"", b"\x80"], [b"AR1"], [b"AR1", b"short", b"", b"\x80"], [b"x"] * 50],
+)
+def test_garbage_is_dropped_and_the_next_request_served(plain: Plain, frames: list[bytes]) -> None:
+    plain.dealer.send_multipart(frames)
+    assert plain.ask({"type": "Ping"}) == {"type": "Pong"}
+
+
+def test_without_a_token_nothing_but_a_ping_is_answered(plain: Plain) -> None:
+    plain.token = b""
+    assert plain.ask({"type": "Ping"}) == {"type": "Pong"}
+    assert plain.ask({"type": "ListJobs"})["code"] == "unauthenticated"

@@ -1,0 +1,156 @@
+"""The broker's edges as tests hand them in: a router that remembers, a store that is told when to commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import anyio
+import anyio.lowlevel
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from airunner.broker.inbox import Asked
+from airunner.broker.store.contract import Applied, Ask, Command, Outcome, StoreRequest
+from airunner.certs.edges import Edges, Incoming, Sent, Subscription
+from airunner.protocol.frames import pack_request, unpack_reply
+from airunner.protocol.job import JobSpec
+from airunner.protocol.messages import DequeueJob, EnqueueJob, Reply, Request, decode_reply, encode
+from airunner.protocol.names import RequestId
+
+WALL_MS = 1_760_000_000_000
+_numbers = count(1)
+
+
+def edges() -> Edges:
+    """A wall that stands still, and randomness that repeats itself in no test."""
+    return Edges(
+        wall_ms=lambda: WALL_MS,
+        random=lambda: 0.5,
+        random_bytes=lambda size: next(_numbers).to_bytes(size, "big"),
+    )
+
+
+def request_id(number: int) -> RequestId:
+    return RequestId(number.to_bytes(16, "big"))
+
+
+def enqueue(*commands: str, queue: str = "default") -> EnqueueJob:
+    return EnqueueJob(jobs=tuple(JobSpec(command=command, queue=queue) for command in commands))
+
+
+def dequeue(*queues: str, wait_ms: int = 0, slots: int = 1, seed: bytes = bytes(32)) -> DequeueJob:
+    return DequeueJob(
+        agent="a",
+        queues=queues or ("default",),
+        slots=slots,
+        visibility_ms=60_000,
+        wait_ms=wait_ms,
+        token_seed=seed,
+    )
+
+
+def asked(number: int, request: StoreRequest, peer: bytes | None = b"peer", tenant: str = "default") -> Asked:
+    return Asked(peer, Ask(tenant=tenant, request_id=request_id(number), request=request))
+
+
+class FakeRouter:
+    """A door in memory: `hear` brings a message in, `said` holds what went out."""
+
+    endpoint = "tcp://127.0.0.1:1"
+
+    def __init__(self) -> None:
+        self.gone: set[bytes] = set()
+        self._said_in: MemoryObjectSendStream[tuple[bytes, RequestId, Reply]]
+        self.said: MemoryObjectReceiveStream[tuple[bytes, RequestId, Reply]]
+        self._said_in, self.said = anyio.create_memory_object_stream(10_000)
+        self._in, self._out = anyio.create_memory_object_stream[Incoming](10_000)
+
+    def hear(self, request: Request, number: int = 1, peer: bytes = b"peer", token: bytes = b"") -> None:
+        self.hear_frames(pack_request(request_id(number), token, encode(request)), peer)
+
+    def hear_frames(self, frames: list[bytes], peer: bytes = b"peer") -> None:
+        self._in.send_nowait(Incoming(peer, "local", frames))
+
+    async def receive(self) -> list[Incoming]:
+        return [await self._out.receive()]
+
+    def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
+        if peer in self.gone:
+            return Sent.GONE
+        number, body = unpack_reply(frames)
+        self._said_in.send_nowait((peer, number, decode_reply(body)))
+        return Sent.DONE
+
+    def close(self) -> None:
+        for stream in (self._said_in, self.said, self._in, self._out):
+            stream.close()
+
+
+class FakePublisher:
+    """A PUB socket in memory."""
+
+    endpoint = "tcp://127.0.0.1:2"
+
+    def __init__(self) -> None:
+        self._published_in: MemoryObjectSendStream[list[bytes]]
+        self.published: MemoryObjectReceiveStream[list[bytes]]
+        self._published_in, self.published = anyio.create_memory_object_stream(10_000)
+        self._in, self._out = anyio.create_memory_object_stream[Subscription](100)
+
+    def subscribe(self, topic: bytes, *, wanted: bool = True) -> None:
+        self._in.send_nowait(Subscription(topic, wanted))
+
+    def publish(self, frames: Sequence[bytes]) -> None:
+        self._published_in.send_nowait(list(frames))
+
+    async def subscriptions(self) -> list[Subscription]:
+        return [await self._out.receive()]
+
+    def close(self) -> None:
+        for stream in (self._published_in, self.published, self._in, self._out):
+            stream.close()
+
+
+class ScriptedStore:
+    """A store double for the order of effects: it remembers the batches and answers as it is told."""
+
+    def __init__(self, answer: Callable[[Command], Outcome]) -> None:
+        self.answer = answer
+        self.batches: list[list[Command]] = []
+        self.next_due_ms: int | None = None
+        self.failure: Exception | None = None
+
+    def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        del now_ms
+        self.batches.append(list(commands))
+        if self.failure is not None:
+            raise self.failure
+        return Applied(tuple(self.answer(command) for command in commands), self.next_due_ms)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Disk:
+    """An `Offload` whose commits reach the disk when the test says so."""
+
+    def __init__(self) -> None:
+        self.slow = False
+        self.committing = anyio.Event()
+        self.release = anyio.Event()
+
+    async def __call__(self, work: Callable[[], Applied]) -> Applied:
+        if self.slow:
+            self.committing.set()
+            await self.release.wait()
+        await anyio.lowlevel.checkpoint()
+        return work()
+
+    def hold(self) -> None:
+        self.slow = True
+        self.committing = anyio.Event()
+        self.release = anyio.Event()
+
+    def let_go(self) -> None:
+        self.slow = False
+        self.release.set()

@@ -1,0 +1,96 @@
+"""Who waits for a job, in which order, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from airunner.broker import parking as module
+from airunner.broker.parking import Parking
+from airunner.broker.store.contract import QueueKey
+from tests.broker.stage import asked, dequeue, enqueue
+
+DEFAULT = QueueKey("default", "default")
+OTHER = QueueKey("default", "other")
+
+
+def test_the_longest_waiting_comes_first() -> None:
+    parking = Parking()
+    first, second = asked(1, dequeue()), asked(2, dequeue())
+    parking.park(first, 200)
+    parking.park(second, 100)
+    assert [parked.asked for parked in parking.take({DEFAULT: 1})] == [first]
+    assert [parked.asked for parked in parking.take({DEFAULT: 1})] == [second]
+    assert parking.take({DEFAULT: 1}) == []
+
+
+def test_no_more_are_taken_than_the_jobs_fill_slots() -> None:
+    parking = Parking()
+    parking.park(asked(1, dequeue(slots=3)), 100)
+    parking.park(asked(2, dequeue(slots=1)), 100)
+    parking.park(asked(3, dequeue(slots=1)), 100)
+    assert len(parking.take({DEFAULT: 4})) == 2
+    assert len(parking) == 1
+
+
+def test_who_is_taken_waits_on_none_of_its_queues_any_more() -> None:
+    parking = Parking()
+    parking.park(asked(1, dequeue("default", "other")), 100)
+    assert parking.waits_on([DEFAULT, OTHER, QueueKey("default", "third")]) == {DEFAULT, OTHER}
+    assert len(parking.take({OTHER: 1, DEFAULT: 1})) == 1
+    assert parking.waits_on([DEFAULT, OTHER]) == set()
+
+
+def test_a_tenants_jobs_wake_nobody_elses() -> None:
+    parking = Parking()
+    parking.park(asked(1, dequeue(), tenant="b"), 100)
+    assert parking.take({DEFAULT: 1}) == []
+
+
+def test_a_repeat_takes_the_place_of_the_first() -> None:
+    parking = Parking()
+    parking.park(asked(1, dequeue(), peer=b"old"), 100)
+    parking.park(asked(2, dequeue()), 100)
+    parking.park(asked(1, dequeue(), peer=b"new"), 300)
+    assert len(parking) == 2
+    assert [parked.asked.peer for parked in parking.take({DEFAULT: 1})] == [b"new"]
+
+
+def test_a_repeat_that_is_judged_anew_leaves_its_place() -> None:
+    parking = Parking()
+    parking.park(asked(1, dequeue()), 100)
+    parking.discard(asked(1, dequeue()))
+    parking.discard(asked(2, dequeue()))
+    assert len(parking) == 0
+    assert parking.expired(1_000) == []
+
+
+def test_a_wait_ends_when_it_is_over_and_not_before() -> None:
+    parking = Parking()
+    assert parking.next_end_ms() is None
+    parking.park(asked(1, dequeue()), 100)
+    parking.park(asked(2, dequeue()), 200)
+    assert parking.next_end_ms() == 100
+    assert parking.expired(99) == []
+    assert [parked.until_ms for parked in parking.expired(100)] == [100]
+    assert [parked.until_ms for parked in parking.expired(500)] == [200]
+
+
+def test_only_the_newest_end_of_a_repeat_counts() -> None:
+    parking = Parking()
+    parking.park(asked(1, dequeue()), 100)
+    parking.park(asked(1, dequeue()), 300)
+    assert parking.expired(200) == []
+    assert len(parking.expired(300)) == 1
+
+
+def test_there_is_room_for_so_many_and_a_repeat_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PARKED_MAX", 1)
+    parking = Parking()
+    assert parking.park(asked(1, dequeue()), 100)
+    assert not parking.park(asked(2, dequeue()), 100)
+    assert parking.park(asked(1, dequeue()), 200)
+
+
+def test_only_a_dequeue_parks() -> None:
+    with pytest.raises(AssertionError):
+        Parking().park(asked(1, enqueue("true")), 100)
