@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeGuard
 
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import ProcessType
@@ -55,11 +55,11 @@ def parse_job_file(raw: bytes, name: str) -> dict[str, object]:
         raise OperatorError(f"{name} is neither YAML nor JSON: {_yaml_problem(error)}") from error
     except (ValueError, RecursionError) as error:
         raise OperatorError(f"{name} is neither YAML nor JSON: {error}") from error
-    if not isinstance(document, dict):
+    if not _is_mapping(document):
         raise OperatorError(f"{name}: expected keys and values such as `command: make`, not {_kind(document)}")
     fields: dict[str, object] = {}
     for key, value in document.items():
-        if key not in KEYS:
+        if not isinstance(key, str) or key not in KEYS:
             raise OperatorError(f"{name}: unknown key {key!r}; the keys are {', '.join(KEYS)}")
         field, convert = KEYS[key]
         try:
@@ -67,6 +67,14 @@ def parse_job_file(raw: bytes, name: str) -> dict[str, object]:
         except IllTyped as error:
             raise OperatorError(f"{name}: {key}: {error}") from error
     return fields
+
+
+def _is_mapping(value: object) -> TypeGuard[dict[object, object]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
 
 
 def _text(value: object) -> str:
@@ -87,18 +95,20 @@ def _word(value: object, what: str) -> str:
 
 
 def _words(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
+    if not _is_list(value):
         raise IllTyped(f"expected a list of texts such as [test, --fast], not {_kind(value)}")
     return tuple(_word(word, f"item {number}") for number, word in enumerate(value, 1))
 
 
 def _variables(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
+    if not _is_mapping(value):
         raise IllTyped(f"expected names and texts such as {{LEVEL: high}}, not {_kind(value)}")
-    for name in value:
+    variables: dict[str, str] = {}
+    for name, text in value.items():
         if not isinstance(name, str):
             raise IllTyped(f"expected names that are text, not {_kind(name)}; put {name!r} in quotes")
-    return {name: _word(text, name) for name, text in value.items()}
+        variables[name] = _word(text, name)
+    return variables
 
 
 def _seconds(value: object) -> int:
