@@ -1,0 +1,167 @@
+"""One example of every message and every event: what encoding, decoding and the documents are held to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from airunner.protocol.events import (
+    EventBody,
+    EventRun,
+    GitCloneEnd,
+    GitCloneError,
+    GitCloneStart,
+    Heartbeat,
+    JobExpired,
+    JobFinished,
+    JobLeased,
+    JobReleased,
+    JobScheduled,
+    Output,
+    OutputTruncated,
+    ProcessEnd,
+    ProcessError,
+    ProcessStart,
+    Stream,
+    TerminalResize,
+    encode_bodies,
+)
+from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Reason, Result
+from airunner.protocol.messages import (
+    BatchStored,
+    CompleteJob,
+    DequeueJob,
+    EnqueueJob,
+    EventBatch,
+    GetJob,
+    JobCompleted,
+    JobEventsPublished,
+    JobEventsReplayed,
+    JobFound,
+    JobLease,
+    JobReleasedReply,
+    JobsEnqueued,
+    JobsLeased,
+    JobsListed,
+    JobsUpdated,
+    JobWatched,
+    LeaseRef,
+    LeaseVerdict,
+    ListJobs,
+    Ping,
+    Pong,
+    PublishJobEvents,
+    Refused,
+    ReleaseJob,
+    ReplayJobEvents,
+    Reply,
+    Request,
+    UpdateJob,
+    Verdict,
+    WatchJob,
+)
+from airunner.protocol.names import JobId, task_token
+
+NOW_MS: Final = 1_767_225_600_000
+JOB_ID: Final = JobId("019b7765-6400-7000-8000-000000000001")
+SEED: Final = bytes(range(32))
+TOKEN: Final = task_token(SEED, JOB_ID, 1)
+SPEC: Final = JobSpec(
+    command="sh",
+    args=("-c", "make test"),
+    timeout_seconds=600,
+    environment={"DEBUG": "1"},
+    metadata={"build": "42"},
+    repository="https://example.org/project.git",
+    branch="main",
+    owner="ada",
+)
+
+EVENTS: Final[dict[str, EventBody]] = {
+    "JOB_SCHEDULED": JobScheduled(timestamp_ms=NOW_MS, queue="default"),
+    "JOB_LEASED": JobLeased(timestamp_ms=NOW_MS, agent="agent-1"),
+    "JOB_RELEASED": JobReleased(timestamp_ms=NOW_MS),
+    "JOB_EXPIRED": JobExpired(timestamp_ms=NOW_MS),
+    "JOB_FINISHED": JobFinished(timestamp_ms=NOW_MS, state=JobState.COMPLETED, exit_code=0),
+    "GIT_CLONE_START": GitCloneStart(timestamp_ms=NOW_MS, repository=SPEC.repository, branch="main"),
+    "GIT_CLONE_END": GitCloneEnd(timestamp_ms=NOW_MS, commit="c0ffee" * 6 + "c0ff", duration_ms=900),
+    "GIT_CLONE_ERROR": GitCloneError(timestamp_ms=NOW_MS, message="fatal: not found", exit_code=128),
+    "PROCESS_START": ProcessStart(timestamp_ms=NOW_MS, pid=4_711, started_at=NOW_MS),
+    "OUTPUT": Output(timestamp_ms=NOW_MS, stream=Stream.STDOUT, data=b"not UTF-8: \xff\n"),
+    "PROCESS_END": ProcessEnd(timestamp_ms=NOW_MS, pid=4_711, exit_code=0, duration_ms=1_200),
+    "PROCESS_ERROR": ProcessError(timestamp_ms=NOW_MS, message="sh: not found"),
+    "HEARTBEAT": Heartbeat(timestamp_ms=NOW_MS),
+    "TERMINAL_RESIZE": TerminalResize(timestamp_ms=NOW_MS, cols=80, rows=24),
+    "OUTPUT_TRUNCATED": OutputTruncated(timestamp_ms=NOW_MS, omitted_bytes=1_048_576),
+}
+
+_BATCH: Final = EventBatch(
+    job_id=JOB_ID,
+    attempt=1,
+    task_token=TOKEN,
+    first_index=0,
+    count=1,
+    events=encode_bodies([Heartbeat(timestamp_ms=NOW_MS)]),
+)
+
+REQUESTS: Final[dict[str, Request]] = {
+    "Ping": Ping(),
+    "EnqueueJob": EnqueueJob(jobs=(SPEC,)),
+    "DequeueJob": DequeueJob(
+        agent="agent-1", queues=("default",), slots=2, visibility_ms=300_000, wait_ms=30_000, token_seed=SEED
+    ),
+    "UpdateJob": UpdateJob(leases=(LeaseRef(job_id=JOB_ID, attempt=1, task_token=TOKEN),), visibility_ms=300_000),
+    "PublishJobEvents": PublishJobEvents(batches=(_BATCH,)),
+    "CompleteJob": CompleteJob(
+        job_id=JOB_ID, attempt=1, task_token=TOKEN, event_count=1, result=Result(exit_code=0), last=_BATCH
+    ),
+    "ReleaseJob": ReleaseJob(job_id=JOB_ID, attempt=1, task_token=TOKEN),
+    "ListJobs": ListJobs(queue="default", state=JobState.RUNNING, page=2, page_size=50),
+    "GetJob": GetJob(job_id=JOB_ID),
+    "ReplayJobEvents": ReplayJobEvents(job_id=JOB_ID, from_sequence=5),
+    "WatchJob": WatchJob(job_id=JOB_ID),
+}
+
+REPLIES: Final[dict[str, Reply]] = {
+    "Pong": Pong(),
+    "JobsEnqueued": JobsEnqueued(job_ids=(JOB_ID,)),
+    "JobsLeased": JobsLeased(
+        leases=(JobLease(job_id=JOB_ID, attempt=1, task_token=TOKEN, visibility_ms=300_000, spec=SPEC),)
+    ),
+    "JobsUpdated": JobsUpdated(leases=(LeaseVerdict(job_id=JOB_ID, attempt=1, verdict=Verdict.KEPT),)),
+    "JobEventsPublished": JobEventsPublished(
+        batches=(
+            BatchStored(job_id=JOB_ID, attempt=1, next_index=1),
+            BatchStored(job_id=JOB_ID, attempt=1, next_index=1, code="index-gap"),
+        )
+    ),
+    "JobCompleted": JobCompleted(state=JobState.COMPLETED),
+    "JobReleased": JobReleasedReply(),
+    "JobsListed": JobsListed(
+        jobs=(
+            JobSummary(id=JOB_ID, state=JobState.RUNNING, queue="default", command="sh -c true", submitted_ms=NOW_MS),
+        ),
+        more=False,
+    ),
+    "JobFound": JobFound(
+        job=Job(
+            id=JOB_ID,
+            state=JobState.FAILED,
+            spec=SPEC,
+            submitted_ms=NOW_MS,
+            attempt=1,
+            last_sequence=9,
+            agent="agent-1",
+            started_ms=NOW_MS,
+            finished_ms=NOW_MS + 1,
+            result=Result(exit_code=7, reason=Reason.EXIT_CODE),
+        )
+    ),
+    "JobEventsReplayed": JobEventsReplayed(
+        runs=(EventRun(first_sequence=3, count=1, attempt=1, events=_BATCH.events),),
+        next_sequence=4,
+        last_sequence=3,
+        finished=False,
+    ),
+    "JobWatched": JobWatched(watch_key=bytes(32), events_port=7_071),
+    "Refused": Refused(code="index-gap", message="Events are missing before this batch.", expected_index=4),
+}

@@ -1,0 +1,89 @@
+"""What a job may be, and what follows from how it ended."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from airunner.protocol.job import (
+    SPEC_BYTES_MAX,
+    SUMMARY_COMMAND_CHARS,
+    JobSpec,
+    JobState,
+    Reason,
+    Result,
+    command_summary,
+    decode_spec,
+    encode_spec,
+)
+from airunner.protocol.states import FINISHING, TRANSITIONS, Change, mermaid, next_state
+from tests.protocol.examples import SPEC
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"command": "a\0"}, "command"),
+        ({"args": ("a\0",)}, "args"),
+        ({"owner": "\0"}, "owner"),
+        ({"environment": {"A=B": ""}}, "environment"),
+        ({"environment": {"A": "\0"}}, "environment"),
+        ({"metadata": {"\0": ""}}, "metadata"),
+        ({"working_directory": "/etc"}, "working_directory"),
+        ({"working_directory": "a/../../b"}, "working_directory"),
+        ({"commit": "c0ffee"}, "need a repository"),
+        ({"branch": "main"}, "need a repository"),
+    ],
+)
+def test_what_no_process_can_be_given_is_refused(fields: dict[str, object], why: str):
+    with pytest.raises(ValueError, match=why):
+        JobSpec(**({"command": "true"} | fields))
+
+
+def test_a_job_is_stored_whole_and_bounded():
+    assert decode_spec(encode_spec(SPEC)) == SPEC
+    assert msgspec.structs.replace(SPEC, working_directory="a/b..c").working_directory == "a/b..c"
+    with pytest.raises(ValueError, match="the most"):
+        encode_spec(JobSpec(command="x" * SPEC_BYTES_MAX))
+
+
+def test_a_long_command_is_one_short_line():
+    assert command_summary(JobSpec(command="echo", args=("a", "b"))) == "echo a b"
+    line = command_summary(JobSpec(command="x" * 1_000))
+    assert len(line) == SUMMARY_COMMAND_CHARS
+    assert line.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("result", "state", "exit_status"),
+    [
+        (Result(exit_code=0), JobState.COMPLETED, 0),
+        (Result(exit_code=7, reason=Reason.EXIT_CODE), JobState.FAILED, 7),
+        (Result(signal=9, reason=Reason.SIGNAL), JobState.FAILED, 137),
+        (Result(exit_code=0, reason=Reason.PROCESS_ERROR), JobState.FAILED, 1),
+        (Result(signal=15, reason=Reason.TIMEOUT), JobState.FAILED, 124),
+        (Result(exit_code=0, reason=Reason.CANCELLED), JobState.CANCELLED, 1),
+        (Result(), JobState.FAILED, 1),
+    ],
+)
+def test_how_it_ended_says_the_state_and_the_exit_status(result: Result, state: JobState, exit_status: int):
+    assert (result.state, result.exit_status) == (state, exit_status)
+
+
+def test_a_terminal_state_never_changes():
+    for state in JobState:
+        steps = [next_state(state, change) for change in Change]
+        assert state.terminal == (not any(steps))
+
+
+def test_every_terminal_state_is_reached_by_its_own_change():
+    assert set(FINISHING) == {state for state in JobState if state.terminal}
+    for state, change in FINISHING.items():
+        assert next_state(JobState.RUNNING, change) is state
+
+
+def test_the_diagram_draws_every_step():
+    lines = mermaid().splitlines()
+    for (state, change), target in TRANSITIONS.items():
+        assert f"    {state} --> {target}: {change}" in lines
+    assert sum(line.endswith("--> [*]") for line in lines) == len(FINISHING)

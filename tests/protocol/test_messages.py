@@ -1,0 +1,175 @@
+"""Every message survives the wire, and nothing else gets through it."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import msgpack
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airunner.protocol.errors import BadRequest, IndexGap, PeerError
+from airunner.protocol.frames import BODY_BYTES_MAX
+from airunner.protocol.job import JobSpec, JobState, JobSummary, Reason, Result, command_summary, encode_spec
+from airunner.protocol.messages import (
+    PAGE_SIZE_MAX,
+    REPLAY_BYTES_MAX,
+    SLOTS_MAX,
+    EnqueueJob,
+    GetJob,
+    JobLease,
+    JobsLeased,
+    JobsListed,
+    Refused,
+    Reply,
+    Request,
+    canonical_hash,
+    decode_reply,
+    decode_request,
+    encode,
+    error_of,
+    refusal,
+)
+from airunner.protocol.names import ARGUMENTS_MAX
+from tests.protocol.examples import JOB_ID, NOW_MS, REPLIES, REQUESTS, TOKEN
+
+
+def test_every_message_has_an_example():
+    assert {type(example) for example in REQUESTS.values()} == set(get_args(Request))
+    assert {type(example) for example in REPLIES.values()} == set(get_args(Reply))
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_comes_out_as_it_went_in(name: str):
+    assert decode_request(encode(REQUESTS[name])) == REQUESTS[name]
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_a_reply_comes_out_as_it_went_in(name: str):
+    assert decode_reply(encode(REPLIES[name])) == REPLIES[name]
+
+
+@pytest.mark.parametrize(("name", "message"), [*REQUESTS.items(), *REPLIES.items()])
+def test_plain_msgpack_reads_and_names_it(name: str, message: Request | Reply):
+    assert msgpack.unpackb(encode(message))["type"] == name
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_unknown_field_is_ignored(name: str):
+    body = msgpack.unpackb(encode(REQUESTS[name])) | {"from_the_future": [1, {"a": b"b"}]}
+    assert decode_request(msgpack.packb(body)) == REQUESTS[name]
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_ill_typed_field_is_a_bad_request(name: str):
+    body = msgpack.unpackb(encode(REQUESTS[name]))
+    for field in body:
+        with pytest.raises(BadRequest):
+            decode_request(msgpack.packb(body | {field: 1.5}))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"type": "Unheard"},
+        {"type": "GetJob"},
+        {"type": "GetJob", "job_id": ""},
+        {"type": "GetJob", "job_id": "x" * 65},
+        {"type": "ListJobs", "page": 0},
+        {"type": "ListJobs", "queue": "; rm"},
+        {"type": "EnqueueJob", "jobs": []},
+        {"type": "EnqueueJob", "jobs": [{"command": ""}]},
+        {"type": "EnqueueJob", "jobs": [{"command": "a\0b"}]},
+        {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 0, "task_token": TOKEN},
+        {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 1, "task_token": TOKEN[:-1]},
+        {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 2**53, "task_token": TOKEN},
+        {"type": "JobsEnqueued", "job_ids": []},
+    ],
+)
+def test_what_is_no_request_is_a_bad_request(body: dict[str, object]):
+    with pytest.raises(BadRequest):
+        decode_request(msgpack.packb(body))
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_a_bad_request_and_nothing_worse(body: bytes):
+    for decode in (decode_request, decode_reply):
+        with pytest.raises(BadRequest):
+            decode(body)
+
+
+@given(st.sampled_from(sorted(REQUESTS)), st.integers(0, 400), st.integers(0, 255))
+def test_a_flipped_byte_is_a_request_or_a_bad_request(name: str, at: int, byte: int):
+    body = bytearray(encode(REQUESTS[name]))
+    body[at % len(body)] = byte
+    try:
+        request = decode_request(bytes(body))
+    except BadRequest:
+        return
+    assert isinstance(request, get_args(Request))
+
+
+@given(st.sampled_from(sorted(REQUESTS)), st.data())
+def test_a_request_cut_short_is_a_bad_request(name: str, data: st.DataObject):
+    body = encode(REQUESTS[name])
+    with pytest.raises(BadRequest):
+        decode_request(body[: data.draw(st.integers(0, len(body) - 1))])
+
+
+def test_what_is_no_reply_is_a_bad_request():
+    for body in (encode(REQUESTS["GetJob"]), msgpack.packb({"type": "JobCompleted", "state": "LOST"})):
+        with pytest.raises(BadRequest, match="reply"):
+            decode_reply(body)
+
+
+def test_a_refusal_carries_the_error_across():
+    error = error_of(refusal(IndexGap(expected_index=7)))
+    assert type(error) is IndexGap
+    assert error.expected_index == 7
+    assert type(error_of(Refused(code="from-the-future", message="?"))) is PeerError
+
+
+def test_the_hash_tells_bodies_apart_and_not_their_spelling():
+    first, other = (EnqueueJob(jobs=(JobSpec(command="x", environment=env),)) for env in ({"A": "1", "B": "2"}, {}))
+    respelled = EnqueueJob(jobs=(JobSpec(command="x", environment={"B": "2", "A": "1"}),))
+    assert canonical_hash(first) == canonical_hash(respelled) != canonical_hash(other)
+
+
+def test_the_largest_grant_fits_a_reply():
+    """Many leases of jobs with as many arguments as a job may have: the agent must be able to read them."""
+    spec = JobSpec(command="x", args=("",) * ARGUMENTS_MAX)
+    encode_spec(spec)
+    lease = JobLease(job_id=JOB_ID, attempt=1, task_token=TOKEN, visibility_ms=300_000, spec=spec)
+    body = encode(JobsLeased(leases=(lease,) * SLOTS_MAX))
+    assert len(body) < BODY_BYTES_MAX
+    assert len(decode_reply(body).leases) == SLOTS_MAX
+
+
+def test_the_largest_page_of_jobs_fits_a_reply():
+    spec = JobSpec(command="\U0001f680" * 4_000, owner="\U0001f680" * 128, repository="\U0001f680" * 4_096)
+    job = JobSummary(
+        id=JOB_ID,
+        state=JobState.FAILED,
+        queue="q" * 128,
+        command=command_summary(spec),
+        submitted_ms=NOW_MS,
+        attempt=2**53 - 1,
+        owner=spec.owner,
+        repository=spec.repository,
+        started_ms=NOW_MS,
+        finished_ms=NOW_MS,
+        result=Result(reason=Reason.CHECKOUT_FAILED),
+    )
+    page = JobsListed(jobs=(job,) * PAGE_SIZE_MAX, more=True)
+    assert len(encode(page)) <= BODY_BYTES_MAX
+    assert decode_reply(encode(page)) == page
+    with pytest.raises(BadRequest):
+        decode_request(msgpack.packb({"type": "EnqueueJob", "jobs": [{"command": "x", "owner": "o" * 129}]}))
+
+
+def test_ids_are_plain_text():
+    assert msgspec.msgpack.decode(encode(GetJob(job_id=JOB_ID)))["job_id"] == JOB_ID
+    assert REPLAY_BYTES_MAX < BODY_BYTES_MAX

@@ -1,0 +1,47 @@
+"""Ids sort by time; tokens are the same again and never stored."""
+
+from __future__ import annotations
+
+from uuid import RFC_4122, UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airunner.protocol.names import Name, new_job_id, task_token, token_hash
+
+INSTANTS = st.integers(0, 2**48 - 1)
+RANDOM = st.binary(min_size=10, max_size=10)
+
+
+@given(INSTANTS, RANDOM)
+def test_a_job_id_is_a_uuid_of_version_7(now_ms: int, randomness: bytes):
+    number = UUID(new_job_id(now_ms, randomness))
+    assert (number.version, number.variant, number.int >> 80) == (7, RFC_4122, now_ms)
+
+
+@given(INSTANTS, INSTANTS, RANDOM, RANDOM)
+def test_job_ids_sort_by_time(one_ms: int, other_ms: int, one: bytes, other: bytes):
+    if one_ms < other_ms:
+        assert new_job_id(one_ms, one) < new_job_id(other_ms, other)
+
+
+def test_randomness_is_used_to_the_last_byte():
+    assert len({new_job_id(0, bytes([0] * at + [255] + [0] * (9 - at))) for at in range(10)}) == 10
+
+
+def test_a_grants_token_is_the_same_again_and_no_other():
+    seed = bytes(32)
+    assert task_token(seed, "job", 1) == task_token(seed, "job", 1)
+    tokens = {task_token(seed, "job", 1), task_token(seed, "job", 2), task_token(seed, "jo", 1)}
+    tokens |= {task_token(bytes([1] * 32), "job", 1), bytes(token_hash(task_token(seed, "job", 1)))}
+    assert len(tokens) == 5
+    assert {len(token) for token in tokens} == {32}
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a b", "a;b", "a\n", "x" * 129, "é"])
+def test_a_name_needs_no_quotes(name: str):
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(name, Name)
+    assert msgspec.convert("ada@example.org/ci:1", Name)
