@@ -47,7 +47,7 @@ from airunner.protocol.messages import (
     Message,
     Request,
 )
-from airunner.protocol.names import REQUEST_ID_BYTES, JobId, RequestId
+from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId
 
 FIRST_PATIENCE_S: Final = 10.0
 PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
@@ -249,7 +249,15 @@ def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
     try:
         return msgspec.convert(dict(fields), JobSpec)
     except msgspec.ValidationError as error:
-        raise BadRequest(str(error)) from error
+        raise BadRequest(_told(str(error))) from error
+
+
+def _told(problem: str) -> str:
+    """msgspec's words with the field in front, as in `timeout_seconds: expected int >= 1`."""
+    expected, _, path = problem.removesuffix("`").partition(" - at `$.")
+    if path == "queue":
+        return f"queue: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign"
+    return f"{path}: {expected[0].lower()}{expected[1:]}" if path else problem
 
 
 def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None) -> Follow:

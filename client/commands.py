@@ -237,7 +237,7 @@ def show_command(
                 console.out_line(line)
         return 0
 
-    _run(run, console, broker, token)
+    _run(run, console, broker, token, [job])
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -281,11 +281,15 @@ def _run(
     token: str | None,
     watched: Sequence[str] = (),
 ) -> None:
-    """Do `work` with a client and exit with what it returns; Ctrl-C tells how to go on."""
+    """Do `work` with a client and exit with what it returns.
+
+    `watched` holds the job's id, once there is one: Ctrl-C tells how to go on with it.
+    """
     import anyio
 
     from airunner.certs.channel import Patience
     from airunner.client.client import FIRST_PATIENCE_S, Client
+    from airunner.protocol.errors import NotFound, OperatorError
 
     def notice(endpoint: str, left_s: float | None) -> None:
         left = "" if left_s is None else f", {left_s:.0f} s more"
@@ -301,4 +305,8 @@ def _run(
         if watched:
             console.must_say(f"the job goes on; to follow it again: airunner monitor {watched[0]}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except NotFound as error:
+        raise OperatorError(
+            f"there is no job {watched[0]}; `airunner list` shows which there are", exit_code=1
+        ) from error
     raise typer.Exit(code)

@@ -36,6 +36,7 @@ class _Door:
         self.subscriber = subscriber
         self.topics: dict[bytes, _Topic] = {}
         self.scope = anyio.CancelScope()
+        self.closed = False
 
     async def run(self) -> None:
         """Hand on what comes until the scope is cancelled."""
@@ -45,6 +46,7 @@ class _Door:
                     for frames in await self.subscriber.receive():
                         self._hand_on(frames)
         finally:
+            self.closed = True
             self.subscriber.close()
 
     def _hand_on(self, frames: list[bytes]) -> None:
@@ -77,7 +79,7 @@ class Listening:
         heard.listeners.remove(self._hear)
         if not heard.listeners:
             del self._door.topics[self._topic]
-            if not self._door.scope.cancel_called:
+            if not self._door.closed:
                 self._door.subscriber.unsubscribe(self._topic)
 
 
