@@ -21,9 +21,13 @@ cannot clean up after itself.
 Who dies, and what follows
 - The agent: every socket closes. Keepers and launcher SIGKILL all of their descendants and exit.
 - The launcher: its keepers are signalled by the kernel (PR_SET_PDEATHSIG), kill and exit.
-- A keeper: its job's processes become the launcher's children, who kills them.
+- A keeper: its job's processes become the launcher's children, who kills them. One that is stopped it wakes.
 - For the last two the agent's `wait`, `end` and `launch` raise `LauncherDied`.
 Launcher and keepers have sessions of their own: a signal to the agent's group does not reach them.
+
+What it costs, measured idle on two cores (medians): a launch by a keeper that is there 0.35 ms, in a terminal
+0.42 ms; by one that must be forked first 2.7 ms; a whole /bin/true from launch to end 0.84 ms, where a bare
+posix_spawn and waitpid take 0.52 ms; ending a job that left a daemon 1.5 ms among 90 processes.
 
 What the job gets: its own session, /dev/null or a terminal as stdin, default signal dispositions, an empty
 signal mask, umask 022, no descriptor but 0, 1 and 2.
