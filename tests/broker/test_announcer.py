@@ -1,0 +1,113 @@
+"""What is committed is said live, sealed, to those who hold the key, and to nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import msgspec
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from airunner.broker import announcer as module
+from airunner.broker.announcer import Announcer
+from airunner.broker.counts import Counts
+from airunner.broker.store.contract import Appended
+from airunner.certs.sealed import open_sealed, topic_of
+from airunner.protocol.errors import Forged
+from airunner.protocol.events import EventRun
+from airunner.protocol.names import WatchKey
+from tests.broker.stage import FakePublisher, edges
+
+pytestmark = pytest.mark.anyio
+
+KEY = WatchKey(b"k" * 32)
+OTHER = WatchKey(b"o" * 32)
+RUN = EventRun(first_sequence=1, count=1, attempt=1, events=b"\x91\x80")
+
+
+class Stage:
+    """An Announcer, its inbox and its socket."""
+
+    def __init__(self) -> None:
+        self.socket = FakePublisher()
+        self.counts = Counts()
+        self.appended, self.inbox = anyio.create_memory_object_stream[Sequence[Appended]](16)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(Announcer(self.socket, self.inbox, edges(), self.counts).run)
+            yield
+            group.cancel_scope.cancel()
+        self.socket.close()
+        self.appended.close()
+        self.inbox.close()
+
+    async def subscribe(self, topic: bytes) -> None:
+        self.socket.subscribe(topic)
+        await wait_all_tasks_blocked()
+
+
+async def test_each_subscriber_is_told_from_when_on_it_hears_everything() -> None:
+    stage = Stage()
+    async with stage.running():
+        for _ in range(2):
+            stage.socket.subscribe(topic_of(KEY))
+            assert await stage.socket.published.receive() == [topic_of(KEY), b""]
+
+
+async def test_what_is_said_opens_with_the_jobs_key_and_no_other() -> None:
+    stage = Stage()
+    async with stage.running():
+        await stage.subscribe(topic_of(KEY))
+        await stage.socket.published.receive()
+        stage.appended.send_nowait([Appended(OTHER, RUN), Appended(KEY, RUN)])
+        topic, sealed = await stage.socket.published.receive()
+        assert topic == topic_of(KEY)
+        assert msgspec.msgpack.decode(open_sealed(KEY, sealed), type=EventRun) == RUN
+        with pytest.raises(Forged):
+            open_sealed(OTHER, sealed)
+        assert stage.counts["announced"] == 1
+
+
+async def test_no_nonce_is_used_twice() -> None:
+    stage = Stage()
+    async with stage.running():
+        await stage.subscribe(topic_of(KEY))
+        await stage.socket.published.receive()
+        stage.appended.send_nowait([Appended(KEY, RUN)] * 3)
+        assert len({(await stage.socket.published.receive())[1][:24] for _ in range(3)}) == 3
+
+
+async def test_what_nobody_listens_to_any_more_is_not_said() -> None:
+    stage = Stage()
+    async with stage.running():
+        await stage.subscribe(topic_of(KEY))
+        await stage.socket.published.receive()
+        stage.socket.subscribe(topic_of(KEY), wanted=False)
+        await wait_all_tasks_blocked()
+        stage.appended.send_nowait([Appended(KEY, RUN)])
+        await wait_all_tasks_blocked()
+        assert stage.socket.published.statistics().current_buffer_used == 0
+
+
+async def test_a_subscription_to_everything_is_given_nothing_by_itself() -> None:
+    stage = Stage()
+    async with stage.running():
+        await stage.subscribe(b"")
+        stage.appended.send_nowait([Appended(KEY, RUN)])
+        await wait_all_tasks_blocked()
+        assert stage.socket.published.statistics().current_buffer_used == 0
+
+
+async def test_beyond_its_memory_everything_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LISTENED_MAX", 1)
+    stage = Stage()
+    async with stage.running():
+        for key in (b"a", b"b", b"c"):
+            await stage.subscribe(topic_of(key * 32))
+            await stage.socket.published.receive()
+        stage.appended.send_nowait([Appended(KEY, RUN)])
+        assert (await stage.socket.published.receive())[0] == topic_of(KEY)

@@ -1,0 +1,250 @@
+"""The Gateway lets in what may come in, refuses the rest, and loses no grant."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from airunner.broker.counts import Counts
+from airunner.broker.gateway import ROLES, Gateway
+from airunner.broker.inbox import Answer, Asked
+from airunner.broker.store.contract import Expire, StoreReply, WatchKeyFound
+from airunner.certs.principal import Principal, Role
+from airunner.protocol.errors import Unauthenticated
+from airunner.protocol.job import JobSpec
+from airunner.protocol.messages import (
+    EnqueueJob,
+    GetJob,
+    JobLease,
+    JobsLeased,
+    JobWatched,
+    ListJobs,
+    Ping,
+    Pong,
+    Refused,
+    ReleaseJob,
+    Reply,
+    Request,
+    WatchJob,
+    encode,
+)
+from airunner.protocol.names import JobId, WatchKey
+from tests.broker.stage import FakeRouter, dequeue, edges, enqueue, request_id
+
+pytestmark = pytest.mark.anyio
+
+EVENTS_PORT = 7071
+GRANT = JobsLeased(
+    leases=(
+        JobLease(
+            job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true")
+        ),
+    )
+)
+
+
+def authority(token: bytes) -> Principal:
+    """The token says its roles; none is no token."""
+    if not token:
+        raise Unauthenticated
+    return Principal("s", "acme", frozenset(Role(word) for word in token.decode().split(",")), 1e12)
+
+
+class Stage:
+    """A Gateway between a door in memory and an inbox that nobody empties."""
+
+    def __init__(self, inbox_max: int = 100) -> None:
+        self.router = FakeRouter()
+        self.counts = Counts()
+        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire](inbox_max)
+        self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Answer]](100)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        gateway = Gateway(self.router, self.inbox, self.to_ledger, authority, edges(), EVENTS_PORT, self.counts)
+        async with anyio.create_task_group() as group:
+            group.start_soon(gateway.run)
+            yield
+            group.cancel_scope.cancel()
+        self.router.close()
+        for stream in (self.to_ledger, self.ledger, self.answers, self.inbox):
+            stream.close()
+
+    async def reply(self) -> Reply:
+        return (await self.router.said.receive())[2]
+
+    async def asked(self) -> Asked:
+        asked = await self.ledger.receive()
+        assert isinstance(asked, Asked)
+        return asked
+
+    def answer(self, asked: Asked, reply: StoreReply) -> None:
+        assert asked.peer is not None
+        self.answers.send_nowait([Answer(asked.peer, asked.ask, reply)])
+
+    def nothing_asked(self) -> bool:
+        return self.ledger.statistics().current_buffer_used == 0
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+async def test_a_ping_needs_no_token_and_no_ledger(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(Ping(), 7)
+        assert await stage.router.said.receive() == (b"peer", request_id(7), Pong())
+        assert stage.nothing_asked()
+
+
+async def test_a_request_reaches_the_ledger_as_its_tenants(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(ListJobs(), 3, token=b"read")
+        asked = await stage.asked()
+        assert (asked.peer, asked.ask.tenant, asked.ask.request_id) == (b"peer", "acme", request_id(3))
+
+
+async def test_each_job_gets_an_id_and_a_key_of_its_own(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(enqueue("a", "b"), token=b"submit")
+        minted = (await stage.asked()).ask.minted
+        assert len({one.job_id for one in minted}) == len({one.watch_key for one in minted}) == 2
+
+
+async def test_without_a_token_nothing_is_applied(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(ListJobs())
+        reply = await stage.reply()
+        assert isinstance(reply, Refused)
+        assert reply.code == "unauthenticated"
+        assert stage.nothing_asked()
+
+
+@pytest.mark.parametrize(
+    ("request_", "role"),
+    [(enqueue("true"), Role.SUBMIT), (dequeue(), Role.WORK), (GetJob(job_id="j"), Role.READ)],
+)
+async def test_without_the_role_a_request_is_forbidden_and_nothing_applied(
+    stage: Stage, request_: Request, role: Role
+) -> None:
+    others = ",".join(other for other in (Role.SUBMIT, Role.READ, Role.WORK) if other is not role)
+    async with stage.running():
+        stage.router.hear(request_, token=others.encode())
+        reply = await stage.reply()
+        assert isinstance(reply, Refused)
+        assert reply.code == "forbidden"
+        assert stage.nothing_asked()
+        assert stage.counts["requests_refused"] == 1
+
+
+def test_every_request_but_a_ping_needs_a_role() -> None:
+    assert set(ROLES) == set(Request.__args__) - {Ping}
+
+
+async def test_busy_instead_of_growth() -> None:
+    stage = Stage(inbox_max=1)
+    async with stage.running():
+        stage.router.hear(ListJobs(), 1, token=b"read")
+        stage.router.hear(ListJobs(), 2, token=b"read")
+        _, number, reply = await stage.router.said.receive()
+        assert number == request_id(2)
+        assert isinstance(reply, Refused)
+        assert reply.code == "busy"
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        [b""],
+        [b"AR1"],
+        [b"AR2", bytes(16), b"", b"\x80"],
+        [b"AR1", b"short", b"", b"\x80"],
+    ],
+)
+async def test_garbage_is_counted_and_the_next_request_served(stage: Stage, frames: list[bytes]) -> None:
+    async with stage.running():
+        stage.router.hear_frames(frames)
+        stage.router.hear(Ping())
+        assert await stage.reply() == Pong()
+        assert stage.counts["garbage"] == 1
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b"AR1", bytes(16)],
+        [b"AR1", bytes(16), b"", b"\x80", b""],
+        [b"AR1", bytes(16), b"x" * 8_193, encode(Ping())],
+        [b"AR1", bytes(16), b"", b"\xc1"],
+    ],
+)
+async def test_what_names_its_request_is_refused_by_it(stage: Stage, frames: list[bytes]) -> None:
+    async with stage.running():
+        stage.router.hear_frames(frames)
+        reply = await stage.reply()
+        assert isinstance(reply, Refused)
+        assert reply.code == "bad-request"
+
+
+async def test_who_may_watch_is_told_where(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(WatchJob(job_id="j"), token=b"read")
+        stage.answer(await stage.asked(), WatchKeyFound(WatchKey(bytes(32))))
+        assert await stage.reply() == JobWatched(watch_key=bytes(32), events_port=EVENTS_PORT)
+
+
+async def test_a_grant_whose_peer_is_gone_is_given_back(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(dequeue(), token=b"work", peer=b"a")
+        asked = await stage.asked()
+        stage.router.gone.add(b"a")
+        stage.answer(asked, GRANT)
+        back = await stage.asked()
+        assert back.peer is None
+        assert back.ask.tenant == "acme"
+        assert back.ask.request == ReleaseJob(job_id="j", attempt=1, task_token=bytes(32))
+        assert stage.counts["replies_undelivered"] == 1
+
+
+async def test_a_grant_whose_repeat_is_on_its_way_is_not_given_back(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(dequeue(), token=b"work", peer=b"old")
+        first = await stage.asked()
+        stage.router.hear(dequeue(), token=b"work", peer=b"new")
+        repeat = await stage.asked()
+        stage.router.gone.add(b"old")
+        stage.answer(first, GRANT)
+        stage.answer(repeat, GRANT)
+        assert (await stage.router.said.receive())[0] == b"new"
+        assert stage.nothing_asked(), "else two agents would run one job"
+
+
+async def test_a_repeat_whose_peer_is_gone_too_is_given_back(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(dequeue(), token=b"work", peer=b"old")
+        first = await stage.asked()
+        stage.router.hear(dequeue(), token=b"work", peer=b"new")
+        repeat = await stage.asked()
+        stage.router.gone |= {b"old", b"new"}
+        stage.answer(first, GRANT)
+        stage.answer(repeat, GRANT)
+        assert isinstance((await stage.asked()).ask.request, ReleaseJob)
+        await wait_all_tasks_blocked()
+        assert stage.nothing_asked()
+
+
+async def test_another_reply_whose_peer_is_gone_is_let_go(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(enqueue("true"), token=b"submit", peer=b"a")
+        asked = await stage.asked()
+        assert isinstance(asked.ask.request, EnqueueJob)
+        stage.router.gone.add(b"a")
+        stage.answer(asked, Refused(code="conflict", message=""))
+        await wait_all_tasks_blocked()
+        assert stage.nothing_asked()
