@@ -14,7 +14,7 @@ import msgspec
 from airunner.broker.store.contract import AGENT_LOST_MAX, EXPIRE_MAX, Appended, Ask, Outcome, QueueKey
 from airunner.broker.store.log import Holder, Log
 from airunner.broker.store.rows import fetch_all
-from airunner.protocol.errors import BadRequest, IncompleteLog, StaleToken
+from airunner.protocol.errors import BadRequest, Conflict, IncompleteLog, StaleToken
 from airunner.protocol.events import BrokerBody, JobExpired, JobFinished, JobLeased, JobReleased
 from airunner.protocol.job import JobState, Reason, Result, decode_spec
 from airunner.protocol.messages import (
@@ -59,6 +59,7 @@ class _Held(NamedTuple):
     attempt: int
     spec: bytes
     visibility_ms: int
+    token_hash: bytes
 
 
 class _Due(NamedTuple):
@@ -79,16 +80,13 @@ class Leases:
         self._log = log
 
     def dequeue(self, ask: Ask, request: DequeueJob, now_ms: int) -> Outcome:
-        """Grant what this request holds already, or else what waits."""
-        held = fetch_all(
-            self._connection,
-            _Held,
-            "SELECT job_id, attempt, spec, visibility_ms FROM job"
-            " WHERE tenant = ? AND lease_request = ? AND state = 'RUNNING' ORDER BY number",
-            (ask.tenant, ask.request_id),
-        )
+        """Grant what this request holds already, or else what waits.
+
+        Raises `Conflict`: what it holds was granted to another seed; then nothing is changed.
+        """
+        held = self._held(ask, request, now_ms)
         if held:
-            return Outcome(reply=JobsLeased(leases=tuple(_lease(request, one) for one in held)))
+            return Outcome(reply=JobsLeased(leases=held))
         leases: list[JobLease] = []
         appended: list[Appended] = []
         for queue in dict.fromkeys(request.queues):
@@ -96,7 +94,7 @@ class Leases:
             if not room:
                 break
             for job in fetch_all(self._connection, _Waiting, _FIRST_WAITING, (ask.tenant, queue, room)):
-                lease = _lease(request, _Held(job.job_id, job.attempt + 1, job.spec, request.visibility_ms))
+                lease = _lease(request, job.job_id, job.attempt + 1, job.spec, request.visibility_ms)
                 self._grant(ask, request, job.number, lease, now_ms)
                 event = JobLeased(timestamp_ms=now_ms, agent=request.agent)
                 appended.append(self._log.append(job.number, job.watch_key, lease.attempt, job.last_sequence, [event]))
@@ -207,6 +205,29 @@ class Leases:
         assert due_ms is None or isinstance(due_ms, int), "an instant is a number"
         return due_ms
 
+    def _held(self, ask: Ask, request: DequeueJob, now_ms: int) -> tuple[JobLease, ...]:
+        """The leases that this very request was granted, good for a full period from its repeat.
+
+        In the order of submission, which is that of the first grant only within one queue.
+        """
+        held = fetch_all(
+            self._connection,
+            _Held,
+            "SELECT job_id, attempt, spec, visibility_ms, token_hash FROM job INDEXED BY job_leased"
+            " WHERE tenant = ? AND lease_request = ? AND state = 'RUNNING' ORDER BY number",
+            (ask.tenant, ask.request_id),
+        )
+        leases = tuple(_lease(request, one.job_id, one.attempt, one.spec, one.visibility_ms) for one in held)
+        if any(token_hash(lease.task_token) != one.token_hash for lease, one in zip(leases, held, strict=True)):
+            raise Conflict
+        if leases:
+            self._connection.execute(
+                "UPDATE job INDEXED BY job_leased SET deadline_ms = max(deadline_ms, ? + visibility_ms)"
+                " WHERE tenant = ? AND lease_request = ? AND state = 'RUNNING'",
+                (now_ms, ask.tenant, ask.request_id),
+            )
+        return leases
+
     def _grant(self, ask: Ask, request: DequeueJob, number: int, lease: JobLease, now_ms: int) -> None:
         self._connection.execute(
             _LEASE,
@@ -258,14 +279,14 @@ class Leases:
         )
 
 
-def _lease(request: DequeueJob, held: _Held) -> JobLease:
+def _lease(request: DequeueJob, job_id: JobId, attempt: int, spec: bytes, visibility_ms: int) -> JobLease:
     """The grant, with the token that this request's seed gives; the same whenever it is asked again."""
     return JobLease(
-        job_id=held.job_id,
-        attempt=held.attempt,
-        task_token=task_token(request.token_seed, held.job_id, held.attempt),
-        visibility_ms=held.visibility_ms,
-        spec=decode_spec(held.spec),
+        job_id=job_id,
+        attempt=attempt,
+        task_token=task_token(request.token_seed, job_id, attempt),
+        visibility_ms=visibility_ms,
+        spec=decode_spec(spec),
     )
 
 

@@ -81,6 +81,8 @@ def migrate(connection: apsw.Connection) -> None:
     assert isinstance(version, int), "user_version is a number"
     if version > len(MIGRATIONS):
         raise OperatorError("the store was written by a newer airunner; run that one")
+    if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        raise OperatorError("the file is a database, but not a store of airunner's; name another with --store")
     for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
         with connection:
             connection.execute(step)

@@ -1,0 +1,151 @@
+"""Speaks to a Store in few words: one command a batch, the reply typed, time and ids drawn from counters."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from airunner.broker.store.contract import (
+    Applied,
+    Ask,
+    Command,
+    Expire,
+    MintedJob,
+    Outcome,
+    Resume,
+    Store,
+    StoreRequest,
+)
+from airunner.protocol.events import AgentBody, Event, Output, Stream, encode_bodies, events_of
+from airunner.protocol.job import JobSpec, Result
+from airunner.protocol.messages import (
+    CompleteJob,
+    DequeueJob,
+    EnqueueJob,
+    EventBatch,
+    JobEventsReplayed,
+    JobLease,
+    JobsEnqueued,
+    JobsLeased,
+    Refused,
+    ReplayJobEvents,
+)
+from airunner.protocol.names import JobId, RequestId, WatchKey
+
+T = TypeVar("T")
+START_MS = 1_000_000
+VISIBILITY_MS = 10_000
+
+
+class Driver:
+    """A store, and a clock that only moves when told."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.now_ms = START_MS
+        self._drawn = 0
+
+    def draw(self, size: int) -> bytes:
+        self._drawn += 1
+        return self._drawn.to_bytes(size, "big")
+
+    def ask(self, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None) -> Ask:
+        jobs = len(request.jobs) if isinstance(request, EnqueueJob) else 0
+        minted = tuple(
+            MintedJob(JobId(f"job-{int.from_bytes(self.draw(8), 'big'):08}"), WatchKey(self.draw(32)))
+            for _ in range(jobs)
+        )
+        return Ask(tenant=tenant, request_id=RequestId(request_id or self.draw(16)), request=request, minted=minted)
+
+    def apply(self, *commands: Command) -> Applied:
+        return self.store.apply(commands, self.now_ms)
+
+    def outcome(self, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None) -> Outcome:
+        (outcome,) = self.apply(self.ask(request, tenant=tenant, request_id=request_id)).outcomes
+        return outcome
+
+    def reply(
+        self, kind: type[T], request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None
+    ) -> T:
+        reply = self.outcome(request, tenant=tenant, request_id=request_id).reply
+        assert isinstance(reply, kind), reply
+        return reply
+
+    def refused(
+        self, code: str, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None
+    ) -> Refused:
+        """The refusal, with nothing appended and nothing made ready."""
+        outcome = self.outcome(request, tenant=tenant, request_id=request_id)
+        assert isinstance(outcome.reply, Refused), outcome
+        assert (outcome.reply.code, outcome.appended, outcome.ready) == (code, (), frozenset())
+        return outcome.reply
+
+    def submit(self, *commands: str, queue: str = "default", tenant: str = "home") -> tuple[JobId, ...]:
+        jobs = tuple(JobSpec(command=command, queue=queue) for command in commands or ("true",))
+        return self.reply(JobsEnqueued, EnqueueJob(jobs=jobs), tenant=tenant).job_ids
+
+    def dequeue(self, *queues: str, slots: int = 1) -> DequeueJob:
+        return DequeueJob(
+            agent="agent",
+            queues=queues or ("default",),
+            slots=slots,
+            visibility_ms=VISIBILITY_MS,
+            token_seed=self.draw(32),
+        )
+
+    def lease(self, *queues: str, slots: int = 1, tenant: str = "home") -> tuple[JobLease, ...]:
+        return self.reply(JobsLeased, self.dequeue(*queues, slots=slots), tenant=tenant).leases
+
+    def lease_one(self) -> JobLease:
+        (lease,) = self.lease()
+        return lease
+
+    def expire(self) -> Outcome:
+        (outcome,) = self.apply(Expire()).outcomes
+        return outcome
+
+    def resume(self) -> Applied:
+        return self.apply(Resume())
+
+    def log(self, job_id: str, *, from_sequence: int = 1, tenant: str = "home") -> list[Event]:
+        """Every event from there on, page by page."""
+        events: list[Event] = []
+        while True:
+            request = ReplayJobEvents(job_id=job_id, from_sequence=from_sequence)
+            page = self.reply(JobEventsReplayed, request, tenant=tenant)
+            for run in page.runs:
+                events += events_of(JobId(job_id), run)
+            if page.next_sequence > page.last_sequence:
+                return events
+            assert page.next_sequence > from_sequence, "each page goes on"
+            from_sequence = page.next_sequence
+
+    def kinds(self, job_id: str) -> list[str]:
+        return [event.kind for event in self.log(job_id)]
+
+
+def output(*pieces: str, timestamp_ms: int = START_MS) -> list[AgentBody]:
+    return [Output(timestamp_ms=timestamp_ms, stream=Stream.STDOUT, data=piece.encode()) for piece in pieces]
+
+
+def batch(lease: JobLease, first_index: int, *pieces: str, timestamp_ms: int = START_MS) -> EventBatch:
+    return EventBatch(
+        job_id=lease.job_id,
+        attempt=lease.attempt,
+        task_token=lease.task_token,
+        first_index=first_index,
+        count=len(pieces),
+        events=encode_bodies(output(*pieces, timestamp_ms=timestamp_ms)),
+    )
+
+
+def completion(
+    lease: JobLease, event_count: int = 0, *, exit_code: int = 0, last: EventBatch | None = None
+) -> CompleteJob:
+    return CompleteJob(
+        job_id=lease.job_id,
+        attempt=lease.attempt,
+        task_token=lease.task_token,
+        event_count=event_count,
+        result=Result(exit_code=exit_code),
+        last=last,
+    )

@@ -1,0 +1,20 @@
+"""The law every Store must pass: call it with anything that makes an empty one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Final
+
+from airunner.broker.store.contract import Store
+from tests.conformance import laws_leases, laws_log
+from tests.conformance.driving import Driver
+
+LAWS: Final = {law.__name__: law for law in (*laws_leases.LAWS, *laws_log.LAWS)}
+
+
+def exercise_store(make: Callable[[], Store]) -> None:
+    """Hold the stores that `make` makes to every law, each law on an empty one."""
+    for law in LAWS.values():
+        with closing(make()) as store:
+            law(Driver(store))

@@ -1,0 +1,254 @@
+"""The laws of the event log and of looking at jobs that every Store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from airunner.broker.store.contract import WatchKeyFound
+from airunner.protocol.events import BATCH_EVENTS_MAX, Output, events_of
+from airunner.protocol.job import JobState
+from airunner.protocol.messages import (
+    REPLAY_BYTES_MAX,
+    REPLAY_RUNS_MAX,
+    BatchStored,
+    EventBatch,
+    GetJob,
+    JobCompleted,
+    JobEventsPublished,
+    JobEventsReplayed,
+    JobLease,
+    JobsListed,
+    ListJobs,
+    PublishJobEvents,
+    ReplayJobEvents,
+    WatchJob,
+)
+from tests.conformance.driving import START_MS, Driver, batch, completion
+
+
+def _publish(driver: Driver, *batches: EventBatch) -> list[tuple[int, str | None]]:
+    reply = driver.reply(JobEventsPublished, PublishJobEvents(batches=batches))
+    return [(stored.next_index, stored.code) for stored in reply.batches]
+
+
+def _console(driver: Driver, job_id: str) -> str:
+    events = driver.log(job_id)
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1)), "dense from 1 on"
+    return b"".join(event.body.data for event in events if isinstance(event.body, Output)).decode()
+
+
+def _started(driver: Driver) -> JobLease:
+    driver.submit()
+    return driver.lease_one()
+
+
+def events_are_stored_as_they_were_sent(driver: Driver) -> None:
+    lease = _started(driver)
+    sent = batch(lease, 0, "a", "b")
+    outcome = driver.outcome(PublishJobEvents(batches=(sent,)))
+    (appended,) = outcome.appended
+    assert (appended.run.first_sequence, appended.run.count, appended.run.attempt) == (3, 2, 1)
+    assert appended.run.events == sent.events
+    assert appended.watch_key == driver.reply(WatchKeyFound, WatchJob(job_id=lease.job_id)).watch_key
+    page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=3))
+    assert page.runs == (appended.run,)
+
+
+def repeats_are_stored_once(driver: Driver) -> None:
+    lease = _started(driver)
+    assert _publish(driver, batch(lease, 0, "a", "b")) == [(2, None)]
+    assert driver.outcome(PublishJobEvents(batches=(batch(lease, 0, "a", "b"),))).appended == ()
+    assert _publish(driver, batch(lease, 0, "a", "b"), batch(lease, 1, "b", "c"), batch(lease, 0, "a")) == [
+        (2, None),
+        (3, None),
+        (3, None),
+    ]
+    assert _console(driver, lease.job_id) == "abc"
+
+
+def a_gap_is_refused_with_the_index_expected(driver: Driver) -> None:
+    lease = _started(driver)
+    assert _publish(driver, batch(lease, 1, "b"), batch(lease, 0, "a"), batch(lease, 2, "c")) == [
+        (0, "index-gap"),
+        (1, None),
+        (1, "index-gap"),
+    ]
+    assert _console(driver, lease.job_id) == "a"
+
+
+def what_is_no_batch_of_an_agents_is_refused(driver: Driver) -> None:
+    lease = _started(driver)
+    good = batch(lease, 0, "a")
+    wrong = [
+        msgspec.structs.replace(good, count=2),
+        msgspec.structs.replace(good, events=b"\xc1"),
+        msgspec.structs.replace(good, events=b"\x91\x82\xa4kind\xabJOB_EXPIRED\xactimestamp_ms\x01"),
+    ]
+    codes = [code for _, code in _publish(driver, *wrong)]
+    assert codes == ["bad-request"] * 3
+    assert _publish(driver, good) == [(1, None)]
+
+
+def nobody_else_writes_into_a_log(driver: Driver) -> None:
+    lease = _started(driver)
+    good = batch(lease, 0, "a")
+    forged = msgspec.structs.replace(good, task_token=bytes(32))
+    absent = msgspec.structs.replace(good, job_id="absent")
+    assert _publish(driver, forged, absent) == [(0, "stale-token"), (0, "not-found")]
+    reply = driver.reply(JobEventsPublished, PublishJobEvents(batches=(good,)), tenant="other")
+    assert reply.batches == (BatchStored(job_id=lease.job_id, attempt=1, code="not-found"),)
+    assert _console(driver, lease.job_id) == ""
+
+
+def an_old_attempt_writes_no_more(driver: Driver) -> None:
+    stale = _started(driver)
+    assert _publish(driver, batch(stale, 0, "old")) == [(1, None)]
+    driver.now_ms += 100_000
+    driver.expire()
+    assert _publish(driver, batch(stale, 1, "late")) == [(0, "stale-token")]
+    fresh = driver.lease_one()
+    assert _publish(driver, batch(stale, 1, "late"), batch(fresh, 0, "new")) == [(0, "stale-token"), (1, None)]
+    assert _console(driver, stale.job_id) == "oldnew"
+    assert [event.attempt for event in driver.log(stale.job_id)] == [0, 1, 1, 1, 2, 2]
+
+
+def a_job_completes_only_with_its_whole_log(driver: Driver) -> None:
+    lease = _started(driver)
+    _publish(driver, batch(lease, 0, "a"))
+    assert driver.refused("incomplete-log", completion(lease, 2)).expected_index == 1
+    assert driver.refused("incomplete-log", completion(lease, 0)).expected_index == 1
+    assert driver.refused("incomplete-log", completion(lease, 4, last=batch(lease, 1, "b"))).expected_index == 1
+    assert driver.refused("incomplete-log", completion(lease, 4, last=batch(lease, 3, "d"))).expected_index == 1
+    driver.refused(
+        "bad-request", completion(lease, 2, last=msgspec.structs.replace(batch(lease, 1, "b"), events=b"\x90"))
+    )
+    driver.refused("bad-request", completion(lease, 2, last=msgspec.structs.replace(batch(lease, 1, "b"), attempt=9)))
+    assert _console(driver, lease.job_id) == "a"
+    outcome = driver.outcome(completion(lease, 3, last=batch(lease, 0, "a", "b", "c")))
+    assert outcome.reply == JobCompleted(state=JobState.COMPLETED)
+    assert [appended.run.first_sequence for appended in outcome.appended] == [4, 6]
+    assert _console(driver, lease.job_id) == "abc"
+
+
+def a_repeat_after_the_end_is_answered_as_the_first(driver: Driver) -> None:
+    lease = _started(driver)
+    sent = batch(lease, 0, "a", "b")
+    _publish(driver, sent)
+    driver.reply(JobCompleted, completion(lease, 2))
+    assert _publish(driver, sent) == [(2, None)]
+    assert _publish(driver, batch(lease, 2, "c")) == [(0, "stale-token")]
+    assert driver.kinds(lease.job_id)[-1] == "JOB_FINISHED"
+
+
+def a_replay_starts_at_exactly_the_sequence_asked_for(driver: Driver) -> None:
+    lease = _started(driver)
+    _publish(driver, batch(lease, 0, "a", "b", "c"), batch(lease, 3, "d"))
+    whole = driver.log(lease.job_id)
+    for sequence in range(1, len(whole) + 2):
+        assert driver.log(lease.job_id, from_sequence=sequence) == whole[sequence - 1 :]
+    page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=99))
+    assert (page.runs, page.next_sequence, page.last_sequence, page.finished) == ((), 99, 6, False)
+    driver.reply(JobCompleted, completion(lease, 4))
+    page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id))
+    assert (page.next_sequence, page.last_sequence, page.finished) == (8, 7, True)
+    driver.refused("not-found", ReplayJobEvents(job_id="absent"))
+    driver.refused("not-found", ReplayJobEvents(job_id=lease.job_id), tenant="other")
+
+
+def a_replay_starts_at_the_first_event_that_is_new_enough(driver: Driver) -> None:
+    lease = _started(driver)
+    early, late = START_MS + 10, START_MS + 30
+    _publish(driver, batch(lease, 0, "a", timestamp_ms=early), batch(lease, 1, "b", "c", timestamp_ms=late))
+    for instant_ms, sequence, first in ((0, 1, 1), (early, 1, 3), (early + 1, 1, 4), (late, 5, 5), (late + 1, 1, 6)):
+        request = ReplayJobEvents(job_id=lease.job_id, from_sequence=sequence, from_timestamp_ms=instant_ms)
+        page = driver.reply(JobEventsReplayed, request)
+        assert (page.runs[0].first_sequence if page.runs else page.next_sequence) == first
+    request = ReplayJobEvents(job_id=lease.job_id, from_sequence=9, from_timestamp_ms=late + 1)
+    assert driver.reply(JobEventsReplayed, request).next_sequence == 9
+
+
+def a_clock_that_went_back_hides_no_event(driver: Driver) -> None:
+    lease = _started(driver)
+    _publish(driver, batch(lease, 0, "late", timestamp_ms=START_MS + 50), batch(lease, 1, "early", timestamp_ms=5))
+    request = ReplayJobEvents(job_id=lease.job_id, from_timestamp_ms=START_MS + 50)
+    page = driver.reply(JobEventsReplayed, request)
+    assert [event.sequence for run in page.runs for event in events_of(lease.job_id, run)] == [3, 4]
+
+
+def a_page_of_a_long_log_is_bounded(driver: Driver) -> None:
+    lease = _started(driver)
+    piece = "x" * (REPLAY_BYTES_MAX // 5)
+    for index in range(0, 15, 3):
+        _publish(driver, *(batch(lease, index + offset, piece[:60_000]) for offset in range(3)))
+    _publish(driver, *(batch(lease, 15 + 2 * n, piece[:60_000], piece[:60_000]) for n in range(6)))
+    page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id))
+    assert sum(len(run.events) for run in page.runs) <= REPLAY_BYTES_MAX
+    assert page.next_sequence <= page.last_sequence
+    assert len(_console(driver, lease.job_id)) == 27 * 60_000
+
+
+def a_page_of_many_small_runs_is_bounded(driver: Driver) -> None:
+    lease = _started(driver)
+    total = REPLAY_RUNS_MAX + 10
+    for first in range(0, total, 47):
+        _publish(driver, *(batch(lease, index, "x") for index in range(first, min(first + 47, total))))
+    page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id))
+    assert len(page.runs) == REPLAY_RUNS_MAX
+    assert _console(driver, lease.job_id) == "x" * total
+    assert total < 2 * BATCH_EVENTS_MAX
+
+
+def jobs_are_listed_newest_first_and_stable(driver: Driver) -> None:
+    jobs = [driver.submit(f"c{n}", queue="ab"[n % 2])[0] for n in range(5)]
+    driver.submit(tenant="other")
+    newest = jobs[::-1]
+
+    def listed(request: ListJobs) -> tuple[list[str], bool]:
+        reply = driver.reply(JobsListed, request)
+        return [job.id for job in reply.jobs], reply.more
+
+    assert listed(ListJobs()) == (newest, False)
+    assert listed(ListJobs(page_size=2)) == (newest[:2], True)
+    assert listed(ListJobs(page_size=2, page=3)) == (newest[4:], False)
+    assert listed(ListJobs(page_size=5)) == (newest, False)
+    assert listed(ListJobs(page=9)) == ([], False)
+    assert listed(ListJobs(page_size=2, before=newest[1])) == (newest[2:4], True)
+    driver.submit("shifts no page", queue="b")
+    assert listed(ListJobs(page_size=2, before=newest[1])) == (newest[2:4], True)
+    (lease,) = driver.lease("a")
+    assert listed(ListJobs(state=JobState.RUNNING)) == ([lease.job_id], False)
+    assert listed(ListJobs(queue="a")) == ([newest[0], newest[2], newest[4]], False)
+    assert listed(ListJobs(queue="a", state=JobState.SCHEDULED)) == ([newest[0], newest[2]], False)
+    driver.refused("not-found", ListJobs(before="absent"))
+    driver.refused("not-found", ListJobs(before=jobs[0]), tenant="other")
+
+
+def one_tenant_sees_nothing_of_anothers(driver: Driver) -> None:
+    (job_id,) = driver.submit()
+    for request in (GetJob(job_id=job_id), WatchJob(job_id=job_id), ReplayJobEvents(job_id=job_id)):
+        driver.refused("not-found", request, tenant="other")
+    assert driver.reply(JobsListed, ListJobs(), tenant="other").jobs == ()
+    assert driver.lease(tenant="other") == ()
+    assert len(driver.lease()) == 1
+
+
+LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
+    events_are_stored_as_they_were_sent,
+    repeats_are_stored_once,
+    a_gap_is_refused_with_the_index_expected,
+    what_is_no_batch_of_an_agents_is_refused,
+    nobody_else_writes_into_a_log,
+    an_old_attempt_writes_no_more,
+    a_job_completes_only_with_its_whole_log,
+    a_repeat_after_the_end_is_answered_as_the_first,
+    a_replay_starts_at_exactly_the_sequence_asked_for,
+    a_replay_starts_at_the_first_event_that_is_new_enough,
+    a_clock_that_went_back_hides_no_event,
+    a_page_of_a_long_log_is_bounded,
+    a_page_of_many_small_runs_is_bounded,
+    jobs_are_listed_newest_first_and_stable,
+    one_tenant_sees_nothing_of_anothers,
+)
