@@ -196,11 +196,13 @@ class CurveNetwork:
 
     def dealer(self, endpoint: str) -> CurveDealer:
         """A new connection for requests."""
-        return CurveDealer(self._raw(zmq.DEALER), _checked(endpoint))
+        _checked(endpoint)  # before there is a socket that nobody would close
+        return CurveDealer(self._raw(zmq.DEALER), endpoint)
 
     def subscriber(self, endpoint: str) -> CurveSubscriber:
         """A new connection for live events."""
-        return CurveSubscriber(self._raw(zmq.SUB), _checked(endpoint))
+        _checked(endpoint)
+        return CurveSubscriber(self._raw(zmq.SUB), endpoint)
 
     def _raw(self, kind: int) -> zmq.Socket[bytes]:
         raw = _bounded(self._context.socket(kind), BODY_BYTES_MAX)
