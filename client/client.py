@@ -196,9 +196,9 @@ class Client:
         Each comes once and in order, whatever the network does. It ends after JOB_FINISHED.
         """
         here = self._entered
+        follow = _follow(job_id, from_sequence, from_timestamp_ms)
 
         def start(output: MemoryObjectSendStream[list[Event] | Failure], scope: anyio.CancelScope) -> None:
-            follow = _follow(job_id, from_sequence, from_timestamp_ms)
             follower = Follower(follow, here.channel, here.live, output, scope)
             here.group.start_soon(follower.run, name=f"follow {job_id}")
 
@@ -253,7 +253,7 @@ def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
 
 
 def _told(problem: str) -> str:
-    """msgspec's words with the field in front, as in `timeout_seconds: expected int >= 1`."""
+    """The words of msgspec with the field in front, as in `timeout_seconds: expected int >= 1`."""
     expected, _, path = problem.removesuffix("`").partition(" - at `$.")
     if path == "queue":
         return f"queue: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign"

@@ -1,0 +1,268 @@
+"""A client follows jobs of a real broker over a network that loses what it is told to lose."""
+
+from __future__ import annotations
+
+import gc
+
+import anyio
+import pytest
+from airunner.certs.edges import Sent
+from airunner.client.client import Client
+from airunner.protocol.errors import BadRequest, Conflict, NotFound, OperatorError
+from airunner.protocol.events import Event, Output
+from airunner.protocol.job import JobState
+
+from tests.client.wire import Wire, brokered
+from tests.client.working import Worker
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    if request.param == "asyncio":
+        return "asyncio", {}
+    from trio.testing import MockClock
+
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture
+def virtual_time(anyio_backend: tuple[str, dict[str, object]]) -> None:
+    if anyio_backend[0] != "trio":
+        pytest.skip("only trio's clock can be turned")
+
+
+def output(events: list[Event]) -> bytes:
+    return b"".join(event.body.data for event in events if isinstance(event.body, Output))
+
+
+async def whole(client: Client, job_id: str, from_sequence: int = 1) -> list[Event]:
+    return [event async for event in client.follow(job_id, from_sequence)]
+
+
+async def test_a_follower_sees_every_event_once_and_in_order_as_they_happen() -> None:
+    async with brokered() as (_, client), anyio.create_task_group() as group:
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        group.start_soon(worker.run, 50)
+        events = await whole(client, job.id)
+        assert [event.sequence for event in events] == list(range(1, 56))
+        assert [event.kind for event in events[:3]] == ["JOB_SCHEDULED", "JOB_LEASED", "PROCESS_START"]
+        assert events[-1].kind == "JOB_FINISHED"
+        assert output(events) == b"".join(b"%d\n" % line for line in range(50))
+
+
+async def test_two_who_join_at_different_times_see_the_same() -> None:
+    async with brokered() as (_, client), anyio.create_task_group() as group:
+        job = await client.submit(command="count")
+        seen: list[list[Event]] = []
+
+        async def early() -> None:
+            seen.append(await whole(client, job.id))
+
+        group.start_soon(early)
+        worker = await Worker.lease(client)
+        await worker.run(20)
+        seen.append(await whole(client, job.id))
+        with anyio.fail_after(5):
+            while len(seen) < 2:
+                await anyio.lowlevel.checkpoint()
+        assert seen[0] == seen[1]
+
+
+async def test_following_starts_at_exactly_the_sequence_asked_for() -> None:
+    async with brokered() as (_, client):
+        job = await client.submit(command="count")
+        await (await Worker.lease(client)).run(10)
+        events = await whole(client, job.id, from_sequence=5)
+        assert [event.sequence for event in events] == list(range(5, 16))
+        assert [event.sequence async for event in client.replay(job.id, 5)] == list(range(5, 16))
+
+
+async def test_what_the_live_socket_loses_is_asked_for(virtual_time: None) -> None:
+    async with brokered() as (wire, client), anyio.create_task_group() as group:
+        wire.loses = lambda frames: bool(frames[1]) and len(wire.published) % 3 == 0
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        group.start_soon(worker.run, 100)
+        events = await whole(client, job.id)
+        assert [event.sequence for event in events] == list(range(1, 106))
+
+
+async def test_with_no_live_event_at_all_the_job_is_still_followed_to_its_end(virtual_time: None) -> None:
+    async with brokered() as (wire, client), anyio.create_task_group() as group:
+        wire.loses = lambda _: True
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        group.start_soon(worker.run, 10)
+        assert len(await whole(client, job.id)) == 15
+
+
+async def test_live_events_need_no_further_request(virtual_time: None) -> None:
+    """Asking again and again would hide a deaf socket; once followed, events come by themselves."""
+    async with brokered() as (wire, client):
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        async with client.follow(job.id) as events:
+            first = [await anext(events), await anext(events)]
+            await welcomed(wire)
+            await worker.print(b"live")
+            with anyio.fail_after(0.5):  # well before the first silence is asked after
+                event = await anext(events)
+        assert [seen.sequence for seen in [*first, event]] == [1, 2, 3]
+        assert output([event]) == b"live"
+
+
+async def welcomed(wire: Wire) -> None:
+    while not any(not frames[1] for frames in wire.published):
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_many_follows_share_one_connection_of_each_kind() -> None:
+    async with brokered() as (wire, client), anyio.create_task_group() as group:
+        jobs = [await client.submit(command="count") for _ in range(20)]
+        ends: list[str] = []
+
+        async def one(job_id: str) -> None:
+            ends.append((await whole(client, job_id))[-1].kind)
+
+        for job in jobs:
+            group.start_soon(one, job.id)
+        for number in range(20):
+            await (await Worker.lease(client, bytes([number]) * 32)).run(3)
+        with anyio.fail_after(10):
+            while len(ends) < 20:
+                await anyio.lowlevel.checkpoint()
+        assert set(ends) == {"JOB_FINISHED"}
+        assert wire.opened == 1
+        assert len(wire.ears) == 1
+        assert wire.ears[0].topics == set(), "nobody listens, nothing is subscribed"
+
+
+async def test_a_slow_monitor_holds_up_nobody_and_loses_nothing(virtual_time: None) -> None:
+    async with brokered() as (_, client):
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        async with client.follow(job.id) as events:
+            seen = [await anext(events)]
+            await worker.run(500)  # far more than a follow holds
+            seen += [event async for event in events]
+        assert [event.sequence for event in seen] == list(range(1, 506))
+
+
+@pytest.mark.parametrize("leave", ["break", "close"])
+async def test_leaving_early_leaves_nothing_behind(leave: str) -> None:
+    async with brokered() as (wire, client):
+        job = await client.submit(command="count")
+        await Worker.lease(client)
+        if leave == "break":
+            async for _ in client.follow(job.id):
+                await welcomed(wire)
+                break
+            gc.collect()
+        else:
+            async with client.follow(job.id) as events:
+                await anext(events)
+                await welcomed(wire)
+        with anyio.fail_after(5):
+            while wire.ears[0].topics:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_a_connection_that_breaks_is_made_again_and_nothing_is_lost(virtual_time: None) -> None:
+    async with brokered() as (wire, client), anyio.create_task_group() as group:
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        async with client.follow(job.id) as events:
+            seen = [await anext(events)]
+            next(iter(wire.links.values())).drop()
+            group.start_soon(worker.run, 10)
+            seen += [event async for event in events]
+        assert [event.sequence for event in seen] == list(range(1, 16))
+        assert wire.opened > 1
+
+
+async def test_an_unknown_job_is_told_to_whoever_follows() -> None:
+    async with brokered() as (_, client):
+        with pytest.raises(NotFound):
+            await whole(client, "no-such-job")
+        with pytest.raises(NotFound):
+            await client.get("no-such-job")
+
+
+async def test_one_request_id_is_one_job() -> None:
+    async with brokered() as (_, client):
+        first = await client.submit(command="true", request_id="nightly 2024-05-01")
+        assert await client.submit(command="true", request_id="nightly 2024-05-01") == first
+        with pytest.raises(Conflict):
+            await client.submit(command="false", request_id="nightly 2024-05-01")
+
+
+async def test_jobs_are_listed_newest_first_and_page_by_page() -> None:
+    async with brokered() as (_, client):
+        jobs = [job for number in range(5) for job in [await client.submit(command=f"c{number}")]]
+        listed = await client.list_jobs(page_size=3)
+        assert [job.command for job in listed.jobs] == ["c4", "c3", "c2"]
+        assert listed.more
+        rest = await client.list_jobs(page_size=3, before=listed.jobs[-1].id)
+        assert [job.id for job in rest.jobs] == [jobs[1].id, jobs[0].id]
+        assert not rest.more
+        assert (await client.get(jobs[0].id)).state is JobState.SCHEDULED
+
+
+async def test_a_job_that_cannot_be_is_refused_before_it_is_sent() -> None:
+    async with brokered() as (wire, client):
+        for fields in ({}, {"command": "x", "timeout_seconds": 0}, {"command": "x", "colour": "red"}):
+            with pytest.raises(BadRequest):
+                await client.submit(**fields)
+        with pytest.raises(BadRequest):
+            await client.submit_many([])
+        with pytest.raises(BadRequest):
+            client.follow("x", from_sequence=0)
+        assert wire.opened == 0
+
+
+async def test_the_callers_own_error_comes_out_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with brokered_client() as client:
+            await client.submit(command="true")
+            raise ZeroDivisionError
+
+
+def brokered_client() -> BrokeredClient:
+    return BrokeredClient()
+
+
+class BrokeredClient:
+    """Only the client's own `__aexit__` sees the error, not the task group of the test's broker."""
+
+    async def __aenter__(self) -> Client:
+        self._outer = brokered()
+        _, client = await self._outer.__aenter__()
+        self._client = Client(reach=client._reach)
+        return await self._client.__aenter__()
+
+    async def __aexit__(self, *error: object) -> bool | None:
+        try:
+            return await self._client.__aexit__(*error)
+        finally:
+            await self._outer.__aexit__(None, None, None)
+
+
+async def test_a_client_that_is_cancelled_ends(virtual_time: None) -> None:
+    async with brokered() as (_, client):
+        inner = Client(reach=client._reach)
+        with anyio.move_on_after(3) as scope:
+            async with inner:
+                job = await inner.submit(command="never leased")
+                await whole(inner, job.id)
+        assert scope.cancelled_caught
+
+
+async def test_a_broker_that_never_answers_is_given_up_on(virtual_time: None) -> None:
+    async with brokered() as (wire, client):
+        wire.send = lambda *_: Sent.GONE
+        with pytest.raises(OperatorError, match="no broker answers") as told:
+            await client.submit(command="true")
+        assert told.value.exit_code == 69

@@ -1,0 +1,194 @@
+"""How events and jobs are shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from airunner.client.console import Console, ReaderGone
+from airunner.client.listing import columns, job_lines
+from airunner.client.printing import ConsolePrinter, JsonPrinter
+from airunner.client.watching import exit_status
+from airunner.client.wording import duration_text, end_text, instant_text, one_line
+from airunner.protocol.events import (
+    Event,
+    EventBody,
+    GitCloneError,
+    Heartbeat,
+    JobFinished,
+    JobLeased,
+    JobScheduled,
+    Output,
+    OutputTruncated,
+    ProcessError,
+    ProcessStart,
+    Stream,
+)
+from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Reason, Result
+from airunner.protocol.names import JobId
+
+
+class Files:
+    """stdout and stderr as two files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = (folder / "out", folder / "err")
+        self.descriptors = [os.open(path, os.O_CREAT | os.O_WRONLY, 0o600) for path in self._paths]
+
+    def console(self, *, quiet: bool = False) -> Console:
+        return Console(quiet=quiet, stdout=self.descriptors[0], stderr=self.descriptors[1])
+
+    @property
+    def written(self) -> tuple[bytes, bytes]:
+        return self._paths[0].read_bytes(), self._paths[1].read_bytes()
+
+
+@pytest.fixture
+def files(tmp_path: Path):
+    made = Files(tmp_path)
+    yield made
+    for descriptor in made.descriptors:
+        os.close(descriptor)
+
+
+def event(body: EventBody, sequence: int = 1, attempt: int = 1) -> Event:
+    return Event(job_id=JobId("j"), sequence=sequence, attempt=attempt, body=body)
+
+
+def test_the_console_is_passed_on_byte_for_byte(files: Files) -> None:
+    printer = ConsolePrinter(files.console(quiet=True))
+    for stream, data in ((Stream.STDOUT, b"\xff\0out"), (Stream.STDERR, b"err\n"), (Stream.STDOUT, b"\r\n")):
+        printer.show(event(Output(timestamp_ms=0, stream=stream, data=data)))
+    assert files.written == (b"\xff\0out\r\n", b"err\n")
+
+
+def test_airunners_own_words_go_to_stderr(files: Files) -> None:
+    printer = ConsolePrinter(files.console())
+    for body in (
+        JobScheduled(timestamp_ms=0, queue="default"),
+        JobLeased(timestamp_ms=0, agent="a1"),
+        GitCloneError(timestamp_ms=0, message="fatal: no\n"),
+        ProcessStart(timestamp_ms=0, pid=7, started_at=1_000),
+        ProcessError(timestamp_ms=0, message="x: command not found"),
+        OutputTruncated(timestamp_ms=0, omitted_bytes=9),
+        Heartbeat(timestamp_ms=0),
+        JobFinished(timestamp_ms=2_500, state=JobState.FAILED, exit_code=7, reason=Reason.EXIT_CODE),
+    ):
+        printer.show(event(body))
+    out, err = files.written
+    assert out == b""
+    assert err.decode().splitlines() == [
+        "airunner: waiting in queue default",
+        "airunner: leased by a1",
+        "airunner: checkout failed: fatal: no",
+        "airunner: started, pid 7",
+        "airunner: x: command not found",
+        "airunner: 9 bytes of output were left out here",
+        "airunner: FAILED, exit code 7 after 1.5 s",
+    ]
+
+
+def test_json_shows_bytes_as_text_where_they_are_text(files: Files) -> None:
+    printer = JsonPrinter(files.console())
+    for data in ("grün\n".encode(), b"\xff"):
+        printer.show(event(Output(timestamp_ms=5, stream=Stream.STDOUT, data=data)))
+    text, raw = (msgspec.json.decode(line) for line in files.written[0].splitlines())
+    assert text == {
+        "job_id": "j",
+        "sequence": 1,
+        "attempt": 1,
+        "kind": "OUTPUT",
+        "timestamp_ms": 5,
+        "stream": "stdout",
+        "data": "grün\n",
+        "encoding": "utf-8",
+    }
+    assert (raw["data"], raw["encoding"]) == ("/w==", "base64")
+
+
+def test_a_reader_that_is_gone_is_no_error_of_ours() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with pytest.raises(ReaderGone):
+        Console(stdout=writer).out(b"x")
+    os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("finished", "status"),
+    [
+        (JobFinished(timestamp_ms=0, state=JobState.COMPLETED, exit_code=0), 0),
+        (JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=7), 7),
+        (JobFinished(timestamp_ms=0, state=JobState.FAILED, signal=9), 137),
+        (JobFinished(timestamp_ms=0, state=JobState.FAILED, signal=15, reason=Reason.TIMEOUT), 124),
+        (JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=127, reason=Reason.COMMAND_NOT_FOUND), 127),
+        (JobFinished(timestamp_ms=0, state=JobState.FAILED, reason=Reason.AGENT_LOST), 1),
+        (JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=0, reason=Reason.PROCESS_ERROR), 1),
+        (JobFinished(timestamp_ms=0, state=JobState.CANCELLED), 1),
+    ],
+)
+def test_submit_exits_as_the_job_did_and_never_0_unless_it_completed(finished: JobFinished, status: int) -> None:
+    assert exit_status(finished) == status
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (-5, "0 ms"),
+        (999, "999 ms"),
+        (4_250, "4.2 s"),
+        (59_999, "59.9 s"),
+        (187_000, "3 min 07 s"),
+        (7_500_000, "2 h 05 min"),
+        (273_600_000, "3 d 04 h"),
+    ],
+)
+def test_lengths_of_time_are_readable(ms: int, text: str) -> None:
+    assert duration_text(ms) == text
+
+
+def test_instants_are_rfc_3339_and_absurd_ones_are_still_shown() -> None:
+    assert instant_text(1_700_000_000_123) == "2023-11-14T22:13:20Z"
+    assert instant_text(2**53 - 1) == f"{2**53 - 1} ms"
+
+
+def test_an_end_is_told_with_its_cause() -> None:
+    assert end_text(JobState.COMPLETED, 0, None, None) == "COMPLETED, exit code 0"
+    assert end_text(JobState.FAILED, None, 9, Reason.SIGNAL) == "FAILED by signal 9"
+    assert end_text(JobState.FAILED, None, None, Reason.AGENT_LOST) == "FAILED (agent-lost)"
+
+
+def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
+    jobs = [
+        JobSummary(id=JobId("a" * 36), state=JobState.SCHEDULED, queue="q", command="x\n\x1b[2J", submitted_ms=0),
+        JobSummary(
+            id=JobId("b" * 36),
+            state=JobState.FAILED,
+            queue="longer",
+            command="y z",
+            submitted_ms=0,
+            started_ms=1,
+            finished_ms=2_001,
+            result=Result(exit_code=3),
+        ),
+    ]
+    heading, first, second = columns(jobs)
+    assert heading.split() == ["ID", "STATE", "QUEUE", "SUBMITTED", "TOOK", "COMMAND"]
+    assert first.endswith("x ?[2J")
+    assert second.split() == ["b" * 36, "FAILED", "3", "longer", "1970-01-01T00:00:00Z", "2.0", "s", "y", "z"]
+    assert {line.index(word) for line, word in ((heading, "COMMAND"), (first, "x ?"), (second, "y z"))} == {
+        heading.index("COMMAND")
+    }
+    assert one_line("a\tb\x07") == "a b?"
+
+
+def test_a_job_is_shown_in_full() -> None:
+    spec = JobSpec(command="sh", args=("-c", "echo hi"), environment={"A": "1"}, timeout_seconds=60)
+    job = Job(
+        id=JobId("j"), state=JobState.FAILED, spec=spec, submitted_ms=0, attempt=1, result=Result(signal=9), agent="a1"
+    )
+    shown = "\n".join(job_lines(job))
+    for fact in ("FAILED by signal 9", "sh -c 'echo hi'", "A=1", "1 min 00 s", "a1"):
+        assert fact in shown

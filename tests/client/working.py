@@ -1,0 +1,67 @@
+"""An agent of a few lines: leases one job, publishes what a test says, completes. It speaks through a Channel."""
+
+from __future__ import annotations
+
+from airunner.certs.channel import Channel
+from airunner.client.client import Client
+from airunner.protocol.events import AgentBody, Output, ProcessEnd, ProcessStart, Stream, encode_bodies
+from airunner.protocol.job import Result
+from airunner.protocol.messages import (
+    CompleteJob,
+    DequeueJob,
+    EventBatch,
+    JobLease,
+    JobsLeased,
+    PublishJobEvents,
+)
+
+
+class Worker:
+    """One attempt at the next job of the queue."""
+
+    def __init__(self, channel: Channel, lease: JobLease) -> None:
+        self._channel = channel
+        self._lease = lease
+        self._index = 0
+
+    @classmethod
+    async def lease(cls, client: Client, seed: bytes = bytes(32)) -> Worker:
+        channel = client._entered.channel
+        reply = await channel.ask(
+            DequeueJob(agent="worker", queues=("default",), visibility_ms=300_000, wait_ms=30_000, token_seed=seed)
+        )
+        assert isinstance(reply, JobsLeased)
+        return cls(channel, reply.leases[0])
+
+    async def publish(self, *bodies: AgentBody) -> None:
+        batch = EventBatch(
+            job_id=self._lease.job_id,
+            attempt=self._lease.attempt,
+            task_token=self._lease.task_token,
+            first_index=self._index,
+            count=len(bodies),
+            events=encode_bodies(list(bodies)),
+        )
+        self._index += len(bodies)
+        await self._channel.ask(PublishJobEvents(batches=(batch,)))
+
+    async def print(self, text: bytes) -> None:
+        await self.publish(Output(timestamp_ms=0, stream=Stream.STDOUT, data=text))
+
+    async def complete(self, exit_code: int = 0) -> None:
+        await self._channel.ask(
+            CompleteJob(
+                job_id=self._lease.job_id,
+                attempt=self._lease.attempt,
+                task_token=self._lease.task_token,
+                event_count=self._index,
+                result=Result(exit_code=exit_code),
+            )
+        )
+
+    async def run(self, lines: int, exit_code: int = 0) -> None:
+        await self.publish(ProcessStart(timestamp_ms=0, pid=1, started_at=0))
+        for line in range(lines):
+            await self.print(b"%d\n" % line)
+        await self.publish(ProcessEnd(timestamp_ms=0, pid=1, exit_code=exit_code))
+        await self.complete(exit_code)
