@@ -163,6 +163,8 @@ class Attempt:
             duration_ms = _ms_since(started_s)
             survivors = await process.end(GRACE_S)
             ended = await process.wait()
+            if any(survivor.left for survivor in survivors):
+                group.cancel_scope.cancel()  # it may hold a pipe open for as long as it hangs
         if survivors and not timed_out:
             self._say(_named(survivors))
         self._journal.add(

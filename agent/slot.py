@@ -138,7 +138,7 @@ class Slot:
         """Attempt what was leased, and settle it."""
         lease = tenure.lease
         self._report(f"job {lease.job_id} attempt {lease.attempt} begins: {lease.spec.command}")
-        workspace = await make_workspace(self._plan.home, lease.job_id, lease.attempt)
+        workspace = make_workspace(self._plan.home, lease.job_id, lease.attempt)
         try:
             await self._attempt(tenure, workspace)
         except BaseExceptionGroup as group:

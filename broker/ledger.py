@@ -31,6 +31,7 @@ from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
     Appended,
     Applied,
+    Ask,
     Command,
     Expire,
     Outcome,
@@ -40,9 +41,10 @@ from airunner.broker.store.contract import (
     StoreReply,
 )
 from airunner.protocol.errors import NoSpace
-from airunner.protocol.messages import DequeueJob, EnqueueJob, JobsLeased, refusal
+from airunner.protocol.messages import DequeueJob, EnqueueJob, GetJob, JobsLeased, ReplayJobEvents, WatchJob, refusal
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
+READING: Final = (GetJob, ReplayJobEvents, WatchJob)  # nothing to sync, and at most a page to read
 READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
 
 Offload = Callable[[Callable[[], Applied]], Awaitable[Applied]]
@@ -128,7 +130,10 @@ class Ledger:
             commands = [_command(entry) for entry in batch]
             now_ms = self._clock.now_ms()
             try:
-                applied = await self._offload(lambda: self._store.apply(commands, now_ms))
+                if all(isinstance(command, Ask) and isinstance(command.request, READING) for command in commands):
+                    applied = self._store.apply(commands, now_ms)  # read sooner than a thread is woken to read it
+                else:
+                    applied = await self._offload(lambda: self._store.apply(commands, now_ms))
             except NoSpace as full:
                 await self._speak(batch, [Outcome(reply=refusal(full)) for _ in batch])
                 if expired:  # the Timekeeper waits for the next instant

@@ -73,7 +73,7 @@ async def launcher() -> AsyncGenerator[Launcher]:
 
 @pytest.fixture
 async def workspace(tmp_path: Path) -> Workspace:
-    return await make_workspace(tmp_path / "home", "job", 1)
+    return make_workspace(tmp_path / "home", "job", 1)
 
 
 async def test_the_default_is_the_remotes_head(

@@ -57,7 +57,7 @@ def make_deep(folder: Path) -> None:
 async def test_a_workspace_is_private_and_empty(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        workspace = await make_workspace(tmp_path / "agent", "job", 1)
+        workspace = make_workspace(tmp_path / "agent", "job", 1)
     finally:
         os.umask(before)
     assert workspace.root.is_absolute()
@@ -70,18 +70,18 @@ async def test_a_workspace_is_private_and_empty(tmp_path: Path) -> None:
 
 async def test_no_two_attempts_share_a_workspace(tmp_path: Path) -> None:
     """Not even twice the same attempt: an agent that was killed may have left one."""
-    first, second = [await make_workspace(tmp_path, "job", 1) for _ in range(2)]
+    first, second = [make_workspace(tmp_path, "job", 1) for _ in range(2)]
     assert first.root != second.root
 
 
 async def test_a_home_that_cannot_be_is_the_operators_fault(tmp_path: Path) -> None:
     (tmp_path / "agent").write_text("")
     with pytest.raises(OperatorError):
-        await make_workspace(tmp_path / "agent", "job", 1)
+        make_workspace(tmp_path / "agent", "job", 1)
 
 
 async def test_all_is_gone_after_removal(tmp_path: Path) -> None:
-    workspace = await make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path, "job", 1)
     (workspace.checkout / "src" / "deep").mkdir(parents=True)
     (workspace.checkout / "src" / "deep" / "file").write_text("x")
     (workspace.home / os.fsdecode(b"not \xff text")).write_text("x")
@@ -97,7 +97,7 @@ async def test_removing_what_is_gone_is_no_fault(tmp_path: Path) -> None:
 
 
 async def test_read_only_files_and_closed_folders_are_removed(tmp_path: Path) -> None:
-    workspace = await make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path, "job", 1)
     folder = workspace.checkout / "a" / "b"
     folder.mkdir(parents=True)
     (folder / "file").write_text("x")
@@ -115,7 +115,7 @@ async def test_links_are_removed_and_never_followed(tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "precious").write_text("x")
     outside.chmod(0o500)
-    workspace = await make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path, "job", 1)
     (workspace.checkout / "folder").symlink_to(outside)
     (workspace.checkout / "file").symlink_to(outside / "precious")
     (workspace.checkout / "loop").symlink_to(workspace.checkout)
@@ -127,7 +127,7 @@ async def test_links_are_removed_and_never_followed(tmp_path: Path) -> None:
 async def test_a_workspace_that_became_a_link_is_only_unlinked(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    workspace = await make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path, "job", 1)
     workspace.root.rename(tmp_path / "moved away")
     workspace.root.symlink_to(outside)
     assert await remove_workspace(workspace.root) == []
@@ -136,7 +136,7 @@ async def test_a_workspace_that_became_a_link_is_only_unlinked(tmp_path: Path) -
 
 
 async def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
-    workspace = await make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path, "job", 1)
     make_deep(workspace.checkout)
     assert await remove_workspace(workspace.root) == []
     assert not workspace.root.exists()
@@ -144,7 +144,7 @@ async def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
 async def test_what_belongs_to_another_user_is_reported(tmp_path: Path) -> None:
-    workspace = await make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path, "job", 1)
     (workspace.checkout / "mine" / "deep").mkdir(parents=True)
     (workspace.checkout / "mine" / "deep" / "file").write_text("x")
     with as_nobody(workspaces_folder(tmp_path)):
@@ -162,7 +162,7 @@ async def test_what_belongs_to_another_user_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
 async def test_the_report_is_bounded(tmp_path: Path) -> None:
-    workspace = await make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path, "job", 1)
     with as_nobody(workspaces_folder(tmp_path)):
         os.seteuid(0)
         for number in range(LEFTOVERS_MAX + 1):
@@ -173,7 +173,7 @@ async def test_the_report_is_bounded(tmp_path: Path) -> None:
 
 async def test_what_a_killed_agent_left_is_removed(tmp_path: Path) -> None:
     for job in ("one", "two"):
-        workspace = await make_workspace(tmp_path, job, 1)
+        workspace = make_workspace(tmp_path, job, 1)
         (workspace.checkout / "file").write_text("x")
     (workspaces_folder(tmp_path) / "stray").write_text("x")
     assert await remove_workspaces(tmp_path) == []
