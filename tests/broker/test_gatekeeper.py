@@ -1,0 +1,272 @@
+"""Who knocks with which key, over real CURVE sockets: let in, refused, or told that this is another broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+import zmq
+
+from airunner.broker.broker import Broker
+from airunner.broker.counts import Counts
+from airunner.broker.gatekeeper import Gatekeeper
+from airunner.broker.store.contract import Store
+from airunner.broker.store.sqlite import open_store
+from airunner.certs.allowlist import AllowList
+from airunner.certs.channel import Channel, Patience
+from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key
+from airunner.certs.edges import SYSTEM
+from airunner.certs.home import Home
+from airunner.certs.init import init
+from airunner.certs.sockets import (
+    ZAP_DOMAIN,
+    ZAP_ENDPOINT,
+    ZAP_FRAMES_MAX,
+    AnyioSocket,
+    CurveNetwork,
+    CurvePublisher,
+    CurveRouter,
+    bind_gatekeeper,
+    new_context,
+)
+from airunner.certs.tokens import NoVerifier
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import JobSpec
+from airunner.protocol.messages import (
+    DequeueJob,
+    EnqueueJob,
+    JobsEnqueued,
+    JobsLeased,
+    JobsListed,
+    ListJobs,
+    Ping,
+    Pong,
+)
+
+pytestmark = pytest.mark.anyio
+PATIENCE_S = 15
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real sockets in real time."""
+    return "asyncio"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    init(home)
+    return home
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    store = open_store("memory:")
+    yield store
+    store.close()
+
+
+class Opened:
+    """A broker's door, and what was counted at it."""
+
+    def __init__(self, endpoint: str, counts: Counts) -> None:
+        self.endpoint = endpoint
+        self.counts = counts
+
+
+@asynccontextmanager
+async def broker(home: Home, store: Store, endpoint: str = "tcp://127.0.0.1:0") -> AsyncIterator[Opened]:
+    """A whole broker over real sockets, in this process."""
+    context = new_context()
+    counts = Counts()
+    gatekeeper = Gatekeeper(bind_gatekeeper(context), AllowList(home.allowed_clients, lambda _: None), counts)
+    pair = load_broker_pair(home)
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            async with anyio.create_task_group() as group:
+                group.start_soon(gatekeeper.run)
+                router = CurveRouter(context, pair, endpoint)
+                publisher = CurvePublisher(context, pair, "tcp://127.0.0.1:0")
+                verifier = NoVerifier()
+                running = Broker(
+                    store=store,
+                    router=router,
+                    publisher=publisher,
+                    authority=lambda token: verifier.verify(token, 0),
+                    edges=SYSTEM,
+                    offload=anyio.to_thread.run_sync,
+                    counts=counts,
+                )
+                await group.start(running.run)
+                yield Opened(router.endpoint, counts)
+                group.cancel_scope.cancel()
+        router.close()
+        publisher.close()
+        gatekeeper.close()
+    finally:
+        context.destroy(linger=0)
+
+
+@asynccontextmanager
+async def channel(
+    home: Home,
+    *endpoints: str,
+    pair: CurvePair | None = None,
+    broker_public: bytes | None = None,
+    patience: Patience | None = None,
+) -> AsyncIterator[Channel]:
+    context = new_context()
+    network = CurveNetwork(context, pair or load_client_pair(home), broker_public or load_broker_public(home))
+    opened = Channel(network, endpoints, lambda: b"", SYSTEM, patience or Patience())
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            async with anyio.create_task_group() as group:
+                await group.start(opened.run)
+                yield opened
+                group.cancel_scope.cancel()
+    finally:
+        context.destroy(linger=0)
+
+
+def stranger() -> CurvePair:
+    public, secret = zmq.curve_keypair()
+    return CurvePair(public, secret)
+
+
+async def test_a_listed_key_is_let_in(home: Home, store: Store) -> None:
+    async with broker(home, store) as opened, channel(home, opened.endpoint) as asker:
+        assert await asker.ask(Ping()) == Pong()
+        assert opened.counts["peers_admitted"] == 1
+
+
+async def test_an_unlisted_key_is_refused_and_the_person_told(home: Home, store: Store) -> None:
+    async with broker(home, store) as opened, channel(home, opened.endpoint, pair=stranger()) as asker:
+        for _ in range(2):
+            with pytest.raises(OperatorError, match="does not let this machine's key in") as raised:
+                await asker.ask(Ping())
+            assert raised.value.exit_code == 77
+        assert opened.counts["peers_refused"] == 1
+
+
+async def test_a_key_that_is_listed_now_is_let_in_now(home: Home, store: Store) -> None:
+    newcomer = stranger()
+    async with broker(home, store) as opened:
+        with home.allowed_clients.open("ab") as allowed:
+            allowed.write(newcomer.public + b" newcomer client\n")
+        async with channel(home, opened.endpoint, pair=newcomer) as asker:
+            assert await asker.ask(Ping()) == Pong()
+
+
+async def test_another_brokers_key_is_noticed_and_the_person_told(home: Home, store: Store) -> None:
+    async with (
+        broker(home, store) as opened,
+        channel(home, opened.endpoint, broker_public=stranger().public) as asker,
+    ):
+        with pytest.raises(OperatorError, match="does not have the key that is pinned here") as raised:
+            await asker.ask(Ping())
+        assert raised.value.exit_code == 77
+
+
+async def zap(home: Home, *request: bytes) -> list[bytes]:
+    """What the Gatekeeper says to libzmq's own words."""
+    context = new_context()
+    gatekeeper = Gatekeeper(bind_gatekeeper(context), AllowList(home.allowed_clients, lambda _: None), Counts())
+    libzmq = AnyioSocket(context.socket(zmq.DEALER), ZAP_FRAMES_MAX)
+    libzmq.raw.connect(ZAP_ENDPOINT)
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            async with anyio.create_task_group() as group:
+                group.start_soon(gatekeeper.run)
+                libzmq.send([b"", b"1.0", b"7", *request])
+                [answer] = await libzmq.receive()
+                group.cancel_scope.cancel()
+        return answer[1:]
+    finally:
+        libzmq.close()
+        gatekeeper.close()
+        context.destroy(linger=0)
+
+
+async def test_an_admitted_peer_is_given_the_name_on_the_list(home: Home) -> None:
+    key = raw_key(load_client_pair(home).public)
+    answer = await zap(home, ZAP_DOMAIN, b"127.0.0.1", b"", b"CURVE", key)
+    assert answer == [b"1.0", b"7", b"200", b"", b"local", b""]
+
+
+async def test_while_the_list_cannot_be_read_nobody_is_let_in_but_may_try_again(home: Home) -> None:
+    key = raw_key(load_client_pair(home).public)
+    home.allowed_clients.unlink()
+    assert (await zap(home, ZAP_DOMAIN, b"127.0.0.1", b"", b"CURVE", key))[2] == b"300"
+
+
+@pytest.mark.parametrize(
+    ("domain", "mechanism", "credentials"),
+    [
+        (b"other", b"CURVE", [bytes(32)]),
+        (ZAP_DOMAIN, b"NULL", []),
+        (ZAP_DOMAIN, b"PLAIN", [b"user", b"password"]),
+        (ZAP_DOMAIN, b"CURVE", [bytes(32)]),
+    ],
+)
+async def test_whoever_comes_otherwise_is_refused(
+    home: Home, domain: bytes, mechanism: bytes, credentials: list[bytes]
+) -> None:
+    assert (await zap(home, domain, b"127.0.0.1", b"", mechanism, *credentials))[2] == b"400"
+
+
+async def test_a_broker_that_comes_back_is_asked_on(home: Home, store: Store) -> None:
+    async with broker(home, store) as opened:
+        endpoint = opened.endpoint
+    async with channel(home, endpoint) as asker:
+        async with broker(home, store, endpoint):
+            submitted = await asker.ask(EnqueueJob(jobs=(JobSpec(command="true"),)))
+        assert isinstance(submitted, JobsEnqueued)
+        async with broker(home, store, endpoint):
+            listed = await asker.ask(ListJobs())
+        assert isinstance(listed, JobsListed)
+        assert [job.id for job in listed.jobs] == list(submitted.job_ids)
+
+
+async def test_where_no_broker_is_the_wait_is_bounded_and_said(home: Home) -> None:
+    told: list[tuple[str, float | None]] = []
+    patience = Patience(first_s=1.5, notice=lambda endpoint, left_s: told.append((endpoint, left_s)))
+    async with channel(home, "tcp://127.0.0.1:9", patience=patience) as asker:
+        with pytest.raises(OperatorError, match="no broker answers at") as raised:
+            await asker.ask(Ping())
+    assert raised.value.exit_code == 69
+    [(endpoint, left_s)] = told
+    assert endpoint == "tcp://127.0.0.1:9"
+    assert left_s is not None
+    assert 0 < left_s <= 0.5
+
+
+async def test_the_next_endpoint_is_tried(home: Home, store: Store) -> None:
+    async with broker(home, store) as opened, channel(home, "tcp://127.0.0.1:9", opened.endpoint) as asker:
+        assert await asker.ask(Ping()) == Pong()
+
+
+async def test_a_job_reaches_who_waits_for_it(home: Home, store: Store) -> None:
+    async with (
+        broker(home, store) as opened,
+        channel(home, opened.endpoint) as agent,
+        channel(home, opened.endpoint) as client,
+        anyio.create_task_group() as group,
+    ):
+        leased: list[JobsLeased] = []
+
+        async def wait() -> None:
+            request = DequeueJob(
+                agent="a", queues=("default",), visibility_ms=60_000, wait_ms=30_000, token_seed=bytes(32)
+            )
+            reply = await agent.ask(request)
+            assert isinstance(reply, JobsLeased)
+            leased.append(reply)
+
+        group.start_soon(wait)
+        submitted = await client.ask(EnqueueJob(jobs=(JobSpec(command="true"),)))
+        assert isinstance(submitted, JobsEnqueued)
+    assert [lease.job_id for lease in leased[0].leases] == list(submitted.job_ids)

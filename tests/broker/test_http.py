@@ -1,0 +1,98 @@
+"""/health and /metrics over a real loopback socket, whatever is said to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from airunner.broker.counts import Counts
+from airunner.broker.http import HEAD_BYTES_MAX, HttpDoor, open_http
+from airunner.protocol.errors import OperatorError
+
+pytestmark = pytest.mark.anyio
+PATIENCE_S = 10
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """A real socket in real time."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[HttpDoor]:
+    counts = Counts()
+    counts.add("commits", 3)
+    door = await open_http("127.0.0.1:0", counts)
+    with anyio.fail_after(PATIENCE_S):
+        async with anyio.create_task_group() as group:
+            group.start_soon(door.run)
+            yield door
+            group.cancel_scope.cancel()
+
+
+async def say(door: HttpDoor, request: bytes) -> bytes:
+    """Everything that comes back until the door closes."""
+    host, _, port = door.address.rpartition(":")
+    heard = b""
+    async with await anyio.connect_tcp(host, int(port)) as stream:
+        await stream.send(request)
+        try:
+            while True:
+                heard += await stream.receive()
+        except anyio.EndOfStream:
+            return heard
+
+
+async def test_health_is_answered_without_authentication(door: HttpDoor) -> None:
+    response = await say(door, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nContent-Length: 3\r\n" in head
+    assert body == b"ok\n"
+
+
+async def test_metrics_show_the_counts(door: HttpDoor) -> None:
+    response = await say(door, b"GET /metrics?x=1 HTTP/1.0\r\n\r\n")
+    assert b"\nairunner_commits_total 3\n" in response
+
+
+async def test_a_head_request_has_the_head_alone(door: HttpDoor) -> None:
+    response = await say(door, b"HEAD /health HTTP/1.1\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert response.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /other HTTP/1.1\r\n\r\n", b"404"),
+        (b"POST /health HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /health SPDY/9\r\n\r\n", b"400"),
+        (b"\x00\xff\r\n\r\n", b"400"),
+        (b"x" * HEAD_BYTES_MAX, b"400"),
+    ],
+)
+async def test_what_is_not_served_is_told_so(door: HttpDoor, request_: bytes, status: bytes) -> None:
+    assert (await say(door, request_)).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_who_leaves_in_the_middle_harms_nobody(door: HttpDoor) -> None:
+    host, _, port = door.address.rpartition(":")
+    async with await anyio.connect_tcp(host, int(port)) as stream:
+        await stream.send(b"GET /hea")
+    assert b"200 OK" in await say(door, b"GET /health HTTP/1.1\r\n\r\n")
+
+
+async def test_a_taken_address_is_an_error_of_one_line(door: HttpDoor) -> None:
+    with pytest.raises(OperatorError, match="cannot serve HTTP on") as raised:
+        await open_http(door.address, Counts())
+    assert raised.value.exit_code == 69
+
+
+@pytest.mark.parametrize("address", ["", "8080", ":8080", "host:", "host:http", "host:70000"])
+async def test_an_address_has_a_host_and_a_port(address: str) -> None:
+    with pytest.raises(OperatorError, match="is not an address"):
+        await open_http(address, Counts())
