@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from airunner.client.wording import duration_text, end_text, instant_text, one_line
 from airunner.protocol.job import Job, JobState, JobSummary
 
 HEADINGS: Final = ("ID", "STATE", "QUEUE", "SUBMITTED", "TOOK", "COMMAND")
+GAP: Final = 2
+COMMAND_CHARS_MIN: Final = 16
 _COLOURS: Final = {
     JobState.SCHEDULED: "yellow",
     JobState.RUNNING: "cyan",
@@ -20,24 +22,39 @@ _COLOURS: Final = {
 
 
 def print_table(jobs: Sequence[JobSummary], now_ms: int) -> None:
-    """A table as wide as the terminal; ids are never cut, since one copies them."""
+    """A table as wide as the terminal; a narrow one loses columns and never an id, since one copies those."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("ID", no_wrap=True, min_width=36)
-    table.add_column("STATE", no_wrap=True)
-    table.add_column("QUEUE", overflow="ellipsis", no_wrap=True)
-    table.add_column("AGE", no_wrap=True)
-    table.add_column("TOOK", no_wrap=True)
-    table.add_column("COMMAND", overflow="ellipsis", no_wrap=True, ratio=1)
-    for job in jobs:
-        state = Text(_state(job), style=_COLOURS[job.state])
-        age = duration_text(max(0, now_ms - job.submitted_ms))
-        row = (job.id, state, job.queue, age, _took(job), one_line(job.command))
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    Console().print(table)
+    console = Console()
+    cells = {
+        "ID": [job.id for job in jobs],
+        "STATE": [_state(job) for job in jobs],
+        "QUEUE": [job.queue for job in jobs],
+        "AGE": [duration_text(max(0, now_ms - job.submitted_ms)) for job in jobs],
+        "TOOK": [_took(job) for job in jobs],
+        "COMMAND": [one_line(job.command) for job in jobs],
+    }
+    shown = fitting(cells, console.width)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for heading in shown:
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=1 if heading == "COMMAND" else None)
+    for at, job in enumerate(jobs):
+        colours = {"STATE": _COLOURS[job.state]}
+        table.add_row(*(Text(cells[heading][at], style=colours.get(heading, "")) for heading in shown))
+    console.print(table)
+
+
+def fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
+    """The headings for which there is room beside `COMMAND_CHARS_MIN` of the command."""
+    widths = {heading: GAP + max(len(text) for text in (heading, *column)) for heading, column in cells.items()}
+    widths["COMMAND"] = COMMAND_CHARS_MIN
+    shown = list(cells)
+    for dispensable in ("TOOK", "QUEUE", "AGE", "COMMAND"):
+        if sum(widths[heading] for heading in shown) > width:
+            shown.remove(dispensable)
+    return shown
 
 
 def columns(jobs: Sequence[JobSummary]) -> Iterator[str]:

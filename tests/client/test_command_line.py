@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import airunner
 import pytest
+
+import airunner
 from airunner.__main__ import run
 
 

@@ -6,12 +6,12 @@ import gc
 
 import anyio
 import pytest
+
 from airunner.certs.edges import Sent
 from airunner.client.client import Client
 from airunner.protocol.errors import BadRequest, Conflict, NotFound, OperatorError
 from airunner.protocol.events import Event, Output
 from airunner.protocol.job import JobState
-
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker
 
@@ -80,7 +80,8 @@ async def test_following_starts_at_exactly_the_sequence_asked_for() -> None:
         assert [event.sequence async for event in client.replay(job.id, 5)] == list(range(5, 16))
 
 
-async def test_what_the_live_socket_loses_is_asked_for(virtual_time: None) -> None:
+@pytest.mark.usefixtures("virtual_time")
+async def test_what_the_live_socket_loses_is_asked_for() -> None:
     async with brokered() as (wire, client), anyio.create_task_group() as group:
         wire.loses = lambda frames: bool(frames[1]) and len(wire.published) % 3 == 0
         job = await client.submit(command="count")
@@ -90,7 +91,8 @@ async def test_what_the_live_socket_loses_is_asked_for(virtual_time: None) -> No
         assert [event.sequence for event in events] == list(range(1, 106))
 
 
-async def test_with_no_live_event_at_all_the_job_is_still_followed_to_its_end(virtual_time: None) -> None:
+@pytest.mark.usefixtures("virtual_time")
+async def test_with_no_live_event_at_all_the_job_is_still_followed_to_its_end() -> None:
     async with brokered() as (wire, client), anyio.create_task_group() as group:
         wire.loses = lambda _: True
         job = await client.submit(command="count")
@@ -99,7 +101,8 @@ async def test_with_no_live_event_at_all_the_job_is_still_followed_to_its_end(vi
         assert len(await whole(client, job.id)) == 15
 
 
-async def test_live_events_need_no_further_request(virtual_time: None) -> None:
+@pytest.mark.usefixtures("virtual_time")
+async def test_live_events_need_no_further_request() -> None:
     """Asking again and again would hide a deaf socket; once followed, events come by themselves."""
     async with brokered() as (wire, client):
         job = await client.submit(command="count")
@@ -140,7 +143,8 @@ async def test_many_follows_share_one_connection_of_each_kind() -> None:
         assert wire.ears[0].topics == set(), "nobody listens, nothing is subscribed"
 
 
-async def test_a_slow_monitor_holds_up_nobody_and_loses_nothing(virtual_time: None) -> None:
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_slow_monitor_holds_up_nobody_and_loses_nothing() -> None:
     async with brokered() as (_, client):
         job = await client.submit(command="count")
         worker = await Worker.lease(client)
@@ -170,7 +174,8 @@ async def test_leaving_early_leaves_nothing_behind(leave: str) -> None:
                 await anyio.lowlevel.checkpoint()
 
 
-async def test_a_connection_that_breaks_is_made_again_and_nothing_is_lost(virtual_time: None) -> None:
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_connection_that_breaks_is_made_again_and_nothing_is_lost() -> None:
     async with brokered() as (wire, client), anyio.create_task_group() as group:
         job = await client.submit(command="count")
         worker = await Worker.lease(client)
@@ -224,33 +229,18 @@ async def test_a_job_that_cannot_be_is_refused_before_it_is_sent() -> None:
 
 
 async def test_the_callers_own_error_comes_out_as_it_is() -> None:
-    with pytest.raises(ZeroDivisionError):
-        async with brokered_client() as client:
-            await client.submit(command="true")
+    async def fail(client: Client) -> None:
+        async with Client(reach=client._reach) as inner:
+            await inner.submit(command="true")
             raise ZeroDivisionError
 
-
-def brokered_client() -> BrokeredClient:
-    return BrokeredClient()
-
-
-class BrokeredClient:
-    """Only the client's own `__aexit__` sees the error, not the task group of the test's broker."""
-
-    async def __aenter__(self) -> Client:
-        self._outer = brokered()
-        _, client = await self._outer.__aenter__()
-        self._client = Client(reach=client._reach)
-        return await self._client.__aenter__()
-
-    async def __aexit__(self, *error: object) -> bool | None:
-        try:
-            return await self._client.__aexit__(*error)
-        finally:
-            await self._outer.__aexit__(None, None, None)
+    async with brokered() as (_, client):
+        with pytest.raises(ZeroDivisionError):
+            await fail(client)
 
 
-async def test_a_client_that_is_cancelled_ends(virtual_time: None) -> None:
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_client_that_is_cancelled_ends() -> None:
     async with brokered() as (_, client):
         inner = Client(reach=client._reach)
         with anyio.move_on_after(3) as scope:
@@ -260,7 +250,8 @@ async def test_a_client_that_is_cancelled_ends(virtual_time: None) -> None:
         assert scope.cancelled_caught
 
 
-async def test_a_broker_that_never_answers_is_given_up_on(virtual_time: None) -> None:
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_broker_that_never_answers_is_given_up_on() -> None:
     async with brokered() as (wire, client):
         wire.send = lambda *_: Sent.GONE
         with pytest.raises(OperatorError, match="no broker answers") as told:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from airunner.client.jobfile import FILE_BYTES_MAX, KEYS, parse_job_file, read_job_file
 from airunner.protocol.errors import OperatorError
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from airunner.client.console import Console, ReaderGone
-from airunner.client.listing import columns, job_lines
+from airunner.client.listing import columns, fitting, job_lines
 from airunner.client.printing import ConsolePrinter, JsonPrinter
 from airunner.client.watching import exit_status
 from airunner.client.wording import duration_text, end_text, instant_text, one_line
@@ -192,3 +193,18 @@ def test_a_job_is_shown_in_full() -> None:
     shown = "\n".join(job_lines(job))
     for fact in ("FAILED by signal 9", "sh -c 'echo hi'", "A=1", "1 min 00 s", "a1"):
         assert fact in shown
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (200, ["ID", "STATE", "QUEUE", "AGE", "TOOK", "COMMAND"]),
+        (80, ["ID", "STATE", "QUEUE", "AGE", "COMMAND"]),
+        (72, ["ID", "STATE", "AGE", "COMMAND"]),
+        (50, ["ID", "STATE"]),
+        (10, ["ID", "STATE"]),
+    ],
+)
+def test_a_narrow_terminal_loses_columns_and_never_the_id(width: int, shown: list[str]) -> None:
+    cells = {"ID": ["i" * 36], "STATE": ["RUNNING"], "QUEUE": ["default"], "AGE": ["9 s"], "TOOK": ["12.3 s"]}
+    assert fitting({**cells, "COMMAND": ["c" * 99]}, width) == shown

@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+
 from airunner.client.commands import split_operands, words_behind_dashes
 from airunner.client.request import SubmitFlags, fields_of
 from airunner.client.requestid import request_id_of

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from random import Random
 
 import anyio
+
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.store.sqlite import open_store
