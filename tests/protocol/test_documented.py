@@ -8,7 +8,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from airunner.protocol import frames
+from airunner.protocol import bounds, frames
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import EventBody, EventRun, Stream
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, ProcessType, Reason, Result
@@ -69,4 +69,6 @@ def test_every_request_has_a_section_with_an_example(request_type: type[msgspec.
 def test_the_bounds_are_the_codes() -> None:
     for bound in (frames.BODY_BYTES_MAX, frames.TOKEN_BYTES_MAX, frames.SUBSCRIPTION_BYTES_MAX):
         assert f" {bound:,} bytes".replace(",", " ") in PAGE
+    for values in (bounds.VALUES_MAX, bounds.REPLY_VALUES_MAX):
+        assert f" {values:,} |".replace(",", " ") in PAGE
     assert frames.VERSION.decode() in PAGE
