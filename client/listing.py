@@ -28,7 +28,7 @@ def print_table(jobs: Sequence[JobSummary], now_ms: int) -> None:
     from rich.text import Text
 
     console = Console()
-    cells = {
+    cells: dict[str, list[str]] = {
         "ID": [job.id for job in jobs],
         "STATE": [_state(job) for job in jobs],
         "QUEUE": [job.queue for job in jobs],

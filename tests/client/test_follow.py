@@ -11,11 +11,14 @@ from airunner.certs.edges import Sent
 from airunner.client.client import Client
 from airunner.protocol.errors import BadRequest, Conflict, NotFound, OperatorError
 from airunner.protocol.events import Event, Output
+from airunner.protocol.follow import SILENCE_FIRST_MS
 from airunner.protocol.job import JobState
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker
 
 pytestmark = pytest.mark.anyio
+
+SILENCE_S = SILENCE_FIRST_MS / 1_000
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -151,8 +154,10 @@ async def test_a_slow_monitor_holds_up_nobody_and_loses_nothing() -> None:
         async with client.follow(job.id) as events:
             seen = [await anext(events)]
             await worker.run(500)  # far more than a follow holds
+            began = anyio.current_time()
             seen += [event async for event in events]
         assert [event.sequence for event in seen] == list(range(1, 506))
+        assert anyio.current_time() - began < SILENCE_S, "asked for at once, not after a silence"
 
 
 @pytest.mark.parametrize("leave", ["break", "close"])
@@ -186,6 +191,41 @@ async def test_a_connection_that_breaks_is_made_again_and_nothing_is_lost() -> N
             seen += [event async for event in events]
         assert [event.sequence for event in seen] == list(range(1, 16))
         assert wire.opened > 1
+        assert wire.asked.count("WatchJob") == 2, "another broker would publish elsewhere"
+
+
+@pytest.mark.usefixtures("virtual_time")
+async def test_what_happened_before_the_subscription_stood_is_asked_for_when_it_stands() -> None:
+    async with brokered() as (wire, client):
+        wire.held = []
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        async with client.follow(job.id) as events:
+            await anext(events)
+            await anext(events)
+            while not wire.held:
+                await anyio.lowlevel.checkpoint()
+            await worker.print(b"between")
+            began = anyio.current_time()
+            wire.held[0]()
+            assert output([await anext(events)]) == b"between"
+            assert anyio.current_time() - began < SILENCE_S
+
+
+async def test_a_second_listener_is_told_that_the_subscription_stands() -> None:
+    async with brokered() as (wire, client):
+        live, topic = client._entered.live, b"t" * 16
+        heard: dict[str, list[bytes]] = {"first": [], "second": []}
+        first = live.listen(wire.endpoint, topic, heard["first"].append)
+        await welcomed(wire)
+        while not heard["first"]:
+            await anyio.lowlevel.checkpoint()
+        second = live.listen(wire.endpoint, topic, heard["second"].append)
+        assert heard == {"first": [b""], "second": [b""]}
+        first.close()
+        assert wire.ears[0].topics == {topic}
+        second.close()
+        assert wire.ears[0].topics == set()
 
 
 async def test_an_unknown_job_is_told_to_whoever_follows() -> None:

@@ -18,6 +18,7 @@ from airunner.certs.edges import Edges, Ending, Frames, Incoming, Sent, Subscrip
 from airunner.certs.principal import ANONYMOUS
 from airunner.client.client import Client
 from airunner.client.reach import Reach
+from airunner.protocol.messages import decode_request
 
 QUEUE = 4_096
 
@@ -32,6 +33,7 @@ class Link:
         self._over = anyio.Event()
 
     def send(self, frames: Sequence[bytes]) -> bool:
+        self._wire.asked.append(type(decode_request(frames[3])).__name__)
         self._wire.to_broker.send_nowait(Incoming(self._name, "client", list(frames)))
         return True
 
@@ -62,11 +64,17 @@ class Ear:
         wire.ears.append(self)
 
     def subscribe(self, topic: bytes) -> None:
+        if self._wire.held is not None:
+            self._wire.held.append(lambda: self._subscribe(topic))
+        else:
+            self._subscribe(topic)
+
+    def _subscribe(self, topic: bytes) -> None:
         self.topics.add(topic)
         self._wire.to_publisher.send_nowait(Subscription(topic, wanted=True))
 
     def unsubscribe(self, topic: bytes) -> None:
-        self.topics.remove(topic)
+        self.topics.discard(topic)
         self._wire.to_publisher.send_nowait(Subscription(topic, wanted=False))
 
     async def receive(self) -> list[Frames]:
@@ -89,6 +97,8 @@ class Wire:
         self.endpoint = "tcp://broker.test:7071"
         self.loses: Callable[[Frames], bool] = lambda _: False
         self.published: list[Frames] = []
+        self.held: list[Callable[[], None]] | None = None  # a list holds subscriptions back
+        self.asked: list[str] = []
         self.opened = 0
 
     def dealer(self, endpoint: str) -> Link:
