@@ -199,6 +199,7 @@ def a_job_ends_once(driver: Driver) -> None:
     driver.now_ms += 5
     driver.refused("not-found", completion(lease), tenant="other")
     driver.refused("stale-token", msgspec.structs.replace(completion(lease), task_token=bytes(32)))
+    driver.refused("stale-token", msgspec.structs.replace(completion(lease), attempt=2))
     assert driver.reply(JobCompleted, completion(lease, exit_code=7)).state is JobState.FAILED
     again = driver.outcome(completion(lease))
     assert again.reply == JobCompleted(state=JobState.FAILED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 from airunner.broker.store.sqlite import open_store
 from airunner.protocol.events import Output
@@ -45,7 +45,6 @@ PIECES = st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=3)
 class StoreAndModel(RuleBasedStateMachine):
     """Both get the same; both must say the same."""
 
-    requests: Bundle[tuple[str, DequeueJob, bytes, int]] = Bundle("requests")
     grants: Bundle[tuple[JobLease, m.Grant]] = Bundle("grants")
 
     def __init__(self) -> None:
@@ -53,13 +52,17 @@ class StoreAndModel(RuleBasedStateMachine):
         self.store = open_store("memory:")
         self.driver = Driver(self.store)
         self.model = m.Model()
-        self.known: dict[tuple[str, int], m.Grant] = {}
+        self.requests: list[tuple[str, bytes, DequeueJob]] = []
 
     def teardown(self) -> None:
         self.store.close()
 
+    @initialize()
+    def begin(self) -> None:
+        self.enqueue("home", ["a", "b", "a"], again=False)
+
     @rule(tenant=TENANTS, queues=st.lists(QUEUES, min_size=1, max_size=3), again=st.booleans())
-    def enqueue(self, tenant: str, queues: list[str], again: bool) -> None:
+    def enqueue(self, tenant: str, queues: list[str], *, again: bool) -> None:
         specs = tuple(JobSpec(command=f"c{n}", queue=queue) for n, queue in enumerate(queues))
         request_id = self.driver.draw(16)
         reply = self.driver.reply(JobsEnqueued, EnqueueJob(jobs=specs), tenant=tenant, request_id=request_id)
@@ -70,16 +73,13 @@ class StoreAndModel(RuleBasedStateMachine):
             self.model.enqueue(tenant, job_id, spec)
 
     @rule(
-        target=requests,
+        target=grants,
         tenant=TENANTS,
         queues=st.lists(QUEUES, min_size=1, max_size=3),
         slots=st.integers(1, 3),
         visibility_ms=VISIBILITY_MS,
     )
-    def plan(
-        self, tenant: str, queues: list[str], slots: int, visibility_ms: int
-    ) -> tuple[str, DequeueJob, bytes, int]:
-        request_id = self.driver.draw(16)
+    def lease(self, tenant: str, queues: list[str], slots: int, visibility_ms: int) -> object:
         request = DequeueJob(
             agent="agent",
             queues=tuple(queues),
@@ -87,28 +87,25 @@ class StoreAndModel(RuleBasedStateMachine):
             visibility_ms=visibility_ms,
             token_seed=self.driver.draw(32),
         )
-        return tenant, request, request_id, int.from_bytes(request_id, "big")
+        self.requests.append((tenant, self.driver.draw(16), request))
+        return self.ask_for_leases(*self.requests[-1])
 
-    @rule(target=grants, planned=requests, pick=st.integers(0, 2))
-    def dequeue(self, planned: tuple[str, DequeueJob, bytes, int], pick: int) -> object:
-        tenant, request, request_id, number = planned
+    @precondition(lambda self: self.requests)
+    @rule(target=grants, pick=st.integers(0, 1_000))
+    def repeat(self, pick: int) -> object:
+        return self.ask_for_leases(*self.requests[-1 - pick % len(self.requests)])
+
+    def ask_for_leases(self, tenant: str, request_id: bytes, request: DequeueJob) -> object:
         leases = self.driver.reply(JobsLeased, request, tenant=tenant, request_id=request_id).leases
-        expected = self.model.dequeue(
-            tenant, number, request.queues, request.slots, request.visibility_ms, self.driver.now_ms
-        )
-        both = {lease.job_id: lease for lease in leases}
-        assert {(one.job_id, one.attempt) for one in leases} == {(one.job.job_id, one.attempt) for one in expected}
-        for grant in expected:
-            assert self.known.setdefault((grant.job.job_id, grant.attempt), grant) is grant, "granted twice"
-        if not expected:
-            return _NOTHING
-        grant = expected[pick % len(expected)]
-        return both[grant.job.job_id], grant
+        number = int.from_bytes(request_id, "big")
+        now_ms = self.driver.now_ms
+        expected = self.model.dequeue(tenant, number, request.queues, request.slots, request.visibility_ms, now_ms)
+        both = {(one.job_id, one.attempt): one for one in leases}
+        assert set(both) == {(one.job.job_id, one.attempt) for one in expected}
+        return multiple(*((both[one.job.job_id, one.attempt], one) for one in expected))
 
     @rule(pair=grants, visibility_ms=VISIBILITY_MS)
-    def renew(self, pair: tuple[JobLease, m.Grant] | None, visibility_ms: int) -> None:
-        if pair is None:
-            return
+    def renew(self, pair: tuple[JobLease, m.Grant], visibility_ms: int) -> None:
         lease, grant = pair
         ref = LeaseRef(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
         reply = self.driver.reply(
@@ -117,55 +114,46 @@ class StoreAndModel(RuleBasedStateMachine):
         kept = self.model.renew(grant, visibility_ms, self.driver.now_ms)
         assert reply.leases[0].verdict is (Verdict.KEPT if kept else Verdict.LOST)
 
-    @rule(pair=grants, back=st.integers(-1, 3), pieces=PIECES)
-    def publish(self, pair: tuple[JobLease, m.Grant] | None, back: int, pieces: list[str]) -> None:
-        if pair is None:
-            return
+    @rule(pair=grants, back=st.sampled_from([0, 0, 0, 1, 2, -1]), pieces=PIECES)
+    def publish(self, pair: tuple[JobLease, m.Grant], back: int, pieces: list[str]) -> None:
         lease, grant = pair
         first = max(0, grant.job.stored - back)
         request = PublishJobEvents(batches=(batch(lease, first, *pieces),))
         (stored,) = self.driver.reply(JobEventsPublished, request, tenant=grant.job.tenant).batches
         try:
-            next_index = self.model.publish(grant, first, pieces)
+            expected = (self.model.publish(grant, first, pieces), None)
         except m.Refused as refused:
-            assert (stored.code, stored.next_index) == (refused.code, refused.expected_index or 0)
-        else:
-            assert (stored.code, stored.next_index) == (None, next_index)
+            expected = (refused.expected_index or 0, refused.code)
+        assert (stored.next_index, stored.code) == expected
 
     @rule(pair=grants, exit_code=st.integers(0, 1), off=st.sampled_from([0, 0, 0, 1]), last=st.none() | PIECES)
-    def complete(self, pair: tuple[JobLease, m.Grant] | None, exit_code: int, off: int, last: list[str] | None) -> None:
-        if pair is None:
-            return
+    def complete(self, pair: tuple[JobLease, m.Grant], exit_code: int, off: int, last: list[str] | None) -> None:
         lease, grant = pair
         stored = grant.job.stored
         count = stored + len(last or []) + off
         with_it = batch(lease, stored, *last) if last is not None else None
         request = completion(lease, count, exit_code=exit_code, last=with_it)
         reply = self.driver.outcome(request, tenant=grant.job.tenant).reply
+        result = Result(exit_code=exit_code)
+        told = (reply.code, reply.expected_index) if isinstance(reply, Refused) else reply
         try:
-            state = self.model.complete(
-                grant, count, Result(exit_code=exit_code), (stored, last) if last is not None else None
-            )
+            state = self.model.complete(grant, count, result, (stored, last) if last is not None else None)
+            expected: object = JobCompleted(state=state)
         except m.Refused as refused:
-            assert isinstance(reply, Refused)
-            assert (reply.code, reply.expected_index) == (refused.code, refused.expected_index)
-        else:
-            assert reply == JobCompleted(state=state)
+            expected = (refused.code, refused.expected_index)
+        assert told == expected
 
     @rule(pair=grants)
-    def release(self, pair: tuple[JobLease, m.Grant] | None) -> None:
-        if pair is None:
-            return
+    def release(self, pair: tuple[JobLease, m.Grant]) -> None:
         lease, grant = pair
         request = ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
         reply = self.driver.outcome(request, tenant=grant.job.tenant).reply
+        expected: str | None = None
         try:
             self.model.release(grant)
         except m.Refused as refused:
-            assert isinstance(reply, Refused)
-            assert reply.code == refused.code
-        else:
-            assert not isinstance(reply, Refused)
+            expected = refused.code
+        assert (reply.code if isinstance(reply, Refused) else None) == expected
 
     @rule(later_ms=st.sampled_from([0, 1, 999, 1_000, 5_000]))
     def expire(self, later_ms: int) -> None:
@@ -202,7 +190,5 @@ class StoreAndModel(RuleBasedStateMachine):
             assert job.state is not JobState.CANCELLED
 
 
-_NOTHING = None  # a grant of nothing; whoever draws it does nothing
-
 TestStoreAndModel = StoreAndModel.TestCase
-TestStoreAndModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestStoreAndModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

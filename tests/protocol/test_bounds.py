@@ -21,14 +21,16 @@ _LEAVES = (
     | st.binary(max_size=40)
 )
 _VALUES = st.recursive(
-    _LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=4), max_leaves=6
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=4),
+    max_leaves=6,
 )
 _BODIES = st.dictionaries(st.text(max_size=2), _VALUES, max_size=4)
 
 
-@given(_BODIES, st.booleans())
+@given(body=_BODIES, single=st.booleans())
 @settings(max_examples=50)
-def test_what_msgpack_writes_passes(body: dict[str, object], single: bool):
+def test_what_msgpack_writes_passes(*, body: dict[str, object], single: bool):
     check_structure(msgpack.packb(body, use_single_float=single))
 
 
