@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 
 import anyio
 import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.inbox import Asked
 from airunner.broker.store.contract import Applied, Ask, Command, Outcome, StoreRequest
@@ -18,6 +20,7 @@ from airunner.protocol.messages import DequeueJob, EnqueueJob, Reply, Request, d
 from airunner.protocol.names import RequestId
 
 WALL_MS = 1_760_000_000_000
+VIRTUAL_S_MAX = 86_400  # a test that waits for what never comes fails at once
 _numbers = count(1)
 
 
@@ -51,6 +54,17 @@ def dequeue(*queues: str, wait_ms: int = 0, slots: int = 1, seed: bytes = bytes(
 
 def asked(number: int, request: StoreRequest, peer: bytes | None = b"peer", tenant: str = "default") -> Asked:
     return Asked(peer, Ask(tenant=tenant, request_id=request_id(number), request=request))
+
+
+@asynccontextmanager
+async def acting(run: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """The actor runs while the block does."""
+    with anyio.fail_after(VIRTUAL_S_MAX):
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            await wait_all_tasks_blocked()
+            yield
+            group.cancel_scope.cancel()
 
 
 class FakeRouter:

@@ -18,7 +18,7 @@ from airunner.certs.sealed import open_sealed, topic_of
 from airunner.protocol.errors import Forged
 from airunner.protocol.events import EventRun
 from airunner.protocol.names import WatchKey
-from tests.broker.stage import FakePublisher, edges
+from tests.broker.stage import FakePublisher, acting, edges
 
 pytestmark = pytest.mark.anyio
 
@@ -37,10 +37,8 @@ class Stage:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with anyio.create_task_group() as group:
-            group.start_soon(Announcer(self.socket, self.inbox, edges(), self.counts).run)
+        async with acting(Announcer(self.socket, self.inbox, edges(), self.counts).run):
             yield
-            group.cancel_scope.cancel()
         self.socket.close()
         self.appended.close()
         self.inbox.close()

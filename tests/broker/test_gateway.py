@@ -33,7 +33,7 @@ from airunner.protocol.messages import (
     encode,
 )
 from airunner.protocol.names import JobId, WatchKey
-from tests.broker.stage import FakeRouter, dequeue, edges, enqueue, request_id
+from tests.broker.stage import FakeRouter, acting, dequeue, edges, enqueue, request_id
 
 pytestmark = pytest.mark.anyio
 
@@ -66,10 +66,8 @@ class Stage:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         gateway = Gateway(self.router, self.inbox, self.to_ledger, authority, edges(), EVENTS_PORT, self.counts)
-        async with anyio.create_task_group() as group:
-            group.start_soon(gateway.run)
+        async with acting(gateway.run):
             yield
-            group.cancel_scope.cancel()
         self.router.close()
         for stream in (self.to_ledger, self.ledger, self.answers, self.inbox):
             stream.close()

@@ -30,7 +30,7 @@ from airunner.protocol.messages import (
     Refused,
 )
 from airunner.protocol.names import JobId, WatchKey
-from tests.broker.stage import WALL_MS, Disk, ScriptedStore, asked, dequeue, enqueue
+from tests.broker.stage import WALL_MS, Disk, ScriptedStore, acting, asked, dequeue, enqueue
 
 pytestmark = pytest.mark.anyio
 
@@ -88,11 +88,8 @@ class Stage:
             self.disk,
             self.counts,
         )
-        async with anyio.create_task_group() as group:
-            group.start_soon(ledger.run)
-            await wait_all_tasks_blocked()
+        async with acting(ledger.run):
             yield
-            group.cancel_scope.cancel()
         for stream in (self.asks, self.inbox, self.to_gateway, self.answers):
             stream.close()
         for stream in (self.to_announcer, self.announced, self.to_timekeeper, self.alarms):

@@ -13,7 +13,7 @@ from airunner.broker.clock import Clock
 from airunner.broker.inbox import Alarm, Asked
 from airunner.broker.store.contract import Expire
 from airunner.broker.timekeeper import Timekeeper
-from tests.broker.stage import WALL_MS
+from tests.broker.stage import WALL_MS, acting
 
 pytestmark = pytest.mark.anyio
 
@@ -28,10 +28,8 @@ class Stage:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Clock]:
         clock = Clock(lambda: WALL_MS)
-        async with anyio.create_task_group() as group:
-            group.start_soon(Timekeeper(self.inbox, self.to_ledger, clock).run)
+        async with acting(Timekeeper(self.inbox, self.to_ledger, clock).run):
             yield clock
-            group.cancel_scope.cancel()
         for stream in (self.alarms, self.inbox, self.to_ledger, self.ledger):
             stream.close()
 
