@@ -79,8 +79,10 @@ class Ledger:
 
     async def run(self) -> None:
         """Take over what the last broker left, then apply for ever."""
-        while not await self._commit([Resume()]):
+        taken_over = await self._commit([Resume()])
+        while not taken_over:
             await anyio.sleep(NO_SPACE_PAUSE_MS / 1_000)
+            taken_over = await self._commit([Resume()])
         while True:
             await self._commit(await self._gather())
 
