@@ -1,0 +1,63 @@
+# airunner. `make` alone lists what can be made; each target needs only Python 3.11 or newer, git and make.
+
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench certs up down docs clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/.test ## install, start a local cluster, run a job through it, stop it
+	@$(BIN)/python scripts/demo.py
+
+test: $(VENV)/.test ## run every test, and hold the coverage
+	@$(BIN)/python scripts/gate.py
+
+check: $(VENV)/.check ## ruff, mypy, pyright and the house's own rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/test_tidy.py
+
+format: $(VENV)/.check ## format the code
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test ## measure the way from submit to start
+	$(BIN)/python -m bench.latency
+
+certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
+	@$(BIN)/airunner certs init
+
+up: $(VENV)/.test ## leave a local cluster running
+	@$(BIN)/python scripts/cluster.py up
+
+down: $(VENV)/.test ## stop it
+	@$(BIN)/python scripts/cluster.py down
+
+docs: $(VENV)/.test ## draw the diagrams in docs/ from the code's tables
+	$(BIN)/python scripts/diagrams.py
+
+clean: ## remove what was made here
+	rm -rf $(VENV) build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "airunner needs Python 3.11 or newer on the PATH" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	@echo "installing into $(VENV)"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	@echo "installing the checkers into $(VENV)"
+	@$(PIP) --editable '.[check]'
+	@touch $@

@@ -1,0 +1,110 @@
+"""`make up` and `make down`: the Procfile's cluster in the background, in $AIRUNNER_HOME or .airunner here."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, NamedTuple
+
+CHECKOUT: Final = Path(__file__).resolve().parents[1]
+STOP_S: Final = 15
+
+
+class Ports(NamedTuple):
+    """Of the broker's three doors."""
+
+    requests: int = 7070
+    events: int = 7071
+    http: int = 8080
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Three that nobody listens on now."""
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+            return cls(*(one.getsockname()[1] for one in sockets))
+
+
+def procfile_environment(home: Path, ports: Ports) -> dict[str, str]:
+    """What the Procfile's processes, and whoever talks to them, are to have set."""
+    broker = f"tcp://127.0.0.1:{ports.requests}"
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRUNNER_", "JWT_"))}
+    return {
+        **ours,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "AIRUNNER_HOME": str(home),
+        "AIRUNNER_LISTEN": broker,
+        "AIRUNNER_EVENTS": f"tcp://127.0.0.1:{ports.events}",
+        "AIRUNNER_HTTP": f"127.0.0.1:{ports.http}",
+        "AIRUNNER_BROKER": broker,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def stop(pid: int) -> None:
+    """SIGTERM, and SIGKILL to its whole group when that is not heard; returns when it is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        os.kill(pid, signal.SIGTERM)
+        ready, _, _ = select.select([descriptor], [], [], STOP_S)
+        if not ready:
+            os.killpg(pid, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+
+
+def up(home: Path) -> int:
+    """Start it, and return when it answers."""
+    environ = procfile_environment(home, Ports())
+    subprocess.run(["airunner", "certs", "init"], env=environ, check=True, stdout=sys.stderr)
+    log = home / "cluster.log"
+    with log.open("ab") as output:
+        honcho = subprocess.Popen(
+            [sys.executable, "-m", "honcho", "start"],
+            env=environ,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    (home / "cluster.pid").write_text(f"{honcho.pid}\n")
+    if subprocess.run(["airunner", "list"], env=environ, check=False, stdout=subprocess.DEVNULL).returncode:
+        stop(honcho.pid)
+        print(f"the cluster did not start; {log} says why", file=sys.stderr)
+        return 1
+    print(f"a cluster runs; its log is {log}. Use it from here:\n")
+    print(f"  export AIRUNNER_HOME={home} PATH={Path(sys.executable).parent}:$PATH")
+    print("  airunner submit -- echo hello\n\nand stop it with `make down`")
+    return 0
+
+
+def down(home: Path) -> int:
+    """Stop it."""
+    record = home / "cluster.pid"
+    if not record.exists():
+        print(f"no cluster of {home} was started by `make up`", file=sys.stderr)
+        return 1
+    stop(int(record.read_text()))
+    record.unlink()
+    print("the cluster is stopped")
+    return 0
+
+
+def main() -> int:
+    """`up` or `down`."""
+    home = Path(os.environ.get("AIRUNNER_HOME") or CHECKOUT / ".airunner").absolute()
+    return {"up": up, "down": down}[sys.argv[1]](home)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""`make demo`: a cluster of its own, a real job through it, and nothing left behind.
+
+The job is configs/example-job.yaml: this project's own fast tests, cloned from this checkout.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from cluster import CHECKOUT, Ports, procfile_environment, stop
+
+REPLAYED_EVENTS: Final = 4
+
+
+def run(environ: Mapping[str, str], *words: str) -> int:
+    """Show a command and run it; its exit code."""
+    print(f"\n\033[1m$ {shlex.join(words)}\033[0m" if sys.stdout.isatty() else f"\n$ {shlex.join(words)}", flush=True)
+    return subprocess.run(words, env=environ, cwd=CHECKOUT, check=False).returncode
+
+
+def newest(environ: Mapping[str, str]) -> tuple[str, int]:
+    """The newest job's id, and how many events its log has."""
+    listed = subprocess.run(
+        ["airunner", "list", "--page-size", "1", "--json"], env=environ, check=True, capture_output=True
+    )
+    job_id = json.loads(listed.stdout)["id"]
+    shown = subprocess.run(["airunner", "show", job_id, "--json"], env=environ, check=True, capture_output=True)
+    return job_id, json.loads(shown.stdout)["last_sequence"]
+
+
+@contextmanager
+def cluster(environ: Mapping[str, str], log: Path) -> Iterator[None]:
+    """The Procfile's processes, from here to the end of the block."""
+    with log.open("wb") as output:
+        honcho = subprocess.Popen(
+            [sys.executable, "-m", "honcho", "start"],
+            env=environ,
+            cwd=CHECKOUT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        stop(honcho.pid)
+        honcho.wait()
+
+
+def demonstrate(environ: Mapping[str, str]) -> int:
+    """Submit, list, replay, show; the exit code of the first that fails."""
+    submitted = run(environ, "airunner", "submit", "--config", "configs/example-job.yaml", str(CHECKOUT))
+    listed = run(environ, "airunner", "list")
+    job_id, events = newest(environ)
+    first = str(max(1, events - REPLAYED_EVENTS + 1))
+    replayed = run(environ, "airunner", "monitor", job_id, "--from-sequence", first)
+    shown = run(environ, "airunner", "show", job_id)
+    return submitted or listed or replayed or shown
+
+
+def main() -> int:
+    """0 when the job ran through and was COMPLETED."""
+    with tempfile.TemporaryDirectory(prefix="airunner-demo-") as scratch:
+        environ = procfile_environment(Path(scratch, "home"), Ports.free())
+        log = Path(scratch, "cluster.log")
+        if run(environ, "airunner", "certs", "init"):
+            return 1
+        print(f"\nstarting the cluster of the Procfile: {environ['AIRUNNER_BROKER']}", flush=True)
+        with cluster(environ, log):
+            code = demonstrate(environ)
+        if code:
+            print(f"\nthe demo failed (exit code {code}); the cluster said:\n{log.read_text()}", file=sys.stderr)
+        else:
+            print("\nthe job is COMPLETED with exit code 0, and everything is stopped again", flush=True)
+        return code
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
