@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import apsw
 import msgspec
 
 from airunner.broker.store.contract import Appended, Ask, Outcome, QueueKey, WatchKeyFound
 from airunner.broker.store.log import Log
-from airunner.broker.store.rows import fetch_all, fetch_one
+from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.protocol.errors import BadRequest, Conflict, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.job import Job, JobState, JobSummary, Result, command_summary, decode_spec, encode_spec
@@ -61,7 +60,7 @@ class _Before(NamedTuple):
 class Jobs:
     """Adds and reads jobs over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: apsw.Connection, log: Log) -> None:
+    def __init__(self, connection: Database, log: Log) -> None:
         self._connection = connection
         self._log = log
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import apsw
 import msgspec
 
 from airunner.broker.store.contract import AGENT_LOST_MAX, EXPIRE_MAX, Appended, Ask, Outcome, QueueKey
 from airunner.broker.store.log import Holder, Log
-from airunner.broker.store.rows import fetch_all
+from airunner.broker.store.rows import Database, fetch_all
 from airunner.protocol.errors import BadRequest, Conflict, IncompleteLog, StaleToken
 from airunner.protocol.events import BrokerBody, JobExpired, JobFinished, JobLeased, JobReleased
 from airunner.protocol.job import JobState, Reason, Result, decode_spec
@@ -75,7 +74,7 @@ class _Due(NamedTuple):
 class Leases:
     """Grants, renews and ends leases over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: apsw.Connection, log: Log) -> None:
+    def __init__(self, connection: Database, log: Log) -> None:
         self._connection = connection
         self._log = log
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import apsw
 import msgspec
 
 from airunner.broker.store.contract import Appended
-from airunner.broker.store.rows import Values, fetch_one
+from airunner.broker.store.rows import Database, Values, fetch_one
 from airunner.protocol.errors import BadRequest, IndexGap, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, EventRun, check_batch, decode_bodies, encode_bodies, without_first
 from airunner.protocol.job import JobState
@@ -52,7 +51,7 @@ class _StoredRun(NamedTuple):
 class Log:
     """Appends to and reads from the logs over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: Database) -> None:
         self._connection = connection
 
     def append(

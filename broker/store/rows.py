@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, TypeVar
 
-import apsw
 import msgspec
 
 Row = TypeVar("Row", bound=NamedTuple)
 Values = tuple[int | float | str | bytes | None, ...]
 
 
-def fetch_all(connection: apsw.Connection, kind: type[Row], sql: str, values: Values) -> list[Row]:
+class Rows(Protocol):
+    """What a statement found."""
+
+    @property
+    def get(self) -> object:
+        """The only value of the only row; None where there is no row."""
+        ...
+
+    def fetchone(self) -> object:
+        """The next row, or None."""
+        ...
+
+    def __iter__(self) -> Iterator[tuple[object, ...]]: ...
+
+
+class Database(Protocol):
+    """The part of an `apsw.Connection` that is used here; apsw's own types can only be read from Python 3.12 on."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        ...
+
+    def execute(self, statements: str, bindings: Values | None = None) -> Rows:
+        """Run statements, with values for their question marks."""
+        ...
+
+    def changes(self) -> int:
+        """How many rows the last statement that writes has changed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the database."""
+        ...
+
+
+def fetch_all(connection: Database, kind: type[Row], sql: str, values: Values) -> list[Row]:
     """Every row that `sql` finds; its columns are the fields of `kind`, in order."""
     return [msgspec.convert(row, kind) for row in connection.execute(sql, values)]
 
 
-def fetch_one(connection: apsw.Connection, kind: type[Row], sql: str, values: Values) -> Row | None:
+def fetch_one(connection: Database, kind: type[Row], sql: str, values: Values) -> Row | None:
     """The one row that `sql` finds, if any."""
     row = connection.execute(sql, values).fetchone()
     return None if row is None else msgspec.convert(row, kind)

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import apsw
-
+from airunner.broker.store.rows import Database
 from airunner.protocol.errors import OperatorError
 
 MIGRATIONS: Final = (
@@ -72,18 +71,16 @@ MIGRATIONS: Final = (
 )
 
 
-def migrate(connection: apsw.Connection) -> None:
+def migrate(connection: Database) -> None:
     """Bring the schema up to this version, each step in a transaction of its own.
 
     Raises `OperatorError`: the file is of a newer version, or not a store of ours.
     """
-    version = connection.pragma("user_version")
+    version = connection.execute("PRAGMA user_version").get
     assert isinstance(version, int), "user_version is a number"
     if version > len(MIGRATIONS):
         raise OperatorError("the store was written by a newer airunner; run that one")
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get:
         raise OperatorError("the file is a database, but not a store of airunner's; name another with --store")
     for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
-        with connection:
-            connection.execute(step)
-            connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT")

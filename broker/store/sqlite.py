@@ -15,10 +15,11 @@ from typing import Final, assert_never
 
 import apsw
 
-from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Applied, Ask, Command, Expire, Outcome, Resume
+from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Appended, Applied, Ask, Command, Expire, Outcome, Resume
 from airunner.broker.store.jobs import Jobs
 from airunner.broker.store.leases import Leases
 from airunner.broker.store.log import Log
+from airunner.broker.store.rows import Database
 from airunner.broker.store.schema import migrate
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
 from airunner.protocol.messages import (
@@ -47,7 +48,7 @@ CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
 class SqliteStore:
     """See `contract.Store`."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: Database) -> None:
         self._connection = connection
         self._log = Log(connection)
         self._jobs = Jobs(connection, self._log)
@@ -118,7 +119,7 @@ class SqliteStore:
     def _publish(self, tenant: str, request: PublishJobEvents) -> Outcome:
         """Each batch is judged by itself."""
         stored: list[BatchStored] = []
-        appended = []
+        appended: list[Appended] = []
         for batch in request.batches:
             try:
                 next_index, run = self._log.publish(tenant, batch)
@@ -158,8 +159,6 @@ def open_store(url: str) -> SqliteStore:
     except (OSError, apsw.CantOpenError) as error:
         raise OperatorError(f"cannot open the store {path}: {error}; name another with --store") from error
     try:
-        # A broker's file is its own: with the lock held there is no shared memory to map either.
-        connection.pragma("locking_mode", "exclusive")
         return SqliteStore(_prepared(connection))
     except apsw.BusyError as error:
         connection.close()
@@ -172,10 +171,14 @@ def open_store(url: str) -> SqliteStore:
         raise OperatorError(f"{path} is not a store of airunner's; name another with --store") from error
 
 
-def _prepared(connection: apsw.Connection) -> apsw.Connection:
-    connection.pragma("journal_mode", "wal")
-    connection.pragma("synchronous", "full")
-    connection.pragma("foreign_keys", True)  # noqa: FBT003 - apsw's own signature
-    connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+def _prepared(connection: Database) -> Database:
+    for setting in (
+        "locking_mode = exclusive",  # a broker's file is its own; then there is no shared memory to map either
+        "journal_mode = wal",
+        "synchronous = full",
+        "foreign_keys = on",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    ):
+        connection.execute(f"PRAGMA {setting}")  # one by one: a statement that returns a row ends an execute
     migrate(connection)
     return connection

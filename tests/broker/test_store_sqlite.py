@@ -85,6 +85,8 @@ def test_a_commit_waits_for_the_disk(tmp_path: Path):
         assert connection.pragma("journal_mode") == "wal"
         assert connection.pragma("synchronous") == 2
         assert connection.pragma("foreign_keys") == 1
+        assert connection.pragma("locking_mode") == "exclusive"
+        assert connection.pragma("user_version") == len(MIGRATIONS)
 
 
 def test_a_full_disk_stores_nothing_of_the_batch_and_the_store_goes_on(tmp_path: Path):
