@@ -1,0 +1,191 @@
+"""The house's own rules, each shown to catch what it is against."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE_LINES_MAX = 600
+FUNCTION_LINES_MAX = 70
+PARTS = ("protocol", "certs", "broker", "agent", "client")
+MAY_IMPORT = {
+    "protocol": {"protocol"},
+    "certs": {"protocol", "certs"},
+    "broker": {"protocol", "certs", "broker"},
+    "agent": {"protocol", "certs", "agent"},
+    "client": {"protocol", "certs", "client"},
+}
+IMPURE = {"anyio", "asyncio", "datetime", "os", "random", "secrets", "select", "signal", "socket", "subprocess"}
+IMPURE |= {"threading", "time", "trio", "zmq", "pathlib", "tempfile", "logging", "apsw"}
+BANNED_MODULES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
+BANNED_WORDS = re.compile(r"Manager|Handler|Processor|Helper|Util")
+STATEMENTS = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+ SET|DELETE FROM|CREATE (TABLE|INDEX))\b", re.DOTALL)
+SLEEPERS = {("time", "sleep"), ("anyio", "sleep"), ("trio", "sleep"), ("asyncio", "sleep")}
+# Written in pieces, so that this file does not hold them.
+MACHINE_PATHS = re.compile("/(?:" + "|".join(("wo" + "rk", "ro" + "ot", "far" + "m")) + r")/\w")
+AMERICAN = re.compile("cancel" + r"ed\b")
+
+Rule = Callable[[str, str], Iterator[str]]
+
+
+def imported(source: str) -> Iterator[str]:
+    """Every module that is imported, wherever the import stands; relative ones begin with a dot."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+            if node.module == "airunner":
+                yield from (f"airunner.{alias.name}" for alias in node.names)
+
+
+def files_are_short(_: str, source: str) -> Iterator[str]:
+    lines = source.count("\n")
+    if lines > FILE_LINES_MAX:
+        yield f"{lines} lines"
+
+
+def functions_are_short(_: str, source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            # Without its signature: that of a command is the table of its options.
+            lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
+            if lines > FUNCTION_LINES_MAX:
+                yield f"{node.name} has {lines} lines"
+
+
+def imports_run_one_way(path: str, source: str) -> Iterator[str]:
+    part = path.split("/", 1)[0]
+    if part not in PARTS:
+        return
+    for module in imported(source):
+        words = module.split(".")
+        if module.startswith("."):
+            yield f"relative import {module}"
+        elif words[0] in PARTS:
+            yield f"{module} is imported as a top-level module"
+        elif words[0] == "airunner" and words[1:] and words[1] not in MAY_IMPORT[part]:
+            yield f"{part} imports {module}"  # `from airunner import x` is judged by its names
+
+
+def protocol_is_pure(path: str, source: str) -> Iterator[str]:
+    if path.startswith("protocol/"):
+        yield from (f"imports {name}" for name in imported(source) if name.split(".")[0] in IMPURE)
+
+
+def only_anyio_waits(path: str, source: str) -> Iterator[str]:
+    if not path.startswith("tests/"):
+        yield from (f"imports {name}" for name in imported(source) if name.split(".")[0] in {"asyncio", "trio"})
+
+
+def names_say_what_a_thing_is(path: str, source: str) -> Iterator[str]:
+    if Path(path).stem in BANNED_MODULES:
+        yield f"a module called {Path(path).stem}"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef) and BANNED_WORDS.search(node.name):
+            yield f"a class called {node.name}"
+
+
+def sql_stands_in_the_store(path: str, source: str) -> Iterator[str]:
+    if path.startswith(("broker/store/", "tests/")):
+        return
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENTS.search(node.value):
+            yield f"line {node.lineno} has SQL"
+
+
+def no_test_sleeps(path: str, source: str) -> Iterator[str]:
+    if not path.startswith("tests/"):
+        return
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr=name)) if (module, name) in SLEEPERS:
+                if "# virtual" not in lines[node.lineno - 1]:  # on a clock that jumps nobody waits
+                    yield f"line {node.lineno} sleeps"
+
+
+def cancelled_has_two_ls(_: str, source: str) -> Iterator[str]:
+    yield from (f"{found[0]!r}" for found in AMERICAN.finditer(source))
+
+
+def no_path_of_a_machine(_: str, source: str) -> Iterator[str]:
+    yield from (f"{found[0]!r}" for found in MACHINE_PATHS.finditer(source))
+
+
+PYTHON_RULES: tuple[Rule, ...] = (
+    files_are_short,
+    functions_are_short,
+    imports_run_one_way,
+    protocol_is_pure,
+    only_anyio_waits,
+    names_say_what_a_thing_is,
+    sql_stands_in_the_store,
+    no_test_sleeps,
+    cancelled_has_two_ls,
+    no_path_of_a_machine,
+)
+TEXT_RULES: tuple[Rule, ...] = (cancelled_has_two_ls, no_path_of_a_machine)
+
+OFFENDERS: tuple[tuple[Rule, str, str], ...] = (
+    (files_are_short, "broker/x.py", "x = 1\n" * (FILE_LINES_MAX + 1)),
+    (functions_are_short, "broker/x.py", "def f():\n" + "    x = 1\n" * (FUNCTION_LINES_MAX + 1)),
+    (imports_run_one_way, "broker/x.py", "from airunner.agent.slot import Slot"),
+    (imports_run_one_way, "agent/x.py", "def f():\n    import airunner.client.client"),
+    (imports_run_one_way, "client/x.py", "if TYPE_CHECKING:\n    from airunner import broker"),
+    (imports_run_one_way, "certs/x.py", "from airunner.client import client"),
+    (imports_run_one_way, "protocol/x.py", "from airunner.certs.home import Home"),
+    (imports_run_one_way, "broker/x.py", "from . import ledger"),
+    (imports_run_one_way, "broker/x.py", "from protocol.job import Job"),
+    (protocol_is_pure, "protocol/x.py", "import time"),
+    (protocol_is_pure, "protocol/x.py", "from os import urandom"),
+    (only_anyio_waits, "agent/x.py", "import asyncio"),
+    (names_say_what_a_thing_is, "agent/utils.py", ""),
+    (names_say_what_a_thing_is, "agent/x.py", "class JobManager: ..."),
+    (sql_stands_in_the_store, "broker/ledger.py", "x = 'SELECT 1 FROM job'"),
+    (no_test_sleeps, "tests/x.py", "time.sleep(1)"),
+    (no_test_sleeps, "tests/x.py", "async def f():\n    await anyio.sleep(0.1)"),
+    (cancelled_has_two_ls, "README.md", "the job was " + "cancel" + "ed"),
+    (no_path_of_a_machine, "README.md", "see /" + "wo" + "rk/main"),
+)
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    names = [name for name in listed.stdout.split("\0") if name]
+    return [name for name in names if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
+
+
+@pytest.mark.parametrize("rule", PYTHON_RULES, ids=lambda rule: rule.__name__)
+def test_the_code_keeps(rule: Rule) -> None:
+    found = [f"{name}: {fault}" for name in tracked() if name.endswith(".py") for fault in rule(name, read(name))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("rule", TEXT_RULES, ids=lambda rule: rule.__name__)
+def test_the_words_keep(rule: Rule) -> None:
+    texts = [name for name in tracked() if not name.endswith(".py")]
+    found = [f"{name}: {fault}" for name in texts for fault in rule(name, read(name))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("rule", "path", "source"), OFFENDERS, ids=lambda part: getattr(part, "__name__", ""))
+def test_each_rule_catches_what_it_is_against(rule: Rule, path: str, source: str) -> None:
+    assert list(rule(path, source))
+
+
+def test_the_parts_are_linked_under_the_import_name() -> None:
+    for part in PARTS:
+        link = ROOT / "airunner" / part
+        assert link.is_symlink()
+        assert link.readlink() == Path("..", part)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
