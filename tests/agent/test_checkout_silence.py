@@ -63,7 +63,7 @@ class PlayedSource:
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         if self._pauses_s:
-            await anyio.sleep(self._pauses_s.pop(0))
+            await anyio.sleep(self._pauses_s.pop(0))  # virtual
             return b"Receiving objects:  10% (1/10)\r"[:max_bytes]
         await self._over.wait()
         return b""
