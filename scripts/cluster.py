@@ -64,6 +64,9 @@ def stop(pid: int) -> None:
 
 def up(home: Path) -> int:
     """Start it, and return when it answers."""
+    if running(home) is not None:
+        print(f"a cluster of {home} runs already; stop it with `make down`", file=sys.stderr)
+        return 1
     environ = procfile_environment(home, Ports())
     subprocess.run(["airunner", "certs", "init"], env=environ, check=True, stdout=sys.stderr)
     log = home / "cluster.log"
@@ -77,11 +80,12 @@ def up(home: Path) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    (home / "cluster.pid").write_text(f"{honcho.pid}\n")
-    if subprocess.run(["airunner", "list"], env=environ, check=False, stdout=subprocess.DEVNULL).returncode:
+    listed = subprocess.run(["airunner", "list"], env=environ, check=False, stdout=subprocess.DEVNULL)
+    if listed.returncode or honcho.poll() is not None:
         stop(honcho.pid)
         print(f"the cluster did not start; {log} says why", file=sys.stderr)
         return 1
+    record(home).write_text(f"{honcho.pid}\n")
     print(f"a cluster runs; its log is {log}. Use it from here:\n")
     print(f"  export AIRUNNER_HOME={home} PATH={Path(sys.executable).parent}:$PATH")
     print("  airunner submit -- echo hello\n\nand stop it with `make down`")
@@ -90,14 +94,29 @@ def up(home: Path) -> int:
 
 def down(home: Path) -> int:
     """Stop it."""
-    record = home / "cluster.pid"
-    if not record.exists():
-        print(f"no cluster of {home} was started by `make up`", file=sys.stderr)
+    pid = running(home)
+    if pid is None:
+        print(f"no cluster of {home} runs", file=sys.stderr)
         return 1
-    stop(int(record.read_text()))
-    record.unlink()
+    stop(pid)
+    record(home).unlink()
     print("the cluster is stopped")
     return 0
+
+
+def record(home: Path) -> Path:
+    """Where `up` leaves the process for `down`."""
+    return home / "cluster.pid"
+
+
+def running(home: Path) -> int | None:
+    """The process that `up` started, where it is still that and still there."""
+    try:
+        pid = int(record(home).read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    return pid if b"honcho" in words else None
 
 
 def main() -> int:

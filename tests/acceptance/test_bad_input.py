@@ -1,0 +1,112 @@
+"""What is wrong is said in one line that tells what to do, and the exit code is not 0."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.acceptance.running import Cluster, RunningBroker, airunner, environment
+
+pytestmark = pytest.mark.timeout(60)
+
+NOBODY = "tcp://127.0.0.1:9"  # the discard port: nothing listens there
+
+
+def said(done: subprocess.CompletedProcess[bytes]) -> str:
+    """What was said on stderr, which is never a traceback."""
+    stderr = done.stderr.decode()
+    assert "Traceback" not in stderr
+    return stderr
+
+
+def run(home: Path, broker: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    cluster_of = environment(home, {"AIRUNNER_BROKER": broker})
+    words = [sys.executable, "-m", "airunner", *arguments]
+    return subprocess.run(words, env=cluster_of, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def test_an_unreachable_broker_is_waited_for_a_while_and_named(home: Path) -> None:
+    done = run(home, NOBODY, "submit", "--", "true")
+    assert done.returncode == 69
+    waiting, failed = said(done).splitlines()
+    assert NOBODY in waiting
+    assert NOBODY in failed
+
+
+def test_a_key_that_is_not_listed_is_not_let_in(broker: RunningBroker, home: Path) -> None:
+    (home / "certs" / "allowed-clients").write_text("# nobody\n")
+    done = run(home, broker.requests, "list")
+    assert done.returncode == 77
+    assert "allow-list" in said(done)
+
+
+def test_an_agent_whose_key_is_not_listed_ends_and_says_so(broker: RunningBroker, home: Path) -> None:
+    (home / "certs" / "allowed-clients").write_text("# nobody\n")
+    done = run(home, broker.requests, "agent")
+    assert done.returncode == 77
+    assert "allow-list" in said(done)
+
+
+def test_another_brokers_key_is_told_from_a_broker_that_is_away(broker: RunningBroker, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    airunner(other, "certs", "init")
+    done = run(other, broker.requests, "list")
+    assert done.returncode == 77
+    assert "broker.public" in said(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["show", "no-such-job"], 1, "no job no-such-job"),
+        (["monitor", "no-such-job"], 1, "no job no-such-job"),
+        (["submit"], 2, "no command"),
+        (["submit", "--config", "/no/such/file", "--", "true"], 2, "/no/such/file"),
+        (["submit", "--queue", "two words", "--", "true"], 2, "queue"),
+        (["submit", "--timeout-seconds", "soon", "--", "true"], 2, "timeout-seconds"),
+        (["list", "--state", "asleep"], 2, "asleep"),
+    ],
+)
+def test_what_cannot_be_is_said(broker: RunningBroker, home: Path, arguments: list[str], code: int, words: str) -> None:
+    done = run(home, broker.requests, *arguments)
+    assert done.returncode == code
+    assert words in said(done)
+
+
+def test_an_ill_typed_job_file_is_told_by_its_key(broker: RunningBroker, home: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("command: make\ntimeout: soon\n")
+    done = run(home, broker.requests, "submit", "--config", str(job))
+    assert done.returncode == 2
+    assert "timeout" in said(done)
+    assert "number" in said(done)
+
+
+def test_a_broker_that_is_given_garbage_serves_the_next_request(cluster: Cluster) -> None:
+    broker = cluster.broker
+    certs = cluster.home / "certs"
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.curve_serverkey = (certs / "broker.public").read_bytes().strip()
+        dealer.curve_publickey = (certs / "client.public").read_bytes().strip()
+        dealer.curve_secretkey = (certs / "client.secret").read_bytes().strip()
+        dealer.connect(broker.requests)
+        for frames in ([b""], [b"AR1"], [b"AR1", b"short"], [b"x"] * 9, [b"AR1", bytes(16), b"", b"\xc1"]):
+            dealer.send_multipart(frames)
+        refused = dealer.recv_multipart()  # only the last can be answered: it has a request id
+        assert refused[:2] == [b"AR1", bytes(16)]
+        assert b"bad-request" in refused[2]
+    assert cluster.airunner("list").returncode == 0
+    with urllib.request.urlopen(f"http://{broker.http}/metrics") as answer:
+        assert b"airunner_garbage_total 4\n" in answer.read()
+
+
+def test_a_second_broker_on_one_store_says_why_it_cannot_be(cluster: Cluster) -> None:
+    done = run(cluster.home, NOBODY, "broker", "--listen", "tcp://127.0.0.1:0", "--events", "tcp://127.0.0.1:0")
+    assert done.returncode == 69
+    assert "another broker uses the store" in said(done)
