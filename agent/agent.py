@@ -6,13 +6,16 @@ Every edge is handed in. It runs until it is told to drain and its slots are don
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
 
 from airunner.agent.attempt import Surroundings
 from airunner.agent.publisher import Publisher
+from airunner.agent.recovery import recover
 from airunner.agent.renewer import Renewer
-from airunner.agent.slot import Orders, Slot, SlotPlan
+from airunner.agent.slot import SPOOL_FOLDER, Orders, Slot, SlotPlan
+from airunner.agent.workspace import remove_workspaces
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.messages import Ping
@@ -42,8 +45,12 @@ class Agent:
         """Work until `orders.drain` is set and what runs has ended."""
         publisher = Publisher(self._channel, self._edges, self._report)
         renewer = Renewer(self._channel, self._plan.visibility_ms)
+        for leftover in await remove_workspaces(self._plan.home):
+            self._report(f"could not remove {leftover.path}: {leftover.why}")
+        left = [Path(str(path)) async for path in (anyio.Path(self._plan.home) / SPOOL_FOLDER).iterdir()]
         async with anyio.create_task_group() as background:
             await background.start(self._channel.run)
+            background.start_soon(recover, left, self._channel, self._report)
             background.start_soon(self._greet)
             background.start_soon(publisher.run)
             background.start_soon(renewer.run)

@@ -65,7 +65,7 @@ def agent_command(
     home = Home.from_environment(os.environ)
     make_folder(home.root)
     place = take_place(home.agent)
-    launcher = start_launcher()
+    launcher = start_launcher([place.running])
 
     import anyio
 

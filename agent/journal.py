@@ -94,6 +94,12 @@ class Journal:
         self.lost.set()
         self._moved.set()
 
+    async def deliver(self) -> None:
+        """Return once the broker has all of it, or the attempt is lost."""
+        self._cut()
+        while self._spool.pending and not self.lost.is_set():
+            await self._moved.wait()
+
     async def completion(self, result: Result) -> CompleteJob:
         """The end of the attempt, with the last batch; returned once the rest is acknowledged."""
         held_from = self._spool.next_index

@@ -37,6 +37,7 @@ from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
 from airunner.protocol.retry import PATIENCE_MS, full_jitter_ms
 
 SPOOL_FOLDER: Final = "spool"
+DELIVERY_S: Final = 10.0  # for the last events of an attempt that is released
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
 
@@ -141,12 +142,12 @@ class Slot:
         workspace = make_workspace(self._plan.home, lease.job_id, lease.attempt)
         try:
             await self._attempt(tenure, workspace)
-        except BaseExceptionGroup as group:
-            failed = _spool_failure(group)
+        except (SpoolFailed, BaseExceptionGroup) as error:
+            failed = _spool_failure(error)
             if failed is None:
                 raise
             await self._release(lease)
-            raise failed from group
+            raise failed from error
         finally:
             self._renewer.drop(tenure)
             with anyio.CancelScope(shield=True):
@@ -183,6 +184,8 @@ class Slot:
             return completed
         if tenure.lost.is_set() or journal.lost.is_set():
             return "has lost its lease; its processes are ended"
+        with anyio.move_on_after(DELIVERY_S):
+            await journal.deliver()  # what the command has written is not lost with it
         await self._release(tenure.lease)
         return "is released"
 
@@ -215,13 +218,11 @@ class Slot:
             self._report(f"job {lease.job_id} is not released, its lease will expire: {error.message}")
 
 
-def _spool_failure(group: BaseExceptionGroup[BaseException]) -> SpoolFailed | None:
-    """The failed spool among what a task group raised, if that is what went wrong."""
-    for error in group.exceptions:
-        found = _spool_failure(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(found, SpoolFailed):
-            return found
-    return None
+def _spool_failure(error: BaseException) -> SpoolFailed | None:
+    """The failed spool, alone or among what a task group raised, if that is what went wrong."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_spool_failure, error.exceptions)), None)
+    return error if isinstance(error, SpoolFailed) else None
 
 
 async def _unless(event: anyio.Event, work: Callable[[], Awaitable[Found]]) -> Found | None:

@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 from airunner.agent.launcher.keeper import keep
@@ -87,8 +88,10 @@ class LauncherChild:
             self._strays = bool(strays)
 
 
-def main(descriptor: int) -> None:
-    """Run as the launcher, with the agent at the other end of the socket `descriptor`."""
+def main(descriptor: int, held: Sequence[int]) -> None:
+    """Run as the launcher, with the agent at the other end of the socket `descriptor`; keep `held` open."""
+    for number in held:
+        os.set_inheritable(number, False)  # noqa: FBT003 - its own signature. Keepers are forks and keep it
     set_name("airunner-launch")
     os.chdir("/")
     os.umask(_UMASK)

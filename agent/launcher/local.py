@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,17 +27,20 @@ _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 # the public API would load ZeroMQ, and every fork would carry it.
 _BOOTSTRAP: Final = """
 import sys, types
-descriptor, package, *sys.path[:] = sys.argv[1:]
+descriptor, held, package, *sys.path[:] = sys.argv[1:]
 for name, folder in (("airunner", package), ("airunner.agent", package + "/agent")):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
 from airunner.agent.launcher.child import main
-main(int(descriptor))
+main(int(descriptor), [int(number) for number in held.split()])
 """
 
 
-def start_launcher() -> ChildLauncher:
+def start_launcher(held: Sequence[int] = ()) -> ChildLauncher:
     """Start the launcher's process; meant to come before the first ZeroMQ context of this one.
+
+    It and its keepers hold the descriptors `held` open, and no job does: a lock on one of them tells
+    whether anything of a job can still run.
 
     Raises `OperatorError` where that is not possible.
     """
@@ -44,14 +48,14 @@ def start_launcher() -> ChildLauncher:
         raise OperatorError("the agent needs Linux: run it there, this machine can still submit and monitor")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     package = str(Path(__file__).absolute().parents[2])  # through the link: the folder that is `airunner`
-    arguments = (str(theirs.fileno()), package, *sys.path)
+    arguments = (str(theirs.fileno()), " ".join(map(str, held)), package, *sys.path)
     with theirs:
         try:
             child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
                 (sys.executable, "-I", "-X", "utf8", "-c", _BOOTSTRAP, *arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *held),
                 env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
                 start_new_session=True,
             )
