@@ -153,6 +153,9 @@ class Attempt:
         now_ms = self._wall_ms()
         self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
         timed_out = False
+        duration_ms = 0
+        survivors: list[Survivor] = []
+        ended: Exit | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self._read, process.stdout, Stream.STDOUT)
             if process.stderr is not None:
@@ -165,6 +168,7 @@ class Attempt:
             ended = await process.wait()
             if any(survivor.left for survivor in survivors):
                 group.cancel_scope.cancel()  # it may hold a pipe open for as long as it hangs
+        assert ended is not None, "only an error ends the block before the process, and that goes on"
         if survivors and not timed_out:
             self._say(_named(survivors))
         self._journal.add(

@@ -218,11 +218,12 @@ class Slot:
             self._report(f"job {lease.job_id} is not released, its lease will expire: {error.message}")
 
 
-def _spool_failure(error: BaseException) -> SpoolFailed | None:
+def _spool_failure(error: SpoolFailed | BaseExceptionGroup[BaseException]) -> SpoolFailed | None:
     """The failed spool, alone or among what a task group raised, if that is what went wrong."""
-    if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(_spool_failure, error.exceptions)), None)
-    return error if isinstance(error, SpoolFailed) else None
+    if isinstance(error, SpoolFailed):
+        return error
+    failures = error.subgroup(SpoolFailed)
+    return None if failures is None else _spool_failure(failures.exceptions[0])
 
 
 async def _unless(event: anyio.Event, work: Callable[[], Awaitable[Found]]) -> Found | None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
@@ -26,7 +26,7 @@ class Cluster(Struct, frozen=True):
 
 
 @contextmanager
-def cluster(*, spawn: int, agents: int = 1) -> Iterator[Cluster]:
+def cluster(*, spawn: int, agents: int = 1) -> Generator[Cluster]:
     """A running broker with `agents` agents of `spawn` slots each, on the disk of the temporary folder."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airunner-bench-")))
@@ -42,7 +42,7 @@ def cluster(*, spawn: int, agents: int = 1) -> Iterator[Cluster]:
 
 
 @contextmanager
-def _running(arguments: Sequence[str], environ: dict[str, str]) -> Iterator[str]:
+def _running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[str]:
     """One process, from its ready line (which this yields) to its end."""
     process = subprocess.Popen([*_airunner(), *arguments], env=environ, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

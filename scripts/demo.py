@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -37,7 +37,7 @@ def newest(environ: Mapping[str, str]) -> tuple[str, int]:
 
 
 @contextmanager
-def cluster(environ: Mapping[str, str], log: Path) -> Iterator[None]:
+def cluster(environ: Mapping[str, str], log: Path) -> Generator[None]:
     """The Procfile's processes, from here to the end of the block."""
     with log.open("wb") as output:
         honcho = subprocess.Popen(
