@@ -7,7 +7,6 @@ ready line wakes on that line or on the end of the process.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -174,10 +173,7 @@ class Cluster:
     def close(self) -> None:
         """End all of it."""
         for agent in self.agents:
-            if agent.running:
-                agent.signal(signal.SIGKILL)  # its launcher ends the jobs' processes
-        for agent in self.agents:
-            agent.kill()
+            agent.stop()  # not killed where it obeys: what it ran is to count for the coverage
         self.broker.stop()
 
 
