@@ -15,6 +15,8 @@ END: Final = "<!-- end of states -->\n"
 
 def drawn(page: str) -> str:
     """`page` with the diagram as the code has it now."""
+    assert BEGIN in page, "the page has lost the mark where the diagram stands"
+    assert END in page, "the page has lost the mark where the diagram ends"
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}```mermaid\n{mermaid()}\n```\n{END}{after}"

@@ -1,14 +1,17 @@
-"""The house's own rules, each shown to catch what it is against."""
+"""The house's own rules, each shown to catch what it is against; and its pages, held to what they speak of."""
 
 from __future__ import annotations
 
 import ast
 import re
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from airunner.protocol.states import mermaid
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE_LINES_MAX = 600
@@ -185,6 +188,33 @@ def test_the_parts_are_linked_under_the_import_name() -> None:
         link = ROOT / "airunner" / part
         assert link.is_symlink()
         assert link.readlink() == Path("..", part)
+
+
+def test_the_strict_checkers_are_shown_every_part() -> None:
+    # Neither fails for what it does not look at, and links inside a folder are not followed by both.
+    tools = tomllib.loads(read("pyproject.toml"))["tool"]
+    assert {"airunner", *(f"airunner/{part}" for part in PARTS)} <= set(tools["pyright"]["include"])
+    assert "airunner" in tools["mypy"]["files"]
+    assert tools["mypy"]["strict"]
+    assert tools["pyright"]["typeCheckingMode"] == "strict"
+
+
+def test_the_diagram_is_that_of_the_table() -> None:
+    assert f"```mermaid\n{mermaid()}\n```\n" in read("docs/ARCHITECTURE.md"), "run `make docs`"
+
+
+def test_every_decision_is_listed() -> None:
+    listed = read("docs/decisions/README.md")
+    for page in sorted((ROOT / "docs" / "decisions").glob("0*.md")):
+        number, title = re.fullmatch(r"# (\d+)\. (.+)", read(str(page.relative_to(ROOT))).splitlines()[0]).groups()
+        assert f"{number}. [{title}]({page.name})" in listed
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for name in tracked():
+        if name.endswith(".md"):
+            for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", read(name)):
+                assert (ROOT / name).parent.joinpath(target).exists(), f"{name} points at {target}"
 
 
 def read(name: str) -> str:

@@ -110,3 +110,16 @@ def test_a_second_broker_on_one_store_says_why_it_cannot_be(cluster: Cluster) ->
     done = run(cluster.home, NOBODY, "broker", "--listen", "tcp://127.0.0.1:0", "--events", "tcp://127.0.0.1:0")
     assert done.returncode == 69
     assert "another broker uses the store" in said(done)
+
+
+def test_a_reader_that_goes_away_ends_submit_quietly(cluster: Cluster) -> None:
+    cluster.agent()
+    words = [sys.executable, "-m", "airunner", "submit", "--quiet", "--", "seq", "1", "200000"]
+    environ = environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests})
+    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as submit:
+        assert submit.stdout is not None
+        assert submit.stderr is not None
+        assert submit.stdout.read(2) == b"1\n"
+        submit.stdout.close()
+        assert submit.stderr.read() == b""
+    assert submit.returncode == 141
