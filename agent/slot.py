@@ -37,6 +37,7 @@ from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
 from airunner.protocol.retry import PATIENCE_MS, full_jitter_ms
 
 SPOOL_FOLDER: Final = "spool"
+RETURN_S: Final = 5.0  # for ending a parked request; with the broker away there is nothing to end
 DELIVERY_S: Final = 10.0  # for the last events of an attempt that is released
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
@@ -113,7 +114,8 @@ class Slot:
         asked_s = anyio.current_time()
         reply = await _unless(self._orders.drain, lambda: self._dequeue(request_id, seed, wait_ms))
         if reply is None:
-            await _unless(self._orders.stop, lambda: self._return_parked(request_id, seed))
+            with anyio.move_on_after(RETURN_S):
+                await _unless(self._orders.stop, lambda: self._return_parked(request_id, seed))
             return None
         return self._renewer.hold(reply.leases[0], asked_s) if reply.leases else None
 

@@ -22,7 +22,7 @@ from airunner.protocol.messages import Refused, Reply, Request, decode_reply, en
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from airunner.protocol.retry import PATIENCE_MS, PENDING_MAX, Action, Connect, Deliver, Disconnect, LazyPirate, Send
 
-MISMATCHES_MAX: Final = 3  # handshakes broken off in a row; a restart breaks one, a wrong key all
+MISMATCHES_MAX: Final = 3  # handshakes broken off before the first answer; a restart breaks one, a wrong key all
 
 
 class Patience(Struct, frozen=True):
@@ -191,7 +191,7 @@ class Channel:
                 f"the broker at {self.endpoint} does not let this machine's key in; "
                 "put the public key on its allow-list"
             )
-        elif self._mismatches >= MISMATCHES_MAX:
+        elif self._mismatches >= MISMATCHES_MAX and not self._ever_heard:
             self._shut_out(
                 f"the broker at {self.endpoint} does not have the key that is pinned here; "
                 "copy its certs/broker.public into this home"

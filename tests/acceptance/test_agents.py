@@ -96,6 +96,13 @@ def test_a_stopped_agent_delivers_releases_and_leaves_nothing(cluster: Cluster, 
     assert log[-1]["state"] == "COMPLETED"
 
 
+def test_an_idle_agent_stops_though_its_broker_is_away(cluster: Cluster) -> None:
+    agent = cluster.agent()
+    cluster.broker.kill()
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 0
+
+
 def test_a_killed_agent_costs_seconds_and_not_the_visibility_timeout(cluster: Cluster, gate: Gate) -> None:
     agent = cluster.agent("--visibility-timeout", "300")
     job_id = submit(cluster, gate.script)

@@ -16,7 +16,7 @@ from airunner.broker.gatekeeper import Gatekeeper
 from airunner.broker.store.contract import Store
 from airunner.broker.store.sqlite import open_store
 from airunner.certs.allowlist import AllowList
-from airunner.certs.channel import Channel, Patience
+from airunner.certs.channel import MISMATCHES_MAX, Channel, Patience
 from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key
 from airunner.certs.edges import SYSTEM
 from airunner.certs.home import Home
@@ -229,6 +229,29 @@ async def test_a_broker_that_comes_back_is_asked_on(home: Home, store: Store) ->
             listed = await asker.ask(ListJobs())
         assert isinstance(listed, JobsListed)
         assert [job.id for job in listed.jobs] == list(submitted.job_ids)
+
+
+async def test_a_proxy_without_its_broker_is_not_taken_for_another_broker(home: Home, store: Store) -> None:
+    async with broker(home, store) as opened:
+        endpoint = opened.endpoint
+    async with channel(home, endpoint) as asker, anyio.create_task_group() as group:
+        async with broker(home, store, endpoint):
+            assert await asker.ask(Ping()) == Pong()
+        answers: list[object] = []
+        answered = anyio.Event()
+
+        async def ask() -> None:
+            answers.append(await asker.ask(Ping()))
+            answered.set()
+
+        port = int(endpoint.rpartition(":")[2])
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port) as listener:
+            group.start_soon(ask)
+            for _ in range(2 * MISMATCHES_MAX):
+                await (await listener.listeners[0].accept()).aclose()  # accepted, and closed: nobody behind it
+        async with broker(home, store, endpoint):
+            await answered.wait()
+        assert answers == [Pong()]
 
 
 async def test_where_no_broker_is_the_wait_is_bounded_and_said(home: Home) -> None:
