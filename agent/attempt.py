@@ -27,7 +27,7 @@ from airunner.agent.launcher.contract import (
     Survivor,
     TerminalSize,
 )
-from airunner.agent.repository import Source, without_credentials
+from airunner.agent.repository import Source
 from airunner.agent.workspace import Workspace
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
@@ -41,6 +41,7 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.job import ProcessType, Reason, Result
 from airunner.protocol.messages import JobLease
+from airunner.protocol.redaction import without_credentials
 
 GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL
 MESSAGE_CHARS_MAX: Final = 16_384

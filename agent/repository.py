@@ -13,14 +13,14 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from airunner.protocol.redaction import REDACTED, USER, without_credentials
+
 REMOTE_SCHEMES: Final = ("https", "ssh", "git", "http")
 LOCAL_SCHEME: Final = "file"
-REDACTED: Final = "[REDACTED]"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_USER: Final = re.compile(r"(?<=://)[^/?#\s'\"]*@")  # up to the last @ of the authority, as curl reads it
 _COMMIT: Final = re.compile(r"[0-9a-fA-F]{4,64}")
 _TOKEN_CHARS_MIN: Final = 8  # a lone user name may be a token, and may be `git`, which is in every message
 
@@ -43,11 +43,6 @@ def refusal(source: Source, *, allow_local: bool) -> str | None:
     if source.commit and not _COMMIT.fullmatch(source.commit):
         return f"the commit must be 4 to 64 hexadecimal digits, not {source.commit!r}"
     return _repository_refusal(source.repository, allow_local=allow_local)
-
-
-def without_credentials(text: str) -> str:
-    """`text` with every URL in it less its user and password."""
-    return _USER.sub(f"{REDACTED}@", text)
 
 
 def redact(text: str, repository: str) -> str:
@@ -91,7 +86,7 @@ def _host_refusal(shown: str, authority: str) -> str | None:
 
 def _secrets(repository: str) -> list[str]:
     """The password, or the user name that stands alone as a token, as written and as decoded; longest first."""
-    found = _USER.search(repository)
+    found = USER.search(repository)
     if not found:
         return []
     user, _, password = found[0][:-1].partition(":")

@@ -11,7 +11,7 @@ from airunner.broker.store.log import Log
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.protocol.errors import BadRequest, Conflict, NotFound
 from airunner.protocol.events import JobScheduled
-from airunner.protocol.job import Job, JobState, JobSummary, Result, command_summary, decode_spec, encode_spec
+from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, command_summary, decode_spec, encode_spec
 from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,
@@ -23,6 +23,7 @@ from airunner.protocol.messages import (
     canonical_hash,
 )
 from airunner.protocol.names import JobId, WatchKey
+from airunner.protocol.redaction import without_credentials
 
 _INSERT: Final = (
     "INSERT INTO job (job_id, tenant, queue, state, owner, spec, watch_key, submitted_ms)"
@@ -127,7 +128,7 @@ class Jobs:
         job = Job(
             id=row.job_id,
             state=row.state,
-            spec=decode_spec(row.spec),
+            spec=_shown(decode_spec(row.spec)),
             submitted_ms=row.submitted_ms,
             attempt=row.attempt,
             last_sequence=row.last_sequence,
@@ -195,6 +196,11 @@ class Jobs:
         return number
 
 
+def _shown(spec: JobSpec) -> JobSpec:
+    """What a reader may see of it; the agent that runs the job is given all."""
+    return msgspec.structs.replace(spec, repository=without_credentials(spec.repository))
+
+
 def _summary(row: _Row) -> JobSummary:
     spec = decode_spec(row.spec)
     return JobSummary(
@@ -205,7 +211,7 @@ def _summary(row: _Row) -> JobSummary:
         submitted_ms=row.submitted_ms,
         attempt=row.attempt,
         owner=spec.owner,
-        repository=spec.repository,
+        repository=without_credentials(spec.repository),
         started_ms=row.started_ms,
         finished_ms=row.finished_ms,
         result=row.ended,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.agent.repository import Source, redact, refusal, without_credentials
+from airunner.agent.repository import Source, redact, refusal
+from airunner.protocol.redaction import without_credentials
 
 ALLOWED = [
     "https://example.org/group/project.git",

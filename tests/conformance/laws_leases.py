@@ -17,8 +17,10 @@ from airunner.protocol.messages import (
     JobReleasedReply,
     JobsEnqueued,
     JobsLeased,
+    JobsListed,
     JobsUpdated,
     LeaseRef,
+    ListJobs,
     Refused,
     ReleaseJob,
     UpdateJob,
@@ -47,6 +49,15 @@ def submitting_twice_under_one_id_submits_once(driver: Driver) -> None:
     assert again.reply == first.reply
     assert (again.appended, again.ready) == ((), frozenset())
     assert len(driver.lease("default", "other", slots=9)) == 2
+
+
+def credentials_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> None:
+    spec = JobSpec(command="true", repository="https://user:hunter2@example.org/x.git")
+    (job_id,) = driver.reply(JobsEnqueued, EnqueueJob(jobs=(spec,))).job_ids
+    assert driver.lease_one().spec == spec
+    for reply in (driver.reply(JobFound, GetJob(job_id=job_id)), driver.reply(JobsListed, ListJobs())):
+        assert "example.org" in str(reply)
+        assert "hunter2" not in str(reply)
 
 
 def another_body_under_one_id_is_a_conflict(driver: Driver) -> None:
@@ -231,6 +242,7 @@ def a_late_completion_is_refused(driver: Driver) -> None:
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     submitting_twice_under_one_id_submits_once,
     another_body_under_one_id_is_a_conflict,
+    credentials_are_given_to_the_agent_and_to_no_reader,
     one_job_too_large_refuses_all_of_its_request,
     a_refused_command_does_not_disturb_its_neighbours,
     jobs_are_leased_in_the_order_of_queues_and_submission,
