@@ -1,0 +1,260 @@
+"""What happened in one simulated run, as it could be seen from outside: what the oracle judges.
+
+Records are appended in the order of happening. `at_ms` is virtual time since the run began, the same for all
+machines; instants inside jobs and events are the broker's clock, which `Started.wall_offset_ms` ties to it.
+Nothing here is the broker's opinion of itself: what it said is recorded where its router sends, what ran
+where the simulated processes live, and what is left is read by a client when all is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from airunner.protocol.events import Event, Stream
+from airunner.protocol.job import Job, JobSpec, JobState
+from airunner.protocol.messages import Verdict
+
+DEFAULT_TENANT = "default"
+
+
+class Record(Struct, frozen=True, kw_only=True, tag=True, tag_field="record"):
+    """Something that happened."""
+
+    at_ms: int
+
+
+# --- clients ------------------------------------------------------------------------------------------
+
+
+class Invoked(Record, frozen=True, kw_only=True):
+    """A client begins to ask; recorded once for each request id, before the first frame leaves.
+
+    `kind` is `enqueue` (with `jobs`), `cancel` or `retry` (with `job_id`) or `queue` (with `queue`, `mode`).
+    """
+
+    machine: str
+    request_id: bytes
+    kind: str
+    tenant: str = DEFAULT_TENANT
+    jobs: tuple[JobSpec, ...] = ()
+    job_id: str | None = None
+    queue: str | None = None
+    mode: str | None = None
+
+
+class Acknowledged(Record, frozen=True, kw_only=True):
+    """A client was told that its request was met: with `job_ids` (enqueue, retry) or a `state` (cancel)."""
+
+    machine: str
+    request_id: bytes
+    kind: str
+    job_ids: tuple[str, ...] = ()
+    state: JobState | None = None
+
+
+class Observed(Record, frozen=True, kw_only=True):
+    """A client was shown a job during the run."""
+
+    machine: str
+    job: Job
+
+
+class Monitored(Record, frozen=True, kw_only=True):
+    """A monitor was given an event. `monitor` names one call of follow and no other, from `from_sequence` on."""
+
+    monitor: str
+    job_id: str
+    from_sequence: int
+    event: Event
+
+
+class FollowEnded(Record, frozen=True, kw_only=True):
+    """That follow ended by itself: it says that it has seen all."""
+
+    monitor: str
+    job_id: str
+    from_sequence: int
+
+
+# --- what the broker's router sent --------------------------------------------------------------------
+
+
+class Told(Record, frozen=True, kw_only=True):
+    """A reply as the broker's router sent it, whether or not it arrived.
+
+    `asked_at_ms`: when this broker process was first given a request with this id.
+    """
+
+    machine: str  # the asker's
+    request_id: bytes
+    asked_at_ms: int
+
+
+class Granted(Told, frozen=True, kw_only=True):
+    """A lease in a JobsLeased, one record for each; a repeat of the request makes the same records again."""
+
+    job_id: str
+    attempt: int
+    visibility_ms: int
+
+
+class Judged(Told, frozen=True, kw_only=True):
+    """A verdict in a JobsUpdated, one record for each; `visibility_ms` is the request's."""
+
+    job_id: str
+    attempt: int
+    verdict: Verdict
+    visibility_ms: int
+
+
+class Stored(Told, frozen=True, kw_only=True):
+    """An outcome in a JobEventsPublished, one record for each."""
+
+    job_id: str
+    attempt: int
+    next_index: int
+    code: str | None = None
+
+
+class Completed(Told, frozen=True, kw_only=True):
+    """A JobCompleted; job and attempt are the request's."""
+
+    job_id: str
+    attempt: int
+    state: JobState
+
+
+class Released(Told, frozen=True, kw_only=True):
+    """The reply to a ReleaseJob; job and attempt are the request's."""
+
+    job_id: str
+    attempt: int
+
+
+class RefusedReply(Told, frozen=True, kw_only=True):
+    """A Refused; `kind` is the request's tag, such as `CompleteJob`; its job and attempt where it has them."""
+
+    kind: str
+    code: str
+    job_id: str | None = None
+    attempt: int | None = None
+
+
+# --- machines and processes ---------------------------------------------------------------------------
+
+
+class Started(Record, frozen=True, kw_only=True):
+    """A machine's process begins. A broker's clock then says `wall_offset_ms` + virtual time, until its end."""
+
+    machine: str
+    broker: bool = False
+    wall_offset_ms: int = 0
+
+
+class Stopped(Record, frozen=True, kw_only=True):
+    """SIGSTOP."""
+
+    machine: str
+
+
+class Woken(Record, frozen=True, kw_only=True):
+    """SIGCONT."""
+
+    machine: str
+
+
+class Killed(Record, frozen=True, kw_only=True):
+    """SIGKILL, a crash or a power cut: the machine's process has ended."""
+
+    machine: str
+    why: str = "kill"
+
+
+class ProcessStarted(Record, frozen=True, kw_only=True):
+    """A job's process begins to live. `pid` is unique in the run."""
+
+    machine: str
+    pid: int
+    job_id: str
+    attempt: int
+
+
+class ProcessWrote(Record, frozen=True, kw_only=True):
+    """It has put these bytes into its pipe, whether or not the agent reads them."""
+
+    pid: int
+    stream: Stream
+    data: bytes
+
+
+class ProcessGone(Record, frozen=True, kw_only=True):
+    """It lives no more: it exited, or a signal ended it."""
+
+    pid: int
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+class Noted(Record, frozen=True, kw_only=True):
+    """Something else for whoever reads a trace, such as a partition; no law reads it."""
+
+    what: str
+
+
+# --- the end ------------------------------------------------------------------------------------------
+
+
+class Healed(Record, frozen=True, kw_only=True):
+    """From here on there are no faults, every machine runs and no queue is held back."""
+
+
+class FinalJob(Record, frozen=True, kw_only=True):
+    """A job as a client reads it when all is over; one for every job that ListJobs shows, in every tenant."""
+
+    job: Job
+    tenant: str = DEFAULT_TENANT
+
+
+class FinalEvents(Record, frozen=True, kw_only=True):
+    """The whole log of a job, as ReplayJobEvents gives it when all is over."""
+
+    job_id: str
+    events: tuple[Event, ...]
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+_encoder = msgspec.msgpack.Encoder()
+
+
+class History:
+    """All records of a run."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+
+    def add(self, record: Record) -> None:
+        """It happened now, after all the others."""
+        assert not self._records or self._records[-1].at_ms <= record.at_ms, "records come as time goes"
+        self._records.append(record)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def of(self, kind: type[AnyRecord]) -> list[AnyRecord]:
+        """Every record of this kind, in the order of happening."""
+        return [record for record in self._records if isinstance(record, kind)]
+
+    def digest(self) -> str:
+        """The same for two runs in which the very same happened."""
+        digest = blake2b(digest_size=16)
+        for record in self._records:
+            digest.update(_encoder.encode(record))
+        return digest.hexdigest()
