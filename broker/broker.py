@@ -6,7 +6,7 @@ is on disk, and the supervisor starts another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import anyio
 from anyio.abc import TaskStatus
@@ -20,18 +20,22 @@ from airunner.broker.inbox import (
     ANNOUNCEMENTS_MAX,
     ANSWERS_MAX,
     LEDGER_INBOX_MAX,
+    SWEEPS_MAX,
     Alarm,
     Answer,
     Asked,
+    Nudged,
+    Swept,
 )
+from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger, Offload
-from airunner.broker.store.contract import Appended, Expire, Store
+from airunner.broker.store.contract import Appended, Expire, Retain, Store
 from airunner.broker.timekeeper import Timekeeper
 from airunner.certs.edges import Edges, Publisher, Router
 
 
 class Broker:
-    """Gateway, Ledger, Timekeeper and Announcer around one store; the Gatekeeper stands before them."""
+    """Gateway, Ledger, Timekeeper, Janitor and Announcer around one store; the Gatekeeper stands before them."""
 
     def __init__(
         self,
@@ -42,6 +46,8 @@ class Broker:
         edges: Edges,
         offload: Offload,
         counts: Counts,
+        has_room: Callable[[], bool] = lambda: True,
+        retention: RetentionPlan | None = None,
     ) -> None:
         self._store = store
         self._router = router
@@ -50,13 +56,16 @@ class Broker:
         self._edges = edges
         self._offload = offload
         self._counts = counts
+        self._has_room = has_room
+        self._retention = retention or RetentionPlan()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; started once requests are taken."""
-        to_ledger, ledger_inbox = anyio.create_memory_object_stream[Asked | Expire](LEDGER_INBOX_MAX)
-        to_gateway, gateway_inbox = anyio.create_memory_object_stream[Sequence[Answer]](ANSWERS_MAX)
+        to_ledger, ledger_inbox = anyio.create_memory_object_stream[Asked | Expire | Retain](LEDGER_INBOX_MAX)
+        to_gateway, gateway_inbox = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](ANSWERS_MAX)
         to_announcer, announcer_inbox = anyio.create_memory_object_stream[Sequence[Appended]](ANNOUNCEMENTS_MAX)
         to_timekeeper, timekeeper_inbox = anyio.create_memory_object_stream[Alarm](ALARMS_MAX)
+        to_janitor, janitor_inbox = anyio.create_memory_object_stream[Swept](SWEEPS_MAX)
         clock = Clock(self._edges.wall_ms)
         events_port = int(self._publisher.endpoint.rpartition(":")[2])
         gateway = Gateway(
@@ -68,12 +77,15 @@ class Broker:
             to_gateway,
             to_announcer,
             to_timekeeper,
+            to_janitor,
             clock,
             self._offload,
+            self._has_room,
             self._counts,
         )
         announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts)
         timekeeper = Timekeeper(timekeeper_inbox, to_ledger, clock)
+        janitor = Janitor(janitor_inbox, to_ledger, clock, self._retention)
         async with (
             to_ledger,
             ledger_inbox,
@@ -83,8 +95,10 @@ class Broker:
             announcer_inbox,
             to_timekeeper,
             timekeeper_inbox,
+            to_janitor,
+            janitor_inbox,
             anyio.create_task_group() as group,
         ):
-            for actor in (announcer, timekeeper, ledger, gateway):
+            for actor in (announcer, timekeeper, janitor, ledger, gateway):
                 group.start_soon(actor.run, name=type(actor).__name__)
             task_status.started()

@@ -15,21 +15,29 @@ import anyio
 from anyio import WouldBlock
 
 from airunner.broker.counts import Counts
-from airunner.broker.inbox import Answer, Asked, GatewayInbox, ToLedger
-from airunner.broker.store.contract import Ask, MintedJob, WatchKeyFound
+from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged, ToLedger
+from airunner.broker.roster import Roster
+from airunner.broker.store.contract import Ask, LeasesCounted, MintedJob, WatchKeyFound
 from airunner.certs.edges import Edges, Incoming, Router, Sent
 from airunner.certs.principal import Principal, Role
 from airunner.protocol.errors import Busy, PeerError
 from airunner.protocol.frames import answerable, pack_reply, unpack_request
 from airunner.protocol.messages import (
+    CancelJob,
     CompleteJob,
     DequeueJob,
     EnqueueJob,
     GetJob,
+    JobCompleted,
     JobLease,
+    JobReleasedReply,
     JobsLeased,
+    JobsUpdated,
     JobWatched,
+    ListAgents,
     ListJobs,
+    ListQueues,
+    Nudge,
     Ping,
     Pong,
     PublishJobEvents,
@@ -37,7 +45,11 @@ from airunner.protocol.messages import (
     ReleaseJob,
     ReplayJobEvents,
     Reply,
+    Request,
+    RetryJob,
     UpdateJob,
+    UpdateQueue,
+    Verdict,
     WatchJob,
     decode_request,
     encode,
@@ -53,6 +65,11 @@ ROLES: Final = MappingProxyType(
         PublishJobEvents: Role.WORK,
         CompleteJob: Role.WORK,
         ReleaseJob: Role.WORK,
+        CancelJob: Role.SUBMIT,
+        RetryJob: Role.SUBMIT,
+        UpdateQueue: Role.ADMIN,
+        ListQueues: Role.READ,
+        ListAgents: Role.READ,
         ListJobs: Role.READ,
         GetJob: Role.READ,
         ReplayJobEvents: Role.READ,
@@ -61,6 +78,7 @@ ROLES: Final = MappingProxyType(
 )
 """What each request needs; Ping needs nothing."""
 
+NUDGE_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))  # nobody asked
 Authority = Callable[[bytes], Principal]
 """Who a token is; raises `Unauthenticated`."""
 
@@ -85,6 +103,7 @@ class Gateway:
         self._edges = edges
         self._events_port = events_port
         self._counts = counts
+        self._roster = Roster()
         self._askers: dict[tuple[str, RequestId], bytes] = {}
 
     async def run(self) -> None:
@@ -101,7 +120,10 @@ class Gateway:
     async def _speak(self) -> None:
         async for answers in self._inbox:
             for answer in answers:
-                self._answer(answer)
+                if isinstance(answer, Nudged):
+                    self._nudge(answer)
+                else:
+                    self._answer(answer)
 
     def _take(self, incoming: Incoming) -> None:
         try:
@@ -127,7 +149,9 @@ class Gateway:
         principal = self._authority(frames.token)
         principal.require(ROLES[type(request)])
         self._counts.add("requests")
-        minted = self._mint(len(request.jobs)) if isinstance(request, EnqueueJob) else ()
+        if isinstance(request, DequeueJob | UpdateJob):
+            self._roster.heard(principal.tenant, request, self._edges.wall_ms())
+        minted = self._mint(_jobs_made(request))
         ask = Ask(tenant=principal.tenant, request_id=frames.request_id, request=request, minted=minted)
         return Asked(incoming.peer, ask)
 
@@ -150,8 +174,13 @@ class Gateway:
         match answer.reply:
             case WatchKeyFound(watch_key=watch_key):
                 reply = JobWatched(watch_key=watch_key, events_port=self._events_port)
+            case LeasesCounted(by_agent=by_agent):
+                assert isinstance(answer.ask.request, ListAgents), "nothing else counts leases"
+                after = answer.ask.request.after or ""
+                reply = self._roster.page(answer.ask.tenant, after, by_agent, self._edges.wall_ms())
             case _:
                 reply = answer.reply
+        self._note_holders(answer, reply)
         sent = self._send(answer.peer, answer.ask.request_id, reply)
         newest = self._forget(answer)
         match sent:
@@ -162,6 +191,28 @@ class Gateway:
                     self._give_back(answer.ask.tenant, reply.leases)
             case _:
                 assert_never(sent)
+
+    def _note_holders(self, answer: Answer, reply: Reply) -> None:
+        """What the Ledger says of leases tells where their holders are."""
+        match reply:
+            case JobsLeased(leases=leases):
+                for lease in leases:
+                    self._roster.holds(lease.job_id, answer.peer)
+            case JobsUpdated(leases=verdicts):
+                for one in verdicts:
+                    if one.verdict is not Verdict.LOST:
+                        self._roster.holds(one.job_id, answer.peer)
+            case JobCompleted() | JobReleasedReply():
+                assert isinstance(answer.ask.request, CompleteJob | ReleaseJob), "what these answer"
+                self._roster.settled(answer.ask.request.job_id)
+            case _:
+                pass
+
+    def _nudge(self, nudged: Nudged) -> None:
+        """A hint and no more: the next heartbeat tells what this one may not."""
+        for peer in {self._roster.holder(job_id) for job_id in nudged.job_ids} - {None}:
+            assert peer is not None, "taken out above"
+            self._send(peer, NUDGE_ID, Nudge())
 
     def _note(self, peer: bytes, ask: Ask) -> None:
         """Remember who asked last: each DequeueJob on its way is a place in the inbox or in the parking."""
@@ -194,3 +245,13 @@ class Gateway:
             )
             with suppress(WouldBlock):  # then the visibility timeout gives them back
                 self._ledger.send_nowait(Asked(None, ask))
+
+
+def _jobs_made(request: Request) -> int:
+    match request:
+        case EnqueueJob(jobs=jobs):
+            return len(jobs)
+        case RetryJob():
+            return 1
+        case _:
+            return 0

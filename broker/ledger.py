@@ -9,8 +9,9 @@ enqueue and lease are one transaction and a job starts one fsync after it was su
 
 ```
 Gateway ──asks──► inbox ─► batch ─► Store.apply ─┬─► Gateway     (answers)
-Timekeeper ─expire─┘         ▲                   ├─► Announcer   (appended runs)
-                          Parking ◄──nothing yet─┴─► Timekeeper  (next deadline)
+Timekeeper ─expire─┤         ▲                   ├─► Announcer   (appended runs)
+Janitor ────retain─┘      Parking ◄──nothing yet─┼─► Timekeeper  (next deadline)
+                                                 └─► Janitor     (go on, or rest)
 ```
 """
 
@@ -21,11 +22,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import anyio
+import msgspec
 from anyio import WouldBlock
 
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
-from airunner.broker.inbox import Alarm, Answer, Asked, LedgerInbox, ToAnnouncer, ToGateway, ToTimekeeper
+from airunner.broker.inbox import (
+    Alarm,
+    Answer,
+    Asked,
+    LedgerInbox,
+    Nudged,
+    Swept,
+    ToAnnouncer,
+    ToGateway,
+    ToJanitor,
+    ToTimekeeper,
+)
 from airunner.broker.parking import Parked, Parking, queues_of
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
@@ -37,11 +50,21 @@ from airunner.broker.store.contract import (
     Outcome,
     QueueKey,
     Resume,
+    Retain,
     Store,
     StoreReply,
 )
 from airunner.protocol.errors import NoSpace
-from airunner.protocol.messages import DequeueJob, EnqueueJob, GetJob, JobsLeased, ReplayJobEvents, WatchJob, refusal
+from airunner.protocol.messages import (
+    DequeueJob,
+    EnqueueJob,
+    GetJob,
+    JobsLeased,
+    ReplayJobEvents,
+    RetryJob,
+    WatchJob,
+    refusal,
+)
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
 READING: Final = (GetJob, ReplayJobEvents, WatchJob)  # nothing to sync, and at most a page to read
@@ -50,9 +73,11 @@ READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is r
 Offload = Callable[[Callable[[], Applied]], Awaitable[Applied]]
 """Runs the store's blocking work; production uses a thread."""
 
+_Entry = Asked | Expire | Resume | Retain | Parked
+
 
 class Ledger:
-    """The actor; the only one that touches `store`."""
+    """The actor; the only one that touches `store`. Where `has_room` says no, producers are refused."""
 
     def __init__(
         self,
@@ -61,8 +86,10 @@ class Ledger:
         gateway: ToGateway,
         announcer: ToAnnouncer,
         timekeeper: ToTimekeeper,
+        janitor: ToJanitor,
         clock: Clock,
         offload: Offload,
+        has_room: Callable[[], bool],
         counts: Counts,
     ) -> None:
         self._store = store
@@ -70,8 +97,10 @@ class Ledger:
         self._gateway = gateway
         self._announcer = announcer
         self._timekeeper = timekeeper
+        self._janitor = janitor
         self._clock = clock
         self._offload = offload
+        self._has_room = has_room
         self._counts = counts
         self._parking = Parking()
         self._ready: set[QueueKey] = set()
@@ -86,9 +115,9 @@ class Ledger:
         while True:
             await self._commit(await self._gather())
 
-    async def _gather(self) -> list[Asked | Expire | Resume | Parked]:
+    async def _gather(self) -> list[_Entry]:
         """What is to be done next, at least one thing unless a wait ended."""
-        batch: list[Asked | Expire | Resume | Parked] = []
+        batch: list[_Entry] = []
         if not self._parking.waits_on(self._ready):
             self._ready.clear()
             if (first := await self._next()) is not None:
@@ -108,7 +137,7 @@ class Ledger:
                 self._parking.park(parked.asked, parked.until_ms)
         return batch
 
-    async def _next(self) -> Asked | Expire | None:
+    async def _next(self) -> Asked | Expire | Retain | None:
         """The next command, or None when a parked wait ended first."""
         end_ms = self._parking.next_end_ms()
         if end_ms is None:
@@ -122,14 +151,15 @@ class Ledger:
         wanted: Counter[QueueKey] = Counter(dict.fromkeys(self._ready, READY_JOBS_GUESS))
         for entry in batch:
             if isinstance(entry, Asked) and isinstance(entry.ask.request, EnqueueJob):
-                wanted.update(QueueKey(entry.ask.tenant, job.queue) for job in entry.ask.request.jobs)
+                jobs = entry.ask.request.jobs
+                wanted.update(QueueKey(entry.ask.tenant, job.queue) for job in jobs if job.not_before_ms is None)
         return wanted
 
-    async def _commit(self, batch: Sequence[Asked | Expire | Resume | Parked]) -> bool:
+    async def _commit(self, batch: Sequence[_Entry]) -> bool:
         """Apply and tell; False when the disk is full, and then that is told."""
         if batch:
             expired = any(isinstance(entry, Expire) for entry in batch)
-            commands = [_command(entry) for entry in batch]
+            commands = [self._command(entry) for entry in batch]
             now_ms = self._clock.now_ms()
             try:
                 if all(isinstance(command, Ask) and isinstance(command.request, READING) for command in commands):
@@ -148,9 +178,9 @@ class Ledger:
         await self._release_expired()
         return True
 
-    async def _speak(self, batch: Sequence[Asked | Expire | Resume | Parked], outcomes: Sequence[Outcome]) -> None:
+    async def _speak(self, batch: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
         """Tell everybody what is on disk now."""
-        answers: list[Answer] = []
+        answers: list[Answer | Nudged] = []
         appended: list[Appended] = []
         for entry, outcome in zip(batch, outcomes, strict=True):
             self._ready |= outcome.ready
@@ -160,6 +190,10 @@ class Ledger:
                 reply = self._unless_parked(entry, asked, outcome.reply)
                 if reply is not None and asked.peer is not None:
                     answers.append(Answer(asked.peer, asked.ask, reply))
+            if outcome.nudged:
+                answers.append(Nudged(outcome.nudged))
+            if isinstance(entry, Retain):
+                await self._janitor.send(Swept(outcome.more))
         if answers:
             await self._gateway.send(answers)
         if appended:
@@ -194,12 +228,12 @@ class Ledger:
             self._alarm = alarm
             await self._timekeeper.send(alarm)
 
-
-def _command(entry: Asked | Expire | Resume | Parked) -> Command:
-    match entry:
-        case Asked(ask=ask):
-            return ask
-        case Parked(asked=asked):
-            return asked.ask
-        case Expire() | Resume():
-            return entry
+    def _command(self, entry: _Entry) -> Command:
+        match entry:
+            case Asked(ask=ask):
+                producing = isinstance(ask.request, EnqueueJob | RetryJob)
+                return msgspec.structs.replace(ask, room=False) if producing and not self._has_room() else ask
+            case Parked(asked=asked):
+                return asked.ask
+            case Expire() | Resume() | Retain():
+                return entry

@@ -18,7 +18,7 @@ from msgspec import Struct
 from airunner.certs.edges import Dealer, Edges, Ending, Network
 from airunner.protocol.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, OperatorError, PeerError
 from airunner.protocol.frames import pack_request, unpack_reply
-from airunner.protocol.messages import Refused, Reply, Request, decode_reply, encode, error_of
+from airunner.protocol.messages import Nudge, Refused, Reply, Request, decode_reply, encode, error_of
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from airunner.protocol.retry import PATIENCE_MS, PENDING_MAX, Action, Connect, Deliver, Disconnect, LazyPirate, Send
 
@@ -53,7 +53,8 @@ class _Waiter:
 class Channel:
     """Requests to the first of `endpoints` that answers.
 
-    `token` gives the token to present, at each send. Use it under a task group:
+    `token` gives the token to present, at each send. `nudged` is called when the broker asks for a heartbeat.
+    Use it under a task group:
     `await group.start(channel.run)`; cancel the group, or `close`, to end it.
     """
 
@@ -64,11 +65,13 @@ class Channel:
         token: Callable[[], bytes],
         edges: Edges,
         patience: Patience = UNBOUNDED,
+        nudged: Callable[[], None] = lambda: None,
     ) -> None:
         self._network = network
         self._token = token
         self._edges = edges
         self._patience = patience
+        self.nudged = nudged
         self._pirate = LazyPirate(endpoints, edges.random)
         self._waiters: dict[RequestId, _Waiter] = {}
         self._room = anyio.CapacityLimiter(PENDING_MAX)
@@ -181,6 +184,8 @@ class Channel:
                 self._ever_heard = True
                 self._noticed = False
                 self._mismatches = 0
+                if isinstance(reply, Nudge):
+                    self.nudged()
                 self._do(self._pirate.heard(request_id, reply, self._now_ms()))
             self._changed.set()
 

@@ -8,13 +8,14 @@ from typing import Any, Final, Protocol, assert_never
 import msgspec
 
 from airunner.client.console import Console
-from airunner.client.wording import SHORT_COMMIT_CHARS, duration_text, end_text
+from airunner.client.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
 from airunner.protocol.events import (
     Event,
     GitCloneEnd,
     GitCloneError,
     GitCloneStart,
     Heartbeat,
+    JobCancelRequested,
     JobExpired,
     JobFinished,
     JobLeased,
@@ -72,8 +73,8 @@ class ConsolePrinter:
 
     def _words(self, event: Event) -> str | None:
         match event.body:
-            case JobScheduled(queue=queue):
-                return f"waiting in queue {queue}"
+            case JobScheduled():
+                return _scheduled(event.body)
             case JobLeased(agent=agent):
                 again = f", attempt {event.attempt}" if event.attempt > 1 else ""
                 return f"leased by {agent}{again}"
@@ -81,6 +82,8 @@ class ConsolePrinter:
                 return "given back by the agent; waiting again"
             case JobExpired():
                 return "the agent was not heard from; waiting again"
+            case JobCancelRequested():
+                return "to be cancelled"
             case JobFinished():
                 return self._finished(event.body)
             case _:
@@ -102,7 +105,15 @@ class ConsolePrinter:
                 return f"{omitted_bytes} bytes of output were left out here"
             case ProcessEnd() | Heartbeat() | TerminalResize():
                 return None
-            case JobScheduled() | JobLeased() | JobReleased() | JobExpired() | JobFinished() | Output():
+            case (
+                JobScheduled()
+                | JobLeased()
+                | JobReleased()
+                | JobExpired()
+                | JobCancelRequested()
+                | JobFinished()
+                | Output()
+            ):
                 raise AssertionError("shown elsewhere")
             case _:
                 assert_never(event.body)
@@ -111,6 +122,13 @@ class ConsolePrinter:
         ending = end_text(body.state, body.exit_code, body.signal, body.reason)
         took = "" if self._began_ms is None else f" after {duration_text(body.timestamp_ms - self._began_ms)}"
         return f"{ending}{took}"
+
+
+def _scheduled(body: JobScheduled) -> str:
+    again = f"failed, to be run again (retry {body.retry}): " if body.retry else ""
+    of = f" as a retry of {body.origin}" if body.origin else ""
+    later = f", not before {instant_text(body.not_before_ms)}" if body.not_before_ms is not None else ""
+    return f"{again}waiting in queue {body.queue}{of}{later}"
 
 
 def event_object(event: Event) -> dict[str, Any]:

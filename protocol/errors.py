@@ -95,6 +95,18 @@ class Conflict(PeerError):
     code = "conflict"
 
 
+class NotFinished(PeerError):
+    """The job has not ended yet; only one that has can be run again."""
+
+    code = "not-finished"
+
+
+class Draining(PeerError):
+    """The queue is being drained and takes no new jobs; `airunner resume` opens it."""
+
+    code = "queue-draining"
+
+
 class StaleToken(PeerError):
     """This attempt's lease has ended; a newer attempt owns the job."""
 

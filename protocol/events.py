@@ -39,9 +39,16 @@ class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kin
 
 
 class JobScheduled(Body, frozen=True, kw_only=True, tag="JOB_SCHEDULED"):
-    """The job waits in `queue`."""
+    """The job waits in `queue`, and is not leased before `not_before_ms`.
+
+    The first event of every job, which names the `origin` that it retries, if any; and again whenever its
+    own policy has a failed command run once more: then `retry` counts from 1.
+    """
 
     queue: str
+    not_before_ms: Natural | None = None
+    retry: Natural = 0
+    origin: JobId | None = None
 
 
 class JobLeased(Body, frozen=True, kw_only=True, tag="JOB_LEASED"):
@@ -56,6 +63,10 @@ class JobReleased(Body, frozen=True, kw_only=True, tag="JOB_RELEASED"):
 
 class JobExpired(Body, frozen=True, kw_only=True, tag="JOB_EXPIRED"):
     """The agent was not heard from in time; the job waits in its old place."""
+
+
+class JobCancelRequested(Body, frozen=True, kw_only=True, tag="JOB_CANCEL_REQUESTED"):
+    """Somebody asked for the job to be ended; it will not be leased again."""
 
 
 class JobFinished(Body, frozen=True, kw_only=True, tag="JOB_FINISHED"):
@@ -147,7 +158,7 @@ AgentBody = (
     | TerminalResize
     | OutputTruncated
 )
-BrokerBody = JobScheduled | JobLeased | JobReleased | JobExpired | JobFinished
+BrokerBody = JobScheduled | JobLeased | JobReleased | JobExpired | JobCancelRequested | JobFinished
 EventBody = AgentBody | BrokerBody
 
 

@@ -23,12 +23,16 @@ from airunner.protocol.names import (
     Positive,
     Text,
 )
+from airunner.protocol.retrypolicy import RetryPolicy
 
 DEFAULT_QUEUE: Final = "default"
 SPEC_BYTES_MAX: Final = 65_536  # 16 granted leases still fit one reply
 SIGNAL_EXIT_BASE: Final = 128  # POSIX shells report death by signal n as 128 + n
 TIMEOUT_EXIT: Final = 124  # as timeout(1) of GNU coreutils does
 SUMMARY_COMMAND_CHARS: Final = 200
+PRIORITY_MAX: Final = 100  # and its negative is the least
+MAX_ATTEMPTS_DEFAULT: Final = 3
+ATTEMPTS_MAX: Final = 100
 
 
 class JobState(StrEnum):
@@ -76,6 +80,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Raises `ValueError` for what no process can be given: a NUL anywhere, `=` in a variable's name, an
     absolute working directory or one that climbs out of the checkout.
+
+    In a queue a higher `priority` goes first. Before the instant `not_before_ms`, by the broker's clock, the
+    job is not leased. `max_attempts` is how often its agent may be lost before it fails; `retry` says what
+    is done about a command that fails. The two are counted apart.
     """
 
     command: Annotated[Argument, Meta(min_length=1)]
@@ -90,6 +98,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     commit: Text = ""
     branch: Text = ""
     owner: Annotated[str, Meta(max_length=NAME_CHARS_MAX)] = ""  # a page of jobs must fit one reply
+    priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
+    not_before_ms: Natural | None = None
+    max_attempts: Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)] = MAX_ATTEMPTS_DEFAULT
+    retry: RetryPolicy | None = None
 
     def __post_init__(self) -> None:
         for field in ("command", "working_directory", "repository", "commit", "branch", "owner"):
@@ -141,7 +153,10 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One job as the broker sees it now. All instants are the broker's, in ms since the epoch."""
+    """One job as the broker sees it now. All instants are the broker's, in ms since the epoch.
+
+    `due_ms` is when a job that waits may be leased, if not at once; `origin` is the job that this one retries.
+    """
 
     id: JobId
     state: JobState
@@ -153,6 +168,10 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_ms: Natural | None = None
     finished_ms: Natural | None = None
     result: Result | None = None
+    due_ms: Natural | None = None
+    retries: Natural = 0
+    cancel_requested_ms: Natural | None = None
+    origin: JobId | None = None
 
 
 class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -169,6 +188,10 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_ms: Natural | None = None
     finished_ms: Natural | None = None
     result: Result | None = None
+    priority: int = 0
+    due_ms: Natural | None = None
+    cancel_requested_ms: Natural | None = None
+    origin: JobId | None = None
 
 
 def command_summary(spec: JobSpec) -> str:

@@ -18,21 +18,39 @@ from airunner.protocol.bounds import REPLY_VALUES_MAX, UNDECODABLE, check_struct
 from airunner.protocol.errors import BadRequest, PeerError
 from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, EventRun
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result
-from airunner.protocol.names import HASH_BYTES, JobId, JobName, Name, Natural, Positive, Seed, Text, Token
+from airunner.protocol.names import (
+    HASH_BYTES,
+    NAME_CHARS_MAX,
+    Argument,
+    JobId,
+    JobName,
+    Label,
+    Name,
+    Natural,
+    Positive,
+    Seed,
+    Text,
+    Token,
+)
+from airunner.protocol.queues import QueueMode, QueueSummary
 
 ENQUEUE_MAX: Final = 64
 QUEUES_MAX: Final = 64
 SLOTS_MAX: Final = 16  # leases in one reply; with SPEC_BYTES_MAX they fit one frame
 LEASES_MAX: Final = 1_024
 BATCHES_MAX: Final = 64
+AGENT_SLOTS_MAX: Final = 1_024
 PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 10_000
+FILTERS_MAX: Final = 8  # pieces of metadata asked for at once
 REPLAY_BYTES_MAX: Final = 1_048_576  # a page stops before the run that goes beyond this
 REPLAY_RUNS_MAX: Final = 1_024  # runs in a page: their own fields take room too
 WAIT_MS_MAX: Final = 30_000
 VISIBILITY_MS_MIN: Final = 1_000
 VISIBILITY_MS_MAX: Final = 43_200_000  # 12 hours
 
+AgentSlots = Annotated[int, Meta(ge=1, le=AGENT_SLOTS_MAX)]
+Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 VisibilityMs = Annotated[int, Meta(ge=VISIBILITY_MS_MIN, le=VISIBILITY_MS_MAX)]
 
 
@@ -54,9 +72,14 @@ class EnqueueJob(Message, frozen=True, kw_only=True):
 
 
 class DequeueJob(Message, frozen=True, kw_only=True):
-    """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`."""
+    """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`.
+
+    `agent_slots` and `version` describe the agent to whoever lists agents.
+    """
 
     agent: Name
+    agent_slots: AgentSlots = 1
+    version: Version = ""
     queues: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=QUEUES_MAX)]
     slots: Annotated[int, Meta(ge=1, le=SLOTS_MAX)] = 1
     visibility_ms: VisibilityMs
@@ -73,9 +96,15 @@ class LeaseRef(Struct, frozen=True, kw_only=True):
 
 
 class UpdateJob(Message, frozen=True, kw_only=True):
-    """The heartbeat: every lease named here lives `visibility_ms` from now. Role `work`."""
+    """The heartbeat: every lease named here lives `visibility_ms` from now. Role `work`.
 
-    leases: Annotated[tuple[LeaseRef, ...], Meta(min_length=1, max_length=LEASES_MAX)]
+    It may come from an agent without a lease, to say only that it is there.
+    """
+
+    agent: Name | None = None
+    agent_slots: AgentSlots = 1
+    version: Version = ""
+    leases: Annotated[tuple[LeaseRef, ...], Meta(max_length=LEASES_MAX)]
     visibility_ms: VisibilityMs
 
 
@@ -118,8 +147,43 @@ class ReleaseJob(Message, frozen=True, kw_only=True):
     task_token: Token
 
 
+class CancelJob(Message, frozen=True, kw_only=True):
+    """End a job. One that waits is CANCELLED at once; one that runs is ended by its agent. Role `submit`.
+
+    Once this is answered the job is never leased again. Asked again, or of a job that has ended, it changes
+    nothing.
+    """
+
+    job_id: JobName
+
+
+class RetryJob(Message, frozen=True, kw_only=True):
+    """Submit an ended job anew, as it was; the new one names it as its origin. Role `submit`."""
+
+    job_id: JobName
+
+
+class UpdateQueue(Message, frozen=True, kw_only=True):
+    """Open, pause or drain a queue. Role `admin`."""
+
+    queue: Name
+    mode: QueueMode
+
+
+class ListQueues(Message, frozen=True, kw_only=True):
+    """A page of the queues that were ever used, by name; `after` is the last name of the page before. Role `read`."""
+
+    after: Name | None = None
+
+
+class ListAgents(Message, frozen=True, kw_only=True):
+    """A page of the agents that were heard of lately, by name; `after` is as for `ListQueues`. Role `read`."""
+
+    after: Name | None = None
+
+
 class ListJobs(Message, frozen=True, kw_only=True):
-    """A page of jobs, newest first. Role `read`.
+    """A page of jobs, newest first; with `metadata` only those that have all of these. Role `read`.
 
     `page` counts from 1. For a walk that new jobs do not shift, give `before`, the last id of the page
     before, and leave `page` alone.
@@ -127,6 +191,8 @@ class ListJobs(Message, frozen=True, kw_only=True):
 
     queue: Name | None = None
     state: JobState | None = None
+    owner: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)] | None = None
+    metadata: Annotated[dict[Label, Argument], Meta(max_length=FILTERS_MAX)] = {}
     before: JobName | None = None
     page: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 1
     page_size: Annotated[int, Meta(ge=1, le=PAGE_SIZE_MAX)] = 20
@@ -152,19 +218,26 @@ class WatchJob(Message, frozen=True, kw_only=True):
     job_id: JobName
 
 
-Request = (
-    Ping
-    | EnqueueJob
+StoreRequest = (
+    EnqueueJob
     | DequeueJob
     | UpdateJob
     | PublishJobEvents
     | CompleteJob
     | ReleaseJob
+    | CancelJob
+    | RetryJob
+    | UpdateQueue
+    | ListQueues
+    | ListAgents
     | ListJobs
     | GetJob
     | ReplayJobEvents
     | WatchJob
 )
+"""What is asked of the queue and the event log."""
+
+Request = Ping | StoreRequest
 
 # --- replies ------------------------------------------------------------------------------------------
 
@@ -196,10 +269,11 @@ class JobsLeased(Message, frozen=True, kw_only=True):
 
 
 class Verdict(StrEnum):
-    """What became of a lease."""
+    """What became of a lease. `cancel`: it is kept, for its holder to end the job and to say so."""
 
     KEPT = "kept"
     LOST = "lost"
+    CANCEL = "cancel"
 
 
 class LeaseVerdict(Struct, frozen=True, kw_only=True):
@@ -232,13 +306,53 @@ class JobEventsPublished(Message, frozen=True, kw_only=True):
 
 
 class JobCompleted(Message, frozen=True, kw_only=True):
-    """The job has ended in `state`."""
+    """The job has ended in `state`; SCHEDULED where its retry policy will have it run again."""
 
     state: JobState
 
 
 class JobReleasedReply(Message, frozen=True, kw_only=True, tag="JobReleased"):
     """The job waits again."""
+
+
+class JobCancelled(Message, frozen=True, kw_only=True):
+    """How the job stands now: CANCELLED; RUNNING until its agent has ended it; or as it had ended before."""
+
+    state: JobState
+
+
+class QueueUpdated(Message, frozen=True, kw_only=True):
+    """The queue is in this mode."""
+
+    queue: str
+    mode: QueueMode
+
+
+class QueuesListed(Message, frozen=True, kw_only=True):
+    """A page of queues; `more` says whether another follows."""
+
+    queues: tuple[QueueSummary, ...]
+    more: bool = False
+
+
+class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One agent as the broker knows it: `leases` jobs run on its `slots`.
+
+    `seen_ms` is when it was last heard of, in ms since the epoch; 0: before the broker started.
+    """
+
+    name: str
+    slots: Natural
+    leases: Natural
+    seen_ms: Natural
+    version: str = ""
+
+
+class AgentsListed(Message, frozen=True, kw_only=True):
+    """A page of agents; `more` says whether another follows."""
+
+    agents: tuple[AgentSummary, ...]
+    more: bool = False
 
 
 class JobsListed(Message, frozen=True, kw_only=True):
@@ -273,6 +387,10 @@ class JobWatched(Message, frozen=True, kw_only=True):
     events_port: Annotated[int, Meta(ge=1, le=65_535)]
 
 
+class Nudge(Message, frozen=True, kw_only=True):
+    """Heartbeat now: there is news of one of your leases. Sent unasked, under a request id of zeros; only a hint."""
+
+
 class Refused(Message, frozen=True, kw_only=True, omit_defaults=True):
     """The request was not met, and why."""
 
@@ -289,10 +407,15 @@ Reply = (
     | JobEventsPublished
     | JobCompleted
     | JobReleasedReply
+    | JobCancelled
+    | QueueUpdated
+    | QueuesListed
+    | AgentsListed
     | JobsListed
     | JobFound
     | JobEventsReplayed
     | JobWatched
+    | Nudge
     | Refused
 )
 

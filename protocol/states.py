@@ -23,6 +23,7 @@ class Change(StrEnum):
     COMPLETE = "complete"
     FAIL = "fail"
     CANCEL = "cancel"
+    RETRY = "retry"
 
 
 TRANSITIONS: Final[Mapping[tuple[JobState, Change], JobState]] = MappingProxyType(
@@ -31,6 +32,7 @@ TRANSITIONS: Final[Mapping[tuple[JobState, Change], JobState]] = MappingProxyTyp
         (JobState.SCHEDULED, Change.CANCEL): JobState.CANCELLED,
         (JobState.RUNNING, Change.RELEASE): JobState.SCHEDULED,
         (JobState.RUNNING, Change.EXPIRE): JobState.SCHEDULED,
+        (JobState.RUNNING, Change.RETRY): JobState.SCHEDULED,
         (JobState.RUNNING, Change.COMPLETE): JobState.COMPLETED,
         (JobState.RUNNING, Change.FAIL): JobState.FAILED,
         (JobState.RUNNING, Change.CANCEL): JobState.CANCELLED,

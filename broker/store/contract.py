@@ -18,37 +18,11 @@ from typing import Final, NamedTuple, Protocol
 from msgspec import Struct
 
 from airunner.protocol.events import EventRun
-from airunner.protocol.messages import (
-    CompleteJob,
-    DequeueJob,
-    EnqueueJob,
-    GetJob,
-    ListJobs,
-    PublishJobEvents,
-    ReleaseJob,
-    ReplayJobEvents,
-    Reply,
-    UpdateJob,
-    WatchJob,
-)
+from airunner.protocol.messages import Reply, StoreRequest
 from airunner.protocol.names import JobId, RequestId, WatchKey
 
 BATCH_COMMANDS_MAX: Final = 256  # one transaction; a commit's fsync is shared by so many
-EXPIRE_MAX: Final = 256  # leases ended by one Expire; the rest are due at once and follow in the next batch
-AGENT_LOST_MAX: Final = 3  # attempts that may end with their agent before the job fails
-
-StoreRequest = (
-    EnqueueJob
-    | DequeueJob
-    | UpdateJob
-    | PublishJobEvents
-    | CompleteJob
-    | ReleaseJob
-    | ListJobs
-    | GetJob
-    | ReplayJobEvents
-    | WatchJob
-)
+EXPIRE_MAX: Final = 256  # leases ended by one Expire, and delays; the rest are due at once and follow in the next batch
 
 
 class QueueKey(NamedTuple):
@@ -66,23 +40,38 @@ class MintedJob(Struct, frozen=True):
 
 
 class Ask(Struct, frozen=True, kw_only=True):
-    """A tenant's request. An EnqueueJob brings as many `minted` as it has jobs."""
+    """A tenant's request. An EnqueueJob brings as many `minted` as it has jobs, a RetryJob one.
+
+    Without `room` what is submitted now is refused with `NoSpace`: the disk is kept for what runs already.
+    """
 
     tenant: str
     request_id: RequestId
     request: StoreRequest
     minted: tuple[MintedJob, ...] = ()
+    room: bool = True
 
 
 class Expire(Struct, frozen=True):
-    """End the leases that are due, at most `EXPIRE_MAX`."""
+    """End what is due, at most `EXPIRE_MAX` of each: leases, and the delays of jobs that may now be leased."""
 
 
 class Resume(Struct, frozen=True):
     """The broker has started: every live lease gets at least one full visibility period from now."""
 
 
-Command = Ask | Expire | Resume
+class Retain(Struct, frozen=True, kw_only=True):
+    """Remove one small step's worth of finished jobs, the oldest first, with all that is known of them.
+
+    Those that had finished before the instant `finished_before_ms`; and any while the store takes more than
+    `store_bytes_max` bytes.
+    """
+
+    finished_before_ms: int
+    store_bytes_max: int | None = None
+
+
+Command = Ask | Expire | Resume | Retain
 
 
 class Appended(Struct, frozen=True):
@@ -98,19 +87,31 @@ class WatchKeyFound(Struct, frozen=True):
     watch_key: WatchKey
 
 
-StoreReply = Reply | WatchKeyFound
+class LeasesCounted(Struct, frozen=True):
+    """The answer to a ListAgents, as far as a store knows it: how many jobs run on each agent, by its name."""
+
+    by_agent: dict[str, int]
+
+
+StoreReply = Reply | WatchKeyFound | LeasesCounted
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of one command; `reply` is None for those that nobody asked for."""
+    """What became of one command; `reply` is None for those that nobody asked for.
+
+    `ready`: queues in which a job may be leased now. `nudged`: running jobs whose holders have news to hear.
+    `more`: of a Retain, that another step would find something.
+    """
 
     reply: StoreReply | None = None
     appended: tuple[Appended, ...] = ()
     ready: frozenset[QueueKey] = frozenset()
+    nudged: tuple[JobId, ...] = ()
+    more: bool = False
 
 
 class Applied(Struct, frozen=True):
-    """One outcome for each command, and when the next lease is due (ms since the epoch)."""
+    """One outcome for each command, and when the next lease or delay is due (ms since the epoch)."""
 
     outcomes: tuple[Outcome, ...]
     next_due_ms: int | None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from airunner.broker.store.contract import Appended, Ask, Outcome, QueueKey, WatchKeyFound
+from airunner.broker.store.contract import Appended, Ask, MintedJob, Outcome, QueueKey, WatchKeyFound
 from airunner.broker.store.log import Log
+from airunner.broker.store.queues import Queues
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
-from airunner.protocol.errors import BadRequest, Conflict, NotFound
+from airunner.broker.store.schema import fact_of, note_metadata
+from airunner.protocol.errors import BadRequest, Conflict, Draining, NoSpace, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, command_summary, decode_spec, encode_spec
 from airunner.protocol.messages import (
@@ -19,20 +22,23 @@ from airunner.protocol.messages import (
     JobsEnqueued,
     JobsListed,
     ListJobs,
+    RetryJob,
     WatchJob,
     canonical_hash,
 )
 from airunner.protocol.names import JobId, WatchKey
+from airunner.protocol.queues import QueueMode
 from airunner.protocol.redaction import without_credentials
 
 _INSERT: Final = (
-    "INSERT INTO job (job_id, tenant, queue, state, owner, spec, watch_key, submitted_ms)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING number"
+    "INSERT INTO job (job_id, tenant, queue, state, priority, max_attempts, owner, spec, watch_key, submitted_ms,"
+    " due_ms, origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number"
+)
+_COLUMNS: Final = (
+    "job_id, state, spec, submitted_ms, attempt, last_sequence, agent, started_ms, finished_ms, result,"
+    " due_ms, retries, cancel_requested_ms, origin"
 )
 _result_decoder = msgspec.msgpack.Decoder(Result)
-
-
-_COLUMNS: Final = "job_id, state, spec, submitted_ms, attempt, last_sequence, agent, started_ms, finished_ms, result"
 
 
 class _Row(NamedTuple):
@@ -46,6 +52,10 @@ class _Row(NamedTuple):
     started_ms: int | None
     finished_ms: int | None
     result: bytes | None
+    due_ms: int | None
+    retries: int
+    cancel_requested_ms: int | None
+    origin: JobId | None
 
     @property
     def ended(self) -> Result | None:
@@ -54,63 +64,110 @@ class _Row(NamedTuple):
 
 class _Before(NamedTuple):
     body_hash: bytes
-    first_number: int
-    jobs_count: int
+    job_ids: str
+
+
+class _Ended(NamedTuple):
+    state: JobState
+    spec: bytes
 
 
 class Jobs:
     """Adds and reads jobs over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database, log: Log) -> None:
+    def __init__(self, connection: Database, log: Log, queues: Queues) -> None:
         self._connection = connection
         self._log = log
+        self._queues = queues
 
     def enqueue(self, ask: Ask, request: EnqueueJob, now_ms: int) -> Outcome:
         """Submit all of the jobs, or say which ones this request id has submitted.
 
-        Raises `Conflict`, `BadRequest`; then nothing is changed.
+        Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`; then nothing is changed.
         """
+        return self._submit(ask, request, request.jobs, None, now_ms)
+
+    def retry(self, ask: Ask, request: RetryJob, now_ms: int) -> Outcome:
+        """Submit a job that has ended anew.
+
+        Raises `NotFound`, `NotFinished`, `Conflict`, `Draining`, `NoSpace`; then nothing is changed.
+        """
+        ended = fetch_one(
+            self._connection,
+            _Ended,
+            "SELECT state, spec FROM job WHERE job_id = ? AND tenant = ?",
+            (request.job_id, ask.tenant),
+        )
+        if ended is None:
+            raise NotFound
+        if not ended.state.terminal:
+            raise NotFinished
+        return self._submit(ask, request, [decode_spec(ended.spec)], JobId(request.job_id), now_ms)
+
+    def _submit(
+        self, ask: Ask, request: EnqueueJob | RetryJob, jobs: Sequence[JobSpec], origin: JobId | None, now_ms: int
+    ) -> Outcome:
         body_hash = canonical_hash(request)
         before = fetch_one(
             self._connection,
             _Before,
-            "SELECT body_hash, first_number, count FROM request WHERE tenant = ? AND request_id = ?",
+            "SELECT body_hash, job_ids FROM answer WHERE tenant = ? AND request_id = ?",
             (ask.tenant, ask.request_id),
         )
         if before is not None:
-            return self._repeat(body_hash, before)
+            if body_hash != before.body_hash:
+                raise Conflict
+            return Outcome(reply=JobsEnqueued(job_ids=tuple(map(JobId, before.job_ids.split()))))
+        if not ask.room:
+            raise NoSpace
+        for queue in dict.fromkeys(job.queue for job in jobs):
+            if self._queues.mode(ask.tenant, queue) is QueueMode.DRAINING:
+                raise Draining(f"queue {queue} is being drained and takes no new jobs; `airunner resume` opens it")
         try:
-            specs = [encode_spec(job) for job in request.jobs]
+            specs = [encode_spec(job) for job in jobs]
         except ValueError as error:
             raise BadRequest(str(error)) from error
-        assert len(ask.minted) == len(request.jobs), "an id for each job"
-        appended: list[Appended] = []
-        numbers: list[int] = []
-        for job, spec, minted in zip(request.jobs, specs, ask.minted, strict=True):
-            values = (
+        assert len(ask.minted) == len(jobs), "an id for each job"
+        appended = tuple(
+            self._insert(ask.tenant, minted, job, spec, origin, now_ms)
+            for job, spec, minted in zip(jobs, specs, ask.minted, strict=True)
+        )
+        job_ids = tuple(minted.job_id for minted in ask.minted)
+        self._connection.execute(
+            "INSERT INTO answer (tenant, request_id, body_hash, answered_ms, job_ids) VALUES (?, ?, ?, ?, ?)",
+            (ask.tenant, ask.request_id, body_hash, now_ms, " ".join(job_ids)),
+        )
+        return Outcome(
+            reply=JobsEnqueued(job_ids=job_ids),
+            appended=appended,
+            ready=frozenset(QueueKey(ask.tenant, job.queue) for job in jobs),
+        )
+
+    def _insert(
+        self, tenant: str, minted: MintedJob, job: JobSpec, spec: bytes, origin: JobId | None, now_ms: int
+    ) -> Appended:
+        due_ms = job.not_before_ms if job.not_before_ms is not None and job.not_before_ms > now_ms else None
+        number = self._connection.execute(
+            _INSERT,
+            (
                 minted.job_id,
-                ask.tenant,
+                tenant,
                 job.queue,
                 JobState.SCHEDULED,
+                job.priority,
+                job.max_attempts,
                 job.owner,
                 spec,
                 minted.watch_key,
                 now_ms,
-            )
-            number = self._connection.execute(_INSERT, values).get
-            assert isinstance(number, int), "a row has a number"
-            numbers.append(number)
-            event = JobScheduled(timestamp_ms=now_ms, queue=job.queue)
-            appended.append(self._log.append(number, minted.watch_key, 0, 0, [event]))
-        self._connection.execute(
-            "INSERT INTO request (tenant, request_id, body_hash, first_number, count) VALUES (?, ?, ?, ?, ?)",
-            (ask.tenant, ask.request_id, body_hash, numbers[0], len(numbers)),
-        )
-        return Outcome(
-            reply=JobsEnqueued(job_ids=tuple(minted.job_id for minted in ask.minted)),
-            appended=tuple(appended),
-            ready=frozenset(QueueKey(ask.tenant, job.queue) for job in request.jobs),
-        )
+                due_ms,
+                origin,
+            ),
+        ).get
+        assert isinstance(number, int), "a row has a number"
+        note_metadata(self._connection, tenant, number, job.metadata)
+        event = JobScheduled(timestamp_ms=now_ms, queue=job.queue, not_before_ms=due_ms, origin=origin)
+        return self._log.append(number, minted.watch_key, 0, 0, [event])
 
     def get(self, tenant: str, request: GetJob) -> JobFound:
         """One job.
@@ -136,6 +193,10 @@ class Jobs:
             started_ms=row.started_ms,
             finished_ms=row.finished_ms,
             result=row.ended,
+            due_ms=row.due_ms,
+            retries=row.retries,
+            cancel_requested_ms=row.cancel_requested_ms,
+            origin=row.origin,
         )
         return JobFound(job=job)
 
@@ -145,13 +206,19 @@ class Jobs:
         Raises `NotFound`: there is no job `before`.
         """
         where = ["tenant = ?"]
-        values: list[str | int] = [tenant]
+        values: list[str | int | bytes] = [tenant]
         if request.queue is not None:
             where.append("queue = ?")
             values.append(request.queue)
         if request.state is not None:
             where.append("state = ?")
             values.append(request.state)
+        if request.owner is not None:
+            where.append("owner = ?")
+            values.append(request.owner)
+        for name, value in request.metadata.items():
+            where.append("number IN (SELECT number FROM metadata WHERE tenant = ? AND fact = ?)")
+            values += [tenant, fact_of(name, value)]
         if request.before is not None:
             where.append("number < ?")
             values.append(self._number(tenant, request.before))
@@ -176,15 +243,6 @@ class Jobs:
             raise NotFound
         assert isinstance(key, bytes), "a key is bytes"
         return WatchKeyFound(WatchKey(key))
-
-    def _repeat(self, body_hash: bytes, before: _Before) -> Outcome:
-        """What the first was answered. The jobs of one request are numbered without a gap."""
-        if body_hash != before.body_hash:
-            raise Conflict
-        rows = self._connection.execute(
-            "SELECT job_id FROM job WHERE number >= ? ORDER BY number LIMIT ?", (before.first_number, before.jobs_count)
-        )
-        return Outcome(reply=JobsEnqueued(job_ids=tuple(JobId(str(job_id)) for (job_id,) in rows)))
 
     def _number(self, tenant: str, job_id: str) -> int:
         number = self._connection.execute(
@@ -215,4 +273,8 @@ def _summary(row: _Row) -> JobSummary:
         started_ms=row.started_ms,
         finished_ms=row.finished_ms,
         result=row.ended,
+        priority=spec.priority,
+        due_ms=row.due_ms,
+        cancel_requested_ms=row.cancel_requested_ms,
+        origin=row.origin,
     )

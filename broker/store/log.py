@@ -33,6 +33,8 @@ class Holder(NamedTuple):
     last_sequence: int
     next_index: int
     token_hash: bytes | None
+    settled: str | None
+    cancel_requested_ms: int | None
 
 
 class _Place(NamedTuple):
@@ -72,8 +74,8 @@ class Log:
         holder = fetch_one(
             self._connection,
             Holder,
-            "SELECT number, queue, watch_key, state, attempt, last_sequence, next_index, token_hash FROM job"
-            " WHERE job_id = ? AND tenant = ?",
+            "SELECT number, queue, watch_key, state, attempt, last_sequence, next_index, token_hash, settled,"
+            " cancel_requested_ms FROM job WHERE job_id = ? AND tenant = ?",
             (job_id, tenant),
         )
         if holder is None:

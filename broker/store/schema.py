@@ -4,18 +4,36 @@ Step n brings a file from `user_version` n to n + 1; a file knows by itself wher
 landed is never edited.
 
 - `job.number` is the order of submission, and what `event` rows hang on.
-- A waiting job is found by `job_waiting`, a running one's deadline by `job_due`: both are partial indexes, so
-  what has finished costs neither. That keeps leasing as fast with a million jobs as with one.
+- A job that may be leased is found by `job_waiting`, one that is not due yet by `job_delayed`, a running one's
+  deadline by `job_due`: all are partial indexes, so what has finished costs none. That keeps leasing as fast with
+  a million jobs as with one.
+- `settled` says how the last attempt ended, so that what its holder repeats is answered as it was.
 - A row of `event` is a run: a batch as its agent sent it, or one event of the broker's.
-- `request` remembers what an EnqueueJob was answered, as long as its jobs are there.
+- `answer` remembers what a request that submits was answered, also when its jobs are there no more.
+- `queue` counts what is in each queue; triggers keep the counts in the transaction that changes them.
+- `metadata` finds jobs by what is noted with them; `fact` is a hash of one name and value.
+- `doomed` names jobs that are removed while their logs still are, step by step. Hence no foreign keys.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Final
 
 from airunner.broker.store.rows import Database
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import decode_spec
+
+FACT_BYTES: Final = 16  # of a hash that only has to be rare enough
+_COUNTED: Final = """
+    UPDATE queue SET
+        waiting = waiting + (new.state = 'SCHEDULED') - (old.state = 'SCHEDULED'),
+        delayed = delayed + (new.state = 'SCHEDULED' AND new.due_ms IS NOT NULL)
+            - (old.state = 'SCHEDULED' AND old.due_ms IS NOT NULL),
+        running = running + (new.state = 'RUNNING') - (old.state = 'RUNNING')
+    WHERE tenant = new.tenant AND name = new.queue;
+"""
 
 MIGRATIONS: Final = (
     """
@@ -68,7 +86,80 @@ MIGRATIONS: Final = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX request_of ON request (first_number);
     """,
+    f"""
+    ALTER TABLE job ADD COLUMN max_attempts INTEGER NOT NULL DEFAULT 3;
+    ALTER TABLE job ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE job ADD COLUMN due_ms INTEGER;
+    ALTER TABLE job ADD COLUMN cancel_requested_ms INTEGER;
+    ALTER TABLE job ADD COLUMN origin TEXT;
+    ALTER TABLE job ADD COLUMN settled TEXT;
+    UPDATE job SET settled = iif(state = 'SCHEDULED', 'released', 'completed')
+        WHERE state != 'RUNNING' AND token_hash IS NOT NULL;
+    DROP INDEX job_waiting;
+    CREATE INDEX job_waiting ON job (tenant, queue, priority DESC, number)
+        WHERE state = 'SCHEDULED' AND due_ms IS NULL;
+    CREATE INDEX job_delayed ON job (due_ms) WHERE state = 'SCHEDULED' AND due_ms IS NOT NULL;
+    CREATE INDEX job_finished ON job (finished_ms) WHERE finished_ms IS NOT NULL;
+    CREATE INDEX job_by_owner ON job (tenant, owner, number) WHERE owner != '';
+    CREATE TABLE metadata (
+        tenant TEXT NOT NULL,
+        fact BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        PRIMARY KEY (tenant, fact, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX metadata_of ON metadata (number);
+    CREATE TABLE queue (
+        tenant TEXT NOT NULL,
+        name TEXT NOT NULL,
+        mode TEXT NOT NULL DEFAULT 'open',
+        waiting INTEGER NOT NULL DEFAULT 0,
+        delayed INTEGER NOT NULL DEFAULT 0,
+        running INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (tenant, name)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO queue (tenant, name, waiting, running)
+        SELECT tenant, queue, sum(state = 'SCHEDULED'), sum(state = 'RUNNING') FROM job GROUP BY tenant, queue;
+    CREATE TRIGGER job_added AFTER INSERT ON job BEGIN
+        INSERT INTO queue (tenant, name, waiting, delayed) VALUES (new.tenant, new.queue, 1, new.due_ms IS NOT NULL)
+            ON CONFLICT DO UPDATE SET waiting = waiting + 1, delayed = delayed + (new.due_ms IS NOT NULL);
+    END;
+    CREATE TRIGGER job_moved AFTER UPDATE OF state, due_ms ON job
+        WHEN old.state IS NOT new.state OR old.due_ms IS NOT new.due_ms
+    BEGIN
+        {_COUNTED}
+    END;
+    CREATE TABLE answer (
+        tenant TEXT NOT NULL,
+        request_id BLOB NOT NULL,
+        body_hash BLOB NOT NULL,
+        answered_ms INTEGER NOT NULL,
+        job_ids TEXT NOT NULL,
+        PRIMARY KEY (tenant, request_id)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO answer (tenant, request_id, body_hash, answered_ms, job_ids)
+        SELECT r.tenant, r.request_id, r.body_hash, min(j.submitted_ms), group_concat(j.job_id, ' ' ORDER BY j.number)
+        FROM request AS r JOIN job AS j ON j.number >= r.first_number AND j.number < r.first_number + r.count
+        GROUP BY r.tenant, r.request_id;
+    DROP TABLE request;
+    CREATE INDEX answer_at ON answer (answered_ms);
+    CREATE TABLE doomed (number INTEGER PRIMARY KEY) STRICT;
+    """,
 )
+_FILLED_AT: Final = 2  # the version from which `metadata` is there; the jobs that came before it are entered then
+
+
+def fact_of(name: str, value: str) -> bytes:
+    """What stands for one piece of metadata in an index."""
+    return blake2b(f"{name}={value}".encode(), digest_size=FACT_BYTES).digest()  # a name has no equals sign
+
+
+def note_metadata(connection: Database, tenant: str, number: int, metadata: Mapping[str, str]) -> None:
+    """Have job `number` found by each piece of its metadata."""
+    for name, value in metadata.items():
+        connection.execute(
+            "INSERT OR IGNORE INTO metadata (tenant, fact, number) VALUES (?, ?, ?)",
+            (tenant, fact_of(name, value), number),
+        )
 
 
 def migrate(connection: Database) -> None:
@@ -83,4 +174,14 @@ def migrate(connection: Database) -> None:
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get:
         raise OperatorError("the file is a database, but not a store of airunner's; name another with --store")
     for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.execute(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT")
+        connection.execute(f"BEGIN IMMEDIATE; {step}")
+        if number == _FILLED_AT:
+            _note_all_metadata(connection)
+        connection.execute(f"PRAGMA user_version = {number}; COMMIT")
+
+
+def _note_all_metadata(connection: Database) -> None:
+    for number, tenant, spec in list(connection.execute("SELECT number, tenant, spec FROM job")):
+        assert isinstance(number, int), "a row has a number"
+        assert isinstance(spec, bytes), "a spec is bytes"
+        note_metadata(connection, str(tenant), number, decode_spec(spec).metadata)

@@ -15,25 +15,44 @@ from typing import Final, assert_never
 
 import apsw
 
-from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Appended, Applied, Ask, Command, Expire, Outcome, Resume
+from airunner.broker.store.contract import (
+    BATCH_COMMANDS_MAX,
+    Appended,
+    Applied,
+    Ask,
+    Command,
+    Expire,
+    Outcome,
+    Resume,
+    Retain,
+    StoreReply,
+)
+from airunner.broker.store.endings import Endings
 from airunner.broker.store.jobs import Jobs
 from airunner.broker.store.leases import Leases
 from airunner.broker.store.log import Log
+from airunner.broker.store.queues import Queues
+from airunner.broker.store.retention import Retention
 from airunner.broker.store.rows import Database
 from airunner.broker.store.schema import migrate
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
 from airunner.protocol.messages import (
     BatchStored,
+    CancelJob,
     CompleteJob,
     DequeueJob,
     EnqueueJob,
     GetJob,
     JobEventsPublished,
+    ListAgents,
     ListJobs,
+    ListQueues,
     PublishJobEvents,
     ReleaseJob,
     ReplayJobEvents,
+    RetryJob,
     UpdateJob,
+    UpdateQueue,
     WatchJob,
     refusal,
 )
@@ -42,6 +61,7 @@ from airunner.protocol.names import JobId
 MEMORY_URL: Final = "memory:"
 FILE_URL: Final = "sqlite:///"
 STATEMENTS_CACHED: Final = 128
+_Reading = ListJobs | ListQueues | ListAgents | GetJob | ReplayJobEvents | WatchJob
 CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
 
 
@@ -51,8 +71,11 @@ class SqliteStore:
     def __init__(self, connection: Database) -> None:
         self._connection = connection
         self._log = Log(connection)
-        self._jobs = Jobs(connection, self._log)
+        self._queues = Queues(connection)
+        self._jobs = Jobs(connection, self._log, self._queues)
         self._leases = Leases(connection, self._log)
+        self._endings = Endings(connection, self._log)
+        self._retention = Retention(connection)
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
         """Apply a batch as one transaction.
@@ -63,7 +86,7 @@ class SqliteStore:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = tuple(self._apply(command, now_ms) for command in commands)
-            next_due_ms = self._leases.next_due_ms()
+            next_due_ms = self._endings.next_due_ms()
             self._connection.execute("COMMIT")
         except apsw.FullError as error:
             self._roll_back()
@@ -85,9 +108,11 @@ class SqliteStore:
                 except PeerError as error:
                     return Outcome(reply=refusal(error))
             case Expire():
-                return self._leases.expire(now_ms)
+                return self._endings.expire(now_ms)
             case Resume():
                 return self._leases.resume(now_ms)
+            case Retain():
+                return self._retention.step(command)
             case _:
                 assert_never(command)
 
@@ -102,19 +127,35 @@ class SqliteStore:
             case PublishJobEvents() as request:
                 return self._publish(ask.tenant, request)
             case CompleteJob() as request:
-                return self._leases.complete(ask.tenant, request, now_ms)
+                return self._endings.complete(ask.tenant, request, now_ms)
             case ReleaseJob() as request:
-                return self._leases.release(ask.tenant, request, now_ms)
-            case ListJobs() as request:
-                return Outcome(reply=self._jobs.list(ask.tenant, request))
-            case GetJob() as request:
-                return Outcome(reply=self._jobs.get(ask.tenant, request))
-            case ReplayJobEvents() as request:
-                return Outcome(reply=self._log.replay(ask.tenant, request))
-            case WatchJob() as request:
-                return Outcome(reply=self._jobs.watch(ask.tenant, request))
+                return self._endings.release(ask.tenant, request, now_ms)
+            case CancelJob() as request:
+                return self._endings.cancel(ask.tenant, request, now_ms)
+            case RetryJob() as request:
+                return self._jobs.retry(ask, request, now_ms)
+            case UpdateQueue() as request:
+                return self._queues.update(ask.tenant, request)
             case _:
-                assert_never(ask.request)
+                return Outcome(reply=self._read(ask.tenant, ask.request))
+
+    def _read(self, tenant: str, request: _Reading) -> StoreReply:
+        """The answer to a request that changes nothing."""
+        match request:
+            case ListJobs():
+                return self._jobs.list(tenant, request)
+            case ListQueues():
+                return self._queues.list(tenant, request)
+            case ListAgents():
+                return self._leases.counts(tenant)
+            case GetJob():
+                return self._jobs.get(tenant, request)
+            case ReplayJobEvents():
+                return self._log.replay(tenant, request)
+            case WatchJob():
+                return self._jobs.watch(tenant, request)
+            case _:
+                assert_never(request)
 
     def _publish(self, tenant: str, request: PublishJobEvents) -> Outcome:
         """Each batch is judged by itself."""
@@ -176,7 +217,7 @@ def _prepared(connection: Database) -> Database:
         "locking_mode = exclusive",  # a broker's file is its own; then there is no shared memory to map either
         "journal_mode = wal",
         "synchronous = full",
-        "foreign_keys = on",
+        "foreign_keys = off",  # a log is removed in steps, after its job
         f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     ):
         connection.execute(f"PRAGMA {setting}")  # one by one: a statement that returns a row ends an execute

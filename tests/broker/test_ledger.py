@@ -13,9 +13,19 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker import parking
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
-from airunner.broker.inbox import Alarm, Answer, Asked
+from airunner.broker.inbox import Alarm, Answer, Asked, Nudged, Swept
 from airunner.broker.ledger import NO_SPACE_PAUSE_MS, Ledger
-from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Appended, Ask, Command, Expire, Outcome, QueueKey, Resume
+from airunner.broker.store.contract import (
+    BATCH_COMMANDS_MAX,
+    Appended,
+    Ask,
+    Command,
+    Expire,
+    Outcome,
+    QueueKey,
+    Resume,
+    Retain,
+)
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.events import EventRun
 from airunner.protocol.job import JobSpec
@@ -71,10 +81,12 @@ class Stage:
         self.disk = Disk()
         self.store = ScriptedStore(Queue())
         self.counts = Counts()
-        self.asks, self.inbox = anyio.create_memory_object_stream[Asked | Expire](10_000)
-        self.to_gateway, self.answers = anyio.create_memory_object_stream[Sequence[Answer]](100)
+        self.asks, self.inbox = anyio.create_memory_object_stream[Asked | Expire | Retain](10_000)
+        self.to_gateway, self.answers = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
         self.to_announcer, self.announced = anyio.create_memory_object_stream[Sequence[Appended]](100)
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
+        self.to_janitor, self.swept = anyio.create_memory_object_stream[Swept](100)
+        self.room = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -84,8 +96,10 @@ class Stage:
             self.to_gateway,
             self.to_announcer,
             self.to_timekeeper,
+            self.to_janitor,
             Clock(lambda: WALL_MS),
             self.disk,
+            lambda: self.room,
             self.counts,
         )
         async with acting(ledger.run):
@@ -94,8 +108,10 @@ class Stage:
             stream.close()
         for stream in (self.to_announcer, self.announced, self.to_timekeeper, self.alarms):
             stream.close()
+        for stream in (self.to_janitor, self.swept):
+            stream.close()
 
-    def ask(self, *entries: Asked | Expire) -> None:
+    def ask(self, *entries: Asked | Expire | Retain) -> None:
         for entry in entries:
             self.asks.send_nowait(entry)
 

@@ -84,7 +84,7 @@ def test_a_commit_waits_for_the_disk(tmp_path: Path):
         connection = store._connection
         assert connection.pragma("journal_mode") == "wal"
         assert connection.pragma("synchronous") == 2
-        assert connection.pragma("foreign_keys") == 1
+        assert connection.pragma("foreign_keys") == 0
         assert connection.pragma("locking_mode") == "exclusive"
         assert connection.pragma("user_version") == len(MIGRATIONS)
 

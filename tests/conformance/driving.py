@@ -13,7 +13,6 @@ from airunner.broker.store.contract import (
     Outcome,
     Resume,
     Store,
-    StoreRequest,
 )
 from airunner.protocol.events import AgentBody, Event, Output, Stream, encode_bodies, events_of
 from airunner.protocol.job import JobSpec, Result
@@ -28,6 +27,8 @@ from airunner.protocol.messages import (
     JobsLeased,
     Refused,
     ReplayJobEvents,
+    RetryJob,
+    StoreRequest,
 )
 from airunner.protocol.names import JobId, RequestId, WatchKey
 
@@ -49,7 +50,7 @@ class Driver:
         return self._drawn.to_bytes(size, "big")
 
     def ask(self, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None) -> Ask:
-        jobs = len(request.jobs) if isinstance(request, EnqueueJob) else 0
+        jobs = len(request.jobs) if isinstance(request, EnqueueJob) else int(isinstance(request, RetryJob))
         minted = tuple(
             MintedJob(JobId(f"job-{int.from_bytes(self.draw(8), 'big'):08}"), WatchKey(self.draw(32)))
             for _ in range(jobs)

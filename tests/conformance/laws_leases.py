@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from airunner.broker.store.contract import AGENT_LOST_MAX, QueueKey
-from airunner.protocol.job import JobSpec, JobState, Reason, Result
+from airunner.broker.store.contract import QueueKey
+from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, JobSpec, JobState, Reason, Result
 from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,
@@ -165,7 +165,7 @@ def a_lease_ends_when_it_is_due_and_not_before(driver: Driver) -> None:
 
 def agents_lost_too_often_fail_the_job(driver: Driver) -> None:
     (job_id,) = driver.submit()
-    for _ in range(AGENT_LOST_MAX):
+    for _ in range(MAX_ATTEMPTS_DEFAULT):
         driver.lease_one()
         driver.now_ms += VISIBILITY_MS
         outcome = driver.expire()

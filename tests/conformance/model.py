@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from airunner.broker.store.contract import AGENT_LOST_MAX, QueueKey
+from airunner.broker.store.contract import QueueKey
 from airunner.protocol.job import JobSpec, JobState, Reason, Result
 
 
@@ -145,7 +145,7 @@ class Model:
             if job.state is JobState.RUNNING and job.deadline_ms <= now_ms:
                 job.agents_lost += 1
                 job.wait_again("JOB_EXPIRED")
-                if job.agents_lost < AGENT_LOST_MAX:
+                if job.agents_lost < job.spec.max_attempts:
                     ready.add(QueueKey(job.tenant, job.spec.queue))
                 else:
                     job.finish(Result(reason=Reason.AGENT_LOST))

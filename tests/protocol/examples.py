@@ -11,6 +11,7 @@ from airunner.protocol.events import (
     GitCloneError,
     GitCloneStart,
     Heartbeat,
+    JobCancelRequested,
     JobExpired,
     JobFinished,
     JobLeased,
@@ -27,12 +28,16 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Reason, Result
 from airunner.protocol.messages import (
+    AgentsListed,
+    AgentSummary,
     BatchStored,
+    CancelJob,
     CompleteJob,
     DequeueJob,
     EnqueueJob,
     EventBatch,
     GetJob,
+    JobCancelled,
     JobCompleted,
     JobEventsPublished,
     JobEventsReplayed,
@@ -46,20 +51,29 @@ from airunner.protocol.messages import (
     JobWatched,
     LeaseRef,
     LeaseVerdict,
+    ListAgents,
     ListJobs,
+    ListQueues,
+    Nudge,
     Ping,
     Pong,
     PublishJobEvents,
+    QueuesListed,
+    QueueUpdated,
     Refused,
     ReleaseJob,
     ReplayJobEvents,
     Reply,
     Request,
+    RetryJob,
     UpdateJob,
+    UpdateQueue,
     Verdict,
     WatchJob,
 )
 from airunner.protocol.names import JobId, task_token
+from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 
 NOW_MS: Final = 1_767_225_600_000
 JOB_ID: Final = JobId("019b7765-6400-7000-8000-000000000001")
@@ -74,13 +88,18 @@ SPEC: Final = JobSpec(
     repository="https://example.org/project.git",
     branch="main",
     owner="ada",
+    priority=-5,
+    not_before_ms=NOW_MS + 60_000,
+    max_attempts=5,
+    retry=RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,))),
 )
 
 EVENTS: Final[dict[str, EventBody]] = {
-    "JOB_SCHEDULED": JobScheduled(timestamp_ms=NOW_MS, queue="default"),
+    "JOB_SCHEDULED": JobScheduled(timestamp_ms=NOW_MS, queue="default", not_before_ms=NOW_MS + 1_000, retry=1),
     "JOB_LEASED": JobLeased(timestamp_ms=NOW_MS, agent="agent-1"),
     "JOB_RELEASED": JobReleased(timestamp_ms=NOW_MS),
     "JOB_EXPIRED": JobExpired(timestamp_ms=NOW_MS),
+    "JOB_CANCEL_REQUESTED": JobCancelRequested(timestamp_ms=NOW_MS),
     "JOB_FINISHED": JobFinished(timestamp_ms=NOW_MS, state=JobState.COMPLETED, exit_code=0),
     "GIT_CLONE_START": GitCloneStart(timestamp_ms=NOW_MS, repository=SPEC.repository, branch="main"),
     "GIT_CLONE_END": GitCloneEnd(timestamp_ms=NOW_MS, commit="c0ffee" * 6 + "c0ff", duration_ms=900),
@@ -115,7 +134,14 @@ REQUESTS: Final[dict[str, Request]] = {
         job_id=JOB_ID, attempt=1, task_token=TOKEN, event_count=1, result=Result(exit_code=0), last=_BATCH
     ),
     "ReleaseJob": ReleaseJob(job_id=JOB_ID, attempt=1, task_token=TOKEN),
-    "ListJobs": ListJobs(queue="default", state=JobState.RUNNING, page=2, page_size=50),
+    "CancelJob": CancelJob(job_id=JOB_ID),
+    "RetryJob": RetryJob(job_id=JOB_ID),
+    "UpdateQueue": UpdateQueue(queue="default", mode=QueueMode.PAUSED),
+    "ListQueues": ListQueues(after="builds"),
+    "ListAgents": ListAgents(),
+    "ListJobs": ListJobs(
+        queue="default", state=JobState.RUNNING, owner="ada", metadata={"build": "42"}, page=2, page_size=50
+    ),
     "GetJob": GetJob(job_id=JOB_ID),
     "ReplayJobEvents": ReplayJobEvents(job_id=JOB_ID, from_sequence=5),
     "WatchJob": WatchJob(job_id=JOB_ID),
@@ -136,6 +162,15 @@ REPLIES: Final[dict[str, Reply]] = {
     ),
     "JobCompleted": JobCompleted(state=JobState.COMPLETED),
     "JobReleased": JobReleasedReply(),
+    "JobCancelled": JobCancelled(state=JobState.RUNNING),
+    "QueueUpdated": QueueUpdated(queue="default", mode=QueueMode.PAUSED),
+    "QueuesListed": QueuesListed(
+        queues=(QueueSummary(queue="default", mode=QueueMode.OPEN, waiting=3, running=1, oldest_ms=NOW_MS),)
+    ),
+    "AgentsListed": AgentsListed(
+        agents=(AgentSummary(name="agent-1", slots=2, leases=1, seen_ms=NOW_MS, version="0.1.0"),), more=True
+    ),
+    "Nudge": Nudge(),
     "JobsListed": JobsListed(
         jobs=(
             JobSummary(id=JOB_ID, state=JobState.RUNNING, queue="default", command="sh -c true", submitted_ms=NOW_MS),

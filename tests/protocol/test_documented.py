@@ -13,6 +13,7 @@ from airunner.protocol.errors import PeerError
 from airunner.protocol.events import EventBody, EventRun, Stream
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, ProcessType, Reason, Result
 from airunner.protocol.messages import (
+    AgentSummary,
     BatchStored,
     EventBatch,
     JobLease,
@@ -22,12 +23,29 @@ from airunner.protocol.messages import (
     Request,
     Verdict,
 )
+from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
 TAGGED = [*get_args(Request), *get_args(Reply), *get_args(EventBody)]
-PARTS = [EventRun, JobSpec, Job, JobSummary, Result, EventBatch, BatchStored, JobLease, LeaseRef, LeaseVerdict]
+PARTS = [
+    RetryOn,
+    RetryPolicy,
+    QueueSummary,
+    AgentSummary,
+    EventRun,
+    JobSpec,
+    Job,
+    JobSummary,
+    Result,
+    EventBatch,
+    BatchStored,
+    JobLease,
+    LeaseRef,
+    LeaseVerdict,
+]
 WORDS = [
-    *(word for enum in (Stream, ProcessType, Reason, Verdict) for word in enum),
+    *(word for enum in (Stream, ProcessType, Reason, Verdict, QueueMode) for word in enum),
     *PeerError.codes(),
 ]
 

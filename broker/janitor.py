@@ -1,0 +1,46 @@
+"""The Janitor: has finished jobs removed when they are old, or when the store has grown too large.
+
+It owns no job and no file: it asks the Ledger for one small step after the other, each a command like any
+other, so that nobody waits longer for it than for his neighbour. Between two rounds it rests: what is counted
+in days and gibibytes needs no exact instant.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+from msgspec import Struct
+
+from airunner.broker.clock import Clock
+from airunner.broker.inbox import JanitorInbox, ToLedger
+from airunner.broker.store.contract import Retain
+
+REST_S: Final = 60.0
+DAY_MS: Final = 86_400_000
+
+
+class RetentionPlan(Struct, frozen=True):
+    """How long finished jobs and their logs are kept, and how large the store may grow; None: without bound."""
+
+    retain_days: float = 30.0
+    store_bytes_max: int | None = None
+
+
+class Janitor:
+    """The actor."""
+
+    def __init__(self, inbox: JanitorInbox, ledger: ToLedger, clock: Clock, plan: RetentionPlan) -> None:
+        self._inbox = inbox
+        self._ledger = ledger
+        self._clock = clock
+        self._plan = plan
+
+    async def run(self) -> None:
+        """Tidy up for ever."""
+        while True:
+            before_ms = self._clock.now_ms() - int(self._plan.retain_days * DAY_MS)
+            await self._ledger.send(Retain(finished_before_ms=before_ms, store_bytes_max=self._plan.store_bytes_max))
+            swept = await self._inbox.receive()
+            if not swept.more:
+                await anyio.sleep(REST_S)

@@ -1,0 +1,97 @@
+"""Retention in SQL: finished jobs are removed, the oldest first, in steps that stall nobody.
+
+A job goes at once and whole, as far as anybody can see: its row first. Its log, which may be large, follows a
+bounded piece at a time; `doomed` remembers whose. Numbers are never given twice, so nothing can be confused.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from airunner.broker.store.contract import Outcome, Retain
+from airunner.broker.store.rows import Database, fetch_all
+
+JOBS_PER_STEP: Final = 64
+RUNS_PER_STEP: Final = 256
+BYTES_PER_STEP: Final = 8 * 1_048_576  # of logs; some milliseconds
+_OLDEST: Final = "SELECT number FROM job WHERE finished_ms IS NOT NULL AND finished_ms < ? ORDER BY finished_ms LIMIT ?"
+_NO_INSTANT: Final = 2**62  # later than any job finishes
+
+
+class _Number(NamedTuple):
+    number: int
+
+
+class _Run(NamedTuple):
+    rowid: int
+    size_bytes: int
+
+
+class Retention:
+    """Removes over `connection`, within the caller's transaction."""
+
+    def __init__(self, connection: Database) -> None:
+        self._connection = connection
+
+    def step(self, command: Retain) -> Outcome:
+        """One step; `more` when the next would find something too."""
+        if self._remove_logs():
+            return Outcome(more=True)
+        removed = self._remove_jobs(command.finished_before_ms)
+        if not removed and command.store_bytes_max is not None and self._store_bytes() > command.store_bytes_max:
+            removed = self._remove_jobs(_NO_INSTANT)
+        answers = self._remove_answers(command.finished_before_ms)
+        return Outcome(more=removed or answers)
+
+    def _remove_jobs(self, finished_before_ms: int) -> bool:
+        found = fetch_all(self._connection, _Number, _OLDEST, (finished_before_ms, JOBS_PER_STEP))
+        for job in found:
+            for statement in (
+                "INSERT INTO doomed (number) VALUES (?)",
+                "DELETE FROM metadata WHERE number = ?",
+                "DELETE FROM job WHERE number = ?",
+            ):
+                self._connection.execute(statement, (job.number,))
+        return bool(found)
+
+    def _remove_logs(self) -> bool:
+        """Go on with what is doomed; whether there was anything."""
+        doomed = self._connection.execute("SELECT min(number) FROM doomed").get
+        if doomed is None:
+            return False
+        assert isinstance(doomed, int), "a number is one"
+        runs = fetch_all(
+            self._connection,
+            _Run,
+            "SELECT rowid, length(events) FROM event WHERE number = ? ORDER BY first_sequence LIMIT ?",
+            (doomed, RUNS_PER_STEP),
+        )
+        left_bytes = BYTES_PER_STEP
+        for run in runs:
+            self._connection.execute("DELETE FROM event WHERE rowid = ?", (run.rowid,))
+            left_bytes -= run.size_bytes
+            if left_bytes <= 0:
+                return True
+        if len(runs) < RUNS_PER_STEP:
+            self._connection.execute("DELETE FROM doomed WHERE number = ?", (doomed,))
+        return True
+
+    def _remove_answers(self, answered_before_ms: int) -> bool:
+        """A request that is repeated after so long is another one."""
+        self._connection.execute(
+            "DELETE FROM answer WHERE (tenant, request_id) IN"
+            " (SELECT tenant, request_id FROM answer WHERE answered_ms < ? LIMIT ?)",
+            (answered_before_ms, RUNS_PER_STEP),
+        )
+        return self._connection.changes() == RUNS_PER_STEP
+
+    def _store_bytes(self) -> int:
+        """What the store takes, less what it has free inside."""
+        pages = self._connection.execute(
+            "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count"
+        )
+        size = self._connection.execute("SELECT page_size FROM pragma_page_size").get
+        used = pages.get
+        assert isinstance(used, int), "a count of pages"
+        assert isinstance(size, int), "a page has a size"
+        return used * size
