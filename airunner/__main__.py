@@ -17,6 +17,7 @@ from airunner.broker.command import broker_command
 from airunner.certs.command import certs_app, token_command
 from airunner.client.commands import add_commands, words_behind_dashes
 from airunner.client.console import ReaderGone, silence_stdout
+from airunner.client.controls import add_controls
 from airunner.protocol.errors import OperatorError, PeerError
 
 EXIT_READER_GONE = 141  # 128 + SIGPIPE
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 add_commands(app)
+add_controls(app)
 app.command("broker")(broker_command)
 app.command("agent")(agent_command)
 app.command("token")(token_command)

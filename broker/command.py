@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import anyio
 
+    from airunner.broker.janitor import RetentionPlan
     from airunner.certs.home import Home
     from airunner.certs.tokens import Verifier
 
 DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
 DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
 DEFAULT_HTTP = "127.0.0.1:8080"
+_MIB = 1_048_576
+_GIB = 1_024 * _MIB
 
 
 def broker_command(
@@ -34,6 +39,19 @@ def broker_command(
             show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db",
         ),
     ] = None,
+    retain_days: Annotated[
+        float, typer.Option(min=0, help="Days after which a finished job and its log are removed.")
+    ] = 30,
+    retain_gib: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="GiB beyond which the oldest finished jobs are removed sooner.", show_default="no bound"
+        ),
+    ] = None,
+    reserve_mib: Annotated[
+        int,
+        typer.Option(min=0, help="MiB of the disk that are kept for what runs: below it no new jobs are taken."),
+    ] = 256,
     auth: Annotated[
         bool, typer.Option("--auth/--no-auth", help="Whether requests need a token; without is for development.")
     ] = True,
@@ -44,10 +62,22 @@ def broker_command(
     """
     import anyio
 
-    anyio.run(_run, listen, events, http, store, auth)
+    from airunner.broker.janitor import RetentionPlan
+
+    store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
+    plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
+    anyio.run(_run, listen, events, http, store, auth, plan, reserve_mib * _MIB)
 
 
-async def _run(listen: str, events: str, http: str, store_url: str | None, auth: bool) -> None:
+async def _run(
+    listen: str,
+    events: str,
+    http: str,
+    store_url: str | None,
+    auth: bool,
+    retention: RetentionPlan,
+    reserve_bytes: int,
+) -> None:
     """The broker's life."""
     import anyio
 
@@ -55,7 +85,7 @@ async def _run(listen: str, events: str, http: str, store_url: str | None, auth:
     from airunner.broker.counts import Counts
     from airunner.broker.gatekeeper import Gatekeeper
     from airunner.broker.http import open_http
-    from airunner.broker.store.sqlite import open_store
+    from airunner.broker.store.sqlite import folder_of, open_store
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
     from airunner.certs.edges import SYSTEM
@@ -66,7 +96,9 @@ async def _run(listen: str, events: str, http: str, store_url: str | None, auth:
     pair = load_broker_pair(home)
     verifier = _verifier(home, auth=auth)
     counts = Counts()
-    store = open_store(store_url or f"sqlite:///{home.store}")
+    store_url = store_url or f"sqlite:///{home.store}"
+    store = open_store(store_url)
+    folder = folder_of(store_url)
     try:
         context = new_context()
         gatekeeper = Gatekeeper(bind_gatekeeper(context), AllowList(home.allowed_clients, _say), counts)
@@ -84,6 +116,8 @@ async def _run(listen: str, events: str, http: str, store_url: str | None, auth:
                 edges=SYSTEM,
                 offload=anyio.to_thread.run_sync,
                 counts=counts,
+                has_room=lambda: folder is None or _free_bytes(folder) >= reserve_bytes,
+                retention=retention,
             )
             group.start_soon(door.run, name="HttpDoor")
             await group.start(broker.run, name="Broker")
@@ -91,6 +125,12 @@ async def _run(listen: str, events: str, http: str, store_url: str | None, auth:
         _say("airunner broker stopped")
     finally:
         store.close()
+
+
+def _free_bytes(folder: Path) -> int:
+    """What may still be written where the store is."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _verifier(home: Home, *, auth: bool) -> Verifier:

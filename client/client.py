@@ -37,22 +37,37 @@ from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobSpec, JobState, ProcessType, encode_spec
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
+    AgentsListed,
+    AgentSummary,
+    CancelJob,
     EnqueueJob,
     GetJob,
+    JobCancelled,
     JobEventsReplayed,
     JobFound,
     JobsEnqueued,
     JobsListed,
+    ListAgents,
     ListJobs,
+    ListQueues,
     Message,
+    QueuesListed,
+    QueueUpdated,
     Request,
+    RetryJob,
+    UpdateQueue,
 )
-from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId
+from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId, fits_name
+from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.retrypolicy import RetryPolicy
 
 FIRST_PATIENCE_S: Final = 10.0
 PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
 """Gives up when no broker answers at all; one that was there and went away is waited for."""
 
+_QUEUE_EXPECTED: Final = (
+    f"queue: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign"
+)
 _Reply = TypeVar("_Reply", bound=Message)
 
 
@@ -77,6 +92,10 @@ class JobFields(TypedDict, total=False):
     commit: str
     branch: str
     owner: str
+    priority: int
+    not_before_ms: int | None
+    max_attempts: int
+    retry: RetryPolicy | None
 
 
 class Client:
@@ -161,11 +180,51 @@ class Client:
             raise BadRequest(str(error)) from error
         if specs_bytes > BODY_BYTES_MAX // 2:
             raise BadRequest(f"these jobs take {specs_bytes} bytes together: submit fewer at once")
-        name = request_id_of(request_id) if isinstance(request_id, str) else request_id
-        if name is not None and len(name) != REQUEST_ID_BYTES:
-            raise BadRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(name)}")
-        reply = await self._ask(EnqueueJob(jobs=tuple(specs)), JobsEnqueued, name)
+        reply = await self._ask(EnqueueJob(jobs=tuple(specs)), JobsEnqueued, _named(request_id))
         return [SubmittedJob(job_id) for job_id in reply.job_ids]
+
+    async def cancel(self, job_id: str) -> JobState:
+        """End a job; how it stands then: CANCELLED, RUNNING until its agent has ended it, or as it had ended before.
+
+        Once this returns the job is never started again.
+
+        Raises `NotFound`.
+        """
+        return (await self._ask(CancelJob(job_id=job_id), JobCancelled)).state
+
+    async def retry(self, job_id: str, *, request_id: str | RequestId | None = None) -> SubmittedJob:
+        """Submit a job that has ended anew, as it was; the new one names it as its `origin`.
+
+        Raises `NotFound`, `NotFinished`; `Conflict` as `submit` does.
+        """
+        reply = await self._ask(RetryJob(job_id=job_id), JobsEnqueued, _named(request_id))
+        return SubmittedJob(reply.job_ids[0])
+
+    async def update_queue(self, queue: str, mode: QueueMode) -> None:
+        """Open, pause or drain a queue."""
+        if not fits_name(queue):
+            raise BadRequest(_QUEUE_EXPECTED)
+        await self._ask(UpdateQueue(queue=queue, mode=mode), QueueUpdated)
+
+    async def queues(self) -> AsyncIterator[QueueSummary]:
+        """Every queue that was ever used, by name."""
+        page = await self._ask(ListQueues(), QueuesListed)
+        while True:
+            for queue in page.queues:
+                yield queue
+            if not page.more:
+                return
+            page = await self._ask(ListQueues(after=page.queues[-1].queue), QueuesListed)
+
+    async def agents(self) -> AsyncIterator[AgentSummary]:
+        """Every agent that was heard of in the last minutes or that runs a job, by name."""
+        page = await self._ask(ListAgents(), AgentsListed)
+        while True:
+            for agent in page.agents:
+                yield agent
+            if not page.more:
+                return
+            page = await self._ask(ListAgents(after=page.agents[-1].name), AgentsListed)
 
     async def get(self, job_id: str) -> Job:
         """The job as it stands now.
@@ -179,15 +238,25 @@ class Client:
         *,
         queue: str | None = None,
         state: JobState | None = None,
+        owner: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         before: str | None = None,
         page: int = 1,
         page_size: int = 20,
     ) -> JobsListed:
-        """A page of jobs, newest first; `more` says whether another follows.
+        """A page of jobs, newest first, that have all that is asked for; `more` says whether another follows.
 
         Pages count from 1. For a walk that new jobs do not shift, give the last id seen as `before`.
         """
-        request = ListJobs(queue=queue, state=state, before=before, page=page, page_size=page_size)
+        request = ListJobs(
+            queue=queue,
+            state=state,
+            owner=owner,
+            metadata=dict(metadata or {}),
+            before=before,
+            page=page,
+            page_size=page_size,
+        )
         return await self._ask(request, JobsListed)
 
     def follow(self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None) -> Events:
@@ -252,11 +321,19 @@ def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
         raise BadRequest(_told(str(error))) from error
 
 
+def _named(request_id: str | RequestId | None) -> RequestId | None:
+    """Raises `BadRequest` for bytes of another length than a request id has."""
+    name = request_id_of(request_id) if isinstance(request_id, str) else request_id
+    if name is not None and len(name) != REQUEST_ID_BYTES:
+        raise BadRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(name)}")
+    return name
+
+
 def _told(problem: str) -> str:
     """The words of msgspec with the field in front, as in `timeout_seconds: expected int >= 1`."""
     expected, _, path = problem.removesuffix("`").partition(" - at `$.")
     if path == "queue":
-        return f"queue: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign"
+        return _QUEUE_EXPECTED
     return f"{path}: {expected[0].lower()}{expected[1:]}" if path else problem
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from airunner.client.reach import BROKER_VARIABLE, DEFAULT_BROKER
-from airunner.protocol.job import DEFAULT_QUEUE, JobState, ProcessType
+from airunner.protocol.job import ATTEMPTS_MAX, DEFAULT_QUEUE, MAX_ATTEMPTS_DEFAULT, PRIORITY_MAX, JobState, ProcessType
 from airunner.protocol.messages import PAGE_MAX, PAGE_SIZE_MAX
+from airunner.protocol.retrypolicy import RETRIES_MAX
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
@@ -88,6 +89,47 @@ def submit_command(
     working_directory: Annotated[
         str | None, typer.Option(metavar="PATH", help="Where to run, inside the checkout.", show_default="its top")
     ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(
+            min=-PRIORITY_MAX, max=PRIORITY_MAX, help="The highest in its queue goes first.", show_default="0"
+        ),
+    ] = None,
+    not_before: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INSTANT",
+            help="Start no sooner: an instant such as 2027-01-31T03:00:00Z, or +90s, +10m, +2h, +1d from now.",
+            show_default="at once",
+        ),
+    ] = None,
+    max_attempts: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=ATTEMPTS_MAX,
+            help="How often its agent may be lost before it fails.",
+            show_default=str(MAX_ATTEMPTS_DEFAULT),
+        ),
+    ] = None,
+    retry: Annotated[
+        int | None,
+        typer.Option(min=0, max=RETRIES_MAX, help="How often to run it again when it fails.", show_default="0"),
+    ] = None,
+    retry_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="END",
+            help="Retry only on this exit code or signal, such as 75 or SIGKILL; may be repeated.",
+            show_default="any failure",
+        ),
+    ] = None,
+    retry_backoff: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=86_400, metavar="SECONDS", help="The pause before the first retry; it doubles.", show_default="1"
+        ),
+    ] = None,
     request_id: Annotated[
         str | None,
         typer.Option(
@@ -108,6 +150,7 @@ def submit_command(
 
     The id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
     """
+    from airunner.certs.edges import SYSTEM
     from airunner.client.client import spec_of
     from airunner.client.console import Console
     from airunner.client.request import SubmitFlags, fields_of
@@ -129,8 +172,14 @@ def submit_command(
         commit=commit,
         branch=branch,
         owner=owner,
+        priority=priority,
+        not_before=not_before,
+        max_attempts=max_attempts,
+        retry=retry,
+        retry_on=retry_on or (),
+        retry_backoff_s=retry_backoff,
     )
-    spec = spec_of(fields_of(flags))
+    spec = spec_of(fields_of(flags, SYSTEM.wall_ms()))
     name = None if request_id is None else request_id_of(request_id)
     console = Console(quiet=quiet)
     submitted: list[str] = []
@@ -138,15 +187,9 @@ def submit_command(
     async def run(client: Client) -> int:
         job = await client.submit(spec, request_id=name)
         submitted.append(job.id)
-        if json:
-            console.out_line(f'{{"job_id":"{job.id}"}}')
-        elif monitor:
-            console.say(f"job {job.id}")
-        else:
-            console.out_line(job.id)
-        return await _watch(client, job.id, console, json=json) if monitor else 0
+        return await follow_job(client, job.id, console, json=json, monitor=monitor)
 
-    _run(run, console, broker, token, submitted)
+    run_client(run, console, broker, token, submitted)
 
 
 def monitor_command(
@@ -172,15 +215,20 @@ def monitor_command(
     console = Console(quiet=quiet)
 
     async def run(client: Client) -> int:
-        return await _watch(client, job, console, json=json, first=from_sequence, since_ms=from_timestamp)
+        return await watch_job(client, job, console, json=json, first=from_sequence, since_ms=from_timestamp)
 
-    _run(run, console, broker, token, [job])
+    run_client(run, console, broker, token, [job])
 
 
 def list_command(
     queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.", show_default="all")] = None,
     state: Annotated[
         JobState | None, typer.Option(case_sensitive=False, help="Only jobs in this state.", show_default="all")
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Only jobs of this owner.", show_default="all")] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Only jobs with this note; may be repeated.", show_default="all"),
     ] = None,
     page: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Which page, counted from 1.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="Jobs on one page.")] = 20,
@@ -195,11 +243,15 @@ def list_command(
 
     from airunner.client.console import Console
     from airunner.client.listing import columns, print_table
+    from airunner.client.request import pairs_of
 
     console = Console()
+    notes = pairs_of("--metadata", metadata or ())
 
     async def run(client: Client) -> int:
-        found = await client.list_jobs(queue=queue, state=state, page=page, page_size=page_size)
+        found = await client.list_jobs(
+            queue=queue, state=state, owner=owner, metadata=notes, page=page, page_size=page_size
+        )
         if json:
             for job in found.jobs:
                 console.out(msgspec.json.encode(job) + b"\n")
@@ -214,7 +266,7 @@ def list_command(
             console.say(f"there are more: --page {page + 1}")
         return 0
 
-    _run(run, console, broker, token)
+    run_client(run, console, broker, token)
 
 
 def show_command(
@@ -237,7 +289,7 @@ def show_command(
                 console.out_line(line)
         return 0
 
-    _run(run, console, broker, token, [job])
+    run_client(run, console, broker, token, [job])
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -264,9 +316,21 @@ def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequenc
     return operands[:at], operands[at:]
 
 
-async def _watch(
+async def follow_job(client: Client, job_id: str, console: Console, *, json: bool, monitor: bool) -> int:
+    """Say the id of a job that was just submitted, and follow it if that is wanted; the exit code."""
+    if json:
+        console.out_line(f'{{"job_id":"{job_id}"}}')
+    elif monitor:
+        console.say(f"job {job_id}")
+    else:
+        console.out_line(job_id)
+    return await watch_job(client, job_id, console, json=json) if monitor else 0
+
+
+async def watch_job(
     client: Client, job_id: str, console: Console, *, json: bool, first: int = 1, since_ms: int | None = None
 ) -> int:
+    """Show a job's events to its end; the exit code."""
     from airunner.client.printing import ConsolePrinter, JsonPrinter
     from airunner.client.watching import watch
 
@@ -274,7 +338,7 @@ async def _watch(
     return await watch(client, job_id, printer, from_sequence=first, from_timestamp_ms=since_ms)
 
 
-def _run(
+def run_client(
     work: Callable[[Client], Awaitable[int]],
     console: Console,
     broker: list[str] | None,

@@ -7,6 +7,8 @@ timeout: 600            # seconds
 environment: {LEVEL: 3}
 repository: https://example.org/project.git
 branch: main
+retry: {limit: 2, on: [75, SIGKILL]}
+notBefore: 2027-01-31T03:00:00Z
 ```
 
 One table says which keys there are. Every mistake is named with its key and what was expected; a key that is
@@ -16,12 +18,16 @@ not in the table is a mistake too, since it is most often a typing error.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeGuard
 
+from airunner.client.instants import instant_ms
+from airunner.client.retrying import retry_policy
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import ProcessType
+from airunner.protocol.retrypolicy import RetryPolicy
 
 FILE_BYTES_MAX: Final = 1_048_576  # a job itself takes 64 KiB at the most
 
@@ -30,8 +36,8 @@ class IllTyped(Exception):
     """The value is not of the expected kind; the message says what was expected."""
 
 
-def read_job_file(path: Path) -> dict[str, object]:
-    """The fields of `JobSpec` that the file at `path` gives.
+def read_job_file(path: Path, now_ms: int = 0) -> dict[str, object]:
+    """The fields of `JobSpec` that the file at `path` gives; a time from now counts from `now_ms`.
 
     Raises `OperatorError` for a file that cannot be read, is no YAML, or holds what no job has.
     """
@@ -42,10 +48,10 @@ def read_job_file(path: Path) -> dict[str, object]:
         raise OperatorError(f"cannot read {path}: {error.strerror}") from error
     if len(raw) > FILE_BYTES_MAX:
         raise OperatorError(f"{path} is larger than {FILE_BYTES_MAX} bytes; a job file is small")
-    return parse_job_file(raw, str(path))
+    return parse_job_file(raw, str(path), now_ms)
 
 
-def parse_job_file(raw: bytes, name: str) -> dict[str, object]:
+def parse_job_file(raw: bytes, name: str, now_ms: int = 0) -> dict[str, object]:
     """As `read_job_file`, for the content of the file called `name`."""
     import yaml
 
@@ -63,8 +69,8 @@ def parse_job_file(raw: bytes, name: str) -> dict[str, object]:
             raise OperatorError(f"{name}: unknown key {key!r}; the keys are {', '.join(KEYS)}")
         field, convert = KEYS[key]
         try:
-            fields[field] = convert(value)
-        except IllTyped as error:
+            fields[field] = instant_ms(_instant(value), now_ms) if convert is _instant else convert(value)
+        except (IllTyped, OperatorError) as error:
             raise OperatorError(f"{name}: {key}: {error}") from error
     return fields
 
@@ -123,6 +129,42 @@ def _process_type(value: object) -> ProcessType:
     return ProcessType(value.lower())
 
 
+def _instant(value: object) -> str:
+    """As it is written; YAML reads an instant by itself."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return _text(value)
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise IllTyped(f"expected a whole number, not {_kind(value)}")
+    return value
+
+
+def _length_s(value: object, what: str) -> float | None:
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise IllTyped(f"{what}: expected a number of seconds, not {_kind(value)}")
+
+
+def _retry(value: object) -> RetryPolicy | None:
+    if not _is_mapping(value):
+        limit = _whole(value)
+        return retry_policy(limit) if limit else None
+    policy = {"on" if key is True else key: entry for key, entry in value.items()}  # YAML 1.1 reads `on` as true
+    if unknown := [key for key in policy if key not in _RETRY_KEYS]:
+        raise IllTyped(f"unknown key {unknown[0]!r}; the keys are {', '.join(_RETRY_KEYS)}")
+    return retry_policy(
+        _whole(policy.get("limit")),
+        _words(policy.get("on", [])),
+        _length_s(policy.get("backoff"), "backoff"),
+        _length_s(policy.get("maxBackoff"), "maxBackoff"),
+    )
+
+
+_RETRY_KEYS: Final = ("limit", "on", "backoff", "maxBackoff")
+
 KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingProxyType(
     {
         "command": ("command", _text),
@@ -137,6 +179,10 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingProxy
         "branch": ("branch", _text),
         "owner": ("owner", _text),
         "queue": ("queue", _text),
+        "priority": ("priority", _whole),
+        "notBefore": ("not_before_ms", _instant),
+        "maxAttempts": ("max_attempts", _whole),
+        "retry": ("retry", _retry),
     }
 )
 """Each key of a job file, the field of `JobSpec` that it gives, and how its value is read."""

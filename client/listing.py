@@ -6,10 +6,15 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from airunner.client.retrying import policy_text
 from airunner.client.wording import duration_text, end_text, instant_text, one_line
-from airunner.protocol.job import Job, JobState, JobSummary
+from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, Job, JobState, JobSummary
+from airunner.protocol.messages import AgentSummary
+from airunner.protocol.queues import QueueSummary
 
 HEADINGS: Final = ("ID", "STATE", "QUEUE", "SUBMITTED", "TOOK", "COMMAND")
+QUEUE_HEADINGS: Final = ("QUEUE", "MODE", "WAITING", "DELAYED", "RUNNING", "OLDEST")
+AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION")
 GAP: Final = 2
 COMMAND_CHARS_MIN: Final = 16
 _COLOURS: Final = {
@@ -66,9 +71,26 @@ def columns(jobs: Sequence[JobSummary]) -> Iterator[str]:
             for job in jobs
         ),
     ]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
+    yield from aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of cells as lines whose columns stand below each other."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def queue_row(queue: QueueSummary, now_ms: int) -> Sequence[str]:
+    """The cells of one queue, as `QUEUE_HEADINGS` names them."""
+    oldest = "" if queue.oldest_ms is None else duration_text(max(0, now_ms - queue.oldest_ms))
+    return (queue.queue, queue.mode, str(queue.waiting), str(queue.delayed), str(queue.running), oldest)
+
+
+def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
+    """The cells of one agent, as `AGENT_HEADINGS` names them; what is not known of it is a dash."""
+    seen = f"{duration_text(max(0, now_ms - agent.seen_ms))} ago" if agent.seen_ms else "-"
+    return (agent.name, str(agent.slots) if agent.slots else "-", str(agent.leases), seen, agent.version or "-")
 
 
 def job_lines(job: Job) -> Iterator[str]:
@@ -87,6 +109,13 @@ def job_lines(job: Job) -> Iterator[str]:
         ("branch", spec.branch),
         ("directory", spec.working_directory),
         ("owner", spec.owner),
+        ("priority", str(spec.priority) if spec.priority else ""),
+        ("not before", instant_text(job.due_ms) if job.due_ms is not None else ""),
+        ("max attempts", str(spec.max_attempts) if spec.max_attempts != MAX_ATTEMPTS_DEFAULT else ""),
+        ("retry", policy_text(spec.retry) if spec.retry else ""),
+        ("retried", f"{job.retries} times" if job.retries else ""),
+        ("retry of", job.origin or ""),
+        ("cancelled", instant_text(job.cancel_requested_ms) if job.cancel_requested_ms is not None else ""),
         ("attempt", str(job.attempt) if job.attempt else ""),
         ("agent", job.agent or ""),
         ("submitted", instant_text(job.submitted_ms)),

@@ -8,7 +8,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from airunner.client.instants import instant_ms
 from airunner.client.jobfile import read_job_file
+from airunner.client.retrying import retry_policy
 from airunner.protocol.errors import OperatorError
 
 
@@ -29,21 +31,29 @@ class SubmitFlags(Struct, frozen=True, kw_only=True):
     commit: str | None = None
     branch: str | None = None
     owner: str | None = None
+    priority: int | None = None
+    not_before: str | None = None
+    max_attempts: int | None = None
+    retry: int | None = None
+    retry_on: Sequence[str] = ()
+    retry_backoff_s: float | None = None
 
 
-def fields_of(flags: SubmitFlags) -> dict[str, Any]:
+def fields_of(flags: SubmitFlags, now_ms: int = 0) -> dict[str, Any]:
     """The fields of `JobSpec` that were asked for; environment and metadata are merged name by name.
+
+    A time from now counts from `now_ms`.
 
     Raises `OperatorError` for words that contradict each other or lead to no command.
     """
-    fields = read_job_file(flags.config) if flags.config is not None else {}
-    fields |= _given(flags)
+    fields = read_job_file(flags.config, now_ms) if flags.config is not None else {}
+    fields |= _given(flags) | _timing(flags, now_ms)
     for field, pairs in (("environment", flags.env), ("metadata", flags.metadata)):
         if pairs:
             flag = "--env" if field == "environment" else "--metadata"
             from_file = fields.get(field, {})
             assert isinstance(from_file, dict), "the job file was checked"
-            fields[field] = {**from_file, **_pairs(flag, pairs)}
+            fields[field] = {**from_file, **pairs_of(flag, pairs)}
     if "repository" in fields:
         fields["repository"] = _repository(str(fields["repository"]))
     if not fields.get("command"):
@@ -74,6 +84,8 @@ def _given(flags: SubmitFlags) -> dict[str, object]:
             "commit",
             "branch",
             "owner",
+            "priority",
+            "max_attempts",
         )
         if (value := getattr(flags, field)) is not None
     }
@@ -86,7 +98,25 @@ def _given(flags: SubmitFlags) -> dict[str, object]:
     return fields
 
 
-def _pairs(flag: str, pairs: Sequence[str]) -> Mapping[str, str]:
+def _timing(flags: SubmitFlags, now_ms: int) -> dict[str, object]:
+    """The fields that say when the job is run, and whether again."""
+    fields: dict[str, object] = {}
+    if flags.not_before is not None:
+        fields["not_before_ms"] = instant_ms(flags.not_before, now_ms)
+    if flags.retry:
+        fields["retry"] = retry_policy(flags.retry, flags.retry_on, flags.retry_backoff_s)
+    elif flags.retry_on or flags.retry_backoff_s is not None:
+        raise OperatorError("--retry-on and --retry-backoff need --retry, which says how often")
+    elif flags.retry == 0:
+        fields["retry"] = None
+    return fields
+
+
+def pairs_of(flag: str, pairs: Sequence[str]) -> Mapping[str, str]:
+    """Names and values as `flag` was given them.
+
+    Raises `OperatorError` for one that is not NAME=VALUE.
+    """
     split = [pair.partition("=") for pair in pairs]
     for pair, (name, equals, _) in zip(pairs, split, strict=True):
         if not name or not equals:

@@ -43,7 +43,7 @@ def end_text(state: JobState, exit_code: int | None, signal: int | None, reason:
         ending = f"{state}, exit code {exit_code}"
     else:
         ending = str(state)
-    return ending if reason in (None, Reason.EXIT_CODE, Reason.SIGNAL) else f"{ending} ({reason})"
+    return ending if reason in (None, Reason.EXIT_CODE, Reason.SIGNAL, Reason.CANCELLED) else f"{ending} ({reason})"
 
 
 def one_line(text: str) -> str:

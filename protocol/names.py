@@ -6,6 +6,7 @@ Lengths are bounded where a message is decoded, so nothing behind the Gateway me
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from typing import Annotated, Final, NewType
 from uuid import UUID
@@ -41,7 +42,8 @@ VARIABLES_MAX: Final = 1_024
 PORT_MAX: Final = 65_535
 MILLISECONDS_MAX: Final = 2**53 - 1  # every language's number holds it
 
-Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*\Z")]
+NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*\Z"
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
 """A queue, a tenant, an agent: what stands in a URL or a shell without quotes."""
 
 JobName = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -52,6 +54,11 @@ Natural = Annotated[int, Meta(ge=0, le=MILLISECONDS_MAX)]
 Positive = Annotated[int, Meta(ge=1, le=MILLISECONDS_MAX)]
 Token = Annotated[bytes, Meta(min_length=TOKEN_BYTES, max_length=TOKEN_BYTES)]
 Seed = Annotated[bytes, Meta(min_length=SEED_BYTES, max_length=SEED_BYTES)]
+
+
+def fits_name(text: str) -> bool:
+    """Whether `text` may be a `Name`."""
+    return 1 <= len(text) <= NAME_CHARS_MAX and re.match(NAME_PATTERN, text) is not None
 
 
 def task_token(seed: bytes, job_id: str, attempt: int) -> TaskToken:

@@ -183,6 +183,11 @@ class SqliteStore:
             self._connection.execute("ROLLBACK")
 
 
+def folder_of(url: str) -> Path | None:
+    """Where the file of a store lies; None for one in memory."""
+    return None if url == MEMORY_URL else Path(url.removeprefix(FILE_URL)).parent
+
+
 def open_store(url: str) -> SqliteStore:
     """The store at `sqlite:///PATH` (a fourth slash: an absolute one) or `memory:`.
 

@@ -19,7 +19,10 @@ def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("command", ["submit", "monitor", "list", "show", "broker", "agent", "token", "certs"])
+COMMANDS = ["submit", "monitor", "list", "show", "cancel", "retry", "queues", "agents", "pause", "resume", "drain"]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "broker", "agent", "token", "certs"])
 def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     assert "Usage: airunner" in capfd.readouterr().out
@@ -38,6 +41,10 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["monitor", "some-job"], 2, "run `airunner certs init`"),
         (["list", "--state", "asleep"], 2, "asleep"),
         (["monitor", "some-job", "--from-sequence", "0"], 2, "--from-sequence"),
+        (["cancel"], 2, "JOB"),
+        (["submit", "--priority", "101", "--", "true"], 2, "--priority"),
+        (["submit", "--not-before", "soon", "--", "true"], 2, "expected an instant"),
+        (["list", "--metadata", "x"], 2, "expected NAME=VALUE"),
         (["nonsense"], 2, "nonsense"),
     ],
 )

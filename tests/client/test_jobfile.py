@@ -8,6 +8,7 @@ import pytest
 
 from airunner.client.jobfile import FILE_BYTES_MAX, KEYS, parse_job_file, read_job_file
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 
 WHOLE = b"""
 command: make
@@ -22,6 +23,10 @@ commit: abc
 branch: main
 owner: ann
 queue: fast
+priority: -3
+notBefore: 2027-01-31T03:00:00Z
+maxAttempts: 5
+retry: {limit: 2, on: [75, SIGKILL], backoff: 0.5}
 """
 
 
@@ -31,7 +36,18 @@ def test_every_key_is_read() -> None:
     assert fields["args"] == ("test", "-j", "4")
     assert fields["process_type"] == "pty"
     assert fields["timeout_seconds"] == 600
+    assert fields["not_before_ms"] == 1_801_364_400_000
+    assert fields["retry"] == RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,)))
     assert fields["environment"] == {"LEVEL": "3", "RATIO": "0.5", "NAME": "x"}
+
+
+def test_no_retry_and_a_number_of_them_are_policies_too() -> None:
+    assert parse_job_file(b"retry: 0", "job.yaml") == {"retry": None}
+    assert parse_job_file(b"retry: 3", "job.yaml") == {"retry": RetryPolicy(limit=3)}
+
+
+def test_a_time_from_now_counts_from_now() -> None:
+    assert parse_job_file(b"notBefore: +10m", "job.yaml", 1_000) == {"not_before_ms": 601_000}
 
 
 def test_json_is_read_too() -> None:
@@ -56,6 +72,15 @@ def test_json_is_read_too() -> None:
         ("environment: {1: a}", "environment: expected names that are text, not the number 1"),
         ("branch: 1.10", "branch: expected text, not the number 1.1; put it in quotes"),
         ("commit: 2024-01-01", "commit: expected text, not a date"),
+        ("priority: high", "priority: expected a whole number, not the text 'high'"),
+        ("notBefore: 2027-01-31T03:00:00", "notBefore: '2027-01-31T03:00:00' does not say how far it is from UTC"),
+        ("notBefore: tomorrow", "notBefore: 'tomorrow': expected an instant with its offset"),
+        ("retry: yes", "retry: expected a whole number, not true"),
+        ("retry: {on: [1]}", "retry: expected a whole number, not nothing"),
+        ("retry: {limit: 1, onn: [1]}", "retry: unknown key 'onn'; the keys are limit, on, backoff, maxBackoff"),
+        ("retry: {limit: 1, on: [SIGNONE]}", "retry: 'SIGNONE' is neither an exit code nor a signal"),
+        ("retry: {limit: 1, on: [0]}", "retry: 0 is no exit code of a failure"),
+        ("retry: {limit: 1, backoff: -1}", "retry: backoff: expected a number of seconds, not the number -1"),
         ("- a", "expected keys and values such as `command: make`, not a list"),
         ("", "expected keys and values such as `command: make`, not nothing"),
         ("command: [", "is neither YAML nor JSON"),

@@ -10,7 +10,9 @@ import pytest
 from airunner.client.commands import split_operands, words_behind_dashes
 from airunner.client.request import SubmitFlags, fields_of
 from airunner.client.requestid import request_id_of
+from airunner.client.retrying import policy_text
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,42 @@ def test_a_request_id_is_a_uuid_or_the_hash_of_any_text() -> None:
     for refused in ("", str(UUID(int=0))):
         with pytest.raises(OperatorError):
             request_id_of(refused)
+
+
+def test_when_and_how_often_a_job_is_run_are_told_in_flags() -> None:
+    flags = SubmitFlags(
+        words=["true"], priority=7, not_before="+2h", max_attempts=1, retry=2, retry_on=["75,kill"], retry_backoff_s=0.5
+    )
+    fields = fields_of(flags, 1_000)
+    assert (fields["priority"], fields["not_before_ms"], fields["max_attempts"]) == (7, 7_201_000, 1)
+    assert fields["retry"] == RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,)))
+
+
+def test_no_retries_beat_those_of_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "job.yaml"
+    config.write_text("command: make\nretry: 3\n")
+    assert fields_of(SubmitFlags(config=config, retry=0))["retry"] is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (SubmitFlags(words=["x"], retry_on=["1"]), "need --retry"),
+        (SubmitFlags(words=["x"], retry=1, retry_on=["256"]), "256 is no exit code of a failure"),
+        (SubmitFlags(words=["x"], retry=1, retry_on=["nine"]), "neither an exit code nor a signal"),
+        (SubmitFlags(words=["x"], not_before="noon"), "expected an instant"),
+        (SubmitFlags(words=["x"], not_before="+5y"), "expected an instant"),
+        (SubmitFlags(words=["x"], not_before="1900-01-01T00:00:00Z"), "expected an instant"),
+        (SubmitFlags(words=["x"], not_before="2027-01-31"), "does not say how far it is from UTC"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(flags: SubmitFlags, told: str) -> None:
+    with pytest.raises(OperatorError) as error:
+        fields_of(flags)
+    assert told in error.value.message
+
+
+def test_a_policy_is_shown_in_words() -> None:
+    assert policy_text(RetryPolicy(limit=3)) == "up to 3 times, first after 1 s"
+    policy = RetryPolicy(limit=1, backoff_ms=1_500, on=RetryOn(exit_codes=(75,), signals=(9,)))
+    assert policy_text(policy) == "up to 1 times, first after 1.5 s, on exit code 75, signal 9"

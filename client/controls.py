@@ -1,0 +1,197 @@
+"""`airunner cancel`, `retry`, `queues`, `agents`, `pause`, `resume` and `drain`: taking a hand in what runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from airunner.client.commands import (
+    BrokerOption,
+    JobArgument,
+    JsonOption,
+    QuietOption,
+    TokenOption,
+    follow_job,
+    run_client,
+)
+from airunner.protocol.job import JobState
+from airunner.protocol.queues import QueueMode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from msgspec import Struct
+
+    from airunner.client.client import Client
+
+QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
+
+
+def cancel_command(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="The jobs' ids.")],
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Cancel jobs: one that waits never runs, one that runs is ended by its agent.
+
+    Exits with 0 when all of them are cancelled or about to be, with 1 when one had ended otherwise before.
+    """
+    import msgspec
+
+    from airunner.client.console import Console
+    from airunner.protocol.errors import NotFound
+
+    console = Console(quiet=quiet)
+
+    async def run(client: Client) -> int:
+        missed = 0
+        for job in jobs:
+            try:
+                state = await client.cancel(job)
+            except NotFound:
+                console.must_say(f"there is no job {job}; `airunner list` shows which there are")
+                missed = 1
+                continue
+            if json:
+                console.out(msgspec.json.encode({"job_id": job, "state": state}) + b"\n")
+            if state is JobState.CANCELLED:
+                console.say(f"job {job} is cancelled")
+            elif not state.terminal:
+                console.say(f"job {job} is being cancelled; its agent ends it now")
+            else:
+                console.must_say(f"job {job} had already ended: {state}")
+                missed = 1
+        return missed
+
+    run_client(run, console, broker, token)
+
+
+def retry_command(
+    job: JobArgument,
+    monitor: Annotated[
+        bool, typer.Option("--monitor/--no-monitor", help="Follow the new job to its end, or print its id and leave.")
+    ] = True,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Submit a job that has ended anew, follow it, and exit as `submit` does. It is a new job with an id of its own."""
+    from airunner.client.console import Console
+
+    console = Console(quiet=quiet)
+    watched = [job]
+
+    async def run(client: Client) -> int:
+        again = await client.retry(job)
+        watched[0] = again.id
+        return await follow_job(client, again.id, console, json=json, monitor=monitor)
+
+    run_client(run, console, broker, token, watched)
+
+
+def queues_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
+    """List the queues: what waits and runs in each, and since when the longest has waited."""
+    from airunner.certs.edges import SYSTEM
+    from airunner.client.listing import QUEUE_HEADINGS, queue_row
+
+    async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
+        async for queue in client.queues():
+            yield queue, queue_row(queue, SYSTEM.wall_ms())
+
+    _show(rows, QUEUE_HEADINGS, broker, token, json=json)
+
+
+def agents_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
+    """List the agents that were heard of in the last minutes, and how busy they are."""
+    from airunner.certs.edges import SYSTEM
+    from airunner.client.listing import AGENT_HEADINGS, agent_row
+
+    async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
+        async for agent in client.agents():
+            yield agent, agent_row(agent, SYSTEM.wall_ms())
+
+    _show(rows, AGENT_HEADINGS, broker, token, json=json)
+
+
+def pause_command(
+    queue: QueueArgument, quiet: QuietOption = False, broker: BrokerOption = None, token: TokenOption = None
+) -> None:
+    """Pause a queue: it takes jobs and starts none, until `airunner resume`. What runs goes on."""
+    _set_mode(queue, QueueMode.PAUSED, "is paused: it takes jobs and starts none", broker, token, quiet=quiet)
+
+
+def resume_command(
+    queue: QueueArgument, quiet: QuietOption = False, broker: BrokerOption = None, token: TokenOption = None
+) -> None:
+    """Open a queue that was paused or drained."""
+    _set_mode(queue, QueueMode.OPEN, "is open", broker, token, quiet=quiet)
+
+
+def drain_command(
+    queue: QueueArgument, quiet: QuietOption = False, broker: BrokerOption = None, token: TokenOption = None
+) -> None:
+    """Drain a queue: it takes no new jobs and runs those it has, until `airunner resume`."""
+    _set_mode(queue, QueueMode.DRAINING, "is draining: it takes no new jobs", broker, token, quiet=quiet)
+
+
+def add_controls(app: typer.Typer) -> None:
+    """Hang these into the command line."""
+    for name, command in (
+        ("cancel", cancel_command),
+        ("retry", retry_command),
+        ("queues", queues_command),
+        ("agents", agents_command),
+        ("pause", pause_command),
+        ("resume", resume_command),
+        ("drain", drain_command),
+    ):
+        app.command(name)(command)
+
+
+def _set_mode(
+    queue: str, mode: QueueMode, told: str, broker: list[str] | None, token: str | None, *, quiet: bool
+) -> None:
+    from airunner.client.console import Console
+
+    console = Console(quiet=quiet)
+
+    async def run(client: Client) -> int:
+        await client.update_queue(queue, mode)
+        console.say(f"queue {queue} {told}")
+        return 0
+
+    run_client(run, console, broker, token)
+
+
+def _show(
+    rows: Callable[[Client], AsyncIterator[tuple[Struct, Sequence[str]]]],
+    headings: Sequence[str],
+    broker: list[str] | None,
+    token: str | None,
+    *,
+    json: bool,
+) -> None:
+    """Print a list: a JSON object a line, or columns that a pipe can read as well as a person."""
+    import msgspec
+
+    from airunner.client.console import Console
+    from airunner.client.listing import aligned
+
+    console = Console()
+
+    async def run(client: Client) -> int:
+        shown: list[Sequence[str]] = [headings]
+        async for one, row in rows(client):
+            if json:
+                console.out(msgspec.json.encode(one) + b"\n")
+            shown.append(row)
+        if not json:
+            for line in aligned(shown):
+                console.out_line(line)
+        return 0
+
+    run_client(run, console, broker, token)

@@ -1,0 +1,101 @@
+"""Taking a hand in what runs, from Python: cancel, retry, queues, agents."""
+
+from __future__ import annotations
+
+import pytest
+
+from airunner.client.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, aligned, job_lines, queue_row
+from airunner.protocol.errors import BadRequest, Draining, NotFinished, NotFound
+from airunner.protocol.events import JobScheduled
+from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.messages import PAGE_SIZE_MAX, AgentSummary
+from airunner.protocol.queues import QueueMode, QueueSummary
+from tests.client.wire import brokered
+from tests.client.working import Worker
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_job_that_waits_is_cancelled_at_once_and_again_is_no_error() -> None:
+    async with brokered() as (_, client):
+        job = await client.submit(command="true")
+        assert await client.cancel(job.id) is JobState.CANCELLED
+        assert await client.cancel(job.id) is JobState.CANCELLED
+        assert (await client.get(job.id)).state is JobState.CANCELLED
+        with pytest.raises(NotFound):
+            await client.cancel("nothing")
+
+
+async def test_a_job_that_runs_is_its_agents_to_end() -> None:
+    async with brokered() as (_, client):
+        job = await client.submit(command="true")
+        await Worker.lease(client)
+        assert await client.cancel(job.id) is JobState.RUNNING
+        assert (await client.get(job.id)).cancel_requested_ms is not None
+
+
+async def test_only_what_has_ended_is_run_again_and_as_a_job_of_its_own() -> None:
+    async with brokered() as (_, client):
+        job = await client.submit(command="true", metadata={"build": "42"})
+        with pytest.raises(NotFinished):
+            await client.retry(job.id)
+        await client.cancel(job.id)
+        again = await client.retry(job.id, request_id="again")
+        assert again.id != job.id
+        assert (await client.retry(job.id, request_id="again")).id == again.id
+        found = await client.get(again.id)
+        assert (found.origin, found.spec.metadata) == (job.id, {"build": "42"})
+        assert f"retry of:     {job.id}" in list(job_lines(found))
+        first = await anext(client.follow(again.id))
+        assert isinstance(first.body, JobScheduled)
+        assert first.body.origin == job.id
+        listed = (await client.list_jobs(metadata={"build": "42"})).jobs
+        assert [one.id for one in listed] == [again.id, job.id]
+        assert (await client.list_jobs(metadata={"build": "42"}, owner="ada")).jobs == ()
+
+
+async def test_a_queue_is_paused_drained_and_opened() -> None:
+    async with brokered() as (_, client):
+        await client.update_queue("default", QueueMode.PAUSED)
+        await client.submit(command="true")
+        (queue,) = [queue async for queue in client.queues()]
+        assert (queue.mode, queue.waiting, queue.running) == (QueueMode.PAUSED, 1, 0)
+        await client.update_queue("default", QueueMode.DRAINING)
+        with pytest.raises(Draining, match="queue default is being drained"):
+            await client.submit(command="true")
+        await client.update_queue("default", QueueMode.OPEN)
+        await client.submit(command="true")
+        with pytest.raises(BadRequest):
+            await client.update_queue("not a name", QueueMode.OPEN)
+
+
+async def test_every_queue_is_listed_page_by_page() -> None:
+    async with brokered() as (_, client):
+        names = [f"q{number:03}" for number in range(PAGE_SIZE_MAX + 5)]
+        for at in range(0, len(names), 50):
+            await client.submit_many([JobSpec(command="true", queue=name) for name in names[at : at + 50]])
+        assert [queue.queue async for queue in client.queues()] == names
+
+
+async def test_the_agents_that_were_heard_are_listed() -> None:
+    async with brokered() as (_, client):
+        await client.submit(command="true")
+        assert [agent async for agent in client.agents()] == []
+        await Worker.lease(client)
+        (agent,) = [agent async for agent in client.agents()]
+        assert (agent.name, agent.leases) == ("worker", 1)
+
+
+def test_queues_and_agents_are_shown_in_columns() -> None:
+    queue = QueueSummary(queue="default", mode=QueueMode.OPEN, waiting=3, running=1, oldest_ms=1_000)
+    assert list(aligned([QUEUE_HEADINGS, queue_row(queue, 62_000)])) == [
+        "QUEUE    MODE  WAITING  DELAYED  RUNNING  OLDEST",
+        "default  open  3        0        1        1 min 01 s",
+    ]
+    known = AgentSummary(name="a", slots=2, leases=1, seen_ms=1_000, version="1.0")
+    unheard = AgentSummary(name="b", slots=0, leases=1, seen_ms=0)
+    assert list(aligned([AGENT_HEADINGS, agent_row(known, 1_350), agent_row(unheard, 1_350)])) == [
+        "AGENT  SLOTS  LEASES  SEEN        VERSION",
+        "a      2      1       350 ms ago  1.0",
+        "b      -      1       -           -",
+    ]
