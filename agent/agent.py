@@ -6,7 +6,6 @@ Every edge is handed in. It runs until it is told to drain and its slots are don
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import anyio
 
@@ -45,9 +44,9 @@ class Agent:
         """Work until `orders.drain` is set and what runs has ended."""
         publisher = Publisher(self._channel, self._edges, self._report)
         renewer = Renewer(self._channel, self._plan.visibility_ms)
-        for leftover in await remove_workspaces(self._plan.home):
+        for leftover in await self._surroundings.offload(lambda: remove_workspaces(self._plan.home)):
             self._report(f"could not remove {leftover.path}: {leftover.why}")
-        left = [Path(str(path)) async for path in (anyio.Path(self._plan.home) / SPOOL_FOLDER).iterdir()]
+        left = sorted((self._plan.home / SPOOL_FOLDER).iterdir())
         async with anyio.create_task_group() as background:
             await background.start(self._channel.run)
             background.start_soon(recover, left, self._channel, self._report)

@@ -6,7 +6,7 @@ lost lease or an agent that is told to stop. Either way every process is gone wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ from airunner.agent.launcher.contract import (
     TerminalSize,
 )
 from airunner.agent.repository import Source
-from airunner.agent.workspace import Workspace
+from airunner.agent.workspace import Leftover, Workspace
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     GitCloneEnd,
@@ -49,11 +49,12 @@ SURVIVORS_NAMED_MAX: Final = 50
 
 
 class Surroundings(Struct, frozen=True):
-    """What an attempt needs of its agent."""
+    """What an attempt needs of its agent; `offload` runs what the disk makes slow, in production in a thread."""
 
     launcher: Launcher
     wall_ms: Callable[[], int]
     environ: Mapping[str, str]
+    offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
 
 
 class Attempt:

@@ -117,7 +117,7 @@ async def _run(
         ),
         slots,
         channel,
-        Surroundings(launcher, SYSTEM.wall_ms, dict(os.environ)),
+        Surroundings(launcher, SYSTEM.wall_ms, dict(os.environ), anyio.to_thread.run_sync),
         SYSTEM,
         _say,
     )

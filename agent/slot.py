@@ -153,7 +153,7 @@ class Slot:
         finally:
             self._renewer.drop(tenure)
             with anyio.CancelScope(shield=True):
-                for leftover in await remove_workspace(workspace.root):
+                for leftover in await self._surroundings.offload(lambda: remove_workspace(workspace.root)):
                     self._report(f"could not remove {leftover.path}: {leftover.why}")
 
     async def _attempt(self, tenure: Tenure, workspace: Workspace) -> None:

@@ -25,7 +25,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import anyio.to_thread
 from msgspec import Struct
 
 from airunner.certs.secretfile import make_folder
@@ -89,23 +88,19 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
     return workspace
 
 
-async def remove_workspace(root: Path) -> list[Leftover]:
-    """Remove a workspace and all that is in it; an empty list: all is gone, or there was nothing."""
-    return await anyio.to_thread.run_sync(_remove, root)
-
-
-async def remove_workspaces(agent_home: Path) -> list[Leftover]:
+def remove_workspaces(agent_home: Path) -> list[Leftover]:
     """Remove every workspace: what an agent that was killed has left. The home must be locked."""
-    return await anyio.to_thread.run_sync(_remove_all, workspaces_folder(agent_home))
-
-
-def _remove_all(folder: Path) -> list[Leftover]:
+    folder = workspaces_folder(agent_home)
     if not folder.is_dir():
         return []
-    return [leftover for root in sorted(folder.iterdir()) for leftover in _remove(root)]
+    return [leftover for root in sorted(folder.iterdir()) for leftover in remove_workspace(root)]
 
 
-def _remove(root: Path) -> list[Leftover]:
+def remove_workspace(root: Path) -> list[Leftover]:
+    """Remove a workspace and all that is in it; an empty list: all is gone, or there was nothing.
+
+    It takes as long as there are files: for a thread.
+    """
     try:
         if not stat.S_ISDIR(root.lstat().st_mode):
             root.unlink()  # the job has put something else in its place

@@ -119,10 +119,12 @@ class Leases:
         return JobsUpdated(leases=tuple(verdicts))
 
     def resume(self, now_ms: int) -> Outcome:
-        """Give every live lease at least one full visibility period from now."""
-        self._connection.execute(
-            "UPDATE job SET deadline_ms = max(deadline_ms, ? + visibility_ms) WHERE state = 'RUNNING'", (now_ms,)
-        )
+        """Give every live lease one full visibility period from now.
+
+        No agent counts on more, and what was there is an instant of another broker's clock: if that one was
+        ahead of ours by hours, a lost agent's lease would last as long.
+        """
+        self._connection.execute("UPDATE job SET deadline_ms = ? + visibility_ms WHERE state = 'RUNNING'", (now_ms,))
         return Outcome()
 
     def counts(self, tenant: str) -> LeasesCounted:

@@ -19,8 +19,6 @@ from airunner.agent.workspace import (
 )
 from airunner.protocol.errors import OperatorError
 
-pytestmark = pytest.mark.anyio
-
 NOBODY = 65_534
 DEPTH = 3_000  # beyond what recursion, PATH_MAX and most limits of descriptors allow
 
@@ -54,7 +52,7 @@ def make_deep(folder: Path) -> None:
     os.close(above)
 
 
-async def test_a_workspace_is_private_and_empty(tmp_path: Path) -> None:
+def test_a_workspace_is_private_and_empty(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         workspace = make_workspace(tmp_path / "agent", "job", 1)
@@ -68,35 +66,35 @@ async def test_a_workspace_is_private_and_empty(tmp_path: Path) -> None:
     assert not any(workspace.checkout.iterdir())
 
 
-async def test_no_two_attempts_share_a_workspace(tmp_path: Path) -> None:
+def test_no_two_attempts_share_a_workspace(tmp_path: Path) -> None:
     """Not even twice the same attempt: an agent that was killed may have left one."""
     first, second = [make_workspace(tmp_path, "job", 1) for _ in range(2)]
     assert first.root != second.root
 
 
-async def test_a_home_that_cannot_be_is_the_operators_fault(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_is_the_operators_fault(tmp_path: Path) -> None:
     (tmp_path / "agent").write_text("")
     with pytest.raises(OperatorError):
         make_workspace(tmp_path / "agent", "job", 1)
 
 
-async def test_all_is_gone_after_removal(tmp_path: Path) -> None:
+def test_all_is_gone_after_removal(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, "job", 1)
     (workspace.checkout / "src" / "deep").mkdir(parents=True)
     (workspace.checkout / "src" / "deep" / "file").write_text("x")
     (workspace.home / os.fsdecode(b"not \xff text")).write_text("x")
     os.mkfifo(workspace.temporary / "pipe")
-    assert await remove_workspace(workspace.root) == []
+    assert remove_workspace(workspace.root) == []
     assert not workspace.root.exists()
     assert workspaces_folder(tmp_path).exists()
 
 
-async def test_removing_what_is_gone_is_no_fault(tmp_path: Path) -> None:
-    assert await remove_workspace(tmp_path / "nothing") == []
-    assert await remove_workspaces(tmp_path / "nothing") == []
+def test_removing_what_is_gone_is_no_fault(tmp_path: Path) -> None:
+    assert remove_workspace(tmp_path / "nothing") == []
+    assert remove_workspaces(tmp_path / "nothing") == []
 
 
-async def test_read_only_files_and_closed_folders_are_removed(tmp_path: Path) -> None:
+def test_read_only_files_and_closed_folders_are_removed(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, "job", 1)
     folder = workspace.checkout / "a" / "b"
     folder.mkdir(parents=True)
@@ -105,12 +103,12 @@ async def test_read_only_files_and_closed_folders_are_removed(tmp_path: Path) ->
     with as_nobody(workspaces_folder(tmp_path)):
         for place, mode in ((folder, 0o500), (folder.parent, 0), (workspace.checkout, 0o100), (workspace.root, 0)):
             place.chmod(mode)
-        leftovers = await remove_workspace(workspace.root)
+        leftovers = remove_workspace(workspace.root)
     assert leftovers == []
     assert not workspace.root.exists()
 
 
-async def test_links_are_removed_and_never_followed(tmp_path: Path) -> None:
+def test_links_are_removed_and_never_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("x")
@@ -119,31 +117,31 @@ async def test_links_are_removed_and_never_followed(tmp_path: Path) -> None:
     (workspace.checkout / "folder").symlink_to(outside)
     (workspace.checkout / "file").symlink_to(outside / "precious")
     (workspace.checkout / "loop").symlink_to(workspace.checkout)
-    assert await remove_workspace(workspace.root) == []
+    assert remove_workspace(workspace.root) == []
     assert (outside / "precious").read_text() == "x"
     assert stat.S_IMODE(outside.stat().st_mode) == 0o500
 
 
-async def test_a_workspace_that_became_a_link_is_only_unlinked(tmp_path: Path) -> None:
+def test_a_workspace_that_became_a_link_is_only_unlinked(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     workspace = make_workspace(tmp_path, "job", 1)
     workspace.root.rename(tmp_path / "moved away")
     workspace.root.symlink_to(outside)
-    assert await remove_workspace(workspace.root) == []
+    assert remove_workspace(workspace.root) == []
     assert not workspace.root.is_symlink()
     assert outside.is_dir()
 
 
-async def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
+def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, "job", 1)
     make_deep(workspace.checkout)
-    assert await remove_workspace(workspace.root) == []
+    assert remove_workspace(workspace.root) == []
     assert not workspace.root.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
-async def test_what_belongs_to_another_user_is_reported(tmp_path: Path) -> None:
+def test_what_belongs_to_another_user_is_reported(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, "job", 1)
     (workspace.checkout / "mine" / "deep").mkdir(parents=True)
     (workspace.checkout / "mine" / "deep" / "file").write_text("x")
@@ -155,26 +153,26 @@ async def test_what_belongs_to_another_user_is_reported(tmp_path: Path) -> None:
         (workspace.checkout / "mine" / "their empty one").mkdir()
         (workspace.checkout / "their file").write_text("x")
         os.seteuid(NOBODY)
-        leftovers = await remove_workspace(workspace.root)
+        leftovers = remove_workspace(workspace.root)
     assert [(leftover.path, leftover.why) for leftover in leftovers] == [(str(theirs), "Permission denied")]
     assert [place.name for place in workspace.root.rglob("*") if place.is_file()] == ["file"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
-async def test_the_report_is_bounded(tmp_path: Path) -> None:
+def test_the_report_is_bounded(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, "job", 1)
     with as_nobody(workspaces_folder(tmp_path)):
         os.seteuid(0)
         for number in range(LEFTOVERS_MAX + 1):
             (workspace.root / str(number) / "file").mkdir(parents=True)
         os.seteuid(NOBODY)
-        assert len(await remove_workspace(workspace.root)) == LEFTOVERS_MAX
+        assert len(remove_workspace(workspace.root)) == LEFTOVERS_MAX
 
 
-async def test_what_a_killed_agent_left_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_agent_left_is_removed(tmp_path: Path) -> None:
     for job in ("one", "two"):
         workspace = make_workspace(tmp_path, job, 1)
         (workspace.checkout / "file").write_text("x")
     (workspaces_folder(tmp_path) / "stray").write_text("x")
-    assert await remove_workspaces(tmp_path) == []
+    assert remove_workspaces(tmp_path) == []
     assert not any(workspaces_folder(tmp_path).iterdir())

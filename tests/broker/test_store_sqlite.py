@@ -138,7 +138,7 @@ def test_no_statement_reads_a_whole_table():
     assert broad <= {_RESUMING}, "by state alone only where the listing is by state"
 
 
-_RESUMING = "UPDATE job SET deadline_ms = max(deadline_ms, ? + visibility_ms) WHERE state = 'RUNNING'"
+_RESUMING = "UPDATE job SET deadline_ms = ? + visibility_ms WHERE state = 'RUNNING'"
 
 
 def _plan(connection: apsw.Connection, sql: str) -> str:

@@ -154,7 +154,7 @@ class Model:
     def resume(self, now_ms: int) -> None:
         for job in self.jobs:
             if job.state is JobState.RUNNING:
-                job.deadline_ms = max(job.deadline_ms, now_ms + job.visibility_ms)
+                job.deadline_ms = now_ms + job.visibility_ms
 
     @property
     def next_due_ms(self) -> int | None:
