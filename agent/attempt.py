@@ -1,7 +1,8 @@
 """One attempt at one job: checkout, process, result; and then nothing left behind.
 
 What happens is written to the journal as it happens. `perform` returns how it ended, or is cancelled: by a
-lost lease or an agent that is told to stop. Either way every process is gone when it is over.
+lost lease or an agent that is told to stop; or it raises `LeaseEnded`, when the agent could not act in time and
+the keepers did. Either way every process is gone when it is over.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from airunner.agent.launcher.contract import (
     Launcher,
     LaunchFailed,
     LaunchSpec,
+    LeaseEnded,
     Process,
     Survivor,
     TerminalSize,
 )
 from airunner.agent.repository import Source
+from airunner.agent.tenure import LeasedLauncher, Tenure
 from airunner.agent.workspace import Leftover, Workspace
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
@@ -40,7 +43,6 @@ from airunner.protocol.events import (
     Stream,
 )
 from airunner.protocol.job import ProcessType, Reason, Result
-from airunner.protocol.messages import JobLease
 from airunner.protocol.redaction import without_credentials
 
 GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL
@@ -58,21 +60,21 @@ class Surroundings(Struct, frozen=True):
 
 
 class Attempt:
-    """The attempt that `lease` grants, in `workspace`."""
+    """The attempt that `tenure` is for, in `workspace`."""
 
-    def __init__(self, lease: JobLease, workspace: Workspace, journal: Journal, surroundings: Surroundings) -> None:
-        self._lease = lease
-        self._spec = lease.spec
+    def __init__(self, tenure: Tenure, workspace: Workspace, journal: Journal, surroundings: Surroundings) -> None:
+        self._lease = tenure.lease
+        self._spec = tenure.lease.spec
         self._workspace = workspace
         self._journal = journal
-        self._launcher = surroundings.launcher
+        self._launcher = LeasedLauncher(surroundings.launcher, tenure)
         self._wall_ms = surroundings.wall_ms
         self._environ = surroundings.environ
 
     async def perform(self) -> Result:
         """Check out, run, and say how it ended. The timeout counts from the start of the command.
 
-        Raises `LauncherDied`.
+        Raises `LauncherDied`, `LeaseEnded`, alone or in a group.
         """
         commit = ""
         if self._spec.repository:
@@ -94,7 +96,7 @@ class Attempt:
             return await self._attend(process)
         except anyio.get_cancelled_exc_class():
             # All of it is to be dead before anybody else may lease the job. An `end` that was cut short kills too.
-            with anyio.CancelScope(shield=True), suppress(anyio.ClosedResourceError):
+            with anyio.CancelScope(shield=True), suppress(LeaseEnded, anyio.ClosedResourceError):
                 await process.end(0)
             raise
         finally:
@@ -103,7 +105,7 @@ class Attempt:
     async def _check_out(self) -> str:
         """The commit that stands in the checkout now.
 
-        Raises `CheckoutFailed`, `LauncherDied`.
+        Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
         """
         spec = self._spec
         started_s = anyio.current_time()

@@ -8,7 +8,7 @@
   commit that no branch or tag reaches is then asked for by its name.
 - git tells of its progress. A silent one is ended after `GIT_SILENCE_S`, so an unreachable host fails
   within a minute, however long a large clone may take.
-- The git processes are the launcher's: when the agent is killed, they end too.
+- The git processes are the launcher's: when the agent is killed or its lease ends, they end too.
 - No message holds a credential.
 """
 
@@ -24,11 +24,12 @@ from msgspec import Struct
 from airunner.agent.launcher.contract import (
     ByteSource,
     Exit,
-    Launcher,
     LauncherDied,
     LaunchFailed,
     LaunchSpec,
+    LeaseEnded,
     Process,
+    Starter,
 )
 from airunner.agent.repository import LOCAL_SCHEME, REMOTE_SCHEMES, Source, redact, refusal
 from airunner.agent.workspace import Workspace
@@ -80,7 +81,7 @@ class CheckoutFailed(Exception):
 
 
 async def check_out(
-    launcher: Launcher,
+    launcher: Starter,
     source: Source,
     *,
     workspace: Workspace,
@@ -89,7 +90,7 @@ async def check_out(
 ) -> CheckedOut:
     """Clone `source` into the empty folder `workspace.checkout`. Cancelled, it kills git.
 
-    Raises `CheckoutFailed`, `LauncherDied`.
+    Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
     """
     if reason := refusal(source, allow_local=allow_local):
         raise CheckoutFailed(reason)
@@ -136,9 +137,7 @@ class _Ended(Struct, frozen=True):
 class _Checkout:
     """The git processes of one checkout, one after another."""
 
-    def __init__(
-        self, launcher: Launcher, source: Source, workspace: Workspace, environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, launcher: Starter, source: Source, workspace: Workspace, environment: Mapping[str, str]) -> None:
         self._launcher = launcher
         self._source = source
         self._workspace = workspace
@@ -201,13 +200,13 @@ class _Checkout:
 async def _attend(process: Process) -> _Ended:
     """Read what git writes, as long as it writes; then leave nothing of it behind.
 
-    Raises `LauncherDied`.
+    Raises `LauncherDied`, `LeaseEnded`.
     """
     assert process.stderr is not None
     patience = anyio.CancelScope(deadline=anyio.current_time() + GIT_SILENCE_S)
     stdout, stderr = _Tail(process.stdout, patience), _Tail(process.stderr, patience)
     exit_: Exit | None = None
-    died: LauncherDied | None = None
+    failed: LauncherDied | LeaseEnded | None = None
     async with anyio.create_task_group() as readers:
         readers.start_soon(stdout.read)
         readers.start_soon(stderr.read)
@@ -215,11 +214,11 @@ async def _attend(process: Process) -> _Ended:
             with patience:
                 exit_ = await process.wait()
             await process.end(GIT_GRACE_S)
-        except LauncherDied as error:  # out of a task group it would come wrapped
-            died = error
+        except (LauncherDied, LeaseEnded) as error:  # out of a task group it would come wrapped
+            failed = error
             readers.cancel_scope.cancel()
-    if died:
-        raise died
+    if failed:
+        raise failed
     return _Ended(exit_, bytes(stdout.kept), bytes(stderr.kept))
 
 

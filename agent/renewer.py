@@ -1,9 +1,7 @@
 """The Renewer: keeps all leases of this agent alive, and ends what it cannot keep.
 
-One UpdateJob is the heartbeat of all leases. A lease's deadline is measured on this machine's steady clock
-from *before* the request that granted or renewed it was sent: however long the answer took, the broker
-counts from later. An attempt whose deadline comes near without a renewal is ended while the lease still
-stands, so that two agents never run one job at once.
+One UpdateJob is the heartbeat of all leases. An attempt whose deadline comes near without a renewal is ended
+while the lease still stands, so that two agents never run one job at once (see `tenure`).
 """
 
 from __future__ import annotations
@@ -11,30 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 import anyio
-from msgspec import Struct
 
+from airunner.agent.tenure import Tenure
 from airunner.certs.channel import Channel
 from airunner.protocol.errors import PeerError
 from airunner.protocol.messages import LEASES_MAX, JobLease, JobsUpdated, LeaseRef, UpdateJob, Verdict
 
 RENEWAL_S_MAX: Final = 60.0
-MARGIN_SHARE: Final = 10  # a tenth of the visibility timeout, and at most
-MARGIN_S_MAX: Final = 5.0  # so long before the deadline the processes are killed
 RETRY_S: Final = 1.0  # after the broker refused a heartbeat as such
-
-
-class Tenure(Struct):
-    """One lease as long as it lasts; `lost` is set when it does not."""
-
-    lease: JobLease
-    deadline_s: float
-    lost: anyio.Event
-    renewed_s: float
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """The attempt."""
-        return self.lease.job_id, self.lease.attempt
 
 
 class Renewer:
@@ -45,14 +27,13 @@ class Renewer:
         self._visibility_ms = visibility_ms
         self._visibility_s = visibility_ms / 1_000
         self._interval_s = min(RENEWAL_S_MAX, self._visibility_s / 3)
-        self._margin_s = min(MARGIN_S_MAX, self._visibility_s / MARGIN_SHARE)
         self._tenures: dict[tuple[str, int], Tenure] = {}
         self._changed = anyio.Event()
 
     def hold(self, lease: JobLease, asked_s: float) -> Tenure:
         """Keep this lease from now on; `asked_s` is when it was asked for (anyio's clock, seconds)."""
         assert len(self._tenures) < LEASES_MAX, "one heartbeat carries all leases"
-        tenure = Tenure(lease, asked_s + self._visibility_s, anyio.Event(), asked_s)
+        tenure = Tenure(lease, asked_s, self._visibility_s)
         self._tenures[tenure.key] = tenure
         self._changed.set()
         self._changed = anyio.Event()
@@ -94,22 +75,21 @@ class Renewer:
         assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
         for tenure, verdict in zip(held, reply.leases, strict=True):
             if verdict.verdict is Verdict.KEPT:
-                tenure.deadline_s = max(tenure.deadline_s, asked_s + self._visibility_s)
-                tenure.renewed_s = asked_s
+                tenure.renew(asked_s)
             else:
                 self._lose(tenure)
 
     async def _watch(self) -> None:
         """End every attempt whose deadline is near."""
         while True:
-            end_s = min((one.deadline_s for one in self._tenures.values()), default=None)
+            end_s = min((one.end_s for one in self._tenures.values()), default=None)
             if end_s is None:
                 await self._changed.wait()
                 continue
-            with anyio.move_on_at(end_s - self._margin_s):
+            with anyio.move_on_at(end_s):
                 await self._changed.wait()
-            limit_s = anyio.current_time() + self._margin_s
-            for tenure in [one for one in self._tenures.values() if one.deadline_s <= limit_s]:
+            now_s = anyio.current_time()
+            for tenure in [one for one in self._tenures.values() if one.end_s <= now_s]:
                 self._lose(tenure)
 
     def _lose(self, tenure: Tenure) -> None:

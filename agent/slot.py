@@ -2,7 +2,8 @@
 
 An agent with N slots runs N of these over one connection, each with one parked DequeueJob: no slot waits for
 another, and a free one is known to the broker the moment it is free. What a slot holds it settles in one of
-three ways, and never in two: it completes, it releases, or it has lost the lease and says nothing.
+three ways, and never in two: it completes, it releases, or it has lost the lease and may say nothing. An attempt
+whose lease ran out here is still offered back: a broker that was away may have prolonged it meanwhile.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from msgspec import Struct
 from airunner.agent.attempt import Attempt, Surroundings
 from airunner.agent.batching import PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
 from airunner.agent.journal import Journal
+from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.publisher import Publisher
-from airunner.agent.renewer import Renewer, Tenure
+from airunner.agent.renewer import Renewer
 from airunner.agent.spool import Spool, SpoolFailed, SpoolHeader
+from airunner.agent.tenure import Tenure
 from airunner.agent.workspace import Workspace, make_workspace, remove_workspace
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
@@ -37,7 +40,7 @@ from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
 from airunner.protocol.retry import PATIENCE_MS, full_jitter_ms
 
 SPOOL_FOLDER: Final = "spool"
-RETURN_S: Final = 5.0  # for ending a parked request; with the broker away there is nothing to end
+RETURN_S: Final = 5.0  # for giving back; with the broker away there is nobody to give to
 DELIVERY_S: Final = 10.0  # for the last events of an attempt that is released
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
@@ -165,7 +168,7 @@ class Slot:
         journal = Journal(lease, spool, batcher, self._publisher.wake)
         self._publisher.open(journal)
         try:
-            outcome = await self._perform(Attempt(lease, workspace, journal, self._surroundings), tenure, journal)
+            outcome = await self._perform(Attempt(tenure, workspace, journal, self._surroundings), tenure, journal)
             self._report(f"job {lease.job_id} attempt {lease.attempt} {outcome}")
         finally:
             self._publisher.close(journal)
@@ -173,23 +176,23 @@ class Slot:
 
     async def _perform(self, attempt: Attempt, tenure: Tenure, journal: Journal) -> str:
         """Run the attempt until it ends or is ended; says how it was settled."""
-        result: Result | None = None
         completed = ""
-        async with anyio.create_task_group() as group:
-            for ending in (self._orders.stop, tenure.lost, journal.lost):
-                group.start_soon(_cancel_when, ending, group.cancel_scope)
-            group.start_soon(journal.run)
-            result = await attempt.perform()
-            completed = await self._complete(journal, result)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                for ending in (self._orders.stop, tenure.lost, journal.lost):
+                    group.start_soon(_cancel_when, ending, group.cancel_scope)
+                group.start_soon(journal.run)
+                result = await attempt.perform()
+                completed = await self._complete(journal, result)
+                group.cancel_scope.cancel()
+        except* LeaseEnded:
+            tenure.lost.set()
         if completed:
             return completed
-        if tenure.lost.is_set() or journal.lost.is_set():
-            return "has lost its lease; its processes are ended"
         with anyio.move_on_after(DELIVERY_S):
             await journal.deliver()  # what the command has written is not lost with it
-        await self._release(tenure.lease)
-        return "is released"
+        released = not journal.lost.is_set() and await self._release(tenure.lease)
+        return "is released" if released else "has lost its lease; its processes are ended"
 
     async def _complete(self, journal: Journal, result: Result) -> str:
         """Settle the attempt; empty when the lease was lost instead."""
@@ -213,11 +216,19 @@ class Slot:
             assert isinstance(reply, JobCompleted), "the answer to CompleteJob"
             return f"ends {reply.state} with exit status {result.exit_status}"
 
-    async def _release(self, lease: JobLease) -> None:
-        try:
-            await self._channel.ask(ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token))
-        except PeerError as error:
-            self._report(f"job {lease.job_id} is not released, its lease will expire: {error.message}")
+    async def _release(self, lease: JobLease) -> bool:
+        """Whether the broker has taken the attempt back; the lease expires otherwise, or has done so."""
+        request = ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+        with anyio.move_on_after(RETURN_S):
+            try:
+                await self._channel.ask(request)
+            except (StaleToken, NotFound):
+                return False
+            except PeerError as error:
+                self._report(f"job {lease.job_id} is not released, its lease will expire: {error.message}")
+                return False
+            return True
+        return False
 
 
 def _spool_failure(error: SpoolFailed | BaseExceptionGroup[BaseException]) -> SpoolFailed | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
@@ -68,6 +69,13 @@ class LauncherDied(Exception):
         super().__init__(LauncherDied.__doc__)
 
 
+class LeaseEnded(Exception):
+    """The deadline came: every process of the job has been killed, or none was started. Nobody knows how it went."""
+
+    def __init__(self) -> None:
+        super().__init__(LeaseEnded.__doc__)
+
+
 class ByteSource(Protocol):
     """What a process writes, as bytes."""
 
@@ -104,7 +112,14 @@ class Process(Protocol):
     async def wait(self) -> Exit:
         """The command's own end; others of its tree may live on. Any number of callers.
 
-        Raises `LauncherDied`.
+        Raises `LauncherDied`, `LeaseEnded`.
+        """
+        ...
+
+    def keep_until(self, deadline_s: float) -> None:
+        """Move the instant (anyio's clock, seconds) at which all of the job is killed, whatever became of the agent.
+
+        After the job's end nothing happens. A deadline that does not get through leaves the old one standing.
         """
         ...
 
@@ -122,7 +137,7 @@ class Process(Protocol):
         Cancelled, it kills at once and is over when nothing is left. The survivors are those who
         outlived the command or, where it still ran, the grace.
 
-        Raises `LauncherDied`.
+        Raises `LauncherDied`, `LeaseEnded`.
         """
         ...
 
@@ -134,9 +149,20 @@ class Process(Protocol):
 class Launcher(Protocol):
     """Starts processes."""
 
+    async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
+        """Start a command, to be kept until `deadline_s` as in `Process.keep_until`. Cancelled, it leaves no process.
+
+        Raises `LaunchFailed`, `LauncherDied`; `LeaseEnded`, without having started it, after the deadline.
+        """
+        ...
+
+
+class Starter(Protocol):
+    """A launcher as one attempt sees it: nothing that it starts outlives the attempt's lease."""
+
     async def launch(self, spec: LaunchSpec) -> Process:
         """Start a command. Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`.
+        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
         """
         ...

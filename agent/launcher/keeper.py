@@ -1,12 +1,17 @@
 """Keeps one job at a time: starts its command, tells of its end, and ends whatever it left. Child's half.
 
-One thread, one loop, no clock but the grace. A job goes Start → Exited → (End → Ended); without the last
-two where nothing was left (`alone`). Then the next Start may come. When the agent's end of the socket
-closes, or the launcher dies, every process of the job is killed and the keeper exits.
+One thread, one loop, no clock but the grace and the deadline. A job goes Start → Exited → (End → Ended);
+without the last two where nothing was left (`alone`). Then the next Start may come.
+
+When the agent's end of the socket closes, or the launcher dies, every process of the job is killed and the
+keeper exits. When the job's deadline comes, every process is killed too: that is for an agent that is stopped
+and can do nothing, so that what it ran is dead before its lease is another's. The agent hears Expired, and
+never how the command ended; there is no other job for this keeper then.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -23,12 +28,15 @@ from airunner.agent.launcher.wire import (
     End,
     Ended,
     Exited,
+    Expired,
     Failed,
+    KeepUntil,
     Reader,
     Signal,
     Start,
     Started,
     ToAgent,
+    ToKeeper,
     pack,
     send_with,
 )
@@ -65,6 +73,8 @@ class Keeper:
         self._command: int | None = None  # while it runs
         self._alone = True
         self._ending: _Ending | None = None
+        self._deadline = math.inf
+        self._expired = False
 
     def run(self) -> None:
         """Until the agent lets go or the launcher dies. On return no process is left."""
@@ -85,19 +95,23 @@ class Keeper:
             for message in self._reader.feed(chunk):
                 self._obey(message)
         self._reap()
+        self._expire()
         return self._escalate()
 
     def _patience_ms(self) -> int | None:
-        if self._ending is None:
+        if self._alone and self._ending is None:
             return None
-        if self._ending.killing:
+        if self._ending is not None and self._ending.killing:
             return KILL_AGAIN_MS
-        return max(0, round((self._ending.deadline - time.monotonic()) * 1000))
+        due = self._deadline if self._ending is None else min(self._deadline, self._ending.deadline)
+        return None if due == math.inf else max(0, math.ceil((due - time.monotonic()) * 1000))
 
-    def _obey(self, message: Start | Signal | End) -> None:
+    def _obey(self, message: ToKeeper) -> None:
         match message:
             case Start():
                 self._start(message)
+            case KeepUntil():
+                self._deadline = _seconds(message.deadline_ms)
             case Signal():
                 signal_all(descendants(os.getpid()), message.number)
             case End():
@@ -107,6 +121,10 @@ class Keeper:
 
     def _start(self, start: Start) -> None:
         assert self._alone, "a job is started while another is kept"
+        self._deadline = _seconds(start.deadline_ms)
+        if time.monotonic() >= self._deadline:
+            self._say(Expired())
+            return
         try:
             self._command, descriptors = spawn(start)
         except Refusal as refusal:
@@ -136,8 +154,20 @@ class Keeper:
         for pid, status in ended:
             if pid == self._command:
                 self._command = None
+                if self._expired:
+                    continue  # it was us
                 code = os.waitstatus_to_exitcode(status)
                 self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone))
+
+    def _expire(self) -> None:
+        """Kill all at the deadline. One that comes while an End kills already changes what is said, no more."""
+        if self._alone or self._expired or time.monotonic() < self._deadline:
+            return
+        self._expired = True
+        if self._ending is None:
+            self._ending = _Ending(self._deadline)
+        elif not self._ending.killing:
+            self._ending.deadline = min(self._ending.deadline, self._deadline)
 
     def _escalate(self) -> bool:
         """Go on with an End; False when it had to be given up."""
@@ -161,6 +191,9 @@ class Keeper:
 
     def _finish(self, ending: _Ending, left: Collection[int]) -> None:
         self._ending = None
+        if self._expired:
+            self._say(Expired())
+            return
         ending.name(left)
         named = [[pid, command, pid in left] for pid, command in ending.survivors.items()]
         for _ in range(ending.answers):
@@ -179,6 +212,10 @@ def keep(line: socket.socket, launcher: int) -> None:
     call_me_when_my_parent_dies(signal.SIGTERM)
     if os.getppid() == launcher:  # else it died before we could ask to be told
         Keeper(line, wakeup).run()
+
+
+def _seconds(deadline_ms: int | None) -> float:
+    return math.inf if deadline_ms is None else deadline_ms / 1000
 
 
 def _receive(line: socket.socket) -> bytes:

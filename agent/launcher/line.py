@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
@@ -44,6 +45,13 @@ class Line:
                 await anyio.wait_writable(self._socket)
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise LauncherDied from error
+
+    def tell(self, message: ToKeeper) -> None:
+        """Send a short message without waiting. It is lost where the keeper is gone or does not read."""
+        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            packed = pack(message)
+            sent = self._socket.send(packed, socket.MSG_NOSIGNAL)
+            assert sent == len(packed), "Linux takes so short a message whole or not at all"
 
     async def receive(self) -> ToAgent:
         """The next message. Cancelled, nothing is lost.

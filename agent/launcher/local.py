@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -12,10 +13,11 @@ from typing import Final
 
 import anyio
 
-from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec
+from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.process import KeptProcess
-from airunner.agent.launcher.wire import Failed, Start, Started, send_with
+from airunner.agent.launcher.steadyclock import steady_ms
+from airunner.agent.launcher.wire import Expired, Failed, Start, Started, send_with
 from airunner.protocol.errors import OperatorError
 
 CLOSE_WAIT_S: Final = 5.0  # to kill everything; what takes longer hangs in the kernel
@@ -80,15 +82,15 @@ class ChildLauncher:
         """The launcher's process."""
         return self._child.pid
 
-    async def launch(self, spec: LaunchSpec) -> KeptProcess:
-        """Start a command. Cancelled, it leaves no process.
+    async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> KeptProcess:
+        """Start a command, to be killed at `deadline_s` of anyio's clock. Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`.
+        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
         """
         assert spec.working_directory.is_absolute(), "the launcher's own folder is none of the job's"
         line = self._take_idle() or await self._ask_for_keeper()
         try:
-            await line.send(_start(spec))
+            await line.send(_start(spec, deadline_s))
             answer = await line.receive()
         except BaseException:
             line.close()
@@ -100,6 +102,9 @@ class ChildLauncher:
             case Failed(errno, message, exit_code):
                 self._give_back(line)
                 raise LaunchFailed(errno, message, exit_code)
+            case Expired():
+                self._give_back(line)
+                raise LeaseEnded
             case other:
                 raise AssertionError(f"a keeper said {other} out of turn")
 
@@ -156,13 +161,14 @@ class ChildLauncher:
                 raise
 
 
-def _start(spec: LaunchSpec) -> Start:
+def _start(spec: LaunchSpec, deadline_s: float) -> Start:
     size = spec.terminal
     return Start(
         argv=[_raw(argument) for argument in spec.argv],
         environment={_raw(name): _raw(value) for name, value in spec.environment.items()},
         working_directory=_raw(str(spec.working_directory)),
         terminal=[size.rows, size.cols] if size else None,
+        deadline_ms=steady_ms(deadline_s),
     )
 
 

@@ -8,10 +8,11 @@ from itertools import starmap
 
 import anyio
 
-from airunner.agent.launcher.contract import ByteSource, Exit, LauncherDied, Survivor
+from airunner.agent.launcher.contract import ByteSource, Exit, LauncherDied, LeaseEnded, Survivor
 from airunner.agent.launcher.line import Line
+from airunner.agent.launcher.steadyclock import steady_ms
 from airunner.agent.launcher.streams import DescriptorSource
-from airunner.agent.launcher.wire import End, Ended, Exited, Signal
+from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal
 
 
 class KeptProcess:
@@ -31,6 +32,7 @@ class KeptProcess:
         self._exit: Exit | None = None
         self._survivors: list[Survivor] | None = None  # a list: nothing is left
         self._answers = 0  # the keeper owes us: one for each End
+        self._expired = False
 
     @property
     def pid(self) -> int:
@@ -50,11 +52,16 @@ class KeptProcess:
     async def wait(self) -> Exit:
         """The command's own end.
 
-        Raises `LauncherDied`.
+        Raises `LauncherDied`, `LeaseEnded`.
         """
         while self._exit is None:
             await self._receive(lambda: self._exit is not None)
         return self._exit
+
+    def keep_until(self, deadline_s: float) -> None:
+        """Move the instant at which the keeper kills the job, whatever became of us."""
+        if self._line is not None:
+            self._line.tell(KeepUntil(steady_ms(deadline_s)))
 
     async def signal_tree(self, number: int) -> None:
         """Send signal `number` to every process of the job.
@@ -67,14 +74,14 @@ class KeptProcess:
     async def end(self, grace_s: float) -> list[Survivor]:
         """Leave nothing behind; of several callers' graces the shortest counts.
 
-        Raises `LauncherDied`.
+        Raises `LauncherDied`, `LeaseEnded`.
         """
         try:
             await self._send_end(grace_s)
             while self._survivors is None:
                 await self._receive(lambda: self._survivors is not None)
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True), suppress(LauncherDied, anyio.ClosedResourceError):
+            with anyio.CancelScope(shield=True), suppress(LauncherDied, LeaseEnded, anyio.ClosedResourceError):
                 await self.end(0)  # whoever cancels may count on it that nothing runs any more
             raise
         return self._survivors
@@ -88,7 +95,8 @@ class KeptProcess:
 
     async def _send_end(self, grace_s: float) -> None:
         if self._line is not None:
-            await self._line.send(End(round(grace_s * 1000)))
+            with suppress(LauncherDied):  # what the line still holds says it, or something better
+                await self._line.send(End(round(grace_s * 1000)))
             self._answers += 1
 
     async def _receive(self, done: Callable[[], bool]) -> None:
@@ -96,6 +104,8 @@ class KeptProcess:
         async with self._receiving:
             if done():
                 return
+            if self._expired:
+                raise LeaseEnded
             if self._line is None:
                 raise anyio.ClosedResourceError
             match await self._line.receive():
@@ -107,6 +117,10 @@ class KeptProcess:
                     self._answers -= 1
                     if not self._answers:  # an answer left on the line would be taken for the next job's
                         self._finish(list(starmap(Survivor, survivors)))
+                case Expired():
+                    self._expired = True
+                    self._hang_up()
+                    raise LeaseEnded
                 case other:
                     raise AssertionError(f"a keeper said {other} out of turn")
 

@@ -24,6 +24,13 @@ class Start(NamedTuple):
     environment: dict[bytes, bytes]
     working_directory: bytes
     terminal: list[int] | None  # rows, columns
+    deadline_ms: int | None  # as in KeepUntil
+
+
+class KeepUntil(NamedTuple):
+    """Agent → keeper: at `deadline_ms` of CLOCK_MONOTONIC kill all of the job; None is never. No answer."""
+
+    deadline_ms: int | None
 
 
 class Signal(NamedTuple):
@@ -69,10 +76,16 @@ class Ended(NamedTuple):
     survivors: list[list[Any]]
 
 
-ToKeeper = Start | Signal | End
-ToAgent = Started | Failed | Exited | Ended
+class Expired(NamedTuple):
+    """Keeper → agent, its last word of a job: the deadline came, and nothing is left. Answers whatever is owed."""
 
-_KINDS: Final[dict[str, Any]] = {kind.__name__: kind for kind in (Start, Signal, End, Started, Failed, Exited, Ended)}
+
+ToKeeper = Start | KeepUntil | Signal | End
+ToAgent = Started | Failed | Exited | Ended | Expired
+
+_KINDS: Final[dict[str, Any]] = {
+    kind.__name__: kind for kind in (Start, KeepUntil, Signal, End, Started, Failed, Exited, Ended, Expired)
+}
 
 
 def pack(message: ToKeeper | ToAgent) -> bytes:

@@ -1,0 +1,195 @@
+"""A job does not outlive its deadline, whatever its agent does or cannot do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from airunner.agent.launcher.contract import Exit, LauncherDied, LeaseEnded, Process
+from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.steadyclock import steady_ms
+from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
+
+pytestmark = pytest.mark.anyio
+
+SOON_S = 0.05
+NEVER_S = float("inf")
+TREE = "trap '' TERM HUP; echo $$; setsid sh -c 'echo $$; exec sleep 1000' & while :; do sleep 1000; done"
+AGENT = f"""
+import anyio
+from airunner.agent.launcher.contract import LeaseEnded
+from airunner.agent.launcher.local import start_launcher
+from tests.agent.launching import read_lines, shell
+async def main():
+    launcher = start_launcher()
+    process = await launcher.launch(shell({TREE!r}), anyio.current_time() + 0.5)
+    print(*await read_lines(process.stdout, 2), flush=True)
+    try:
+        print(await process.wait(), flush=True)
+    except LeaseEnded:
+        print("ended", flush=True)
+    await launcher.aclose()
+anyio.run(main)
+"""
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[ChildLauncher]:
+    launcher = start_launcher()
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            yield launcher
+    finally:
+        await launcher.aclose()
+
+
+async def tree_of(process: Process) -> Watched:
+    return Watched([int(line) for line in await read_lines(process.stdout, 2)])
+
+
+async def until_a_deadline_has_passed(launcher: ChildLauncher, deadline_s: float) -> None:
+    """Whatever was due before `deadline_s` has been done by its keeper, or never will be."""
+    process = await launcher.launch(shell("exec sleep 1000"), deadline_s)
+    with pytest.raises(LeaseEnded):
+        await process.wait()
+    process.close()
+
+
+async def test_at_the_deadline_the_whole_tree_is_killed_and_gone_when_it_is_told(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell(TREE))
+    watched = await tree_of(process)
+    process.keep_until(anyio.current_time() + SOON_S)
+    with pytest.raises(LeaseEnded):
+        await process.wait()
+    assert watched.gone_within(0)
+    with pytest.raises(LeaseEnded):
+        await process.end(PATIENCE_S)
+    process.close()
+
+
+def test_a_stopped_agent_has_nothing_running_after_the_deadline() -> None:
+    agent = subprocess.Popen(
+        (sys.executable, "-c", AGENT),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    with agent:
+        assert agent.stdout is not None
+        watched = Watched([int(word) for word in agent.stdout.readline().split()])
+        agent.send_signal(signal.SIGSTOP)
+        assert watched.gone_within(PATIENCE_S)
+        agent.send_signal(signal.SIGCONT)
+        assert agent.stdout.readline() == b"ended\n"
+
+
+async def test_after_its_deadline_nothing_is_started(launcher: ChildLauncher, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    with pytest.raises(LeaseEnded):
+        await launcher.launch(shell(f"touch {trace}"), anyio.current_time())
+    process = await launcher.launch(shell("exit 3"))
+    assert await process.wait() == Exit(3, None)
+    assert len(children_of(launcher.pid)) == 1  # the same keeper
+    assert not trace.exists()
+    process.close()
+
+
+async def test_a_deadline_that_is_moved_on_does_not_count(launcher: ChildLauncher) -> None:
+    soon_s = anyio.current_time() + SOON_S
+    process = await launcher.launch(shell("exec sleep 1000"), soon_s)
+    process.keep_until(NEVER_S)
+    await until_a_deadline_has_passed(launcher, soon_s + SOON_S)
+    assert await process.end(PATIENCE_S) == []
+    assert await process.wait() == Exit(None, signal.SIGTERM)
+    process.close()
+
+
+async def test_a_deadline_cuts_the_grace_short(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell(TREE))
+    watched = await tree_of(process)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(raises_lease_ended, process)
+        await anyio.wait_all_tasks_blocked()
+        process.keep_until(anyio.current_time())
+    assert watched.gone_within(0)
+    process.close()
+
+
+async def raises_lease_ended(process: Process) -> None:
+    with pytest.raises(LeaseEnded):
+        await process.end(1000)
+
+
+async def test_what_a_command_left_is_bound_by_the_deadline_too(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("sleep 1000 & echo $!; echo $$"))
+    watched = await tree_of(process)
+    assert await process.wait() == Exit(0, None)
+    process.keep_until(anyio.current_time())
+    assert watched.gone_within(PATIENCE_S)
+    with pytest.raises(LeaseEnded):
+        await process.end(PATIENCE_S)
+    process.close()
+
+
+async def test_a_deadline_binds_one_job_and_not_the_next_of_its_keeper(launcher: ChildLauncher) -> None:
+    soon_s = anyio.current_time() + 4 * SOON_S
+    process = await launcher.launch(shell("exit 3"), soon_s)
+    assert await process.wait() == Exit(3, None)
+    await process.end(PATIENCE_S)
+    process.keep_until(anyio.current_time())  # nobody hears it
+    process.close()
+    follower = await launcher.launch(shell("exec sleep 1000"))
+    await until_a_deadline_has_passed(launcher, soon_s + SOON_S)
+    await follower.end(PATIENCE_S)
+    assert await follower.wait() == Exit(None, signal.SIGTERM)
+    follower.close()
+
+
+async def test_of_a_dead_keeper_no_deadline_is_asked(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("exec sleep 1000"))
+    (keeper,) = children_of(launcher.pid)
+    os.kill(keeper, signal.SIGKILL)
+    with pytest.raises(LauncherDied):
+        await process.wait()
+    process.keep_until(NEVER_S)
+    process.close()
+
+
+async def test_a_deadline_is_told_without_waiting_for_a_keeper_that_does_not_read(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("exec sleep 1000"))
+    (keeper,) = children_of(launcher.pid)
+    os.kill(launcher.pid, signal.SIGSTOP)  # or it would wake the keeper
+    os.kill(keeper, signal.SIGSTOP)
+    for _ in range(10_000):  # more than the socket holds
+        process.keep_until(NEVER_S)
+    os.kill(keeper, signal.SIGCONT)
+    os.kill(launcher.pid, signal.SIGCONT)
+    await process.end(PATIENCE_S)
+    assert await process.wait() == Exit(None, signal.SIGTERM)
+    process.close()
+
+
+def test_being_stopped_between_two_clocks_makes_a_deadline_earlier_and_never_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steady_s, offset_s = 1_000.0, 993.0
+
+    def after_a_stop(since_s: float) -> float:
+        nonlocal steady_s
+        read_s = steady_s - since_s
+        steady_s += 60
+        return read_s
+
+    monkeypatch.setattr("time.monotonic", lambda: after_a_stop(0))
+    monkeypatch.setattr("anyio.current_time", lambda: after_a_stop(offset_s))
+    assert steady_ms(8.2509) == 1_001_250 - 60_000
+
+
+def test_a_deadline_that_never_comes_is_none() -> None:
+    assert steady_ms(NEVER_S) is None
