@@ -1,0 +1,165 @@
+"""The laws of when and in which order: delays, retries, priority, paused queues.
+
+Whatever the clocks leave open is decided for the accused: a law speaks only where no reading of them is innocent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from airunner.protocol.events import Event, JobFinished, JobScheduled
+from airunner.protocol.job import JobState, Reason
+from airunner.protocol.queues import QueueMode
+from tests.simulation.evidence import Case, Evidence, Found, Span
+from tests.simulation.history import Acknowledged, Invoked
+
+
+def delayed_jobs_are_never_early(evidence: Evidence) -> Found:
+    """A job is not leased before its `not_before_ms`, nor before the pause of a retry is over, by the broker's clock.
+
+    Once a broker's clock has shown that instant the job is due, and stays so though a later broker's clock may be
+    behind; only a lease before any clock has shown it is early.
+    """
+    for job_id, case in evidence.cases.items():
+        asked_ms = case.job.spec.not_before_ms
+        for wait in case.folded.waits:
+            body = wait.begin.body
+            if not isinstance(body, JobScheduled):
+                continue
+            if not body.retry and asked_ms is not None and body.timestamp_ms < asked_ms != body.not_before_ms:
+                yield job_id, f"was asked to wait until {asked_ms} and waited until {body.not_before_ms}"
+            due_ms, leased = body.not_before_ms, wait.end
+            if due_ms is None or leased is None or isinstance(leased.body, JobFinished):
+                continue
+            span = evidence.span(leased)
+            shown_ms = None if span is None else evidence.clocks.latest_shown_ms(span.latest_ms)
+            if leased.timestamp_ms < due_ms and shown_ms is not None and shown_ms < due_ms:
+                yield job_id, f"was due at {due_ms} and leased at {leased.timestamp_ms}"
+
+
+def retries_keep_to_their_policy(evidence: Evidence) -> Found:
+    """A failed command is run again no more often than its policy says, and after no less than the pause it says."""
+    for job_id, case in evidence.cases.items():
+        policy = case.job.spec.retry
+        for wait in case.folded.waits:
+            body = wait.begin.body
+            if not isinstance(body, JobScheduled) or not body.retry:
+                continue
+            if policy is None or body.retry > policy.limit:
+                yield job_id, f"was run again {body.retry} times, and its policy is {policy}"
+                continue
+            least_ms = policy.pause_ms(body.retry, 0.0)
+            if least_ms and (body.not_before_ms or 0) < body.timestamp_ms + least_ms:
+                yield job_id, f"retry {body.retry} waits for less than {least_ms} ms"
+        result = case.job.result
+        if policy is None or policy.on is not None or result is None or case.folded.cancel_requested_ms is not None:
+            continue
+        failed = case.job.state is JobState.FAILED and result.reason is not Reason.AGENT_LOST
+        if failed and case.folded.retries < policy.limit:
+            yield job_id, f"is FAILED after {case.folded.retries} retries of {policy.limit}"
+
+
+def priority_and_then_submission_order_are_kept(evidence: Evidence) -> Found:
+    """No job is leased while a better one of its queue certainly waits, ready, through that whole instant.
+
+    Better is a higher priority, or the same and submitted before. A wait with a delay is not judged.
+    """
+    queues: dict[tuple[str, str], list[Case]] = defaultdict(list)
+    for case in evidence.cases.values():
+        queues[case.tenant, case.job.spec.queue].append(case)
+    order = _Order(evidence)
+    for cases in queues.values():
+        waits = [(case, since, until) for case in cases for since, until in _waits(evidence, case)]
+        leases = [(case, leased) for case in cases for leased in _leased(evidence, case)]
+        for worse, leased in leases:
+            for better, since, until in waits:
+                passed_over = since.surely_before(leased) and (until is None or leased.surely_before(until))
+                if passed_over and better is not worse and order.surely_before(better, worse):
+                    yield worse.job.id, f"was leased at {leased.earliest_ms} while {better.job.id} waited since {since}"
+
+
+def a_paused_queue_leases_nothing(evidence: Evidence) -> Found:
+    """Between a pause that was acknowledged and the next request to end it, no job of the queue is leased.
+
+    Where an earlier request to open the queue may still be on its way, nobody can tell.
+    """
+    acknowledged = {record.request_id: record.at_ms for record in evidence.history.of(Acknowledged)}
+    requests = [record for record in evidence.history.of(Invoked) if record.kind == "queue"]
+    for pause in requests:
+        since_ms = acknowledged.get(pause.request_id)
+        if pause.mode != QueueMode.PAUSED or since_ms is None:
+            continue
+        others = [
+            other.at_ms
+            for other in requests
+            if (other.tenant, other.queue) == (pause.tenant, pause.queue) and other.mode != QueueMode.PAUSED
+        ]
+        if any(at_ms <= since_ms for at_ms in others):
+            continue
+        paused = Span(since_ms, min(others, default=evidence.end_ms))
+        for job_id, case in evidence.cases.items():
+            if (case.tenant, case.job.spec.queue) == (pause.tenant, pause.queue):
+                for leased in _leased(evidence, case):
+                    if _within(leased, paused):
+                        yield job_id, f"was leased at {leased.earliest_ms} from a queue paused since {since_ms}"
+
+
+class _Order:
+    """Who was submitted before whom, as far as it is certain."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._places: dict[str, tuple[bytes, int]] = {}
+        for record in evidence.history.of(Acknowledged):
+            for place, job_id in enumerate(record.job_ids):
+                self._places[job_id] = (record.request_id, place)
+
+    def surely_before(self, better: Case, worse: Case) -> bool:
+        """Whether `better` is certainly to be leased before `worse` where both wait."""
+        if better.job.spec.priority != worse.job.spec.priority:
+            return better.job.spec.priority > worse.job.spec.priority
+        one, other = self._places.get(better.job.id), self._places.get(worse.job.id)
+        if one is not None and other is not None and one[0] == other[0]:
+            return one[1] < other[1]
+        submitted, later = self._submitted(better), self._submitted(worse)
+        return submitted is not None and later is not None and submitted.surely_before(later)
+
+    def _submitted(self, case: Case) -> Span | None:
+        return self._evidence.span(case.events[0]) if case.events else None
+
+
+def _waits(evidence: Evidence, case: Case) -> Iterator[tuple[Span, Span | None]]:
+    """From when until when this job waited and could have been leased, as far as it is certain."""
+    for wait in case.folded.waits:
+        since = evidence.span(wait.begin)
+        if since is None or _delayed(wait.begin):
+            continue
+        until = None if wait.end is None else evidence.span(wait.end)
+        if wait.end is None or until is not None:
+            yield since, until
+
+
+def _leased(evidence: Evidence, case: Case) -> Iterator[Span]:
+    """When this job was leased."""
+    for lease in case.folded.leases:
+        leased = evidence.span(lease.begin)
+        if leased is not None:
+            yield leased
+
+
+def _delayed(event: Event) -> bool:
+    return isinstance(event.body, JobScheduled) and event.body.not_before_ms is not None
+
+
+def _within(inner: Span, outer: Span) -> bool:
+    start, end = Span(outer.earliest_ms, outer.earliest_ms), Span(outer.latest_ms, outer.latest_ms)
+    return start.surely_before(inner) and inner.surely_before(end)
+
+
+LAWS = (
+    delayed_jobs_are_never_early,
+    retries_keep_to_their_policy,
+    priority_and_then_submission_order_are_kept,
+    a_paused_queue_leases_nothing,
+)

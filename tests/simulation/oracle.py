@@ -1,0 +1,23 @@
+"""The oracle: judges a history, and knows nothing of how broker, agent and client are made.
+
+What cannot be judged from the evidence is not judged: a violation is a violation. What a law says stands in
+its docstring; what it looks at, in `evidence`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.simulation import laws_jobs, laws_leases, laws_log, laws_order
+from tests.simulation.evidence import Evidence, Violation
+from tests.simulation.history import History
+
+LAWS: Final = {law.__name__: law for law in (*laws_jobs.LAWS, *laws_leases.LAWS, *laws_order.LAWS, *laws_log.LAWS)}
+
+
+def check(history: History) -> list[Violation]:
+    """Everything in `history` that is against a law."""
+    evidence = Evidence(history)
+    return [
+        Violation(law=name, job_id=job_id, what=what) for name, law in LAWS.items() for job_id, what in law(evidence)
+    ]
