@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from airunner.protocol.events import Heartbeat, JobExpired, JobFinished, Output, Stream
 from airunner.protocol.job import JobSpec, JobState, Reason
+from airunner.protocol.retrypolicy import RetryPolicy
 from tests.simulation.good_histories import LATE_MS, Telling, a_command_is_retried
-from tests.simulation.history import Acknowledged, Monitored, Observed, ProcessStarted
+from tests.simulation.history import Acknowledged, Invoked, Monitored, Observed, ProcessStarted
 from tests.simulation.tale import LOST_ONCE, RETRIED, VISIBILITY_MS, Tale
 
 
@@ -24,10 +25,36 @@ def a_repeat_is_told_another_id(tale: Tale) -> None:
     tale.add(replace(told, job_ids=("job-2",)))
 
 
+def a_log_cannot_be_read(tale: Tale) -> None:
+    tale.unread.add(tale.whole())
+
+
+def only_one_of_two_is_acknowledged(tale: Tale) -> None:
+    request_id = tale.request_id()
+    specs = JobSpec(command="one"), JobSpec(command="other")
+    tale.add(Invoked(at_ms=0, machine="client", request_id=request_id, kind="enqueue", jobs=specs))
+    tale.acknowledged(request_id, "enqueue", tale.whole())
+
+
+def another_job_stands_under_the_id(tale: Tale) -> None:
+    job = tale.whole()
+    tale.specs[job] = JobSpec(command="rm")
+
+
 def a_job_is_there_twice(tale: Tale) -> None:
     tale.whole(JobSpec(command="once"))
     tale.logs["job-2"] = [replace(event, job_id="job-2") for event in tale.logs["job-1"]]
     tale.specs["job-2"] = tale.specs["job-1"]
+
+
+def a_retry_is_there_twice(tale: Tale) -> None:
+    job = tale.retry(tale.whole())
+    tale.logs["job-3"] = [replace(event, job_id="job-3") for event in tale.logs[job]]
+    tale.specs["job-3"] = tale.specs[job]
+
+
+def a_retry_is_of_something_else(tale: Tale) -> None:
+    tale.specs[tale.retry(tale.whole())] = JobSpec(command="rm")
 
 
 def what_does_not_exist_runs(tale: Tale) -> None:
@@ -38,6 +65,12 @@ def what_does_not_exist_runs(tale: Tale) -> None:
 def a_job_finishes_twice(tale: Tale) -> None:
     job = tale.whole()
     tale.log(job, JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=1, reason=Reason.EXIT_CODE))
+
+
+def a_job_ends_without_a_word(tale: Tale) -> None:
+    job = tale.whole()
+    tale.shown[job] = tale.job(job)
+    del tale.logs[job][-1]
 
 
 def two_are_told_different_ends(tale: Tale) -> None:
@@ -67,6 +100,18 @@ def a_cancel_is_forgotten(tale: Tale) -> None:
     tale.lease(job)
     tale.asked_to_cancel(job, JobState.RUNNING)
     tale.work(job)
+
+
+def a_cancelled_job_waits_on(tale: Tale) -> None:
+    tale.asked_to_cancel(tale.submit(), JobState.SCHEDULED)
+
+
+def a_cancelled_job_is_retried(tale: Tale) -> None:
+    job = tale.submit(RETRIED)
+    tale.lease(job)
+    tale.cancel(job)
+    tale.exit(job, tale.run(job), 1)
+    tale.scheduled(job, retry=1)
 
 
 def a_job_is_cancelled_by_nobody(tale: Tale) -> None:
@@ -210,12 +255,25 @@ def a_process_runs_before_its_lease(tale: Tale) -> None:
     tale.finish(job)
 
 
+def a_process_runs_without_a_lease(tale: Tale) -> None:
+    job = tale.whole()
+    tale.add(ProcessStarted(at_ms=0, machine="agent-1", pid=7, job_id=job, attempt=2))
+    tale.die(7, 0)
+
+
 def too_many_agents_are_lost(tale: Tale) -> None:
     job = tale.submit(LOST_ONCE)
     tale.lease(job)
     tale.expire(job)
     tale.lease(job)
     tale.work(job)
+
+
+def a_job_goes_on_after_its_last_agent(tale: Tale) -> None:
+    job = tale.submit(LOST_ONCE)
+    for _ in range(2):
+        tale.lease(job)
+        tale.expire(job)
 
 
 def a_job_fails_before_its_agents_are_lost(tale: Tale) -> None:
@@ -250,6 +308,13 @@ def a_command_is_retried_too_often(tale: Tale) -> None:
     tale.finish(job, 1)
 
 
+def a_retry_does_not_pause(tale: Tale) -> None:
+    job = tale.submit(replace(RETRIED, retry=RetryPolicy(limit=1, backoff_ms=1_000)))
+    tale.lease(job)
+    tale.exit(job, tale.run(job), 1)
+    tale.scheduled(job, retry=1)
+
+
 def a_retry_is_forgotten(tale: Tale) -> None:
     job = tale.submit(RETRIED)
     tale.lease(job)
@@ -262,6 +327,12 @@ def a_later_job_goes_first(tale: Tale) -> None:
     for job in (second, first):
         tale.lease(job)
         tale.work(job)
+
+
+def the_second_of_a_batch_goes_first(tale: Tale) -> None:
+    tale.submit(JobSpec(command="first"), JobSpec(command="second"))
+    tale.lease("job-2")
+    tale.lease("job-1")
 
 
 def a_lesser_job_goes_first(tale: Tale) -> None:
@@ -294,6 +365,12 @@ def an_event_changes(tale: Tale) -> None:
     tale.logs[job][3] = replace(tale.logs[job][3], body=Output(timestamp_ms=1, stream=Stream.STDOUT, data=b"other\n"))
 
 
+def a_shown_event_is_gone(tale: Tale) -> None:
+    job = tale.whole()
+    tale.follow(job)
+    del tale.logs[job][-1]
+
+
 def a_job_goes_back(tale: Tale) -> None:
     job = tale.whole()
     tale.add(Observed(at_ms=0, machine="client", job=replace(tale.job(job), last_sequence=99)))
@@ -304,6 +381,13 @@ def a_monitor_misses_one(tale: Tale) -> None:
     tale.follow(job, until=2)
     event = tale.logs[job][3]
     tale.add(Monitored(at_ms=0, monitor="monitor", job_id=job, from_sequence=1, event=event))
+
+
+def a_monitor_is_shown_more_than_all(tale: Tale) -> None:
+    job = tale.whole()
+    tale.follow(job)
+    beyond = replace(tale.logs[job][-1], sequence=len(tale.logs[job]) + 1)
+    tale.add(Monitored(at_ms=0, monitor="monitor", job_id=job, from_sequence=1, event=beyond))
 
 
 def a_monitor_resumes_too_early(tale: Tale) -> None:
@@ -396,10 +480,32 @@ def a_waiting_job_expires(tale: Tale) -> None:
 
 
 BAD: Final[dict[str, list[Telling]]] = {
-    "acknowledged_jobs_survive": [an_acknowledged_job_is_gone, a_repeat_is_told_another_id],
-    "nothing_runs_that_nobody_submitted": [a_job_is_there_twice, what_does_not_exist_runs],
-    "a_job_ends_once": [a_job_finishes_twice, two_are_told_different_ends, another_attempt_finishes_it],
-    "a_cancel_is_final": [a_cancelled_job_is_leased_again, a_cancel_is_forgotten, a_job_is_cancelled_by_nobody],
+    "acknowledged_jobs_survive": [
+        an_acknowledged_job_is_gone,
+        a_repeat_is_told_another_id,
+        a_log_cannot_be_read,
+        only_one_of_two_is_acknowledged,
+        another_job_stands_under_the_id,
+    ],
+    "nothing_runs_that_nobody_submitted": [
+        a_job_is_there_twice,
+        what_does_not_exist_runs,
+        a_retry_is_there_twice,
+        a_retry_is_of_something_else,
+    ],
+    "a_job_ends_once": [
+        a_job_finishes_twice,
+        two_are_told_different_ends,
+        another_attempt_finishes_it,
+        a_job_ends_without_a_word,
+    ],
+    "a_cancel_is_final": [
+        a_cancelled_job_is_leased_again,
+        a_cancel_is_forgotten,
+        a_job_is_cancelled_by_nobody,
+        a_cancelled_job_waits_on,
+        a_cancelled_job_is_retried,
+    ],
     "everything_ends": [a_job_waits_for_ever, a_process_is_left_behind],
     "one_live_lease_for_each_job": [an_attempt_is_granted_to_two, two_processes_overlap, a_command_is_run_twice],
     "attempts_only_rise": [an_old_attempt_is_granted_again, an_old_attempt_is_kept, an_attempt_is_left_out],
@@ -414,15 +520,32 @@ BAD: Final[dict[str, list[Telling]]] = {
         a_renewed_lease_expires_early,
         a_restart_takes_a_lease_away,
     ],
-    "nothing_outlives_its_lease": [a_process_outlives_its_lease, a_process_runs_before_its_lease],
-    "lost_agents_are_counted": [too_many_agents_are_lost, a_job_fails_before_its_agents_are_lost],
+    "nothing_outlives_its_lease": [
+        a_process_outlives_its_lease,
+        a_process_runs_before_its_lease,
+        a_process_runs_without_a_lease,
+    ],
+    "lost_agents_are_counted": [
+        too_many_agents_are_lost,
+        a_job_fails_before_its_agents_are_lost,
+        a_job_goes_on_after_its_last_agent,
+    ],
     "delayed_jobs_are_never_early": [a_delayed_job_is_early, a_delay_is_forgotten],
-    "retries_keep_to_their_policy": [a_command_is_retried_too_often, a_retry_is_forgotten],
-    "priority_and_then_submission_order_are_kept": [a_later_job_goes_first, a_lesser_job_goes_first],
+    "retries_keep_to_their_policy": [a_command_is_retried_too_often, a_retry_is_forgotten, a_retry_does_not_pause],
+    "priority_and_then_submission_order_are_kept": [
+        a_later_job_goes_first,
+        a_lesser_job_goes_first,
+        the_second_of_a_batch_goes_first,
+    ],
     "a_paused_queue_leases_nothing": [a_paused_queue_leases],
     "sequences_are_dense": [a_log_has_a_hole, a_logs_end_is_missing],
-    "events_never_change": [an_event_changes, a_job_goes_back],
-    "a_monitor_sees_a_prefix": [a_monitor_misses_one, a_monitor_resumes_too_early, a_monitor_ends_before_the_end],
+    "events_never_change": [an_event_changes, a_job_goes_back, a_shown_event_is_gone],
+    "a_monitor_sees_a_prefix": [
+        a_monitor_misses_one,
+        a_monitor_resumes_too_early,
+        a_monitor_ends_before_the_end,
+        a_monitor_is_shown_more_than_all,
+    ],
     "only_the_holder_writes": [an_old_attempt_writes, nobody_writes],
     "completed_means_a_complete_log": [
         a_byte_is_missing,

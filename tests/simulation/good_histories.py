@@ -80,6 +80,12 @@ def a_command_is_retried(tale: Tale) -> None:
     tale.completed(job, JobState.SCHEDULED, attempt=1)
 
 
+def an_ended_job_is_retried(tale: Tale) -> None:
+    job = tale.retry(tale.whole())
+    tale.lease(job)
+    tale.work(job)
+
+
 def waiting_and_running_jobs_are_cancelled(tale: Tale) -> None:
     tale.cancel(tale.submit())
     running = tale.submit()
@@ -145,6 +151,7 @@ GOOD: Final[list[Telling]] = [
     the_last_agent_is_lost,
     a_job_comes_back_and_keeps_its_place,
     a_command_is_retried,
+    an_ended_job_is_retried,
     waiting_and_running_jobs_are_cancelled,
     a_clock_is_set_back_under_a_delayed_job,
     a_broker_restarts_under_a_lease,

@@ -62,6 +62,7 @@ class Tale:
         self.specs: dict[str, JobSpec] = {}
         self.logs: dict[str, list[Event]] = {}
         self.shown: dict[str, Job] = {}  # instead of what the log comes to
+        self.unread: set[str] = set()  # jobs whose logs are not given in the end
         self._ids = 0
         self.add(Started(at_ms=0, machine="broker", broker=True, wall_offset_ms=WALL_MS))
 
@@ -90,15 +91,38 @@ class Tale:
 
     # --- clients --------------------------------------------------------------------------------------
 
-    def submit(self, spec: JobSpec | None = None, *, told: bool = True) -> str:
-        """A client submits a job."""
-        spec = JobSpec(command="true", args=(str(len(self.specs)),)) if spec is None else spec
-        request_id, job = self.request_id(), f"job-{len(self.specs) + 1}"
-        self.add(Invoked(at_ms=0, machine="client", request_id=request_id, kind="enqueue", jobs=(spec,)))
-        self.specs[job], self.logs[job] = spec, []
-        self.scheduled(job, spec.not_before_ms)
+    def submit(self, *specs: JobSpec, told: bool = True) -> str:
+        """A client submits a job, or several at once; the first one's id."""
+        request_id = self.request_id()
+        jobs = specs or (JobSpec(command="true", args=(str(len(self.specs)),)),)
+        self.add(Invoked(at_ms=0, machine="client", request_id=request_id, kind="enqueue", jobs=jobs))
+        job_ids = tuple(self._new(spec) for spec in jobs)
         if told:
-            self.add(Acknowledged(at_ms=0, machine="client", request_id=request_id, kind="enqueue", job_ids=(job,)))
+            self.acknowledged(request_id, "enqueue", *job_ids)
+        return job_ids[0]
+
+    def retry(self, origin: str) -> str:
+        """A client submits an ended job anew."""
+        request_id = self.request_id()
+        self.add(Invoked(at_ms=0, machine="client", request_id=request_id, kind="retry", job_id=origin))
+        job = self._new(self.specs[origin], origin)
+        self.acknowledged(request_id, "retry", job)
+        return job
+
+    def acknowledged(self, request_id: bytes, kind: str, *job_ids: str) -> None:
+        """A client is told."""
+        self.add(Acknowledged(at_ms=0, machine="client", request_id=request_id, kind=kind, job_ids=job_ids))
+
+    def _new(self, spec: JobSpec, origin: str | None = None) -> str:
+        job = f"job-{len(self.specs) + 1}"
+        self.specs[job], self.logs[job] = spec, []
+        body = JobScheduled(
+            timestamp_ms=0,
+            queue=spec.queue,
+            not_before_ms=spec.not_before_ms,
+            origin=None if origin is None else JobId(origin),
+        )
+        self.log(job, body)
         return job
 
     def scheduled(self, job: str, not_before_ms: int | None = None, retry: int = 0) -> None:
@@ -127,7 +151,7 @@ class Tale:
         request_id = self.request_id()
         self.add(Invoked(at_ms=0, machine="client", request_id=request_id, kind="queue", queue="default", mode=mode))
         if told:
-            self.add(Acknowledged(at_ms=0, machine="client", request_id=request_id, kind="queue"))
+            self.acknowledged(request_id, "queue")
 
     def follow(self, job: str, from_sequence: int = 1, until: int | None = None, monitor: str = "monitor") -> None:
         """A monitor is shown what there is by now; to the end, unless `until`."""
@@ -255,9 +279,9 @@ class Tale:
         self.offset_ms += jump_ms
         self.add(Started(at_ms=0, machine="broker", broker=True, wall_offset_ms=self.offset_ms))
 
-    def whole(self, spec: JobSpec | None = None) -> str:
+    def whole(self, *specs: JobSpec) -> str:
         """A job's whole good life."""
-        job = self.submit(spec)
+        job = self.submit(*specs)
         self.lease(job)
         self.work(job)
         return job
@@ -291,6 +315,7 @@ class Tale:
             result=folded.result,
             retries=folded.retries,
             cancel_requested_ms=folded.cancel_requested_ms,
+            origin=None if folded.origin is None else JobId(folded.origin),
         )
 
     def told(self) -> History:
@@ -300,7 +325,8 @@ class Tale:
             history.add(record)
         for job, events in self.logs.items():
             history.add(FinalJob(at_ms=self.now_ms, job=self.shown.get(job, self.job(job))))
-            history.add(FinalEvents(at_ms=self.now_ms, job_id=job, events=tuple(events)))
+            if job not in self.unread:
+                history.add(FinalEvents(at_ms=self.now_ms, job_id=job, events=tuple(events)))
         return history
 
 
