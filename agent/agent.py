@@ -10,10 +10,11 @@ from collections.abc import Callable
 import anyio
 
 from airunner.agent.attempt import Surroundings
+from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
 from airunner.agent.recovery import recover
 from airunner.agent.renewer import Renewer
-from airunner.agent.slot import SPOOL_FOLDER, Orders, Slot, SlotPlan
+from airunner.agent.slot import SPOOL_FOLDER, Orders, Slot
 from airunner.agent.workspace import remove_workspaces
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
@@ -21,19 +22,17 @@ from airunner.protocol.messages import Ping
 
 
 class Agent:
-    """`slots` jobs at once as `plan` says."""
+    """The one that `plan` describes."""
 
     def __init__(
         self,
-        plan: SlotPlan,
-        slots: int,
+        plan: Plan,
         channel: Channel,
         surroundings: Surroundings,
         edges: Edges,
         report: Callable[[str], None],
     ) -> None:
         self._plan = plan
-        self._slots = slots
         self._channel = channel
         self._report = report
         self._surroundings = surroundings
@@ -43,7 +42,8 @@ class Agent:
     async def run(self) -> None:
         """Work until `orders.drain` is set and what runs has ended."""
         publisher = Publisher(self._channel, self._edges, self._report)
-        renewer = Renewer(self._channel, self._plan.visibility_ms)
+        renewer = Renewer(self._channel, self._plan)
+        self._channel.nudged = renewer.nudge
         for leftover in await self._surroundings.offload(lambda: remove_workspaces(self._plan.home)):
             self._report(f"could not remove {leftover.path}: {leftover.why}")
         left = sorted((self._plan.home / SPOOL_FOLDER).iterdir())
@@ -54,7 +54,7 @@ class Agent:
             background.start_soon(publisher.run)
             background.start_soon(renewer.run)
             async with anyio.create_task_group() as slots:
-                for _ in range(self._slots):
+                for _ in range(self._plan.slots):
                     slot = Slot(
                         self._plan,
                         self._channel,
@@ -73,6 +73,6 @@ class Agent:
         await self._channel.ask(Ping())
         queues = ", ".join(self._plan.queues)
         self._report(
-            f"airunner agent ready: {self._plan.name}, {self._slots} slots, queues {queues}, "
+            f"airunner agent ready: {self._plan.name}, {self._plan.slots} slots, queues {queues}, "
             f"broker {self._channel.endpoint}"
         )

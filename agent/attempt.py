@@ -3,12 +3,13 @@
 What happens is written to the journal as it happens. `perform` returns how it ended, or is cancelled: by a
 lost lease or an agent that is told to stop; or it raises `LeaseEnded`, when the agent could not act in time and
 the keepers did. Either way every process is gone when it is over.
+
+A job that is cancelled, or out of time, is told with SIGTERM and given a grace. What it says meanwhile is in the log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +19,13 @@ from msgspec import Struct
 from airunner.agent.checkout import CheckoutFailed, check_out
 from airunner.agent.environment import AttemptPlace, job_environment
 from airunner.agent.journal import Journal
+from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
     ByteSource,
     Exit,
     Launcher,
     LaunchFailed,
     LaunchSpec,
-    LeaseEnded,
     Process,
     Survivor,
     TerminalSize,
@@ -45,7 +46,7 @@ from airunner.protocol.events import (
 from airunner.protocol.job import ProcessType, Reason, Result
 from airunner.protocol.redaction import without_credentials
 
-GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL
+GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for what a command left behind and what is cancelled
 MESSAGE_CHARS_MAX: Final = 16_384
 SURVIVORS_NAMED_MAX: Final = 50
 
@@ -57,12 +58,14 @@ class Surroundings(Struct, frozen=True):
     wall_ms: Callable[[], int]
     environ: Mapping[str, str]
     offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
+    cancel_grace_s: float = GRACE_S
 
 
 class Attempt:
     """The attempt that `tenure` is for, in `workspace`."""
 
     def __init__(self, tenure: Tenure, workspace: Workspace, journal: Journal, surroundings: Surroundings) -> None:
+        self._tenure = tenure
         self._lease = tenure.lease
         self._spec = tenure.lease.spec
         self._workspace = workspace
@@ -70,37 +73,37 @@ class Attempt:
         self._launcher = LeasedLauncher(surroundings.launcher, tenure)
         self._wall_ms = surroundings.wall_ms
         self._environ = surroundings.environ
+        self._cancel_grace_s = surroundings.cancel_grace_s
 
     async def perform(self) -> Result:
         """Check out, run, and say how it ended. The timeout counts from the start of the command.
 
         Raises `LauncherDied`, `LeaseEnded`, alone or in a group.
         """
-        commit = ""
-        if self._spec.repository:
-            try:
-                commit = await self._check_out()
-            except CheckoutFailed as failed:
-                message = failed.message[:MESSAGE_CHARS_MAX]
-                self._journal.add(
-                    GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code)
-                )
-                return Result(reason=Reason.CHECKOUT_FAILED)
-        terminal = TerminalSize() if self._spec.process_type is ProcessType.PTY else None
+        process: Process | None = None
         try:
-            process = await self._launcher.launch(self._launch_spec(commit, terminal))
+            with self._tenure.unless_cancelled():
+                process = await self._start()
+        except CheckoutFailed as failed:
+            message = failed.message[:MESSAGE_CHARS_MAX]
+            self._journal.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
+            return Result(reason=Reason.CHECKOUT_FAILED)
         except LaunchFailed as failed:
             self._say(failed.message)
             return Result(exit_code=failed.exit_code, reason=Reason.COMMAND_NOT_FOUND)
-        try:
+        if process is None:
+            return Result(reason=Reason.CANCELLED)
+        async with attended(process):
             return await self._attend(process)
-        except anyio.get_cancelled_exc_class():
-            # All of it is to be dead before anybody else may lease the job. An `end` that was cut short kills too.
-            with anyio.CancelScope(shield=True), suppress(LeaseEnded, anyio.ClosedResourceError):
-                await process.end(0)
-            raise
-        finally:
-            process.close()
+
+    async def _start(self) -> Process:
+        """Check out, and start the command.
+
+        Raises `CheckoutFailed`, `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
+        """
+        commit = await self._check_out() if self._spec.repository else ""
+        terminal = TerminalSize() if self._spec.process_type is ProcessType.PTY else None
+        return await self._launcher.launch(self._launch_spec(commit, terminal))
 
     async def _check_out(self) -> str:
         """The commit that stands in the checkout now.
@@ -156,7 +159,7 @@ class Attempt:
         started_s = anyio.current_time()
         now_ms = self._wall_ms()
         self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
-        timed_out = False
+        cut_short: Reason | None = None
         duration_ms = 0
         survivors: list[Survivor] = []
         ended: Exit | None = None
@@ -164,16 +167,14 @@ class Attempt:
             group.start_soon(self._read, process.stdout, Stream.STDOUT)
             if process.stderr is not None:
                 group.start_soon(self._read, process.stderr, Stream.STDERR)
-            with anyio.move_on_after(self._spec.timeout_seconds) as limit:
-                await process.wait()
-            timed_out = limit.cancelled_caught
+            cut_short = await self._wait(process)
             duration_ms = _ms_since(started_s)
-            survivors = await process.end(GRACE_S)
+            survivors = await process.end(self._cancel_grace_s if cut_short else GRACE_S)
             ended = await process.wait()
             if any(survivor.left for survivor in survivors):
                 group.cancel_scope.cancel()  # it may hold a pipe open for as long as it hangs
         assert ended is not None, "only an error ends the block before the process, and that goes on"
-        if survivors and not timed_out:
+        if survivors and not cut_short:
             self._say(_named(survivors))
         self._journal.add(
             ProcessEnd(
@@ -184,7 +185,17 @@ class Attempt:
                 duration_ms=duration_ms,
             )
         )
-        return _result(ended, timed_out=timed_out)
+        return _result(ended, cut_short)
+
+    async def _wait(self, process: Process) -> Reason | None:
+        """The command's own end, or why it is not waited for any longer.
+
+        Raises `LauncherDied`, `LeaseEnded`.
+        """
+        with anyio.move_on_after(self._spec.timeout_seconds), self._tenure.unless_cancelled() as unless_cancelled:
+            await process.wait()
+            return None
+        return Reason.CANCELLED if unless_cancelled.cancelled_caught else Reason.TIMEOUT
 
     async def _read(self, source: ByteSource, stream: Stream) -> None:
         while data := await source.receive(OUTPUT_BYTES_MAX):
@@ -194,9 +205,9 @@ class Attempt:
         self._journal.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
 
 
-def _result(ended: Exit, *, timed_out: bool) -> Result:
-    if timed_out:
-        return Result(exit_code=ended.exit_code, signal=ended.signal, reason=Reason.TIMEOUT)
+def _result(ended: Exit, cut_short: Reason | None) -> Result:
+    if cut_short:
+        return Result(exit_code=ended.exit_code, signal=ended.signal, reason=cut_short)
     if ended.signal is not None:
         return Result(signal=ended.signal, reason=Reason.SIGNAL)
     assert ended.exit_code is not None, "an end has an exit code or a signal"

@@ -21,6 +21,7 @@ from typing import Final, NoReturn
 import anyio
 from msgspec import Struct
 
+from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
     ByteSource,
     Exit,
@@ -88,7 +89,7 @@ async def check_out(
     agent_environ: Mapping[str, str],
     allow_local: bool = True,
 ) -> CheckedOut:
-    """Clone `source` into the empty folder `workspace.checkout`. Cancelled, it kills git.
+    """Clone `source` into the empty folder `workspace.checkout`. Cancelled, it leaves no git.
 
     Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
     """
@@ -191,10 +192,8 @@ class _Checkout:
             process = await self._launcher.launch(spec)
         except LaunchFailed as error:
             self._fail(f"git cannot be started: {error.message}", error.exit_code)
-        try:
+        async with attended(process):
             return await _attend(process)
-        finally:
-            process.close()
 
 
 async def _attend(process: Process) -> _Ended:

@@ -16,7 +16,7 @@ import typer
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.launcher.local import ChildLauncher
-    from airunner.agent.place import Place
+    from airunner.agent.plan import Plan
     from airunner.certs.home import Home
 
 DEFAULT_BROKER = "tcp://127.0.0.1:7070"
@@ -47,6 +47,14 @@ def agent_command(
             help="Seconds after which a job of an agent that is not heard from is given to another.",
         ),
     ] = 300,
+    cancel_grace: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=VISIBILITY_S_MAX,
+            help="Seconds between SIGTERM and SIGKILL for a command that is cancelled or out of time.",
+        ),
+    ] = 10,
     name: Annotated[str | None, typer.Option(help="The agent's name in logs.", show_default="HOST-NUMBER")] = None,
     token: Annotated[
         str | None,
@@ -69,21 +77,26 @@ def agent_command(
 
     import anyio
 
+    from airunner.agent.plan import Plan
+
     endpoints = [word for words in broker or [DEFAULT_BROKER] for word in words.replace(",", " ").split()]
-    anyio.run(
-        _run, home, place, launcher, endpoints, tuple(queue or ["default"]), spawn, visibility_timeout, name, token
+    plan = Plan(
+        name=name or f"{socket.gethostname()}-{place.number}",
+        slots=spawn,
+        queues=tuple(queue or ["default"]),
+        visibility_ms=visibility_timeout * 1_000,
+        home=place.folder,
+        version=_version(),
     )
+    anyio.run(_run, home, plan, launcher, endpoints, float(cancel_grace), token)
 
 
 async def _run(
     home: Home,
-    place: Place,
+    plan: Plan,
     launcher: ChildLauncher,
     endpoints: list[str],
-    queues: tuple[str, ...],
-    slots: int,
-    visibility_s: int,
-    name: str | None,
+    cancel_grace_s: float,
     token: str | None,
 ) -> None:
     """The agent's life."""
@@ -91,7 +104,6 @@ async def _run(
 
     from airunner.agent.agent import Agent
     from airunner.agent.attempt import Surroundings
-    from airunner.agent.slot import SlotPlan
     from airunner.certs.channel import Channel, Patience
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.edges import SYSTEM
@@ -109,15 +121,9 @@ async def _run(
         Patience(notice=lambda endpoint, _: _say(f"waiting for the broker at {endpoint}")),
     )
     agent = Agent(
-        SlotPlan(
-            name=name or f"{socket.gethostname()}-{place.number}",
-            queues=queues,
-            visibility_ms=visibility_s * 1_000,
-            home=place.folder,
-        ),
-        slots,
+        plan,
         channel,
-        Surroundings(launcher, SYSTEM.wall_ms, dict(os.environ), anyio.to_thread.run_sync),
+        Surroundings(launcher, SYSTEM.wall_ms, dict(os.environ), anyio.to_thread.run_sync, cancel_grace_s),
         SYSTEM,
         _say,
     )
@@ -130,6 +136,16 @@ async def _run(
         with anyio.CancelScope(shield=True):
             await launcher.aclose()
     _say("airunner agent stopped")
+
+
+def _version() -> str:
+    """Of this software, where it is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("airunner")
+    except PackageNotFoundError:
+        return ""
 
 
 async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:

@@ -2,14 +2,18 @@
 
 One UpdateJob is the heartbeat of all leases. An attempt whose deadline comes near without a renewal is ended
 while the lease still stands, so that two agents never run one job at once (see `tenure`).
+
+Its answer also says which jobs somebody has cancelled. A Nudge of the broker asks for a heartbeat at once, and
+several for one: it makes the news quick, and the next heartbeat makes it certain.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, assert_never
 
 import anyio
 
+from airunner.agent.plan import Plan
 from airunner.agent.tenure import Tenure
 from airunner.certs.channel import Channel
 from airunner.protocol.errors import PeerError
@@ -22,26 +26,31 @@ RETRY_S: Final = 1.0  # after the broker refused a heartbeat as such
 class Renewer:
     """The actor; slots `hold` a lease when it is granted and `drop` it when it is settled."""
 
-    def __init__(self, channel: Channel, visibility_ms: int) -> None:
+    def __init__(self, channel: Channel, plan: Plan) -> None:
         self._channel = channel
-        self._visibility_ms = visibility_ms
-        self._visibility_s = visibility_ms / 1_000
+        self._plan = plan
+        self._visibility_s = plan.visibility_ms / 1_000
         self._interval_s = min(RENEWAL_S_MAX, self._visibility_s / 3)
         self._tenures: dict[tuple[str, int], Tenure] = {}
         self._changed = anyio.Event()
+        self._nudged = False
 
     def hold(self, lease: JobLease, asked_s: float) -> Tenure:
         """Keep this lease from now on; `asked_s` is when it was asked for (anyio's clock, seconds)."""
         assert len(self._tenures) < LEASES_MAX, "one heartbeat carries all leases"
         tenure = Tenure(lease, asked_s, self._visibility_s)
         self._tenures[tenure.key] = tenure
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._wake()
         return tenure
 
     def drop(self, tenure: Tenure) -> None:
         """It is settled; keep it no more."""
         self._tenures.pop(tenure.key, None)
+
+    def nudge(self) -> None:
+        """Heartbeat at once; without a lease, when there is one."""
+        self._nudged = True
+        self._wake()
 
     async def run(self) -> None:
         """Renew and watch for ever."""
@@ -51,33 +60,49 @@ class Renewer:
 
     async def _renew(self) -> None:
         while True:
-            due_s = min((one.renewed_s for one in self._tenures.values()), default=None)
-            if due_s is None:
+            if not self._tenures:
                 await self._changed.wait()
-            elif (due_s := due_s + self._interval_s) > anyio.current_time():
+                continue
+            due_s = min(one.renewed_s for one in self._tenures.values()) + self._interval_s
+            if self._nudged or due_s <= anyio.current_time():
+                await self._heartbeat()
+            else:
                 with anyio.move_on_at(due_s):
                     await self._changed.wait()
-            else:
-                await self._heartbeat()
 
     async def _heartbeat(self) -> None:
+        self._nudged = False
         asked_s = anyio.current_time()
         held = list(self._tenures.values())
         refs = [
             LeaseRef(job_id=one.lease.job_id, attempt=one.lease.attempt, task_token=one.lease.task_token)
             for one in held
         ]
+        request = UpdateJob(
+            agent=self._plan.name,
+            agent_slots=self._plan.slots,
+            version=self._plan.version,
+            leases=tuple(refs),
+            visibility_ms=self._plan.visibility_ms,
+        )
         try:
-            reply = await self._channel.ask(UpdateJob(leases=tuple(refs), visibility_ms=self._visibility_ms))
+            reply = await self._channel.ask(request)
         except PeerError:
             await anyio.sleep(RETRY_S)  # the deadlines stand, and end what this does not mend
+            self._nudged = True
             return
         assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
         for tenure, verdict in zip(held, reply.leases, strict=True):
-            if verdict.verdict is Verdict.KEPT:
-                tenure.renew(asked_s)
-            else:
-                self._lose(tenure)
+            match verdict.verdict:
+                case Verdict.KEPT:
+                    tenure.renew(asked_s)
+                case Verdict.CANCEL:
+                    tenure.renew(asked_s)
+                    tenure.cancel()
+                case Verdict.LOST:
+                    self._lose(tenure)
+                case _:
+                    assert_never(verdict.verdict)
 
     async def _watch(self) -> None:
         """End every attempt whose deadline is near."""
@@ -91,6 +116,10 @@ class Renewer:
             now_s = anyio.current_time()
             for tenure in [one for one in self._tenures.values() if one.end_s <= now_s]:
                 self._lose(tenure)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
     def _lose(self, tenure: Tenure) -> None:
         self.drop(tenure)

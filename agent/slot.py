@@ -9,7 +9,6 @@ whose lease ran out here is still offered back: a broker that was away may have 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final, TypeVar
 
 import anyio
@@ -19,6 +18,7 @@ from airunner.agent.attempt import Attempt, Surroundings
 from airunner.agent.batching import PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.contract import LeaseEnded
+from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
 from airunner.agent.renewer import Renewer
 from airunner.agent.spool import Spool, SpoolFailed, SpoolHeader
@@ -27,7 +27,7 @@ from airunner.agent.workspace import Workspace, make_workspace, remove_workspace
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.errors import NotFound, OperatorError, PeerError, StaleToken
-from airunner.protocol.job import ProcessType, Result
+from airunner.protocol.job import JobState, ProcessType, Result
 from airunner.protocol.messages import (
     WAIT_MS_MAX,
     DequeueJob,
@@ -56,21 +56,12 @@ class Orders(Struct):
     stop: anyio.Event
 
 
-class SlotPlan(Struct, frozen=True):
-    """What every slot of an agent has in common."""
-
-    name: str
-    queues: tuple[str, ...]
-    visibility_ms: int
-    home: Path
-
-
 class Slot:
     """The actor."""
 
     def __init__(
         self,
-        plan: SlotPlan,
+        plan: Plan,
         channel: Channel,
         publisher: Publisher,
         renewer: Renewer,
@@ -125,6 +116,8 @@ class Slot:
     async def _dequeue(self, request_id: RequestId, seed: bytes, wait_ms: int) -> JobsLeased:
         request = DequeueJob(
             agent=self._plan.name,
+            agent_slots=self._plan.slots,
+            version=self._plan.version,
             queues=self._plan.queues,
             visibility_ms=self._plan.visibility_ms,
             wait_ms=wait_ms,
@@ -214,6 +207,8 @@ class Slot:
                 await anyio.sleep(pause_ms / 1_000)
                 continue
             assert isinstance(reply, JobCompleted), "the answer to CompleteJob"
+            if reply.state is JobState.SCHEDULED:
+                return f"ends with exit status {result.exit_status}, and the job will be tried again"
             return f"ends {reply.state} with exit status {result.exit_status}"
 
     async def _release(self, lease: JobLease) -> bool:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.checkout import CheckoutFailed, check_out
+from airunner.agent.checkout import GIT_GRACE_S, CheckoutFailed, check_out
 from airunner.agent.launcher.contract import Exit, LauncherDied, LaunchSpec, Process, Survivor
 from airunner.agent.repository import Source
 from airunner.agent.workspace import Workspace
@@ -22,7 +22,8 @@ class Played:
     def __init__(self, *pauses_s: float, dies: bool = False) -> None:
         self.pauses_s = pauses_s
         self.dies = dies
-        self.ended = self.closed = False
+        self.graces_s: list[float] = []
+        self.closed = False
 
     async def launch(self, spec: LaunchSpec) -> Process:
         assert spec.argv[0] == "git"
@@ -46,9 +47,11 @@ class PlayedProcess:
     async def signal_tree(self, number: int) -> None:
         raise AssertionError(number)
 
+    def keep_until(self, deadline_s: float) -> None:
+        raise AssertionError(deadline_s)
+
     async def end(self, grace_s: float) -> list[Survivor]:
-        assert grace_s > 0
-        self._launcher.ended = True
+        self._launcher.graces_s.append(grace_s)
         self._over.set()
         return []
 
@@ -92,7 +95,7 @@ async def test_a_git_that_falls_silent_is_ended_within_a_minute(workspace: Works
     with pytest.raises(CheckoutFailed, match="said nothing for 45 s"):
         await check_out_with(played, workspace)
     assert anyio.current_time() - begun_s < 60
-    assert played.ended
+    assert played.graces_s == [GIT_GRACE_S]
     assert played.closed
 
 
@@ -107,6 +110,7 @@ async def test_no_git_may_take_for_ever(workspace: Workspace) -> None:
     played = Played(*[40.0] * 1_000)
     with pytest.raises(CheckoutFailed, match="not done after 3600 s"):
         await check_out_with(played, workspace)
+    assert played.graces_s == [0]
     assert played.closed
 
 

@@ -1,0 +1,18 @@
+"""What an agent is to do, and what it says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Plan(Struct, frozen=True):
+    """One agent: `slots` jobs at once from `queues`, in order of preference. `home` is its own folder."""
+
+    name: str
+    slots: int
+    queues: tuple[str, ...]
+    visibility_ms: int
+    home: Path
+    version: str = ""  # of this software
