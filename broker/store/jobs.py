@@ -205,27 +205,15 @@ class Jobs:
 
         Raises `NotFound`: there is no job `before`.
         """
-        where = ["tenant = ?"]
-        values: list[str | int | bytes] = [tenant]
-        if request.queue is not None:
-            where.append("queue = ?")
-            values.append(request.queue)
-        if request.state is not None:
-            where.append("state = ?")
-            values.append(request.state)
-        if request.owner is not None:
-            where.append("owner = ?")
-            values.append(request.owner)
-        for name, value in request.metadata.items():
-            where.append("number IN (SELECT number FROM metadata WHERE tenant = ? AND fact = ?)")
-            values += [tenant, fact_of(name, value)]
+        source, where, values = _filtered(tenant, request)
+        number = "found.number" if request.metadata else "job.number"  # of the index that is read in order
         if request.before is not None:
-            where.append("number < ?")
+            where.append(f"{number} < ?")
             values.append(self._number(tenant, request.before))
         rows = fetch_all(
             self._connection,
             _Row,
-            f"SELECT {_COLUMNS} FROM job WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ? OFFSET ?",
+            f"SELECT {_COLUMNS} FROM {source} WHERE {' AND '.join(where)} ORDER BY {number} DESC LIMIT ? OFFSET ?",
             (*values, request.page_size + 1, (request.page - 1) * request.page_size),
         )
         summaries = [_summary(row) for row in rows[: request.page_size]]
@@ -252,6 +240,34 @@ class Jobs:
             raise NotFound
         assert isinstance(number, int), "a row has a number"
         return number
+
+
+def _filtered(tenant: str, request: ListJobs) -> tuple[str, list[str], list[str | int | bytes]]:
+    """Where to read the jobs that `request` asks for, the conditions and their values.
+
+    Each source is in the order of numbers, so that a page ends long before what it is taken from does: jobs
+    with a piece of metadata are read from its index, the other pieces are then looked up for each.
+    """
+    where = ["job.tenant = ?"]
+    values: list[str | int | bytes] = [tenant]
+    if request.queue is not None:
+        where.append("job.queue = ?")
+        values.append(request.queue)
+    if request.state is not None:
+        where.append("job.state = ?")
+        values.append(request.state)
+    if request.owner is not None:
+        where.append("job.owner = ? AND job.owner != ''")  # else the index of those that have one is not used
+        values.append(request.owner)
+    facts = [fact_of(name, value) for name, value in request.metadata.items()]
+    for fact in facts[1:]:
+        where.append("EXISTS (SELECT 1 FROM metadata WHERE tenant = ? AND fact = ? AND number = job.number)")
+        values += [tenant, fact]
+    if not facts:
+        return "job", where, values
+    where.append("found.tenant = ? AND found.fact = ?")
+    values += [tenant, facts[0]]
+    return "metadata AS found CROSS JOIN job ON job.number = found.number", where, values
 
 
 def _shown(spec: JobSpec) -> JobSpec:
