@@ -15,7 +15,6 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import EnqueueJob, JobsEnqueued, JobsListed, ListJobs
 from tests.conformance.driving import Driver, batch, completion
-from tests.conformance.exercise import LAWS
 
 
 def _url(path: Path) -> str:
@@ -115,32 +114,3 @@ def test_a_fault_in_the_middle_leaves_nothing_of_the_batch():
 
 def _same_job_id(driver: Driver, ask):
     return [type(ask)(tenant="home", request_id=driver.draw(16), request=ask.request, minted=ask.minted)]
-
-
-def test_no_statement_reads_a_whole_table():
-    """Whatever the laws make the store ask, an index answers it, and in order."""
-    asked: set[str] = set()
-
-    def note(_cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
-        asked.add(sql)
-        return True
-
-    for law in LAWS.values():
-        with closing(open_store("memory:")) as store:
-            store._connection.exec_trace = note
-            law(Driver(store))
-    with closing(open_store("memory:")) as store:
-        plans = {sql: _plan(store._connection, sql) for sql in asked if sql.startswith(("SELECT", "UPDATE"))}
-    assert len(plans) > 20
-    slow = {sql: plan for sql, plan in plans.items() if "TEMP B-TREE" in plan or "SCAN" in plan}
-    assert set(slow) <= {_RESUMING}, slow
-    broad = {sql for sql, plan in plans.items() if "job_by_state" in plan and "state = ?" not in sql}
-    assert broad <= {_RESUMING}, "by state alone only where the listing is by state"
-
-
-_RESUMING = "UPDATE job SET deadline_ms = ? + visibility_ms WHERE state = 'RUNNING'"
-
-
-def _plan(connection: apsw.Connection, sql: str) -> str:
-    rows = connection.execute("EXPLAIN QUERY PLAN " + sql, (None,) * sql.count("?"))
-    return "; ".join(str(row[3]) for row in rows)

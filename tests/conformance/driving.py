@@ -12,25 +12,41 @@ from airunner.broker.store.contract import (
     MintedJob,
     Outcome,
     Resume,
+    Retain,
     Store,
 )
 from airunner.protocol.events import AgentBody, Event, Output, Stream, encode_bodies, events_of
-from airunner.protocol.job import JobSpec, Result
+from airunner.protocol.job import Job, JobSpec, JobState, Result
 from airunner.protocol.messages import (
+    CancelJob,
     CompleteJob,
     DequeueJob,
     EnqueueJob,
     EventBatch,
+    GetJob,
+    JobCancelled,
+    JobCompleted,
     JobEventsReplayed,
+    JobFound,
     JobLease,
     JobsEnqueued,
     JobsLeased,
+    JobsUpdated,
+    LeaseRef,
+    ListQueues,
+    QueuesListed,
+    QueueUpdated,
     Refused,
+    ReleaseJob,
     ReplayJobEvents,
     RetryJob,
     StoreRequest,
+    UpdateJob,
+    UpdateQueue,
+    Verdict,
 )
 from airunner.protocol.names import JobId, RequestId, WatchKey
+from airunner.protocol.queues import QueueMode, QueueSummary
 
 T = TypeVar("T")
 START_MS = 1_000_000
@@ -49,13 +65,21 @@ class Driver:
         self._drawn += 1
         return self._drawn.to_bytes(size, "big")
 
-    def ask(self, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None) -> Ask:
+    def ask(
+        self, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None, room: bool = True
+    ) -> Ask:
         jobs = len(request.jobs) if isinstance(request, EnqueueJob) else int(isinstance(request, RetryJob))
         minted = tuple(
             MintedJob(JobId(f"job-{int.from_bytes(self.draw(8), 'big'):08}"), WatchKey(self.draw(32)))
             for _ in range(jobs)
         )
-        return Ask(tenant=tenant, request_id=RequestId(request_id or self.draw(16)), request=request, minted=minted)
+        return Ask(
+            tenant=tenant,
+            request_id=RequestId(request_id or self.draw(16)),
+            request=request,
+            minted=minted,
+            room=room,
+        )
 
     def apply(self, *commands: Command) -> Applied:
         return self.store.apply(commands, self.now_ms)
@@ -81,8 +105,16 @@ class Driver:
         return outcome.reply
 
     def submit(self, *commands: str, queue: str = "default", tenant: str = "home") -> tuple[JobId, ...]:
-        jobs = tuple(JobSpec(command=command, queue=queue) for command in commands or ("true",))
+        return self.enqueue(*(JobSpec(command=word, queue=queue) for word in commands or ("true",)), tenant=tenant)
+
+    def enqueue(self, *jobs: JobSpec, tenant: str = "home") -> tuple[JobId, ...]:
         return self.reply(JobsEnqueued, EnqueueJob(jobs=jobs), tenant=tenant).job_ids
+
+    def job(self, job_id: str, *, tenant: str = "home") -> Job:
+        return self.reply(JobFound, GetJob(job_id=job_id), tenant=tenant).job
+
+    def state(self, job_id: str) -> JobState:
+        return self.job(job_id).state
 
     def dequeue(self, *queues: str, slots: int = 1) -> DequeueJob:
         return DequeueJob(
@@ -96,9 +128,46 @@ class Driver:
     def lease(self, *queues: str, slots: int = 1, tenant: str = "home") -> tuple[JobLease, ...]:
         return self.reply(JobsLeased, self.dequeue(*queues, slots=slots), tenant=tenant).leases
 
-    def lease_one(self) -> JobLease:
-        (lease,) = self.lease()
+    def lease_one(self, queue: str = "default") -> JobLease:
+        (lease,) = self.lease(queue)
         return lease
+
+    def complete(self, lease: JobLease, *, exit_code: int = 0, result: Result | None = None) -> JobState:
+        """The attempt ends without an event of its own."""
+        return self.reply(JobCompleted, completion(lease, exit_code=exit_code, result=result)).state
+
+    def ended(self, *commands: str, exit_code: int = 0, queue: str = "default") -> tuple[JobId, ...]:
+        """Jobs that were submitted, leased and completed, one after the other."""
+        job_ids = self.submit(*commands, queue=queue)
+        for _ in job_ids:
+            self.complete(self.lease_one(queue), exit_code=exit_code)
+        return job_ids
+
+    def cancel(self, job_id: str) -> JobState:
+        return self.reply(JobCancelled, CancelJob(job_id=job_id)).state
+
+    def verdict(self, lease: JobLease) -> Verdict:
+        """What a heartbeat says of the lease, and it renews it."""
+        request = UpdateJob(leases=(ref(lease),), visibility_ms=VISIBILITY_MS)
+        return self.reply(JobsUpdated, request).leases[0].verdict
+
+    def set_mode(self, mode: QueueMode, queue: str = "default") -> Outcome:
+        outcome = self.outcome(UpdateQueue(queue=queue, mode=mode))
+        assert outcome.reply == QueueUpdated(queue=queue, mode=mode)
+        return outcome
+
+    def queue(self, name: str = "default") -> QueueSummary:
+        return {one.queue: one for one in self.reply(QueuesListed, ListQueues()).queues}[name]
+
+    def retain(self, *, finished_before_ms: int = 0, store_bytes_max: int | None = None) -> Outcome:
+        """One step."""
+        (outcome,) = self.apply(Retain(finished_before_ms=finished_before_ms, store_bytes_max=store_bytes_max)).outcomes
+        return outcome
+
+    def pass_ms(self, later_ms: int) -> Outcome:
+        """Time goes by, and what is due then ends."""
+        self.now_ms += later_ms
+        return self.expire()
 
     def expire(self) -> Outcome:
         (outcome,) = self.apply(Expire()).outcomes
@@ -124,6 +193,14 @@ class Driver:
         return [event.kind for event in self.log(job_id)]
 
 
+def ref(lease: JobLease) -> LeaseRef:
+    return LeaseRef(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+
+
+def release(lease: JobLease) -> ReleaseJob:
+    return ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+
+
 def output(*pieces: str, timestamp_ms: int = START_MS) -> list[AgentBody]:
     return [Output(timestamp_ms=timestamp_ms, stream=Stream.STDOUT, data=piece.encode()) for piece in pieces]
 
@@ -140,13 +217,18 @@ def batch(lease: JobLease, first_index: int, *pieces: str, timestamp_ms: int = S
 
 
 def completion(
-    lease: JobLease, event_count: int = 0, *, exit_code: int = 0, last: EventBatch | None = None
+    lease: JobLease,
+    event_count: int = 0,
+    *,
+    exit_code: int = 0,
+    result: Result | None = None,
+    last: EventBatch | None = None,
 ) -> CompleteJob:
     return CompleteJob(
         job_id=lease.job_id,
         attempt=lease.attempt,
         task_token=lease.task_token,
         event_count=event_count,
-        result=Result(exit_code=exit_code),
+        result=result or Result(exit_code=exit_code),
         last=last,
     )

@@ -7,10 +7,11 @@ from contextlib import closing
 from typing import Final
 
 from airunner.broker.store.contract import Store
-from tests.conformance import laws_leases, laws_log
+from tests.conformance import laws_endings, laws_leases, laws_listing, laws_log
 from tests.conformance.driving import Driver
 
-LAWS: Final = {law.__name__: law for law in (*laws_leases.LAWS, *laws_log.LAWS)}
+CHAPTERS: Final = (laws_leases, laws_endings, laws_log, laws_listing)
+LAWS: Final = {law.__name__: law for chapter in CHAPTERS for law in chapter.LAWS}
 
 
 def exercise_store(make: Callable[[], Store]) -> None:

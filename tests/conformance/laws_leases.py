@@ -8,26 +8,22 @@ from typing import Final
 import msgspec
 
 from airunner.broker.store.contract import QueueKey
-from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, JobSpec, JobState, Reason, Result
+from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,
     JobCompleted,
     JobFound,
-    JobReleasedReply,
     JobsEnqueued,
     JobsLeased,
-    JobsListed,
     JobsUpdated,
     LeaseRef,
-    ListJobs,
     Refused,
-    ReleaseJob,
     UpdateJob,
     Verdict,
 )
 from airunner.protocol.names import REQUEST_ID_BYTES
-from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion
+from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, completion
 
 ID = b"r" * REQUEST_ID_BYTES
 
@@ -49,15 +45,6 @@ def submitting_twice_under_one_id_submits_once(driver: Driver) -> None:
     assert again.reply == first.reply
     assert (again.appended, again.ready) == ((), frozenset())
     assert len(driver.lease("default", "other", slots=9)) == 2
-
-
-def credentials_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> None:
-    spec = JobSpec(command="true", repository="https://user:hunter2@example.org/x.git")
-    (job_id,) = driver.reply(JobsEnqueued, EnqueueJob(jobs=(spec,))).job_ids
-    assert driver.lease_one().spec == spec
-    for reply in (driver.reply(JobFound, GetJob(job_id=job_id)), driver.reply(JobsListed, ListJobs())):
-        assert "example.org" in str(reply)
-        assert "hunter2" not in str(reply)
 
 
 def another_body_under_one_id_is_a_conflict(driver: Driver) -> None:
@@ -163,20 +150,6 @@ def a_lease_ends_when_it_is_due_and_not_before(driver: Driver) -> None:
     assert driver.kinds(job_id) == ["JOB_SCHEDULED", "JOB_LEASED", "JOB_EXPIRED", "JOB_LEASED"]
 
 
-def agents_lost_too_often_fail_the_job(driver: Driver) -> None:
-    (job_id,) = driver.submit()
-    for _ in range(MAX_ATTEMPTS_DEFAULT):
-        driver.lease_one()
-        driver.now_ms += VISIBILITY_MS
-        outcome = driver.expire()
-    assert outcome.ready == frozenset()
-    job = driver.reply(JobFound, GetJob(job_id=job_id)).job
-    assert (job.state, job.result) == (JobState.FAILED, Result(reason=Reason.AGENT_LOST))
-    assert job.finished_ms == driver.now_ms
-    assert driver.kinds(job_id)[-2:] == ["JOB_EXPIRED", "JOB_FINISHED"]
-    assert driver.lease() == ()
-
-
 def a_restart_gives_every_lease_a_full_period(driver: Driver) -> None:
     driver.submit()
     driver.lease_one()
@@ -187,62 +160,9 @@ def a_restart_gives_every_lease_a_full_period(driver: Driver) -> None:
     assert driver.resume().next_due_ms == driver.now_ms + VISIBILITY_MS
 
 
-def a_released_job_waits_in_its_old_place(driver: Driver) -> None:
-    first, second = driver.submit("a", "b")
-    lease = driver.lease_one()
-    release = ReleaseJob(job_id=first, attempt=1, task_token=lease.task_token)
-    driver.refused("stale-token", msgspec.structs.replace(release, task_token=bytes(32)))
-    driver.refused("not-found", release, tenant="other")
-    outcome = driver.outcome(release)
-    assert outcome.reply == JobReleasedReply()
-    assert outcome.ready == {QueueKey("home", "default")}
-    assert driver.outcome(release).appended == ()
-    assert driver.reply(JobReleasedReply, release)
-    driver.refused("stale-token", completion(lease))
-    assert [one.job_id for one in driver.lease(slots=2)] == [first, second]
-    driver.refused("stale-token", release)
-    assert driver.kinds(first) == ["JOB_SCHEDULED", "JOB_LEASED", "JOB_RELEASED", "JOB_LEASED"]
-
-
-def a_job_ends_once(driver: Driver) -> None:
-    (job_id,) = driver.submit()
-    lease = driver.lease_one()
-    driver.now_ms += 5
-    driver.refused("not-found", completion(lease), tenant="other")
-    driver.refused("stale-token", msgspec.structs.replace(completion(lease), task_token=bytes(32)))
-    driver.refused("stale-token", msgspec.structs.replace(completion(lease), attempt=2))
-    assert driver.reply(JobCompleted, completion(lease, exit_code=7)).state is JobState.FAILED
-    again = driver.outcome(completion(lease))
-    assert again.reply == JobCompleted(state=JobState.FAILED)
-    assert again.appended == ()
-    driver.refused("stale-token", ReleaseJob(job_id=job_id, attempt=1, task_token=lease.task_token))
-    job = driver.reply(JobFound, GetJob(job_id=job_id)).job
-    assert (job.state, job.result) == (JobState.FAILED, Result(exit_code=7))
-    assert (job.started_ms, job.finished_ms, job.agent) == (START_MS, START_MS + 5, "agent")
-    assert driver.kinds(job_id) == ["JOB_SCHEDULED", "JOB_LEASED", "JOB_FINISHED"]
-    driver.now_ms += 10 * VISIBILITY_MS
-    assert driver.expire().appended == ()
-
-
-def a_late_completion_is_refused(driver: Driver) -> None:
-    (job_id,) = driver.submit()
-    stale = driver.lease_one()
-    driver.now_ms += VISIBILITY_MS
-    driver.expire()
-    driver.refused("stale-token", completion(stale))
-    fresh = driver.lease_one()
-    driver.refused("stale-token", completion(stale))
-    driver.refused("stale-token", msgspec.structs.replace(completion(stale), attempt=fresh.attempt))
-    driver.refused("stale-token", completion(stale, 1, last=batch(stale, 0, "late")))
-    assert _state(driver, job_id) is JobState.RUNNING
-    assert driver.reply(JobCompleted, completion(fresh)).state is JobState.COMPLETED
-    driver.refused("stale-token", completion(stale))
-
-
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     submitting_twice_under_one_id_submits_once,
     another_body_under_one_id_is_a_conflict,
-    credentials_are_given_to_the_agent_and_to_no_reader,
     one_job_too_large_refuses_all_of_its_request,
     a_refused_command_does_not_disturb_its_neighbours,
     jobs_are_leased_in_the_order_of_queues_and_submission,
@@ -252,9 +172,5 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     a_heartbeat_keeps_what_is_held_and_says_what_is_lost,
     a_heartbeat_never_shortens_a_lease,
     a_lease_ends_when_it_is_due_and_not_before,
-    agents_lost_too_often_fail_the_job,
     a_restart_gives_every_lease_a_full_period,
-    a_released_job_waits_in_its_old_place,
-    a_job_ends_once,
-    a_late_completion_is_refused,
 )

@@ -15,13 +15,10 @@ from airunner.protocol.messages import (
     REPLAY_RUNS_MAX,
     BatchStored,
     EventBatch,
-    GetJob,
     JobCompleted,
     JobEventsPublished,
     JobEventsReplayed,
     JobLease,
-    JobsListed,
-    ListJobs,
     PublishJobEvents,
     ReplayJobEvents,
     WatchJob,
@@ -201,40 +198,6 @@ def a_page_of_many_small_runs_is_bounded(driver: Driver) -> None:
     assert total < 2 * BATCH_EVENTS_MAX
 
 
-def jobs_are_listed_newest_first_and_stable(driver: Driver) -> None:
-    jobs = [driver.submit(f"c{n}", queue="ab"[n % 2])[0] for n in range(5)]
-    driver.submit(tenant="other")
-    newest = jobs[::-1]
-
-    def listed(request: ListJobs) -> tuple[list[str], bool]:
-        reply = driver.reply(JobsListed, request)
-        return [job.id for job in reply.jobs], reply.more
-
-    assert listed(ListJobs()) == (newest, False)
-    assert listed(ListJobs(page_size=2)) == (newest[:2], True)
-    assert listed(ListJobs(page_size=2, page=3)) == (newest[4:], False)
-    assert listed(ListJobs(page_size=5)) == (newest, False)
-    assert listed(ListJobs(page=9)) == ([], False)
-    assert listed(ListJobs(page_size=2, before=newest[1])) == (newest[2:4], True)
-    driver.submit("shifts no page", queue="b")
-    assert listed(ListJobs(page_size=2, before=newest[1])) == (newest[2:4], True)
-    (lease,) = driver.lease("a")
-    assert listed(ListJobs(state=JobState.RUNNING)) == ([lease.job_id], False)
-    assert listed(ListJobs(queue="a")) == ([newest[0], newest[2], newest[4]], False)
-    assert listed(ListJobs(queue="a", state=JobState.SCHEDULED)) == ([newest[0], newest[2]], False)
-    driver.refused("not-found", ListJobs(before="absent"))
-    driver.refused("not-found", ListJobs(before=jobs[0]), tenant="other")
-
-
-def one_tenant_sees_nothing_of_anothers(driver: Driver) -> None:
-    (job_id,) = driver.submit()
-    for request in (GetJob(job_id=job_id), WatchJob(job_id=job_id), ReplayJobEvents(job_id=job_id)):
-        driver.refused("not-found", request, tenant="other")
-    assert driver.reply(JobsListed, ListJobs(), tenant="other").jobs == ()
-    assert driver.lease(tenant="other") == ()
-    assert len(driver.lease()) == 1
-
-
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     events_are_stored_as_they_were_sent,
     repeats_are_stored_once,
@@ -249,6 +212,4 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     a_clock_that_went_back_hides_no_event,
     a_page_of_a_long_log_is_bounded,
     a_page_of_many_small_runs_is_bounded,
-    jobs_are_listed_newest_first_and_stable,
-    one_tenant_sees_nothing_of_anothers,
 )
