@@ -124,6 +124,12 @@ def a_job_waits_for_ever(tale: Tale) -> None:
     tale.submit()
 
 
+def a_due_job_waits_for_ever(tale: Tale) -> None:
+    job = tale.submit(JobSpec(command="true", not_before_ms=LATE_MS))
+    tale.shown[job] = replace(tale.job(job), due_ms=LATE_MS)
+    tale.wait(180_000)
+
+
 def a_process_is_left_behind(tale: Tale) -> None:
     job = tale.submit()
     tale.lease(job)
@@ -506,7 +512,7 @@ BAD: Final[dict[str, list[Telling]]] = {
         a_cancelled_job_waits_on,
         a_cancelled_job_is_retried,
     ],
-    "everything_ends": [a_job_waits_for_ever, a_process_is_left_behind],
+    "everything_ends": [a_job_waits_for_ever, a_due_job_waits_for_ever, a_process_is_left_behind],
     "one_live_lease_for_each_job": [an_attempt_is_granted_to_two, two_processes_overlap, a_command_is_run_twice],
     "attempts_only_rise": [an_old_attempt_is_granted_again, an_old_attempt_is_kept, an_attempt_is_left_out],
     "what_the_broker_said_stands": [

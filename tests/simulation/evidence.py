@@ -100,6 +100,12 @@ class Clocks:
         ]
         return Span(min(possible), max(possible)) if possible else None
 
+    @property
+    def last_shown_ms(self) -> int | None:
+        """What the last broker's clock shows in the end."""
+        last = max(self._reigns, key=lambda reign: reign.begin_ms, default=None)
+        return None if last is None else last.end_ms + last.offset_ms
+
     def latest_shown_ms(self, until_ms: int) -> int | None:
         """The most that any broker's clock has shown up to an instant of virtual time."""
         shown = [min(one.end_ms, until_ms) + one.offset_ms for one in self._reigns if one.begin_ms <= until_ms]

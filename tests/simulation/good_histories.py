@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from airunner.protocol.events import JobFinished
 from airunner.protocol.job import JobSpec, JobState, Reason
 from airunner.protocol.messages import Verdict
@@ -132,6 +134,13 @@ def better_jobs_go_first(tale: Tale) -> None:
         tale.work(job)
 
 
+def a_clock_is_set_back_to_the_end(tale: Tale) -> None:
+    job = tale.submit(JobSpec(command="true", not_before_ms=LATE_MS))
+    tale.restart(-HOURS_MS)
+    tale.shown[job] = replace(tale.job(job), due_ms=LATE_MS)
+    tale.wait(120_000)
+
+
 def a_queue_is_paused_and_opened(tale: Tale) -> None:
     job = tale.submit()
     tale.set_queue("paused")
@@ -156,5 +165,6 @@ GOOD: Final[list[Telling]] = [
     a_clock_is_set_back_under_a_delayed_job,
     a_broker_restarts_under_a_lease,
     better_jobs_go_first,
+    a_clock_is_set_back_to_the_end,
     a_queue_is_paused_and_opened,
 ]

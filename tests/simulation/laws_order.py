@@ -39,7 +39,7 @@ def delayed_jobs_are_never_early(evidence: Evidence) -> Found:
 
 
 def retries_keep_to_their_policy(evidence: Evidence) -> Found:
-    """A failed command is run again no more often than its policy says, and after no less than the pause it says."""
+    """A failed command is run again no more often than its policy says, and after a pause as long as it says."""
     for job_id, case in evidence.cases.items():
         policy = case.job.spec.retry
         for wait in case.folded.waits:
@@ -49,9 +49,13 @@ def retries_keep_to_their_policy(evidence: Evidence) -> Found:
             if policy is None or body.retry > policy.limit:
                 yield job_id, f"was run again {body.retry} times, and its policy is {policy}"
                 continue
-            least_ms = policy.pause_ms(body.retry, 0.0)
-            if least_ms and (body.not_before_ms or 0) < body.timestamp_ms + least_ms:
-                yield job_id, f"retry {body.retry} waits for less than {least_ms} ms"
+            most_ms = min(policy.backoff_max_ms, policy.backoff_ms * 2 ** (body.retry - 1))
+            pause_ms = (body.not_before_ms or body.timestamp_ms) - body.timestamp_ms
+            if not most_ms // 2 <= pause_ms <= most_ms:
+                yield (
+                    job_id,
+                    f"retry {body.retry} waits for {pause_ms} ms, and half of {most_ms} to all is due",
+                )
         result = case.job.result
         if policy is None or policy.on is not None or result is None or case.folded.cancel_requested_ms is not None:
             continue
