@@ -38,7 +38,7 @@ _FALLEN_DUE: Final = (
     " RETURNING tenant, queue"
 )
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)
-_BY_ITSELF: Final = (Reason.EXIT_CODE, Reason.SIGNAL)
+_BY_ITSELF: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL)  # an agent need not say what the code says already
 
 
 class Settled(StrEnum):
