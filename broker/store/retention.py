@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from airunner.broker.store.contract import Outcome, Retain
 from airunner.broker.store.rows import Database, fetch_all
 
-JOBS_PER_STEP: Final = 64
+JOBS_PER_STEP: Final = 64  # of those that are too old; for their size they go one by one, as each may be large
 RUNS_PER_STEP: Final = 256
 BYTES_PER_STEP: Final = 8 * 1_048_576  # of logs; some milliseconds
 _OLDEST: Final = "SELECT number FROM job WHERE finished_ms IS NOT NULL AND finished_ms < ? ORDER BY finished_ms LIMIT ?"
@@ -37,14 +37,15 @@ class Retention:
         """One step; `more` when the next would find something too."""
         if self._remove_logs():
             return Outcome(more=True)
-        removed = self._remove_jobs(command.finished_before_ms)
+        removed = self._remove_jobs(command.finished_before_ms, JOBS_PER_STEP)
         if not removed and command.store_bytes_max is not None and self._store_bytes() > command.store_bytes_max:
-            removed = self._remove_jobs(_NO_INSTANT)
+            removed = self._remove_jobs(_NO_INSTANT, 1)
+            self._remove_logs()
         answers = self._remove_answers(command.finished_before_ms)
         return Outcome(more=removed or answers)
 
-    def _remove_jobs(self, finished_before_ms: int) -> bool:
-        found = fetch_all(self._connection, _Number, _OLDEST, (finished_before_ms, JOBS_PER_STEP))
+    def _remove_jobs(self, finished_before_ms: int, jobs_max: int) -> bool:
+        found = fetch_all(self._connection, _Number, _OLDEST, (finished_before_ms, jobs_max))
         for job in found:
             for statement in (
                 "INSERT INTO doomed (number) VALUES (?)",
