@@ -7,10 +7,18 @@ from contextlib import closing
 from typing import Final
 
 from airunner.broker.store.contract import Store
-from tests.conformance import laws_endings, laws_leases, laws_listing, laws_log, laws_queues, laws_retries
+from tests.conformance import (
+    laws_endings,
+    laws_leases,
+    laws_listing,
+    laws_log,
+    laws_queues,
+    laws_retention,
+    laws_retries,
+)
 from tests.conformance.driving import Driver
 
-CHAPTERS: Final = (laws_leases, laws_endings, laws_retries, laws_queues, laws_log, laws_listing)
+CHAPTERS: Final = (laws_leases, laws_endings, laws_retries, laws_queues, laws_log, laws_listing, laws_retention)
 LAWS: Final = {law.__name__: law for chapter in CHAPTERS for law in chapter.LAWS}
 
 

@@ -1,0 +1,212 @@
+"""The laws of removing what has finished that every Store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from airunner.broker.store.contract import Outcome
+from airunner.broker.store.retention import BYTES_PER_STEP, JOBS_PER_STEP, RUNS_PER_STEP
+from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.messages import (
+    PAGE_SIZE_MAX,
+    CancelJob,
+    CompleteJob,
+    EnqueueJob,
+    GetJob,
+    JobsEnqueued,
+    JobsListed,
+    JobsUpdated,
+    ListJobs,
+    PublishJobEvents,
+    ReplayJobEvents,
+    RetryJob,
+    UpdateJob,
+    Verdict,
+    WatchJob,
+)
+from airunner.protocol.names import REQUEST_ID_BYTES
+from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, ref
+
+ID = b"r" * REQUEST_ID_BYTES
+STEPS_MAX: Final = 100
+
+
+def _there(driver: Driver) -> set[str]:
+    return {job.id for job in driver.reply(JobsListed, ListJobs(page_size=PAGE_SIZE_MAX)).jobs}
+
+
+def _swept(driver: Driver, *, finished_before_ms: int = 0, store_bytes_max: int | None = None) -> int:
+    """Step by step until nothing is left to do; how many steps that took."""
+    for steps in range(1, STEPS_MAX):
+        outcome = driver.retain(finished_before_ms=finished_before_ms, store_bytes_max=store_bytes_max)
+        assert outcome == Outcome(more=outcome.more), "nothing is told of it"
+        if not outcome.more:
+            return steps
+    raise AssertionError("it comes to an end")
+
+
+def _large(driver: Driver, runs: int, run_bytes: int) -> str:
+    """A finished job with a log of so many runs."""
+    (job_id,) = driver.submit()
+    lease = driver.lease_one()
+    for index in range(runs):
+        driver.reply(object, PublishJobEvents(batches=(batch(lease, index, "x" * run_bytes),)))
+    driver.reply(object, completion(lease, runs))
+    return job_id
+
+
+def what_finished_before_the_instant_is_removed_and_no_more(driver: Driver) -> None:
+    old = driver.ended("a", "b")
+    driver.now_ms += 10
+    (young,) = driver.ended("c")
+    assert _swept(driver, finished_before_ms=START_MS) == 1
+    assert _there(driver) == {*old, young}
+    _swept(driver, finished_before_ms=START_MS + 10)
+    assert _there(driver) == {young}
+    assert driver.kinds(young)[-1] == "JOB_FINISHED"
+
+
+def every_way_to_finish_counts(driver: Driver) -> None:
+    driver.ended("completed")
+    driver.ended("failed", exit_code=1)
+    (cancelled,) = driver.submit("cancelled")
+    driver.cancel(cancelled)
+    driver.enqueue(JobSpec(command="lost", max_attempts=1))
+    driver.lease_one()
+    driver.pass_ms(VISIBILITY_MS)
+    assert {job.state for job in driver.reply(JobsListed, ListJobs()).jobs} == {
+        JobState.COMPLETED,
+        JobState.FAILED,
+        JobState.CANCELLED,
+    }
+    _swept(driver, finished_before_ms=driver.now_ms + 1)
+    assert _there(driver) == set()
+
+
+def what_waits_or_runs_is_never_removed(driver: Driver) -> None:
+    (waiting,) = driver.submit("waiting", queue="later")
+    (delayed,) = driver.enqueue(JobSpec(command="delayed", not_before_ms=2**40))
+    (running,) = driver.submit("running")
+    lease = driver.lease_one()
+    (done,) = driver.ended("done")
+    assert done in _there(driver)
+    driver.now_ms += 5
+    _swept(driver, finished_before_ms=2**50, store_bytes_max=0)
+    assert _there(driver) == {waiting, delayed, running}
+    assert driver.verdict(lease) is Verdict.KEPT
+    assert driver.complete(lease) is JobState.COMPLETED
+    assert driver.lease_one("later").job_id == waiting
+
+
+def a_removed_job_is_gone_for_everybody_at_once(driver: Driver) -> None:
+    (job_id,) = driver.enqueue(JobSpec(command="a", owner="o", metadata={"k": "v"}))
+    lease = driver.lease_one()
+    driver.reply(object, PublishJobEvents(batches=(batch(lease, 0, "x"),)))
+    driver.reply(object, completion(lease, 1))
+    assert driver.retain(finished_before_ms=driver.now_ms + 1).more
+    for request in (
+        GetJob(job_id=job_id),
+        WatchJob(job_id=job_id),
+        ReplayJobEvents(job_id=job_id),
+        CancelJob(job_id=job_id),
+        RetryJob(job_id=job_id),
+        CompleteJob(
+            job_id=job_id, attempt=1, task_token=lease.task_token, event_count=1, result=completion(lease).result
+        ),
+        ListJobs(before=job_id),
+    ):
+        driver.refused("not-found", request)
+    for listing in (ListJobs(), ListJobs(owner="o"), ListJobs(metadata={"k": "v"}), ListJobs(queue="default")):
+        assert driver.reply(JobsListed, listing).jobs == ()
+    updated = driver.reply(JobsUpdated, UpdateJob(leases=(ref(lease),), visibility_ms=VISIBILITY_MS))
+    assert updated.leases[0].verdict is Verdict.LOST
+    assert (driver.queue().waiting, driver.queue().running) == (0, 0)
+
+
+def a_large_log_goes_in_several_steps_and_its_job_at_once(driver: Driver) -> None:
+    many = _large(driver, 2 * RUNS_PER_STEP + 1, 1)
+    assert driver.retain(finished_before_ms=driver.now_ms + 1).more
+    assert _there(driver) == set()
+    driver.refused("not-found", ReplayJobEvents(job_id=many))
+    assert _swept(driver, finished_before_ms=driver.now_ms + 1) >= 3
+    new = _large(driver, 3, 1)
+    assert [event.sequence for event in driver.log(new)] == list(range(1, 7)), "nothing of the old is in the new"
+
+
+def a_log_of_large_runs_goes_in_several_steps(driver: Driver) -> None:
+    run_bytes = 60_000
+    _large(driver, 2 * BYTES_PER_STEP // run_bytes, run_bytes)
+    assert driver.retain(finished_before_ms=driver.now_ms + 1).more
+    assert _swept(driver, finished_before_ms=driver.now_ms + 1) >= 3
+
+
+def very_many_old_jobs_go_in_steps_the_oldest_first(driver: Driver) -> None:
+    jobs = [job_id for _ in range(JOBS_PER_STEP // 8 + 1) for job_id in driver.submit(*"abcdefgh")]
+    for job_id in reversed(jobs):
+        driver.cancel(job_id)
+        driver.now_ms += 1
+    assert driver.retain(finished_before_ms=driver.now_ms).more
+    assert _there(driver) == set(jobs[:-JOBS_PER_STEP])
+    _swept(driver, finished_before_ms=driver.now_ms)
+    assert _there(driver) == set()
+
+
+def a_store_that_is_too_large_loses_the_oldest_and_no_more_than_it_must(driver: Driver) -> None:
+    jobs: list[str] = []
+    for _ in range(6):
+        jobs.append(_large(driver, 5, 60_000))
+        driver.now_ms += 1
+    assert _swept(driver, store_bytes_max=2**40) == 1
+    assert _there(driver) == set(jobs)
+    _swept(driver, store_bytes_max=1_200_000)
+    left = _there(driver)
+    assert left == set(jobs[-len(left) :]), "the oldest went first"
+    assert 2 <= len(left) <= 4
+    assert _swept(driver, store_bytes_max=1_200_000) == 1, "it is small enough"
+    _swept(driver, store_bytes_max=0)
+    assert _there(driver) == set()
+
+
+def a_request_is_remembered_until_its_own_age(driver: Driver) -> None:
+    request = EnqueueJob(jobs=(JobSpec(command="a"),))
+    first = driver.reply(JobsEnqueued, request, request_id=ID)
+    driver.cancel(first.job_ids[0])
+    _swept(driver, store_bytes_max=0)
+    assert _there(driver) == set()
+    again = driver.outcome(request, request_id=ID)
+    assert (again.reply, again.appended) == (first, ()), "its job is gone, and it is not run a second time"
+    _swept(driver, finished_before_ms=START_MS)
+    assert driver.reply(JobsEnqueued, request, request_id=ID) == first
+    _swept(driver, finished_before_ms=START_MS + 1)
+    assert driver.reply(JobsEnqueued, request, request_id=ID) != first
+
+
+def very_many_requests_are_forgotten_in_steps(driver: Driver) -> None:
+    for _ in range(2 * RUNS_PER_STEP + 1):
+        driver.submit()
+    assert _swept(driver, finished_before_ms=START_MS + 1) == 3
+    assert driver.queue().waiting == 2 * RUNS_PER_STEP + 1
+
+
+def an_origin_may_be_gone_before_what_retries_it(driver: Driver) -> None:
+    (origin,) = driver.ended("a")
+    (job_id,) = driver.reply(JobsEnqueued, RetryJob(job_id=origin)).job_ids
+    _swept(driver, finished_before_ms=driver.now_ms + 1)
+    driver.refused("not-found", GetJob(job_id=origin))
+    assert driver.job(job_id).origin == origin
+
+
+LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
+    what_finished_before_the_instant_is_removed_and_no_more,
+    every_way_to_finish_counts,
+    what_waits_or_runs_is_never_removed,
+    a_removed_job_is_gone_for_everybody_at_once,
+    a_large_log_goes_in_several_steps_and_its_job_at_once,
+    a_log_of_large_runs_goes_in_several_steps,
+    very_many_old_jobs_go_in_steps_the_oldest_first,
+    a_store_that_is_too_large_loses_the_oldest_and_no_more_than_it_must,
+    a_request_is_remembered_until_its_own_age,
+    very_many_requests_are_forgotten_in_steps,
+    an_origin_may_be_gone_before_what_retries_it,
+)
