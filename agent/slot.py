@@ -179,7 +179,7 @@ class Slot:
                 completed = await self._complete(journal, result)
                 group.cancel_scope.cancel()
         except* LeaseEnded:
-            tenure.lost.set()
+            pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
         if completed:
             return completed
         with anyio.move_on_after(DELIVERY_S):

@@ -18,7 +18,9 @@ cannot clean up after itself.
 - The agent's half (`local.py`, `process.py`, `streams.py`, `line.py`) is anyio only. It speaks with each
   keeper directly, and uses a keeper again once nothing of its job is left.
 
-Who dies, and what follows
+Who dies or cannot act, and what follows
+- A stopped agent: at the deadline of its lease, which the keeper knows, the keeper SIGKILLs all of the job. The
+  agent, when it wakes, hears `LeaseEnded`.
 - The agent: every socket closes. Keepers and launcher SIGKILL all of their descendants and exit.
 - The launcher: its keepers are signalled by the kernel (PR_SET_PDEATHSIG), kill and exit.
 - A keeper: its job's processes become the launcher's children, who kills them. One that is stopped it wakes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 import anyio
@@ -11,7 +11,7 @@ from airunner.agent.launcher.contract import LauncherDied, LeaseEnded, Process
 
 
 @asynccontextmanager
-async def attended(process: Process) -> AsyncIterator[None]:
+async def attended(process: Process) -> AsyncGenerator[None]:
     """A block in which `process` is seen to its end. Cancelled, it is over only when nothing of it is left."""
     try:
         yield

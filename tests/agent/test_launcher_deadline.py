@@ -20,6 +20,7 @@ from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, 
 pytestmark = pytest.mark.anyio
 
 SOON_S = 0.05
+LATER_S = 1.0  # time enough for what is to come before it
 NEVER_S = float("inf")
 TREE = "trap '' TERM HUP; echo $$; setsid sh -c 'echo $$; exec sleep 1000' & while :; do sleep 1000; done"
 AGENT = f"""
@@ -56,7 +57,10 @@ async def tree_of(process: Process) -> Watched:
 
 async def until_a_deadline_has_passed(launcher: ChildLauncher, deadline_s: float) -> None:
     """Whatever was due before `deadline_s` has been done by its keeper, or never will be."""
-    process = await launcher.launch(shell("exec sleep 1000"), deadline_s)
+    try:
+        process = await launcher.launch(shell("exec sleep 1000"), deadline_s)
+    except LeaseEnded:
+        return
     with pytest.raises(LeaseEnded):
         await process.wait()
     process.close()
@@ -101,8 +105,9 @@ async def test_after_its_deadline_nothing_is_started(launcher: ChildLauncher, tm
 
 
 async def test_a_deadline_that_is_moved_on_does_not_count(launcher: ChildLauncher) -> None:
-    soon_s = anyio.current_time() + SOON_S
-    process = await launcher.launch(shell("exec sleep 1000"), soon_s)
+    process = await launcher.launch(shell("exec sleep 1000"))
+    soon_s = anyio.current_time() + LATER_S
+    process.keep_until(soon_s)
     process.keep_until(NEVER_S)
     await until_a_deadline_has_passed(launcher, soon_s + SOON_S)
     assert await process.end(PATIENCE_S) == []
@@ -138,7 +143,7 @@ async def test_what_a_command_left_is_bound_by_the_deadline_too(launcher: ChildL
 
 
 async def test_a_deadline_binds_one_job_and_not_the_next_of_its_keeper(launcher: ChildLauncher) -> None:
-    soon_s = anyio.current_time() + 4 * SOON_S
+    soon_s = anyio.current_time() + LATER_S
     process = await launcher.launch(shell("exit 3"), soon_s)
     assert await process.wait() == Exit(3, None)
     await process.end(PATIENCE_S)

@@ -1,0 +1,47 @@
+"""From cancel to the end of a running `sleep 1000`: real processes, encrypted sockets, a disk that syncs.
+
+Each job runs when it is cancelled. The clock runs from before `cancel` until the follower is handed PROCESS_END,
+which says that the process is gone, and until JOB_FINISHED. Run it with `python -m bench.cancel [--jobs 50]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from statistics import median
+
+import anyio
+
+from airunner import Client
+from bench.cluster import cluster
+
+
+async def measure(requests: str, home: str, jobs: int) -> dict[str, list[float]]:
+    """Milliseconds to each of the two events, for each job."""
+    measured: dict[str, list[float]] = {"PROCESS_END": [], "JOB_FINISHED": []}
+    async with Client(requests, home=home) as client:
+        for _ in range(jobs):
+            job = await client.submit(command="sleep", args=("1000",))
+            began = anyio.current_time()
+            async for event in client.follow(job.id):
+                if event.kind == "PROCESS_START":
+                    began = anyio.current_time()
+                    await client.cancel(job.id)
+                elif event.kind in measured:
+                    measured[event.kind].append((anyio.current_time() - began) * 1_000)
+    return measured
+
+
+def main() -> None:
+    """Print the distributions."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=50, help="how many, one after another (default 50)")
+    options = parser.parse_args()
+    with cluster(spawn=2) as running:
+        measured = anyio.run(measure, running.requests, str(running.home), options.jobs)
+    print(f"cancel of a running `sleep 1000`, {options.jobs} times:")
+    for kind, taken_ms in measured.items():
+        print(f"  to {kind:12} median {median(taken_ms):.1f} ms   max {max(taken_ms):.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

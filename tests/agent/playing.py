@@ -1,0 +1,174 @@
+"""An agent on a stage: the real actors and a real broker over a network in memory, and processes that are played."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from math import inf
+from pathlib import Path
+
+import anyio
+
+from airunner.agent.agent import Agent
+from airunner.agent.attempt import Surroundings
+from airunner.agent.launcher.contract import Exit, LaunchSpec, LeaseEnded, Process, Survivor
+from airunner.agent.plan import Plan
+from airunner.agent.slot import SPOOL_FOLDER
+from airunner.certs.channel import Channel
+from airunner.client.client import Client
+from tests.client.wire import Wire, brokered, edges
+
+CANCEL_GRACE_S = 7.0
+VISIBILITY_S = 300
+
+
+class PlayedSource:
+    """Writes nothing, and ends with its process."""
+
+    def __init__(self, over: anyio.Event) -> None:
+        self._over = over
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        await self._over.wait()
+        return b""[:max_bytes]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class PlayedProcess:
+    """Runs until it is told to end; a stubborn one until its grace is over."""
+
+    def __init__(self, spec: LaunchSpec, *, stubborn: bool) -> None:
+        self.pid = 1
+        self.spec = spec
+        self.stubborn = stubborn
+        self.graces_s: list[float] = []
+        self.deadline_s = inf
+        self.closed = anyio.Event()
+        self._exit: Exit | None = None
+        self._expired = False
+        self._over = anyio.Event()
+        self.stdout = PlayedSource(self._over)
+        self.stderr = PlayedSource(self._over)
+
+    def exit(self, exit_code: int) -> None:
+        """By itself."""
+        self._end(Exit(exit_code, None))
+
+    def expire(self) -> None:
+        """Its keeper kills it, because its deadline has come."""
+        self._expired = True
+        self._over.set()
+
+    def keep_until(self, deadline_s: float) -> None:
+        self.deadline_s = deadline_s
+
+    async def wait(self) -> Exit:
+        await self._over.wait()
+        if self._exit is None:
+            raise LeaseEnded
+        return self._exit
+
+    async def signal_tree(self, number: int) -> None:
+        raise AssertionError(number)
+
+    async def end(self, grace_s: float) -> list[Survivor]:
+        self.graces_s.append(grace_s)
+        if self._expired:
+            raise LeaseEnded
+        if not self._over.is_set():
+            if self.stubborn:
+                await anyio.sleep(grace_s)
+            self._end(Exit(None, signal.SIGKILL if self.stubborn or not grace_s else signal.SIGTERM))
+        return []
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def _end(self, exit_: Exit) -> None:
+        self._exit = self._exit or exit_
+        self._over.set()
+
+
+class PlayedLauncher:
+    """Starts what the test waits for; `hesitates` keeps it from starting anything."""
+
+    def __init__(self) -> None:
+        self.started: list[PlayedProcess] = []
+        self.asked = 0
+        self.hesitates = False
+        self.stubborn = False
+        self._changed = anyio.Event()
+
+    async def launch(self, spec: LaunchSpec, deadline_s: float = inf) -> Process:
+        self.asked += 1
+        self._change()
+        if self.hesitates:
+            await anyio.sleep_forever()
+        process = PlayedProcess(spec, stubborn=self.stubborn)
+        process.keep_until(deadline_s)
+        self.started.append(process)
+        self._change()
+        return process
+
+    async def process(self, number: int = 1) -> PlayedProcess:
+        """The one that is started as the `number`th."""
+        await self._until(lambda: len(self.started) >= number)
+        return self.started[number - 1]
+
+    async def asking(self) -> None:
+        """Until it has been asked to start something."""
+        await self._until(lambda: self.asked > 0)
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        while not done():
+            await self._changed.wait()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+class Stage:
+    """All of it, and what the agent has reported."""
+
+    def __init__(self, wire: Wire, client: Client, home: Path, slots: int) -> None:
+        self.wire = wire
+        self.client = client
+        self.launcher = PlayedLauncher()
+        self.reports: list[str] = []
+        here = edges(2)
+        (home / SPOOL_FOLDER).mkdir()
+        plan = Plan(
+            name="played",
+            slots=slots,
+            queues=("default",),
+            visibility_ms=VISIBILITY_S * 1_000,
+            home=home,
+            version="1.2",
+        )
+        channel = Channel(wire, ["tcp://broker.test:7070"], lambda: b"", here)
+        surroundings = Surroundings(self.launcher, here.wall_ms, {}, inline, CANCEL_GRACE_S)
+        self.agent = Agent(plan, channel, surroundings, here, self.reports.append)
+
+    async def kinds(self, job_id: str) -> list[str]:
+        """The kinds of its events, once it has ended."""
+        return [event.kind async for event in self.client.follow(job_id)]
+
+
+async def inline(call: Callable[[], list[object]]) -> list[object]:
+    """Where a thread would run it."""
+    await anyio.lowlevel.checkpoint()
+    return call()
+
+
+@asynccontextmanager
+async def staged(home: Path, slots: int = 1) -> AsyncIterator[Stage]:
+    """An agent that runs, until the block is left."""
+    async with brokered() as (wire, client), anyio.create_task_group() as group:
+        stage = Stage(wire, client, home, slots)
+        group.start_soon(stage.agent.run)
+        yield stage
+        group.cancel_scope.cancel()

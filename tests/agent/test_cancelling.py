@@ -1,0 +1,174 @@
+"""A cancelled job is ended with a grace, at once when the broker nudges and with the next heartbeat when not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+from trio.testing import MockClock
+
+from airunner.agent.renewer import RENEWAL_S_MAX
+from airunner.agent.tenure import Tenure
+from airunner.broker.gateway import NUDGE_ID
+from airunner.certs.edges import Sent
+from airunner.protocol.job import JobSpec, JobState, Reason, Result
+from airunner.protocol.messages import JobLease
+from airunner.protocol.names import JobId
+from airunner.protocol.retrypolicy import RetryPolicy
+from tests.agent.playing import CANCEL_GRACE_S, Stage, staged
+
+pytestmark = pytest.mark.anyio
+
+AT_ONCE_S = 0.5
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+def lose_nudges(stage: Stage) -> None:
+    send = stage.wire.send
+    stage.wire.send = lambda peer, frames: Sent.DONE if frames[1] == NUDGE_ID else send(peer, frames)
+
+
+async def test_a_nudge_has_a_job_cancelled_at_once(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        job = await stage.client.submit(command="sleep", args=("1000",))
+        process = await stage.launcher.process()
+        await anyio.sleep(10)
+        asked_s = anyio.current_time()
+        assert await stage.client.cancel(job.id) is JobState.RUNNING
+        kinds = await stage.kinds(job.id)
+        assert anyio.current_time() - asked_s < AT_ONCE_S
+        assert process.graces_s == [CANCEL_GRACE_S]
+        assert kinds[-4:] == ["PROCESS_START", "JOB_CANCEL_REQUESTED", "PROCESS_END", "JOB_FINISHED"]
+        found = await stage.client.get(job.id)
+        assert (found.state, found.result) == (JobState.CANCELLED, Result(signal=15, reason=Reason.CANCELLED))
+
+
+async def test_where_the_nudge_is_lost_the_next_heartbeat_brings_the_cancel(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        lose_nudges(stage)
+        job = await stage.client.submit(command="sleep")
+        await stage.launcher.process()
+        asked_s = anyio.current_time()
+        await stage.client.cancel(job.id)
+        await stage.kinds(job.id)
+        assert AT_ONCE_S < anyio.current_time() - asked_s < RENEWAL_S_MAX + AT_ONCE_S
+        assert (await stage.client.get(job.id)).state is JobState.CANCELLED
+
+
+async def test_the_lease_of_a_cancelled_job_is_kept_for_as_long_as_its_grace_takes(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.launcher.stubborn = True
+        job = await stage.client.submit(command="stubborn")
+        process = await stage.launcher.process()
+        process_end_s = process.deadline_s
+        await anyio.sleep(10)
+        await stage.client.cancel(job.id)
+        asked_s = anyio.current_time()
+        await stage.kinds(job.id)
+        assert CANCEL_GRACE_S <= anyio.current_time() - asked_s < CANCEL_GRACE_S + AT_ONCE_S
+        assert process.deadline_s >= process_end_s + 10
+        assert (await stage.client.get(job.id)).result == Result(signal=9, reason=Reason.CANCELLED)
+
+
+async def test_a_cancel_during_the_checkout_ends_git_and_starts_nothing(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        job = await stage.client.submit(command="make", repository="/srv/project")
+        git = await stage.launcher.process()
+        assert git.spec.argv[0] == "git"
+        await stage.client.cancel(job.id)
+        kinds = await stage.kinds(job.id)
+        assert git.closed.is_set()
+        assert len(stage.launcher.started) == 1
+        assert "PROCESS_START" not in kinds
+        assert (await stage.client.get(job.id)).result == Result(reason=Reason.CANCELLED)
+
+
+async def test_a_cancel_while_the_process_is_being_started_starts_none(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.launcher.hesitates = True
+        job = await stage.client.submit(command="make")
+        await stage.launcher.asking()
+        await stage.client.cancel(job.id)
+        assert "PROCESS_START" not in await stage.kinds(job.id)
+        assert stage.launcher.started == []
+        assert (await stage.client.get(job.id)).state is JobState.CANCELLED
+
+
+async def test_a_command_out_of_time_has_the_same_grace(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.launcher.stubborn = True
+        job = await stage.client.submit(command="stubborn", timeout_seconds=5)
+        process = await stage.launcher.process()
+        started_s = anyio.current_time()
+        await stage.kinds(job.id)
+        assert process.graces_s == [CANCEL_GRACE_S]
+        assert 5 + CANCEL_GRACE_S <= anyio.current_time() - started_s < 5 + CANCEL_GRACE_S + AT_ONCE_S
+        assert (await stage.client.get(job.id)).result == Result(signal=9, reason=Reason.TIMEOUT)
+
+
+async def test_many_nudges_are_one_heartbeat(tmp_path: Path) -> None:
+    async with staged(tmp_path, slots=3) as stage:
+        jobs = [await stage.client.submit(command="sleep") for _ in range(3)]
+        await stage.launcher.process(3)
+        for job in jobs:
+            await stage.client.cancel(job.id)  # the second and the third come while the first is being settled
+        for job in jobs:
+            await stage.kinds(job.id)
+        assert 1 <= stage.wire.asked.count("UpdateJob") <= 3
+        before = stage.wire.asked.count("UpdateJob")
+        await stage.client.submit(command="sleep")
+        await stage.launcher.process(4)
+        await anyio.sleep(1)
+        for _ in range(10):
+            stage.agent._channel.nudged()
+        await anyio.sleep(1)
+        assert stage.wire.asked.count("UpdateJob") == before + 1
+
+
+async def test_a_nudge_before_the_lease_is_held_is_not_forgotten(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await anyio.sleep(1)
+        stage.agent._channel.nudged()
+        await anyio.sleep(1)
+        assert "UpdateJob" not in stage.wire.asked
+        await stage.client.submit(command="sleep")
+        await stage.launcher.process()
+        await anyio.sleep(AT_ONCE_S)
+        assert stage.wire.asked.count("UpdateJob") == 1
+
+
+async def test_a_command_that_will_be_tried_again_is_reported_so(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        job = await stage.client.submit(command="false", retry=RetryPolicy(limit=1))
+        (await stage.launcher.process(1)).exit(1)
+        (await stage.launcher.process(2)).exit(0)
+        await stage.kinds(job.id)
+        await anyio.sleep(1)
+        assert f"job {job.id} attempt 1 ends with exit status 1, and the job will be tried again" in stage.reports
+        assert f"job {job.id} attempt 2 ends COMPLETED with exit status 0" in stage.reports
+
+
+async def test_an_agent_says_what_it_is(tmp_path: Path) -> None:
+    async with staged(tmp_path, slots=2) as stage:
+        await stage.client.submit(command="sleep")
+        await stage.launcher.process()
+        for _ in range(2):  # by then it was heard of by its DequeueJobs alone, and by its heartbeats too
+            (agent,) = [agent async for agent in stage.client.agents()]
+            assert (agent.name, agent.slots, agent.leases, agent.version) == ("played", 2, 1, "1.2")
+            await anyio.sleep(RENEWAL_S_MAX + 1)
+
+
+async def test_a_cancel_that_came_first_ends_every_later_wait() -> None:
+    lease = JobLease(
+        job_id=JobId("a job"), attempt=1, task_token=bytes(32), visibility_ms=3_000, spec=JobSpec(command="true")
+    )
+    tenure = Tenure(lease, anyio.current_time(), 3)
+    tenure.cancel()
+    with tenure.unless_cancelled() as scope:
+        await anyio.sleep_forever()
+    assert scope.cancelled_caught
