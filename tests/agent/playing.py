@@ -80,7 +80,7 @@ class PlayedProcess:
             raise LeaseEnded
         if not self._over.is_set():
             if self.stubborn:
-                await anyio.sleep(grace_s)
+                await anyio.sleep(grace_s)  # virtual
             self._end(Exit(None, signal.SIGKILL if self.stubborn or not grace_s else signal.SIGTERM))
         return []
 

@@ -37,7 +37,7 @@ async def test_a_nudge_has_a_job_cancelled_at_once(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         job = await stage.client.submit(command="sleep", args=("1000",))
         process = await stage.launcher.process()
-        await anyio.sleep(10)
+        await anyio.sleep(10)  # virtual
         asked_s = anyio.current_time()
         assert await stage.client.cancel(job.id) is JobState.RUNNING
         kinds = await stage.kinds(job.id)
@@ -66,7 +66,7 @@ async def test_the_lease_of_a_cancelled_job_is_kept_for_as_long_as_its_grace_tak
         job = await stage.client.submit(command="stubborn")
         process = await stage.launcher.process()
         process_end_s = process.deadline_s
-        await anyio.sleep(10)
+        await anyio.sleep(10)  # virtual
         await stage.client.cancel(job.id)
         asked_s = anyio.current_time()
         await stage.kinds(job.id)
@@ -123,22 +123,22 @@ async def test_many_nudges_are_one_heartbeat(tmp_path: Path) -> None:
         before = stage.wire.asked.count("UpdateJob")
         await stage.client.submit(command="sleep")
         await stage.launcher.process(4)
-        await anyio.sleep(1)
+        await anyio.sleep(1)  # virtual
         for _ in range(10):
             stage.agent._channel.nudged()
-        await anyio.sleep(1)
+        await anyio.sleep(1)  # virtual
         assert stage.wire.asked.count("UpdateJob") == before + 1
 
 
 async def test_a_nudge_before_the_lease_is_held_is_not_forgotten(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        await anyio.sleep(1)
+        await anyio.sleep(1)  # virtual
         stage.agent._channel.nudged()
-        await anyio.sleep(1)
+        await anyio.sleep(1)  # virtual
         assert "UpdateJob" not in stage.wire.asked
         await stage.client.submit(command="sleep")
         await stage.launcher.process()
-        await anyio.sleep(AT_ONCE_S)
+        await anyio.sleep(AT_ONCE_S)  # virtual
         assert stage.wire.asked.count("UpdateJob") == 1
 
 
@@ -148,7 +148,7 @@ async def test_a_command_that_will_be_tried_again_is_reported_so(tmp_path: Path)
         (await stage.launcher.process(1)).exit(1)
         (await stage.launcher.process(2)).exit(0)
         await stage.kinds(job.id)
-        await anyio.sleep(1)
+        await anyio.sleep(1)  # virtual
         assert f"job {job.id} attempt 1 ends with exit status 1, and the job will be tried again" in stage.reports
         assert f"job {job.id} attempt 2 ends COMPLETED with exit status 0" in stage.reports
 
@@ -160,7 +160,7 @@ async def test_an_agent_says_what_it_is(tmp_path: Path) -> None:
         for _ in range(2):  # by then it was heard of by its DequeueJobs alone, and by its heartbeats too
             (agent,) = [agent async for agent in stage.client.agents()]
             assert (agent.name, agent.slots, agent.leases, agent.version) == ("played", 2, 1, "1.2")
-            await anyio.sleep(RENEWAL_S_MAX + 1)
+            await anyio.sleep(RENEWAL_S_MAX + 1)  # virtual
 
 
 async def test_a_cancel_that_came_first_ends_every_later_wait() -> None:

@@ -30,7 +30,7 @@ async def test_each_renewal_moves_the_deadline_of_what_runs(tmp_path: Path) -> N
         await stage.client.submit(command="sleep")
         process = await stage.launcher.process()
         assert leased_s <= process.deadline_s - KILLED_AFTER_S < leased_s + 1
-        await anyio.sleep(10 * RENEWAL_S_MAX)
+        await anyio.sleep(10 * RENEWAL_S_MAX)  # virtual
         assert process.deadline_s >= leased_s + 9 * RENEWAL_S_MAX + KILLED_AFTER_S
         assert process.deadline_s <= anyio.current_time() + KILLED_AFTER_S
 
