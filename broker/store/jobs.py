@@ -85,13 +85,17 @@ class Jobs:
 
         Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`; then nothing is changed.
         """
-        return self._submit(ask, request, request.jobs, None, now_ms)
+        return self._answered(ask, request) or self._submit(ask, request, request.jobs, None, now_ms)
 
     def retry(self, ask: Ask, request: RetryJob, now_ms: int) -> Outcome:
         """Submit a job that has ended anew.
 
+        A repeat is answered as the first, though the job may have been removed since.
+
         Raises `NotFound`, `NotFinished`, `Conflict`, `Draining`, `NoSpace`; then nothing is changed.
         """
+        if (answered := self._answered(ask, request)) is not None:
+            return answered
         ended = fetch_one(
             self._connection,
             _Ended,
@@ -104,20 +108,26 @@ class Jobs:
             raise NotFinished
         return self._submit(ask, request, [decode_spec(ended.spec)], JobId(request.job_id), now_ms)
 
-    def _submit(
-        self, ask: Ask, request: EnqueueJob | RetryJob, jobs: Sequence[JobSpec], origin: JobId | None, now_ms: int
-    ) -> Outcome:
-        body_hash = canonical_hash(request)
+    def _answered(self, ask: Ask, request: EnqueueJob | RetryJob) -> Outcome | None:
+        """What this very request was answered before, if it was.
+
+        Raises `Conflict`.
+        """
         before = fetch_one(
             self._connection,
             _Before,
             "SELECT body_hash, job_ids FROM answer WHERE tenant = ? AND request_id = ?",
             (ask.tenant, ask.request_id),
         )
-        if before is not None:
-            if body_hash != before.body_hash:
-                raise Conflict
-            return Outcome(reply=JobsEnqueued(job_ids=tuple(map(JobId, before.job_ids.split()))))
+        if before is None:
+            return None
+        if before.body_hash != canonical_hash(request):
+            raise Conflict
+        return Outcome(reply=JobsEnqueued(job_ids=tuple(map(JobId, before.job_ids.split()))))
+
+    def _submit(
+        self, ask: Ask, request: EnqueueJob | RetryJob, jobs: Sequence[JobSpec], origin: JobId | None, now_ms: int
+    ) -> Outcome:
         if not ask.room:
             raise NoSpace
         for queue in dict.fromkeys(job.queue for job in jobs):
@@ -135,7 +145,7 @@ class Jobs:
         job_ids = tuple(minted.job_id for minted in ask.minted)
         self._connection.execute(
             "INSERT INTO answer (tenant, request_id, body_hash, answered_ms, job_ids) VALUES (?, ?, ?, ?, ?)",
-            (ask.tenant, ask.request_id, body_hash, now_ms, " ".join(job_ids)),
+            (ask.tenant, ask.request_id, canonical_hash(request), now_ms, " ".join(job_ids)),
         )
         return Outcome(
             reply=JobsEnqueued(job_ids=job_ids),
