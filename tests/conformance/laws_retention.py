@@ -182,6 +182,14 @@ def a_request_is_remembered_until_its_own_age(driver: Driver) -> None:
     assert driver.reply(JobsEnqueued, request, request_id=ID) != first
 
 
+def a_repeated_retry_is_answered_when_its_origin_is_gone(driver: Driver) -> None:
+    (origin,) = driver.ended("a")
+    first = driver.reply(JobsEnqueued, RetryJob(job_id=origin), request_id=ID)
+    _swept(driver, store_bytes_max=0)
+    driver.refused("not-found", RetryJob(job_id=origin))
+    assert driver.reply(JobsEnqueued, RetryJob(job_id=origin), request_id=ID) == first
+
+
 def very_many_requests_are_forgotten_in_steps(driver: Driver) -> None:
     for _ in range(2 * RUNS_PER_STEP + 1):
         driver.submit()
@@ -207,6 +215,7 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     very_many_old_jobs_go_in_steps_the_oldest_first,
     a_store_that_is_too_large_loses_the_oldest_and_no_more_than_it_must,
     a_request_is_remembered_until_its_own_age,
+    a_repeated_retry_is_answered_when_its_origin_is_gone,
     very_many_requests_are_forgotten_in_steps,
     an_origin_may_be_gone_before_what_retries_it,
 )

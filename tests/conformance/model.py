@@ -1,55 +1,17 @@
 """What a Store does, written to be read: jobs as plain objects, no index, no cleverness.
 
-It keeps the promises of `broker.store.contract` for the machine in test_model.py to compare with.
+It keeps the promises of `broker.store.contract` for the machine in machine.py to compare with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.job import JobSpec, JobState, Reason, Result
-
-
-@dataclass
-class Grant:
-    """A lease as its agent knows it."""
-
-    job: ModelJob
-    attempt: int
-    request: int
-
-
-@dataclass
-class ModelJob:
-    """One job; its log is a list of (kind or output, attempt)."""
-
-    number: int
-    job_id: str
-    tenant: str
-    spec: JobSpec
-    state: JobState = JobState.SCHEDULED
-    attempt: int = 0
-    agents_lost: int = 0
-    stored: int = 0
-    holder: Grant | None = None
-    ended_by: Grant | None = None
-    released_by: Grant | None = None
-    deadline_ms: int = 0
-    visibility_ms: int = 0
-    result: Result | None = None
-    log: list[tuple[str, int]] = field(default_factory=list)
-
-    def note(self, what: str) -> None:
-        self.log.append((what, self.attempt))
-
-    def finish(self, result: Result) -> None:
-        self.state, self.result, self.ended_by, self.holder = result.state, result, self.holder, None
-        self.note("JOB_FINISHED")
-
-    def wait_again(self, what: str) -> None:
-        self.state, self.holder = JobState.SCHEDULED, None
-        self.note(what)
+from airunner.protocol.queues import QueueMode, QueueSummary
 
 
 class Refused(Exception):
@@ -61,65 +23,181 @@ class Refused(Exception):
         self.expected_index = expected_index
 
 
+@dataclass
+class Grant:
+    """A lease as its agent knows it."""
+
+    job: ModelJob
+    attempt: int
+    request: int
+
+
+class Answer(NamedTuple):
+    """What a request that submits was answered, and when."""
+
+    body: object
+    job_ids: list[str]
+    at_ms: int
+
+
+@dataclass
+class ModelJob:
+    """One job; its log is a list of (kind or output, attempt)."""
+
+    number: int
+    job_id: str
+    tenant: str
+    spec: JobSpec
+    submitted_ms: int
+    due_ms: int | None
+    origin: str | None
+    state: JobState = JobState.SCHEDULED
+    attempt: int = 0
+    agents_lost: int = 0
+    retries: int = 0
+    cancelling: bool = False
+    stored: int = 0  # events of this attempt
+    last: Grant | None = None  # whose last word on the job may be repeated
+    settled: str = ""  # by which last word the attempt has ended
+    deadline_ms: int = 0
+    visibility_ms: int = 0
+    finished_ms: int | None = None
+    result: Result | None = None
+    gone: bool = False
+    log: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def key(self) -> QueueKey:
+        return QueueKey(self.tenant, self.spec.queue)
+
+    @property
+    def waits(self) -> bool:
+        """It may be leased, as far as it is concerned."""
+        return self.state is JobState.SCHEDULED and self.due_ms is None
+
+    def note(self, what: str) -> None:
+        self.log.append((what, self.attempt))
+
+    def finish(self, result: Result, now_ms: int) -> None:
+        self.state, self.result, self.finished_ms, self.due_ms = result.state, result, now_ms, None
+        self.note("JOB_FINISHED")
+
+    def held_by(self, grant: Grant) -> bool:
+        """Whether the grant is that of the last attempt, running or not."""
+        if self.gone:
+            raise Refused("not-found")
+        if self.last is not grant:
+            raise Refused("stale-token")
+        return self.state is JobState.RUNNING
+
+
 class Model:
-    """The queue and the event log."""
+    """The queues and the event log."""
 
     def __init__(self) -> None:
         self.jobs: list[ModelJob] = []
+        self.numbers = 0
+        self.modes: dict[QueueKey, QueueMode] = {}
+        self.answers: dict[tuple[str, bytes], Answer] = {}
 
-    def enqueue(self, tenant: str, job_id: str, spec: JobSpec) -> ModelJob:
-        job = ModelJob(number=len(self.jobs), job_id=job_id, tenant=tenant, spec=spec)
-        job.note("JOB_SCHEDULED")
-        self.jobs.append(job)
-        return job
+    def retry(
+        self, tenant: str, request_id: bytes, job: ModelJob, minted: list[str], now_ms: int, *, room: bool
+    ) -> list[str]:
+        if (tenant, request_id) not in self.answers:
+            if job.gone or job.tenant != tenant:
+                raise Refused("not-found")
+            if not job.state.terminal:
+                raise Refused("not-finished")
+        return self.submit(tenant, request_id, job.job_id, [job.spec], minted, job.job_id, now_ms, room=room)
+
+    def submit(
+        self,
+        tenant: str,
+        request_id: bytes,
+        body: object,
+        specs: Sequence[JobSpec],
+        minted: list[str],
+        origin: str | None,
+        now_ms: int,
+        *,
+        room: bool,
+    ) -> list[str]:
+        before = self.answers.get((tenant, request_id))
+        if before is not None:
+            if before.body != body:
+                raise Refused("conflict")
+            return before.job_ids
+        if not room:
+            raise Refused("no-space")
+        if QueueMode.DRAINING in {self.modes.get(QueueKey(tenant, spec.queue)) for spec in specs}:
+            raise Refused("queue-draining")
+        for job_id, spec in zip(minted, specs, strict=True):
+            due_ms = spec.not_before_ms if (spec.not_before_ms or 0) > now_ms else None
+            job = ModelJob(self.numbers, job_id, tenant, spec, now_ms, due_ms, origin)
+            job.note("JOB_SCHEDULED")
+            self.numbers += 1
+            self.jobs.append(job)
+            self.modes.setdefault(job.key, QueueMode.OPEN)
+        self.answers[tenant, request_id] = Answer(body, minted, now_ms)
+        return minted
 
     def dequeue(
         self, tenant: str, request: int, queues: tuple[str, ...], slots: int, visibility_ms: int, now_ms: int
     ) -> list[Grant]:
-        held = [job.holder for job in self.jobs if job.holder is not None and job.holder.request == request]
+        running = [job for job in self.jobs if job.state is JobState.RUNNING]
+        held = [job.last for job in running if job.last is not None and job.last.request == request]
         for grant in held:
             grant.job.deadline_ms = max(grant.job.deadline_ms, now_ms + grant.job.visibility_ms)
         if held:
             return held
-        mine = [job for job in self.jobs if job.tenant == tenant and job.state is JobState.SCHEDULED]
-        waiting = [job for queue in dict.fromkeys(queues) for job in mine if job.spec.queue == queue][:slots]
+        waiting = [job for job in self.jobs if job.waits and self.modes[job.key] is not QueueMode.PAUSED]
+        waiting.sort(key=lambda job: (-job.spec.priority, job.number))
+        keys = [QueueKey(tenant, queue) for queue in dict.fromkeys(queues)]
         grants: list[Grant] = []
-        for job in waiting:
-            job.state, job.stored, job.released_by = JobState.RUNNING, 0, None
+        for job in [job for key in keys for job in waiting if job.key == key][:slots]:
+            job.state, job.stored, job.settled = JobState.RUNNING, 0, ""
             job.attempt += 1
             job.visibility_ms, job.deadline_ms = visibility_ms, now_ms + visibility_ms
-            job.holder = Grant(job, job.attempt, request)
+            job.last = Grant(job, job.attempt, request)
             job.note("JOB_LEASED")
-            grants.append(job.holder)
+            grants.append(job.last)
         return grants
 
-    def renew(self, grant: Grant, visibility_ms: int, now_ms: int) -> bool:
+    def renew(self, grant: Grant, visibility_ms: int, now_ms: int) -> str:
         job = grant.job
-        if job.holder is not grant:
-            return False
+        if job.last is not grant or job.state is not JobState.RUNNING:
+            return "lost"
         job.visibility_ms, job.deadline_ms = visibility_ms, max(job.deadline_ms, now_ms + visibility_ms)
-        return True
+        return "cancel" if job.cancelling else "kept"
 
     def publish(self, grant: Grant, first_index: int, pieces: list[str]) -> int:
         job = grant.job
-        if grant not in (job.holder, job.ended_by, job.released_by):
-            raise Refused("stale-token")
+        runs = job.held_by(grant)
         if first_index > job.stored:
             raise Refused("index-gap", job.stored)
         fresh = pieces[job.stored - first_index :]
-        if fresh and job.holder is not grant:
+        if fresh and not runs:
             raise Refused("stale-token")
         for piece in fresh:
             job.note(piece)
         job.stored += len(fresh)
         return job.stored
 
-    def complete(self, grant: Grant, event_count: int, result: Result, last: tuple[int, list[str]] | None) -> JobState:
+    def complete(
+        self,
+        grant: Grant,
+        event_count: int,
+        result: Result,
+        last: tuple[int, list[str]] | None,
+        now_ms: int,
+        pause_ms: int,
+    ) -> JobState:
+        """`pause_ms` is what the store has drawn, should the job run again."""
         job = grant.job
-        if job.ended_by is grant:
-            return job.state
-        if job.holder is not grant:
-            raise Refused("stale-token")
+        if not job.held_by(grant):
+            if job.settled not in ("completed", "retried"):
+                raise Refused("stale-token")
+            return JobState.SCHEDULED if job.settled == "retried" else job.state
         would_be = job.stored
         if last is not None and last[0] <= job.stored:
             would_be = max(job.stored, last[0] + len(last[1]))
@@ -127,35 +205,94 @@ class Model:
             raise Refused("incomplete-log", job.stored)
         if last is not None:
             self.publish(grant, *last)
-        job.finish(result)
+        if self.runs_again(job, result):
+            self.run_again(job, now_ms, pause_ms)
+        else:
+            job.settled = "completed"
+            job.finish(result, now_ms)
         return job.state
 
-    def release(self, grant: Grant) -> None:
+    def runs_again(self, job: ModelJob, result: Result) -> bool:
+        policy = job.spec.retry
+        if policy is None or job.cancelling or result.state is not JobState.FAILED or job.retries >= policy.limit:
+            return False
+        return policy.on is None or result.exit_code in policy.on.exit_codes
+
+    def run_again(self, job: ModelJob, now_ms: int, pause_ms: int) -> None:
+        policy = job.spec.retry
+        assert policy is not None
+        most_ms = min(policy.backoff_max_ms, policy.backoff_ms * 2**job.retries)
+        assert most_ms // 2 <= pause_ms <= most_ms
+        job.retries += 1
+        job.state, job.settled, job.due_ms = JobState.SCHEDULED, "retried", now_ms + pause_ms if pause_ms else None
+        job.note("JOB_SCHEDULED")
+
+    def give_up(self, job: ModelJob, settled: str, what: str, now_ms: int) -> None:
+        """The attempt is over without an end of its own."""
+        job.state, job.settled = JobState.SCHEDULED, settled
+        job.note(what)
+        if job.cancelling:
+            job.finish(Result(reason=Reason.CANCELLED), now_ms)
+
+    def release(self, grant: Grant, now_ms: int) -> None:
         job = grant.job
-        if job.released_by is grant:
-            return
-        if job.holder is not grant:
+        if job.held_by(grant):
+            self.give_up(job, "released", "JOB_RELEASED", now_ms)
+        elif job.settled != "released":
             raise Refused("stale-token")
-        job.released_by = grant
-        job.wait_again("JOB_RELEASED")
 
     def expire(self, now_ms: int) -> set[QueueKey]:
         ready: set[QueueKey] = set()
         for job in self.jobs:
+            due = False
             if job.state is JobState.RUNNING and job.deadline_ms <= now_ms:
+                due, job.last = True, None
                 job.agents_lost += 1
-                job.wait_again("JOB_EXPIRED")
-                if job.agents_lost < job.spec.max_attempts:
-                    ready.add(QueueKey(job.tenant, job.spec.queue))
-                else:
-                    job.finish(Result(reason=Reason.AGENT_LOST))
+                self.give_up(job, "expired", "JOB_EXPIRED", now_ms)
+                if job.waits and job.agents_lost >= job.spec.max_attempts:
+                    job.finish(Result(reason=Reason.AGENT_LOST), now_ms)
+            elif job.due_ms is not None and job.due_ms <= now_ms:
+                due, job.due_ms = True, None
+            if due and job.waits:
+                ready.add(job.key)
         return ready
+
+    def cancel(self, tenant: str, job: ModelJob, now_ms: int) -> JobState:
+        if job.gone or job.tenant != tenant:
+            raise Refused("not-found")
+        if not job.state.terminal and not job.cancelling:
+            job.cancelling = True
+            job.note("JOB_CANCEL_REQUESTED")
+            if job.state is JobState.SCHEDULED:
+                job.finish(Result(reason=Reason.CANCELLED), now_ms)
+        return job.state
 
     def resume(self, now_ms: int) -> None:
         for job in self.jobs:
             if job.state is JobState.RUNNING:
                 job.deadline_ms = now_ms + job.visibility_ms
 
+    def retain(self, before_ms: int) -> None:
+        for job in self.jobs:
+            job.gone = job.finished_ms is not None and job.finished_ms < before_ms
+        self.jobs = [job for job in self.jobs if not job.gone]
+        self.answers = {key: answer for key, answer in self.answers.items() if answer.at_ms >= before_ms}
+
+    def queues(self, tenant: str) -> list[QueueSummary]:
+        return [self.summary(key, mode) for key, mode in sorted(self.modes.items()) if key.tenant == tenant]
+
+    def summary(self, key: QueueKey, mode: QueueMode) -> QueueSummary:
+        mine = [job for job in self.jobs if job.key == key]
+        return QueueSummary(
+            queue=key.queue,
+            mode=mode,
+            waiting=sum(job.state is JobState.SCHEDULED for job in mine),
+            delayed=sum(job.due_ms is not None for job in mine),
+            running=sum(job.state is JobState.RUNNING for job in mine),
+            oldest_ms=min((job.submitted_ms for job in mine if job.waits), default=None),
+        )
+
     @property
     def next_due_ms(self) -> int | None:
-        return min((job.deadline_ms for job in self.jobs if job.state is JobState.RUNNING), default=None)
+        deadlines = [job.deadline_ms for job in self.jobs if job.state is JobState.RUNNING]
+        return min(deadlines + [job.due_ms for job in self.jobs if job.due_ms is not None], default=None)

@@ -1,0 +1,309 @@
+"""A Hypothesis state machine that asks a store and the model the same, and wants the same answers.
+
+Submissions, grants, batches, completions, cancels and retries are repeated, reordered, delayed past their lease and
+sent by whoever held an older attempt: the machine keeps every grant and every request that was ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+
+from airunner.broker.store.contract import QueueKey, Store
+from airunner.broker.store.sqlite import open_store
+from airunner.protocol.events import Output
+from airunner.protocol.job import JobSpec, JobState, Result
+from airunner.protocol.messages import (
+    CancelJob,
+    DequeueJob,
+    EnqueueJob,
+    JobCancelled,
+    JobCompleted,
+    JobEventsPublished,
+    JobLease,
+    JobReleasedReply,
+    JobsEnqueued,
+    JobsLeased,
+    JobsListed,
+    JobsUpdated,
+    ListJobs,
+    ListQueues,
+    PublishJobEvents,
+    QueuesListed,
+    Refused,
+    RetryJob,
+    UpdateJob,
+    UpdateQueue,
+)
+from airunner.protocol.names import JobId
+from airunner.protocol.queues import QueueMode
+from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
+from tests.conformance import model as m
+from tests.conformance.driving import Driver, batch, completion, ref, release
+
+TENANTS = st.sampled_from(["home", "home", "home", "other"])
+QUEUES = st.sampled_from(["a", "b"])
+VISIBILITY_MS = st.sampled_from([1_000, 2_000, 5_000])
+PIECES = st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=3)
+ROOM = st.sampled_from([True, True, True, True, False])
+POLICIES = (
+    None,
+    RetryPolicy(limit=2, backoff_ms=0),
+    RetryPolicy(limit=3, backoff_ms=1_000, backoff_max_ms=1_500, on=RetryOn(exit_codes=(1,))),
+)
+SPECS = st.builds(
+    JobSpec,
+    command=st.just("c"),
+    queue=QUEUES,
+    owner=st.sampled_from(["", "o"]),
+    metadata=st.sampled_from([{}, {"k": "v"}, {"k": "v", "l": "w"}]),
+    priority=st.sampled_from([0, 0, 1, -1]),
+    not_before_ms=st.sampled_from([None, None, None, 0, 1_003_000, 1_010_000]),
+    max_attempts=st.integers(1, 3),
+    retry=st.sampled_from(POLICIES),
+)
+
+
+class Submission(NamedTuple):
+    """A request that makes jobs, to be asked again; `job` is what it retries, if it does."""
+
+    tenant: str
+    request_id: bytes
+    request: EnqueueJob | RetryJob
+    job: m.ModelJob | None
+
+
+def told(reply: object) -> object:
+    """A reply, or of a refusal what the model knows of it."""
+    return (reply.code, reply.expected_index) if isinstance(reply, Refused) else reply
+
+
+def expected(ask_model: Callable[[], object]) -> object:
+    """What the model says, in the same words."""
+    try:
+        return ask_model()
+    except m.Refused as refused:
+        return refused.code, refused.expected_index
+
+
+class StoreAndModel(RuleBasedStateMachine):
+    """Both get the same; both must say the same."""
+
+    grants: Bundle[tuple[JobLease, m.Grant]] = Bundle("grants")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store: Store = open_store("memory:")
+        self.driver = Driver(self.store)
+        self.model = m.Model()
+        self.requests: list[tuple[str, bytes, DequeueJob]] = []
+        self.submissions: list[Submission] = []
+        self.jobs: list[m.ModelJob] = []  # all that ever were
+
+    def teardown(self) -> None:
+        self.store.close()
+
+    @initialize()
+    def begin(self) -> None:
+        self.enqueue("home", [JobSpec(command="c", queue=queue) for queue in "aba"], room=True)
+
+    @rule(tenant=TENANTS, specs=st.lists(SPECS, min_size=1, max_size=3), room=ROOM)
+    def enqueue(self, tenant: str, specs: list[JobSpec], *, room: bool) -> None:
+        self.submissions.append(Submission(tenant, self.driver.draw(16), EnqueueJob(jobs=tuple(specs)), None))
+        self.submit(self.submissions[-1], room=room)
+
+    @rule(tenant=TENANTS, pick=st.integers(0, 1_000), room=ROOM)
+    def retry(self, tenant: str, pick: int, *, room: bool) -> None:
+        job = self.jobs[-1 - pick % len(self.jobs)]
+        self.submissions.append(Submission(tenant, self.driver.draw(16), RetryJob(job_id=job.job_id), job))
+        self.submit(self.submissions[-1], room=room)
+
+    @rule(pick=st.integers(0, 1_000), other=st.integers(0, 1_000), same=st.sampled_from([True, True, False]), room=ROOM)
+    def submit_again(self, pick: int, other: int, *, same: bool, room: bool) -> None:
+        before = self.submissions[-1 - pick % len(self.submissions)]
+        another = before if same else self.submissions[-1 - other % len(self.submissions)]
+        self.submit(another._replace(tenant=before.tenant, request_id=before.request_id), room=room)
+
+    def submit(self, submission: Submission, *, room: bool) -> None:
+        tenant, request_id, request, _ = submission
+        ask = self.driver.ask(request, tenant=tenant, request_id=request_id, room=room)
+        known = len(self.model.jobs)
+        (outcome,) = self.driver.apply(ask).outcomes
+        minted = [one.job_id for one in ask.minted]
+        assert told(outcome.reply) == expected(lambda: self.submit_to_model(submission, minted, room=room))
+        made = self.model.jobs[known:]
+        assert (len(outcome.appended), outcome.ready) == (len(made), {one.key for one in made})
+        self.jobs += made
+
+    def submit_to_model(self, submission: Submission, minted: list[str], *, room: bool) -> JobsEnqueued:
+        tenant, request_id, request, job = submission
+        now_ms = self.driver.now_ms
+        if isinstance(request, EnqueueJob):
+            job_ids = self.model.submit(tenant, request_id, request.jobs, request.jobs, minted, None, now_ms, room=room)
+        else:
+            assert job is not None
+            job_ids = self.model.retry(tenant, request_id, job, minted, now_ms, room=room)
+        return JobsEnqueued(job_ids=tuple(map(JobId, job_ids)))
+
+    @rule(
+        target=grants,
+        tenant=TENANTS,
+        queues=st.lists(QUEUES, min_size=1, max_size=3),
+        slots=st.integers(1, 3),
+        visibility_ms=VISIBILITY_MS,
+    )
+    def lease(self, tenant: str, queues: list[str], slots: int, visibility_ms: int) -> object:
+        request = DequeueJob(
+            agent="agent",
+            queues=tuple(queues),
+            slots=slots,
+            visibility_ms=visibility_ms,
+            token_seed=self.driver.draw(32),
+        )
+        self.requests.append((tenant, self.driver.draw(16), request))
+        return self.ask_for_leases(*self.requests[-1])
+
+    @precondition(lambda self: self.requests)
+    @rule(target=grants, pick=st.integers(0, 1_000))
+    def lease_again(self, pick: int) -> object:
+        return self.ask_for_leases(*self.requests[-1 - pick % len(self.requests)])
+
+    def ask_for_leases(self, tenant: str, request_id: bytes, request: DequeueJob) -> object:
+        number, now_ms = int.from_bytes(request_id, "big"), self.driver.now_ms
+        known = set(self.held())
+        grants = self.model.dequeue(tenant, number, request.queues, request.slots, request.visibility_ms, now_ms)
+        leases = self.driver.reply(JobsLeased, request, tenant=tenant, request_id=request_id).leases
+        said = [(one.job_id, one.attempt) for one in leases]
+        wanted = [(one.job.job_id, one.attempt) for one in grants]
+        assert (sorted(said) == sorted(wanted)) if known & set(wanted) else (said == wanted), "in order when new"
+        by_attempt = dict(zip(said, leases, strict=True))
+        return multiple(*((by_attempt[one.job.job_id, one.attempt], one) for one in grants))
+
+    def held(self) -> list[tuple[str, int]]:
+        return [(job.job_id, job.attempt) for job in self.model.jobs if job.state is JobState.RUNNING]
+
+    @rule(pair=grants, visibility_ms=VISIBILITY_MS)
+    def renew(self, pair: tuple[JobLease, m.Grant], visibility_ms: int) -> None:
+        lease, grant = pair
+        request = UpdateJob(leases=(ref(lease),), visibility_ms=visibility_ms)
+        reply = self.driver.reply(JobsUpdated, request, tenant=grant.job.tenant)
+        assert reply.leases[0].verdict == self.model.renew(grant, visibility_ms, self.driver.now_ms)
+
+    @rule(pair=grants, back=st.sampled_from([0, 0, 0, 1, 2, -1]), pieces=PIECES)
+    def publish(self, pair: tuple[JobLease, m.Grant], back: int, pieces: list[str]) -> None:
+        lease, grant = pair
+        first = max(0, grant.job.stored - back)
+        request = PublishJobEvents(batches=(batch(lease, first, *pieces),))
+        (stored,) = self.driver.reply(JobEventsPublished, request, tenant=grant.job.tenant).batches
+        try:
+            wanted = (self.model.publish(grant, first, pieces), None)
+        except m.Refused as refused:
+            wanted = (refused.expected_index or 0, refused.code)
+        assert (stored.next_index, stored.code) == wanted
+
+    @rule(pair=grants, exit_code=st.integers(0, 2), off=st.sampled_from([0, 0, 0, 1]), last=st.none() | PIECES)
+    def complete(self, pair: tuple[JobLease, m.Grant], exit_code: int, off: int, last: list[str] | None) -> None:
+        lease, grant = pair
+        job, result = grant.job, Result(exit_code=exit_code)
+        stored = job.stored
+        count = stored + len(last or []) + off
+        with_it = batch(lease, stored, *last) if last is not None else None
+        outcome = self.driver.outcome(completion(lease, count, result=result, last=with_it), tenant=job.tenant)
+        now_ms = self.driver.now_ms
+        due_ms = None if job.gone else self.driver.job(job.job_id, tenant=job.tenant).due_ms
+        pause_ms, ended = (due_ms or now_ms) - now_ms, (stored, last) if last is not None else None
+        assert told(outcome.reply) == expected(
+            lambda: JobCompleted(state=self.model.complete(grant, count, result, ended, now_ms, pause_ms))
+        )
+        assert outcome.ready == ({job.key} if outcome.appended and job.waits else set())
+
+    @rule(pair=grants)
+    def release(self, pair: tuple[JobLease, m.Grant]) -> None:
+        lease, grant = pair
+        job, now_ms = grant.job, self.driver.now_ms
+        outcome = self.driver.outcome(release(lease), tenant=job.tenant)
+        said = expected(lambda: self.model.release(grant, now_ms))
+        assert told(outcome.reply) == (said or JobReleasedReply())
+        assert outcome.ready == ({job.key} if outcome.appended and job.waits else set())
+
+    @rule(tenant=TENANTS, pick=st.integers(0, 1_000))
+    def cancel(self, tenant: str, pick: int) -> None:
+        job, now_ms = self.jobs[-1 - pick % len(self.jobs)], self.driver.now_ms
+        outcome = self.driver.outcome(CancelJob(job_id=job.job_id), tenant=tenant)
+        assert told(outcome.reply) == expected(lambda: JobCancelled(state=self.model.cancel(tenant, job, now_ms)))
+        assert outcome.ready == frozenset()
+        assert outcome.nudged == ((job.job_id,) if told(outcome.reply) == JobCancelled(state=JobState.RUNNING) else ())
+
+    @rule(tenant=TENANTS, queue=QUEUES, mode=st.sampled_from([QueueMode.OPEN, *QueueMode]))
+    def set_mode(self, tenant: str, queue: str, mode: QueueMode) -> None:
+        key = QueueKey(tenant, queue)
+        ready = self.driver.outcome(UpdateQueue(queue=queue, mode=mode), tenant=tenant).ready
+        self.model.modes[key] = mode
+        assert ready == (set() if mode is QueueMode.PAUSED else {key})
+
+    @rule(later_ms=st.sampled_from([0, 1, 499, 1_000, 1_500, 5_000]))
+    def expire(self, later_ms: int) -> None:
+        self.driver.now_ms += later_ms
+        assert self.driver.expire().ready == self.model.expire(self.driver.now_ms)
+
+    @rule(later_ms=st.integers(0, 10_000))
+    def restart(self, later_ms: int) -> None:
+        self.driver.now_ms += later_ms
+        self.driver.resume()
+        self.model.resume(self.driver.now_ms)
+
+    @rule(age_ms=st.sampled_from([0, 1_000, 5_000, 20_000]))
+    def retain(self, age_ms: int) -> None:
+        before_ms = self.driver.now_ms + 1 - age_ms
+        while self.driver.retain(finished_before_ms=before_ms).more:
+            pass
+        self.model.retain(before_ms)
+
+    @rule(
+        owner=st.sampled_from([None, "o"]),
+        metadata=st.sampled_from([{}, {"k": "v"}, {"l": "w", "k": "v"}, {"k": "w"}]),
+        queue=st.none() | QUEUES,
+        state=st.none() | st.sampled_from(list(JobState)),
+    )
+    def look(self, owner: str | None, metadata: dict[str, str], queue: str | None, state: JobState | None) -> None:
+        request = ListJobs(owner=owner, metadata=metadata, queue=queue, state=state, page_size=100)
+        said = [job.id for job in self.driver.reply(JobsListed, request).jobs]
+        found = [
+            job.job_id
+            for job in reversed(self.model.jobs)
+            if job.tenant == "home"
+            and owner in (None, job.spec.owner)
+            and metadata.items() <= job.spec.metadata.items()
+            and queue in (None, job.spec.queue)
+            and state in (None, job.state)
+        ]
+        assert said == found[:100]
+
+    @invariant()
+    def they_say_the_same(self) -> None:
+        assert self.driver.apply().next_due_ms == self.model.next_due_ms
+        for tenant in ("home", "other"):
+            mine = [job.job_id for job in reversed(self.model.jobs) if job.tenant == tenant]
+            listed = self.driver.reply(JobsListed, ListJobs(page_size=100), tenant=tenant).jobs
+            assert [job.id for job in listed] == mine[:100]
+            queues = self.driver.reply(QueuesListed, ListQueues(), tenant=tenant).queues
+            assert list(queues) == self.model.queues(tenant)
+
+    @invariant()
+    def every_job_and_log_is_the_same(self) -> None:
+        for one in self.model.jobs:
+            job = self.driver.job(one.job_id, tenant=one.tenant)
+            assert (job.state, job.attempt, job.result) == (one.state, one.attempt, one.result)
+            assert (job.retries, job.due_ms, job.finished_ms) == (one.retries, one.due_ms, one.finished_ms)
+            assert (job.origin, job.cancel_requested_ms is not None) == (one.origin, one.cancelling)
+            events = self.driver.log(one.job_id, tenant=one.tenant)
+            assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+            said = [
+                (event.body.data.decode() if isinstance(event.body, Output) else event.kind, event.attempt)
+                for event in events
+            ]
+            assert said == one.log
+            assert (said[-1][0] == "JOB_FINISHED") == job.state.terminal
