@@ -40,10 +40,12 @@ from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
 from airunner.protocol.retry import PATIENCE_MS, full_jitter_ms
 
 SPOOL_FOLDER: Final = "spool"
-RETURN_S: Final = 5.0  # for giving back; with the broker away there is nobody to give to
-DELIVERY_S: Final = 10.0  # for the last events of an attempt that is released
+RETURN_S: Final = 5.0  # for ending a parked request; with the broker away there is nothing to end
+DELIVERY_S: Final = 10.0  # for the last events of a released attempt, once the agent is told to drain
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
+LOST: Final = "has lost its lease; its processes are ended"
+UNSETTLED: Final = "is left for the next agent of this home to deliver and release"
 
 
 Found = TypeVar("Found")
@@ -144,7 +146,7 @@ class Slot:
             failed = _spool_failure(error)
             if failed is None:
                 raise
-            await self._release(lease)
+            self._report(f"job {lease.job_id} attempt {lease.attempt} {await self._release(lease)}")
             raise failed from error
         finally:
             self._renewer.drop(tenure)
@@ -160,15 +162,22 @@ class Slot:
         batcher = Batcher(TERMINAL_WINDOW_MS if terminal else PIPE_WINDOW_MS)
         journal = Journal(lease, spool, batcher, self._publisher.wake)
         self._publisher.open(journal)
+        leave = spool.close  # for the next agent of this home to deliver, unless the attempt is settled here
         try:
             outcome = await self._perform(Attempt(tenure, workspace, journal, self._surroundings), tenure, journal)
-            self._report(f"job {lease.job_id} attempt {lease.attempt} {outcome}")
+            if outcome:
+                leave = spool.remove
+            self._report(f"job {lease.job_id} attempt {lease.attempt} {outcome or UNSETTLED}")
+        except (SpoolFailed, BaseExceptionGroup) as error:
+            if _spool_failure(error) is not None:
+                leave = spool.remove
+            raise
         finally:
             self._publisher.close(journal)
-            spool.remove()
+            leave()
 
     async def _perform(self, attempt: Attempt, tenure: Tenure, journal: Journal) -> str:
-        """Run the attempt until it ends or is ended; says how it was settled."""
+        """Run the attempt until it ends or is ended; says how it was settled, and nothing if it was not."""
         completed = ""
         try:
             async with anyio.create_task_group() as group:
@@ -180,12 +189,23 @@ class Slot:
                 group.cancel_scope.cancel()
         except* LeaseEnded:
             pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
-        if completed:
-            return completed
-        with anyio.move_on_after(DELIVERY_S):
-            await journal.deliver()  # what the command has written is not lost with it
-        released = not journal.lost.is_set() and await self._release(tenure.lease)
-        return "is released" if released else "has lost its lease; its processes are ended"
+        return completed or await self._give_back(tenure.lease, journal)
+
+    async def _give_back(self, lease: JobLease, journal: Journal) -> str:
+        """Deliver what the command has written, then release; empty when a drain did not leave the time for it."""
+        settled = ""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_when_draining, group.cancel_scope)
+            await journal.deliver()
+            settled = LOST if journal.lost.is_set() else await self._release(lease)
+            group.cancel_scope.cancel()
+        return settled
+
+    async def _cancel_when_draining(self, scope: anyio.CancelScope) -> None:
+        """Until then there is time: a slot whose broker is away has nothing else to do."""
+        await self._orders.drain.wait()
+        await anyio.sleep(DELIVERY_S)
+        scope.cancel()
 
     async def _complete(self, journal: Journal, result: Result) -> str:
         """Settle the attempt; empty when the lease was lost instead."""
@@ -211,19 +231,15 @@ class Slot:
                 return f"ends with exit status {result.exit_status}, and the job will be tried again"
             return f"ends {reply.state} with exit status {result.exit_status}"
 
-    async def _release(self, lease: JobLease) -> bool:
-        """Whether the broker has taken the attempt back; the lease expires otherwise, or has done so."""
-        request = ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
-        with anyio.move_on_after(RETURN_S):
-            try:
-                await self._channel.ask(request)
-            except (StaleToken, NotFound):
-                return False
-            except PeerError as error:
-                self._report(f"job {lease.job_id} is not released, its lease will expire: {error.message}")
-                return False
-            return True
-        return False
+    async def _release(self, lease: JobLease) -> str:
+        """Give an attempt back; says what became of it."""
+        try:
+            await self._channel.ask(ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token))
+        except (StaleToken, NotFound):
+            return LOST
+        except PeerError as error:
+            return f"is not released, its lease will expire: {error.message}"
+        return "is released"
 
 
 def _spool_failure(error: SpoolFailed | BaseExceptionGroup[BaseException]) -> SpoolFailed | None:

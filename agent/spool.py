@@ -217,7 +217,7 @@ class Spool:
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Close, and delete the file: the attempt is over and everything was delivered."""
+        """Close, and delete the file: the attempt is over, and all was delivered that the broker takes."""
         self.close()
         with _failing(f"cannot remove the spool {self.path}"):
             self.path.unlink(missing_ok=True)

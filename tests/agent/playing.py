@@ -9,6 +9,7 @@ from math import inf
 from pathlib import Path
 
 import anyio
+from anyio.abc import TaskGroup
 
 from airunner.agent.agent import Agent
 from airunner.agent.attempt import Surroundings
@@ -134,14 +135,15 @@ class PlayedLauncher:
 class Stage:
     """All of it, and what the agent has reported."""
 
-    def __init__(self, wire: Wire, client: Client, home: Path, slots: int) -> None:
+    def __init__(self, wire: Wire, client: Client, group: TaskGroup, home: Path, slots: int) -> None:
         self.wire = wire
         self.client = client
+        self._group = group
         self.launcher = PlayedLauncher()
         self.reports: list[str] = []
-        here = edges(2)
+        self._edges = edges(2)
         (home / SPOOL_FOLDER).mkdir()
-        plan = Plan(
+        self._plan = Plan(
             name="played",
             slots=slots,
             queues=("default",),
@@ -149,9 +151,19 @@ class Stage:
             home=home,
             version="1.2",
         )
-        channel = Channel(wire, ["tcp://broker.test:7070"], lambda: b"", here)
-        surroundings = Surroundings(self.launcher, here.wall_ms, {}, inline, CANCEL_GRACE_S)
-        self.agent = Agent(plan, channel, surroundings, here, self.reports.append)
+        self.start()
+
+    def start(self) -> None:
+        """The first agent, or another one in the home of one that has ended."""
+        channel = Channel(self.wire, ["tcp://broker.test:7070"], lambda: b"", self._edges)
+        surroundings = Surroundings(self.launcher, self._edges.wall_ms, {}, inline, CANCEL_GRACE_S)
+        self.agent = Agent(self._plan, channel, surroundings, self._edges, self.reports.append)
+        self.ended = anyio.Event()
+        self._group.start_soon(self._run)
+
+    async def _run(self) -> None:
+        await self.agent.run()
+        self.ended.set()
 
     async def kinds(self, job_id: str) -> list[str]:
         """The kinds of its events, once it has ended."""
@@ -168,7 +180,5 @@ async def inline(call: Callable[[], list[object]]) -> list[object]:
 async def staged(home: Path, slots: int = 1) -> AsyncIterator[Stage]:
     """An agent that runs, until the block is left."""
     async with brokered() as (wire, client), anyio.create_task_group() as group:
-        stage = Stage(wire, client, home, slots)
-        group.start_soon(stage.agent.run)
-        yield stage
+        yield Stage(wire, client, group, home, slots)
         group.cancel_scope.cancel()
