@@ -181,7 +181,7 @@ def migrate(connection: Database) -> None:
 
 
 def _note_all_metadata(connection: Database) -> None:
-    for number, tenant, spec in list(connection.execute("SELECT number, tenant, spec FROM job")):
+    for number, tenant, spec in connection.execute("SELECT number, tenant, spec FROM job"):
         assert isinstance(number, int), "a row has a number"
         assert isinstance(spec, bytes), "a spec is bytes"
         note_metadata(connection, str(tenant), number, decode_spec(spec).metadata)
