@@ -7,4 +7,4 @@ from hypothesis import settings
 from tests.conformance.machine import StoreAndModel
 
 TestStoreAndModel = StoreAndModel.TestCase
-TestStoreAndModel.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestStoreAndModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
