@@ -8,12 +8,13 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.renewer import RENEWAL_S_MAX
+from airunner.agent.renewer import RENEWAL_S_MAX, RETRY_S
 from airunner.agent.tenure import Tenure
 from airunner.broker.gateway import NUDGE_ID
 from airunner.certs.edges import Sent
+from airunner.protocol.errors import Unauthenticated
 from airunner.protocol.job import JobSpec, JobState, Reason, Result
-from airunner.protocol.messages import JobLease
+from airunner.protocol.messages import JobLease, Reply, Request, UpdateJob
 from airunner.protocol.names import JobId
 from airunner.protocol.retrypolicy import RetryPolicy
 from tests.agent.playing import CANCEL_GRACE_S, Stage, staged
@@ -140,6 +141,29 @@ async def test_a_nudge_before_the_lease_is_held_is_not_forgotten(tmp_path: Path)
         await stage.launcher.process()
         await anyio.sleep(AT_ONCE_S)  # virtual
         assert stage.wire.asked.count("UpdateJob") == 1
+
+
+async def test_a_heartbeat_that_is_refused_is_repeated_and_brings_the_cancel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with staged(tmp_path) as stage:
+        job = await stage.client.submit(command="sleep")
+        await stage.launcher.process()
+        channel = stage.agent._channel
+        ask = channel.ask
+        refusals = [Unauthenticated("the token has expired")]
+
+        async def refused_once(request: Request, **how: object) -> Reply:
+            if isinstance(request, UpdateJob) and refusals:
+                raise refusals.pop()
+            return await ask(request, **how)
+
+        monkeypatch.setattr(channel, "ask", refused_once)
+        asked_s = anyio.current_time()
+        await stage.client.cancel(job.id)
+        await stage.kinds(job.id)
+        assert not refusals
+        assert RETRY_S <= anyio.current_time() - asked_s < RETRY_S + AT_ONCE_S
 
 
 async def test_a_command_that_will_be_tried_again_is_reported_so(tmp_path: Path) -> None:
