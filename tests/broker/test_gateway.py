@@ -10,30 +10,47 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.counts import Counts
-from airunner.broker.gateway import ROLES, Gateway
-from airunner.broker.inbox import Answer, Asked
-from airunner.broker.store.contract import Expire, StoreReply, WatchKeyFound
+from airunner.broker.gateway import NUDGE_ID, ROLES, Gateway
+from airunner.broker.inbox import Answer, Asked, Nudged
+from airunner.broker.store.contract import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
 from airunner.certs.principal import Principal, Role
 from airunner.protocol.errors import Unauthenticated
-from airunner.protocol.job import JobSpec
+from airunner.protocol.job import JobSpec, JobState, Result
 from airunner.protocol.messages import (
+    AgentsListed,
+    AgentSummary,
+    CancelJob,
+    CompleteJob,
     EnqueueJob,
     GetJob,
+    JobCompleted,
     JobLease,
+    JobReleasedReply,
     JobsLeased,
+    JobsUpdated,
     JobWatched,
+    LeaseRef,
+    LeaseVerdict,
+    ListAgents,
     ListJobs,
+    ListQueues,
+    Nudge,
     Ping,
     Pong,
     Refused,
     ReleaseJob,
     Reply,
     Request,
+    RetryJob,
+    UpdateJob,
+    UpdateQueue,
+    Verdict,
     WatchJob,
     encode,
 )
 from airunner.protocol.names import JobId, WatchKey
-from tests.broker.stage import FakeRouter, acting, dequeue, edges, enqueue, request_id
+from airunner.protocol.queues import QueueMode
+from tests.broker.stage import WALL_MS, FakeRouter, acting, dequeue, edges, enqueue, request_id
 
 pytestmark = pytest.mark.anyio
 
@@ -60,8 +77,8 @@ class Stage:
     def __init__(self, inbox_max: int = 100) -> None:
         self.router = FakeRouter()
         self.counts = Counts()
-        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire](inbox_max)
-        self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Answer]](100)
+        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire | Retain](inbox_max)
+        self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -83,6 +100,22 @@ class Stage:
     def answer(self, asked: Asked, reply: StoreReply) -> None:
         assert asked.peer is not None
         self.answers.send_nowait([Answer(asked.peer, asked.ask, reply)])
+
+    async def tell(self, asked: Asked, reply: StoreReply) -> None:
+        """Answer, and see it go out."""
+        self.answer(asked, reply)
+        await self.router.said.receive()
+
+    async def nudged(self, *job_ids: str) -> list[bytes]:
+        """Who is told when the holders of these jobs are."""
+        self.answers.send_nowait([Nudged(tuple(map(JobId, job_ids)))])
+        await wait_all_tasks_blocked()
+        told: list[bytes] = []
+        while self.router.said.statistics().current_buffer_used:
+            peer, number, message = await self.router.said.receive()
+            assert (number, message) == (NUDGE_ID, Nudge())
+            told.append(peer)
+        return told
 
     def nothing_asked(self) -> bool:
         return self.ledger.statistics().current_buffer_used == 0
@@ -125,12 +158,21 @@ async def test_without_a_token_nothing_is_applied(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("request_", "role"),
-    [(enqueue("true"), Role.SUBMIT), (dequeue(), Role.WORK), (GetJob(job_id="j"), Role.READ)],
+    [
+        (enqueue("true"), Role.SUBMIT),
+        (CancelJob(job_id="j"), Role.SUBMIT),
+        (RetryJob(job_id="j"), Role.SUBMIT),
+        (dequeue(), Role.WORK),
+        (GetJob(job_id="j"), Role.READ),
+        (ListQueues(), Role.READ),
+        (ListAgents(), Role.READ),
+        (UpdateQueue(queue="q", mode=QueueMode.PAUSED), Role.ADMIN),
+    ],
 )
 async def test_without_the_role_a_request_is_forbidden_and_nothing_applied(
     stage: Stage, request_: Request, role: Role
 ) -> None:
-    others = ",".join(other for other in (Role.SUBMIT, Role.READ, Role.WORK) if other is not role)
+    others = ",".join(other for other in Role if other not in (role, Role.ADMIN))
     async with stage.running():
         stage.router.hear(request_, token=others.encode())
         reply = await stage.reply()
@@ -246,3 +288,104 @@ async def test_another_reply_whose_peer_is_gone_is_let_go(stage: Stage) -> None:
         stage.answer(asked, Refused(code="conflict", message=""))
         await wait_all_tasks_blocked()
         assert stage.nothing_asked()
+
+
+def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[UpdateJob, JobsUpdated]:
+    """One of the jobs "j0", "j1" … and what is said to it."""
+    refs = tuple(LeaseRef(job_id=f"j{n}", attempt=1, task_token=bytes(32)) for n in range(len(verdicts)))
+    said = tuple(LeaseVerdict(job_id=JobId(f"j{n}"), attempt=1, verdict=one) for n, one in enumerate(verdicts))
+    return UpdateJob(agent=agent, leases=refs, visibility_ms=60_000), JobsUpdated(leases=said)
+
+
+async def test_a_nudge_goes_to_the_holder_and_to_nobody_else(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(ListJobs(), token=b"read", peer=b"reader")
+        await stage.asked()
+        stage.router.hear(dequeue(), token=b"work", peer=b"agent")
+        await stage.tell(await stage.asked(), GRANT)
+        assert await stage.nudged("j") == [b"agent"]
+        assert await stage.nudged("another") == []
+        assert stage.nothing_asked(), "nobody answers a nudge"
+
+
+async def test_a_nudge_goes_to_the_newest_connection_of_the_holder(stage: Stage) -> None:
+    heartbeat, said = _heartbeat(Verdict.KEPT, Verdict.CANCEL, Verdict.LOST)
+    async with stage.running():
+        for peer in (b"old", b"new"):
+            stage.router.hear(heartbeat, token=b"work", peer=peer)
+            await stage.tell(await stage.asked(), said)
+        assert await stage.nudged("j0") == [b"new"]
+        assert await stage.nudged("j1") == [b"new"]
+        assert await stage.nudged("j2") == [], "a lease that is lost is not this agent's"
+
+
+async def test_who_holds_several_is_told_once(stage: Stage) -> None:
+    heartbeat, said = _heartbeat(Verdict.KEPT, Verdict.KEPT)
+    async with stage.running():
+        stage.router.hear(heartbeat, token=b"work", peer=b"agent")
+        await stage.tell(await stage.asked(), said)
+        assert await stage.nudged("j0", "j1", "unknown") == [b"agent"]
+
+
+async def test_who_has_ended_the_job_is_not_nudged(stage: Stage) -> None:
+    ends: list[tuple[Request, Reply]] = [
+        (
+            CompleteJob(job_id="j0", attempt=1, task_token=bytes(32), event_count=0, result=Result(exit_code=0)),
+            JobCompleted(state=JobState.COMPLETED),
+        ),
+        (ReleaseJob(job_id="j0", attempt=1, task_token=bytes(32)), JobReleasedReply()),
+    ]
+    heartbeat, kept = _heartbeat(Verdict.KEPT)
+    async with stage.running():
+        for request, reply in ends:
+            stage.router.hear(heartbeat, token=b"work")
+            await stage.tell(await stage.asked(), kept)
+            stage.router.hear(request, token=b"work")
+            await stage.tell(await stage.asked(), reply)
+            assert await stage.nudged("j0") == []
+
+
+async def test_a_holder_that_is_gone_is_not_waited_for(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(dequeue(), token=b"work", peer=b"agent")
+        await stage.tell(await stage.asked(), GRANT)
+        stage.router.gone.add(b"agent")
+        assert await stage.nudged("j") == []
+        assert stage.counts["replies_undelivered"] == 1
+        stage.router.hear(Ping())
+        assert await stage.reply() == Pong()
+
+
+async def test_a_retry_gets_one_id_and_key(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(RetryJob(job_id="j"), token=b"submit")
+        assert len((await stage.asked()).ask.minted) == 1
+
+
+async def test_agents_are_listed_as_they_were_heard_with_the_leases_that_the_store_counts(stage: Stage) -> None:
+    heartbeat, _ = _heartbeat(agent="b")
+    async with stage.running():
+        stage.router.hear(dequeue(), token=b"work")
+        stage.router.hear(heartbeat, token=b"work")
+        stage.router.hear(dequeue(), token=b"read")
+        assert isinstance(await stage.reply(), Refused)
+        for _ in range(2):
+            await stage.asked()
+        for after, names in ((None, ["a", "b", "c"]), ("a", ["b", "c"]), ("c", [])):
+            stage.router.hear(ListAgents(after=after), token=b"read")
+            stage.answer(await stage.asked(), LeasesCounted({"a": 2, "c": 1}))
+            listed = await stage.reply()
+            assert isinstance(listed, AgentsListed)
+            assert [one.name for one in listed.agents] == names
+            if after is None:
+                assert listed.agents[0] == AgentSummary(name="a", slots=1, leases=2, seen_ms=WALL_MS)
+                assert listed.agents[2] == AgentSummary(name="c", slots=0, leases=1, seen_ms=0)
+
+
+async def test_who_may_not_work_is_not_heard_as_an_agent(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(dequeue(), token=b"read")
+        await stage.reply()
+        stage.router.hear(ListAgents(), token=b"read")
+        stage.answer(await stage.asked(), LeasesCounted({}))
+        assert await stage.reply() == AgentsListed(agents=())

@@ -28,16 +28,22 @@ from airunner.broker.store.contract import (
 )
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.events import EventRun
-from airunner.protocol.job import JobSpec
+from airunner.protocol.job import JobSpec, JobState, Result
 from airunner.protocol.messages import (
+    CancelJob,
+    CompleteJob,
     DequeueJob,
     EnqueueJob,
+    JobCancelled,
     JobLease,
     JobsEnqueued,
     JobsLeased,
     JobsListed,
     ListJobs,
     Refused,
+    ReleaseJob,
+    RetryJob,
+    StoreRequest,
 )
 from airunner.protocol.names import JobId, WatchKey
 from tests.broker.stage import WALL_MS, Disk, ScriptedStore, acting, asked, dequeue, enqueue
@@ -47,6 +53,8 @@ pytestmark = pytest.mark.anyio
 DEFAULT = QueueKey("default", "default")
 RUN = Appended(WatchKey(bytes(32)), EventRun(first_sequence=1, count=1, attempt=0, events=b"\x90"))
 LEASE = JobLease(job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true"))
+
+MORE, LAST = Retain(finished_before_ms=2), Retain(finished_before_ms=1)
 
 
 class Queue:
@@ -65,6 +73,11 @@ class Queue:
                 granted = min(slots, self.waiting)
                 self.waiting -= granted
                 return Outcome(reply=JobsLeased(leases=(LEASE,) * granted))
+            case Ask(request=CancelJob(job_id=job_id)):
+                reply = JobCancelled(state=JobState.RUNNING)
+                return Outcome(reply=reply, appended=(RUN,), nudged=(JobId(job_id),))
+            case Retain():
+                return Outcome(more=command == MORE)
             case Ask():
                 return Outcome(reply=JobsListed(jobs=(), more=False))
             case Expire():
@@ -117,10 +130,12 @@ class Stage:
 
     async def reply(self) -> Answer:
         [answer] = await self.answers.receive()
+        assert isinstance(answer, Answer)
         return answer
 
     def silent(self) -> bool:
-        waiting = (self.answers.statistics(), self.announced.statistics(), self.alarms.statistics())
+        inboxes = (self.answers, self.announced, self.alarms, self.swept)
+        waiting = [inbox.statistics() for inbox in inboxes]
         return not any(inbox.current_buffer_used for inbox in waiting)
 
 
@@ -170,7 +185,7 @@ async def test_an_enqueue_takes_a_parked_dequeue_along_in_the_same_transaction(s
         assert stage.silent()
         stage.ask(asked(2, enqueue("true"), peer=b"client"))
         batch = await stage.answers.receive()
-        assert [(answer.peer, type(answer.reply)) for answer in batch] == [
+        assert [(answer.peer, type(answer.reply)) for answer in batch if isinstance(answer, Answer)] == [
             (b"client", JobsEnqueued),
             (b"agent", JobsLeased),
         ]
@@ -218,6 +233,8 @@ async def test_more_wait_than_there_are_jobs_and_the_rest_waits_on(stage: Stage)
         await wait_all_tasks_blocked()
         stage.ask(asked(100, enqueue("true", "true"), peer=None))
         [first, second] = await stage.answers.receive()
+        assert isinstance(first, Answer)
+        assert isinstance(second, Answer)
         assert [first.ask.request_id[-1], second.ask.request_id[-1]] == [1, 2]
         await wait_all_tasks_blocked()
         assert stage.answers.statistics().current_buffer_used == 0
@@ -279,3 +296,85 @@ async def test_what_it_does_is_counted(stage: Stage) -> None:
         await stage.reply()
         await wait_all_tasks_blocked()
         assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 2, 1)
+
+
+async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage) -> None:
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(asked(1, CancelJob(job_id="j")))
+        await stage.disk.committing.wait()
+        await wait_all_tasks_blocked()
+        assert stage.silent()
+        stage.disk.let_go()
+        [answer, nudged] = await stage.answers.receive()
+        assert isinstance(answer, Answer)
+        assert answer.reply == JobCancelled(state=JobState.RUNNING)
+        assert nudged == Nudged((JobId("j"),))
+
+
+async def test_a_cancel_that_met_a_full_disk_nudges_nobody(stage: Stage) -> None:
+    async with stage.running():
+        stage.store.failure = NoSpace()
+        stage.ask(asked(1, CancelJob(job_id="j")))
+        assert isinstance((await stage.reply()).reply, Refused)
+
+
+@pytest.mark.parametrize(("step", "more"), [(MORE, True), (LAST, False)])
+async def test_the_janitor_is_told_when_its_step_is_committed(stage: Stage, step: Retain, *, more: bool) -> None:
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(step)
+        await stage.disk.committing.wait()
+        await wait_all_tasks_blocked()
+        assert stage.silent()
+        stage.disk.let_go()
+        assert await stage.swept.receive() == Swept(more)
+        assert stage.answers.statistics().current_buffer_used == 0
+
+
+async def test_a_step_of_retention_that_met_a_full_disk_lets_the_janitor_rest(stage: Stage) -> None:
+    async with stage.running():
+        stage.store.failure = NoSpace()
+        stage.ask(MORE)
+        assert await stage.swept.receive() == Swept(more=False)
+
+
+async def test_a_step_of_retention_shares_its_commit_with_who_waits(stage: Stage) -> None:
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(asked(1, enqueue("true")))
+        await stage.disk.committing.wait()
+        stage.ask(LAST, asked(2, CancelJob(job_id="j")))
+        stage.disk.let_go()
+        await stage.swept.receive()
+        assert len(stage.store.batches[-1]) == 2
+
+
+@pytest.mark.parametrize("request_", [enqueue("true"), RetryJob(job_id="j")])
+async def test_without_room_the_store_is_told_so_by_whoever_produces(stage: Stage, request_: EnqueueJob) -> None:
+    async with stage.running():
+        for room in (True, False, True):
+            stage.room = room
+            stage.ask(asked(1, request_))
+            await stage.reply()
+            [command] = stage.store.batches[-1]
+            assert isinstance(command, Ask)
+            assert command.room is room
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        dequeue(),
+        CancelJob(job_id="j"),
+        ReleaseJob(job_id="j", attempt=1, task_token=bytes(32)),
+        CompleteJob(job_id="j", attempt=1, task_token=bytes(32), event_count=0, result=Result(exit_code=0)),
+    ],
+)
+async def test_without_room_what_runs_may_end(stage: Stage, request_: StoreRequest) -> None:
+    stage.room = False
+    async with stage.running():
+        entry = asked(1, request_)
+        stage.ask(entry)
+        await stage.answers.receive()
+        assert stage.store.batches[-1] == [entry.ask]

@@ -1,0 +1,97 @@
+"""The Janitor asks for one small step after the other, and rests when there is nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from airunner.broker.clock import Clock
+from airunner.broker.inbox import Asked, Swept
+from airunner.broker.janitor import DAY_MS, REST_S, Janitor, RetentionPlan
+from airunner.broker.store.contract import Expire, Retain
+from tests.broker.stage import WALL_MS, acting
+
+pytestmark = pytest.mark.anyio
+
+
+class Stage:
+    """A Janitor, what it asks, and what it is told."""
+
+    def __init__(self, plan: RetentionPlan) -> None:
+        self.plan = plan
+        self.swept, self.inbox = anyio.create_memory_object_stream[Swept](1)
+        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire | Retain](16)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with acting(Janitor(self.inbox, self.to_ledger, Clock(lambda: WALL_MS), self.plan).run):
+            yield
+        for stream in (self.swept, self.inbox, self.to_ledger, self.ledger):
+            stream.close()
+
+    def asked(self) -> Retain | None:
+        """What it asks for now, if anything."""
+        try:
+            step = self.ledger.receive_nowait()
+        except anyio.WouldBlock:
+            return None
+        assert isinstance(step, Retain)
+        return step
+
+    async def tell(self, *, more: bool) -> None:
+        await self.swept.send(Swept(more))
+        await wait_all_tasks_blocked()
+
+
+async def test_it_begins_at_once_with_what_the_plan_says() -> None:
+    stage = Stage(RetentionPlan(retain_days=2.5, store_bytes_max=7))
+    async with stage.running():
+        step = stage.asked()
+        assert step is not None
+        assert step.store_bytes_max == 7
+        assert 0 <= step.finished_before_ms - (WALL_MS - 2.5 * DAY_MS) <= 2
+
+
+async def test_without_a_plan_jobs_are_kept_for_thirty_days_in_any_size() -> None:
+    stage = Stage(RetentionPlan())
+    async with stage.running():
+        step = stage.asked()
+        assert step is not None
+        assert step.store_bytes_max is None
+        assert 0 <= step.finished_before_ms - (WALL_MS - 30 * DAY_MS) <= 2
+
+
+async def test_it_asks_for_one_step_at_a_time() -> None:
+    stage = Stage(RetentionPlan())
+    async with stage.running():
+        assert stage.asked()
+        await anyio.sleep(10 * REST_S)  # virtual
+        assert stage.asked() is None, "the first is not done yet"
+
+
+async def test_it_goes_on_while_there_is_more() -> None:
+    stage = Stage(RetentionPlan())
+    async with stage.running():
+        began_s = anyio.current_time()
+        for _ in range(5):
+            assert stage.asked()
+            await stage.tell(more=True)
+        assert anyio.current_time() - began_s < REST_S
+
+
+async def test_it_rests_when_there_is_nothing_and_then_looks_again() -> None:
+    stage = Stage(RetentionPlan())
+    async with stage.running():
+        first = stage.asked()
+        await stage.tell(more=False)
+        assert stage.asked() is None
+        await anyio.sleep(REST_S + 0.01)  # virtual
+        again = stage.asked()
+        assert first is not None
+        assert again is not None
+        moved_ms = again.finished_before_ms - first.finished_before_ms
+        assert moved_ms == pytest.approx(REST_S * 1_000, abs=5)

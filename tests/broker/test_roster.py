@@ -1,0 +1,109 @@
+"""Who is there, as far as the broker has heard: bounded, forgotten in time, and nothing that a promise rests on."""
+
+from __future__ import annotations
+
+import pytest
+
+from airunner.broker import roster as module
+from airunner.broker.roster import FORGOTTEN_MS, Roster
+from airunner.protocol.messages import PAGE_SIZE_MAX, AgentSummary, DequeueJob, UpdateJob
+from tests.broker.stage import WALL_MS
+
+VISIBILITY_MS = 60_000
+
+
+def _dequeue(agent: str, slots: int = 1, version: str = "") -> DequeueJob:
+    return DequeueJob(
+        agent=agent,
+        agent_slots=slots,
+        version=version,
+        queues=("default",),
+        visibility_ms=VISIBILITY_MS,
+        token_seed=bytes(32),
+    )
+
+
+def _heartbeat(agent: str | None, slots: int = 1) -> UpdateJob:
+    return UpdateJob(agent=agent, agent_slots=slots, leases=(), visibility_ms=VISIBILITY_MS)
+
+
+def _names(roster: Roster, tenant: str = "home", *, now_ms: int = WALL_MS, **leases: int) -> list[str]:
+    return [one.name for one in roster.page(tenant, "", leases, now_ms).agents]
+
+
+def test_an_agent_is_as_it_last_said() -> None:
+    roster = Roster()
+    roster.heard("home", _dequeue("a", slots=2, version="0.1"), WALL_MS)
+    roster.heard("home", _dequeue("a", slots=4, version="0.2"), WALL_MS + 5)
+    page = roster.page("home", "", {"a": 3}, WALL_MS + 9)
+    assert page.agents == (AgentSummary(name="a", slots=4, leases=3, seen_ms=WALL_MS + 5, version="0.2"),)
+    assert not page.more
+
+
+def test_a_heartbeat_without_a_lease_is_heard_and_one_without_a_name_is_not() -> None:
+    roster = Roster()
+    roster.heard("home", _heartbeat(None), WALL_MS)
+    assert _names(roster) == []
+    roster.heard("home", _heartbeat("idle"), WALL_MS)
+    assert _names(roster) == ["idle"]
+
+
+def test_one_tenant_sees_nothing_of_anothers() -> None:
+    roster = Roster()
+    roster.heard("home", _dequeue("a"), WALL_MS)
+    roster.heard("other", _dequeue("b"), WALL_MS)
+    assert (_names(roster), _names(roster, "other")) == (["a"], ["b"])
+
+
+def test_who_is_silent_for_long_is_forgotten_unless_it_holds_leases() -> None:
+    roster = Roster()
+    for name in ("busy", "idle"):
+        roster.heard("home", _dequeue(name), WALL_MS)
+    assert _names(roster, now_ms=WALL_MS + FORGOTTEN_MS - 1, busy=1) == ["busy", "idle"]
+    assert _names(roster, now_ms=WALL_MS + FORGOTTEN_MS, busy=1) == ["busy"]
+
+
+def test_a_holder_that_was_heard_before_the_broker_started_is_there() -> None:
+    roster = Roster()
+    roster.heard("home", _dequeue("a"), WALL_MS)
+    page = roster.page("home", "", {"b": 2}, WALL_MS)
+    assert [one.name for one in page.agents] == ["a", "b"]
+    assert page.agents[1] == AgentSummary(name="b", slots=0, leases=2, seen_ms=0)
+
+
+def test_agents_are_paged_by_name() -> None:
+    roster = Roster()
+    names = [f"agent-{n:03}" for n in range(PAGE_SIZE_MAX + 3)]
+    for name in reversed(names):
+        roster.heard("home", _dequeue(name), WALL_MS)
+    first = roster.page("home", "", {}, WALL_MS)
+    assert ([one.name for one in first.agents], first.more) == (names[:PAGE_SIZE_MAX], True)
+    second = roster.page("home", first.agents[-1].name, {}, WALL_MS)
+    assert ([one.name for one in second.agents], second.more) == (names[PAGE_SIZE_MAX:], False)
+
+
+def test_of_very_many_agents_the_longest_silent_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGENTS_MAX", 2)
+    roster = Roster()
+    for name in ("a", "b", "a", "c"):
+        roster.heard("home", _dequeue(name), WALL_MS)
+    assert _names(roster) == ["a", "c"]
+
+
+def test_the_newest_connection_is_the_holders() -> None:
+    roster = Roster()
+    assert roster.holder("j") is None
+    roster.holds("j", b"old")
+    roster.holds("j", b"new")
+    assert roster.holder("j") == b"new"
+    roster.settled("j")
+    roster.settled("j")
+    assert roster.holder("j") is None
+
+
+def test_of_very_many_holders_the_longest_silent_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HOLDERS_MAX", 2)
+    roster = Roster()
+    for job_id in ("i", "j", "i", "k"):
+        roster.holds(job_id, job_id.encode())
+    assert [roster.holder(job_id) for job_id in ("i", "j", "k")] == [b"i", None, b"k"]
