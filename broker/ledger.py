@@ -142,7 +142,7 @@ class Ledger:
         end_ms = self._parking.next_end_ms()
         if end_ms is None:
             return await self._inbox.receive()
-        with anyio.move_on_after(max(0, end_ms - self._clock.now_ms()) / 1_000):
+        with anyio.CancelScope(deadline=self._clock.deadline_s(end_ms)):
             return await self._inbox.receive()
         return None
 

@@ -8,6 +8,7 @@ clients use the same class. Its bounds: `PENDING_MAX` requests at once (further 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -133,8 +134,9 @@ class Channel:
     async def _sleep(self) -> None:
         """Until the pirate or our patience has something due, or a request has come."""
         due = [at for at in (self._pirate.deadline_ms(), self._patience_due_ms()) if at is not None]
-        left_s = max(0.0, min(due) / 1_000 - anyio.current_time()) if due else None
-        with anyio.move_on_after(left_s):
+        # The first moment after that millisecond: a clock that falls short of it by a hair would spin here.
+        deadline_s = (min(due) + 1) / 1_000 if due else math.inf
+        with anyio.CancelScope(deadline=deadline_s):
             await self._changed.wait()
         self._changed = anyio.Event()
 

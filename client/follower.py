@@ -13,6 +13,7 @@ dropped at the full inbox, and then they are asked for again: memory stays flat 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final, Self
 
@@ -111,8 +112,7 @@ class Follower:
     async def _next(self) -> _Input | None:
         """What comes next into the inbox; None when nothing came in time."""
         deadline_ms = self._follow.deadline_ms()
-        left_s = None if deadline_ms is None else max(0.0, deadline_ms / 1_000 - anyio.current_time())
-        with anyio.move_on_after(left_s):
+        with anyio.CancelScope(deadline=math.inf if deadline_ms is None else (deadline_ms + 1) / 1_000):
             return await self._inbox.receive()
         return None
 

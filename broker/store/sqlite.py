@@ -194,7 +194,7 @@ def open_store(url: str) -> SqliteStore:
     Raises `OperatorError`: another URL, a folder that cannot be written, a file that another broker has.
     """
     if url == MEMORY_URL:
-        return SqliteStore(_prepared(apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED)))
+        return store_on(apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED))
     path = Path(url.removeprefix(FILE_URL))
     if not url.startswith(FILE_URL) or not path.name:
         raise OperatorError(f"--store {url!r} is not a store; write sqlite:///PATH or memory:")
@@ -205,7 +205,7 @@ def open_store(url: str) -> SqliteStore:
     except (OSError, apsw.CantOpenError) as error:
         raise OperatorError(f"cannot open the store {path}: {error}; name another with --store") from error
     try:
-        return SqliteStore(_prepared(connection))
+        return store_on(connection)
     except apsw.BusyError as error:
         connection.close()
         raise OperatorError(
@@ -217,7 +217,11 @@ def open_store(url: str) -> SqliteStore:
         raise OperatorError(f"{path} is not a store of airunner's; name another with --store") from error
 
 
-def _prepared(connection: Database) -> Database:
+def store_on(connection: Database) -> SqliteStore:
+    """The store on an open database, brought up to this version; it is this broker's alone from here on.
+
+    Raises `OperatorError`: it is not a store, or a newer one.
+    """
     for setting in (
         "locking_mode = exclusive",  # a broker's file is its own; then there is no shared memory to map either
         "journal_mode = wal",
@@ -227,4 +231,4 @@ def _prepared(connection: Database) -> Database:
     ):
         connection.execute(f"PRAGMA {setting}")  # one by one: a statement that returns a row ends an execute
     migrate(connection)
-    return connection
+    return SqliteStore(connection)

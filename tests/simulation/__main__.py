@@ -1,0 +1,201 @@
+"""`python -m tests.simulation`: runs seeds, and repeats one exactly.
+
+Each seed runs in a fork of this process, which ends with it: what one run leaves in memory no other finds, a run
+that hangs can be ended, and nobody has to tidy up a world whose machines were killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import msgspec
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+SEED_WALL_S_MAX: Final = 60.0  # of real time; a run takes about one
+TRACE_CHARS_MAX: Final = 600
+HASHING: Final = {"PYTHONHASHSEED": "0"}  # the order of sets is part of what a seed draws
+
+
+class Verdict(Struct):
+    """What became of one seed."""
+
+    seed: int
+    problems: list[str] = []
+    rare: dict[str, int] = {}
+    work: dict[str, int] = {}
+    digest: str = ""
+    cpu_s: float = 0.0
+    trace: list[str] = []
+
+
+def run_seed(seed: int, folder: Path, writer: int, *, trace: bool) -> None:
+    """Run one world; its verdict is written, and this process is over."""
+    from tests.simulation.machine import run_virtual
+    from tests.simulation.world import World
+
+    def over(world: World, error: BaseException | None) -> NoReturn:
+        with os.fdopen(writer, "wb") as pipe:
+            pipe.write(msgspec.msgpack.encode(judged(world, seed, error, trace=trace)))
+        os._exit(0)
+
+    world = World(seed, folder, over)
+    try:
+        run_virtual(world.run, Random(seed))
+    except BaseException as error:
+        over(world, error)
+
+
+def judged(world: World, seed: int, error: BaseException | None, *, trace: bool) -> Verdict:
+    """What the oracle says of a run, unless something else went wrong with it."""
+    from tests.simulation.oracle import check
+
+    history = world.recorder.history
+    if error is not None:
+        problems = ["".join(traceback.format_exception(error))]
+    else:
+        problems = [*(str(violation) for violation in check(history)), *world.idle()]
+    return Verdict(
+        seed=seed,
+        problems=problems,
+        rare=dict(world.recorder.rare),
+        work=dict(Counter(type(record).__name__ for record in history)),
+        digest=history.digest(),
+        cpu_s=time.process_time(),
+        trace=[shortened(record) for record in history] if trace else [],
+    )
+
+
+def shortened(record: object) -> str:
+    """One line of a trace."""
+    text = str(record)
+    return text if len(text) <= TRACE_CHARS_MAX else f"{text[:TRACE_CHARS_MAX]}…"
+
+
+class Run:
+    """One seed in its own process."""
+
+    def __init__(self, seed: int, root: Path, *, trace: bool) -> None:
+        self.seed = seed
+        self.folder = root / str(seed)
+        self.folder.mkdir()
+        self.begun_s = time.monotonic()
+        self.reader, writer = os.pipe()
+        self._said = bytearray()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self.reader)
+            faulthandler.register(signal.SIGUSR1)
+            run_seed(seed, self.folder, writer, trace=trace)
+        os.close(writer)
+
+    def read(self) -> bool:
+        """Take in what it says; whether that was all."""
+        chunk = os.read(self.reader, 1 << 20)
+        self._said += chunk
+        return not chunk
+
+    def end(self) -> Verdict:
+        """Its verdict."""
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        os.close(self.reader)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._said:
+            return Verdict(self.seed, problems=[f"no end after {time.monotonic() - self.begun_s:.0f} s of real time"])
+        return msgspec.msgpack.decode(self._said, type=Verdict)
+
+
+def run_all(seeds: range, jobs: int, *, trace: bool = False, keep_going: bool = False) -> list[Verdict]:
+    """Run seeds, so many at once; unless told to go on it stops at the first that fails."""
+    verdicts: list[Verdict] = []
+    left = list(reversed(seeds))
+    running: dict[int, Run] = {}
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    begun_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="airunner-sim-", dir=memory) as root:
+        while left or running:
+            while left and len(running) < jobs:
+                run = Run(left.pop(), Path(root), trace=trace)
+                running[run.reader] = run
+            ready, _, _ = select.select(list(running), [], [], 1.0)
+            now_s = time.monotonic()
+            over = [reader for reader in ready if running[reader].read()]
+            over += [reader for reader, run in running.items() if now_s - run.begun_s > SEED_WALL_S_MAX]
+            for reader in dict.fromkeys(over):
+                verdicts.append(running.pop(reader).end())
+                tell_progress(len(verdicts), len(seeds), now_s - begun_s)
+                if verdicts[-1].problems and not keep_going:
+                    left.clear()
+    return verdicts
+
+
+def tell_progress(done: int, of: int, since_s: float) -> None:
+    """A line that moves on a terminal; now and then one on a pipe."""
+    line = f"{done} of {of} seeds, {since_s:.0f} s"
+    if sys.stderr.isatty():
+        print(f"\r{line}", end="\n" if done == of else "", file=sys.stderr, flush=True)
+    elif done == of or done % 100 == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """The exit code: 0 when every law held in every seed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", default="0:100", help="FIRST:BEYOND")
+    parser.add_argument("--seed", type=int, help="only this one")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--trace", action="store_true", help="print everything that happened")
+    parser.add_argument("--keep-going", action="store_true", help="run every seed, whatever fails")
+    given = parser.parse_args()
+    first, beyond = (given.seed, given.seed + 1) if given.seed is not None else map(int, given.seeds.split(":"))
+    from tests.simulation import oracle, world  # noqa: F401 - before the forks, which then share them
+
+    verdicts = run_all(range(first, beyond), given.jobs, trace=given.trace, keep_going=given.keep_going)
+    for verdict in verdicts:
+        for line in verdict.trace:
+            print(line)
+    failed = [verdict for verdict in verdicts if verdict.problems]
+    for verdict in failed:
+        print(f"seed {verdict.seed} fails:")
+        for problem in verdict.problems[:20]:
+            print(f"  {problem}")
+        print(f"  repeat it exactly: python -m tests.simulation --seed {verdict.seed} --trace")
+    report(verdicts)
+    return 1 if failed else 0
+
+
+def report(verdicts: list[Verdict]) -> None:
+    """What was done and what was reached."""
+    work: Counter[str] = Counter()
+    rare: Counter[str] = Counter()
+    for verdict in verdicts:
+        work.update(verdict.work)
+        rare.update(verdict.rare)
+    print(f"{len(verdicts)} seeds, {sum(verdict.cpu_s for verdict in verdicts):.1f} s of processor time")
+    print("work: " + ", ".join(f"{count} {name}" for name, count in sorted(work.items())))
+    for state, count in sorted(rare.items()):
+        print(f"  {count:6} {state}")
+    if len(verdicts) == 1:
+        print(f"digest {verdicts[0].digest}")
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != HASHING["PYTHONHASHSEED"]:
+        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], {**os.environ, **HASHING})
+    sys.exit(main())

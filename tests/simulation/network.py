@@ -1,0 +1,299 @@
+"""The simulated network: what `certs.edges` promises of sockets, with everything that can go wrong between them.
+
+Frames are the real ones, byte for byte. A message takes a while, and may be lost, doubled or overtaken; a pair of
+machines may be parted in one direction or both; a connection may break. The broker's side records what it is
+asked and what it says, which is what the oracle judges it by.
+
+```
+ SimDealer ──┐                              ┌── SimDoors.router      one of each for every life of a broker
+             ├── SimNetwork: delay, fate ───┤
+ SimEar ─────┘                              └── SimDoors.publisher
+```
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from itertools import count
+from random import Random
+
+import anyio
+from msgspec import Struct
+
+from airunner.certs.edges import Ending, Frames, Incoming, Sent, Subscription
+from airunner.protocol.errors import PeerError
+from airunner.protocol.frames import unpack_reply, unpack_request
+from airunner.protocol.messages import Ping, Request, decode_reply, decode_request
+from tests.simulation.machine import Machine, this_machine
+from tests.simulation.recording import Recorder
+
+QUEUE = 100_000
+REQUESTS_PORT = 7070
+EVENTS_PORT = 7071
+
+
+class Weather(Struct):
+    """How the network is just now; probabilities for each message, delays in seconds."""
+
+    loss: float = 0.0
+    doubling: float = 0.0
+    delay_s: float = 0.001  # at the least
+    jitter_s: float = 0.002
+    slow: float = 0.0  # of taking much longer
+    slow_s: float = 2.0
+
+
+class SimNetwork:
+    """All that is between the machines."""
+
+    def __init__(self, random: Random, recorder: Recorder) -> None:
+        self.random = random
+        self.recorder = recorder
+        self.weather = Weather()
+        self.parted: set[tuple[str, str]] = set()  # (from, to), by the machines' names
+        self.doors: SimDoors | None = None
+        self.dealers: dict[bytes, SimDealer] = {}
+        self.ears: dict[SimEar, None] = {}
+        self.numbers = count(1)
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._changed = anyio.Event()
+
+    async def run(self) -> None:
+        """Carry messages for ever; the world's own task."""
+        while True:
+            while self._due and self._due[0][0] <= anyio.current_time():
+                heapq.heappop(self._due)[2]()
+            with anyio.CancelScope(deadline=self._due[0][0] if self._due else math.inf):
+                await self._changed.wait()
+            self._changed = anyio.Event()
+
+    def later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Have the world do something after a while."""
+        heapq.heappush(self._due, (anyio.current_time() + delay_s, next(self.numbers), act))
+        self._changed.set()
+
+    def carry(self, origin: str, target: str, arrive: Callable[[], None]) -> None:
+        """One message on its way, whatever becomes of it."""
+        if (origin, target) in self.parted or self.random.random() < self.weather.loss:
+            return
+        for _ in range(2 if self.random.random() < self.weather.doubling else 1):
+            delay_s = self.weather.delay_s + self.random.random() * self.weather.jitter_s
+            if self.random.random() < self.weather.slow:
+                delay_s += self.random.random() * self.weather.slow_s
+            self.later(delay_s, arrive)
+
+    def break_connections(self, share: float) -> None:
+        """Some of the connections for requests end, at both ends."""
+        for dealer in list(self.dealers.values()):
+            if self.random.random() < share:
+                dealer.drop()
+
+    def of_machine(self, machine: Machine) -> SimEndpoint:
+        """The `Network` that this machine's parts are handed."""
+        return SimEndpoint(self, machine)
+
+    def machine_gone(self, machine: Machine) -> None:
+        """Its kernel closes what it had open; the broker hears of it, unless they are parted."""
+        for dealer in [dealer for dealer in self.dealers.values() if dealer.machine is machine]:
+            self.dealers.pop(dealer.name, None)
+        self.ears = {ear: None for ear in self.ears if ear.machine is not machine}
+
+    def broker_gone(self, *, silently: bool) -> None:
+        """The broker's process ended: its connections are reset, or with its whole machine just dead."""
+        self.doors = None
+        for dealer in list(self.dealers.values()):
+            if silently:
+                self.dealers.pop(dealer.name, None)
+            else:
+                self.later(self.random.random() * 0.01, dealer.drop)
+
+
+class SimEndpoint:
+    """A `Network`, as one machine has it."""
+
+    def __init__(self, network: SimNetwork, machine: Machine) -> None:
+        self._network = network
+        self._machine = machine
+
+    def dealer(self, endpoint: str) -> SimDealer:
+        return SimDealer(self._network, self._machine, endpoint)
+
+    def subscriber(self, endpoint: str) -> SimEar:
+        assert str(EVENTS_PORT) in endpoint, "where the broker says that it publishes"
+        return SimEar(self._network, self._machine)
+
+
+class SimDealer:
+    """One connection for requests. At the endpoint of a broker that is not there it drops at once."""
+
+    def __init__(self, network: SimNetwork, machine: Machine, endpoint: str) -> None:
+        self.machine = machine
+        self.name = b"dealer %d" % next(network.numbers)
+        self._network = network
+        self._to_us, self._from_broker = anyio.create_memory_object_stream[Frames](QUEUE)
+        self._over = anyio.Event()
+        self._doors = network.doors
+        if self._doors is None or "nowhere" in endpoint:
+            network.later(network.random.random() * 0.01, self.drop)
+        else:
+            network.dealers[self.name] = self
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        incoming = Incoming(self.name, self.machine.name, list(frames))
+        self._network.carry(self.machine.name, "broker", lambda: self._arrive(incoming))
+        return True
+
+    async def receive(self) -> list[Frames]:
+        return [await self._from_broker.receive()]
+
+    async def ended(self) -> Ending:
+        await self._over.wait()
+        return Ending.DROPPED
+
+    def close(self) -> None:
+        self._network.dealers.pop(self.name, None)
+
+    def drop(self) -> None:
+        """The connection is over, and this end hears of it."""
+        self._network.dealers.pop(self.name, None)
+        self._over.set()
+
+    def hear(self, frames: Frames) -> None:
+        """A reply has arrived."""
+        if not self._over.is_set() and self.machine.alive:
+            self._to_us.send_nowait(frames)
+
+    def _arrive(self, incoming: Incoming) -> None:
+        doors = self._network.doors
+        if doors is not None and doors is self._doors and self.name in self._network.dealers:
+            doors.router.hear(incoming)
+
+
+class SimEar:
+    """A SUB socket: it reconnects by itself and subscribes anew."""
+
+    def __init__(self, network: SimNetwork, machine: Machine) -> None:
+        self.machine = machine
+        self.topics: set[bytes] = set()
+        self.heard_by: SimDoors | None = None
+        self._network = network
+        self._to_us, self._from_broker = anyio.create_memory_object_stream[Frames](QUEUE)
+        network.ears[self] = None
+        self._connect()
+
+    def subscribe(self, topic: bytes) -> None:
+        self.topics.add(topic)
+        self._tell(topic, wanted=True)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        self.topics.discard(topic)
+        self._tell(topic, wanted=False)
+
+    async def receive(self) -> list[Frames]:
+        return [await self._from_broker.receive()]
+
+    def close(self) -> None:
+        self._network.ears.pop(self, None)
+
+    def hear(self, frames: Frames) -> None:
+        """Something published has arrived."""
+        if self in self._network.ears and frames[0] in self.topics and self.machine.alive:
+            self._to_us.send_nowait(frames)
+
+    def _connect(self) -> None:
+        """To whichever broker lives; every so often, as libzmq does it."""
+        network = self._network
+        if self not in network.ears:
+            return
+        if network.doors is not self.heard_by and (self.machine.name, "broker") not in network.parted:
+            self.heard_by = network.doors
+            for topic in sorted(self.topics):
+                self._tell(topic, wanted=True)
+        network.later(0.2 + network.random.random() * 0.1, self._connect)
+
+    def _tell(self, topic: bytes, *, wanted: bool) -> None:
+        doors = self.heard_by
+        if doors is not None and (self.machine.name, "broker") not in self._network.parted:
+            self._network.later(0.001, lambda: doors.publisher.wanted(topic, wanted=wanted))
+
+
+class SimDoors:
+    """The sockets of one life of a broker."""
+
+    def __init__(self, network: SimNetwork, machine: Machine) -> None:
+        self.router = SimRouter(network, machine)
+        self.publisher = SimPublisher(network, machine, self)
+
+
+class SimRouter:
+    """The door for requests; it records who asked what and what was said."""
+
+    endpoint = f"tcp://broker:{REQUESTS_PORT}"
+
+    def __init__(self, network: SimNetwork, machine: Machine) -> None:
+        self._network = network
+        self._machine = machine
+        self._to_us, self._requests = anyio.create_memory_object_stream[Incoming](QUEUE)
+        self._asked: dict[bytes, tuple[Request, int]] = {}
+
+    def hear(self, incoming: Incoming) -> None:
+        """A request has arrived in the socket; it is read when the broker gets to it."""
+        if self._machine.alive:
+            self._to_us.send_nowait(incoming)
+
+    async def receive(self) -> list[Incoming]:
+        incoming = await self._requests.receive()
+        try:
+            frames = unpack_request(incoming.frames)
+            request = decode_request(frames.body)
+        except PeerError:
+            return [incoming]
+        if not isinstance(request, Ping):
+            self._asked.setdefault(frames.request_id, (request, self._network.recorder.now_ms))
+        return [incoming]
+
+    def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
+        assert this_machine() is self._machine, "a broker speaks for itself"
+        dealer = self._network.dealers.get(peer)
+        request_id, body = unpack_reply(list(frames))
+        if (asked := self._asked.get(request_id)) is not None:
+            asker = dealer.machine.name if dealer is not None else "gone"
+            self._network.recorder.told(asker, request_id, asked[0], asked[1], decode_reply(body))
+        if dealer is None:
+            return Sent.GONE
+        self._network.carry("broker", dealer.machine.name, lambda: dealer.hear(list(frames)))
+        return Sent.DONE
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class SimPublisher:
+    """The door for live events."""
+
+    endpoint = f"tcp://broker:{EVENTS_PORT}"
+
+    def __init__(self, network: SimNetwork, machine: Machine, doors: SimDoors) -> None:
+        self._network = network
+        self._machine = machine
+        self._doors = doors
+        self._to_us, self._subscriptions = anyio.create_memory_object_stream[Subscription](QUEUE)
+
+    def wanted(self, topic: bytes, *, wanted: bool) -> None:
+        """A subscription has arrived; as XPUB does it, the last to leave a topic is told of and nobody before."""
+        others = any(topic in ear.topics for ear in self._network.ears if ear.heard_by is self._doors)
+        if self._machine.alive and (wanted or not others):
+            self._to_us.send_nowait(Subscription(topic, wanted=wanted))
+
+    def publish(self, frames: Sequence[bytes]) -> None:
+        for ear in list(self._network.ears):
+            if ear.heard_by is self._doors and frames[0] in ear.topics:
+                self._network.carry("broker", ear.machine.name, lambda ear=ear: ear.hear(list(frames)))
+
+    async def subscriptions(self) -> list[Subscription]:
+        return [await self._subscriptions.receive()]
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,245 @@
+"""Simulated processes of jobs: scripts that write, pause and end, under keepers that outlive their agent.
+
+A script is drawn by the seed and travels in the job's arguments, so that every attempt at the job runs the same.
+Processes belong to the world and not to their agent's machine: when that is stopped they run on, until their
+keeper's deadline; when it is killed they are killed a moment later.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from random import Random
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from airunner.agent.launcher.contract import RECEIVE_BYTES, Exit, LaunchFailed, LaunchSpec, LeaseEnded, Survivor
+from airunner.protocol.events import Stream
+from tests.simulation.history import ProcessGone, ProcessStarted, ProcessWrote
+from tests.simulation.machine import Machine
+from tests.simulation.network import SimNetwork
+from tests.simulation.recording import Recorder
+
+SIGTERM = 15
+SIGKILL = 9
+
+
+class Script(Struct, frozen=True):
+    """What a command does: pauses (seconds) and pieces of output, then its end."""
+
+    steps: tuple[tuple[float, str, str], ...] = ()
+    exit_code: int = 0
+    signal: int | None = None
+    ignores_term: bool = False
+    missing: bool = False
+
+    @staticmethod
+    def drawn(random: Random) -> Script:
+        """Most are short; some are long, silent, stubborn, failing, or not there."""
+        length_s = random.choice([0.0, 0.01, 0.3, 2.0, 6.0, 15.0])
+        pieces = random.randrange(6)
+        steps = [
+            (
+                random.random() * length_s / max(1, pieces),
+                random.choice(["stdout", "stdout", "stderr"]),
+                f"{number}:{random.randrange(10**6)}\n" * random.choice([1, 1, 3, 2000]),
+            )
+            for number in range(pieces)
+        ]
+        fails = random.random() < 0.25
+        return Script(
+            steps=tuple(steps) or ((length_s, "stdout", ""),),
+            exit_code=random.choice([1, 7, 75]) if fails else 0,
+            signal=random.choice([6, 11]) if fails and random.random() < 0.3 else None,
+            ignores_term=random.random() < 0.2,
+            missing=random.random() < 0.03,
+        )
+
+    def words(self) -> tuple[str, ...]:
+        """As the arguments of a job."""
+        return (json.dumps(msgspec.to_builtins(self)),)
+
+
+class SimKeepers:
+    """The launcher and the keepers of one agent's machine."""
+
+    def __init__(self, machine: Machine, network: SimNetwork, recorder: Recorder) -> None:
+        self._machine = machine
+        self._network = network
+        self._recorder = recorder
+        self._kept: list[SimProcess] = []
+
+    async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> SimProcess:
+        script = msgspec.convert(json.loads(spec.argv[1]), Script)
+        await anyio.sleep(0.0005 + self._network.random.random() * 0.003)  # virtual
+        if anyio.current_time() >= deadline_s:
+            raise LeaseEnded
+        if script.missing:
+            raise LaunchFailed(2, "no such command", 127)
+        environment = spec.environment
+        process = SimProcess(
+            script,
+            next(self._network.numbers),
+            (environment["AIRUNNER_JOB_ID"], int(environment["AIRUNNER_ATTEMPT"])),
+            self._machine.name,
+            self._network,
+            self._recorder,
+        )
+        process.keep_until(deadline_s)
+        self._kept = [kept for kept in self._kept if not kept.gone]
+        self._kept.append(process)
+        return process
+
+    def agent_killed(self) -> None:
+        """Every socket to it closes; the keepers kill what they keep, and exit."""
+        for process in self._kept:
+            self._network.later(self._network.random.random() * 0.5, process.kill)
+
+    @property
+    def alive(self) -> int:
+        """How many processes there still are."""
+        return sum(not kept.gone for kept in self._kept)
+
+
+class SimSource:
+    """What a process writes."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._over = False
+        self._changed = anyio.Event()
+
+    async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
+        while not self._held and not self._over:
+            await self._changed.wait()
+        chunk = bytes(self._held[:max_bytes])
+        del self._held[:max_bytes]
+        return chunk
+
+    def close(self) -> None:
+        """Read no more."""
+
+    def put(self, data: bytes) -> None:
+        """It was written."""
+        self._held += data
+        self._wake()
+
+    def end(self) -> None:
+        """Nothing more will be."""
+        self._over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+class SimProcess:
+    """One command; see `agent.launcher.contract.Process`."""
+
+    def __init__(
+        self,
+        script: Script,
+        pid: int,
+        attempt: tuple[str, int],
+        machine: str,
+        network: SimNetwork,
+        recorder: Recorder,
+    ) -> None:
+        self._script = script
+        self._pid = pid
+        self._network = network
+        self._recorder = recorder
+        self._exit: Exit | None = None
+        self._expired = False
+        self._ended = anyio.Event()
+        self._deadline_s = math.inf
+        self.stdout = SimSource()
+        self.stderr = SimSource()
+        recorder.add(ProcessStarted, machine=machine, pid=pid, job_id=attempt[0], attempt=attempt[1])
+        self._step(0)
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    @property
+    def gone(self) -> bool:
+        """Whether it lives no more."""
+        return self._exit is not None
+
+    def keep_until(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        if deadline_s < math.inf:
+            self._network.later(max(0.0, deadline_s - anyio.current_time()), self._expire)
+
+    async def wait(self) -> Exit:
+        while self._exit is None:
+            await self._ended.wait()
+        if self._expired:
+            raise LeaseEnded
+        return self._exit
+
+    async def signal_tree(self, number: int) -> None:
+        if number == SIGKILL:
+            self.kill()
+
+    async def end(self, grace_s: float) -> list[Survivor]:
+        if self._exit is None:
+            if not grace_s:
+                self.kill()
+            elif self._script.ignores_term:
+                self._network.later(grace_s, self.kill)
+            else:
+                self._network.later(0.002, lambda: self._die(None, SIGTERM))
+        try:
+            await self._ended.wait()
+        except anyio.get_cancelled_exc_class():
+            self.kill()
+            raise
+        if self._expired:
+            raise LeaseEnded
+        return []
+
+    def close(self) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._die(None, SIGKILL)
+
+    def _expire(self) -> None:
+        if self._exit is None and anyio.current_time() >= self._deadline_s:
+            self._expired = True
+            self._recorder.rare["processes ended by their keeper's deadline"] += 1
+            self.kill()
+
+    def _step(self, number: int) -> None:
+        """Wait, write, and go on; then end."""
+        if self._exit is not None:
+            return
+        if number == len(self._script.steps):
+            script = self._script
+            self._die(script.exit_code if script.signal is None else None, script.signal)
+            return
+        pause_s, stream, text = self._script.steps[number]
+
+        def write() -> None:
+            if self._exit is None and text:
+                data = text.encode()
+                self._recorder.add(ProcessWrote, pid=self._pid, stream=Stream(stream), data=data)
+                (self.stdout if stream == "stdout" else self.stderr).put(data)
+            self._step(number + 1)
+
+        self._network.later(pause_s, write)
+
+    def _die(self, exit_code: int | None, signal: int | None) -> None:
+        if self._exit is not None:
+            return
+        self._exit = Exit(exit_code, signal)
+        self._recorder.add(ProcessGone, pid=self._pid, exit_code=exit_code, signal=signal)
+        self.stdout.end()
+        self.stderr.end()
+        self._ended.set()

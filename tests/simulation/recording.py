@@ -1,0 +1,85 @@
+"""What the simulated world writes into its history, and at which instant."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import anyio
+
+from airunner.protocol.messages import (
+    CompleteJob,
+    JobCompleted,
+    JobEventsPublished,
+    JobReleasedReply,
+    JobsLeased,
+    JobsUpdated,
+    PublishJobEvents,
+    Refused,
+    ReleaseJob,
+    Reply,
+    Request,
+    UpdateJob,
+)
+from tests.simulation.history import (
+    Completed,
+    Granted,
+    History,
+    Judged,
+    Record,
+    RefusedReply,
+    Released,
+    Stored,
+)
+
+
+class Recorder:
+    """Adds records at the virtual instant that it is, and counts what is rare."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.rare: Counter[str] = Counter()
+
+    @property
+    def now_ms(self) -> int:
+        """Virtual time since the run began."""
+        return int(anyio.current_time() * 1_000)
+
+    def add(self, record: type[Record], /, **fields: object) -> None:
+        """This has happened now."""
+        self.history.add(record(at_ms=self.now_ms, **fields))
+
+    def told(self, machine: str, request_id: bytes, request: Request, asked_at_ms: int, reply: Reply) -> None:
+        """The broker has sent this reply."""
+        common = {"machine": machine, "request_id": request_id, "asked_at_ms": asked_at_ms}
+        match reply, request:
+            case JobsLeased(leases=leases), _:
+                for one in leases:
+                    fields = {"job_id": one.job_id, "attempt": one.attempt, "visibility_ms": one.visibility_ms}
+                    self.add(Granted, **common, **fields)
+            case JobsUpdated(leases=leases), UpdateJob(visibility_ms=visibility_ms):
+                for verdict in leases:
+                    fields = {"job_id": verdict.job_id, "attempt": verdict.attempt, "verdict": verdict.verdict}
+                    self.add(Judged, **common, **fields, visibility_ms=visibility_ms)
+            case JobEventsPublished(batches=batches), PublishJobEvents():
+                for batch in batches:
+                    fields = {"job_id": batch.job_id, "attempt": batch.attempt, "next_index": batch.next_index}
+                    self.add(Stored, **common, **fields, code=batch.code)
+                    if batch.code == "stale-token":
+                        self.rare["late events refused"] += 1
+            case JobCompleted(state=state), CompleteJob(job_id=job_id, attempt=attempt):
+                self.add(Completed, **common, job_id=job_id, attempt=attempt, state=state)
+            case JobReleasedReply(), ReleaseJob(job_id=job_id, attempt=attempt):
+                self.add(Released, **common, job_id=job_id, attempt=attempt)
+            case Refused(code=code), _:
+                kind = type(request).__name__
+                self.add(
+                    RefusedReply,
+                    **common,
+                    kind=kind,
+                    code=code,
+                    job_id=getattr(request, "job_id", None),
+                    attempt=getattr(request, "attempt", None),
+                )
+                self.rare[f"{kind} refused with {code}"] += 1
+            case _:
+                pass

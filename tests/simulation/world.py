@@ -1,0 +1,382 @@
+"""One run of the simulated world: it is built, broken for a while, healed, drained, and judged.
+
+```
+ FAULTS_S of work under faults ──► heal ──► drain, at most DRAIN_S ──► every job and log is read ──► the oracle
+```
+
+Everything is drawn from the one seed: what is submitted, what breaks, when, and in which order things happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Final, NoReturn, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from airunner.agent.agent import Agent
+from airunner.agent.attempt import Surroundings
+from airunner.agent.slot import SPOOL_FOLDER, SlotPlan
+from airunner.broker.broker import Broker
+from airunner.broker.counts import Counts
+from airunner.certs.channel import Channel, Patience
+from airunner.certs.edges import Edges
+from airunner.certs.principal import ANONYMOUS
+from airunner.client.client import Client
+from airunner.client.reach import Reach
+from airunner.protocol.job import JobSummary
+from tests.simulation.disk import MemoryDisk
+from tests.simulation.history import Completed, FinalEvents, FinalJob, Healed, Killed, Noted, Started, Stopped, Woken
+from tests.simulation.machine import Machine
+from tests.simulation.network import SimDoors, SimNetwork, Weather
+from tests.simulation.processes import SimKeepers
+from tests.simulation.recording import Recorder
+from tests.simulation.users import Monitor, Submitter, open_queue
+
+WALL_MS: Final = 1_760_000_000_000
+FAULTS_S: Final = 60.0
+DRAIN_S: Final = 900.0
+AGENTS: Final = 3
+SUBMITTERS: Final = 2
+MONITORS: Final = 2
+VISIBILITY_MS: Final = (3_000, 5_000, 8_000)
+HOUR_MS: Final = 3_600_000
+COMPLETED_MIN: Final = 5
+_FOR_EVER: Final = Patience()
+T = TypeVar("T")
+
+
+class World:
+    """The machines, the network between them, the broker's disk, and whatever happens to them."""
+
+    def __init__(self, seed: int, folder: Path, over: Callable[[World, Exception | None], NoReturn]) -> None:
+        self._over = partial(over, self)
+        self.random = Random(seed)
+        self.folder = folder
+        self.recorder = Recorder()
+        self.network = SimNetwork(self.random, self.recorder)
+        self.disk = MemoryDisk(self.random)
+        self.broker: Machine | None = None
+        self.agents: dict[str, tuple[Machine, SimKeepers]] = {}
+        self.users: dict[str, Machine] = {}
+        self.healed = False
+        self.wall_offset_ms = 0
+        self.job_ids: list[str] = []
+        self._visibility_ms = {f"agent-{n}": self.random.choice(VISIBILITY_MS) for n in range(AGENTS)}
+        self._group: anyio.abc.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """All of it, up to the final reading; then `over` ends the process, whatever still runs."""
+        async with anyio.create_task_group() as self._group:
+            self._watch_over(self.network.run)
+            self._watch_over(self._keep_broker)
+            for name in self._visibility_ms:
+                self._watch_over(self._keep_agent, name)
+            for number in range(SUBMITTERS):
+                submitter = Submitter(self, f"client-{number}")
+                self._watch_over(self._keep_user, submitter.name, submitter.run)
+            for number in range(MONITORS):
+                monitor = Monitor(self, f"monitor-{number}")
+                self._watch_over(self._keep_user, monitor.name, monitor.run)
+            self._watch_over(self._through_it_all)
+
+    async def _through_it_all(self) -> None:
+        await self._break()
+        self._heal()
+        await self._drain()
+        await self._read()
+        self._over(None)
+
+    def _watch_over(self, run: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run a task of the world; its failure is the run's."""
+
+        async def watched() -> None:
+            try:
+                await run(*arguments)
+            except Exception as error:  # noqa: BLE001 - the run is over, and says why
+                self._over(error)
+
+        self._tasks.start_soon(watched)
+
+    # --- machines -------------------------------------------------------------------------------------
+
+    async def _keep_broker(self) -> None:
+        """Start a broker whenever there is none."""
+        while True:
+            machine = self.broker = Machine("broker")
+            doors = SimDoors(self.network, machine)
+            broker = Broker(
+                self.disk.open(),
+                doors.router,
+                doors.publisher,
+                lambda _: ANONYMOUS,
+                self.edges(self.wall_offset_ms),
+                self._offload,
+                Counts(),
+            )
+            self.recorder.add(Started, machine="broker", broker=True, wall_offset_ms=WALL_MS + self.wall_offset_ms)
+            self.network.doors = doors
+            machine.start(self._tasks, broker.run)
+            await machine.ended.wait()
+            if machine.crashed is not None:
+                self.broker_down("crash", power=False)
+                self.note(f"the broker crashed: {machine.crashed!r}")
+            await anyio.sleep(0.05 if self.healed else self.random.random() * self.random.choice([0.2, 2.0, 12.0]))
+
+    async def _keep_agent(self, name: str) -> None:
+        """Start this agent whenever it is gone; its folder stays."""
+        home = self.folder / name
+        (home / SPOOL_FOLDER).mkdir(parents=True)
+        while True:
+            machine = Machine(name)
+            keepers = SimKeepers(machine, self.network, self.recorder)
+            self.agents[name] = (machine, keepers)
+            self.recorder.add(Started, machine=name)
+            machine.start(self._tasks, lambda: self._agent(machine, keepers, home))
+            await machine.ended.wait()
+            if machine.crashed is not None:
+                raise AssertionError(f"{name} ended by itself") from machine.crashed
+            while keepers.alive:  # as agent.place waits for the keepers of the last agent
+                await anyio.sleep(0.01)
+            await anyio.sleep(0.05 if self.healed else self.random.random() * self.random.choice([0.2, 2.0, 8.0]))
+
+    async def _agent(self, machine: Machine, keepers: SimKeepers, home: Path) -> None:
+        edges = self.edges(self.random.randrange(-HOUR_MS, HOUR_MS))
+        endpoints = ["tcp://broker:7070", "tcp://nowhere:7070"] if self.random.random() < 0.3 else ["tcp://broker:7070"]
+        agent = Agent(
+            SlotPlan(
+                name=machine.name, queues=("default", "slow"), visibility_ms=self._visibility_ms[machine.name], home=home
+            ),
+            2,
+            Channel(self.network.of_machine(machine), endpoints, lambda: b"", edges),
+            Surroundings(keepers, edges.wall_ms, {}, _inline),
+            edges,
+            lambda line: self.note(f"{machine.name}: {line}"),
+        )
+        await agent.run()
+
+    async def _keep_user(self, name: str, run: Callable[[Machine], Awaitable[None]]) -> None:
+        """A client or monitor, started again whenever it is killed, until its own end."""
+        while True:
+            machine = self.users[name] = Machine(name)
+            machine.start(self._tasks, lambda: run(machine))
+            await machine.ended.wait()
+            self.network.machine_gone(machine)
+            if machine.crashed is not None:
+                raise AssertionError(f"{name} ended by itself") from machine.crashed
+            if not machine.stopped:
+                return
+            await anyio.sleep(0.1)
+
+    def client(self, machine: Machine) -> Client:
+        """A client on this machine."""
+        reach = Reach(
+            network=self.network.of_machine(machine),
+            endpoints=("tcp://broker:7070",),
+            token=lambda: b"",
+            edges=self.edges(0),
+            close=lambda: None,
+        )
+        return Client(reach=reach, patience=_FOR_EVER)
+
+    def edges(self, offset_ms: int) -> Edges:
+        """A machine's clock and its luck."""
+        return Edges(
+            wall_ms=lambda: WALL_MS + offset_ms + int(anyio.current_time() * 1_000),
+            random=self.random.random,
+            random_bytes=self.random.randbytes,
+        )
+
+    async def _offload(self, call: Callable[[], object]) -> object:
+        """The store's thread: a commit takes a while, and a machine may end before it, after it, or never know."""
+        await anyio.sleep(self.random.random() * 0.002)
+        done = call()
+        await anyio.sleep(self.random.random() * 0.002)
+        return done
+
+    # --- faults ---------------------------------------------------------------------------------------
+
+    async def _break(self) -> None:
+        """Work under faults."""
+        await anyio.sleep(1.0)
+        faults: list[Callable[[], None]] = [
+            self._storm,
+            self._part,
+            self._part,
+            self._kill_broker,
+            self._stop_broker,
+            self._kill_agent,
+            self._kill_agent,
+            self._stop_agent,
+            self._stop_agent,
+            self._kill_user,
+            lambda: self.network.break_connections(0.5),
+            self._jump,
+        ]
+        while anyio.current_time() < FAULTS_S:
+            self.random.choice(faults)()
+            await anyio.sleep(self.random.random() * 8)
+
+    def _storm(self) -> None:
+        draw = self.random.random
+        self.network.weather = Weather(
+            loss=draw() * self.random.choice([0, 0.02, 0.2]),
+            doubling=draw() * self.random.choice([0, 0.05, 0.3]),
+            delay_s=draw() * self.random.choice([0.001, 0.001, 0.1]),
+            jitter_s=draw() * self.random.choice([0.001, 0.01, 0.5]),
+            slow=draw() * self.random.choice([0, 0, 0.1]),
+        )
+        self.note(f"weather: {self.network.weather}")
+
+    def _part(self) -> None:
+        name = self.random.choice([*self.agents, *self.users])
+        ways = self.random.choice([[(name, "broker")], [("broker", name)], [(name, "broker"), ("broker", name)]])
+        self.network.parted.update(ways)
+        self.note(f"parted: {ways}")
+        self.network.later(self.random.random() * 15, lambda: self._join(ways))
+
+    def _join(self, ways: list[tuple[str, str]]) -> None:
+        self.network.parted.difference_update(ways)
+        self.note(f"joined: {ways}")
+
+    def _kill_broker(self) -> None:
+        if self.broker is not None and self.broker.alive:
+            power = self.random.random() < 0.5
+            self.broker.kill()
+            self.broker_down("power" if power else "kill", power=power)
+
+    def broker_down(self, why: str, *, power: bool) -> None:
+        """Its process is no more; neither is anything that only it knew."""
+        self.recorder.add(Killed, machine="broker", why=why)
+        self.disk.crash(power=power)
+        self.network.broker_gone(silently=power and self.random.random() < 0.5)
+
+    def _stop_broker(self) -> None:
+        if self.broker is not None:
+            self._stop(self.broker, self.random.random() * 6)
+
+    def _kill_agent(self) -> None:
+        machine, keepers = self.agents[self.random.choice(list(self.agents))]
+        if machine.alive:
+            machine.kill()
+            keepers.agent_killed()
+            self.network.machine_gone(machine)
+            self.recorder.add(Killed, machine=machine.name)
+
+    def _stop_agent(self) -> None:
+        machine, _ = self.agents[self.random.choice(list(self.agents))]
+        self._stop(machine, self.random.random() * 15)
+
+    def _kill_user(self) -> None:
+        machine = self.users[self.random.choice(list(self.users))]
+        if machine.alive:
+            machine.kill()
+            self.recorder.add(Killed, machine=machine.name)
+
+    def _stop(self, machine: Machine, length_s: float) -> None:
+        if machine.alive and not machine.stopped:
+            machine.stop()
+            self.recorder.add(Stopped, machine=machine.name)
+            self.network.later(length_s, lambda: self._wake(machine))
+
+    def _wake(self, machine: Machine) -> None:
+        if machine.alive and machine.stopped:
+            machine.wake()
+            self.recorder.add(Woken, machine=machine.name)
+
+    def _jump(self) -> None:
+        """The broker's machine has another time from its next start on."""
+        self.wall_offset_ms = self.random.randrange(-5 * HOUR_MS, 5 * HOUR_MS)
+        self._kill_broker()
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        self.healed = True
+        self.network.weather = Weather()
+        self.network.parted.clear()
+        for machine in [*(machine for machine, _ in self.agents.values()), *self.users.values(), self.broker]:
+            if machine is not None and machine.stopped:
+                self._wake(machine)
+        if self.wall_offset_ms:
+            self.wall_offset_ms = 0
+            self._kill_broker()
+        self.recorder.add(Healed)
+
+    async def _drain(self) -> None:
+        """Until everything has ended; what never does is the oracle's to see."""
+        machine = Machine("drain")
+        over = anyio.Event()
+
+        async def watch() -> None:
+            async with self.client(machine) as client:
+                for queue in ("default", "slow"):
+                    await open_queue(self, machine.name, client, queue)
+                while self.users_busy or [job async for job in _all_jobs(client) if not job.state.terminal]:
+                    await anyio.sleep(1.0)
+            over.set()
+
+        machine.start(self._tasks, watch)
+        with anyio.move_on_after(DRAIN_S):
+            await over.wait()
+
+    @property
+    def users_busy(self) -> bool:
+        """Whether a client or a monitor has still something to do."""
+        return any(machine.alive for machine in self.users.values())
+
+    async def _read(self) -> None:
+        """Every job and log, as a client is shown them."""
+        machine = Machine("reader")
+        over = anyio.Event()
+
+        async def read() -> None:
+            async with self.client(machine) as client:
+                for summary in [job async for job in _all_jobs(client)]:
+                    self.recorder.add(FinalJob, job=await client.get(summary.id))
+                    events = tuple([event async for event in client.replay(summary.id)])
+                    self.recorder.add(FinalEvents, job_id=summary.id, events=events)
+            over.set()
+
+        machine.start(self._tasks, read)
+        with anyio.fail_after(DRAIN_S):
+            await over.wait()
+
+    def idle(self) -> list[str]:
+        """Why this run shows too little to count, if it does."""
+        done = len(self.recorder.history.of(Completed))
+        return [] if done >= COMPLETED_MIN else [f"invalid: only {done} completions"]
+
+    def wall_ms(self, at_s: float) -> int:
+        """The right time at this moment of the run."""
+        return WALL_MS + int(at_s * 1_000)
+
+    def note(self, what: str) -> None:
+        """For whoever reads a trace."""
+        self.recorder.add(Noted, what=what)
+
+    @property
+    def _tasks(self) -> anyio.abc.TaskGroup:
+        assert self._group is not None, "the world runs"
+        return self._group
+
+
+async def _all_jobs(client: Client) -> AsyncIterator[JobSummary]:
+    before: str | None = None
+    while True:
+        page = await client.list_jobs(before=before, page_size=100)
+        for job in page.jobs:
+            yield job
+        if not page.more:
+            return
+        before = page.jobs[-1].id
+
+
+async def _inline(call: Callable[[], T]) -> T:
+    """Where production would start a thread."""
+    await anyio.lowlevel.checkpoint()
+    return call()
