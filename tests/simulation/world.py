@@ -20,7 +20,8 @@ import anyio.lowlevel
 
 from airunner.agent.agent import Agent
 from airunner.agent.attempt import Surroundings
-from airunner.agent.slot import SPOOL_FOLDER, SlotPlan
+from airunner.agent.plan import Plan
+from airunner.agent.slot import SPOOL_FOLDER
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.certs.channel import Channel, Patience
@@ -46,6 +47,7 @@ MONITORS: Final = 2
 VISIBILITY_MS: Final = (3_000, 5_000, 8_000)
 HOUR_MS: Final = 3_600_000
 COMPLETED_MIN: Final = 5
+CANCEL_GRACE_S: Final = 2.0
 _FOR_EVER: Final = Patience()
 T = TypeVar("T")
 
@@ -148,12 +150,15 @@ class World:
         edges = self.edges(self.random.randrange(-HOUR_MS, HOUR_MS))
         endpoints = ["tcp://broker:7070", "tcp://nowhere:7070"] if self.random.random() < 0.3 else ["tcp://broker:7070"]
         agent = Agent(
-            SlotPlan(
-                name=machine.name, queues=("default", "slow"), visibility_ms=self._visibility_ms[machine.name], home=home
+            Plan(
+                name=machine.name,
+                slots=2,
+                queues=("default", "slow"),
+                visibility_ms=self._visibility_ms[machine.name],
+                home=home,
             ),
-            2,
             Channel(self.network.of_machine(machine), endpoints, lambda: b"", edges),
-            Surroundings(keepers, edges.wall_ms, {}, _inline),
+            Surroundings(keepers, edges.wall_ms, {}, _inline, CANCEL_GRACE_S),
             edges,
             lambda line: self.note(f"{machine.name}: {line}"),
         )
