@@ -3,11 +3,12 @@
 PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+SEEDS ?= 1000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench certs up down docs clean
+.PHONY: help demo test check format sim mutants bench certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +29,9 @@ check: $(VENV)/.check ## ruff, mypy, pyright and the house's own rules
 format: $(VENV)/.check ## format the code
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
+
+sim: $(VENV)/.test ## break a simulated world by SEEDS=1000 seeds and judge what it did
+	@$(BIN)/python -m tests.simulation --seeds 0:$(SEEDS)
 
 bench: $(VENV)/.test ## measure the way from submit to start, and from cancel to the end
 	$(BIN)/python -m bench.latency

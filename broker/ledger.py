@@ -60,6 +60,9 @@ from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,
     JobsLeased,
+    ListAgents,
+    ListJobs,
+    ListQueues,
     ReplayJobEvents,
     RetryJob,
     WatchJob,
@@ -68,6 +71,7 @@ from airunner.protocol.messages import (
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
 READING: Final = (GetJob, ReplayJobEvents, WatchJob)  # nothing to sync, and at most a page to read
+CHANGELESS: Final = (*READING, ListJobs, ListQueues, ListAgents)  # answered even when the disk is full
 READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
 
 Offload = Callable[[Callable[[], Applied]], Awaitable[Applied]]
@@ -167,7 +171,7 @@ class Ledger:
                 else:
                     applied = await self._offload(lambda: self._store.apply(commands, now_ms))
             except NoSpace as full:
-                await self._speak(batch, [Outcome(reply=refusal(full)) for _ in batch])
+                await self._speak(batch, self._outcomes_when_full(commands, full, now_ms))
                 if expired:  # the Timekeeper waits for the next instant
                     await self._set_alarm(now_ms + NO_SPACE_PAUSE_MS, expired=True)
                 return False
@@ -227,6 +231,15 @@ class Ledger:
         if alarm != self._alarm or expired:
             self._alarm = alarm
             await self._timekeeper.send(alarm)
+
+    def _outcomes_when_full(self, commands: Sequence[Command], full: NoSpace, now_ms: int) -> list[Outcome]:
+        """Whoever only reads is not held up by those who found no room."""
+        reading = [one for one in commands if isinstance(one, Ask) and isinstance(one.request, CHANGELESS)]
+        read = iter(self._store.apply(reading, now_ms).outcomes)
+        refused = Outcome(reply=refusal(full))
+        return [
+            next(read) if isinstance(one, Ask) and isinstance(one.request, CHANGELESS) else refused for one in commands
+        ]
 
     def _command(self, entry: _Entry) -> Command:
         match entry:

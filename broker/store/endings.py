@@ -23,8 +23,9 @@ from airunner.protocol.names import JobId, WatchKey, token_hash
 from airunner.protocol.states import FINISHING, Change, next_state
 
 _END: Final = (
-    "UPDATE job SET state = ?, settled = ?, due_ms = ?, result = ?, finished_ms = ?, retries = retries + ?,"
-    " agents_lost = agents_lost + ?, token_hash = ?, deadline_ms = NULL, lease_request = NULL WHERE number = ?"
+    "UPDATE job SET state = ?, settled = ?, due_ms = ?, pause_ms = ?, result = ?, finished_ms = ?,"
+    " retries = retries + ?, agents_lost = agents_lost + ?, token_hash = ?,"
+    " deadline_ms = NULL, lease_request = NULL WHERE number = ?"
 )
 _HELD: Final = " AND state = 'RUNNING' AND attempt = ? AND token_hash = ?"
 _DUE: Final = " AND state = 'RUNNING' AND attempt = ? AND deadline_ms <= ?"
@@ -251,6 +252,7 @@ class Endings:
                 end.state,
                 end.settled,
                 end.due_ms,
+                None if end.due_ms is None else end.due_ms - now_ms,
                 None if end.result is None else msgspec.msgpack.encode(end.result),
                 now_ms if end.state.terminal else None,
                 int(end.settled is Settled.RETRIED),

@@ -119,12 +119,17 @@ class Leases:
         return JobsUpdated(leases=tuple(verdicts))
 
     def resume(self, now_ms: int) -> Outcome:
-        """Give every live lease one full visibility period from now.
+        """Give every live lease one full visibility period from now, and every retry at most its pause.
 
         No agent counts on more, and what was there is an instant of another broker's clock: if that one was
-        ahead of ours by hours, a lost agent's lease would last as long.
+        ahead of ours by hours, a lost agent's lease would last as long, and a retry wait so.
         """
         self._connection.execute("UPDATE job SET deadline_ms = ? + visibility_ms WHERE state = 'RUNNING'", (now_ms,))
+        self._connection.execute(
+            "UPDATE job SET due_ms = min(due_ms, ? + pause_ms)"
+            " WHERE state = 'SCHEDULED' AND due_ms IS NOT NULL AND pause_ms IS NOT NULL",
+            (now_ms,),
+        )
         return Outcome()
 
     def counts(self, tenant: str) -> LeasesCounted:

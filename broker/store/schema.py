@@ -7,6 +7,7 @@ landed is never edited.
 - A job that may be leased is found by `job_waiting`, one that is not due yet by `job_delayed`, a running one's
   deadline by `job_due`: all are partial indexes, so what has finished costs none. That keeps leasing as fast with
   a million jobs as with one.
+- `pause_ms` is how long a job that is to be run again waits for that: `due_ms` is an instant of one broker's clock.
 - `settled` says how the last attempt ended, so that what its holder repeats is answered as it was.
 - A row of `event` is a run: a batch as its agent sent it, or one event of the broker's.
 - `answer` remembers what a request that submits was answered, also when its jobs are there no more.
@@ -90,6 +91,7 @@ MIGRATIONS: Final = (
     ALTER TABLE job ADD COLUMN max_attempts INTEGER NOT NULL DEFAULT 3;
     ALTER TABLE job ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE job ADD COLUMN due_ms INTEGER;
+    ALTER TABLE job ADD COLUMN pause_ms INTEGER;
     ALTER TABLE job ADD COLUMN cancel_requested_ms INTEGER;
     ALTER TABLE job ADD COLUMN origin TEXT;
     ALTER TABLE job ADD COLUMN settled TEXT;

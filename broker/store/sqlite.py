@@ -194,7 +194,9 @@ def open_store(url: str) -> SqliteStore:
     Raises `OperatorError`: another URL, a folder that cannot be written, a file that another broker has.
     """
     if url == MEMORY_URL:
-        return store_on(apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED))
+        connection = apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED)
+        prepare(connection)
+        return SqliteStore(connection)
     path = Path(url.removeprefix(FILE_URL))
     if not url.startswith(FILE_URL) or not path.name:
         raise OperatorError(f"--store {url!r} is not a store; write sqlite:///PATH or memory:")
@@ -205,7 +207,8 @@ def open_store(url: str) -> SqliteStore:
     except (OSError, apsw.CantOpenError) as error:
         raise OperatorError(f"cannot open the store {path}: {error}; name another with --store") from error
     try:
-        return store_on(connection)
+        prepare(connection)
+        return SqliteStore(connection)
     except apsw.BusyError as error:
         connection.close()
         raise OperatorError(
@@ -217,8 +220,8 @@ def open_store(url: str) -> SqliteStore:
         raise OperatorError(f"{path} is not a store of airunner's; name another with --store") from error
 
 
-def store_on(connection: Database) -> SqliteStore:
-    """The store on an open database, brought up to this version; it is this broker's alone from here on.
+def prepare(connection: Database) -> None:
+    """Set an open database up as this broker's alone, and bring its schema up to this version.
 
     Raises `OperatorError`: it is not a store, or a newer one.
     """
@@ -231,4 +234,3 @@ def store_on(connection: Database) -> SqliteStore:
     ):
         connection.execute(f"PRAGMA {setting}")  # one by one: a statement that returns a row ends an execute
     migrate(connection)
-    return SqliteStore(connection)

@@ -44,7 +44,7 @@ class Verdict(Struct):
     trace: list[str] = []
 
 
-def run_seed(seed: int, folder: Path, writer: int, *, trace: bool) -> None:
+def run_seed(seed: int, store: str, folder: Path, writer: int, *, trace: bool) -> None:
     """Run one world; its verdict is written, and this process is over."""
     from tests.simulation.machine import run_virtual
     from tests.simulation.world import World
@@ -54,11 +54,16 @@ def run_seed(seed: int, folder: Path, writer: int, *, trace: bool) -> None:
             pipe.write(msgspec.msgpack.encode(judged(world, seed, error, trace=trace)))
         os._exit(0)
 
-    world = World(seed, folder, over)
+    world = World(seed, store_of(seed, store), folder, over)
     try:
         run_virtual(world.run, Random(seed))
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is this run's verdict
         over(world, error)
+
+
+def store_of(seed: int, store: str) -> str:
+    """With both, every other seed has the one or the other."""
+    return ("memory", "sqlite")[seed % 2] if store == "both" else store
 
 
 def judged(world: World, seed: int, error: BaseException | None, *, trace: bool) -> Verdict:
@@ -90,7 +95,7 @@ def shortened(record: object) -> str:
 class Run:
     """One seed in its own process."""
 
-    def __init__(self, seed: int, root: Path, *, trace: bool) -> None:
+    def __init__(self, seed: int, store: str, root: Path, *, trace: bool) -> None:
         self.seed = seed
         self.folder = root / str(seed)
         self.folder.mkdir()
@@ -101,7 +106,7 @@ class Run:
         if self._pid == 0:
             os.close(self.reader)
             faulthandler.register(signal.SIGUSR1)
-            run_seed(seed, self.folder, writer, trace=trace)
+            run_seed(seed, store, self.folder, writer, trace=trace)
         os.close(writer)
 
     def read(self) -> bool:
@@ -121,7 +126,7 @@ class Run:
         return msgspec.msgpack.decode(self._said, type=Verdict)
 
 
-def run_all(seeds: range, jobs: int, *, trace: bool = False, keep_going: bool = False) -> list[Verdict]:
+def run_all(seeds: range, store: str, jobs: int, *, trace: bool = False, keep_going: bool = False) -> list[Verdict]:
     """Run seeds, so many at once; unless told to go on it stops at the first that fails."""
     verdicts: list[Verdict] = []
     left = list(reversed(seeds))
@@ -131,7 +136,7 @@ def run_all(seeds: range, jobs: int, *, trace: bool = False, keep_going: bool = 
     with tempfile.TemporaryDirectory(prefix="airunner-sim-", dir=memory) as root:
         while left or running:
             while left and len(running) < jobs:
-                run = Run(left.pop(), Path(root), trace=trace)
+                run = Run(left.pop(), store, Path(root), trace=trace)
                 running[run.reader] = run
             ready, _, _ = select.select(list(running), [], [], 1.0)
             now_s = time.monotonic()
@@ -160,13 +165,14 @@ def main() -> int:
     parser.add_argument("--seeds", default="0:100", help="FIRST:BEYOND")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--store", choices=["memory", "sqlite", "both"], default="both")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--keep-going", action="store_true", help="run every seed, whatever fails")
     given = parser.parse_args()
     first, beyond = (given.seed, given.seed + 1) if given.seed is not None else map(int, given.seeds.split(":"))
     from tests.simulation import oracle, world  # noqa: F401 - before the forks, which then share them
 
-    verdicts = run_all(range(first, beyond), given.jobs, trace=given.trace, keep_going=given.keep_going)
+    verdicts = run_all(range(first, beyond), given.store, given.jobs, trace=given.trace, keep_going=given.keep_going)
     for verdict in verdicts:
         for line in verdict.trace:
             print(line)
@@ -175,7 +181,7 @@ def main() -> int:
         print(f"seed {verdict.seed} fails:")
         for problem in verdict.problems[:20]:
             print(f"  {problem}")
-        print(f"  repeat it exactly: python -m tests.simulation --seed {verdict.seed} --trace")
+        print(f"  repeat it exactly: python -m tests.simulation --seed {verdict.seed} --store {given.store} --trace")
     report(verdicts)
     return 1 if failed else 0
 

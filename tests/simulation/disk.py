@@ -1,50 +1,146 @@
-"""The broker's disk, which outlives its process, and what can happen to it."""
+"""The broker's disk, which outlives its process, and what may become of what is written to it.
+
+`MemoryDisk` keeps a batch whole or loses it whole. `torn.TornDisk` is one of sectors, under real SQLite. Both can
+end the broker at any one thing that it does to them, fail once, and be full.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections import Counter
 from random import Random
 
 import apsw
 
-from airunner.broker.store.contract import Applied, Command, Store
-from airunner.broker.store.sqlite import SqliteStore, store_on
+from airunner.broker.store.contract import Store
+from airunner.broker.store.rows import Database, Rows, Values
+from airunner.broker.store.sqlite import SqliteStore, prepare
 
 
 class Crashed(Exception):
-    """The process ended here."""
+    """The process ended here; nothing that it does from now on has any effect."""
 
 
-class MemoryDisk:
-    """SQLite in memory: a batch is kept whole or lost whole, and may be kept without anybody being told."""
+class Disk(ABC):
+    """What the world does to a disk. `life` counts the brokers that have opened it."""
 
-    def __init__(self, random: Random) -> None:
-        self._random = random
-        self._connection = apsw.Connection(":memory:")
-        self._generation = 0
+    def __init__(self, random: Random, rare: Counter[str]) -> None:
+        self.random = random
+        self.rare = rare
+        self.life = 0
+        self.power_fails = False
+        self._kept: list[object] = []  # no store of an earlier life is ever closed
+        self._crash_in = 0
+        self._broken = False
+        self._full = False
 
     def open(self) -> Store:
         """As a new broker does it."""
-        self._generation += 1
-        return _Guarded(self, store_on(self._connection), self._generation)
+        self.life += 1
+        self._crash_in = 0
+        store = SqliteStore(self.prepared())
+        self._kept.append(store)
+        return store
+
+    @abstractmethod
+    def prepared(self) -> Database:
+        """The database, as this life of the broker sees it."""
+
+    @abstractmethod
+    def lose_power(self) -> None:
+        """What was not synced is kept, lost or torn."""
 
     def crash(self, *, power: bool) -> None:
-        """What was committed is there; nothing else can be done through the store that was open."""
-        self._generation += 1
+        """The broker's process has ended, or its machine's power."""
+        self.life += 1
+        if power or self.power_fails:
+            self.lose_power()
+        self.power_fails = False
+
+    def crash_at(self, number: int, *, power: bool) -> None:
+        """End the broker at the `number`-th thing from now that it does to the disk."""
+        self._crash_in, self.power_fails = number, power
+
+    def break_a_write(self) -> None:
+        """The next one fails (EIO)."""
+        self._broken = True
+
+    def fill(self) -> None:
+        """Nothing more can be written (ENOSPC) until it heals."""
+        self._full = True
+
+    def heal(self) -> None:
+        """It works."""
+        self._broken = self._full = False
+        self._crash_in, self.power_fails = 0, False
+
+    def step(self, life: int, *, writes: bool) -> None:
+        """Something is about to be done to the disk.
+
+        Raises `Crashed`, `apsw.IOError`, `apsw.FullError`.
+        """
+        if life != self.life:
+            raise Crashed
+        if self._crash_in:
+            self._crash_in -= 1
+            if not self._crash_in:
+                self.rare["the broker crashed inside a write"] += 1
+                self.life += 1
+                raise Crashed
+        if writes and self._broken:
+            self._broken = False
+            self.rare["a write failed"] += 1
+            raise apsw.IOError
+        if writes and self._full:
+            self.rare["a write found no space"] += 1
+            raise apsw.FullError
+
+
+class MemoryDisk(Disk):
+    """SQLite in memory: each statement is a step, and what was committed is there."""
+
+    def __init__(self, random: Random, rare: Counter[str]) -> None:
+        super().__init__(random, rare)
+        self._connection = apsw.Connection(":memory:")
+        prepare(self._connection)
+
+    def prepared(self) -> Database:
+        return _Watched(self._connection, self)
+
+    def crash(self, *, power: bool) -> None:
+        super().crash(power=power)
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
+    def lose_power(self) -> None:
+        """A commit is a commit."""
 
-class _Guarded:
-    def __init__(self, disk: MemoryDisk, store: SqliteStore, generation: int) -> None:
+
+class _Watched:
+    """A connection that asks before each statement."""
+
+    def __init__(self, connection: apsw.Connection, disk: MemoryDisk) -> None:
+        self._connection = connection
         self._disk = disk
-        self._store = store
-        self._generation = generation
+        self._life = disk.life
+        self._begun_at = 0
 
-    def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        if self._generation != self._disk._generation:
-            raise Crashed
-        return self._store.apply(commands, now_ms)
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
+    def execute(self, statements: str, bindings: Values | None = None) -> Rows:
+        changes = self._connection.total_changes()
+        self._disk.step(self._life, writes=statements == "COMMIT" and changes > self._begun_at)
+        if statements.startswith("BEGIN"):
+            self._begun_at = changes
+        done = self._connection.execute(statements, bindings)
+        if statements == "COMMIT":
+            self._disk.step(self._life, writes=False)  # what is kept need not have been told
+        return done
+
+    def changes(self) -> int:
+        return self._connection.changes()
 
     def close(self) -> None:
         """The connection is the disk's."""

@@ -19,7 +19,7 @@ def delayed_jobs_are_never_early(evidence: Evidence) -> Found:
     """A job is not leased before its `not_before_ms`, nor before the pause of a retry is over, by the broker's clock.
 
     Once a broker's clock has shown that instant the job is due, and stays so though a later broker's clock may be
-    behind; only a lease before any clock has shown it is early.
+    behind; only a lease before any clock has shown it is early. A retry is due after its pause, whatever clocks show.
     """
     for job_id, case in evidence.cases.items():
         asked_ms = case.job.spec.not_before_ms
@@ -34,6 +34,13 @@ def delayed_jobs_are_never_early(evidence: Evidence) -> Found:
                 continue
             span = evidence.span(leased)
             shown_ms = None if span is None else evidence.clocks.latest_shown_ms(span.latest_ms)
+            begun = evidence.span(wait.begin) if body.retry else None
+            if (
+                begun is not None
+                and span is not None
+                and span.latest_ms - begun.earliest_ms >= due_ms - body.timestamp_ms
+            ):
+                continue
             if leased.timestamp_ms < due_ms and shown_ms is not None and shown_ms < due_ms:
                 yield job_id, f"was due at {due_ms} and leased at {leased.timestamp_ms}"
 

@@ -97,10 +97,10 @@ class SimKeepers:
         for process in self._kept:
             self._network.later(self._network.random.random() * 0.5, process.kill)
 
-    @property
-    def alive(self) -> int:
-        """How many processes there still are."""
-        return sum(not kept.gone for kept in self._kept)
+    async def gone(self) -> None:
+        """Wait until none of the processes is left."""
+        for process in self._kept:
+            await process.over.wait()
 
 
 class SimSource:
@@ -154,7 +154,7 @@ class SimProcess:
         self._recorder = recorder
         self._exit: Exit | None = None
         self._expired = False
-        self._ended = anyio.Event()
+        self.over = anyio.Event()
         self._deadline_s = math.inf
         self.stdout = SimSource()
         self.stderr = SimSource()
@@ -177,7 +177,7 @@ class SimProcess:
 
     async def wait(self) -> Exit:
         while self._exit is None:
-            await self._ended.wait()
+            await self.over.wait()
         if self._expired:
             raise LeaseEnded
         return self._exit
@@ -195,7 +195,7 @@ class SimProcess:
             else:
                 self._network.later(0.002, lambda: self._die(None, SIGTERM))
         try:
-            await self._ended.wait()
+            await self.over.wait()
         except anyio.get_cancelled_exc_class():
             self.kill()
             raise
@@ -242,4 +242,4 @@ class SimProcess:
         self._recorder.add(ProcessGone, pid=self._pid, exit_code=exit_code, signal=signal)
         self.stdout.end()
         self.stderr.end()
-        self._ended.set()
+        self.over.set()

@@ -160,7 +160,5 @@ class Monitor:
         async with client.follow(job_id, first) as events:
             async for event in events:
                 self._next = event.sequence + 1
-                self._world.recorder.add(
-                    Monitored, monitor=monitor, job_id=job_id, from_sequence=first, event=event
-                )
+                self._world.recorder.add(Monitored, monitor=monitor, job_id=job_id, from_sequence=first, event=event)
         self._world.recorder.add(FollowEnded, monitor=monitor, job_id=job_id, from_sequence=first)

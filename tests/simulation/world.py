@@ -9,6 +9,7 @@ Everything is drawn from the one seed: what is submitted, what breaks, when, and
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -30,16 +31,17 @@ from airunner.certs.principal import ANONYMOUS
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.job import JobSummary
-from tests.simulation.disk import MemoryDisk
-from tests.simulation.history import Completed, FinalEvents, FinalJob, Healed, Killed, Noted, Started, Stopped, Woken
+from tests.simulation.disk import Disk, MemoryDisk
+from tests.simulation.faults import Faults
+from tests.simulation.history import Completed, FinalEvents, FinalJob, Healed, Killed, Noted, Started, Woken
 from tests.simulation.machine import Machine
 from tests.simulation.network import SimDoors, SimNetwork, Weather
 from tests.simulation.processes import SimKeepers
 from tests.simulation.recording import Recorder
+from tests.simulation.torn import TornDisk
 from tests.simulation.users import Monitor, Submitter, open_queue
 
 WALL_MS: Final = 1_760_000_000_000
-FAULTS_S: Final = 60.0
 DRAIN_S: Final = 900.0
 AGENTS: Final = 3
 SUBMITTERS: Final = 2
@@ -48,6 +50,7 @@ VISIBILITY_MS: Final = (3_000, 5_000, 8_000)
 HOUR_MS: Final = 3_600_000
 COMPLETED_MIN: Final = 5
 CANCEL_GRACE_S: Final = 2.0
+DISKS: Final[dict[str, Callable[[Random, Counter[str]], Disk]]] = {"memory": MemoryDisk, "sqlite": TornDisk}
 _FOR_EVER: Final = Patience()
 T = TypeVar("T")
 
@@ -55,19 +58,22 @@ T = TypeVar("T")
 class World:
     """The machines, the network between them, the broker's disk, and whatever happens to them."""
 
-    def __init__(self, seed: int, folder: Path, over: Callable[[World, Exception | None], NoReturn]) -> None:
+    def __init__(
+        self, seed: int, store: str, folder: Path, over: Callable[[World, Exception | None], NoReturn]
+    ) -> None:
         self._over = partial(over, self)
         self.random = Random(seed)
         self.folder = folder
         self.recorder = Recorder()
         self.network = SimNetwork(self.random, self.recorder)
-        self.disk = MemoryDisk(self.random)
+        self.disk = DISKS[store](self.random, self.recorder.rare)
         self.broker: Machine | None = None
         self.agents: dict[str, tuple[Machine, SimKeepers]] = {}
         self.users: dict[str, Machine] = {}
         self.healed = False
         self.wall_offset_ms = 0
         self.job_ids: list[str] = []
+        self._user_done: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
         self._visibility_ms = {f"agent-{n}": self.random.choice(VISIBILITY_MS) for n in range(AGENTS)}
         self._group: anyio.abc.TaskGroup | None = None
 
@@ -87,7 +93,7 @@ class World:
             self._watch_over(self._through_it_all)
 
     async def _through_it_all(self) -> None:
-        await self._break()
+        await Faults(self).run()
         self._heal()
         await self._drain()
         await self._read()
@@ -125,9 +131,27 @@ class World:
             machine.start(self._tasks, broker.run)
             await machine.ended.wait()
             if machine.crashed is not None:
-                self.broker_down("crash", power=False)
+                self._broker_down("crash", power=False)
                 self.note(f"the broker crashed: {machine.crashed!r}")
             await anyio.sleep(0.05 if self.healed else self.random.random() * self.random.choice([0.2, 2.0, 12.0]))
+
+    def kill_broker(self, *, power: bool) -> None:
+        """SIGKILL, or the plug."""
+        if self.broker is not None and self.broker.alive:
+            self.broker.kill()
+            self._broker_down("power" if power else "kill", power=power)
+
+    def _broker_down(self, why: str, *, power: bool) -> None:
+        """Its process is no more; neither is anything that only it knew."""
+        self.recorder.add(Killed, machine="broker", why=why)
+        self.disk.crash(power=power)
+        self.network.broker_gone(silently=power and self.random.random() < 0.5)
+
+    def wake(self, machine: Machine) -> None:
+        """SIGCONT, if there is anybody to hear it."""
+        if machine.alive and machine.stopped:
+            machine.wake()
+            self.recorder.add(Woken, machine=machine.name)
 
     async def _keep_agent(self, name: str) -> None:
         """Start this agent whenever it is gone; its folder stays."""
@@ -138,12 +162,11 @@ class World:
             keepers = SimKeepers(machine, self.network, self.recorder)
             self.agents[name] = (machine, keepers)
             self.recorder.add(Started, machine=name)
-            machine.start(self._tasks, lambda: self._agent(machine, keepers, home))
+            machine.start(self._tasks, partial(self._agent, machine, keepers, home))
             await machine.ended.wait()
             if machine.crashed is not None:
                 raise AssertionError(f"{name} ended by itself") from machine.crashed
-            while keepers.alive:  # as agent.place waits for the keepers of the last agent
-                await anyio.sleep(0.01)
+            await keepers.gone()  # as agent.place waits for the keepers of the last agent
             await anyio.sleep(0.05 if self.healed else self.random.random() * self.random.choice([0.2, 2.0, 8.0]))
 
     async def _agent(self, machine: Machine, keepers: SimKeepers, home: Path) -> None:
@@ -168,12 +191,13 @@ class World:
         """A client or monitor, started again whenever it is killed, until its own end."""
         while True:
             machine = self.users[name] = Machine(name)
-            machine.start(self._tasks, lambda: run(machine))
+            machine.start(self._tasks, partial(run, machine))
             await machine.ended.wait()
             self.network.machine_gone(machine)
             if machine.crashed is not None:
                 raise AssertionError(f"{name} ended by itself") from machine.crashed
             if not machine.stopped:
+                self._user_done[name].set()
                 return
             await anyio.sleep(0.1)
 
@@ -203,101 +227,6 @@ class World:
         await anyio.sleep(self.random.random() * 0.002)
         return done
 
-    # --- faults ---------------------------------------------------------------------------------------
-
-    async def _break(self) -> None:
-        """Work under faults."""
-        await anyio.sleep(1.0)
-        faults: list[Callable[[], None]] = [
-            self._storm,
-            self._part,
-            self._part,
-            self._kill_broker,
-            self._stop_broker,
-            self._kill_agent,
-            self._kill_agent,
-            self._stop_agent,
-            self._stop_agent,
-            self._kill_user,
-            lambda: self.network.break_connections(0.5),
-            self._jump,
-        ]
-        while anyio.current_time() < FAULTS_S:
-            self.random.choice(faults)()
-            await anyio.sleep(self.random.random() * 8)
-
-    def _storm(self) -> None:
-        draw = self.random.random
-        self.network.weather = Weather(
-            loss=draw() * self.random.choice([0, 0.02, 0.2]),
-            doubling=draw() * self.random.choice([0, 0.05, 0.3]),
-            delay_s=draw() * self.random.choice([0.001, 0.001, 0.1]),
-            jitter_s=draw() * self.random.choice([0.001, 0.01, 0.5]),
-            slow=draw() * self.random.choice([0, 0, 0.1]),
-        )
-        self.note(f"weather: {self.network.weather}")
-
-    def _part(self) -> None:
-        name = self.random.choice([*self.agents, *self.users])
-        ways = self.random.choice([[(name, "broker")], [("broker", name)], [(name, "broker"), ("broker", name)]])
-        self.network.parted.update(ways)
-        self.note(f"parted: {ways}")
-        self.network.later(self.random.random() * 15, lambda: self._join(ways))
-
-    def _join(self, ways: list[tuple[str, str]]) -> None:
-        self.network.parted.difference_update(ways)
-        self.note(f"joined: {ways}")
-
-    def _kill_broker(self) -> None:
-        if self.broker is not None and self.broker.alive:
-            power = self.random.random() < 0.5
-            self.broker.kill()
-            self.broker_down("power" if power else "kill", power=power)
-
-    def broker_down(self, why: str, *, power: bool) -> None:
-        """Its process is no more; neither is anything that only it knew."""
-        self.recorder.add(Killed, machine="broker", why=why)
-        self.disk.crash(power=power)
-        self.network.broker_gone(silently=power and self.random.random() < 0.5)
-
-    def _stop_broker(self) -> None:
-        if self.broker is not None:
-            self._stop(self.broker, self.random.random() * 6)
-
-    def _kill_agent(self) -> None:
-        machine, keepers = self.agents[self.random.choice(list(self.agents))]
-        if machine.alive:
-            machine.kill()
-            keepers.agent_killed()
-            self.network.machine_gone(machine)
-            self.recorder.add(Killed, machine=machine.name)
-
-    def _stop_agent(self) -> None:
-        machine, _ = self.agents[self.random.choice(list(self.agents))]
-        self._stop(machine, self.random.random() * 15)
-
-    def _kill_user(self) -> None:
-        machine = self.users[self.random.choice(list(self.users))]
-        if machine.alive:
-            machine.kill()
-            self.recorder.add(Killed, machine=machine.name)
-
-    def _stop(self, machine: Machine, length_s: float) -> None:
-        if machine.alive and not machine.stopped:
-            machine.stop()
-            self.recorder.add(Stopped, machine=machine.name)
-            self.network.later(length_s, lambda: self._wake(machine))
-
-    def _wake(self, machine: Machine) -> None:
-        if machine.alive and machine.stopped:
-            machine.wake()
-            self.recorder.add(Woken, machine=machine.name)
-
-    def _jump(self) -> None:
-        """The broker's machine has another time from its next start on."""
-        self.wall_offset_ms = self.random.randrange(-5 * HOUR_MS, 5 * HOUR_MS)
-        self._kill_broker()
-
     # --- the end --------------------------------------------------------------------------------------
 
     def _heal(self) -> None:
@@ -306,10 +235,11 @@ class World:
         self.network.parted.clear()
         for machine in [*(machine for machine, _ in self.agents.values()), *self.users.values(), self.broker]:
             if machine is not None and machine.stopped:
-                self._wake(machine)
+                self.wake(machine)
+        self.disk.heal()
         if self.wall_offset_ms:
             self.wall_offset_ms = 0
-            self._kill_broker()
+            self.kill_broker(power=False)
         self.recorder.add(Healed)
 
     async def _drain(self) -> None:
@@ -321,18 +251,17 @@ class World:
             async with self.client(machine) as client:
                 for queue in ("default", "slow"):
                     await open_queue(self, machine.name, client, queue)
-                while self.users_busy or [job async for job in _all_jobs(client) if not job.state.terminal]:
-                    await anyio.sleep(1.0)
+                for user in list(self.users):
+                    await self._user_done[user].wait()
+                async for job in _all_jobs(client):
+                    async with client.follow(job.id) as events:
+                        async for _ in events:
+                            pass
             over.set()
 
         machine.start(self._tasks, watch)
         with anyio.move_on_after(DRAIN_S):
             await over.wait()
-
-    @property
-    def users_busy(self) -> bool:
-        """Whether a client or a monitor has still something to do."""
-        return any(machine.alive for machine in self.users.values())
 
     async def _read(self) -> None:
         """Every job and log, as a client is shown them."""

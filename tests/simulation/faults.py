@@ -1,0 +1,125 @@
+"""What goes wrong in a simulated run, and when; all of it drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from tests.simulation.history import Killed, Stopped
+from tests.simulation.machine import Machine
+from tests.simulation.network import Weather
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+FAULTS_S: Final = 60.0
+PAUSE_S: Final = 8.0  # at the most, between two faults
+HOUR_MS: Final = 3_600_000
+
+
+class Faults:
+    """Breaks a world for a while."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = world.random
+
+    async def run(self) -> None:
+        """One fault after the other; some last, and are mended while others come."""
+        faults: list[tuple[int, Callable[[], None]]] = [
+            (2, self._storm),
+            (3, self._part),
+            (2, self._kill_broker),
+            (2, self._crash_in_a_write),
+            (1, self._jump),
+            (2, self._stop_broker),
+            (3, self._kill_agent),
+            (3, self._stop_agent),
+            (2, self._kill_user),
+            (1, lambda: self._world.network.break_connections(0.5)),
+            (1, self._world.disk.break_a_write),
+            (1, self._fill_disk),
+        ]
+        weights = [weight for weight, _ in faults]
+        await anyio.sleep(1.0)
+        while anyio.current_time() < FAULTS_S:
+            ((_, fault),) = self._random.choices(faults, weights)
+            fault()
+            await anyio.sleep(self._random.random() * PAUSE_S)
+
+    # --- the network ----------------------------------------------------------------------------------
+
+    def _storm(self) -> None:
+        draw, choice = self._random.random, self._random.choice
+        self._world.network.weather = Weather(
+            loss=draw() * choice([0, 0.02, 0.2]),
+            doubling=draw() * choice([0, 0.05, 0.3]),
+            delay_s=draw() * choice([0.001, 0.001, 0.1]),
+            jitter_s=draw() * choice([0.001, 0.01, 0.5]),
+            slow=draw() * choice([0, 0, 0.1]),
+        )
+        self._world.note(f"weather: {self._world.network.weather}")
+
+    def _part(self) -> None:
+        """Somebody does not hear the broker, or is not heard, or both."""
+        name = self._random.choice([*self._world.agents, *self._world.users])
+        ways = self._random.choice([[(name, "broker")], [("broker", name)], [(name, "broker"), ("broker", name)]])
+        self._world.network.parted.update(ways)
+        self._world.note(f"parted: {ways}")
+        self._world.network.later(self._random.random() * 15, partial(self._join, ways))
+
+    def _join(self, ways: list[tuple[str, str]]) -> None:
+        self._world.network.parted.difference_update(ways)
+        self._world.note(f"joined: {ways}")
+
+    # --- the broker, its clock and its disk -----------------------------------------------------------
+
+    def _kill_broker(self) -> None:
+        self._world.kill_broker(power=self._random.random() < 0.5)
+
+    def _crash_in_a_write(self) -> None:
+        """The plug is pulled, or the process killed, at one of the next things that it does to its disk."""
+        self._world.disk.crash_at(self._random.randrange(1, 60), power=self._random.random() < 0.7)
+
+    def _jump(self) -> None:
+        """The broker's machine has another time from its next start on."""
+        self._world.wall_offset_ms = self._random.randrange(-5 * HOUR_MS, 5 * HOUR_MS)
+        self._kill_broker()
+
+    def _stop_broker(self) -> None:
+        if self._world.broker is not None:
+            self._stop(self._world.broker, self._random.random() * 6)
+
+    def _fill_disk(self) -> None:
+        self._world.disk.fill()
+        self._world.note("the disk is full")
+        self._world.network.later(self._random.random() * 8, self._world.disk.heal)
+
+    # --- agents and people ----------------------------------------------------------------------------
+
+    def _kill_agent(self) -> None:
+        machine, keepers = self._world.agents[self._random.choice(list(self._world.agents))]
+        if machine.alive:
+            machine.kill()
+            keepers.agent_killed()
+            self._world.network.machine_gone(machine)
+            self._world.recorder.add(Killed, machine=machine.name)
+
+    def _stop_agent(self) -> None:
+        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        self._stop(machine, self._random.random() * 15)
+
+    def _kill_user(self) -> None:
+        machine = self._world.users[self._random.choice(list(self._world.users))]
+        if machine.alive:
+            machine.kill()
+            self._world.recorder.add(Killed, machine=machine.name)
+
+    def _stop(self, machine: Machine, length_s: float) -> None:
+        if machine.alive and not machine.stopped:
+            machine.stop()
+            self._world.recorder.add(Stopped, machine=machine.name)
+            self._world.network.later(length_s, partial(self._world.wake, machine))
