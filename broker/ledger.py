@@ -234,12 +234,15 @@ class Ledger:
 
     def _outcomes_when_full(self, commands: Sequence[Command], full: NoSpace, now_ms: int) -> list[Outcome]:
         """Whoever only reads is not held up by those who found no room."""
-        reading = [one for one in commands if isinstance(one, Ask) and isinstance(one.request, CHANGELESS)]
-        read = iter(self._store.apply(reading, now_ms).outcomes)
-        refused = Outcome(reply=refusal(full))
-        return [
-            next(read) if isinstance(one, Ask) and isinstance(one.request, CHANGELESS) else refused for one in commands
-        ]
+        outcomes = [Outcome(reply=refusal(full))] * len(commands)
+        reading = {
+            at: one for at, one in enumerate(commands) if isinstance(one, Ask) and isinstance(one.request, CHANGELESS)
+        }
+        if reading:
+            read = self._store.apply(list(reading.values()), now_ms)
+            for at, outcome in zip(reading, read.outcomes, strict=True):
+                outcomes[at] = outcome
+        return outcomes
 
     def _command(self, entry: _Entry) -> Command:
         match entry:

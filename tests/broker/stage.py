@@ -14,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker.inbox import Asked
 from airunner.broker.store.contract import Applied, Ask, Command, Outcome
 from airunner.certs.edges import Edges, Incoming, Sent, Subscription
+from airunner.protocol.errors import NoSpace
 from airunner.protocol.frames import pack_request, unpack_reply
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import DequeueJob, EnqueueJob, Reply, Request, StoreRequest, decode_reply, encode
@@ -133,12 +134,15 @@ class ScriptedStore:
         self.batches: list[list[Command]] = []
         self.next_due_ms: int | None = None
         self.failure: Exception | None = None
+        self.full_for: type | tuple[()] = ()  # there is no room for a batch with such a request
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
         del now_ms
         self.batches.append(list(commands))
         if self.failure is not None:
             raise self.failure
+        if any(isinstance(command, Ask) and isinstance(command.request, self.full_for) for command in commands):
+            raise NoSpace
         return Applied(tuple(self.answer(command) for command in commands), self.next_due_ms)
 
     def close(self) -> None:

@@ -262,6 +262,22 @@ async def test_a_full_disk_is_said_to_all_who_asked_and_the_next_batch_is_tried(
         assert isinstance((await stage.reply()).reply, JobsEnqueued)
 
 
+async def test_whoever_only_reads_is_answered_though_the_disk_is_full(stage: Stage) -> None:
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(asked(1, ListJobs()))
+        await stage.disk.committing.wait()
+        stage.ask(asked(2, enqueue("true")), asked(3, ListJobs()))
+        stage.store.full_for = EnqueueJob
+        stage.disk.let_go()
+        assert isinstance((await stage.reply()).reply, JobsListed)
+        refused, listed = await stage.answers.receive()
+        assert isinstance(refused, Answer)
+        assert isinstance(refused.reply, Refused)
+        assert isinstance(listed, Answer)
+        assert isinstance(listed.reply, JobsListed)
+
+
 async def test_an_expiry_that_met_a_full_disk_is_named_to_the_timekeeper_again(stage: Stage) -> None:
     async with stage.running():
         stage.store.next_due_ms = WALL_MS
