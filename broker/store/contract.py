@@ -64,7 +64,7 @@ class Retain(Struct, frozen=True, kw_only=True):
     """Remove one small step's worth of finished jobs, the oldest first, with all that is known of them.
 
     Those that had finished before the instant `finished_before_ms`; and any while the store takes more than
-    `store_bytes_max` bytes.
+    `store_bytes_max` bytes. What requests were answered before that instant is forgotten too, once it is a day old.
     """
 
     finished_before_ms: int

@@ -14,6 +14,7 @@ from airunner.broker.store.rows import Database, fetch_all
 JOBS_PER_STEP: Final = 64  # of those that are too old; for their size they go one by one, as each may be large
 RUNS_PER_STEP: Final = 256
 BYTES_PER_STEP: Final = 8 * 1_048_576  # of logs; some milliseconds
+ANSWERS_KEPT_MS: Final = 86_400_000  # a day at least: however short jobs stay, a repeat must not submit twice
 _OLDEST: Final = "SELECT number FROM job WHERE finished_ms IS NOT NULL AND finished_ms < ? ORDER BY finished_ms LIMIT ?"
 _NO_INSTANT: Final = 2**62  # later than any job finishes
 
@@ -33,7 +34,7 @@ class Retention:
     def __init__(self, connection: Database) -> None:
         self._connection = connection
 
-    def step(self, command: Retain) -> Outcome:
+    def step(self, command: Retain, now_ms: int) -> Outcome:
         """One step; `more` when the next would find something too."""
         if self._remove_logs():
             return Outcome(more=True)
@@ -41,7 +42,7 @@ class Retention:
         if not removed and command.store_bytes_max is not None and self._store_bytes() > command.store_bytes_max:
             removed = self._remove_jobs(_NO_INSTANT, 1)
             self._remove_logs()
-        answers = self._remove_answers(command.finished_before_ms)
+        answers = self._remove_answers(min(command.finished_before_ms, now_ms - ANSWERS_KEPT_MS))
         return Outcome(more=removed or answers)
 
     def _remove_jobs(self, finished_before_ms: int, jobs_max: int) -> bool:

@@ -112,7 +112,7 @@ class SqliteStore:
             case Resume():
                 return self._leases.resume(now_ms)
             case Retain():
-                return self._retention.step(command)
+                return self._retention.step(command, now_ms)
             case _:
                 assert_never(command)
 

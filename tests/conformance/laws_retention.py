@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.store.contract import Outcome
-from airunner.broker.store.retention import BYTES_PER_STEP, JOBS_PER_STEP, RUNS_PER_STEP
+from airunner.broker.store.retention import ANSWERS_KEPT_MS, BYTES_PER_STEP, JOBS_PER_STEP, RUNS_PER_STEP
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     PAGE_SIZE_MAX,
@@ -176,9 +176,21 @@ def a_request_is_remembered_until_its_own_age(driver: Driver) -> None:
     assert _there(driver) == set()
     again = driver.outcome(request, request_id=ID)
     assert (again.reply, again.appended) == (first, ()), "its job is gone, and it is not run a second time"
+    driver.now_ms += 2 * ANSWERS_KEPT_MS
     _swept(driver, finished_before_ms=START_MS)
     assert driver.reply(JobsEnqueued, request, request_id=ID) == first
     _swept(driver, finished_before_ms=START_MS + 1)
+    assert driver.reply(JobsEnqueued, request, request_id=ID) != first
+
+
+def a_request_is_remembered_for_a_day_however_short_jobs_are_kept(driver: Driver) -> None:
+    request = EnqueueJob(jobs=(JobSpec(command="a"),))
+    first = driver.reply(JobsEnqueued, request, request_id=ID)
+    driver.now_ms += ANSWERS_KEPT_MS
+    _swept(driver, finished_before_ms=driver.now_ms)
+    assert driver.reply(JobsEnqueued, request, request_id=ID) == first
+    driver.now_ms += 1
+    _swept(driver, finished_before_ms=driver.now_ms)
     assert driver.reply(JobsEnqueued, request, request_id=ID) != first
 
 
@@ -193,6 +205,7 @@ def a_repeated_retry_is_answered_when_its_origin_is_gone(driver: Driver) -> None
 def very_many_requests_are_forgotten_in_steps(driver: Driver) -> None:
     for _ in range(2 * RUNS_PER_STEP + 1):
         driver.submit()
+    driver.now_ms += 2 * ANSWERS_KEPT_MS
     assert _swept(driver, finished_before_ms=START_MS + 1) == 3
     assert driver.queue().waiting == 2 * RUNS_PER_STEP + 1
 
@@ -215,6 +228,7 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     very_many_old_jobs_go_in_steps_the_oldest_first,
     a_store_that_is_too_large_loses_the_oldest_and_no_more_than_it_must,
     a_request_is_remembered_until_its_own_age,
+    a_request_is_remembered_for_a_day_however_short_jobs_are_kept,
     a_repeated_retry_is_answered_when_its_origin_is_gone,
     very_many_requests_are_forgotten_in_steps,
     an_origin_may_be_gone_before_what_retries_it,

@@ -13,6 +13,8 @@ from airunner.broker.store.contract import QueueKey
 from airunner.protocol.job import JobSpec, JobState, Reason, Result
 from airunner.protocol.queues import QueueMode, QueueSummary
 
+DAY_MS = 86_400_000
+
 
 class Refused(Exception):
     """With its code, and where an index is expected, that."""
@@ -44,7 +46,6 @@ class Answer(NamedTuple):
 class ModelJob:
     """One job; its log is a list of (kind or output, attempt)."""
 
-    number: int
     job_id: str
     tenant: str
     spec: JobSpec
@@ -96,7 +97,6 @@ class Model:
 
     def __init__(self) -> None:
         self.jobs: list[ModelJob] = []
-        self.numbers = 0
         self.modes: dict[QueueKey, QueueMode] = {}
         self.answers: dict[tuple[str, bytes], Answer] = {}
 
@@ -133,9 +133,8 @@ class Model:
             raise Refused("queue-draining")
         for job_id, spec in zip(minted, specs, strict=True):
             due_ms = spec.not_before_ms if (spec.not_before_ms or 0) > now_ms else None
-            job = ModelJob(self.numbers, job_id, tenant, spec, now_ms, due_ms, origin)
+            job = ModelJob(job_id, tenant, spec, now_ms, due_ms, origin)
             job.note("JOB_SCHEDULED")
-            self.numbers += 1
             self.jobs.append(job)
             self.modes.setdefault(job.key, QueueMode.OPEN)
         self.answers[tenant, request_id] = Answer(body, minted, now_ms)
@@ -151,7 +150,7 @@ class Model:
         if held:
             return held
         waiting = [job for job in self.jobs if job.waits and self.modes[job.key] is not QueueMode.PAUSED]
-        waiting.sort(key=lambda job: (-job.spec.priority, job.number))
+        waiting.sort(key=lambda job: -job.spec.priority)  # and in order of submission, as they stood
         keys = [QueueKey(tenant, queue) for queue in dict.fromkeys(queues)]
         grants: list[Grant] = []
         for job in [job for key in keys for job in waiting if job.key == key][:slots]:
@@ -272,10 +271,11 @@ class Model:
             if job.state is JobState.RUNNING:
                 job.deadline_ms = now_ms + job.visibility_ms
 
-    def retain(self, before_ms: int) -> None:
+    def retain(self, before_ms: int, now_ms: int) -> None:
         for job in self.jobs:
             job.gone = job.finished_ms is not None and job.finished_ms < before_ms
         self.jobs = [job for job in self.jobs if not job.gone]
+        before_ms = min(before_ms, now_ms - DAY_MS)
         self.answers = {key: answer for key, answer in self.answers.items() if answer.at_ms >= before_ms}
 
     def queues(self, tenant: str) -> list[QueueSummary]:
