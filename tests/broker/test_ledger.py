@@ -2,141 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-
 import anyio
 import anyio.lowlevel
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker import parking
-from airunner.broker.clock import Clock
-from airunner.broker.counts import Counts
-from airunner.broker.inbox import Alarm, Answer, Asked, Nudged, Swept
-from airunner.broker.ledger import NO_SPACE_PAUSE_MS, Ledger
+from airunner.broker.inbox import Alarm, Answer
+from airunner.broker.ledger import NO_SPACE_PAUSE_MS
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
-    Appended,
     Ask,
-    Command,
     Expire,
-    Outcome,
-    QueueKey,
     Resume,
-    Retain,
 )
 from airunner.protocol.errors import NoSpace
-from airunner.protocol.events import EventRun
-from airunner.protocol.job import JobSpec, JobState, Result
 from airunner.protocol.messages import (
-    CancelJob,
-    CompleteJob,
     DequeueJob,
     EnqueueJob,
-    JobCancelled,
-    JobLease,
+    GetJob,
     JobsEnqueued,
     JobsLeased,
     JobsListed,
     ListJobs,
     Refused,
-    ReleaseJob,
-    RetryJob,
-    StoreRequest,
 )
-from airunner.protocol.names import JobId, WatchKey
-from tests.broker.stage import WALL_MS, Disk, ScriptedStore, acting, asked, dequeue, enqueue
+from tests.broker.ledgering import LEASE, RUN, Stage
+from tests.broker.stage import WALL_MS, asked, dequeue, enqueue
 
 pytestmark = pytest.mark.anyio
-
-DEFAULT = QueueKey("default", "default")
-RUN = Appended(WatchKey(bytes(32)), EventRun(first_sequence=1, count=1, attempt=0, events=b"\x90"))
-LEASE = JobLease(job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true"))
-
-MORE, LAST = Retain(finished_before_ms=2), Retain(finished_before_ms=1)
-
-
-class Queue:
-    """Counts jobs, and no more."""
-
-    def __init__(self) -> None:
-        self.waiting = 0
-
-    def __call__(self, command: Command) -> Outcome:
-        match command:
-            case Ask(request=EnqueueJob(jobs=jobs)):
-                self.waiting += len(jobs)
-                ids = tuple(JobId("j") for _ in jobs)
-                return Outcome(reply=JobsEnqueued(job_ids=ids), appended=(RUN,), ready=frozenset({DEFAULT}))
-            case Ask(request=DequeueJob(slots=slots)):
-                granted = min(slots, self.waiting)
-                self.waiting -= granted
-                return Outcome(reply=JobsLeased(leases=(LEASE,) * granted))
-            case Ask(request=CancelJob(job_id=job_id)):
-                reply = JobCancelled(state=JobState.RUNNING)
-                return Outcome(reply=reply, appended=(RUN,), nudged=(JobId(job_id),))
-            case Retain():
-                return Outcome(more=command == MORE)
-            case Ask():
-                return Outcome(reply=JobsListed(jobs=(), more=False))
-            case Expire():
-                self.waiting += 1
-                return Outcome(ready=frozenset({DEFAULT}))
-            case _:
-                return Outcome()
-
-
-class Stage:
-    """A Ledger with its neighbours' inboxes in the test's hand."""
-
-    def __init__(self) -> None:
-        self.disk = Disk()
-        self.store = ScriptedStore(Queue())
-        self.counts = Counts()
-        self.asks, self.inbox = anyio.create_memory_object_stream[Asked | Expire | Retain](10_000)
-        self.to_gateway, self.answers = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
-        self.to_announcer, self.announced = anyio.create_memory_object_stream[Sequence[Appended]](100)
-        self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
-        self.to_janitor, self.swept = anyio.create_memory_object_stream[Swept](100)
-        self.room = True
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        ledger = Ledger(
-            self.store,
-            self.inbox,
-            self.to_gateway,
-            self.to_announcer,
-            self.to_timekeeper,
-            self.to_janitor,
-            Clock(lambda: WALL_MS),
-            self.disk,
-            lambda: self.room,
-            self.counts,
-        )
-        async with acting(ledger.run):
-            yield
-        for stream in (self.asks, self.inbox, self.to_gateway, self.answers):
-            stream.close()
-        for stream in (self.to_announcer, self.announced, self.to_timekeeper, self.alarms):
-            stream.close()
-        for stream in (self.to_janitor, self.swept):
-            stream.close()
-
-    def ask(self, *entries: Asked | Expire | Retain) -> None:
-        for entry in entries:
-            self.asks.send_nowait(entry)
-
-    async def reply(self) -> Answer:
-        [answer] = await self.answers.receive()
-        assert isinstance(answer, Answer)
-        return answer
-
-    def silent(self) -> bool:
-        inboxes = (self.answers, self.announced, self.alarms, self.swept)
-        waiting = [inbox.statistics() for inbox in inboxes]
-        return not any(inbox.current_buffer_used for inbox in waiting)
 
 
 @pytest.fixture
@@ -314,83 +208,23 @@ async def test_what_it_does_is_counted(stage: Stage) -> None:
         assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 2, 1)
 
 
-async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage) -> None:
+async def test_who_finds_no_place_in_a_full_batch_waits_on(stage: Stage) -> None:
+    parked = BATCH_COMMANDS_MAX + 20
     async with stage.running():
-        stage.disk.hold()
-        stage.ask(asked(1, CancelJob(job_id="j")))
-        await stage.disk.committing.wait()
+        stage.ask(*(asked(number, dequeue(wait_ms=30_000)) for number in range(1, parked + 1)))
         await wait_all_tasks_blocked()
-        assert stage.silent()
-        stage.disk.let_go()
-        [answer, nudged] = await stage.answers.receive()
-        assert isinstance(answer, Answer)
-        assert answer.reply == JobCancelled(state=JobState.RUNNING)
-        assert nudged == Nudged((JobId("j"),))
+        stage.ask(*(asked(1_000 + number, enqueue(*["true"] * 64), peer=None) for number in range(5)))
+        answered: set[int] = set()
+        while len(answered) < parked:
+            batch = await stage.answers.receive()
+            answered |= {int.from_bytes(one.ask.request_id, "big") for one in batch if isinstance(one, Answer)}
+        assert answered == set(range(1, parked + 1))
+        assert max(len(batch) for batch in stage.store.batches) <= BATCH_COMMANDS_MAX
 
 
-async def test_a_cancel_that_met_a_full_disk_nudges_nobody(stage: Stage) -> None:
-    async with stage.running():
-        stage.store.failure = NoSpace()
-        stage.ask(asked(1, CancelJob(job_id="j")))
-        assert isinstance((await stage.reply()).reply, Refused)
-
-
-@pytest.mark.parametrize(("step", "more"), [(MORE, True), (LAST, False)])
-async def test_the_janitor_is_told_when_its_step_is_committed(stage: Stage, step: Retain, *, more: bool) -> None:
+async def test_a_read_alone_waits_for_no_thread(stage: Stage) -> None:
     async with stage.running():
         stage.disk.hold()
-        stage.ask(step)
-        await stage.disk.committing.wait()
-        await wait_all_tasks_blocked()
-        assert stage.silent()
-        stage.disk.let_go()
-        assert await stage.swept.receive() == Swept(more)
-        assert stage.answers.statistics().current_buffer_used == 0
-
-
-async def test_a_step_of_retention_that_met_a_full_disk_lets_the_janitor_rest(stage: Stage) -> None:
-    async with stage.running():
-        stage.store.failure = NoSpace()
-        stage.ask(MORE)
-        assert await stage.swept.receive() == Swept(more=False)
-
-
-async def test_a_step_of_retention_shares_its_commit_with_who_waits(stage: Stage) -> None:
-    async with stage.running():
-        stage.disk.hold()
-        stage.ask(asked(1, enqueue("true")))
-        await stage.disk.committing.wait()
-        stage.ask(LAST, asked(2, CancelJob(job_id="j")))
-        stage.disk.let_go()
-        await stage.swept.receive()
-        assert len(stage.store.batches[-1]) == 2
-
-
-@pytest.mark.parametrize("request_", [enqueue("true"), RetryJob(job_id="j")])
-async def test_without_room_the_store_is_told_so_by_whoever_produces(stage: Stage, request_: EnqueueJob) -> None:
-    async with stage.running():
-        for room in (True, False, True):
-            stage.room = room
-            stage.ask(asked(1, request_))
-            await stage.reply()
-            [command] = stage.store.batches[-1]
-            assert isinstance(command, Ask)
-            assert command.room is room
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        dequeue(),
-        CancelJob(job_id="j"),
-        ReleaseJob(job_id="j", attempt=1, task_token=bytes(32)),
-        CompleteJob(job_id="j", attempt=1, task_token=bytes(32), event_count=0, result=Result(exit_code=0)),
-    ],
-)
-async def test_without_room_what_runs_may_end(stage: Stage, request_: StoreRequest) -> None:
-    stage.room = False
-    async with stage.running():
-        entry = asked(1, request_)
-        stage.ask(entry)
-        await stage.answers.receive()
-        assert stage.store.batches[-1] == [entry.ask]
+        stage.ask(asked(1, GetJob(job_id="j")))
+        assert (await stage.reply()).peer == b"peer"
+        assert not stage.disk.committing.is_set()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.protocol.names import Name, new_job_id, task_token, token_hash
+from airunner.protocol.names import NAME_CHARS_MAX, Name, fits_name, new_job_id, task_token, token_hash
 
 INSTANTS = st.integers(0, 2**48 - 1)
 RANDOM = st.binary(min_size=10, max_size=10)
@@ -45,3 +45,13 @@ def test_a_name_needs_no_quotes(name: str):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(name, Name)
     assert msgspec.convert("ada@example.org/ci:1", Name)
+
+
+@given(st.text(max_size=NAME_CHARS_MAX + 2) | st.from_regex(r"[a-z_][a-z0-9.@:/+-]{0,130}", fullmatch=True))
+def test_what_fits_a_name_is_what_a_message_takes_for_one(text: str):
+    try:
+        msgspec.convert(text, Name)
+    except msgspec.ValidationError:
+        assert not fits_name(text)
+    else:
+        assert fits_name(text)

@@ -1,0 +1,125 @@
+"""A Ledger on stage: its store is told what to say, and its neighbours' inboxes are in the test's hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.lowlevel
+
+from airunner.broker.clock import Clock
+from airunner.broker.counts import Counts
+from airunner.broker.inbox import Alarm, Answer, Asked, Nudged, Swept
+from airunner.broker.ledger import Ledger
+from airunner.broker.store.contract import (
+    Appended,
+    Ask,
+    Command,
+    Expire,
+    Outcome,
+    QueueKey,
+    Retain,
+)
+from airunner.protocol.events import EventRun
+from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.messages import (
+    CancelJob,
+    DequeueJob,
+    EnqueueJob,
+    JobCancelled,
+    JobLease,
+    JobsEnqueued,
+    JobsLeased,
+    JobsListed,
+)
+from airunner.protocol.names import JobId, WatchKey
+from tests.broker.stage import WALL_MS, Disk, ScriptedStore, acting
+
+DEFAULT = QueueKey("default", "default")
+RUN = Appended(WatchKey(bytes(32)), EventRun(first_sequence=1, count=1, attempt=0, events=b"\x90"))
+LEASE = JobLease(job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true"))
+
+MORE, LAST = Retain(finished_before_ms=2), Retain(finished_before_ms=1)
+
+
+class Queue:
+    """Counts jobs, and no more."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+    def __call__(self, command: Command) -> Outcome:
+        match command:
+            case Ask(request=EnqueueJob(jobs=jobs)):
+                self.waiting += len(jobs)
+                ids = tuple(JobId("j") for _ in jobs)
+                return Outcome(reply=JobsEnqueued(job_ids=ids), appended=(RUN,), ready=frozenset({DEFAULT}))
+            case Ask(request=DequeueJob(slots=slots)):
+                granted = min(slots, self.waiting)
+                self.waiting -= granted
+                return Outcome(reply=JobsLeased(leases=(LEASE,) * granted))
+            case Ask(request=CancelJob(job_id=job_id)):
+                reply = JobCancelled(state=JobState.RUNNING)
+                return Outcome(reply=reply, appended=(RUN,), nudged=(JobId(job_id),))
+            case Retain():
+                return Outcome(more=command == MORE)
+            case Ask():
+                return Outcome(reply=JobsListed(jobs=(), more=False))
+            case Expire():
+                self.waiting += 1
+                return Outcome(ready=frozenset({DEFAULT}))
+            case _:
+                return Outcome()
+
+
+class Stage:
+    """A Ledger with its neighbours' inboxes in the test's hand."""
+
+    def __init__(self) -> None:
+        self.disk = Disk()
+        self.store = ScriptedStore(Queue())
+        self.counts = Counts()
+        self.asks, self.inbox = anyio.create_memory_object_stream[Asked | Expire | Retain](10_000)
+        self.to_gateway, self.answers = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
+        self.to_announcer, self.announced = anyio.create_memory_object_stream[Sequence[Appended]](100)
+        self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
+        self.to_janitor, self.swept = anyio.create_memory_object_stream[Swept](100)
+        self.room = True
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        ledger = Ledger(
+            self.store,
+            self.inbox,
+            self.to_gateway,
+            self.to_announcer,
+            self.to_timekeeper,
+            self.to_janitor,
+            Clock(lambda: WALL_MS),
+            self.disk,
+            lambda: self.room,
+            self.counts,
+        )
+        async with acting(ledger.run):
+            yield
+        for stream in (self.asks, self.inbox, self.to_gateway, self.answers):
+            stream.close()
+        for stream in (self.to_announcer, self.announced, self.to_timekeeper, self.alarms):
+            stream.close()
+        for stream in (self.to_janitor, self.swept):
+            stream.close()
+
+    def ask(self, *entries: Asked | Expire | Retain) -> None:
+        for entry in entries:
+            self.asks.send_nowait(entry)
+
+    async def reply(self) -> Answer:
+        [answer] = await self.answers.receive()
+        assert isinstance(answer, Answer)
+        return answer
+
+    def silent(self) -> bool:
+        inboxes = (self.answers, self.announced, self.alarms, self.swept)
+        waiting = [inbox.statistics() for inbox in inboxes]
+        return not any(inbox.current_buffer_used for inbox in waiting)

@@ -1,0 +1,116 @@
+"""What the Ledger tells holders and the Janitor, and what it takes while the disk has no room."""
+
+from __future__ import annotations
+
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from airunner.broker.inbox import Answer, Nudged, Swept
+from airunner.broker.store.contract import (
+    Ask,
+    Retain,
+)
+from airunner.protocol.errors import NoSpace
+from airunner.protocol.job import JobState, Result
+from airunner.protocol.messages import (
+    CancelJob,
+    CompleteJob,
+    EnqueueJob,
+    JobCancelled,
+    Refused,
+    ReleaseJob,
+    RetryJob,
+    StoreRequest,
+)
+from airunner.protocol.names import JobId
+from tests.broker.ledgering import LAST, MORE, Stage
+from tests.broker.stage import asked, dequeue, enqueue
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage) -> None:
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(asked(1, CancelJob(job_id="j")))
+        await stage.disk.committing.wait()
+        await wait_all_tasks_blocked()
+        assert stage.silent()
+        stage.disk.let_go()
+        [answer, nudged] = await stage.answers.receive()
+        assert isinstance(answer, Answer)
+        assert answer.reply == JobCancelled(state=JobState.RUNNING)
+        assert nudged == Nudged((JobId("j"),))
+
+
+async def test_a_cancel_that_met_a_full_disk_nudges_nobody(stage: Stage) -> None:
+    async with stage.running():
+        stage.store.failure = NoSpace()
+        stage.ask(asked(1, CancelJob(job_id="j")))
+        assert isinstance((await stage.reply()).reply, Refused)
+
+
+@pytest.mark.parametrize(("step", "more"), [(MORE, True), (LAST, False)])
+async def test_the_janitor_is_told_when_its_step_is_committed(stage: Stage, step: Retain, *, more: bool) -> None:
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(step)
+        await stage.disk.committing.wait()
+        await wait_all_tasks_blocked()
+        assert stage.silent()
+        stage.disk.let_go()
+        assert await stage.swept.receive() == Swept(more)
+        assert stage.answers.statistics().current_buffer_used == 0
+
+
+async def test_a_step_of_retention_that_met_a_full_disk_lets_the_janitor_rest(stage: Stage) -> None:
+    async with stage.running():
+        stage.store.failure = NoSpace()
+        stage.ask(MORE)
+        assert await stage.swept.receive() == Swept(more=False)
+
+
+async def test_a_step_of_retention_shares_its_commit_with_who_waits(stage: Stage) -> None:
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(asked(1, enqueue("true")))
+        await stage.disk.committing.wait()
+        stage.ask(LAST, asked(2, CancelJob(job_id="j")))
+        stage.disk.let_go()
+        await stage.swept.receive()
+        assert len(stage.store.batches[-1]) == 2
+
+
+@pytest.mark.parametrize("request_", [enqueue("true"), RetryJob(job_id="j")])
+async def test_without_room_the_store_is_told_so_by_whoever_produces(stage: Stage, request_: EnqueueJob) -> None:
+    async with stage.running():
+        for room in (True, False, True):
+            stage.room = room
+            stage.ask(asked(1, request_))
+            await stage.reply()
+            [command] = stage.store.batches[-1]
+            assert isinstance(command, Ask)
+            assert command.room is room
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        dequeue(),
+        CancelJob(job_id="j"),
+        ReleaseJob(job_id="j", attempt=1, task_token=bytes(32)),
+        CompleteJob(job_id="j", attempt=1, task_token=bytes(32), event_count=0, result=Result(exit_code=0)),
+    ],
+)
+async def test_without_room_what_runs_may_end(stage: Stage, request_: StoreRequest) -> None:
+    stage.room = False
+    async with stage.running():
+        entry = asked(1, request_)
+        stage.ask(entry)
+        await stage.answers.receive()
+        assert stage.store.batches[-1] == [entry.ask]
