@@ -173,7 +173,7 @@ class SimProcess:
     def keep_until(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
         if deadline_s < math.inf:
-            self._network.later(max(0.0, deadline_s - anyio.current_time()), self._expire)
+            self._network.later(max(0.0, deadline_s - anyio.current_time()), lambda: self._expire(deadline_s))
 
     async def wait(self) -> Exit:
         while self._exit is None:
@@ -210,8 +210,8 @@ class SimProcess:
         """SIGKILL."""
         self._die(None, SIGKILL)
 
-    def _expire(self) -> None:
-        if self._exit is None and anyio.current_time() >= self._deadline_s:
+    def _expire(self, deadline_s: float) -> None:
+        if self._exit is None and self._deadline_s == deadline_s:  # the clock may show a hair less than was asked of it
             self._expired = True
             self._recorder.rare["processes ended by their keeper's deadline"] += 1
             self.kill()
