@@ -135,8 +135,13 @@ def a_large_log_goes_in_several_steps_and_its_job_at_once(driver: Driver) -> Non
 
 
 def a_log_of_large_runs_goes_in_several_steps(driver: Driver) -> None:
-    run_bytes = 60_000
-    _large(driver, 2 * BYTES_PER_STEP // run_bytes, run_bytes)
+    driver.submit()
+    lease = driver.lease_one()
+    piece, runs = "x" * 60_000, 2 * BYTES_PER_STEP // 480_000
+    assert runs < RUNS_PER_STEP, "it is their size that is too much for one step"
+    for run in range(runs):
+        driver.reply(object, PublishJobEvents(batches=(batch(lease, 8 * run, *[piece] * 8),)))
+    driver.reply(object, completion(lease, 8 * runs))
     assert driver.retain(finished_before_ms=driver.now_ms + 1).more
     assert _swept(driver, finished_before_ms=driver.now_ms + 1) >= 3
 
