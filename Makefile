@@ -33,6 +33,9 @@ format: $(VENV)/.check ## format the code
 sim: $(VENV)/.test ## break a simulated world by SEEDS=1000 seeds and judge what it did
 	@$(BIN)/python -m tests.simulation --seeds 0:$(SEEDS)
 
+mutants: $(VENV)/.test ## show that the simulation finds each of five lies
+	@$(BIN)/python -m tests.simulation --mutants
+
 bench: $(VENV)/.test ## measure the way from submit to start, and from cancel to the end
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.cancel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,12 @@ from airunner.protocol.messages import (
     ReplayJobEvents,
 )
 from airunner.protocol.names import WatchKey, token_hash
+
+# The fence stands in the statement that writes: nothing else is trusted to have looked.
+_EXTEND: Final = (
+    "UPDATE job SET last_sequence = last_sequence + ?, next_index = next_index + ?"
+    " WHERE number = ? AND state = 'RUNNING' AND attempt = ? AND token_hash = ? AND next_index = ?"
+)
 
 
 class Holder(NamedTuple):
@@ -103,10 +109,8 @@ class Log:
         known = holder.next_index - batch.first_index
         raw = without_first(batch.events, known) if known else batch.events
         count = batch.count - known
-        # The fence stands in the statement that writes: nothing else is trusted to have looked.
         self._connection.execute(
-            "UPDATE job SET last_sequence = last_sequence + ?, next_index = next_index + ?"
-            " WHERE number = ? AND state = 'RUNNING' AND attempt = ? AND token_hash = ? AND next_index = ?",
+            _EXTEND,
             (count, count, holder.number, batch.attempt, token_hash(batch.task_token), holder.next_index),
         )
         assert self._connection.changes() == 1, "the holder holds it still, in the same transaction"

@@ -17,18 +17,41 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from tests.simulation.world import World
+from tests.simulation.machine import run_virtual
+from tests.simulation.mutants import MUTANTS, SEEDS_MAX
+from tests.simulation.oracle import check
+from tests.simulation.world import World
 
 SEED_WALL_S_MAX: Final = 60.0  # of real time; a run takes about one
 TRACE_CHARS_MAX: Final = 600
+REACHED_SEEDS: Final = 100  # so many have to reach all of these between them
+REACHED: Final = (
+    "CompleteJob refused with stale-token",
+    "EnqueueJob asked again after it was answered",
+    "DequeueJob asked again after it was answered",
+    "PublishJobEvents asked again after it was answered",
+    "CompleteJob asked again after it was answered",
+    "CancelJob asked again after it was answered",
+    "a request of a killed client asked again",
+    "a monitor resumed in mid-stream",
+    "a running job was cancelled",
+    "an agent woke after its leases",
+    "late events refused",
+    "processes ended by their keeper's deadline",
+    "a power cut dropped a write",
+    "a power cut tore a write",
+    "a write failed",
+    "a write found no space",
+    "the broker crashed inside a write",
+)
 HASHING: Final = {"PYTHONHASHSEED": "0"}  # the order of sets is part of what a seed draws
 
 
@@ -36,7 +59,8 @@ class Verdict(Struct):
     """What became of one seed."""
 
     seed: int
-    problems: list[str] = []
+    violations: list[str] = []  # of the oracle's laws
+    problems: list[str] = []  # these, and whatever else makes the run fail
     rare: dict[str, int] = {}
     work: dict[str, int] = {}
     digest: str = ""
@@ -46,8 +70,6 @@ class Verdict(Struct):
 
 def run_seed(seed: int, store: str, folder: Path, writer: int, *, trace: bool) -> None:
     """Run one world; its verdict is written, and this process is over."""
-    from tests.simulation.machine import run_virtual
-    from tests.simulation.world import World
 
     def over(world: World, error: BaseException | None) -> NoReturn:
         with os.fdopen(writer, "wb") as pipe:
@@ -68,16 +90,13 @@ def store_of(seed: int, store: str) -> str:
 
 def judged(world: World, seed: int, error: BaseException | None, *, trace: bool) -> Verdict:
     """What the oracle says of a run, unless something else went wrong with it."""
-    from tests.simulation.oracle import check
-
     history = world.recorder.history
-    if error is not None:
-        problems = ["".join(traceback.format_exception(error))]
-    else:
-        problems = [*(str(violation) for violation in check(history)), *world.idle()]
+    violations = [str(violation) for violation in check(history)] if error is None else []
+    failed = ["".join(traceback.format_exception(error))] if error is not None else world.idle()
     return Verdict(
         seed=seed,
-        problems=problems,
+        violations=violations,
+        problems=[*violations, *failed],
         rare=dict(world.recorder.rare),
         work=dict(Counter(type(record).__name__ for record in history)),
         digest=history.digest(),
@@ -115,19 +134,25 @@ class Run:
         self._said += chunk
         return not chunk
 
-    def end(self) -> Verdict:
-        """Its verdict."""
+    def close(self) -> None:
+        """Nothing is left of it."""
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
         os.close(self.reader)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def end(self) -> Verdict:
+        """Its verdict; one that was given too long has none of its own."""
+        self.close()
         if not self._said:
             return Verdict(self.seed, problems=[f"no end after {time.monotonic() - self.begun_s:.0f} s of real time"])
         return msgspec.msgpack.decode(self._said, type=Verdict)
 
 
-def run_all(seeds: range, store: str, jobs: int, *, trace: bool = False, keep_going: bool = False) -> list[Verdict]:
-    """Run seeds, so many at once; unless told to go on it stops at the first that fails."""
+def run_all(
+    seeds: range, store: str, jobs: int, *, trace: bool = False, until: Callable[[Verdict], bool]
+) -> list[Verdict]:
+    """Run seeds in their order, so many at once; begins no other once a verdict is what is looked for."""
     verdicts: list[Verdict] = []
     left = list(reversed(seeds))
     running: dict[int, Run] = {}
@@ -142,12 +167,39 @@ def run_all(seeds: range, store: str, jobs: int, *, trace: bool = False, keep_go
             now_s = time.monotonic()
             over = [reader for reader in ready if running[reader].read()]
             over += [reader for reader, run in running.items() if now_s - run.begun_s > SEED_WALL_S_MAX]
-            for reader in dict.fromkeys(over):
+            for reader in [reader for reader in dict.fromkeys(over) if reader in running]:
                 verdicts.append(running.pop(reader).end())
                 tell_progress(len(verdicts), len(seeds), now_s - begun_s)
-                if verdicts[-1].problems and not keep_going:
+                if until(verdicts[-1]):
                     left.clear()
-    return verdicts
+                    while running:
+                        running.popitem()[1].close()
+    return sorted(verdicts, key=lambda verdict: verdict.seed)
+
+
+def run_mutants(jobs: int) -> int:
+    """The exit code: 0 when every mutant is found out."""
+    code = 0
+    for name in MUTANTS:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(run_mutant(name, jobs))
+        _, status = os.waitpid(pid, 0)
+        code |= os.waitstatus_to_exitcode(status)
+    return code
+
+
+def run_mutant(name: str, jobs: int) -> int:
+    """Run seeds until one shows the lie."""
+    lie, store = MUTANTS[name]
+    lie()
+    verdicts = run_all(range(SEEDS_MAX), store, jobs, until=lambda verdict: bool(verdict.violations))
+    found = next((verdict for verdict in verdicts if verdict.violations), None)
+    if found is None:
+        print(f"{name}: NOT FOUND within {SEEDS_MAX} seeds", flush=True)
+        return 1
+    print(f"{name}: found within {found.seed + 1} seeds: {found.violations[0]}", flush=True)
+    return 0
 
 
 def tell_progress(done: int, of: int, since_s: float) -> None:
@@ -167,12 +219,19 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--store", choices=["memory", "sqlite", "both"], default="both")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
+    parser.add_argument("--mutants", action="store_true", help="show that lies are found out")
     parser.add_argument("--keep-going", action="store_true", help="run every seed, whatever fails")
     given = parser.parse_args()
+    if given.mutants:
+        return run_mutants(given.jobs)
     first, beyond = (given.seed, given.seed + 1) if given.seed is not None else map(int, given.seeds.split(":"))
-    from tests.simulation import oracle, world  # noqa: F401 - before the forks, which then share them
-
-    verdicts = run_all(range(first, beyond), given.store, given.jobs, trace=given.trace, keep_going=given.keep_going)
+    verdicts = run_all(
+        range(first, beyond),
+        given.store,
+        given.jobs,
+        trace=given.trace,
+        until=lambda verdict: bool(verdict.problems) and not given.keep_going,
+    )
     for verdict in verdicts:
         for line in verdict.trace:
             print(line)
@@ -183,7 +242,11 @@ def main() -> int:
             print(f"  {problem}")
         print(f"  repeat it exactly: python -m tests.simulation --seed {verdict.seed} --store {given.store} --trace")
     report(verdicts)
-    return 1 if failed else 0
+    unreached = [state for state in REACHED if not any(state in verdict.rare for verdict in verdicts)]
+    if len(verdicts) >= REACHED_SEEDS:
+        for state in unreached:
+            print(f"never reached, so nothing is shown of it: {state}")
+    return 1 if failed or (unreached and len(verdicts) >= REACHED_SEEDS) else 0
 
 
 def report(verdicts: list[Verdict]) -> None:

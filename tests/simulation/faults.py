@@ -110,7 +110,10 @@ class Faults:
 
     def _stop_agent(self) -> None:
         machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
-        self._stop(machine, self._random.random() * 15)
+        length_s = self._random.random() * 15
+        if length_s * 1_000 > self._world.visibility_ms[machine.name]:
+            self._world.recorder.rare["an agent woke after its leases"] += 1
+        self._stop(machine, length_s)
 
     def _kill_user(self) -> None:
         machine = self._world.users[self._random.choice(list(self._world.users))]

@@ -57,6 +57,7 @@ class SimNetwork:
         self.dealers: dict[bytes, SimDealer] = {}
         self.ears: dict[SimEar, None] = {}
         self.numbers = count(1)
+        self.answered: set[bytes] = set()  # ids of requests, whichever broker it was
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._changed = anyio.Event()
 
@@ -252,6 +253,8 @@ class SimRouter:
             return [incoming]
         if not isinstance(request, Ping):
             self._asked.setdefault(frames.request_id, (request, self._network.recorder.now_ms))
+            if frames.request_id in self._network.answered:
+                self._network.recorder.rare[f"{type(request).__name__} asked again after it was answered"] += 1
         return [incoming]
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
@@ -260,6 +263,7 @@ class SimRouter:
         request_id, body = unpack_reply(list(frames))
         if (asked := self._asked.get(request_id)) is not None:
             asker = dealer.machine.name if dealer is not None else "gone"
+            self._network.answered.add(request_id)
             self._network.recorder.told(asker, request_id, asked[0], asked[1], decode_reply(body))
         if dealer is None:
             return Sent.GONE

@@ -13,7 +13,7 @@ import anyio
 
 from airunner.client.client import Client
 from airunner.protocol.errors import PeerError
-from airunner.protocol.job import JobSpec
+from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.names import RequestId
 from airunner.protocol.queues import QueueMode
 from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
@@ -107,7 +107,10 @@ class Submitter:
                 add(Acknowledged, **common, job_ids=tuple(job.id for job in jobs))
             case "cancel":
                 assert wish.target is not None
-                add(Acknowledged, **common, state=await client.cancel(wish.target))
+                state = await client.cancel(wish.target)
+                add(Acknowledged, **common, state=state)
+                if state is JobState.RUNNING:
+                    self._world.recorder.rare["a running job was cancelled"] += 1
             case "retry":
                 assert wish.target is not None
                 job = await client.retry(wish.target, request_id=wish.request_id)

@@ -42,7 +42,7 @@ from tests.simulation.torn import TornDisk
 from tests.simulation.users import Monitor, Submitter, open_queue
 
 WALL_MS: Final = 1_760_000_000_000
-DRAIN_S: Final = 900.0
+DRAIN_S: Final = 400.0
 AGENTS: Final = 3
 SUBMITTERS: Final = 2
 MONITORS: Final = 2
@@ -74,7 +74,7 @@ class World:
         self.wall_offset_ms = 0
         self.job_ids: list[str] = []
         self._user_done: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
-        self._visibility_ms = {f"agent-{n}": self.random.choice(VISIBILITY_MS) for n in range(AGENTS)}
+        self.visibility_ms = {f"agent-{n}": self.random.choice(VISIBILITY_MS) for n in range(AGENTS)}
         self._group: anyio.abc.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -82,7 +82,7 @@ class World:
         async with anyio.create_task_group() as self._group:
             self._watch_over(self.network.run)
             self._watch_over(self._keep_broker)
-            for name in self._visibility_ms:
+            for name in self.visibility_ms:
                 self._watch_over(self._keep_agent, name)
             for number in range(SUBMITTERS):
                 submitter = Submitter(self, f"client-{number}")
@@ -177,7 +177,7 @@ class World:
                 name=machine.name,
                 slots=2,
                 queues=("default", "slow"),
-                visibility_ms=self._visibility_ms[machine.name],
+                visibility_ms=self.visibility_ms[machine.name],
                 home=home,
             ),
             Channel(self.network.of_machine(machine), endpoints, lambda: b"", edges),

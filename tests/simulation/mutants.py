@@ -1,0 +1,128 @@
+"""Products that lie, each in one way: what the simulation must find, or it proves nothing.
+
+Each mutant takes one promise out of the production classes. `python -m tests.simulation --mutants` runs each until
+the first seed whose history is against a law, and fails when `SEEDS_MAX` seeds have not shown it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+from airunner.broker.store import endings, sqlite
+from airunner.broker.store import log as store_log
+from airunner.broker.store.contract import Applied, Command
+from airunner.broker.store.log import Log
+from airunner.broker.store.sqlite import SqliteStore
+from airunner.protocol.errors import NotFound
+from airunner.protocol.messages import EventBatch
+from tests.simulation import torn
+
+SEEDS_MAX: Final = 200
+
+
+def without_the_fence() -> None:
+    """Whoever names a job may speak for its attempt, however old his own is."""
+
+    def holder(self: Log, tenant: str, job_id: str, attempt: int, task_token: bytes) -> store_log.Holder:
+        del attempt, task_token
+        columns = ", ".join(store_log.Holder._fields)
+        found = store_log.fetch_one(
+            self._connection,
+            store_log.Holder,
+            f"SELECT {columns} FROM job WHERE job_id = ? AND tenant = ?",
+            (job_id, tenant),
+        )
+        if found is None:
+            raise NotFound
+        return found
+
+    Log.holder = holder
+    anybody = "(1 OR attempt = ? OR token_hash = ?)"
+    endings._HELD = endings._HELD.replace("attempt = ? AND token_hash = ?", anybody)
+    store_log._EXTEND = store_log._EXTEND.replace("attempt = ? AND token_hash = ?", anybody)
+
+
+def reply_before_commit() -> None:
+    """What is told is only committed when the next batch comes."""
+    apply = SqliteStore.apply
+
+    def lazily(self: SqliteStore, commands: Sequence[Command], now_ms: int) -> Applied:
+        connection = self._connection
+        if not isinstance(connection, _Lazy):
+            connection = self._connection = _Lazy(connection)
+        connection.catch_up()
+        return apply(self, commands, now_ms)
+
+    SqliteStore.apply = lazily
+
+
+class _Lazy:
+    """A connection that says of a COMMIT that it was done."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._owed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statements: str, bindings: Any = None) -> Any:
+        if statements == "COMMIT":
+            self._owed = True
+            return None
+        return self._connection.execute(statements, bindings)
+
+    def catch_up(self) -> None:
+        if self._owed:
+            self._owed = False
+            self._connection.execute("COMMIT")
+
+
+def without_dedup() -> None:
+    """A batch of events that is sent again is stored again."""
+    publish = Log.publish
+
+    def blindly(self: Log, tenant: str, batch: EventBatch) -> Any:
+        holder = self.holder(tenant, batch.job_id, batch.attempt, batch.task_token)
+        again = EventBatch(
+            job_id=batch.job_id,
+            attempt=batch.attempt,
+            task_token=batch.task_token,
+            first_index=max(batch.first_index, holder.next_index),
+            count=batch.count,
+            events=batch.events,
+        )
+        return publish(self, tenant, again)
+
+    Log.publish = blindly
+
+
+def lease_without_deadline_check() -> None:
+    """A lease ends whenever the broker looks, due or not."""
+    endings._EXPIRED = endings._EXPIRED.replace("deadline_ms <= ?", "? IS NOT NULL")
+    endings._DUE = endings._DUE.replace("deadline_ms <= ?", "? IS NOT NULL")
+
+
+def synchronous_normal() -> None:
+    """A commit is in the page cache and may wait there."""
+    prepare = sqlite.prepare
+
+    def hastily(connection: Any) -> None:
+        prepare(connection)
+        connection.execute("PRAGMA synchronous = normal")
+
+    torn.prepare = hastily
+
+
+MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingProxyType(
+    {
+        "without-the-fence": (without_the_fence, "both"),
+        "reply-before-commit": (reply_before_commit, "both"),
+        "without-dedup": (without_dedup, "both"),
+        "lease-without-deadline-check": (lease_without_deadline_check, "both"),
+        "synchronous-normal": (synchronous_normal, "sqlite"),
+    }
+)
+"""Each mutant, and the kind of disk on which its lie can show."""
