@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants bench certs up down docs clean
+.PHONY: help demo test check format sim mutants bench bench-scale certs up down docs clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(VENV)/.test ## install, start a local cluster, run a job through it, stop it
 	@$(BIN)/python scripts/demo.py
@@ -39,6 +39,9 @@ mutants: $(VENV)/.test ## show that the simulation finds each of five lies
 bench: $(VENV)/.test ## measure the way from submit to start, and from cancel to the end
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.cancel
+
+bench-scale: $(VENV)/.test ## measure what a queue of a million jobs costs
+	$(BIN)/python -m bench.scale
 
 certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
 	@$(BIN)/airunner certs init

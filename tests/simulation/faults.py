@@ -44,11 +44,11 @@ class Faults:
             (1, self._fill_disk),
         ]
         weights = [weight for weight, _ in faults]
-        await anyio.sleep(1.0)
+        await anyio.sleep(1.0)  # virtual
         while anyio.current_time() < FAULTS_S:
             ((_, fault),) = self._random.choices(faults, weights)
             fault()
-            await anyio.sleep(self._random.random() * PAUSE_S)
+            await anyio.sleep(self._random.random() * PAUSE_S)  # virtual
 
     # --- the network ----------------------------------------------------------------------------------
 

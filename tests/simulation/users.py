@@ -58,6 +58,7 @@ def drawn_job(random: Random, wall_ms: int) -> JobSpec:
         timeout_seconds=random.choice([None, None, 3]),
         retry=retry,
         owner=random.choice(["", "ada"]),
+        metadata={"wish": random.randbytes(8).hex()},  # no two jobs are the same
     )
 
 
@@ -74,7 +75,7 @@ class Submitter:
         async with self._world.client(machine) as client:
             while self._wishes:
                 wish = self._wishes[0]
-                await anyio.sleep(wish.pause_s)
+                await anyio.sleep(wish.pause_s)  # virtual
                 try:
                     await self._ask(client, wish)
                 except PeerError as error:
@@ -119,7 +120,7 @@ class Submitter:
             case _:
                 await client.update_queue(wish.queue, wish.mode)
                 add(Acknowledged, **common)
-                await anyio.sleep(wish.luck * 5)
+                await anyio.sleep(wish.luck * 5)  # virtual
                 await open_queue(self._world, self.name, client, wish.queue)
 
 
@@ -147,12 +148,12 @@ class Monitor:
             while not (self._world.healed and self._job_id is None):
                 if self._job_id is None:
                     if not self._world.job_ids:
-                        await anyio.sleep(0.5)
+                        await anyio.sleep(0.5)  # virtual
                         continue
                     self._job_id, self._next = self._world.random.choice(self._world.job_ids[-8:]), 1
                 await self._follow(client, self._job_id)
                 self._job_id = None
-                await anyio.sleep(self._world.random.random() * 4)
+                await anyio.sleep(self._world.random.random() * 4)  # virtual
 
     async def _follow(self, client: Client, job_id: str) -> None:
         self._follows += 1

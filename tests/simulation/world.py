@@ -133,7 +133,7 @@ class World:
             if machine.crashed is not None:
                 self._broker_down("crash", power=False)
                 self.note(f"the broker crashed: {machine.crashed!r}")
-            await anyio.sleep(0.05 if self.healed else self.random.random() * self.random.choice([0.2, 2.0, 12.0]))
+            await anyio.sleep(self._pause_s([0.2, 2.0, 12.0]))  # virtual
 
     def kill_broker(self, *, power: bool) -> None:
         """SIGKILL, or the plug."""
@@ -167,7 +167,7 @@ class World:
             if machine.crashed is not None:
                 raise AssertionError(f"{name} ended by itself") from machine.crashed
             await keepers.gone()  # as agent.place waits for the keepers of the last agent
-            await anyio.sleep(0.05 if self.healed else self.random.random() * self.random.choice([0.2, 2.0, 8.0]))
+            await anyio.sleep(self._pause_s([0.2, 2.0, 8.0]))  # virtual
 
     async def _agent(self, machine: Machine, keepers: SimKeepers, home: Path) -> None:
         edges = self.edges(self.random.randrange(-HOUR_MS, HOUR_MS))
@@ -199,7 +199,7 @@ class World:
             if not machine.stopped:
                 self._user_done[name].set()
                 return
-            await anyio.sleep(0.1)
+            await anyio.sleep(0.1)  # virtual
 
     def client(self, machine: Machine) -> Client:
         """A client on this machine."""
@@ -222,9 +222,9 @@ class World:
 
     async def _offload(self, call: Callable[[], object]) -> object:
         """The store's thread: a commit takes a while, and a machine may end before it, after it, or never know."""
-        await anyio.sleep(self.random.random() * 0.002)
+        await anyio.sleep(self.random.random() * 0.002)  # virtual
         done = call()
-        await anyio.sleep(self.random.random() * 0.002)
+        await anyio.sleep(self.random.random() * 0.002)  # virtual
         return done
 
     # --- the end --------------------------------------------------------------------------------------
@@ -288,6 +288,10 @@ class World:
     def wall_ms(self, at_s: float) -> int:
         """The right time at this moment of the run."""
         return WALL_MS + int(at_s * 1_000)
+
+    def _pause_s(self, lengths_s: list[float]) -> float:
+        """Until what has died is started again."""
+        return 0.05 if self.healed else self.random.random() * self.random.choice(lengths_s)
 
     def note(self, what: str) -> None:
         """For whoever reads a trace."""

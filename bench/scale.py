@@ -1,0 +1,171 @@
+"""One million waiting jobs in one queue, beside one thousand: what the depth of a queue costs.
+
+Two brokers on two stores, asked in turn within one run, so that whatever else the machine does meets both. It
+fails when leasing is more than `RATIO_MAX` times as slow, the broker takes more than `MEMORY_MIB_MAX`, or more than
+`START_S_MAX` to start. Run it with `python -m bench.scale [--jobs 1000000]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import anyio
+import apsw
+from msgspec import Struct
+
+from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Ask, MintedJob
+from airunner.broker.store.sqlite import SqliteStore, prepare
+from airunner.certs.channel import Channel
+from airunner.certs.curve import load_broker_public, load_client_pair
+from airunner.certs.edges import SYSTEM
+from airunner.certs.home import Home
+from airunner.certs.sockets import CurveNetwork, new_context
+from airunner.protocol.job import JobSpec
+from airunner.protocol.messages import ENQUEUE_MAX, DequeueJob, EnqueueJob, JobsLeased
+from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, SEED_BYTES, RequestId, WatchKey, new_job_id
+
+RATIO_MAX: Final = 1.5
+MEMORY_MIB_MAX: Final = 200.0
+START_S_MAX: Final = 2.0
+FEW: Final = 1_000
+LEASES: Final = 400  # of each
+WARMING: Final = 10  # not counted: the first open the connections
+VISIBILITY_MS: Final = 3_600_000
+
+
+class Measured(Struct):
+    """One broker."""
+
+    jobs: int
+    start_s: float
+    leases_ms: list[float]
+    memory_mib: float = 0.0
+
+
+def fill(path: Path, jobs: int) -> None:
+    """A store with so many waiting jobs, submitted as a broker would; only its syncs are left out."""
+    connection = apsw.Connection(str(path))
+    prepare(connection)
+    connection.execute("PRAGMA synchronous = off")
+    store = SqliteStore(connection)
+    left = jobs
+    while left:
+        asks: list[Ask] = []
+        while left and len(asks) < BATCH_COMMANDS_MAX:
+            count = min(left, ENQUEUE_MAX)
+            left -= count
+            now_ms = SYSTEM.wall_ms()
+            minted = tuple(
+                MintedJob(new_job_id(now_ms, os.urandom(JOB_ID_RANDOM_BYTES)), WatchKey(os.urandom(32)))
+                for _ in range(count)
+            )
+            request = EnqueueJob(jobs=(JobSpec(command="true"),) * count)
+            request_id = RequestId(os.urandom(REQUEST_ID_BYTES))
+            asks.append(Ask(tenant="default", request_id=request_id, request=request, minted=minted))
+        store.apply(asks, SYSTEM.wall_ms())
+    store.close()
+
+
+@contextmanager
+def broker(home: Path, path: Path) -> Iterator[tuple[str, int, float]]:
+    """A running broker: its endpoint, its process, and how long it took to be ready."""
+    anywhere = "tcp://127.0.0.1:0"
+    doors = ["--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "airunner", "broker", *doors, "--store", f"sqlite:///{path}", "--no-auth"]
+    began_s = time.monotonic()
+    environ = {**os.environ, "AIRUNNER_HOME": str(home)}
+    process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        ready = next(line for line in process.stderr if "ready:" in line)
+        taken_s = time.monotonic() - began_s
+        yield next(word for word in ready.split() if word.startswith("tcp://")), process.pid, taken_s
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def lease(endpoints: list[str], home: Path) -> list[list[float]]:
+    """Milliseconds of each DequeueJob of one job, in turn at each endpoint."""
+    place = Home(home)
+    network = CurveNetwork(new_context(), load_client_pair(place), load_broker_public(place))
+    taken_ms: list[list[float]] = [[] for _ in endpoints]
+    async with anyio.create_task_group() as group:
+        channels = [Channel(network, [endpoint], lambda: b"", SYSTEM) for endpoint in endpoints]
+        for channel in channels:
+            await group.start(channel.run)
+        for number in range(WARMING + LEASES):
+            for channel, taken in zip(channels, taken_ms, strict=True):
+                request = DequeueJob(
+                    agent="bench", queues=("default",), visibility_ms=VISIBILITY_MS, token_seed=os.urandom(SEED_BYTES)
+                )
+                began_s = time.perf_counter()
+                reply = await channel.ask(request)
+                if number >= WARMING:
+                    taken.append((time.perf_counter() - began_s) * 1_000)
+                assert isinstance(reply, JobsLeased)
+                assert len(reply.leases) == 1, "there are jobs enough"
+        group.cancel_scope.cancel()
+    return taken_ms
+
+
+def memory_mib(pid: int) -> float:
+    """The most that the process ever had in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1_024
+
+
+def measure(jobs: int, folder: Path) -> list[Measured]:
+    """The few and the many."""
+    home = folder / "home"
+    environ = {**os.environ, "AIRUNNER_HOME": str(home)}
+    subprocess.run([sys.executable, "-m", "airunner", "certs", "init"], env=environ, check=True, capture_output=True)
+    measured: list[Measured] = []
+    with ExitStack() as stack:
+        endpoints: list[str] = []
+        pids: list[int] = []
+        for count in (FEW, jobs):
+            print(f"filling a store with {count} jobs", flush=True)
+            fill(folder / f"{count}.db", count)
+            endpoint, pid, start_s = stack.enter_context(broker(home, folder / f"{count}.db"))
+            endpoints.append(endpoint)
+            pids.append(pid)
+            measured.append(Measured(count, start_s, []))
+        for one, pid, taken_ms in zip(measured, pids, anyio.run(lease, endpoints, home), strict=True):
+            one.leases_ms = taken_ms
+            one.memory_mib = memory_mib(pid)
+    return measured
+
+
+def main() -> int:
+    """Print what was measured; 1 when a bound is broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1_000_000, help="waiting jobs in the long queue (default 1000000)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="airunner-scale-") as folder:
+        few, many = measure(options.jobs, Path(folder))
+    for one in (few, many):
+        print(
+            f"{one.jobs:>9} waiting: start {one.start_s:.2f} s   lease median {median(one.leases_ms):.3f} ms   "
+            f"memory {one.memory_mib:.0f} MiB"
+        )
+    ratio = median(many.leases_ms) / median(few.leases_ms)
+    print(f"leasing one of {many.jobs} takes {ratio:.2f} times as long as one of {few.jobs} (at most {RATIO_MAX})")
+    kept = ratio <= RATIO_MAX and many.memory_mib < MEMORY_MIB_MAX and many.start_s < START_S_MAX
+    if not kept:
+        print(f"a bound is broken: {RATIO_MAX} times, {MEMORY_MIB_MAX:.0f} MiB, {START_S_MAX} s")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
