@@ -4,11 +4,12 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 SEEDS ?= 1000
+SECONDS ?= 120
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants bench bench-scale certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos bench bench-scale certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,6 +36,9 @@ sim: $(VENV)/.test ## break a simulated world by SEEDS=1000 seeds and judge what
 
 mutants: $(VENV)/.test ## show that the simulation finds each of five lies
 	@$(BIN)/python -m tests.simulation --mutants
+
+chaos: $(VENV)/.test ## kill and stop real processes for SECONDS=120, and judge what is left
+	@$(BIN)/python -m tests.acceptance.chaos --seconds $(SECONDS)
 
 bench: $(VENV)/.test ## measure the way from submit to start, and from cancel to the end
 	$(BIN)/python -m bench.latency

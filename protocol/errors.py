@@ -133,7 +133,7 @@ class Busy(PeerError):
 
 
 class NoSpace(PeerError):
-    """The broker's disk is full; nothing was stored."""
+    """The broker's disk is full, or too full for new jobs; nothing was stored."""
 
     code = "no-space"
     exit_code = EXIT_UNAVAILABLE

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.acceptance.running import Cluster, RunningBroker, airunner, environment
+from tests.acceptance.running import Cluster, RunningBroker, airunner, environment, running_broker
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -123,3 +123,12 @@ def test_a_reader_that_goes_away_ends_submit_quietly(cluster: Cluster) -> None:
         submit.stdout.close()
         assert submit.stderr.read() == b""
     assert submit.returncode == 141
+
+
+def test_a_disk_that_is_nearly_full_takes_no_new_jobs_and_says_so(home: Path) -> None:
+    with running_broker(home, None, "--reserve-mib", str(2**40)) as broker:
+        done = run(home, broker.requests, "submit", "--", "true")
+        assert done.returncode == 69
+        (line,) = said(done).splitlines()
+        assert "disk" in line
+        assert run(home, broker.requests, "list").returncode == 0
