@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import os
 import select
 import shutil
@@ -31,6 +32,7 @@ from tests.simulation.oracle import check
 from tests.simulation.world import World
 
 SEED_WALL_S_MAX: Final = 60.0  # of real time; a run takes about one
+IDLE_SHARE_MAX: Final = 0.05
 TRACE_CHARS_MAX: Final = 600
 REACHED_SEEDS: Final = 100  # so many have to reach all of these between them
 REACHED: Final = (
@@ -61,6 +63,7 @@ class Verdict(Struct):
     seed: int
     violations: list[str] = []  # of the oracle's laws
     problems: list[str] = []  # these, and whatever else makes the run fail
+    idle: bool = False  # too little was done for the run to count
     rare: dict[str, int] = {}
     work: dict[str, int] = {}
     digest: str = ""
@@ -92,11 +95,12 @@ def judged(world: World, seed: int, error: BaseException | None, *, trace: bool)
     """What the oracle says of a run, unless something else went wrong with it."""
     history = world.recorder.history
     violations = [str(violation) for violation in check(history)] if error is None else []
-    failed = ["".join(traceback.format_exception(error))] if error is not None else world.idle()
+    failed = ["".join(traceback.format_exception(error))] if error is not None else []
     return Verdict(
         seed=seed,
         violations=violations,
         problems=[*violations, *failed],
+        idle=world.idle,
         rare=dict(world.recorder.rare),
         work=dict(Counter(type(record).__name__ for record in history)),
         digest=history.digest(),
@@ -125,6 +129,7 @@ class Run:
         if self._pid == 0:
             os.close(self.reader)
             faulthandler.register(signal.SIGUSR1)
+            gc.disable()  # a run is short, and its memory goes with it
             run_seed(seed, store, self.folder, writer, trace=trace)
         os.close(writer)
 
@@ -242,6 +247,10 @@ def main() -> int:
             print(f"  {problem}")
         print(f"  repeat it exactly: python -m tests.simulation --seed {verdict.seed} --store {given.store} --trace")
     report(verdicts)
+    idle = [verdict.seed for verdict in verdicts if verdict.idle]
+    if len(idle) > IDLE_SHARE_MAX * len(verdicts):
+        print(f"too many seeds did too little to count: {idle}")
+        return 1
     unreached = [state for state in REACHED if not any(state in verdict.rare for verdict in verdicts)]
     if len(verdicts) >= REACHED_SEEDS:
         for state in unreached:
@@ -256,7 +265,11 @@ def report(verdicts: list[Verdict]) -> None:
     for verdict in verdicts:
         work.update(verdict.work)
         rare.update(verdict.rare)
-    print(f"{len(verdicts)} seeds, {sum(verdict.cpu_s for verdict in verdicts):.1f} s of processor time")
+    idle = sum(verdict.idle for verdict in verdicts)
+    print(
+    cpu_s = sum(verdict.cpu_s for verdict in verdicts)
+    print(f"{len(verdicts)} seeds, {idle} of them invalid, {cpu_s:.1f} s of processor time")
+    )
     print("work: " + ", ".join(f"{count} {name}" for name, count in sorted(work.items())))
     for state, count in sorted(rare.items()):
         print(f"  {count:6} {state}")

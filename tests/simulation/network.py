@@ -101,6 +101,12 @@ class SimNetwork:
             self.dealers.pop(dealer.name, None)
         self.ears = {ear: None for ear in self.ears if ear.machine is not machine}
 
+    def broker_there(self, doors: SimDoors) -> None:
+        """A broker has opened its doors."""
+        self.doors = doors
+        for ear in self.ears:
+            self.later(self.random.random() * 0.3, ear.connect)
+
     def broker_gone(self, *, silently: bool) -> None:
         """The broker's process ended: its connections are reset, or with its whole machine just dead."""
         self.doors = None
@@ -182,7 +188,7 @@ class SimEar:
         self._network = network
         self._to_us, self._from_broker = anyio.create_memory_object_stream[Frames](QUEUE)
         network.ears[self] = None
-        self._connect()
+        self.connect()
 
     def subscribe(self, topic: bytes) -> None:
         self.topics.add(topic)
@@ -203,16 +209,17 @@ class SimEar:
         if self in self._network.ears and frames[0] in self.topics and self.machine.alive:
             self._to_us.send_nowait(frames)
 
-    def _connect(self) -> None:
-        """To whichever broker lives; every so often, as libzmq does it."""
+    def connect(self) -> None:
+        """To whichever broker lives; tried again while they are parted, as libzmq does it."""
         network = self._network
-        if self not in network.ears:
+        if self not in network.ears or network.doors is self.heard_by:
             return
-        if network.doors is not self.heard_by and (self.machine.name, "broker") not in network.parted:
-            self.heard_by = network.doors
-            for topic in sorted(self.topics):
-                self._tell(topic, wanted=True)
-        network.later(0.2 + network.random.random() * 0.1, self._connect)
+        if (self.machine.name, "broker") in network.parted:
+            network.later(0.2 + network.random.random() * 0.1, self.connect)
+            return
+        self.heard_by = network.doors
+        for topic in sorted(self.topics):
+            self._tell(topic, wanted=True)
 
     def _tell(self, topic: bytes, *, wanted: bool) -> None:
         doors = self.heard_by

@@ -127,7 +127,7 @@ class World:
                 Counts(),
             )
             self.recorder.add(Started, machine="broker", broker=True, wall_offset_ms=WALL_MS + self.wall_offset_ms)
-            self.network.doors = doors
+            self.network.broker_there(doors)
             machine.start(self._tasks, broker.run)
             await machine.ended.wait()
             if machine.crashed is not None:
@@ -280,10 +280,10 @@ class World:
         with anyio.fail_after(DRAIN_S):
             await over.wait()
 
-    def idle(self) -> list[str]:
-        """Why this run shows too little to count, if it does."""
-        done = len(self.recorder.history.of(Completed))
-        return [] if done >= COMPLETED_MIN else [f"invalid: only {done} completions"]
+    @property
+    def idle(self) -> bool:
+        """Whether this run shows too little to count."""
+        return len(self.recorder.history.of(Completed)) < COMPLETED_MIN
 
     def wall_ms(self, at_s: float) -> int:
         """The right time at this moment of the run."""
