@@ -266,10 +266,8 @@ def report(verdicts: list[Verdict]) -> None:
         work.update(verdict.work)
         rare.update(verdict.rare)
     idle = sum(verdict.idle for verdict in verdicts)
-    print(
     cpu_s = sum(verdict.cpu_s for verdict in verdicts)
     print(f"{len(verdicts)} seeds, {idle} of them invalid, {cpu_s:.1f} s of processor time")
-    )
     print("work: " + ", ".join(f"{count} {name}" for name, count in sorted(work.items())))
     for state, count in sorted(rare.items()):
         print(f"  {count:6} {state}")
