@@ -9,6 +9,7 @@ whose lease ran out here is still offered back: a broker that was away may have 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -178,17 +179,21 @@ class Slot:
 
     async def _perform(self, attempt: Attempt, tenure: Tenure, journal: Journal) -> str:
         """Run the attempt until it ends or is ended; says how it was settled, and nothing if it was not."""
+        result: Result | None = None
         completed = ""
-        try:
-            async with anyio.create_task_group() as group:
-                for ending in (self._orders.stop, tenure.lost, journal.lost):
-                    group.start_soon(_cancel_when, ending, group.cancel_scope)
-                group.start_soon(journal.run)
-                result = await attempt.perform()
-                completed = await self._complete(journal, result)
-                group.cancel_scope.cancel()
-        except* LeaseEnded:
-            pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
+        async with anyio.create_task_group() as background:
+            background.start_soon(journal.run)
+            try:
+                async with anyio.create_task_group() as group:
+                    for ending in (self._orders.stop, tenure.lost, journal.lost):
+                        group.start_soon(_cancel_when, ending, group.cancel_scope)
+                    result = await attempt.perform()
+                    group.cancel_scope.cancel()
+            except* LeaseEnded:
+                pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
+            if result is not None:  # nothing runs any more: what came of it may wait for the broker as long as it takes
+                completed = await _unless(self._orders.stop, partial(self._complete, journal, result)) or ""
+            background.cancel_scope.cancel()
         return completed or await self._give_back(tenure.lease, journal)
 
     async def _give_back(self, lease: JobLease, journal: Journal) -> str:
