@@ -3,18 +3,18 @@
 A broker, three agents, eight clients and four monitors work; every second a random one of them gets SIGKILL, and is
 started again a moment later, or SIGSTOP, and SIGCONT after a while that may be longer than its leases. Then
 everything is mended and drained, and what is left is judged. It exits with 1, and keeps its folder, unless nothing
-was lost, finished twice, holed, run twice at once or left behind.
+was lost, done twice, holed, run twice at once or left behind. The seed draws the jobs, who is hurt, how and for how
+long; the rest is the machine's. However it ends, it ends every process that it began.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
-import os
 import random
 import shutil
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
 import time
@@ -25,79 +25,23 @@ from typing import Final
 
 import anyio
 
-from tests.acceptance.chaos_judge import Findings, JobProcess, job_processes, judge
-from tests.acceptance.chaos_users import STOP, Journal, journals
-from tests.acceptance.running import environment
+from tests.acceptance.chaos_judge import Cluster, Findings, accepted, drain, judge
+from tests.acceptance.chaos_processes import Victim, airunner_processes, command_of, job_processes, kill, two_at_once
+from tests.acceptance.chaos_users import STOP
+from tests.acceptance.running import airunner
 
 AGENTS: Final = 3
 CLIENTS: Final = 8
 MONITORS: Final = 4
 VISIBILITY_S: Final = 5
 TICK_S: Final = 1.0
-RESTART_S_MAX: Final = 3.0
+LOOK_S: Final = 0.25
+RESTART_S: Final = (0.0, 3.0)
 STOPPED_S: Final = (0.5, 8.0)
 DRAIN_S: Final = 180.0
-END_S: Final = 30.0
-TELL_EVERY: Final = 5  # ticks
-
-
-class Victim:
-    """One process of the cluster, and how it is started again."""
-
-    def __init__(self, name: str, arguments: list[str], home: Path, more: dict[str, str]) -> None:
-        self.name = name
-        self._arguments = arguments
-        self._environ = environment(home, more)
-        self._log = home / f"{name}.log"
-        self.stopped = False
-        self.kills = 0
-        self.stops = 0
-        self._process = self._start()
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        self.kills += 1
-        self._process.kill()
-        self._process.wait()
-        self.stopped = False
-
-    def restart(self) -> None:
-        if not self.alive:
-            self._process = self._start()
-
-    def stop(self) -> None:
-        self.stops += 1
-        self.stopped = True
-        self._process.send_signal(signal.SIGSTOP)
-
-    def wake(self) -> None:
-        if self.stopped and self.alive:
-            self._process.send_signal(signal.SIGCONT)
-        self.stopped = False
-
-    def end(self) -> None:
-        """As an operator would."""
-        self.wake()
-        self._process.terminate()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", *self._arguments],
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the driver
-            )
+SWEEP_S: Final = 15.0  # for what killed agents' keepers end
+TELL_S: Final = 5.0
+EXIT_INTERRUPTED: Final = 130
 
 
 class Chaos:
@@ -105,109 +49,155 @@ class Chaos:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
-        self._home = folder / "home"
+        self.home = folder / "home"
+        self.findings = Findings()
+        self._seed = seed
         self._random = random.Random(seed)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = iter(range(10**9))
-        self.twice: set[str] = set()
-        subprocess.run(
-            [sys.executable, "-m", "airunner", "certs", "init"],
-            env=environment(self._home),
-            check=True,
-            capture_output=True,
-        )
-        self.broker_endpoint = f"tcp://127.0.0.1:{_free_port()}"
-        self.environ = {"AIRUNNER_BROKER": self.broker_endpoint}
-        doors = ["--listen", self.broker_endpoint, "--events", f"tcp://127.0.0.1:{_free_port()}"]
-        self.broker = self._victim("broker", ["airunner", "broker", *doors, "--http", f"127.0.0.1:{_free_port()}"])
-        agent = ["airunner", "agent", "--spawn", "2", "--visibility-timeout", str(VISIBILITY_S), "--cancel-grace", "1"]
-        self.agents = [self._victim(f"agent-{n}", [*agent, "--name", f"agent-{n}"]) for n in range(AGENTS)]
-        users = "tests.acceptance.chaos_users"
-        kinds = ["client", "shell"]
-        self.users = [
-            *(self._victim(f"client-{n}", [users, kinds[n % 2], f"client-{n}", str(folder)]) for n in range(CLIENTS)),
-            *(self._victim(f"monitor-{n}", [users, "monitor", f"monitor-{n}", str(folder)]) for n in range(MONITORS)),
-        ]
+        self._agents: list[Victim] = []
+        self._users: list[Victim] = []
+        self._brokers: list[Victim] = []
+        self._endpoint = ""
+        self._told_s = time.monotonic()
 
     @property
-    def victims(self) -> list[Victim]:
-        return [self.broker, *self.agents, *self.users]
+    def cluster(self) -> Cluster:
+        return Cluster(self.folder, self.home, self._endpoint)
+
+    def start(self) -> None:
+        """Everything; who is there before its broker waits for it."""
+        airunner(self.home, "certs", "init")
+        requests, events, http = _free_ports()
+        self._endpoint = f"tcp://127.0.0.1:{requests}"
+        doors = ["--listen", self._endpoint, "--events", f"tcp://127.0.0.1:{events}", "--http", f"127.0.0.1:{http}"]
+        self._start(self._brokers, "broker", ["airunner", "broker", *doors])
+        agent = ["airunner", "agent", "--spawn", "2", "--visibility-timeout", str(VISIBILITY_S), "--cancel-grace", "1"]
+        for number in range(AGENTS):
+            self._start(self._agents, f"agent-{number}", [*agent, "--name", f"agent-{number}"])
+        kinds = [*["client", "shell"] * (CLIENTS // 2), *["monitor"] * MONITORS]
+        for number, kind in enumerate(kinds):
+            name = f"{kind}-{number}"
+            user = ["tests.acceptance.chaos_users", kind, name, str(self.folder), str(self._seed)]
+            self._start(self._users, name, user)
 
     def rage(self, seconds: float) -> None:
         """Hurt one of them each second."""
         begun_s = time.monotonic()
-        ticks = 0
-        while (now_s := time.monotonic()) - begun_s < seconds:
+        hurt_s = begun_s + TICK_S
+        while (now_s := time.monotonic()) < begun_s + seconds:
             while self._due and self._due[0][0] <= now_s:
                 heapq.heappop(self._due)[2]()
-            self._hurt(self._random.choice(self.victims), now_s)
-            self._look_for_two()
-            ticks += 1
-            if ticks % TELL_EVERY == 0:
-                _tell(
-                    f"{now_s - begun_s:.0f} of {seconds:.0f} s, {len(self.accepted())} jobs accepted, {self._hurts()}"
-                )
-            Wakeup().wait(TICK_S)
+            self._raise_the_dead()
+            if now_s >= hurt_s:
+                hurt_s += TICK_S
+                self._hurt(now_s)
+            self.findings.add("run twice at once", two_at_once(job_processes(self.home)))
+            self._tell(
+                f"{now_s - begun_s:.0f} of {seconds:g} s, {len(accepted(self.folder))} jobs accepted, {self._hurts}"
+            )
+            Wakeup().wait(LOOK_S)
 
-    def heal(self) -> None:
-        """All are awake and run; clients and monitors end by themselves."""
-        self._due.clear()
-        for victim in self.victims:
-            victim.wake()
-            victim.restart()
+    def drain(self) -> None:
+        """Mend everything, let the clients and monitors finish, and wait for what they asked for."""
+        _print("mending and draining")
+        deadline_s = time.monotonic() + DRAIN_S
+        for victim in self._all:
+            victim.mend()
         (self.folder / STOP).touch()
+        anyio.run(drain, self.cluster, DRAIN_S, self._tell)
+        for user in self._users:
+            self._note(user.ended(deadline_s - time.monotonic()))
+        anyio.run(drain, self.cluster, max(0.0, deadline_s - time.monotonic()), self._tell)  # what those asked at last
+        self._raise_the_dead()
 
-    def end(self) -> list[JobProcess]:
-        """Stop everything; what is left of jobs."""
-        for victim in [*self.users, *self.agents, self.broker]:
+    def judge(self) -> None:
+        """Look at all that is left, while the broker is there and then without it."""
+        anyio.run(judge, self.cluster, self.findings)
+        for victim in [*self._agents, *self._brokers]:
+            self._note(victim.terminate())
+        left = [f"{one.pid} {one.command} of {one.job_id}" for one in job_processes(self.home)]
+        self.findings.add("processes left behind", left)
+        _until(lambda: not airunner_processes(self.home))  # commands of clients that were killed may yet run
+        own = [command_of(pid) for pid in airunner_processes(self.home)]
+        self.findings.add("processes left behind", own)
+        self.findings.note(self._hurts)
+
+    def end(self) -> None:
+        """SIGKILL to whatever still runs."""
+        for victim in self._all:
             victim.end()
-        return job_processes(self._home)
+        _until(lambda: not job_processes(self.home))  # that is their keepers' work
+        for pid in [*airunner_processes(self.home), *(process.pid for process in job_processes(self.home))]:
+            kill(pid)
 
-    def accepted(self) -> list[str]:
-        """Every job that a client was told of."""
-        return [job for path in sorted(journals(self.folder)) for job in Journal(path).accepted()]
+    @property
+    def _all(self) -> list[Victim]:
+        return [*self._brokers, *self._agents, *self._users]
 
-    def _victim(self, name: str, arguments: list[str]) -> Victim:
-        return Victim(name, arguments, self._home, self.environ)
+    @property
+    def _hurts(self) -> str:
+        kills, stops = (sum(one) for one in zip(*((victim.kills, victim.stops) for victim in self._all), strict=True))
+        return f"{kills} kills, {stops} stops"
 
-    def _hurt(self, victim: Victim, now_s: float) -> None:
-        if not victim.alive or victim.stopped:
+    def _start(self, among: list[Victim], name: str, arguments: list[str]) -> None:
+        among.append(Victim(name, arguments, self.home, self._endpoint))
+
+    def _hurt(self, now_s: float) -> None:
+        whole = [victim for victim in self._all if victim.whole]
+        if not whole:
             return
+        victim = self._random.choice(whole)
         if self._random.random() < 0.5:
             victim.kill()
-            self._later(now_s + self._random.random() * RESTART_S_MAX, victim.restart)
+            self._later(now_s + self._random.uniform(*RESTART_S), victim.mend)
         else:
             victim.stop()
-            self._later(now_s + self._random.uniform(*STOPPED_S), victim.wake)
+            self._later(now_s + self._random.uniform(*STOPPED_S), victim.mend)
+
+    def _raise_the_dead(self) -> None:
+        """As their supervisor would; that it has to is a finding."""
+        done = self._users if (self.folder / STOP).exists() else []
+        for victim in self._all:
+            if victim not in done and (died := victim.died()):
+                self._note(died)
+                victim.mend()
 
     def _later(self, at_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._due, (at_s, next(self._numbers), act))
 
-    def _look_for_two(self) -> None:
-        """Two attempts of one job that live at the same instant; one that died between two looks is none."""
-        by_job: dict[str, dict[int, JobProcess]] = {}
-        for process in job_processes(self._home):
-            by_job.setdefault(process.job_id, {})[process.attempt] = process
-        for job_id, attempts in by_job.items():
-            if len(attempts) > 1 and all(process.alive for process in [*attempts.values(), *attempts.values()]):
-                self.twice.add(f"{job_id}: attempts {sorted(attempts)}")
+    def _note(self, wrong: str | None) -> None:
+        if wrong:
+            self.findings.add("ended by themselves", [wrong])
 
-    def _hurts(self) -> str:
-        kills = sum(victim.kills for victim in self.victims)
-        return f"{kills} kills, {sum(victim.stops for victim in self.victims)} stops"
+    def _tell(self, line: str) -> None:
+        """Not too often."""
+        if time.monotonic() - self._told_s >= TELL_S:
+            self._told_s = time.monotonic()
+            _print(line)
 
 
-def _free_port() -> int:
-    import socket
+def _free_ports() -> list[int]:
+    """Three at once, so that they differ."""
+    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        probes = (one, two, three)
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+
+def _until(done: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + SWEEP_S
+    while not done() and time.monotonic() < deadline_s:
+        Wakeup().wait(LOOK_S)
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def main() -> int:
@@ -216,29 +206,33 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     given = parser.parse_args()
-    _tell(f"chaos of {given.seconds:g} s, seed {given.seed} (it draws who is hurt and when; the rest is the machine's)")
+    _print(f"chaos of {given.seconds:g} s, seed {given.seed}")
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in ends:
+        signal.signal(number, _interrupt)
     folder = Path(tempfile.mkdtemp(prefix="airunner-chaos-"))
     chaos = Chaos(folder, given.seed)
-    findings: Findings | None = None
+    keep = True
     try:
+        chaos.start()
         chaos.rage(given.seconds)
-        _tell("healing and draining")
-        chaos.heal()
-        os.environ.update(environment(folder / "home", chaos.environ))
-        findings = anyio.run(judge, folder, chaos.accepted(), DRAIN_S)
+        chaos.drain()
+        chaos.judge()
+        keep = not chaos.findings.clean
+    except KeyboardInterrupt:
+        keep = False
+        return EXIT_INTERRUPTED
     finally:
-        left = chaos.end()
-    findings.add("run twice at once", chaos.twice)
-    findings.add("processes left behind", [str(process) for process in left])
-    for process in left:
-        process.kill()
-    for line in findings.lines():
-        _tell(line)
-    if findings.clean:
-        shutil.rmtree(folder, ignore_errors=True)
-        return 0
-    _tell(f"what was found is in {folder}")
-    return 1
+        for number in ends:
+            signal.signal(number, signal.SIG_IGN)
+        chaos.end()
+        if keep:
+            _print(f"what was found is in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    for line in chaos.findings.lines():
+        _print(line)
+    return 0 if chaos.findings.clean else 1
 
 
 if __name__ == "__main__":

@@ -1,154 +1,181 @@
-"""What a chaos run has come to: every accepted job, every log, every monitor's view, and what still runs."""
+"""What a chaos run has come to: every job that was accepted or is there, every log, and every monitor's view."""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import anyio
 from msgspec import Struct
 
-from airunner import Client, Event, Job, JobState, NotFound, Stream
-from airunner.certs.channel import Patience
+from airunner import Client, Event, Job, JobState, JobSummary, Patience, Reason, Result, Stream
 from airunner.protocol.events import JobFinished, Output
-from tests.acceptance.chaos_users import expected_output, fingerprint
+from tests.acceptance.chaos_jobs import expected_code, expected_output
+from tests.acceptance.chaos_users import Journal, View, fingerprint, journals, views
 
 SHOWN_MAX: Final = 10  # of each kind of finding
+PAGE_SIZE: Final = 100
+COLUMN: Final = 24
+PATIENCE: Final = Patience(first_s=30, later_s=30)
+WRONGS: Final = (
+    "lost",
+    "submitted twice",
+    "finished twice",
+    "logs with a hole",
+    "wrong results",
+    "wrong views",
+    "run twice at once",
+    "processes left behind",
+    "ended by themselves",  # or not when they should
+)
 
 
 class Findings:
-    """What was counted and what should not be."""
+    """What was counted, and what should not be."""
 
-    def __init__(self, accepted: int) -> None:
-        self.accepted = accepted
-        self._wrong: dict[str, list[str]] = {}
+    def __init__(self) -> None:
+        self.accepted = 0
+        self._wrong: dict[str, list[str]] = {what: [] for what in WRONGS}
         self._notes: list[str] = []
 
     @property
     def clean(self) -> bool:
+        """Nothing is wrong, and it was not for want of work."""
         return self.accepted > 0 and not any(self._wrong.values())
 
     def add(self, what: str, found: Iterable[str]) -> None:
-        self._wrong.setdefault(what, []).extend(found)
+        self._wrong[what].extend(one for one in found if one not in self._wrong[what])
 
     def note(self, line: str) -> None:
         self._notes.append(line)
 
     def lines(self) -> list[str]:
-        lines = [f"{'jobs accepted':<24}{self.accepted}", *self._notes]
+        lines = [f"{'jobs accepted':<{COLUMN}}{self.accepted}"]
         for what, found in self._wrong.items():
-            lines.append(f"{what:<24}{len(found)}")
+            lines.append(f"{what:<{COLUMN}}{len(found)}")
             lines += [f"    {one}" for one in found[:SHOWN_MAX]]
-        return lines
+        return [*lines, *self._notes]
 
 
-class JobProcess(Struct, frozen=True):
-    """A process of a job of this run."""
+class Cluster(Struct, frozen=True):
+    """Where the clients' journals and the monitors' views are, and the broker that they spoke to."""
 
-    pid: int
-    job_id: str
-    attempt: int
-    command: str
+    folder: Path
+    home: Path
+    broker: str
 
-    @property
-    def alive(self) -> bool:
-        """Whether it still is that job's and no zombie."""
-        return _variables(self.pid).get("AIRUNNER_JOB_ID") == self.job_id
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+    def client(self) -> Client:
+        return Client(self.broker, home=self.home, patience=PATIENCE)
 
 
-def job_processes(home: Path) -> list[JobProcess]:
-    """Every process whose environment says that an agent of this home started it."""
-    found: list[JobProcess] = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal():
-            continue
-        pid = int(folder.name)
-        variables = _variables(pid)
-        if variables.get("AIRUNNER_WORKSPACE", "").startswith(str(home)):
-            with suppress(OSError):
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                attempt = int(variables["AIRUNNER_ATTEMPT"])
-                found.append(JobProcess(pid, variables["AIRUNNER_JOB_ID"], attempt, command))
-    return found
+def accepted(folder: Path) -> list[tuple[str, str]]:
+    """Every request, with the job that its client was told of."""
+    return [line for path in sorted(journals(folder)) for line in Journal(path).accepted()]
 
 
-def _variables(pid: int) -> dict[str, str]:
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return {}
-    pairs = (pair.partition(b"=") for pair in raw.split(b"\0"))
-    return {name.decode(errors="replace"): value.decode(errors="replace") for name, _, value in pairs}
+async def drain(cluster: Cluster, within_s: float, tell: Callable[[str], None]) -> None:
+    """Wait for the end of every job, as long as that is bearable."""
+    with anyio.move_on_after(within_s):
+        async with cluster.client() as client:
+            waiting = [summary.id async for summary in _listed(client) if not summary.state.terminal]
+            for number, job_id in enumerate(waiting):
+                tell(f"draining: {len(waiting) - number} jobs have not ended")
+                async with client.follow(job_id) as events:
+                    async for _ in events:
+                        pass
 
 
-async def judge(folder: Path, accepted: Collection[str], drain_s: float) -> Findings:
-    """Wait for the end of every job, and hold each to what was promised."""
-    findings = Findings(len(accepted))
-    for what in ("lost", "finished twice", "logs with a hole", "wrong output", "wrong views"):
-        findings.add(what, [])
+async def judge(cluster: Cluster, findings: Findings) -> None:
+    """Hold every job to what was promised, whether its client was told of it or not."""
+    told = accepted(cluster.folder)
+    findings.accepted = len(told)
     logs: dict[str, list[Event]] = {}
-    async with Client(patience=Patience()) as client:
-        with anyio.move_on_after(drain_s):
-            for job_id in accepted:
-                with suppress(NotFound):
-                    async with client.follow(job_id) as events:
-                        logs[job_id] = [event async for event in events]
-        for job_id in accepted:
-            try:
-                job = await client.get(job_id)
-            except NotFound:
-                findings.add("lost", [f"{job_id}: accepted, and not there"])
-                continue
-            stored = [event async for event in client.replay(job_id)]
-            logs[job_id] = stored
-            _judge_job(job, stored, findings)
-    _judge_views(folder, logs, findings)
-    return findings
+    jobs: list[Job] = []
+    async with cluster.client() as client:
+        async for summary in _listed(client):
+            jobs.append(await client.get(summary.id))
+            logs[summary.id] = [event async for event in client.replay(summary.id)]
+    findings.add("lost", [f"{job_id}: accepted, and not there" for _, job_id in told if job_id not in logs])
+    _judge_requests(told, jobs, findings)
+    for job in jobs:
+        _judge_job(job, logs[job.id], findings)
+    _judge_views(views(cluster.folder), logs, findings)
+    again = sum(max(0, job.attempt - 1) for job in jobs)
+    lost = sum(job.result is not None and job.result.reason is Reason.AGENT_LOST for job in jobs)
+    findings.note(
+        f"{len(jobs)} jobs were there, leased {again} times more than once each; {lost} lost all their agents"
+    )
 
 
-def _judge_job(job: Job, log: list[Event], findings: Findings) -> None:
+async def _listed(client: Client) -> AsyncIterator[JobSummary]:
+    before: str | None = None
+    while True:
+        page = await client.list_jobs(before=before, page_size=PAGE_SIZE)
+        for summary in page.jobs:
+            yield summary
+        if not page.more:
+            return
+        before = page.jobs[-1].id
+
+
+def _judge_requests(told: Sequence[tuple[str, str]], jobs: Sequence[Job], findings: Findings) -> None:
+    """Each request is one job, the one that its client was told of."""
+    requests = Counter(job.spec.metadata["request"] for job in jobs)
+    findings.add("submitted twice", [f"{request}: {count} jobs" for request, count in requests.items() if count > 1])
+    made = {job.id: job.spec.metadata["request"] for job in jobs}
+    others = [f"{job_id} was told to {request}" for request, job_id in told if made.get(job_id, request) != request]
+    findings.add("submitted twice", others)
+
+
+def _judge_job(job: Job, log: Sequence[Event], findings: Findings) -> None:
     if not job.state.terminal:
         findings.add("lost", [f"{job.id}: {job.state} after the drain"])
         return
     ends = [event.body for event in log if isinstance(event.body, JobFinished)]
-    if len(ends) != 1 or ends[0].state is not job.state or not isinstance(log[-1].body, JobFinished):
-        findings.add("finished twice", [f"{job.id}: {len(ends)} ends, {job.state}"])
+    if [end.state for end in ends] != [job.state] or not isinstance(log[-1].body, JobFinished):
+        findings.add("finished twice", [f"{job.id}: {job.state}, and its log has {[end.state for end in ends]}"])
     if [event.sequence for event in log] != list(range(1, job.last_sequence + 1)):
-        findings.add("logs with a hole", [f"{job.id}: {[event.sequence for event in log][:50]}"])
-    code = int(job.spec.metadata["code"])
-    lost = job.result is not None and job.result.reason == "agent-lost"
-    if not lost and (job.state is JobState.COMPLETED) != (code == 0):
-        findings.add("wrong output", [f"{job.id}: {job.state}, and its command exits with {code}"])
-    if lost:
-        return
-    last = [event.body for event in log if event.attempt == job.attempt]
-    said = b"".join(body.data for body in last if isinstance(body, Output) and body.stream is Stream.STDOUT)
-    if said != expected_output(job.id, int(job.spec.metadata["lines"])):
-        findings.add("wrong output", [f"{job.id}: {len(said)} bytes of attempt {job.attempt} are not what it wrote"])
+        findings.add("logs with a hole", [f"{job.id}: {[event.sequence for event in log]} of {job.last_sequence}"])
+    if wrong := _wrong_result(job):
+        findings.add("wrong results", [f"{job.id}: {wrong}"])
+    findings.add("logs with a hole", _wrong_output(job, log))
 
 
-def _judge_views(folder: Path, logs: dict[str, list[Event]], findings: Findings) -> None:
-    """Each follow saw, from where it began, the first events of the final log, each once; a torn line was not shown."""
-    views = 0
-    for path in folder.glob("*.seen"):
-        whole, _, _ = path.read_text().rpartition("\n")
-        head, *lines = whole.splitlines() or [""]
-        if not head:
-            continue
-        views += 1
-        job_id, first = head.split()
-        log = {event.sequence: fingerprint(event) for event in logs.get(job_id, [])}
-        for offset, line in enumerate(lines):
-            sequence = int(first) + offset
-            if line != f"{sequence} {log.get(sequence)}":
-                findings.add("wrong views", [f"{path.name}: {line!r} at place {sequence} of {job_id}"])
-                break
-    findings.note(f"{'views of monitors':<24}{views}")
+def _wrong_result(job: Job) -> str | None:
+    """What is wrong with how it ended; losing every agent that it may is no wrong."""
+    result = job.result or Result()
+    code = expected_code(job.spec)
+    if result.reason is Reason.AGENT_LOST:
+        return None if job.attempt == job.spec.max_attempts else f"agent-lost after {job.attempt} attempts"
+    state = JobState.FAILED if code else JobState.COMPLETED
+    right = (job.state, result.exit_code, result.signal) == (state, code, None)
+    return None if right else f"{job.state} {result}, and its command exits with {code}"
+
+
+def _wrong_output(job: Job, log: Sequence[Event]) -> list[str]:
+    """The attempt that came to its end has all that the command wrote, each one before it a first part of that."""
+    expected = expected_output(job.id, job.spec)
+    whole = job.attempt if job.result is None or job.result.reason is not Reason.AGENT_LOST else None
+    wrong: list[str] = []
+    for attempt in range(1, job.attempt + 1):
+        bodies = [event.body for event in log if event.attempt == attempt]
+        said = b"".join(body.data for body in bodies if isinstance(body, Output) and body.stream is Stream.STDOUT)
+        if said != expected if attempt == whole else not expected.startswith(said):
+            wrong.append(f"{job.id}: {len(said)} bytes of attempt {attempt} are not what it wrote ({len(expected)})")
+    return wrong
+
+
+def _judge_views(seen: Sequence[View], logs: Mapping[str, Sequence[Event]], findings: Findings) -> None:
+    """Each saw, from where it began, the events of the final log, each once; to the last, if it says so."""
+    for view in seen:
+        log = [f"{event.sequence} {fingerprint(event)}" for event in logs.get(view.job_id, [])]
+        right = log[view.first - 1 :] if view.ended else log[view.first - 1 :][: len(view.shown)]
+        if view.shown != right:
+            at = next(
+                (n for n, pair in enumerate(zip(view.shown, right, strict=False)) if pair[0] != pair[1]), "its end"
+            )
+            findings.add("wrong views", [f"{view.path.name}: of {view.job_id} from {view.first}, wrong at {at}"])
+    ended = sum(view.ended for view in seen)
+    findings.note(f"{len(seen)} views of monitors, {ended} of them to the end of the job")

@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.chaos_processes import airunner_processes, job_processes
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.timeout(300)
-def test_nothing_is_lost_holed_or_left_behind_whoever_is_killed() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.acceptance.chaos", "--seconds", "15"],
+@contextmanager
+def chaos(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A run of it, which ends all that it began however this block is left."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "tests.acceptance.chaos", *arguments],
         cwd=ROOT,
-        capture_output=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "processes left behind   0" in done.stdout
+    with run:
+        try:
+            yield run
+        finally:
+            run.terminate()
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_lost_done_twice_holed_or_left_behind_whoever_is_killed(tmp_path: Path) -> None:
+    with chaos(tmp_path, "--seconds", "15") as run:
+        said, _ = run.communicate()
+    assert run.returncode == 0, said
+    assert "processes left behind   0" in said
+
+
+@pytest.mark.timeout(60)
+def test_a_run_that_is_interrupted_ends_all_that_it_began(tmp_path: Path) -> None:
+    with chaos(tmp_path, "--seconds", "600") as run:
+        assert run.stdout is not None
+        next(line for line in run.stdout if "jobs accepted" in line)
+        (folder,) = tmp_path.iterdir()
+        assert airunner_processes(folder / "home")
+        run.send_signal(signal.SIGINT)
+        run.stdout.read()
+    assert run.returncode == 128 + signal.SIGINT
+    assert not airunner_processes(folder / "home")
+    assert not job_processes(folder / "home")
+    assert not folder.exists()

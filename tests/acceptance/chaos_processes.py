@@ -1,0 +1,199 @@
+"""The processes of a chaos run: those that are hurt and started again, and those that agents start for jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from tests.acceptance.running import environment
+
+END_S: Final = 30.0
+LAST_WORDS_BYTES: Final = 400
+
+
+class Victim:
+    """One process of the cluster, and how it is started again."""
+
+    def __init__(self, name: str, arguments: Sequence[str], home: Path, broker: str) -> None:
+        self.name = name
+        self.stopped = False
+        self.killed = False  # and not yet started again
+        self.kills = 0
+        self.stops = 0
+        self._arguments = arguments
+        self._environ = environment(home, {"AIRUNNER_BROKER": broker})
+        self._log = home.parent / f"{name}.log"
+        self._process = self._start()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def whole(self) -> bool:
+        """Nobody has hurt it, or it has got over it."""
+        return self.alive and not self.stopped
+
+    def kill(self) -> None:
+        self.kills += 1
+        self.killed = True
+        self.stopped = False
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        self.stops += 1
+        self.stopped = True
+        self._process.send_signal(signal.SIGSTOP)
+
+    def mend(self) -> None:
+        """Awake and running, whatever was done to it."""
+        if self.stopped:
+            self._process.send_signal(signal.SIGCONT)
+        self.stopped = False
+        if not self.alive:
+            self._process = self._start()
+        self.killed = False
+
+    def died(self) -> str | None:
+        """How it ended, where that was not our doing."""
+        return None if self.alive or self.killed else f"{self.name} {self._told()}"
+
+    def ended(self, within_s: float) -> str | None:
+        """What is wrong with the end that it was to come to by itself."""
+        try:
+            code = self._process.wait(max(0.0, within_s))
+        except subprocess.TimeoutExpired:
+            return f"{self.name} goes on and on: {self._last_words()}"
+        return f"{self.name} {self._told()}" if code else None
+
+    def terminate(self) -> str | None:
+        """SIGTERM, as an operator would; what is wrong with how it obeyed."""
+        self._process.terminate()
+        wrong = self.ended(END_S)
+        self.end()
+        return wrong
+
+    def end(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+    def _told(self) -> str:
+        return f"exited with {self._process.returncode}: {self._last_words()}"
+
+    def _last_words(self) -> str:
+        return self._log.read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace").replace("\n", " | ")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *self._arguments],
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the driver
+            )
+
+
+class JobProcess(Struct, frozen=True):
+    """A process of a job of this run."""
+
+    pid: int
+    job_id: str
+    attempt: int
+    command: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still is that attempt's and no zombie, which has no environment."""
+        variables = _variables(self.pid)
+        return (variables.get("AIRUNNER_JOB_ID"), variables.get("AIRUNNER_ATTEMPT")) == (self.job_id, str(self.attempt))
+
+
+def job_processes(home: Path) -> list[JobProcess]:
+    """Every process whose environment says that an agent of this home started it."""
+    return [
+        JobProcess(pid, variables["AIRUNNER_JOB_ID"], int(variables["AIRUNNER_ATTEMPT"]), _command(pid))
+        for pid, variables in _all_variables()
+        if variables.get("AIRUNNER_WORKSPACE", "").startswith(f"{home}/")
+    ]
+
+
+def two_at_once(processes: Iterable[JobProcess]) -> list[str]:
+    """Jobs of which two attempts live at the same instant."""
+    by_job: dict[str, dict[int, list[JobProcess]]] = {}
+    for process in processes:
+        by_job.setdefault(process.job_id, {}).setdefault(process.attempt, []).append(process)
+    found: list[str] = []
+    for job_id, attempts in by_job.items():
+        living = attempts
+        for _ in range(2):  # whoever lives at the second look lived at the end of the first
+            alive = {number: [one for one in members if one.alive] for number, members in living.items()}
+            living = {number: members for number, members in alive.items() if members}
+        if len(living) > 1:
+            found.append(f"{job_id}: attempts {sorted(living)}")
+    return found
+
+
+def airunner_processes(home: Path) -> list[int]:
+    """Every process of airunner itself in this home: brokers, agents, clients, and launchers and keepers, who hold
+    the lock of their agent's folder and have no environment to speak of.
+    """
+    with_home = [pid for pid, variables in _all_variables() if variables.get("AIRUNNER_HOME") == str(home)]
+    with_lock = [pid for pid in _all_pids() if any(_opened(pid, home))]
+    return sorted({*with_home, *with_lock} - {os.getpid()})
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, unless it has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def command_of(pid: int) -> str:
+    return f"{pid} {_command(pid)}"
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _all_pids() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
+
+
+def _all_variables() -> Iterator[tuple[int, dict[str, str]]]:
+    for pid in _all_pids():
+        if variables := _variables(pid):
+            yield pid, variables
+
+
+def _opened(pid: int, folder: Path) -> Iterator[str]:
+    """What the process has open in there."""
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if (target := str(link.readlink())).startswith(f"{folder}/"):
+                    yield target
+
+
+def _variables(pid: int) -> dict[str, str]:
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (pair.partition(b"=") for pair in raw.split(b"\0"))
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, _, value in pairs}
