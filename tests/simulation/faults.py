@@ -38,6 +38,8 @@ class Faults:
             (2, self._stop_broker),
             (3, self._kill_agent),
             (3, self._stop_agent),
+            (2, self._stop_agent_as_it_completes),
+            (2, self._stop_agent_as_it_renews),
             (2, self._kill_user),
             (1, lambda: self._world.network.break_connections(0.5)),
             (1, self._world.disk.break_a_write),
@@ -114,6 +116,28 @@ class Faults:
         if length_s * 1_000 > self._world.visibility_ms[machine.name]:
             self._world.recorder.rare["an agent woke after its leases"] += 1
         self._stop(machine, length_s)
+
+    def _stop_agent_as_it_completes(self) -> None:
+        """Its command has ended; it wakes when its lease has too."""
+        machine, keepers = self._world.agents[self._random.choice(list(self._world.agents))]
+        length_s = self._world.visibility_ms[machine.name] / 1_000 + self._random.random() * 6
+        keepers.trap = partial(self._stop, machine, length_s)
+
+    def _stop_agent_as_it_renews(self) -> None:
+        """It hears late that its lease was renewed, and then nothing for long."""
+        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        length_s = self._random.random() * self._world.visibility_ms[machine.name] / 1_000
+        ways = [(machine.name, "broker"), ("broker", machine.name)]
+
+        def part() -> None:
+            self._world.network.parted.update(ways)
+            self._world.network.later(20.0, partial(self._join, ways))
+
+        def spring() -> None:
+            self._stop(machine, length_s)
+            self._world.network.later(length_s + 0.01, part)
+
+        self._world.network.traps[machine.name] = spring
 
     def _kill_user(self) -> None:
         machine = self._world.users[self._random.choice(list(self._world.users))]

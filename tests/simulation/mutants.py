@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+import anyio
+
+from airunner.agent.tenure import Tenure
 from airunner.broker.store import endings, sqlite
 from airunner.broker.store import log as store_log
 from airunner.broker.store.contract import Applied, Command
@@ -116,12 +119,23 @@ def synchronous_normal() -> None:
     torn.prepare = hastily
 
 
+def deadline_from_after_the_reply() -> None:
+    """An agent counts its lease from when it heard of it, and not from when it asked."""
+    renew = Tenure.renew
+
+    def late(self: Tenure, asked_s: float) -> None:
+        renew(self, max(asked_s, anyio.current_time()))
+
+    Tenure.renew = late
+
+
 MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingProxyType(
     {
         "without-the-fence": (without_the_fence, "both"),
         "reply-before-commit": (reply_before_commit, "both"),
         "without-dedup": (without_dedup, "both"),
         "lease-without-deadline-check": (lease_without_deadline_check, "both"),
+        "deadline-from-after-the-reply": (deadline_from_after_the_reply, "both"),
         "synchronous-normal": (synchronous_normal, "sqlite"),
     }
 )

@@ -57,6 +57,7 @@ class SimNetwork:
         self.dealers: dict[bytes, SimDealer] = {}
         self.ears: dict[SimEar, None] = {}
         self.numbers = count(1)
+        self.traps: dict[str, Callable[[], None]] = {}  # sprung when that machine next sends a heartbeat
         self.answered: set[bytes] = set()  # ids of requests, whichever broker it was
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._changed = anyio.Event()
@@ -150,6 +151,10 @@ class SimDealer:
     def send(self, frames: Sequence[bytes]) -> bool:
         incoming = Incoming(self.name, self.machine.name, list(frames))
         self._network.carry(self.machine.name, "broker", lambda: self._arrive(incoming))
+        trap = self._network.traps.get(self.machine.name)
+        if trap is not None and b"UpdateJob" in frames[-1]:
+            del self._network.traps[self.machine.name]
+            self._network.later(0, trap)
         return True
 
     async def receive(self) -> list[Frames]:

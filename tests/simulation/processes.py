@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from random import Random
 
 import anyio
@@ -66,6 +67,7 @@ class SimKeepers:
     """The launcher and the keepers of one agent's machine."""
 
     def __init__(self, machine: Machine, network: SimNetwork, recorder: Recorder) -> None:
+        self.trap: Callable[[], None] | None = None  # sprung when a process next ends by itself
         self._machine = machine
         self._network = network
         self._recorder = recorder
@@ -86,6 +88,7 @@ class SimKeepers:
             self._machine.name,
             self._network,
             self._recorder,
+            self._spring,
         )
         process.keep_until(deadline_s)
         self._kept = [kept for kept in self._kept if not kept.gone]
@@ -96,6 +99,11 @@ class SimKeepers:
         """Every socket to it closes; the keepers kill what they keep, and exit."""
         for process in self._kept:
             self._network.later(self._network.random.random() * 0.5, process.kill)
+
+    def _spring(self) -> None:
+        trap, self.trap = self.trap, None
+        if trap is not None:
+            self._network.later(0, trap)
 
     async def gone(self) -> None:
         """Wait until none of the processes is left."""
@@ -147,8 +155,10 @@ class SimProcess:
         machine: str,
         network: SimNetwork,
         recorder: Recorder,
+        exits: Callable[[], None],
     ) -> None:
         self._script = script
+        self._exits = exits
         self._pid = pid
         self._network = network
         self._recorder = recorder
@@ -223,6 +233,7 @@ class SimProcess:
         if number == len(self._script.steps):
             script = self._script
             self._die(script.exit_code if script.signal is None else None, script.signal)
+            self._exits()
             return
         pause_s, stream, text = self._script.steps[number]
 

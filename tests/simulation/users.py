@@ -151,7 +151,10 @@ class Monitor:
                         await anyio.sleep(0.5)  # virtual
                         continue
                     self._job_id, self._next = self._world.random.choice(self._world.job_ids[-8:]), 1
-                await self._follow(client, self._job_id)
+                try:
+                    await self._follow(client, self._job_id)
+                except PeerError as error:  # a law says whether that may be
+                    self._world.note(f"{self.name}: {self._job_id} cannot be followed: {error.code}")
                 self._job_id = None
                 await anyio.sleep(self._world.random.random() * 4)  # virtual
 

@@ -233,6 +233,9 @@ class World:
         self.healed = True
         self.network.weather = Weather()
         self.network.parted.clear()
+        self.network.traps.clear()
+        for _, keepers in self.agents.values():
+            keepers.trap = None
         for machine in [*(machine for machine, _ in self.agents.values()), *self.users.values(), self.broker]:
             if machine is not None and machine.stopped:
                 self.wake(machine)
