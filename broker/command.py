@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
 DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
 DEFAULT_HTTP = "127.0.0.1:8080"
+RETAIN_DAYS_MAX = 36_500
+RETAIN_GIB_MAX = 1_000_000
 _MIB = 1_048_576
 _GIB = 1_024 * _MIB
 
@@ -40,12 +42,15 @@ def broker_command(
         ),
     ] = None,
     retain_days: Annotated[
-        float, typer.Option(min=0, help="Days after which a finished job and its log are removed.")
+        float, typer.Option(min=0, max=RETAIN_DAYS_MAX, help="Days after which a finished job and its log are removed.")
     ] = 30,
     retain_gib: Annotated[
         float | None,
         typer.Option(
-            min=0, help="GiB beyond which the oldest finished jobs are removed sooner.", show_default="no bound"
+            min=0,
+            max=RETAIN_GIB_MAX,
+            help="GiB beyond which the oldest finished jobs are removed sooner.",
+            show_default="no bound",
         ),
     ] = None,
     reserve_mib: Annotated[
@@ -116,7 +121,7 @@ async def _run(
                 edges=SYSTEM,
                 offload=anyio.to_thread.run_sync,
                 counts=counts,
-                has_room=lambda: folder is None or _free_bytes(folder) >= reserve_bytes,
+                has_room=lambda: folder is None or _free_bytes(folder) + store.reusable_bytes() >= reserve_bytes,
                 retention=retention,
             )
             group.start_soon(door.run, name="HttpDoor")

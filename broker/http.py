@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 from anyio.streams.stapled import MultiListener
 
 from airunner.broker.counts import Counts
@@ -18,7 +18,8 @@ from airunner.protocol.names import PORT_MAX
 
 HEAD_BYTES_MAX: Final = 8_192
 HEAD_S_MAX: Final = 5
-CONNECTIONS_MAX: Final = 64  # further ones wait for their turn
+CONNECTIONS_MAX: Final = 64  # further ones are closed at once: a scraper comes again
+REST_S: Final = 0.1  # when the system has no descriptor for another connection
 
 
 class HttpDoor:
@@ -27,24 +28,43 @@ class HttpDoor:
     def __init__(self, listener: MultiListener[SocketStream], counts: Counts) -> None:
         self._listener = listener
         self._counts = counts
-        self._room = anyio.Semaphore(CONNECTIONS_MAX)
+        self._served = 0
         address = listener.extra(SocketAttribute.local_address)
         assert isinstance(address, tuple), "a TCP socket's address"
         self.address = f"{address[0]}:{address[1]}"
 
     async def run(self) -> None:
         """Serve for ever."""
-        async with self._listener:
-            await self._listener.serve(self._serve)
+        async with self._listener, anyio.create_task_group() as group:
+            for listener in self._listener.listeners:
+                assert isinstance(listener, SocketListener), "what a TCP listener is made of"
+                group.start_soon(self._accept, listener, group)
+
+    async def _accept(self, listener: SocketListener, group: TaskGroup) -> None:
+        """Let them in; whoever knocks here may be anybody, and ends nothing."""
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError:
+                await anyio.sleep(REST_S)
+                continue
+            if self._served < CONNECTIONS_MAX:
+                self._served += 1
+                group.start_soon(self._serve, stream)
+            else:
+                await anyio.aclose_forcefully(stream)
 
     async def _serve(self, stream: SocketStream) -> None:
-        async with self._room, stream:
-            with anyio.move_on_after(HEAD_S_MAX):
-                try:
-                    await stream.send(self._respond(await _head(stream)))
-                    await stream.send_eof()
-                except (anyio.EndOfStream, anyio.BrokenResourceError):
-                    pass  # the asker has left
+        try:
+            async with stream:
+                with anyio.move_on_after(HEAD_S_MAX):
+                    try:
+                        await stream.send(self._respond(await _head(stream)))
+                        await stream.send_eof()
+                    except (anyio.EndOfStream, anyio.BrokenResourceError):
+                        pass  # the asker has left
+        finally:
+            self._served -= 1
 
     def _respond(self, head: bytes) -> bytes:
         match head.split(b"\r\n", 1)[0].split(b" "):

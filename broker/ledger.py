@@ -54,7 +54,7 @@ from airunner.broker.store.contract import (
     Store,
     StoreReply,
 )
-from airunner.protocol.errors import NoSpace
+from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.messages import (
     DequeueJob,
     EnqueueJob,
@@ -214,7 +214,7 @@ class Ledger:
         if reply.leases or asked.peer is None or not request.wait_ms:
             return reply
         until_ms = entry.until_ms if isinstance(entry, Parked) else self._clock.now_ms() + request.wait_ms
-        return None if self._parking.park(asked, until_ms) else reply
+        return None if self._parking.park(asked, until_ms) else refusal(Busy())
 
     async def _release_expired(self) -> None:
         over = self._parking.expired(self._clock.now_ms())

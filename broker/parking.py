@@ -16,7 +16,7 @@ from airunner.broker.store.contract import QueueKey
 from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import RequestId
 
-PARKED_MAX: Final = 16_384  # each is a few hundred bytes; one more is answered at once, with nothing
+PARKED_MAX: Final = 16_384  # each is a few hundred bytes; one more is told that we are busy
 
 Key = tuple[str, RequestId]
 

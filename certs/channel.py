@@ -47,6 +47,7 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.done = anyio.Event()
+        self.over = anyio.Event()
         self.reply: Reply | None = None
         self.failure: OperatorError | None = None
 
@@ -102,6 +103,8 @@ class Channel:
         request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         waiter = _Waiter()
         async with self._room:
+            while (earlier := self._waiters.get(request_id)) is not None:  # then this one is a repeat of it
+                await earlier.over.wait()
             if self._failure is not None:
                 raise self._failure
             self._waiters[request_id] = waiter
@@ -112,6 +115,7 @@ class Channel:
             finally:
                 del self._waiters[request_id]
                 self._pirate.forget(request_id)
+                waiter.over.set()
         if waiter.failure is not None:
             raise waiter.failure
         assert waiter.reply is not None, "an answered request has its answer"

@@ -207,7 +207,7 @@ class Client:
         await self._ask(UpdateQueue(queue=queue, mode=mode), QueueUpdated)
 
     async def queues(self) -> AsyncIterator[QueueSummary]:
-        """Every queue that was ever used, by name."""
+        """Every queue that has jobs, ended ones counted, or is not open; by name."""
         page = await self._ask(ListQueues(), QueuesListed)
         while True:
             for queue in page.queues:
@@ -326,6 +326,8 @@ def _named(request_id: str | RequestId | None) -> RequestId | None:
     name = request_id_of(request_id) if isinstance(request_id, str) else request_id
     if name is not None and len(name) != REQUEST_ID_BYTES:
         raise BadRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(name)}")
+    if name is not None and not any(name):
+        raise BadRequest("a request id of zeros is the protocol's own; draw one at random")
     return name
 
 

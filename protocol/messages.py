@@ -171,7 +171,7 @@ class UpdateQueue(Message, frozen=True, kw_only=True):
 
 
 class ListQueues(Message, frozen=True, kw_only=True):
-    """A page of the queues that were ever used, by name; `after` is the last name of the page before. Role `read`."""
+    """A page of the queues that have jobs or are not open, by name; `after` is the last one before. Role `read`."""
 
     after: Name | None = None
 

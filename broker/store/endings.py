@@ -25,7 +25,7 @@ from airunner.protocol.states import FINISHING, Change, next_state
 _END: Final = (
     "UPDATE job SET state = ?, settled = ?, due_ms = ?, pause_ms = ?, result = ?, finished_ms = ?,"
     " retries = retries + ?, agents_lost = agents_lost + ?, token_hash = ?,"
-    " deadline_ms = NULL, lease_request = NULL WHERE number = ?"
+    " deadline_ms = NULL WHERE number = ?"
 )
 _HELD: Final = " AND state = 'RUNNING' AND attempt = ? AND token_hash = ?"
 _DUE: Final = " AND state = 'RUNNING' AND attempt = ? AND deadline_ms <= ?"

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from airunner.broker.store.contract import Appended, Ask, LeasesCounted, Outcome
 from airunner.broker.store.log import Log
 from airunner.broker.store.rows import Database, fetch_all
-from airunner.protocol.errors import Conflict
+from airunner.protocol.errors import Conflict, StaleToken
 from airunner.protocol.events import JobLeased
 from airunner.protocol.job import JobState, decode_spec
 from airunner.protocol.messages import (
@@ -59,7 +59,8 @@ class _Held(NamedTuple):
     attempt: int
     spec: bytes
     visibility_ms: int
-    token_hash: bytes
+    token_hash: bytes | None
+    state: JobState
 
 
 class _Count(NamedTuple):
@@ -77,7 +78,8 @@ class Leases:
     def dequeue(self, ask: Ask, request: DequeueJob, now_ms: int) -> Outcome:
         """Grant what this request holds already, or else what waits.
 
-        Raises `Conflict`: what it holds was granted to another seed; then nothing is changed.
+        Raises `Conflict`: what it holds was granted to another seed; `StaleToken`: what it was granted has ended
+        since, so this is a late copy that nobody waits for. Then nothing is changed.
         """
         held = self._held(ask, request, now_ms)
         if held:
@@ -150,16 +152,19 @@ class Leases:
         held = fetch_all(
             self._connection,
             _Held,
-            "SELECT job_id, attempt, spec, visibility_ms, token_hash FROM job INDEXED BY job_leased"
-            " WHERE tenant = ? AND lease_request = ? AND state = 'RUNNING' ORDER BY number",
+            "SELECT job_id, attempt, spec, visibility_ms, token_hash, state FROM job INDEXED BY job_granted"
+            " WHERE tenant = ? AND lease_request = ? ORDER BY number",
             (ask.tenant, ask.request_id),
         )
+        if held and all(one.state is not JobState.RUNNING for one in held):
+            raise StaleToken
+        held = [one for one in held if one.state is JobState.RUNNING]
         leases = tuple(_lease(request, one.job_id, one.attempt, one.spec, one.visibility_ms) for one in held)
         if any(token_hash(lease.task_token) != one.token_hash for lease, one in zip(leases, held, strict=True)):
             raise Conflict
         if leases:
             self._connection.execute(
-                "UPDATE job INDEXED BY job_leased SET deadline_ms = max(deadline_ms, ? + visibility_ms)"
+                "UPDATE job INDEXED BY job_granted SET deadline_ms = max(deadline_ms, ? + visibility_ms)"
                 " WHERE tenant = ? AND lease_request = ? AND state = 'RUNNING'",
                 (now_ms, ask.tenant, ask.request_id),
             )

@@ -47,6 +47,12 @@ class Queues:
             "INSERT INTO queue (tenant, name, mode) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET mode = excluded.mode",
             (tenant, request.queue, request.mode),
         )
+        if request.mode is QueueMode.OPEN:
+            self._connection.execute(
+                "DELETE FROM queue WHERE tenant = ? AND name = ? AND waiting = 0 AND running = 0"
+                " AND NOT EXISTS (SELECT 1 FROM job WHERE tenant = ? AND queue = ?)",
+                (tenant, request.queue, tenant, request.queue),
+            )
         leases = request.mode is not QueueMode.PAUSED
         return Outcome(
             reply=QueueUpdated(queue=request.queue, mode=request.mode),

@@ -11,7 +11,9 @@ landed is never edited.
 - `settled` says how the last attempt ended, so that what its holder repeats is answered as it was.
 - A row of `event` is a run: a batch as its agent sent it, or one event of the broker's.
 - `answer` remembers what a request that submits was answered, also when its jobs are there no more.
-- `queue` counts what is in each queue; triggers keep the counts in the transaction that changes them.
+- `job_granted` finds what a DequeueJob was granted, also when that has ended: a late copy of it is given no other.
+- `queue` counts what is in each queue, as long as it has jobs or is not open; triggers keep the counts in the
+  transaction that changes them.
 - `metadata` finds jobs by what is noted with them; `fact` is a hash of one name and value.
 - `doomed` names jobs that are removed while their logs still are, step by step. Hence no foreign keys.
 """
@@ -102,6 +104,9 @@ MIGRATIONS: Final = (
         WHERE state = 'SCHEDULED' AND due_ms IS NULL;
     CREATE INDEX job_delayed ON job (due_ms) WHERE state = 'SCHEDULED' AND due_ms IS NOT NULL;
     CREATE INDEX job_finished ON job (finished_ms) WHERE finished_ms IS NOT NULL;
+    DROP INDEX job_leased;
+    CREATE INDEX job_granted ON job (tenant, lease_request, number) WHERE lease_request IS NOT NULL;
+    CREATE INDEX job_by_queue_and_state ON job (tenant, queue, state, number);
     CREATE INDEX job_by_owner ON job (tenant, owner, number) WHERE owner != '';
     CREATE TABLE metadata (
         tenant TEXT NOT NULL,
@@ -129,6 +134,11 @@ MIGRATIONS: Final = (
         WHEN old.state IS NOT new.state OR old.due_ms IS NOT new.due_ms
     BEGIN
         {_COUNTED}
+    END;
+    CREATE TRIGGER job_removed AFTER DELETE ON job BEGIN
+        DELETE FROM queue
+            WHERE tenant = old.tenant AND name = old.queue AND mode = 'open' AND waiting = 0 AND running = 0
+            AND NOT EXISTS (SELECT 1 FROM job WHERE tenant = old.tenant AND queue = old.queue);
     END;
     CREATE TABLE answer (
         tenant TEXT NOT NULL,

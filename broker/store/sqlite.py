@@ -63,6 +63,7 @@ FILE_URL: Final = "sqlite:///"
 STATEMENTS_CACHED: Final = 128
 _Reading = ListJobs | ListQueues | ListAgents | GetJob | ReplayJobEvents | WatchJob
 CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
+JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # what a WAL that once grew keeps of the disk
 
 
 class SqliteStore:
@@ -95,6 +96,15 @@ class SqliteStore:
             self._roll_back()
             raise
         return Applied(outcomes, next_due_ms)
+
+    def reusable_bytes(self) -> int:
+        """Room inside the file, left by what was removed; it is used before the file grows."""
+        pages = self._connection.execute(
+            "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
+        )
+        size = pages.get
+        assert isinstance(size, int), "a count of bytes"
+        return size
 
     def close(self) -> None:
         """Let go of the file."""
@@ -231,6 +241,7 @@ def prepare(connection: Database) -> None:
         "synchronous = full",
         "foreign_keys = off",  # a log is removed in steps, after its job
         f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        f"journal_size_limit = {JOURNAL_BYTES_MAX}",
     ):
         connection.execute(f"PRAGMA {setting}")  # one by one: a statement that returns a row ends an execute
     migrate(connection)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 
 import anyio
 import pytest
 
 from airunner.broker.counts import Counts
-from airunner.broker.http import HEAD_BYTES_MAX, HttpDoor, open_http
+from airunner.broker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpDoor, open_http
 from airunner.protocol.errors import OperatorError
 
 pytestmark = pytest.mark.anyio
@@ -96,3 +97,17 @@ async def test_a_taken_address_is_an_error_of_one_line(door: HttpDoor) -> None:
 async def test_an_address_has_a_host_and_a_port(address: str) -> None:
     with pytest.raises(OperatorError, match="is not an address"):
         await open_http(address, Counts())
+
+
+async def test_whoever_holds_many_connections_shuts_nobody_out_for_good(door: HttpDoor) -> None:
+    host, _, port = door.address.rpartition(":")
+    async with AsyncExitStack() as held:
+        for _ in range(CONNECTIONS_MAX):
+            await held.enter_async_context(await anyio.connect_tcp(host, int(port)))
+        async with await anyio.connect_tcp(host, int(port)) as one_more:
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await one_more.receive()
+    heard = b""
+    while b"200 OK" not in heard:  # until the door has seen that they are gone
+        with suppress(anyio.BrokenResourceError):
+            heard = await say(door, b"GET /health HTTP/1.1\r\n\r\n")

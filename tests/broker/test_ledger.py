@@ -134,13 +134,15 @@ async def test_more_wait_than_there_are_jobs_and_the_rest_waits_on(stage: Stage)
         assert stage.answers.statistics().current_buffer_used == 0
 
 
-async def test_where_there_is_no_room_to_park_the_answer_is_nothing(
+async def test_where_there_is_no_room_to_park_the_asker_is_told_to_come_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "PARKED_MAX", 0)
     async with stage.running():
         stage.ask(asked(1, dequeue(wait_ms=30_000)))
-        assert (await stage.reply()).reply == JobsLeased()
+        refused = (await stage.reply()).reply
+        assert isinstance(refused, Refused)
+        assert refused.code == "busy"
 
 
 async def test_a_full_disk_is_said_to_all_who_asked_and_the_next_batch_is_tried(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from airunner.client.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, aligned, job_lines, queue_row
@@ -9,6 +10,7 @@ from airunner.protocol.errors import BadRequest, Draining, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import PAGE_SIZE_MAX, AgentSummary
+from airunner.protocol.names import RequestId
 from airunner.protocol.queues import QueueMode, QueueSummary
 from tests.client.wire import brokered
 from tests.client.working import Worker
@@ -84,6 +86,22 @@ async def test_the_agents_that_were_heard_are_listed() -> None:
         await Worker.lease(client)
         (agent,) = [agent async for agent in client.agents()]
         assert (agent.name, agent.leases) == ("worker", 1)
+
+
+async def test_two_who_submit_under_one_request_id_submit_one_job() -> None:
+    ids: list[str] = []
+    async with brokered() as (_, client):
+
+        async def submit() -> None:
+            ids.append((await client.submit(command="true", request_id="same")).id)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(submit)
+            group.start_soon(submit)
+        assert len(ids) == 2
+        assert len(set(ids)) == 1
+        with pytest.raises(BadRequest, match="zeros"):
+            await client.submit(command="true", request_id=RequestId(bytes(16)))
 
 
 def test_queues_and_agents_are_shown_in_columns() -> None:

@@ -88,6 +88,17 @@ def a_repeated_request_is_granted_the_very_same(driver: Driver) -> None:
     assert driver.reply(JobsUpdated, _renewal(LeaseRef(job_id=held.job_id, attempt=1, task_token=held.task_token)))
 
 
+def a_repeat_after_the_end_is_granted_no_other_job(driver: Driver) -> None:
+    """Whoever asked was answered and has gone on: nobody would run what a late copy is given."""
+    driver.submit("first", "second")
+    request = driver.dequeue()
+    request_id = driver.draw(16)
+    (lease,) = driver.reply(JobsLeased, request, request_id=request_id).leases
+    driver.reply(object, completion(lease))
+    driver.refused("stale-token", request, request_id=request_id)
+    assert driver.lease_one().spec.command == "second"
+
+
 def a_repeat_with_another_seed_is_a_conflict(driver: Driver) -> None:
     """Its tokens would be worth nothing."""
     driver.submit("a", "b")
@@ -167,6 +178,7 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     a_refused_command_does_not_disturb_its_neighbours,
     jobs_are_leased_in_the_order_of_queues_and_submission,
     a_repeated_request_is_granted_the_very_same,
+    a_repeat_after_the_end_is_granted_no_other_job,
     a_repeat_with_another_seed_is_a_conflict,
     a_repeated_grant_lasts_a_full_period_from_the_repeat,
     a_heartbeat_keeps_what_is_held_and_says_what_is_lost,

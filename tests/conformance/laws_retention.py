@@ -18,7 +18,9 @@ from airunner.protocol.messages import (
     JobsListed,
     JobsUpdated,
     ListJobs,
+    ListQueues,
     PublishJobEvents,
+    QueuesListed,
     ReplayJobEvents,
     RetryJob,
     UpdateJob,
@@ -121,7 +123,7 @@ def a_removed_job_is_gone_for_everybody_at_once(driver: Driver) -> None:
         assert driver.reply(JobsListed, listing).jobs == ()
     updated = driver.reply(JobsUpdated, UpdateJob(leases=(ref(lease),), visibility_ms=VISIBILITY_MS))
     assert updated.leases[0].verdict is Verdict.LOST
-    assert (driver.queue().waiting, driver.queue().running) == (0, 0)
+    assert driver.reply(QueuesListed, ListQueues()).queues == ()
 
 
 def a_large_log_goes_in_several_steps_and_its_job_at_once(driver: Driver) -> None:

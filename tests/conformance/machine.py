@@ -177,7 +177,11 @@ class StoreAndModel(RuleBasedStateMachine):
     def ask_for_leases(self, tenant: str, request_id: bytes, request: DequeueJob) -> object:
         number, now_ms = int.from_bytes(request_id, "big"), self.driver.now_ms
         known = set(self.held())
-        grants = self.model.dequeue(tenant, number, request.queues, request.slots, request.visibility_ms, now_ms)
+        try:
+            grants = self.model.dequeue(tenant, number, request.queues, request.slots, request.visibility_ms, now_ms)
+        except m.Refused as refused:
+            self.driver.refused(refused.code, request, tenant=tenant, request_id=request_id)
+            return multiple()
         leases = self.driver.reply(JobsLeased, request, tenant=tenant, request_id=request_id).leases
         said = [(one.job_id, one.attempt) for one in leases]
         wanted = [(one.job.job_id, one.attempt) for one in grants]

@@ -35,8 +35,6 @@ class Grant:
 
 
 class Answer(NamedTuple):
-    """What a request that submits was answered, and when."""
-
     body: object
     job_ids: list[str]
     at_ms: int
@@ -58,6 +56,7 @@ class ModelJob:
     retries: int = 0
     cancelling: bool = False
     stored: int = 0  # events of this attempt
+    granted: int | None = None  # by which request it was leased last
     last: Grant | None = None  # whose last word on the job may be repeated
     settled: str = ""  # by which last word the attempt has ended
     deadline_ms: int = 0
@@ -143,10 +142,12 @@ class Model:
     def dequeue(
         self, tenant: str, request: int, queues: tuple[str, ...], slots: int, visibility_ms: int, now_ms: int
     ) -> list[Grant]:
-        running = [job for job in self.jobs if job.state is JobState.RUNNING]
-        held = [job.last for job in running if job.last is not None and job.last.request == request]
+        mine = [job for job in self.jobs if job.granted == request]
+        held = [job.last for job in mine if job.last is not None and job.state is JobState.RUNNING]
         for grant in held:
             grant.job.deadline_ms = max(grant.job.deadline_ms, now_ms + grant.job.visibility_ms)
+        if mine and not held:
+            raise Refused("stale-token")
         if held:
             return held
         waiting = [job for job in self.jobs if job.waits and self.modes[job.key] is not QueueMode.PAUSED]
@@ -157,7 +158,7 @@ class Model:
             job.state, job.stored, job.settled = JobState.RUNNING, 0, ""
             job.attempt += 1
             job.visibility_ms, job.deadline_ms = visibility_ms, now_ms + visibility_ms
-            job.last = Grant(job, job.attempt, request)
+            job.granted, job.last = request, Grant(job, job.attempt, request)
             job.note("JOB_LEASED")
             grants.append(job.last)
         return grants
@@ -279,7 +280,9 @@ class Model:
         self.answers = {key: answer for key, answer in self.answers.items() if answer.at_ms >= before_ms}
 
     def queues(self, tenant: str) -> list[QueueSummary]:
-        return [self.summary(key, mode) for key, mode in sorted(self.modes.items()) if key.tenant == tenant]
+        used = {job.key for job in self.jobs}
+        there = [(key, mode) for key, mode in sorted(self.modes.items()) if key in used or mode is not QueueMode.OPEN]
+        return [self.summary(key, mode) for key, mode in there if key.tenant == tenant]
 
     def summary(self, key: QueueKey, mode: QueueMode) -> QueueSummary:
         mine = [job for job in self.jobs if job.key == key]
