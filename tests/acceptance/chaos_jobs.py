@@ -15,10 +15,16 @@ LINES: Final = (  # how many, and what is done after each
     (10, "sleep 0.1"),
     (30, "sleep 0.1"),
     (8, "sleep 0.6"),
+    (16, "sleep 0.5"),  # longer than a lease that is not renewed
 )
-CHILDREN: Final = ("", "", "setsid sleep 300 &", "(sleep 300 &) ; nohup sleep 300 &")  # to be ended with the job
+CHILDREN: Final = (
+    ":",
+    ":",
+    "setsid sleep 300 & :",
+    "(sleep 300 &) ; nohup sleep 300 2>&- & :",
+)  # to be ended with the job
 _SCRIPT = (
-    "i=0; while [ $i -lt {lines} ]; do echo $AIRUNNER_JOB_ID $i; i=$((i+1)); {between}; done; {children} exit {code}"
+    "{children}; i=0; while [ $i -lt {lines} ]; do echo $AIRUNNER_JOB_ID $i; i=$((i+1)); {between}; done; exit {code}"
 )
 
 

@@ -11,7 +11,7 @@ import anyio
 from msgspec import Struct
 
 from airunner import Client, Event, Job, JobState, JobSummary, Patience, Reason, Result, Stream
-from airunner.protocol.events import JobFinished, Output
+from airunner.protocol.events import JobExpired, JobFinished, Output
 from tests.acceptance.chaos_jobs import expected_code, expected_output
 from tests.acceptance.chaos_users import Journal, View, fingerprint, journals, views
 
@@ -138,17 +138,18 @@ def _judge_job(job: Job, log: Sequence[Event], findings: Findings) -> None:
         findings.add("finished twice", [f"{job.id}: {job.state}, and its log has {[end.state for end in ends]}"])
     if [event.sequence for event in log] != list(range(1, job.last_sequence + 1)):
         findings.add("logs with a hole", [f"{job.id}: {[event.sequence for event in log]} of {job.last_sequence}"])
-    if wrong := _wrong_result(job):
+    if wrong := _wrong_result(job, log):
         findings.add("wrong results", [f"{job.id}: {wrong}"])
     findings.add("logs with a hole", _wrong_output(job, log))
 
 
-def _wrong_result(job: Job) -> str | None:
+def _wrong_result(job: Job, log: Sequence[Event]) -> str | None:
     """What is wrong with how it ended; losing every agent that it may is no wrong."""
     result = job.result or Result()
     code = expected_code(job.spec)
     if result.reason is Reason.AGENT_LOST:
-        return None if job.attempt == job.spec.max_attempts else f"agent-lost after {job.attempt} attempts"
+        lost = sum(isinstance(event.body, JobExpired) for event in log)  # those that came back released it
+        return None if lost == job.spec.max_attempts else f"agent-lost, and it lost {lost}"
     state = JobState.FAILED if code else JobState.COMPLETED
     right = (job.state, result.exit_code, result.signal) == (state, code, None)
     return None if right else f"{job.state} {result}, and its command exits with {code}"

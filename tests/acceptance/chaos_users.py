@@ -25,7 +25,7 @@ from tests.acceptance.chaos_jobs import job_spec
 STOP: Final = "stop"  # a file of this name: begin nothing more
 SHOWN: Final = "end"  # the last line of a view that came to its end by itself
 NEWEST: Final = 2  # of each client's jobs, which a monitor chooses from
-PAUSE_S: Final = 4.0  # at the most, between two jobs of one user
+PAUSE_S: Final = 6.0  # at the most, between two jobs of one user
 
 
 class Journal:
