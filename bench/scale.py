@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -24,6 +24,7 @@ import apsw
 from msgspec import Struct
 
 from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Ask, MintedJob
+from airunner.broker.store.rows import Database
 from airunner.broker.store.sqlite import SqliteStore, prepare
 from airunner.certs.channel import Channel
 from airunner.certs.curve import load_broker_public, load_client_pair
@@ -54,7 +55,7 @@ class Measured(Struct):
 
 def fill(path: Path, jobs: int) -> None:
     """A store with so many waiting jobs, submitted as a broker would; only its syncs are left out."""
-    connection = apsw.Connection(str(path))
+    connection: Database = apsw.Connection(str(path))
     prepare(connection)
     connection.execute("PRAGMA synchronous = off")
     store = SqliteStore(connection)
@@ -77,7 +78,7 @@ def fill(path: Path, jobs: int) -> None:
 
 
 @contextmanager
-def broker(home: Path, path: Path) -> Iterator[tuple[str, int, float]]:
+def broker(home: Path, path: Path) -> Generator[tuple[str, int, float]]:
     """A running broker: its endpoint, its process, and how long it took to be ready."""
     anywhere = "tcp://127.0.0.1:0"
     doors = ["--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]

@@ -39,7 +39,7 @@ from airunner.broker.inbox import (
     ToJanitor,
     ToTimekeeper,
 )
-from airunner.broker.parking import Parked, Parking, queues_of
+from airunner.broker.parking import Parked, Parking
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
     Appended,
@@ -188,6 +188,7 @@ class Ledger:
         appended: list[Appended] = []
         for entry, outcome in zip(batch, outcomes, strict=True):
             self._ready |= outcome.ready
+            self._ready -= outcome.exhausted
             appended += outcome.appended
             asked = entry.asked if isinstance(entry, Parked) else entry
             if isinstance(asked, Asked) and outcome.reply is not None:
@@ -209,8 +210,6 @@ class Ledger:
         request = asked.ask.request
         if not isinstance(request, DequeueJob) or not isinstance(reply, JobsLeased):
             return reply
-        if len(reply.leases) < request.slots:
-            self._ready.difference_update(queues_of(asked))
         if reply.leases or asked.peer is None or not request.wait_ms:
             return reply
         until_ms = entry.until_ms if isinstance(entry, Parked) else self._clock.now_ms() + request.wait_ms

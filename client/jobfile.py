@@ -29,6 +29,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import ProcessType
 from airunner.protocol.retrypolicy import RetryPolicy
 
+BACKOFF_S_MAX: Final = 86_400
 FILE_BYTES_MAX: Final = 1_048_576  # a job itself takes 64 KiB at the most
 
 
@@ -143,9 +144,11 @@ def _whole(value: object) -> int:
 
 
 def _length_s(value: object, what: str) -> float | None:
-    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= BACKOFF_S_MAX:
         return value
-    raise IllTyped(f"{what}: expected a number of seconds, not {_kind(value)}")
+    raise IllTyped(f"{what}: expected a number of seconds up to {BACKOFF_S_MAX}, not {_kind(value)}")
 
 
 def _retry(value: object) -> RetryPolicy | None:

@@ -58,7 +58,9 @@ class JobLeased(Body, frozen=True, kw_only=True, tag="JOB_LEASED"):
 
 
 class JobReleased(Body, frozen=True, kw_only=True, tag="JOB_RELEASED"):
-    """The agent gave the job back; it waits in its old place."""
+    """The agent gave the job back, or another did for one that died (`lost`); it waits in its old place."""
+
+    lost: bool = False
 
 
 class JobExpired(Body, frozen=True, kw_only=True, tag="JOB_EXPIRED"):

@@ -50,7 +50,7 @@ VISIBILITY_MS_MIN: Final = 1_000
 VISIBILITY_MS_MAX: Final = 43_200_000  # 12 hours
 
 AgentSlots = Annotated[int, Meta(ge=1, le=AGENT_SLOTS_MAX)]
-Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
+Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")]  # it is shown to people
 VisibilityMs = Annotated[int, Meta(ge=VISIBILITY_MS_MIN, le=VISIBILITY_MS_MAX)]
 
 
@@ -140,11 +140,15 @@ class CompleteJob(Message, frozen=True, kw_only=True):
 
 
 class ReleaseJob(Message, frozen=True, kw_only=True):
-    """Give an attempt back; the job waits in its old place. Role `work`."""
+    """Give an attempt back; the job waits in its old place. Role `work`.
+
+    `lost`: its agent died, and another speaks for it; that counts as if the lease had expired.
+    """
 
     job_id: JobName
     attempt: Positive
     task_token: Token
+    lost: bool = False
 
 
 class CancelJob(Message, frozen=True, kw_only=True):

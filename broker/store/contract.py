@@ -99,13 +99,15 @@ StoreReply = Reply | WatchKeyFound | LeasesCounted
 class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one command; `reply` is None for those that nobody asked for.
 
-    `ready`: queues in which a job may be leased now. `nudged`: running jobs whose holders have news to hear.
+    `ready`: queues in which a job may be leased now. `exhausted`: queues that were looked through and have no other
+    such job. `nudged`: running jobs whose holders have news to hear.
     `more`: of a Retain, that another step would find something.
     """
 
     reply: StoreReply | None = None
     appended: tuple[Appended, ...] = ()
     ready: frozenset[QueueKey] = frozenset()
+    exhausted: frozenset[QueueKey] = frozenset()
     nudged: tuple[JobId, ...] = ()
     more: bool = False
 

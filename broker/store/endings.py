@@ -117,7 +117,7 @@ class Endings:
         return Outcome(reply=JobCompleted(state=end.state), appended=tuple(appended), ready=ready)
 
     def release(self, tenant: str, request: ReleaseJob, now_ms: int) -> Outcome:
-        """Put the job back in its old place; one that is to be cancelled has ended.
+        """Put the job back in its old place; one that is to be cancelled has ended, or whose agents died too often.
 
         Raises `NotFound`, `StaleToken`; then nothing is changed.
         """
@@ -126,8 +126,10 @@ class Endings:
             return Outcome(reply=JobReleasedReply())
         if holder.state is not JobState.RUNNING:
             raise StaleToken
-        events: list[BrokerBody] = [JobReleased(timestamp_ms=now_ms)]
-        if holder.cancel_requested_ms is None:
+        events: list[BrokerBody] = [JobReleased(timestamp_ms=now_ms, lost=request.lost)]
+        if request.lost:
+            end = _lost(holder, Settled.RELEASED, Change.RELEASE, events, now_ms)
+        elif holder.cancel_requested_ms is None:
             end = _End(_follows(Change.RELEASE), Settled.RELEASED, events)
         else:
             end = _finished(Change.CANCEL, Settled.RELEASED, _CANCELLED, events, now_ms)
@@ -140,7 +142,7 @@ class Endings:
         appended: list[Appended] = []
         ready: set[QueueKey] = set()
         for job in fetch_all(self._connection, _Due, _EXPIRED, (now_ms, EXPIRE_MAX)):
-            end = _lost(job, now_ms)
+            end = _lost(job, Settled.EXPIRED, Change.EXPIRE, [JobExpired(timestamp_ms=now_ms)], now_ms)
             self._end(job.number, end, now_ms, None, _DUE, (job.attempt, now_ms))
             appended.append(self._log.append(job.number, job.watch_key, job.attempt, job.last_sequence, end.events))
             if _may_be_leased(end):
@@ -265,15 +267,14 @@ class Endings:
         assert self._connection.changes() == 1, "the attempt is as it was seen, in the same transaction"
 
 
-def _lost(job: _Due, now_ms: int) -> _End:
-    """What becomes of a job whose agent was not heard from."""
-    events: list[BrokerBody] = [JobExpired(timestamp_ms=now_ms)]
+def _lost(job: _Due | Holder, settled: Settled, change: Change, events: list[BrokerBody], now_ms: int) -> _End:
+    """What becomes of a job whose agent is gone."""
     if job.cancel_requested_ms is not None:
-        return _finished(Change.CANCEL, Settled.EXPIRED, _CANCELLED, events, now_ms)._replace(lost=1)
+        return _finished(Change.CANCEL, settled, _CANCELLED, events, now_ms)._replace(lost=1)
     if job.agents_lost + 1 >= job.max_attempts:
         lost = Result(reason=Reason.AGENT_LOST)
-        return _finished(Change.FAIL, Settled.EXPIRED, lost, events, now_ms)._replace(lost=1)
-    return _End(_follows(Change.EXPIRE), Settled.EXPIRED, events, lost=1)
+        return _finished(Change.FAIL, settled, lost, events, now_ms)._replace(lost=1)
+    return _End(_follows(change), settled, events, lost=1)
 
 
 def _finished(change: Change, settled: Settled, result: Result, events: list[BrokerBody], now_ms: int) -> _End:

@@ -7,12 +7,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Appended, Ask, MintedJob, Outcome, QueueKey, WatchKeyFound
 from airunner.broker.store.log import Log
 from airunner.broker.store.queues import Queues
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.broker.store.schema import fact_of, note_metadata
-from airunner.protocol.errors import BadRequest, Conflict, Draining, NoSpace, NotFinished, NotFound
+from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, command_summary, decode_spec, encode_spec
 from airunner.protocol.messages import (
@@ -24,7 +25,6 @@ from airunner.protocol.messages import (
     ListJobs,
     RetryJob,
     WatchJob,
-    canonical_hash,
 )
 from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.queues import QueueMode
@@ -62,11 +62,6 @@ class _Row(NamedTuple):
         return None if self.result is None else _result_decoder.decode(self.result)
 
 
-class _Before(NamedTuple):
-    body_hash: bytes
-    job_ids: str
-
-
 class _Ended(NamedTuple):
     state: JobState
     spec: bytes
@@ -85,7 +80,9 @@ class Jobs:
 
         Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`; then nothing is changed.
         """
-        return self._answered(ask, request) or self._submit(ask, request, request.jobs, None, now_ms)
+        if (before := answered(self._connection, ask, request)) is not None:
+            return Outcome(reply=JobsEnqueued(job_ids=before))
+        return self._submit(ask, request, request.jobs, None, now_ms)
 
     def retry(self, ask: Ask, request: RetryJob, now_ms: int) -> Outcome:
         """Submit a job that has ended anew.
@@ -94,8 +91,8 @@ class Jobs:
 
         Raises `NotFound`, `NotFinished`, `Conflict`, `Draining`, `NoSpace`; then nothing is changed.
         """
-        if (answered := self._answered(ask, request)) is not None:
-            return answered
+        if (before := answered(self._connection, ask, request)) is not None:
+            return Outcome(reply=JobsEnqueued(job_ids=before))
         ended = fetch_one(
             self._connection,
             _Ended,
@@ -107,23 +104,6 @@ class Jobs:
         if not ended.state.terminal:
             raise NotFinished
         return self._submit(ask, request, [decode_spec(ended.spec)], JobId(request.job_id), now_ms)
-
-    def _answered(self, ask: Ask, request: EnqueueJob | RetryJob) -> Outcome | None:
-        """What this very request was answered before, if it was.
-
-        Raises `Conflict`.
-        """
-        before = fetch_one(
-            self._connection,
-            _Before,
-            "SELECT body_hash, job_ids FROM answer WHERE tenant = ? AND request_id = ?",
-            (ask.tenant, ask.request_id),
-        )
-        if before is None:
-            return None
-        if before.body_hash != canonical_hash(request):
-            raise Conflict
-        return Outcome(reply=JobsEnqueued(job_ids=tuple(map(JobId, before.job_ids.split()))))
 
     def _submit(
         self, ask: Ask, request: EnqueueJob | RetryJob, jobs: Sequence[JobSpec], origin: JobId | None, now_ms: int
@@ -143,10 +123,7 @@ class Jobs:
             for job, spec, minted in zip(jobs, specs, ask.minted, strict=True)
         )
         job_ids = tuple(minted.job_id for minted in ask.minted)
-        self._connection.execute(
-            "INSERT INTO answer (tenant, request_id, body_hash, answered_ms, job_ids) VALUES (?, ?, ?, ?, ?)",
-            (ask.tenant, ask.request_id, canonical_hash(request), now_ms, " ".join(job_ids)),
-        )
+        note_answer(self._connection, ask, request, job_ids, now_ms)
         return Outcome(
             reply=JobsEnqueued(job_ids=job_ids),
             appended=appended,

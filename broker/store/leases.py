@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from airunner.broker.store.contract import Appended, Ask, LeasesCounted, Outcome
+from airunner.broker.store.contract import Appended, Ask, LeasesCounted, Outcome, QueueKey
 from airunner.broker.store.log import Log
 from airunner.broker.store.rows import Database, fetch_all
 from airunner.protocol.errors import Conflict, StaleToken
@@ -86,18 +86,22 @@ class Leases:
             return Outcome(reply=JobsLeased(leases=held))
         leases: list[JobLease] = []
         appended: list[Appended] = []
+        exhausted: set[QueueKey] = set()
         for queue in dict.fromkeys(request.queues):
             room = request.slots - len(leases)
             if not room:
                 break
             key = (ask.tenant, queue)
-            for job in fetch_all(self._connection, _Waiting, _FIRST_WAITING, (*key, *key, room)):
+            waiting = fetch_all(self._connection, _Waiting, _FIRST_WAITING, (*key, *key, room))
+            if len(waiting) < room:
+                exhausted.add(QueueKey(*key))
+            for job in waiting:
                 lease = _lease(request, job.job_id, job.attempt + 1, job.spec, request.visibility_ms)
                 self._grant(ask, request, job.number, lease, now_ms)
                 event = JobLeased(timestamp_ms=now_ms, agent=request.agent)
                 appended.append(self._log.append(job.number, job.watch_key, lease.attempt, job.last_sequence, [event]))
                 leases.append(lease)
-        return Outcome(reply=JobsLeased(leases=tuple(leases)), appended=tuple(appended))
+        return Outcome(reply=JobsLeased(leases=tuple(leases)), appended=tuple(appended), exhausted=frozenset(exhausted))
 
     def renew(self, tenant: str, request: UpdateJob, now_ms: int) -> JobsUpdated:
         """One verdict for each lease."""

@@ -41,6 +41,8 @@ class Holder(NamedTuple):
     token_hash: bytes | None
     settled: str | None
     cancel_requested_ms: int | None
+    agents_lost: int
+    max_attempts: int
 
 
 class _Place(NamedTuple):
@@ -81,7 +83,7 @@ class Log:
             self._connection,
             Holder,
             "SELECT number, queue, watch_key, state, attempt, last_sequence, next_index, token_hash, settled,"
-            " cancel_requested_ms FROM job WHERE job_id = ? AND tenant = ?",
+            " cancel_requested_ms, agents_lost, max_attempts FROM job WHERE job_id = ? AND tenant = ?",
             (job_id, tenant),
         )
         if holder is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from airunner.broker.store.contract import Outcome, QueueKey
+from airunner.broker.store.answers import answered, note_answer
+from airunner.broker.store.contract import Ask, Outcome, QueueKey
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.protocol.messages import PAGE_SIZE_MAX, ListQueues, QueuesListed, QueueUpdated, UpdateQueue
 from airunner.protocol.queues import QueueMode, QueueSummary
@@ -41,8 +42,17 @@ class Queues:
         mode = self._connection.execute("SELECT mode FROM queue WHERE tenant = ? AND name = ?", (tenant, queue)).get
         return QueueMode.OPEN if mode is None else QueueMode(str(mode))
 
-    def update(self, tenant: str, request: UpdateQueue) -> Outcome:
-        """Set the mode; what waits may be leased from here on, unless the queue is paused."""
+    def update(self, ask: Ask, request: UpdateQueue, now_ms: int) -> Outcome:
+        """Set the mode; what waits may be leased from here on, unless the queue is paused.
+
+        A late copy of a request that was answered changes nothing: a newer one may have come since.
+
+        Raises `Conflict`.
+        """
+        tenant = ask.tenant
+        if answered(self._connection, ask, request) is not None:
+            return Outcome(reply=QueueUpdated(queue=request.queue, mode=request.mode))
+        note_answer(self._connection, ask, request, (), now_ms)
         self._connection.execute(
             "INSERT INTO queue (tenant, name, mode) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET mode = excluded.mode",
             (tenant, request.queue, request.mode),

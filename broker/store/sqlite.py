@@ -145,7 +145,7 @@ class SqliteStore:
             case RetryJob() as request:
                 return self._jobs.retry(ask, request, now_ms)
             case UpdateQueue() as request:
-                return self._queues.update(ask.tenant, request)
+                return self._queues.update(ask, request, now_ms)
             case _:
                 return Outcome(reply=self._read(ask.tenant, ask.request))
 
@@ -228,6 +228,11 @@ def open_store(url: str) -> SqliteStore:
     except apsw.NotADBError as error:
         connection.close()
         raise OperatorError(f"{path} is not a store of airunner's; name another with --store") from error
+    except apsw.Error as error:
+        connection.close()
+        raise OperatorError(
+            f"cannot use the store {path}: {error}; make room or restore it, or name another with --store"
+        ) from error
 
 
 def prepare(connection: Database) -> None:

@@ -58,7 +58,8 @@ class Queue:
             case Ask(request=DequeueJob(slots=slots)):
                 granted = min(slots, self.waiting)
                 self.waiting -= granted
-                return Outcome(reply=JobsLeased(leases=(LEASE,) * granted))
+                exhausted = frozenset({DEFAULT}) if granted < slots else frozenset()
+                return Outcome(reply=JobsLeased(leases=(LEASE,) * granted), exhausted=exhausted)
             case Ask(request=CancelJob(job_id=job_id)):
                 reply = JobCancelled(state=JobState.RUNNING)
                 return Outcome(reply=reply, appended=(RUN,), nudged=(JobId(job_id),))

@@ -80,7 +80,11 @@ def test_json_is_read_too() -> None:
         ("retry: {limit: 1, onn: [1]}", "retry: unknown key 'onn'; the keys are limit, on, backoff, maxBackoff"),
         ("retry: {limit: 1, on: [SIGNONE]}", "retry: 'SIGNONE' is neither an exit code nor a signal"),
         ("retry: {limit: 1, on: [0]}", "retry: 0 is no exit code of a failure"),
-        ("retry: {limit: 1, backoff: -1}", "retry: backoff: expected a number of seconds, not the number -1"),
+        (
+            "retry: {limit: 1, backoff: -1}",
+            "retry: backoff: expected a number of seconds up to 86400, not the number -1",
+        ),
+        ("retry: {limit: 1, backoff: .inf}", "retry: backoff: expected a number of seconds up to 86400"),
         ("- a", "expected keys and values such as `command: make`, not a list"),
         ("", "expected keys and values such as `command: make`, not nothing"),
         ("command: [", "is neither YAML nor JSON"),
