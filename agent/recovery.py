@@ -60,4 +60,5 @@ async def _settle(spool: Spool, channel: Channel) -> None:
             if stored.code is not None:
                 raise PeerError.from_wire(stored.code, stored.code)
             spool.acknowledge(stored.next_index)
-    await channel.ask(ReleaseJob(job_id=header.job_id, attempt=header.attempt, task_token=header.task_token))
+    release = ReleaseJob(job_id=header.job_id, attempt=header.attempt, task_token=header.task_token, lost=True)
+    await channel.ask(release)  # a job that takes its agents down is not to do so for ever

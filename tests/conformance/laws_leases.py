@@ -8,17 +8,19 @@ from typing import Final
 import msgspec
 
 from airunner.broker.store.contract import QueueKey
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, JobSpec, JobState, Reason, Result
 from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,
     JobCompleted,
     JobFound,
+    JobReleasedReply,
     JobsEnqueued,
     JobsLeased,
     JobsUpdated,
     LeaseRef,
     Refused,
+    ReleaseJob,
     UpdateJob,
     Verdict,
 )
@@ -97,6 +99,31 @@ def a_repeat_after_the_end_is_granted_no_other_job(driver: Driver) -> None:
     driver.reply(object, completion(lease))
     driver.refused("stale-token", request, request_id=request_id)
     assert driver.lease_one().spec.command == "second"
+
+
+def an_agent_that_died_is_lost_though_its_successor_speaks_for_it(driver: Driver) -> None:
+    (job_id,) = driver.submit()
+    for attempt in range(1, MAX_ATTEMPTS_DEFAULT + 1):
+        lease = driver.lease_one()
+        request = ReleaseJob(job_id=job_id, attempt=attempt, task_token=lease.task_token, lost=True)
+        driver.reply(JobReleasedReply, request)
+        driver.reply(JobReleasedReply, request)  # said twice, counted once
+    job = driver.reply(JobFound, GetJob(job_id=job_id)).job
+    assert (job.state, job.result) == (JobState.FAILED, Result(reason=Reason.AGENT_LOST))
+    assert driver.kinds(job_id)[-2:] == ["JOB_RELEASED", "JOB_FINISHED"]
+
+
+def a_queue_is_exhausted_only_where_it_was_looked_through(driver: Driver) -> None:
+    """What a repeat holds says nothing of what waits."""
+    key = QueueKey("home", "default")
+    driver.submit("first")
+    request = driver.dequeue(slots=2)
+    request_id = driver.draw(16)
+    assert driver.outcome(request, request_id=request_id).exhausted == {key}
+    driver.submit("second")
+    assert driver.outcome(request, request_id=request_id).exhausted == frozenset()
+    assert driver.outcome(driver.dequeue()).exhausted == frozenset()
+    assert driver.outcome(driver.dequeue()).exhausted == {key}
 
 
 def a_repeat_with_another_seed_is_a_conflict(driver: Driver) -> None:
@@ -179,6 +206,8 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     jobs_are_leased_in_the_order_of_queues_and_submission,
     a_repeated_request_is_granted_the_very_same,
     a_repeat_after_the_end_is_granted_no_other_job,
+    an_agent_that_died_is_lost_though_its_successor_speaks_for_it,
+    a_queue_is_exhausted_only_where_it_was_looked_through,
     a_repeat_with_another_seed_is_a_conflict,
     a_repeated_grant_lasts_a_full_period_from_the_repeat,
     a_heartbeat_keeps_what_is_held_and_says_what_is_lost,

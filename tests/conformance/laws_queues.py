@@ -20,8 +20,10 @@ from airunner.protocol.messages import (
     ListJobs,
     ListQueues,
     QueuesListed,
+    QueueUpdated,
     Refused,
     RetryJob,
+    UpdateQueue,
 )
 from airunner.protocol.names import REQUEST_ID_BYTES
 from airunner.protocol.queues import QueueMode, QueueSummary
@@ -262,6 +264,15 @@ def without_room_nothing_new_is_taken_and_a_repeat_is_answered(driver: Driver) -
     assert driver.lease() == ()
 
 
+def a_late_copy_of_a_mode_undoes_no_newer_one(driver: Driver) -> None:
+    paused = UpdateQueue(queue="default", mode=QueueMode.PAUSED)
+    driver.reply(QueueUpdated, paused, request_id=ID)
+    driver.reply(QueueUpdated, UpdateQueue(queue="default", mode=QueueMode.DRAINING))
+    assert driver.reply(QueueUpdated, paused, request_id=ID).mode is QueueMode.PAUSED
+    assert driver.queue().mode is QueueMode.DRAINING
+    driver.refused("conflict", UpdateQueue(queue="default", mode=QueueMode.OPEN), request_id=ID)
+
+
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     the_more_urgent_goes_first_then_the_earlier,
     what_comes_back_has_its_old_place,
@@ -279,5 +290,6 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     the_oldest_is_the_longest_waiting_of_any_priority,
     queues_are_listed_by_name_and_page,
     a_queue_has_a_mode_before_its_first_job,
+    a_late_copy_of_a_mode_undoes_no_newer_one,
     without_room_nothing_new_is_taken_and_a_repeat_is_answered,
 )

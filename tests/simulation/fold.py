@@ -83,8 +83,9 @@ def _step(folded: Folded, event: Event) -> None:
             folded.started_ms = now_ms if folded.started_ms is None else folded.started_ms
             _end(folded.waits, event)
             folded.leases.append(Stretch(event.attempt, event))
-        case JobReleased():
+        case JobReleased(lost=lost):
             _require(folded, event, JobState.RUNNING)
+            folded.lost += lost
             _wait(folded, event)
         case JobExpired():
             _require(folded, event, JobState.RUNNING)

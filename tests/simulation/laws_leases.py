@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Final
 
 from airunner.protocol.events import JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason
@@ -112,6 +113,9 @@ def nothing_outlives_its_lease(evidence: Evidence) -> Found:
             yield from ((job_id, what) for life in lives for what in _outside(evidence, case, life))
 
 
+LOST_AT_LAST: Final = (["JOB_EXPIRED", "JOB_FINISHED"], ["JOB_RELEASED", "JOB_FINISHED"])
+
+
 def lost_agents_are_counted(evidence: Evidence) -> Found:
     """A job whose agent was lost `max_attempts` times is FAILED with `agent-lost`, and never otherwise.
 
@@ -129,7 +133,7 @@ def lost_agents_are_counted(evidence: Evidence) -> Found:
         if (
             lost < most
             or case.job.state is not JobState.FAILED
-            or [event.kind for event in case.events[-2:]] != ["JOB_EXPIRED", "JOB_FINISHED"]
+            or [event.kind for event in case.events[-2:]] not in LOST_AT_LAST
         ):
             yield job_id, f"is {case.job.state} with agent-lost when {lost} of {most} agents were lost"
 
