@@ -15,6 +15,7 @@ from airunner.agent.publisher import Publisher
 from airunner.agent.recovery import recover
 from airunner.agent.renewer import Renewer
 from airunner.agent.slot import SPOOL_FOLDER, Orders, Slot
+from airunner.agent.spool import spools_in
 from airunner.agent.workspace import remove_workspaces
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
@@ -46,7 +47,7 @@ class Agent:
         self._channel.nudged = renewer.nudge
         for leftover in await self._surroundings.offload(lambda: remove_workspaces(self._plan.home)):
             self._report(f"could not remove {leftover.path}: {leftover.why}")
-        left = sorted((self._plan.home / SPOOL_FOLDER).iterdir())
+        left = spools_in(self._plan.home / SPOOL_FOLDER)
         async with anyio.create_task_group() as background:
             await background.start(self._channel.run)
             background.start_soon(recover, left, self._channel, self._report)

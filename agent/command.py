@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.names import NAME_CHARS_MAX, fits_name
+
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.agent.plan import Plan
     from airunner.certs.home import Home
 
-DEFAULT_BROKER = "tcp://127.0.0.1:7070"
 SLOTS_SPAWNED_MAX = 256
 VISIBILITY_S_MIN = 3
 VISIBILITY_S_MAX = 43_200
@@ -30,7 +33,7 @@ def agent_command(
         list[str] | None,
         typer.Option(
             help="A broker's endpoint; repeat it for more, which are tried in turn.",
-            envvar="AIRUNNER_BROKER",
+            envvar=BROKER_VARIABLE,
             show_default=DEFAULT_BROKER,
         ),
     ] = None,
@@ -70,6 +73,13 @@ def agent_command(
     from airunner.certs.home import Home
     from airunner.certs.secretfile import make_folder
 
+    for what, word in [("--name", name or "agent"), *(("--queue", word) for word in queue or ())]:
+        if not fits_name(word):
+            raise OperatorError(
+                f"{what} {word!r}: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, "
+                "not beginning with a sign"
+            )
+    endpoints = endpoints_of(broker, os.environ)
     home = Home.from_environment(os.environ)
     make_folder(home.root)
     place = take_place(home.agent)
@@ -79,7 +89,6 @@ def agent_command(
 
     from airunner.agent.plan import Plan
 
-    endpoints = [word for words in broker or [DEFAULT_BROKER] for word in words.replace(",", " ").split()]
     plan = Plan(
         name=name or f"{socket.gethostname()}-{place.number}",
         slots=spawn,
@@ -95,7 +104,7 @@ async def _run(
     home: Home,
     plan: Plan,
     launcher: ChildLauncher,
-    endpoints: list[str],
+    endpoints: tuple[str, ...],
     cancel_grace_s: float,
     token: str | None,
 ) -> None:

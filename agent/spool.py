@@ -11,6 +11,8 @@ Laws
 - A record holds the batch exactly as it goes on the wire; nothing encodes it again.
 - Only the kept place and the place of the next read are in memory, so a broker that is away for hours
   costs nothing but disk.
+- What is acknowledged gives its room back: at once when nothing else is left, and otherwise when it is the larger part,
+  by a copy that takes the file's place in one step.
 - Whatever follows the last whole record is a torn tail: `recover` cuts it off, and the next one goes there.
 - The header holds the task token, so the file is 0600 from its first byte.
 - The agent's home is locked by one process; nobody else writes here.
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +36,9 @@ from airunner.protocol.events import BATCH_BYTES_MAX
 from airunner.protocol.names import JobName, Natural, Positive, Token
 
 RECLAIM_BYTES_MIN: Final = 1_048_576  # less is not worth a truncation; most jobs never get there
+COMPACT_BYTES_MIN: Final = 64 * 1_048_576  # acknowledged, with less than half of it still to be kept
+FRESH_SUFFIX: Final = ".fresh"  # of a copy that has not taken its place yet
+_COPY_BYTES: Final = 1_048_576
 _FORMAT: Final = 1
 _FILE_MODE: Final = 0o600
 _READ_BYTES: Final = 65_536
@@ -207,6 +212,9 @@ class Spool:
                     if record.next_index > next_index:
                         break
                     self._kept = _Place(record.next_index, offset)
+        acknowledged_bytes = self._kept.offset - self._begin
+        if acknowledged_bytes >= max(COMPACT_BYTES_MIN, 2 * self.pending_bytes):
+            self._compact()
         if self._read.index < self._kept.index:
             self._read = self._kept
 
@@ -230,16 +238,54 @@ class Spool:
         size = self._write(_encoder.encode(Record(first_index=index, count=0, events=b"")))
         self._kept = self._read = self._end = _Place(index, self._begin + size)
 
+    def _compact(self) -> None:
+        """Copy what is kept into a new file, and put that into this one's place. A full disk leaves all as it was."""
+        header = _encoder.encode(self.header)
+        head = header + _encoder.encode(Record(first_index=self._kept.index, count=0, events=b""))
+        fresh = self.path.with_name(self.path.name + FRESH_SUFFIX)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with suppress(OSError):
+            descriptor = os.open(fresh, flags, _FILE_MODE)
+            try:
+                _write_all(descriptor, head)
+                for offset in range(self._kept.offset, self._end.offset, _COPY_BYTES):
+                    size = min(_COPY_BYTES, self._end.offset - offset)
+                    _write_all(descriptor, os.pread(self._descriptor, size, offset))
+                fresh.replace(self.path)
+            except OSError:
+                os.close(descriptor)
+                fresh.unlink(missing_ok=True)
+                return
+            os.close(self._descriptor)
+            shift = len(head) - self._kept.offset
+            read = self._read if self._read.index >= self._kept.index else self._kept
+            self._descriptor = descriptor
+            self._begin = len(header)
+            self._kept, self._read, self._end = (
+                _Place(place.index, place.offset + shift) for place in (self._kept, read, self._end)
+            )
+
     def _write(self, packed: bytes) -> int:
         with _failing(f"cannot write the spool {self.path}"):
             try:
-                rest = memoryview(packed)
-                while rest:
-                    rest = rest[os.write(self._descriptor, rest) :]
+                _write_all(self._descriptor, packed)
             except OSError:
                 os.ftruncate(self._descriptor, self._end.offset)  # no torn record in the middle
                 raise
         return len(packed)
+
+
+def spools_in(folder: Path) -> list[Path]:
+    """The spools that the last agent left, in order; a copy that it did not finish is removed."""
+    for fresh in folder.glob(f"*{FRESH_SUFFIX}"):
+        fresh.unlink()
+    return sorted(folder.iterdir())
+
+
+def _write_all(descriptor: int, packed: bytes) -> None:
+    rest = memoryview(packed)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _read_header(descriptor: int, path: Path) -> tuple[SpoolHeader, int]:

@@ -188,7 +188,7 @@ class Gateway:
                 pass
             case Sent.GONE:
                 if isinstance(reply, JobsLeased) and newest:
-                    self._give_back(answer.ask.tenant, reply.leases)
+                    self._give_back(answer.ask, reply.leases)
             case _:
                 assert_never(sent)
 
@@ -235,12 +235,12 @@ class Gateway:
             self._counts.add("replies_undelivered")
         return sent
 
-    def _give_back(self, tenant: str, leases: tuple[JobLease, ...]) -> None:
-        """Nobody heard of this grant, so nobody would start its jobs before it expired."""
+    def _give_back(self, asked: Ask, leases: tuple[JobLease, ...]) -> None:
+        """Nobody heard of this grant, so nobody would start its jobs before it expired; `asked` may come again."""
         for lease in leases:
             ask = Ask(
-                tenant=tenant,
-                request_id=RequestId(self._edges.random_bytes(REQUEST_ID_BYTES)),
+                tenant=asked.tenant,
+                request_id=asked.request_id,
                 request=ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token),
             )
             with suppress(WouldBlock):  # then the visibility timeout gives them back

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.reach import BROKER_VARIABLE, DEFAULT_BROKER
+from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
 from airunner.protocol.job import ATTEMPTS_MAX, DEFAULT_QUEUE, MAX_ATTEMPTS_DEFAULT, PRIORITY_MAX, JobState, ProcessType
 from airunner.protocol.messages import PAGE_MAX, PAGE_SIZE_MAX
 from airunner.protocol.retrypolicy import RETRIES_MAX

@@ -8,16 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from msgspec import Struct
 
 from airunner.certs.edges import Edges, Network
-from airunner.protocol.errors import OperatorError
-
-DEFAULT_BROKER: Final = "tcp://127.0.0.1:7070"
-BROKER_VARIABLE: Final = "AIRUNNER_BROKER"
-ENDPOINTS_MAX: Final = 64  # tried in turn; more than that is a mistake
+from airunner.certs.endpoints import endpoints_of
 
 
 class Reach(Struct, frozen=True):
@@ -28,19 +23,6 @@ class Reach(Struct, frozen=True):
     token: Callable[[], bytes]
     edges: Edges
     close: Callable[[], None]
-
-
-def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The endpoints in `broker`, else in `AIRUNNER_BROKER`, else the default; commas and spaces part them.
-
-    Raises `OperatorError` when none or too many are named.
-    """
-    given = (broker,) if isinstance(broker, str) else broker
-    words = given or (environ.get(BROKER_VARIABLE, "").strip() or DEFAULT_BROKER,)
-    endpoints = tuple(endpoint for word in words for endpoint in word.replace(",", " ").split())
-    if not 1 <= len(endpoints) <= ENDPOINTS_MAX:
-        raise OperatorError(f"name 1 to {ENDPOINTS_MAX} brokers, such as {DEFAULT_BROKER}, not {len(endpoints)}")
-    return endpoints
 
 
 def reach(

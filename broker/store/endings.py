@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from airunner.broker.store.contract import EXPIRE_MAX, Appended, Outcome, QueueKey
+from airunner.broker.store.contract import EXPIRE_MAX, Appended, Ask, Outcome, QueueKey
 from airunner.broker.store.log import Holder, Log
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.protocol.errors import BadRequest, IncompleteLog, NotFound, StaleToken
@@ -116,11 +116,15 @@ class Endings:
         ready = frozenset({QueueKey(tenant, holder.queue)}) if _may_be_leased(end) else frozenset[QueueKey]()
         return Outcome(reply=JobCompleted(state=end.state), appended=tuple(appended), ready=ready)
 
-    def release(self, tenant: str, request: ReleaseJob, now_ms: int) -> Outcome:
+    def release(self, ask: Ask, request: ReleaseJob, now_ms: int) -> Outcome:
         """Put the job back in its old place; one that is to be cancelled has ended, or whose agents died too often.
+
+        Under the id of the very request that it was granted to, it is as if it had not been granted: the asker
+        never heard of it, and may be given it when it asks again.
 
         Raises `NotFound`, `StaleToken`; then nothing is changed.
         """
+        tenant = ask.tenant
         holder = self._log.holder(tenant, request.job_id, request.attempt, request.task_token)
         if holder.settled == Settled.RELEASED:
             return Outcome(reply=JobReleasedReply())
@@ -134,6 +138,10 @@ class Endings:
         else:
             end = _finished(Change.CANCEL, Settled.RELEASED, _CANCELLED, events, now_ms)
         appended = self._end_held(holder, request.task_token, end, now_ms)
+        self._connection.execute(
+            "UPDATE job SET lease_request = NULL WHERE number = ? AND lease_request = ?",
+            (holder.number, ask.request_id),
+        )
         ready = frozenset({QueueKey(tenant, holder.queue)}) if _may_be_leased(end) else frozenset[QueueKey]()
         return Outcome(reply=JobReleasedReply(), appended=(appended,), ready=ready)
 

@@ -139,7 +139,7 @@ class SqliteStore:
             case CompleteJob() as request:
                 return self._endings.complete(ask.tenant, request, now_ms)
             case ReleaseJob() as request:
-                return self._endings.release(ask.tenant, request, now_ms)
+                return self._endings.release(ask, request, now_ms)
             case CancelJob() as request:
                 return self._endings.cancel(ask.tenant, request, now_ms)
             case RetryJob() as request:

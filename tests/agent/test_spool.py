@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airunner.agent.spool import RECLAIM_BYTES_MIN, NotASpool, Record, Spool, SpoolFailed, SpoolHeader
+from airunner.agent import spool as spool_module
+from airunner.agent.spool import RECLAIM_BYTES_MIN, NotASpool, Record, Spool, SpoolFailed, SpoolHeader, spools_in
 from airunner.protocol.events import BATCH_BYTES_MAX
 
 HEADER = SpoolHeader(job_id="0192-job", attempt=3, task_token=b"t" * 32)
@@ -189,6 +190,33 @@ def test_all_acknowledged_gives_the_space_back_and_keeps_the_count(spool: Spool)
     found = Spool.recover(spool.path)
     assert (found.kept_index, found.next_index, events(found)) == (4, 5, [(4, 1, b"after")])
     found.close()
+
+
+def test_what_is_acknowledged_gives_its_room_back_though_something_is_always_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "COMPACT_BYTES_MIN", 10_000)
+    spool = Spool.create(tmp_path / "job.3", HEADER)
+    for index in range(500):
+        spool.append(index, 1, b"%04d" % index + bytes(1_000))
+        spool.read_from(index, EVERYTHING)
+        spool.acknowledge(index)  # the newest never is
+        assert spool.path.stat().st_size < 40_000
+    assert [index for index, _, _ in events(spool)] == [499]
+    spool.append(500, 1, b"next")
+    spool.close()
+    assert spools_in(tmp_path) == [spool.path]
+    left = Spool.recover(spool.path)
+    assert [(index, raw[:4]) for index, _, raw in events(left)][-2:] == [(499, b"0499"), (500, b"next")]
+    assert left.kept_index > 450
+    assert stat.S_IMODE(spool.path.stat().st_mode) == 0o600
+    left.close()
+
+
+def test_a_copy_that_was_not_finished_is_no_spool(tmp_path: Path, spool: Spool) -> None:
+    (tmp_path / f"job.3{spool_module.FRESH_SUFFIX}").write_bytes(b"torn")
+    assert spools_in(tmp_path) == [spool.path]
+    assert sorted(tmp_path.iterdir()) == [spool.path]
 
 
 def test_the_count_survives_when_nothing_else_is_left(spool: Spool) -> None:

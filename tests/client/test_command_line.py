@@ -45,6 +45,9 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["submit", "--priority", "101", "--", "true"], 2, "--priority"),
         (["submit", "--not-before", "soon", "--", "true"], 2, "expected an instant"),
         (["list", "--metadata", "x"], 2, "expected NAME=VALUE"),
+        (["agent", "--name", "bad name"], 2, "--name 'bad name': expected"),
+        (["agent", "--queue", "-x"], 2, "--queue '-x': expected"),
+        (["agent", "--broker", " "], 2, "name 1 to 64 brokers"),
         (["nonsense"], 2, "nonsense"),
     ],
 )

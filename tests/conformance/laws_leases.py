@@ -101,6 +101,17 @@ def a_repeat_after_the_end_is_granted_no_other_job(driver: Driver) -> None:
     assert driver.lease_one().spec.command == "second"
 
 
+def a_grant_that_nobody_heard_of_may_be_granted_again(driver: Driver) -> None:
+    driver.submit()
+    request = driver.dequeue()
+    request_id = driver.draw(16)
+    (lease,) = driver.reply(JobsLeased, request, request_id=request_id).leases
+    release = ReleaseJob(job_id=lease.job_id, attempt=1, task_token=lease.task_token)
+    driver.reply(JobReleasedReply, release, request_id=request_id)
+    (again,) = driver.reply(JobsLeased, request, request_id=request_id).leases
+    assert (again.job_id, again.attempt) == (lease.job_id, 2)
+
+
 def an_agent_that_died_is_lost_though_its_successor_speaks_for_it(driver: Driver) -> None:
     (job_id,) = driver.submit()
     for attempt in range(1, MAX_ATTEMPTS_DEFAULT + 1):
@@ -206,6 +217,7 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     jobs_are_leased_in_the_order_of_queues_and_submission,
     a_repeated_request_is_granted_the_very_same,
     a_repeat_after_the_end_is_granted_no_other_job,
+    a_grant_that_nobody_heard_of_may_be_granted_again,
     an_agent_that_died_is_lost_though_its_successor_speaks_for_it,
     a_queue_is_exhausted_only_where_it_was_looked_through,
     a_repeat_with_another_seed_is_a_conflict,
