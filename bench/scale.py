@@ -53,9 +53,14 @@ class Measured(Struct):
     memory_mib: float = 0.0
 
 
+def _database(path: Path) -> Database:
+    """apsw's own types cannot be read from Python 3.11."""
+    return apsw.Connection(str(path))
+
+
 def fill(path: Path, jobs: int) -> None:
     """A store with so many waiting jobs, submitted as a broker would; only its syncs are left out."""
-    connection: Database = apsw.Connection(str(path))
+    connection = _database(path)
     prepare(connection)
     connection.execute("PRAGMA synchronous = off")
     store = SqliteStore(connection)
