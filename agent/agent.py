@@ -50,7 +50,7 @@ class Agent:
         left = spools_in(self._plan.home / SPOOL_FOLDER)
         async with anyio.create_task_group() as background:
             await background.start(self._channel.run)
-            background.start_soon(recover, left, self._channel, self._report)
+            background.start_soon(recover, left, self._channel, self._edges, self._report)
             background.start_soon(self._greet)
             background.start_soon(publisher.run)
             background.start_soon(renewer.run)

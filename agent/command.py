@@ -127,7 +127,7 @@ async def _run(
         endpoints,
         lambda: tokens.token_at(SYSTEM.wall_ms() / 1_000),
         SYSTEM,
-        Patience(notice=lambda endpoint, _: _say(f"waiting for the broker at {endpoint}")),
+        Patience(notice=lambda endpoint, _: _say(f"waiting for the broker at {endpoint}"), doubt=_say),
     )
     agent = Agent(
         plan,

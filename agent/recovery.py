@@ -11,31 +11,59 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import anyio
+
 from airunner.agent.spool import NotASpool, Spool
 from airunner.certs.channel import Channel
-from airunner.protocol.errors import PeerError
+from airunner.certs.edges import Edges
+from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
 from airunner.protocol.messages import BATCHES_MAX, EventBatch, JobEventsPublished, PublishJobEvents, ReleaseJob
+from airunner.protocol.retry import full_jitter_ms
 
 REQUEST_BYTES_MAX: Final = 1_048_576
+REFUSED_FIRST_MS: Final = 500
+REFUSED_LAST_MS: Final = 30_000
+FINAL: Final = (StaleToken, NotFound, BadRequest)  # the attempt is over, or its events are of no use to anybody
 
 
-async def recover(spools: Sequence[Path], channel: Channel, report: Callable[[str], None]) -> None:
-    """Deliver and release what lies in these files.
+async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
+    """Deliver and release what lies in these files, each by itself, however long the broker takes nothing.
 
-    Raises `SpoolFailed`: the disk cannot be read; `OperatorError`: this key is not let in.
+    Raises, in a group, `SpoolFailed`: the disk cannot be read; `OperatorError`: this key is not let in.
     """
-    for path in spools:
-        try:
-            spool = Spool.recover(path)
-        except NotASpool:
-            path.unlink()  # its agent died before the attempt's first event
-            continue
-        try:
-            await _settle(spool, channel)
-            report(f"job {spool.header.job_id} attempt {spool.header.attempt} of the last agent is released")
-        except PeerError as error:
-            report(f"job {spool.header.job_id} attempt {spool.header.attempt} of the last agent: {error.message}")
-        spool.remove()
+    async with anyio.create_task_group() as group:
+        for path in spools:
+            try:
+                spool = Spool.recover(path)
+            except NotASpool:
+                path.unlink()  # its agent died before the attempt's first event
+            else:
+                group.start_soon(_recover, spool, channel, edges, report)
+
+
+async def _recover(spool: Spool, channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
+    """One file; it is removed only when the broker has taken it, or has said that it never will."""
+    attempt = f"job {spool.header.job_id} attempt {spool.header.attempt} of the last agent"
+    failures = 0
+    try:
+        while True:
+            try:
+                await _settle(spool, channel)
+            except FINAL as error:
+                report(f"{attempt}: {error.message}")
+            except PeerError as error:
+                if not failures:
+                    report(f"{attempt} is not taken now, and offered again: {error.message}")
+                pause_ms = full_jitter_ms(edges.random, failures, REFUSED_FIRST_MS, REFUSED_LAST_MS)
+                failures += 1
+                await anyio.sleep(pause_ms / 1_000)
+                continue
+            else:
+                report(f"{attempt} is released")
+            spool.remove()
+            return
+    finally:
+        spool.close()
 
 
 async def _settle(spool: Spool, channel: Channel) -> None:

@@ -24,7 +24,7 @@ from airunner.agent.publisher import Publisher
 from airunner.agent.renewer import Renewer
 from airunner.agent.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.tenure import Tenure
-from airunner.agent.workspace import Workspace, make_workspace, remove_workspace
+from airunner.agent.workspace import Workspace, WorkspaceFailed, make_workspace, remove_workspace
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.errors import NotFound, OperatorError, PeerError, StaleToken
@@ -35,13 +35,19 @@ from airunner.protocol.messages import (
     JobCompleted,
     JobLease,
     JobsLeased,
+    JobsUpdated,
+    LeaseRef,
     ReleaseJob,
+    UpdateJob,
+    Verdict,
 )
 from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
+from airunner.protocol.printable import one_line
 from airunner.protocol.retry import PATIENCE_MS, full_jitter_ms
 
 SPOOL_FOLDER: Final = "spool"
 RETURN_S: Final = 5.0  # for ending a parked request; with the broker away there is nothing to end
+STALE_SHARE: Final = 2  # a grant that half of its time has passed on is renewed before it is begun
 DELIVERY_S: Final = 10.0  # for the last events of a released attempt, once the agent is told to drain
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
@@ -93,7 +99,7 @@ class Slot:
                 leased = await self._lease()
                 if leased is not None:
                     await self._work(leased)
-            except (PeerError, SpoolFailed) as error:
+            except (PeerError, SpoolFailed, WorkspaceFailed) as error:
                 if not failures:
                     self._report(f"no job can be worked on now: {error}; trying again")
                 failures += 1
@@ -114,7 +120,22 @@ class Slot:
             with anyio.move_on_after(RETURN_S):
                 await _unless(self._orders.stop, lambda: self._return_parked(request_id, seed))
             return None
-        return self._renewer.hold(reply.leases[0], asked_s) if reply.leases else None
+        if not reply.leases:
+            return None
+        lease = reply.leases[0]
+        while anyio.current_time() - asked_s > self._plan.visibility_ms / 1_000 / STALE_SHARE:
+            # It was asked for again and again while the broker was away: it has to be renewed before it is begun.
+            asked_s = anyio.current_time()
+            if not await self._is_kept(lease):
+                return None
+        return self._renewer.hold(lease, asked_s)
+
+    async def _is_kept(self, lease: JobLease) -> bool:
+        """Renew a lease before it is begun; whether it is still ours."""
+        ref = LeaseRef(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+        reply = await self._channel.ask(UpdateJob(leases=(ref,), visibility_ms=self._plan.visibility_ms))
+        assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
+        return reply.leases[0].verdict is not Verdict.LOST
 
     async def _dequeue(self, request_id: RequestId, seed: bytes, wait_ms: int) -> JobsLeased:
         request = DequeueJob(
@@ -139,21 +160,26 @@ class Slot:
     async def _work(self, tenure: Tenure) -> None:
         """Attempt what was leased, and settle it."""
         lease = tenure.lease
-        self._report(f"job {lease.job_id} attempt {lease.attempt} begins: {lease.spec.command}")
-        workspace = make_workspace(self._plan.home, lease.job_id, lease.attempt)
+        self._report(f"job {lease.job_id} attempt {lease.attempt} begins: {one_line(lease.spec.command)}")
+        workspace: Workspace | None = None
         try:
+            workspace = make_workspace(self._plan.home, lease.job_id, lease.attempt)
             await self._attempt(tenure, workspace)
-        except (SpoolFailed, BaseExceptionGroup) as error:
-            failed = _spool_failure(error)
+        except (WorkspaceFailed, SpoolFailed, BaseExceptionGroup) as error:
+            failed = _disk_failure(error)
             if failed is None:
                 raise
             self._report(f"job {lease.job_id} attempt {lease.attempt} {await self._release(lease)}")
             raise failed from error
         finally:
             self._renewer.drop(tenure)
-            with anyio.CancelScope(shield=True):
-                for leftover in await self._surroundings.offload(lambda: remove_workspace(workspace.root)):
-                    self._report(f"could not remove {leftover.path}: {leftover.why}")
+            if workspace is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._clear(workspace)
+
+    async def _clear(self, workspace: Workspace) -> None:
+        for leftover in await self._surroundings.offload(lambda: remove_workspace(workspace.root)):
+            self._report(f"could not remove {leftover.path}: {leftover.why}")
 
     async def _attempt(self, tenure: Tenure, workspace: Workspace) -> None:
         lease = tenure.lease
@@ -170,7 +196,7 @@ class Slot:
                 leave = spool.remove
             self._report(f"job {lease.job_id} attempt {lease.attempt} {outcome or UNSETTLED}")
         except (SpoolFailed, BaseExceptionGroup) as error:
-            if _spool_failure(error) is not None:
+            if _disk_failure(error) is not None:
                 leave = spool.remove
             raise
         finally:
@@ -247,12 +273,14 @@ class Slot:
         return "is released"
 
 
-def _spool_failure(error: SpoolFailed | BaseExceptionGroup[BaseException]) -> SpoolFailed | None:
-    """The failed spool, alone or among what a task group raised, if that is what went wrong."""
-    if isinstance(error, SpoolFailed):
+def _disk_failure(
+    error: SpoolFailed | WorkspaceFailed | BaseExceptionGroup[BaseException],
+) -> SpoolFailed | WorkspaceFailed | None:
+    """What the disk refused, alone or among what a task group raised, if that is what went wrong."""
+    if isinstance(error, (SpoolFailed, WorkspaceFailed)):
         return error
     failures = error.subgroup(SpoolFailed)
-    return None if failures is None else _spool_failure(failures.exceptions[0])
+    return None if failures is None else _disk_failure(failures.exceptions[0])
 
 
 async def _unless(event: anyio.Event, work: Callable[[], Awaitable[Found]]) -> Found | None:

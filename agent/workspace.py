@@ -57,6 +57,10 @@ class Workspace(Struct, frozen=True):
         return self.root / "tmp"
 
 
+class WorkspaceFailed(Exception):
+    """There is no room for a workspace; the message says why."""
+
+
 class Leftover(Struct, frozen=True):
     """Something that could not be removed, and the system's reason."""
 
@@ -77,14 +81,22 @@ def workspaces_folder(agent_home: Path) -> Path:
 def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
     """A workspace that nobody has used before. Four folders are made sooner than a thread is woken to make them.
 
-    Raises `OperatorError` where there can be no workspaces, `OSError` where the disk is full.
+    Raises `OperatorError` where there can be no workspaces, `WorkspaceFailed` where there is no room for this one;
+    then nothing of it is left.
     """
     folder = workspaces_folder(agent_home)
-    make_folder(folder)
     prefix = f"{job_id}-{attempt}-"
-    workspace = Workspace(Path(tempfile.mkdtemp(prefix=prefix, dir=folder.absolute())))  # 0700 whatever the umask
-    for place in (workspace.checkout, workspace.home, workspace.temporary):
-        place.mkdir(mode=FOLDER_MODE)
+    root: Path | None = None
+    try:
+        make_folder(folder)
+        root = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.absolute()))  # 0700 whatever the umask
+        workspace = Workspace(root)
+        for place in (workspace.checkout, workspace.home, workspace.temporary):
+            place.mkdir(mode=FOLDER_MODE)
+    except OSError as error:
+        if root is not None:
+            remove_workspace(root)
+        raise WorkspaceFailed(f"cannot make a workspace in {folder}: {error.strerror}") from error
     return workspace
 
 

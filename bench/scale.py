@@ -54,7 +54,7 @@ class Measured(Struct):
 
 
 def _database(path: Path) -> Database:
-    """apsw's own types cannot be read from Python 3.11."""
+    """An open file; apsw has no types of its own for Python 3.11."""
     return apsw.Connection(str(path))
 
 

@@ -23,19 +23,21 @@ from airunner.protocol.messages import Nudge, Refused, Reply, Request, decode_re
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from airunner.protocol.retry import PATIENCE_MS, PENDING_MAX, Action, Connect, Deliver, Disconnect, LazyPirate, Send
 
-MISMATCHES_MAX: Final = 3  # handshakes broken off before the first answer; a restart breaks one, a wrong key all
+MISMATCHES_TOLD: Final = 3  # handshakes broken off in a row; a restart breaks one, a wrong key all
 
 
 class Patience(Struct, frozen=True):
     """How long a broker may stay unheard while an answer is owed, in seconds; None is for ever.
 
     `first_s` holds until a broker was heard for the first time, `later_s` from then on. `notice` is called
-    once for each silence that lasts `NOTICE_S`, with the endpoint and the seconds that are left.
+    once for each silence that lasts `NOTICE_S`, with the endpoint and the seconds that are left; `doubt` once when
+    handshakes are broken off again and again, with the words for it.
     """
 
     first_s: float | None = None
     later_s: float | None = None
     notice: Callable[[str, float | None], None] | None = None
+    doubt: Callable[[str], None] | None = None
 
 
 NOTICE_S: Final = 1.0
@@ -202,11 +204,8 @@ class Channel:
                 f"the broker at {self.endpoint} does not let this machine's key in; "
                 "put the public key on its allow-list"
             )
-        elif self._mismatches >= MISMATCHES_MAX and not self._ever_heard:
-            self._shut_out(
-                f"the broker at {self.endpoint} does not have the key that is pinned here; "
-                "copy its certs/broker.public into this home"
-            )
+        elif self._mismatches == MISMATCHES_TOLD and self._patience.doubt is not None:
+            self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))
         self._changed.set()
 
@@ -217,7 +216,9 @@ class Channel:
             return
         bound_s = self._patience_s()
         waited_s = (self._now_ms() - since_ms) / 1_000
-        if bound_s is not None and waited_s >= bound_s:
+        if bound_s is not None and waited_s >= bound_s and self._mismatches and not self._ever_heard:
+            self._fail(OperatorError(self._mismatch(), exit_code=EXIT_NO_PERMISSION))
+        elif bound_s is not None and waited_s >= bound_s:
             self._fail(
                 OperatorError(
                     f"no broker answers at {self.endpoint} (waited {bound_s:g} s); "
@@ -228,6 +229,13 @@ class Channel:
         elif waited_s >= NOTICE_S and not self._noticed and self._patience.notice is not None:
             self._noticed = True
             self._patience.notice(self.endpoint, None if bound_s is None else bound_s - waited_s)
+
+    def _mismatch(self) -> str:
+        """What a handshake that is broken off means; a stopped broker and a proxy without one look the same."""
+        return (
+            f"whoever answers at {self.endpoint} breaks the handshake off; if it is the broker, it has another key "
+            "than the one that is pinned here: copy its certs/broker.public into this home"
+        )
 
     def _patience_s(self) -> float | None:
         return self._patience.later_s if self._ever_heard else self._patience.first_s

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from airunner.client.retrying import policy_text
-from airunner.client.wording import duration_text, end_text, instant_text, one_line
+from airunner.client.wording import duration_text, end_text, instant_text
 from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, Job, JobState, JobSummary
 from airunner.protocol.messages import AgentSummary
+from airunner.protocol.printable import one_line
 from airunner.protocol.queues import QueueSummary
 
 HEADINGS: Final = ("ID", "STATE", "QUEUE", "SUBMITTED", "TOOK", "COMMAND")

@@ -44,8 +44,3 @@ def end_text(state: JobState, exit_code: int | None, signal: int | None, reason:
     else:
         ending = str(state)
     return ending if reason in (None, Reason.EXIT_CODE, Reason.SIGNAL, Reason.CANCELLED) else f"{ending} ({reason})"
-
-
-def one_line(text: str) -> str:
-    """`text` for one cell of a table: whatever would move the cursor becomes a question mark."""
-    return "".join(char if char.isprintable() else " " if char in "\n\t" else "?" for char in text)

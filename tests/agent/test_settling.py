@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -11,7 +14,7 @@ from trio.testing import MockClock
 from airunner.agent.slot import DELIVERY_S, SPOOL_FOLDER, UNSETTLED
 from airunner.certs.edges import Sent
 from airunner.protocol.job import JobState
-from tests.agent.playing import Stage, staged
+from tests.agent.playing import VISIBILITY_S, Stage, staged
 
 pytestmark = pytest.mark.anyio
 
@@ -56,3 +59,41 @@ async def test_what_is_stopped_while_the_broker_is_away_is_delivered_by_the_next
         await stage.client.cancel(job.id)
         kinds = await stage.kinds(job.id)
         assert kinds[:5] == ["JOB_SCHEDULED", "JOB_LEASED", "GIT_CLONE_START", "GIT_CLONE_ERROR", "JOB_RELEASED"]
+
+
+async def test_a_full_disk_costs_the_job_a_moment_and_the_agent_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tempfile.mkdtemp
+    full = [True, True]
+
+    def make_if_there_is_room(**options: str) -> str:
+        if full:
+            full.pop()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return make(**options)
+
+    monkeypatch.setattr("airunner.agent.workspace.tempfile.mkdtemp", make_if_there_is_room)
+    async with staged(tmp_path) as stage:
+        job = await stage.client.submit(command="make", max_attempts=1)
+        process = await stage.launcher.process()
+        process.exit(0)
+        kinds = await stage.kinds(job.id)
+        assert kinds.count("JOB_RELEASED") == 2
+        assert (await stage.client.get(job.id)).state is JobState.COMPLETED
+        assert any("No space left" in line for line in stage.reports)
+
+
+async def test_what_was_asked_for_long_ago_is_renewed_and_run_and_not_wasted(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, anyio.create_task_group() as group:
+        await stage.client.list_jobs()  # from here on the client waits as long as it takes
+        stage.wire.send = lambda *_: Sent.DONE  # whatever the broker says is lost
+        group.start_soon(partial(stage.client.submit, command="make"))
+        await anyio.sleep(2 * VISIBILITY_S)  # virtual
+        del stage.wire.send
+        process = await stage.launcher.process()
+        assert process.deadline_s > anyio.current_time() + VISIBILITY_S / 2
+        process.exit(0)
+        [job] = (await stage.client.list_jobs()).jobs
+        kinds = await stage.kinds(job.id)
+        assert (kinds.count("JOB_LEASED"), kinds.count("JOB_RELEASED"), kinds[-1]) == (1, 0, "JOB_FINISHED")

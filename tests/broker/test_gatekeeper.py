@@ -16,7 +16,7 @@ from airunner.broker.gatekeeper import Gatekeeper
 from airunner.broker.store.contract import Store
 from airunner.broker.store.sqlite import open_store
 from airunner.certs.allowlist import AllowList
-from airunner.certs.channel import MISMATCHES_MAX, Channel, Patience
+from airunner.certs.channel import MISMATCHES_TOLD, Channel, Patience
 from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key
 from airunner.certs.edges import SYSTEM
 from airunner.certs.home import Home
@@ -164,9 +164,9 @@ async def test_a_key_that_is_listed_now_is_let_in_now(home: Home, store: Store) 
 async def test_another_brokers_key_is_noticed_and_the_person_told(home: Home, store: Store) -> None:
     async with (
         broker(home, store) as opened,
-        channel(home, opened.endpoint, broker_public=stranger().public) as asker,
+        channel(home, opened.endpoint, broker_public=stranger().public, patience=Patience(first_s=1.5)) as asker,
     ):
-        with pytest.raises(OperatorError, match="does not have the key that is pinned here") as raised:
+        with pytest.raises(OperatorError, match="it has another key than the one that is pinned here") as raised:
             await asker.ask(Ping())
         assert raised.value.exit_code == 77
 
@@ -234,9 +234,11 @@ async def test_a_broker_that_comes_back_is_asked_on(home: Home, store: Store) ->
 async def test_a_proxy_without_its_broker_is_not_taken_for_another_broker(home: Home, store: Store) -> None:
     async with broker(home, store) as opened:
         endpoint = opened.endpoint
-    async with channel(home, endpoint) as asker, anyio.create_task_group() as group:
-        async with broker(home, store, endpoint):
-            assert await asker.ask(Ping()) == Pong()
+    doubts: list[str] = []
+    async with (
+        channel(home, endpoint, patience=Patience(doubt=doubts.append)) as asker,
+        anyio.create_task_group() as group,
+    ):
         answers: list[object] = []
         answered = anyio.Event()
 
@@ -247,11 +249,13 @@ async def test_a_proxy_without_its_broker_is_not_taken_for_another_broker(home: 
         port = int(endpoint.rpartition(":")[2])
         async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port) as listener:
             group.start_soon(ask)
-            for _ in range(2 * MISMATCHES_MAX):
+            for _ in range(2 * MISMATCHES_TOLD):
                 await (await listener.listeners[0].accept()).aclose()  # accepted, and closed: nobody behind it
         async with broker(home, store, endpoint):
             await answered.wait()
         assert answers == [Pong()]
+        [doubt] = doubts  # said once, and waited on
+        assert endpoint in doubt
 
 
 async def test_where_no_broker_is_the_wait_is_bounded_and_said(home: Home) -> None:

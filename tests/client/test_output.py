@@ -12,7 +12,7 @@ from airunner.client.console import Console, ReaderGone
 from airunner.client.listing import columns, fitting, job_lines
 from airunner.client.printing import ConsolePrinter, JsonPrinter
 from airunner.client.watching import exit_status
-from airunner.client.wording import duration_text, end_text, instant_text, one_line
+from airunner.client.wording import duration_text, end_text, instant_text
 from airunner.protocol.events import (
     Event,
     EventBody,
@@ -29,6 +29,7 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Reason, Result
 from airunner.protocol.names import JobId
+from airunner.protocol.printable import one_line
 
 
 class Files:
