@@ -1,0 +1,93 @@
+"""Taking a hand in what runs, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.gate import Gate, events, submit
+from tests.acceptance.running import Cluster
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def lines(cluster: Cluster, *arguments: str) -> list[str]:
+    done = cluster.airunner(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().splitlines()
+
+
+def told(cluster: Cluster, *arguments: str, code: int = 0) -> str:
+    done = cluster.airunner(*arguments)
+    assert done.returncode == code, done.stderr
+    return done.stderr.decode()
+
+
+def test_jobs_are_cancelled_waiting_or_running_and_what_had_ended_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    waiting = submit(cluster, "true")
+    assert f"job {waiting} is cancelled" in told(cluster, "cancel", waiting)
+    assert f"job {waiting} is cancelled" in told(cluster, "cancel", waiting)
+    cluster.agent("--cancel-grace", "0")
+    running = submit(cluster, gate.script)
+    gate.wait()
+    cluster.agent()
+    ended = submit_and_wait(cluster, "true")
+    done = cluster.airunner("cancel", "--json", running, ended, "no-such-job")
+    assert done.returncode == 1
+    said = done.stderr.decode()
+    assert f"job {running} is being cancelled" in said
+    assert f"job {ended} had already ended: COMPLETED" in said
+    assert "there is no job no-such-job" in said
+    assert [json.loads(line)["job_id"] for line in done.stdout.splitlines()] == [running, ended]
+    assert list(events(cluster, running))[-1]["state"] == "CANCELLED"
+
+
+def submit_and_wait(cluster: Cluster, script: str) -> str:
+    job_id = submit(cluster, script)
+    assert list(events(cluster, job_id))[-1]["kind"] == "JOB_FINISHED"
+    return job_id
+
+
+def test_an_ended_job_is_run_again_and_its_exit_code_is_ours(cluster: Cluster) -> None:
+    cluster.agent()
+    first = submit_and_wait(cluster, "echo again; exit 7")
+    done = cluster.airunner("retry", first)
+    assert (done.returncode, done.stdout) == (7, b"again\n")
+    assert f"as a retry of {first}" in done.stderr.decode()
+    (second,) = lines(cluster, "retry", "--no-monitor", first)
+    assert json.loads(cluster.airunner("show", "--json", second).stdout)["origin"] == first
+    assert "there is no job nothing" in told(cluster, "retry", "nothing", code=1)
+
+
+def test_a_command_that_fails_is_run_again_as_its_policy_says(cluster: Cluster) -> None:
+    cluster.agent()
+    flags = ("--retry", "2", "--retry-on", "75", "--retry-backoff", "0")
+    done = cluster.airunner("submit", *flags, "--", "sh", "-c", "echo $AIRUNNER_ATTEMPT; exit 75")
+    assert (done.returncode, done.stdout) == (75, b"1\n2\n3\n")
+    done = cluster.airunner("submit", *flags, "--", "sh", "-c", "echo $AIRUNNER_ATTEMPT; exit 1")
+    assert (done.returncode, done.stdout) == (1, b"1\n")
+
+
+def test_queues_are_paused_drained_and_opened_and_shown(cluster: Cluster) -> None:
+    assert "queue default is paused" in told(cluster, "pause", "default")
+    urgent = ("submit", "--no-monitor", "--priority", "5", "--owner", "ada", "--metadata", "build=42")
+    later = cluster.airunner("submit", "--no-monitor", "--not-before", "+1d", "--", "true")
+    assert later.returncode == 0
+    (job_id,) = lines(cluster, *urgent, "--", "true")
+    cluster.agent("--name", "one", spawn=3)
+    assert lines(cluster, "queues")[1].split()[:5] == ["default", "paused", "2", "1", "0"]
+    assert lines(cluster, "agents")[1].split()[:3] == ["one", "3", "0"]
+    assert json.loads(lines(cluster, "agents", "--json")[0])["name"] == "one"
+    assert json.loads(lines(cluster, "queues", "--json")[0])["delayed"] == 1
+    assert "queue default is draining" in told(cluster, "drain", "default")
+    assert "is being drained" in told(cluster, "submit", "--", "true", code=1)
+    assert list(events(cluster, job_id))[-1]["state"] == "COMPLETED"
+    assert "queue default is open" in told(cluster, "resume", "default")
+    assert cluster.airunner("submit", "--", "true").returncode == 0
+    for found in (("--owner", "ada"), ("--metadata", "build=42"), ("--owner", "ada", "--metadata", "build=42")):
+        assert [line.split()[0] for line in lines(cluster, "list", *found)[1:]] == [job_id]
+    assert "priority:     5" in lines(cluster, "show", job_id)
+    assert "expected 1 to 128 letters" in told(cluster, "pause", "not a name", code=2)
