@@ -20,10 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 @contextmanager
 def chaos(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A run of it, which ends all that it began however this block is left."""
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     run = subprocess.Popen(
         [sys.executable, "-m", "tests.acceptance.chaos", *arguments],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={**unmeasured, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
