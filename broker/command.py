@@ -121,7 +121,7 @@ async def _run(
                 edges=SYSTEM,
                 offload=anyio.to_thread.run_sync,
                 counts=counts,
-                has_room=lambda: folder is None or _free_bytes(folder) + store.reusable_bytes() >= reserve_bytes,
+                has_room=lambda: folder is None or _room(_free_bytes(folder), store.reusable_bytes(), reserve_bytes),
                 retention=retention,
             )
             group.start_soon(door.run, name="HttpDoor")
@@ -130,6 +130,13 @@ async def _run(
         _say("airunner broker stopped")
     finally:
         store.close()
+
+
+def _room(free_bytes: int, reusable_bytes: int, reserve_bytes: int) -> bool:
+    """What was removed from the store may be used again, but each write goes through the journal first."""
+    from airunner.broker.store.sqlite import JOURNAL_BYTES_MAX
+
+    return free_bytes >= min(reserve_bytes, JOURNAL_BYTES_MAX) and free_bytes + reusable_bytes >= reserve_bytes
 
 
 def _free_bytes(folder: Path) -> int:

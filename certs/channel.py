@@ -31,7 +31,8 @@ class Patience(Struct, frozen=True):
 
     `first_s` holds until a broker was heard for the first time, `later_s` from then on. `notice` is called
     once for each silence that lasts `NOTICE_S`, with the endpoint and the seconds that are left; `doubt` once when
-    handshakes are broken off again and again, with the words for it.
+    handshakes are broken off again and again, or a broker that was heard lets us in no more, with the words for it:
+    whoever sets it waits on.
     """
 
     first_s: float | None = None
@@ -87,6 +88,8 @@ class Channel:
         self._ever_heard = False
         self._noticed = False
         self._mismatches = 0
+        self._endpoints = frozenset(endpoints)
+        self._refused: set[str] = set()  # those that did not let us in since a broker was heard
         self.connections = 0  # how many were opened: another number means another broker, or one that restarted
 
     @property
@@ -192,6 +195,7 @@ class Channel:
                 self._ever_heard = True
                 self._noticed = False
                 self._mismatches = 0
+                self._refused.clear()
                 if isinstance(reply, Nudge):
                     self.nudged()
                 self._do(self._pirate.heard(request_id, reply, self._now_ms()))
@@ -200,10 +204,16 @@ class Channel:
     def _ended(self, ending: Ending) -> None:
         self._mismatches = self._mismatches + 1 if ending is Ending.MISMATCHED else 0
         if ending is Ending.REFUSED:
-            self._shut_out(
+            self._refused.add(self.endpoint)
+            words = (
                 f"the broker at {self.endpoint} does not let this machine's key in; "
                 "put the public key on its allow-list"
             )
+            if self._ever_heard and self._patience.doubt is not None:
+                if len(self._refused) == 1:
+                    self._patience.doubt(words)
+            elif self._refused >= self._endpoints:
+                self._shut_out(words)
         elif self._mismatches == MISMATCHES_TOLD and self._patience.doubt is not None:
             self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))

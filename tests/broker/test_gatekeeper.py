@@ -171,6 +171,32 @@ async def test_another_brokers_key_is_noticed_and_the_person_told(home: Home, st
         assert raised.value.exit_code == 77
 
 
+async def test_whoever_waits_on_is_told_of_a_list_that_lost_his_key_and_goes_on_when_it_is_back(
+    home: Home, store: Store
+) -> None:
+    doubts: list[str] = []
+    doubted = anyio.Event()
+
+    def doubt(words: str) -> None:
+        doubts.append(words)
+        doubted.set()
+
+    listed = home.allowed_clients.read_bytes()
+    async with broker(home, store) as opened:
+        endpoint = opened.endpoint
+    async with channel(home, endpoint, patience=Patience(doubt=doubt)) as asker, anyio.create_task_group() as group:
+        async with broker(home, store, endpoint):
+            assert await asker.ask(Ping()) == Pong()
+        home.allowed_clients.write_bytes(b"# nobody\n")
+        async with broker(home, store, endpoint):
+            group.start_soon(asker.ask, Ping())
+            await doubted.wait()
+            home.allowed_clients.write_bytes(listed)
+            assert await asker.ask(Ping()) == Pong()
+    assert len(doubts) == 1
+    assert "allow-list" in doubts[0]
+
+
 async def zap(home: Home, *request: bytes) -> list[bytes]:
     """What the Gatekeeper says to libzmq's own words."""
     context = new_context()
