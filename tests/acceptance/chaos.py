@@ -58,6 +58,7 @@ class Chaos:
         self._agents: list[Victim] = []
         self._users: list[Victim] = []
         self._brokers: list[Victim] = []
+        self._twice: dict[str, list[int]] = {}
         self._endpoint = ""
         self._told_s = time.monotonic()
 
@@ -92,7 +93,7 @@ class Chaos:
             if now_s >= hurt_s:
                 hurt_s += TICK_S
                 self._hurt(now_s)
-            self.findings.add("run twice at once", two_at_once(job_processes(self.home)))
+            self._twice = two_at_once(job_processes(self.home)) | self._twice
             self._tell(
                 f"{now_s - begun_s:.0f} of {seconds:g} s, {len(accepted(self.folder))} jobs accepted, {self._hurts}"
             )
@@ -114,6 +115,7 @@ class Chaos:
     def judge(self) -> None:
         """Look at all that is left, while the broker is there and then without it."""
         anyio.run(judge, self.cluster, self.findings)
+        self.findings.add("run twice at once", [f"{job_id}: attempts {both}" for job_id, both in self._twice.items()])
         for victim in [*self._agents, *self._brokers]:
             self._note(victim.terminate())
         left = [f"{one.pid} {one.command} of {one.job_id}" for one in job_processes(self.home)]
@@ -219,7 +221,7 @@ def main() -> int:
         chaos.drain()
         chaos.judge()
         keep = not chaos.findings.clean
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):  # or whoever read along has gone
         keep = False
         return EXIT_INTERRUPTED
     finally:

@@ -11,7 +11,7 @@ import anyio
 from msgspec import Struct
 
 from airunner import Client, Event, Job, JobState, JobSummary, Patience, Reason, Result, Stream
-from airunner.protocol.events import JobExpired, JobFinished, Output
+from airunner.protocol.events import JobExpired, JobFinished, JobReleased, Output
 from tests.acceptance.chaos_jobs import expected_code, expected_output
 from tests.acceptance.chaos_users import Journal, View, fingerprint, journals, views
 
@@ -148,11 +148,19 @@ def _wrong_result(job: Job, log: Sequence[Event]) -> str | None:
     result = job.result or Result()
     code = expected_code(job.spec)
     if result.reason is Reason.AGENT_LOST:
-        lost = sum(isinstance(event.body, JobExpired) for event in log)  # those that came back released it
+        lost = sum(_lost_its_agent(event) for event in log)
         return None if lost == job.spec.max_attempts else f"agent-lost, and it lost {lost}"
     state = JobState.FAILED if code else JobState.COMPLETED
     right = (job.state, result.exit_code, result.signal) == (state, code, None)
     return None if right else f"{job.state} {result}, and its command exits with {code}"
+
+
+def _lost_its_agent(event: Event) -> bool:
+    match event.body:
+        case JobExpired() | JobReleased(lost=True):
+            return True
+        case _:
+            return False
 
 
 def _wrong_output(job: Job, log: Sequence[Event]) -> list[str]:

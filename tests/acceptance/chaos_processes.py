@@ -129,19 +129,19 @@ def job_processes(home: Path) -> list[JobProcess]:
     ]
 
 
-def two_at_once(processes: Iterable[JobProcess]) -> list[str]:
-    """Jobs of which two attempts live at the same instant."""
+def two_at_once(processes: Iterable[JobProcess]) -> dict[str, list[int]]:
+    """The attempts that live at the same instant, of jobs with more than one."""
     by_job: dict[str, dict[int, list[JobProcess]]] = {}
     for process in processes:
         by_job.setdefault(process.job_id, {}).setdefault(process.attempt, []).append(process)
-    found: list[str] = []
+    found: dict[str, list[int]] = {}
     for job_id, attempts in by_job.items():
         living = attempts
         for _ in range(2):  # whoever lives at the second look lived at the end of the first
             alive = {number: [one for one in members if one.alive] for number, members in living.items()}
             living = {number: members for number, members in alive.items() if members}
         if len(living) > 1:
-            found.append(f"{job_id}: attempts {sorted(living)}")
+            found[job_id] = sorted(living)
     return found
 
 
