@@ -28,7 +28,6 @@ from airunner.agent.launcher.contract import (
     LaunchSpec,
     Process,
     Survivor,
-    TerminalSize,
 )
 from airunner.agent.repository import Source
 from airunner.agent.tenure import LeasedLauncher, Tenure
@@ -43,7 +42,7 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
-from airunner.protocol.job import ProcessType, Reason, Result
+from airunner.protocol.job import ProcessType, Reason, Result, TerminalSize
 from airunner.protocol.redaction import without_credentials
 
 GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for what a command left behind and what is cancelled
@@ -102,7 +101,7 @@ class Attempt:
         Raises `CheckoutFailed`, `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
         """
         commit = await self._check_out() if self._spec.repository else ""
-        terminal = TerminalSize() if self._spec.process_type is ProcessType.PTY else None
+        terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
         return await self._launcher.launch(self._launch_spec(commit, terminal))
 
     async def _check_out(self) -> str:

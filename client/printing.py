@@ -13,6 +13,7 @@ from airunner.protocol.events import (
     Event,
     GitCloneEnd,
     GitCloneError,
+    GitCloneProgress,
     GitCloneStart,
     Heartbeat,
     JobCancelRequested,
@@ -29,6 +30,7 @@ from airunner.protocol.events import (
     Stream,
     TerminalResize,
 )
+from airunner.protocol.printable import one_line
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -93,6 +95,8 @@ class ConsolePrinter:
         match event.body:
             case GitCloneStart(repository=repository):
                 return f"checking out {repository}"
+            case GitCloneProgress(message=message):
+                return one_line(message)
             case GitCloneEnd(commit=commit, duration_ms=duration_ms):
                 return f"checked out {commit[:SHORT_COMMIT_CHARS]} in {duration_text(duration_ms)}"
             case GitCloneError(message=message):

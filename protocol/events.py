@@ -16,13 +16,12 @@ from msgspec import Meta, Struct
 
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.job import JobState, Reason
+from airunner.protocol.job import JobState, Reason, TerminalSide
 from airunner.protocol.names import JobId, Natural, Positive, Text
 
 OUTPUT_BYTES_MAX: Final = 65_536  # one OUTPUT event; also the size at which an agent flushes
 BATCH_EVENTS_MAX: Final = 1_024
 BATCH_BYTES_MAX: Final = 524_288  # encoded; two fit one frame with room to spare
-TERMINAL_SIDE_MAX: Final = 10_000
 
 
 class Stream(StrEnum):
@@ -88,6 +87,12 @@ class GitCloneStart(Body, frozen=True, kw_only=True, tag="GIT_CLONE_START"):
     branch: Text = ""
 
 
+class GitCloneProgress(Body, frozen=True, kw_only=True, tag="GIT_CLONE_PROGRESS"):
+    """How far the checkout is, or why it is tried again, in one line."""
+
+    message: Text
+
+
 class GitCloneEnd(Body, frozen=True, kw_only=True, tag="GIT_CLONE_END"):
     """The checkout stands at exactly `commit`."""
 
@@ -138,8 +143,8 @@ class Heartbeat(Body, frozen=True, kw_only=True, tag="HEARTBEAT"):
 class TerminalResize(Body, frozen=True, kw_only=True, tag="TERMINAL_RESIZE"):
     """The terminal has this size from here on."""
 
-    cols: Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
-    rows: Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
+    cols: TerminalSide
+    rows: TerminalSide
 
 
 class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
@@ -150,6 +155,7 @@ class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
 
 AgentBody = (
     GitCloneStart
+    | GitCloneProgress
     | GitCloneEnd
     | GitCloneError
     | ProcessStart

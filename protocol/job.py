@@ -15,12 +15,15 @@ from msgspec import Meta, Struct
 from airunner.protocol.names import (
     ARGUMENTS_MAX,
     NAME_CHARS_MAX,
+    TAGS_MAX,
     VARIABLES_MAX,
     Argument,
     JobId,
+    Label,
     Name,
     Natural,
     Positive,
+    TagValue,
     Text,
 )
 from airunner.protocol.retrypolicy import RetryPolicy
@@ -33,6 +36,9 @@ SUMMARY_COMMAND_CHARS: Final = 200
 PRIORITY_MAX: Final = 100  # and its negative is the least
 MAX_ATTEMPTS_DEFAULT: Final = 3
 ATTEMPTS_MAX: Final = 100
+SECRETS_MAX: Final = 64
+TERMINAL_SIDE_MAX: Final = 10_000
+DEPTH_MAX: Final = 1_000_000
 
 
 class JobState(StrEnum):
@@ -58,7 +64,7 @@ class ProcessType(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an attempt did not complete."""
+    """Why an attempt did not complete. `oom`: the kernel killed something of it for want of memory."""
 
     EXIT_CODE = "exit-code"
     SIGNAL = "signal"
@@ -67,12 +73,28 @@ class Reason(StrEnum):
     COMMAND_NOT_FOUND = "command-not-found"
     PROCESS_ERROR = "process-error"
     AGENT_LOST = "agent-lost"
+    OUT_OF_MEMORY = "oom"
+    HOOK_FAILED = "hook-failed"
+    SECRET_MISSING = "secret-missing"  # noqa: S105 - a reason
     CANCELLED = "cancelled"
 
+
+Tags = Annotated[dict[Name, TagValue], Meta(max_length=TAGS_MAX)]
+"""What an agent has, or a job needs: every name with its value, such as `{os: linux}`."""
 
 Variables = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)], Argument], Meta(max_length=VARIABLES_MAX)
 ]
+
+
+TerminalSide = Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
+
+
+class TerminalSize(Struct, frozen=True, omit_defaults=True):
+    """In characters."""
+
+    cols: TerminalSide = 80
+    rows: TerminalSide = 24
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,6 +106,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     In a queue a higher `priority` goes first. Before the instant `not_before_ms`, by the broker's clock, the
     job is not leased. `max_attempts` is how often its agent may be lost before it fails; `retry` says what
     is done about a command that fails. The two are counted apart.
+
+    Only an agent that has each tag in `require` may lease it. `secrets` names variables: of `environment`, or else
+    of those that the agent offers; their values are kept out of the log. `terminal` is the size of a PTY's.
+    `depth` is how many commits of history to check out, all by default.
     """
 
     command: Annotated[Argument, Meta(min_length=1)]
@@ -102,6 +128,11 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_before_ms: Natural | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)] = MAX_ATTEMPTS_DEFAULT
     retry: RetryPolicy | None = None
+    require: Tags = {}
+    secrets: Annotated[tuple[Label, ...], Meta(max_length=SECRETS_MAX)] = ()
+    terminal: TerminalSize = TerminalSize()
+    depth: Annotated[int, Meta(ge=1, le=DEPTH_MAX)] | None = None
+    submodules: bool = False
 
     def __post_init__(self) -> None:
         for field in ("command", "working_directory", "repository", "commit", "branch", "owner"):
@@ -115,6 +146,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                     raise ValueError(f"{field}: {name!r} is not a name and value that a process can be given")
         if self.working_directory.startswith("/") or ".." in self.working_directory.split("/"):
             raise ValueError("working_directory must be a path inside the checkout")
+        if any("=" in name or "\0" in name for name in self.secrets):
+            raise ValueError("secrets: expected the names of variables")
         if (self.commit or self.branch) and not self.repository:
             raise ValueError("commit and branch need a repository")
 

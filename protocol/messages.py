@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from airunner.protocol.bounds import REPLY_VALUES_MAX, UNDECODABLE, check_structure
 from airunner.protocol.errors import BadRequest, PeerError
 from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, EventRun
-from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result
+from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, Tags
 from airunner.protocol.names import (
     HASH_BYTES,
     NAME_CHARS_MAX,
@@ -74,12 +74,14 @@ class EnqueueJob(Message, frozen=True, kw_only=True):
 class DequeueJob(Message, frozen=True, kw_only=True):
     """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`.
 
-    `agent_slots` and `version` describe the agent to whoever lists agents.
+    `agent_slots` and `version` describe the agent to whoever lists agents. Only jobs are leased that require
+    nothing but `tags`.
     """
 
     agent: Name
     agent_slots: AgentSlots = 1
     version: Version = ""
+    tags: Tags = {}
     queues: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=QUEUES_MAX)]
     slots: Annotated[int, Meta(ge=1, le=SLOTS_MAX)] = 1
     visibility_ms: VisibilityMs
@@ -104,6 +106,7 @@ class UpdateJob(Message, frozen=True, kw_only=True):
     agent: Name | None = None
     agent_slots: AgentSlots = 1
     version: Version = ""
+    tags: Tags = {}
     leases: Annotated[tuple[LeaseRef, ...], Meta(max_length=LEASES_MAX)]
     visibility_ms: VisibilityMs
 
@@ -350,6 +353,7 @@ class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     leases: Natural
     seen_ms: Natural
     version: str = ""
+    tags: dict[str, str] = {}
 
 
 class AgentsListed(Message, frozen=True, kw_only=True):

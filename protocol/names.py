@@ -39,6 +39,7 @@ TEXT_CHARS_MAX: Final = 4_096
 ARGUMENT_CHARS_MAX: Final = 131_072  # Linux's own bound on one argument (MAX_ARG_STRLEN)
 ARGUMENTS_MAX: Final = 4_096
 VARIABLES_MAX: Final = 1_024
+TAGS_MAX: Final = 32
 PORT_MAX: Final = 65_535
 MILLISECONDS_MAX: Final = 2**53 - 1  # every language's number holds it
 
@@ -47,6 +48,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME
 """A queue, a tenant, an agent: what stands in a URL or a shell without quotes."""
 
 JobName = Annotated[str, Meta(min_length=1, max_length=64)]
+TagValue = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")]
 Label = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Argument = Annotated[str, Meta(max_length=ARGUMENT_CHARS_MAX)]

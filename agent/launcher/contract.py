@@ -9,14 +9,9 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from airunner.protocol.job import TerminalSize
+
 RECEIVE_BYTES: Final = 65_536  # what a pipe holds at the most, unless it was enlarged
-
-
-class TerminalSize(Struct, frozen=True):
-    """In characters."""
-
-    cols: int = 80
-    rows: int = 24
 
 
 class LaunchSpec(Struct, frozen=True):

@@ -7,7 +7,8 @@ import select
 from pathlib import Path
 from typing import Final
 
-from airunner.agent.launcher.contract import ByteSource, LaunchSpec, TerminalSize
+from airunner.agent.launcher.contract import ByteSource, LaunchSpec
+from airunner.protocol.job import TerminalSize
 
 PATIENCE_S: Final = 10.0
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin"}

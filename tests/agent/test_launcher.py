@@ -12,9 +12,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from airunner.agent.launcher.contract import Exit, LaunchFailed, TerminalSize
+from airunner.agent.launcher.contract import Exit, LaunchFailed
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import TerminalSize
 from tests.agent.launching import PATIENCE_S, children_of, command, descriptors_of, read_all, read_lines, shell
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from airunner.agent.launcher.contract import Exit, TerminalSize
+from airunner.agent.launcher.contract import Exit
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.protocol.job import TerminalSize
 from tests.agent.launching import PATIENCE_S, Watched, children_of, command, read_all, read_lines, shell
 
 pytestmark = pytest.mark.anyio

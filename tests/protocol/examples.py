@@ -9,6 +9,7 @@ from airunner.protocol.events import (
     EventRun,
     GitCloneEnd,
     GitCloneError,
+    GitCloneProgress,
     GitCloneStart,
     Heartbeat,
     JobCancelRequested,
@@ -26,7 +27,7 @@ from airunner.protocol.events import (
     TerminalResize,
     encode_bodies,
 )
-from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Reason, Result
+from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Reason, Result, TerminalSize
 from airunner.protocol.messages import (
     AgentsListed,
     AgentSummary,
@@ -92,6 +93,11 @@ SPEC: Final = JobSpec(
     not_before_ms=NOW_MS + 60_000,
     max_attempts=5,
     retry=RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,))),
+    require={"os": "linux"},
+    secrets=("DEBUG",),
+    terminal=TerminalSize(cols=120, rows=40),
+    depth=1,
+    submodules=True,
 )
 
 EVENTS: Final[dict[str, EventBody]] = {
@@ -102,6 +108,7 @@ EVENTS: Final[dict[str, EventBody]] = {
     "JOB_CANCEL_REQUESTED": JobCancelRequested(timestamp_ms=NOW_MS),
     "JOB_FINISHED": JobFinished(timestamp_ms=NOW_MS, state=JobState.COMPLETED, exit_code=0),
     "GIT_CLONE_START": GitCloneStart(timestamp_ms=NOW_MS, repository=SPEC.repository, branch="main"),
+    "GIT_CLONE_PROGRESS": GitCloneProgress(timestamp_ms=NOW_MS, message="Receiving objects: 42% (420/1000)"),
     "GIT_CLONE_END": GitCloneEnd(timestamp_ms=NOW_MS, commit="c0ffee" * 6 + "c0ff", duration_ms=900),
     "GIT_CLONE_ERROR": GitCloneError(timestamp_ms=NOW_MS, message="fatal: not found", exit_code=128),
     "PROCESS_START": ProcessStart(timestamp_ms=NOW_MS, pid=4_711, started_at=NOW_MS),

@@ -11,7 +11,7 @@ import pytest
 from airunner.protocol import bounds, frames
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import EventBody, EventRun, Stream
-from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, ProcessType, Reason, Result
+from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, ProcessType, Reason, Result, TerminalSize
 from airunner.protocol.messages import (
     AgentSummary,
     BatchStored,
@@ -35,6 +35,7 @@ PARTS = [
     AgentSummary,
     EventRun,
     JobSpec,
+    TerminalSize,
     Job,
     JobSummary,
     Result,

@@ -14,6 +14,7 @@ from airunner.protocol.events import (
     Event,
     GitCloneEnd,
     GitCloneError,
+    GitCloneProgress,
     GitCloneStart,
     Heartbeat,
     JobCancelRequested,
@@ -104,6 +105,7 @@ def _step(folded: Folded, event: Event) -> None:
             _end(folded.leases, event)
         case (
             GitCloneStart()
+            | GitCloneProgress()
             | GitCloneEnd()
             | GitCloneError()
             | ProcessStart()
