@@ -11,43 +11,34 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final
 
 import anyio
 from msgspec import Struct
 
 from airunner.agent.checkout import CheckoutFailed, check_out
+from airunner.agent.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
 from airunner.agent.environment import AttemptPlace, job_environment
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
-    ByteSource,
     Exit,
     Launcher,
     LaunchFailed,
     LaunchSpec,
     Process,
-    Survivor,
 )
 from airunner.agent.repository import Source
 from airunner.agent.tenure import LeasedLauncher, Tenure
 from airunner.agent.workspace import Leftover, Workspace
 from airunner.protocol.events import (
-    OUTPUT_BYTES_MAX,
     GitCloneEnd,
     GitCloneError,
     GitCloneStart,
     ProcessEnd,
-    ProcessError,
     ProcessStart,
-    Stream,
 )
 from airunner.protocol.job import ProcessType, Reason, Result, TerminalSize
 from airunner.protocol.redaction import without_credentials
-
-GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for what a command left behind and what is cancelled
-MESSAGE_CHARS_MAX: Final = 16_384
-SURVIVORS_NAMED_MAX: Final = 50
 
 
 class Surroundings(Struct, frozen=True):
@@ -72,7 +63,7 @@ class Attempt:
         self._launcher = LeasedLauncher(surroundings.launcher, tenure)
         self._wall_ms = surroundings.wall_ms
         self._environ = surroundings.environ
-        self._cancel_grace_s = surroundings.cancel_grace_s
+        self._console = Console(tenure, journal, surroundings.wall_ms, surroundings.cancel_grace_s)
 
     async def perform(self) -> Result:
         """Check out, run, and say how it ended. The timeout counts from the start of the command.
@@ -88,7 +79,7 @@ class Attempt:
             self._journal.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
             return Result(reason=Reason.CHECKOUT_FAILED)
         except LaunchFailed as failed:
-            self._say(failed.message)
+            self._console.say(failed.message)
             return Result(exit_code=failed.exit_code, reason=Reason.COMMAND_NOT_FOUND)
         if process is None:
             return Result(reason=Reason.CANCELLED)
@@ -126,7 +117,7 @@ class Attempt:
             agent_environ=self._environ,
         )
         self._journal.add(
-            GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=_ms_since(started_s))
+            GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=ms_since(started_s))
         )
         return done.commit
 
@@ -154,54 +145,20 @@ class Attempt:
         )
 
     async def _attend(self, process: Process) -> Result:
-        """Read all that the process writes, to its end and that of its whole tree."""
-        started_s = anyio.current_time()
+        """See the command to its end, and say how that was."""
         now_ms = self._wall_ms()
         self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
-        cut_short: Reason | None = None
-        duration_ms = 0
-        survivors: list[Survivor] = []
-        ended: Exit | None = None
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._read, process.stdout, Stream.STDOUT)
-            if process.stderr is not None:
-                group.start_soon(self._read, process.stderr, Stream.STDERR)
-            cut_short = await self._wait(process)
-            duration_ms = _ms_since(started_s)
-            survivors = await process.end(self._cancel_grace_s if cut_short else GRACE_S)
-            ended = await process.wait()
-            if any(survivor.left for survivor in survivors):
-                group.cancel_scope.cancel()  # it may hold a pipe open for as long as it hangs
-        assert ended is not None, "only an error ends the block before the process, and that goes on"
-        if survivors and not cut_short:
-            self._say(_named(survivors))
+        ended = await self._console.attend(process, self._spec.timeout_seconds)
         self._journal.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),
                 pid=process.pid,
-                exit_code=ended.exit_code,
-                signal=ended.signal,
-                duration_ms=duration_ms,
+                exit_code=ended.exit.exit_code,
+                signal=ended.exit.signal,
+                duration_ms=ended.duration_ms,
             )
         )
-        return _result(ended, cut_short)
-
-    async def _wait(self, process: Process) -> Reason | None:
-        """The command's own end, or why it is not waited for any longer.
-
-        Raises `LauncherDied`, `LeaseEnded`.
-        """
-        with anyio.move_on_after(self._spec.timeout_seconds), self._tenure.unless_cancelled() as unless_cancelled:
-            await process.wait()
-            return None
-        return Reason.CANCELLED if unless_cancelled.cancelled_caught else Reason.TIMEOUT
-
-    async def _read(self, source: ByteSource, stream: Stream) -> None:
-        while data := await source.receive(OUTPUT_BYTES_MAX):
-            await self._journal.add_output(stream, data, self._wall_ms())
-
-    def _say(self, message: str) -> None:
-        self._journal.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
+        return _result(ended.exit, ended.cut_short)
 
 
 def _result(ended: Exit, cut_short: Reason | None) -> Result:
@@ -211,17 +168,3 @@ def _result(ended: Exit, cut_short: Reason | None) -> Result:
         return Result(signal=ended.signal, reason=Reason.SIGNAL)
     assert ended.exit_code is not None, "an end has an exit code or a signal"
     return Result(exit_code=ended.exit_code, reason=Reason.EXIT_CODE if ended.exit_code else None)
-
-
-def _named(survivors: list[Survivor]) -> str:
-    lines = [
-        f"  {one.pid} {one.command}" + (" (could not be ended)" if one.left else "")
-        for one in survivors[:SURVIVORS_NAMED_MAX]
-    ]
-    if len(survivors) > SURVIVORS_NAMED_MAX:
-        lines.append(f"  and {len(survivors) - SURVIVORS_NAMED_MAX} more")
-    return "\n".join(["the command has ended, and these that it had started were ended after it:", *lines])
-
-
-def _ms_since(instant_s: float) -> int:
-    return int((anyio.current_time() - instant_s) * 1_000)
