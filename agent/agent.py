@@ -10,6 +10,7 @@ from collections.abc import Callable
 import anyio
 
 from airunner.agent.attempt import Surroundings
+from airunner.agent.occupancy import Occupancy
 from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
 from airunner.agent.recovery import recover
@@ -41,9 +42,10 @@ class Agent:
         self.orders = Orders(drain=anyio.Event(), stop=anyio.Event())
 
     async def run(self) -> None:
-        """Work until `orders.drain` is set and what runs has ended."""
+        """Work until `orders.drain` is set and what runs has ended, or the plan's jobs are done."""
         publisher = Publisher(self._channel, self._edges, self._report)
         renewer = Renewer(self._channel, self._plan)
+        occupancy = Occupancy()
         self._channel.nudged = renewer.nudge
         for leftover in await self._surroundings.offload(lambda: remove_workspaces(self._plan.home)):
             self._report(f"could not remove {leftover.path}: {leftover.why}")
@@ -54,6 +56,7 @@ class Agent:
             background.start_soon(self._greet)
             background.start_soon(publisher.run)
             background.start_soon(renewer.run)
+            background.start_soon(self._leave_when_idle, occupancy)
             async with anyio.create_task_group() as slots:
                 for _ in range(self._plan.slots):
                     slot = Slot(
@@ -64,10 +67,17 @@ class Agent:
                         self._surroundings,
                         self._edges,
                         self.orders,
+                        occupancy,
                         self._report,
                     )
                     slots.start_soon(slot.run)
             background.cancel_scope.cancel()
+
+    async def _leave_when_idle(self, occupancy: Occupancy) -> None:
+        if self._plan.idle_s_max is not None:
+            await occupancy.idle_for(self._plan.idle_s_max)
+            self._report(f"no job for {self._plan.idle_s_max:g} s: leaving")
+            self.orders.drain.set()
 
     async def _greet(self) -> None:
         """Say when the broker was first heard."""

@@ -58,6 +58,13 @@ def agent_command(
             help="Seconds between SIGTERM and SIGKILL for a command that is cancelled or out of time.",
         ),
     ] = 10,
+    disconnect_after_job: Annotated[
+        bool, typer.Option("--disconnect-after-job", help="Let each slot end after one job, and the agent with them.")
+    ] = False,
+    disconnect_after_idle: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Leave after so long without a job.", show_default="never"),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The agent's name in logs.", show_default="HOST-NUMBER")] = None,
     token: Annotated[
         str | None,
@@ -96,6 +103,8 @@ def agent_command(
         visibility_ms=visibility_timeout * 1_000,
         home=place.folder,
         version=_version(),
+        jobs_max=1 if disconnect_after_job else None,
+        idle_s_max=disconnect_after_idle,
     )
     anyio.run(_run, home, plan, launcher, endpoints, float(cancel_grace), token)
 

@@ -16,3 +16,5 @@ class Plan(Struct, frozen=True):
     visibility_ms: int
     home: Path
     version: str = ""  # of this software
+    jobs_max: int | None = None  # that each slot runs before it ends; None: there is no end
+    idle_s_max: float | None = None  # without a job, then the agent ends; None: it waits for ever

@@ -19,6 +19,7 @@ from airunner.agent.attempt import Attempt, Surroundings
 from airunner.agent.batching import PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.contract import LeaseEnded
+from airunner.agent.occupancy import Occupancy
 from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
 from airunner.agent.renewer import Renewer
@@ -77,6 +78,7 @@ class Slot:
         surroundings: Surroundings,
         edges: Edges,
         orders: Orders,
+        occupancy: Occupancy,
         report: Callable[[str], None],
     ) -> None:
         self._plan = plan
@@ -86,19 +88,22 @@ class Slot:
         self._surroundings = surroundings
         self._edges = edges
         self._orders = orders
+        self._occupancy = occupancy
         self._report = report
 
     async def run(self) -> None:
-        """Work until told to drain.
+        """Work until told to drain, or until the plan's jobs are done.
 
         Raises `LauncherDied`, in a group: an agent without a launcher is of no use.
         """
-        failures = 0
-        while not self._orders.drain.is_set():
+        failures = jobs = 0
+        while not self._orders.drain.is_set() and jobs != self._plan.jobs_max:
             try:
                 leased = await self._lease()
                 if leased is not None:
-                    await self._work(leased)
+                    with self._occupancy.taken():
+                        await self._work(leased)
+                    jobs += 1
             except (PeerError, SpoolFailed, WorkspaceFailed) as error:
                 if not failures:
                     self._report(f"no job can be worked on now: {error}; trying again")

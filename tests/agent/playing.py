@@ -135,22 +135,14 @@ class PlayedLauncher:
 class Stage:
     """All of it, and what the agent has reported."""
 
-    def __init__(self, wire: Wire, client: Client, group: TaskGroup, home: Path, slots: int) -> None:
+    def __init__(self, wire: Wire, client: Client, group: TaskGroup, plan: Plan) -> None:
         self.wire = wire
         self.client = client
         self._group = group
         self.launcher = PlayedLauncher()
         self.reports: list[str] = []
         self._edges = edges(2)
-        (home / SPOOL_FOLDER).mkdir()
-        self._plan = Plan(
-            name="played",
-            slots=slots,
-            queues=("default",),
-            visibility_ms=VISIBILITY_S * 1_000,
-            home=home,
-            version="1.2",
-        )
+        self._plan = plan
         self.start()
 
     def start(self) -> None:
@@ -177,8 +169,21 @@ async def inline(call: Callable[[], list[object]]) -> list[object]:
 
 
 @asynccontextmanager
-async def staged(home: Path, slots: int = 1) -> AsyncIterator[Stage]:
+async def staged(
+    home: Path, slots: int = 1, *, jobs_max: int | None = None, idle_s_max: float | None = None
+) -> AsyncIterator[Stage]:
     """An agent that runs, until the block is left."""
+    (home / SPOOL_FOLDER).mkdir()
+    plan = Plan(
+        name="played",
+        slots=slots,
+        queues=("default",),
+        visibility_ms=VISIBILITY_S * 1_000,
+        home=home,
+        version="1.2",
+        jobs_max=jobs_max,
+        idle_s_max=idle_s_max,
+    )
     async with brokered() as (wire, client), anyio.create_task_group() as group:
-        yield Stage(wire, client, group, home, slots)
+        yield Stage(wire, client, group, plan)
         group.cancel_scope.cancel()

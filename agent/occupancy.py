@@ -1,0 +1,40 @@
+"""How many slots have a job, and for how long none has had one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import anyio
+
+
+class Occupancy:
+    """Of one agent; idle at first."""
+
+    def __init__(self) -> None:
+        self._busy = 0
+        self._changed = anyio.Event()
+
+    @contextmanager
+    def taken(self) -> Generator[None]:
+        """A block in which a slot has a job."""
+        self._move(1)
+        try:
+            yield
+        finally:
+            self._move(-1)
+
+    async def idle_for(self, seconds: float) -> None:
+        """Return once no slot has had a job for so long, counted from now on."""
+        while True:
+            while self._busy:
+                await self._changed.wait()
+            with anyio.move_on_after(seconds) as patience:
+                await self._changed.wait()
+            if patience.cancelled_caught and not self._busy:
+                return
+
+    def _move(self, slots: int) -> None:
+        self._busy += slots
+        self._changed.set()
+        self._changed = anyio.Event()
