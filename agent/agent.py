@@ -10,6 +10,7 @@ from collections.abc import Callable
 import anyio
 
 from airunner.agent.attempt import Surroundings
+from airunner.agent.flag import Flag
 from airunner.agent.occupancy import Occupancy
 from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
@@ -39,7 +40,7 @@ class Agent:
         self._report = report
         self._surroundings = surroundings
         self._edges = edges
-        self.orders = Orders(drain=anyio.Event(), stop=anyio.Event())
+        self.orders = Orders(drain=Flag(), stop=Flag())
 
     async def run(self) -> None:
         """Work until `orders.drain` is set and what runs has ended, or the plan's jobs are done."""

@@ -18,6 +18,7 @@ from msgspec import Struct
 from airunner.agent.checkout import CheckoutFailed, check_out
 from airunner.agent.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
 from airunner.agent.environment import AttemptPlace, job_environment
+from airunner.agent.flag import unless
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
@@ -72,7 +73,7 @@ class Attempt:
         """
         process: Process | None = None
         try:
-            with self._tenure.unless_cancelled():
+            with unless(self._tenure.cancelled):
                 process = await self._start()
         except CheckoutFailed as failed:
             message = failed.message[:MESSAGE_CHARS_MAX]

@@ -13,6 +13,7 @@ from typing import Final
 import anyio
 from msgspec import Struct
 
+from airunner.agent.flag import unless
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.contract import ByteSource, Exit, Process, Survivor
 from airunner.agent.tenure import Tenure
@@ -75,10 +76,10 @@ class Console:
 
         Raises `LauncherDied`, `LeaseEnded`.
         """
-        with anyio.move_on_after(timeout_s), self._tenure.unless_cancelled() as unless_cancelled:
+        with anyio.move_on_after(timeout_s), unless(self._tenure.cancelled) as uncancelled:
             await process.wait()
             return None
-        return Reason.CANCELLED if unless_cancelled.cancelled_caught else Reason.TIMEOUT
+        return Reason.CANCELLED if uncancelled.cancelled_caught else Reason.TIMEOUT
 
     async def _read(self, source: ByteSource, stream: Stream) -> None:
         while data := await source.receive(OUTPUT_BYTES_MAX):

@@ -18,6 +18,7 @@ from typing import Final
 import anyio
 
 from airunner.agent.batching import Batcher
+from airunner.agent.flag import Flag
 from airunner.agent.spool import Record, Spool
 from airunner.protocol.events import AgentBody, Stream, encode_bodies
 from airunner.protocol.job import Result
@@ -31,7 +32,7 @@ class Journal:
 
     def __init__(self, lease: JobLease, spool: Spool, batcher: Batcher, wake: Callable[[], None]) -> None:
         self.lease = lease
-        self.lost = anyio.Event()
+        self.lost = Flag()
         self._spool = spool
         self._batcher = batcher
         self._wake = wake

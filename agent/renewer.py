@@ -98,7 +98,7 @@ class Renewer:
                     tenure.renew(asked_s)
                 case Verdict.CANCEL:
                     tenure.renew(asked_s)
-                    tenure.cancel()
+                    tenure.cancelled.set()
                 case Verdict.LOST:
                     self._lose(tenure)
                 case _:

@@ -8,15 +8,15 @@ whose lease ran out here is still offered back: a broker that was away may have 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 import anyio
 from msgspec import Struct
 
 from airunner.agent.attempt import Attempt, Surroundings
 from airunner.agent.batching import PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
+from airunner.agent.flag import Flag, unless
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.occupancy import Occupancy
@@ -28,7 +28,7 @@ from airunner.agent.tenure import Tenure
 from airunner.agent.workspace import Workspace, WorkspaceFailed, make_workspace, remove_workspace
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
-from airunner.protocol.errors import NotFound, OperatorError, PeerError, StaleToken
+from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.job import JobState, ProcessType, Result
 from airunner.protocol.messages import (
     WAIT_MS_MAX,
@@ -56,14 +56,11 @@ LOST: Final = "has lost its lease; its processes are ended"
 UNSETTLED: Final = "is left for the next agent of this home to deliver and release"
 
 
-Found = TypeVar("Found")
-
-
 class Orders(Struct):
     """What the agent has been told: `drain` leases no more, `stop` also ends what runs."""
 
-    drain: anyio.Event
-    stop: anyio.Event
+    drain: Flag
+    stop: Flag
 
 
 class Slot:
@@ -120,10 +117,12 @@ class Slot:
         request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         seed = self._edges.random_bytes(SEED_BYTES)
         asked_s = anyio.current_time()
-        reply = await _unless(self._orders.drain, lambda: self._dequeue(request_id, seed, wait_ms))
+        reply: JobsLeased | None = None
+        with unless(self._orders.drain):
+            reply = await self._dequeue(request_id, seed, wait_ms)
         if reply is None:
-            with anyio.move_on_after(RETURN_S):
-                await _unless(self._orders.stop, lambda: self._return_parked(request_id, seed))
+            with anyio.move_on_after(RETURN_S), unless(self._orders.stop):
+                await self._return_parked(request_id, seed)
             return None
         if not reply.leases:
             return None
@@ -215,15 +214,13 @@ class Slot:
         async with anyio.create_task_group() as background:
             background.start_soon(journal.run)
             try:
-                async with anyio.create_task_group() as group:
-                    for ending in (self._orders.stop, tenure.lost, journal.lost):
-                        group.start_soon(_cancel_when, ending, group.cancel_scope)
+                with unless(self._orders.stop, tenure.lost, journal.lost):
                     result = await attempt.perform()
-                    group.cancel_scope.cancel()
             except* LeaseEnded:
                 pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
             if result is not None:  # nothing runs any more: what came of it may wait for the broker as long as it takes
-                completed = await _unless(self._orders.stop, partial(self._complete, journal, result)) or ""
+                with unless(self._orders.stop):
+                    completed = await self._complete(journal, result)
             background.cancel_scope.cancel()
         return completed or await self._give_back(tenure.lease, journal)
 
@@ -286,24 +283,3 @@ def _disk_failure(
         return error
     failures = error.subgroup(SpoolFailed)
     return None if failures is None else _disk_failure(failures.exceptions[0])
-
-
-async def _unless(event: anyio.Event, work: Callable[[], Awaitable[Found]]) -> Found | None:
-    """What `work` comes to, or None when `event` came first. Its error comes out as it is, not in a group."""
-    found: Found | None = None
-    failed: PeerError | OperatorError | None = None
-    async with anyio.create_task_group() as group:
-        group.start_soon(_cancel_when, event, group.cancel_scope)
-        try:
-            found = await work()
-        except (PeerError, OperatorError) as error:
-            failed = error
-        group.cancel_scope.cancel()
-    if failed is not None:
-        raise failed
-    return found
-
-
-async def _cancel_when(event: anyio.Event, scope: anyio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import anyio
-
+from airunner.agent.flag import Flag
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
 from airunner.protocol.messages import JobLease
 
@@ -26,16 +25,15 @@ KEEPER_SHARE: Final = 2  # the keepers kill when half of the margin is left
 
 
 class Tenure:
-    """One lease; `lost` is set when it is ours no more, `cancelled` when the job is to be ended."""
+    """One lease; `lost` is set when it is ours no more, `cancelled` when the job is to be ended by us."""
 
     def __init__(self, lease: JobLease, asked_s: float, visibility_s: float) -> None:
         self.lease = lease
-        self.lost = anyio.Event()
+        self.lost = Flag()
+        self.cancelled = Flag()
         self.renewed_s = asked_s
-        self.cancelled = False
         self._visibility_s = visibility_s
         self._margin_s = min(MARGIN_S_MAX, visibility_s / MARGIN_SHARE)
-        self._cancellable: list[anyio.CancelScope] = []
         self._processes: list[Process] = []  # those of one attempt: a few gits and the command
 
     @property
@@ -58,20 +56,6 @@ class Tenure:
         self.renewed_s = max(self.renewed_s, asked_s)
         for process in self._processes:
             process.keep_until(self.kill_s)
-
-    def cancel(self) -> None:
-        """Somebody wants the job to be ended; the lease stays ours for that."""
-        self.cancelled = True
-        for scope in self._cancellable:
-            scope.cancel()
-
-    def unless_cancelled(self) -> anyio.CancelScope:
-        """A block that ends when the job is to be ended, be it already. An attempt has two."""
-        scope = anyio.CancelScope()
-        self._cancellable.append(scope)
-        if self.cancelled:
-            scope.cancel()
-        return scope
 
     def take(self, process: Process) -> None:
         """From now on this process lives as long as the lease."""

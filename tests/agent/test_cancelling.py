@@ -8,14 +8,13 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
+from airunner.agent.flag import Flag, unless
 from airunner.agent.renewer import RENEWAL_S_MAX, RETRY_S
-from airunner.agent.tenure import Tenure
 from airunner.broker.gateway import NUDGE_ID
 from airunner.certs.edges import Sent
 from airunner.protocol.errors import Unauthenticated
-from airunner.protocol.job import JobSpec, JobState, Reason, Result
-from airunner.protocol.messages import JobLease, Reply, Request, UpdateJob
-from airunner.protocol.names import JobId
+from airunner.protocol.job import JobState, Reason, Result
+from airunner.protocol.messages import Reply, Request, UpdateJob
 from airunner.protocol.retrypolicy import RetryPolicy
 from tests.agent.playing import CANCEL_GRACE_S, Stage, staged
 
@@ -188,11 +187,16 @@ async def test_an_agent_says_what_it_is(tmp_path: Path) -> None:
 
 
 async def test_a_cancel_that_came_first_ends_every_later_wait() -> None:
-    lease = JobLease(
-        job_id=JobId("a job"), attempt=1, task_token=bytes(32), visibility_ms=3_000, spec=JobSpec(command="true")
-    )
-    tenure = Tenure(lease, anyio.current_time(), 3)
-    tenure.cancel()
-    with tenure.unless_cancelled() as scope:
+    cancelled = Flag()
+    cancelled.set()
+    with unless(cancelled) as scope:
         await anyio.sleep_forever()
     assert scope.cancelled_caught
+
+
+async def test_a_block_that_was_left_is_not_ended_any_more() -> None:
+    cancelled = Flag()
+    with unless(cancelled) as scope:
+        await anyio.lowlevel.checkpoint()
+    cancelled.set()
+    assert not scope.cancel_called
