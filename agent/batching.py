@@ -1,7 +1,9 @@
 """When output goes out: at once after a quiet while, else gathered for a moment or up to a size.
 
 Pure. The first bytes after `window_ms` of quiet are due at once, so a prompt is seen as soon as it is
-written; what follows closely is gathered, so a chatty command does not become a flood of small batches.
+written; what follows closely is gathered, so a chatty command does not become a flood of small batches. While the
+broker owes the agent an answer, all that is new gathers for as long, but for no longer than `window_ms` (the idea
+is Nagle's, RFC 896): then a command that is over within milliseconds takes one request and not three.
 Neighbouring pieces of one stream become one OUTPUT event; nothing is ever reordered.
 """
 
@@ -28,16 +30,19 @@ class Batcher:
         self._piece_stream = Stream.STDOUT
         self._piece_ms = 0
         self._flushed_ms = -window_ms
+        self._began_ms: int | None = None  # when the first of what is here came
         self._urgent = False
 
-    def add(self, body: AgentBody) -> None:
+    def add(self, body: AgentBody, now_ms: int) -> None:
         """An event that is not output; it goes out at once."""
+        self._begin(now_ms)
         self._close_piece()
         self._bodies.append(body)
         self._urgent = True
 
-    def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
+    def add_output(self, stream: Stream, data: bytes, timestamp_ms: int, now_ms: int) -> None:
         """At most `OUTPUT_BYTES_MAX` bytes of output."""
+        self._begin(now_ms)
         assert 0 < len(data) <= OUTPUT_BYTES_MAX
         if stream is not self._piece_stream or len(self._piece) + len(data) > OUTPUT_BYTES_MAX:
             self._close_piece()
@@ -47,22 +52,29 @@ class Batcher:
         self._piece += data
         self._bytes += len(data)
 
-    def due_ms(self, now_ms: int) -> int | None:
-        """When to `take`; None while there is nothing."""
-        if not self._bodies and not self._piece:
+    def due_ms(self, now_ms: int, *, busy: bool = False) -> int | None:
+        """When to `take`, with or without an answer that is owed; None while there is nothing."""
+        if self._began_ms is None:
             return None
-        if self._urgent or self._bytes >= FLUSH_BYTES or len(self._bodies) >= FLUSH_EVENTS:
+        if self._bytes >= FLUSH_BYTES or len(self._bodies) >= FLUSH_EVENTS:
             return now_ms
-        return max(now_ms, self._flushed_ms + self._window_ms)
+        if busy:
+            return max(now_ms, self._began_ms + self._window_ms)
+        return now_ms if self._urgent else max(now_ms, self._flushed_ms + self._window_ms)
 
     def take(self, now_ms: int) -> list[AgentBody]:
         """All of it, in order."""
         self._close_piece()
         bodies, self._bodies = self._bodies, []
         self._bytes = 0
+        self._began_ms = None
         self._urgent = False
         self._flushed_ms = now_ms
         return bodies
+
+    def _begin(self, now_ms: int) -> None:
+        if self._began_ms is None:
+            self._began_ms = now_ms
 
     def _close_piece(self) -> None:
         if self._piece:

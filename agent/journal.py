@@ -6,20 +6,19 @@
 ```
 
 A batch is on disk before it is sent, and its boundaries never change, so that it can be sent again to the
-byte. Only offsets are kept in memory. A command that outruns the broker by `UNACKNOWLEDGED_BYTES_MAX` is read
-no further until it has caught up: it blocks on its pipe, and nothing is lost.
+byte. Of what is on disk only offsets are kept in memory, and the newest batch. A command that outruns the broker by
+`UNACKNOWLEDGED_BYTES_MAX` is read no further until it has caught up: it blocks on its pipe, and nothing is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 
 from airunner.agent.batching import Batcher
 from airunner.agent.flag import Flag
-from airunner.agent.spool import Record, Spool
+from airunner.agent.spool import Record, Spool, SpoolFailed
 from airunner.protocol.events import AgentBody, Stream, encode_bodies
 from airunner.protocol.job import Result
 from airunner.protocol.messages import CompleteJob, EventBatch, JobLease
@@ -27,46 +26,70 @@ from airunner.protocol.messages import CompleteJob, EventBatch, JobLease
 UNACKNOWLEDGED_BYTES_MAX: Final = 1 << 30
 
 
-class Journal:
-    """The log of `lease`'s attempt. `wake` tells the Publisher that there is something to send."""
+class Sender(Protocol):
+    """Who sends what the journals of an agent hold."""
 
-    def __init__(self, lease: JobLease, spool: Spool, batcher: Batcher, wake: Callable[[], None]) -> None:
+    @property
+    def busy(self) -> bool:
+        """Whether the broker owes an answer that events may wait for."""
+        ...
+
+    def wake(self) -> None:
+        """There is something to send."""
+        ...
+
+    def flush_at(self, due_ms: int) -> None:
+        """Have a batch cut then (anyio's clock), or before."""
+        ...
+
+
+class Journal:
+    """The log of `lease`'s attempt. `broken` is set when the disk takes no more of it, for the reason in `failure`."""
+
+    def __init__(self, lease: JobLease, spool: Spool, batcher: Batcher, sender: Sender) -> None:
         self.lease = lease
         self.lost = Flag()
+        self.broken = Flag()
+        self.failure: SpoolFailed | None = None
         self._spool = spool
         self._batcher = batcher
-        self._wake = wake
+        self._sender = sender
         self._held_from: int | None = None
         self._sent = 0
-        self._added = anyio.Event()
+        self._newest: Record | None = None
         self._moved = anyio.Event()
 
     def add(self, body: AgentBody) -> None:
-        """Take in an event; it goes out at once."""
-        self._batcher.add(body)
-        self._cut()
+        """Take in an event; it goes out as soon as the sender is free.
+
+        Raises `SpoolFailed`.
+        """
+        now_ms = now_in_ms()
+        self._batcher.add(body, now_ms)
+        self._cut_or_wait(now_ms)
 
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
-        """Take in a piece of output; waits while too much is unacknowledged."""
-        self._batcher.add_output(stream, data, timestamp_ms)
-        now_ms = _now_ms()
-        if self._batcher.due_ms(now_ms) == now_ms:
-            self._cut()
-        else:
-            self._added.set()
+        """Take in a piece of output; waits while too much is unacknowledged.
+
+        Raises `SpoolFailed`.
+        """
+        now_ms = now_in_ms()
+        self._batcher.add_output(stream, data, timestamp_ms, now_ms)
+        self._cut_or_wait(now_ms)
         while self._spool.pending_bytes > UNACKNOWLEDGED_BYTES_MAX:
             await self._moved.wait()
 
-    async def run(self) -> None:
-        """Cut a batch whenever one is due, until cancelled."""
-        while True:
-            due_ms = self._batcher.due_ms(_now_ms())
-            if due_ms is None:
-                await self._added.wait()
-                self._added = anyio.Event()
-            else:
-                await anyio.sleep_until(due_ms / 1_000)
-                self._cut()
+    def due_ms(self, now_ms: int) -> int | None:
+        """When a batch is to be cut; None while there is nothing to cut."""
+        return self._batcher.due_ms(now_ms, busy=self._sender.busy)
+
+    def cut(self) -> None:
+        """Put what has gathered on the disk."""
+        try:
+            self._cut()
+        except SpoolFailed as error:
+            self.failure = error
+            self.broken.set()
 
     def unsent(self, batches_max: int, bytes_max: int) -> list[EventBatch]:
         """The next batches to send, within both bounds but for the first; they count as sent from here on."""
@@ -88,7 +111,7 @@ class Journal:
     def resend_from(self, next_index: int) -> None:
         """The broker has only the events before `next_index`."""
         self._sent = max(self._spool.kept_index, next_index)
-        self._wake()
+        self._sender.wake()
 
     def lose(self) -> None:
         """The attempt is not ours any more; nothing of it will be taken."""
@@ -108,26 +131,35 @@ class Journal:
         self._cut()
         while self._spool.kept_index < held_from and not self.lost.is_set():
             await self._moved.wait()
-        last = self._spool.read_from(held_from, 1) if self._spool.next_index > held_from else []
+        last = self._newest if self._spool.next_index > held_from else None
         return CompleteJob(
             job_id=self.lease.job_id,
             attempt=self.lease.attempt,
             task_token=self.lease.task_token,
             event_count=self._spool.next_index,
             result=result,
-            last=self._batch(last[0]) if last else None,
+            last=self._batch(last) if last else None,
         )
 
     @property
     def _sendable(self) -> int:
         return self._spool.next_index if self._held_from is None else self._held_from
 
+    def _cut_or_wait(self, now_ms: int) -> None:
+        due_ms = self.due_ms(now_ms)
+        assert due_ms is not None, "something has just been added"
+        if due_ms <= now_ms:
+            self._cut()
+        else:
+            self._sender.flush_at(due_ms)
+
     def _cut(self) -> None:
-        bodies = self._batcher.take(_now_ms())
+        bodies = self._batcher.take(now_in_ms())
         if not bodies:
             return
-        self._spool.append(self._spool.next_index, len(bodies), encode_bodies(bodies))
-        self._wake()
+        self._newest = self._spool.append(self._spool.next_index, len(bodies), encode_bodies(bodies))
+        if self._held_from is None:
+            self._sender.wake()
 
     def _batch(self, record: Record) -> EventBatch:
         return EventBatch(
@@ -140,5 +172,6 @@ class Journal:
         )
 
 
-def _now_ms() -> int:
+def now_in_ms() -> int:
+    """The instant of anyio's clock, in whole milliseconds."""
     return int(anyio.current_time() * 1_000)

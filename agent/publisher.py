@@ -1,17 +1,19 @@
 """The Publisher: sends what all attempts have spooled, as many batches in one request as are there.
 
-One request is on its way at a time; while it is, the next gathers. Each batch is judged by itself, so a
-lost attempt does not hold up its neighbours.
+One request is on its way at a time; while it is, or while a completion is, the next gathers: see `batching`. Each
+batch is judged by itself, so a lost attempt does not hold up its neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Final
 
 import anyio
 
-from airunner.agent.journal import Journal
+from airunner.agent.journal import Journal, now_in_ms
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.errors import BadRequest, IndexGap, NotFound, PeerError, StaleToken
@@ -32,6 +34,30 @@ class Publisher:
         self._report = report
         self._journals: dict[tuple[str, int], Journal] = {}
         self._woken = anyio.Event()
+        self._sooner = anyio.Event()
+        self._flush_ms = math.inf
+        self._publishing = False
+        self._answers = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether the broker owes an answer that events may wait for."""
+        return self._publishing or self._answers > 0
+
+    @contextmanager
+    def answering(self) -> Generator[None]:
+        """A block in which the broker owes the answer to a completion."""
+        self._answers += 1
+        try:
+            yield
+        finally:
+            self._answers -= 1
+            self.wake()
+
+    def flush_at(self, due_ms: int) -> None:
+        """Have batches cut then, or before."""
+        if due_ms < self._flush_ms:
+            self._sooner.set()
 
     def wake(self) -> None:
         """There is something to send."""
@@ -47,13 +73,41 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish for ever."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._flush)
+            while True:
+                self._woken = anyio.Event()
+                if not self.busy:
+                    self._cut_due()
+                if batches := self._gather():
+                    self._publishing = True
+                    await self._publish(PublishJobEvents(batches=tuple(batches)))
+                    self._publishing = False
+                else:
+                    await self._woken.wait()
+
+    async def _flush(self) -> None:
+        """Cut every batch when it is due, whatever the broker does."""
         while True:
-            self._woken = anyio.Event()
-            batches = self._gather()
-            if batches:
-                await self._publish(PublishJobEvents(batches=tuple(batches)))
+            self._sooner = anyio.Event()
+            self._flush_ms = self._cut_due()
+            # The first moment after that millisecond: a clock that falls short of it by a hair would spin here.
+            with anyio.CancelScope(deadline=(self._flush_ms + 1) / 1_000):
+                await self._sooner.wait()
+
+    def _cut_due(self) -> float:
+        """Cut what is due; when the next will be."""
+        next_ms = math.inf
+        now_ms = now_in_ms()
+        for journal in self._journals.values():
+            due_ms = journal.due_ms(now_ms)
+            if due_ms is None:
+                continue
+            if due_ms <= now_ms:
+                journal.cut()
             else:
-                await self._woken.wait()
+                next_ms = min(next_ms, due_ms)
+        return next_ms
 
     def _gather(self) -> list[EventBatch]:
         """Some batches of every journal that has any, the one that waited longest first."""

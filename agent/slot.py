@@ -191,7 +191,7 @@ class Slot:
         spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
         terminal = lease.spec.process_type is ProcessType.PTY
         batcher = Batcher(TERMINAL_WINDOW_MS if terminal else PIPE_WINDOW_MS)
-        journal = Journal(lease, spool, batcher, self._publisher.wake)
+        journal = Journal(lease, spool, batcher, self._publisher)
         self._publisher.open(journal)
         leave = spool.close  # for the next agent of this home to deliver, unless the attempt is settled here
         try:
@@ -211,17 +211,16 @@ class Slot:
         """Run the attempt until it ends or is ended; says how it was settled, and nothing if it was not."""
         result: Result | None = None
         completed = ""
-        async with anyio.create_task_group() as background:
-            background.start_soon(journal.run)
-            try:
-                with unless(self._orders.stop, tenure.lost, journal.lost):
-                    result = await attempt.perform()
-            except* LeaseEnded:
-                pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
-            if result is not None:  # nothing runs any more: what came of it may wait for the broker as long as it takes
-                with unless(self._orders.stop):
-                    completed = await self._complete(journal, result)
-            background.cancel_scope.cancel()
+        try:
+            with unless(self._orders.stop, tenure.lost, journal.lost, journal.broken):
+                result = await attempt.perform()
+        except* LeaseEnded:
+            pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
+        if journal.failure is not None:
+            raise journal.failure
+        if result is not None:  # nothing runs any more: what came of it may wait for the broker as long as it takes
+            with unless(self._orders.stop):
+                completed = await self._complete(journal, result)
         return completed or await self._give_back(tenure.lease, journal)
 
     async def _give_back(self, lease: JobLease, journal: Journal) -> str:
@@ -248,7 +247,8 @@ class Slot:
         failures = 0
         while True:
             try:
-                reply = await self._channel.ask(request)
+                with self._publisher.answering():
+                    reply = await self._channel.ask(request)
             except (StaleToken, NotFound):
                 journal.lose()
                 return ""

@@ -159,7 +159,7 @@ class Spool:
         """The room that what is not acknowledged takes on disk."""
         return self._end.offset - self._kept.offset
 
-    def append(self, first_index: int, count: int, events: bytes) -> None:
+    def append(self, first_index: int, count: int, events: bytes) -> Record:
         """Put a batch behind all others.
 
         Raises `SpoolFailed`: the disk is full, and the spool is as it was.
@@ -170,6 +170,7 @@ class Spool:
         record = Record(first_index=first_index, count=count, events=events)
         size = self._write(_encoder.encode(record))
         self._end = _Place(record.next_index, self._end.offset + size)
+        return record
 
     def read_from(self, index: int, bytes_max: int) -> list[Record]:
         """Whole records from the one that holds event `index` on, up to `bytes_max` of events; at least one.

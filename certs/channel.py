@@ -81,6 +81,7 @@ class Channel:
         self._waiters: dict[RequestId, _Waiter] = {}
         self._room = anyio.CapacityLimiter(PENDING_MAX)
         self._changed = anyio.Event()
+        self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
         self._connection = anyio.CancelScope()
@@ -115,7 +116,7 @@ class Channel:
             self._waiters[request_id] = waiter
             try:
                 self._do(self._pirate.ask(request_id, encode(request), self._now_ms(), patience_ms))
-                self._changed.set()
+                self._wake_in_time()
                 await waiter.done.wait()
             finally:
                 del self._waiters[request_id]
@@ -142,12 +143,18 @@ class Channel:
 
     async def _sleep(self) -> None:
         """Until the pirate or our patience has something due, or a request has come."""
-        due = [at for at in (self._pirate.deadline_ms(), self._patience_due_ms()) if at is not None]
+        self._asleep_until_ms = self._due_ms()
         # The first moment after that millisecond: a clock that falls short of it by a hair would spin here.
-        deadline_s = (min(due) + 1) / 1_000 if due else math.inf
-        with anyio.CancelScope(deadline=deadline_s):
+        with anyio.CancelScope(deadline=(self._asleep_until_ms + 1) / 1_000):
             await self._changed.wait()
         self._changed = anyio.Event()
+        self._asleep_until_ms = -math.inf
+
+    def _wake_in_time(self) -> None:
+        """Something may be due sooner. What is due later than it was needs no waking: most often all is well."""
+        due_ms = self._due_ms()
+        if due_ms < self._asleep_until_ms:
+            self._changed.set()
 
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -199,7 +206,7 @@ class Channel:
                 if isinstance(reply, Nudge):
                     self.nudged()
                 self._do(self._pirate.heard(request_id, reply, self._now_ms()))
-            self._changed.set()
+            self._wake_in_time()
 
     def _ended(self, ending: Ending) -> None:
         self._mismatches = self._mismatches + 1 if ending is Ending.MISMATCHED else 0
@@ -217,7 +224,7 @@ class Channel:
         elif self._mismatches == MISMATCHES_TOLD and self._patience.doubt is not None:
             self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))
-        self._changed.set()
+        self._wake_in_time()
 
     def _notice(self) -> None:
         """Say once that we wait, and give up when patience ends."""
@@ -246,6 +253,11 @@ class Channel:
             f"whoever answers at {self.endpoint} breaks the handshake off; if it is the broker, it has another key "
             "than the one that is pinned here: copy its certs/broker.public into this home"
         )
+
+    def _due_ms(self) -> float:
+        """When the pirate or our patience has something due."""
+        due_ms = (self._pirate.deadline_ms(), self._patience_due_ms())
+        return min((at for at in due_ms if at is not None), default=math.inf)
 
     def _patience_s(self) -> float | None:
         return self._patience.later_s if self._ever_heard else self._patience.first_s

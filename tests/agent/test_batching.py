@@ -1,0 +1,74 @@
+"""When what a job writes goes out: prompts at once, floods in pieces, and short jobs in one request."""
+
+from __future__ import annotations
+
+import pytest
+
+from airunner.agent.batching import FLUSH_BYTES, FLUSH_EVENTS, PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
+from airunner.protocol.events import OUTPUT_BYTES_MAX, Heartbeat, Output, Stream
+
+LATER_MS = 1_000_000
+
+
+def wrote(batcher: Batcher, data: bytes, now_ms: int, stream: Stream = Stream.STDOUT) -> None:
+    batcher.add_output(stream, data, now_ms, now_ms)
+
+
+@pytest.mark.parametrize("window_ms", [PIPE_WINDOW_MS, TERMINAL_WINDOW_MS])
+def test_the_first_bytes_after_quiet_are_due_at_once_and_what_follows_after_the_window(window_ms: int) -> None:
+    batcher = Batcher(window_ms)
+    assert batcher.due_ms(LATER_MS) is None
+    wrote(batcher, b"Password: ", LATER_MS)
+    assert batcher.due_ms(LATER_MS) == LATER_MS
+    batcher.take(LATER_MS)
+    wrote(batcher, b"more", LATER_MS + 1)
+    assert batcher.due_ms(LATER_MS + 1) == LATER_MS + window_ms
+
+
+def test_while_an_answer_is_owed_all_gathers_but_no_longer_than_the_window() -> None:
+    batcher = Batcher(PIPE_WINDOW_MS)
+    batcher.add(Heartbeat(timestamp_ms=1), LATER_MS)
+    wrote(batcher, b"out", LATER_MS + 50)
+    assert batcher.due_ms(LATER_MS + 50, busy=True) == LATER_MS + PIPE_WINDOW_MS
+    assert batcher.due_ms(LATER_MS + 50) == LATER_MS + 50
+    assert batcher.due_ms(LATER_MS + 2 * PIPE_WINDOW_MS, busy=True) == LATER_MS + 2 * PIPE_WINDOW_MS
+    batcher.take(LATER_MS + 200)
+    batcher.add(Heartbeat(timestamp_ms=1), LATER_MS + 300)
+    assert batcher.due_ms(LATER_MS + 300, busy=True) == LATER_MS + 300 + PIPE_WINDOW_MS
+
+
+def test_what_is_not_output_waits_for_no_window() -> None:
+    batcher = Batcher(PIPE_WINDOW_MS)
+    batcher.take(LATER_MS)
+    batcher.add(Heartbeat(timestamp_ms=1), LATER_MS + 1)
+    assert batcher.due_ms(LATER_MS + 1) == LATER_MS + 1
+
+
+def test_a_full_batch_is_due_at_once_whatever_is_owed() -> None:
+    batcher = Batcher(PIPE_WINDOW_MS)
+    batcher.take(LATER_MS)
+    wrote(batcher, bytes(FLUSH_BYTES), LATER_MS + 1)
+    assert batcher.due_ms(LATER_MS + 1, busy=True) == LATER_MS + 1
+    batcher.take(LATER_MS + 1)
+    for _ in range(FLUSH_EVENTS):
+        batcher.add(Heartbeat(timestamp_ms=1), LATER_MS + 2)
+    assert batcher.due_ms(LATER_MS + 2, busy=True) == LATER_MS + 2
+
+
+def test_neighbours_of_one_stream_become_one_event_and_nothing_is_reordered() -> None:
+    batcher = Batcher(PIPE_WINDOW_MS)
+    wrote(batcher, b"a", 1)
+    wrote(batcher, b"b", 2)
+    wrote(batcher, b"c", 3, Stream.STDERR)
+    batcher.add(Heartbeat(timestamp_ms=4), 4)
+    wrote(batcher, bytes(OUTPUT_BYTES_MAX - 1), 5)
+    wrote(batcher, b"de", 6)
+    shown = [(one.stream, len(one.data)) if isinstance(one, Output) else one for one in batcher.take(7)]
+    assert shown == [
+        (Stream.STDOUT, 2),
+        (Stream.STDERR, 1),
+        Heartbeat(timestamp_ms=4),
+        (Stream.STDOUT, OUTPUT_BYTES_MAX - 1),
+        (Stream.STDOUT, 2),
+    ]
+    assert batcher.take(8) == []
