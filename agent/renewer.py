@@ -9,6 +9,7 @@ several for one: it makes the news quick, and the next heartbeat makes it certai
 
 from __future__ import annotations
 
+import math
 from typing import Final, assert_never
 
 import anyio
@@ -33,6 +34,7 @@ class Renewer:
         self._interval_s = min(RENEWAL_S_MAX, self._visibility_s / 3)
         self._tenures: dict[tuple[str, int], Tenure] = {}
         self._changed = anyio.Event()
+        self._renewal_s = self._end_s = math.inf  # what the two loops wait for
         self._nudged = False
 
     def hold(self, lease: JobLease, asked_s: float) -> Tenure:
@@ -40,7 +42,8 @@ class Renewer:
         assert len(self._tenures) < LEASES_MAX, "one heartbeat carries all leases"
         tenure = Tenure(lease, asked_s, self._visibility_s)
         self._tenures[tenure.key] = tenure
-        self._wake()
+        if asked_s + self._interval_s < self._renewal_s or tenure.end_s < self._end_s:
+            self._wake()  # it is due before those that are waited for; most often it is not
         return tenure
 
     def drop(self, tenure: Tenure) -> None:
@@ -60,14 +63,13 @@ class Renewer:
 
     async def _renew(self) -> None:
         while True:
-            if not self._tenures:
-                await self._changed.wait()
-                continue
-            due_s = min(one.renewed_s for one in self._tenures.values()) + self._interval_s
-            if self._nudged or due_s <= anyio.current_time():
+            self._renewal_s = (
+                min((one.renewed_s for one in self._tenures.values()), default=math.inf) + self._interval_s
+            )
+            if self._tenures and (self._nudged or self._renewal_s <= anyio.current_time()):
                 await self._heartbeat()
             else:
-                with anyio.move_on_at(due_s):
+                with anyio.move_on_at(self._renewal_s):
                     await self._changed.wait()
 
     async def _heartbeat(self) -> None:
@@ -107,11 +109,8 @@ class Renewer:
     async def _watch(self) -> None:
         """End every attempt whose deadline is near."""
         while True:
-            end_s = min((one.end_s for one in self._tenures.values()), default=None)
-            if end_s is None:
-                await self._changed.wait()
-                continue
-            with anyio.move_on_at(end_s):
+            self._end_s = min((one.end_s for one in self._tenures.values()), default=math.inf)
+            with anyio.move_on_at(self._end_s):
                 await self._changed.wait()
             now_s = anyio.current_time()
             for tenure in [one for one in self._tenures.values() if one.end_s <= now_s]:

@@ -25,7 +25,7 @@ from airunner.agent.publisher import Publisher
 from airunner.agent.renewer import Renewer
 from airunner.agent.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.tenure import Tenure
-from airunner.agent.workspace import Workspace, WorkspaceFailed, make_workspace, remove_workspace
+from airunner.agent.workspace import Workspace, WorkspaceFailed, make_workspace, remove_if_empty, remove_workspace
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
@@ -182,6 +182,8 @@ class Slot:
                     await self._clear(workspace)
 
     async def _clear(self, workspace: Workspace) -> None:
+        if remove_if_empty(workspace):
+            return
         for leftover in await self._surroundings.offload(lambda: remove_workspace(workspace.root)):
             self._report(f"could not remove {leftover.path}: {leftover.why}")
 

@@ -57,9 +57,10 @@ class Tenure:
         for process in self._processes:
             process.keep_until(self.kill_s)
 
-    def take(self, process: Process) -> None:
-        """From now on this process lives as long as the lease."""
-        process.keep_until(self.kill_s)  # the lease may have been renewed while it was started
+    def take(self, process: Process, kept_until_s: float) -> None:
+        """From now on this process, which was started to live until then, lives as long as the lease."""
+        if kept_until_s != self.kill_s:  # the lease was renewed while it was started
+            process.keep_until(self.kill_s)
         self._processes.append(process)
 
 
@@ -75,6 +76,7 @@ class LeasedLauncher:
 
         Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
         """
-        process = await self._launcher.launch(spec, self._tenure.kill_s)
-        self._tenure.take(process)
+        until_s = self._tenure.kill_s
+        process = await self._launcher.launch(spec, until_s)
+        self._tenure.take(process, until_s)
         return process

@@ -20,7 +20,6 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -30,6 +29,7 @@ from msgspec import Struct
 from airunner.certs.secretfile import make_folder
 
 FOLDER_MODE: Final = 0o700
+NAME_BYTES: Final = 4  # drawn for each; the job and the attempt tell them apart already
 LEFTOVERS_MAX: Final = 100  # reported; the rest is of the same kind
 PATH_CHARS_MAX: Final = 4_096  # of a reported path; the kernel's own bound on one (PATH_MAX)
 
@@ -40,6 +40,11 @@ class Workspace(Struct, frozen=True):
     """One attempt's folders; all exist, absolute."""
 
     root: Path
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All but the root."""
+        return self.checkout, self.home, self.temporary
 
     @property
     def checkout(self) -> Path:
@@ -85,19 +90,31 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
     then nothing of it is left.
     """
     folder = workspaces_folder(agent_home)
-    prefix = f"{job_id}-{attempt}-"
-    root: Path | None = None
+    workspace = Workspace(folder.absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}")
     try:
-        make_folder(folder)
-        root = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.absolute()))  # 0700 whatever the umask
-        workspace = Workspace(root)
-        for place in (workspace.checkout, workspace.home, workspace.temporary):
-            place.mkdir(mode=FOLDER_MODE)
+        try:
+            workspace.root.mkdir(FOLDER_MODE)
+        except (FileNotFoundError, NotADirectoryError):
+            make_folder(folder)
+            workspace.root.mkdir(FOLDER_MODE)
+        for place in workspace.folders:
+            place.mkdir(FOLDER_MODE)
     except OSError as error:
-        if root is not None:
-            remove_workspace(root)
+        remove_workspace(workspace.root)
         raise WorkspaceFailed(f"cannot make a workspace in {folder}: {error.strerror}") from error
     return workspace
+
+
+def remove_if_empty(workspace: Workspace) -> bool:
+    """Remove a workspace that nothing was left in, as most short jobs do: sooner than a thread is woken for it.
+
+    False where there is something, or nothing; `remove_workspace` then does the rest.
+    """
+    with suppress(OSError):
+        for place in (*workspace.folders, workspace.root):
+            place.rmdir()
+        return True
+    return False
 
 
 def remove_workspaces(agent_home: Path) -> list[Leftover]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import tempfile
+import os
 from functools import partial
 from pathlib import Path
 
@@ -64,17 +64,17 @@ async def test_what_is_stopped_while_the_broker_is_away_is_delivered_by_the_next
 async def test_a_full_disk_costs_the_job_a_moment_and_the_agent_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = tempfile.mkdtemp
+    make = os.mkdir
     full = [True, True]
 
-    def make_if_there_is_room(**options: str) -> str:
+    def make_if_there_is_room(place: str | Path, mode: int = 0o777) -> None:
         if full:
             full.pop()
             raise OSError(errno.ENOSPC, "No space left on device")
-        return make(**options)
+        make(place, mode)
 
-    monkeypatch.setattr("airunner.agent.workspace.tempfile.mkdtemp", make_if_there_is_room)
     async with staged(tmp_path) as stage:
+        monkeypatch.setattr(os, "mkdir", make_if_there_is_room)
         job = await stage.client.submit(command="make", max_attempts=1)
         process = await stage.launcher.process()
         process.exit(0)
