@@ -1,4 +1,4 @@
-"""One attempt at one job: checkout, process, result; and then nothing left behind.
+"""One attempt at one job: hooks, checkout, process, result; and then nothing left behind.
 
 What happens is written to the journal as it happens. `perform` returns how it ended, or is cancelled: by a
 lost lease or an agent that is told to stop; or it raises `LeaseEnded`, when the agent could not act in time and
@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 from msgspec import Struct
 
 from airunner.agent.checkout import CheckoutFailed, check_out
 from airunner.agent.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
-from airunner.agent.environment import AttemptPlace, job_environment
+from airunner.agent.environment import AttemptPlace, SecretMissing, job_environment, secrets_of
 from airunner.agent.flag import unless
+from airunner.agent.hooks import HOOK_S_MAX, Hook, HookFailed, Hooks
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
@@ -38,7 +40,7 @@ from airunner.protocol.events import (
     ProcessEnd,
     ProcessStart,
 )
-from airunner.protocol.job import ProcessType, Reason, Result, TerminalSize
+from airunner.protocol.job import JobState, ProcessType, Reason, Result, TerminalSize
 from airunner.protocol.redaction import without_credentials
 
 
@@ -50,6 +52,8 @@ class Surroundings(Struct, frozen=True):
     environ: Mapping[str, str]
     offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
     cancel_grace_s: float = GRACE_S
+    secrets: Mapping[str, str] = MappingProxyType({})  # that jobs may ask for by name
+    hooks: Path | None = None
 
 
 class Attempt:
@@ -63,38 +67,68 @@ class Attempt:
         self._journal = journal
         self._launcher = LeasedLauncher(surroundings.launcher, tenure)
         self._wall_ms = surroundings.wall_ms
-        self._environ = surroundings.environ
+        self._surroundings = surroundings
         self._console = Console(tenure, journal, surroundings.wall_ms, surroundings.cancel_grace_s)
+        self._hooks = Hooks(surroundings.hooks, self._launcher, self._console, workspace.checkout)
+        self._secrets: Mapping[str, str] = {}
+        self._commit = ""
 
     async def perform(self) -> Result:
         """Check out, run, and say how it ended. The timeout counts from the start of the command.
 
         Raises `LauncherDied`, `LeaseEnded`, alone or in a group.
         """
+        try:
+            self._secrets = secrets_of(self._spec, self._surroundings.secrets)
+        except SecretMissing as missing:
+            self._console.say(str(missing))
+            return Result(reason=Reason.SECRET_MISSING)
+        result = await self._run()
+        return await self._after(Hook.PRE_EXIT, result)
+
+    async def _run(self) -> Result:
+        """Everything but the last hook."""
         process: Process | None = None
         try:
             with unless(self._tenure.cancelled):
-                process = await self._start()
+                await self._prepare()
+                terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
+                process = await self._launcher.launch(self._launch_spec(terminal))
         except CheckoutFailed as failed:
             message = failed.message[:MESSAGE_CHARS_MAX]
             self._journal.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
             return Result(reason=Reason.CHECKOUT_FAILED)
+        except HookFailed as failed:
+            return failed.result
         except LaunchFailed as failed:
             self._console.say(failed.message)
             return Result(exit_code=failed.exit_code, reason=Reason.COMMAND_NOT_FOUND)
         if process is None:
             return Result(reason=Reason.CANCELLED)
         async with attended(process):
-            return await self._attend(process)
+            result = await self._attend(process)
+        return await self._after(Hook.POST_COMMAND, result)
 
-    async def _start(self) -> Process:
-        """Check out, and start the command.
+    async def _prepare(self) -> None:
+        """The checkout, and what the operator wants before the command.
 
-        Raises `CheckoutFailed`, `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
+        Raises `CheckoutFailed`, `HookFailed`, `LauncherDied`, `LeaseEnded`.
         """
-        commit = await self._check_out() if self._spec.repository else ""
-        terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
-        return await self._launcher.launch(self._launch_spec(commit, terminal))
+        if self._spec.repository:
+            await self._hooks.run(Hook.PRE_CHECKOUT, self._environment())
+            self._commit = await self._check_out()
+            await self._hooks.run(Hook.POST_CHECKOUT, self._environment())
+        await self._hooks.run(Hook.PRE_COMMAND, self._environment())
+
+    async def _after(self, hook: Hook, result: Result) -> Result:
+        """The result, once this hook has run; a cancelled job's has the grace for it."""
+        cancelled = self._tenure.cancelled.is_set()
+        bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
+        try:
+            await self._hooks.run(hook, self._environment(), status=result.exit_status, bound_s=bound_s)
+        except HookFailed as failed:
+            return failed.result if result.state is JobState.COMPLETED else result
+        return result
 
     async def _check_out(self) -> str:
         """The commit that stands in the checkout now.
@@ -115,34 +149,40 @@ class Attempt:
             self._launcher,
             Source(repository=spec.repository, commit=spec.commit, branch=spec.branch),
             workspace=self._workspace,
-            agent_environ=self._environ,
+            agent_environ=self._surroundings.environ,
         )
         self._journal.add(
             GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=ms_since(started_s))
         )
         return done.commit
 
-    def _launch_spec(self, commit: str, terminal: TerminalSize | None) -> LaunchSpec:
+    def _launch_spec(self, terminal: TerminalSize | None) -> LaunchSpec:
+        return LaunchSpec(
+            argv=self._spec.argv,
+            environment=self._environment(terminal=terminal is not None),
+            working_directory=Path(self._workspace.checkout, self._spec.working_directory),
+            terminal=terminal,
+        )
+
+    def _environment(self, *, terminal: bool = False) -> dict[str, str]:
         spec = self._spec
         place = AttemptPlace(
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,
             queue=spec.queue,
             repository=without_credentials(spec.repository),
-            commit=commit,
+            commit=self._commit,
             branch=spec.branch,
             workspace=self._workspace.checkout,
             home=self._workspace.home,
             temporary=self._workspace.temporary,
         )
-        environment = job_environment(
-            agent_environ=self._environ, place=place, job=spec.environment, terminal=terminal is not None
-        )
-        return LaunchSpec(
-            argv=spec.argv,
-            environment=environment,
-            working_directory=Path(self._workspace.checkout, spec.working_directory),
+        return job_environment(
+            agent_environ=self._surroundings.environ,
+            place=place,
+            job=spec.environment,
             terminal=terminal,
+            secrets=self._secrets,
         )
 
     async def _attend(self, process: Process) -> Result:

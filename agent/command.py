@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +21,7 @@ from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
+    from airunner.agent.attempt import Surroundings
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.agent.plan import Plan
     from airunner.certs.home import Home
@@ -58,6 +61,22 @@ def agent_command(
             help="Seconds between SIGTERM and SIGKILL for a command that is cancelled or out of time.",
         ),
     ] = 10,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A variable of this agent's environment that jobs may ask for as a secret; may be repeated.",
+            show_default="none",
+        ),
+    ] = None,
+    hooks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Programs to run around each job: pre-checkout, post-checkout, pre-command, post-command, pre-exit.",
+            show_default="$AIRUNNER_HOME/hooks, if it is there",
+        ),
+    ] = None,
     disconnect_after_job: Annotated[
         bool, typer.Option("--disconnect-after-job", help="Let each slot end after one job, and the agent with them.")
     ] = False,
@@ -94,7 +113,9 @@ def agent_command(
 
     import anyio
 
+    from airunner.agent.attempt import Surroundings
     from airunner.agent.plan import Plan
+    from airunner.certs.edges import SYSTEM
 
     plan = Plan(
         name=name or f"{socket.gethostname()}-{place.number}",
@@ -106,22 +127,30 @@ def agent_command(
         jobs_max=1 if disconnect_after_job else None,
         idle_s_max=disconnect_after_idle,
     )
-    anyio.run(_run, home, plan, launcher, endpoints, float(cancel_grace), token)
+    surroundings = Surroundings(
+        launcher=launcher,
+        wall_ms=SYSTEM.wall_ms,
+        environ=dict(os.environ),
+        offload=anyio.to_thread.run_sync,
+        cancel_grace_s=float(cancel_grace),
+        secrets=_offered(secret or ()),
+        hooks=_hooks_folder(hooks, home.hooks),
+    )
+    anyio.run(_run, home, plan, surroundings, launcher, endpoints, token)
 
 
 async def _run(
     home: Home,
     plan: Plan,
+    surroundings: Surroundings,
     launcher: ChildLauncher,
     endpoints: tuple[str, ...],
-    cancel_grace_s: float,
     token: str | None,
 ) -> None:
     """The agent's life."""
     import anyio
 
     from airunner.agent.agent import Agent
-    from airunner.agent.attempt import Surroundings
     from airunner.certs.channel import Channel, Patience
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.edges import SYSTEM
@@ -138,13 +167,7 @@ async def _run(
         SYSTEM,
         Patience(notice=lambda endpoint, _: _say(f"waiting for the broker at {endpoint}"), doubt=_say),
     )
-    agent = Agent(
-        plan,
-        channel,
-        Surroundings(launcher, SYSTEM.wall_ms, dict(os.environ), anyio.to_thread.run_sync, cancel_grace_s),
-        SYSTEM,
-        _say,
-    )
+    agent = Agent(plan, channel, surroundings, SYSTEM, _say)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(_obey_signals, agent, launcher)
@@ -154,6 +177,28 @@ async def _run(
         with anyio.CancelScope(shield=True):
             await launcher.aclose()
     _say("airunner agent stopped")
+
+
+def _offered(names: Sequence[str]) -> dict[str, str]:
+    """The secrets that jobs may ask for.
+
+    Raises `OperatorError` for one that is not there.
+    """
+    for name in names:
+        if name not in os.environ:
+            raise OperatorError(f"--secret {name}: there is no such variable in the agent's environment; set it")
+    return {name: os.environ[name] for name in names}
+
+
+def _hooks_folder(named: Path | None, usual: Path) -> Path | None:
+    """Where hooks are.
+
+    Raises `OperatorError` for a folder that was named and is none.
+    """
+    if named is not None and not named.is_dir():
+        raise OperatorError(f"--hooks {named}: there is no such folder")
+    folder = named or usual
+    return folder.absolute() if folder.is_dir() else None
 
 
 def _version() -> str:

@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 from msgspec import Struct
 
-from airunner.agent.flag import unless
+from airunner.agent.flag import Flag, unless
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.contract import ByteSource, Exit, Process, Survivor
 from airunner.agent.tenure import Tenure
@@ -42,8 +42,10 @@ class Console:
         self._wall_ms = wall_ms
         self._cancel_grace_s = cancel_grace_s
 
-    async def attend(self, process: Process, timeout_s: float | None) -> Ended:
+    async def attend(self, process: Process, timeout_s: float | None, *, cancellable: bool = True) -> Ended:
         """Read all that the process writes, to its end and that of its whole tree.
+
+        One that is not `cancellable` is not ended with the job: it clears up after it.
 
         Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
@@ -56,7 +58,7 @@ class Console:
             group.start_soon(self._read, process.stdout, Stream.STDOUT)
             if process.stderr is not None:
                 group.start_soon(self._read, process.stderr, Stream.STDERR)
-            cut_short = await self._wait(process, timeout_s)
+            cut_short = await self._wait(process, timeout_s, *([self._tenure.cancelled] if cancellable else []))
             duration_ms = ms_since(began_s)
             survivors = await process.end(self._cancel_grace_s if cut_short else GRACE_S)
             ended = await process.wait()
@@ -71,12 +73,12 @@ class Console:
         """Have something that is amiss stand in the log."""
         self._journal.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
 
-    async def _wait(self, process: Process, timeout_s: float | None) -> Reason | None:
+    async def _wait(self, process: Process, timeout_s: float | None, *cancels: Flag) -> Reason | None:
         """The process's own end, or why it is not waited for any longer.
 
         Raises `LauncherDied`, `LeaseEnded`.
         """
-        with anyio.move_on_after(timeout_s), unless(self._tenure.cancelled) as uncancelled:
+        with anyio.move_on_after(timeout_s), unless(*cancels) as uncancelled:
             await process.wait()
             return None
         return Reason.CANCELLED if uncancelled.cancelled_caught else Reason.TIMEOUT

@@ -11,7 +11,8 @@ $AIRUNNER_HOME  (default ~/.airunner)
 │   ├── token.public.pem   ES256   the broker verifies tokens with it
 │   └── token.secret.pem   ES256   tokens are signed with it
 ├── broker/airunner.db             the store
-└── agent/                         spools and workspaces
+├── agent/                         spools, mirrors and workspaces
+└── hooks/                         programs that agents run around each job
 ```
 
 Only names; nothing here touches the disk.
@@ -83,6 +84,11 @@ class Home(Struct, frozen=True):
     def token_secret(self) -> Path:
         """The ES256 key that tokens are signed with, PEM."""
         return self.certs / "token.secret.pem"
+
+    @property
+    def hooks(self) -> Path:
+        """Programs that agents run around each job."""
+        return self.root / "hooks"
 
     @property
     def store(self) -> Path:

@@ -34,7 +34,7 @@ from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import Event
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.job import Job, JobSpec, JobState, ProcessType, encode_spec
+from airunner.protocol.job import Job, JobSpec, JobState, ProcessType, TerminalSize, encode_spec
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
     AgentsListed,
@@ -96,6 +96,11 @@ class JobFields(TypedDict, total=False):
     not_before_ms: int | None
     max_attempts: int
     retry: RetryPolicy | None
+    require: Mapping[str, str]
+    secrets: Sequence[str]
+    terminal: TerminalSize
+    depth: int | None
+    submodules: bool
 
 
 class Client:

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
-from airunner.protocol.job import ATTEMPTS_MAX, DEFAULT_QUEUE, MAX_ATTEMPTS_DEFAULT, PRIORITY_MAX, JobState, ProcessType
+from airunner.protocol.job import (
+    ATTEMPTS_MAX,
+    DEFAULT_QUEUE,
+    DEPTH_MAX,
+    MAX_ATTEMPTS_DEFAULT,
+    PRIORITY_MAX,
+    JobState,
+    ProcessType,
+)
 from airunner.protocol.messages import PAGE_MAX, PAGE_SIZE_MAX
 from airunner.protocol.retrypolicy import RETRIES_MAX
 
@@ -68,7 +76,26 @@ def submit_command(
     branch: Annotated[
         str | None, typer.Option(help="The branch or tag to check out.", show_default="the remote's HEAD")
     ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(min=1, max=DEPTH_MAX, help="Commits of history to check out.", show_default="all"),
+    ] = None,
+    submodules: Annotated[
+        bool | None,
+        typer.Option("--submodules/--no-submodules", help="Check submodules out too.", show_default="no"),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG=VALUE", help="Only an agent with this tag may run it; may be repeated."),
+    ] = None,
     owner: Annotated[str | None, typer.Option(help="Whom the job is for; shown in lists.")] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A variable to keep out of the log: of --env, or else one that the agent offers; may be repeated.",
+        ),
+    ] = None,
     env: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the command; may be repeated.")
     ] = None,
@@ -82,6 +109,10 @@ def submit_command(
     ] = None,
     process_type: Annotated[
         ProcessType | None, typer.Option(help="What its standard streams are.", show_default="pipe")
+    ] = None,
+    pty: Annotated[bool, typer.Option("--pty", help="Run it in a terminal: short for --process-type pty.")] = False,
+    terminal: Annotated[
+        str | None, typer.Option(metavar="COLSxROWS", help="The terminal's size.", show_default="80x24")
     ] = None,
     timeout_seconds: Annotated[
         int | None, typer.Option(min=1, help="Seconds after which the command is ended.", show_default="none")
@@ -164,10 +195,15 @@ def submit_command(
         command=command,
         args=args or (),
         queue=queue,
-        process_type=process_type,
+        process_type=ProcessType.PTY if pty else process_type,
+        terminal=terminal,
+        depth=depth,
+        submodules=submodules,
+        require=require or (),
         timeout_seconds=timeout_seconds,
         working_directory=working_directory,
         env=env or (),
+        secrets=secret or (),
         metadata=metadata or (),
         commit=commit,
         branch=branch,

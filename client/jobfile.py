@@ -26,7 +26,7 @@ from typing import Final, TypeGuard
 from airunner.client.instants import instant_ms
 from airunner.client.retrying import retry_policy
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import ProcessType
+from airunner.protocol.job import TERMINAL_SIDE_MAX, ProcessType, TerminalSize
 from airunner.protocol.retrypolicy import RetryPolicy
 
 BACKOFF_S_MAX: Final = 86_400
@@ -166,6 +166,21 @@ def _retry(value: object) -> RetryPolicy | None:
     )
 
 
+def _yes_or_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise IllTyped(f"expected true or false, not {_kind(value)}")
+    return value
+
+
+def _terminal(value: object) -> TerminalSize:
+    if not _is_mapping(value) or set(value) - {"cols", "rows"}:
+        raise IllTyped(f"expected a size such as {{cols: 120, rows: 40}}, not {_kind(value)}")
+    sides = {key: _whole(side) for key, side in value.items()}
+    if any(not 1 <= side <= TERMINAL_SIDE_MAX for side in sides.values()):
+        raise IllTyped(f"expected sides from 1 to {TERMINAL_SIDE_MAX}")
+    return TerminalSize(**{str(key): side for key, side in sides.items()})
+
+
 _RETRY_KEYS: Final = ("limit", "on", "backoff", "maxBackoff")
 
 KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingProxyType(
@@ -177,6 +192,11 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingProxy
         "workingDirectory": ("working_directory", _text),
         "environment": ("environment", _variables),
         "metadata": ("metadata", _variables),
+        "secrets": ("secrets", _words),
+        "terminal": ("terminal", _terminal),
+        "depth": ("depth", _whole),
+        "submodules": ("submodules", _yes_or_no),
+        "require": ("require", _variables),
         "repository": ("repository", _text),
         "commit": ("commit", _text),
         "branch": ("branch", _text),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -12,6 +13,9 @@ from airunner.client.instants import instant_ms
 from airunner.client.jobfile import read_job_file
 from airunner.client.retrying import retry_policy
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
+
+_SIZE: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})", re.ASCII)
 
 
 class SubmitFlags(Struct, frozen=True, kw_only=True):
@@ -24,9 +28,14 @@ class SubmitFlags(Struct, frozen=True, kw_only=True):
     args: Sequence[str] = ()
     queue: str | None = None
     process_type: str | None = None
+    terminal: str | None = None
+    depth: int | None = None
+    submodules: bool | None = None
+    require: Sequence[str] = ()
     timeout_seconds: int | None = None
     working_directory: str | None = None
     env: Sequence[str] = ()
+    secrets: Sequence[str] = ()
     metadata: Sequence[str] = ()
     commit: str | None = None
     branch: str | None = None
@@ -40,7 +49,7 @@ class SubmitFlags(Struct, frozen=True, kw_only=True):
 
 
 def fields_of(flags: SubmitFlags, now_ms: int = 0) -> dict[str, Any]:
-    """The fields of `JobSpec` that were asked for; environment and metadata are merged name by name.
+    """The fields of `JobSpec` that were asked for; environment, metadata and required tags are merged name by name.
 
     A time from now counts from `now_ms`.
 
@@ -48,9 +57,12 @@ def fields_of(flags: SubmitFlags, now_ms: int = 0) -> dict[str, Any]:
     """
     fields = read_job_file(flags.config, now_ms) if flags.config is not None else {}
     fields |= _given(flags) | _timing(flags, now_ms)
-    for field, pairs in (("environment", flags.env), ("metadata", flags.metadata)):
+    for field, flag, pairs in (
+        ("environment", "--env", flags.env),
+        ("metadata", "--metadata", flags.metadata),
+        ("require", "--require", flags.require),
+    ):
         if pairs:
-            flag = "--env" if field == "environment" else "--metadata"
             from_file = fields.get(field, {})
             assert isinstance(from_file, dict), "the job file was checked"
             fields[field] = {**from_file, **pairs_of(flag, pairs)}
@@ -86,9 +98,15 @@ def _given(flags: SubmitFlags) -> dict[str, object]:
             "owner",
             "priority",
             "max_attempts",
+            "depth",
+            "submodules",
         )
         if (value := getattr(flags, field)) is not None
     }
+    if flags.terminal is not None:
+        fields["terminal"] = terminal_size(flags.terminal)
+    if flags.secrets:
+        fields["secrets"] = tuple(flags.secrets)
     if flags.args:
         fields["args"] = tuple(flags.args)
     if flags.words:
@@ -122,6 +140,17 @@ def pairs_of(flag: str, pairs: Sequence[str]) -> Mapping[str, str]:
         if not name or not equals:
             raise OperatorError(f"{flag} {pair!r}: expected NAME=VALUE")
     return {name: value for name, _, value in split}
+
+
+def terminal_size(text: str) -> TerminalSize:
+    """The size that `COLSxROWS` says.
+
+    Raises `OperatorError`.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None or not all(1 <= int(side) <= TERMINAL_SIDE_MAX for side in found.groups()):
+        raise OperatorError(f"--terminal {text!r}: expected COLSxROWS such as 120x40, each up to {TERMINAL_SIDE_MAX}")
+    return TerminalSize(cols=int(found[1]), rows=int(found[2]))
 
 
 def _repository(given: str) -> str:

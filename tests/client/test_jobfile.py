@@ -8,6 +8,7 @@ import pytest
 
 from airunner.client.jobfile import FILE_BYTES_MAX, KEYS, parse_job_file, read_job_file
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import TerminalSize
 from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 
 WHOLE = b"""
@@ -27,6 +28,11 @@ priority: -3
 notBefore: 2027-01-31T03:00:00Z
 maxAttempts: 5
 retry: {limit: 2, on: [75, SIGKILL], backoff: 0.5}
+secrets: [NPM_TOKEN]
+terminal: {cols: 120}
+depth: 1
+submodules: true
+require: {os: linux}
 """
 
 
@@ -38,6 +44,8 @@ def test_every_key_is_read() -> None:
     assert fields["timeout_seconds"] == 600
     assert fields["not_before_ms"] == 1_801_364_400_000
     assert fields["retry"] == RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,)))
+    assert (fields["secrets"], fields["depth"], fields["submodules"]) == (("NPM_TOKEN",), 1, True)
+    assert (fields["terminal"], fields["require"]) == (TerminalSize(cols=120, rows=24), {"os": "linux"})
     assert fields["environment"] == {"LEVEL": "3", "RATIO": "0.5", "NAME": "x"}
 
 
@@ -85,6 +93,12 @@ def test_json_is_read_too() -> None:
             "retry: backoff: expected a number of seconds up to 86400, not the number -1",
         ),
         ("retry: {limit: 1, backoff: .inf}", "retry: backoff: expected a number of seconds up to 86400"),
+        ("terminal: 80x24", "terminal: expected a size such as {cols: 120, rows: 40}, not the text '80x24'"),
+        ("terminal: {colz: 80}", "terminal: expected a size such as {cols: 120, rows: 40}, not a mapping"),
+        ("terminal: {cols: 0}", "terminal: expected sides from 1 to 10000"),
+        ("submodules: all", "submodules: expected true or false, not the text 'all'"),
+        ("secrets: TOKEN", "secrets: expected a list of texts"),
+        ("require: [linux]", "require: expected names and texts"),
         ("- a", "expected keys and values such as `command: make`, not a list"),
         ("", "expected keys and values such as `command: make`, not nothing"),
         ("command: [", "is neither YAML nor JSON"),

@@ -12,6 +12,7 @@ from airunner.client.request import SubmitFlags, fields_of
 from airunner.client.requestid import request_id_of
 from airunner.client.retrying import policy_text
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import TerminalSize
 from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 
 
@@ -121,3 +122,25 @@ def test_a_policy_is_shown_in_words() -> None:
     assert policy_text(RetryPolicy(limit=3)) == "up to 3 times, first after 1 s"
     policy = RetryPolicy(limit=1, backoff_ms=1_500, on=RetryOn(exit_codes=(75,), signals=(9,)))
     assert policy_text(policy) == "up to 1 times, first after 1.5 s, on exit code 75, signal 9"
+
+
+def test_what_a_job_needs_and_how_large_its_terminal_is(tmp_path: Path) -> None:
+    config = tmp_path / "job.yaml"
+    config.write_text("command: make\nrequire: {os: linux, arch: arm64}\n")
+    flags = SubmitFlags(
+        config=config, require=["arch=x86"], secrets=["A", "B"], terminal="120x40", depth=1, submodules=False
+    )
+    assert fields_of(flags) == {
+        "command": "make",
+        "require": {"os": "linux", "arch": "x86"},
+        "secrets": ("A", "B"),
+        "terminal": TerminalSize(cols=120, rows=40),
+        "depth": 1,
+        "submodules": False,
+    }
+
+
+@pytest.mark.parametrize("size", ["120", "0x1", "80x10001", "80X24", "-1x5", "axb", "99999x1"])
+def test_a_size_that_is_none_is_told(size: str) -> None:
+    with pytest.raises(OperatorError, match="expected COLSxROWS"):
+        fields_of(SubmitFlags(terminal=size, words=["x"]))

@@ -1,0 +1,103 @@
+"""The operator's programs around a job, and the secrets that an agent offers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.gate import Gate, events, submit
+from tests.acceptance.running import Cluster
+
+pytestmark = pytest.mark.timeout(60)
+
+HOOKS = ("pre-command", "post-command", "pre-exit")
+
+
+@pytest.fixture
+def hooks(home: Path) -> Path:
+    """The usual folder, with hooks that tell what they see."""
+    folder = home / "hooks"
+    folder.mkdir()
+    for hook in HOOKS:
+        write(folder, hook, 'echo "$AIRUNNER_HOOK $AIRUNNER_COMMAND_EXIT_STATUS $LEVEL"')
+    return folder
+
+
+def write(folder: Path, hook: str, script: str) -> None:
+    (folder / hook).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / hook).chmod(0o755)
+
+
+def test_hooks_run_around_the_command_with_its_environment(cluster: Cluster, hooks: Path) -> None:
+    assert hooks.is_dir()
+    cluster.agent()
+    done = cluster.airunner("submit", "--env", "LEVEL=3", "--", "sh", "-c", "echo command; exit 4")
+    assert done.returncode == 4
+    assert done.stdout.decode().splitlines() == ["pre-command  3", "command", "post-command 4 3", "pre-exit 4 3"]
+
+
+def test_a_hook_that_fails_before_the_command_keeps_it_from_running(cluster: Cluster, hooks: Path) -> None:
+    write(hooks, "pre-command", "exit 9")
+    cluster.agent()
+    done = cluster.airunner("submit", "--json", "--", "echo", "command")
+    log = [json.loads(line) for line in done.stdout.splitlines()[1:]]
+    assert done.returncode == 9
+    assert (log[-1]["state"], log[-1]["reason"], log[-1]["exit_code"]) == ("FAILED", "hook-failed", 9)
+    assert [event["message"] for event in log if event["kind"] == "PROCESS_ERROR"] == [
+        "the hook pre-command exited with 9"
+    ]
+    assert [event["data"] for event in log if event["kind"] == "OUTPUT"] == ["pre-exit 9 \n"]
+    assert "PROCESS_START" not in [event["kind"] for event in log]
+
+
+def test_a_hook_that_fails_afterwards_fails_the_job_but_hides_no_failure(cluster: Cluster, hooks: Path) -> None:
+    write(hooks, "post-command", "kill -TERM $$")
+    cluster.agent()
+    for command, reason, code in (("true", "hook-failed", 128 + 15), ("exit 3", "exit-code", 3)):
+        done = cluster.airunner("submit", "--json", "--", "sh", "-c", command)
+        last = json.loads(done.stdout.splitlines()[-1])
+        assert (last["state"], last["reason"], done.returncode) == ("FAILED", reason, code)
+
+
+def test_a_cancelled_job_is_cleared_up_after(cluster: Cluster, hooks: Path, gate: Gate) -> None:
+    assert hooks.is_dir()
+    cluster.agent("--cancel-grace", "5")
+    job_id = submit(cluster, gate.script)
+    gate.wait()
+    assert cluster.airunner("cancel", job_id).returncode == 0
+    log = list(events(cluster, job_id))
+    assert log[-1]["state"] == "CANCELLED"
+    assert any("pre-exit" in str(event.get("data")) for event in log)
+
+
+def test_a_hook_that_is_no_program_is_told(cluster: Cluster, hooks: Path) -> None:
+    (hooks / "pre-command").chmod(0o644)
+    cluster.agent()
+    done = cluster.airunner("submit", "--", "true")
+    assert done.returncode == 126
+    assert b"the hook pre-command cannot be run" in done.stderr
+
+
+def test_a_secret_is_given_to_the_job_that_asks_for_it_and_to_no_other(cluster: Cluster) -> None:
+    cluster.agent("--secret", "DEPLOY", more={"DEPLOY": "swordfish", "OTHER": "kept"})
+    look = ("--", "sh", "-c", 'test "$DEPLOY" = swordfish && test -z "$OTHER"')
+    assert cluster.airunner("submit", "--secret", "DEPLOY", *look).returncode == 0
+    assert cluster.airunner("submit", *look).returncode == 1
+    missing = cluster.airunner("submit", "--secret", "OTHER", *look)
+    assert missing.returncode == 1
+    assert b"the job needs the secret OTHER" in missing.stderr
+
+
+def test_a_secret_that_an_agent_does_not_have_keeps_it_from_starting(cluster: Cluster) -> None:
+    done = cluster.airunner("agent", "--secret", "NO_SUCH")
+    assert done.returncode == 2
+    assert b"--secret NO_SUCH: there is no such variable" in done.stderr
+    done = cluster.airunner("agent", "--hooks", "/no/such/folder")
+    assert (done.returncode, b"there is no such folder" in done.stderr) == (2, True)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path)
