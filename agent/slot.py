@@ -18,7 +18,7 @@ from airunner.agent.attempt import Attempt, Surroundings
 from airunner.agent.batching import PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
 from airunner.agent.flag import Flag, unless
 from airunner.agent.journal import Journal
-from airunner.agent.launcher.contract import LeaseEnded
+from airunner.agent.launcher.contract import LauncherDied, LeaseEnded, NoLauncher
 from airunner.agent.occupancy import Occupancy
 from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
@@ -29,6 +29,7 @@ from airunner.agent.workspace import Workspace, WorkspaceFailed, make_workspace,
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
+from airunner.protocol.events import ProcessError
 from airunner.protocol.job import JobState, ProcessType, Result
 from airunner.protocol.messages import (
     WAIT_MS_MAX,
@@ -53,6 +54,9 @@ DELIVERY_S: Final = 10.0  # for the last events of a released attempt, once the 
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
 LOST: Final = "has lost its lease; its processes are ended"
+LAUNCHER_DIED: Final = (
+    "the agent's launcher was killed, and every process of the job with it; the job is given back for another attempt"
+)
 UNSETTLED: Final = "is left for the next agent of this home to deliver and release"
 
 
@@ -89,10 +93,7 @@ class Slot:
         self._report = report
 
     async def run(self) -> None:
-        """Work until told to drain, or until the plan's jobs are done.
-
-        Raises `LauncherDied`, in a group: an agent without a launcher is of no use.
-        """
+        """Work until told to drain, or until the plan's jobs are done."""
         failures = jobs = 0
         while not self._orders.drain.is_set() and jobs != self._plan.jobs_max:
             try:
@@ -101,7 +102,7 @@ class Slot:
                     with self._occupancy.taken():
                         await self._work(leased)
                     jobs += 1
-            except (PeerError, SpoolFailed, WorkspaceFailed) as error:
+            except (PeerError, SpoolFailed, WorkspaceFailed, NoLauncher) as error:
                 if not failures:
                     self._report(f"no job can be worked on now: {error}; trying again")
                 failures += 1
@@ -169,8 +170,8 @@ class Slot:
         try:
             workspace = make_workspace(self._plan.home, lease.job_id, lease.attempt)
             await self._attempt(tenure, workspace)
-        except (WorkspaceFailed, SpoolFailed, BaseExceptionGroup) as error:
-            failed = _disk_failure(error)
+        except (WorkspaceFailed, SpoolFailed, NoLauncher, BaseExceptionGroup) as error:
+            failed = _passing_failure(error)
             if failed is None:
                 raise
             self._report(f"job {lease.job_id} attempt {lease.attempt} {await self._release(lease)}")
@@ -201,8 +202,8 @@ class Slot:
             if outcome:
                 leave = spool.remove
             self._report(f"job {lease.job_id} attempt {lease.attempt} {outcome or UNSETTLED}")
-        except (SpoolFailed, BaseExceptionGroup) as error:
-            if _disk_failure(error) is not None:
+        except (SpoolFailed, NoLauncher, BaseExceptionGroup) as error:
+            if _passing_failure(error) is not None:
                 leave = spool.remove
             raise
         finally:
@@ -213,25 +214,32 @@ class Slot:
         """Run the attempt until it ends or is ended; says how it was settled, and nothing if it was not."""
         result: Result | None = None
         completed = ""
+        died = False
         try:
             with unless(self._orders.stop, tenure.lost, journal.lost, journal.broken):
                 result = await attempt.perform()
         except* LeaseEnded:
             pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
+        except* LauncherDied:
+            died = True  # and whatever ran: nobody knows how it went
+            journal.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=LAUNCHER_DIED))
         if journal.failure is not None:
             raise journal.failure
         if result is not None:  # nothing runs any more: what came of it may wait for the broker as long as it takes
             with unless(self._orders.stop):
                 completed = await self._complete(journal, result)
-        return completed or await self._give_back(tenure.lease, journal)
+        return completed or await self._give_back(tenure.lease, journal, lost=died)
 
-    async def _give_back(self, lease: JobLease, journal: Journal) -> str:
-        """Deliver what the command has written, then release; empty when a drain did not leave the time for it."""
+    async def _give_back(self, lease: JobLease, journal: Journal, *, lost: bool) -> str:
+        """Deliver what the command has written, then release; empty when a drain did not leave the time for it.
+
+        `lost` counts: a job that kills what starts it is not to do so for ever.
+        """
         settled = ""
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_when_draining, group.cancel_scope)
             await journal.deliver()
-            settled = LOST if journal.lost.is_set() else await self._release(lease)
+            settled = LOST if journal.lost.is_set() else await self._release(lease, lost=lost)
             group.cancel_scope.cancel()
         return settled
 
@@ -266,10 +274,11 @@ class Slot:
                 return f"ends with exit status {result.exit_status}, and the job will be tried again"
             return f"ends {reply.state} with exit status {result.exit_status}"
 
-    async def _release(self, lease: JobLease) -> str:
+    async def _release(self, lease: JobLease, *, lost: bool = False) -> str:
         """Give an attempt back; says what became of it."""
+        token = lease.task_token
         try:
-            await self._channel.ask(ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token))
+            await self._channel.ask(ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=token, lost=lost))
         except (StaleToken, NotFound):
             return LOST
         except PeerError as error:
@@ -277,11 +286,11 @@ class Slot:
         return "is released"
 
 
-def _disk_failure(
-    error: SpoolFailed | WorkspaceFailed | BaseExceptionGroup[BaseException],
-) -> SpoolFailed | WorkspaceFailed | None:
-    """What the disk refused, alone or among what a task group raised, if that is what went wrong."""
-    if isinstance(error, (SpoolFailed, WorkspaceFailed)):
+def _passing_failure(
+    error: SpoolFailed | WorkspaceFailed | NoLauncher | BaseExceptionGroup[BaseException],
+) -> SpoolFailed | WorkspaceFailed | NoLauncher | None:
+    """What this machine refuses now, alone or among what a task group raised, if that is what went wrong."""
+    if isinstance(error, (SpoolFailed, WorkspaceFailed, NoLauncher)):
         return error
-    failures = error.subgroup(SpoolFailed)
-    return None if failures is None else _disk_failure(failures.exceptions[0])
+    failures = error.subgroup((SpoolFailed, NoLauncher))
+    return None if failures is None else _passing_failure(failures.exceptions[0])

@@ -64,6 +64,10 @@ class LauncherDied(Exception):
         super().__init__(LauncherDied.__doc__)
 
 
+class NoLauncher(Exception):
+    """Nothing can be started now, and nothing of this job was; the message says why."""
+
+
 class LeaseEnded(Exception):
     """The deadline came: every process of the job has been killed, or none was started. Nobody knows how it went."""
 
@@ -147,7 +151,7 @@ class Launcher(Protocol):
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
         """Start a command, to be kept until `deadline_s` as in `Process.keep_until`. Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`; `LeaseEnded`, without having started it, after the deadline.
+        Raises `LaunchFailed`, `LauncherDied`, `NoLauncher`; `LeaseEnded`, without having started it, after the deadline.
         """
         ...
 
@@ -158,6 +162,6 @@ class Starter(Protocol):
     async def launch(self, spec: LaunchSpec) -> Process:
         """Start a command. Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
+        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`, `NoLauncher`.
         """
         ...

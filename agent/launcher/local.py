@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded
+from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.process import KeptProcess
 from airunner.agent.launcher.steadyclock import steady_ms
@@ -48,6 +48,14 @@ def start_launcher(held: Sequence[int] = ()) -> ChildLauncher:
     """
     if sys.platform != "linux":
         raise OperatorError("the agent needs Linux: run it there, this machine can still submit and monitor")
+    try:
+        return ChildLauncher(held, *_spawn(held))
+    except OSError as error:
+        raise OperatorError(f"cannot start the launcher: {error.strerror}") from error
+
+
+def _spawn(held: Sequence[int]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A launcher's process, and our end of the line to it. Nothing of ours runs between its fork and its exec."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     package = str(Path(__file__).absolute().parents[2])  # through the link: the folder that is `airunner`
     arguments = (str(theirs.fileno()), " ".join(map(str, held)), package, *sys.path)
@@ -61,17 +69,21 @@ def start_launcher(held: Sequence[int] = ()) -> ChildLauncher:
                 env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
                 start_new_session=True,
             )
-        except OSError as error:
+        except OSError:
             ours.close()
-            raise OperatorError(f"cannot start the launcher: {error.strerror}") from error
-    return ChildLauncher(child, ours)
+            raise
+    ours.settimeout(0)
+    return child, ours
 
 
 class ChildLauncher:
-    """A `Launcher`, for one event loop. Keepers are used again; there are as many as jobs ran at once."""
+    """A `Launcher`, for one event loop. Keepers are used again; there are as many as jobs ran at once.
 
-    def __init__(self, child: subprocess.Popen[bytes], line: socket.socket) -> None:
-        line.settimeout(0)
+    When the process dies, its keepers end their jobs and die with it; the next launch starts another.
+    """
+
+    def __init__(self, held: Sequence[int], child: subprocess.Popen[bytes], line: socket.socket) -> None:
+        self._held = held
         self._child = child
         self._line = line
         self._idle: list[Line] = []
@@ -85,7 +97,7 @@ class ChildLauncher:
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> KeptProcess:
         """Start a command, to be killed at `deadline_s` of anyio's clock. Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
+        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`, `NoLauncher`.
         """
         assert spec.working_directory.is_absolute(), "the launcher's own folder is none of the job's"
         line = self._take_idle() or await self._ask_for_keeper()
@@ -143,6 +155,8 @@ class ChildLauncher:
     async def _ask_for_keeper(self) -> Line:
         if self._closed:
             raise LauncherDied
+        if self._child.poll() is not None:
+            self._restart()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         line = Line(ours)
         with theirs:
@@ -159,6 +173,20 @@ class ChildLauncher:
                 if isinstance(error, BrokenPipeError | ConnectionResetError):
                     raise LauncherDied from error
                 raise
+
+    def _restart(self) -> None:
+        """Start another process in the place of one that has died.
+
+        ZeroMQ's threads are there by now; what `_spawn` does is safe beside them.
+
+        Raises `NoLauncher`.
+        """
+        anyio.notify_closing(self._line)
+        self._line.close()
+        try:
+            self._child, self._line = _spawn(self._held)
+        except OSError as error:
+            raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error
 
 
 def _start(spec: LaunchSpec, deadline_s: float) -> Start:

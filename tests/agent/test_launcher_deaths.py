@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from airunner.agent.launcher.contract import Exit, LauncherDied
+from airunner.agent.launcher.contract import Exit, LauncherDied, NoLauncher
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 
@@ -112,20 +112,35 @@ async def test_a_waiting_launch_hears_of_the_launchers_death(launcher: ChildLaun
 
 
 @pytest.mark.anyio
-async def test_after_its_death_a_launcher_refuses_and_another_serves(launcher: ChildLauncher) -> None:
+async def test_after_its_death_another_serves(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("exit 3"))
     await process.wait()
     process.close()
-    watched = Watched([launcher.pid, *children_of(launcher.pid)])
+    first = launcher.pid
+    watched = Watched([first, *children_of(first)])
+    os.kill(first, signal.SIGKILL)
+    assert watched.gone_within(DEATH_S)
+    process = await launcher.launch(shell("exit 4"))
+    assert await process.wait() == Exit(4, None)
+    assert launcher.pid != first
+    process.close()
+
+
+@pytest.mark.anyio
+async def test_where_no_other_can_be_started_that_is_told_and_tried_again(
+    launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched([launcher.pid])
     os.kill(launcher.pid, signal.SIGKILL)
     assert watched.gone_within(DEATH_S)
-    with pytest.raises(LauncherDied):
-        await launcher.launch(shell("true"))
-    another = start_launcher()
-    process = await another.launch(shell("exit 4"))
-    assert await process.wait() == Exit(4, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/no/such/python")
+        for _ in range(2):
+            with pytest.raises(NoLauncher, match="No such file"):
+                await launcher.launch(shell("true"))
+    process = await launcher.launch(shell("exit 5"))
+    assert await process.wait() == Exit(5, None)
     process.close()
-    await another.aclose()
 
 
 @pytest.mark.anyio
