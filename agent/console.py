@@ -7,6 +7,7 @@ and so are the names of those that had to be ended.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -15,14 +16,16 @@ from msgspec import Struct
 
 from airunner.agent.flag import Flag, unless
 from airunner.agent.journal import Journal
-from airunner.agent.launcher.contract import ByteSource, Exit, Process, Survivor
+from airunner.agent.launcher.contract import ByteSource, Exit, Holder, Process, Survivor
 from airunner.agent.tenure import Tenure
-from airunner.protocol.events import OUTPUT_BYTES_MAX, ProcessError, Stream
-from airunner.protocol.job import Reason
+from airunner.protocol.events import OUTPUT_BYTES_MAX, ProcessError, Stream, TerminalResize
+from airunner.protocol.job import Reason, TerminalSize
 
 GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for what a command left behind and what is cancelled
 MESSAGE_CHARS_MAX: Final = 16_384
-SURVIVORS_NAMED_MAX: Final = 50
+NAMED_MAX: Final = 50
+HELD_S: Final = 1.0  # of silence, for what is still in a pipe that somebody outside the job holds open
+HELD_S_MAX: Final = 10.0  # for one who goes on writing
 
 
 class Ended(Struct, frozen=True):
@@ -41,6 +44,7 @@ class Console:
         self._journal = journal
         self._wall_ms = wall_ms
         self._cancel_grace_s = cancel_grace_s
+        self._size: TerminalSize | None = None
 
     async def attend(self, process: Process, timeout_s: float | None, *, cancellable: bool = True) -> Ended:
         """Read all that the process writes, to its end and that of its whole tree.
@@ -50,24 +54,28 @@ class Console:
         Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
         began_s = anyio.current_time()
+        self._note_size(process)
         cut_short: Reason | None = None
-        duration_ms = 0
+        grace_s = duration_ms = 0.0
         survivors: list[Survivor] = []
         ended: Exit | None = None
+        reading = _Reading()
         async with anyio.create_task_group() as group:
-            group.start_soon(self._read, process.stdout, Stream.STDOUT)
+            group.start_soon(self._read, process, process.stdout, Stream.STDOUT, reading)
             if process.stderr is not None:
-                group.start_soon(self._read, process.stderr, Stream.STDERR)
+                group.start_soon(self._read, process, process.stderr, Stream.STDERR, reading)
             cut_short = await self._wait(process, timeout_s, *([self._tenure.cancelled] if cancellable else []))
             duration_ms = ms_since(began_s)
-            survivors = await process.end(self._cancel_grace_s if cut_short else GRACE_S)
+            grace_s = self._cancel_grace_s if cut_short else GRACE_S
+            survivors = await process.end(grace_s)
             ended = await process.wait()
-            if any(survivor.left for survivor in survivors):
-                group.cancel_scope.cancel()  # it may hold a pipe open for as long as it hangs
+            if not await reading.over():
+                self.say(_held(await process.holders()))
+                group.cancel_scope.cancel()
         assert ended is not None, "only an error ends the block before the process, and that goes on"
-        if survivors and not cut_short:
-            self.say(_named(survivors))
-        return Ended(ended, cut_short, duration_ms)
+        if survivors:
+            self.say(_named(survivors, grace_s if cut_short else None))
+        return Ended(ended, cut_short, int(duration_ms))
 
     def say(self, message: str) -> None:
         """Have something that is amiss stand in the log."""
@@ -83,9 +91,49 @@ class Console:
             return None
         return Reason.CANCELLED if uncancelled.cancelled_caught else Reason.TIMEOUT
 
-    async def _read(self, source: ByteSource, stream: Stream) -> None:
-        while data := await source.receive(OUTPUT_BYTES_MAX):
-            await self._journal.add_output(stream, data, self._wall_ms())
+    async def _read(self, process: Process, source: ByteSource, stream: Stream, reading: _Reading) -> None:
+        with reading:
+            while data := await source.receive(OUTPUT_BYTES_MAX):
+                reading.heard()
+                await self._journal.add_output(stream, data, self._wall_ms())
+                self._note_size(process)
+
+    def _note_size(self, process: Process) -> None:
+        """A program may change the size of its own terminal; whoever shows its output has to know."""
+        size = process.terminal_size()
+        if size is not None and size != self._size:
+            self._size = size
+            self._journal.add(TerminalResize(timestamp_ms=self._wall_ms(), cols=size.cols, rows=size.rows))
+
+
+class _Reading:
+    """Who reads on; and, once nothing of the job runs, for how much longer."""
+
+    def __init__(self) -> None:
+        self._readers = 0
+        self._done = anyio.Event()
+        self._patience: anyio.CancelScope | None = None
+        self._end_s = math.inf
+
+    def __enter__(self) -> None:
+        self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._readers -= 1
+        if not self._readers:
+            self._done.set()
+
+    def heard(self) -> None:
+        """Something came."""
+        if self._patience is not None:
+            self._patience.deadline = min(anyio.current_time() + HELD_S, self._end_s)
+
+    async def over(self) -> bool:
+        """Whether all is read to its end; where somebody outside the job holds it open that is not waited for."""
+        self._end_s = anyio.current_time() + HELD_S_MAX
+        with anyio.move_on_after(HELD_S) as self._patience:
+            await self._done.wait()
+        return not self._patience.cancelled_caught
 
 
 def ms_since(instant_s: float) -> int:
@@ -93,11 +141,19 @@ def ms_since(instant_s: float) -> int:
     return int((anyio.current_time() - instant_s) * 1_000)
 
 
-def _named(survivors: list[Survivor]) -> str:
-    lines = [
-        f"  {one.pid} {one.command}" + (" (could not be ended)" if one.left else "")
-        for one in survivors[:SURVIVORS_NAMED_MAX]
-    ]
-    if len(survivors) > SURVIVORS_NAMED_MAX:
-        lines.append(f"  and {len(survivors) - SURVIVORS_NAMED_MAX} more")
-    return "\n".join(["the command has ended, and these that it had started were ended after it:", *lines])
+def _named(survivors: list[Survivor], grace_s: float | None) -> str:
+    """Who outlived the command; with a grace: who outlived that."""
+    lines = [f"  {one.pid} {one.command}" + (" (could not be ended)" if one.left else "") for one in survivors]
+    if grace_s is None:
+        return _listed("the command has ended, and these that it had started were ended after it:", lines)
+    return _listed(f"these had not ended {grace_s:g} s after SIGTERM, and were killed:", lines)
+
+
+def _held(holders: list[Holder]) -> str:
+    lines = [f"  {one.pid} {one.command}" for one in holders] or ["  of another user, or gone by now"]
+    return _listed("the job has ended; its output is read no further, though these outside of it hold it open:", lines)
+
+
+def _listed(heading: str, lines: list[str]) -> str:
+    more = [f"  and {len(lines) - NAMED_MAX} more"] if len(lines) > NAMED_MAX else []
+    return "\n".join([heading, *lines[:NAMED_MAX], *more])

@@ -293,4 +293,8 @@ def _passing_failure(
     if isinstance(error, (SpoolFailed, WorkspaceFailed, NoLauncher)):
         return error
     failures = error.subgroup((SpoolFailed, NoLauncher))
-    return None if failures is None else _passing_failure(failures.exceptions[0])
+    if failures is None:
+        return None
+    first = failures.exceptions[0]
+    assert isinstance(first, (SpoolFailed, NoLauncher, BaseExceptionGroup)), "the subgroup says so"
+    return _passing_failure(first)

@@ -44,6 +44,13 @@ class Survivor(Struct, frozen=True):
     left: bool = False
 
 
+class Holder(Struct, frozen=True):
+    """A process outside the job that holds a pipe or the terminal of the job's open."""
+
+    pid: int
+    command: str
+
+
 class LaunchFailed(Exception):
     """There is no process: the command or its working directory cannot be used.
 
@@ -108,6 +115,14 @@ class Process(Protocol):
         """None in a terminal."""
         ...
 
+    def terminal_size(self) -> TerminalSize | None:
+        """What its terminal measures now; None without one, or when that is over."""
+        ...
+
+    async def holders(self) -> list[Holder]:
+        """Who, of those that can be seen, holds open what has not been read to its end."""
+        ...
+
     async def wait(self) -> Exit:
         """The command's own end; others of its tree may live on. Any number of callers.
 
@@ -151,7 +166,7 @@ class Launcher(Protocol):
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
         """Start a command, to be kept until `deadline_s` as in `Process.keep_until`. Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`, `NoLauncher`; `LeaseEnded`, without having started it, after the deadline.
+        Raises `LaunchFailed`, `LauncherDied`, `NoLauncher`; after the deadline `LeaseEnded`, without having started it.
         """
         ...
 

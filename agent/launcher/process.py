@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import starmap
 
 import anyio
+import anyio.to_thread
 
-from airunner.agent.launcher.contract import ByteSource, Exit, LauncherDied, LeaseEnded, Survivor
+from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Survivor
+from airunner.agent.launcher.holders import holders_of
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.steadyclock import steady_ms
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal
+from airunner.protocol.job import TerminalSize
 
 
 class KeptProcess:
@@ -48,6 +52,20 @@ class KeptProcess:
     def stderr(self) -> ByteSource | None:
         """None in a terminal."""
         return self._stderr
+
+    def terminal_size(self) -> TerminalSize | None:
+        """What its terminal measures now."""
+        descriptor = self._stdout.descriptor
+        if self._stderr is not None or descriptor is None:
+            return None
+        rows, cols = termios.tcgetwinsize(descriptor)
+        return TerminalSize(cols=cols, rows=rows)
+
+    async def holders(self) -> list[Holder]:
+        """Who holds open what has not been read to its end."""
+        sources = [self._stdout, *([self._stderr] if self._stderr is not None else [])]
+        unread = [source.descriptor for source in sources if source.descriptor is not None]
+        return await anyio.to_thread.run_sync(holders_of, unread)
 
     async def wait(self) -> Exit:
         """The command's own end.

@@ -18,6 +18,11 @@ class DescriptorSource:
         os.set_blocking(descriptor, False)  # our end only: the writer's has flags of its own
         self._descriptor: int | None = descriptor
 
+    @property
+    def descriptor(self) -> int | None:
+        """None once it is closed."""
+        return self._descriptor
+
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
         """At least one byte, as soon as there is one; b"" at the end and ever after.
 

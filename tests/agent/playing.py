@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from airunner.agent.agent import Agent
 from airunner.agent.attempt import Surroundings
-from airunner.agent.launcher.contract import Exit, LaunchSpec, LeaseEnded, Process, Survivor
+from airunner.agent.launcher.contract import Exit, Holder, LaunchSpec, LeaseEnded, Process, Survivor
 from airunner.agent.plan import Plan
 from airunner.agent.slot import SPOOL_FOLDER
 from airunner.certs.channel import Channel
@@ -65,6 +65,12 @@ class PlayedProcess:
 
     def keep_until(self, deadline_s: float) -> None:
         self.deadline_s = deadline_s
+
+    def terminal_size(self) -> None:
+        """There is none."""
+
+    async def holders(self) -> list[Holder]:
+        return []
 
     async def wait(self) -> Exit:
         await self._over.wait()

@@ -16,7 +16,7 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from airunner.agent.launcher.contract import RECEIVE_BYTES, Exit, LaunchFailed, LaunchSpec, LeaseEnded, Survivor
+from airunner.agent.launcher.contract import RECEIVE_BYTES, Exit, Holder, LaunchFailed, LaunchSpec, LeaseEnded, Survivor
 from airunner.protocol.events import Stream
 from tests.simulation.history import ProcessGone, ProcessStarted, ProcessWrote
 from tests.simulation.machine import Machine
@@ -184,6 +184,12 @@ class SimProcess:
         self._deadline_s = deadline_s
         if deadline_s < math.inf:
             self._network.later(max(0.0, deadline_s - anyio.current_time()), lambda: self._expire(deadline_s))
+
+    def terminal_size(self) -> None:
+        """There is none."""
+
+    async def holders(self) -> list[Holder]:
+        return []
 
     async def wait(self) -> Exit:
         while self._exit is None:

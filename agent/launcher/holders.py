@@ -1,0 +1,49 @@
+"""Who holds the other end of a pipe or terminal open: what a job's descriptors were handed to. Linux only."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from airunner.agent.launcher.contract import Holder
+from airunner.agent.launcher.tree import command_of
+
+HOLDERS_MAX: Final = 100
+_TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the number of a master's terminal
+
+
+def holders_of(descriptors: list[int]) -> list[Holder]:
+    """The processes, this one not counted, that hold the other end of any of these; another user's are not seen."""
+    wanted = {_other_end(descriptor) for descriptor in descriptors}
+    found: list[Holder] = []
+    for pid in _pids():
+        if pid != os.getpid() and wanted.intersection(_open_files(pid)):
+            found.append(Holder(pid, command_of(pid)))
+            if len(found) == HOLDERS_MAX:
+                break
+    return found
+
+
+def _other_end(descriptor: int) -> str:
+    """As a link in /proc/PID/fd names it."""
+    if os.isatty(descriptor):
+        (number,) = struct.unpack("I", fcntl.ioctl(descriptor, _TIOCGPTN, bytes(4)))
+        return f"/dev/pts/{number}"
+    return f"pipe:[{os.fstat(descriptor).st_ino}]"
+
+
+def _pids() -> Iterator[int]:
+    with os.scandir("/proc") as entries:
+        yield from (int(entry.name) for entry in entries if entry.name.isdigit())
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    with suppress(OSError):  # it has ended, or is another user's
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                yield str(link.readlink())
