@@ -6,12 +6,12 @@ cannot clean up after itself.
 ```
  agent ──line (SEQPACKET)──► launcher            asks for a keeper: one packet, one end of a socketpair
    │                           │ fork
-   └──socketpair (stream)────► keeper ──posix_spawn──► command ─► whatever it starts
+   └──socketpair (stream)────► keeper ──posix_spawn, or ptyprocess──► command ─► whatever it starts
 ```
 
 - The **launcher** (`child.py`) is a fresh interpreter without threads, ZeroMQ or anyio. It forks keepers
   and, when a keeper is killed, ends what that one kept.
-- A **keeper** (`keeper.py`) runs one job at a time: it starts the command, tells of its end, signals or
+- A **keeper** (`keeper.py`) runs one job at a time: it starts the command (`spawning.py`, `terminal.py`), tells of its end, signals or
   ends its tree. It is a child-subreaper, so a daemon that forks twice or calls setsid becomes the
   keeper's child and cannot leave. Hence the law everything rests on: *a keeper without children is a
   keeper whose job has left nothing behind*, and one `waitpid` tells.
@@ -24,11 +24,11 @@ Who dies or cannot act, and what follows
 - The agent: every socket closes. Keepers and launcher SIGKILL all of their descendants and exit.
 - The launcher: its keepers are signalled by the kernel (PR_SET_PDEATHSIG), kill and exit.
 - A keeper: its job's processes become the launcher's children, who kills them. One that is stopped it wakes.
-- For the last two the agent's `wait`, `end` and `launch` raise `LauncherDied`.
+- For the last two the agent's `wait`, `end` and `launch` raise `LauncherDied`; its next launch starts another launcher.
 Launcher and keepers have sessions of their own: a signal to the agent's group does not reach them.
 
-What it costs, measured idle on two cores (medians): a launch by a keeper that is there 0.35 ms, in a terminal
-0.42 ms; by one that must be forked first 2.7 ms; a whole /bin/true from launch to end 0.84 ms, where a bare
+What it costs, measured idle on two cores (medians): a launch by a keeper that is there 0.3 ms, in a terminal
+1.7 ms; by one that must be forked first 2.7 ms; a whole /bin/true from launch to end 0.84 ms, where a bare
 posix_spawn and waitpid take 0.52 ms; ending a job that left a daemon 1.5 ms among 90 processes.
 
 What the job gets: its own session, /dev/null or a terminal as stdin, default signal dispositions, an empty

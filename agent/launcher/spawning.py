@@ -1,19 +1,15 @@
-"""Starts one command, in pipe or terminal mode. The child's half: standard library only.
-
-`posix_spawn` and not a fork of this interpreter: the kernel neither copies its page tables nor runs any
-Python in the new process, and a failed exec comes back as its errno. A terminal becomes the command's
-controlling one because the command, leader of a new session, is who opens it.
-"""
+"""Starts one command, with pipes or in a terminal, and says in a shell's words why it could not. The child's half."""
 
 from __future__ import annotations
 
 import errno
 import os
 import signal
-import termios
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from airunner.agent.launcher.terminal import spawn_in_terminal
 
 if TYPE_CHECKING:
     from airunner.agent.launcher.wire import Start
@@ -40,8 +36,7 @@ def spawn(start: Start) -> tuple[int, list[int]]:
 
     Raises `Refusal`.
     """
-    with ExitStack() as on_failure, ExitStack() as always:
-        always.callback(os.chdir, "/")  # no keeper holds a workspace's folder
+    try:
         try:
             os.chdir(start.working_directory)
         except OSError as error:
@@ -49,44 +44,46 @@ def spawn(start: Start) -> tuple[int, list[int]]:
             raise Refusal(error.errno or 0, f"cannot use the working directory {name}: {error.strerror}") from error
         program = _find(start.argv[0], start.environment)
         try:
-            readers, actions = _streams(start.terminal, on_failure, always)
-        except OSError as error:
-            raise Refusal(error.errno or 0, f"cannot make the command's streams: {error.strerror}") from error
-        try:
-            pid = os.posix_spawn(
-                program,
-                start.argv,
-                start.environment,
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_RESET,
-            )
+            if start.terminal is not None:
+                pid, master = spawn_in_terminal(start, program, start.terminal)
+                readers = [master]
+            else:
+                pid, readers = _spawn_with_pipes(start, program)
         except OSError as error:
             raise _refusal(start.argv[0], error.errno or 0, program) from error
-        on_failure.pop_all()
         return pid, readers
+    finally:
+        os.chdir("/")  # no keeper holds a workspace's folder
 
 
-def _streams(terminal: list[int] | None, on_failure: ExitStack, always: ExitStack) -> tuple[list[int], list[Any]]:
-    """The ends that the agent reads from, and what the new process does to have the others as 0, 1 and 2."""
-    if terminal is None:
-        readers: list[int] = []
-        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
+    """The new process, and the descriptors to read its output from.
+
+    By `posix_spawn` and not by a fork of this interpreter: the kernel neither copies its page tables nor runs any
+    Python in the new process, and a failed exec comes back as its errno.
+
+    Raises `OSError`.
+    """
+    readers: list[int] = []
+    actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+    with ExitStack() as on_failure, ExitStack() as always:
         for target in (1, 2):
             reader, writer = os.pipe()
             on_failure.callback(os.close, reader)
             always.callback(os.close, writer)
             readers.append(reader)
             actions.append((os.POSIX_SPAWN_DUP2, writer, target))
-        return readers, actions
-    master, slave = os.openpty()
-    on_failure.callback(os.close, master)
-    always.callback(os.close, slave)
-    rows, columns = terminal
-    termios.tcsetwinsize(slave, (rows, columns))
-    opened = (os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0)
-    return [master], [opened, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+        pid = os.posix_spawn(
+            program,
+            start.argv,
+            start.environment,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_RESET,
+        )
+        on_failure.pop_all()
+        return pid, readers
 
 
 def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:

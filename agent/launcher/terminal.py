@@ -1,0 +1,45 @@
+"""Starts one command in a terminal, with ptyprocess. The child's half.
+
+ptyprocess opens the pair, makes the slave the new session's controlling terminal, sets its size, closes every other
+descriptor, and tells of a failed exec through a pipe. It forks this interpreter for that, which is safe here: a
+keeper has one thread. What it would do later (reading, signalling, waiting) is the agent's and the keeper's own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ptyprocess import PtyProcess  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+
+if TYPE_CHECKING:
+    from airunner.agent.launcher.wire import Start
+
+_RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+
+
+def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int]:
+    """The new process, and the terminal's master, which is the caller's to close. `size` is rows and columns.
+
+    Raises `OSError`: the command was not executed, or there is no terminal to be had.
+    """
+    spawn: Any = PtyProcess.spawn  # pyright: ignore[reportUnknownMemberType]
+    kept = spawn(
+        [os.fsdecode(word) for word in (program, *start.argv[1:])],
+        env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
+        preexec_fn=_as_after_a_login,
+        dimensions=tuple(size),
+    )
+    master = os.dup(kept.fd)
+    kept.fileobj.close()
+    kept.closed = True  # its finaliser would end the command
+    return kept.pid, master
+
+
+def _as_after_a_login() -> None:
+    """What a new process expects of its signals."""
+    for number in _RESET:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
