@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos bench bench-run bench-scale certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos bench bench-run bench-checkout bench-scale certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,6 +46,9 @@ bench: $(VENV)/.test ## measure the way from submit to start, and from cancel to
 
 bench-run: $(VENV)/.test ## measure short jobs beside bare processes
 	$(BIN)/python -m bench.run
+
+bench-checkout: $(VENV)/.test ## measure the second checkout of a repository beside the first
+	$(BIN)/python -m bench.checkout
 
 bench-scale: $(VENV)/.test ## measure what a queue of a million jobs costs
 	$(BIN)/python -m bench.scale

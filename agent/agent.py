@@ -11,6 +11,7 @@ import anyio
 
 from airunner.agent.attempt import Surroundings
 from airunner.agent.flag import Flag
+from airunner.agent.mirrors import remove_unfinished
 from airunner.agent.occupancy import Occupancy
 from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
@@ -48,7 +49,8 @@ class Agent:
         renewer = Renewer(self._channel, self._plan)
         occupancy = Occupancy()
         self._channel.nudged = renewer.nudge
-        for leftover in await self._surroundings.offload(lambda: remove_workspaces(self._plan.home)):
+        home = self._plan.home
+        for leftover in await self._surroundings.offload(lambda: [*remove_workspaces(home), *remove_unfinished(home)]):
             self._report(f"could not remove {leftover.path}: {leftover.why}")
         left = spools_in(self._plan.home / SPOOL_FOLDER)
         async with anyio.create_task_group() as background:

@@ -10,16 +10,18 @@ A job that is cancelled, or out of time, is told with SIGTERM and given a grace.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType
 
 import anyio
 from msgspec import Struct
 
-from airunner.agent.checkout import CheckoutFailed, check_out
+from airunner.agent.checkout import Terms, check_out
 from airunner.agent.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
 from airunner.agent.environment import AttemptPlace, SecretMissing, job_environment, secrets_of
 from airunner.agent.flag import unless
+from airunner.agent.git import CheckoutFailed
 from airunner.agent.hooks import HOOK_S_MAX, Hook, HookFailed, Hooks
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.attending import attended
@@ -30,18 +32,26 @@ from airunner.agent.launcher.contract import (
     LaunchSpec,
     Process,
 )
-from airunner.agent.repository import Source
+from airunner.agent.mirrors import Mirrors
+from airunner.agent.repository import Rules, Source
 from airunner.agent.tenure import LeasedLauncher, Tenure
 from airunner.agent.workspace import Leftover, Workspace
 from airunner.protocol.events import (
     GitCloneEnd,
     GitCloneError,
+    GitCloneProgress,
     GitCloneStart,
     ProcessEnd,
     ProcessStart,
 )
 from airunner.protocol.job import JobState, ProcessType, Reason, Result, TerminalSize
+from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import without_credentials
+
+
+def zero() -> float:
+    """A chance that is none."""
+    return 0.0
 
 
 class Surroundings(Struct, frozen=True):
@@ -54,6 +64,9 @@ class Surroundings(Struct, frozen=True):
     cancel_grace_s: float = GRACE_S
     secrets: Mapping[str, str] = MappingProxyType({})  # that jobs may ask for by name
     hooks: Path | None = None
+    rules: Rules = Rules()
+    mirrors: Mirrors | None = None
+    random: Callable[[], float] = zero
 
 
 class Attempt:
@@ -72,6 +85,7 @@ class Attempt:
         self._hooks = Hooks(surroundings.hooks, self._launcher, self._console, workspace.checkout)
         self._secrets: Mapping[str, str] = {}
         self._commit = ""
+        self._borrowed = AsyncExitStack()
 
     async def perform(self) -> Result:
         """Check out, run, and say how it ended. The timeout counts from the start of the command.
@@ -83,8 +97,9 @@ class Attempt:
         except SecretMissing as missing:
             self._console.say(str(missing))
             return Result(reason=Reason.SECRET_MISSING)
-        result = await self._run()
-        return await self._after(Hook.PRE_EXIT, result)
+        async with AsyncExitStack() as self._borrowed:  # what the checkout borrows from is there to the job's end
+            result = await self._run()
+            return await self._after(Hook.PRE_EXIT, result)
 
     async def _run(self) -> Result:
         """Everything but the last hook."""
@@ -145,16 +160,31 @@ class Attempt:
                 branch=spec.branch,
             )
         )
+        source = Source(
+            repository=spec.repository,
+            commit=spec.commit,
+            branch=spec.branch,
+            depth=spec.depth,
+            submodules=spec.submodules,
+        )
+        mirrors = self._surroundings.mirrors
+        mirror = await self._borrowed.enter_async_context(mirrors.borrowed(spec.repository)) if mirrors else None
         done = await check_out(
             self._launcher,
-            Source(repository=spec.repository, commit=spec.commit, branch=spec.branch),
+            source,
+            Terms(self._surroundings.rules, self._surroundings.random, self._tell),
             workspace=self._workspace,
             agent_environ=self._surroundings.environ,
+            mirror=mirror,
         )
         self._journal.add(
             GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=ms_since(started_s))
         )
         return done.commit
+
+    def _tell(self, line: str) -> None:
+        """How far the checkout is."""
+        self._journal.add(GitCloneProgress(timestamp_ms=self._wall_ms(), message=line[:TEXT_CHARS_MAX]))
 
     def _launch_spec(self, terminal: TerminalSize | None) -> LaunchSpec:
         return LaunchSpec(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from airunner.agent.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
 from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_CHARS_MAX, fits_name
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SLOTS_SPAWNED_MAX = 256
 VISIBILITY_S_MIN = 3
 VISIBILITY_S_MAX = 43_200
+MIRROR_GIB = 20
+_GIB = 1 << 30
 
 
 def agent_command(
@@ -61,6 +64,20 @@ def agent_command(
             help="Seconds between SIGTERM and SIGKILL for a command that is cancelled or out of time.",
         ),
     ] = 10,
+    allow_scheme: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCHEME",
+            help="A scheme of the URLs that repositories may have; may be repeated.",
+            show_default=", ".join(REMOTE_SCHEMES),
+        ),
+    ] = None,
+    allow_local: Annotated[
+        bool, typer.Option("--allow-local", help="Check out of local paths and file:// URLs too.")
+    ] = False,
+    mirror_gib: Annotated[
+        float, typer.Option(min=0, help="What copies of repositories may take, to check out from again; 0: none.")
+    ] = MIRROR_GIB,
     secret: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,7 +131,9 @@ def agent_command(
     import anyio
 
     from airunner.agent.attempt import Surroundings
+    from airunner.agent.mirrors import Mirrors
     from airunner.agent.plan import Plan
+    from airunner.agent.repository import Rules
     from airunner.certs.edges import SYSTEM
 
     plan = Plan(
@@ -135,6 +154,9 @@ def agent_command(
         cancel_grace_s=float(cancel_grace),
         secrets=_offered(secret or ()),
         hooks=_hooks_folder(hooks, home.hooks),
+        rules=Rules(_schemes(allow_scheme), allow_local),
+        mirrors=Mirrors(place.folder, anyio.to_thread.run_sync, int(mirror_gib * _GIB)) if mirror_gib else None,
+        random=SYSTEM.random,
     )
     anyio.run(_run, home, plan, surroundings, launcher, endpoints, token)
 
@@ -188,6 +210,17 @@ def _offered(names: Sequence[str]) -> dict[str, str]:
         if name not in os.environ:
             raise OperatorError(f"--secret {name}: there is no such variable in the agent's environment; set it")
     return {name: os.environ[name] for name in names}
+
+
+def _schemes(named: Sequence[str] | None) -> tuple[str, ...]:
+    """Of which URLs checkouts may be.
+
+    Raises `OperatorError` for what is no scheme of a place.
+    """
+    for scheme in named or ():
+        if not SCHEME.fullmatch(scheme) or scheme in NO_PLACES:
+            raise OperatorError(f"--allow-scheme {scheme!r}: expected a scheme such as https, ssh, git or http")
+    return tuple(dict.fromkeys(named)) if named else REMOTE_SCHEMES
 
 
 def _hooks_folder(named: Path | None, usual: Path) -> Path | None:

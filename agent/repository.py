@@ -17,6 +17,9 @@ from airunner.protocol.redaction import REDACTED, USER, without_credentials
 
 REMOTE_SCHEMES: Final = ("https", "ssh", "git", "http")
 LOCAL_SCHEME: Final = "file"
+SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
+NO_PLACES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # --allow-local says it of the first; the others run programs
+LOCAL_REFUSED: Final = "local repositories are not allowed on this agent; start it with --allow-local"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
@@ -31,9 +34,23 @@ class Source(Struct, frozen=True, kw_only=True):
     repository: str
     commit: str = ""
     branch: str = ""
+    depth: int | None = None
+    submodules: bool = False
 
 
-def refusal(source: Source, *, allow_local: bool) -> str | None:
+class Rules(Struct, frozen=True):
+    """From where an agent checks out."""
+
+    schemes: tuple[str, ...] = REMOTE_SCHEMES
+    allow_local: bool = False
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """As GIT_ALLOW_PROTOCOL names them."""
+        return (*self.schemes, *([LOCAL_SCHEME] if self.allow_local else []))
+
+
+def refusal(source: Source, rules: Rules) -> str | None:
     """Why git is not asked for this, for people; None where it may be."""
     for what, value in (("repository", source.repository), ("commit", source.commit), ("branch", source.branch)):
         if _CONTROL.search(value):
@@ -42,7 +59,7 @@ def refusal(source: Source, *, allow_local: bool) -> str | None:
             return f"the {what} begins with a dash"
     if source.commit and not _COMMIT.fullmatch(source.commit):
         return f"the commit must be 4 to 64 hexadecimal digits, not {source.commit!r}"
-    return _repository_refusal(source.repository, allow_local=allow_local)
+    return _repository_refusal(source.repository, rules)
 
 
 def redact(text: str, repository: str) -> str:
@@ -53,28 +70,37 @@ def redact(text: str, repository: str) -> str:
     return text
 
 
-def _repository_refusal(repository: str, *, allow_local: bool) -> str | None:
+def _repository_refusal(repository: str, rules: Rules) -> str | None:
     shown = without_credentials(repository)
     if not repository:
         return "the repository is empty"
     if _HELPER.match(repository):
         return f"{shown}: transports of the form `name::address` are not allowed"
     if scheme := _SCHEME.match(repository):
-        return _url_refusal(shown, scheme[1], repository[scheme.end() :], allow_local=allow_local)
+        return _url_refusal(shown, scheme[1], repository[scheme.end() :], rules)
     colon, slash = repository.find(":"), repository.find("/")
     if colon > 0 and (slash < 0 or colon < slash):
+        if "ssh" not in rules.schemes:
+            return _not_allowed(shown, "ssh", rules)
         return _host_refusal(shown, repository[:colon])
     if not repository.startswith("/"):
         return f"{shown}: a local repository needs an absolute path"
-    return None if allow_local else f"{shown}: local repositories are not allowed on this agent"
+    return None if rules.allow_local else f"{shown}: {LOCAL_REFUSED}"
 
 
-def _url_refusal(shown: str, scheme: str, rest: str, *, allow_local: bool) -> str | None:
+def _url_refusal(shown: str, scheme: str, rest: str, rules: Rules) -> str | None:
     if scheme == LOCAL_SCHEME:
-        return None if allow_local else f"{shown}: local repositories are not allowed on this agent"
-    if scheme not in REMOTE_SCHEMES:
-        return f"{shown}: the scheme must be one of {', '.join(REMOTE_SCHEMES)}"
+        return None if rules.allow_local else f"{shown}: {LOCAL_REFUSED}"
+    if scheme not in rules.schemes:
+        return _not_allowed(shown, scheme, rules)
     return _host_refusal(shown, rest.partition("/")[0])
+
+
+def _not_allowed(shown: str, scheme: str, rules: Rules) -> str:
+    return (
+        f"{shown}: this agent's schemes are {', '.join(rules.schemes)}; for {scheme} it must be started with "
+        f"--allow-scheme {scheme}"
+    )
 
 
 def _host_refusal(shown: str, authority: str) -> str | None:

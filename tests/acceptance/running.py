@@ -153,7 +153,7 @@ class Cluster:
 
     def agent(self, *options: str, spawn: int = 1, more: Mapping[str, str] | None = None) -> Process:
         """Start another agent, and return when it is ready."""
-        arguments = ["agent", "--broker", self.broker.requests, "--spawn", str(spawn), *options]
+        arguments = ["agent", "--broker", self.broker.requests, "--spawn", str(spawn), "--allow-local", *options]
         agent = Process(self.home, arguments, more)
         self.agents.append(agent)
         agent.line("airunner agent ready")

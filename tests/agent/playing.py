@@ -15,6 +15,7 @@ from airunner.agent.agent import Agent
 from airunner.agent.attempt import Surroundings
 from airunner.agent.launcher.contract import Exit, Holder, LaunchSpec, LeaseEnded, Process, Survivor
 from airunner.agent.plan import Plan
+from airunner.agent.repository import Rules
 from airunner.agent.slot import SPOOL_FOLDER
 from airunner.certs.channel import Channel
 from airunner.client.client import Client
@@ -154,7 +155,9 @@ class Stage:
     def start(self) -> None:
         """The first agent, or another one in the home of one that has ended."""
         channel = Channel(self.wire, ["tcp://broker.test:7070"], lambda: b"", self._edges)
-        surroundings = Surroundings(self.launcher, self._edges.wall_ms, {}, inline, CANCEL_GRACE_S)
+        surroundings = Surroundings(
+            self.launcher, self._edges.wall_ms, {}, inline, CANCEL_GRACE_S, rules=Rules(allow_local=True)
+        )
         self.agent = Agent(self._plan, channel, surroundings, self._edges, self.reports.append)
         self.ended = anyio.Event()
         self._group.start_soon(self._run)

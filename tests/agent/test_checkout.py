@@ -12,16 +12,19 @@ from threading import Thread
 import anyio
 import pytest
 
-from airunner.agent import checkout
-from airunner.agent.checkout import CheckedOut, CheckoutFailed, check_out, spoken
+from airunner.agent import checkout, git
+from airunner.agent.checkout import CheckedOut, Terms, check_out
+from airunner.agent.git import CheckoutFailed, spoken
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
 from airunner.agent.launcher.local import start_launcher
-from airunner.agent.repository import Source
+from airunner.agent.repository import Rules, Source
 from airunner.agent.workspace import Workspace, make_workspace
 
 pytestmark = pytest.mark.anyio
 
 ENVIRON = {"PATH": os.environ["PATH"]}
+REMOTE = Terms(Rules(), lambda: 0.0, lambda _: None)
+TERMS = Terms(Rules(allow_local=True), REMOTE.random, REMOTE.tell)
 
 
 class Repository:
@@ -80,7 +83,7 @@ async def test_the_default_is_the_remotes_head(
     launcher: Launcher, workspace: Workspace, repository: Repository
 ) -> None:
     done = await check_out(
-        launcher, Source(repository=str(repository.path)), workspace=workspace, agent_environ=ENVIRON
+        launcher, Source(repository=str(repository.path)), TERMS, workspace=workspace, agent_environ=ENVIRON
     )
     assert done == CheckedOut(repository.two)
     assert (workspace.checkout / "file").read_text() == "two"
@@ -105,7 +108,7 @@ async def test_a_branch_a_tag_or_a_commit_is_checked_out_and_the_commit_wins(
         branch=branch,
         commit=getattr(repository, commit) if commit else "",
     )
-    done = await check_out(launcher, source, workspace=workspace, agent_environ=ENVIRON)
+    done = await check_out(launcher, source, TERMS, workspace=workspace, agent_environ=ENVIRON)
     assert done.commit == getattr(repository, expected)
     assert (workspace.checkout / "file").read_text() == expected
 
@@ -114,7 +117,7 @@ async def test_an_abbreviated_commit_is_named_in_full(
     launcher: Launcher, workspace: Workspace, repository: Repository
 ) -> None:
     source = Source(repository=str(repository.path), commit=repository.one[:9].upper())
-    done = await check_out(launcher, source, workspace=workspace, agent_environ=ENVIRON)
+    done = await check_out(launcher, source, TERMS, workspace=workspace, agent_environ=ENVIRON)
     assert done.commit == repository.one
 
 
@@ -123,14 +126,14 @@ async def test_a_tag_that_looks_like_a_commit_is_not_taken_for_it(
 ) -> None:
     source = Source(repository=str(repository.path), commit="c0ffee12")
     with pytest.raises(CheckoutFailed, match="a branch or a tag, not a commit"):
-        await check_out(launcher, source, workspace=workspace, agent_environ=ENVIRON)
+        await check_out(launcher, source, TERMS, workspace=workspace, agent_environ=ENVIRON)
 
 
 async def test_the_job_finds_the_history_and_the_tags_that_a_clone_has(
     launcher: Launcher, workspace: Workspace, repository: Repository
 ) -> None:
     source = Source(repository=str(repository.path), commit=repository.two)
-    await check_out(launcher, source, workspace=workspace, agent_environ=ENVIRON)
+    await check_out(launcher, source, TERMS, workspace=workspace, agent_environ=ENVIRON)
     described = await anyio.run_process(("git", "describe", "--tags"), cwd=workspace.checkout)
     assert described.stdout.startswith(b"v1-1-g")
 
@@ -151,7 +154,7 @@ async def test_a_failure_is_told_in_gits_own_words(
 ) -> None:  # fmt: skip
     source = Source(repository=repository_of or str(repository.path), branch=branch, commit=commit)
     with pytest.raises(CheckoutFailed) as caught:
-        await check_out(launcher, source, workspace=workspace, agent_environ=ENVIRON)
+        await check_out(launcher, source, TERMS, workspace=workspace, agent_environ=ENVIRON)
     assert words in caught.value.message
     assert caught.value.exit_code in (128, None)
 
@@ -160,7 +163,7 @@ async def test_an_empty_repository_fails_and_says_so(launcher: Launcher, workspa
     await anyio.run_process(("git", "init", "--quiet", "--bare", tmp_path / "empty"))
     with pytest.raises(CheckoutFailed, match="no commit"):
         await check_out(
-            launcher, Source(repository=str(tmp_path / "empty")), workspace=workspace, agent_environ=ENVIRON
+            launcher, Source(repository=str(tmp_path / "empty")), TERMS, workspace=workspace, agent_environ=ENVIRON
         )
 
 
@@ -172,11 +175,11 @@ async def test_what_is_refused_never_reaches_git(workspace: Workspace) -> None:
     marker = workspace.root / "marker"
     for repository in (f"ext::sh -c touch% {marker}", f"--upload-pack=touch {marker}", "-oProxyCommand=x"):
         with pytest.raises(CheckoutFailed):
-            await check_out(NoLauncher(), Source(repository=repository), workspace=workspace, agent_environ=ENVIRON)
+            await check_out(
+                NoLauncher(), Source(repository=repository), TERMS, workspace=workspace, agent_environ=ENVIRON
+            )
     with pytest.raises(CheckoutFailed, match="not allowed"):
-        await check_out(
-            NoLauncher(), Source(repository="/srv/p"), workspace=workspace, agent_environ=ENVIRON, allow_local=False
-        )
+        await check_out(NoLauncher(), Source(repository="/srv/p"), REMOTE, workspace=workspace, agent_environ=ENVIRON)
 
 
 async def test_git_itself_is_told_which_transports_it_may_use(
@@ -186,14 +189,12 @@ async def test_git_itself_is_told_which_transports_it_may_use(
     monkeypatch.setattr(checkout, "refusal", _let_pass)
     for path in (str(repository.path), f"ext::sh -c touch% {workspace.root}/marker"):
         with pytest.raises(CheckoutFailed, match=r"transport '(file|ext)' not allowed"):
-            await check_out(
-                launcher, Source(repository=path), workspace=workspace, agent_environ=ENVIRON, allow_local=False
-            )
+            await check_out(launcher, Source(repository=path), REMOTE, workspace=workspace, agent_environ=ENVIRON)
     assert not (workspace.root / "marker").exists()
 
 
-def _let_pass(_source: Source, *, allow_local: bool) -> None:
-    assert not allow_local
+def _let_pass(_source: Source, rules: Rules) -> None:
+    assert not rules.allow_local
 
 
 async def test_nothing_of_the_machines_git_is_run_or_read(
@@ -215,7 +216,9 @@ async def test_nothing_of_the_machines_git_is_run_or_read(
         "GIT_CONFIG_KEY_0": "core.hooksPath",
         "GIT_CONFIG_VALUE_0": str(hook.parent),
     }
-    await check_out(launcher, Source(repository=str(repository.path)), workspace=workspace, agent_environ=environ)
+    await check_out(
+        launcher, Source(repository=str(repository.path)), TERMS, workspace=workspace, agent_environ=environ
+    )
     assert not (tmp_path / "marker").exists()
     assert not (workspace.checkout / ".git" / "hooks").exists()
     assert list(workspace.home.iterdir()) == []
@@ -226,7 +229,7 @@ async def test_git_is_not_handed_the_agents_secrets(launcher: Launcher, workspac
     (tmp_path / "git").chmod(0o755)
     environ = {"PATH": f"{tmp_path}:{ENVIRON['PATH']}", "AIRUNNER_TOKEN": "s3cret", "HTTPS_PROXY": "http://proxy"}
     with pytest.raises(CheckoutFailed, match="git clone exited with 9") as caught:
-        await check_out(launcher, Source(repository="/srv/p"), workspace=workspace, agent_environ=environ)
+        await check_out(launcher, Source(repository="/srv/p"), TERMS, workspace=workspace, agent_environ=environ)
     assert caught.value.exit_code == 9
     seen = (tmp_path / "seen").read_text()
     assert "s3cret" not in seen
@@ -238,7 +241,7 @@ async def test_git_is_not_handed_the_agents_secrets(launcher: Launcher, workspac
 async def test_a_machine_without_git_is_told_so(launcher: Launcher, workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(CheckoutFailed, match=r"git cannot be started: git: command not found") as caught:
         await check_out(
-            launcher, Source(repository="/srv/p"), workspace=workspace, agent_environ={"PATH": str(tmp_path)}
+            launcher, Source(repository="/srv/p"), TERMS, workspace=workspace, agent_environ={"PATH": str(tmp_path)}
         )
     assert caught.value.exit_code == 127
 
@@ -255,7 +258,7 @@ async def test_the_last_words_are_kept_and_none_is_cut_in_two(
     (tmp_path / "git").chmod(0o755)
     environ = {"PATH": f"{tmp_path}:{ENVIRON['PATH']}"}
     for kept in range(79_000, 79_060, 7):
-        monkeypatch.setattr(checkout, "OUTPUT_BYTES_MAX", kept)
+        monkeypatch.setattr(git, "OUTPUT_BYTES_MAX", kept)
         with pytest.raises(CheckoutFailed) as caught:
             await _check_out(launcher, workspace, environ, "https://u:a-very-long-password@h/")
         assert caught.value.message == "fatal: last words"
@@ -289,7 +292,11 @@ async def test_a_password_is_neither_asked_for_nor_shown(
 ) -> None:
     with pytest.raises(CheckoutFailed) as caught:
         await check_out(
-            launcher, Source(repository=f"http://{user}{locked}/x.git"), workspace=workspace, agent_environ=ENVIRON
+            launcher,
+            Source(repository=f"http://{user}{locked}/x.git"),
+            TERMS,
+            workspace=workspace,
+            agent_environ=ENVIRON,
         )
     assert caught.value.exit_code == 128
     for secret in ("hunter2", "h%75nter2", "ghp_0123456789abcdef"):
@@ -318,7 +325,7 @@ async def test_cancelling_ends_git(launcher: Launcher, workspace: Workspace, tmp
 
 
 async def _check_out(launcher: Launcher, workspace: Workspace, environ: dict[str, str], url: str = "/srv/p") -> None:
-    await check_out(launcher, Source(repository=url), workspace=workspace, agent_environ=environ)
+    await check_out(launcher, Source(repository=url), TERMS, workspace=workspace, agent_environ=environ)
 
 
 def test_progress_and_control_characters_are_left_out_of_gits_words() -> None:

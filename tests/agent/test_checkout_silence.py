@@ -8,12 +8,15 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.checkout import GIT_GRACE_S, CheckoutFailed, check_out
+from airunner.agent.checkout import Terms, check_out
+from airunner.agent.git import GIT_GRACE_S, CheckoutFailed
 from airunner.agent.launcher.contract import Exit, LauncherDied, LaunchSpec, Process, Survivor
-from airunner.agent.repository import Source
+from airunner.agent.repository import Rules, Source
 from airunner.agent.workspace import Workspace
 
 pytestmark = pytest.mark.anyio
+
+TERMS = Terms(Rules(allow_local=True), lambda: 0.0, lambda _: None)
 
 
 class Played:
@@ -76,7 +79,7 @@ class PlayedSource:
 
 
 async def check_out_with(launcher: Played, workspace: Workspace) -> None:
-    await check_out(launcher, Source(repository="/srv/p"), workspace=workspace, agent_environ={})
+    await check_out(launcher, Source(repository="/srv/p"), TERMS, workspace=workspace, agent_environ={})
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.agent.repository import Source, redact, refusal
+from airunner.agent.repository import Rules, Source, redact, refusal
 from airunner.protocol.redaction import without_credentials
 
 ALLOWED = [
@@ -44,32 +44,32 @@ REFUSED = [
 
 @pytest.mark.parametrize("repository", ALLOWED)
 def test_what_people_clone_from_is_allowed(repository: str) -> None:
-    assert refusal(Source(repository=repository), allow_local=False) is None
+    assert refusal(Source(repository=repository), Rules()) is None
 
 
 @pytest.mark.parametrize("repository", LOCAL)
 def test_local_repositories_are_allowed_only_where_the_agent_says_so(repository: str) -> None:
-    assert refusal(Source(repository=repository), allow_local=True) is None
-    assert "not allowed" in (refusal(Source(repository=repository), allow_local=False) or "")
+    assert refusal(Source(repository=repository), Rules(allow_local=True)) is None
+    assert "not allowed" in (refusal(Source(repository=repository), Rules()) or "")
 
 
 @pytest.mark.parametrize(("repository", "why"), REFUSED)
 def test_what_is_not_plainly_a_place_is_refused(repository: str, why: str) -> None:
-    assert why in (refusal(Source(repository=repository), allow_local=True) or "")
+    assert why in (refusal(Source(repository=repository), Rules(allow_local=True)) or "")
 
 
 @pytest.mark.parametrize("commit", ["HEAD", "--all", "abc", "g" * 40, "a" * 65, "a" * 40 + "^", "main~1"])
 def test_a_commit_is_nothing_but_hexadecimal_digits(commit: str) -> None:
-    assert refusal(Source(repository="/p", commit=commit), allow_local=True)
+    assert refusal(Source(repository="/p", commit=commit), Rules(allow_local=True))
 
 
 @pytest.mark.parametrize("branch", ["-x", "--upload-pack=x", "a\0b", "a\nb"])
 def test_a_branch_cannot_be_an_option(branch: str) -> None:
-    assert refusal(Source(repository="/p", branch=branch), allow_local=True)
+    assert refusal(Source(repository="/p", branch=branch), Rules(allow_local=True))
 
 
 def test_branches_commits_and_tags_are_allowed() -> None:
-    assert refusal(Source(repository="/p", commit="DEADbeef", branch="feature/ü-1"), allow_local=True) is None
+    assert refusal(Source(repository="/p", commit="DEADbeef", branch="feature/ü-1"), Rules(allow_local=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_an_address_is_shown_without_what_opens_it(text: str, shown: str) -> Non
 
 
 def test_a_refusal_shows_no_credentials() -> None:
-    why = refusal(Source(repository="gopher://user:hunter2@host/x"), allow_local=True)
+    why = refusal(Source(repository="gopher://user:hunter2@host/x"), Rules(allow_local=True))
     assert why is not None
     assert "hunter2" not in why
 

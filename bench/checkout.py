@@ -1,0 +1,88 @@
+"""A second job's checkout of one repository beside the first's: what the mirror saves.
+
+The repository has 50 MB of history, served by `git daemon`; both jobs check it out and do nothing else. Run it with
+`python -m bench.checkout`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import anyio
+
+from airunner import Client
+from airunner.protocol.events import GitCloneEnd
+from bench.cluster import cluster
+
+HISTORY_BYTES: Final = 50_000_000
+VERSIONS: Final = 10  # of one file, none like the other
+SHARE_MAX: Final = 0.2
+ROUNDS: Final = 3
+WHO: Final = ("-c", "user.name=bench", "-c", "user.email=bench@example.org", "-c", "gc.auto=0")
+
+
+def make_repository(folder: Path) -> None:
+    """The last version is the only one in the work tree."""
+    folder.mkdir()
+    chance = random.Random(1)
+    subprocess.run(("git", "init", "--quiet", "--initial-branch=main", folder), check=True)
+    for version in range(VERSIONS):
+        (folder / "file").write_bytes(chance.randbytes(HISTORY_BYTES // VERSIONS))
+        subprocess.run(("git", "-C", folder, "add", "."), check=True)
+        subprocess.run(("git", *WHO, "-C", folder, "commit", "--quiet", "--message", f"version {version}"), check=True)
+    (folder / ".git" / "git-daemon-export-ok").touch()
+
+
+@contextmanager
+def served(folder: Path) -> Generator[str]:
+    """The URL at which the repositories in `folder` are served while the block runs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = (f"--base-path={folder}", f"--port={port}", "--listen=127.0.0.1", "--reuseaddr")
+    daemon = subprocess.Popen(("git", "daemon", *options, folder), process_group=0)
+    try:
+        yield f"git://127.0.0.1:{port}"
+    finally:
+        os.killpg(daemon.pid, 15)
+        daemon.wait()
+
+
+async def checkout_ms(requests: str, home: str, repository: str) -> int:
+    """How long one job's checkout takes."""
+    async with Client(requests, home=home) as client:
+        job = await client.submit(command="true", repository=repository)
+        return [event.body.duration_ms async for event in client.follow(job.id) if isinstance(event.body, GitCloneEnd)][
+            0
+        ]
+
+
+def main() -> None:
+    """Print both times and the ratio."""
+    shares: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="airunner-bench-") as made, served(Path(made)) as base:
+        for number in range(ROUNDS):
+            make_repository(Path(made) / f"r{number}")
+            with cluster(spawn=1) as running:
+                first, second = (
+                    anyio.run(checkout_ms, running.requests, str(running.home), f"{base}/r{number}/.git")
+                    for _ in range(2)
+                )
+            shares.append(second / first)
+            print(f"first {first} ms   second {second} ms   {second / first:.1%}", flush=True)
+    print(f"median {median(shares):.1%}; at most {SHARE_MAX:.0%} is asked for")
+    sys.exit(median(shares) > SHARE_MAX)
+
+
+if __name__ == "__main__":
+    main()

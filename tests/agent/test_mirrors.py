@@ -1,0 +1,224 @@
+"""What an agent has of a repository is not brought again, and what spoils it spoils no job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from airunner.agent.checkout import Terms, check_out
+from airunner.agent.git import CheckoutFailed
+from airunner.agent.launcher.contract import Launcher
+from airunner.agent.launcher.local import start_launcher
+from airunner.agent.mirrors import FOLDER, Mirrors, remove_unfinished
+from airunner.agent.repository import Rules, Source
+from airunner.agent.workspace import Leftover, Workspace, make_workspace
+from tests.agent.repositories import commit, git, new_repository
+
+pytestmark = pytest.mark.anyio
+
+ENVIRON = {"PATH": os.environ["PATH"]}
+PLENTY = 1 << 30
+
+
+@pytest.fixture
+async def launcher() -> AsyncGenerator[Launcher]:
+    made = start_launcher()
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return new_repository(tmp_path / "repository")
+
+
+async def inline(call: Callable[[], list[Leftover]]) -> list[Leftover]:
+    """Where a thread would run it."""
+    await anyio.lowlevel.checkpoint()
+    return call()
+
+
+class Agent:
+    """Checks out, one job after another or several at once."""
+
+    def __init__(self, launcher: Launcher, home: Path, bytes_max: int = PLENTY) -> None:
+        self.launcher = launcher
+        self.home = home
+        self.mirrors = Mirrors(home, inline, bytes_max)
+        self.told: list[str] = []
+        self._terms = Terms(Rules(allow_local=True), lambda: 0.0, self.told.append)
+        self._jobs = 0
+
+    async def job(
+        self, repository: Path, run: Callable[[Workspace], Awaitable[None]] | None = None, branch: str = ""
+    ) -> Workspace:
+        """One checkout, and what the job does in it."""
+        self._jobs += 1
+        workspace = make_workspace(self.home, f"job{self._jobs}", 1)
+        source = Source(repository=str(repository), branch=branch)
+        async with self.mirrors.borrowed(str(repository)) as mirror:
+            await check_out(
+                self.launcher, source, self._terms, workspace=workspace, agent_environ=ENVIRON, mirror=mirror
+            )
+            if run is not None:
+                await run(workspace)
+        return workspace
+
+    @property
+    def kept(self) -> list[Path]:
+        return list((self.home / FOLDER).iterdir())
+
+
+def own_objects(workspace: Workspace) -> list[Path]:
+    """What a clone does not borrow."""
+    objects = workspace.checkout / ".git" / "objects"
+    return [file for file in objects.rglob("*") if file.is_file() and file.parent.name != "info"]
+
+
+async def test_a_second_checkout_brings_nothing_that_the_first_had(
+    launcher: Launcher, repository: Path, tmp_path: Path
+) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    for _ in range(2):
+        workspace = await agent.job(repository)
+        assert own_objects(workspace) == []
+        assert (workspace.checkout / "file").read_text() == "one"
+        assert git(workspace.checkout, "fsck") == ""
+        assert git(workspace.checkout, "branch", "--all").split() == [
+            *("*", "main", "remotes/origin/HEAD", "->", "origin/main", "remotes/origin/main")
+        ]
+
+
+async def test_what_is_new_is_brought_once(launcher: Launcher, repository: Path, tmp_path: Path) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    await agent.job(repository)
+    commit(repository, "two")
+    brought = await agent.job(repository)
+    assert own_objects(brought) != []
+    borrowed = await agent.job(repository)
+    assert own_objects(borrowed) == []
+    assert (borrowed.checkout / "file").read_text() == "two"
+
+
+async def test_what_the_remote_has_dropped_is_not_checked_out_from_here(
+    launcher: Launcher, repository: Path, tmp_path: Path
+) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    git(repository, "branch", "gone")
+    await agent.job(repository, branch="gone")
+    git(repository, "branch", "-D", "gone")
+    git(repository, "branch", "gone/by")  # a folder where a file was
+    with pytest.raises(CheckoutFailed, match="gone not found"):
+        await agent.job(repository, branch="gone")
+    await agent.job(repository, branch="gone/by")
+
+
+async def test_jobs_that_begin_at_once_bring_it_once(launcher: Launcher, repository: Path, tmp_path: Path) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    workspaces: list[Workspace] = []
+
+    async def one() -> None:
+        workspaces.append(await agent.job(repository))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(one)
+    assert [own_objects(workspace) for workspace in workspaces] == [[]] * 4
+    assert len(agent.kept) == 1
+
+
+def without_packs(mirror: Path) -> None:
+    for pack in mirror.glob("objects/pack/*"):
+        pack.unlink()
+
+
+def with_garbled_packs(mirror: Path) -> None:
+    for pack in mirror.glob("objects/pack/*.pack"):
+        pack.chmod(0o600)
+        content = pack.read_bytes()
+        pack.write_bytes(content[:20] + bytes(len(content) - 40) + content[-20:])
+
+
+def without_head(mirror: Path) -> None:
+    (mirror / "HEAD").write_text("ref: nowhere\n")
+
+
+@pytest.mark.parametrize("spoil", [without_packs, with_garbled_packs, without_head])
+async def test_a_spoilt_mirror_fails_no_job_and_is_mended(
+    launcher: Launcher, repository: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    await agent.job(repository)
+    spoil(agent.kept[0])
+    workspace = await agent.job(repository)
+    assert (workspace.checkout / "file").read_text() == "one"
+    for _ in range(2):
+        workspace = await agent.job(repository)
+        assert git(workspace.checkout, "fsck") == ""
+    assert own_objects(workspace) == []
+
+
+async def test_what_a_job_writes_into_the_mirrors_configuration_is_not_run(
+    launcher: Launcher, repository: Path, tmp_path: Path
+) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    await agent.job(repository)
+    (mirror,) = agent.kept
+    canary = tmp_path / "canary"
+    git(mirror, "config", "core.alternateRefsCommand", f"touch {canary}; true")
+    git(mirror, "config", "uploadpack.packObjectsHook", f"touch {canary}; true")
+    git(mirror, "config", "core.fsmonitor", f"touch {canary}")
+    (mirror / "hooks").mkdir(exist_ok=True)
+    for hook in ("reference-transaction", "post-checkout"):
+        (mirror / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {canary}\n")
+        (mirror / "hooks" / hook).chmod(0o755)
+    commit(repository, "two")
+    await agent.job(repository)
+    assert not canary.exists()
+
+
+async def test_too_much_is_given_up_but_never_what_a_job_borrows(
+    launcher: Launcher, repository: Path, tmp_path: Path
+) -> None:
+    agent = Agent(launcher, tmp_path / "home", bytes_max=0)
+
+    async def while_another_comes_and_goes(workspace: Workspace) -> None:
+        await agent.job(new_repository(tmp_path / "other"))
+        assert git(workspace.checkout, "fsck") == ""
+        assert len(agent.kept) == 1
+
+    await agent.job(repository, while_another_comes_and_goes)
+    assert agent.kept == []
+
+
+async def test_what_a_killed_agent_had_begun_is_removed(launcher: Launcher, repository: Path, tmp_path: Path) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    await agent.job(repository)
+    (tmp_path / "home" / FOLDER / ".new-0123" / "objects").mkdir(parents=True)
+    assert remove_unfinished(tmp_path / "home") == []
+    assert len(agent.kept) == 1
+
+
+async def test_progress_is_told_and_so_is_every_try(launcher: Launcher, tmp_path: Path) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    agent._terms = Terms(Rules(), lambda: 0.0, agent.told.append)
+    repository = "http://user:hunter2@127.0.0.1:1/x.git"
+    workspace = make_workspace(agent.home, "job", 1)
+    with pytest.raises(CheckoutFailed, match="Failed to connect"):
+        await check_out(
+            launcher, Source(repository=repository), agent._terms, workspace=workspace, agent_environ=ENVIRON
+        )
+    assert [line.rpartition("; ")[2] for line in agent.told] == [f"trying again ({n} of 4)" for n in (2, 3, 4)]
+    assert "hunter2" not in "".join(agent.told)
+
+
+async def test_stages_are_told(launcher: Launcher, repository: Path, tmp_path: Path) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    await agent.job(repository)
+    stages = [line.partition(":")[0] for line in agent.told]
+    assert "Receiving objects" in stages
+    assert len(stages) == len(set(stages)) or stages.count("Receiving objects") <= 2
