@@ -62,9 +62,8 @@ async def checkout_ms(requests: str, home: str, repository: str) -> int:
     """How long one job's checkout takes."""
     async with Client(requests, home=home) as client:
         job = await client.submit(command="true", repository=repository)
-        return [event.body.duration_ms async for event in client.follow(job.id) if isinstance(event.body, GitCloneEnd)][
-            0
-        ]
+        bodies = [event.body async for event in client.follow(job.id)]
+    return next(body.duration_ms for body in bodies if isinstance(body, GitCloneEnd))
 
 
 def main() -> None:
