@@ -1,0 +1,166 @@
+"""A secret that is cut anywhere, encoded as is usual, or overlapped by another, is never let through."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import secrets
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from airunner.agent import redactor as redactor_module
+from airunner.agent.redactor import Redactor, TooManySecrets, patterns_of
+
+MARK = b"[REDACTED]"
+TOKEN = "s3cr3t/T0ken+with?odd=chars"  # noqa: S105 - not one
+PEM = "-----BEGIN KEY-----\n" + "\n".join(base64.b64encode(bytes([n]) * 48).decode() for n in range(9)) + "\n-----END\n"
+
+small = st.text(alphabet="ab\n/", min_size=1, max_size=9)
+anything = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+
+
+def redacted(redactor: Redactor, text: bytes, sizes: list[int]) -> list[bytes]:
+    """What comes out of it when `text` comes in pieces of these sizes, over and over; the last is what was held."""
+    stream = redactor.stream()
+    passed: list[bytes] = []
+    at = turn = 0
+    while at < len(text):
+        size = sizes[turn % len(sizes)]
+        passed.append(stream.feed(text[at : at + size]))
+        at += size
+        turn += 1
+    return [*passed, stream.finish()]
+
+
+def model(patterns: set[bytes], text: bytes) -> bytes:
+    """The same by looking at each byte, as nobody would do it who has megabytes."""
+    passed = bytearray()
+    end = 0
+    for at in range(len(text)):
+        here = max((at + len(pattern) for pattern in patterns if text.startswith(pattern, at)), default=0)
+        if here and at >= end:
+            passed += MARK
+        end = max(end, here)
+        if at >= end:
+            passed.append(text[at])
+    return bytes(passed)
+
+
+@given(values=st.lists(small, max_size=4), text=st.text(alphabet="ab\n/c", max_size=60), sizes=st.data())
+def test_exactly_what_belongs_to_an_occurrence_is_covered_however_it_is_cut(
+    values: list[str], text: str, sizes: st.DataObject
+) -> None:
+    chunks = sizes.draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))
+    patterns = set[bytes]().union(*map(patterns_of, values))
+    assert b"".join(redacted(Redactor(values), text.encode(), chunks)) == model(patterns, text.encode())
+
+
+ENCODINGS: Final[dict[str, Callable[[bytes, bytes], bytes]]] = {
+    "itself": lambda raw, _: raw,
+    "a terminal's": lambda raw, _: raw.replace(b"\n", b"\r\n"),
+    "base64": lambda raw, _: base64.b64encode(raw),
+    "base64 for URLs": lambda raw, _: base64.urlsafe_b64encode(raw).rstrip(b"="),
+    "base64 of more": lambda raw, around: base64.b64encode(around + raw + around),
+    "base64 for URLs of more": lambda raw, around: base64.urlsafe_b64encode(around + raw + around),
+    "base64 in lines": lambda raw, _: base64.encodebytes(raw),
+    "base64 in shorter lines": lambda raw, _: b"\r\n".join(
+        base64.b64encode(raw)[at : at + 64] for at in range(0, len(raw) * 2, 64)
+    ),
+    "a URL": lambda raw, _: quote(raw).encode(),
+    "a part of a URL": lambda raw, _: quote(raw, safe="").encode(),
+    "a form": lambda raw, _: quote_plus(raw).encode(),
+    "a URL in lower case": lambda raw, _: re.sub("%..", lambda one: one[0].lower(), quote(raw, safe="")).encode(),
+    "JSON": lambda raw, _: json.dumps(raw.decode()).encode(),
+    "JSON as UTF-8": lambda raw, _: json.dumps(raw.decode(), ensure_ascii=False).encode(),
+}
+
+
+@pytest.mark.parametrize("how", ENCODINGS)
+@given(secret=anything, before=st.binary(max_size=20), after=st.binary(max_size=20), cut=st.data())
+def test_no_encoding_of_a_secret_comes_through(
+    how: str, secret: str, before: bytes, after: bytes, cut: st.DataObject
+) -> None:
+    raw = secret.encode()
+    assume(len(raw) >= 6)
+    encoded = ENCODINGS[how](raw, before)
+    sizes = cut.draw(st.lists(st.integers(1, len(encoded) + 9), min_size=1, max_size=4))
+    out = b"".join(redacted(Redactor([secret]), before + encoded + after, sizes))
+    assert MARK in out
+    for left in (raw, base64.b64encode(raw).rstrip(b"=")[:-1], quote(raw).encode()):
+        assert all(left not in piece for piece in out.split(MARK))
+
+
+@given(secret=anything, text=st.binary(max_size=200), sizes=st.lists(st.integers(1, 70), min_size=1, max_size=4))
+def test_where_no_secret_stands_nothing_changes_and_only_a_possible_beginning_waits(
+    secret: str, text: bytes, sizes: list[int]
+) -> None:
+    patterns = patterns_of(secret)
+    assume(not any(pattern in text for pattern in patterns))
+    *passed, held = redacted(Redactor([secret]), text, sizes)
+    assert b"".join(passed) + held == text
+    assert not held or any(pattern.startswith(held) for pattern in patterns)
+
+
+@pytest.mark.parametrize("size", [1, 2, 1_000, 65_536])
+@pytest.mark.parametrize("how", ENCODINGS)
+def test_a_key_of_many_lines_leaves_none_of_them(how: str, size: int) -> None:
+    text = b"before\n" + ENCODINGS[how](PEM.encode(), b"x") + b"\nafter\n"
+    out = b"".join(redacted(Redactor([PEM]), text, [size]))
+    assert b"fore" in out
+    for line in PEM.encode().splitlines():
+        assert line not in out
+        assert base64.b64encode(line) not in out
+
+
+def test_one_line_of_a_key_alone_is_covered_too() -> None:
+    line = PEM.splitlines()[4]
+    assert Redactor([PEM]).text(f"> {line} <") == "> [REDACTED] <"
+
+
+def test_a_slow_writer_does_not_get_its_secret_out_byte_by_byte() -> None:
+    stream = Redactor([TOKEN]).stream()
+    assert b"".join(stream.feed(byte.encode()) for byte in TOKEN) == MARK
+
+
+def test_what_cannot_be_the_beginning_of_a_secret_goes_on_at_once() -> None:
+    stream = Redactor([TOKEN]).stream()
+    assert stream.feed(b"Password: ") == b"Password: "
+    assert stream.feed(b"x=" + TOKEN[:9].encode()) == b"x="
+    assert stream.feed(b"!") == TOKEN[:9].encode() + b"!"
+
+
+def test_without_secrets_a_piece_is_the_same_object() -> None:
+    piece = b"x" * 100
+    assert Redactor().stream().feed(piece) is piece
+
+
+def test_a_stretch_that_overlaps_what_was_covered_before_gets_no_second_mark() -> None:
+    stream = Redactor(["abcd", "cdefgh"]).stream()
+    assert [stream.feed(piece) for piece in (b"abcd", b"ef", b"x")] == [MARK, b"", b"efx"]
+    assert [stream.feed(piece) for piece in (b"abcd", b"ef", b"ghx")] == [MARK, b"", b"x"]
+
+
+def test_a_secret_longer_than_any_buffer_is_covered_from_end_to_end() -> None:
+    secret = secrets.token_hex(10_000)
+    out = b"".join(redacted(Redactor([secret]), b"<" + secret.encode() + b">", [4_096]))
+    assert out.replace(MARK, b"") == b"<>"
+
+
+def test_a_short_secret_is_taken_literally_only() -> None:
+    assert Redactor(["ab"]).text("ab YWI= abc") == "[REDACTED] YWI= [REDACTED]c"
+
+
+def test_a_message_keeps_the_bytes_that_are_no_text() -> None:
+    assert Redactor([TOKEN]).text(f"\udcff {TOKEN}") == "\udcff [REDACTED]"
+
+
+def test_more_than_can_be_looked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redactor_module, "PATTERNS_MAX", 3)
+    with pytest.raises(TooManySecrets):
+        Redactor([TOKEN])
