@@ -33,7 +33,9 @@ from airunner.agent.launcher.contract import (
     Process,
 )
 from airunner.agent.mirrors import Mirrors
+from airunner.agent.redactor import Redactor, TooManySecrets
 from airunner.agent.repository import Rules, Source
+from airunner.agent.secretnames import secret_values
 from airunner.agent.tenure import LeasedLauncher, Tenure
 from airunner.agent.workspace import Leftover, Workspace
 from airunner.protocol.events import (
@@ -46,7 +48,7 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.job import JobState, ProcessType, Reason, Result, TerminalSize
 from airunner.protocol.names import TEXT_CHARS_MAX
-from airunner.protocol.redaction import without_credentials
+from airunner.protocol.redaction import SECRET_NAMES, without_credentials
 
 
 def zero() -> float:
@@ -55,7 +57,10 @@ def zero() -> float:
 
 
 class Surroundings(Struct, frozen=True):
-    """What an attempt needs of its agent; `offload` runs what the disk makes slow, in production in a thread."""
+    """What an attempt needs of its agent; `offload` runs what the disk makes slow, in production in a thread.
+
+    `redact`: patterns of the names of variables that hold secrets.
+    """
 
     launcher: Launcher
     wall_ms: Callable[[], int]
@@ -67,6 +72,7 @@ class Surroundings(Struct, frozen=True):
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
     random: Callable[[], float] = zero
+    redact: tuple[str, ...] = SECRET_NAMES
 
 
 class Attempt:
@@ -94,9 +100,14 @@ class Attempt:
         """
         try:
             self._secrets = secrets_of(self._spec, self._surroundings.secrets)
+            variables = {**self._spec.environment, **self._secrets}
+            self._journal.redact(Redactor(secret_values(variables, self._spec.secrets, self._surroundings.redact)))
         except SecretMissing as missing:
             self._console.say(str(missing))
             return Result(reason=Reason.SECRET_MISSING)
+        except TooManySecrets as refused:
+            self._console.say(str(refused))
+            return Result(reason=Reason.PROCESS_ERROR)
         async with AsyncExitStack() as self._borrowed:  # what the checkout borrows from is there to the job's end
             result = await self._run()
             return await self._after(Hook.PRE_EXIT, result)

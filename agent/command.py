@@ -101,6 +101,14 @@ def agent_command(
         float | None,
         typer.Option(min=0, metavar="SECONDS", help="Leave after so long without a job.", show_default="never"),
     ] = None,
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Keep the values of a job's variables with such names out of its log, as NAME or *_NAME; repeatable.",
+            show_default="*_TOKEN, *_SECRET, *_PASSWORD, *_KEY and the like, always",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The agent's name in logs.", show_default="HOST-NUMBER")] = None,
     token: Annotated[
         str | None,
@@ -135,6 +143,7 @@ def agent_command(
     from airunner.agent.plan import Plan
     from airunner.agent.repository import Rules
     from airunner.certs.edges import SYSTEM
+    from airunner.protocol.redaction import SECRET_NAMES
 
     plan = Plan(
         name=name or f"{socket.gethostname()}-{place.number}",
@@ -154,6 +163,7 @@ def agent_command(
         cancel_grace_s=float(cancel_grace),
         secrets=_offered(secret or ()),
         hooks=_hooks_folder(hooks, home.hooks),
+        redact=(*SECRET_NAMES, *(redact or ())),
         rules=Rules(_schemes(allow_scheme), allow_local),
         mirrors=Mirrors(place.folder, anyio.to_thread.run_sync, int(mirror_gib * _GIB)) if mirror_gib else None,
         random=SYSTEM.random,

@@ -72,6 +72,7 @@ class Console:
             if not await reading.over():
                 self.say(_held(await process.holders()))
                 group.cancel_scope.cancel()
+        self._journal.end_output(self._wall_ms())
         assert ended is not None, "only an error ends the block before the process, and that goes on"
         if survivors:
             self.say(_named(survivors, grace_s if cut_short else None))

@@ -1,13 +1,14 @@
 """One attempt's events on their way: batched, spooled, sent, acknowledged, forgotten.
 
 ```
- Attempt ─add─► Batcher ─batch─► Spool (disk) ─► Publisher ─► broker
-                                    ▲──acknowledged─────────────┘
+ Attempt ─add─► Redaction ─► Batcher ─batch─► Spool (disk) ─► Publisher ─► broker
+                                                   ▲──acknowledged─────────────┘
 ```
 
-A batch is on disk before it is sent, and its boundaries never change, so that it can be sent again to the
-byte. Of what is on disk only offsets are kept in memory, and the newest batch. A command that outruns the broker by
-`UNACKNOWLEDGED_BYTES_MAX` is read no further until it has caught up: it blocks on its pipe, and nothing is lost.
+Secrets are taken out first of all, so that nothing on the disk holds any. A batch is on disk before it is sent, and its
+boundaries never change, so that it can be sent again to the byte. Of what is on disk only offsets are kept in memory,
+and the newest batch. A command that outruns the broker by `UNACKNOWLEDGED_BYTES_MAX` is read no further until it has
+caught up: it blocks on its pipe, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import anyio
 
 from airunner.agent.batching import Batcher
 from airunner.agent.flag import Flag
+from airunner.agent.redaction import Redaction
+from airunner.agent.redactor import Redactor
 from airunner.agent.spool import Record, Spool, SpoolFailed
-from airunner.protocol.events import AgentBody, Stream, encode_bodies
+from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, Stream, encode_bodies
 from airunner.protocol.job import Result
 from airunner.protocol.messages import CompleteJob, EventBatch, JobLease
 
@@ -54,10 +57,15 @@ class Journal:
         self._spool = spool
         self._batcher = batcher
         self._sender = sender
+        self._redaction = Redaction(Redactor())
         self._held_from: int | None = None
         self._sent = 0
         self._newest: Record | None = None
         self._moved = anyio.Event()
+
+    def redact(self, redactor: Redactor) -> None:
+        """Take these secrets out of all that comes from now on."""
+        self._redaction = Redaction(redactor)
 
     def add(self, body: AgentBody) -> None:
         """Take in an event; it goes out as soon as the sender is free.
@@ -65,7 +73,7 @@ class Journal:
         Raises `SpoolFailed`.
         """
         now_ms = now_in_ms()
-        self._batcher.add(body, now_ms)
+        self._batcher.add(self._redaction.body(body), now_ms)
         self._cut_or_wait(now_ms)
 
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
@@ -73,11 +81,17 @@ class Journal:
 
         Raises `SpoolFailed`.
         """
-        now_ms = now_in_ms()
-        self._batcher.add_output(stream, data, timestamp_ms, now_ms)
-        self._cut_or_wait(now_ms)
+        self._put_output(stream, self._redaction.output(stream, data), timestamp_ms)
         while self._spool.pending_bytes > UNACKNOWLEDGED_BYTES_MAX:
             await self._moved.wait()
+
+    def end_output(self, timestamp_ms: int) -> None:
+        """Nothing more is written; what waited for more goes out.
+
+        Raises `SpoolFailed`.
+        """
+        for stream, data in self._redaction.finish():
+            self._put_output(stream, data, timestamp_ms)
 
     def due_ms(self, now_ms: int) -> int | None:
         """When a batch is to be cut; None while there is nothing to cut."""
@@ -144,6 +158,13 @@ class Journal:
     @property
     def _sendable(self) -> int:
         return self._spool.next_index if self._held_from is None else self._held_from
+
+    def _put_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
+        now_ms = now_in_ms()
+        for at in range(0, len(data), OUTPUT_BYTES_MAX):  # more than one piece only where marks have made it longer
+            piece = data[at : at + OUTPUT_BYTES_MAX] if len(data) > OUTPUT_BYTES_MAX else data
+            self._batcher.add_output(stream, piece, timestamp_ms, now_ms)
+            self._cut_or_wait(now_ms)
 
     def _cut_or_wait(self, now_ms: int) -> None:
         due_ms = self.due_ms(now_ms)

@@ -29,6 +29,7 @@ from airunner.protocol.redaction import REDACTED
 
 ENCODED_BYTES_MIN: Final = 6  # of what is shorter, the encodings would be found everywhere
 LINE_BYTES_MIN: Final = 8  # of a secret of several lines, such as a key in PEM
+CUT_BYTES_MIN: Final = 4  # of a secret that the end of a line has cut
 PATTERN_BYTES_MAX: Final = 1_024  # longer ones are looked for in parts of this length
 PATTERNS_MAX: Final = 8_192  # with so many some MB go through in a second, and a job's own take fewer
 BASE64_COLUMNS: Final = (64, 76)  # at which `openssl` and `base64` wrap
@@ -62,12 +63,23 @@ class Redactor:
         return StreamRedactor(self)
 
     def text(self, message: str) -> str:
-        """A whole message."""
+        """A whole message. Its lines may have been cut to some length, and so a secret at the end of one."""
         if not self._patterns:
             return message
-        stream = self.stream()
-        whole = stream.feed(message.encode("utf-8", "surrogateescape")) + stream.finish()
-        return whole.decode("utf-8", "surrogateescape")
+        whole = message.encode("utf-8", "surrogateescape")
+        spans = self.occurrences(whole)
+        begin = 0
+        for line in whole.split(b"\n"):
+            cut = self.undecided(line)
+            if len(line) - cut >= CUT_BYTES_MIN:
+                spans.append((begin + cut, begin + len(line)))
+            begin += len(line) + 1
+        passed: list[bytes] = []
+        at = 0
+        for begin, end in _joined(spans):
+            passed += (whole[at:begin], _MARK)
+            at = end
+        return b"".join([*passed, whole[at:]]).decode("utf-8", "surrogateescape")
 
     @property
     def idle(self) -> bool:

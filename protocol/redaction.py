@@ -31,6 +31,4 @@ def is_secret_name(name: str, patterns: Sequence[str] = SECRET_NAMES) -> bool:
 
 def without_secrets(environment: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
     """`environment` as others may see it."""
-    return {
-        name: REDACTED if name in named or is_secret_name(name) else value for name, value in environment.items()
-    }
+    return {name: REDACTED if name in named or is_secret_name(name) else value for name, value in environment.items()}

@@ -28,7 +28,7 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.queues import QueueMode
-from airunner.protocol.redaction import without_credentials
+from airunner.protocol.redaction import without_credentials, without_secrets
 
 _INSERT: Final = (
     "INSERT INTO job (job_id, tenant, queue, state, priority, max_attempts, owner, spec, watch_key, submitted_ms,"
@@ -259,7 +259,11 @@ def _filtered(tenant: str, request: ListJobs) -> tuple[str, list[str], list[str 
 
 def _shown(spec: JobSpec) -> JobSpec:
     """What a reader may see of it; the agent that runs the job is given all."""
-    return msgspec.structs.replace(spec, repository=without_credentials(spec.repository))
+    return msgspec.structs.replace(
+        spec,
+        repository=without_credentials(spec.repository),
+        environment=without_secrets(spec.environment, spec.secrets),
+    )
 
 
 def _summary(row: _Row) -> JobSummary:

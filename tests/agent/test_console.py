@@ -76,6 +76,9 @@ class Page(Journal):
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
         self.bodies.append(Output(stream=stream, data=data, timestamp_ms=timestamp_ms))
 
+    def end_output(self, timestamp_ms: int) -> None:
+        """Nothing is withheld."""
+
     @property
     def output(self) -> bytes:
         return b"".join(body.data for body in self.bodies if isinstance(body, Output))

@@ -18,7 +18,7 @@ from airunner.agent import redactor as redactor_module
 from airunner.agent.redactor import Redactor, TooManySecrets, patterns_of
 
 MARK = b"[REDACTED]"
-TOKEN = "s3cr3t/T0ken+with?odd=chars"  # noqa: S105 - not one
+TOKEN = "s3cr3t/T0ken+with?odd=chars"
 PEM = "-----BEGIN KEY-----\n" + "\n".join(base64.b64encode(bytes([n]) * 48).decode() for n in range(9)) + "\n-----END\n"
 
 small = st.text(alphabet="ab\n/", min_size=1, max_size=9)
@@ -158,6 +158,11 @@ def test_a_short_secret_is_taken_literally_only() -> None:
 
 def test_a_message_keeps_the_bytes_that_are_no_text() -> None:
     assert Redactor([TOKEN]).text(f"\udcff {TOKEN}") == "\udcff [REDACTED]"
+
+
+def test_a_secret_that_a_message_was_cut_in_leaves_no_beginning() -> None:
+    message = f"  12 curl {TOKEN[:-3]}\n  13 sh -c s3c\n  14 {TOKEN} {TOKEN[:9]}"
+    assert Redactor([TOKEN]).text(message) == "  12 curl [REDACTED]\n  13 sh -c s3c\n  14 [REDACTED] [REDACTED]"
 
 
 def test_more_than_can_be_looked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,17 @@ def credentials_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> None:
         assert "hunter2" not in str(reply)
 
 
+def secret_variables_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> None:
+    environment = {"API_TOKEN": "hunter2", "pgpassword": "hunter2", "LOGIN": "hunter2", "MODE": "fast"}
+    spec = JobSpec(command="true", environment=environment, secrets=("LOGIN", "OFFERED"))
+    (job_id,) = driver.reply(JobsEnqueued, EnqueueJob(jobs=(spec,))).job_ids
+    assert driver.lease_one().spec == spec
+    shown = driver.reply(JobFound, GetJob(job_id=job_id)).job.spec
+    hidden = dict.fromkeys(("API_TOKEN", "pgpassword", "LOGIN"), "[REDACTED]")
+    assert shown.environment == {**hidden, "MODE": "fast"}
+    assert shown.secrets == spec.secrets
+
+
 def jobs_are_listed_newest_first_and_stable(driver: Driver) -> None:
     jobs = [driver.submit(f"c{n}", queue="ab"[n % 2])[0] for n in range(5)]
     driver.submit(tenant="other")
@@ -135,6 +146,7 @@ def leases_are_counted_by_agent(driver: Driver) -> None:
 
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     credentials_are_given_to_the_agent_and_to_no_reader,
+    secret_variables_are_given_to_the_agent_and_to_no_reader,
     jobs_are_listed_newest_first_and_stable,
     one_tenant_sees_nothing_of_anothers,
     jobs_are_found_by_their_owner,

@@ -1,0 +1,49 @@
+"""A journal with a real spool, and nobody who sends what it holds but the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airunner.agent.batching import PIPE_WINDOW_MS, Batcher
+from airunner.agent.journal import Journal
+from airunner.agent.spool import Spool, SpoolHeader
+from airunner.protocol.events import EventBody, decode_bodies
+from airunner.protocol.job import JobSpec
+from airunner.protocol.messages import BATCHES_MAX, JobLease
+from airunner.protocol.names import JobId, TaskToken
+
+EVERYTHING = 1 << 40
+TASK_TOKEN = TaskToken(b"t" * 32)
+
+
+class Sink:
+    """Is a `Sender` that sends nothing; and knows no delay."""
+
+    busy = False
+
+    def __init__(self) -> None:
+        self.wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def flush_at(self, due_ms: int) -> None:
+        assert due_ms > 0
+
+
+def lease_of(number: int = 1) -> JobLease:
+    job_id = JobId(f"job{number}")
+    return JobLease(job_id=job_id, attempt=1, task_token=TASK_TOKEN, visibility_ms=60_000, spec=JobSpec(command="true"))
+
+
+def journal_in(folder: Path, number: int = 1) -> Journal:
+    """The journal of the `number`th job."""
+    lease = lease_of(number)
+    header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=TASK_TOKEN)
+    return Journal(lease, Spool.create(folder / lease.job_id, header), Batcher(PIPE_WINDOW_MS), Sink())
+
+
+def taken(journal: Journal) -> list[EventBody]:
+    """All that it has to send; it counts as sent, and not as acknowledged."""
+    journal.cut()
+    return [body for batch in journal.unsent(BATCHES_MAX * 1_000, EVERYTHING) for body in decode_bodies(batch.events)]
