@@ -18,7 +18,7 @@ import typer
 from airunner.agent.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
 from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.names import NAME_CHARS_MAX, fits_name
+from airunner.protocol.names import NAME_CHARS_MAX, TAGS_MAX, fits_name, fits_tag_value
 
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
@@ -46,6 +46,10 @@ def agent_command(
     queue: Annotated[
         list[str] | None,
         typer.Option(help="A queue to take jobs from; repeat it in order of preference.", show_default="default"),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG=VALUE", help="What this agent has, for jobs that require it; may be repeated."),
     ] = None,
     spawn: Annotated[int, typer.Option(min=1, max=SLOTS_SPAWNED_MAX, help="How many jobs to run at once.")] = 1,
     visibility_timeout: Annotated[
@@ -152,6 +156,7 @@ def agent_command(
         visibility_ms=visibility_timeout * 1_000,
         home=place.folder,
         version=_version(),
+        tags=_tags(tag or ()),
         jobs_max=1 if disconnect_after_job else None,
         idle_s_max=disconnect_after_idle,
     )
@@ -220,6 +225,21 @@ def _offered(names: Sequence[str]) -> dict[str, str]:
         if name not in os.environ:
             raise OperatorError(f"--secret {name}: there is no such variable in the agent's environment; set it")
     return {name: os.environ[name] for name in names}
+
+
+def _tags(pairs: Sequence[str]) -> dict[str, str]:
+    """Names and values.
+
+    Raises `OperatorError` for what is not both.
+    """
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (name, equals, value) in zip(pairs, split, strict=True):
+        if not equals or not fits_name(name) or not fits_tag_value(value):
+            raise OperatorError(f"--tag {pair!r}: expected TAG=VALUE such as os=linux, up to {NAME_CHARS_MAX} each")
+    tags = {name: value for name, _, value in split}
+    if len(tags) > TAGS_MAX:
+        raise OperatorError(f"an agent has up to {TAGS_MAX} tags")
+    return tags
 
 
 def _schemes(named: Sequence[str] | None) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -16,5 +18,6 @@ class Plan(Struct, frozen=True):
     visibility_ms: int
     home: Path
     version: str = ""  # of this software
+    tags: Mapping[str, str] = MappingProxyType({})  # what this agent has, for jobs that require it
     jobs_max: int | None = None  # that each slot runs before it ends; None: there is no end
     idle_s_max: float | None = None  # without a job, then the agent ends; None: it waits for ever

@@ -84,6 +84,7 @@ class Renewer:
             agent=self._plan.name,
             agent_slots=self._plan.slots,
             version=self._plan.version,
+            tags=dict(self._plan.tags),
             leases=tuple(refs),
             visibility_ms=self._plan.visibility_ms,
         )

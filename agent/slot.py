@@ -147,6 +147,7 @@ class Slot:
             agent=self._plan.name,
             agent_slots=self._plan.slots,
             version=self._plan.version,
+            tags=dict(self._plan.tags),
             queues=self._plan.queues,
             visibility_ms=self._plan.visibility_ms,
             wait_ms=wait_ms,

@@ -54,6 +54,7 @@ from airunner.broker.store.contract import (
     Store,
     StoreReply,
 )
+from airunner.broker.store.needs import facts_of, meets, needs_of
 from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.messages import (
     DequeueJob,
@@ -156,7 +157,11 @@ class Ledger:
         for entry in batch:
             if isinstance(entry, Asked) and isinstance(entry.ask.request, EnqueueJob):
                 jobs = entry.ask.request.jobs
-                wanted.update(QueueKey(entry.ask.tenant, job.queue) for job in jobs if job.not_before_ms is None)
+                wanted.update(
+                    QueueKey(entry.ask.tenant, job.queue, needs_of(job.require))
+                    for job in jobs
+                    if job.not_before_ms is None
+                )
         return wanted
 
     async def _commit(self, batch: Sequence[_Entry]) -> bool:
@@ -188,9 +193,11 @@ class Ledger:
         appended: list[Appended] = []
         for entry, outcome in zip(batch, outcomes, strict=True):
             self._ready |= outcome.ready
-            self._ready -= outcome.exhausted
             appended += outcome.appended
             asked = entry.asked if isinstance(entry, Parked) else entry
+            if outcome.exhausted and self._ready:
+                assert isinstance(asked, Asked), "somebody asked for jobs"
+                self._exhaust(asked, outcome.exhausted)
             if isinstance(asked, Asked) and outcome.reply is not None:
                 reply = self._unless_parked(entry, asked, outcome.reply)
                 if reply is not None and asked.peer is not None:
@@ -204,6 +211,14 @@ class Ledger:
         if appended:
             self._counts.add("events", sum(one.run.count for one in appended))
             await self._announcer.send(appended)
+
+    def _exhaust(self, asked: Asked, queues: frozenset[QueueKey]) -> None:
+        """These queues have nothing more for an agent with the asker's tags; for others they may."""
+        assert isinstance(asked.ask.request, DequeueJob), "nothing else looks through queues"
+        facts = facts_of(asked.ask.request.tags)
+        self._ready = {
+            key for key in self._ready if key._replace(needs="") not in queues or not meets(facts, key.needs)
+        }
 
     def _unless_parked(self, entry: object, asked: Asked, reply: StoreReply) -> StoreReply | None:
         """The reply, or None where the asker waits on for its first job."""

@@ -1,6 +1,7 @@
 """The parked long-polls: DequeueJobs that found nothing and wait for the first job.
 
-Pure: the Ledger owns one and asks it whom to try again. In one queue the longest waiting comes first.
+Pure: the Ledger owns one and asks it whom to try again. In one queue the longest waiting comes first, of those whose
+agents have what the job needs.
 """
 
 from __future__ import annotations
@@ -13,19 +14,23 @@ from msgspec import Struct
 
 from airunner.broker.inbox import Asked
 from airunner.broker.store.contract import QueueKey
+from airunner.broker.store.needs import facts_of, meets
 from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import RequestId
 
 PARKED_MAX: Final = 16_384  # each is a few hundred bytes; one more is told that we are busy
 
 Key = tuple[str, RequestId]
+Facts = frozenset[str]
 
 
 class Parked(Struct, frozen=True):
-    """One that waits, until `until_ms`."""
+    """One that waits, until `until_ms`; the `turn` says who came first."""
 
     asked: Asked
     until_ms: int
+    turn: int
+    facts: Facts
 
     @property
     def key(self) -> Key:
@@ -35,44 +40,49 @@ class Parked(Struct, frozen=True):
 
 def queues_of(asked: Asked) -> list[QueueKey]:
     """The queues that a DequeueJob waits on."""
-    request = asked.ask.request
-    assert isinstance(request, DequeueJob), "only a DequeueJob parks"
-    return [QueueKey(asked.ask.tenant, queue) for queue in request.queues]
+    request = _request(asked)
+    return [QueueKey(asked.ask.tenant, queue) for queue in dict.fromkeys(request.queues)]
 
 
 class Parking:
-    """Who is parked, by queue and by the end of the wait."""
+    """Who is parked: by queue, there by what their agents have, and there in turn; and by the end of the wait."""
 
     def __init__(self) -> None:
         self._parked: dict[Key, Parked] = {}
-        self._by_queue: dict[QueueKey, dict[Key, None]] = {}
+        self._by_queue: dict[QueueKey, dict[Facts, dict[Key, int]]] = {}
         self._ends: list[tuple[int, Key]] = []
+        self._turns = 0
 
     def __len__(self) -> int:
         return len(self._parked)
 
     def park(self, asked: Asked, until_ms: int) -> bool:
         """Let it wait; False when there is no room."""
-        parked = Parked(asked, until_ms)
-        before = self._parked.get(parked.key)
+        facts = facts_of(_request(asked).tags)
+        key = asked.ask.tenant, asked.ask.request_id
+        before = self._parked.get(key)
         if before is None and len(self._parked) >= PARKED_MAX:
             return False
-        self._parked[parked.key] = parked
+        if before is not None and (before.facts, queues_of(before.asked)) != (facts, queues_of(asked)):
+            self._remove(key)
+            before = None
+        if before is None:
+            self._turns += 1
+        turn = self._turns if before is None else before.turn
+        self._parked[key] = Parked(asked, until_ms, turn, facts)
         for queue in queues_of(asked):
-            self._by_queue.setdefault(queue, {}).setdefault(parked.key)
-        heapq.heappush(self._ends, (until_ms, parked.key))
+            self._by_queue.setdefault(queue, {}).setdefault(facts, {})[key] = turn  # a repeat keeps its place
+        heapq.heappush(self._ends, (until_ms, key))
         return True
 
     def take(self, wanted: Mapping[QueueKey, int]) -> list[Parked]:
-        """Unpark enough for `wanted` jobs of each queue, by the slots they ask for."""
+        """Unpark enough for `wanted` jobs of each queue and need, by the slots they ask for."""
         taken: list[Parked] = []
         for queue, jobs in wanted.items():
             left = jobs
-            while left > 0 and (keys := self._by_queue.get(queue)):
-                parked = self._remove(next(iter(keys)))
-                request = parked.asked.ask.request
-                assert isinstance(request, DequeueJob), "only a DequeueJob parks"
-                left -= request.slots
+            while left > 0 and (key := self._first(queue)) is not None:
+                parked = self._remove(key)
+                left -= _request(parked.asked).slots
                 taken.append(parked)
         return taken
 
@@ -83,8 +93,8 @@ class Parking:
             self._remove(key)
 
     def waits_on(self, queues: Iterable[QueueKey]) -> set[QueueKey]:
-        """Those of `queues` that somebody waits on."""
-        return {queue for queue in queues if queue in self._by_queue}
+        """Those of `queues` that somebody waits on who has what is needed."""
+        return {queue for queue in queues if self._first(queue) is not None}
 
     def expired(self, now_ms: int) -> list[Parked]:
         """Unpark those whose wait is over."""
@@ -99,11 +109,26 @@ class Parking:
         """When the next wait is over; one that was ended otherwise may still be named."""
         return self._ends[0][0] if self._ends else None
 
+    def _first(self, queue: QueueKey) -> Key | None:
+        """Who has waited longest of those that may run a job of this queue with its needs."""
+        groups = self._by_queue.get(QueueKey(queue.tenant, queue.queue), {})
+        heads = [next(iter(keys.items())) for facts, keys in groups.items() if meets(facts, queue.needs)]
+        return min(heads, key=lambda head: head[1])[0] if heads else None
+
     def _remove(self, key: Key) -> Parked:
         parked = self._parked.pop(key)
         for queue in queues_of(parked.asked):
-            keys = self._by_queue[queue]
-            keys.pop(key, None)
+            groups = self._by_queue[queue]
+            keys = groups[parked.facts]
+            del keys[key]
             if not keys:
+                del groups[parked.facts]
+            if not groups:
                 del self._by_queue[queue]
         return parked
+
+
+def _request(asked: Asked) -> DequeueJob:
+    request = asked.ask.request
+    assert isinstance(request, DequeueJob), "only a DequeueJob parks"
+    return request

@@ -21,6 +21,7 @@ class _Heard(Struct, frozen=True):
     slots: int
     version: str
     seen_ms: int
+    tags: dict[str, str]
 
 
 class Roster:
@@ -36,7 +37,7 @@ class Roster:
             return
         key = (tenant, request.agent)
         self._agents.pop(key, None)
-        self._agents[key] = _Heard(request.agent_slots, request.version, now_ms)
+        self._agents[key] = _Heard(request.agent_slots, request.version, now_ms, request.tags)
         while len(self._agents) > AGENTS_MAX:
             del self._agents[next(iter(self._agents))]
 
@@ -44,7 +45,12 @@ class Roster:
         """A page of the tenant's agents, by name; one that holds leases is there however long it was not heard of."""
         found = {
             name: AgentSummary(
-                name=name, slots=one.slots, leases=leases.get(name, 0), seen_ms=one.seen_ms, version=one.version
+                name=name,
+                slots=one.slots,
+                leases=leases.get(name, 0),
+                seen_ms=one.seen_ms,
+                version=one.version,
+                tags=one.tags,
             )
             for (owner, name), one in self._agents.items()
             if owner == tenant and (now_ms - one.seen_ms < FORGOTTEN_MS or name in leases)

@@ -15,7 +15,7 @@ from airunner.protocol.queues import QueueSummary
 
 HEADINGS: Final = ("ID", "STATE", "QUEUE", "SUBMITTED", "TOOK", "COMMAND")
 QUEUE_HEADINGS: Final = ("QUEUE", "MODE", "WAITING", "DELAYED", "RUNNING", "OLDEST")
-AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION")
+AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "TAGS")
 GAP: Final = 2
 COMMAND_CHARS_MIN: Final = 16
 _COLOURS: Final = {
@@ -92,7 +92,9 @@ def queue_row(queue: QueueSummary, now_ms: int) -> Sequence[str]:
 def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
     """The cells of one agent, as `AGENT_HEADINGS` names them; what is not known of it is a dash."""
     seen = f"{duration_text(max(0, now_ms - agent.seen_ms))} ago" if agent.seen_ms else "-"
-    return (agent.name, str(agent.slots) if agent.slots else "-", str(agent.leases), seen, agent.version or "-")
+    slots = str(agent.slots) if agent.slots else "-"
+    tags = " ".join(f"{name}={value}" for name, value in agent.tags.items())
+    return (agent.name, slots, str(agent.leases), seen, agent.version or "-", tags)
 
 
 def job_lines(job: Job) -> Iterator[str]:

@@ -48,7 +48,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME
 """A queue, a tenant, an agent: what stands in a URL or a shell without quotes."""
 
 JobName = Annotated[str, Meta(min_length=1, max_length=64)]
-TagValue = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")]
+TAG_VALUE_PATTERN: Final = r"^[ -~]*\Z"
+TagValue = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=TAG_VALUE_PATTERN)]
 Label = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Argument = Annotated[str, Meta(max_length=ARGUMENT_CHARS_MAX)]
@@ -61,6 +62,11 @@ Seed = Annotated[bytes, Meta(min_length=SEED_BYTES, max_length=SEED_BYTES)]
 def fits_name(text: str) -> bool:
     """Whether `text` may be a `Name`."""
     return 1 <= len(text) <= NAME_CHARS_MAX and re.match(NAME_PATTERN, text) is not None
+
+
+def fits_tag_value(text: str) -> bool:
+    """Whether `text` may be a `TagValue`."""
+    return len(text) <= NAME_CHARS_MAX and re.match(TAG_VALUE_PATTERN, text) is not None
 
 
 def task_token(seed: bytes, job_id: str, attempt: int) -> TaskToken:

@@ -26,10 +26,11 @@ EXPIRE_MAX: Final = 256  # leases ended by one Expire, and delays; the rest are 
 
 
 class QueueKey(NamedTuple):
-    """One queue of one tenant."""
+    """One queue of one tenant; or, with `needs`, those of its jobs that need so much of their agent: see `needs`."""
 
     tenant: str
     queue: str
+    needs: str = ""
 
 
 class MintedJob(Struct, frozen=True):
@@ -99,8 +100,8 @@ StoreReply = Reply | WatchKeyFound | LeasesCounted
 class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one command; `reply` is None for those that nobody asked for.
 
-    `ready`: queues in which a job may be leased now. `exhausted`: queues that were looked through and have no other
-    such job. `nudged`: running jobs whose holders have news to hear.
+    `ready`: in which queue, and with which needs, a job may be leased now. `exhausted`: queues that were looked through
+    and have no other job for an agent with the asker's tags. `nudged`: running jobs whose holders have news to hear.
     `more`: of a Retain, that another step would find something.
     """
 

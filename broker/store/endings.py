@@ -30,13 +30,13 @@ _END: Final = (
 _HELD: Final = " AND state = 'RUNNING' AND attempt = ? AND token_hash = ?"
 _DUE: Final = " AND state = 'RUNNING' AND attempt = ? AND deadline_ms <= ?"
 _EXPIRED: Final = (
-    "SELECT number, tenant, queue, watch_key, attempt, last_sequence, agents_lost, max_attempts, cancel_requested_ms"
-    " FROM job WHERE state = 'RUNNING' AND deadline_ms <= ? ORDER BY deadline_ms LIMIT ?"
+    "SELECT number, tenant, queue, needs, watch_key, attempt, last_sequence, agents_lost, max_attempts,"
+    " cancel_requested_ms FROM job WHERE state = 'RUNNING' AND deadline_ms <= ? ORDER BY deadline_ms LIMIT ?"
 )
 _FALLEN_DUE: Final = (
     "UPDATE job SET due_ms = NULL WHERE number IN"
     " (SELECT number FROM job WHERE state = 'SCHEDULED' AND due_ms <= ? ORDER BY due_ms LIMIT ?)"
-    " RETURNING tenant, queue"
+    " RETURNING tenant, queue, needs"
 )
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)
 _BY_ITSELF: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL)  # an agent need not say what the code says already
@@ -55,6 +55,7 @@ class _Due(NamedTuple):
     number: int
     tenant: str
     queue: str
+    needs: str
     watch_key: WatchKey
     attempt: int
     last_sequence: int
@@ -113,7 +114,9 @@ class Endings:
             Change(FINISHING[request.result.state]), Settled.COMPLETED, request.result, [], now_ms
         )
         appended.append(self._end_held(holder, request.task_token, end, now_ms))
-        ready = frozenset({QueueKey(tenant, holder.queue)}) if _may_be_leased(end) else frozenset[QueueKey]()
+        ready = (
+            frozenset({QueueKey(tenant, holder.queue, holder.needs)}) if _may_be_leased(end) else frozenset[QueueKey]()
+        )
         return Outcome(reply=JobCompleted(state=end.state), appended=tuple(appended), ready=ready)
 
     def release(self, ask: Ask, request: ReleaseJob, now_ms: int) -> Outcome:
@@ -142,7 +145,9 @@ class Endings:
             "UPDATE job SET lease_request = NULL WHERE number = ? AND lease_request = ?",
             (holder.number, ask.request_id),
         )
-        ready = frozenset({QueueKey(tenant, holder.queue)}) if _may_be_leased(end) else frozenset[QueueKey]()
+        ready = (
+            frozenset({QueueKey(tenant, holder.queue, holder.needs)}) if _may_be_leased(end) else frozenset[QueueKey]()
+        )
         return Outcome(reply=JobReleasedReply(), appended=(appended,), ready=ready)
 
     def expire(self, now_ms: int) -> Outcome:
@@ -154,9 +159,9 @@ class Endings:
             self._end(job.number, end, now_ms, None, _DUE, (job.attempt, now_ms))
             appended.append(self._log.append(job.number, job.watch_key, job.attempt, job.last_sequence, end.events))
             if _may_be_leased(end):
-                ready.add(QueueKey(job.tenant, job.queue))
-        for tenant, queue in self._connection.execute(_FALLEN_DUE, (now_ms, EXPIRE_MAX)):
-            ready.add(QueueKey(str(tenant), str(queue)))
+                ready.add(QueueKey(job.tenant, job.queue, job.needs))
+        for tenant, queue, needs in self._connection.execute(_FALLEN_DUE, (now_ms, EXPIRE_MAX)):
+            ready.add(QueueKey(str(tenant), str(queue), str(needs)))
         return Outcome(appended=tuple(appended), ready=frozenset(ready))
 
     def cancel(self, tenant: str, request: CancelJob, now_ms: int) -> Outcome:
@@ -296,6 +301,10 @@ def _follows(change: Change) -> JobState:
     state = next_state(JobState.RUNNING, change)
     assert state is not None, "an attempt runs until it ends"
     return state
+
+
+def _ready(tenant: str, holder: Holder) -> frozenset[QueueKey]:
+    return frozenset({QueueKey(tenant, holder.queue, holder.needs)})
 
 
 def _may_be_leased(end: _End) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Appended, Ask, MintedJob, Outcome, QueueKey, WatchKeyFound
 from airunner.broker.store.log import Log
+from airunner.broker.store.needs import needs_of
 from airunner.broker.store.queues import Queues
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.broker.store.schema import fact_of, note_metadata
@@ -32,7 +33,7 @@ from airunner.protocol.redaction import without_credentials, without_secrets
 
 _INSERT: Final = (
     "INSERT INTO job (job_id, tenant, queue, state, priority, max_attempts, owner, spec, watch_key, submitted_ms,"
-    " due_ms, origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number"
+    " due_ms, origin, needs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number"
 )
 _COLUMNS: Final = (
     "job_id, state, spec, submitted_ms, attempt, last_sequence, agent, started_ms, finished_ms, result,"
@@ -113,6 +114,8 @@ class Jobs:
         for queue in dict.fromkeys(job.queue for job in jobs):
             if self._queues.mode(ask.tenant, queue) is QueueMode.DRAINING:
                 raise Draining(f"queue {queue} is being drained and takes no new jobs; `airunner resume` opens it")
+        for queue in dict.fromkeys(job.queue for job in jobs if job.require):
+            self._queues.take_needs(ask.tenant, queue, {needs_of(job.require) for job in jobs if job.queue == queue})
         try:
             specs = [encode_spec(job) for job in jobs]
         except ValueError as error:
@@ -127,7 +130,7 @@ class Jobs:
         return Outcome(
             reply=JobsEnqueued(job_ids=job_ids),
             appended=appended,
-            ready=frozenset(QueueKey(ask.tenant, job.queue) for job in jobs),
+            ready=frozenset(QueueKey(ask.tenant, job.queue, needs_of(job.require)) for job in jobs),
         )
 
     def _insert(
@@ -149,6 +152,7 @@ class Jobs:
                 now_ms,
                 due_ms,
                 origin,
+                needs_of(job.require),
             ),
         ).get
         assert isinstance(number, int), "a row has a number"

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 from airunner.broker.store.contract import Appended, Ask, LeasesCounted, Outcome, QueueKey
 from airunner.broker.store.log import Log
+from airunner.broker.store.needs import facts_of, meets
+from airunner.broker.store.queues import needs_in
 from airunner.broker.store.rows import Database, fetch_all
 from airunner.protocol.errors import Conflict, StaleToken
 from airunner.protocol.events import JobLeased
@@ -28,11 +30,11 @@ from airunner.protocol.queues import QueueMode
 from airunner.protocol.states import Change, next_state
 
 _FIRST_WAITING: Final = (
-    "SELECT number, job_id, attempt, spec, watch_key, last_sequence FROM job"
-    " WHERE tenant = ? AND queue = ? AND state = 'SCHEDULED' AND due_ms IS NULL AND NOT EXISTS"
-    f" (SELECT 1 FROM queue WHERE tenant = ? AND name = ? AND mode = '{QueueMode.PAUSED}')"
+    "SELECT number, priority, job_id, attempt, spec, watch_key, last_sequence FROM job"
+    " WHERE tenant = ? AND queue = ? AND needs = ? AND state = 'SCHEDULED' AND due_ms IS NULL"
     " ORDER BY priority DESC, number LIMIT ?"
 )
+_PAUSED: Final = f"SELECT 1 FROM queue WHERE tenant = ? AND name = ? AND mode = '{QueueMode.PAUSED}'"
 _LEASE: Final = (
     "UPDATE job SET state = ?, attempt = ?, next_index = 0, agent = ?, token_hash = ?, lease_request = ?,"
     " visibility_ms = ?, deadline_ms = ?, started_ms = coalesce(started_ms, ?), settled = NULL"
@@ -47,6 +49,7 @@ _RENEW: Final = (
 
 class _Waiting(NamedTuple):
     number: int
+    priority: int
     job_id: JobId
     attempt: int
     spec: bytes
@@ -87,14 +90,14 @@ class Leases:
         leases: list[JobLease] = []
         appended: list[Appended] = []
         exhausted: set[QueueKey] = set()
+        facts = facts_of(request.tags)
         for queue in dict.fromkeys(request.queues):
             room = request.slots - len(leases)
             if not room:
                 break
-            key = (ask.tenant, queue)
-            waiting = fetch_all(self._connection, _Waiting, _FIRST_WAITING, (*key, *key, room))
+            waiting = self._waiting(ask.tenant, queue, facts, room)
             if len(waiting) < room:
-                exhausted.add(QueueKey(*key))
+                exhausted.add(QueueKey(ask.tenant, queue))
             for job in waiting:
                 lease = _lease(request, job.job_id, job.attempt + 1, job.spec, request.visibility_ms)
                 self._grant(ask, request, job.number, lease, now_ms)
@@ -102,6 +105,19 @@ class Leases:
                 appended.append(self._log.append(job.number, job.watch_key, lease.attempt, job.last_sequence, [event]))
                 leases.append(lease)
         return Outcome(reply=JobsLeased(leases=tuple(leases)), appended=tuple(appended), exhausted=frozenset(exhausted))
+
+    def _waiting(self, tenant: str, queue: str, facts: frozenset[str], room: int) -> list[_Waiting]:
+        """The first jobs of a queue that an agent with these tags may run; none while it is paused."""
+        if self._connection.execute(_PAUSED, (tenant, queue)).get is not None:
+            return []
+        waiting = [
+            job
+            for needs in needs_in(self._connection, tenant, queue, "due_ms IS NULL")
+            if meets(facts, needs)
+            for job in fetch_all(self._connection, _Waiting, _FIRST_WAITING, (tenant, queue, needs, room))
+        ]
+        waiting.sort(key=lambda job: (-job.priority, job.number))
+        return waiting[:room]
 
     def renew(self, tenant: str, request: UpdateJob, now_ms: int) -> JobsUpdated:
         """One verdict for each lease."""

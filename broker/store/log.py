@@ -33,6 +33,7 @@ class Holder(NamedTuple):
 
     number: int
     queue: str
+    needs: str
     watch_key: WatchKey
     state: JobState
     attempt: int
@@ -82,7 +83,7 @@ class Log:
         holder = fetch_one(
             self._connection,
             Holder,
-            "SELECT number, queue, watch_key, state, attempt, last_sequence, next_index, token_hash, settled,"
+            "SELECT number, queue, needs, watch_key, state, attempt, last_sequence, next_index, token_hash, settled,"
             " cancel_requested_ms, agents_lost, max_attempts FROM job WHERE job_id = ? AND tenant = ?",
             (job_id, tenant),
         )

@@ -15,6 +15,8 @@ landed is never edited.
 - `queue` counts what is in each queue, as long as it has jobs or is not open; triggers keep the counts in the
   transaction that changes them.
 - `metadata` finds jobs by what is noted with them; `fact` is a hash of one name and value.
+- `needs` is what a job requires of its agent, as `needs` writes it: a lease looks at the first job of each kind that
+  its agent may run, however many wait of the others.
 - `doomed` names jobs that are removed while their logs still are, step by step. Hence no foreign keys.
 """
 
@@ -155,6 +157,13 @@ MIGRATIONS: Final = (
     DROP TABLE request;
     CREATE INDEX answer_at ON answer (answered_ms);
     CREATE TABLE doomed (number INTEGER PRIMARY KEY) STRICT;
+    """,
+    """
+    ALTER TABLE job ADD COLUMN needs TEXT NOT NULL DEFAULT '';
+    DROP INDEX job_waiting;
+    CREATE INDEX job_waiting ON job (tenant, queue, needs, priority DESC, number)
+        WHERE state = 'SCHEDULED' AND due_ms IS NULL;
+    CREATE INDEX job_needs ON job (tenant, queue, needs) WHERE state = 'SCHEDULED' AND needs != '';
     """,
 )
 _FILLED_AT: Final = 2  # the version from which `metadata` is there; the jobs that came before it are entered then

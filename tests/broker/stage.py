@@ -42,7 +42,9 @@ def enqueue(*commands: str, queue: str = "default") -> EnqueueJob:
     return EnqueueJob(jobs=tuple(JobSpec(command=command, queue=queue) for command in commands))
 
 
-def dequeue(*queues: str, wait_ms: int = 0, slots: int = 1, seed: bytes = bytes(32)) -> DequeueJob:
+def dequeue(
+    *queues: str, wait_ms: int = 0, slots: int = 1, seed: bytes = bytes(32), tags: dict[str, str] | None = None
+) -> DequeueJob:
     return DequeueJob(
         agent="a",
         queues=queues or ("default",),
@@ -50,6 +52,7 @@ def dequeue(*queues: str, wait_ms: int = 0, slots: int = 1, seed: bytes = bytes(
         visibility_ms=60_000,
         wait_ms=wait_ms,
         token_seed=seed,
+        tags=tags or {},
     )
 
 

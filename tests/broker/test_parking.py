@@ -94,3 +94,23 @@ def test_there_is_room_for_so_many_and_a_repeat_needs_none(monkeypatch: pytest.M
 def test_only_a_dequeue_parks() -> None:
     with pytest.raises(AssertionError):
         Parking().park(asked(1, enqueue("true")), 100)
+
+
+def test_a_job_reaches_who_may_run_it_past_those_who_may_not() -> None:
+    parking = Parking()
+    plain, able = asked(1, dequeue()), asked(2, dequeue(tags={"os": "linux", "arch": "arm"}))
+    parking.park(plain, 100)
+    parking.park(able, 100)
+    needing = DEFAULT._replace(needs="os=linux")
+    assert parking.waits_on([needing, DEFAULT._replace(needs="os=mac")]) == {needing}
+    assert [parked.asked for parked in parking.take({needing: 1})] == [able]
+    assert parking.take({needing: 1}) == []
+    assert [parked.asked for parked in parking.take({DEFAULT: 1})] == [plain]
+
+
+def test_who_may_run_more_waits_in_the_same_line() -> None:
+    parking = Parking()
+    first, able, last = asked(1, dequeue()), asked(2, dequeue(tags={"os": "linux"})), asked(3, dequeue())
+    for one in (first, able, last):
+        parking.park(one, 100)
+    assert [parked.asked for parked in parking.take({DEFAULT: 3})] == [first, able, last]

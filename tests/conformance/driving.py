@@ -116,13 +116,14 @@ class Driver:
     def state(self, job_id: str) -> JobState:
         return self.job(job_id).state
 
-    def dequeue(self, *queues: str, slots: int = 1) -> DequeueJob:
+    def dequeue(self, *queues: str, slots: int = 1, tags: dict[str, str] | None = None) -> DequeueJob:
         return DequeueJob(
             agent="agent",
             queues=queues or ("default",),
             slots=slots,
             visibility_ms=VISIBILITY_MS,
             token_seed=self.draw(32),
+            tags=tags or {},
         )
 
     def lease(self, *queues: str, slots: int = 1, tenant: str = "home") -> tuple[JobLease, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.store.contract import EXPIRE_MAX, QueueKey
+from airunner.broker.store.needs import NEEDS_MAX
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
@@ -273,6 +274,54 @@ def a_late_copy_of_a_mode_undoes_no_newer_one(driver: Driver) -> None:
     driver.refused("conflict", UpdateQueue(queue="default", mode=QueueMode.OPEN), request_id=ID)
 
 
+def an_agent_is_leased_only_what_it_has_the_tags_for(driver: Driver) -> None:
+    """However many wait before it that it may not run."""
+    needing = [JobSpec(command="n", require={"os": "linux"}, priority=9) for _ in range(5)]
+    driver.enqueue(*needing, JobSpec(command="both", require={"os": "linux", "arch": "arm"}), JobSpec(command="free"))
+
+    def leased(slots: int = 9, **tags: str) -> list[str]:
+        return [lease.spec.command for lease in driver.reply(JobsLeased, driver.dequeue(slots=slots, tags=tags)).leases]
+
+    assert leased(os="mac", arch="arm") == ["free"]
+    assert leased(3, os="linux") == ["n"] * 3
+    assert leased(os="linux", arch="arm", more="") == ["n", "n", "both"]
+    assert leased(os="linux", arch="arm") == []
+
+
+def what_is_leased_to_tags_keeps_priority_and_order(driver: Driver) -> None:
+    specs = [
+        JobSpec(command=f"{place}", priority=priority, require={"os": "linux"} if place % 2 else {})
+        for place, priority in enumerate((0, 0, 5, 5, 0, -1))
+    ]
+    driver.enqueue(*specs)
+    leases = driver.reply(JobsLeased, driver.dequeue(slots=9, tags={"os": "linux"})).leases
+    assert [lease.spec.command for lease in leases] == ["2", "3", "0", "1", "4", "5"]
+
+
+def a_job_that_comes_back_is_ready_for_those_who_may_run_it(driver: Driver) -> None:
+    ready = {QueueKey("home", "default", "arch=arm\nos=linux")}
+    spec = JobSpec(command="n", require={"os": "linux", "arch": "arm"})
+    assert driver.outcome(EnqueueJob(jobs=(spec,))).ready == ready
+    (lease,) = driver.reply(JobsLeased, driver.dequeue(tags=dict(spec.require))).leases
+    assert driver.outcome(release(lease)).ready == ready
+    driver.reply(JobsLeased, driver.dequeue(tags=dict(spec.require)))
+    driver.now_ms += VISIBILITY_MS
+    assert driver.expire().ready == ready
+    assert driver.outcome(UpdateQueue(queue="default", mode=QueueMode.OPEN)).ready == {
+        QueueKey("home", "default"),
+        *ready,
+    }
+
+
+def a_queue_holds_so_many_different_needs_and_no_more(driver: Driver) -> None:
+    """A lease looks at each."""
+    for first in range(0, NEEDS_MAX, 64):
+        driver.enqueue(*(JobSpec(command="n", require={"n": f"{first + n}"}) for n in range(64)))
+    driver.refused("bad-request", EnqueueJob(jobs=(JobSpec(command="n", require={"n": "more"}),)))
+    driver.enqueue(JobSpec(command="n", require={"n": "7"}), JobSpec(command="free"))
+    driver.enqueue(JobSpec(command="n", require={"n": "more"}, queue="other"))
+
+
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     the_more_urgent_goes_first_then_the_earlier,
     what_comes_back_has_its_old_place,
@@ -288,6 +337,10 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     what_a_draining_queue_holds_may_come_back,
     counts_are_right_after_every_step,
     the_oldest_is_the_longest_waiting_of_any_priority,
+    an_agent_is_leased_only_what_it_has_the_tags_for,
+    what_is_leased_to_tags_keeps_priority_and_order,
+    a_job_that_comes_back_is_ready_for_those_who_may_run_it,
+    a_queue_holds_so_many_different_needs_and_no_more,
     queues_are_listed_by_name_and_page,
     a_queue_has_a_mode_before_its_first_job,
     a_late_copy_of_a_mode_undoes_no_newer_one,

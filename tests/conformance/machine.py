@@ -65,6 +65,7 @@ SPECS = st.builds(
     not_before_ms=st.sampled_from([None, None, None, 0, 1_003_000, 1_010_000]),
     max_attempts=st.integers(1, 3),
     retry=st.sampled_from(POLICIES),
+    require=st.sampled_from([{}, {}, {"os": "linux"}, {"os": "linux", "arch": "arm"}]),
 )
 
 
@@ -138,7 +139,7 @@ class StoreAndModel(RuleBasedStateMachine):
         minted = [one.job_id for one in ask.minted]
         assert told(outcome.reply) == expected(lambda: self.submit_to_model(submission, minted, room=room))
         made = self.model.jobs[known:]
-        assert (len(outcome.appended), outcome.ready) == (len(made), {one.key for one in made})
+        assert (len(outcome.appended), outcome.ready) == (len(made), {one.ready for one in made})
         self.jobs += made
 
     def submit_to_model(self, submission: Submission, minted: list[str], *, room: bool) -> JobsEnqueued:
@@ -157,13 +158,15 @@ class StoreAndModel(RuleBasedStateMachine):
         queues=st.lists(QUEUES, min_size=1, max_size=3),
         slots=st.integers(1, 3),
         visibility_ms=VISIBILITY_MS,
+        tags=st.sampled_from([{}, {"os": "linux"}, {"os": "linux", "arch": "arm", "fast": ""}]),
     )
-    def lease(self, tenant: str, queues: list[str], slots: int, visibility_ms: int) -> object:
+    def lease(self, tenant: str, queues: list[str], slots: int, visibility_ms: int, tags: dict[str, str]) -> object:
         request = DequeueJob(
             agent="agent",
             queues=tuple(queues),
             slots=slots,
             visibility_ms=visibility_ms,
+            tags=tags,
             token_seed=self.driver.draw(32),
         )
         self.requests.append((tenant, self.driver.draw(16), request))
@@ -178,7 +181,7 @@ class StoreAndModel(RuleBasedStateMachine):
         number, now_ms = int.from_bytes(request_id, "big"), self.driver.now_ms
         known = set(self.held())
         try:
-            grants = self.model.dequeue(tenant, number, request.queues, request.slots, request.visibility_ms, now_ms)
+            grants = self.model.dequeue(tenant, number, request, now_ms)
         except m.Refused as refused:
             self.driver.refused(refused.code, request, tenant=tenant, request_id=request_id)
             return multiple()
@@ -229,7 +232,7 @@ class StoreAndModel(RuleBasedStateMachine):
         assert told(outcome.reply) == expected(
             lambda: JobCompleted(state=self.model.complete(grant, count, result, ended, now_ms, pause_ms))
         )
-        assert outcome.ready == ({job.key} if outcome.appended and job.waits else set())
+        assert outcome.ready == ({job.ready} if outcome.appended and job.waits else set())
 
     @precondition(lambda self: self.live())
     @rule(pick=st.integers(0, 1_000), exit_code=st.sampled_from([1, 1, 1, 0]))
@@ -248,7 +251,7 @@ class StoreAndModel(RuleBasedStateMachine):
         outcome = self.driver.outcome(release(lease), tenant=job.tenant)
         said = expected(lambda: self.model.release(grant, now_ms))
         assert told(outcome.reply) == (said or JobReleasedReply())
-        assert outcome.ready == ({job.key} if outcome.appended and job.waits else set())
+        assert outcome.ready == ({job.ready} if outcome.appended and job.waits else set())
 
     @rule(tenant=TENANTS, pick=st.integers(0, 1_000))
     def cancel_any(self, tenant: str, pick: int) -> None:
@@ -270,7 +273,8 @@ class StoreAndModel(RuleBasedStateMachine):
         key = QueueKey(tenant, queue)
         ready = self.driver.outcome(UpdateQueue(queue=queue, mode=mode), tenant=tenant).ready
         self.model.modes[key] = mode
-        assert ready == (set() if mode is QueueMode.PAUSED else {key})
+        waiting = {job.ready for job in self.model.jobs if job.key == key and job.waits}
+        assert ready == (set() if mode is QueueMode.PAUSED else {key, *waiting})
 
     @rule(later_ms=st.sampled_from([0, 1, 499, 1_000, 1_500, 5_000]))
     def expire(self, later_ms: int) -> None:

@@ -1,7 +1,4 @@
-"""What a Store does, written to be read: jobs as plain objects, no index, no cleverness.
-
-It keeps the promises of `broker.store.contract` for the machine in machine.py to compare with.
-"""
+"""What a Store does, written to be read: jobs as plain objects, no index; machine.py compares a store with it."""
 
 from __future__ import annotations
 
@@ -11,18 +8,18 @@ from typing import NamedTuple
 
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.job import JobSpec, JobState, Reason, Result
+from airunner.protocol.messages import DequeueJob
 from airunner.protocol.queues import QueueMode, QueueSummary
 
 DAY_MS = 86_400_000
 
 
+@dataclass
 class Refused(Exception):
     """With its code, and where an index is expected, that."""
 
-    def __init__(self, code: str, expected_index: int | None = None) -> None:
-        super().__init__(code)
-        self.code = code
-        self.expected_index = expected_index
+    code: str
+    expected_index: int | None = None
 
 
 @dataclass
@@ -71,6 +68,10 @@ class ModelJob:
         return QueueKey(self.tenant, self.spec.queue)
 
     @property
+    def ready(self) -> QueueKey:
+        return self.key._replace(needs="\n".join(sorted(f"{name}={tag}" for name, tag in self.spec.require.items())))
+
+    @property
     def waits(self) -> bool:
         """It may be leased, as far as it is concerned."""
         return self.state is JobState.SCHEDULED and self.due_ms is None
@@ -102,11 +103,10 @@ class Model:
     def retry(
         self, tenant: str, request_id: bytes, job: ModelJob, minted: list[str], now_ms: int, *, room: bool
     ) -> list[str]:
-        if (tenant, request_id) not in self.answers:
-            if job.gone or job.tenant != tenant:
-                raise Refused("not-found")
-            if not job.state.terminal:
-                raise Refused("not-finished")
+        if (tenant, request_id) not in self.answers and not (
+            job.state.terminal and job.tenant == tenant and not job.gone
+        ):
+            raise Refused("not-found" if job.gone or job.tenant != tenant else "not-finished")
         return self.submit(tenant, request_id, job.job_id, [job.spec], minted, job.job_id, now_ms, room=room)
 
     def submit(
@@ -121,8 +121,7 @@ class Model:
         *,
         room: bool,
     ) -> list[str]:
-        before = self.answers.get((tenant, request_id))
-        if before is not None:
+        if (before := self.answers.get((tenant, request_id))) is not None:
             if before.body != body:
                 raise Refused("conflict")
             return before.job_ids
@@ -139,9 +138,7 @@ class Model:
         self.answers[tenant, request_id] = Answer(body, minted, now_ms)
         return minted
 
-    def dequeue(
-        self, tenant: str, request: int, queues: tuple[str, ...], slots: int, visibility_ms: int, now_ms: int
-    ) -> list[Grant]:
+    def dequeue(self, tenant: str, request: int, asked: DequeueJob, now_ms: int) -> list[Grant]:
         mine = [job for job in self.jobs if job.granted == request]
         held = [job.last for job in mine if job.last is not None and job.state is JobState.RUNNING]
         for grant in held:
@@ -152,12 +149,13 @@ class Model:
             return held
         waiting = [job for job in self.jobs if job.waits and self.modes[job.key] is not QueueMode.PAUSED]
         waiting.sort(key=lambda job: -job.spec.priority)  # and in order of submission, as they stood
-        keys = [QueueKey(tenant, queue) for queue in dict.fromkeys(queues)]
+        keys = [QueueKey(tenant, queue) for queue in dict.fromkeys(asked.queues)]
         grants: list[Grant] = []
-        for job in [job for key in keys for job in waiting if job.key == key][:slots]:
+        suited = [job for job in waiting if job.spec.require.items() <= asked.tags.items()]
+        for job in [job for key in keys for job in suited if job.key == key][: asked.slots]:
             job.state, job.stored, job.settled = JobState.RUNNING, 0, ""
             job.attempt += 1
-            job.visibility_ms, job.deadline_ms = visibility_ms, now_ms + visibility_ms
+            job.visibility_ms, job.deadline_ms = asked.visibility_ms, now_ms + asked.visibility_ms
             job.granted, job.last = request, Grant(job, job.attempt, request)
             job.note("JOB_LEASED")
             grants.append(job.last)
@@ -254,7 +252,7 @@ class Model:
             elif job.due_ms is not None and job.due_ms <= now_ms:
                 due, job.due_ms = True, None
             if due and job.waits:
-                ready.add(job.key)
+                ready.add(job.ready)
         return ready
 
     def cancel(self, tenant: str, job: ModelJob, now_ms: int) -> JobState:

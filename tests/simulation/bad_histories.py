@@ -11,6 +11,7 @@ from airunner.protocol.job import JobSpec, JobState, Reason
 from airunner.protocol.retrypolicy import RetryPolicy
 from tests.simulation.good_histories import LATE_MS, Telling, a_command_is_retried
 from tests.simulation.history import Acknowledged, Invoked, Monitored, Observed, ProcessStarted
+from tests.simulation.tags import LINUX, WITHOUT
 from tests.simulation.tale import LOST_ONCE, RETRIED, VISIBILITY_MS, Tale
 
 
@@ -349,6 +350,11 @@ def a_lesser_job_goes_first(tale: Tale) -> None:
         tale.work(job)
 
 
+def an_agent_without_the_tags_leases(tale: Tale) -> None:
+    job = tale.submit(JobSpec(command="true", require=LINUX))
+    tale.lease(job, agent=WITHOUT)
+
+
 def a_paused_queue_leases(tale: Tale) -> None:
     tale.set_queue("paused")
     tale.whole()
@@ -543,6 +549,7 @@ BAD: Final[dict[str, list[Telling]]] = {
         a_lesser_job_goes_first,
         the_second_of_a_batch_goes_first,
     ],
+    "agents_have_what_their_jobs_require": [an_agent_without_the_tags_leases],
     "a_paused_queue_leases_nothing": [a_paused_queue_leases],
     "sequences_are_dense": [a_log_has_a_hole, a_logs_end_is_missing],
     "events_never_change": [an_event_changes, a_job_goes_back, a_shown_event_is_gone],

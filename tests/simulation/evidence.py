@@ -100,6 +100,11 @@ class Clocks:
         ]
         return Span(min(possible), max(possible)) if possible else None
 
+    def jumped(self, since_ms: int, until_ms: int) -> bool:
+        """Whether brokers with clocks that disagree have reigned between two instants of virtual time."""
+        offsets = {one.offset_ms for one in self._reigns if one.begin_ms <= until_ms and since_ms <= one.end_ms}
+        return len(offsets) > 1
+
     @property
     def last_shown_ms(self) -> int | None:
         """What the last broker's clock shows in the end."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from airunner.protocol.events import Event, JobFinished, JobScheduled
+from airunner.protocol.events import Event, JobFinished, JobLeased, JobScheduled
 from airunner.protocol.job import JobState, Reason
 from airunner.protocol.queues import QueueMode
 from tests.simulation.evidence import Case, Evidence, Found, Span
 from tests.simulation.history import Acknowledged, Invoked
+from tests.simulation.tags import tags_of
 
 
 def delayed_jobs_are_never_early(evidence: Evidence) -> Found:
     """A job is not leased before its `not_before_ms`, nor before the pause of a retry is over, by the broker's clock.
 
     Once a broker's clock has shown that instant the job is due, and stays so though a later broker's clock may be
-    behind; only a lease before any clock has shown it is early. A retry is due after its pause, whatever clocks show.
+    behind; only a lease before any clock has shown it is early. A retry is due after its pause, whatever clocks show,
+    unless one took over from another that it disagrees with: then the pause may be cut short.
     """
     for job_id, case in evidence.cases.items():
         asked_ms = case.job.spec.not_before_ms
@@ -38,7 +40,10 @@ def delayed_jobs_are_never_early(evidence: Evidence) -> Found:
             if (
                 begun is not None
                 and span is not None
-                and span.latest_ms - begun.earliest_ms >= due_ms - body.timestamp_ms
+                and (
+                    span.latest_ms - begun.earliest_ms >= due_ms - body.timestamp_ms
+                    or evidence.clocks.jumped(begun.earliest_ms, span.latest_ms)
+                )
             ):
                 continue
             if leased.timestamp_ms < due_ms and shown_ms is not None and shown_ms < due_ms:
@@ -74,11 +79,12 @@ def retries_keep_to_their_policy(evidence: Evidence) -> Found:
 def priority_and_then_submission_order_are_kept(evidence: Evidence) -> Found:
     """No job is leased while a better one of its queue certainly waits, ready, through that whole instant.
 
-    Better is a higher priority, or the same and submitted before. A wait with a delay is not judged.
+    Better is a higher priority, or the same and submitted before, among those that need the same of their agent. A
+    wait with a delay is not judged.
     """
-    queues: dict[tuple[str, str], list[Case]] = defaultdict(list)
+    queues: dict[tuple[str, str, str], list[Case]] = defaultdict(list)
     for case in evidence.cases.values():
-        queues[case.tenant, case.job.spec.queue].append(case)
+        queues[case.tenant, case.job.spec.queue, repr(case.job.spec.require)].append(case)
     order = _Order(evidence)
     for cases in queues.values():
         waits = [(case, since, until) for case in cases for since, until in _waits(evidence, case)]
@@ -88,6 +94,16 @@ def priority_and_then_submission_order_are_kept(evidence: Evidence) -> Found:
                 passed_over = since.surely_before(leased) and (until is None or leased.surely_before(until))
                 if passed_over and better is not worse and order.surely_before(better, worse):
                     yield worse.job.id, f"was leased at {leased.earliest_ms} while {better.job.id} waited since {since}"
+
+
+def agents_have_what_their_jobs_require(evidence: Evidence) -> Found:
+    """No job is leased to an agent without the tags that it requires."""
+    for job_id, case in evidence.cases.items():
+        for lease in case.folded.leases:
+            if isinstance(lease.begin.body, JobLeased):
+                has = tags_of(lease.begin.body.agent)
+                if not case.job.spec.require.items() <= has.items():
+                    yield job_id, f"requires {case.job.spec.require} and was leased to one with {has}"
 
 
 def a_paused_queue_leases_nothing(evidence: Evidence) -> Found:
@@ -172,5 +188,6 @@ LAWS = (
     delayed_jobs_are_never_early,
     retries_keep_to_their_policy,
     priority_and_then_submission_order_are_kept,
+    agents_have_what_their_jobs_require,
     a_paused_queue_leases_nothing,
 )

@@ -20,6 +20,7 @@ from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 from tests.simulation.history import Acknowledged, FollowEnded, Invoked, Monitored
 from tests.simulation.machine import Machine
 from tests.simulation.processes import Script
+from tests.simulation.tags import LINUX
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -59,6 +60,7 @@ def drawn_job(random: Random, wall_ms: int) -> JobSpec:
         retry=retry,
         owner=random.choice(["", "ada"]),
         metadata={"wish": random.randbytes(8).hex()},  # no two jobs are the same
+        require=random.choice([{}, {}, {}, LINUX]),
     )
 
 

@@ -38,6 +38,7 @@ from tests.simulation.machine import Machine
 from tests.simulation.network import SimDoors, SimNetwork, Weather
 from tests.simulation.processes import SimKeepers
 from tests.simulation.recording import Recorder
+from tests.simulation.tags import tags_of
 from tests.simulation.torn import TornDisk
 from tests.simulation.users import Monitor, Submitter, open_queue
 
@@ -179,6 +180,7 @@ class World:
                 queues=("default", "slow"),
                 visibility_ms=self.visibility_ms[machine.name],
                 home=home,
+                tags=tags_of(machine.name),
             ),
             Channel(self.network.of_machine(machine), endpoints, lambda: b"", edges),
             Surroundings(keepers, edges.wall_ms, {}, _inline, CANCEL_GRACE_S),

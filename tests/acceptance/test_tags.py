@@ -1,0 +1,50 @@
+"""Jobs go to agents that have what they require, and wait where none has."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.acceptance.gate import events, submit
+from tests.acceptance.running import Cluster
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def submitted(cluster: Cluster, *require: str) -> str:
+    flags = [word for pair in require for word in ("--require", pair)]
+    done = cluster.airunner("submit", "--no-monitor", *flags, "--", "true")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().strip()
+
+
+def test_a_job_passes_by_the_agent_that_waits_first_and_cannot_run_it(cluster: Cluster) -> None:
+    cluster.agent("--name", "plain")
+    cluster.agent("--name", "able", "--tag", "os=linux", "--tag", "arch=arm")
+    jobs = [submitted(cluster, "os=linux", "arch=arm") for _ in range(3)]
+    for job_id in jobs:
+        assert [event["agent"] for event in events(cluster, job_id) if event["kind"] == "JOB_LEASED"] == ["able"]
+
+
+def test_a_job_that_nobody_may_run_holds_up_no_other_and_is_run_once_somebody_may(cluster: Cluster) -> None:
+    cluster.agent("--name", "plain", spawn=2)
+    needing = submitted(cluster, "os=linux")
+    assert list(events(cluster, submit(cluster, "true")))[-1]["state"] == "COMPLETED"
+    shown = json.loads(cluster.airunner("show", "--json", needing).stdout)
+    assert (shown["state"], shown["spec"]["require"]) == ("SCHEDULED", {"os": "linux"})
+    cluster.agent("--name", "able", "--tag", "os=linux")
+    assert list(events(cluster, needing))[-1]["state"] == "COMPLETED"
+    agents = {agent["name"]: agent.get("tags", {}) for agent in listed(cluster)}
+    assert agents == {"plain": {}, "able": {"os": "linux"}}
+
+
+def listed(cluster: Cluster) -> list[dict[str, object]]:
+    return [json.loads(line) for line in cluster.airunner("agents", "--json").stdout.splitlines()]
+
+
+@pytest.mark.parametrize("tag", ["os", "=linux", "o s=x", "os=" + "x" * 200])
+def test_a_tag_that_is_none_is_told(cluster: Cluster, tag: str) -> None:
+    done = cluster.airunner("agent", "--tag", tag)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"expected TAG=VALUE" in done.stderr
