@@ -19,6 +19,7 @@ from airunner.agent.recovery import recover
 from airunner.agent.renewer import Renewer
 from airunner.agent.slot import SPOOL_FOLDER, Orders, Slot
 from airunner.agent.spool import spools_in
+from airunner.agent.spoolroom import SpoolRoom
 from airunner.agent.workspace import remove_workspaces
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
@@ -45,7 +46,7 @@ class Agent:
 
     async def run(self) -> None:
         """Work until `orders.drain` is set and what runs has ended, or the plan's jobs are done."""
-        publisher = Publisher(self._channel, self._edges, self._report)
+        publisher = Publisher(self._channel, self._edges, self._report, SpoolRoom(self._plan.spool_bytes_max))
         renewer = Renewer(self._channel, self._plan)
         occupancy = Occupancy()
         self._channel.nudged = renewer.nudge

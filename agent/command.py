@@ -31,6 +31,8 @@ SLOTS_SPAWNED_MAX = 256
 VISIBILITY_S_MIN = 3
 VISIBILITY_S_MAX = 43_200
 MIRROR_GIB = 20
+LOG_MIB_MAX = 1_024
+SPOOL_GIB = 10
 _GIB = 1 << 30
 
 
@@ -82,6 +84,14 @@ def agent_command(
     mirror_gib: Annotated[
         float, typer.Option(min=0, help="What copies of repositories may take, to check out from again; 0: none.")
     ] = MIRROR_GIB,
+    log_mib_max: Annotated[
+        int,
+        typer.Option(min=1, help="MiB of a job's output that are kept: beyond them its head and tail."),
+    ] = LOG_MIB_MAX,
+    spool_gib: Annotated[
+        float,
+        typer.Option(min=0.001, help="GiB of disk for what a broker that is away has not taken yet."),
+    ] = SPOOL_GIB,
     secret: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,6 +167,8 @@ def agent_command(
         home=place.folder,
         version=_version(),
         tags=_tags(tag or ()),
+        log_bytes_max=log_mib_max << 20,
+        spool_bytes_max=int(spool_gib * _GIB),
         jobs_max=1 if disconnect_after_job else None,
         idle_s_max=disconnect_after_idle,
     )

@@ -1,32 +1,38 @@
 """One attempt's events on their way: batched, spooled, sent, acknowledged, forgotten.
 
 ```
- Attempt ─add─► Redaction ─► Batcher ─batch─► Spool (disk) ─► Publisher ─► broker
-                                                   ▲──acknowledged─────────────┘
+ Attempt ─add─► Redaction ─► OutputBound ─► Batcher ─batch─► Spool (disk) ─► Publisher ─► broker
+                                                                  ▲──acknowledged─────────────┘
 ```
 
 Secrets are taken out first of all, so that nothing on the disk holds any. A batch is on disk before it is sent, and its
 boundaries never change, so that it can be sent again to the byte. Of what is on disk only offsets are kept in memory,
-and the newest batch. A command that outruns the broker by `UNACKNOWLEDGED_BYTES_MAX` is read no further until it has
-caught up: it blocks on its pipe, and nothing is lost.
+and the newest batch.
+
+A command that outruns a broker which answers is read no further while the spools are full: it blocks on its pipe, and
+nothing is lost. When the broker has taken nothing for `PATIENCE_S` it is away, and the command is not held up for
+that: what there is no room for is left out, and the log says how much (see `outputbound`).
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol, assert_never
 
 import anyio
 
 from airunner.agent.batching import Batcher
 from airunner.agent.flag import Flag
+from airunner.agent.outputbound import Gap, OutputBound, Piece
 from airunner.agent.redaction import Redaction
 from airunner.agent.redactor import Redactor
 from airunner.agent.spool import Record, Spool, SpoolFailed
-from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, Stream, encode_bodies
+from airunner.agent.spoolroom import SpoolRoom
+from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, OutputTruncated, Stream, encode_bodies
 from airunner.protocol.job import Result
 from airunner.protocol.messages import CompleteJob, EventBatch, JobLease
 
-UNACKNOWLEDGED_BYTES_MAX: Final = 1 << 30
+PATIENCE_S: Final = 10.0
 
 
 class Sender(Protocol):
@@ -35,6 +41,11 @@ class Sender(Protocol):
     @property
     def busy(self) -> bool:
         """Whether the broker owes an answer that events may wait for."""
+        ...
+
+    @property
+    def room(self) -> SpoolRoom:
+        """What all spools take."""
         ...
 
     def wake(self) -> None:
@@ -49,7 +60,7 @@ class Sender(Protocol):
 class Journal:
     """The log of `lease`'s attempt. `broken` is set when the disk takes no more of it, for the reason in `failure`."""
 
-    def __init__(self, lease: JobLease, spool: Spool, batcher: Batcher, sender: Sender) -> None:
+    def __init__(self, lease: JobLease, spool: Spool, batcher: Batcher, sender: Sender, bound: OutputBound) -> None:
         self.lease = lease
         self.lost = Flag()
         self.broken = Flag()
@@ -57,6 +68,9 @@ class Journal:
         self._spool = spool
         self._batcher = batcher
         self._sender = sender
+        self._bound = bound
+        self._room = sender.room
+        self._taken_bytes = 0  # of the room
         self._redaction = Redaction(Redactor())
         self._held_from: int | None = None
         self._sent = 0
@@ -77,13 +91,16 @@ class Journal:
         self._cut_or_wait(now_ms)
 
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
-        """Take in a piece of output; waits while too much is unacknowledged.
+        """Take in a piece of output; waits while there is no room and the broker is making some.
 
         Raises `SpoolFailed`.
         """
         self._put_output(stream, self._redaction.output(stream, data), timestamp_ms)
-        while self._spool.pending_bytes > UNACKNOWLEDGED_BYTES_MAX:
-            await self._moved.wait()
+        while self._room.full and not self._bound.holding and self._spool.pending:
+            with anyio.move_on_after(PATIENCE_S) as patience:
+                await self._moved.wait()
+            if patience.cancelled_caught:
+                break
 
     def end_output(self, timestamp_ms: int) -> None:
         """Nothing more is written; what waited for more goes out.
@@ -92,6 +109,7 @@ class Journal:
         """
         for stream, data in self._redaction.finish():
             self._put_output(stream, data, timestamp_ms)
+        self._put(self._bound.finish(), timestamp_ms)
 
     def due_ms(self, now_ms: int) -> int | None:
         """When a batch is to be cut; None while there is nothing to cut."""
@@ -119,6 +137,7 @@ class Journal:
         if next_index > self._spool.kept_index:
             self._sent = max(self._sent, next_index)
             self._spool.acknowledge(next_index)
+            self._count()
             self._moved.set()
             self._moved = anyio.Event()
 
@@ -160,10 +179,21 @@ class Journal:
         return self._spool.next_index if self._held_from is None else self._held_from
 
     def _put_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
-        now_ms = now_in_ms()
         for at in range(0, len(data), OUTPUT_BYTES_MAX):  # more than one piece only where marks have made it longer
             piece = data[at : at + OUTPUT_BYTES_MAX] if len(data) > OUTPUT_BYTES_MAX else data
-            self._batcher.add_output(stream, piece, timestamp_ms, now_ms)
+            going_on = self._bound.take(Piece(stream, piece, timestamp_ms), room=not self._room.full)
+            self._put(going_on, timestamp_ms)
+
+    def _put(self, going_on: Sequence[Piece | Gap], timestamp_ms: int) -> None:
+        now_ms = now_in_ms()
+        for one in going_on:
+            match one:
+                case Piece(stream, data, read_ms):
+                    self._batcher.add_output(stream, data, read_ms, now_ms)
+                case Gap(omitted_bytes):
+                    self._batcher.add(OutputTruncated(timestamp_ms=timestamp_ms, omitted_bytes=omitted_bytes), now_ms)
+                case _:
+                    assert_never(one)
             self._cut_or_wait(now_ms)
 
     def _cut_or_wait(self, now_ms: int) -> None:
@@ -179,8 +209,18 @@ class Journal:
         if not bodies:
             return
         self._newest = self._spool.append(self._spool.next_index, len(bodies), encode_bodies(bodies))
+        self._count()
         if self._held_from is None:
             self._sender.wake()
+
+    def give_back(self) -> None:
+        """The spool takes no room any more, or is the next agent's."""
+        self._room.take(-self._taken_bytes)
+        self._taken_bytes = 0
+
+    def _count(self) -> None:
+        self._room.take(self._spool.pending_bytes - self._taken_bytes)
+        self._taken_bytes = self._spool.pending_bytes
 
     def _batch(self, record: Record) -> EventBatch:
         return EventBatch(

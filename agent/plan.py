@@ -19,5 +19,7 @@ class Plan(Struct, frozen=True):
     home: Path
     version: str = ""  # of this software
     tags: Mapping[str, str] = MappingProxyType({})  # what this agent has, for jobs that require it
+    log_bytes_max: int = 1 << 30  # of one attempt's output
+    spool_bytes_max: int = 10 << 30  # of all spools together
     jobs_max: int | None = None  # that each slot runs before it ends; None: there is no end
     idle_s_max: float | None = None  # without a job, then the agent ends; None: it waits for ever

@@ -14,6 +14,7 @@ from typing import Final
 import anyio
 
 from airunner.agent.journal import Journal, now_in_ms
+from airunner.agent.spoolroom import SpoolRoom
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.errors import BadRequest, IndexGap, NotFound, PeerError, StaleToken
@@ -28,7 +29,8 @@ REFUSED_LAST_MS: Final = 30_000
 class Publisher:
     """The actor; attempts `open` and `close` their journals with it."""
 
-    def __init__(self, channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
+    def __init__(self, channel: Channel, edges: Edges, report: Callable[[str], None], room: SpoolRoom) -> None:
+        self.room = room
         self._channel = channel
         self._edges = edges
         self._report = report
@@ -69,6 +71,7 @@ class Publisher:
 
     def close(self, journal: Journal) -> None:
         """Send nothing more of it."""
+        journal.give_back()
         self._journals.pop((journal.lease.job_id, journal.lease.attempt), None)
 
     async def run(self) -> None:

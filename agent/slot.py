@@ -20,6 +20,7 @@ from airunner.agent.flag import Flag, unless
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded, NoLauncher
 from airunner.agent.occupancy import Occupancy
+from airunner.agent.outputbound import OutputBound
 from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
 from airunner.agent.renewer import Renewer
@@ -195,7 +196,7 @@ class Slot:
         spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
         terminal = lease.spec.process_type is ProcessType.PTY
         batcher = Batcher(TERMINAL_WINDOW_MS if terminal else PIPE_WINDOW_MS)
-        journal = Journal(lease, spool, batcher, self._publisher)
+        journal = Journal(lease, spool, batcher, self._publisher, OutputBound(self._plan.log_bytes_max))
         self._publisher.open(journal)
         leave = spool.close  # for the next agent of this home to deliver, unless the attempt is settled here
         try:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from airunner.agent.batching import PIPE_WINDOW_MS, Batcher
 from airunner.agent.journal import Journal
+from airunner.agent.outputbound import OutputBound
 from airunner.agent.spool import Spool, SpoolHeader
+from airunner.agent.spoolroom import SpoolRoom
 from airunner.protocol.events import EventBody, decode_bodies
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import BATCHES_MAX, JobLease
@@ -21,8 +23,9 @@ class Sink:
 
     busy = False
 
-    def __init__(self) -> None:
+    def __init__(self, spool_bytes_max: int = EVERYTHING) -> None:
         self.wakes = 0
+        self.room = SpoolRoom(spool_bytes_max)
 
     def wake(self) -> None:
         self.wakes += 1
@@ -36,11 +39,12 @@ def lease_of(number: int = 1) -> JobLease:
     return JobLease(job_id=job_id, attempt=1, task_token=TASK_TOKEN, visibility_ms=60_000, spec=JobSpec(command="true"))
 
 
-def journal_in(folder: Path, number: int = 1) -> Journal:
+def journal_in(folder: Path, number: int = 1, *, sink: Sink | None = None, log_bytes_max: int = EVERYTHING) -> Journal:
     """The journal of the `number`th job."""
     lease = lease_of(number)
     header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=TASK_TOKEN)
-    return Journal(lease, Spool.create(folder / lease.job_id, header), Batcher(PIPE_WINDOW_MS), Sink())
+    spool = Spool.create(folder / lease.job_id, header)
+    return Journal(lease, spool, Batcher(PIPE_WINDOW_MS), sink or Sink(), OutputBound(log_bytes_max))
 
 
 def taken(journal: Journal) -> list[EventBody]:

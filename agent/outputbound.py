@@ -1,0 +1,87 @@
+"""How much of a job's output is kept: its head and its tail, and in between the word of how much is missing. Pure.
+
+```
+ passed on ─────── head ───────┐ left out: counted │ tail ┐
+                               └ OUTPUT_TRUNCATED ─┘
+```
+
+Two things bound it. A job's log has a size: what comes after its head is held back, the oldest is dropped, and at the
+end the word and the tail go on. And there may be no room for now, the broker being away and the disk's share used up:
+then the same happens until there is room again. The command is read on all the while, so it is never held up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from airunner.protocol.events import Stream
+
+TAIL_BYTES: Final = 262_144  # in memory, for each attempt that has come so far
+
+
+class Piece(NamedTuple):
+    """Some output, and when it was read."""
+
+    stream: Stream
+    data: bytes
+    timestamp_ms: int
+
+
+class Gap(NamedTuple):
+    """So much is missing here."""
+
+    omitted_bytes: int
+
+
+class OutputBound:
+    """Of one attempt."""
+
+    def __init__(self, log_bytes_max: int, tail_bytes: int = TAIL_BYTES) -> None:
+        self._head_bytes = max(0, log_bytes_max - tail_bytes)
+        self._tail_bytes = min(tail_bytes, log_bytes_max)
+        self._passed_bytes = 0
+        self._held: deque[Piece] = deque()
+        self._held_bytes = 0
+        self._omitted_bytes = 0
+
+    @property
+    def holding(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
+    def take(self, piece: Piece, *, room: bool) -> list[Piece | Gap]:
+        """What goes on now that `piece` has come, with or without room for it."""
+        going_on: list[Piece | Gap] = []
+        left_bytes = self._head_bytes - self._passed_bytes if room else 0
+        if self._held and left_bytes > 0:
+            going_on = self.finish()
+            left_bytes = self._head_bytes - self._passed_bytes
+        if not self._held and left_bytes > 0:
+            now, later = piece.data[:left_bytes], piece.data[left_bytes:]
+            self._passed_bytes += len(now)
+            going_on.append(piece._replace(data=now))
+            piece = piece._replace(data=later)
+        if piece.data:
+            self._hold(piece)
+        return going_on
+
+    def finish(self) -> list[Piece | Gap]:
+        """What was held back, as it waits for nothing any more."""
+        going_on: list[Piece | Gap] = [Gap(self._omitted_bytes)] if self._omitted_bytes else []
+        going_on += self._held
+        self._passed_bytes += self._held_bytes
+        self._held.clear()
+        self._held_bytes = self._omitted_bytes = 0
+        return going_on
+
+    def _hold(self, piece: Piece) -> None:
+        self._held.append(piece)
+        self._held_bytes += len(piece.data)
+        while (excess := self._held_bytes - self._tail_bytes) > 0:
+            first = self._held.popleft()
+            dropped = min(excess, len(first.data))
+            self._held_bytes -= dropped
+            self._omitted_bytes += dropped
+            if dropped < len(first.data):
+                self._held.appendleft(first._replace(data=first.data[dropped:]))

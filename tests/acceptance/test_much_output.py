@@ -1,0 +1,101 @@
+"""Much output: whole, to the byte, and at no price in memory, whoever is away meanwhile.
+
+`AIRUNNER_TEST_MB` says how much; the promise is made for 300.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.gate import Gate
+from tests.acceptance.running import Cluster, Process, environment
+
+pytestmark = pytest.mark.timeout(240)
+
+MEGABYTES = int(os.environ.get("AIRUNNER_TEST_MB", "40"))
+AGENT_BYTES_MAX = 100_000_000  # what is promised
+WRITE = """
+import hashlib, os, sys, tty
+if sys.stdout.isatty():
+    tty.setraw(1)
+hashed = hashlib.sha256()
+for _ in range(int(sys.argv[1])):
+    block = os.urandom(1_000_000)
+    hashed.update(block)
+    at = 0
+    while at < len(block):
+        at += os.write(1, block[at:])
+open(sys.argv[2], "w").write(hashed.hexdigest())
+"""
+
+
+def most_memory(agent: Process) -> int:
+    """Of the agent's own process, in bytes, since it began."""
+    status = Path(f"/proc/{agent.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1_024
+
+
+def monitored(cluster: Cluster, job_id: str) -> tuple[int, str]:
+    """The exit code of a monitor, and the hash of all that it writes to stdout."""
+    hashed = hashlib.sha256()
+    with subprocess.Popen(
+        [sys.executable, "-m", "airunner", "monitor", "--quiet", job_id],
+        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
+        stdout=subprocess.PIPE,
+    ) as monitor:
+        assert monitor.stdout is not None
+        while block := monitor.stdout.read(1 << 20):
+            hashed.update(block)
+    return monitor.returncode, hashed.hexdigest()
+
+
+def submitted(cluster: Cluster, *words: str) -> str:
+    done = cluster.airunner("submit", "--no-monitor", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().strip()
+
+
+@pytest.mark.parametrize("mode", [(), ("--pty",)], ids=["pipe", "pty"])
+def test_random_bytes_are_stored_as_they_were_written(cluster: Cluster, tmp_path: Path, mode: tuple[str, ...]) -> None:
+    agent = cluster.agent()
+    told = tmp_path / "hash"
+    job_id = submitted(cluster, *mode, "--", sys.executable, "-c", WRITE, str(MEGABYTES), str(told))
+    assert monitored(cluster, job_id) == (0, told.read_text())
+    assert most_memory(agent) < AGENT_BYTES_MAX
+
+
+def test_a_broker_that_goes_away_in_the_middle_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    agent = cluster.agent("--visibility-timeout", "300")
+    gate, told = Gate(tmp_path), tmp_path / "hash"
+    os.mkfifo(told)
+    script = f'echo $$ > {gate.begun}; read -r _ < {gate.attempt(1)}; exec "$@"'
+    write = (sys.executable, "-c", WRITE, str(MEGABYTES), str(told))
+    job_id = submitted(cluster, "--", "sh", "-c", script, "sh", *write)
+    gate.wait()
+    cluster.broker.kill()
+    gate.open(1)
+    agent.line("waiting for the broker")
+    written = told.read_text()  # once the command has written all, with nobody to tell
+    cluster.broker.start()
+    assert monitored(cluster, job_id) == (0, written)
+    assert most_memory(agent) < AGENT_BYTES_MAX
+
+
+def test_a_log_beyond_its_bound_says_what_is_missing(cluster: Cluster) -> None:
+    cluster.agent("--log-mib-max", "1")
+    script = "head -c 3000000 /dev/zero | tr '\\0' x; echo THE END"
+    done = cluster.airunner("submit", "--", "sh", "-c", script)
+    assert done.returncode == 0
+    assert len(done.stdout) == 1 << 20
+    assert done.stdout.endswith(b"xxTHE END\n")
+    missing = 3_000_008 - (1 << 20)
+    assert f"{missing} bytes of output were left out here".encode() in done.stderr

@@ -1,0 +1,138 @@
+"""What is left out of a log is its middle, and the log says how much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from airunner.agent.journal import PATIENCE_S
+from airunner.agent.outputbound import TAIL_BYTES, Gap, OutputBound, Piece
+from airunner.protocol.events import Output, OutputTruncated, Stream
+from tests.agent.journaling import Sink, journal_in, taken
+
+pieces = st.lists(st.tuples(st.sampled_from(Stream), st.binary(min_size=1, max_size=40)), max_size=30)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+def told(going_on: list[Piece | Gap]) -> tuple[bytes, list[int]]:
+    """The bytes, and the gaps."""
+    data = b"".join(one.data for one in going_on if isinstance(one, Piece))
+    return data, [one.omitted_bytes for one in going_on if isinstance(one, Gap)]
+
+
+@given(pieces, st.integers(0, 300), st.integers(0, 60))
+def test_head_and_tail_are_kept_and_all_else_is_counted(
+    written: list[tuple[Stream, bytes]], log_bytes: int, tail_bytes: int
+) -> None:
+    bound = OutputBound(log_bytes, tail_bytes)
+    going_on = [one for stream, data in written for one in bound.take(Piece(stream, data, 1), room=True)]
+    going_on += bound.finish()
+    whole = b"".join(data for _, data in written)
+    kept, gaps = told(going_on)
+    if len(whole) <= log_bytes:
+        assert (kept, gaps) == (whole, [])
+    else:
+        tail = min(tail_bytes, log_bytes)
+        assert kept == whole[: log_bytes - tail] + whole[len(whole) - tail :]
+        assert gaps == [len(whole) - log_bytes]
+    by_stream = [b"".join(one.data for one in going_on if isinstance(one, Piece) and one.stream is s) for s in Stream]
+    assert sum(map(len, by_stream)) == len(kept)
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=40), st.booleans()), max_size=40), st.integers(1, 60))
+def test_what_there_was_no_room_for_is_counted_where_it_is_missing(
+    written: list[tuple[bytes, bool]], tail_bytes: int
+) -> None:
+    bound = OutputBound(1 << 30, tail_bytes)
+    length = 0
+    for data, room in written:
+        for one in bound.take(Piece(Stream.STDOUT, data, 1), room=room):
+            length += one.omitted_bytes if isinstance(one, Gap) else len(one.data)
+        if room:
+            assert not bound.holding
+    length += sum(one.omitted_bytes if isinstance(one, Gap) else len(one.data) for one in bound.finish())
+    assert length == sum(len(data) for data, _ in written)
+
+
+@pytest.mark.anyio
+async def test_a_log_beyond_its_bound_keeps_head_and_tail(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path, log_bytes_max=2 * TAIL_BYTES)
+    block = bytes(range(256)) * 256
+    for _ in range(40):
+        await journal.add_output(Stream.STDOUT, block, 1)
+    await journal.add_output(Stream.STDERR, b"last words", 2)
+    journal.end_output(3)
+    bodies = taken(journal)
+    (gap,) = [body for body in bodies if isinstance(body, OutputTruncated)]
+    assert gap.omitted_bytes == 40 * len(block) + len(b"last words") - 2 * TAIL_BYTES
+    at = bodies.index(gap)
+    assert b"".join(one.data for one in bodies[:at] if isinstance(one, Output)) == block * 4
+    assert bodies[-1] == Output(stream=Stream.STDERR, data=b"last words", timestamp_ms=2)
+
+
+@pytest.mark.anyio
+async def test_a_broker_that_is_away_holds_a_command_up_only_for_a_moment(tmp_path: Path) -> None:
+    sink = Sink(spool_bytes_max=1_000_000)
+    journal = journal_in(tmp_path, sink=sink)
+    block = b"x" * 65_536
+    began_s = anyio.current_time()
+    for _ in range(100):
+        await journal.add_output(Stream.STDOUT, block, 1)
+    assert PATIENCE_S <= anyio.current_time() - began_s < 2 * PATIENCE_S
+    head = taken(journal)
+    assert not any(isinstance(body, OutputTruncated) for body in head)
+    journal.acknowledge(len(head))
+    await journal.add_output(Stream.STDOUT, b"there is room again", 2)
+    bodies = taken(journal)
+    assert isinstance(bodies[0], OutputTruncated)
+    shown = sum(len(body.data) for body in head + bodies if isinstance(body, Output))
+    assert shown + bodies[0].omitted_bytes == 100 * len(block) + len(b"there is room again")
+    assert isinstance(bodies[-1], Output)
+    assert bodies[-1].data.endswith(b"there is room again")
+
+
+@pytest.mark.anyio
+async def test_a_broker_that_answers_is_waited_for_and_nothing_is_left_out(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path, sink=Sink(spool_bytes_max=1_000_000))
+    got = 0
+
+    async def slow_broker() -> None:
+        nonlocal got
+        count = 0
+        while True:
+            await anyio.sleep(PATIENCE_S / 2)  # virtual
+            bodies = taken(journal)
+            assert not any(isinstance(body, OutputTruncated) for body in bodies)
+            got += sum(len(body.data) for body in bodies if isinstance(body, Output))
+            count += len(bodies)
+            journal.acknowledge(count)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(slow_broker)
+        for _ in range(200):
+            await journal.add_output(Stream.STDOUT, b"x" * 65_536, 1)
+        await anyio.sleep(PATIENCE_S)  # virtual
+        group.cancel_scope.cancel()
+    assert got == 200 * 65_536
+
+
+@pytest.mark.anyio
+async def test_what_is_settled_gives_its_room_to_others(tmp_path: Path) -> None:
+    sink = Sink(spool_bytes_max=500_000)
+    first, second = journal_in(tmp_path, 1, sink=sink), journal_in(tmp_path, 2, sink=sink)
+    for _ in range(8):
+        await first.add_output(Stream.STDOUT, b"x" * 65_536, 1)
+    assert sink.room.full
+    first.give_back()
+    assert not sink.room.full
+    await second.add_output(Stream.STDOUT, b"y", 1)
+    assert taken(second) == [Output(stream=Stream.STDOUT, data=b"y", timestamp_ms=1)]
