@@ -19,6 +19,7 @@ from airunner.client.commands import add_commands, words_behind_dashes
 from airunner.client.console import ReaderGone, silence_stdout
 from airunner.client.controls import add_controls
 from airunner.protocol.errors import OperatorError, PeerError
+from airunner.solo import run_command
 
 EXIT_READER_GONE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 add_commands(app)
 add_controls(app)
+app.command("run")(run_command)
 app.command("broker")(broker_command)
 app.command("agent")(agent_command)
 app.command("token")(token_command)

@@ -19,7 +19,7 @@ from tests.acceptance.running import Cluster, Process, environment
 
 pytestmark = pytest.mark.timeout(240)
 
-MEGABYTES = int(os.environ.get("AIRUNNER_TEST_MB", "40"))
+MEGABYTES = int(os.environ.get("AIRUNNER_TEST_MB", "100"))
 AGENT_BYTES_MAX = 100_000_000  # what is promised
 WRITE = """
 import hashlib, os, sys, tty

@@ -1,0 +1,222 @@
+"""`airunner run`: one job with a cluster of its own, for as long as it runs.
+
+A broker, an agent and a monitor in one process group, on keys and a store in a temporary folder: the same code as
+anywhere, the same output, the same exit code. Nothing of it is left, however it ends.
+
+```
+ airunner run ─┬─ airunner broker     SIGINT is blocked in both: Ctrl-C is ours to act on,
+  (the client) └─ airunner agent      and when we die the kernel tells them
+```
+
+Ctrl-C once cancels the job and shows it to its end; twice ends everything at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from airunner.client.commands import EXIT_INTERRUPTED, follow_job, split_operands
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import DEPTH_MAX, ProcessType
+
+if TYPE_CHECKING:
+    from airunner.client.client import Client
+    from airunner.client.console import Console
+    from airunner.protocol.job import JobSpec
+
+READY: Final = "ready:"
+STOP_S: Final = 15.0  # for an agent that has nothing more to do
+LINES_KEPT: Final = 20
+_ANYWHERE: Final = "tcp://127.0.0.1:0"
+_CHILD: Final = """
+import os, signal, sys
+from airunner.agent.launcher.linux import call_me_when_my_parent_dies
+call_me_when_my_parent_dies(signal.SIGKILL)
+if os.getppid() != int(sys.argv.pop(1)):
+    sys.exit(1)
+from airunner.__main__ import main
+main()
+"""
+_OURS: Final = ("AIRUNNER_", "JWT_")  # variables that speak of another cluster
+
+
+def run_command(
+    ctx: typer.Context,
+    operands: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[REPOSITORY] [-- COMMAND ARG...]",
+            help="What to clone, a URL or a folder (none: an empty workspace), and what to run in it.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-f", help="A job file, YAML or JSON; a flag beats it.", metavar="FILE")
+    ] = None,
+    commit: Annotated[str | None, typer.Option(help="The commit to check out; it beats --branch.")] = None,
+    branch: Annotated[str | None, typer.Option(help="The branch or tag to check out.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the command; may be repeated.")
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A variable of yours for the command, kept out of the output; repeatable."),
+    ] = None,
+    pty: Annotated[bool, typer.Option("--pty", help="Run it in a terminal.")] = False,
+    terminal: Annotated[
+        str | None, typer.Option(metavar="COLSxROWS", help="The terminal's size.", show_default="80x24")
+    ] = None,
+    timeout_seconds: Annotated[
+        int | None, typer.Option(min=1, help="Seconds after which the command is ended.", show_default="none")
+    ] = None,
+    working_directory: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Where to run, inside the checkout.", show_default="its top")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(min=1, max=DEPTH_MAX, help="Commits of history to check out.")] = None,
+    submodules: Annotated[
+        bool | None, typer.Option("--submodules/--no-submodules", help="Check submodules out too.", show_default="no")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="None of airunner's own words on stderr.")] = False,
+) -> None:
+    """Run a job here and now, with no cluster: try what `submit` would do, and exit with its exit code.
+
+    Ctrl-C cancels it; twice ends everything at once.
+    """
+    import anyio
+
+    from airunner.client.client import spec_of
+    from airunner.client.console import Console
+    from airunner.client.request import SubmitFlags, fields_of
+
+    before, words = split_operands(operands or [], ctx.obj)
+    flags = SubmitFlags(
+        config=config,
+        operands=before,
+        words=words,
+        commit=commit,
+        branch=branch,
+        env=env or (),
+        secrets=secret or (),
+        process_type=ProcessType.PTY if pty else None,
+        terminal=terminal,
+        timeout_seconds=timeout_seconds,
+        working_directory=working_directory,
+        depth=depth,
+        submodules=submodules,
+    )
+    spec = spec_of(fields_of(flags))
+    try:
+        with _home() as home, _cluster(home, spec) as endpoint:
+            code = anyio.run(_follow, endpoint, home, spec, Console(quiet=quiet), json)
+    except* KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    raise typer.Exit(code)
+
+
+async def _follow(endpoint: str, home: Path, spec: JobSpec, console: Console, json: bool) -> int:
+    """Submit the job and show it to its end; the exit code."""
+    import anyio
+
+    from airunner.client.client import Client
+
+    interrupted = False
+    code = 1
+    async with Client(endpoint, home=home) as client, anyio.create_task_group() as group:
+        job = await client.submit(spec)
+
+        async def obey() -> None:
+            nonlocal interrupted
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    if interrupted:
+                        raise KeyboardInterrupt
+                    interrupted = True
+                    console.say("cancelling; once more to end everything at once")
+                    group.start_soon(_cancel, client, job.id)
+
+        group.start_soon(obey)
+        code = await follow_job(client, job.id, console, json=json, monitor=True)
+        group.cancel_scope.cancel()
+    return EXIT_INTERRUPTED if interrupted else code
+
+
+async def _cancel(client: Client, job_id: str) -> None:
+    await client.cancel(job_id)
+
+
+@contextmanager
+def _home() -> Generator[Path]:
+    """A folder with keys of its own, gone afterwards."""
+    from airunner.certs.home import Home
+    from airunner.certs.init import init
+
+    home = Path(tempfile.mkdtemp(prefix="airunner-run-"))
+    try:
+        init(Home(home))
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _cluster(home: Path, spec: JobSpec) -> Generator[str]:
+    """A broker and an agent that are there while the block runs; the broker's endpoint."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    environ["AIRUNNER_HOME"] = str(home)
+    doors = ("--listen", _ANYWHERE, "--events", _ANYWHERE, "--http", "127.0.0.1:0", "--store", "memory:")
+    with _running("broker", doors, environ) as words:
+        endpoint = words[words.index("requests") + 1]
+        offered = [word for name in spec.secrets if name not in spec.environment for word in ("--secret", name)]
+        tags = [word for name, value in spec.require.items() for word in ("--tag", f"{name}={value}")]
+        options = ("--queue", spec.queue, "--allow-local", "--mirror-gib", "0", "--disconnect-after-job")
+        with _running("agent", ("--broker", endpoint, *options, *offered, *tags), environ):
+            yield endpoint
+
+
+@contextmanager
+def _running(part: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Generator[list[str]]:
+    """One process of the cluster, from its ready line, whose words this yields, to its end."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            (sys.executable, "-c", _CHILD, str(os.getpid()), part, *arguments),
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    assert process.stderr is not None, "it was asked for"
+    said: deque[str] = deque(maxlen=LINES_KEPT)
+    try:
+        for line in process.stderr:
+            said.append(line)
+            if READY in line:
+                break
+        else:
+            raise OperatorError(f"the {part} did not start: {' '.join(said).strip()}", exit_code=1)
+        # What it says from here on is read and dropped: a full pipe would stop it.
+        Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
+        yield said[-1].split()
+        process.terminate()
+        process.wait(STOP_S)
+    finally:
+        process.kill()
+        process.wait()

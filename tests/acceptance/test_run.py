@@ -1,0 +1,134 @@
+"""`airunner run`: a job with no cluster is what it is with one, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.chaos_processes import job_processes
+from tests.acceptance.gate import Gate
+from tests.acceptance.running import Cluster, environment
+from tests.agent.launching import Watched
+from tests.agent.repositories import new_repository
+
+pytestmark = pytest.mark.timeout(60)
+
+SCRIPT = 'printf "out\\0\\377"; echo err >&2; exit 7'
+
+
+def environ(tmp_path: Path) -> dict[str, str]:
+    """A folder for temporary files that is the test's, and a home that must not be touched."""
+    (tmp_path / "tmp").mkdir(exist_ok=True)
+    return environment(tmp_path / "untouched", {"TMPDIR": str(tmp_path / "tmp"), "AIRUNNER_BROKER": "tcp://nowhere:1"})
+
+
+def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run(
+        [sys.executable, "-m", "airunner", "run", *arguments],
+        env=environ(tmp_path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=40,
+        check=False,
+    )
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not (tmp_path / "untouched").exists()
+    return done
+
+
+@contextmanager
+def running(tmp_path: Path, script: str) -> Iterator[subprocess.Popen[bytes]]:
+    """In a process group of its own, as a shell starts it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "airunner", "run", "--", "sh", "-c", script],
+        env=environ(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_output_and_exit_code_are_those_of_submit(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.agent()
+    alone, submitted = run(tmp_path, "--", "sh", "-c", SCRIPT), cluster.airunner("submit", "--", "sh", "-c", SCRIPT)
+    assert (alone.returncode, alone.stdout) == (submitted.returncode, submitted.stdout) == (7, b"out\0\xff")
+    assert b"\nerr\n" in alone.stderr
+    assert [line.split()[:2] for line in alone.stderr.splitlines()] == [
+        line.split()[:2] for line in submitted.stderr.splitlines()
+    ]
+
+
+def test_a_repository_a_terminal_and_a_secret(tmp_path: Path) -> None:
+    repository = new_repository(tmp_path / "repository")
+    assert run(tmp_path, str(repository), "--", "cat", "file").stdout == b"one"
+    assert run(tmp_path, "--pty", "--terminal", "99x11", "-q", "--", "stty", "size").stdout == b"11 99\r\n"
+    os.environ["RUN_SECRET"] = "swordfish"
+    try:
+        done = run(tmp_path, "--secret", "RUN_SECRET", "--", "sh", "-c", "echo is $RUN_SECRET")
+    finally:
+        del os.environ["RUN_SECRET"]
+    assert done.stdout == b"is [REDACTED]\n"
+
+
+@pytest.mark.parametrize(("arguments", "code", "told"), [
+    ((), 2, b"there is no command to run"),
+    (("--secret", "NO_SUCH", "--", "true"), 1, b"--secret NO_SUCH: there is no such variable"),
+    (("--terminal", "big", "--", "true"), 2, b"expected COLSxROWS"),
+    (("--", "/no/such/program"), 127, b"command not found"),
+])  # fmt: skip
+def test_what_cannot_be_run_is_told(tmp_path: Path, arguments: tuple[str, ...], code: int, told: bytes) -> None:
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, told in done.stderr) == (code, True)
+
+
+def test_ctrl_c_cancels_the_job_and_shows_its_end(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    script = f"trap 'echo last words; exit 3' TERM; echo $$ > {gate.begun}; while :; do sleep 0.01; done"
+    with running(tmp_path, script) as process:
+        job = Watched([gate.wait()])
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=40)
+        assert (process.returncode, out) == (130, b"last words\n")
+        assert b"airunner: CANCELLED" in err
+        assert job.gone_within(1)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_ctrl_c_twice_ends_everything_at_once(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with running(tmp_path, f"trap '' TERM; echo $$ > {gate.begun}; while :; do sleep 1000; done") as process:
+        job = Watched([gate.wait()])
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stderr is not None
+        while b"cancelling" not in process.stderr.readline():
+            pass
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=40)
+        assert process.returncode == 130
+        assert job.gone_within(5)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_killed_it_takes_its_cluster_and_its_job_with_it(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with running(tmp_path, f"setsid sleep 1000 & echo $$ > {gate.begun}; sleep 1001") as process:
+        gate.wait()
+        (home,) = (tmp_path / "tmp").iterdir()
+        group = [int(pid) for pid in subprocess.check_output(["pgrep", "-g", str(process.pid)]).split()]
+        left = Watched([*(pid for pid in group if pid != process.pid), *(one.pid for one in job_processes(home))])
+        assert len(group) == 3
+        process.kill()
+        assert left.gone_within(2)
