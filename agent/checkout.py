@@ -69,16 +69,19 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
     """The commit that is checked out, with what the mirror has where that is of use."""
     if mirror is None or source.depth is not None:  # a few commits are brought sooner than all of them are kept
         return await _Checkout(git, source).run()
-    known = mirror.there
+    if known := mirror.there:
+        git.tell("borrowing from the mirror")
     await mirror.make(git)
-    if not mirror.there:
-        return await _Checkout(git, source).run()
     mirror.settle()
+    if not mirror.there:
+        git.tell("the mirror is of no use; it will be made anew")
+        return await _Checkout(git, source).run()
     try:
         commit = await _Checkout(git, source, ("--reference", str(mirror.folder))).run()
-    except CheckoutFailed:
-        if not known:
+    except CheckoutFailed as failed:
+        if not known or failed.of_network:
             raise
+        git.tell("trying again without the mirror")
         _empty(workspace)
         commit = await _Checkout(git, source).run()  # where this fails too the mirror is not what is wrong
         mirror.faulty = True
@@ -106,7 +109,7 @@ class _Checkout:
         git, source = self._git, self._source
         which = "--no-checkout" if source.commit else f"--branch={source.branch}" if source.branch else None
         options = ("--progress", "--no-local", "--template=", *self._options, *self._depth, *([which] if which else []))
-        await git.need("clone", *options, "--", source.repository, ".")
+        await git.need("clone", *options, "--", git.address, ".")
         if not source.commit:
             return await git.resolve("HEAD") or git.fail("the repository has no commit to check out")
         commit = await git.resolve(source.commit) or await self._fetch(source.commit)

@@ -8,7 +8,7 @@
   within a minute, however long a large clone may take.
 - What a network does wrong is tried again, a few times, with a pause.
 - The git processes are the launcher's: when the agent is killed or its lease ends, they end too.
-- No message holds a credential.
+- No message holds a credential, and neither does an argv (see `credentials`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Final, NoReturn
 import anyio
 from msgspec import Struct
 
+from airunner.agent.credentials import access_to
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
     ByteSource,
@@ -57,7 +58,6 @@ _SETTINGS: Final = (
     "advice.detachedHead=false",
     "core.fsmonitor=false",
     "core.hooksPath=/dev/null",
-    "credential.helper=",
     "gc.auto=0",  # it would go on in the background
     "maintenance.auto=false",
     "protocol.ext.allow=never",
@@ -82,13 +82,14 @@ _SSH: Final = "ssh -oBatchMode=yes -oConnectTimeout=30 -oPermitLocalCommand=no -
 class CheckoutFailed(Exception):
     """There is no checkout. `message` is git's own words, or why git was not asked; no credentials in it.
 
-    `exit_code` is git's, None where git did not end by itself.
+    `exit_code` is git's, None where git did not end by itself. `of_network`: the remote could not be reached.
     """
 
-    def __init__(self, message: str, exit_code: int | None = None) -> None:
+    def __init__(self, message: str, exit_code: int | None = None, *, of_network: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.exit_code = exit_code
+        self.of_network = of_network
 
 
 def git_environment(agent_environ: Mapping[str, str], workspace: Workspace, rules: Rules) -> dict[str, str]:
@@ -125,7 +126,7 @@ class GitEnded(Struct, frozen=True):
 
 
 class Git:
-    """Runs git in one folder, for the checkout of one repository."""
+    """Runs git in one folder, for the checkout of one repository, which it knows by its `address`."""
 
     def __init__(
         self,
@@ -136,16 +137,18 @@ class Git:
         tell: Callable[[str], None],
         random: Callable[[], float],
     ) -> None:
-        self.environment = environment
-        self.repository = repository
+        access = access_to(repository)
+        self.address = access.address
+        self.environment = {**environment, **access.environment}
         self.tell = tell
+        self._repository = repository
         self._launcher = launcher
         self._folder = folder
         self._random = random
 
     def at(self, folder: Path, environment: Mapping[str, str] | None = None) -> Git:
         """The same in another folder, and perhaps in another environment."""
-        return Git(self._launcher, environment or self.environment, folder, self.repository, self.tell, self._random)
+        return Git(self._launcher, environment or self.environment, folder, self._repository, self.tell, self._random)
 
     async def need(self, *arguments: str) -> GitEnded:
         """Run git, again where the network has failed it.
@@ -158,7 +161,7 @@ class Git:
             if tries == TRIES_MAX or not _passing(ended, lines):
                 self._fail_as(ended, arguments[0])
             tries += 1
-            self.tell(redact(f"{lines[-1]}; trying again ({tries} of {TRIES_MAX})", self.repository))
+            self.tell(redact(f"{lines[-1]}; trying again ({tries} of {TRIES_MAX})", self._repository))
             await anyio.sleep(full_jitter_ms(self._random, tries - 2, PAUSE_FIRST_MS, PAUSE_LAST_MS) / 1_000)
         return ended
 
@@ -167,9 +170,10 @@ class Git:
         ended = await self.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         return ended.stdout.decode().strip() if ended.succeeded else None
 
-    def fail(self, message: str, exit_code: int | None = None) -> NoReturn:
+    def fail(self, message: str, exit_code: int | None = None, *, of_network: bool = False) -> NoReturn:
         """Raises `CheckoutFailed`."""
-        raise CheckoutFailed(redact(message, self.repository)[-MESSAGE_CHARS_MAX:], exit_code)
+        shown = redact(message, self._repository)[-MESSAGE_CHARS_MAX:]
+        raise CheckoutFailed(shown, exit_code, of_network=of_network)
 
     async def run(self, *arguments: str) -> GitEnded:
         """Run git once; what it exits with is the caller's to judge.
@@ -183,7 +187,7 @@ class Git:
         except LaunchFailed as error:
             self.fail(f"git cannot be started: {error.message}", error.exit_code)
         async with attended(process):
-            return await _attend(process, _Progress(lambda line: self.tell(redact(line, self.repository))))
+            return await _attend(process, _Progress(lambda line: self.tell(redact(line, self._repository))))
 
     def _fail_as(self, ended: GitEnded, command: str) -> NoReturn:
         exit_code = ended.exit.exit_code if ended.exit else None
@@ -192,7 +196,8 @@ class Git:
             lines.append(f"git {command} said nothing for {GIT_SILENCE_S:.0f} s and was ended")
         elif exit_code is None:
             lines.append(f"git {command} was ended by signal {ended.exit.signal}")
-        self.fail("\n".join(lines) or f"git {command} exited with {exit_code}", exit_code)
+        of_network = ended.exit is None or _passing(ended, lines)
+        self.fail("\n".join(lines) or f"git {command} exited with {exit_code}", exit_code, of_network=of_network)
 
 
 class _Progress:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -38,7 +38,10 @@ NAME_BYTES: Final = 16
 PACKS_MAX: Final = 32  # then they are joined: git looks into each of them for each object
 _CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
 _NEW: Final = ".new-"
-_TAKEN_OVER: Final = ("+refs/remotes/origin/*:refs/heads/*", "^refs/remotes/origin/HEAD", "+refs/tags/*:refs/tags/*")
+_TAKEN_OVER: Final = (
+    "HEAD",  # perhaps a commit that no branch or tag reaches; its objects stay, as all do
+    *("+refs/remotes/origin/*:refs/heads/*", "^refs/remotes/origin/HEAD", "+refs/tags/*:refs/tags/*"),
+)
 
 
 class Mirror:
@@ -54,14 +57,17 @@ class Mirror:
     @property
     def there(self) -> bool:
         """Whether there is something to borrow."""
-        return not self.faulty and (self.folder / "HEAD").exists()
+        return not self.faulty and os.access(self.folder / "HEAD", os.R_OK)
 
     def settle(self) -> None:
         """Have it configured as it was made, whatever a job has done to it, and be seen as used now."""
         fresh = self.folder / f"config{_NEW}"
-        fresh.write_text(_CONFIG)
-        fresh.replace(self.folder / "config")
-        os.utime(self.folder)
+        try:
+            fresh.write_text(_CONFIG)
+            fresh.replace(self.folder / "config")
+            os.utime(self.folder)
+        except OSError:
+            self.faulty = True
 
     async def make(self, git: Git) -> None:
         """Clone it, where that has not been done.
@@ -69,18 +75,18 @@ class Mirror:
         Raises as `Git.need`.
         """
         async with self.lock:
+            self.faulty |= not self.there and self.folder.exists()  # others may borrow from what is left of it
             if self.there or self.faulty:
                 return
             fresh = self.folder.with_name(f"{_NEW}{secrets.token_hex(NAME_BYTES)}")
             try:
                 options = ("--bare", "--progress", "--no-local", "--template=")
-                await git.need("clone", *options, "--", git.repository, str(fresh))
+                await git.need("clone", *options, "--", git.address, str(fresh))
                 fresh.rename(self.folder)
             finally:
                 if fresh.exists():
                     remove_workspace(fresh)
             self.grown = True
-            self.settle()
 
     async def take_over(self, git: Git, checkout: Path) -> None:
         """Keep what a fresh checkout has brought; where that fails the next one brings it again."""
@@ -143,19 +149,17 @@ class Mirrors:
         It is done between two turns of the loop, so that nobody begins to borrow meanwhile.
         """
         borrowed = {mirror.folder for mirror in self._known.values()}
-        idle = [
-            Path(entry.path)
-            for entry in os.scandir(self._folder.absolute())
-            if not entry.name.startswith(_NEW) and Path(entry.path) not in borrowed
-        ]
         gone: list[Path] = []
         total = 0
-        for number, folder in enumerate(sorted(idle, key=_used, reverse=True)):
-            total += _bytes_in(folder)
-            if total > self._bytes_max or number >= MIRRORS_MAX or (last.faulty and folder == last.folder):
-                away = folder.with_name(f"{_NEW}{secrets.token_hex(NAME_BYTES)}")
-                folder.rename(away)
-                gone.append(away)
+        with suppress(OSError):  # a job was at work here too; the next one that is done tries again
+            here = [folder for folder in self._folder.absolute().iterdir() if not folder.name.startswith(_NEW)]
+            idle = sorted((folder for folder in here if folder not in borrowed), key=_used, reverse=True)
+            for number, folder in enumerate(idle):
+                total += _bytes_in(folder)
+                if total > self._bytes_max or number >= MIRRORS_MAX or (last.faulty and folder == last.folder):
+                    away = folder.with_name(f"{_NEW}{secrets.token_hex(NAME_BYTES)}")
+                    folder.rename(away)
+                    gone.append(away)
         return gone
 
 

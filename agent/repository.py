@@ -104,8 +104,12 @@ def _not_allowed(shown: str, scheme: str, rules: Rules) -> str:
 
 
 def _host_refusal(shown: str, authority: str) -> str | None:
+    """Why neither git nor ssh is given this `user@host:port`, which git decodes before it splits it."""
+    authority = unquote(authority)
     host = authority.rpartition("@")[2]
-    if authority.startswith("-") or host.startswith("-"):
+    if _CONTROL.search(authority):
+        return f"{shown}: the host contains a control character"
+    if any(part.startswith("-") for part in (authority, *re.split("[@:[]", host))):
         return f"{shown}: the host begins with a dash"
     return f"{shown}: there is no host" if not host else None
 

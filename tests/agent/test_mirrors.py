@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
@@ -54,12 +55,12 @@ class Agent:
         self._jobs = 0
 
     async def job(
-        self, repository: Path, run: Callable[[Workspace], Awaitable[None]] | None = None, branch: str = ""
+        self, repository: Path, run: Callable[[Workspace], Awaitable[None]] | None = None, **which: str
     ) -> Workspace:
         """One checkout, and what the job does in it."""
         self._jobs += 1
         workspace = make_workspace(self.home, f"job{self._jobs}", 1)
-        source = Source(repository=str(repository), branch=branch)
+        source = Source(repository=str(repository), **which)  # type: ignore[arg-type]
         async with self.mirrors.borrowed(str(repository)) as mirror:
             await check_out(
                 self.launcher, source, self._terms, workspace=workspace, agent_environ=ENVIRON, mirror=mirror
@@ -117,6 +118,42 @@ async def test_what_the_remote_has_dropped_is_not_checked_out_from_here(
     await agent.job(repository, branch="gone/by")
 
 
+async def test_a_commit_that_no_branch_reaches_is_brought_once(
+    launcher: Launcher, repository: Path, tmp_path: Path
+) -> None:
+    agent = Agent(launcher, tmp_path / "home")
+    lost = commit(repository, "lost")
+    git(repository, "reset", "--quiet", "--hard", "HEAD~1")
+    brought = await agent.job(repository, commit=lost)
+    assert own_objects(brought) != []
+    borrowed = await agent.job(repository, commit=lost)
+    assert own_objects(borrowed) == []
+    assert (borrowed.checkout / "file").read_text() == "lost"
+
+
+async def test_a_remote_that_is_away_is_not_the_mirrors_fault(
+    launcher: Launcher, repository: Path, tmp_path: Path
+) -> None:
+    """It is asked a few times, and not again without the mirror."""
+    agent = Agent(launcher, tmp_path / "home")
+    url = "http://127.0.0.1:1/x.git"
+    workspace = make_workspace(agent.home, "job", 1)
+    async with agent.mirrors.borrowed(url) as mirror:
+        git(repository, "clone", "--quiet", "--bare", ".", str(mirror.folder))
+        with pytest.raises(CheckoutFailed, match="Failed to connect"):
+            await check_out(
+                launcher,
+                Source(repository=url),
+                agent._terms,
+                workspace=workspace,
+                agent_environ=ENVIRON,
+                mirror=mirror,
+            )
+    assert agent.told[0] == "borrowing from the mirror"
+    assert [line.rpartition("; ")[2] for line in agent.told[1:]] == [f"trying again ({n} of 4)" for n in (2, 3, 4)]
+    assert len(agent.kept) == 1
+
+
 async def test_jobs_that_begin_at_once_bring_it_once(launcher: Launcher, repository: Path, tmp_path: Path) -> None:
     agent = Agent(launcher, tmp_path / "home")
     workspaces: list[Workspace] = []
@@ -143,11 +180,31 @@ def with_garbled_packs(mirror: Path) -> None:
         pack.write_bytes(content[:20] + bytes(len(content) - 40) + content[-20:])
 
 
-def without_head(mirror: Path) -> None:
+def with_a_lost_head(mirror: Path) -> None:
     (mirror / "HEAD").write_text("ref: nowhere\n")
 
 
-@pytest.mark.parametrize("spoil", [without_packs, with_garbled_packs, without_head])
+def without_head(mirror: Path) -> None:
+    (mirror / "HEAD").unlink()
+
+
+def with_a_folder_for_configuration(mirror: Path) -> None:
+    (mirror / "config").unlink()
+    (mirror / "config").mkdir()
+
+
+def as_a_file(mirror: Path) -> None:
+    shutil.rmtree(mirror)
+    mirror.write_text("")
+
+
+SPOILERS = [
+    *(without_packs, with_garbled_packs, with_a_lost_head, without_head),
+    *(with_a_folder_for_configuration, as_a_file, shutil.rmtree),
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
 async def test_a_spoilt_mirror_fails_no_job_and_is_mended(
     launcher: Launcher, repository: Path, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
