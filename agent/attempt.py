@@ -246,6 +246,8 @@ class Attempt:
 def _result(ended: Exit, cut_short: Reason | None) -> Result:
     if cut_short:
         return Result(exit_code=ended.exit_code, signal=ended.signal, reason=cut_short)
+    if ended.oom:
+        return Result(exit_code=ended.exit_code, signal=ended.signal, reason=Reason.OUT_OF_MEMORY)
     if ended.signal is not None:
         return Result(signal=ended.signal, reason=Reason.SIGNAL)
     assert ended.exit_code is not None, "an end has an exit code or a signal"

@@ -92,6 +92,14 @@ def agent_command(
         float,
         typer.Option(min=0.001, help="GiB of disk for what a broker that is away has not taken yet."),
     ] = SPOOL_GIB,
+    memory_max_mib: Annotated[
+        int | None,
+        typer.Option(min=8, help="MiB of memory for each job; needs control groups.", show_default="no bound"),
+    ] = None,
+    pids_max: Annotated[
+        int | None,
+        typer.Option(min=2, help="Processes and threads for each job; likewise.", show_default="no bound"),
+    ] = None,
     secret: Annotated[
         list[str] | None,
         typer.Option(
@@ -133,6 +141,7 @@ def agent_command(
 
     SIGTERM once: finish what runs and stop. Twice: end and release it. A third time: kill and exit.
     """
+    from airunner.agent.launcher.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
     from airunner.agent.place import take_place
     from airunner.certs.home import Home
@@ -148,7 +157,8 @@ def agent_command(
     home = Home.from_environment(os.environ)
     make_folder(home.root)
     place = take_place(home.agent)
-    launcher = start_launcher([place.running])
+    memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
+    launcher = start_launcher([place.running], Limits(memory_bytes_max, pids_max))
 
     import anyio
 

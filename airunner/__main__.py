@@ -18,6 +18,7 @@ from airunner.certs.command import certs_app, token_command
 from airunner.client.commands import add_commands, words_behind_dashes
 from airunner.client.console import ReaderGone, silence_stdout
 from airunner.client.controls import add_controls
+from airunner.doctor import doctor_command
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.solo import run_command
 
@@ -38,6 +39,7 @@ app.command("run")(run_command)
 app.command("broker")(broker_command)
 app.command("agent")(agent_command)
 app.command("token")(token_command)
+app.command("doctor")(doctor_command)
 app.add_typer(certs_app, name="certs")
 
 

@@ -11,8 +11,10 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
+from airunner.agent.launcher.cgroup import Groups, Limits
 from airunner.agent.launcher.keeper import keep
 from airunner.agent.launcher.linux import become_subreaper, set_name
 from airunner.agent.launcher.tree import descendants, end_now, reap, signal_all
@@ -27,8 +29,11 @@ _UMASK: Final = 0o022
 class LauncherChild:
     """The one in this process."""
 
-    def __init__(self, line: socket.socket) -> None:
+    def __init__(self, line: socket.socket, groups: Groups) -> None:
         self._line = line
+        self._groups = groups
+        self._numbers: dict[int, int] = {}  # of the keepers' groups, by process
+        self._forks = 0
         self._wakeup = Wakeup((signal.SIGCHLD,))
         self._wakeup.watch(line.fileno())
         self._keepers: set[int] = set()
@@ -42,6 +47,7 @@ class LauncherChild:
             if ready and not self._accept():
                 break
         end_now(self._wakeup)
+        self._groups.close()
 
     def _accept(self) -> bool:
         """Fork a keeper for the next packet; False at the end of the line."""
@@ -56,19 +62,21 @@ class LauncherChild:
 
     def _fork(self, keepers_line: socket.socket) -> None:
         launcher = os.getpid()
+        self._forks += 1
         try:
             pid = os.fork()
         except OSError:
             return  # no more processes: the line closes, and the agent's launch fails
         if pid:
             self._keepers.add(pid)
+            self._numbers[pid] = self._forks
             return
         status = 1
         try:
             self._line.close()  # or the agent's end would never be seen to close
             self._wakeup.close()
             become_subreaper()
-            keep(keepers_line, launcher)
+            keep(keepers_line, launcher, self._groups.enter(self._forks))
             status = 0
         finally:
             os._exit(status)
@@ -82,14 +90,20 @@ class LauncherChild:
                 continue
             self._strays |= status != 0 or pid not in self._keepers
             self._keepers.discard(pid)
+            if (number := self._numbers.pop(pid, None)) is not None:
+                self._groups.kill(number)
+                self._groups.remove(number)
         if self._strays:
             strays = descendants(os.getpid(), besides=self._keepers)
             signal_all(strays, signal.SIGKILL)
             self._strays = bool(strays)
 
 
-def main(descriptor: int, held: Sequence[int]) -> None:
-    """Run as the launcher, with the agent at the other end of the socket `descriptor`; keep `held` open."""
+def main(descriptor: int, held: Sequence[int], group: str, bounds: Sequence[int]) -> None:
+    """Run as the launcher, with the agent at the other end of the socket `descriptor`; keep `held` open.
+
+    Control groups are made in the folder `group`, if it is not empty; the `bounds` are 0 where there is none.
+    """
     for number in held:
         os.set_inheritable(number, False)  # noqa: FBT003 - its own signature. Keepers are forks and keep it
     set_name("airunner-launch")
@@ -102,4 +116,5 @@ def main(descriptor: int, held: Sequence[int]) -> None:
     gc.freeze()  # forks then share more of these pages
     with socket.socket(fileno=descriptor) as line:
         line.set_inheritable(False)
-        LauncherChild(line).run()
+        limits = Limits(*(bound or None for bound in bounds))
+        LauncherChild(line, Groups(Path(group) if group else None, limits)).run()

@@ -27,10 +27,11 @@ class LaunchSpec(Struct, frozen=True):
 
 
 class Exit(Struct, frozen=True):
-    """How the command ended: exactly one of the two."""
+    """How the command ended: an exit code or a signal; and whether the job was out of memory, where that is known."""
 
     exit_code: int | None
     signal: int | None
+    oom: bool = False
 
 
 class Survivor(Struct, frozen=True):

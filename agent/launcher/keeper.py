@@ -18,8 +18,10 @@ import socket
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, assert_never
 
+from airunner.agent.launcher.cgroup import oom_kills
 from airunner.agent.launcher.linux import call_me_when_my_parent_dies, set_name
 from airunner.agent.launcher.spawning import Refusal, spawn
 from airunner.agent.launcher.tree import KILL_AGAIN_MS, command_of, descendants, end_now, reap, signal_all
@@ -65,8 +67,10 @@ class _Ending:
 class Keeper:
     """The one in this process."""
 
-    def __init__(self, line: socket.socket, wakeup: Wakeup) -> None:
+    def __init__(self, line: socket.socket, wakeup: Wakeup, group: Path | None) -> None:
         self._line = line
+        self._group = group
+        self._oom_kills = 0  # in the group, when the command began
         self._wakeup = wakeup
         self._wakeup.watch(line.fileno())
         self._reader = Reader()
@@ -131,6 +135,7 @@ class Keeper:
             self._say(Failed(refusal.errno, refusal.message, refusal.exit_code))
             return
         self._alone = False
+        self._oom_kills = oom_kills(self._group)
         self._say(Started(self._command), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -157,7 +162,8 @@ class Keeper:
                 if self._expired:
                     continue  # it was us
                 code = os.waitstatus_to_exitcode(status)
-                self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone))
+                oom = code != 0 and oom_kills(self._group) > self._oom_kills
+                self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom))
 
     def _expire(self) -> None:
         """Kill all at the deadline. One that comes while an End kills already changes what is said, no more."""
@@ -204,14 +210,14 @@ class Keeper:
             send_with(self._line, pack(message), descriptors or [])
 
 
-def keep(line: socket.socket, launcher: int) -> None:
+def keep(line: socket.socket, launcher: int, group: Path | None) -> None:
     """What a fork of the launcher does, all its life."""
     set_name("airunner-keeper")
     os.setsid()
     wakeup = Wakeup((signal.SIGCHLD, signal.SIGTERM))
     call_me_when_my_parent_dies(signal.SIGTERM)
     if os.getppid() == launcher:  # else it died before we could ask to be told
-        Keeper(line, wakeup).run()
+        Keeper(line, wakeup, group).run()
 
 
 def _seconds(deadline_ms: int | None) -> float:

@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 
+from airunner.agent.launcher.cgroup import Limits, missing_controllers, own_group
 from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.process import KeptProcess
@@ -20,6 +21,7 @@ from airunner.agent.launcher.steadyclock import steady_ms
 from airunner.agent.launcher.wire import Expired, Failed, Start, Started, send_with
 from airunner.protocol.errors import OperatorError
 
+NO_LIMITS: Final = Limits()
 CLOSE_WAIT_S: Final = 5.0  # to kill everything; what takes longer hangs in the kernel
 
 # Nothing of the agent's environment but what an interpreter may need to start: it stays readable in /proc.
@@ -29,36 +31,56 @@ _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 # the public API would load ZeroMQ, and every fork would carry it.
 _BOOTSTRAP: Final = """
 import sys, types
-descriptor, held, package, *sys.path[:] = sys.argv[1:]
+descriptor, held, group, bounds, package, *sys.path[:] = sys.argv[1:]
 for name, folder in (("airunner", package), ("airunner.agent", package + "/agent")):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
 from airunner.agent.launcher.child import main
-main(int(descriptor), [int(number) for number in held.split()])
+numbers = [int(number) for number in held.split()]
+main(int(descriptor), numbers, group, [int(bound) for bound in bounds.split()])
 """
 
 
-def start_launcher(held: Sequence[int] = ()) -> ChildLauncher:
+def start_launcher(held: Sequence[int] = (), limits: Limits = NO_LIMITS) -> ChildLauncher:
     """Start the launcher's process; meant to come before the first ZeroMQ context of this one.
 
     It and its keepers hold the descriptors `held` open, and no job does: a lock on one of them tells
-    whether anything of a job can still run.
+    whether anything of a job can still run. The `limits` are each job's.
 
     Raises `OperatorError` where that is not possible.
     """
     if sys.platform != "linux":
         raise OperatorError("the agent needs Linux: run it there, this machine can still submit and monitor")
+    group = own_group()
+    missing = limits.controllers if group is None else missing_controllers(group, limits)
+    if missing:
+        raise OperatorError(
+            f"jobs cannot be bounded here: the kernel offers this process no control group (version 2) for "
+            f"{' and '.join(missing)}; see `airunner doctor`"
+        )
+    settings = _Settings(tuple(held), group, limits)
     try:
-        return ChildLauncher(held, *_spawn(held))
+        return ChildLauncher(settings, *_spawn(settings))
     except OSError as error:
         raise OperatorError(f"cannot start the launcher: {error.strerror}") from error
 
 
-def _spawn(held: Sequence[int]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+class _Settings(NamedTuple):
+    """What every launcher of this agent is started with."""
+
+    held: tuple[int, ...]
+    group: Path | None
+    limits: Limits
+
+
+def _spawn(settings: _Settings) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """A launcher's process, and our end of the line to it. Nothing of ours runs between its fork and its exec."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     package = str(Path(__file__).absolute().parents[2])  # through the link: the folder that is `airunner`
-    arguments = (str(theirs.fileno()), " ".join(map(str, held)), package, *sys.path)
+    held = settings.held
+    bounds = " ".join(str(bound or 0) for bound in settings.limits)
+    group = str(settings.group or "")
+    arguments = (str(theirs.fileno()), " ".join(map(str, held)), group, bounds, package, *sys.path)
     with theirs:
         try:
             child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
@@ -82,8 +104,8 @@ class ChildLauncher:
     When the process dies, its keepers end their jobs and die with it; the next launch starts another.
     """
 
-    def __init__(self, held: Sequence[int], child: subprocess.Popen[bytes], line: socket.socket) -> None:
-        self._held = held
+    def __init__(self, settings: _Settings, child: subprocess.Popen[bytes], line: socket.socket) -> None:
+        self._settings = settings
         self._child = child
         self._line = line
         self._idle: list[Line] = []
@@ -184,7 +206,7 @@ class ChildLauncher:
         anyio.notify_closing(self._line)
         self._line.close()
         try:
-            self._child, self._line = _spawn(self._held)
+            self._child, self._line = _spawn(self._settings)
         except OSError as error:
             raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error
 

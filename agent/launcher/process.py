@@ -127,8 +127,8 @@ class KeptProcess:
             if self._line is None:
                 raise anyio.ClosedResourceError
             match await self._line.receive():
-                case Exited(exit_code, number, alone):
-                    self._exit = Exit(exit_code, number)
+                case Exited(exit_code, number, alone, oom):
+                    self._exit = Exit(exit_code, number, oom)
                     if alone and not self._answers:
                         self._finish([])
                 case Ended(survivors):

@@ -63,11 +63,15 @@ class Failed(NamedTuple):
 
 
 class Exited(NamedTuple):
-    """Keeper → agent: the command has ended; `alone`: and nothing else of the job is left."""
+    """Keeper → agent: the command has ended; `alone`: and nothing else of the job is left.
+
+    `oom`: it failed, and meanwhile the kernel has killed something of the job for want of memory.
+    """
 
     exit_code: int | None
     signal: int | None
     alone: bool
+    oom: bool
 
 
 class Ended(NamedTuple):

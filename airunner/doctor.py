@@ -1,0 +1,145 @@
+"""`airunner doctor`: what this machine has of what airunner needs, and what to do about the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import typer
+from msgspec import Struct
+
+from airunner.client.commands import BrokerOption, JsonOption, TokenOption
+from airunner.protocol.errors import OperatorError, PeerError
+
+if TYPE_CHECKING:
+    from airunner.certs.home import Home
+
+GIT_OLDEST: Final = (2, 31)
+ROOM_BYTES: Final = 1 << 30
+BROKER_S: Final = 3.0
+
+
+class Verdict(StrEnum):
+    """How bad it is."""
+
+    GOOD = "ok"
+    FAIR = "note"
+    BAD = "problem"
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was looked at."""
+
+    what: str
+    verdict: Verdict
+    words: str
+
+
+def doctor_command(
+    json: JsonOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Tell what this machine has of what airunner needs. Exits with 1 where there is a problem."""
+    import msgspec
+
+    from airunner.certs.home import Home
+
+    bad = False
+    home = Home.from_environment(os.environ)
+    for finding in (*_machine(), *_home(home), _broker(home, broker, token)):
+        bad |= finding.verdict is Verdict.BAD
+        shown = f"{finding.verdict:<8}{finding.what + ':':<16}{finding.words}"
+        typer.echo(msgspec.json.encode(finding).decode() if json else shown)
+    raise typer.Exit(int(bad))
+
+
+def _machine() -> Iterator[Finding]:
+    linux = sys.platform == "linux"
+    words = "Linux" if linux else f"{sys.platform}: agents need Linux; this machine can submit and monitor"
+    yield Finding("system", Verdict.GOOD if linux else Verdict.FAIR, words)
+    yield Finding("python", Verdict.GOOD, sys.version.split()[0])
+    yield _git()
+    yield _groups()
+
+
+def _git() -> Finding:
+    program = shutil.which("git")
+    if program is None:
+        return Finding("git", Verdict.BAD, "not found: install it, or agents can check nothing out")
+    said = subprocess.run((program, "--version"), capture_output=True, text=True, check=False).stdout.split()  # noqa: S603 - git
+    version = said[2] if len(said) > 2 else "unknown"  # noqa: PLR2004 - git version NUMBER
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if numbers < GIT_OLDEST:
+        oldest = ".".join(map(str, GIT_OLDEST))
+        return Finding("git", Verdict.BAD, f"{version} is too old: {oldest} or newer is needed")
+    return Finding("git", Verdict.GOOD, version)
+
+
+def _groups() -> Finding:
+    from airunner.agent.launcher.cgroup import Limits, missing_controllers, own_group
+
+    group = own_group()
+    if group is None:
+        return Finding(
+            "control groups",
+            Verdict.FAIR,
+            "none that we may write: sessions and a subreaper end what jobs leave, and memory has no bounds",
+        )
+    missing = missing_controllers(group, Limits(1, 1))
+    bounded = f"no bounds on {' and '.join(missing)}" if missing else "memory and processes can be bounded"
+    return Finding("control groups", Verdict.GOOD, f"each job in its own below {group}; {bounded}")
+
+
+def _home(home: Home) -> Iterator[Finding]:
+    if not home.root.is_dir():
+        yield Finding("home", Verdict.BAD, f"{home.root} is not there: `airunner certs init` makes it")
+        return
+    writable = os.access(home.root, os.R_OK | os.W_OK | os.X_OK)
+    yield Finding("home", Verdict.GOOD if writable else Verdict.BAD, f"{home.root}{'' if writable else ' is not ours'}")
+    yield _keys(home)
+    room_bytes = shutil.disk_usage(home.root).free
+    words = f"{room_bytes / (1 << 30):.1f} GiB free"
+    yield Finding("disk", Verdict.GOOD if room_bytes >= ROOM_BYTES else Verdict.FAIR, words)
+
+
+def _keys(home: Home) -> Finding:
+    needed = (home.broker_public, home.client_public, home.client_secret)
+    missing = [path.name for path in needed if not path.is_file()]
+    if missing:
+        return Finding("keys", Verdict.BAD, f"{', '.join(missing)} missing in {home.certs}: `airunner certs init`")
+    open_to_others = [path.name for path in home.certs.iterdir() if "secret" in path.name and _is_open(path)]
+    if open_to_others:
+        return Finding("keys", Verdict.BAD, f"{', '.join(open_to_others)} can be read by others: chmod 600")
+    return Finding("keys", Verdict.GOOD, str(home.certs))
+
+
+def _is_open(path: Path) -> bool:
+    return bool(path.stat().st_mode & 0o077)
+
+
+def _broker(home: Home, broker: list[str] | None, token: str | None) -> Finding:
+    import anyio
+
+    from airunner.certs.channel import Patience
+    from airunner.client.client import Client
+
+    async def ask() -> None:
+        async with Client(broker, token=token, home=home.root, patience=Patience(first_s=BROKER_S)) as client:
+            await client.list_jobs(page_size=1)
+
+    finding = Finding("broker", Verdict.GOOD, "it answers, and takes our key and token")
+    try:
+        anyio.run(ask)
+    except* (OperatorError, PeerError) as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        finding = Finding("broker", Verdict.FAIR, str(error))
+    return finding

@@ -1,0 +1,47 @@
+"""What the doctor tells of this machine and of what is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.running import Cluster, environment
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def doctor(home: Path, *arguments: str, path: str | None = None) -> tuple[int, dict[str, tuple[str, str]]]:
+    """The exit code, and of each finding its verdict and words."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airunner", "doctor", "--json", *arguments],
+        env=environment(home, {} if path is None else {"PATH": path}),
+        capture_output=True,
+        timeout=40,
+        check=False,
+    )
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    return done.returncode, {one["what"]: (one["verdict"], one["words"]) for one in findings}
+
+
+def test_a_machine_with_all_is_well(cluster: Cluster) -> None:
+    code, found = doctor(cluster.home, "--broker", cluster.broker.requests)
+    assert code == 0
+    assert set(found) == {"system", "python", "git", "control groups", "home", "keys", "disk", "broker"}
+    assert found["broker"][0] == "ok"
+    assert "below" in found["control groups"][1] or "subreaper" in found["control groups"][1]
+
+
+def test_what_is_missing_is_told_with_what_to_do(home: Path, tmp_path: Path) -> None:
+    assert doctor(tmp_path / "nowhere")[1]["home"][1].endswith("`airunner certs init` makes it")
+    (home / "certs" / "client.secret").chmod(0o644)
+    code, found = doctor(home, "--broker", "tcp://127.0.0.1:1", path="/nonexistent")
+    assert code == 1
+    assert found["keys"] == ("problem", "client.secret can be read by others: chmod 600")
+    assert found["git"][0] == "problem"
+    assert found["broker"][0] == "note"
+    (home / "certs" / "broker.public").unlink()
+    assert "broker.public missing" in doctor(home, "--broker", "tcp://127.0.0.1:1")[1]["keys"][1]

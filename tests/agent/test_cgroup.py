@@ -1,0 +1,79 @@
+"""Control groups, where this machine has any: each job in its own, and none left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from airunner.agent.launcher.cgroup import PREFIX, Limits, missing_controllers, oom_kills, own_group
+from airunner.agent.launcher.contract import LauncherDied
+from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.protocol.errors import OperatorError
+from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
+
+pytestmark = [pytest.mark.anyio, pytest.mark.skipif(own_group() is None, reason="no group that we may write")]
+
+MEMORY = Limits(memory_bytes=64 << 20)
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[ChildLauncher]:
+    launcher = start_launcher()
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            yield launcher
+    finally:
+        await launcher.aclose()
+
+
+async def test_each_job_is_in_a_group_of_its_own_and_none_is_left(launcher: ChildLauncher) -> None:
+    base = own_group()
+    assert base is not None
+    processes = [await launcher.launch(shell("grep ^0:: /proc/self/cgroup; exec sleep 1000")) for _ in range(3)]
+    groups = [Path((await read_lines(process.stdout, 1))[0].removeprefix("0::")) for process in processes]
+    folder = base / f"{PREFIX}{launcher.pid}"
+    assert {group.parent.name for group in groups} == {folder.name}
+    assert {group.name for group in groups} == {group.name for group in folder.glob("[0-9]*")}
+    assert len(set(groups)) == 3
+    await launcher.aclose()
+    assert not (base / folder).exists()
+    for process in processes:
+        process.close()
+
+
+async def test_what_a_killed_keeper_kept_is_killed_in_one_step(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("setsid sh -c 'while :; do sleep 1000; done' & echo $!; exec sleep 1001"))
+    (inner,) = await read_lines(process.stdout, 1)
+    watched = Watched([process.pid, int(inner)])
+    (keeper,) = children_of(launcher.pid)
+    os.kill(keeper, signal.SIGKILL)
+    with pytest.raises(LauncherDied):
+        await process.wait()
+    assert watched.gone_within(1)
+    process.close()
+
+
+async def test_a_bound_that_cannot_be_kept_is_not_promised() -> None:
+    base = own_group()
+    assert base is not None
+    if missing_controllers(base, MEMORY):
+        with pytest.raises(OperatorError, match="for memory; see `airunner doctor`"):
+            start_launcher(limits=MEMORY)
+        return
+    launcher = start_launcher(limits=MEMORY)
+    process = await launcher.launch(shell("exec tail /dev/zero"))
+    ended = await process.wait()
+    assert ended.oom
+    process.close()
+    await launcher.aclose()
+
+
+def test_whom_the_kernel_killed_is_counted_where_it_tells(tmp_path: Path) -> None:
+    assert (oom_kills(None), oom_kills(tmp_path)) == (0, 0)
+    (tmp_path / "memory.events").write_text("low 0\nhigh 3\nmax 7\noom 2\noom_kill 4\noom_group_kill 0\n")
+    assert oom_kills(tmp_path) == 4
