@@ -74,7 +74,8 @@ _NETWORK: Final = re.compile(
     r"|returned error: (429|5\d\d)|kex_exchange_identification|SSL_ERROR_SYSCALL|GnuTLS recv error|Broken pipe"
 )
 _FINAL: Final = re.compile(
-    r"Permission denied|[Nn]ot found|does not exist|Authentication failed|not appear to be a git"
+    r"Permission denied|[Nn]ot found|does not exist|Authentication failed|not appear to be a git|not our ref"
+    r"|Host key verification|No space left"
 )
 _SSH: Final = "ssh -oBatchMode=yes -oConnectTimeout=30 -oPermitLocalCommand=no -oClearAllForwardings=yes"
 
@@ -158,7 +159,7 @@ class Git:
         tries = 1
         while not (ended := await self.run(*arguments)).succeeded:
             lines = spoken(ended.stderr)
-            if tries == TRIES_MAX or not _passing(ended, lines):
+            if tries == TRIES_MAX or ended.exit is None or not is_of_network("\n".join(lines)):
                 self._fail_as(ended, arguments[0])
             tries += 1
             self.tell(redact(f"{lines[-1]}; trying again ({tries} of {TRIES_MAX})", self._repository))
@@ -196,7 +197,7 @@ class Git:
             lines.append(f"git {command} said nothing for {GIT_SILENCE_S:.0f} s and was ended")
         elif exit_code is None:
             lines.append(f"git {command} was ended by signal {ended.exit.signal}")
-        of_network = ended.exit is None or _passing(ended, lines)
+        of_network = ended.exit is None or is_of_network("\n".join(lines))
         self.fail("\n".join(lines) or f"git {command} exited with {exit_code}", exit_code, of_network=of_network)
 
 
@@ -226,10 +227,9 @@ class _Progress:
             self._tell(line[:TEXT_CHARS_MAX])
 
 
-def _passing(ended: GitEnded, lines: list[str]) -> bool:
-    """Whether it was the network's fault, which may be gone at the next try."""
-    words = "\n".join(lines)
-    return ended.exit is not None and bool(_NETWORK.search(words)) and not _FINAL.search(words)
+def is_of_network(words: str) -> bool:
+    """Whether git says that it was the network's fault, which may be gone at the next try."""
+    return bool(_NETWORK.search(words)) and not _FINAL.search(words)
 
 
 async def _attend(process: Process, progress: _Progress) -> GitEnded:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from base64 import b64encode
 from collections.abc import AsyncGenerator, Generator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -21,6 +18,7 @@ from airunner.agent.mirrors import Mirror
 from airunner.agent.repository import Rules, Source
 from airunner.agent.workspace import Workspace, make_workspace
 from tests.agent.repositories import git, new_repository
+from tests.agent.serving import HttpServer, over_http
 
 pytestmark = pytest.mark.anyio
 
@@ -28,37 +26,9 @@ PASSWORD = "hunter/2:x"
 QUOTED = "hunter%2F2:x"
 
 
-class Locked(SimpleHTTPRequestHandler):
-    """Serves files to somebody with the password, and remembers what it was asked with."""
-
-    offered: list[str]
-    expected = f"Basic {b64encode(f'somebody:{PASSWORD}'.encode()).decode()}"
-
-    def do_GET(self) -> None:
-        self.offered.append(self.headers.get("Authorization", ""))
-        if self.offered[-1] == self.expected:
-            super().do_GET()
-            return
-        self.send_response(401)
-        self.send_header("WWW-Authenticate", 'Basic realm="locked"')
-        self.end_headers()
-
-    def log_request(self, code: object = "-", size: object = "-") -> None:
-        """Say nothing."""
-
-    def log_error(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
-def offered() -> list[str]:
-    """What the server was shown."""
-    return []
-
-
-@pytest.fixture
-def served(tmp_path: Path, offered: list[str]) -> Generator[str]:
-    """Where `p.git` is served, and `outer.git`, which has it as a submodule."""
+def server(tmp_path: Path) -> Generator[HttpServer]:
+    """It has `p.git`, and `outer.git`, which has the other as a submodule."""
     folder = tmp_path / "served"
     new_repository(folder / "p")
     outer = new_repository(folder / "outer")
@@ -68,18 +38,8 @@ def served(tmp_path: Path, offered: list[str]) -> Generator[str]:
     for name in ("p", "outer"):
         git(folder, "clone", "--quiet", "--bare", name, f"{name}.git")
         git(folder / f"{name}.git", "update-server-info")
-
-    class Here(Locked):
-        def __init__(self, *arguments: object) -> None:
-            self.offered = offered
-            super().__init__(*arguments, directory=str(folder))  # type: ignore[arg-type]
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Here) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with over_http(folder, f"somebody:{PASSWORD}") as server:
+        yield server
 
 
 @pytest.fixture
@@ -104,9 +64,9 @@ def traced(folder: Path) -> dict[str, str]:
 
 
 async def test_a_password_opens_the_repository_and_stands_nowhere(
-    launcher: Launcher, workspace: Workspace, served: str, tmp_path: Path
+    launcher: Launcher, workspace: Workspace, server: HttpServer, tmp_path: Path
 ) -> None:
-    source = Source(repository=f"http://somebody:{QUOTED}@{served}/outer.git", submodules=True)
+    source = Source(repository=f"http://somebody:{QUOTED}@{server.authority}/outer.git", submodules=True)
     told: list[str] = []
     mirror = Mirror(tmp_path / "mirror")
     await check_out(
@@ -118,7 +78,7 @@ async def test_a_password_opens_the_repository_and_stands_nowhere(
         mirror=mirror,
     )
     assert (workspace.checkout / "sub" / "file").read_text() == "one"
-    assert git(workspace.checkout, "config", "remote.origin.url") == f"http://{served}/outer.git"
+    assert git(workspace.checkout, "config", "remote.origin.url") == f"http://{server.authority}/outer.git"
     trace = (tmp_path / "bin" / "trace").read_text()
     assert "remote-http" in trace
     written = [
@@ -130,11 +90,11 @@ async def test_a_password_opens_the_repository_and_stands_nowhere(
 
 
 async def test_another_host_is_not_told(
-    launcher: Launcher, workspace: Workspace, served: str, offered: list[str], tmp_path: Path
+    launcher: Launcher, workspace: Workspace, server: HttpServer, tmp_path: Path
 ) -> None:
     """A submodule on another host than the one that the password is for."""
     outer = tmp_path / "served" / "outer"
-    other = served.replace("127.0.0.1", "localhost")
+    other = server.authority.replace("127.0.0.1", "localhost")
     git(outer, "config", "--file", ".gitmodules", "submodule.sub.url", f"http://{other}/p.git")
     git(outer, "commit", "--all", "--quiet", "--message", "three")
     git(tmp_path / "served" / "outer.git", "fetch", "--quiet", "../outer", "+main:main")
@@ -142,12 +102,12 @@ async def test_another_host_is_not_told(
     with pytest.raises(CheckoutFailed, match="could not read Username"):
         await check_out(
             launcher,
-            Source(repository=f"http://somebody:{QUOTED}@{served}/outer.git", submodules=True),
+            Source(repository=f"http://somebody:{QUOTED}@{server.authority}/outer.git", submodules=True),
             Terms(Rules(), lambda: 0.0, lambda _: None),
             workspace=workspace,
             agent_environ={"PATH": os.environ["PATH"]},
         )
-    assert offered[-1] == ""
+    assert server.offered[-1] == ""
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from airunner.agent.repository import Rules, Source
 from airunner.agent.submodules import LEVELS_MAX
 from airunner.agent.workspace import Workspace, make_workspace
 from tests.agent.repositories import commit, git, new_repository
+from tests.agent.serving import over_http
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +62,9 @@ def unhurt(canary: Path) -> None:
         "fd::17/x",
         "ssh://-oProxyCommand=touch {canary}/x",
         "ssh://git@-oProxyCommand=touch%20{canary}/x",
+        "ssh://-oProxyCommand=touch%20{canary}@host/x",
+        "ssh://host:-oProxyCommand=touch%20{canary}/x",
+        "ssh://%2DoProxyCommand=touch%20{canary}/x",
         "-oProxyCommand=touch {canary}:x",
         "git@-oProxyCommand=touch {canary}:x",
         "ssh://host/x\n--upload-pack=touch {canary}",
@@ -116,14 +120,32 @@ async def test_hooks_attributes_and_filters_of_a_repository_run_nothing(
     unhurt(canary)
 
 
-async def test_a_dot_git_of_its_own_is_not_checked_out(
-    launcher: Launcher, workspace: Workspace, repository: Path, canary: Path
+async def test_large_files_are_left_as_pointers_and_their_program_is_not_run(
+    launcher: Launcher, workspace: Workspace, repository: Path, canary: Path, tmp_path: Path
 ) -> None:
-    """A tree with a link called .git, which git itself would not make."""
-    blob = git(repository, "hash-object", "-w", "/dev/null")
-    made = git(repository, "hash-object", "-w", "--literally", "-t", "tree", str(tree_with(repository, b".git", blob)))
-    evil = git(repository, "commit-tree", "-m", "evil", made)
-    git(repository, "update-ref", "refs/heads/main", evil)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git-lfs").write_text(f"#!/bin/sh\ntouch {canary}\n")
+    (tmp_path / "bin" / "git-lfs").chmod(0o755)
+    (repository / ".gitattributes").write_text("* filter=lfs diff=lfs merge=lfs -text\n")
+    (repository / ".lfsconfig").write_text(f'[lfs "customtransfer.x"]\n\tpath = touch\n\targs = {canary}\n')
+    commit(repository, "version https://git-lfs.github.com/spec/v1\n")
+    await check_out(
+        launcher,
+        Source(repository=str(repository)),
+        LOCAL,
+        workspace=workspace,
+        agent_environ={"PATH": f"{tmp_path}/bin:{ENVIRON['PATH']}"},
+    )
+    assert (workspace.checkout / "file").read_text().startswith("version")
+    unhurt(canary)
+
+
+@pytest.mark.parametrize("name", [b".git", b".GIT", b"git~1", ".g\u200cit".encode()])
+async def test_a_dot_git_of_its_own_is_not_checked_out(
+    launcher: Launcher, workspace: Workspace, repository: Path, canary: Path, name: bytes
+) -> None:
+    """A tree with a link called .git, or what some file system takes for it, which git itself would not make."""
+    with_link(repository, name, "/dev/null")
     with pytest.raises(CheckoutFailed, match=r"contains '\.git'"):
         await check_out(
             launcher, Source(repository=repository.as_uri()), LOCAL, workspace=workspace, agent_environ=ENVIRON
@@ -131,11 +153,14 @@ async def test_a_dot_git_of_its_own_is_not_checked_out(
     unhurt(canary)
 
 
-def tree_with(folder: Path, name: bytes, blob: str) -> Path:
-    """A tree object's bytes, in a file: one link of that name."""
-    path = folder.parent / "tree"
-    path.write_bytes(b"120000 " + name + b"\0" + bytes.fromhex(blob))
-    return path
+def with_link(repository: Path, name: bytes, target: str) -> None:
+    """Make the newest tree one that git would not: a link of this name, and nothing else."""
+    place = repository.parent / "object"
+    place.write_text(target)
+    blob = git(repository, "hash-object", "-w", str(place))
+    place.write_bytes(b"120000 " + name + b"\0" + bytes.fromhex(blob))
+    tree = git(repository, "hash-object", "-w", "--literally", "-t", "tree", str(place))
+    git(repository, "update-ref", "refs/heads/main", git(repository, "commit-tree", "-m", "evil", tree))
 
 
 def with_submodule(repository: Path, *, path: str = "sub", url: str = "../sub") -> None:
@@ -194,6 +219,41 @@ async def test_a_submodule_behind_a_link_is_refused(
     with pytest.raises(CheckoutFailed, match="through a link"):
         await check_out(launcher, source, LOCAL, workspace=workspace, agent_environ=ENVIRON)
     assert not (tmp_path / "sub" / ".git" / "index.lock").exists()
+
+
+async def test_a_submodule_brings_no_command(
+    launcher: Launcher, workspace: Workspace, repository: Path, canary: Path
+) -> None:
+    with_submodule(repository)
+    git(repository, "config", "--file", ".gitmodules", "submodule.s.update", f"!touch {canary}")
+    git(repository, "commit", "--all", "--quiet", "--message", "with a command")
+    source = Source(repository=str(repository), submodules=True)
+    with pytest.raises(CheckoutFailed):
+        await check_out(launcher, source, LOCAL, workspace=workspace, agent_environ=ENVIRON)
+    unhurt(canary)
+
+
+async def test_a_list_of_submodules_that_is_a_link_is_not_read(
+    launcher: Launcher, workspace: Workspace, repository: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "list").write_text('[submodule "s"]\n\tpath = sub\n\turl = ../sub\n')
+    with_link(repository, b".gitmodules", str(tmp_path / "list"))
+    source = Source(repository=str(repository), submodules=True)
+    with pytest.raises(CheckoutFailed, match=r"gitmodules"):
+        await check_out(launcher, source, LOCAL, workspace=workspace, agent_environ=ENVIRON)
+
+
+async def test_a_remote_repositorys_submodule_is_no_local_path(
+    launcher: Launcher, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Not even where the agent may check out local ones: whoever wrote it is not who asked for it."""
+    outer = new_repository(tmp_path / "served" / "outer")
+    with_submodule(outer, url=str(tmp_path / "served" / "sub"))
+    git(outer, "update-server-info")
+    with over_http(tmp_path / "served") as server:
+        source = Source(repository=f"http://{server.authority}/outer/.git", submodules=True)
+        with pytest.raises(CheckoutFailed, match="local repositories"):
+            await check_out(launcher, source, LOCAL, workspace=workspace, agent_environ=ENVIRON)
 
 
 async def test_submodules_that_contain_themselves_come_to_an_end(

@@ -1,0 +1,105 @@
+"""What a network does wrong is tried again, and told; what a remote refuses is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import pytest
+
+from airunner.agent.checkout import Terms, check_out
+from airunner.agent.git import TRIES_MAX, CheckoutFailed, is_of_network
+from airunner.agent.launcher.contract import Launcher
+from airunner.agent.launcher.local import start_launcher
+from airunner.agent.repository import Rules, Source
+from airunner.agent.workspace import make_workspace
+from tests.agent.repositories import git, new_repository
+from tests.agent.serving import HttpServer, over_http
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def launcher() -> AsyncGenerator[Launcher]:
+    made = start_launcher()
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Generator[HttpServer]:
+    repository = new_repository(tmp_path / "p")
+    git(repository, "update-server-info")
+    with over_http(tmp_path) as server:
+        yield server
+
+
+async def tried(launcher: Launcher, server: HttpServer, home: Path) -> list[str]:
+    """How often it was told that there is another try; it has to succeed at last."""
+    told: list[str] = []
+    await check_out(
+        launcher,
+        Source(repository=f"http://{server.authority}/p/.git"),
+        Terms(Rules(), lambda: 0.0, told.append),
+        workspace=make_workspace(home, "job", 1),
+        agent_environ={"PATH": os.environ["PATH"]},
+    )
+    return [line for line in told if "trying again" in line]
+
+
+async def test_a_remote_that_is_overloaded_is_asked_again(
+    launcher: Launcher, server: HttpServer, tmp_path: Path
+) -> None:
+    server.failures = [503, 429]
+    told = await tried(launcher, server, tmp_path / "home")
+    assert ["503" in told[0], "429" in told[1], len(told)] == [True, True, 2]
+
+
+async def test_there_is_an_end_to_it(launcher: Launcher, server: HttpServer, tmp_path: Path) -> None:
+    server.failures = [500] * 100
+    with pytest.raises(CheckoutFailed, match="500"):
+        await tried(launcher, server, tmp_path / "home")
+    assert len(server.offered) == TRIES_MAX
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_remote_that_refuses_is_asked_once(
+    launcher: Launcher, server: HttpServer, tmp_path: Path, status: int
+) -> None:
+    server.failures = [status] * 100
+    with pytest.raises(CheckoutFailed):
+        await tried(launcher, server, tmp_path / "home")
+    assert len(server.offered) <= 2  # git asks by its older protocol too
+
+
+@pytest.mark.parametrize(
+    ("words", "passing"),
+    [
+        ("fatal: unable to access 'https://h/': Could not resolve host: h", True),
+        ("ssh: Could not resolve hostname h: Temporary failure in name resolution", True),
+        ("ssh: connect to host h port 22: Connection refused", True),
+        ("ssh: connect to host h port 22: Connection timed out", True),
+        ("kex_exchange_identification: read: Connection reset by peer", True),
+        ("fatal: unable to connect to h:\nh[0: 10.0.0.1]: errno=No route to host", True),
+        ("error: RPC failed; curl 18 transfer closed with outstanding read data remaining\nfatal: early EOF", True),
+        ("error: RPC failed; curl 92 HTTP/2 stream 5 was not closed cleanly: CANCEL\nfatal: early EOF", True),
+        ("fatal: the remote end hung up unexpectedly", True),
+        ("error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502", True),
+        ("The requested URL returned error: 429", True),
+        ("The requested URL returned error: 403", False),
+        ("fatal: repository 'https://h/x/' not found", False),
+        ("git@h: Permission denied (publickey).\nfatal: the remote end hung up unexpectedly", False),
+        ("Host key verification failed.\nfatal: Could not read from remote repository.", False),
+        ("fatal: Authentication failed for 'https://h/x/'", False),
+        ("fatal: remote error: upload-pack: not our ref 0123\nfatal: the remote end hung up unexpectedly", False),
+        (
+            "warning: Could not find remote branch x to clone.\nfatal: Remote branch x not found in upstream origin",
+            False,
+        ),
+        ("error: object 0123: hasDotgit: contains '.git'\nfatal: fsck error in packed object", False),
+        ("fatal: write error: No space left on device\nfatal: early EOF", False),
+    ],
+)
+def test_gits_words_tell_the_network_from_the_rest(words: str, passing: bool) -> None:  # noqa: FBT001
+    assert is_of_network(words) is passing
