@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ptyprocess import PtyProcess  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
@@ -25,8 +25,7 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
 
     Raises `OSError`: the command was not executed, or there is no terminal to be had.
     """
-    spawn: Any = PtyProcess.spawn  # pyright: ignore[reportUnknownMemberType]
-    kept = spawn(
+    kept = cast("Any", PtyProcess).spawn(
         [os.fsdecode(word) for word in (program, *start.argv[1:])],
         env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
         preexec_fn=_as_after_a_login,

@@ -114,9 +114,7 @@ class Endings:
             Change(FINISHING[request.result.state]), Settled.COMPLETED, request.result, [], now_ms
         )
         appended.append(self._end_held(holder, request.task_token, end, now_ms))
-        ready = (
-            frozenset({QueueKey(tenant, holder.queue, holder.needs)}) if _may_be_leased(end) else frozenset[QueueKey]()
-        )
+        ready = _ready(tenant, holder) if _may_be_leased(end) else frozenset[QueueKey]()
         return Outcome(reply=JobCompleted(state=end.state), appended=tuple(appended), ready=ready)
 
     def release(self, ask: Ask, request: ReleaseJob, now_ms: int) -> Outcome:
@@ -145,9 +143,7 @@ class Endings:
             "UPDATE job SET lease_request = NULL WHERE number = ? AND lease_request = ?",
             (holder.number, ask.request_id),
         )
-        ready = (
-            frozenset({QueueKey(tenant, holder.queue, holder.needs)}) if _may_be_leased(end) else frozenset[QueueKey]()
-        )
+        ready = _ready(tenant, holder) if _may_be_leased(end) else frozenset[QueueKey]()
         return Outcome(reply=JobReleasedReply(), appended=(appended,), ready=ready)
 
     def expire(self, now_ms: int) -> Outcome:
