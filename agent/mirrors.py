@@ -74,6 +74,8 @@ class Mirror:
 
         Raises as `Git.need`.
         """
+        if not self.there and self.lock.locked():
+            git.tell("waiting for the mirror that another job makes")
         async with self.lock:
             self.faulty |= not self.there and self.folder.exists()  # others may borrow from what is left of it
             if self.there or self.faulty:

@@ -165,6 +165,7 @@ async def test_jobs_that_begin_at_once_bring_it_once(launcher: Launcher, reposit
         for _ in range(4):
             group.start_soon(one)
     assert [own_objects(workspace) for workspace in workspaces] == [[]] * 4
+    assert agent.told.count("waiting for the mirror that another job makes") == 3
     assert len(agent.kept) == 1
 
 
