@@ -88,7 +88,7 @@ class Attempt:
         self._wall_ms = surroundings.wall_ms
         self._surroundings = surroundings
         self._console = Console(tenure, journal, surroundings.wall_ms, surroundings.cancel_grace_s)
-        self._hooks = Hooks(surroundings.hooks, self._launcher, self._console, workspace.checkout)
+        self._hooks = Hooks(surroundings.hooks, self._launcher, self._console, tenure.cancelled, workspace.checkout)
         self._secrets: Mapping[str, str] = {}
         self._commit = ""
         self._borrowed = AsyncExitStack()
@@ -116,8 +116,8 @@ class Attempt:
         """Everything but the last hook."""
         process: Process | None = None
         try:
+            await self._prepare()
             with unless(self._tenure.cancelled):
-                await self._prepare()
                 terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
                 process = await self._launcher.launch(self._launch_spec(terminal))
         except CheckoutFailed as failed:
@@ -142,7 +142,8 @@ class Attempt:
         """
         if self._spec.repository:
             await self._hooks.run(Hook.PRE_CHECKOUT, self._environment())
-            self._commit = await self._check_out()
+            with unless(self._tenure.cancelled):
+                self._commit = await self._check_out()
             await self._hooks.run(Hook.POST_CHECKOUT, self._environment())
         await self._hooks.run(Hook.PRE_COMMAND, self._environment())
 

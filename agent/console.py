@@ -59,7 +59,7 @@ class Console:
         grace_s = duration_ms = 0.0
         survivors: list[Survivor] = []
         ended: Exit | None = None
-        reading = _Reading()
+        reading = _Reading(1 if process.stderr is None else 2)
         async with anyio.create_task_group() as group:
             group.start_soon(self._read, process, process.stdout, Stream.STDOUT, reading)
             if process.stderr is not None:
@@ -93,11 +93,11 @@ class Console:
         return Reason.CANCELLED if uncancelled.cancelled_caught else Reason.TIMEOUT
 
     async def _read(self, process: Process, source: ByteSource, stream: Stream, reading: _Reading) -> None:
-        with reading:
-            while data := await source.receive(OUTPUT_BYTES_MAX):
-                reading.heard()
-                await self._journal.add_output(stream, data, self._wall_ms())
-                self._note_size(process)
+        while data := await source.receive(OUTPUT_BYTES_MAX):
+            reading.heard()
+            await self._journal.add_output(stream, data, self._wall_ms())
+            self._note_size(process)
+        reading.ended()
 
     def _note_size(self, process: Process) -> None:
         """A program may change the size of its own terminal; whoever shows its output has to know."""
@@ -110,16 +110,14 @@ class Console:
 class _Reading:
     """Who reads on; and, once nothing of the job runs, for how much longer."""
 
-    def __init__(self) -> None:
-        self._readers = 0
+    def __init__(self, readers: int) -> None:
+        self._readers = readers
         self._done = anyio.Event()
         self._patience: anyio.CancelScope | None = None
         self._end_s = math.inf
 
-    def __enter__(self) -> None:
-        self._readers += 1
-
-    def __exit__(self, *_: object) -> None:
+    def ended(self) -> None:
+        """One has come to the end."""
         self._readers -= 1
         if not self._readers:
             self._done.set()

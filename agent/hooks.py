@@ -21,6 +21,7 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.agent.console import Console, Ended
+from airunner.agent.flag import Flag
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import LaunchFailed, LaunchSpec, Starter
 from airunner.protocol.job import Reason, Result
@@ -48,11 +49,15 @@ class HookFailed(Exception):
 
 
 class Hooks(Struct, frozen=True):
-    """Those in `folder`, for one attempt; without a folder there are none."""
+    """Those in `folder`, for one attempt; without a folder there are none.
+
+    Once the job is `cancelled`, none that comes before the command's end is run any more.
+    """
 
     folder: Path | None
     launcher: Starter
     console: Console
+    cancelled: Flag
     working_directory: Path
 
     async def run(
@@ -62,6 +67,8 @@ class Hooks(Struct, frozen=True):
 
         Raises `HookFailed`; `LauncherDied`, `LeaseEnded`, alone or in a group.
         """
+        if status is None and self.cancelled.is_set():
+            raise HookFailed(Result(reason=Reason.CANCELLED))
         program = self._find(hook)
         if program is None:
             return

@@ -182,7 +182,7 @@ def _cluster(home: Path, spec: JobSpec) -> Generator[str]:
         endpoint = words[words.index("requests") + 1]
         offered = [word for name in spec.secrets if name not in spec.environment for word in ("--secret", name)]
         tags = [word for name, value in spec.require.items() for word in ("--tag", f"{name}={value}")]
-        options = ("--queue", spec.queue, "--allow-local", "--mirror-gib", "0", "--disconnect-after-job")
+        options = ("--queue", spec.queue, "--allow-local", "--mirror-gib", "0")
         with _running("agent", ("--broker", endpoint, *options, *offered, *tags), environ):
             yield endpoint
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.acceptance.gate import Gate, events, submit
 from tests.acceptance.running import Cluster
+from tests.agent.repositories import new_repository
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -70,6 +71,30 @@ def test_a_cancelled_job_is_cleared_up_after(cluster: Cluster, hooks: Path, gate
     log = list(events(cluster, job_id))
     assert log[-1]["state"] == "CANCELLED"
     assert any("pre-exit" in str(event.get("data")) for event in log)
+
+
+def test_a_hook_that_runs_when_its_job_is_cancelled_is_told_and_given_a_grace(
+    cluster: Cluster, hooks: Path, gate: Gate
+) -> None:
+    write(hooks, "pre-command", f"trap 'echo told; exit 0' TERM; echo $$ > {gate.begun}; while :; do sleep 0.01; done")
+    cluster.agent("--cancel-grace", "20")
+    job_id = submit(cluster, "echo command")
+    gate.wait()
+    assert cluster.airunner("cancel", job_id).returncode == 0
+    log = list(events(cluster, job_id))
+    assert log[-1]["state"] == "CANCELLED"
+    written = "".join(str(event["data"]) for event in log if event["kind"] == "OUTPUT")
+    assert written.splitlines()[:1] == ["told"]
+    assert "command" not in written.replace("pre-command", "")
+    assert "pre-exit" in written
+
+
+def test_hooks_stand_around_the_checkout_too(cluster: Cluster, hooks: Path, tmp_path: Path) -> None:
+    write(hooks, "pre-checkout", "ls | wc -l")
+    write(hooks, "post-checkout", "ls; test -n $AIRUNNER_COMMIT")
+    cluster.agent()
+    done = cluster.airunner("submit", str(new_repository(tmp_path / "repository")), "--", "true")
+    assert done.stdout.decode().split()[:2] == ["0", "file"]
 
 
 def test_a_hook_that_is_no_program_is_told(cluster: Cluster, hooks: Path) -> None:

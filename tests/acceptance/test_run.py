@@ -83,6 +83,13 @@ def test_a_repository_a_terminal_and_a_secret(tmp_path: Path) -> None:
     assert done.stdout == b"is [REDACTED]\n"
 
 
+def test_a_job_that_is_to_be_run_again_is(tmp_path: Path) -> None:
+    config = tmp_path / "job.yaml"
+    config.write_text("command: sh\nargs: [-c, 'echo $AIRUNNER_ATTEMPT; exit 9']\nretry: {limit: 1, backoff: 0}\n")
+    done = run(tmp_path, "--config", str(config))
+    assert (done.returncode, done.stdout) == (9, b"1\n2\n")
+
+
 @pytest.mark.parametrize(("arguments", "code", "told"), [
     ((), 2, b"there is no command to run"),
     (("--secret", "NO_SUCH", "--", "true"), 1, b"--secret NO_SUCH: there is no such variable"),
