@@ -118,8 +118,7 @@ class Attempt:
         try:
             await self._prepare()
             with unless(self._tenure.cancelled):
-                terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
-                process = await self._launcher.launch(self._launch_spec(terminal))
+                process = await self._launcher.launch(self._launch_spec(self._terminal))
         except CheckoutFailed as failed:
             message = failed.message[:MESSAGE_CHARS_MAX]
             self._journal.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
@@ -134,6 +133,10 @@ class Attempt:
         async with attended(process):
             result = await self._attend(process)
         return await self._after(Hook.POST_COMMAND, result)
+
+    @property
+    def _terminal(self) -> TerminalSize | None:
+        return self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
 
     async def _prepare(self) -> None:
         """The checkout, and what the operator wants before the command.
@@ -231,7 +234,7 @@ class Attempt:
         """See the command to its end, and say how that was."""
         now_ms = self._wall_ms()
         self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
-        ended = await self._console.attend(process, self._spec.timeout_seconds)
+        ended = await self._console.attend(process, self._spec.timeout_seconds, terminal=self._terminal)
         self._journal.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),

@@ -46,15 +46,23 @@ class Console:
         self._cancel_grace_s = cancel_grace_s
         self._size: TerminalSize | None = None
 
-    async def attend(self, process: Process, timeout_s: float | None, *, cancellable: bool = True) -> Ended:
+    async def attend(
+        self,
+        process: Process,
+        timeout_s: float | None,
+        *,
+        terminal: TerminalSize | None = None,
+        cancellable: bool = True,
+    ) -> Ended:
         """Read all that the process writes, to its end and that of its whole tree.
 
-        One that is not `cancellable` is not ended with the job: it clears up after it.
+        `terminal` is the size that its terminal was given, if it has one. One that is not `cancellable` is not ended
+        with the job: it clears up after it.
 
         Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
         began_s = anyio.current_time()
-        self._note_size(process)
+        self._note_size(terminal)
         cut_short: Reason | None = None
         grace_s = duration_ms = 0.0
         survivors: list[Survivor] = []
@@ -96,12 +104,11 @@ class Console:
         while data := await source.receive(OUTPUT_BYTES_MAX):
             reading.heard()
             await self._journal.add_output(stream, data, self._wall_ms())
-            self._note_size(process)
+            self._note_size(process.terminal_size())
         reading.ended()
 
-    def _note_size(self, process: Process) -> None:
+    def _note_size(self, size: TerminalSize | None) -> None:
         """A program may change the size of its own terminal; whoever shows its output has to know."""
-        size = process.terminal_size()
         if size is not None and size != self._size:
             self._size = size
             self._journal.add(TerminalResize(timestamp_ms=self._wall_ms(), cols=size.cols, rows=size.rows))

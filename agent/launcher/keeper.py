@@ -24,7 +24,7 @@ from typing import Final, assert_never
 from airunner.agent.launcher.cgroup import oom_kills
 from airunner.agent.launcher.linux import call_me_when_my_parent_dies, set_name
 from airunner.agent.launcher.spawning import Refusal, spawn
-from airunner.agent.launcher.tree import KILL_AGAIN_MS, command_of, descendants, end_now, reap, signal_all
+from airunner.agent.launcher.tree import KILL_AGAIN_MS, command_of, descendants, end_now, now_in_ticks, reap, signal_all
 from airunner.agent.launcher.wakeup import Wakeup
 from airunner.agent.launcher.wire import (
     End,
@@ -45,6 +45,7 @@ from airunner.agent.launcher.wire import (
 
 RECEIVE_BYTES: Final = 65_536
 SURVIVORS_MAX: Final = 100  # named ones; every one is ended
+LOOK_AGAIN_MS: Final = 50  # while a grace lasts: a pass over /proc may miss one that forks just then
 STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for one that hangs
 
 
@@ -55,6 +56,10 @@ class _Ending:
         self.deadline = deadline
         self.answers = 0  # owed: one for each End
         self.killing = False
+        self.began = now_in_ticks()
+        self.gentle = False  # whether SIGTERM is sent at all
+        self.told: set[int] = set()  # who has been sent it
+        self.outlived = False  # whether the command had ended before
         self.survivors: dict[int, str] = {}
 
     def name(self, pids: Iterable[int]) -> None:
@@ -108,7 +113,10 @@ class Keeper:
         if self._ending is not None and self._ending.killing:
             return KILL_AGAIN_MS
         due = self._deadline if self._ending is None else min(self._deadline, self._ending.deadline)
-        return None if due == math.inf else max(0, math.ceil((due - time.monotonic()) * 1000))
+        patience_ms = None if due == math.inf else max(0, math.ceil((due - time.monotonic()) * 1000))
+        if self._ending is not None and patience_ms is not None:
+            return min(patience_ms, LOOK_AGAIN_MS)
+        return patience_ms
 
     def _obey(self, message: ToKeeper) -> None:
         match message:
@@ -141,18 +149,29 @@ class Keeper:
             os.close(descriptor)
 
     def _end(self, grace_ms: int) -> None:
-        tree = descendants(os.getpid())
         deadline = time.monotonic() + grace_ms / 1000
         if self._ending is None:
             self._ending = _Ending(deadline)
-            if not self._command:
-                self._ending.name(relative.pid for relative in tree if relative.alive)
-            if grace_ms:
-                signal_all(tree, signal.SIGTERM)
-                signal_all(tree, signal.SIGCONT)  # a stopped one could not obey
+            self._ending.gentle = grace_ms > 0
+            self._ending.outlived = self._command is None
+            self._tell(self._ending)
         elif not self._ending.killing:
             self._ending.deadline = min(self._ending.deadline, deadline)
         self._ending.answers += 1
+
+    def _tell(self, ending: _Ending) -> None:
+        """Send SIGTERM to whoever was there when the End came, each once, and name those who outlived the command.
+
+        What they start from then on, to put their house in order, is left alone.
+        """
+        tree = descendants(os.getpid())
+        fresh = [one for one in tree if one.alive and one.pid not in ending.told and one.began <= ending.began]
+        ending.told.update(relative.pid for relative in fresh)
+        if ending.outlived:
+            ending.name(relative.pid for relative in fresh)
+        if ending.gentle:
+            signal_all(fresh, signal.SIGTERM)
+            signal_all(fresh, signal.SIGCONT)  # a stopped one could not obey
 
     def _reap(self) -> None:
         ended, self._alone = reap()
@@ -191,6 +210,8 @@ class Keeper:
             ending.name(pid for pid in tree if pid != self._command)
             ending.killing = True
             ending.deadline = time.monotonic() + STUCK_S
+        elif not ending.killing:
+            self._tell(ending)
         if ending.killing:
             signal_all(descendants(os.getpid()), signal.SIGKILL)
         return True

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -29,7 +30,7 @@ COMMAND_CHARS_MAX: Final = 200
 KILL_AGAIN_MS: Final = 20  # a fork may slip through a pass; every death of a child wakes us sooner
 
 _READ_BYTES: Final = 4_096  # a stat line takes some 300; of a command line we show less
-_STATE, _PARENT, _GROUP, _THREADS = 0, 1, 2, 17  # fields after the name, see proc_pid_stat(5)
+_STATE, _PARENT, _GROUP, _THREADS, _BEGAN = 0, 1, 2, 17, 19  # fields after the name, see proc_pid_stat(5)
 
 
 class Relative(NamedTuple):
@@ -38,6 +39,7 @@ class Relative(NamedTuple):
     pid: int
     group: int
     alive: bool
+    began: int  # in ticks of the kernel since it booted
 
 
 def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
@@ -48,7 +50,7 @@ def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
             if entry.name.isdigit() and (fields := _stat(entry.name)):
                 # A first thread that has ended while others run looks like a zombie, and is none.
                 alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
-                relative = Relative(int(entry.name), int(fields[_GROUP]), alive)
+                relative = Relative(int(entry.name), int(fields[_GROUP]), alive, int(fields[_BEGAN]))
                 children.setdefault(int(fields[_PARENT]), []).append(relative)
     found: list[Relative] = []
     waiting = [root]
@@ -58,6 +60,11 @@ def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
                 found.append(relative)
                 waiting.append(relative.pid)
     return found
+
+
+def now_in_ticks() -> int:
+    """The instant, as `Relative.began` has it."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 def signal_all(relatives: Iterable[Relative], number: int) -> None:

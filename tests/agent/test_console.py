@@ -104,7 +104,7 @@ async def seen(launcher: ChildLauncher, spec: LaunchSpec, timeout_s: float | Non
     console = Console(Tenure(LEASE, anyio.current_time(), 1_000), page, lambda: 1, GRACE_S)
     process = await launcher.launch(spec)
     async with attended(process):
-        return await console.attend(process, timeout_s), page
+        return await console.attend(process, timeout_s, terminal=spec.terminal), page
 
 
 async def test_who_outlives_the_command_is_named(launcher: ChildLauncher) -> None:

@@ -217,3 +217,13 @@ async def test_the_command_may_end_just_as_it_is_ended(launcher: ChildLauncher) 
         await process.end(PATIENCE_S)
         assert await process.wait() in (Exit(4, None), Exit(None, signal.SIGTERM))
         process.close()
+
+
+async def test_what_is_started_to_clear_up_is_left_to_do_so(launcher: ChildLauncher) -> None:
+    """Only those who were there are told to end; what they start then has the grace."""
+    script = "trap 'sh -c \"sleep 0.3; echo cleared up\"; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
+    process = await launcher.launch(shell(script))
+    await read_lines(process.stdout, 1)
+    assert await process.end(PATIENCE_S) == []
+    assert b"cleared up" in await read_all(process.stdout)
+    process.close()
