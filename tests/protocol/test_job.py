@@ -29,6 +29,8 @@ from tests.protocol.examples import SPEC
         ({"environment": {"A=B": ""}}, "environment"),
         ({"environment": {"A": "\0"}}, "environment"),
         ({"metadata": {"\0": ""}}, "metadata"),
+        ({"secrets": ("A=B",)}, "secrets"),
+        ({"secrets": ("A\0",)}, "secrets"),
         ({"working_directory": "/etc"}, "working_directory"),
         ({"working_directory": "a/../../b"}, "working_directory"),
         ({"commit": "c0ffee"}, "need a repository"),
