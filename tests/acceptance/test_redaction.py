@@ -18,22 +18,22 @@ ENCODED = (
     quote(SECRET, safe="").encode(),
 )
 TELLING = """
-import base64, glob, os, sys, time, urllib.parse
+import base64, glob, os, sys, urllib.parse
 size, times, home, copy = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 secret = os.environ["DEPLOY_TOKEN"].encode()
 quoted = urllib.parse.quote(secret, "").encode()
 encodings = secret, base64.b64encode(secret), base64.b64encode(b"user:" + secret), quoted
 told = b"begin " + b" ".join(encodings) + b" end\\n"
-told = told * times + b"THE LAST\\n"
+told = told * times
 for at in range(0, len(told), size):
     os.write(1, told[at : at + size])
     os.write(2, told[at : at + size])
-while True:  # the spool as it is while the job runs
+spool = b""
+while spool.count(b"THE LAST") < 6:  # until the spool holds what was written; a batch may cut one of them in two
+    for stream in 1, 2:
+        os.write(stream, b"THE LAST\\n")
     with open(glob.glob(home + "/agent/*/spool/*")[0], "rb") as file:
         spool = file.read()
-    if spool.count(b"THE LAST") == 2:
-        break
-    time.sleep(0.01)
 with open(copy, "wb") as file:
     file.write(spool)
 """
