@@ -10,17 +10,18 @@ from collections.abc import Callable
 import anyio
 
 from airunner.agent.attempt import Surroundings
-from airunner.agent.flag import Flag
+from airunner.agent.leaser import Leaser, Orders
 from airunner.agent.mirrors import remove_unfinished
 from airunner.agent.occupancy import Occupancy
 from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
 from airunner.agent.recovery import recover
 from airunner.agent.renewer import Renewer
-from airunner.agent.slot import SPOOL_FOLDER, Orders, Slot
+from airunner.agent.slot import SPOOL_FOLDER, Slot
 from airunner.agent.spool import spools_in
 from airunner.agent.spoolroom import SpoolRoom
 from airunner.agent.workspace import remove_workspaces
+from airunner.agent.workspaces import Workspaces
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.messages import Ping
@@ -42,12 +43,14 @@ class Agent:
         self._report = report
         self._surroundings = surroundings
         self._edges = edges
-        self.orders = Orders(drain=Flag(), stop=Flag())
+        self.orders = Orders()
 
     async def run(self) -> None:
         """Work until `orders.drain` is set and what runs has ended, or the plan's jobs are done."""
         publisher = Publisher(self._channel, self._edges, self._report, SpoolRoom(self._plan.spool_bytes_max))
         renewer = Renewer(self._channel, self._plan)
+        leaser = Leaser(self._plan, self._channel, renewer, self._edges, self.orders)
+        workspaces = Workspaces(self._plan.home)
         occupancy = Occupancy()
         self._channel.nudged = renewer.nudge
         home = self._plan.home
@@ -65,9 +68,10 @@ class Agent:
                 for _ in range(self._plan.slots):
                     slot = Slot(
                         self._plan,
-                        self._channel,
+                        leaser,
                         publisher,
                         renewer,
+                        workspaces,
                         self._surroundings,
                         self._edges,
                         self.orders,
@@ -76,6 +80,7 @@ class Agent:
                     )
                     slots.start_soon(slot.run)
             background.cancel_scope.cancel()
+        workspaces.close()
 
     async def _leave_when_idle(self, occupancy: Occupancy) -> None:
         if self._plan.idle_s_max is not None:

@@ -144,18 +144,18 @@ class Attempt:
         Raises `CheckoutFailed`, `HookFailed`, `LauncherDied`, `LeaseEnded`.
         """
         if self._spec.repository:
-            await self._hooks.run(Hook.PRE_CHECKOUT, self._environment())
+            await self._hooks.run(Hook.PRE_CHECKOUT, self._environment)
             with unless(self._tenure.cancelled):
                 self._commit = await self._check_out()
-            await self._hooks.run(Hook.POST_CHECKOUT, self._environment())
-        await self._hooks.run(Hook.PRE_COMMAND, self._environment())
+            await self._hooks.run(Hook.POST_CHECKOUT, self._environment)
+        await self._hooks.run(Hook.PRE_COMMAND, self._environment)
 
     async def _after(self, hook: Hook, result: Result) -> Result:
         """The result, once this hook has run; a cancelled job's has the grace for it."""
         cancelled = self._tenure.cancelled.is_set()
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
-            await self._hooks.run(hook, self._environment(), status=result.exit_status, bound_s=bound_s)
+            await self._hooks.run(hook, self._environment, status=result.exit_status, bound_s=bound_s)
         except HookFailed as failed:
             return failed.result if result.state is JobState.COMPLETED else result
         return result

@@ -5,6 +5,7 @@ The launcher is started first, before there is a ZeroMQ context whose threads a 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -195,6 +196,7 @@ def agent_command(
         mirrors=Mirrors(place.folder, anyio.to_thread.run_sync, int(mirror_gib * _GIB)) if mirror_gib else None,
         random=SYSTEM.random,
     )
+    gc.freeze()  # what was imported stays: no collection is to look through it
     anyio.run(_run, home, plan, surroundings, launcher, endpoints, token)
 
 

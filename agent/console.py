@@ -95,10 +95,10 @@ class Console:
 
         Raises `LauncherDied`, `LeaseEnded`.
         """
-        with anyio.move_on_after(timeout_s), unless(*cancels) as uncancelled:
+        with unless(*cancels, timeout_s=timeout_s):
             await process.wait()
             return None
-        return Reason.CANCELLED if uncancelled.cancelled_caught else Reason.TIMEOUT
+        return Reason.CANCELLED if any(flag.is_set() for flag in cancels) else Reason.TIMEOUT
 
     async def _read(self, process: Process, source: ByteSource, stream: Stream, reading: _Reading) -> None:
         while data := await source.receive(OUTPUT_BYTES_MAX):
@@ -136,6 +136,8 @@ class _Reading:
 
     async def over(self) -> bool:
         """Whether all is read to its end; where somebody outside the job holds it open that is not waited for."""
+        if self._done.is_set():
+            return True
         self._end_s = anyio.current_time() + HELD_S_MAX
         with anyio.move_on_after(HELD_S) as self._patience:
             await self._done.wait()

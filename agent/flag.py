@@ -49,9 +49,9 @@ class Flag:
 class Unless:
     """See `unless`."""
 
-    def __init__(self, flags: tuple[Flag, ...]) -> None:
+    def __init__(self, flags: tuple[Flag, ...], timeout_s: float | None) -> None:
         self._flags = flags
-        self._scope = anyio.CancelScope()
+        self._scope = anyio.CancelScope() if timeout_s is None else anyio.move_on_after(timeout_s)
 
     def __enter__(self) -> anyio.CancelScope:
         self._scope.__enter__()
@@ -67,6 +67,6 @@ class Unless:
         return bool(self._scope.__exit__(kind, error, traceback))
 
 
-def unless(*flags: Flag) -> Unless:
-    """A block that ends when one of `flags` is set, be it already."""
-    return Unless(flags)
+def unless(*flags: Flag, timeout_s: float | None = None) -> Unless:
+    """A block that ends when one of `flags` is set, be it already; or after `timeout_s`."""
+    return Unless(flags, timeout_s)

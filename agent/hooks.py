@@ -13,7 +13,7 @@ would have completed. The two around the checkout are for jobs with a repository
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -61,7 +61,12 @@ class Hooks(Struct, frozen=True):
     working_directory: Path
 
     async def run(
-        self, hook: Hook, environment: Mapping[str, str], *, status: int | None = None, bound_s: float = HOOK_S_MAX
+        self,
+        hook: Hook,
+        environment: Callable[[], Mapping[str, str]],
+        *,
+        status: int | None = None,
+        bound_s: float = HOOK_S_MAX,
     ) -> None:
         """Run one, if it is there; `status` is the command's exit status, where it has ended.
 
@@ -73,7 +78,7 @@ class Hooks(Struct, frozen=True):
         if program is None:
             return
         told = {} if status is None else {STATUS_VARIABLE: str(status)}
-        spec = LaunchSpec((str(program),), {**environment, "AIRUNNER_HOOK": hook, **told}, self.working_directory)
+        spec = LaunchSpec((str(program),), {**environment(), "AIRUNNER_HOOK": hook, **told}, self.working_directory)
         try:
             process = await self.launcher.launch(spec)
         except LaunchFailed as failed:

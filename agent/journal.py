@@ -29,7 +29,7 @@ from airunner.agent.redactor import Redactor
 from airunner.agent.spool import Record, Spool, SpoolFailed
 from airunner.agent.spoolroom import SpoolRoom
 from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, OutputTruncated, Stream, encode_bodies
-from airunner.protocol.job import Result
+from airunner.protocol.job import JobState, Result
 from airunner.protocol.messages import CompleteJob, EventBatch, JobLease
 
 PATIENCE_S: Final = 10.0
@@ -72,7 +72,8 @@ class Journal:
         self._room = sender.room
         self._taken_bytes = 0  # of the room
         self._redaction = Redaction(Redactor())
-        self._held_from: int | None = None
+        self.state: JobState | None = None  # the job's, once it has been completed
+        self._result: Result | None = None
         self._sent = 0
         self._newest: Record | None = None
         self._moved = anyio.Event()
@@ -125,10 +126,12 @@ class Journal:
 
     def unsent(self, batches_max: int, bytes_max: int) -> list[EventBatch]:
         """The next batches to send, within both bounds but for the first; they count as sent from here on."""
-        if self.lost.is_set() or self._sent >= self._sendable:
+        if self.lost.is_set() or self._sent >= self._spool.next_index:
             return []
-        records = self._spool.read_from(self._sent, bytes_max)[:batches_max]
-        records = [record for record in records if record.first_index < self._sendable]
+        if self._newest is not None and self._newest.first_index == self._sent:
+            records = [self._newest]
+        else:
+            records = self._spool.read_from(self._sent, bytes_max)[:batches_max]
         self._sent = records[-1].next_index
         return [self._batch(record) for record in records]
 
@@ -138,18 +141,20 @@ class Journal:
             self._sent = max(self._sent, next_index)
             self._spool.acknowledge(next_index)
             self._count()
-            self._moved.set()
-            self._moved = anyio.Event()
+            self._move()
 
     def resend_from(self, next_index: int) -> None:
-        """The broker has only the events before `next_index`."""
-        self._sent = max(self._spool.kept_index, next_index)
-        self._sender.wake()
+        """The broker has only the events before `next_index`. One that has lost what it had is not to be helped."""
+        if next_index < self._spool.kept_index:
+            self.lose()
+        else:
+            self._sent = next_index
+            self._sender.wake()
 
     def lose(self) -> None:
         """The attempt is not ours any more; nothing of it will be taken."""
         self.lost.set()
-        self._moved.set()
+        self._move()
 
     async def deliver(self) -> None:
         """Return once the broker has all of it, or the attempt is lost."""
@@ -157,26 +162,37 @@ class Journal:
         while self._spool.pending and not self.lost.is_set():
             await self._moved.wait()
 
-    async def completion(self, result: Result) -> CompleteJob:
-        """The end of the attempt, with the last batch; returned once the rest is acknowledged."""
-        held_from = self._spool.next_index
-        self._held_from = held_from
+    def finish(self, result: Result) -> None:
+        """Nothing more comes, and the attempt has ended so: the broker is told, behind all of its events.
+
+        Raises `SpoolFailed`.
+        """
+        self._result = result
         self._cut()
-        while self._spool.kept_index < held_from and not self.lost.is_set():
-            await self._moved.wait()
-        last = self._newest if self._spool.next_index > held_from else None
+        self._sender.wake()
+
+    def completion(self) -> CompleteJob | None:
+        """What tells the broker of the end, once every event is sent."""
+        if self._result is None or self.state is not None or self.lost.is_set() or self._sent < self._spool.next_index:
+            return None
         return CompleteJob(
             job_id=self.lease.job_id,
             attempt=self.lease.attempt,
             task_token=self.lease.task_token,
             event_count=self._spool.next_index,
-            result=result,
-            last=self._batch(last) if last else None,
+            result=self._result,
         )
 
-    @property
-    def _sendable(self) -> int:
-        return self._spool.next_index if self._held_from is None else self._held_from
+    def complete(self, state: JobState) -> None:
+        """The broker knows of the end; that is how the job stands now."""
+        self.state = state
+        self._move()
+
+    async def settled(self) -> JobState | None:
+        """How the job stands, once the broker knows of the end; None where the attempt is lost."""
+        while self.state is None and not self.lost.is_set():
+            await self._moved.wait()
+        return self.state
 
     def _put_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
         for at in range(0, len(data), OUTPUT_BYTES_MAX):  # more than one piece only where marks have made it longer
@@ -210,8 +226,11 @@ class Journal:
             return
         self._newest = self._spool.append(self._spool.next_index, len(bodies), encode_bodies(bodies))
         self._count()
-        if self._held_from is None:
-            self._sender.wake()
+        self._sender.wake()
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = anyio.Event()
 
     def give_back(self) -> None:
         """The spool takes no room any more, or is the next agent's."""

@@ -7,8 +7,8 @@ batch is judged by itself, so a lost attempt does not hold up its neighbours.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -17,8 +17,18 @@ from airunner.agent.journal import Journal, now_in_ms
 from airunner.agent.spoolroom import SpoolRoom
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
-from airunner.protocol.errors import BadRequest, IndexGap, NotFound, PeerError, StaleToken
-from airunner.protocol.messages import BATCHES_MAX, BatchStored, EventBatch, JobEventsPublished, PublishJobEvents
+from airunner.protocol.errors import BadRequest, IncompleteLog, IndexGap, NotFound, PeerError, StaleToken
+from airunner.protocol.messages import (
+    BATCHES_MAX,
+    COMPLETIONS_MAX,
+    BatchStored,
+    CompleteJob,
+    EventBatch,
+    JobCompleted,
+    JobEventsPublished,
+    PublishJobEvents,
+    Refused,
+)
 from airunner.protocol.retry import full_jitter_ms
 
 REQUEST_BYTES_MAX: Final = 1_048_576
@@ -39,22 +49,11 @@ class Publisher:
         self._sooner = anyio.Event()
         self._flush_ms = math.inf
         self._publishing = False
-        self._answers = 0
 
     @property
     def busy(self) -> bool:
         """Whether the broker owes an answer that events may wait for."""
-        return self._publishing or self._answers > 0
-
-    @contextmanager
-    def answering(self) -> Generator[None]:
-        """A block in which the broker owes the answer to a completion."""
-        self._answers += 1
-        try:
-            yield
-        finally:
-            self._answers -= 1
-            self.wake()
+        return self._publishing
 
     def flush_at(self, due_ms: int) -> None:
         """Have batches cut then, or before."""
@@ -82,9 +81,11 @@ class Publisher:
                 self._woken = anyio.Event()
                 if not self.busy:
                     self._cut_due()
-                if batches := self._gather():
+                batches = self._gather()
+                completions = self._completions()
+                if batches or completions:
                     self._publishing = True
-                    await self._publish(PublishJobEvents(batches=tuple(batches)))
+                    await self._publish(PublishJobEvents(batches=tuple(batches), completions=tuple(completions)))
                     self._publishing = False
                 else:
                     await self._woken.wait()
@@ -126,6 +127,11 @@ class Publisher:
             room_bytes -= sum(len(batch.events) for batch in found)
         return batches
 
+    def _completions(self) -> list[CompleteJob]:
+        """The ends of attempts whose every event is sent, be it with these."""
+        ends = (journal.completion() for journal in self._journals.values())
+        return list(islice((end for end in ends if end is not None), COMPLETIONS_MAX))
+
     async def _publish(self, request: PublishJobEvents) -> None:
         """Send until it is answered, then take the answer in."""
         failures = 0
@@ -145,6 +151,8 @@ class Publisher:
             assert isinstance(reply, JobEventsPublished), "the answer to PublishJobEvents"
             for stored in reply.batches:
                 self._take(stored)
+            for asked, completed in zip(request.completions, reply.completions, strict=True):
+                self._settle(asked, completed)
             return
 
     def _take(self, stored: BatchStored) -> None:
@@ -160,3 +168,17 @@ class Publisher:
                 journal.lose()
             case code:
                 raise AssertionError(f"the broker refuses our own events: {code}")
+
+    def _settle(self, asked: CompleteJob, completed: JobCompleted | Refused) -> None:
+        journal = self._journals.get((asked.job_id, asked.attempt))
+        if journal is None:
+            return
+        match completed:
+            case JobCompleted(state=state):
+                journal.complete(state)
+            case Refused(code=IncompleteLog.code, expected_index=int(next_index)):
+                journal.resend_from(next_index)
+            case Refused(code=StaleToken.code | NotFound.code):
+                journal.lose()
+            case Refused(code=code):
+                raise AssertionError(f"the broker refuses the end of an attempt of ours: {code}")

@@ -83,6 +83,11 @@ def workspaces_folder(agent_home: Path) -> Path:
     return agent_home / "workspaces"
 
 
+def fresh_root(agent_home: Path, job_id: str, attempt: int) -> Path:
+    """Where a workspace may be, and nothing is."""
+    return workspaces_folder(agent_home).absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}"
+
+
 def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
     """A workspace that nobody has used before. Four folders are made sooner than a thread is woken to make them.
 
@@ -90,7 +95,7 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
     then nothing of it is left.
     """
     folder = workspaces_folder(agent_home)
-    workspace = Workspace(folder.absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}")
+    workspace = Workspace(fresh_root(agent_home, job_id, attempt))
     try:
         try:
             workspace.root.mkdir(FOLDER_MODE)
@@ -103,18 +108,6 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
         remove_workspace(workspace.root)
         raise WorkspaceFailed(f"cannot make a workspace in {folder}: {error.strerror}") from error
     return workspace
-
-
-def remove_if_empty(workspace: Workspace) -> bool:
-    """Remove a workspace that nothing was left in, as most short jobs do: sooner than a thread is woken for it.
-
-    False where there is something, or nothing; `remove_workspace` then does the rest.
-    """
-    with suppress(OSError):
-        for place in (*workspace.folders, workspace.root):
-            place.rmdir()
-        return True
-    return False
 
 
 def remove_workspaces(agent_home: Path) -> list[Leftover]:

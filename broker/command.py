@@ -5,6 +5,7 @@ The Gatekeeper's socket is bound first and its actor runs before any door opens.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -71,6 +72,7 @@ def broker_command(
 
     store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
+    gc.freeze()  # what was imported stays: no collection is to look through it
     anyio.run(_run, listen, events, http, store, auth, plan, reserve_mib * _MIB)
 
 

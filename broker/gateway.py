@@ -29,6 +29,7 @@ from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,
     JobCompleted,
+    JobEventsPublished,
     JobLease,
     JobReleasedReply,
     JobsLeased,
@@ -202,6 +203,11 @@ class Gateway:
                 for one in verdicts:
                     if one.verdict is not Verdict.LOST:
                         self._roster.holds(one.job_id, answer.peer)
+            case JobEventsPublished(completions=completions):
+                assert isinstance(answer.ask.request, PublishJobEvents), "what this answers"
+                for asked, completed in zip(answer.ask.request.completions, completions, strict=True):
+                    if isinstance(completed, JobCompleted):
+                        self._roster.settled(asked.job_id)
             case JobCompleted() | JobReleasedReply():
                 assert isinstance(answer.ask.request, CompleteJob | ReleaseJob), "what these answer"
                 self._roster.settled(answer.ask.request.job_id)

@@ -79,7 +79,7 @@ class Channel:
         self.nudged = nudged
         self._pirate = LazyPirate(endpoints, edges.random)
         self._waiters: dict[RequestId, _Waiter] = {}
-        self._room = anyio.CapacityLimiter(PENDING_MAX)
+        self._room = anyio.Semaphore(PENDING_MAX, fast_acquire=True)
         self._changed = anyio.Event()
         self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None

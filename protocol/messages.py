@@ -39,6 +39,7 @@ QUEUES_MAX: Final = 64
 SLOTS_MAX: Final = 16  # leases in one reply; with SPEC_BYTES_MAX they fit one frame
 LEASES_MAX: Final = 1_024
 BATCHES_MAX: Final = 64
+COMPLETIONS_MAX: Final = 64
 AGENT_SLOTS_MAX: Final = 1_024
 PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 10_000
@@ -122,16 +123,10 @@ class EventBatch(Struct, frozen=True, kw_only=True):
     events: Annotated[bytes, Meta(min_length=1, max_length=BATCH_BYTES_MAX)]
 
 
-class PublishJobEvents(Message, frozen=True, kw_only=True):
-    """Store events; each batch is judged by itself. Role `work`."""
-
-    batches: Annotated[tuple[EventBatch, ...], Meta(min_length=1, max_length=BATCHES_MAX)]
-
-
 class CompleteJob(Message, frozen=True, kw_only=True):
     """The attempt has ended and published `event_count` events in all. Role `work`.
 
-    `last` may carry the last of them; they and the completion are one transaction.
+    It may also travel with its last events, and with other completions: see `PublishJobEvents`.
     """
 
     job_id: JobName
@@ -139,7 +134,21 @@ class CompleteJob(Message, frozen=True, kw_only=True):
     task_token: Token
     event_count: Natural
     result: Result
-    last: EventBatch | None = None
+
+
+class PublishJobEvents(Message, frozen=True, kw_only=True):
+    """Store events, then end attempts whose events are all stored with that. Role `work`.
+
+    Each batch and each completion is judged by itself; what one request brings is one transaction.
+    """
+
+    batches: Annotated[tuple[EventBatch, ...], Meta(max_length=BATCHES_MAX)] = ()
+    completions: Annotated[tuple[CompleteJob, ...], Meta(max_length=COMPLETIONS_MAX)] = ()
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError`: there is nothing in it."""
+        if not self.batches and not self.completions:
+            raise ValueError("there are no batches and no completions")
 
 
 class ReleaseJob(Message, frozen=True, kw_only=True):
@@ -306,16 +315,17 @@ class BatchStored(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str | None = None
 
 
-class JobEventsPublished(Message, frozen=True, kw_only=True):
-    """One outcome for each batch, in the order sent."""
-
-    batches: tuple[BatchStored, ...]
-
-
 class JobCompleted(Message, frozen=True, kw_only=True):
     """The job has ended in `state`; SCHEDULED where its retry policy will have it run again."""
 
     state: JobState
+
+
+class JobEventsPublished(Message, frozen=True, kw_only=True):
+    """One outcome for each batch, and one for each completion, in the order sent."""
+
+    batches: tuple[BatchStored, ...] = ()
+    completions: tuple[JobCompleted | Refused, ...] = ()
 
 
 class JobReleasedReply(Message, frozen=True, kw_only=True, tag="JobReleased"):

@@ -32,7 +32,7 @@ class KeptProcess:
         self._stderr = sources[1] if len(sources) > 1 else None
         self._line: Line | None = line
         self._give_back = give_back
-        self._receiving = anyio.Lock()
+        self._receiving = anyio.Lock(fast_acquire=True)
         self._exit: Exit | None = None
         self._survivors: list[Survivor] | None = None  # a list: nothing is left
         self._answers = 0  # the keeper owes us: one for each End

@@ -15,7 +15,7 @@ import msgspec
 from airunner.broker.store.contract import EXPIRE_MAX, Appended, Ask, Outcome, QueueKey
 from airunner.broker.store.log import Holder, Log
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
-from airunner.protocol.errors import BadRequest, IncompleteLog, NotFound, StaleToken
+from airunner.protocol.errors import IncompleteLog, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, JobCancelRequested, JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason, Result, decode_spec
 from airunner.protocol.messages import CancelJob, CompleteJob, JobCancelled, JobCompleted, JobReleasedReply, ReleaseJob
@@ -25,7 +25,7 @@ from airunner.protocol.states import FINISHING, Change, next_state
 _END: Final = (
     "UPDATE job SET state = ?, settled = ?, due_ms = ?, pause_ms = ?, result = ?, finished_ms = ?,"
     " retries = retries + ?, agents_lost = agents_lost + ?, token_hash = ?,"
-    " deadline_ms = NULL WHERE number = ?"
+    " deadline_ms = NULL, last_sequence = last_sequence + ? WHERE number = ?"
 )
 _HELD: Final = " AND state = 'RUNNING' AND attempt = ? AND token_hash = ?"
 _DUE: Final = " AND state = 'RUNNING' AND attempt = ? AND deadline_ms <= ?"
@@ -99,7 +99,7 @@ class Endings:
     def complete(self, tenant: str, request: CompleteJob, now_ms: int) -> Outcome:
         """End the attempt as its holder says, and the job unless its policy has it run again.
 
-        Raises `NotFound`, `StaleToken`, `IncompleteLog`, `BadRequest`; then nothing is changed.
+        Raises `NotFound`, `StaleToken`, `IncompleteLog`; then nothing is changed.
         """
         holder = self._log.holder(tenant, request.job_id, request.attempt, request.task_token)
         if holder.settled == Settled.COMPLETED:
@@ -108,14 +108,17 @@ class Endings:
             return Outcome(reply=JobCompleted(state=JobState.SCHEDULED))
         if holder.state is not JobState.RUNNING:
             raise StaleToken
-        appended = self._publish_last(tenant, request, holder)
-        holder = self._log.holder(tenant, request.job_id, request.attempt, request.task_token)
+        if holder.next_index != request.event_count:
+            raise IncompleteLog(
+                f"{holder.next_index} events are stored and {request.event_count} are claimed",
+                expected_index=holder.next_index,
+            )
         end = self._retried(holder, request, now_ms) or _finished(
             Change(FINISHING[request.result.state]), Settled.COMPLETED, request.result, [], now_ms
         )
-        appended.append(self._end_held(holder, request.task_token, end, now_ms))
+        appended = self._end_held(holder, request.task_token, end, now_ms)
         ready = _ready(tenant, holder) if _may_be_leased(end) else frozenset[QueueKey]()
-        return Outcome(reply=JobCompleted(state=end.state), appended=tuple(appended), ready=ready)
+        return Outcome(reply=JobCompleted(state=end.state), appended=(appended,), ready=ready)
 
     def release(self, ask: Ask, request: ReleaseJob, now_ms: int) -> Outcome:
         """Put the job back in its old place; one that is to be cancelled has ended, or whose agents died too often.
@@ -182,19 +185,22 @@ class Endings:
         events: list[BrokerBody] = [JobCancelRequested(timestamp_ms=now_ms)]
         if job.state is JobState.RUNNING:
             self._connection.execute(
-                "UPDATE job SET cancel_requested_ms = ? WHERE number = ? AND state = 'RUNNING'", (now_ms, job.number)
+                "UPDATE job SET cancel_requested_ms = ?, last_sequence = last_sequence + 1"
+                " WHERE number = ? AND state = 'RUNNING'",
+                (now_ms, job.number),
             )
             appended = self._log.append(job.number, job.watch_key, job.attempt, job.last_sequence, events)
             return Outcome(reply=JobCancelled(state=job.state), appended=(appended,), nudged=nudged)
         state = next_state(job.state, Change.CANCEL)
         assert state is JobState.CANCELLED, "what waits may be cancelled"
+        events.append(_told(_CANCELLED, now_ms))
         self._connection.execute(
-            "UPDATE job SET state = ?, due_ms = NULL, cancel_requested_ms = ?, result = ?, finished_ms = ?"
+            "UPDATE job SET state = ?, due_ms = NULL, cancel_requested_ms = ?, result = ?, finished_ms = ?,"
+            " last_sequence = last_sequence + ?"
             " WHERE number = ? AND state = 'SCHEDULED'",
-            (state, now_ms, msgspec.msgpack.encode(_CANCELLED), now_ms, job.number),
+            (state, now_ms, msgspec.msgpack.encode(_CANCELLED), now_ms, len(events), job.number),
         )
         assert self._connection.changes() == 1, "a waiting job is there, in the same transaction"
-        events.append(_told(_CANCELLED, now_ms))
         appended = self._log.append(job.number, job.watch_key, job.attempt, job.last_sequence, events)
         return Outcome(reply=JobCancelled(state=state), appended=(appended,))
 
@@ -227,27 +233,6 @@ class Endings:
         event = JobScheduled(timestamp_ms=now_ms, queue=holder.queue, not_before_ms=due_ms, retry=retry)
         return _End(_follows(Change.RETRY), Settled.RETRIED, [event], due_ms=due_ms)
 
-    def _publish_last(self, tenant: str, request: CompleteJob, holder: Holder) -> list[Appended]:
-        """Store the events that came with the completion, if with them the log is whole."""
-        last = request.last
-        stored = holder.next_index
-        if last is not None:
-            if (last.job_id, last.attempt, last.task_token) != (
-                request.job_id,
-                request.attempt,
-                request.task_token,
-            ):
-                raise BadRequest("last: the batch is of another attempt")
-            if last.first_index <= stored:
-                stored = max(stored, last.first_index + last.count)
-        if stored != request.event_count:
-            raise IncompleteLog(
-                f"{stored} events would be stored and {request.event_count} are claimed",
-                expected_index=holder.next_index,
-            )
-        appended = self._log.publish(tenant, last)[1] if last is not None else None
-        return [appended] if appended is not None else []
-
     def _end_held(self, holder: Holder, task_token: bytes, end: _End, now_ms: int) -> Appended:
         token = token_hash(task_token)
         self._end(holder.number, end, now_ms, token, _HELD, (holder.attempt, token))
@@ -269,6 +254,7 @@ class Endings:
                 int(end.settled is Settled.RETRIED),
                 end.lost,
                 token,
+                len(end.events),
                 number,
                 *fenced,
             ),

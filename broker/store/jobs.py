@@ -33,7 +33,7 @@ from airunner.protocol.redaction import without_credentials, without_secrets
 
 _INSERT: Final = (
     "INSERT INTO job (job_id, tenant, queue, state, priority, max_attempts, owner, spec, watch_key, submitted_ms,"
-    " due_ms, origin, needs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number"
+    " due_ms, origin, needs, last_sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) RETURNING number"
 )
 _COLUMNS: Final = (
     "job_id, state, spec, submitted_ms, attempt, last_sequence, agent, started_ms, finished_ms, result,"

@@ -37,7 +37,8 @@ _FIRST_WAITING: Final = (
 _PAUSED: Final = f"SELECT 1 FROM queue WHERE tenant = ? AND name = ? AND mode = '{QueueMode.PAUSED}'"
 _LEASE: Final = (
     "UPDATE job SET state = ?, attempt = ?, next_index = 0, agent = ?, token_hash = ?, lease_request = ?,"
-    " visibility_ms = ?, deadline_ms = ?, started_ms = coalesce(started_ms, ?), settled = NULL"
+    " visibility_ms = ?, deadline_ms = ?, started_ms = coalesce(started_ms, ?), settled = NULL,"
+    " last_sequence = last_sequence + 1"
     " WHERE number = ? AND state = 'SCHEDULED' AND attempt = ?"
 )
 _RENEW: Final = (

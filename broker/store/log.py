@@ -68,11 +68,8 @@ class Log:
     def append(
         self, number: int, watch_key: WatchKey, attempt: int, last_sequence: int, bodies: Sequence[BrokerBody]
     ) -> Appended:
-        """Put the broker's own events behind event `last_sequence` of a job."""
+        """Put the broker's own events behind event `last_sequence` of a job, whose row counts them already."""
         raw = encode_bodies(list(bodies))
-        self._connection.execute(
-            "UPDATE job SET last_sequence = last_sequence + ? WHERE number = ?", (len(bodies), number)
-        )
         return self._insert(number, watch_key, attempt, last_sequence + 1, len(bodies), raw, bodies[-1].timestamp_ms)
 
     def holder(self, tenant: str, job_id: str, attempt: int, task_token: bytes) -> Holder:

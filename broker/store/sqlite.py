@@ -23,6 +23,7 @@ from airunner.broker.store.contract import (
     Command,
     Expire,
     Outcome,
+    QueueKey,
     Resume,
     Retain,
     StoreReply,
@@ -43,11 +44,13 @@ from airunner.protocol.messages import (
     DequeueJob,
     EnqueueJob,
     GetJob,
+    JobCompleted,
     JobEventsPublished,
     ListAgents,
     ListJobs,
     ListQueues,
     PublishJobEvents,
+    Refused,
     ReleaseJob,
     ReplayJobEvents,
     RetryJob,
@@ -135,7 +138,7 @@ class SqliteStore:
             case UpdateJob() as request:
                 return Outcome(reply=self._leases.renew(ask.tenant, request, now_ms))
             case PublishJobEvents() as request:
-                return self._publish(ask.tenant, request)
+                return self._publish(ask.tenant, request, now_ms)
             case CompleteJob() as request:
                 return self._endings.complete(ask.tenant, request, now_ms)
             case ReleaseJob() as request:
@@ -167,10 +170,12 @@ class SqliteStore:
             case _:
                 assert_never(request)
 
-    def _publish(self, tenant: str, request: PublishJobEvents) -> Outcome:
-        """Each batch is judged by itself."""
+    def _publish(self, tenant: str, request: PublishJobEvents, now_ms: int) -> Outcome:
+        """Each batch is judged by itself, and so is each completion."""
         stored: list[BatchStored] = []
+        completed: list[JobCompleted | Refused] = []
         appended: list[Appended] = []
+        ready: set[QueueKey] = set()
         for batch in request.batches:
             try:
                 next_index, run = self._log.publish(tenant, batch)
@@ -186,7 +191,18 @@ class SqliteStore:
                 if run is not None:
                     appended.append(run)
             stored.append(outcome)
-        return Outcome(reply=JobEventsPublished(batches=tuple(stored)), appended=tuple(appended))
+        for completion in request.completions:
+            try:
+                ended = self._endings.complete(tenant, completion, now_ms)
+            except PeerError as error:
+                completed.append(refusal(error))
+            else:
+                assert isinstance(ended.reply, JobCompleted), "what ends an attempt says how the job stands"
+                completed.append(ended.reply)
+                appended += ended.appended
+                ready |= ended.ready
+        reply = JobEventsPublished(batches=tuple(stored), completions=tuple(completed))
+        return Outcome(reply=reply, appended=tuple(appended), ready=frozenset(ready))
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

@@ -155,17 +155,14 @@ def run(plain: Plain, job_id: str, held: Map) -> None:
     assert plain.ask(publish)["batches"] == stored
     assert plain.ask(publish)["batches"] == stored, "a repeat is ignored"
     end = [{"kind": "PROCESS_END", "timestamp_ms": now_ms, "pid": 7, "exit_code": 0}]
-    complete = {
-        "type": "CompleteJob",
-        **held,
-        "event_count": 4,
-        "result": {"exit_code": 0},
-        "last": {**held, "first_index": 2, "count": 1, "events": msgpack.packb(end)},
-    }
+    complete = {"type": "CompleteJob", **held, "event_count": 3, "result": {"exit_code": 0}}
     assert plain.ask(complete)["code"] == "incomplete-log"
-    complete["event_count"] = 3
+    last = {**held, "first_index": 2, "count": 1, "events": msgpack.packb(end)}
+    together = {"type": "PublishJobEvents", "batches": [last], "completions": [complete]}
+    completed = {"type": "JobCompleted", "state": "COMPLETED"}
     for _ in range(2):
-        assert plain.ask(complete) == {"type": "JobCompleted", "state": "COMPLETED"}
+        assert plain.ask(together)["completions"] == [completed]
+    assert plain.ask(complete) == completed
 
 
 def replay(plain: Plain, job_id: str) -> None:

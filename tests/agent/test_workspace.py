@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,11 +12,13 @@ import pytest
 
 from airunner.agent.workspace import (
     LEFTOVERS_MAX,
+    Workspace,
     make_workspace,
     remove_workspace,
     remove_workspaces,
     workspaces_folder,
 )
+from airunner.agent.workspaces import Workspaces
 from airunner.protocol.errors import OperatorError
 
 NOBODY = 65_534
@@ -176,3 +178,47 @@ def test_what_a_killed_agent_left_is_removed(tmp_path: Path) -> None:
     (workspaces_folder(tmp_path) / "stray").write_text("x")
     assert remove_workspaces(tmp_path) == []
     assert not any(workspaces_folder(tmp_path).iterdir())
+
+
+def test_one_that_was_left_untouched_serves_again_under_another_name(tmp_path: Path) -> None:
+    workspaces = Workspaces(tmp_path)
+    first = workspaces.take("job1", 1)
+    inode = first.root.stat().st_ino
+    assert workspaces.reclaim(first)
+    assert not first.root.exists()
+    second = workspaces.take("job2", 3)
+    assert second.root.name.startswith("job2-3-")
+    assert second.root.stat().st_ino == inode
+    third = workspaces.take("job3", 1)
+    assert {second.root, third.root} == set(workspaces_folder(tmp_path).iterdir())
+    assert workspaces.reclaim(second)
+    assert workspaces.reclaim(third)
+    workspaces.close()
+    assert list(workspaces_folder(tmp_path).iterdir()) == []
+
+
+def _link(workspace: Workspace) -> None:
+    workspace.home.rmdir()
+    workspace.home.symlink_to("/etc")
+
+
+TOUCHES: dict[str, Callable[[Workspace], object]] = {
+    "a file in the checkout": lambda workspace: (workspace.checkout / "file").touch(),
+    "a hidden folder at home": lambda workspace: (workspace.home / ".cache").mkdir(),
+    "a file beside the folders": lambda workspace: (workspace.root / "file").touch(),
+    "an open folder": lambda workspace: workspace.temporary.chmod(0o777),
+    "an open root": lambda workspace: workspace.root.chmod(0o755),
+    "a folder less": lambda workspace: workspace.temporary.rmdir(),
+    "a link instead of a folder": _link,
+    "nothing at all": lambda workspace: remove_workspace(workspace.root),
+}
+
+
+@pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES)
+def test_one_that_was_touched_is_nobodys_again(tmp_path: Path, touch: Callable[[Workspace], object]) -> None:
+    workspaces = Workspaces(tmp_path)
+    workspace = workspaces.take("job", 1)
+    touch(workspace)
+    assert not workspaces.reclaim(workspace)
+    assert remove_workspace(workspace.root) == []
+    assert workspaces.take("job", 2).root.stat().st_mode == stat.S_IFDIR | 0o700

@@ -13,7 +13,14 @@ from airunner.broker.store.schema import MIGRATIONS
 from airunner.broker.store.sqlite import open_store
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 from airunner.protocol.job import JobSpec
-from airunner.protocol.messages import EnqueueJob, JobsEnqueued, JobsListed, ListJobs
+from airunner.protocol.messages import (
+    EnqueueJob,
+    JobEventsPublished,
+    JobsEnqueued,
+    JobsListed,
+    ListJobs,
+    PublishJobEvents,
+)
 from tests.conformance.driving import Driver, batch, completion
 
 
@@ -70,7 +77,8 @@ def test_everything_is_there_after_opening_again(tmp_path: Path):
         first = Driver(store)
         job_id, waiting = first.submit("a", "b")
         lease = first.lease_one()
-        first.reply(object, completion(lease, 2, last=batch(lease, 0, "x", "y")))
+        last = PublishJobEvents(batches=(batch(lease, 0, "x", "y"),), completions=(completion(lease, 2),))
+        first.reply(JobEventsPublished, last)
         log = first.log(job_id)
     with closing(open_store(url)) as store:
         again = Driver(store)

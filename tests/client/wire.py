@@ -18,7 +18,7 @@ from airunner.certs.edges import Edges, Ending, Frames, Incoming, Sent, Subscrip
 from airunner.certs.principal import ANONYMOUS
 from airunner.client.client import Client
 from airunner.client.reach import Reach
-from airunner.protocol.messages import decode_request
+from airunner.protocol.messages import Request, decode_request
 
 QUEUE = 4_096
 
@@ -33,7 +33,7 @@ class Link:
         self._over = anyio.Event()
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        self._wire.asked.append(type(decode_request(frames[3])).__name__)
+        self._wire.requests.append(decode_request(frames[3]))
         self._wire.to_broker.send_nowait(Incoming(self._name, "client", list(frames)))
         return True
 
@@ -98,8 +98,13 @@ class Wire:
         self.loses: Callable[[Frames], bool] = lambda _: False
         self.published: list[Frames] = []
         self.held: list[Callable[[], None]] | None = None  # a list holds subscriptions back
-        self.asked: list[str] = []
+        self.requests: list[Request] = []
         self.opened = 0
+
+    @property
+    def asked(self) -> list[str]:
+        """The kinds of all requests, in order."""
+        return [type(request).__name__ for request in self.requests]
 
     def dealer(self, endpoint: str) -> Link:
         assert endpoint == "tcp://broker.test:7070"

@@ -223,7 +223,6 @@ def completion(
     *,
     exit_code: int = 0,
     result: Result | None = None,
-    last: EventBatch | None = None,
 ) -> CompleteJob:
     return CompleteJob(
         job_id=lease.job_id,
@@ -231,5 +230,4 @@ def completion(
         task_token=lease.task_token,
         event_count=event_count,
         result=result or Result(exit_code=exit_code),
-        last=last,
     )

@@ -14,9 +14,11 @@ from airunner.protocol.messages import (
     GetJob,
     JobCancelled,
     JobCompleted,
+    JobEventsPublished,
     JobFound,
     JobReleasedReply,
     PublishJobEvents,
+    Refused,
     ReleaseJob,
     Verdict,
 )
@@ -97,7 +99,10 @@ def a_late_completion_is_refused(driver: Driver) -> None:
     fresh = driver.lease_one()
     driver.refused("stale-token", completion(stale))
     driver.refused("stale-token", msgspec.structs.replace(completion(stale), attempt=fresh.attempt))
-    driver.refused("stale-token", completion(stale, 1, last=batch(stale, 0, "late")))
+    request = PublishJobEvents(batches=(batch(stale, 0, "late"),), completions=(completion(stale, 1),))
+    (refused,) = driver.reply(JobEventsPublished, request).completions
+    assert isinstance(refused, Refused)
+    assert refused.code == "stale-token"
     assert driver.state(job_id) is JobState.RUNNING
     assert driver.reply(JobCompleted, completion(fresh)).state is JobState.COMPLETED
     driver.refused("stale-token", completion(stale))
@@ -160,8 +165,8 @@ def the_holder_of_a_cancelled_job_is_told_and_keeps_it_until_it_says_so(driver: 
     driver.now_ms += VISIBILITY_MS - 6
     assert driver.verdict(lease) is Verdict.CANCEL
     assert driver.pass_ms(VISIBILITY_MS - 1).appended == ()
-    last = batch(lease, 0, "ended")
-    assert driver.reply(JobCompleted, completion(lease, 1, result=CANCELLED, last=last)).state is JobState.CANCELLED
+    driver.reply(JobEventsPublished, PublishJobEvents(batches=(batch(lease, 0, "ended"),)))
+    assert driver.reply(JobCompleted, completion(lease, 1, result=CANCELLED)).state is JobState.CANCELLED
     assert driver.kinds(job_id)[2:] == ["JOB_CANCEL_REQUESTED", "OUTPUT", "JOB_FINISHED"]
     assert driver.job(job_id).result == CANCELLED
     assert driver.verdict(lease) is Verdict.LOST

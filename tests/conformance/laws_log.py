@@ -9,7 +9,7 @@ import msgspec
 
 from airunner.broker.store.contract import WatchKeyFound
 from airunner.protocol.events import BATCH_EVENTS_MAX, Output, events_of
-from airunner.protocol.job import JobState
+from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     REPLAY_BYTES_MAX,
     REPLAY_RUNS_MAX,
@@ -20,9 +20,11 @@ from airunner.protocol.messages import (
     JobEventsReplayed,
     JobLease,
     PublishJobEvents,
+    Refused,
     ReplayJobEvents,
     WatchJob,
 )
+from airunner.protocol.retrypolicy import RetryPolicy
 from tests.conformance.driving import START_MS, Driver, batch, completion
 
 
@@ -117,17 +119,43 @@ def a_job_completes_only_with_its_whole_log(driver: Driver) -> None:
     _publish(driver, batch(lease, 0, "a"))
     assert driver.refused("incomplete-log", completion(lease, 2)).expected_index == 1
     assert driver.refused("incomplete-log", completion(lease, 0)).expected_index == 1
-    assert driver.refused("incomplete-log", completion(lease, 4, last=batch(lease, 1, "b"))).expected_index == 1
-    assert driver.refused("incomplete-log", completion(lease, 4, last=batch(lease, 3, "d"))).expected_index == 1
-    driver.refused(
-        "bad-request", completion(lease, 2, last=msgspec.structs.replace(batch(lease, 1, "b"), events=b"\x90"))
-    )
-    driver.refused("bad-request", completion(lease, 2, last=msgspec.structs.replace(batch(lease, 1, "b"), attempt=9)))
     assert _console(driver, lease.job_id) == "a"
-    outcome = driver.outcome(completion(lease, 3, last=batch(lease, 0, "a", "b", "c")))
-    assert outcome.reply == JobCompleted(state=JobState.COMPLETED)
-    assert [appended.run.first_sequence for appended in outcome.appended] == [4, 6]
+    _publish(driver, batch(lease, 0, "a", "b", "c"))
+    assert driver.reply(JobCompleted, completion(lease, 3)).state is JobState.COMPLETED
     assert _console(driver, lease.job_id) == "abc"
+
+
+def last_events_and_completions_travel_together(driver: Driver) -> None:
+    whole, torn, silent, late = (_started(driver) for _ in range(4))
+    driver.complete(late)
+    request = PublishJobEvents(
+        batches=(batch(whole, 0, "a", "b"), batch(torn, 1, "lost its first")),
+        completions=(completion(torn, 2), completion(whole, 2), completion(silent), completion(late, 1)),
+    )
+    outcome = driver.outcome(request)
+    assert isinstance(outcome.reply, JobEventsPublished)
+    assert [(one.next_index, one.code) for one in outcome.reply.batches] == [(2, None), (0, "index-gap")]
+    refused, *completed, repeated = outcome.reply.completions
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.expected_index) == ("incomplete-log", 0)
+    assert completed == [JobCompleted(state=JobState.COMPLETED)] * 2
+    assert repeated == JobCompleted(state=JobState.COMPLETED), "as it was answered before"
+    assert [one.run.first_sequence for one in outcome.appended] == [3, 5, 3]
+    assert driver.kinds(whole.job_id)[2:] == ["OUTPUT", "OUTPUT", "JOB_FINISHED"]
+    again = driver.outcome(request)
+    assert isinstance(again.reply, JobEventsPublished)
+    assert again.reply.completions[1:] == outcome.reply.completions[1:]
+    assert again.appended == ()
+    assert driver.state(torn.job_id) is JobState.RUNNING
+
+
+def a_retry_that_travels_with_others_may_be_leased_at_once(driver: Driver) -> None:
+    (job_id,) = driver.enqueue(JobSpec(command="true", retry=RetryPolicy(limit=1, backoff_ms=0)))
+    request = PublishJobEvents(completions=(completion(driver.lease_one(), exit_code=1),))
+    outcome = driver.outcome(request)
+    assert outcome.reply == JobEventsPublished(completions=(JobCompleted(state=JobState.SCHEDULED),))
+    assert {key.queue for key in outcome.ready} == {"default"}
+    assert driver.lease_one().job_id == job_id
 
 
 def a_repeat_after_the_end_is_answered_as_the_first(driver: Driver) -> None:
@@ -206,6 +234,8 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     nobody_else_writes_into_a_log,
     an_old_attempt_writes_no_more,
     a_job_completes_only_with_its_whole_log,
+    last_events_and_completions_travel_together,
+    a_retry_that_travels_with_others_may_be_leased_at_once,
     a_repeat_after_the_end_is_answered_as_the_first,
     a_replay_starts_at_exactly_the_sequence_asked_for,
     a_replay_starts_at_the_first_event_that_is_new_enough,

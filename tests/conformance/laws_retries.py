@@ -134,8 +134,9 @@ def a_command_that_runs_again_has_its_old_place(driver: Driver) -> None:
 def a_repeat_says_what_the_first_said_until_the_next_lease(driver: Driver) -> None:
     _job(driver, AT_ONCE)
     lease = driver.lease_one()
-    sent = completion(lease, 1, result=FAILED, last=batch(lease, 0, "x"))
-    driver.refused("incomplete-log", completion(lease, 1, result=FAILED))
+    sent = completion(lease, 1, result=FAILED)
+    driver.refused("incomplete-log", sent)
+    driver.reply(object, PublishJobEvents(batches=(batch(lease, 0, "x"),)))
     driver.reply(JobCompleted, sent)
     again = driver.outcome(sent)
     assert (again.reply, again.appended, again.ready) == (JobCompleted(state=JobState.SCHEDULED), (), frozenset())

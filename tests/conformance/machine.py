@@ -17,6 +17,7 @@ from airunner.broker.store.sqlite import open_store
 from airunner.protocol.events import Output
 from airunner.protocol.job import JobSpec, JobState, Result
 from airunner.protocol.messages import (
+    BatchStored,
     CancelJob,
     DequeueJob,
     EnqueueJob,
@@ -210,6 +211,9 @@ class StoreAndModel(RuleBasedStateMachine):
         first = max(0, grant.job.stored - back)
         request = PublishJobEvents(batches=(batch(lease, first, *pieces),))
         (stored,) = self.driver.reply(JobEventsPublished, request, tenant=grant.job.tenant).batches
+        self.expect_stored(stored, grant, first, pieces)
+
+    def expect_stored(self, stored: BatchStored, grant: m.Grant, first: int, pieces: list[str]) -> None:
         try:
             wanted = (self.model.publish(grant, first, pieces), None)
         except m.Refused as refused:
@@ -221,18 +225,24 @@ class StoreAndModel(RuleBasedStateMachine):
         self.complete_one(*pair, exit_code, off, last)
 
     def complete_one(self, lease: JobLease, grant: m.Grant, exit_code: int, off: int, last: list[str] | None) -> None:
-        job, result = grant.job, Result(exit_code=exit_code)
-        stored = job.stored
-        count = stored + len(last or []) + off
-        with_it = batch(lease, stored, *last) if last is not None else None
-        outcome = self.driver.outcome(completion(lease, count, result=result, last=with_it), tenant=job.tenant)
-        now_ms = self.driver.now_ms
+        job, result, now_ms = grant.job, Result(exit_code=exit_code), self.driver.now_ms
+        before = job.state
+        ended = completion(lease, job.stored + len(last or []) + off, result=result)
+        if last is None:
+            outcome = self.driver.outcome(ended, tenant=job.tenant)
+            reply = outcome.reply
+        else:
+            together = PublishJobEvents(batches=(batch(lease, job.stored, *last),), completions=(ended,))
+            outcome = self.driver.outcome(together, tenant=job.tenant)
+            assert isinstance(outcome.reply, JobEventsPublished)
+            (stored,), (reply,) = outcome.reply.batches, outcome.reply.completions
+            self.expect_stored(stored, grant, job.stored, last)
         due_ms = None if job.gone else self.driver.job(job.job_id, tenant=job.tenant).due_ms
-        pause_ms, ended = (due_ms or now_ms) - now_ms, (stored, last) if last is not None else None
-        assert told(outcome.reply) == expected(
-            lambda: JobCompleted(state=self.model.complete(grant, count, result, ended, now_ms, pause_ms))
+        pause_ms = (due_ms or now_ms) - now_ms
+        assert told(reply) == expected(
+            lambda: JobCompleted(state=self.model.complete(grant, ended.event_count, result, now_ms, pause_ms))
         )
-        assert outcome.ready == ({job.ready} if outcome.appended and job.waits else set())
+        assert outcome.ready == ({job.ready} if job.waits and before is JobState.RUNNING else set())
 
     @precondition(lambda self: self.live())
     @rule(pick=st.integers(0, 1_000), exit_code=st.sampled_from([1, 1, 1, 0]))

@@ -186,7 +186,6 @@ class Model:
         grant: Grant,
         event_count: int,
         result: Result,
-        last: tuple[int, list[str]] | None,
         now_ms: int,
         pause_ms: int,
     ) -> JobState:
@@ -196,13 +195,8 @@ class Model:
             if job.settled not in ("completed", "retried"):
                 raise Refused("stale-token")
             return JobState.SCHEDULED if job.settled == "retried" else job.state
-        would_be = job.stored
-        if last is not None and last[0] <= job.stored:
-            would_be = max(job.stored, last[0] + len(last[1]))
-        if would_be != event_count:
+        if job.stored != event_count:
             raise Refused("incomplete-log", job.stored)
-        if last is not None:
-            self.publish(grant, *last)
         if self.runs_again(job, result):
             self.run_again(job, now_ms, pause_ms)
         else:

@@ -128,6 +128,7 @@ _BATCH: Final = EventBatch(
     count=1,
     events=encode_bodies([Heartbeat(timestamp_ms=NOW_MS)]),
 )
+_COMPLETION: Final = CompleteJob(job_id=JOB_ID, attempt=1, task_token=TOKEN, event_count=1, result=Result(exit_code=0))
 
 REQUESTS: Final[dict[str, Request]] = {
     "Ping": Ping(),
@@ -136,10 +137,8 @@ REQUESTS: Final[dict[str, Request]] = {
         agent="agent-1", queues=("default",), slots=2, visibility_ms=300_000, wait_ms=30_000, token_seed=SEED
     ),
     "UpdateJob": UpdateJob(leases=(LeaseRef(job_id=JOB_ID, attempt=1, task_token=TOKEN),), visibility_ms=300_000),
-    "PublishJobEvents": PublishJobEvents(batches=(_BATCH,)),
-    "CompleteJob": CompleteJob(
-        job_id=JOB_ID, attempt=1, task_token=TOKEN, event_count=1, result=Result(exit_code=0), last=_BATCH
-    ),
+    "PublishJobEvents": PublishJobEvents(batches=(_BATCH,), completions=(_COMPLETION,)),
+    "CompleteJob": _COMPLETION,
     "ReleaseJob": ReleaseJob(job_id=JOB_ID, attempt=1, task_token=TOKEN),
     "CancelJob": CancelJob(job_id=JOB_ID),
     "RetryJob": RetryJob(job_id=JOB_ID),
@@ -165,7 +164,8 @@ REPLIES: Final[dict[str, Reply]] = {
         batches=(
             BatchStored(job_id=JOB_ID, attempt=1, next_index=1),
             BatchStored(job_id=JOB_ID, attempt=1, next_index=1, code="index-gap"),
-        )
+        ),
+        completions=(JobCompleted(state=JobState.COMPLETED), Refused(code="stale-token", message="")),
     ),
     "JobCompleted": JobCompleted(state=JobState.COMPLETED),
     "JobReleased": JobReleasedReply(),

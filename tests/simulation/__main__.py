@@ -40,7 +40,6 @@ REACHED: Final = (
     "EnqueueJob asked again after it was answered",
     "DequeueJob asked again after it was answered",
     "PublishJobEvents asked again after it was answered",
-    "CompleteJob asked again after it was answered",
     "CancelJob asked again after it was answered",
     "a request of a killed client asked again",
     "a monitor resumed in mid-stream",

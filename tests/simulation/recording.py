@@ -60,12 +60,14 @@ class Recorder:
                 for verdict in leases:
                     fields = {"job_id": verdict.job_id, "attempt": verdict.attempt, "verdict": verdict.verdict}
                     self.add(Judged, **common, **fields, visibility_ms=visibility_ms)
-            case JobEventsPublished(batches=batches), PublishJobEvents():
+            case JobEventsPublished(batches=batches, completions=completions), PublishJobEvents():
                 for batch in batches:
                     fields = {"job_id": batch.job_id, "attempt": batch.attempt, "next_index": batch.next_index}
                     self.add(Stored, **common, **fields, code=batch.code)
                     if batch.code == "stale-token":
                         self.rare["late events refused"] += 1
+                for one, completed in zip(request.completions, completions, strict=True):
+                    self.told(machine, request_id, one, asked_at_ms, completed)
             case JobCompleted(state=state), CompleteJob(job_id=job_id, attempt=attempt):
                 self.add(Completed, **common, job_id=job_id, attempt=attempt, state=state)
             case JobReleasedReply(), ReleaseJob(job_id=job_id, attempt=attempt):

@@ -1,0 +1,114 @@
+"""How the slots of an agent ask for jobs: each for itself while there are none, together while there are many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+from trio.testing import MockClock
+
+from airunner.agent.slot import DELIVERY_S, UNSETTLED
+from airunner.certs.edges import Sent
+from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.messages import DequeueJob, JobEventsPublished, decode_reply
+from tests.agent.playing import Stage, staged
+
+pytestmark = pytest.mark.anyio
+
+SLOTS = 3
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+def dequeues(stage: Stage) -> list[tuple[int, bool]]:
+    """Of each DequeueJob so far: for how many slots, and whether it was to be parked."""
+    return [(one.slots, one.wait_ms > 0) for one in stage.wire.requests if isinstance(one, DequeueJob)]
+
+
+async def submit(stage: Stage, jobs: int) -> list[str]:
+    return [job.id for job in await stage.client.submit_many([JobSpec(command="make")] * jobs)]
+
+
+async def test_an_idle_agent_has_each_of_its_slots_parked(tmp_path: Path) -> None:
+    async with staged(tmp_path, SLOTS) as stage:
+        await submit(stage, SLOTS)
+        await stage.launcher.process(SLOTS)
+        assert dequeues(stage) == [(1, True)] * SLOTS
+
+
+async def test_a_busy_agent_parks_nothing_until_it_is_idle_again(tmp_path: Path) -> None:
+    async with staged(tmp_path, SLOTS) as stage:
+        jobs = await submit(stage, 2 * SLOTS)
+        await stage.launcher.process(SLOTS)
+        for process in stage.launcher.started:
+            process.exit(0)
+        await stage.launcher.process(2 * SLOTS)
+        assert [parked for _, parked in dequeues(stage)[SLOTS:]].count(True) == 0
+        assert sum(slots for slots, _ in dequeues(stage)[SLOTS:]) == SLOTS
+        for process in stage.launcher.started:
+            process.exit(0)
+        assert [(await stage.kinds(job))[-1] for job in jobs] == ["JOB_FINISHED"] * len(jobs)
+        await anyio.sleep(1)  # virtual
+        assert [parked for _, parked in dequeues(stage)].count(True) == 2 * SLOTS
+
+
+async def test_who_becomes_free_while_the_broker_is_asked_goes_with_the_next(tmp_path: Path) -> None:
+    async with staged(tmp_path, SLOTS) as stage:
+        await submit(stage, 2 * SLOTS)
+        await stage.launcher.process(SLOTS)
+        send, held = stage.wire.send, []
+        stage.wire.send = lambda peer, frames: held.append((peer, frames)) or Sent.DONE
+        for process in stage.launcher.started[:SLOTS]:
+            process.exit(0)
+            await anyio.sleep(0.1)  # virtual
+        stage.wire.send = send
+        for peer, frames in held:
+            send(peer, frames)
+        await stage.launcher.process(2 * SLOTS)
+        assert dequeues(stage)[SLOTS:] == [(1, False), (SLOTS - 1, False)]
+
+
+async def test_a_slot_takes_the_next_job_while_the_broker_hears_of_the_last_and_no_third(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        jobs = await submit(stage, 3)
+        first = await stage.launcher.process()
+        send = stage.wire.send
+
+        def lose_completions(peer: bytes, frames: list[bytes]) -> Sent:
+            reply = decode_reply(frames[-1])
+            if isinstance(reply, JobEventsPublished) and reply.completions:
+                return Sent.DONE
+            return send(peer, frames)
+
+        stage.wire.send = lose_completions
+        first.exit(0)
+        (await stage.launcher.process(2)).exit(7)
+        await anyio.sleep(60)  # virtual
+        assert len(stage.launcher.started) == 2
+        stage.wire.send = send
+        (await stage.launcher.process(3)).exit(0)
+        assert [(await stage.kinds(job))[-1] for job in jobs] == ["JOB_FINISHED"] * 3
+        states = [(await stage.client.get(job)).state for job in jobs]
+        assert states == [JobState.COMPLETED, JobState.FAILED, JobState.COMPLETED]
+
+
+async def test_an_end_that_the_broker_has_not_heard_of_is_left_to_the_next_agent(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        (job,) = await submit(stage, 1)
+        process = await stage.launcher.process()
+        stage.wire.send = lambda *_: Sent.GONE
+        stage.wire.receive = anyio.sleep_forever
+        process.exit(0)
+        await anyio.sleep(1)  # virtual
+        stage.agent.orders.drain.set()
+        await anyio.sleep(2 * DELIVERY_S)  # virtual
+        assert not stage.ended.is_set(), "one that drains waits for the broker"
+        stage.agent.orders.stop.set()
+        stopped_s = anyio.current_time()
+        await stage.ended.wait()
+        assert anyio.current_time() - stopped_s < 2 * DELIVERY_S
+        assert f"job {job} attempt 1 {UNSETTLED}" in stage.reports
