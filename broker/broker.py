@@ -11,26 +11,28 @@ from collections.abc import Callable, Sequence
 import anyio
 from anyio.abc import TaskStatus
 
+from airunner.broker.admission import Admission, Authority, Machines, everybody
 from airunner.broker.announcer import Announcer
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
-from airunner.broker.gateway import Authority, Gateway
+from airunner.broker.gateway import Gateway
 from airunner.broker.inbox import (
     ALARMS_MAX,
     ANNOUNCEMENTS_MAX,
     ANSWERS_MAX,
-    LEDGER_INBOX_MAX,
     SWEEPS_MAX,
     Alarm,
     Answer,
-    Asked,
     Nudged,
     Swept,
 )
 from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger, Offload
-from airunner.broker.store.contract import Appended, Expire, Retain, Store
+from airunner.broker.quotas import Quotas
+from airunner.broker.rates import Rates
+from airunner.broker.store.contract import Appended, Store
 from airunner.broker.timekeeper import Timekeeper
+from airunner.broker.turns import Turns
 from airunner.certs.edges import Edges, Publisher, Router
 
 
@@ -48,20 +50,23 @@ class Broker:
         counts: Counts,
         has_room: Callable[[], bool] = lambda: True,
         retention: RetentionPlan | None = None,
+        machines: Machines = everybody,
+        quotas: Quotas | None = None,
     ) -> None:
         self._store = store
         self._router = router
         self._publisher = publisher
-        self._authority = authority
         self._edges = edges
         self._offload = offload
         self._counts = counts
         self._has_room = has_room
         self._retention = retention or RetentionPlan()
+        self._quotas = quotas or Quotas()
+        self._admission = Admission(authority, machines, Rates(self._quotas.requests_per_s))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; started once requests are taken."""
-        to_ledger, ledger_inbox = anyio.create_memory_object_stream[Asked | Expire | Retain](LEDGER_INBOX_MAX)
+        turns = Turns()
         to_gateway, gateway_inbox = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](ANSWERS_MAX)
         to_announcer, announcer_inbox = anyio.create_memory_object_stream[Sequence[Appended]](ANNOUNCEMENTS_MAX)
         to_timekeeper, timekeeper_inbox = anyio.create_memory_object_stream[Alarm](ALARMS_MAX)
@@ -69,11 +74,11 @@ class Broker:
         clock = Clock(self._edges.wall_ms)
         events_port = int(self._publisher.endpoint.rpartition(":")[2])
         gateway = Gateway(
-            self._router, gateway_inbox, to_ledger, self._authority, self._edges, events_port, self._counts
+            self._router, gateway_inbox, turns, self._admission, self._quotas, self._edges, events_port, self._counts
         )
         ledger = Ledger(
             self._store,
-            ledger_inbox,
+            turns,
             to_gateway,
             to_announcer,
             to_timekeeper,
@@ -84,11 +89,9 @@ class Broker:
             self._counts,
         )
         announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts)
-        timekeeper = Timekeeper(timekeeper_inbox, to_ledger, clock)
-        janitor = Janitor(janitor_inbox, to_ledger, clock, self._retention)
+        timekeeper = Timekeeper(timekeeper_inbox, turns, clock)
+        janitor = Janitor(janitor_inbox, turns, clock, self._retention)
         async with (
-            to_ledger,
-            ledger_inbox,
             to_gateway,
             gateway_inbox,
             to_announcer,

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     import anyio
 
     from airunner.broker.janitor import RetentionPlan
+    from airunner.broker.quotas import Quotas
     from airunner.certs.home import Home
     from airunner.certs.tokens import Verifier
 
 DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
 DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
+TENANT_REQUESTS_A_SECOND = 5_000.0
 DEFAULT_HTTP = "127.0.0.1:8080"
 RETAIN_DAYS_MAX = 36_500
 RETAIN_GIB_MAX = 1_000_000
@@ -58,6 +60,18 @@ def broker_command(
         int,
         typer.Option(min=0, help="MiB of the disk that are kept for what runs: below it no new jobs are taken."),
     ] = 256,
+    tenant_waiting: Annotated[
+        int | None, typer.Option(min=0, help="Jobs of one tenant that may wait.", show_default="no bound")
+    ] = None,
+    tenant_gib: Annotated[
+        float | None, typer.Option(min=0, help="GiB that one tenant's jobs and logs may take.", show_default="no bound")
+    ] = None,
+    tenant_requests: Annotated[
+        float,
+        typer.Option(
+            min=1, help="Requests a second that one tenant may send; a large one counts as one for each 4 KiB of it."
+        ),
+    ] = TENANT_REQUESTS_A_SECOND,
     auth: Annotated[
         bool, typer.Option("--auth/--no-auth", help="Whether requests need a token; without is for development.")
     ] = True,
@@ -69,11 +83,17 @@ def broker_command(
     import anyio
 
     from airunner.broker.janitor import RetentionPlan
+    from airunner.broker.quotas import Quotas
 
     store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
     gc.freeze()  # what was imported stays: no collection is to look through it
-    anyio.run(_run, listen, events, http, store, auth, plan, reserve_mib * _MIB)
+    quotas = Quotas(
+        waiting_max=tenant_waiting,
+        bytes_max=None if tenant_gib is None else int(tenant_gib * _GIB),
+        requests_per_s=tenant_requests,
+    )
+    anyio.run(_run, listen, events, http, store, auth, plan, quotas, reserve_mib * _MIB)
 
 
 async def _run(
@@ -83,6 +103,7 @@ async def _run(
     store_url: str | None,
     auth: bool,
     retention: RetentionPlan,
+    quotas: Quotas,
     reserve_bytes: int,
 ) -> None:
     """The broker's life."""
@@ -108,7 +129,8 @@ async def _run(
     folder = folder_of(store_url)
     try:
         context = new_context()
-        gatekeeper = Gatekeeper(bind_gatekeeper(context), AllowList(home.allowed_clients, _say), counts)
+        allowed = AllowList(home.allowed_clients, _say)
+        gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts)
         async with anyio.create_task_group() as group:
             group.start_soon(_until_signal, group.cancel_scope)
             group.start_soon(gatekeeper.run, name="Gatekeeper")
@@ -125,6 +147,8 @@ async def _run(
                 counts=counts,
                 has_room=lambda: folder is None or _room(_free_bytes(folder), store.reusable_bytes(), reserve_bytes),
                 retention=retention,
+                machines=allowed.entry_for,
+                quotas=quotas,
             )
             group.start_soon(door.run, name="HttpDoor")
             await group.start(broker.run, name="Broker")

@@ -1,7 +1,8 @@
 """The Gatekeeper: says of every key that knocks whether it may come in.
 
 It owns the socket that libzmq asks (ZAP, RFC 27), which is bound before any door opens; the doors enforce
-their domain, so while it does not answer nobody gets in. It knows one law: the allow-list as it is now.
+their domain, so while it does not answer nobody gets in. It knows one law: the allow-list as it is now. From then on a
+peer is known by its key (ZAP's User-Id), not by a name, which may be given to another key.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Final
 
 from airunner.broker.counts import Counts
 from airunner.certs.allowlist import AllowList, AllowListUnreadable
+from airunner.certs.curve import RAW_KEY_BYTES, text_key
 from airunner.certs.edges import Frames
 from airunner.certs.sockets import ZAP_DOMAIN, AnyioSocket
 
@@ -42,13 +44,13 @@ class Gatekeeper:
         """The reply to one request of libzmq's: envelope, then version, id and what was asked."""
         match frames:
             case [peer, b"", b"1.0", request_id, domain, _address, _identity, mechanism, *credentials]:
-                status, name = self._judge(domain, mechanism, credentials)
-                return [peer, b"", VERSION, request_id, status, b"", name.encode(), b""]
+                status, key = self._judge(domain, mechanism, credentials)
+                return [peer, b"", VERSION, request_id, status, b"", key.encode(), b""]
             case _:
                 return None  # not libzmq; nobody else can reach an inproc socket of this process
 
     def _judge(self, domain: bytes, mechanism: bytes, credentials: Frames) -> tuple[bytes, str]:
-        if domain != ZAP_DOMAIN or mechanism != b"CURVE" or len(credentials) != 1:
+        if domain != ZAP_DOMAIN or mechanism != b"CURVE" or [len(one) for one in credentials] != [RAW_KEY_BYTES]:
             self._counts.add("peers_refused")
             return REFUSED, ""
         try:
@@ -60,4 +62,4 @@ class Gatekeeper:
             self._counts.add("peers_refused")
             return REFUSED, ""
         self._counts.add("peers_admitted")
-        return ALLOWED, entry.name
+        return ALLOWED, text_key(credentials[0])

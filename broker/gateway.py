@@ -6,28 +6,26 @@ asks is the token's word and, beneath it, the Gatekeeper's; a routing id is only
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from types import MappingProxyType
-from typing import Final, assert_never
+from typing import Final
 
 import anyio
 from anyio import WouldBlock
 
+from airunner.broker.admission import REVOKED, Admission
 from airunner.broker.counts import Counts
-from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged, ToLedger
+from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged
+from airunner.broker.quotas import Quotas
 from airunner.broker.roster import Roster
 from airunner.broker.store.contract import Ask, LeasesCounted, MintedJob, WatchKeyFound
+from airunner.broker.turns import Turns
 from airunner.certs.edges import Edges, Incoming, Router, Sent
-from airunner.certs.principal import Principal, Role
-from airunner.protocol.errors import Busy, PeerError
+from airunner.protocol.errors import BadRequest, Busy, PeerError, Unauthenticated
 from airunner.protocol.frames import answerable, pack_reply, unpack_request
 from airunner.protocol.messages import (
-    CancelJob,
     CompleteJob,
     DequeueJob,
     EnqueueJob,
-    GetJob,
     JobCompleted,
     JobEventsPublished,
     JobLease,
@@ -36,52 +34,25 @@ from airunner.protocol.messages import (
     JobsUpdated,
     JobWatched,
     ListAgents,
-    ListJobs,
-    ListQueues,
     Nudge,
     Ping,
     Pong,
     PublishJobEvents,
     Refused,
     ReleaseJob,
-    ReplayJobEvents,
     Reply,
     Request,
     RetryJob,
     UpdateJob,
-    UpdateQueue,
     Verdict,
-    WatchJob,
     decode_request,
     encode,
     refusal,
 )
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
 
-ROLES: Final = MappingProxyType(
-    {
-        EnqueueJob: Role.SUBMIT,
-        DequeueJob: Role.WORK,
-        UpdateJob: Role.WORK,
-        PublishJobEvents: Role.WORK,
-        CompleteJob: Role.WORK,
-        ReleaseJob: Role.WORK,
-        CancelJob: Role.SUBMIT,
-        RetryJob: Role.SUBMIT,
-        UpdateQueue: Role.ADMIN,
-        ListQueues: Role.READ,
-        ListAgents: Role.READ,
-        ListJobs: Role.READ,
-        GetJob: Role.READ,
-        ReplayJobEvents: Role.READ,
-        WatchJob: Role.READ,
-    }
-)
-"""What each request needs; Ping needs nothing."""
-
+PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 NUDGE_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))  # nobody asked
-Authority = Callable[[bytes], Principal]
-"""Who a token is; raises `Unauthenticated`."""
 
 
 class Gateway:
@@ -91,8 +62,9 @@ class Gateway:
         self,
         router: Router,
         inbox: GatewayInbox,
-        ledger: ToLedger,
-        authority: Authority,
+        ledger: Turns,
+        admission: Admission,
+        quotas: Quotas,
         edges: Edges,
         events_port: int,
         counts: Counts,
@@ -100,7 +72,8 @@ class Gateway:
         self._router = router
         self._inbox = inbox
         self._ledger = ledger
-        self._authority = authority
+        self._admission = admission
+        self._quotas = quotas
         self._edges = edges
         self._events_port = events_port
         self._counts = counts
@@ -115,11 +88,14 @@ class Gateway:
 
     async def _listen(self) -> None:
         while True:
-            for incoming in await self._router.receive():
+            received = await self._router.receive()
+            self._admission.look_again()
+            for incoming in received:
                 self._take(incoming)
 
     async def _speak(self) -> None:
         async for answers in self._inbox:
+            self._admission.look_again()
             for answer in answers:
                 if isinstance(answer, Nudged):
                     self._nudge(answer)
@@ -143,18 +119,28 @@ class Gateway:
         Raises `PeerError`.
         """
         frames = unpack_request(incoming.frames)
-        request = decode_request(frames.body)
-        if isinstance(request, Ping):
+        entry = self._admission.machine(incoming.key)
+        now_ms = self._edges.wall_ms()
+        if len(frames.body) <= PING_BYTES_MAX and isinstance(decode_request(frames.body), Ping):
             self._send(incoming.peer, frames.request_id, Pong())
             return None
-        principal = self._authority(frames.token)
-        principal.require(ROLES[type(request)])
+        principal = self._admission.principal(entry, frames.token, now_ms)
+        request = decode_request(frames.body)
+        if isinstance(request, Ping):
+            raise BadRequest("a Ping is shorter than that")
+        self._admission.require(entry, principal, request, len(frames.body), now_ms)
         self._counts.add("requests")
         if isinstance(request, DequeueJob | UpdateJob):
-            self._roster.heard(principal.tenant, request, self._edges.wall_ms())
+            self._roster.heard(principal.tenant, request, now_ms)
         minted = self._mint(_jobs_made(request))
-        ask = Ask(tenant=principal.tenant, request_id=frames.request_id, request=request, minted=minted)
-        return Asked(incoming.peer, ask)
+        ask = Ask(
+            tenant=principal.tenant,
+            request_id=frames.request_id,
+            request=request,
+            minted=minted,
+            quotas=self._quotas,
+        )
+        return Asked(incoming.peer, ask, incoming.key, len(frames.body))
 
     def _mint(self, count: int) -> tuple[MintedJob, ...]:
         now_ms = self._edges.wall_ms()
@@ -181,42 +167,39 @@ class Gateway:
                 reply = self._roster.page(answer.ask.tenant, after, by_agent, self._edges.wall_ms())
             case _:
                 reply = answer.reply
-        self._note_holders(answer, reply)
-        sent = self._send(answer.peer, answer.ask.request_id, reply)
+        listed = self._admission.listed(answer.key)  # it may have waited for long, and jobs are not for everybody
+        if listed:
+            self._note_holders(answer, reply)
+        sent = self._send(answer.peer, answer.ask.request_id, reply if listed else refusal(Unauthenticated(REVOKED)))
         newest = self._forget(answer)
-        match sent:
-            case Sent.DONE | Sent.FULL:
-                pass
-            case Sent.GONE:
-                if isinstance(reply, JobsLeased) and newest:
-                    self._give_back(answer.ask, reply.leases)
-            case _:
-                assert_never(sent)
+        if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
+            self._give_back(answer.ask, reply.leases)
 
     def _note_holders(self, answer: Answer, reply: Reply) -> None:
         """What the Ledger says of leases tells where their holders are."""
+        tenant = answer.ask.tenant
         match reply:
             case JobsLeased(leases=leases):
                 for lease in leases:
-                    self._roster.holds(lease.job_id, answer.peer)
+                    self._roster.holds(tenant, lease.job_id, answer.peer)
             case JobsUpdated(leases=verdicts):
                 for one in verdicts:
                     if one.verdict is not Verdict.LOST:
-                        self._roster.holds(one.job_id, answer.peer)
+                        self._roster.holds(tenant, one.job_id, answer.peer)
             case JobEventsPublished(completions=completions):
                 assert isinstance(answer.ask.request, PublishJobEvents), "what this answers"
                 for asked, completed in zip(answer.ask.request.completions, completions, strict=True):
                     if isinstance(completed, JobCompleted):
-                        self._roster.settled(asked.job_id)
+                        self._roster.settled(tenant, asked.job_id)
             case JobCompleted() | JobReleasedReply():
                 assert isinstance(answer.ask.request, CompleteJob | ReleaseJob), "what these answer"
-                self._roster.settled(answer.ask.request.job_id)
+                self._roster.settled(tenant, answer.ask.request.job_id)
             case _:
                 pass
 
     def _nudge(self, nudged: Nudged) -> None:
         """A hint and no more: the next heartbeat tells what this one may not."""
-        for peer in {self._roster.holder(job_id) for job_id in nudged.job_ids} - {None}:
+        for peer in {self._roster.holder(nudged.tenant, job_id) for job_id in nudged.job_ids} - {None}:
             assert peer is not None, "taken out above"
             self._send(peer, NUDGE_ID, Nudge())
 

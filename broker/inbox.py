@@ -1,7 +1,7 @@
 """What the broker's actors say to each other.
 
-Every inbox is a bounded anyio stream. Where a full one could close a circle of waiting (Gateway → Ledger →
-Gateway), the sender does not wait: it answers `busy`, and the peer asks again.
+Every inbox is bounded: an anyio stream, and for the Ledger the tenants' `turns`. Where a full one could close a circle
+of waiting (Gateway → Ledger → Gateway), the sender does not wait: it answers `busy`, and the peer asks again.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Final
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from msgspec import Struct
 
-from airunner.broker.store.contract import Appended, Ask, Expire, Retain, StoreReply
+from airunner.broker.store.contract import Appended, Ask, StoreReply
 from airunner.protocol.names import JobId
 
-LEDGER_INBOX_MAX: Final = 4_096  # asks; some megabytes at the most common sizes
 ANSWERS_MAX: Final = 4_096
 ANNOUNCEMENTS_MAX: Final = 1_024  # batches
 ALARMS_MAX: Final = 16
@@ -23,10 +22,15 @@ SWEEPS_MAX: Final = 1  # the Janitor asks for one step at a time
 
 
 class Asked(Struct, frozen=True):
-    """Gateway → Ledger: `peer` waits for the answer to `ask`; with None nobody does."""
+    """Gateway → Ledger: `peer`, let in by its `key`, waits for the answer to `ask`; with None nobody does.
+
+    The request takes `size_bytes`.
+    """
 
     peer: bytes | None
     ask: Ask
+    key: str = ""
+    size_bytes: int = 0
 
 
 class Answer(Struct, frozen=True):
@@ -35,11 +39,13 @@ class Answer(Struct, frozen=True):
     peer: bytes
     ask: Ask
     reply: StoreReply
+    key: str = ""
 
 
 class Nudged(Struct, frozen=True):
-    """Ledger → Gateway: whoever holds these jobs is to heartbeat now, if it can be told."""
+    """Ledger → Gateway: whoever holds these jobs of the tenant's is to heartbeat now, if it can be told."""
 
+    tenant: str
     job_ids: tuple[JobId, ...]
 
 
@@ -55,8 +61,6 @@ class Alarm(Struct, frozen=True):
     due_ms: int | None
 
 
-LedgerInbox = MemoryObjectReceiveStream[Asked | Expire | Retain]
-ToLedger = MemoryObjectSendStream[Asked | Expire | Retain]
 GatewayInbox = MemoryObjectReceiveStream[Sequence[Answer | Nudged]]
 ToGateway = MemoryObjectSendStream[Sequence[Answer | Nudged]]
 JanitorInbox = MemoryObjectReceiveStream[Swept]

@@ -13,8 +13,9 @@ import anyio
 from msgspec import Struct
 
 from airunner.broker.clock import Clock
-from airunner.broker.inbox import JanitorInbox, ToLedger
+from airunner.broker.inbox import JanitorInbox
 from airunner.broker.store.contract import Retain
+from airunner.broker.turns import Turns
 
 REST_S: Final = 60.0
 DAY_MS: Final = 86_400_000
@@ -30,7 +31,7 @@ class RetentionPlan(Struct, frozen=True):
 class Janitor:
     """The actor."""
 
-    def __init__(self, inbox: JanitorInbox, ledger: ToLedger, clock: Clock, plan: RetentionPlan) -> None:
+    def __init__(self, inbox: JanitorInbox, ledger: Turns, clock: Clock, plan: RetentionPlan) -> None:
         self._inbox = inbox
         self._ledger = ledger
         self._clock = clock

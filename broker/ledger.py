@@ -31,7 +31,6 @@ from airunner.broker.inbox import (
     Alarm,
     Answer,
     Asked,
-    LedgerInbox,
     Nudged,
     Swept,
     ToAnnouncer,
@@ -55,6 +54,7 @@ from airunner.broker.store.contract import (
     StoreReply,
 )
 from airunner.broker.store.needs import facts_of, meets, needs_of
+from airunner.broker.turns import Turns
 from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.messages import (
     DequeueJob,
@@ -64,8 +64,10 @@ from airunner.protocol.messages import (
     ListAgents,
     ListJobs,
     ListQueues,
+    PublishJobEvents,
     ReplayJobEvents,
     RetryJob,
+    UpdateJob,
     WatchJob,
     refusal,
 )
@@ -73,6 +75,7 @@ from airunner.protocol.messages import (
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
 READING: Final = (GetJob, ReplayJobEvents, WatchJob)  # nothing to sync, and at most a page to read
 CHANGELESS: Final = (*READING, ListJobs, ListQueues, ListAgents)  # answered even when the disk is full
+BATCH_STEPS_MAX: Final = 64  # of some 50 µs each: however much others ask, nobody waits long for a batch under way
 READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
 
 Offload = Callable[[Callable[[], Applied]], Awaitable[Applied]]
@@ -87,7 +90,7 @@ class Ledger:
     def __init__(
         self,
         store: Store,
-        inbox: LedgerInbox,
+        inbox: Turns,
         gateway: ToGateway,
         announcer: ToAnnouncer,
         timekeeper: ToTimekeeper,
@@ -127,11 +130,13 @@ class Ledger:
             self._ready.clear()
             if (first := await self._next()) is not None:
                 batch.append(first)
-        while len(batch) < BATCH_COMMANDS_MAX // 2:
+        steps = sum(_steps(entry) for entry in batch)
+        while len(batch) < BATCH_COMMANDS_MAX // 2 and steps < BATCH_STEPS_MAX:
             try:
                 batch.append(self._inbox.receive_nowait())
             except WouldBlock:
                 break
+            steps += _steps(batch[-1])
         for entry in batch:
             if isinstance(entry, Asked) and isinstance(entry.ask.request, DequeueJob):
                 self._parking.discard(entry)
@@ -201,9 +206,10 @@ class Ledger:
             if isinstance(asked, Asked) and outcome.reply is not None:
                 reply = self._unless_parked(entry, asked, outcome.reply)
                 if reply is not None and asked.peer is not None:
-                    answers.append(Answer(asked.peer, asked.ask, reply))
+                    answers.append(Answer(asked.peer, asked.ask, reply, asked.key))
             if outcome.nudged:
-                answers.append(Nudged(outcome.nudged))
+                assert isinstance(asked, Asked), "somebody has asked for the end of these"
+                answers.append(Nudged(asked.ask.tenant, outcome.nudged))
             if isinstance(entry, Retain):
                 await self._janitor.send(Swept(outcome.more))
         if answers:
@@ -233,7 +239,7 @@ class Ledger:
     async def _release_expired(self) -> None:
         over = self._parking.expired(self._clock.now_ms())
         answers = [
-            Answer(parked.asked.peer, parked.asked.ask, JobsLeased())
+            Answer(parked.asked.peer, parked.asked.ask, JobsLeased(), parked.asked.key)
             for parked in over
             if parked.asked.peer is not None
         ]
@@ -267,3 +273,18 @@ class Ledger:
                 return asked.ask
             case Expire() | Resume() | Retain():
                 return entry
+
+
+def _steps(entry: _Entry) -> int:
+    """How much work it is for the store, roughly: a job, a lease, a batch of events are one each."""
+    match entry:
+        case Asked(ask=Ask(request=EnqueueJob(jobs=jobs))):
+            return len(jobs)
+        case Asked(ask=Ask(request=DequeueJob(slots=slots))):
+            return slots
+        case Asked(ask=Ask(request=PublishJobEvents(batches=batches, completions=completions))):
+            return len(batches) + len(completions)
+        case Asked(ask=Ask(request=UpdateJob(leases=leases))):
+            return 1 + len(leases) // 4
+        case _:
+            return 1

@@ -7,6 +7,7 @@ agents have what the job needs.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -18,7 +19,7 @@ from airunner.broker.store.needs import facts_of, meets
 from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import RequestId
 
-PARKED_MAX: Final = 16_384  # each is a few hundred bytes; one more is told that we are busy
+PARKED_MAX: Final = 16_384  # of one tenant; each is a few hundred bytes, and one more is told that we are busy
 
 Key = tuple[str, RequestId]
 Facts = frozenset[str]
@@ -52,6 +53,7 @@ class Parking:
         self._by_queue: dict[QueueKey, dict[Facts, dict[Key, int]]] = {}
         self._ends: list[tuple[int, Key]] = []
         self._turns = 0
+        self._of_tenant: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._parked)
@@ -61,13 +63,14 @@ class Parking:
         facts = facts_of(_request(asked).tags)
         key = asked.ask.tenant, asked.ask.request_id
         before = self._parked.get(key)
-        if before is None and len(self._parked) >= PARKED_MAX:
+        if before is None and self._of_tenant[asked.ask.tenant] >= PARKED_MAX:
             return False
         if before is not None and (before.facts, queues_of(before.asked)) != (facts, queues_of(asked)):
             self._remove(key)
             before = None
         if before is None:
             self._turns += 1
+            self._of_tenant[asked.ask.tenant] += 1
         turn = self._turns if before is None else before.turn
         self._parked[key] = Parked(asked, until_ms, turn, facts)
         for queue in queues_of(asked):
@@ -117,6 +120,7 @@ class Parking:
 
     def _remove(self, key: Key) -> Parked:
         parked = self._parked.pop(key)
+        self._of_tenant[parked.asked.ask.tenant] -= 1
         for queue in queues_of(parked.asked):
             groups = self._by_queue[queue]
             keys = groups[parked.facts]

@@ -1,7 +1,7 @@
 """The Roster: which agents were heard of lately, and by which connection the holder of a job can be told.
 
-Soft state: it is built from what agents say and is gone with the broker; no promise rests on it. Bounded, the
-ones not heard of for longest go first.
+Soft state: it is built from what agents say and is gone with the broker; no promise rests on it. Bounded for each
+tenant, so that none is forgotten for another's sake; the ones not heard of for longest go first.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from airunner.protocol.messages import PAGE_SIZE_MAX, AgentsListed, AgentSummary, DequeueJob, UpdateJob
 
-AGENTS_MAX: Final = 10_000
-HOLDERS_MAX: Final = 65_536  # running jobs; the holder of one more is told by its next heartbeat only
+AGENTS_MAX: Final = 10_000  # of one tenant
+HOLDERS_MAX: Final = 65_536  # running jobs of one tenant; the holder of one more is told by its next heartbeat only
 FORGOTTEN_MS: Final = 600_000  # an idle agent asks every 30 s, a busy one every 60 s
 
 
@@ -28,18 +28,18 @@ class Roster:
     """Who is there."""
 
     def __init__(self) -> None:
-        self._agents: dict[tuple[str, str], _Heard] = {}
-        self._holders: dict[str, bytes] = {}
+        self._agents: dict[str, dict[str, _Heard]] = {}
+        self._holders: dict[str, dict[str, bytes]] = {}
 
     def heard(self, tenant: str, request: DequeueJob | UpdateJob, now_ms: int) -> None:
         """An agent has said something of itself."""
         if request.agent is None:
             return
-        key = (tenant, request.agent)
-        self._agents.pop(key, None)
-        self._agents[key] = _Heard(request.agent_slots, request.version, now_ms, request.tags)
-        while len(self._agents) > AGENTS_MAX:
-            del self._agents[next(iter(self._agents))]
+        agents = self._agents.setdefault(tenant, {})
+        agents.pop(request.agent, None)
+        agents[request.agent] = _Heard(request.agent_slots, request.version, now_ms, request.tags)
+        while len(agents) > AGENTS_MAX:
+            del agents[next(iter(agents))]
 
     def page(self, tenant: str, after: str, leases: dict[str, int], now_ms: int) -> AgentsListed:
         """A page of the tenant's agents, by name; one that holds leases is there however long it was not heard of."""
@@ -52,8 +52,8 @@ class Roster:
                 version=one.version,
                 tags=one.tags,
             )
-            for (owner, name), one in self._agents.items()
-            if owner == tenant and (now_ms - one.seen_ms < FORGOTTEN_MS or name in leases)
+            for name, one in self._agents.get(tenant, {}).items()
+            if now_ms - one.seen_ms < FORGOTTEN_MS or name in leases
         }
         for name, count in leases.items():
             if name not in found:  # it was heard before this broker started
@@ -63,17 +63,18 @@ class Roster:
             agents=tuple(found[name] for name in names[:PAGE_SIZE_MAX]), more=len(names) > PAGE_SIZE_MAX
         )
 
-    def holds(self, job_id: str, peer: bytes) -> None:
-        """This connection's agent holds the job."""
-        self._holders.pop(job_id, None)
-        self._holders[job_id] = peer
-        while len(self._holders) > HOLDERS_MAX:
-            del self._holders[next(iter(self._holders))]
+    def holds(self, tenant: str, job_id: str, peer: bytes) -> None:
+        """This connection's agent holds the tenant's job."""
+        holders = self._holders.setdefault(tenant, {})
+        holders.pop(job_id, None)
+        holders[job_id] = peer
+        while len(holders) > HOLDERS_MAX:
+            del holders[next(iter(holders))]
 
-    def settled(self, job_id: str) -> None:
+    def settled(self, tenant: str, job_id: str) -> None:
         """Nobody holds the job any more."""
-        self._holders.pop(job_id, None)
+        self._holders.get(tenant, {}).pop(job_id, None)
 
-    def holder(self, job_id: str) -> bytes | None:
+    def holder(self, tenant: str, job_id: str) -> bytes | None:
         """Where to tell the holder of the job, if that is known."""
-        return self._holders.get(job_id)
+        return self._holders.get(tenant, {}).get(job_id)

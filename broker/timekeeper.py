@@ -8,14 +8,15 @@ from __future__ import annotations
 import anyio
 
 from airunner.broker.clock import Clock
-from airunner.broker.inbox import Alarm, TimekeeperInbox, ToLedger
+from airunner.broker.inbox import Alarm, TimekeeperInbox
 from airunner.broker.store.contract import Expire
+from airunner.broker.turns import Turns
 
 
 class Timekeeper:
     """The actor; it owns one instant."""
 
-    def __init__(self, inbox: TimekeeperInbox, ledger: ToLedger, clock: Clock) -> None:
+    def __init__(self, inbox: TimekeeperInbox, ledger: Turns, clock: Clock) -> None:
         self._inbox = inbox
         self._ledger = ledger
         self._clock = clock

@@ -2,7 +2,7 @@
 
 ```
 # a comment (no key begins with a hash: in Z85 the first of five characters is % at most)
-Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID  build-7  agent
+Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID  build-7  agent tenant=acme
 D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs  local    client agent
 ```
 
@@ -25,10 +25,13 @@ from msgspec import Struct
 from airunner.certs.curve import RAW_KEY_BYTES, raw_key
 from airunner.certs.secretfile import read_public
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.names import NAME_CHARS_MAX
+from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 
 COMPLAINTS_MAX: Final = 20  # enough to see what is wrong; a picture copied here by mistake has thousands
-_PREFACE: Final = b"# Machines that may connect to this broker: PUBLIC-KEY NAME ROLE...  (roles: client, agent)\n"
+_PREFACE: Final = (
+    b"# Machines that may connect to this broker: PUBLIC-KEY NAME ROLE... [tenant=TENANT]  (roles: client, agent)\n"
+)
+_TENANT: Final = "tenant="
 
 
 class PeerRole(StrEnum):
@@ -39,10 +42,11 @@ class PeerRole(StrEnum):
 
 
 class Entry(Struct, frozen=True):
-    """One line: who has the key."""
+    """One line: who has the key; its tokens may be of any tenant, or of `tenant` alone."""
 
     name: str
     roles: frozenset[PeerRole]
+    tenant: str | None = None
 
 
 class AllowListUnreadable(OperatorError):
@@ -115,19 +119,38 @@ def _parse_line(words: list[bytes]) -> tuple[bytes, Entry]:
     key = raw_key(text)
     name, *roles = (word.decode("ascii", errors="replace") for word in rest or [b""])
     if not roles:
-        raise ValueError("a line is: PUBLIC-KEY NAME ROLE...")
+        raise ValueError("a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]")
     if not name.isascii() or not name.isprintable() or len(name) > NAME_CHARS_MAX:
         raise ValueError(f"a name has at most {NAME_CHARS_MAX} printable ASCII characters")
+    tenant: str | None = None
+    if roles[-1].startswith(_TENANT):
+        tenant = roles.pop().removeprefix(_TENANT)
+        if not roles or not fits_name(tenant):
+            raise ValueError("a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]")
     try:
-        return key, Entry(name, frozenset(PeerRole(role) for role in roles))
+        return key, Entry(name, frozenset(PeerRole(role) for role in roles), tenant)
     except ValueError:
         raise ValueError(f"the roles are: {', '.join(PeerRole)}") from None
 
 
-def with_entry(content: bytes, public_key: bytes, name: str, roles: Iterable[PeerRole]) -> bytes:
+def with_entry(
+    content: bytes, public_key: bytes, name: str, roles: Iterable[PeerRole], tenant: str | None = None
+) -> bytes:
     """The list `content` (empty: a new one) and one line more; `public_key` is Z85."""
     raw_key(public_key)
     before = content or _PREFACE
     if not before.endswith(b"\n"):
         before += b"\n"
-    return before + public_key + f" {name} {' '.join(sorted(roles))}\n".encode("ascii")
+    words = [name, *sorted(roles), *([_TENANT + tenant] if tenant is not None else [])]
+    return before + public_key + f" {' '.join(words)}\n".encode("ascii")
+
+
+def without_entry(content: bytes, name: str) -> bytes:
+    """The list without the lines of this name; as it is where there is none."""
+    lines = content.splitlines(keepends=True)
+    return b"".join(line for line in lines if not _is_of(line, name))
+
+
+def _is_of(line: bytes, name: str) -> bool:
+    words = line.split()
+    return len(words) > 1 and not words[0].startswith(b"#") and words[1] == name.encode()

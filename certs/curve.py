@@ -48,6 +48,11 @@ def raw_key(text: bytes) -> bytes:
         raise ValueError("the key is not Z85") from None  # the cause would show characters of a key
 
 
+def text_key(raw: bytes) -> str:
+    """The Z85 of a key's `RAW_KEY_BYTES` bytes."""
+    return z85.encode(raw).decode("ascii")
+
+
 def new_secret() -> bytes:
     """A fresh secret key, Z85."""
     return zmq.curve_keypair()[1]

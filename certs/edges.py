@@ -48,10 +48,10 @@ class Sent(Enum):
 
 
 class Incoming(NamedTuple):
-    """One message at the ROUTER: where it came from, whom the Gatekeeper took that for, what it says."""
+    """One message at the ROUTER: where it came from, the key that the Gatekeeper let in (Z85), what it says."""
 
     peer: bytes
-    user_id: str
+    key: str
     frames: Frames
 
 

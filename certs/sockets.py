@@ -258,9 +258,9 @@ class CurveRouter:
             frame = raw.recv(zmq.NOBLOCK)
             if len(frames) <= FRAMES_MAX:
                 frames.append(frame)
-        user_id = peer.get("User-Id")
-        assert isinstance(user_id, str), "the Gatekeeper names every peer"
-        return Incoming(peer.bytes, user_id, frames)
+        key = peer.get("User-Id")
+        assert isinstance(key, str), "the Gatekeeper tells the key of every peer"
+        return Incoming(peer.bytes, key, frames)
 
 
 class CurvePublisher:

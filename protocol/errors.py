@@ -40,15 +40,18 @@ class PeerError(Exception):
         assert cls.code not in PeerError._by_code, f"two errors share the code {cls.code}"
         PeerError._by_code[cls.code] = cls
 
-    def __init__(self, message: str | None = None, *, expected_index: int | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, expected_index: int | None = None, retry_ms: int | None = None
+    ) -> None:
         self.message = message or cleandoc(type(self).__doc__ or self.code)
         self.expected_index = expected_index
+        self.retry_ms = retry_ms  # after so long the same request may be met; None: no time will help
         super().__init__(self.message)
 
     @staticmethod
-    def from_wire(code: str, message: str, expected_index: int | None = None) -> PeerError:
+    def from_wire(code: str, message: str, expected_index: int | None = None, retry_ms: int | None = None) -> PeerError:
         """The error a peer named; a code from a newer peer becomes a plain `PeerError`."""
-        return PeerError._by_code.get(code, PeerError)(message, expected_index=expected_index)
+        return PeerError._by_code.get(code, PeerError)(message, expected_index=expected_index, retry_ms=retry_ms)
 
     @classmethod
     def codes(cls) -> dict[str, type[PeerError]]:
@@ -129,6 +132,13 @@ class Busy(PeerError):
     """The broker is at its limit; the same request may be sent again after a pause."""
 
     code = "busy"
+    exit_code = EXIT_UNAVAILABLE
+
+
+class Quota(PeerError):
+    """The tenant has as much of this as it may have."""
+
+    code = "quota"
     exit_code = EXIT_UNAVAILABLE
 
 

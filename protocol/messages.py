@@ -410,11 +410,12 @@ class Nudge(Message, frozen=True, kw_only=True):
 
 
 class Refused(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """The request was not met, and why."""
+    """The request was not met, and why. After `retry_ms`, where that is said, the same may be asked again."""
 
     code: str
     message: Text
     expected_index: Natural | None = None
+    retry_ms: Natural | None = None
 
 
 Reply = (
@@ -476,12 +477,17 @@ def decode_reply(body: bytes) -> Reply:
 
 def refusal(error: PeerError) -> Refused:
     """`error` as it goes on the wire."""
-    return Refused(code=error.code, message=error.message[:1_000], expected_index=error.expected_index)
+    return Refused(
+        code=error.code,
+        message=error.message[:1_000],
+        expected_index=error.expected_index,
+        retry_ms=error.retry_ms,
+    )
 
 
 def error_of(reply: Refused) -> PeerError:
     """The error that a `Refused` stands for, to be raised."""
-    return PeerError.from_wire(reply.code, reply.message, reply.expected_index)
+    return PeerError.from_wire(reply.code, reply.message, reply.expected_index, reply.retry_ms)
 
 
 def canonical_hash(request: Request) -> bytes:

@@ -157,8 +157,8 @@ class LazyPirate:
         pending = self._pending.get(request_id)
         if pending is None:
             return []
-        if isinstance(reply, Refused) and reply.code == Busy.code:
-            pending.resend_ms = now_ms + 1 + self._pause_ms(pending.busy_count)
+        if isinstance(reply, Refused) and (reply.code == Busy.code or reply.retry_ms is not None):
+            pending.resend_ms = now_ms + 1 + (reply.retry_ms or 0) + self._pause_ms(pending.busy_count)
             pending.busy = True
             pending.busy_count += 1
             self._resend_ms = min(self._resend_ms, pending.resend_ms)

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from airunner.broker.quotas import Quotas
 from airunner.protocol.events import EventRun
 from airunner.protocol.messages import Reply, StoreRequest
 from airunner.protocol.names import JobId, RequestId, WatchKey
@@ -43,7 +44,8 @@ class MintedJob(Struct, frozen=True):
 class Ask(Struct, frozen=True, kw_only=True):
     """A tenant's request. An EnqueueJob brings as many `minted` as it has jobs, a RetryJob one.
 
-    Without `room` what is submitted now is refused with `NoSpace`: the disk is kept for what runs already.
+    Without `room` what is submitted now is refused with `NoSpace`: the disk is kept for what runs already; and with
+    `Quota` what is more than the tenant may have.
     """
 
     tenant: str
@@ -51,6 +53,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     request: StoreRequest
     minted: tuple[MintedJob, ...] = ()
     room: bool = True
+    quotas: Quotas = Quotas()
 
 
 class Expire(Struct, frozen=True):

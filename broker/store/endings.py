@@ -116,7 +116,7 @@ class Endings:
         end = self._retried(holder, request, now_ms) or _finished(
             Change(FINISHING[request.result.state]), Settled.COMPLETED, request.result, [], now_ms
         )
-        appended = self._end_held(holder, request.task_token, end, now_ms)
+        appended = self._end_held(tenant, holder, request.task_token, end, now_ms)
         ready = _ready(tenant, holder) if _may_be_leased(end) else frozenset[QueueKey]()
         return Outcome(reply=JobCompleted(state=end.state), appended=(appended,), ready=ready)
 
@@ -141,7 +141,7 @@ class Endings:
             end = _End(_follows(Change.RELEASE), Settled.RELEASED, events)
         else:
             end = _finished(Change.CANCEL, Settled.RELEASED, _CANCELLED, events, now_ms)
-        appended = self._end_held(holder, request.task_token, end, now_ms)
+        appended = self._end_held(tenant, holder, request.task_token, end, now_ms)
         self._connection.execute(
             "UPDATE job SET lease_request = NULL WHERE number = ? AND lease_request = ?",
             (holder.number, ask.request_id),
@@ -156,7 +156,9 @@ class Endings:
         for job in fetch_all(self._connection, _Due, _EXPIRED, (now_ms, EXPIRE_MAX)):
             end = _lost(job, Settled.EXPIRED, Change.EXPIRE, [JobExpired(timestamp_ms=now_ms)], now_ms)
             self._end(job.number, end, now_ms, None, _DUE, (job.attempt, now_ms))
-            appended.append(self._log.append(job.number, job.watch_key, job.attempt, job.last_sequence, end.events))
+            appended.append(
+                self._log.append(job.tenant, job.number, job.watch_key, job.attempt, job.last_sequence, end.events)
+            )
             if _may_be_leased(end):
                 ready.add(QueueKey(job.tenant, job.queue, job.needs))
         for tenant, queue, needs in self._connection.execute(_FALLEN_DUE, (now_ms, EXPIRE_MAX)):
@@ -189,7 +191,7 @@ class Endings:
                 " WHERE number = ? AND state = 'RUNNING'",
                 (now_ms, job.number),
             )
-            appended = self._log.append(job.number, job.watch_key, job.attempt, job.last_sequence, events)
+            appended = self._log.append(tenant, job.number, job.watch_key, job.attempt, job.last_sequence, events)
             return Outcome(reply=JobCancelled(state=job.state), appended=(appended,), nudged=nudged)
         state = next_state(job.state, Change.CANCEL)
         assert state is JobState.CANCELLED, "what waits may be cancelled"
@@ -201,7 +203,7 @@ class Endings:
             (state, now_ms, msgspec.msgpack.encode(_CANCELLED), now_ms, len(events), job.number),
         )
         assert self._connection.changes() == 1, "a waiting job is there, in the same transaction"
-        appended = self._log.append(job.number, job.watch_key, job.attempt, job.last_sequence, events)
+        appended = self._log.append(tenant, job.number, job.watch_key, job.attempt, job.last_sequence, events)
         return Outcome(reply=JobCancelled(state=state), appended=(appended,))
 
     def next_due_ms(self) -> int | None:
@@ -233,10 +235,12 @@ class Endings:
         event = JobScheduled(timestamp_ms=now_ms, queue=holder.queue, not_before_ms=due_ms, retry=retry)
         return _End(_follows(Change.RETRY), Settled.RETRIED, [event], due_ms=due_ms)
 
-    def _end_held(self, holder: Holder, task_token: bytes, end: _End, now_ms: int) -> Appended:
+    def _end_held(self, tenant: str, holder: Holder, task_token: bytes, end: _End, now_ms: int) -> Appended:
         token = token_hash(task_token)
         self._end(holder.number, end, now_ms, token, _HELD, (holder.attempt, token))
-        return self._log.append(holder.number, holder.watch_key, holder.attempt, holder.last_sequence, end.events)
+        return self._log.append(
+            tenant, holder.number, holder.watch_key, holder.attempt, holder.last_sequence, end.events
+        )
 
     def _end(
         self, number: int, end: _End, now_ms: int, token: bytes | None, fence: str, fenced: tuple[int, int | bytes]

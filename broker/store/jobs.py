@@ -14,6 +14,7 @@ from airunner.broker.store.needs import needs_of
 from airunner.broker.store.queues import Queues
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.broker.store.schema import fact_of, note_metadata
+from airunner.broker.store.usage import Usage
 from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, command_summary, decode_spec, encode_spec
@@ -71,15 +72,16 @@ class _Ended(NamedTuple):
 class Jobs:
     """Adds and reads jobs over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database, log: Log, queues: Queues) -> None:
+    def __init__(self, connection: Database, log: Log, queues: Queues, usage: Usage) -> None:
         self._connection = connection
+        self._usage = usage
         self._log = log
         self._queues = queues
 
     def enqueue(self, ask: Ask, request: EnqueueJob, now_ms: int) -> Outcome:
         """Submit all of the jobs, or say which ones this request id has submitted.
 
-        Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`; then nothing is changed.
+        Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`, `Quota`; then nothing is changed.
         """
         if (before := answered(self._connection, ask, request)) is not None:
             return Outcome(reply=JobsEnqueued(job_ids=before))
@@ -90,7 +92,7 @@ class Jobs:
 
         A repeat is answered as the first, though the job may have been removed since.
 
-        Raises `NotFound`, `NotFinished`, `Conflict`, `Draining`, `NoSpace`; then nothing is changed.
+        Raises `NotFound`, `NotFinished`, `Conflict`, `Draining`, `NoSpace`, `Quota`; then nothing is changed.
         """
         if (before := answered(self._connection, ask, request)) is not None:
             return Outcome(reply=JobsEnqueued(job_ids=before))
@@ -111,6 +113,7 @@ class Jobs:
     ) -> Outcome:
         if not ask.room:
             raise NoSpace
+        self._usage.require(ask.tenant, len(jobs), ask.quotas)
         for queue in dict.fromkeys(job.queue for job in jobs):
             if self._queues.mode(ask.tenant, queue) is QueueMode.DRAINING:
                 raise Draining(f"queue {queue} is being drained and takes no new jobs; `airunner resume` opens it")
@@ -158,7 +161,8 @@ class Jobs:
         assert isinstance(number, int), "a row has a number"
         note_metadata(self._connection, tenant, number, job.metadata)
         event = JobScheduled(timestamp_ms=now_ms, queue=job.queue, not_before_ms=due_ms, origin=origin)
-        return self._log.append(number, minted.watch_key, 0, 0, [event])
+        self._usage.add(tenant, len(spec))
+        return self._log.append(tenant, number, minted.watch_key, 0, 0, [event])
 
     def get(self, tenant: str, request: GetJob) -> JobFound:
         """One job.

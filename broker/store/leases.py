@@ -103,7 +103,9 @@ class Leases:
                 lease = _lease(request, job.job_id, job.attempt + 1, job.spec, request.visibility_ms)
                 self._grant(ask, request, job.number, lease, now_ms)
                 event = JobLeased(timestamp_ms=now_ms, agent=request.agent)
-                appended.append(self._log.append(job.number, job.watch_key, lease.attempt, job.last_sequence, [event]))
+                appended.append(
+                    self._log.append(ask.tenant, job.number, job.watch_key, lease.attempt, job.last_sequence, [event])
+                )
                 leases.append(lease)
         return Outcome(reply=JobsLeased(leases=tuple(leases)), appended=tuple(appended), exhausted=frozenset(exhausted))
 

@@ -9,6 +9,7 @@ import msgspec
 
 from airunner.broker.store.contract import Appended
 from airunner.broker.store.rows import Database, Values, fetch_one
+from airunner.broker.store.usage import Usage
 from airunner.protocol.errors import BadRequest, IndexGap, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, EventRun, check_batch, decode_bodies, encode_bodies, without_first
 from airunner.protocol.job import JobState
@@ -62,14 +63,22 @@ class _StoredRun(NamedTuple):
 class Log:
     """Appends to and reads from the logs over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database) -> None:
+    def __init__(self, connection: Database, usage: Usage) -> None:
         self._connection = connection
+        self._usage = usage
 
     def append(
-        self, number: int, watch_key: WatchKey, attempt: int, last_sequence: int, bodies: Sequence[BrokerBody]
+        self,
+        tenant: str,
+        number: int,
+        watch_key: WatchKey,
+        attempt: int,
+        last_sequence: int,
+        bodies: Sequence[BrokerBody],
     ) -> Appended:
         """Put the broker's own events behind event `last_sequence` of a job, whose row counts them already."""
         raw = encode_bodies(list(bodies))
+        self._usage.add(tenant, len(raw))
         return self._insert(number, watch_key, attempt, last_sequence + 1, len(bodies), raw, bodies[-1].timestamp_ms)
 
     def holder(self, tenant: str, job_id: str, attempt: int, task_token: bytes) -> Holder:
@@ -114,6 +123,7 @@ class Log:
             (count, count, holder.number, batch.attempt, token_hash(batch.task_token), holder.next_index),
         )
         assert self._connection.changes() == 1, "the holder holds it still, in the same transaction"
+        self._usage.add(tenant, len(raw))
         latest_ms = max(body.timestamp_ms for body in bodies[known:])
         appended = self._insert(
             holder.number, holder.watch_key, batch.attempt, holder.last_sequence + 1, count, raw, latest_ms

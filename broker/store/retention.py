@@ -9,18 +9,29 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from airunner.broker.store.contract import Outcome, Retain
-from airunner.broker.store.rows import Database, fetch_all
+from airunner.broker.store.rows import Database, fetch_all, fetch_one
+from airunner.broker.store.usage import Usage
 
 JOBS_PER_STEP: Final = 64  # of those that are too old; for their size they go one by one, as each may be large
 RUNS_PER_STEP: Final = 256
 BYTES_PER_STEP: Final = 8 * 1_048_576  # of logs; some milliseconds
 ANSWERS_KEPT_MS: Final = 86_400_000  # a day at least: however short jobs stay, a repeat must not submit twice
-_OLDEST: Final = "SELECT number FROM job WHERE finished_ms IS NOT NULL AND finished_ms < ? ORDER BY finished_ms LIMIT ?"
+_OLDEST: Final = (
+    "SELECT number, tenant, length(spec) FROM job WHERE finished_ms IS NOT NULL AND finished_ms < ?"
+    " ORDER BY finished_ms LIMIT ?"
+)
 _NO_INSTANT: Final = 2**62  # later than any job finishes
 
 
-class _Number(NamedTuple):
+class _Oldest(NamedTuple):
     number: int
+    tenant: str
+    size_bytes: int
+
+
+class _Doomed(NamedTuple):
+    number: int
+    tenant: str | None
 
 
 class _Run(NamedTuple):
@@ -31,8 +42,9 @@ class _Run(NamedTuple):
 class Retention:
     """Removes over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database) -> None:
+    def __init__(self, connection: Database, usage: Usage) -> None:
         self._connection = connection
+        self._usage = usage
 
     def step(self, command: Retain, now_ms: int) -> Outcome:
         """One step; `more` when the next would find something too."""
@@ -46,10 +58,11 @@ class Retention:
         return Outcome(more=removed or answers)
 
     def _remove_jobs(self, finished_before_ms: int, jobs_max: int) -> bool:
-        found = fetch_all(self._connection, _Number, _OLDEST, (finished_before_ms, jobs_max))
+        found = fetch_all(self._connection, _Oldest, _OLDEST, (finished_before_ms, jobs_max))
         for job in found:
+            self._usage.add(job.tenant, -job.size_bytes)
+            self._connection.execute("INSERT INTO doomed (number, tenant) VALUES (?, ?)", (job.number, job.tenant))
             for statement in (
-                "INSERT INTO doomed (number) VALUES (?)",
                 "DELETE FROM metadata WHERE number = ?",
                 "DELETE FROM job WHERE number = ?",
             ):
@@ -58,24 +71,30 @@ class Retention:
 
     def _remove_logs(self) -> bool:
         """Go on with what is doomed; whether there was anything."""
-        doomed = self._connection.execute("SELECT min(number) FROM doomed").get
+        doomed = fetch_one(
+            self._connection,
+            _Doomed,
+            "SELECT number, tenant FROM doomed WHERE number = (SELECT min(number) FROM doomed)",
+            (),
+        )
         if doomed is None:
             return False
-        assert isinstance(doomed, int), "a number is one"
         runs = fetch_all(
             self._connection,
             _Run,
             "SELECT rowid, length(events) FROM event WHERE number = ? ORDER BY first_sequence LIMIT ?",
-            (doomed, RUNS_PER_STEP),
+            (doomed.number, RUNS_PER_STEP),
         )
         left_bytes = BYTES_PER_STEP
         for run in runs:
             self._connection.execute("DELETE FROM event WHERE rowid = ?", (run.rowid,))
             left_bytes -= run.size_bytes
+            if doomed.tenant is not None:
+                self._usage.add(doomed.tenant, -run.size_bytes)
             if left_bytes <= 0:
                 return True
         if len(runs) < RUNS_PER_STEP:
-            self._connection.execute("DELETE FROM doomed WHERE number = ?", (doomed,))
+            self._connection.execute("DELETE FROM doomed WHERE number = ?", (doomed.number,))
         return True
 
     def _remove_answers(self, answered_before_ms: int) -> bool:

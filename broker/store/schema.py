@@ -17,6 +17,7 @@ landed is never edited.
 - `metadata` finds jobs by what is noted with them; `fact` is a hash of one name and value.
 - `needs` is what a job requires of its agent, as `needs` writes it: a lease looks at the first job of each kind that
   its agent may run, however many wait of the others.
+- `usage` counts what each tenant takes; its bytes are written with each batch, its waiting jobs by triggers.
 - `doomed` names jobs that are removed while their logs still are, step by step. Hence no foreign keys.
 """
 
@@ -164,6 +165,28 @@ MIGRATIONS: Final = (
     CREATE INDEX job_waiting ON job (tenant, queue, needs, priority DESC, number)
         WHERE state = 'SCHEDULED' AND due_ms IS NULL;
     CREATE INDEX job_needs ON job (tenant, queue, needs) WHERE state = 'SCHEDULED' AND needs != '';
+    """,
+    """
+    CREATE TABLE usage (
+        tenant TEXT NOT NULL PRIMARY KEY,
+        bytes INTEGER NOT NULL DEFAULT 0,
+        waiting INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO usage (tenant, bytes, waiting)
+        SELECT tenant, sum(bytes), sum(waiting) FROM (
+            SELECT tenant, length(spec) AS bytes, state = 'SCHEDULED' AS waiting FROM job
+            UNION ALL SELECT j.tenant, length(e.events), 0 FROM event AS e JOIN job AS j ON j.number = e.number
+        ) GROUP BY tenant;
+    CREATE TRIGGER job_waits AFTER INSERT ON job BEGIN
+        INSERT INTO usage (tenant, waiting) VALUES (new.tenant, 1)
+            ON CONFLICT DO UPDATE SET waiting = waiting + 1;
+    END;
+    CREATE TRIGGER job_waits_or_not AFTER UPDATE OF state ON job
+        WHEN (old.state = 'SCHEDULED') IS NOT (new.state = 'SCHEDULED')
+    BEGIN
+        UPDATE usage SET waiting = waiting + iif(new.state = 'SCHEDULED', 1, -1) WHERE tenant = new.tenant;
+    END;
+    ALTER TABLE doomed ADD COLUMN tenant TEXT;
     """,
 )
 _FILLED_AT: Final = 2  # the version from which `metadata` is there; the jobs that came before it are entered then

@@ -36,6 +36,7 @@ from airunner.broker.store.queues import Queues
 from airunner.broker.store.retention import Retention
 from airunner.broker.store.rows import Database
 from airunner.broker.store.schema import migrate
+from airunner.broker.store.usage import Usage
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
 from airunner.protocol.messages import (
     BatchStored,
@@ -74,12 +75,13 @@ class SqliteStore:
 
     def __init__(self, connection: Database) -> None:
         self._connection = connection
-        self._log = Log(connection)
+        self._usage = Usage(connection)
+        self._log = Log(connection, self._usage)
         self._queues = Queues(connection)
-        self._jobs = Jobs(connection, self._log, self._queues)
+        self._jobs = Jobs(connection, self._log, self._queues, self._usage)
         self._leases = Leases(connection, self._log)
         self._endings = Endings(connection, self._log)
-        self._retention = Retention(connection)
+        self._retention = Retention(connection, self._usage)
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
         """Apply a batch as one transaction.
@@ -89,7 +91,9 @@ class SqliteStore:
         assert len(commands) <= BATCH_COMMANDS_MAX
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            self._usage.begin()
             outcomes = tuple(self._apply(command, now_ms) for command in commands)
+            self._usage.write()
             next_due_ms = self._endings.next_due_ms()
             self._connection.execute("COMMIT")
         except apsw.FullError as error:

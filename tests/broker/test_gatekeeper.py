@@ -217,10 +217,11 @@ async def zap(home: Home, *request: bytes) -> list[bytes]:
         context.destroy(linger=0)
 
 
-async def test_an_admitted_peer_is_given_the_name_on_the_list(home: Home) -> None:
-    key = raw_key(load_client_pair(home).public)
+async def test_an_admitted_peer_is_known_by_its_key(home: Home) -> None:
+    public = load_client_pair(home).public
+    key = raw_key(public)
     answer = await zap(home, ZAP_DOMAIN, b"127.0.0.1", b"", b"CURVE", key)
-    assert answer == [b"1.0", b"7", b"200", b"", b"local", b""]
+    assert answer == [b"1.0", b"7", b"200", b"", public, b""]
 
 
 async def test_while_the_list_cannot_be_read_nobody_is_let_in_but_may_try_again(home: Home) -> None:

@@ -9,10 +9,14 @@ import anyio
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
+from airunner.broker.admission import ROLES, Admission, everybody
 from airunner.broker.counts import Counts
-from airunner.broker.gateway import NUDGE_ID, ROLES, Gateway
+from airunner.broker.gateway import NUDGE_ID, Gateway
 from airunner.broker.inbox import Answer, Asked, Nudged
+from airunner.broker.quotas import Quotas
+from airunner.broker.rates import Rates
 from airunner.broker.store.contract import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
+from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Principal, Role
 from airunner.protocol.errors import Unauthenticated
 from airunner.protocol.job import JobSpec, JobState, Result
@@ -77,12 +81,16 @@ class Stage:
     def __init__(self, inbox_max: int = 100) -> None:
         self.router = FakeRouter()
         self.counts = Counts()
+        self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": everybody(b"")}
+        self.admission = Admission(authority, self.listed.get, Rates())
         self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire | Retain](inbox_max)
         self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        gateway = Gateway(self.router, self.inbox, self.to_ledger, authority, edges(), EVENTS_PORT, self.counts)
+        gateway = Gateway(
+            self.router, self.inbox, self.to_ledger, self.admission, Quotas(), edges(), EVENTS_PORT, self.counts
+        )
         async with acting(gateway.run):
             yield
         self.router.close()
@@ -99,7 +107,7 @@ class Stage:
 
     def answer(self, asked: Asked, reply: StoreReply) -> None:
         assert asked.peer is not None
-        self.answers.send_nowait([Answer(asked.peer, asked.ask, reply)])
+        self.answers.send_nowait([Answer(asked.peer, asked.ask, reply, asked.key)])
 
     async def tell(self, asked: Asked, reply: StoreReply) -> None:
         """Answer, and see it go out."""
@@ -108,7 +116,7 @@ class Stage:
 
     async def nudged(self, *job_ids: str) -> list[bytes]:
         """Who is told when the holders of these jobs are."""
-        self.answers.send_nowait([Nudged(tuple(map(JobId, job_ids)))])
+        self.answers.send_nowait([Nudged("acme", tuple(map(JobId, job_ids)))])
         await wait_all_tasks_blocked()
         told: list[bytes] = []
         while self.router.said.statistics().current_buffer_used:
@@ -389,3 +397,53 @@ async def test_who_may_not_work_is_not_heard_as_an_agent(stage: Stage) -> None:
         stage.router.hear(ListAgents(), token=b"read")
         stage.answer(await stage.asked(), LeasesCounted({}))
         assert await stage.reply() == AgentsListed(agents=())
+
+
+async def test_a_revoked_machine_is_refused_at_its_very_next_request(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(ListJobs(), token=b"read")
+        await stage.asked()
+        del stage.listed[b"local"]
+        for request in (Ping(), ListJobs()):
+            stage.router.hear(request, token=b"read")
+            refused = await stage.reply()
+            assert isinstance(refused, Refused)
+            assert refused.code == "unauthenticated"
+        assert stage.nothing_asked()
+
+
+async def test_a_machine_that_was_revoked_while_it_waited_is_given_no_job(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(dequeue(wait_ms=30_000), token=b"work")
+        parked = await stage.asked()
+        del stage.listed[b"local"]
+        stage.answer(parked, GRANT)
+        assert isinstance(await stage.reply(), Refused)
+        given_back = (await stage.asked()).ask.request
+        assert isinstance(given_back, ReleaseJob)
+        assert given_back.job_id == "j"
+        assert await stage.nudged("j") == []
+
+
+async def test_a_machine_that_is_listed_as_a_client_works_no_jobs(stage: Stage) -> None:
+    stage.listed[b"local"] = Entry("laptop", frozenset({PeerRole.CLIENT}))
+    async with stage.running():
+        stage.router.hear(dequeue(), token=b"work,read")
+        refused = await stage.reply()
+        assert isinstance(refused, Refused)
+        assert refused.code == "forbidden"
+        stage.router.hear(ListJobs(), token=b"work,read")
+        await stage.asked()
+
+
+async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) -> None:
+    rates = Rates(1.0)
+    rates.charge("acme", 100.0, WALL_MS)
+    stage.admission = Admission(authority, stage.listed.get, rates)
+    async with stage.running():
+        stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa4type" + bytes(100)])
+        refused = await stage.reply()
+        assert isinstance(refused, Refused)
+        assert (refused.code, refused.retry_ms is not None) == ("quota", True)
+        stage.router.hear(Ping())
+        assert await stage.reply() == Pong()

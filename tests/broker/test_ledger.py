@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker import parking
 from airunner.broker.inbox import Alarm, Answer
-from airunner.broker.ledger import NO_SPACE_PAUSE_MS
+from airunner.broker.ledger import BATCH_STEPS_MAX, NO_SPACE_PAUSE_MS
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
     Ask,
@@ -68,8 +68,8 @@ async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage
         sizes = [len(batch) for batch in stage.store.batches]
         assert sizes[:2] == [1, 1]
         assert sum(sizes[2:]) == BATCH_COMMANDS_MAX + 8
-        assert len(sizes) <= 5
-        assert max(sizes) <= BATCH_COMMANDS_MAX
+        assert sizes[2] == BATCH_STEPS_MAX
+        assert max(sizes) == BATCH_STEPS_MAX
 
 
 async def test_an_enqueue_takes_a_parked_dequeue_along_in_the_same_transaction(stage: Stage) -> None:

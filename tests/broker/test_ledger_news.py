@@ -45,7 +45,7 @@ async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage
         [answer, nudged] = await stage.answers.receive()
         assert isinstance(answer, Answer)
         assert answer.reply == JobCancelled(state=JobState.RUNNING)
-        assert nudged == Nudged((JobId("j"),))
+        assert nudged == Nudged("default", (JobId("j"),))
 
 
 async def test_a_cancel_that_met_a_full_disk_nudges_nobody(stage: Stage) -> None:

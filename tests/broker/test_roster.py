@@ -92,18 +92,18 @@ def test_of_very_many_agents_the_longest_silent_go_first(monkeypatch: pytest.Mon
 
 def test_the_newest_connection_is_the_holders() -> None:
     roster = Roster()
-    assert roster.holder("j") is None
-    roster.holds("j", b"old")
-    roster.holds("j", b"new")
-    assert roster.holder("j") == b"new"
-    roster.settled("j")
-    roster.settled("j")
-    assert roster.holder("j") is None
+    assert roster.holder("home", "j") is None
+    roster.holds("home", "j", b"old")
+    roster.holds("home", "j", b"new")
+    assert roster.holder("home", "j") == b"new"
+    roster.settled("home", "j")
+    roster.settled("home", "j")
+    assert roster.holder("home", "j") is None
 
 
 def test_of_very_many_holders_the_longest_silent_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HOLDERS_MAX", 2)
     roster = Roster()
     for job_id in ("i", "j", "i", "k"):
-        roster.holds(job_id, job_id.encode())
-    assert [roster.holder(job_id) for job_id in ("i", "j", "k")] == [b"i", None, b"k"]
+        roster.holds("home", job_id, job_id.encode())
+    assert [roster.holder("home", job_id) for job_id in ("i", "j", "k")] == [b"i", None, b"k"]

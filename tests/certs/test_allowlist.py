@@ -18,6 +18,7 @@ from airunner.certs.allowlist import (
     PeerRole,
     parse,
     with_entry,
+    without_entry,
 )
 from airunner.certs.home import Home
 from airunner.certs.secretfile import make_folder, replace
@@ -81,8 +82,11 @@ def test_no_key_begins_with_a_hash(key: bytes) -> None:
     [
         (b"tooshort a agent", "a key has 40 characters, not 8"),
         (b"~" * 40 + b" a agent", "the key is not Z85"),
-        (BOB, "a line is: PUBLIC-KEY NAME ROLE..."),
-        (BOB + b" a", "a line is: PUBLIC-KEY NAME ROLE..."),
+        (BOB, "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]"),
+        (BOB + b" a", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]"),
+        (BOB + b" a tenant=acme", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]"),
+        (BOB + b" a agent tenant=", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]"),
+        (BOB + b" a tenant=x agent", "the roles are: client, agent"),
         (BOB + b" a root", "the roles are: client, agent"),
         (BOB + b" a agent # why", "the roles are: client, agent"),
         (BOB + b" \xff agent", "a name has at most 128 printable ASCII characters"),
@@ -161,3 +165,19 @@ def allow_list(home: Home, content: bytes) -> tuple[AllowList, list[str]]:
     replace(home.allowed_clients, content)
     reports: list[str] = []
     return AllowList(home.allowed_clients, reports.append), reports
+
+
+def test_a_key_may_be_bound_to_one_tenant(home: Home) -> None:
+    content = with_entry(b"", ALICE, "a", [PeerRole.AGENT, PeerRole.CLIENT], tenant="acme")
+    content = with_entry(content, BOB, "b", [PeerRole.AGENT])
+    allow, reports = allow_list(home, content)
+    assert allow.entry_for(ALICE) == Entry("a", frozenset(PeerRole), "acme")
+    assert allow.entry_for(BOB) == Entry("b", AGENT, None)
+    assert reports == []
+
+
+def test_an_entry_is_taken_off_by_its_name_and_all_else_stays() -> None:
+    content = b"# a list of ours, a comment with a\n" + with_entry(b"", ALICE, "a", [PeerRole.AGENT])
+    longer = with_entry(with_entry(content, BOB, "b", [PeerRole.AGENT]), CAROL, "c", [PeerRole.CLIENT])
+    assert without_entry(longer, "b") == with_entry(content, CAROL, "c", [PeerRole.CLIENT])
+    assert without_entry(content, "nobody") == content

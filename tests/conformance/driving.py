@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from airunner.broker.quotas import Quotas
 from airunner.broker.store.contract import (
     Applied,
     Ask,
@@ -59,6 +60,7 @@ class Driver:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.now_ms = START_MS
+        self.quotas = Quotas()  # of every tenant
         self._drawn = 0
 
     def draw(self, size: int) -> bytes:
@@ -79,6 +81,7 @@ class Driver:
             request=request,
             minted=minted,
             room=room,
+            quotas=self.quotas,
         )
 
     def apply(self, *commands: Command) -> Applied:

@@ -13,12 +13,22 @@ from tests.conformance import (
     laws_listing,
     laws_log,
     laws_queues,
+    laws_quotas,
     laws_retention,
     laws_retries,
 )
 from tests.conformance.driving import Driver
 
-CHAPTERS: Final = (laws_leases, laws_endings, laws_retries, laws_queues, laws_log, laws_listing, laws_retention)
+CHAPTERS: Final = (
+    laws_leases,
+    laws_endings,
+    laws_retries,
+    laws_queues,
+    laws_log,
+    laws_listing,
+    laws_retention,
+    laws_quotas,
+)
 LAWS: Final = {law.__name__: law for chapter in CHAPTERS for law in chapter.LAWS}
 
 

@@ -86,6 +86,8 @@ def test_an_ill_typed_field_is_a_bad_request(name: str):
         {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 0, "task_token": TOKEN},
         {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 1, "task_token": TOKEN[:-1]},
         {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 2**53, "task_token": TOKEN},
+        {"type": "PublishJobEvents"},
+        {"type": "PublishJobEvents", "batches": [], "completions": []},
         {"type": "JobsEnqueued", "job_ids": []},
     ],
 )

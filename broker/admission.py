@@ -1,0 +1,142 @@
+"""Who may ask what: the machine's key, then the token, then the tenant's rate.
+
+A key that was taken off the allow-list is refused at its next request, on connections that stand. What a machine may
+be (`agent`, `client`) bounds what any token can do there, and so does the tenant that its key may be bound to: a token
+that is carried to another machine opens no more than that machine may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Final
+
+from msgspec.structs import replace
+
+from airunner.broker.rates import Rates
+from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
+from airunner.certs.principal import ANONYMOUS, Principal, Role
+from airunner.protocol.errors import Busy, Forbidden, Unauthenticated
+from airunner.protocol.messages import (
+    CancelJob,
+    CompleteJob,
+    DequeueJob,
+    EnqueueJob,
+    GetJob,
+    ListAgents,
+    ListJobs,
+    ListQueues,
+    PublishJobEvents,
+    ReleaseJob,
+    ReplayJobEvents,
+    RetryJob,
+    StoreRequest,
+    UpdateJob,
+    UpdateQueue,
+    WatchJob,
+)
+
+ROLES: Final = MappingProxyType(
+    {
+        EnqueueJob: Role.SUBMIT,
+        DequeueJob: Role.WORK,
+        UpdateJob: Role.WORK,
+        PublishJobEvents: Role.WORK,
+        CompleteJob: Role.WORK,
+        ReleaseJob: Role.WORK,
+        CancelJob: Role.SUBMIT,
+        RetryJob: Role.SUBMIT,
+        UpdateQueue: Role.ADMIN,
+        ListQueues: Role.READ,
+        ListAgents: Role.READ,
+        ListJobs: Role.READ,
+        GetJob: Role.READ,
+        ReplayJobEvents: Role.READ,
+        WatchJob: Role.READ,
+    }
+)
+"""What each request needs; Ping needs nothing."""
+
+Authority = Callable[[bytes], Principal]
+"""Who a token is; raises `Unauthenticated`."""
+
+Machines = Callable[[bytes], Entry | None]
+"""Whose a key is (its Z85) at this moment; None: it is not on the allow-list. Raises `AllowListUnreadable`."""
+
+_BYTES_A_UNIT: Final = 4_096  # of a request that is decoded to the last value
+_EVENT_BYTES_A_UNIT: Final = 65_536  # of events, which are looked at as a whole
+
+
+REVOKED: Final = "this machine's key has been taken off the broker's allow-list"
+
+
+def everybody(_: bytes) -> Entry:
+    """Where no list is kept."""
+    return Entry("anybody", frozenset(PeerRole))
+
+
+class Admission:
+    """Judges requests; Gateways ask it before they decode."""
+
+    def __init__(self, authority: Authority, machines: Machines, rates: Rates) -> None:
+        self._authority = authority
+        self._machines = machines
+        self._rates = rates
+        self._entries: dict[str, Entry | None] = {}
+
+    def look_again(self) -> None:
+        """Some time has passed: the allow-list may have changed."""
+        self._entries.clear()
+
+    def listed(self, key: str) -> bool:
+        """Whether the key may still be here. Where that cannot be told, it may not."""
+        try:
+            return self._entry(key) is not None
+        except AllowListUnreadable:
+            return False
+
+    def machine(self, key: str) -> Entry:
+        """Whose key this is.
+
+        Raises `Unauthenticated`; `Busy`, when nobody can be judged now.
+        """
+        try:
+            entry = self._entry(key)
+        except AllowListUnreadable as error:
+            raise Busy("the broker cannot read its allow-list; its operator is told why") from error
+        if entry is None:
+            raise Unauthenticated(REVOKED)
+        return entry
+
+    def principal(self, entry: Entry, token: bytes, now_ms: int) -> Principal:
+        """Who asks, from the machine that `entry` tells of.
+
+        Raises `Unauthenticated`, `Forbidden`; `Quota`, where the tenant asks too much.
+        """
+        principal = self._authority(token)
+        if principal is ANONYMOUS and entry.tenant is not None:
+            principal = replace(principal, tenant=entry.tenant)
+        if entry.tenant not in (None, principal.tenant):
+            raise Forbidden("this machine's key is bound to another tenant than the token's")
+        self._rates.require(principal.tenant, now_ms)
+        return principal
+
+    def require(self, entry: Entry, principal: Principal, request: StoreRequest, size_bytes: int, now_ms: int) -> None:
+        """Note what a request costs, and judge it.
+
+        Raises `Forbidden`.
+        """
+        events = isinstance(request, PublishJobEvents)
+        self._rates.charge(
+            principal.tenant, 1 + size_bytes // (_EVENT_BYTES_A_UNIT if events else _BYTES_A_UNIT), now_ms
+        )
+        role = ROLES[type(request)]
+        principal.require(role)
+        needed = PeerRole.AGENT if role is Role.WORK else PeerRole.CLIENT
+        if needed not in entry.roles:
+            raise Forbidden(f"this machine's key is not listed as {needed}, and this needs it")
+
+    def _entry(self, key: str) -> Entry | None:
+        if key not in self._entries:
+            self._entries[key] = self._machines(key.encode("ascii"))
+        return self._entries[key]

@@ -1,0 +1,55 @@
+"""What each tenant takes of the store, kept in the transaction that changes it.
+
+Bytes are those of jobs and of what their logs hold. They are gathered while a batch is applied, and written once for
+each tenant before it is committed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from airunner.broker.quotas import Quotas
+from airunner.broker.store.rows import Database
+from airunner.protocol.errors import Quota
+
+_ADD = "INSERT INTO usage (tenant, bytes) VALUES (?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"
+
+
+class Usage:
+    """Of all tenants, over `connection`."""
+
+    def __init__(self, connection: Database) -> None:
+        self._connection = connection
+        self._added: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """A transaction begins; what was gathered in one that was rolled back is forgotten."""
+        self._added.clear()
+
+    def add(self, tenant: str, size_bytes: int) -> None:
+        """The tenant takes so much more, or less."""
+        self._added[tenant] += size_bytes
+
+    def require(self, tenant: str, jobs: int, quotas: Quotas) -> None:
+        """Raises `Quota`, where the tenant may not have so many jobs more."""
+        if quotas.waiting_max is not None:
+            waiting = self._of(tenant, "waiting")
+            if waiting + jobs > quotas.waiting_max:
+                raise Quota(f"{waiting} jobs of this tenant wait, and {quotas.waiting_max} are the most")
+        if quotas.bytes_max is not None:
+            taken = self._of(tenant, "bytes") + self._added[tenant]
+            if taken >= quotas.bytes_max:
+                raise Quota(
+                    f"this tenant's jobs and logs take {taken} bytes, and {quotas.bytes_max} are the most; "
+                    "finished ones are removed when they are old enough"
+                )
+
+    def write(self) -> None:
+        """What was gathered; before the commit."""
+        for tenant, size_bytes in self._added.items():
+            self._connection.execute(_ADD, (tenant, size_bytes))
+
+    def _of(self, tenant: str, column: str) -> int:
+        count = self._connection.execute(f"SELECT {column} FROM usage WHERE tenant = ?", (tenant,)).get
+        assert count is None or isinstance(count, int), "usage is counted"
+        return count or 0

@@ -1,0 +1,127 @@
+"""The Ledger's inbox: a tenant waits behind itself, and its flood is its own."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from anyio import WouldBlock
+from trio.testing import wait_all_tasks_blocked
+
+from airunner.broker import turns as module
+from airunner.broker.inbox import Asked
+from airunner.broker.store.contract import Ask, Expire
+from airunner.broker.turns import LANE_ASKS_MAX, Turns
+from airunner.protocol.messages import ListJobs
+from tests.broker.stage import request_id
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+def asked(tenant: str, number: int, size_bytes: int = 1) -> Asked:
+    return Asked(b"peer", Ask(tenant=tenant, request_id=request_id(number), request=ListJobs()), size_bytes=size_bytes)
+
+
+def taken(turns: Turns) -> list[tuple[str, int]]:
+    """All that is there, in order: whose, and which."""
+    found = []
+    while True:
+        try:
+            entry = turns.receive_nowait()
+        except WouldBlock:
+            return found
+        assert isinstance(entry, Asked)
+        found.append((entry.ask.tenant, int.from_bytes(entry.ask.request_id, "big")))
+
+
+def test_each_tenant_has_its_turn_and_its_own_order() -> None:
+    turns = Turns()
+    for number in range(4):
+        turns.send_nowait(asked("flood", number))
+    turns.send_nowait(asked("one", 10))
+    turns.send_nowait(asked("two", 20))
+    turns.send_nowait(asked("two", 21))
+    assert taken(turns) == [
+        ("flood", 0),
+        ("one", 10),
+        ("two", 20),
+        ("flood", 1),
+        ("two", 21),
+        ("flood", 2),
+        ("flood", 3),
+    ]
+
+
+def test_whoever_comes_back_has_not_lost_its_turn_to_a_flood() -> None:
+    turns = Turns()
+    for number in range(3):
+        turns.send_nowait(asked("flood", number))
+    assert taken(turns)[:1] == [("flood", 0)]
+    for number in range(3):
+        turns.send_nowait(asked("flood", number))
+    turns.receive_nowait()
+    turns.send_nowait(asked("one", 10))
+    assert taken(turns) == [("flood", 1), ("one", 10), ("flood", 2)]
+
+
+def test_a_full_lane_is_its_tenants_alone() -> None:
+    turns = Turns()
+    for number in range(LANE_ASKS_MAX):
+        turns.send_nowait(asked("flood", number))
+    with pytest.raises(WouldBlock):
+        turns.send_nowait(asked("flood", LANE_ASKS_MAX))
+    turns.send_nowait(asked("one", 1))
+    assert taken(turns)[:2] == [("flood", 0), ("one", 1)]
+    turns.send_nowait(asked("flood", 1))
+
+
+def test_a_lane_is_bounded_in_bytes_and_takes_one_request_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LANE_BYTES_MAX", 100)
+    turns = Turns()
+    turns.send_nowait(asked("big", 1, 1_000))
+    with pytest.raises(WouldBlock):
+        turns.send_nowait(asked("big", 2, 1))
+    assert taken(turns) == [("big", 1)]
+    turns.send_nowait(asked("big", 2, 60))
+    turns.send_nowait(asked("big", 3, 40))
+    with pytest.raises(WouldBlock):
+        turns.send_nowait(asked("big", 4, 1))
+
+
+def test_very_many_tenants_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ASKS_MAX", 3)
+    turns = Turns()
+    for number in range(3):
+        turns.send_nowait(asked(f"tenant{number}", number))
+    with pytest.raises(WouldBlock):
+        turns.send_nowait(asked("one more", 4))
+    turns.receive_nowait()
+    turns.send_nowait(asked("one more", 4))
+
+
+def test_what_the_broker_has_to_do_comes_first() -> None:
+    turns = Turns()
+    turns.send_nowait(asked("one", 1))
+    turns.send_nowait(Expire())
+    assert turns.receive_nowait() == Expire()
+
+
+async def test_whoever_receives_is_woken() -> None:
+    turns = Turns()
+    received = []
+
+    async def receive() -> None:
+        received.append(await turns.receive())
+
+    async with anyio.create_task_group() as group:
+        for number in range(2):
+            group.start_soon(receive)
+            await wait_all_tasks_blocked()
+            assert len(received) == number
+            turns.send_nowait(asked("one", number))
+            await wait_all_tasks_blocked()
+            assert len(received) == number + 1
