@@ -117,7 +117,7 @@ class Process(Protocol):
         ...
 
     def terminal_size(self) -> TerminalSize | None:
-        """What its terminal measures now; None without one, or when that is over."""
+        """What its terminal measures now; None without one, when that is over, or where no terminal is of that size."""
         ...
 
     async def holders(self) -> list[Holder]:

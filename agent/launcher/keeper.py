@@ -80,6 +80,7 @@ class Keeper:
         self._wakeup.watch(line.fileno())
         self._reader = Reader()
         self._command: int | None = None  # while it runs
+        self._held: list[int] = []  # and so long these stay open
         self._alone = True
         self._ending: _Ending | None = None
         self._deadline = math.inf
@@ -138,7 +139,7 @@ class Keeper:
             self._say(Expired())
             return
         try:
-            self._command, descriptors = spawn(start)
+            self._command, descriptors, self._held = spawn(start)
         except Refusal as refusal:
             self._say(Failed(refusal.errno, refusal.message, refusal.exit_code))
             return
@@ -178,6 +179,8 @@ class Keeper:
         for pid, status in ended:
             if pid == self._command:
                 self._command = None
+                while self._held:
+                    os.close(self._held.pop())
                 if self._expired:
                     continue  # it was us
                 code = os.waitstatus_to_exitcode(status)

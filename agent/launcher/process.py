@@ -16,7 +16,7 @@ from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.steadyclock import steady_ms
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal
-from airunner.protocol.job import TerminalSize
+from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
 
 
 class KeptProcess:
@@ -54,11 +54,13 @@ class KeptProcess:
         return self._stderr
 
     def terminal_size(self) -> TerminalSize | None:
-        """What its terminal measures now."""
+        """What its terminal measures now; its program may say anything there, and what no terminal has is not told."""
         descriptor = self._stdout.descriptor
         if self._stderr is not None or descriptor is None:
             return None
         rows, cols = termios.tcgetwinsize(descriptor)
+        if not (1 <= rows <= TERMINAL_SIDE_MAX and 1 <= cols <= TERMINAL_SIDE_MAX):
+            return None
         return TerminalSize(cols=cols, rows=rows)
 
     async def holders(self) -> list[Holder]:

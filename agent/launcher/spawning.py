@@ -6,8 +6,7 @@ import errno
 import os
 import signal
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airunner.agent.launcher.terminal import spawn_in_terminal
 
@@ -31,8 +30,16 @@ class Refusal(Exception):
         self.exit_code = EXIT_NOT_EXECUTABLE
 
 
-def spawn(start: Start) -> tuple[int, list[int]]:
-    """The new process, and the descriptors to read its output from, which are the caller's to close.
+class Spawned(NamedTuple):
+    """A new process; all the descriptors are the caller's to close."""
+
+    pid: int
+    readers: list[int]  # to read its output from
+    held: list[int]  # to be open until it ends
+
+
+def spawn(start: Start) -> Spawned:
+    """Start the command.
 
     Raises `Refusal`.
     """
@@ -45,13 +52,12 @@ def spawn(start: Start) -> tuple[int, list[int]]:
         program = _find(start.argv[0], start.environment)
         try:
             if start.terminal is not None:
-                pid, master = spawn_in_terminal(start, program, start.terminal)
-                readers = [master]
-            else:
-                pid, readers = _spawn_with_pipes(start, program)
+                pid, master, slave = spawn_in_terminal(start, program, start.terminal)
+                return Spawned(pid, [master], [slave])
+            pid, readers = _spawn_with_pipes(start, program)
+            return Spawned(pid, readers, [])
         except OSError as error:
             raise _refusal(start.argv[0], error.errno or 0, program) from error
-        return pid, readers
     finally:
         os.chdir("/")  # no keeper holds a workspace's folder
 
@@ -95,10 +101,10 @@ def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
         return name
     seen = False
     for folder in environment.get(b"PATH", os.fsencode(os.defpath)).split(b":"):
-        candidate = Path(os.fsdecode(folder), os.fsdecode(name))
-        if candidate.is_file():
+        candidate = os.path.join(folder or b".", name)  # noqa: PTH118 - Path raises for what cannot be looked at
+        if os.path.isfile(candidate):  # noqa: PTH113 - likewise
             if os.access(candidate, os.X_OK):
-                return os.fsencode(candidate)
+                return candidate
             seen = True
     raise _refusal(name, errno.EACCES if seen else errno.ENOENT, None)
 
@@ -107,10 +113,10 @@ def _refusal(name: bytes, number: int, program: bytes | None) -> Refusal:
     """What is said of a command that could not be executed, in the words of a shell."""
     text = os.fsdecode(name)
     if number in _ABSENT:
-        script = program is not None and Path(os.fsdecode(program)).exists()
+        script = program is not None and os.path.exists(program)  # noqa: PTH110 - likewise
         refusal = Refusal(number, f"{text}: its interpreter was not found" if script else f"{text}: command not found")
         refusal.exit_code = EXIT_NOT_FOUND
         return refusal
-    if program is not None and Path(os.fsdecode(program)).is_dir():
+    if program is not None and os.path.isdir(program):  # noqa: PTH112 - likewise
         return Refusal(number, f"{text}: is a directory")
     return Refusal(number, f"{text}: {os.strerror(number)}")

@@ -7,8 +7,11 @@ keeper has one thread. What it would do later (reading, signalling, waiting) is 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
+import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,14 +20,19 @@ from ptyprocess import PtyProcess  # type: ignore[import-untyped]  # pyright: ig
 if TYPE_CHECKING:
     from airunner.agent.launcher.wire import Start
 
+_TIOCGPTPEER: Final = 0x5441  # ioctl_tty(2): open the slave of this master, wherever it is mounted
 _RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
-def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int]:
-    """The new process, and the terminal's master, which is the caller's to close. `size` is rows and columns.
+def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int, int]:
+    """The new process, and the terminal's master and slave, which are the caller's to close.
+
+    `size` is rows and columns. The slave is to be held for as long as the command runs: one that closes all of its
+    own would otherwise end the terminal, and be sent SIGHUP for it.
 
     Raises `OSError`: the command was not executed, or there is no terminal to be had.
     """
+    _check(program)
     kept = cast("Any", PtyProcess).spawn(
         [os.fsdecode(word) for word in (program, *start.argv[1:])],
         env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
@@ -34,7 +42,14 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
     master = os.dup(kept.fd)
     kept.fileobj.close()
     kept.closed = True  # its finaliser would end the command
-    return kept.pid, master
+    return kept.pid, master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def _check(program: bytes) -> None:
+    """Raises `OSError` with the number that ptyprocess does not give for what it finds to be no program."""
+    mode = os.stat(program).st_mode  # noqa: PTH116 - no other module for one call
+    if not stat.S_ISREG(mode) or not os.access(program, os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _as_after_a_login() -> None:

@@ -20,6 +20,8 @@ from tests.agent.launching import PATIENCE_S, children_of, command, descriptors_
 
 pytestmark = pytest.mark.anyio
 
+LONG = "x" * 300  # longer than any name in a folder may be
+
 
 @pytest.fixture
 async def launcher() -> AsyncIterator[ChildLauncher]:
@@ -96,21 +98,6 @@ async def test_stdin_is_empty_in_pipe_mode(launcher: ChildLauncher) -> None:
     assert await run(launcher, "wc -c; readlink /proc/self/fd/0") == b"0\n/dev/null\n"
 
 
-async def test_a_terminal_is_one_with_the_size_asked_for(launcher: ChildLauncher) -> None:
-    look = f"exec {sys.executable} -c 'import os; print(os.isatty(0), os.isatty(2), os.get_terminal_size())'"
-    spec = shell(f"stty -opost; {look}", terminal=TerminalSize(cols=101, rows=33))
-    process = await launcher.launch(spec)
-    assert process.stderr is None
-    expected = b"True True os.terminal_size(columns=101, lines=33)\n"
-    assert await read_all(process.stdout) == expected
-    process.close()
-
-
-async def test_the_terminal_is_the_sessions_own(launcher: ChildLauncher) -> None:
-    """Without a controlling terminal there is no /dev/tty, no job control and no SIGHUP."""
-    assert await run(launcher, "echo heard >/dev/tty", TerminalSize()) == b"heard\r\n"
-
-
 async def test_a_command_leads_a_session_of_its_own(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("exec sleep 1000"))
     assert os.getsid(process.pid) == process.pid == os.getpgid(process.pid)
@@ -169,6 +156,7 @@ async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher
     assert "msgspec" not in maps
 
 
+@pytest.mark.parametrize("terminal", [None, TerminalSize()], ids=["pipe", "pty"])
 @pytest.mark.parametrize(
     ("name", "number", "exit_code", "message"),
     [
@@ -182,10 +170,18 @@ async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher
         ("./garbage", errno.ENOEXEC, 126, "./garbage: Exec format error"),
         ("./plain/below", errno.ENOTDIR, 127, "./plain/below: command not found"),
         ("", errno.ENOENT, 127, ": command not found"),
+        (LONG, errno.ENOENT, 127, f"{LONG}: command not found"),
+        (f"./{LONG}", errno.ENAMETOOLONG, 126, f"./{LONG}: File name too long"),
     ],
 )
 async def test_what_cannot_be_executed_is_said_as_a_shell_says_it(
-    launcher: ChildLauncher, tmp_path: Path, name: str, number: int, exit_code: int, message: str
+    launcher: ChildLauncher,
+    tmp_path: Path,
+    name: str,
+    number: int,
+    exit_code: int,
+    message: str,
+    terminal: TerminalSize | None,
 ) -> None:
     (tmp_path / "plain").write_text("echo hello")
     (tmp_path / "folder").mkdir()
@@ -194,7 +190,9 @@ async def test_what_cannot_be_executed_is_said_as_a_shell_says_it(
     for program in ("orphan", "garbage"):
         (tmp_path / program).chmod(0o755)
     with pytest.raises(LaunchFailed) as failed:
-        await launcher.launch(command(name, directory=tmp_path, environment={"PATH": f"/usr/bin:{tmp_path}"}))
+        await launcher.launch(
+            command(name, directory=tmp_path, terminal=terminal, environment={"PATH": f"/usr/bin:{tmp_path}"})
+        )
     assert (failed.value.errno, failed.value.exit_code, failed.value.message) == (number, exit_code, message)
 
 

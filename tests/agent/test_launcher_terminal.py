@@ -1,0 +1,61 @@
+"""What a command in a terminal of its own may count on, and what it may do to that terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from airunner.agent.launcher.contract import Exit
+from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
+from tests.agent.launching import PATIENCE_S, read_all, read_lines, shell
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[ChildLauncher]:
+    launcher = start_launcher()
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            yield launcher
+    finally:
+        await launcher.aclose()
+
+
+async def test_a_terminal_is_one_with_the_size_asked_for(launcher: ChildLauncher) -> None:
+    look = f"exec {sys.executable} -c 'import os; print(os.isatty(0), os.isatty(2), os.get_terminal_size())'"
+    spec = shell(f"stty -opost; {look}", terminal=TerminalSize(cols=101, rows=33))
+    process = await launcher.launch(spec)
+    assert process.stderr is None
+    expected = b"True True os.terminal_size(columns=101, lines=33)\n"
+    assert await read_all(process.stdout) == expected
+    process.close()
+
+
+async def test_the_terminal_is_the_sessions_own(launcher: ChildLauncher) -> None:
+    """Without a controlling terminal there is no /dev/tty, no job control and no SIGHUP."""
+    process = await launcher.launch(shell("echo heard >/dev/tty", terminal=TerminalSize()))
+    assert await read_all(process.stdout) == b"heard\r\n"
+    process.close()
+
+
+async def test_a_command_may_let_go_of_its_terminal_and_come_back(launcher: ChildLauncher) -> None:
+    script = "exec </dev/null >/dev/null 2>&1; sleep 0.1; echo back >/dev/tty; exit 3"
+    process = await launcher.launch(shell(script, terminal=TerminalSize()))
+    assert await read_all(process.stdout) == b"back\r\n"
+    assert await process.wait() == Exit(exit_code=3, signal=None)
+    assert await process.end(PATIENCE_S) == []
+    process.close()
+
+
+@pytest.mark.parametrize("side", [0, TERMINAL_SIDE_MAX + 1])
+async def test_a_size_that_no_terminal_has_is_not_told(launcher: ChildLauncher, side: int) -> None:
+    """An event with such a size would be refused by the broker."""
+    process = await launcher.launch(shell(f"stty cols {side}; echo; exec sleep 1000", terminal=TerminalSize()))
+    await read_lines(process.stdout, 1)
+    assert process.terminal_size() is None
+    process.close()
