@@ -78,6 +78,9 @@ def run(argv: Sequence[str]) -> int:
     except (OperatorError, PeerError, OSError) as error:
         return _tell(error)
     except BaseExceptionGroup as group:
+        if group.split(ReaderGone)[1] is None:
+            silence_stdout()
+            return EXIT_READER_GONE
         return _tell(_only_mendable(group))
     return 0
 

@@ -4,11 +4,12 @@ A broker, an agent and a monitor in one process group, on keys and a store in a 
 anywhere, the same output, the same exit code. Nothing of it is left, however it ends.
 
 ```
- airunner run ─┬─ airunner broker     SIGINT is blocked in both: Ctrl-C is ours to act on,
+ airunner run ─┬─ airunner broker     SIGINT and SIGHUP are blocked in both: Ctrl-C is ours to act on,
   (the client) └─ airunner agent      and when we die the kernel tells them
 ```
 
-Ctrl-C once cancels the job and shows it to its end; twice ends everything at once.
+Ctrl-C once cancels the job and shows it to its end; twice ends everything at once (see `interrupts`). Where the broker
+or the agent dies, nobody is left to wait for.
 """
 
 from __future__ import annotations
@@ -21,31 +22,34 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
 from airunner.client.commands import EXIT_INTERRUPTED, follow_job, split_operands
+from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import DEPTH_MAX, ProcessType
 
 if TYPE_CHECKING:
-    from airunner.client.client import Client
     from airunner.client.console import Console
     from airunner.protocol.job import JobSpec
 
 READY: Final = "ready:"
 STOP_S: Final = 15.0  # for an agent that has nothing more to do
+LAST_S: Final = 5.0  # for what a killed agent ran; only what hangs in the kernel takes longer
 LINES_KEPT: Final = 20
 _ANYWHERE: Final = "tcp://127.0.0.1:0"
 _CHILD: Final = """
 import os, signal, sys
+parent, path, *sys.argv[1:] = sys.argv[1:]
+sys.path[:] = path.split(os.pathsep)
 from airunner.agent.launcher.linux import call_me_when_my_parent_dies
 call_me_when_my_parent_dies(signal.SIGKILL)
-if os.getppid() != int(sys.argv.pop(1)):
+if os.getppid() != int(parent):
     sys.exit(1)
 from airunner.__main__ import main
 main()
@@ -119,43 +123,73 @@ def run_command(
         submodules=submodules,
     )
     spec = spec_of(fields_of(flags))
-    try:
-        with _home() as home, _cluster(home, spec) as endpoint:
-            code = anyio.run(_follow, endpoint, home, spec, Console(quiet=quiet), json)
-    except* KeyboardInterrupt:
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    with Interrupts() as interrupts, _home() as home, _cluster(home, spec) as cluster:
+        try:
+            interrupts.follow()
+            code = anyio.run(_follow, cluster, home, spec, Console(quiet=quiet), json, interrupts)
+        finally:
+            interrupts.end()
+        if code is None:
+            raise typer.Exit(EXIT_INTERRUPTED)  # in here: nothing is waited for
     raise typer.Exit(code)
 
 
-async def _follow(endpoint: str, home: Path, spec: JobSpec, console: Console, json: bool) -> int:
-    """Submit the job and show it to its end; the exit code."""
+class _Part(NamedTuple):
+    """One process of the cluster, the words of its ready line, and the last lines that it has said."""
+
+    name: str
+    pid: int
+    words: list[str]
+    said: deque[str]
+
+
+async def _follow(
+    cluster: Sequence[_Part], home: Path, spec: JobSpec, console: Console, json: bool, interrupts: Interrupts
+) -> int | None:
+    """Submit the job and show it to its end; the exit code, or None where everything is to end at once.
+
+    Raises `OperatorError`, in a group: a part of the cluster has died.
+    """
     import anyio
 
     from airunner.client.client import Client
 
-    interrupted = False
+    pressed = 0
     code = 1
-    async with Client(endpoint, home=home) as client, anyio.create_task_group() as group:
+    async with Client(_endpoint(cluster[0]), home=home) as client, anyio.create_task_group() as group:
+
+        async def obey(job_id: str) -> None:
+            nonlocal pressed
+            await interrupts.next()
+            pressed = 1
+            console.say("cancelling; once more to end everything at once")
+            group.start_soon(client.cancel, job_id)
+            await interrupts.next()
+            pressed = 2
+            group.cancel_scope.cancel()
+
+        for part in cluster:
+            group.start_soon(_outlive, part)
         job = await client.submit(spec)
-
-        async def obey() -> None:
-            nonlocal interrupted
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    if interrupted:
-                        raise KeyboardInterrupt
-                    interrupted = True
-                    console.say("cancelling; once more to end everything at once")
-                    group.start_soon(_cancel, client, job.id)
-
-        group.start_soon(obey)
+        group.start_soon(obey, job.id)
         code = await follow_job(client, job.id, console, json=json, monitor=True)
         group.cancel_scope.cancel()
-    return EXIT_INTERRUPTED if interrupted else code
+    if pressed:
+        return EXIT_INTERRUPTED if pressed == 1 else None
+    return code
 
 
-async def _cancel(client: Client, job_id: str) -> None:
-    await client.cancel(job_id)
+async def _outlive(part: _Part) -> None:
+    """Raises `OperatorError` when it has died."""
+    import anyio
+
+    descriptor = os.pidfd_open(part.pid)
+    try:
+        await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    last = f"; the last it said: {part.said[-1].strip()}" if part.said else ""
+    raise OperatorError(f"the {part.name} has died, and the job with it{last}", exit_code=1)
 
 
 @contextmanager
@@ -169,31 +203,48 @@ def _home() -> Generator[Path]:
         init(Home(home))
         yield home
     finally:
+        _clear(Home(home).agent)
         shutil.rmtree(home, ignore_errors=True)
 
 
+def _clear(agents: Path) -> None:
+    """See what a killed agent ran to its end, and remove what is not easily removed of it."""
+    from airunner.agent.place import take_place
+    from airunner.agent.workspace import remove_workspaces
+
+    if agents.is_dir():
+        clearing = Thread(target=lambda: remove_workspaces(take_place(agents).folder), daemon=True)
+        clearing.start()
+        clearing.join(LAST_S)
+
+
+def _endpoint(broker: _Part) -> str:
+    return broker.words[broker.words.index("requests") + 1]
+
+
 @contextmanager
-def _cluster(home: Path, spec: JobSpec) -> Generator[str]:
-    """A broker and an agent that are there while the block runs; the broker's endpoint."""
+def _cluster(home: Path, spec: JobSpec) -> Generator[tuple[_Part, _Part]]:
+    """A broker and an agent that are there while the block runs."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     environ["AIRUNNER_HOME"] = str(home)
     doors = ("--listen", _ANYWHERE, "--events", _ANYWHERE, "--http", "127.0.0.1:0", "--store", "memory:")
-    with _running("broker", doors, environ) as words:
-        endpoint = words[words.index("requests") + 1]
+    with _running("broker", doors, environ) as broker:
         offered = [word for name in spec.secrets if name not in spec.environment for word in ("--secret", name)]
         tags = [word for name, value in spec.require.items() for word in ("--tag", f"{name}={value}")]
         options = ("--queue", spec.queue, "--allow-local", "--mirror-gib", "0")
-        with _running("agent", ("--broker", endpoint, *options, *offered, *tags), environ):
-            yield endpoint
+        with _running("agent", ("--broker", _endpoint(broker), *options, *offered, *tags), environ) as agent:
+            yield broker, agent
 
 
 @contextmanager
-def _running(part: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Generator[list[str]]:
-    """One process of the cluster, from its ready line, whose words this yields, to its end."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+def _running(part: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Generator[_Part]:
+    """One process of the cluster, from its ready line to its end."""
+    path = os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
     try:
         process = subprocess.Popen(  # noqa: S603 - ourselves
-            (sys.executable, "-c", _CHILD, str(os.getpid()), part, *arguments),
+            # -P: the folder that we are in is the job's, and no place to import from.
+            (sys.executable, "-P", "-c", _CHILD, str(os.getpid()), path, part, *arguments),
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -212,11 +263,13 @@ def _running(part: str, arguments: Sequence[str], environ: Mapping[str, str]) ->
                 break
         else:
             raise OperatorError(f"the {part} did not start: {' '.join(said).strip()}", exit_code=1)
-        # What it says from here on is read and dropped: a full pipe would stop it.
-        Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
-        yield said[-1].split()
+        # What it says from here on is read, and only the last of it kept: a full pipe would stop it.
+        words = said.pop().split()
+        Thread(target=said.extend, args=(process.stderr,), daemon=True).start()
+        yield _Part(part, process.pid, words, said)
         process.terminate()
-        process.wait(STOP_S)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
     finally:
         process.kill()
         process.wait()

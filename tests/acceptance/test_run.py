@@ -101,12 +101,14 @@ def test_what_cannot_be_run_is_told(tmp_path: Path, arguments: tuple[str, ...], 
     assert (done.returncode, told in done.stderr) == (code, True)
 
 
-def test_ctrl_c_cancels_the_job_and_shows_its_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_cancels_the_job_and_shows_its_end(tmp_path: Path, number: int) -> None:
+    """So does a terminal that is closed."""
     gate = Gate(tmp_path)
     script = f"trap 'echo last words; exit 3' TERM; echo $$ > {gate.begun}; while :; do sleep 0.01; done"
     with running(tmp_path, script) as process:
         job = Watched([gate.wait()])
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         out, err = process.communicate(timeout=40)
         assert (process.returncode, out) == (130, b"last words\n")
         assert b"airunner: CANCELLED" in err
@@ -114,19 +116,80 @@ def test_ctrl_c_cancels_the_job_and_shows_its_end(tmp_path: Path) -> None:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_ctrl_c_twice_ends_everything_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [0, 1, 100])
+def test_ctrl_c_twice_ends_everything_at_once(tmp_path: Path, more: int) -> None:
+    """Whoever goes on pressing does not disturb that."""
     gate = Gate(tmp_path)
-    with running(tmp_path, f"trap '' TERM; echo $$ > {gate.begun}; while :; do sleep 1000; done") as process:
+    script = f"trap '' TERM; mkdir -p d; echo $$ > {gate.begun}; while :; do : $((i += 1)); echo > d/$i; done"
+    with running(tmp_path, script) as process:
         job = Watched([gate.wait()])
         os.killpg(process.pid, signal.SIGINT)
         assert process.stderr is not None
         while b"cancelling" not in process.stderr.readline():
             pass
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=40)
-        assert process.returncode == 130
+        for _ in range(more):
+            os.kill(process.pid, signal.SIGINT)
+            os.sched_yield()
+        _, err = process.communicate(timeout=40)
+        assert (process.returncode, b"Traceback" in err) == (130, False)
         assert job.gone_within(5)
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_ended_while_it_starts_it_leaves_nothing(tmp_path: Path, number: int) -> None:
+    with running(tmp_path, "true") as process:
+        while not list((tmp_path / "tmp").iterdir()):
+            assert process.poll() is None
+        process.send_signal(number)
+        process.communicate(timeout=40)
+        assert process.returncode == 130
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["broker", "agent"])
+def test_it_does_not_wait_for_a_cluster_that_has_died(tmp_path: Path, part: str) -> None:
+    gate = Gate(tmp_path)
+    with running(tmp_path, f"echo $$ > {gate.begun}; exec sleep 1000") as process:
+        job = Watched([gate.wait()])
+        group = subprocess.check_output(["pgrep", "-g", str(process.pid)]).split()
+        (pid,) = (
+            pid for pid in map(int, group) if part.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        )
+        os.kill(pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=40)
+        assert (process.returncode, f"airunner: the {part} has died".encode() in err) == (1, True)
+        assert job.gone_within(5)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
+    with running(tmp_path, "echo $$; exec yes") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        job = Watched([int(process.stdout.readline())])
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+        assert process.wait() == 141
+        assert job.gone_within(5)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_nothing_of_the_folder_it_runs_in_is_imported(tmp_path: Path) -> None:
+    """Somebody's own `msgpack.py` is no part of a cluster."""
+    start = "import sys; sys.path.pop(0); from airunner.__main__ import main; main()"
+    (tmp_path / "msgpack.py").write_text("raise SystemExit('imported')")
+    done = subprocess.run(
+        [sys.executable, "-c", start, "run", "-q", "--", "echo", "well"],
+        cwd=tmp_path,
+        env=environ(tmp_path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=40,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"well\n", b"")
 
 
 def test_killed_it_takes_its_cluster_and_its_job_with_it(tmp_path: Path) -> None:
