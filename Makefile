@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos bench bench-run bench-checkout bench-scale certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos bench bench-flood bench-run bench-checkout bench-scale certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ chaos: $(VENV)/.test ## kill and stop real processes for SECONDS=120, and judge 
 bench: $(VENV)/.test ## measure the way from submit to start, and from cancel to the end
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.cancel
+
+bench-flood: $(VENV)/.test ## measure one tenant's jobs while another floods the broker
+	$(BIN)/python -m bench.flood
 
 bench-run: $(VENV)/.test ## measure short jobs beside bare processes
 	$(BIN)/python -m bench.run

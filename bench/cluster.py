@@ -26,8 +26,11 @@ class Cluster(Struct, frozen=True):
 
 
 @contextmanager
-def cluster(*, spawn: int, agents: int = 1) -> Generator[Cluster]:
-    """A running broker with `agents` agents of `spawn` slots each, on the disk of the temporary folder."""
+def cluster(*, spawn: int, agents: int = 1, tenant: str = "default") -> Generator[Cluster]:
+    """A running broker with `agents` agents of `spawn` slots each, on the disk of the temporary folder.
+
+    The agents work for `tenant`.
+    """
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airunner-bench-")))
         environ = {**os.environ, "AIRUNNER_HOME": str(home)}
@@ -36,9 +39,22 @@ def cluster(*, spawn: int, agents: int = 1) -> Generator[Cluster]:
         broker = ["broker", "--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]
         ready = stack.enter_context(_running(broker, environ))
         requests = next(word for word in ready.split() if word.startswith("tcp://"))
+        running = Cluster(requests, home)
+        agent = ["agent", "--broker", requests, "--spawn", str(spawn), "--token", token(running, tenant)]
         for _ in range(agents):
-            stack.enter_context(_running(["agent", "--broker", requests, "--spawn", str(spawn)], environ))
-        yield Cluster(requests, home)
+            stack.enter_context(_running(agent, environ))
+        yield running
+
+
+def token(running: Cluster, tenant: str) -> str:
+    """One that opens all of a tenant's, for an hour."""
+    return subprocess.run(
+        [*_airunner(), "token", "--subject", "bench", "--tenant", tenant],
+        env={**os.environ, "AIRUNNER_HOME": str(running.home)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from airunner import Client
 from bench.cluster import cluster
 
 
-async def measure(requests: str, home: str, rate: float, seconds: float) -> list[float]:
+async def measure(requests: str, home: str, rate: float, seconds: float, token: str | None = None) -> list[float]:
     """Milliseconds for each of rate × seconds jobs."""
     measured: list[float] = []
 
@@ -25,7 +25,7 @@ async def measure(requests: str, home: str, rate: float, seconds: float) -> list
         starts = [anyio.current_time() async for event in client.follow(job.id) if event.kind == "PROCESS_START"]
         measured.extend((start - began) * 1_000 for start in starts)
 
-    async with Client(requests, home=home) as client, anyio.create_task_group() as group:
+    async with Client(requests, home=home, token=token) as client, anyio.create_task_group() as group:
         await one(client)  # the first opens the connections
         measured.clear()
         start = anyio.current_time()

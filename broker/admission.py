@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from airunner.broker.rates import Rates
+from airunner.broker.rates import Bucket, Rates
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.principal import ANONYMOUS, Principal, Role
 from airunner.protocol.errors import Busy, Forbidden, Unauthenticated
@@ -65,9 +65,15 @@ Machines = Callable[[bytes], Entry | None]
 
 _BYTES_A_UNIT: Final = 4_096  # of a request that is decoded to the last value
 _EVENT_BYTES_A_UNIT: Final = 65_536  # of events, which are looked at as a whole
+_ROWS_A_UNIT: Final = 4
+_UNITS_A_PAGE: Final = 8
 
 
 REVOKED: Final = "this machine's key has been taken off the broker's allow-list"
+
+
+_WORK: Final = tuple(kind.__name__.encode() for kind, role in ROLES.items() if role is Role.WORK)
+_HEAD_BYTES: Final = 32  # where the kind of a request most often stands
 
 
 def everybody(_: bytes) -> Entry:
@@ -108,8 +114,8 @@ class Admission:
             raise Unauthenticated(REVOKED)
         return entry
 
-    def principal(self, entry: Entry, token: bytes, now_ms: int) -> Principal:
-        """Who asks, from the machine that `entry` tells of.
+    def principal(self, entry: Entry, token: bytes, body: bytes, now_ms: int) -> Principal:
+        """Who asks, from the machine that `entry` tells of; of the request only its beginning is looked at.
 
         Raises `Unauthenticated`, `Forbidden`; `Quota`, where the tenant asks too much.
         """
@@ -118,7 +124,7 @@ class Admission:
             principal = replace(principal, tenant=entry.tenant)
         if entry.tenant not in (None, principal.tenant):
             raise Forbidden("this machine's key is bound to another tenant than the token's")
-        self._rates.require(principal.tenant, now_ms)
+        self._rates.require(Bucket(principal.tenant, _seems_work(body)), now_ms)
         return principal
 
     def require(self, entry: Entry, principal: Principal, request: StoreRequest, size_bytes: int, now_ms: int) -> None:
@@ -126,11 +132,8 @@ class Admission:
 
         Raises `Forbidden`.
         """
-        events = isinstance(request, PublishJobEvents)
-        self._rates.charge(
-            principal.tenant, 1 + size_bytes // (_EVENT_BYTES_A_UNIT if events else _BYTES_A_UNIT), now_ms
-        )
         role = ROLES[type(request)]
+        self._rates.charge(Bucket(principal.tenant, role is Role.WORK), _units(request, size_bytes), now_ms)
         principal.require(role)
         needed = PeerRole.AGENT if role is Role.WORK else PeerRole.CLIENT
         if needed not in entry.roles:
@@ -140,3 +143,24 @@ class Admission:
         if key not in self._entries:
             self._entries[key] = self._machines(key.encode("ascii"))
         return self._entries[key]
+
+
+def _units(request: StoreRequest, size_bytes: int) -> int:
+    """What a request counts for, against the tenant's rate: roughly what it costs the broker."""
+    match request:
+        case EnqueueJob(jobs=jobs):
+            return max(len(jobs), 1 + size_bytes // _BYTES_A_UNIT)
+        case PublishJobEvents():
+            return 1 + size_bytes // _EVENT_BYTES_A_UNIT
+        case ListJobs(page_size=rows):
+            return 1 + rows // _ROWS_A_UNIT
+        case ListQueues() | ListAgents() | ReplayJobEvents():
+            return _UNITS_A_PAGE
+        case _:
+            return 1 + size_bytes // _BYTES_A_UNIT
+
+
+def _seems_work(body: bytes) -> bool:
+    """Whether an agent seems to do its work. It is charged for what it is, so a lie about that gains nothing."""
+    head = body[:_HEAD_BYTES]
+    return any(kind in head for kind in _WORK)

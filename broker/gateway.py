@@ -6,6 +6,7 @@ asks is the token's word and, beneath it, the Gatekeeper's; a routing id is only
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import Final
 
@@ -18,6 +19,7 @@ from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged
 from airunner.broker.quotas import Quotas
 from airunner.broker.roster import Roster
 from airunner.broker.store.contract import Ask, LeasesCounted, MintedJob, WatchKeyFound
+from airunner.broker.tarpit import Tarpit
 from airunner.broker.turns import Turns
 from airunner.certs.edges import Edges, Incoming, Router, Sent
 from airunner.protocol.errors import BadRequest, Busy, PeerError, Unauthenticated
@@ -78,6 +80,9 @@ class Gateway:
         self._events_port = events_port
         self._counts = counts
         self._roster = Roster()
+        self._tarpit = Tarpit()
+        self._held = anyio.Event()
+        self._held_until_ms = math.inf
         self._askers: dict[tuple[str, RequestId], bytes] = {}
 
     async def run(self) -> None:
@@ -85,6 +90,7 @@ class Gateway:
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)
             group.start_soon(self._speak)
+            group.start_soon(self._let_go)
 
     async def _listen(self) -> None:
         while True:
@@ -101,6 +107,16 @@ class Gateway:
                     self._nudge(answer)
                 else:
                     self._answer(answer)
+
+    async def _let_go(self) -> None:
+        """Tell each refusal that is held when it is due."""
+        while True:
+            for held in self._tarpit.due(_now_ms()):
+                self._send(held.peer, held.request_id, held.refused)
+            self._held = anyio.Event()
+            self._held_until_ms = self._tarpit.next_ms() or math.inf
+            with anyio.CancelScope(deadline=(self._held_until_ms + 1) / 1_000):
+                await self._held.wait()
 
     def _take(self, incoming: Incoming) -> None:
         try:
@@ -124,7 +140,7 @@ class Gateway:
         if len(frames.body) <= PING_BYTES_MAX and isinstance(decode_request(frames.body), Ping):
             self._send(incoming.peer, frames.request_id, Pong())
             return None
-        principal = self._admission.principal(entry, frames.token, now_ms)
+        principal = self._admission.principal(entry, frames.token, frames.body, now_ms)
         request = decode_request(frames.body)
         if isinstance(request, Ping):
             raise BadRequest("a Ping is shorter than that")
@@ -153,8 +169,15 @@ class Gateway:
         request_id = answerable(incoming.frames)
         if request_id is None:
             self._counts.add("garbage")
-        else:
-            self._send(incoming.peer, request_id, refusal(error))
+            return
+        if error.retry_ms is not None:
+            due_ms = _now_ms() + error.retry_ms
+            error.retry_ms = 0  # by then
+            if self._tarpit.hold(due_ms, incoming.peer, request_id, refusal(error)):
+                if due_ms < self._held_until_ms:
+                    self._held.set()
+                return
+        self._send(incoming.peer, request_id, refusal(error))
 
     def _answer(self, answer: Answer) -> None:
         reply: Reply
@@ -244,3 +267,8 @@ def _jobs_made(request: Request) -> int:
             return 1
         case _:
             return 0
+
+
+def _now_ms() -> int:
+    """The instant of anyio's clock."""
+    return int(anyio.current_time() * 1_000)

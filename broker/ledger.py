@@ -23,7 +23,6 @@ from typing import Final
 
 import anyio
 import msgspec
-from anyio import WouldBlock
 
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
@@ -42,7 +41,6 @@ from airunner.broker.parking import Parked, Parking
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
     Appended,
-    Applied,
     Ask,
     Command,
     Expire,
@@ -74,12 +72,18 @@ from airunner.protocol.messages import (
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
 READING: Final = (GetJob, ReplayJobEvents, WatchJob)  # nothing to sync, and at most a page to read
-CHANGELESS: Final = (*READING, ListJobs, ListQueues, ListAgents)  # answered even when the disk is full
-BATCH_STEPS_MAX: Final = 64  # of some 50 µs each: however much others ask, nobody waits long for a batch under way
+LISTING: Final = (ListJobs, ListQueues, ListAgents)
+CHANGELESS: Final = (*READING, *LISTING)  # answered even when the disk is full
+BATCH_STEPS_MAX: Final = 32  # of some 50 µs each: however much others ask, nobody waits long for a batch under way
+STEPS_OF_A_PAGE: Final = 16
 READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
 
-Offload = Callable[[Callable[[], Applied]], Awaitable[Applied]]
-"""Runs the store's blocking work; production uses a thread."""
+Offload = Callable[[Callable[[], None]], Awaitable[None]]
+"""Runs what waits for the disk; production uses a thread.
+
+The statements before are run where we are: a thread that runs many short ones beside a busy loop waits for the
+interpreter between any two of them, and takes ten times as long.
+"""
 
 _Entry = Asked | Expire | Resume | Retain | Parked
 
@@ -131,12 +135,11 @@ class Ledger:
             if (first := await self._next()) is not None:
                 batch.append(first)
         steps = sum(_steps(entry) for entry in batch)
-        while len(batch) < BATCH_COMMANDS_MAX // 2 and steps < BATCH_STEPS_MAX:
-            try:
-                batch.append(self._inbox.receive_nowait())
-            except WouldBlock:
+        while (waiting := self._inbox.next()) is not None:
+            steps += _steps(waiting)
+            if batch and steps > BATCH_STEPS_MAX:
                 break
-            steps += _steps(batch[-1])
+            batch.append(self._inbox.receive_nowait())
         for entry in batch:
             if isinstance(entry, Asked) and isinstance(entry.ask.request, DequeueJob):
                 self._parking.discard(entry)
@@ -170,27 +173,47 @@ class Ledger:
         return wanted
 
     async def _commit(self, batch: Sequence[_Entry]) -> bool:
-        """Apply and tell; False when the disk is full, and then that is told."""
-        if batch:
-            expired = any(isinstance(entry, Expire) for entry in batch)
-            commands = [self._command(entry) for entry in batch]
+        """Apply and tell; False when the disk is full, and then that is told. Who only reads waits for no commit."""
+        reads = [entry for entry in batch if _is(entry, CHANGELESS)]
+        changes = [entry for entry in batch if not _is(entry, CHANGELESS)]
+        if reads:
+            await self._read(reads)
+        stored = True
+        if changes:
             now_ms = self._clock.now_ms()
+            expired = any(isinstance(entry, Expire) for entry in changes)
+            commands = [self._command(entry) for entry in changes]
             try:
-                if all(isinstance(command, Ask) and isinstance(command.request, READING) for command in commands):
-                    applied = self._store.apply(commands, now_ms)  # read sooner than a thread is woken to read it
-                else:
-                    applied = await self._offload(lambda: self._store.apply(commands, now_ms))
+                applied = self._store.stage(commands, now_ms)
+                await self._offload(self._store.commit)
             except NoSpace as full:
-                await self._speak(batch, self._outcomes_when_full(commands, full, now_ms))
+                await self._speak(changes, [Outcome(reply=refusal(full))] * len(changes))
                 if expired:  # the Timekeeper waits for the next instant
                     await self._set_alarm(now_ms + NO_SPACE_PAUSE_MS, expired=True)
-                return False
-            self._counts.add("commits")
-            self._counts.add("commands", len(batch))
-            await self._speak(batch, applied.outcomes)
-            await self._set_alarm(applied.next_due_ms, expired=expired)
+                stored = False
+            else:
+                self._counts.add("commits")
+                self._counts.add("commands", len(changes))
+                await self._speak(changes, applied.outcomes)
+                await self._set_alarm(applied.next_due_ms, expired=expired)
         await self._release_expired()
-        return True
+        return stored
+
+    async def _read(self, reads: Sequence[_Entry]) -> None:
+        """What is read by a key is read sooner than a thread is woken for it; lists may take long."""
+        now_ms = self._clock.now_ms()
+        for kind, call in ((READING, self._at_once), (LISTING, self._offload)):
+            some = [entry for entry in reads if _is(entry, kind)]
+            if some:
+                outcomes: list[Outcome] = []
+                commands = [self._command(entry) for entry in some]
+                await call(lambda: outcomes.extend(self._store.apply(commands, now_ms).outcomes))  # noqa: B023
+                self._counts.add("commands", len(some))
+                await self._speak(some, outcomes)
+
+    @staticmethod
+    async def _at_once(call: Callable[[], None]) -> None:
+        call()
 
     async def _speak(self, batch: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
         """Tell everybody what is on disk now."""
@@ -252,18 +275,6 @@ class Ledger:
             self._alarm = alarm
             await self._timekeeper.send(alarm)
 
-    def _outcomes_when_full(self, commands: Sequence[Command], full: NoSpace, now_ms: int) -> list[Outcome]:
-        """Whoever only reads is not held up by those who found no room."""
-        outcomes = [Outcome(reply=refusal(full))] * len(commands)
-        reading = {
-            at: one for at, one in enumerate(commands) if isinstance(one, Ask) and isinstance(one.request, CHANGELESS)
-        }
-        if reading:
-            read = self._store.apply(list(reading.values()), now_ms)
-            for at, outcome in zip(reading, read.outcomes, strict=True):
-                outcomes[at] = outcome
-        return outcomes
-
     def _command(self, entry: _Entry) -> Command:
         match entry:
             case Asked(ask=ask):
@@ -276,7 +287,7 @@ class Ledger:
 
 
 def _steps(entry: _Entry) -> int:
-    """How much work it is for the store, roughly: a job, a lease, a batch of events are one each."""
+    """How much work it is for the store, roughly: a job, a lease, a batch of events or two rows of a list are one."""
     match entry:
         case Asked(ask=Ask(request=EnqueueJob(jobs=jobs))):
             return len(jobs)
@@ -286,5 +297,14 @@ def _steps(entry: _Entry) -> int:
             return len(batches) + len(completions)
         case Asked(ask=Ask(request=UpdateJob(leases=leases))):
             return 1 + len(leases) // 4
+        case Asked(ask=Ask(request=ListJobs(page_size=rows))):
+            return 1 + rows // 2
+        case Asked(ask=Ask(request=ListQueues() | ListAgents() | ReplayJobEvents())):
+            return STEPS_OF_A_PAGE
         case _:
             return 1
+
+
+def _is(entry: _Entry, kinds: tuple[type, ...]) -> bool:
+    """Whether somebody asks one of these requests."""
+    return isinstance(entry, Asked) and isinstance(entry.ask.request, kinds)

@@ -56,6 +56,12 @@ class Turns:
                 self._came = anyio.Event()
                 await self._came.wait()
 
+    def next(self) -> Entry | None:
+        """What would be received now."""
+        if self._own:
+            return self._own[0]
+        return next(iter(self._lanes.values()))[0] if self._lanes else None
+
     def receive_nowait(self) -> Entry:
         """Raises `WouldBlock`: there is nothing."""
         if self._own:

@@ -33,6 +33,7 @@ ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
 ZAP_FRAMES_MAX: Final = 16  # an envelope, six fields and the mechanism's credentials
 DRAIN_MESSAGES_MAX: Final = 64  # then other tasks get their turn
+DRAIN_REQUESTS_MAX: Final = 4  # of the broker's, from all peers in turn: each takes some 100 µs to judge
 QUEUE_MESSAGES_MAX: Final = 4_096  # HWM of request sockets, a connection and a direction
 EVENTS_MESSAGES_MAX: Final = 16_384  # HWM of the events sockets; beyond it events are dropped and replayed
 HANDSHAKE_MS: Final = 5_000
@@ -225,7 +226,7 @@ class CurveRouter:
         """The messages that are there, at least one; waits for it."""
         while True:
             batch: list[Incoming] = []
-            while len(batch) < DRAIN_MESSAGES_MAX and (incoming := self._receive_one()) is not None:
+            while len(batch) < DRAIN_REQUESTS_MAX and (incoming := self._receive_one()) is not None:
                 batch.append(incoming)
             if batch:
                 await anyio.lowlevel.checkpoint()

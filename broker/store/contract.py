@@ -129,8 +129,21 @@ class Store(Protocol):
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
         """Apply at most `BATCH_COMMANDS_MAX` commands as one transaction, at the instant `now_ms`.
 
+        It is `stage` and `commit`.
+
         Raises `NoSpace` when the disk is full: nothing of the batch is stored and the store goes on.
         """
+        ...
+
+    def stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        """All of `apply` but the waiting for the disk: what it returns holds once `commit` has returned.
+
+        Nothing else may be asked of the store in between. Raises `NoSpace`, as `apply`.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Have on disk what was staged. Raises `NoSpace`, as `apply`."""
         ...
 
     def close(self) -> None:

@@ -9,7 +9,8 @@ broker's alone: it is locked as long as that one lives.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -88,21 +89,32 @@ class SqliteStore:
 
         Raises `NoSpace`: nothing of it is stored.
         """
+        applied = self.stage(commands, now_ms)
+        self.commit()
+        return applied
+
+    def stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        """Apply a batch in a transaction that is for `commit` to end.
+
+        Raises `NoSpace`: nothing of it is stored.
+        """
         assert len(commands) <= BATCH_COMMANDS_MAX
-        try:
+        with self._rolled_back():
+            if self._connection.in_transaction:  # nobody was told of what was staged before, and not committed
+                self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN IMMEDIATE")
             self._usage.begin()
             outcomes = tuple(self._apply(command, now_ms) for command in commands)
             self._usage.write()
-            next_due_ms = self._endings.next_due_ms()
+            return Applied(outcomes, self._endings.next_due_ms())
+
+    def commit(self) -> None:
+        """Have on disk what was staged.
+
+        Raises `NoSpace`: nothing of it is stored.
+        """
+        with self._rolled_back():
             self._connection.execute("COMMIT")
-        except apsw.FullError as error:
-            self._roll_back()
-            raise NoSpace from error
-        except BaseException:
-            self._roll_back()
-            raise
-        return Applied(outcomes, next_due_ms)
 
     def reusable_bytes(self) -> int:
         """Room inside the file, left by what was removed; it is used before the file grows."""
@@ -208,9 +220,17 @@ class SqliteStore:
         reply = JobEventsPublished(batches=tuple(stored), completions=tuple(completed))
         return Outcome(reply=reply, appended=tuple(appended), ready=frozenset(ready))
 
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+    @contextmanager
+    def _rolled_back(self) -> Generator[None]:
+        """Whatever goes wrong in this block, nothing of the transaction is stored."""
+        try:
+            yield
+        except BaseException as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, apsw.FullError):
+                raise NoSpace from error
+            raise
 
 
 def folder_of(url: str) -> Path | None:

@@ -21,6 +21,7 @@ from airunner.broker.store.contract import (
     QueueKey,
     Retain,
 )
+from airunner.broker.turns import Turns
 from airunner.protocol.events import EventRun
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
@@ -81,7 +82,7 @@ class Stage:
         self.disk = Disk()
         self.store = ScriptedStore(Queue())
         self.counts = Counts()
-        self.asks, self.inbox = anyio.create_memory_object_stream[Asked | Expire | Retain](10_000)
+        self.asks = Turns()
         self.to_gateway, self.answers = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
         self.to_announcer, self.announced = anyio.create_memory_object_stream[Sequence[Appended]](100)
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
@@ -92,7 +93,7 @@ class Stage:
     async def running(self) -> AsyncIterator[None]:
         ledger = Ledger(
             self.store,
-            self.inbox,
+            self.asks,
             self.to_gateway,
             self.to_announcer,
             self.to_timekeeper,
@@ -104,7 +105,7 @@ class Stage:
         )
         async with acting(ledger.run):
             yield
-        for stream in (self.asks, self.inbox, self.to_gateway, self.answers):
+        for stream in (self.to_gateway, self.answers):
             stream.close()
         for stream in (self.to_announcer, self.announced, self.to_timekeeper, self.alarms):
             stream.close()

@@ -140,6 +140,12 @@ class ScriptedStore:
         self.full_for: type | tuple[()] = ()  # there is no room for a batch with such a request
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        return self.stage(commands, now_ms)
+
+    def commit(self) -> None:
+        """Nothing is written."""
+
+    def stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
         del now_ms
         self.batches.append(list(commands))
         if self.failure is not None:
@@ -160,12 +166,12 @@ class Disk:
         self.committing = anyio.Event()
         self.release = anyio.Event()
 
-    async def __call__(self, work: Callable[[], Applied]) -> Applied:
+    async def __call__(self, work: Callable[[], None]) -> None:
         if self.slow:
             self.committing.set()
             await self.release.wait()
         await anyio.lowlevel.checkpoint()
-        return work()
+        work()
 
     def hold(self) -> None:
         self.slow = True

@@ -9,12 +9,13 @@ import anyio
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
+from airunner.broker import tarpit
 from airunner.broker.admission import ROLES, Admission, everybody
 from airunner.broker.counts import Counts
 from airunner.broker.gateway import NUDGE_ID, Gateway
 from airunner.broker.inbox import Answer, Asked, Nudged
 from airunner.broker.quotas import Quotas
-from airunner.broker.rates import Rates
+from airunner.broker.rates import Bucket, Rates
 from airunner.broker.store.contract import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Principal, Role
@@ -438,12 +439,28 @@ async def test_a_machine_that_is_listed_as_a_client_works_no_jobs(stage: Stage) 
 
 async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) -> None:
     rates = Rates(1.0)
-    rates.charge("acme", 100.0, WALL_MS)
+    rates.charge(Bucket("acme", work=False), 6.0, WALL_MS)
     stage.admission = Admission(authority, stage.listed.get, rates)
     async with stage.running():
+        began_s = anyio.current_time()
         stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa4type" + bytes(100)])
-        refused = await stage.reply()
-        assert isinstance(refused, Refused)
-        assert (refused.code, refused.retry_ms is not None) == ("quota", True)
         stage.router.hear(Ping())
         assert await stage.reply() == Pong()
+        assert anyio.current_time() == began_s
+        refused = await stage.reply()
+        assert isinstance(refused, Refused)
+        assert (refused.code, refused.retry_ms) == ("quota", 0), "it is told when the same may be asked again"
+        assert anyio.current_time() - began_s == pytest.approx(1, abs=0.01)  # virtual
+
+
+async def test_more_refusals_than_are_held_are_told_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tarpit, "HELD_MAX", 1)
+    rates = Rates(1.0)
+    rates.charge(Bucket("acme", work=False), 6.0, WALL_MS)
+    stage.admission = Admission(authority, stage.listed.get, rates)
+    async with stage.running():
+        began_s = anyio.current_time()
+        for number in (1, 2):
+            stage.router.hear(ListJobs(page_size=100), number, token=b"read")
+        assert [(await stage.router.said.receive())[1] for _ in range(2)] == [request_id(2), request_id(1)]
+        assert anyio.current_time() > began_s

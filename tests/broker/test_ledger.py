@@ -18,6 +18,7 @@ from airunner.broker.store.contract import (
 )
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.messages import (
+    CancelJob,
     DequeueJob,
     EnqueueJob,
     GetJob,
@@ -62,7 +63,7 @@ async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage
         stage.disk.hold()
         stage.ask(asked(1, enqueue("true")))
         await stage.disk.committing.wait()
-        stage.ask(*(asked(number, ListJobs()) for number in range(2, BATCH_COMMANDS_MAX + 10)))
+        stage.ask(*(asked(number, CancelJob(job_id="j")) for number in range(2, BATCH_COMMANDS_MAX + 10)))
         stage.disk.let_go()
         await wait_all_tasks_blocked()
         sizes = [len(batch) for batch in stage.store.batches]
@@ -166,18 +167,24 @@ async def test_whoever_only_reads_is_answered_though_the_disk_is_full(stage: Sta
         stage.ask(asked(2, enqueue("true")), asked(3, ListJobs()))
         stage.store.full_for = EnqueueJob
         stage.disk.let_go()
-        assert isinstance((await stage.reply()).reply, JobsListed)
-        refused, listed = await stage.answers.receive()
-        assert isinstance(refused, Answer)
-        assert isinstance(refused.reply, Refused)
-        assert isinstance(listed, Answer)
-        assert isinstance(listed.reply, JobsListed)
+        replies = [(await stage.reply()).reply for _ in range(3)]
+        assert [type(reply) for reply in replies] == [JobsListed, JobsListed, Refused]
+
+
+async def test_whoever_only_reads_waits_for_no_commit_of_others(stage: Stage) -> None:
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(asked(1, enqueue("true")), asked(2, GetJob(job_id="j")))
+        assert (await stage.reply()).ask.request == GetJob(job_id="j")
+        assert stage.silent()
+        stage.disk.let_go()
+        assert isinstance((await stage.reply()).reply, JobsEnqueued)
 
 
 async def test_an_expiry_that_met_a_full_disk_is_named_to_the_timekeeper_again(stage: Stage) -> None:
     async with stage.running():
         stage.store.next_due_ms = WALL_MS
-        stage.ask(asked(1, ListJobs()))
+        stage.ask(asked(1, enqueue("true")))
         assert await stage.alarms.receive() == Alarm(WALL_MS)
         stage.store.failure = NoSpace()
         stage.ask(Expire())

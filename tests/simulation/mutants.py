@@ -49,16 +49,16 @@ def without_the_fence() -> None:
 
 def reply_before_commit() -> None:
     """What is told is only committed when the next batch comes."""
-    apply = SqliteStore.apply
+    stage = SqliteStore.stage
 
     def lazily(self: SqliteStore, commands: Sequence[Command], now_ms: int) -> Applied:
         connection = self._connection
         if not isinstance(connection, _Lazy):
             connection = self._connection = _Lazy(connection)
         connection.catch_up()
-        return apply(self, commands, now_ms)
+        return stage(self, commands, now_ms)
 
-    SqliteStore.apply = lazily
+    SqliteStore.stage = lazily
 
 
 class _Lazy:

@@ -1,0 +1,121 @@
+"""One tenant's way from submit to start while another floods the broker, beside the same on an idle one.
+
+The flood is a process that keeps hundreds of requests on the wire, over several connections, and sends another for each
+answer, whatever it says: small submissions, large ones, and questions. The tenant at peace submits a job now and then,
+to an agent of its own. Both are measured in turns, and the medians compared.
+Run it with `python -m bench.flood [--rounds 3]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Final
+
+import anyio
+import zmq
+
+from airunner.certs.curve import load_broker_public, load_client_pair
+from airunner.certs.home import Home
+from airunner.protocol.frames import pack_request
+from airunner.protocol.job import JobSpec
+from airunner.protocol.messages import EnqueueJob, ListJobs, encode
+from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
+from bench.cluster import Cluster, cluster, token
+from bench.latency import measure
+
+RATIO_MAX: Final = 2.0
+CONNECTIONS: Final = 4
+OUTSTANDING: Final = 256  # on each connection
+RATE: Final = 20.0  # jobs a second, of the tenant at peace
+SECONDS: Final = 5.0
+BODIES: Final = (
+    encode(EnqueueJob(jobs=(JobSpec(command="true", queue="flood"),))),
+    encode(EnqueueJob(jobs=(JobSpec(command="true", queue="flood", args=("x" * 100,)),) * 64)),
+    encode(ListJobs(page_size=100)),
+)
+
+
+def flood(requests: str, home: str, token_text: str) -> None:
+    """For ever."""
+    random = Random(1)
+    place = Home(Path(home))
+    pair, broker = load_client_pair(place), load_broker_public(place)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    poller = zmq.Poller()
+    sockets = []
+    for _ in range(CONNECTIONS):
+        socket = context.socket(zmq.DEALER)
+        socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = broker, pair.public, pair.secret
+        socket.connect(requests)
+        poller.register(socket, zmq.POLLIN)
+        sockets.append(socket)
+
+    def ask(socket: zmq.Socket[bytes]) -> None:
+        request_id = RequestId(random.randbytes(REQUEST_ID_BYTES))
+        socket.send_multipart(pack_request(request_id, token_text.encode(), random.choice(BODIES)))
+
+    for socket in sockets:
+        for _ in range(OUTSTANDING):
+            ask(socket)
+    asked = 0
+    began = time.monotonic()
+    while True:
+        for socket, _ in poller.poll():
+            socket.recv_multipart()
+            ask(socket)
+            asked += 1
+            if asked % 1_000 == 0:
+                print(f"{asked / (time.monotonic() - began):.0f}", flush=True)
+
+
+@contextmanager
+def flooded(running: Cluster) -> Generator[list[str]]:
+    """A block in which tenant `flood` floods; what it has reached is in the list at its end, a second."""
+    arguments = [running.requests, str(running.home), token(running, "flood")]
+    command = [sys.executable, "-c", "import sys; from bench.flood import flood; flood(*sys.argv[1:])", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = [process.stdout.readline().strip()]  # it has begun
+    try:
+        yield said
+    finally:
+        process.kill()
+        said += process.stdout.read().split()
+        process.wait()
+
+
+def main() -> None:
+    """Print both medians and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="of both, in turns (default 3)")
+    options = parser.parse_args()
+    ratios: list[float] = []
+    with cluster(spawn=4, tenant="peace") as running:
+        peace = token(running, "peace")
+
+        def way_ms() -> float:
+            return median(anyio.run(measure, running.requests, str(running.home), RATE, SECONDS, peace))
+
+        for _ in range(options.rounds):
+            idle_ms = way_ms()
+            with flooded(running) as said:
+                busy_ms = way_ms()
+            ratios.append(busy_ms / idle_ms)
+            print(
+                f"idle {idle_ms:5.1f} ms   beside {said[-1]} requests/s {busy_ms:5.1f} ms   {ratios[-1]:.2f} times",
+                flush=True,
+            )
+    print(f"median {median(ratios):.2f} times the idle way; {RATIO_MAX:g} is the most")
+    sys.exit(median(ratios) > RATIO_MAX)
+
+
+if __name__ == "__main__":
+    main()
