@@ -1,4 +1,4 @@
-"""`airunner certs init` and `airunner token`: keys and tokens from the command line.
+"""`airunner certs …` and `airunner token`: keys and tokens from the command line.
 
 Laws
 - What a command is asked for is all that stands on stdout, so `TOKEN=$(airunner token …)` works; whatever else
@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Final
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from airunner.protocol.errors import OperatorError
+
+if TYPE_CHECKING:
+    from airunner.certs.machines import Machine
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _TTL: Final = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)  # nine digits: the bound is TokenSigner's to tell
@@ -38,6 +43,100 @@ def init_command() -> None:
         print(f"made {path}")
     if not report.made:
         print(f"nothing to make: all {len(report.kept)} files are in {home.certs}")
+
+
+@certs_app.command("add")
+def add_command(
+    name: Annotated[str, typer.Argument(help="What the machine is called; it is on the list once.")],
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help="What it may be, of client,agent; with commas, or repeated.", show_default="client"),
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose tokens it may present; without, anybody's.")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="PUBLIC", help="Its own public key; without, a pair is made here.")
+    ] = None,
+) -> None:
+    """Let a machine in. A running broker takes it up at once."""
+    from airunner.certs.allowlist import PeerRole
+    from airunner.certs.home import Home
+    from airunner.certs.machines import add
+
+    words = [word.strip() for word in ",".join(role or ["client"]).split(",")]
+    try:
+        roles = frozenset(PeerRole(word) for word in words)
+    except ValueError as error:
+        raise OperatorError(f"--role {','.join(words)!r}: give one or both of {','.join(PeerRole)}") from error
+    machine = add(Home.from_environment(os.environ), name, roles, tenant, None if key is None else key.encode())
+    print(_told(machine))
+    if machine.here:
+        print(f"`airunner certs export {name}` makes the file that it needs", file=sys.stderr)
+
+
+@certs_app.command("list")
+def list_command(json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
+    """List the machines that may connect to this broker."""
+    from airunner.certs.home import Home
+    from airunner.certs.machines import machines
+
+    for machine in machines(Home.from_environment(os.environ)):
+        if json:
+            import msgspec
+
+            print(msgspec.json.encode(machine).decode())
+        else:
+            print(_told(machine))
+
+
+@certs_app.command("revoke")
+def revoke_command(name: Annotated[str, typer.Argument(help="The machine's name on the list.")]) -> None:
+    """Let a machine in no more. A running broker refuses it from its next request on."""
+    from airunner.certs.home import Home
+    from airunner.certs.machines import revoke
+
+    revoke(Home.from_environment(os.environ), name)
+    print(f"{name} is off the allow-list")
+
+
+@certs_app.command("export")
+def export_command(
+    name: Annotated[str, typer.Argument(help="A machine whose keys were made here.")],
+    output: Annotated[Path | None, typer.Option(help="The file to make, 0600; without, it goes to stdout.")] = None,
+) -> None:
+    """Make the one file that another machine needs: its keys, and the broker's public one."""
+    from airunner.certs.home import Home
+    from airunner.certs.machines import export
+    from airunner.certs.secretfile import create
+
+    content = export(Home.from_environment(os.environ), name)
+    if output is not None:
+        if not create(output, content):
+            raise OperatorError(f"{output} is there already: name another --output")
+        print(f"made {output}; `airunner certs import` takes it there. It is a secret: carry it so, and remove it")
+    elif sys.stdout.isatty():
+        raise OperatorError("this is a secret, which a terminal would show: give --output FILE, or a pipe")
+    else:
+        sys.stdout.write(content.decode())
+
+
+@certs_app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="What `airunner certs export` has made.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace other keys that are here.")] = False,
+) -> None:
+    """Make this machine the one in FILE."""
+    from airunner.certs.home import Home
+    from airunner.certs.machines import take_in
+
+    home = Home.from_environment(os.environ)
+    print(f"this is {take_in(home, file, force=force)} now; its keys are in {home.certs}")
+
+
+def _told(machine: Machine) -> str:
+    """One line for people."""
+    whose = f"tenant={machine.tenant}" if machine.tenant else "any tenant"
+    kept = "  its keys are here" if machine.here else ""
+    return f"{machine.name:<24} {','.join(machine.roles):<14} {whose:<20} {machine.fingerprint}{kept}"
 
 
 def token_command(

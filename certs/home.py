@@ -8,6 +8,7 @@ $AIRUNNER_HOME  (default ~/.airunner)
 │   ├── client.public      Z85     this machine's key, as agent or client
 │   ├── client.secret      Z85
 │   ├── allowed-clients            the public keys that the broker lets in
+│   ├── clients/                   pairs that were made here for other machines
 │   ├── token.public.pem   ES256   the broker verifies tokens with it
 │   └── token.secret.pem   ES256   tokens are signed with it
 ├── broker/airunner.db             the store
@@ -74,6 +75,11 @@ class Home(Struct, frozen=True):
     def allowed_clients(self) -> Path:
         """The allow-list; `certs/allowlist.py` says how it is written."""
         return self.certs / "allowed-clients"
+
+    @property
+    def clients(self) -> Path:
+        """The pairs that were made here for other machines, until they are revoked."""
+        return self.certs / "clients"
 
     @property
     def token_public(self) -> Path:

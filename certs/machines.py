@@ -1,0 +1,189 @@
+"""The machines that a broker lets in: `airunner certs add`, `list`, `revoke`, `export` and `import`.
+
+Laws
+- A secret key is 0600 from its first byte, here, in the file that carries it and on the machine that takes it.
+- A name stands on the allow-list once; what is there already is never exchanged without being asked to.
+- An import is checked whole before anything of it is written, so that a damaged file changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from airunner.certs.allowlist import Entry, PeerRole, parse, with_entry, without_entry
+from airunner.certs.curve import load_broker_public, load_pair, new_secret, public_of, raw_key
+from airunner.certs.home import Home
+from airunner.certs.secretfile import create, locked, make_folder, read_public, read_secret, replace
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.names import fits_name
+
+FORMAT: Final = "airunner-machine-1"
+FINGERPRINT_BYTES: Final = 8
+_Text = Annotated[str, Meta(max_length=4_096)]
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """One line of the allow-list; `here`: its secret key is on this machine, to be exported."""
+
+    name: str
+    roles: tuple[PeerRole, ...]
+    tenant: str | None
+    fingerprint: str
+    here: bool
+
+
+class Carried(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one file carries to another machine."""
+
+    format: str
+    name: _Text
+    broker_public: _Text
+    client_public: _Text
+    client_secret: _Text
+
+
+def fingerprint(public: bytes) -> str:
+    """A short name of a key (Z85), to be compared by people."""
+    digest = blake2b(raw_key(public), digest_size=FINGERPRINT_BYTES).hexdigest()
+    return ":".join(digest[at : at + 4] for at in range(0, len(digest), 4))
+
+
+def add(home: Home, name: str, roles: Iterable[PeerRole], tenant: str | None, public: bytes | None) -> Machine:
+    """Let a machine in: one that has the key `public` (Z85), or one whose pair is made here, to be exported.
+
+    Raises `OperatorError`: a name that is none or is taken, a tenant or a key that is none.
+    """
+    if not fits_name(name) or "/" in name:
+        raise OperatorError(f"the name {name!r}: give letters, digits and any of _.@:+-, not beginning with a sign")
+    if tenant is not None and not fits_name(tenant):
+        raise OperatorError(f"--tenant {tenant!r}: give letters, digits and any of _.@:/+-, not beginning with a sign")
+    if public is not None:
+        _check_key(public, "--key")
+    with locked(home.certs):
+        listed = _listed(home)
+        if any(one.name == name for one in parse(listed)[0].values()):
+            raise OperatorError(f"{name} is on the allow-list already; `airunner certs revoke {name}` takes it off")
+        here = public is None
+        if public is None:
+            public = _new_pair(home, name)
+        if raw_key(public) in parse(listed)[0]:
+            raise OperatorError("this key is on the allow-list already, under another name")
+        replace(home.allowed_clients, with_entry(listed, public, name, roles, tenant))
+    return Machine(name=name, roles=tuple(sorted(roles)), tenant=tenant, fingerprint=fingerprint(public), here=here)
+
+
+def machines(home: Home) -> list[Machine]:
+    """Those on the allow-list, by name. Raises `OperatorError`: it cannot be read."""
+    return sorted((_machine(home, key, entry) for key, entry in _entries(home).items()), key=lambda one: one.name)
+
+
+def revoke(home: Home, name: str) -> None:
+    """Take a machine off the allow-list, and remove its pair where that was made here.
+
+    A running broker refuses it from its next request on. Raises `OperatorError`: there is none of that name.
+    """
+    with locked(home.certs):
+        listed = _listed(home)
+        shorter = without_entry(listed, name)
+        if shorter == listed:
+            raise OperatorError(f"there is no {name} on the allow-list; `airunner certs list` says who is")
+        replace(home.allowed_clients, shorter)
+        for path in (_secret(home, name), _public(home, name)):
+            path.unlink(missing_ok=True)
+
+
+def export(home: Home, name: str) -> bytes:
+    """The file that makes another machine this one. Raises `OperatorError`: its pair is not here."""
+    if not _secret(home, name).exists():
+        raise OperatorError(f"the keys of {name} are not here: `airunner certs add {name}` without --key makes some")
+    pair = load_pair(_public(home, name), _secret(home, name), f"{name}'s")
+    carried = Carried(
+        format=FORMAT,
+        name=name,
+        broker_public=load_broker_public(home).decode(),
+        client_public=pair.public.decode(),
+        client_secret=pair.secret.decode(),
+    )
+    return msgspec.json.format(msgspec.json.encode(carried)) + b"\n"
+
+
+def take_in(home: Home, path: Path, *, force: bool) -> str:
+    """Make this machine the one in the file; its name.
+
+    Raises `OperatorError`: the file is not one, or other keys are here and are not to be replaced.
+    """
+    content = read_secret(path, "the machine's file", if_missing="`airunner certs export NAME` makes it")
+    try:
+        carried = msgspec.json.decode(content, type=Carried)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise OperatorError(f"{path} is not what `airunner certs export` makes: {str(error)[:200]}") from error
+    if carried.format != FORMAT:
+        raise OperatorError(f"{path} was made by another version of airunner")
+    for key in (carried.broker_public, carried.client_public, carried.client_secret):
+        _check_key(key.encode(), str(path))
+    if public_of(carried.client_secret.encode()) != carried.client_public.encode():
+        raise OperatorError(f"{path} is damaged: its two keys do not belong together")
+    wanted = {
+        home.client_secret: carried.client_secret.encode() + b"\n",
+        home.client_public: carried.client_public.encode() + b"\n",
+        home.broker_public: carried.broker_public.encode() + b"\n",
+    }
+    make_folder(home.certs)
+    with locked(home.certs):
+        if home.broker_secret.exists():
+            raise OperatorError(f"{home.root} is a broker's home; use another AIRUNNER_HOME")
+        other = [place for place, key in wanted.items() if place.exists() and place.read_bytes() != key]
+        if other and not force:
+            raise OperatorError(f"{other[0]} is there and is another key; --force replaces what is there")
+        for place, wanted_key in wanted.items():
+            replace(place, wanted_key)
+    return carried.name
+
+
+def _new_pair(home: Home, name: str) -> bytes:
+    """The public key of a pair that is on disk; one that an interrupted run has left is used."""
+    make_folder(_secret(home, name).parent)
+    create(_secret(home, name), new_secret() + b"\n")
+    public = public_of(read_secret(_secret(home, name), f"{name}'s secret key").strip())
+    replace(_public(home, name), public + b"\n")
+    return public
+
+
+def _machine(home: Home, key: bytes, entry: Entry) -> Machine:
+    digest = blake2b(key, digest_size=FINGERPRINT_BYTES).hexdigest()
+    return Machine(
+        name=entry.name,
+        roles=tuple(sorted(entry.roles)),
+        tenant=entry.tenant,
+        fingerprint=":".join(digest[at : at + 4] for at in range(0, len(digest), 4)),
+        here=_secret(home, entry.name).exists(),
+    )
+
+
+def _entries(home: Home) -> dict[bytes, Entry]:
+    return parse(_listed(home))[0]
+
+
+def _listed(home: Home) -> bytes:
+    return read_public(home.allowed_clients, "the allow-list")
+
+
+def _check_key(text: bytes, where: str) -> None:
+    try:
+        raw_key(text)
+    except ValueError as error:
+        raise OperatorError(f"{where}: {error}") from error
+
+
+def _secret(home: Home, name: str) -> Path:
+    return home.clients / f"{name.replace('/', '_')}.secret"
+
+
+def _public(home: Home, name: str) -> Path:
+    return home.clients / f"{name.replace('/', '_')}.public"

@@ -1,0 +1,91 @@
+"""Machines that are let in, bound to a tenant, and let in no more, over real sockets and without a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from airunner import Client
+from airunner.protocol.errors import Forbidden, OperatorError, Unauthenticated
+from airunner.protocol.job import JobState
+from tests.acceptance.running import Cluster, Process, airunner
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def machine(cluster: Cluster, folder: Path, name: str, *options: str) -> Path:
+    """The home of a machine that was added and has taken its file in."""
+    home = folder / name
+    airunner(cluster.home, "certs", "add", name, *options)
+    airunner(cluster.home, "certs", "export", name, "--output", str(folder / f"{name}.keys"))
+    airunner(home, "certs", "import", str(folder / f"{name}.keys"))
+    return home
+
+
+def token(cluster: Cluster, *options: str) -> str:
+    return airunner(cluster.home, "token", "--subject", "test", *options).strip()
+
+
+def test_a_revoked_machine_is_refused_at_its_very_next_request(cluster: Cluster, tmp_path: Path) -> None:
+    laptop = machine(cluster, tmp_path, "laptop")
+    words = token(cluster)
+
+    async def run() -> None:
+        async with Client(cluster.broker.requests, home=laptop, token=words) as client:
+            await client.submit(command="true")
+            airunner(cluster.home, "certs", "revoke", "laptop")
+            with pytest.raises(Unauthenticated, match="allow-list"):
+                await client.submit(command="true")
+        with pytest.raises(OperatorError, match="allow-list"):
+            async with Client(cluster.broker.requests, home=laptop, token=words) as client:
+                await client.submit(command="true")
+        async with Client(cluster.broker.requests, home=cluster.home) as client:
+            assert len((await client.list_jobs()).jobs) == 1
+
+    anyio.run(run)
+
+
+def test_a_revoked_agent_that_waits_for_a_job_is_given_none(cluster: Cluster, tmp_path: Path) -> None:
+    build = machine(cluster, tmp_path, "build", "--role", "agent")
+    agent = Process(build, ["agent", "--broker", cluster.broker.requests], {"AIRUNNER_TOKEN": token(cluster)})
+    try:
+        agent.line("airunner agent ready")
+        airunner(cluster.home, "certs", "revoke", "build")
+
+        async def run() -> None:
+            async with Client(cluster.broker.requests, home=cluster.home) as client:
+                job = await client.submit(command="true")
+                async for event in client.follow(job.id):
+                    if event.kind == "JOB_RELEASED":
+                        break
+                cluster.agent()
+                kinds = [event.kind async for event in client.follow(job.id)]
+                assert kinds.count("PROCESS_START") == 1
+                found = await client.get(job.id)
+                assert (found.state, found.attempt) == (JobState.COMPLETED, 2)
+
+        anyio.run(run)
+        assert not any("begins" in line for line in agent.lines)
+    finally:
+        agent.kill()
+
+
+def test_a_machine_opens_no_more_than_it_is_listed_for(cluster: Cluster, tmp_path: Path) -> None:
+    bound = machine(cluster, tmp_path, "bound", "--tenant", "acme")
+
+    async def refused(words: str) -> None:
+        async with Client(cluster.broker.requests, home=bound, token=words) as client:
+            with pytest.raises(Forbidden):
+                await client.submit(command="true")
+
+    async def run() -> None:
+        await refused(token(cluster))
+        await refused(token(cluster, "--tenant", "acme", "--role", "read"))
+        async with Client(cluster.broker.requests, home=bound, token=token(cluster, "--tenant", "acme")) as client:
+            await client.submit(command="true")
+        async with Client(cluster.broker.requests, home=cluster.home) as client:
+            assert (await client.list_jobs()).jobs == ()
+
+    anyio.run(run)

@@ -1,0 +1,163 @@
+"""Machines are let in by name, carried in one file, and let in no more."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from airunner.certs.allowlist import AllowList, Entry, PeerRole
+from airunner.certs.curve import load_broker_public, load_client_pair
+from airunner.certs.home import Home
+from airunner.certs.init import init
+from airunner.certs.machines import FORMAT, Carried
+from airunner.protocol.errors import OperatorError
+from tests.certs.test_command import run
+
+AGENT = frozenset({PeerRole.AGENT})
+
+
+@pytest.fixture
+def broker(home: Home) -> Home:
+    init(home)
+    return home
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Home:
+    return Home(tmp_path / "elsewhere")
+
+
+def listed(home: Home, public: bytes) -> Entry | None:
+    complaints: list[str] = []
+    found = AllowList(home.allowed_clients, complaints.append).entry_for(public)
+    assert complaints == []
+    return found
+
+
+def carried(broker: Home, name: str = "build-7") -> Path:
+    file = broker.root / f"{name}.keys"
+    assert run(broker, "certs", "export", name, "--output", str(file)).exit_code == 0
+    return file
+
+
+def test_a_machine_is_added_carried_taken_in_and_let_in(broker: Home, elsewhere: Home) -> None:
+    assert run(broker, "certs", "add", "build-7", "--role", "agent", "--tenant", "acme").exit_code == 0
+    result = run(elsewhere, "certs", "import", str(carried(broker)))
+    assert "build-7" in result.stdout
+    assert listed(broker, load_client_pair(elsewhere).public) == Entry("build-7", AGENT, "acme")
+    assert load_broker_public(elsewhere) == load_broker_public(broker)
+    assert run(broker, "certs", "revoke", "build-7").exit_code == 0
+    assert listed(broker, load_client_pair(elsewhere).public) is None
+    assert list(broker.clients.iterdir()) == []
+
+
+def test_a_machine_may_bring_its_own_key(broker: Home) -> None:
+    public = zmq.curve_keypair()[0]
+    assert run(broker, "certs", "add", "laptop", "--key", public.decode()).exit_code == 0
+    assert listed(broker, public) == Entry("laptop", frozenset({PeerRole.CLIENT}))
+    with pytest.raises(OperatorError, match="not here"):
+        run(broker, "certs", "export", "laptop")
+    with pytest.raises(OperatorError, match="another name"):
+        run(broker, "certs", "add", "again", "--key", public.decode())
+
+
+def test_they_are_listed_for_people_and_for_scripts(broker: Home) -> None:
+    run(broker, "certs", "add", "b", "--role", "agent,client")
+    run(broker, "certs", "add", "a", "--tenant", "acme")
+    lines = run(broker, "certs", "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["a", "b", "local"]
+    objects = [json.loads(line) for line in run(broker, "certs", "list", "--json").stdout.splitlines()]
+    assert [(one["name"], one["roles"], one["tenant"], one["here"]) for one in objects] == [
+        ("a", ["client"], "acme", True),
+        ("b", ["agent", "client"], None, True),
+        ("local", ["agent", "client"], None, False),
+    ]
+    for line, one in zip(lines, objects, strict=True):
+        assert one["fingerprint"] in line
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("add", "local"), "already"),
+        (("add", "../x"), "name"),
+        (("add", "a b"), "name"),
+        (("add", "x", "--role", "root"), "client,agent"),
+        (("add", "x", "--tenant", "a b"), "--tenant"),
+        (("add", "x", "--key", "short"), "40 characters"),
+        (("revoke", "nobody"), "certs list"),
+        (("export", "nobody"), "certs add"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line_and_changes_nothing(broker: Home, words: tuple[str, ...], why: str) -> None:
+    before = broker.allowed_clients.read_bytes()
+    with pytest.raises(OperatorError, match=why) as refused:
+        run(broker, "certs", *words)
+    assert "\n" not in refused.value.message
+    assert broker.allowed_clients.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"{}",
+        b"[" * 100_000,
+        b'{"format": "airunner-machine-1"}',
+        msgspec.json.encode(Carried(format="other", name="x", broker_public="x", client_public="x", client_secret="x")),
+        msgspec.json.encode(
+            Carried(format=FORMAT, name="x", broker_public="x" * 40, client_public="x", client_secret="x")
+        ),
+        msgspec.json.encode(
+            Carried(
+                format=FORMAT,
+                name="x",
+                broker_public=zmq.curve_keypair()[0].decode(),
+                client_public=zmq.curve_keypair()[0].decode(),
+                client_secret=zmq.curve_keypair()[1].decode(),
+            )
+        ),
+    ],
+)
+def test_a_file_that_is_not_one_changes_nothing(elsewhere: Home, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    file.chmod(0o600)
+    with pytest.raises(OperatorError):
+        run(elsewhere, "certs", "import", str(file))
+    assert not elsewhere.root.exists()
+
+
+def test_other_keys_are_replaced_only_when_that_is_asked_for(broker: Home, elsewhere: Home) -> None:
+    for name in ("one", "two"):
+        run(broker, "certs", "add", name)
+    file = str(carried(broker, "one"))
+    run(elsewhere, "certs", "import", file)
+    first = load_client_pair(elsewhere)
+    assert run(elsewhere, "certs", "import", file).exit_code == 0, "it is that machine already"
+    with pytest.raises(OperatorError, match="already"):
+        carried(broker, "one")
+    with pytest.raises(OperatorError, match="--force"):
+        run(elsewhere, "certs", "import", str(carried(broker, "two")))
+    assert load_client_pair(elsewhere) == first
+    run(elsewhere, "certs", "import", "--force", str(broker.root / "two.keys"))
+    assert load_client_pair(elsewhere) != first
+    with pytest.raises(OperatorError, match="broker's home"):
+        run(broker, "certs", "import", "--force", str(broker.root / "two.keys"))
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_every_key_is_its_owners_alone_whatever_the_umask(broker: Home, elsewhere: Home) -> None:
+    run(broker, "certs", "add", "build-7")
+    file = carried(broker)
+    run(elsewhere, "certs", "import", str(file))
+    for root in (broker.root, elsewhere.root):
+        for path in root.rglob("*"):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            assert mode == (0o700 if path.is_dir() else 0o600), path
