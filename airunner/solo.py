@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from airunner.client.commands import EXIT_INTERRUPTED, follow_job, split_operands
+from airunner.client.commands import EXIT_INTERRUPTED, RawOption, follow_job, split_operands
 from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import DEPTH_MAX, ProcessType
@@ -95,6 +95,7 @@ def run_command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="None of airunner's own words on stderr.")] = False,
+    raw: RawOption = False,
 ) -> None:
     """Run a job here and now, with no cluster: try what `submit` would do, and exit with its exit code.
 
@@ -126,7 +127,7 @@ def run_command(
     with Interrupts() as interrupts, _home() as home, _cluster(home, spec) as cluster:
         try:
             interrupts.follow()
-            code = anyio.run(_follow, cluster, home, spec, Console(quiet=quiet), json, interrupts)
+            code = anyio.run(_follow, cluster, home, spec, Console(quiet=quiet, raw=raw), json, interrupts)
         finally:
             interrupts.end()
         if code is None:

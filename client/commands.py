@@ -54,6 +54,14 @@ TokenOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+RawOption = Annotated[
+    bool,
+    typer.Option(
+        "--raw",
+        help="Let a terminal have all that the job writes, such as full screens. Without, only text and colours pass, "
+        "and nothing that could harm a terminal; a pipe or a file always gets every byte.",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="None of airunner's own words on stderr.")]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
@@ -174,6 +182,7 @@ def submit_command(
     ] = True,
     json: JsonOption = False,
     quiet: QuietOption = False,
+    raw: RawOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
@@ -217,7 +226,7 @@ def submit_command(
     )
     spec = spec_of(fields_of(flags, SYSTEM.wall_ms()))
     name = None if request_id is None else request_id_of(request_id)
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, raw=raw)
     submitted: list[str] = []
 
     async def run(client: Client) -> int:
@@ -242,13 +251,14 @@ def monitor_command(
     ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
+    raw: RawOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
     """Show a job's events, past and to come, to its end, and exit with its exit code as `submit` does."""
     from airunner.client.console import Console
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, raw=raw)
 
     async def run(client: Client) -> int:
         return await watch_job(client, job, console, json=json, first=from_sequence, since_ms=from_timestamp)

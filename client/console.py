@@ -1,7 +1,7 @@
 """The terminal, as the command line uses it: raw bytes out, and airunner's own words on stderr.
 
-The console of a job goes out byte for byte, at once, through no buffer. A reader that goes away (`| head`)
-ends the command quietly, as it would end `cat`.
+The console of a job goes out byte for byte, at once, through no buffer; to a terminal only what is fit for one, unless
+all of it is asked for. A reader that goes away (`| head`) ends the command quietly, as it would end `cat`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import os
 import sys
 from typing import Final
 
+from airunner.client.terminal import TerminalFilter, fit
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.events import Stream
 
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -23,18 +25,33 @@ class ReaderGone(Exception):
 class Console:
     """Two descriptors; remembers which of them stands in the middle of a line on a terminal."""
 
-    def __init__(self, *, quiet: bool = False, stdout: int = STDOUT, stderr: int = STDERR) -> None:
+    def __init__(self, *, quiet: bool = False, raw: bool = False, stdout: int = STDOUT, stderr: int = STDERR) -> None:
         self._descriptors = (stdout, stderr)
+        self._filters = tuple(
+            TerminalFilter() if os.isatty(descriptor) and not raw else None for descriptor in self._descriptors
+        )
         self._quiet = quiet
         self._terminals = os.isatty(stdout) and os.isatty(stderr)
         self._mid_line = False
+
+    def job_output(self, stream: Stream, data: bytes) -> None:
+        """Write what a job has written."""
+        at = 0 if stream is Stream.STDOUT else 1
+        fit_for_it = self._filters[at]
+        self._write(self._descriptors[at], data if fit_for_it is None else fit_for_it.feed(data))
+
+    def job_over(self) -> None:
+        """Nothing more comes of what jobs have written."""
+        for descriptor, fit_for_it in zip(self._descriptors, self._filters, strict=True):
+            if fit_for_it is not None:
+                self._write(descriptor, fit_for_it.finish())
 
     def out(self, text: bytes) -> None:
         """Write to stdout."""
         self._write(self._descriptors[0], text)
 
     def err(self, text: bytes) -> None:
-        """Write to stderr, as the job did."""
+        """Write to stderr."""
         self._write(self._descriptors[1], text)
 
     def out_line(self, text: str) -> None:
@@ -49,7 +66,7 @@ class Console:
     def must_say(self, text: str) -> None:
         """The same, quiet or not."""
         start = "\n" if self._mid_line and self._terminals else ""
-        self.err(f"{start}airunner: {text}\n".encode(errors="replace"))
+        self.err(f"{start}airunner: {fit(text)}\n".encode(errors="replace"))
 
     def _write(self, descriptor: int, text: bytes) -> None:
         rest = memoryview(text)

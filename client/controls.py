@@ -11,6 +11,7 @@ from airunner.client.commands import (
     JobArgument,
     JsonOption,
     QuietOption,
+    RawOption,
     TokenOption,
     follow_job,
     run_client,
@@ -76,13 +77,14 @@ def retry_command(
     ] = True,
     json: JsonOption = False,
     quiet: QuietOption = False,
+    raw: RawOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
     """Submit a job that has ended anew, follow it, and exit as `submit` does. It is a new job with an id of its own."""
     from airunner.client.console import Console
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, raw=raw)
     watched = [job]
 
     async def run(client: Client) -> int:

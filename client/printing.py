@@ -27,7 +27,6 @@ from airunner.protocol.events import (
     ProcessEnd,
     ProcessError,
     ProcessStart,
-    Stream,
     TerminalResize,
 )
 from airunner.protocol.printable import one_line
@@ -65,9 +64,10 @@ class ConsolePrinter:
         """Show the next one."""
         body = event.body
         if isinstance(body, Output):
-            write = self._console.out if body.stream is Stream.STDOUT else self._console.err
-            write(body.data)
+            self._console.job_output(body.stream, body.data)
             return
+        if isinstance(body, ProcessEnd | JobFinished):
+            self._console.job_over()
         if isinstance(body, ProcessStart):
             self._began_ms = body.started_at
         if (words := self._words(event)) is not None:

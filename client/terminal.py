@@ -1,0 +1,134 @@
+"""What a job writes, made fit for a person's terminal: its colours stay, and what could do harm goes.
+
+A terminal obeys what is written to it: it can be told to change its title, to put something into the clipboard (OSC
+52), to type answers to questions as if its user had (DA, DSR, DECRQSS), to hide what was there before, or to stay in a
+mode that outlives the job. So only this goes through
+- text, tab, newline, carriage return and backspace;
+- colours and styles (SGR), and what moves or erases within the line (`CSI` … `K C D G P @ X`).
+
+Everything else is left out: other control characters, C1 controls in either form, every OSC, DCS, APC, PM and SOS with
+what is in it, modes, questions, movements to other lines, and characters that reverse the direction of text ("Trojan
+Source"). Bytes that are no UTF-8 become U+FFFD, which is how a terminal shows them.
+
+Pure. What is passed on does not depend on how the bytes are cut; what is kept between two pieces is bounded. A string
+that does not end is over with its line: it hides no more than that.
+
+Sources: ECMA-48; "Control Sequences", https://invisible-island.net/xterm/ctlseqs/; https://trojansource.codes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Final
+
+SEQUENCE_CHARS_MAX: Final = 256  # of one that has not ended; a long list of colours takes fifty
+RESET: Final = b"\x1b[0m"
+
+_TEXT: Final = re.compile("[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
+_KEPT: Final = frozenset("\t\n\r\b")
+_STRINGS: Final = frozenset("]PX^_")
+_STRING_ENDS: Final = re.compile("[\n\x07\x18\x1a\x1b\x9c]")
+_PARAMETERS: Final = re.compile("[0-?]*[ -/]*")
+_INTERMEDIATES: Final = re.compile("[ -/]*")
+_HARMLESS: Final = re.compile("[0-9;:]*[mKCDGPX@]")
+_HOPELESS: Final = "\x1b[<"  # the beginning of a sequence that is left out, whatever follows
+
+
+class TerminalFilter:
+    """One stream of a job on its way to a terminal."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._pending = ""  # the beginning of a sequence
+        self._in_string = False
+        self._styled = False
+
+    def feed(self, data: bytes) -> bytes:
+        """What of the next piece goes to the terminal."""
+        return self._filtered(self._decoder.decode(data))
+
+    def finish(self) -> bytes:
+        """What is still to be written at the end, so that no colour outlives the job."""
+        rest = self._filtered(self._decoder.decode(b"", final=True))
+        reset = RESET if self._styled else b""
+        self._pending, self._in_string, self._styled = "", False, False
+        return rest + reset
+
+    def _filtered(self, fresh: str) -> bytes:
+        text, self._pending = self._pending + fresh, ""
+        kept: list[str] = []
+        at = 0
+        while at < len(text):
+            if self._in_string:
+                at = self._leave_string(text, at)
+            elif found := _TEXT.match(text, at):
+                kept.append(found[0])
+                at = found.end()
+            elif text[at] in _KEPT:
+                kept.append(text[at])
+                at += 1
+            else:
+                at = self._control(text, at, kept)
+        return "".join(kept).encode()
+
+    def _leave_string(self, text: str, at: int) -> int:
+        """Where the string is over; it is left out."""
+        found = _STRING_ENDS.search(text, at)
+        if found is None:
+            return len(text)
+        end = found.start()
+        if text[end] == "\x1b" and end + 1 == len(text):
+            self._pending = "\x1b"
+            return len(text)
+        self._in_string = False
+        if text[end] == "\x1b":
+            return end + 2 if text[end + 1] == "\\" else end
+        return end if text[end] == "\n" else end + 1
+
+    def _control(self, text: str, at: int, kept: list[str]) -> int:
+        """Where what begins with this character is over."""
+        character = text[at]
+        if character == "\x1b":
+            if at + 1 == len(text):
+                self._pending = character
+                return len(text)
+            kind, start = text[at + 1], at + 2
+        elif "\x80" <= character <= "\x9f":
+            kind, start = chr(ord(character) - 0x40), at + 1
+        else:
+            return at + 1
+        if kind in _STRINGS:
+            self._in_string = True
+            return start
+        if kind == "[":
+            return self._sequence(text, at, start, kept)
+        if " " <= kind <= "/":
+            found = _INTERMEDIATES.match(text, start)
+            assert found is not None, "it matches nothing, too"
+            if found.end() == len(text):
+                self._pending = text[at : at + 2] + text[-1]  # the others make no difference
+                return len(text)
+            return found.end() + ("0" <= text[found.end()] <= "~")
+        return start if "0" <= kind <= "~" or character != "\x1b" else at + 1
+
+    def _sequence(self, text: str, at: int, start: int, kept: list[str]) -> int:
+        """A control sequence (CSI), whose parameters begin at `start`."""
+        found = _PARAMETERS.match(text, start)
+        assert found is not None, "it matches nothing, too"
+        end = found.end()
+        if end == len(text):
+            in_time = end - start <= SEQUENCE_CHARS_MAX
+            self._pending = text[at:] if in_time else _HOPELESS + (" " if " " <= text[-1] <= "/" else "")
+            return len(text)
+        if not "@" <= text[end] <= "~":
+            return end
+        if end - start <= SEQUENCE_CHARS_MAX and _HARMLESS.fullmatch(text, start, end + 1):
+            kept.append(f"\x1b[{text[start : end + 1]}")
+            self._styled |= text[end] == "m"
+        return end + 1
+
+
+def fit(words: str) -> str:
+    """Words in which somebody else's may stand, for a terminal: without any control but newline and tab."""
+    return "".join(character for character in words if character in "\n\t" or _TEXT.match(character))
