@@ -50,7 +50,7 @@ def flood(requests: str, home: str, token_text: str) -> None:
     pair, broker = load_client_pair(place), load_broker_public(place)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     poller = zmq.Poller()
-    sockets = []
+    sockets: list[zmq.Socket[bytes]] = []
     for _ in range(CONNECTIONS):
         socket = context.socket(zmq.DEALER)
         socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = broker, pair.public, pair.secret
