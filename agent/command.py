@@ -135,7 +135,13 @@ def agent_command(
     name: Annotated[str | None, typer.Option(help="The agent's name in logs.", show_default="HOST-NUMBER")] = None,
     token: Annotated[
         str | None,
-        typer.Option(envvar="AIRUNNER_TOKEN", help="The token to present.", show_default="one of its own, if it can"),
+        typer.Option(help="The token to present; AIRUNNER_TOKEN too.", show_default="one of its own, if it can"),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A file (0600) with the token, read again whenever it changes.", show_default="none"
+        ),
     ] = None,
 ) -> None:
     """Run an agent: it leases jobs, checks repositories out, runs commands and streams every byte back.
@@ -197,7 +203,7 @@ def agent_command(
         random=SYSTEM.random,
     )
     gc.freeze()  # what was imported stays: no collection is to look through it
-    anyio.run(_run, home, plan, surroundings, launcher, endpoints, token)
+    anyio.run(_run, home, plan, surroundings, launcher, endpoints, token, token_file)
 
 
 async def _run(
@@ -207,6 +213,7 @@ async def _run(
     launcher: ChildLauncher,
     endpoints: tuple[str, ...],
     token: str | None,
+    token_file: Path | None,
 ) -> None:
     """The agent's life."""
     import anyio
@@ -219,7 +226,7 @@ async def _run(
     from airunner.certs.sockets import CurveNetwork, new_context
     from airunner.certs.tokensource import token_source
 
-    tokens = token_source(os.environ, home, explicit=token, subject="agent", roles=[Role.WORK])
+    tokens = token_source(os.environ, home, explicit=token, file=token_file, subject="agent", roles=[Role.WORK])
     network = CurveNetwork(new_context(), load_client_pair(home), load_broker_public(home))
     channel = Channel(
         network,

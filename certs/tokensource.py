@@ -1,17 +1,20 @@
 """Which token a client or an agent presents with a request.
 
-In this order: the one given by `--token`; `AIRUNNER_TOKEN`; one minted here, where the signing key is; none,
-for a broker that runs with `--no-auth`. A minted one is short-lived and replaced in good time, so that work
-of any length goes on without anybody's doing.
+In this order: the one given by `--token`; the one in the file that `--token-file` names; `AIRUNNER_TOKEN`; one minted
+here, where the signing key is; none, for a broker that runs with `--no-auth`. A minted one is short-lived and replaced
+in good time, and a file is read again whenever it has changed, so that work of any length goes on without a restart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from airunner.certs.home import Home
 from airunner.certs.principal import ALL_ROLES, DEFAULT_TENANT, Role
+from airunner.certs.secretfile import read_secret
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.frames import TOKEN_BYTES_MAX
 
@@ -20,6 +23,35 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE: Final = "AIRUNNER_TOKEN"  # noqa: S105 - the variable's name, not a token
 MINTED_TTL_S: Final = 600.0  # long enough for a slow request, short enough to be worth little when stolen
+
+
+class TokenFile:
+    """A token that somebody renews in a file, 0600. While that cannot be read, the last one is presented."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `OperatorError`: it cannot be read, or holds no token."""
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._token = b""
+        self._read()
+
+    def token_at(self, now_s: float) -> bytes:
+        """What to present now."""
+        del now_s
+        with suppress(OperatorError):
+            self._read()
+        return self._token
+
+    def _read(self) -> None:
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise OperatorError(f"--token-file {self._path}: {error.strerror}") from error
+        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if seen != self._seen:
+            content = read_secret(self._path, "the token's file", if_missing="`airunner token` prints a token")
+            self._token = _checked(content.decode("ascii", errors="replace"), f"--token-file {self._path}")
+            self._seen = seen
 
 
 class TokenSource:
@@ -58,13 +90,18 @@ def token_source(
     home: Home,
     *,
     explicit: str | None = None,
+    file: Path | None = None,
     subject: str = "local",
     roles: Iterable[Role] = ALL_ROLES,
-) -> TokenSource:
-    """The source for one process; `explicit` is the word after `--token`.
+) -> TokenSource | TokenFile:
+    """The source for one process; `explicit` is the word after `--token`, `file` the one after `--token-file`.
 
     Raises `OperatorError`: the token given cannot be one, or the signing key is there and not usable.
     """
+    if file is not None:
+        if explicit is not None:
+            raise OperatorError("give --token or --token-file, not both")
+        return TokenFile(file)
     given = explicit if explicit is not None else environ.get(TOKEN_VARIABLE, "")
     if explicit is not None or given.strip():
         return TokenSource(fixed=_checked(given, "--token" if explicit is not None else TOKEN_VARIABLE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anyio
@@ -87,5 +88,47 @@ def test_a_machine_opens_no_more_than_it_is_listed_for(cluster: Cluster, tmp_pat
             await client.submit(command="true")
         async with Client(cluster.broker.requests, home=cluster.home) as client:
             assert (await client.list_jobs()).jobs == ()
+
+    anyio.run(run)
+
+
+def test_an_agent_whose_token_ends_goes_on_with_the_next_and_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+
+    def renew(*options: str) -> str:
+        draft = tmp_path / "draft"
+        draft.write_text(token(cluster, "--role", "work", *options))
+        draft.chmod(0o600)
+        return draft.rename(file).read_text()
+
+    async def ended(words: str, job_id: str) -> None:
+        """Return once the broker takes this token for expired; until then it has only not the role."""
+        async with Client(cluster.broker.requests, home=cluster.home, token=words) as client:
+            while True:
+                try:
+                    await client.get(job_id)
+                except Forbidden:
+                    continue
+                except Unauthenticated:
+                    return
+
+    short = renew("--ttl", "3s")
+    agent = cluster.agent("--token-file", str(file))
+    go = tmp_path / "go"
+    os.mkfifo(go)
+
+    async def run() -> None:
+        async with Client(cluster.broker.requests, home=cluster.home) as client:
+            job = await client.submit(command="sh", args=("-c", f"cat {go}; echo done"))
+            async for event in client.follow(job.id):
+                if event.kind == "PROCESS_START":
+                    break
+            await ended(short, job.id)
+            await anyio.to_thread.run_sync(go.write_text, "go\n")
+            await anyio.to_thread.run_sync(lambda: agent.line("the broker takes no events now"))
+            renew()
+            kinds = [event.kind async for event in client.follow(job.id)]
+            assert kinds.count("JOB_LEASED") == 1
+            assert (await client.get(job.id)).state is JobState.COMPLETED
 
     anyio.run(run)

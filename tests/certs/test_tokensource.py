@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from airunner.certs.home import Home
@@ -74,3 +76,39 @@ def test_a_fixed_token_is_presented_for_ever() -> None:
 def test_what_cannot_be_a_token_is_refused_before_it_is_sent(given: str, home: Home) -> None:
     with pytest.raises(OperatorError, match=r"^--token (holds no token|is longer)"):
         token_source({}, home, explicit=given)
+
+
+def renewed(file: Path, token: str) -> None:
+    """As whoever renews it does: whole, in one step."""
+    draft = file.with_suffix(".new")
+    draft.write_text(token + "\n")
+    draft.chmod(0o600)
+    draft.rename(file)
+
+
+def test_a_file_is_read_again_whenever_it_has_changed(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    renewed(file, "the.first.one")
+    source = token_source({"AIRUNNER_TOKEN": "of.the.environment"}, home, file=file)
+    assert source.token_at(NOW_S) == b"the.first.one"
+    renewed(file, "the.second.one")
+    assert source.token_at(NOW_S) == b"the.second.one"
+    for broken in ("", "two words"):
+        renewed(file, broken)
+        assert source.token_at(NOW_S) == b"the.second.one"
+    file.unlink()
+    assert source.token_at(NOW_S) == b"the.second.one"
+    renewed(file, "the.third.one")
+    assert source.token_at(NOW_S) == b"the.third.one"
+
+
+def test_a_file_that_is_no_token_at_the_start_is_told(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    with pytest.raises(OperatorError, match="--token-file"):
+        token_source({}, home, file=file)
+    renewed(file, "a.b.c")
+    file.chmod(0o644)
+    with pytest.raises(OperatorError, match="chmod 600"):
+        token_source({}, home, file=file)
+    with pytest.raises(OperatorError, match="not both"):
+        token_source({}, home, explicit="a.b.c", file=file)
