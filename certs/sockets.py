@@ -36,6 +36,7 @@ DRAIN_MESSAGES_MAX: Final = 64  # then other tasks get their turn
 DRAIN_REQUESTS_MAX: Final = 4  # of the broker's, from all peers in turn: each takes some 100 µs to judge
 QUEUE_MESSAGES_MAX: Final = 4_096  # HWM of request sockets, a connection and a direction
 EVENTS_MESSAGES_MAX: Final = 16_384  # HWM of the events sockets; beyond it events are dropped and replayed
+CURVE_BYTES: Final = 33  # by which a frame grows in its box (RFC 26: name, nonce, MAC, flags); libzmq measures the box
 HANDSHAKE_MS: Final = 5_000
 KEEPALIVE_IDLE_S: Final = 30
 KEEPALIVE_INTERVAL_S: Final = 10
@@ -302,7 +303,7 @@ def bind_gatekeeper(context: zmq.Context[zmq.Socket[bytes]]) -> AnyioSocket:
 def _bounded(raw: zmq.Socket[bytes], frame_bytes_max: int) -> zmq.Socket[bytes]:
     raw.linger = 0
     raw.sndhwm = raw.rcvhwm = QUEUE_MESSAGES_MAX
-    raw.maxmsgsize = frame_bytes_max
+    raw.maxmsgsize = frame_bytes_max + CURVE_BYTES
     raw.handshake_ivl = HANDSHAKE_MS
     raw.tcp_keepalive = 1
     raw.tcp_keepalive_idle = KEEPALIVE_IDLE_S

@@ -21,6 +21,7 @@ from airunner.broker.admission import ROLES
 from airunner.certs.home import Home
 from airunner.certs.principal import Role
 from airunner.certs.tokenkeys import load_signing_key, thumbprint
+from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.messages import encode
 from tests.acceptance.running import RunningBroker, airunner, running_broker
 from tests.acceptance.test_plain_msgpack import Map, Plain
@@ -278,3 +279,22 @@ def test_a_routing_id_is_nobodys_name(door: RunningBroker, owner: Plain, held: M
     finally:
         for one in plain:
             one.context.destroy(linger=0)
+
+
+def test_the_largest_body_is_heard_and_one_byte_more_ends_the_connection(door: RunningBroker, owner: Plain) -> None:
+    assert owner.ask(padded(BODY_BYTES_MAX))["code"] == "bad-request", "a Ping is shorter, but it was heard"
+    stranger = Plain(door, token(door, "stranger"))
+    try:
+        with stranger.dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
+            monitor.rcvtimeo = MONITORED_MS_MAX
+            stranger.send(padded(BODY_BYTES_MAX + 1))
+            assert recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED
+            stranger.dealer.disable_monitor()
+    finally:
+        stranger.context.destroy(linger=0)
+
+
+def padded(size_bytes: int) -> Map:
+    """A Ping whose body takes so many bytes."""
+    request = {"type": "Ping", "padding": bytes(70_000)}
+    return {**request, "padding": bytes(70_000 + size_bytes - len(msgpack.packb(request)))}
