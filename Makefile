@@ -5,11 +5,13 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 VENV := .venv
 SEEDS ?= 1000
 SECONDS ?= 120
+REQUESTS ?= 1000000
+STREAMS ?= 1000000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos bench bench-flood bench-run bench-checkout bench-scale certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos fuzz bench bench-flood bench-run bench-checkout bench-scale certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +41,9 @@ mutants: $(VENV)/.test ## show that the simulation finds each of six lies
 
 chaos: $(VENV)/.test ## kill and stop real processes for SECONDS=120, and judge what is left
 	@$(BIN)/python -m tests.acceptance.chaos --seconds $(SECONDS)
+
+fuzz: $(VENV)/.test ## send a broker REQUESTS=1000000 and STREAMS=1000000 that are nonsense; SEED=N repeats
+	@$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --streams $(STREAMS) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.test ## measure the way from submit to start, and from cancel to the end
 	$(BIN)/python -m bench.latency
