@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from random import SystemRandom
 from types import FrameType
@@ -37,30 +38,26 @@ EXIT_INTERRUPTED: Final = 130
 class Fuzz:
     """One run."""
 
-    def __init__(self, folder: Path, requests: int, streams: int, seed: int) -> None:
+    def __init__(self, ends: ExitStack, folder: Path, requests: int, streams: int, seed: int) -> None:
         self.faults: list[str] = []
         self._home = folder / "home"
         airunner(self._home, "certs", "init")
         self._broker = RunningBroker(self._home, None, "--tenant-requests", REQUESTS_A_SECOND)
+        ends.callback(self._broker.kill)
         self._witness = Witness(self._broker, self._token("witness"))
+        ends.callback(self._witness.close)
         self._witness.come_anew()  # before the vitals: what the first of each kind makes the broker load is there
         self._vitals = Vitals(self._broker)
         tokens = [self._token("fuzz"), *(self._token("fuzz", role) for role in LESSER), self._token("other")]
-        doors = (self._broker.requests, self._broker.events)
+        deal = (self._broker.requests, str(self._home), str(requests), str(seed), *tokens)
+        knock = (str(self._home), str(streams), str(seed), self._broker.requests, self._broker.events)
         self._total = requests + streams
         self._floods = [
-            Flood(
-                "requests",
-                self._home,
-                "tests.fuzz.dealing",
-                doors[0],
-                str(self._home),
-                str(requests),
-                str(seed),
-                *tokens,
-            ),
-            Flood("streams", self._home, "tests.fuzz.knocking", str(self._home), str(streams), str(seed), *doors),
+            Flood("requests", self._home, "tests.fuzz.dealing", *deal),
+            Flood("streams", self._home, "tests.fuzz.knocking", *knock),
         ]
+        for flood in self._floods:
+            ends.callback(flood.end)
 
     def run(self) -> None:
         """Until both floods have ended, or one of them cannot go on; the witness is served all the while."""
@@ -93,13 +90,6 @@ class Fuzz:
             _say(f"broker: {', '.join(f'{count:,} {name}' for name, count in self._vitals.counted().items())}")
             self.faults += self._vitals.stop()
         _say(self._line)
-
-    def end(self) -> None:
-        """SIGKILL to the floods that still run, and no broker."""
-        for flood in self._floods:
-            flood.end()
-        self._witness.close()
-        self._broker.kill()
 
     def _flooded(self) -> bool:
         """Whether the floods go on; returns when the next round is due."""
@@ -150,19 +140,17 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     folder = Path(tempfile.mkdtemp(prefix="airunner-fuzz-"))
-    fuzz: Fuzz | None = None
     keep = True
     try:
-        fuzz = Fuzz(folder, given.requests, given.streams, given.seed)
-        fuzz.run()
-        fuzz.judge()
+        with ExitStack() as ends:  # however the run ends, all that it began ends with it
+            fuzz = Fuzz(ends, folder, given.requests, given.streams, given.seed)
+            fuzz.run()
+            fuzz.judge()
         keep = bool(fuzz.faults)
     except KeyboardInterrupt:
         keep = False
         return EXIT_INTERRUPTED
     finally:
-        if fuzz is not None:
-            fuzz.end()
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
     for fault in fuzz.faults:
