@@ -27,9 +27,7 @@ DEALERS: Final = 4
 BURST: Final = 48  # requests between two Pings: far below what any queue on the way holds
 OVERSIZED_EVERY: Final = 5_000  # requests of one DEALER
 ANSWER_MS_MAX: Final = 10_000
-OWED_MAX: Final = (
-    256  # answers to one DEALER: those to all of them, and to one that was cut off, fit a lane of the broker
-)
+OWED_MAX: Final = 256  # answers to one DEALER; those to all, and to one that was cut off, fit a tenant's lane
 NOBODYS: Final = bytes(REQUEST_ID_BYTES)  # what a Nudge comes under
 
 Raw = zmq.Socket[bytes]
