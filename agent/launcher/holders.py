@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from airunner.agent.launcher.contract import Holder
-from airunner.agent.launcher.tree import command_of
+from airunner.agent.launcher.tree import command_of, name_of
 
 HOLDERS_MAX: Final = 100
 _TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the number of a master's terminal
@@ -23,7 +23,7 @@ def holders_of(descriptors: list[int]) -> list[Holder]:
     found: list[Holder] = []
     for pid in _pids():
         if pid != os.getpid() and wanted.intersection(_open_files(pid)):
-            found.append(Holder(pid, command_of(pid)))
+            found.append(Holder(pid, command_of(pid) or name_of(pid)))
             if len(found) == HOLDERS_MAX:
                 break
     return found

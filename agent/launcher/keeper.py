@@ -24,7 +24,17 @@ from typing import Final, assert_never
 from airunner.agent.launcher.cgroup import oom_kills
 from airunner.agent.launcher.linux import call_me_when_my_parent_dies, set_name
 from airunner.agent.launcher.spawning import Refusal, spawn
-from airunner.agent.launcher.tree import KILL_AGAIN_MS, command_of, descendants, end_now, now_in_ticks, reap, signal_all
+from airunner.agent.launcher.tree import (
+    KILL_AGAIN_MS,
+    Relative,
+    command_of,
+    descendants,
+    end_now,
+    name_of,
+    now_in_ticks,
+    reap,
+    signal_all,
+)
 from airunner.agent.launcher.wakeup import Wakeup
 from airunner.agent.launcher.wire import (
     End,
@@ -60,13 +70,33 @@ class _Ending:
         self.gentle = False  # whether SIGTERM is sent at all
         self.told: set[int] = set()  # who has been sent it
         self.outlived = False  # whether the command had ended before
+        self.unsettled: dict[int, float] = {}  # since when those who have no command line are seen without
         self.survivors: dict[int, str] = {}
 
     def name(self, pids: Iterable[int]) -> None:
         """Take note of survivors, while they can still be asked for their commands."""
         for pid in pids:
-            if pid not in self.survivors and (command := command_of(pid)):
-                self.survivors[pid] = command
+            self._note(pid, command_of(pid))
+
+    def name_settled(self, relatives: list[Relative]) -> list[Relative]:
+        """Take note of those who have a command line, or still have none a look later; returns them.
+
+        Who has none is ending or beginning another program. A signal to its group would end it under no
+        name of its own, and unnamed what it started after the pass: that group has to wait for it.
+        """
+        now = time.monotonic()
+        commands = {one.pid: command_of(one.pid) for one in relatives}
+        self.unsettled = {pid: self.unsettled.get(pid, now) for pid, command in commands.items() if not command}
+        settling = {pid for pid, since in self.unsettled.items() if now - since < LOOK_AGAIN_MS / 1000}
+        waiting = {one.group for one in relatives if one.pid in settling}
+        settled = [one for one in relatives if one.group not in waiting]
+        for one in settled:
+            self._note(one.pid, commands[one.pid])
+        return settled
+
+    def _note(self, pid: int, command: str) -> None:
+        if pid not in self.survivors and (command := command or name_of(pid)):
+            self.survivors[pid] = command
 
 
 class Keeper:
@@ -167,9 +197,9 @@ class Keeper:
         """
         tree = descendants(os.getpid())
         fresh = [one for one in tree if one.alive and one.pid not in ending.told and one.began <= ending.began]
-        ending.told.update(relative.pid for relative in fresh)
         if ending.outlived:
-            ending.name(relative.pid for relative in fresh)
+            fresh = ending.name_settled(fresh)
+        ending.told.update(relative.pid for relative in fresh)
         if ending.gentle:
             signal_all(fresh, signal.SIGTERM)
             signal_all(fresh, signal.SIGCONT)  # a stopped one could not obey

@@ -76,12 +76,17 @@ def signal_all(relatives: Iterable[Relative], number: int) -> None:
 
 
 def command_of(pid: int) -> str:
-    """The command line for people, or the name in brackets as ps(1) has it; empty: it is gone."""
+    """The command line for people; empty: it ends, or begins another program just now, or never had one."""
     with suppress(OSError):
         line = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ")
-        if not line:
-            line = b"[" + _read(f"/proc/{pid}/comm").strip() + b"]"
         return line.decode(errors="replace")[:COMMAND_CHARS_MAX]
+    return ""
+
+
+def name_of(pid: int) -> str:
+    """The name in brackets, as ps(1) has it for one without a command line; empty: it is gone."""
+    with suppress(OSError):
+        return "[" + _read(f"/proc/{pid}/comm").decode(errors="replace").strip() + "]"
     return ""
 
 

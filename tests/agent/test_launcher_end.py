@@ -51,6 +51,25 @@ if os.fork() == 0:
 os.close(told)
 os.read(waiting, 1)
 """
+NEWBORN = """
+setsid sleep 1001 &
+(setsid sh -c 'sleep 1002 & exit' &)
+nohup sleep 1003 >/dev/null 2>&1 &
+"""
+NEWBORN_NAMES = ("sleep 1001", "sleep 1002", "sleep 1003")
+NAMELESS = """
+import ctypes, os, threading, time
+waiting, told = os.pipe()
+if os.fork() == 0:
+    def live_on():
+        os.close(told)
+        time.sleep(1000)
+    threading.Thread(target=live_on).start()
+    exit_thread = 60 if os.uname().machine == "x86_64" else 93  # exit(2), not exit_group(2)
+    ctypes.CDLL(None).syscall(exit_thread, 0)  # the first thread alone ends, and the command line with it
+os.close(told)
+os.read(waiting, 1)
+"""
 HOPPER = """
 import os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -84,6 +103,31 @@ async def test_daemons_are_ended_and_named(launcher: ChildLauncher, terminal: Te
     (keeper,) = children_of(launcher.pid)
     assert children_of(keeper) == []
     await read_all(process.stdout)  # nobody holds it open
+    process.close()
+
+
+async def test_daemons_that_are_just_being_born_are_named_too(launcher: ChildLauncher) -> None:
+    """The command ends while they fork and exec: none is ended under another's name, or under none."""
+
+    async def end_some() -> None:
+        for _ in range(25):
+            process = await launcher.launch(shell(NEWBORN))
+            assert await process.wait() == Exit(0, None)
+            commands = [survivor.command for survivor in await process.end(0.5)]
+            unnamed = [name for name in NEWBORN_NAMES if not any(name in command for command in commands)]
+            assert (unnamed, commands) == ([], commands)
+            process.close()
+
+    async with anyio.create_task_group() as lanes:
+        for _ in range(4):
+            lanes.start_soon(end_some)
+
+
+async def test_one_without_a_command_line_goes_by_its_name(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(command(sys.executable, "-c", NAMELESS))
+    assert await process.wait() == Exit(0, None)
+    (survivor,) = await process.end(PATIENCE_S)
+    assert survivor.command.startswith("[")
     process.close()
 
 
