@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from airunner.agent.checkout import Terms, check_out
 from airunner.agent.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
-from airunner.agent.environment import AttemptPlace, SecretMissing, job_environment, secrets_of
+from airunner.agent.environment import AttemptPlace, job_environment
 from airunner.agent.flag import unless
 from airunner.agent.git import CheckoutFailed
 from airunner.agent.hooks import HOOK_S_MAX, Hook, HookFailed, Hooks
@@ -35,7 +35,7 @@ from airunner.agent.launcher.contract import (
 from airunner.agent.mirrors import Mirrors
 from airunner.agent.redactor import Redactor, TooManySecrets
 from airunner.agent.repository import Rules, Source
-from airunner.agent.secretnames import secret_values
+from airunner.agent.secrets import OpenBox, SecretMissing, kept_out, no_keys, secrets_of, write_files
 from airunner.agent.tenure import LeasedLauncher, Tenure
 from airunner.agent.workspace import Leftover, Workspace
 from airunner.protocol.events import (
@@ -68,6 +68,7 @@ class Surroundings(Struct, frozen=True):
     offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
     cancel_grace_s: float = GRACE_S
     secrets: Mapping[str, str] = MappingProxyType({})  # that jobs may ask for by name
+    open_box: OpenBox = no_keys
     hooks: Path | None = None
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
@@ -99,12 +100,16 @@ class Attempt:
         Raises `LauncherDied`, `LeaseEnded`, alone or in a group.
         """
         try:
-            self._secrets = secrets_of(self._spec, self._surroundings.secrets)
-            variables = {**self._spec.environment, **self._secrets}
-            self._journal.redact(Redactor(secret_values(variables, self._spec.secrets, self._surroundings.redact)))
+            around = self._surroundings
+            secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
+            self._journal.redact(Redactor(kept_out(self._spec, secrets, around.redact)))
+            self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets)}
         except SecretMissing as missing:
             self._console.say(str(missing))
             return Result(reason=Reason.SECRET_MISSING)
+        except OSError as failed:
+            self._console.say(f"the files of the job's secrets cannot be written: {failed.strerror}")
+            return Result(reason=Reason.PROCESS_ERROR)
         except TooManySecrets as refused:
             self._console.say(str(refused))
             return Result(reason=Reason.PROCESS_ERROR)

@@ -176,6 +176,11 @@ def agent_command(
     from airunner.certs.edges import SYSTEM
     from airunner.protocol.redaction import SECRET_NAMES
 
+    def open_box(queue: str, name: str, box: bytes) -> bytes:
+        from airunner.certs.queuekeys import load_secret, open_secret
+
+        return open_secret(load_secret(home, queue), queue, name, box)  # a key that is made later counts at once
+
     plan = Plan(
         name=name or f"{socket.gethostname()}-{place.number}",
         slots=spawn,
@@ -196,6 +201,7 @@ def agent_command(
         offload=anyio.to_thread.run_sync,
         cancel_grace_s=float(cancel_grace),
         secrets=_offered(secret or ()),
+        open_box=open_box,
         hooks=_hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
         rules=Rules(_schemes(allow_scheme), allow_local),

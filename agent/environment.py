@@ -3,8 +3,8 @@
 Four layers, each stronger than the one before
 - a small clean base: a few variables of the agent's own by name, everything else left out, so that no
   secret the agent was started with is ever handed to a job that did not ask for it;
-- the secrets that the job names and the agent's operator offers;
 - the job's own;
+- the secrets that it names, and the paths of those that are files;
 - AIRUNNER and the AIRUNNER_* below, which are always true.
 """
 
@@ -16,8 +16,6 @@ from types import MappingProxyType
 from typing import Final
 
 from msgspec import Struct
-
-from airunner.protocol.job import JobSpec
 
 TERMINAL_TYPE: Final = "xterm-256color"
 NO_TERMINAL_TYPE: Final = "dumb"  # programs that look only at TERM then use neither colours nor cursor
@@ -45,28 +43,6 @@ class AttemptPlace(Struct, frozen=True, kw_only=True):
     temporary: Path
 
 
-class SecretMissing(Exception):
-    """The job names a secret that neither it nor the agent has."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"the job needs the secret {name}: give it in the job's environment, or start the agent with "
-            f"--secret {name} and that variable set"
-        )
-
-
-def secrets_of(spec: JobSpec, offered: Mapping[str, str]) -> dict[str, str]:
-    """The variables that the job names as secrets, with their values: its own, or else what the agent offers.
-
-    Raises `SecretMissing`.
-    """
-    values = {**offered, **spec.environment}
-    for name in spec.secrets:
-        if name not in values:
-            raise SecretMissing(name)
-    return {name: values[name] for name in spec.secrets}
-
-
 def job_environment(
     *,
     agent_environ: Mapping[str, str],
@@ -86,8 +62,8 @@ def job_environment(
         "TMPDIR": str(place.temporary),
         "TERM": TERMINAL_TYPE if terminal else NO_TERMINAL_TYPE,
         "CI": "true",
-        **secrets,
         **job,
+        **secrets,
         "AIRUNNER": "true",
         "AIRUNNER_JOB_ID": place.job_id,
         "AIRUNNER_ATTEMPT": str(place.attempt),

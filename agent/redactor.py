@@ -66,7 +66,7 @@ class Redactor:
         """A whole message. Its lines may have been cut to some length, and so a secret at the end of one."""
         if not self._patterns:
             return message
-        whole = message.encode("utf-8", "surrogateescape")
+        whole = _bytes(message)
         spans = self.occurrences(whole)
         begin = 0
         for line in whole.split(b"\n"):
@@ -156,15 +156,20 @@ class StreamRedactor:
 
 def patterns_of(secret: str) -> set[bytes]:
     """What gives `secret` away: itself, as a terminal shows it, its lines, and how it is commonly encoded."""
-    values = {secret, secret.strip()} if len(secret.strip().encode()) >= ENCODED_BYTES_MIN else {secret}
+    values = {secret, secret.strip()} if len(_bytes(secret.strip())) >= ENCODED_BYTES_MIN else {secret}
     patterns: set[bytes] = set()
     for value in values - {""}:
-        raw = value.encode("utf-8", "surrogateescape")
+        raw = _bytes(value)
         patterns |= {raw, raw.replace(b"\n", b"\r\n")}
         patterns |= {line for line in raw.splitlines() if len(line) >= LINE_BYTES_MIN}
         if len(raw) >= ENCODED_BYTES_MIN:
             patterns.update(_in_base64(raw), _in_urls(raw), _in_json(value))
     return patterns
+
+
+def _bytes(text: str) -> bytes:
+    """As a file or a variable holds it, which need not be text."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _in_base64(raw: bytes) -> Iterator[bytes]:
@@ -195,7 +200,7 @@ def _in_urls(raw: bytes) -> Iterator[bytes]:
 def _in_json(value: str) -> Iterator[bytes]:
     """As it stands between the quotes of a JSON string."""
     for ascii_only in (True, False):
-        escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1].encode("utf-8", "surrogateescape")
+        escaped = _bytes(json.dumps(value, ensure_ascii=ascii_only)[1:-1])
         yield escaped
         yield escaped.replace(b"/", b"\\/")
 

@@ -4,7 +4,8 @@
 <agent home>/workspaces/<job id>-<attempt>-<random>/
 ├── checkout/     the repository, or empty
 ├── home/         HOME
-└── tmp/          TMPDIR
+├── tmp/          TMPDIR
+└── secrets/      where the job asks for secrets as files
 ```
 
 Removal meets whatever a job can make: read-only folders, links that point elsewhere, trees deeper than a
@@ -37,13 +38,13 @@ _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Workspace(Struct, frozen=True):
-    """One attempt's folders; all exist, absolute."""
+    """One attempt's folders; all but that of its secrets exist, absolute."""
 
     root: Path
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All but the root."""
+        """What every attempt has below the root."""
         return self.checkout, self.home, self.temporary
 
     @property
@@ -60,6 +61,11 @@ class Workspace(Struct, frozen=True):
     def temporary(self) -> Path:
         """The job's TMPDIR."""
         return self.root / "tmp"
+
+    @property
+    def secrets(self) -> Path:
+        """The secrets that the job asks for as files."""
+        return self.root / "secrets"
 
 
 class WorkspaceFailed(Exception):

@@ -18,6 +18,7 @@ from airunner.certs.command import certs_app, token_command
 from airunner.client.commands import add_commands, words_behind_dashes
 from airunner.client.console import ReaderGone, silence_stdout
 from airunner.client.controls import add_controls
+from airunner.client.secrets import secret_app
 from airunner.doctor import doctor_command
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.solo import run_command
@@ -41,6 +42,7 @@ app.command("agent")(agent_command)
 app.command("token")(token_command)
 app.command("doctor")(doctor_command)
 app.add_typer(certs_app, name="certs")
+app.add_typer(secret_app, name="secret")
 
 
 def _show_version(wanted: bool) -> None:

@@ -79,6 +79,13 @@ def run_command(
         list[str] | None,
         typer.Option(metavar="NAME", help="A variable of yours for the command, kept out of the output; repeatable."),
     ] = None,
+    secret_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="The same, but the variable holds the path of a file with the value; may be repeated.",
+        ),
+    ] = None,
     pty: Annotated[bool, typer.Option("--pty", help="Run it in a terminal.")] = False,
     terminal: Annotated[
         str | None, typer.Option(metavar="COLSxROWS", help="The terminal's size.", show_default="80x24")
@@ -116,6 +123,7 @@ def run_command(
         branch=branch,
         env=env or (),
         secrets=secret or (),
+        secret_files=secret_file or (),
         process_type=ProcessType.PTY if pty else None,
         terminal=terminal,
         timeout_seconds=timeout_seconds,
@@ -230,7 +238,7 @@ def _cluster(home: Path, spec: JobSpec) -> Generator[tuple[_Part, _Part]]:
     environ["AIRUNNER_HOME"] = str(home)
     doors = ("--listen", _ANYWHERE, "--events", _ANYWHERE, "--http", "127.0.0.1:0", "--store", "memory:")
     with _running("broker", doors, environ) as broker:
-        offered = [word for name in spec.secrets if name not in spec.environment for word in ("--secret", name)]
+        offered = [word for name in spec.secret_names if name not in spec.environment for word in ("--secret", name)]
         tags = [word for name, value in spec.require.items() for word in ("--tag", f"{name}={value}")]
         options = ("--queue", spec.queue, "--allow-local", "--mirror-gib", "0")
         with _running("agent", ("--broker", _endpoint(broker), *options, *offered, *tags), environ) as agent:

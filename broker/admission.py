@@ -26,10 +26,13 @@ from airunner.protocol.messages import (
     ListAgents,
     ListJobs,
     ListQueues,
+    ListSecrets,
     PublishJobEvents,
     ReleaseJob,
+    RemoveSecret,
     ReplayJobEvents,
     RetryJob,
+    SetSecret,
     StoreRequest,
     UpdateJob,
     UpdateQueue,
@@ -47,9 +50,12 @@ ROLES: Final = MappingProxyType(
         CancelJob: Role.SUBMIT,
         RetryJob: Role.SUBMIT,
         UpdateQueue: Role.ADMIN,
+        SetSecret: Role.ADMIN,
+        RemoveSecret: Role.ADMIN,
         ListQueues: Role.READ,
         ListAgents: Role.READ,
         ListJobs: Role.READ,
+        ListSecrets: Role.READ,
         GetJob: Role.READ,
         ReplayJobEvents: Role.READ,
         WatchJob: Role.READ,
@@ -154,7 +160,7 @@ def _units(request: StoreRequest, size_bytes: int) -> int:
             return 1 + size_bytes // _EVENT_BYTES_A_UNIT
         case ListJobs(page_size=rows):
             return 1 + rows // _ROWS_A_UNIT
-        case ListQueues() | ListAgents() | ReplayJobEvents():
+        case ListQueues() | ListAgents() | ListSecrets() | ReplayJobEvents():
             return _UNITS_A_PAGE
         case _:
             return 1 + size_bytes // _BYTES_A_UNIT

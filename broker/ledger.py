@@ -62,9 +62,11 @@ from airunner.protocol.messages import (
     ListAgents,
     ListJobs,
     ListQueues,
+    ListSecrets,
     PublishJobEvents,
     ReplayJobEvents,
     RetryJob,
+    SetSecret,
     UpdateJob,
     WatchJob,
     refusal,
@@ -72,7 +74,7 @@ from airunner.protocol.messages import (
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
 READING: Final = (GetJob, ReplayJobEvents, WatchJob)  # nothing to sync, and at most a page to read
-LISTING: Final = (ListJobs, ListQueues, ListAgents)
+LISTING: Final = (ListJobs, ListQueues, ListAgents, ListSecrets)
 CHANGELESS: Final = (*READING, *LISTING)  # answered even when the disk is full
 BATCH_STEPS_MAX: Final = 32  # of some 50 µs each: however much others ask, nobody waits long for a batch under way
 STEPS_OF_A_PAGE: Final = 16
@@ -278,7 +280,7 @@ class Ledger:
     def _command(self, entry: _Entry) -> Command:
         match entry:
             case Asked(ask=ask):
-                producing = isinstance(ask.request, EnqueueJob | RetryJob)
+                producing = isinstance(ask.request, EnqueueJob | RetryJob | SetSecret)
                 return msgspec.structs.replace(ask, room=False) if producing and not self._has_room() else ask
             case Parked(asked=asked):
                 return asked.ask
@@ -299,7 +301,7 @@ def _steps(entry: _Entry) -> int:
             return 1 + len(leases) // 4
         case Asked(ask=Ask(request=ListJobs(page_size=rows))):
             return 1 + rows // 2
-        case Asked(ask=Ask(request=ListQueues() | ListAgents() | ReplayJobEvents())):
+        case Asked(ask=Ask(request=ListQueues() | ListAgents() | ListSecrets() | ReplayJobEvents())):
             return STEPS_OF_A_PAGE
         case _:
             return 1

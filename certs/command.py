@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 
 if TYPE_CHECKING:
     from airunner.certs.machines import Machine
@@ -96,6 +97,30 @@ def revoke_command(name: Annotated[str, typer.Argument(help="The machine's name 
 
     revoke(Home.from_environment(os.environ), name)
     print(f"{name} is off the allow-list")
+
+
+@certs_app.command("queue-key")
+def queue_key_command(
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")],
+) -> None:
+    """Make the keys that a queue's secrets are sealed with, and print the public one.
+
+    The secret half is for the queue's agents alone: copy its file to their homes. The public half is for those who
+    set secrets.
+    """
+    from airunner.certs.home import Home
+    from airunner.certs.queuekeys import load_public, load_secret, make_queue_key, public_path, secret_path
+
+    if not fits_name(queue):
+        raise OperatorError(
+            f"{queue!r} is no name of a queue: expected 1 to {NAME_CHARS_MAX} of letters, digits, _.@:/+-"
+        )
+    home = Home.from_environment(os.environ)
+    if make_queue_key(home, queue):
+        print(f"made {secret_path(home, queue)}, for the queue's agents alone,", file=sys.stderr)
+        print(f"and {public_path(home, queue)}, for those who set secrets:", file=sys.stderr)
+    load_secret(home, queue)
+    print(load_public(public_path(home, queue), queue).decode())
 
 
 @certs_app.command("export")

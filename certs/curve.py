@@ -86,7 +86,7 @@ def load_broker_public(home: Home) -> bytes:
     """
     remedy = "copy it from the broker's machine, or run `airunner certs init` if this is the one"
     what = "the broker's public key"
-    return _key(read_public(home.broker_public, what, if_missing=remedy), home.broker_public, what)
+    return key_in(read_public(home.broker_public, what, if_missing=remedy), home.broker_public, what)
 
 
 def load_pair(public_path: Path, secret_path: Path, whose: str) -> CurvePair:
@@ -95,7 +95,7 @@ def load_pair(public_path: Path, secret_path: Path, whose: str) -> CurvePair:
     Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
     """
     secret = load_secret(secret_path, whose)
-    public = _key(read_public(public_path, f"{whose} public key"), public_path, f"{whose} public key")
+    public = key_in(read_public(public_path, f"{whose} public key"), public_path, f"{whose} public key")
     if public != public_of(secret):
         raise OperatorError(mismatch(public_path, secret_path))
     return CurvePair(public, secret)
@@ -106,7 +106,7 @@ def load_secret(path: Path, whose: str) -> bytes:
 
     Raises `OperatorError`: missing, unreadable or malformed.
     """
-    return _key(read_secret(path, f"{whose} secret key"), path, f"{whose} secret key")
+    return key_in(read_secret(path, f"{whose} secret key"), path, f"{whose} secret key")
 
 
 def mismatch(public_path: Path, secret_path: Path) -> str:
@@ -117,7 +117,11 @@ def mismatch(public_path: Path, secret_path: Path) -> str:
     )
 
 
-def _key(content: bytes, path: Path, what: str) -> bytes:
+def key_in(content: bytes, path: Path, what: str) -> bytes:
+    """The key, Z85, in what stands in the file at `path`; `what` names it in errors.
+
+    Raises `OperatorError`: it is none.
+    """
     text = content.strip()
     try:
         raw_key(text)

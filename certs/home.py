@@ -9,6 +9,7 @@ $AIRUNNER_HOME  (default ~/.airunner)
 │   ├── client.secret      Z85
 │   ├── allowed-clients            the public keys that the broker lets in
 │   ├── clients/                   pairs that were made here for other machines
+│   ├── queues/                    the keys that queues' secrets are sealed with
 │   ├── token.public.pem   ES256   the broker verifies tokens with it
 │   └── token.secret.pem   ES256   tokens are signed with it
 ├── broker/airunner.db             the store
@@ -80,6 +81,11 @@ class Home(Struct, frozen=True):
     def clients(self) -> Path:
         """The pairs that were made here for other machines, until they are revoked."""
         return self.certs / "clients"
+
+    @property
+    def queue_keys(self) -> Path:
+        """The keys that queues' secrets are sealed with; `certs/queuekeys.py` says how they are called."""
+        return self.certs / "queues"
 
     @property
     def token_public(self) -> Path:

@@ -51,7 +51,7 @@ def init(home: Home) -> InitReport:
 
 
 def _complete_broker(home: Home) -> list[Path]:
-    made = _complete_curve(home.broker_secret, home.broker_public, "the broker's")
+    made = complete_curve(home.broker_secret, home.broker_public, "the broker's")
     curve.load_broker_pair(home)
     return made
 
@@ -61,7 +61,7 @@ def _complete_client(home: Home) -> list[Path]:
 
     Only a pair that is new is put on a list that exists: an older one may have been taken off it.
     """
-    made = _complete_curve(home.client_secret, home.client_public, "this machine's")
+    made = complete_curve(home.client_secret, home.client_public, "this machine's")
     public = curve.load_client_pair(home).public
     if not home.allowed_clients.exists():
         create(home.allowed_clients, with_entry(b"", public, FIRST_CLIENT_NAME, PeerRole))
@@ -82,7 +82,12 @@ def _complete_token(home: Home) -> list[Path]:
     return made
 
 
-def _complete_curve(secret: Path, public: Path, whose: str) -> list[Path]:
+def complete_curve(secret: Path, public: Path, whose: str) -> list[Path]:
+    """Make what is missing of one pair of X25519 keys, Z85; `whose` names it in errors. The folder must be locked.
+
+    Raises `OperatorError`: not writable, damaged, or the secret half is gone.
+    """
+
     def derive() -> bytes:
         return curve.public_of(curve.load_secret(secret, whose)) + b"\n"
 

@@ -50,11 +50,18 @@ from airunner.protocol.messages import (
     ListAgents,
     ListJobs,
     ListQueues,
+    ListSecrets,
     Message,
     QueuesListed,
     QueueUpdated,
+    RemoveSecret,
     Request,
     RetryJob,
+    SecretRemoved,
+    SecretSet,
+    SecretsListed,
+    SecretSummary,
+    SetSecret,
     UpdateQueue,
 )
 from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId, fits_name
@@ -98,6 +105,7 @@ class JobFields(TypedDict, total=False):
     retry: RetryPolicy | None
     require: Mapping[str, str]
     secrets: Sequence[str]
+    secret_files: Sequence[str]
     terminal: TerminalSize
     depth: int | None
     submodules: bool
@@ -210,6 +218,28 @@ class Client:
         if not fits_name(queue):
             raise BadRequest(_QUEUE_EXPECTED)
         await self._ask(UpdateQueue(queue=queue, mode=mode), QueueUpdated)
+
+    async def set_secret(self, queue: str, name: str, box: bytes) -> None:
+        """Keep a value for the jobs of a queue, sealed with `certs.queuekeys.seal_secret`."""
+        await self._ask(SetSecret(queue=queue, name=name, box=box), SecretSet)
+
+    async def remove_secret(self, queue: str, name: str) -> None:
+        """Forget a sealed value.
+
+        Raises `NotFound`.
+        """
+        await self._ask(RemoveSecret(queue=queue, name=name), SecretRemoved)
+
+    async def secrets(self, queue: str | None = None) -> AsyncIterator[SecretSummary]:
+        """The names of every sealed secret, or of one queue's, by queue and name."""
+        page = await self._ask(ListSecrets(queue=queue), SecretsListed)
+        while True:
+            for secret in page.secrets:
+                yield secret
+            if not page.more:
+                return
+            last = page.secrets[-1]
+            page = await self._ask(ListSecrets(queue=queue, after=(last.queue, last.name)), SecretsListed)
 
     async def queues(self) -> AsyncIterator[QueueSummary]:
         """Every queue that has jobs, ended ones counted, or is not open; by name."""

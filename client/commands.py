@@ -101,7 +101,15 @@ def submit_command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A variable to keep out of the log: of --env, or else one that the agent offers; may be repeated.",
+            help="A variable to keep out of the log: of --env, or set with `airunner secret`, or offered by the agent; "
+            "may be repeated.",
+        ),
+    ] = None,
+    secret_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="The same, but the variable holds the path of a file with the value; may be repeated.",
         ),
     ] = None,
     env: Annotated[
@@ -213,6 +221,7 @@ def submit_command(
         working_directory=working_directory,
         env=env or (),
         secrets=secret or (),
+        secret_files=secret_file or (),
         metadata=metadata or (),
         commit=commit,
         branch=branch,
@@ -416,6 +425,8 @@ def run_client(
             console.must_say(f"the job goes on; to follow it again: airunner monitor {watched[0]}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except NotFound as error:
+        if not watched:
+            raise
         raise OperatorError(
             f"there is no job {watched[0]}; `airunner list` shows which there are", exit_code=1
         ) from error

@@ -104,7 +104,7 @@ def queues_command(json: JsonOption = False, broker: BrokerOption = None, token:
         async for queue in client.queues():
             yield queue, queue_row(queue, SYSTEM.wall_ms())
 
-    _show(rows, QUEUE_HEADINGS, broker, token, json=json)
+    show_rows(rows, QUEUE_HEADINGS, broker, token, json=json)
 
 
 def agents_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
@@ -116,7 +116,7 @@ def agents_command(json: JsonOption = False, broker: BrokerOption = None, token:
         async for agent in client.agents():
             yield agent, agent_row(agent, SYSTEM.wall_ms())
 
-    _show(rows, AGENT_HEADINGS, broker, token, json=json)
+    show_rows(rows, AGENT_HEADINGS, broker, token, json=json)
 
 
 def pause_command(
@@ -169,7 +169,7 @@ def _set_mode(
     run_client(run, console, broker, token)
 
 
-def _show(
+def show_rows(
     rows: Callable[[Client], AsyncIterator[tuple[Struct, Sequence[str]]]],
     headings: Sequence[str],
     broker: list[str] | None,

@@ -193,6 +193,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingProxy
         "environment": ("environment", _variables),
         "metadata": ("metadata", _variables),
         "secrets": ("secrets", _words),
+        "secretFiles": ("secret_files", _words),
         "terminal": ("terminal", _terminal),
         "depth": ("depth", _whole),
         "submodules": ("submodules", _yes_or_no),

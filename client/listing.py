@@ -9,12 +9,13 @@ from typing import Final
 from airunner.client.retrying import policy_text
 from airunner.client.wording import duration_text, end_text, instant_text
 from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, Job, JobState, JobSummary
-from airunner.protocol.messages import AgentSummary
+from airunner.protocol.messages import AgentSummary, SecretSummary
 from airunner.protocol.printable import one_line
 from airunner.protocol.queues import QueueSummary
 
 HEADINGS: Final = ("ID", "STATE", "QUEUE", "SUBMITTED", "TOOK", "COMMAND")
 QUEUE_HEADINGS: Final = ("QUEUE", "MODE", "WAITING", "DELAYED", "RUNNING", "OLDEST")
+SECRET_HEADINGS: Final = ("SECRET", "QUEUE", "SET")
 AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "TAGS")
 GAP: Final = 2
 COMMAND_CHARS_MIN: Final = 16
@@ -97,6 +98,11 @@ def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
     return (agent.name, slots, str(agent.leases), seen, agent.version or "-", tags)
 
 
+def secret_row(secret: SecretSummary) -> Sequence[str]:
+    """The cells of one sealed secret, as `SECRET_HEADINGS` names them."""
+    return (secret.name, secret.queue, instant_text(secret.set_ms))
+
+
 def job_lines(job: Job) -> Iterator[str]:
     """One job in full, one fact a line."""
     spec = job.spec
@@ -109,6 +115,7 @@ def job_lines(job: Job) -> Iterator[str]:
         ("process type", f"pty, {spec.terminal.cols}x{spec.terminal.rows}" if spec.process_type == "pty" else ""),
         ("require", " ".join(f"{name}={value}" for name, value in spec.require.items())),
         ("secrets", " ".join(spec.secrets)),
+        ("secret files", " ".join(spec.secret_files)),
         ("depth", str(spec.depth or "")),
         ("submodules", "yes" if spec.submodules else ""),
         ("timeout", duration_text(spec.timeout_seconds * 1_000) if spec.timeout_seconds else ""),

@@ -36,6 +36,7 @@ class SubmitFlags(Struct, frozen=True, kw_only=True):
     working_directory: str | None = None
     env: Sequence[str] = ()
     secrets: Sequence[str] = ()
+    secret_files: Sequence[str] = ()
     metadata: Sequence[str] = ()
     commit: str | None = None
     branch: str | None = None
@@ -107,6 +108,8 @@ def _given(flags: SubmitFlags) -> dict[str, object]:
         fields["terminal"] = terminal_size(flags.terminal)
     if flags.secrets:
         fields["secrets"] = tuple(flags.secrets)
+    if flags.secret_files:
+        fields["secret_files"] = tuple(flags.secret_files)
     if flags.args:
         fields["args"] = tuple(flags.args)
     if flags.words:

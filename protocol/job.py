@@ -25,6 +25,7 @@ from airunner.protocol.names import (
     Positive,
     TagValue,
     Text,
+    Variable,
 )
 from airunner.protocol.retrypolicy import RetryPolicy
 
@@ -108,8 +109,9 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     is done about a command that fails. The two are counted apart.
 
     Only an agent that has each tag in `require` may lease it. `secrets` names variables: of `environment`, or else
-    of those that the agent offers; their values are kept out of the log. `terminal` is the size of a PTY's.
-    `depth` is how many commits of history to check out, all by default.
+    of the queue's sealed secrets, or else of those that the agent offers; their values are kept out of the log.
+    `secret_files` names more such: each of these variables holds the path of a file with the value. `terminal` is
+    the size of a PTY's. `depth` is how many commits of history to check out, all by default.
     """
 
     command: Annotated[Argument, Meta(min_length=1)]
@@ -130,6 +132,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry: RetryPolicy | None = None
     require: Tags = {}
     secrets: Annotated[tuple[Label, ...], Meta(max_length=SECRETS_MAX)] = ()
+    secret_files: Annotated[tuple[Variable, ...], Meta(max_length=SECRETS_MAX)] = ()
     terminal: TerminalSize = TerminalSize()
     depth: Annotated[int, Meta(ge=1, le=DEPTH_MAX)] | None = None
     submodules: bool = False
@@ -148,6 +151,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError("working_directory must be a path inside the checkout")
         if any("=" in name or "\0" in name for name in self.secrets):
             raise ValueError("secrets: expected the names of variables")
+        if both := set(self.secrets) & set(self.secret_files):
+            raise ValueError(f"{min(both)} is named in secrets and in secret_files; which one is it to be?")
         if (self.commit or self.branch) and not self.repository:
             raise ValueError("commit and branch need a repository")
 
@@ -155,6 +160,11 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def argv(self) -> tuple[str, ...]:
         """The command and its arguments."""
         return (self.command, *self.args)
+
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """The variables whose values are secret, or are files with them."""
+        return (*self.secrets, *self.secret_files)
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -31,6 +31,7 @@ from airunner.protocol.names import (
     Seed,
     Text,
     Token,
+    Variable,
 )
 from airunner.protocol.queues import QueueMode, QueueSummary
 
@@ -39,6 +40,8 @@ QUEUES_MAX: Final = 64
 SLOTS_MAX: Final = 16  # leases in one reply; with SPEC_BYTES_MAX they fit one frame
 LEASES_MAX: Final = 1_024
 BATCHES_MAX: Final = 64
+BOX_BYTES_MAX: Final = 33_280  # of one sealed secret: 32 KiB of value, its names and its seal
+BOXES_BYTES_MAX: Final = 49_152  # of all in one queue: what 16 leases carry fits one frame, with their jobs
 COMPLETIONS_MAX: Final = 64
 AGENT_SLOTS_MAX: Final = 1_024
 PAGE_SIZE_MAX: Final = 100
@@ -234,6 +237,31 @@ class WatchJob(Message, frozen=True, kw_only=True):
     job_id: JobName
 
 
+class SetSecret(Message, frozen=True, kw_only=True):
+    """Keep a sealed value for the jobs of a queue, in the place of one of that name. Role `admin`.
+
+    Only agents that hold the queue's key can open the `box`; see `certs/queuekeys.py`.
+    """
+
+    queue: Name
+    name: Variable
+    box: Annotated[bytes, Meta(min_length=1, max_length=BOX_BYTES_MAX)]
+
+
+class RemoveSecret(Message, frozen=True, kw_only=True):
+    """Forget a sealed value. Role `admin`."""
+
+    queue: Name
+    name: Variable
+
+
+class ListSecrets(Message, frozen=True, kw_only=True):
+    """A page of the names of sealed secrets, by queue and name; `after` is the last one before. Role `read`."""
+
+    queue: Name | None = None
+    after: tuple[Name, Variable] | None = None
+
+
 StoreRequest = (
     EnqueueJob
     | DequeueJob
@@ -244,9 +272,12 @@ StoreRequest = (
     | CancelJob
     | RetryJob
     | UpdateQueue
+    | SetSecret
+    | RemoveSecret
     | ListQueues
     | ListAgents
     | ListJobs
+    | ListSecrets
     | GetJob
     | ReplayJobEvents
     | WatchJob
@@ -268,14 +299,18 @@ class JobsEnqueued(Message, frozen=True, kw_only=True):
     job_ids: tuple[JobId, ...]
 
 
-class JobLease(Struct, frozen=True, kw_only=True):
-    """The attempt is yours until `visibility_ms` from when you asked."""
+class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The attempt is yours until `visibility_ms` from when you asked.
+
+    `sealed` has the boxes of the secrets that the job names and the queue has; those in its environment excepted.
+    """
 
     job_id: JobId
     attempt: Positive
     task_token: Token
     visibility_ms: VisibilityMs
     spec: JobSpec
+    sealed: dict[str, bytes] = {}
 
 
 class JobsLeased(Message, frozen=True, kw_only=True):
@@ -343,6 +378,29 @@ class QueueUpdated(Message, frozen=True, kw_only=True):
 
     queue: str
     mode: QueueMode
+
+
+class SecretSet(Message, frozen=True, kw_only=True):
+    """The sealed value is on disk; leases from here on bring it."""
+
+
+class SecretRemoved(Message, frozen=True, kw_only=True):
+    """The sealed value is there no more; running jobs keep what they were given."""
+
+
+class SecretSummary(Struct, frozen=True, kw_only=True):
+    """One sealed secret; `set_ms` is when, by the broker's clock, in ms since the epoch."""
+
+    queue: str
+    name: str
+    set_ms: Natural
+
+
+class SecretsListed(Message, frozen=True, kw_only=True):
+    """A page of sealed secrets; `more` says whether another follows."""
+
+    secrets: tuple[SecretSummary, ...]
+    more: bool = False
 
 
 class QueuesListed(Message, frozen=True, kw_only=True):
@@ -428,6 +486,9 @@ Reply = (
     | JobReleasedReply
     | JobCancelled
     | QueueUpdated
+    | SecretSet
+    | SecretRemoved
+    | SecretsListed
     | QueuesListed
     | AgentsListed
     | JobsListed

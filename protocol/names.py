@@ -51,6 +51,10 @@ JobName = Annotated[str, Meta(min_length=1, max_length=64)]
 TAG_VALUE_PATTERN: Final = r"^[ -~]*\Z"
 TagValue = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=TAG_VALUE_PATTERN)]
 Label = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+VARIABLE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
+Variable = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=VARIABLE_PATTERN)]
+"""The name of a variable that every shell can read."""
+
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Argument = Annotated[str, Meta(max_length=ARGUMENT_CHARS_MAX)]
 Natural = Annotated[int, Meta(ge=0, le=MILLISECONDS_MAX)]
@@ -67,6 +71,11 @@ def fits_name(text: str) -> bool:
 def fits_tag_value(text: str) -> bool:
     """Whether `text` may be a `TagValue`."""
     return len(text) <= NAME_CHARS_MAX and re.match(TAG_VALUE_PATTERN, text) is not None
+
+
+def fits_variable(text: str) -> bool:
+    """Whether `text` may be a `Variable`."""
+    return len(text) <= NAME_CHARS_MAX and re.match(VARIABLE_PATTERN, text) is not None
 
 
 def task_token(seed: bytes, job_id: str, attempt: int) -> TaskToken:

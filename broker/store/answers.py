@@ -8,10 +8,10 @@ from typing import NamedTuple
 from airunner.broker.store.contract import Ask
 from airunner.broker.store.rows import Database, fetch_one
 from airunner.protocol.errors import Conflict
-from airunner.protocol.messages import EnqueueJob, RetryJob, UpdateQueue, canonical_hash
+from airunner.protocol.messages import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue, canonical_hash
 from airunner.protocol.names import JobId
 
-Once = EnqueueJob | RetryJob | UpdateQueue
+Once = EnqueueJob | RetryJob | UpdateQueue | SetSecret | RemoveSecret
 
 
 class _Before(NamedTuple):

@@ -44,8 +44,8 @@ class MintedJob(Struct, frozen=True):
 class Ask(Struct, frozen=True, kw_only=True):
     """A tenant's request. An EnqueueJob brings as many `minted` as it has jobs, a RetryJob one.
 
-    Without `room` what is submitted now is refused with `NoSpace`: the disk is kept for what runs already; and with
-    `Quota` what is more than the tenant may have.
+    Without `room` what is submitted or set now is refused with `NoSpace`: the disk is kept for what runs already;
+    and with `Quota` what is more than the tenant may have.
     """
 
     tenant: str

@@ -270,7 +270,7 @@ def _shown(spec: JobSpec) -> JobSpec:
     return msgspec.structs.replace(
         spec,
         repository=without_credentials(spec.repository),
-        environment=without_secrets(spec.environment, spec.secrets),
+        environment=without_secrets(spec.environment, spec.secret_names),
     )
 
 

@@ -13,6 +13,7 @@ from airunner.broker.store.log import Log
 from airunner.broker.store.needs import facts_of, meets
 from airunner.broker.store.queues import needs_in
 from airunner.broker.store.rows import Database, fetch_all
+from airunner.broker.store.secrets import Secrets
 from airunner.protocol.errors import Conflict, StaleToken
 from airunner.protocol.events import JobLeased
 from airunner.protocol.job import JobState, decode_spec
@@ -75,9 +76,10 @@ class _Count(NamedTuple):
 class Leases:
     """Grants and renews leases over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database, log: Log) -> None:
+    def __init__(self, connection: Database, log: Log, secrets: Secrets) -> None:
         self._connection = connection
         self._log = log
+        self._secrets = secrets
 
     def dequeue(self, ask: Ask, request: DequeueJob, now_ms: int) -> Outcome:
         """Grant what this request holds already, or else what waits.
@@ -100,7 +102,7 @@ class Leases:
             if len(waiting) < room:
                 exhausted.add(QueueKey(ask.tenant, queue))
             for job in waiting:
-                lease = _lease(request, job.job_id, job.attempt + 1, job.spec, request.visibility_ms)
+                lease = self._lease(ask.tenant, request, job.job_id, job.attempt + 1, job.spec, request.visibility_ms)
                 self._grant(ask, request, job.number, lease, now_ms)
                 event = JobLeased(timestamp_ms=now_ms, agent=request.agent)
                 appended.append(
@@ -182,7 +184,9 @@ class Leases:
         if held and all(one.state is not JobState.RUNNING for one in held):
             raise StaleToken
         held = [one for one in held if one.state is JobState.RUNNING]
-        leases = tuple(_lease(request, one.job_id, one.attempt, one.spec, one.visibility_ms) for one in held)
+        leases = tuple(
+            self._lease(ask.tenant, request, one.job_id, one.attempt, one.spec, one.visibility_ms) for one in held
+        )
         if any(token_hash(lease.task_token) != one.token_hash for lease, one in zip(leases, held, strict=True)):
             raise Conflict
         if leases:
@@ -211,13 +215,17 @@ class Leases:
         )
         assert self._connection.changes() == 1, "a waiting job is there, in the same transaction"
 
-
-def _lease(request: DequeueJob, job_id: JobId, attempt: int, spec: bytes, visibility_ms: int) -> JobLease:
-    """The grant, with the token that this request's seed gives; the same whenever it is asked again."""
-    return JobLease(
-        job_id=job_id,
-        attempt=attempt,
-        task_token=task_token(request.token_seed, job_id, attempt),
-        visibility_ms=visibility_ms,
-        spec=decode_spec(spec),
-    )
+    def _lease(
+        self, tenant: str, request: DequeueJob, job_id: JobId, attempt: int, raw: bytes, visibility_ms: int
+    ) -> JobLease:
+        """The grant, with the token that this request's seed gives; the same whenever it is asked again."""
+        spec = decode_spec(raw)
+        names = [name for name in spec.secret_names if name not in spec.environment]
+        return JobLease(
+            job_id=job_id,
+            attempt=attempt,
+            task_token=task_token(request.token_seed, job_id, attempt),
+            visibility_ms=visibility_ms,
+            spec=spec,
+            sealed=self._secrets.of(tenant, spec.queue, names) if names else {},
+        )

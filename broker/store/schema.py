@@ -17,6 +17,7 @@ landed is never edited.
 - `metadata` finds jobs by what is noted with them; `fact` is a hash of one name and value.
 - `needs` is what a job requires of its agent, as `needs` writes it: a lease looks at the first job of each kind that
   its agent may run, however many wait of the others.
+- `secret` has what agents are to open; a lease brings along what its job names.
 - `usage` counts what each tenant takes; its bytes are written with each batch, its waiting jobs by triggers.
 - `doomed` names jobs that are removed while their logs still are, step by step. Hence no foreign keys.
 """
@@ -187,6 +188,16 @@ MIGRATIONS: Final = (
         UPDATE usage SET waiting = waiting + iif(new.state = 'SCHEDULED', 1, -1) WHERE tenant = new.tenant;
     END;
     ALTER TABLE doomed ADD COLUMN tenant TEXT;
+    """,
+    """
+    CREATE TABLE secret (
+        tenant TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        name TEXT NOT NULL,
+        box BLOB NOT NULL,
+        set_ms INTEGER NOT NULL,
+        PRIMARY KEY (tenant, queue, name)
+    ) STRICT, WITHOUT ROWID;
     """,
 )
 _FILLED_AT: Final = 2  # the version from which `metadata` is there; the jobs that came before it are entered then

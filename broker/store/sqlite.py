@@ -37,6 +37,7 @@ from airunner.broker.store.queues import Queues
 from airunner.broker.store.retention import Retention
 from airunner.broker.store.rows import Database
 from airunner.broker.store.schema import migrate
+from airunner.broker.store.secrets import Secrets
 from airunner.broker.store.usage import Usage
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
 from airunner.protocol.messages import (
@@ -51,11 +52,14 @@ from airunner.protocol.messages import (
     ListAgents,
     ListJobs,
     ListQueues,
+    ListSecrets,
     PublishJobEvents,
     Refused,
     ReleaseJob,
+    RemoveSecret,
     ReplayJobEvents,
     RetryJob,
+    SetSecret,
     UpdateJob,
     UpdateQueue,
     WatchJob,
@@ -66,7 +70,7 @@ from airunner.protocol.names import JobId
 MEMORY_URL: Final = "memory:"
 FILE_URL: Final = "sqlite:///"
 STATEMENTS_CACHED: Final = 128
-_Reading = ListJobs | ListQueues | ListAgents | GetJob | ReplayJobEvents | WatchJob
+_Reading = ListJobs | ListQueues | ListAgents | ListSecrets | GetJob | ReplayJobEvents | WatchJob
 CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
 JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # what a WAL that once grew keeps of the disk
 
@@ -80,7 +84,8 @@ class SqliteStore:
         self._log = Log(connection, self._usage)
         self._queues = Queues(connection)
         self._jobs = Jobs(connection, self._log, self._queues, self._usage)
-        self._leases = Leases(connection, self._log)
+        self._secrets = Secrets(connection, self._usage)
+        self._leases = Leases(connection, self._log, self._secrets)
         self._endings = Endings(connection, self._log)
         self._retention = Retention(connection, self._usage)
 
@@ -165,6 +170,10 @@ class SqliteStore:
                 return self._jobs.retry(ask, request, now_ms)
             case UpdateQueue() as request:
                 return self._queues.update(ask, request, now_ms)
+            case SetSecret() as request:
+                return self._secrets.set(ask, request, now_ms)
+            case RemoveSecret() as request:
+                return self._secrets.remove(ask, request, now_ms)
             case _:
                 return Outcome(reply=self._read(ask.tenant, ask.request))
 
@@ -177,6 +186,8 @@ class SqliteStore:
                 return self._queues.list(tenant, request)
             case ListAgents():
                 return self._leases.counts(tenant)
+            case ListSecrets():
+                return self._secrets.list(tenant, request)
             case GetJob():
                 return self._jobs.get(tenant, request)
             case ReplayJobEvents():

@@ -159,12 +159,14 @@ class Cluster:
         agent.line("airunner agent ready")
         return agent
 
-    def airunner(self, *arguments: str, timeout_s: float = READY_S_MAX) -> subprocess.CompletedProcess[bytes]:
-        """What becomes of `airunner ARGUMENTS` against this cluster: exit code, stdout and stderr."""
+    def airunner(
+        self, *arguments: str, timeout_s: float = READY_S_MAX, given: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
+        """What becomes of `airunner ARGUMENTS` against this cluster, with `given` as its stdin."""
         return subprocess.run(
             [sys.executable, "-m", "airunner", *arguments],
             env=environment(self.home, {"AIRUNNER_BROKER": self.broker.requests}),
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             timeout=timeout_s,
             check=False,

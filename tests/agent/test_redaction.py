@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from airunner.agent.redactor import Redactor
-from airunner.agent.secretnames import secret_values
+from airunner.agent.secrets import Secrets, kept_out
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     GitCloneError,
@@ -18,6 +18,7 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
+from airunner.protocol.job import JobSpec
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name, without_secrets
 from tests.agent.journaling import journal_in, taken
 
@@ -76,8 +77,10 @@ async def test_what_grows_by_its_marks_still_fits_every_bound(tmp_path: Path) ->
 
 def test_names_tell_what_is_secret_and_the_job_names_more() -> None:
     environment = {"DEPLOY_TOKEN": "abcdef", "Api_Key": "true", "login": "x", "KEYBOARD": "qwertz", "MY_PIN": "123456"}
-    assert secret_values(environment, ("login", "absent")) == ["abcdef", "x"]
-    assert secret_values(environment, (), (*SECRET_NAMES, "*_pin")) == ["abcdef", "123456"]
+    named = JobSpec(command="true", environment=environment, secrets=("login",))
+    assert kept_out(named, Secrets({"login": "x"}, {"FILE": b"in it"})) == ["x", "in it", "abcdef"]
+    unnamed = JobSpec(command="true", environment=environment)
+    assert kept_out(unnamed, Secrets(), (*SECRET_NAMES, "*_pin")) == ["abcdef", "123456"]
 
 
 @pytest.mark.parametrize(

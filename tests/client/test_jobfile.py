@@ -29,6 +29,7 @@ notBefore: 2027-01-31T03:00:00Z
 maxAttempts: 5
 retry: {limit: 2, on: [75, SIGKILL], backoff: 0.5}
 secrets: [NPM_TOKEN]
+secretFiles: [DEPLOY_KEY]
 terminal: {cols: 120}
 depth: 1
 submodules: true
@@ -44,7 +45,8 @@ def test_every_key_is_read() -> None:
     assert fields["timeout_seconds"] == 600
     assert fields["not_before_ms"] == 1_801_364_400_000
     assert fields["retry"] == RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,)))
-    assert (fields["secrets"], fields["depth"], fields["submodules"]) == (("NPM_TOKEN",), 1, True)
+    assert (fields["secrets"], fields["secret_files"]) == (("NPM_TOKEN",), ("DEPLOY_KEY",))
+    assert (fields["depth"], fields["submodules"]) == (1, True)
     assert (fields["terminal"], fields["require"]) == (TerminalSize(cols=120, rows=24), {"os": "linux"})
     assert fields["environment"] == {"LEVEL": "3", "RATIO": "0.5", "NAME": "x"}
 

@@ -16,6 +16,7 @@ from tests.conformance import (
     laws_quotas,
     laws_retention,
     laws_retries,
+    laws_secrets,
 )
 from tests.conformance.driving import Driver
 
@@ -28,6 +29,7 @@ CHAPTERS: Final = (
     laws_listing,
     laws_retention,
     laws_quotas,
+    laws_secrets,
 )
 LAWS: Final = {law.__name__: law for chapter in CHAPTERS for law in chapter.LAWS}
 

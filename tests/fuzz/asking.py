@@ -39,6 +39,7 @@ def _examples() -> list[Map]:
         short,
         {"type": "UpdateQueue", "queue": "default", "mode": "open"},
         {"type": "ListJobs"},
+        {"type": "ListSecrets"},
         {"type": "ReplayJobEvents", "job_id": JOB_ID},
         {**examples["PublishJobEvents"], "completions": []},
     ]

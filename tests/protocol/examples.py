@@ -55,6 +55,7 @@ from airunner.protocol.messages import (
     ListAgents,
     ListJobs,
     ListQueues,
+    ListSecrets,
     Nudge,
     Ping,
     Pong,
@@ -63,10 +64,16 @@ from airunner.protocol.messages import (
     QueueUpdated,
     Refused,
     ReleaseJob,
+    RemoveSecret,
     ReplayJobEvents,
     Reply,
     Request,
     RetryJob,
+    SecretRemoved,
+    SecretSet,
+    SecretsListed,
+    SecretSummary,
+    SetSecret,
     UpdateJob,
     UpdateQueue,
     Verdict,
@@ -95,6 +102,7 @@ SPEC: Final = JobSpec(
     retry=RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,))),
     require={"os": "linux"},
     secrets=("DEBUG",),
+    secret_files=("DEPLOY_KEY",),
     terminal=TerminalSize(cols=120, rows=40),
     depth=1,
     submodules=True,
@@ -143,6 +151,9 @@ REQUESTS: Final[dict[str, Request]] = {
     "CancelJob": CancelJob(job_id=JOB_ID),
     "RetryJob": RetryJob(job_id=JOB_ID),
     "UpdateQueue": UpdateQueue(queue="default", mode=QueueMode.PAUSED),
+    "SetSecret": SetSecret(queue="default", name="API_TOKEN", box=bytes(range(96))),
+    "RemoveSecret": RemoveSecret(queue="default", name="API_TOKEN"),
+    "ListSecrets": ListSecrets(queue="default", after=("default", "API_KEY")),
     "ListQueues": ListQueues(after="builds"),
     "ListAgents": ListAgents(),
     "ListJobs": ListJobs(
@@ -157,7 +168,16 @@ REPLIES: Final[dict[str, Reply]] = {
     "Pong": Pong(),
     "JobsEnqueued": JobsEnqueued(job_ids=(JOB_ID,)),
     "JobsLeased": JobsLeased(
-        leases=(JobLease(job_id=JOB_ID, attempt=1, task_token=TOKEN, visibility_ms=300_000, spec=SPEC),)
+        leases=(
+            JobLease(
+                job_id=JOB_ID,
+                attempt=1,
+                task_token=TOKEN,
+                visibility_ms=300_000,
+                spec=SPEC,
+                sealed={"DEPLOY_KEY": bytes(range(96))},
+            ),
+        )
     ),
     "JobsUpdated": JobsUpdated(leases=(LeaseVerdict(job_id=JOB_ID, attempt=1, verdict=Verdict.KEPT),)),
     "JobEventsPublished": JobEventsPublished(
@@ -171,6 +191,11 @@ REPLIES: Final[dict[str, Reply]] = {
     "JobReleased": JobReleasedReply(),
     "JobCancelled": JobCancelled(state=JobState.RUNNING),
     "QueueUpdated": QueueUpdated(queue="default", mode=QueueMode.PAUSED),
+    "SecretSet": SecretSet(),
+    "SecretRemoved": SecretRemoved(),
+    "SecretsListed": SecretsListed(
+        secrets=(SecretSummary(queue="default", name="API_TOKEN", set_ms=NOW_MS),), more=True
+    ),
     "QueuesListed": QueuesListed(
         queues=(QueueSummary(queue="default", mode=QueueMode.OPEN, waiting=3, running=1, oldest_ms=NOW_MS),)
     ),

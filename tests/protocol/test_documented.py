@@ -21,6 +21,7 @@ from airunner.protocol.messages import (
     LeaseVerdict,
     Reply,
     Request,
+    SecretSummary,
     Verdict,
 )
 from airunner.protocol.queues import QueueMode, QueueSummary
@@ -44,6 +45,7 @@ PARTS = [
     JobLease,
     LeaseRef,
     LeaseVerdict,
+    SecretSummary,
 ]
 WORDS = [
     *(word for enum in (Stream, ProcessType, Reason, Verdict, QueueMode) for word in enum),

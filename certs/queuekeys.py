@@ -1,0 +1,108 @@
+"""Sealed secrets: whoever has a queue's public key can seal a value for it, only its agents can open one.
+
+A queue's keys are an X25519 pair like a CURVE one, made by `airunner certs queue-key`. The secret half goes to the
+queue's agents and to nobody else; the broker has neither half. A box is a NaCl sealed box (an ephemeral X25519
+key, XSalsa20-Poly1305) around the value together with its queue and name, so that it opens under no other name.
+
+It does not prove who made it: whoever has the public key can seal another value.
+
+Source: https://doc.libsodium.org/public-key_cryptography/sealed_boxes
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+from nacl.exceptions import CryptoError
+from nacl.public import PrivateKey, PublicKey, SealedBox
+
+from airunner.certs.curve import key_in, public_of, raw_key
+from airunner.certs.home import Home
+from airunner.certs.init import complete_curve
+from airunner.certs.secretfile import locked, make_folder, read_public, read_secret
+from airunner.protocol.errors import Forged, OperatorError
+from airunner.protocol.messages import BOX_BYTES_MAX
+
+VALUE_BYTES_MAX: Final = 32_768
+
+
+class _Sealed(Struct, frozen=True):
+    queue: str
+    name: str
+    value: bytes
+
+
+def public_path(home: Home, queue: str) -> Path:
+    """Where the public half lies, for those who set secrets."""
+    return home.queue_keys / f"{quote(queue, safe='')}.public"
+
+
+def secret_path(home: Home, queue: str) -> Path:
+    """Where the secret half lies, for the queue's agents."""
+    return home.queue_keys / f"{quote(queue, safe='')}.secret"
+
+
+def make_queue_key(home: Home, queue: str) -> bool:
+    """Make the pair of `queue`, or what is missing of it; whether there was something to make.
+
+    Raises `OperatorError`.
+    """
+    make_folder(home.queue_keys)
+    secret, public = secret_path(home, queue), public_path(home, queue)
+    with locked(home.queue_keys):
+        made = complete_curve(secret, public, f"queue {queue}'s")
+        if load_public(public, queue) != public_of(load_secret(home, queue)):
+            raise OperatorError(f"{public} does not belong to {secret}: move it away and run this again")
+    return bool(made)
+
+
+def load_public(path: Path, queue: str) -> bytes:
+    """The public key of `queue` in the file at `path`, Z85.
+
+    Raises `OperatorError`: missing, unreadable or malformed.
+    """
+    what = f"queue {queue}'s public key"
+    remedy = f"run `airunner certs queue-key {queue}` where the queue's agents run, and copy {path.name} from there"
+    return key_in(read_public(path, what, if_missing=remedy), path, what)
+
+
+def load_secret(home: Home, queue: str) -> bytes:
+    """The secret key of `queue`, Z85.
+
+    Raises `OperatorError`: missing, unreadable or malformed.
+    """
+    path = secret_path(home, queue)
+    what = f"queue {queue}'s secret key"
+    remedy = "copy it from another of the queue's agents, or make the first with `airunner certs queue-key`"
+    return key_in(read_secret(path, what, if_missing=remedy), path, what)
+
+
+def seal_secret(public: bytes, queue: str, name: str, value: bytes) -> bytes:
+    """A box with `value`, at most `VALUE_BYTES_MAX`, which opens only as the secret `name` of `queue`.
+
+    Raises `OperatorError`: it is longer.
+    """
+    if len(value) > VALUE_BYTES_MAX:
+        raise OperatorError(f"a secret has at most {VALUE_BYTES_MAX} bytes, and this one {len(value)}")
+    inside = msgspec.msgpack.encode(_Sealed(queue, name, value))
+    box = SealedBox(PublicKey(raw_key(public))).encrypt(inside)
+    assert len(box) <= BOX_BYTES_MAX, "there is room for the names"
+    return box
+
+
+def open_secret(secret: bytes, queue: str, name: str, box: bytes) -> bytes:
+    """The value in `box`.
+
+    Raises `Forged`: sealed for another key, queue or name, or changed since.
+    """
+    try:
+        inside = msgspec.msgpack.decode(SealedBox(PrivateKey(raw_key(secret))).decrypt(box), type=_Sealed)
+    except (CryptoError, msgspec.DecodeError) as error:
+        raise Forged from error
+    if (inside.queue, inside.name) != (queue, name):
+        raise Forged(f"it was sealed as {inside.name} of queue {inside.queue}")
+    return inside.value

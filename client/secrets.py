@@ -1,0 +1,154 @@
+"""`airunner secret …`: values that only the agents of a queue can open, set from the command line.
+
+A value is never an argument, which other users of a machine can read: it comes from stdin, from a file, or is typed
+unseen. It is sealed here; what leaves this process is a box.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from airunner.client.commands import BrokerOption, JsonOption, QuietOption, TokenOption, run_client
+from airunner.client.controls import show_rows
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import DEFAULT_QUEUE
+from airunner.protocol.names import NAME_CHARS_MAX, fits_name, fits_variable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from msgspec import Struct
+
+    from airunner.client.client import Client
+
+secret_app = typer.Typer(help="Secrets for jobs, sealed for the agents of a queue.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The variable that the job gets it in.")]
+QueueOption = Annotated[str, typer.Option(help="The queue whose jobs may ask for it.")]
+
+
+@secret_app.command("set")
+def set_command(
+    name: NameArgument,
+    queue: QueueOption = DEFAULT_QUEUE,
+    from_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take the value from there, to the last byte.", show_default="stdin"),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The queue's public key.", show_default="$AIRUNNER_HOME/certs/queues/QUEUE.public"
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Set a secret, in the place of one of that name. Jobs that are leased from then on get the new value.
+
+    The value is asked for, or read from stdin, less one newline at its end. Jobs name it in --secret or --secret-file.
+    """
+    from airunner.certs.home import Home
+    from airunner.certs.queuekeys import load_public, public_path, seal_secret
+    from airunner.client.console import Console
+
+    _check(name, queue)
+    public = load_public(key or public_path(Home.from_environment(os.environ), queue), queue)
+    box = seal_secret(public, queue, name, _value(name, from_file))
+    console = Console(quiet=quiet)
+
+    async def run(client: Client) -> int:
+        await client.set_secret(queue, name, box)
+        console.say(f"the secret {name} of queue {queue} is set")
+        return 0
+
+    run_client(run, console, broker, token)
+
+
+@secret_app.command("list")
+def list_command(
+    queue: Annotated[str | None, typer.Option(help="Only this queue's.", show_default="all")] = None,
+    json: JsonOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """List the names of secrets, and when each was set. Their values nobody can list."""
+    from airunner.client.listing import SECRET_HEADINGS, secret_row
+
+    if queue is not None:
+        _check_queue(queue)
+
+    async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
+        async for secret in client.secrets(queue):
+            yield secret, secret_row(secret)
+
+    show_rows(rows, SECRET_HEADINGS, broker, token, json=json)
+
+
+@secret_app.command("rm")
+def remove_command(
+    name: NameArgument,
+    queue: QueueOption = DEFAULT_QUEUE,
+    quiet: QuietOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Remove a secret. Jobs that run keep what they were given."""
+    from airunner.client.console import Console
+
+    _check(name, queue)
+    console = Console(quiet=quiet)
+
+    async def run(client: Client) -> int:
+        await client.remove_secret(queue, name)
+        console.say(f"the secret {name} of queue {queue} is removed")
+        return 0
+
+    run_client(run, console, broker, token)
+
+
+def _check(name: str, queue: str) -> None:
+    if not fits_variable(name):
+        raise OperatorError(
+            f"{name!r} is no name of a secret: expected 1 to {NAME_CHARS_MAX} letters, digits and _, not beginning "
+            "with a digit"
+        )
+    _check_queue(queue)
+
+
+def _check_queue(queue: str) -> None:
+    if not fits_name(queue):
+        raise OperatorError(
+            f"--queue {queue!r}: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, "
+            "not beginning with a sign"
+        )
+
+
+def _value(name: str, from_file: Path | None) -> bytes:
+    """What is to be sealed; no more is read than may be.
+
+    Raises `OperatorError`.
+    """
+    from airunner.certs.queuekeys import VALUE_BYTES_MAX
+
+    if from_file is not None:
+        try:
+            with from_file.open("rb") as file:
+                value = file.read(VALUE_BYTES_MAX + 1)
+        except OSError as error:
+            raise OperatorError(f"cannot read {from_file}: {error.strerror}") from error
+    elif sys.stdin.isatty():
+        from getpass import getpass
+
+        value = getpass(f"{name}: ").encode("utf-8", "surrogateescape")
+    else:
+        value = sys.stdin.buffer.read(VALUE_BYTES_MAX + 2).removesuffix(b"\n")
+    if not value:
+        raise OperatorError(f"the value of {name} is empty: give it on stdin, or with --from-file FILE")
+    return value

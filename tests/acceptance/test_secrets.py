@@ -1,0 +1,159 @@
+"""A sealed secret reaches its job, and is nowhere else: on no disk, in no log, on no wire."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from pathlib import Path
+
+import pytest
+
+from airunner.agent.redactor import patterns_of
+from tests.acceptance.capturing import HOST, captured
+from tests.acceptance.gate import events
+from tests.acceptance.running import Cluster
+from tests.acceptance.test_plain_msgpack import Plain
+
+pytestmark = pytest.mark.timeout(120)
+
+TOKEN = secrets.token_urlsafe(24)
+KEY = b"-----BEGIN KEY-----\n" + b"\n".join(secrets.token_hex(24).encode() for _ in range(20)) + b"\n\xff\0 end\n"
+JOB = """
+printf %s "$API_TOKEN" | sha256sum
+sha256sum < "$DEPLOY_KEY"
+stat -c 'mode %a' "$DEPLOY_KEY"
+case $DEPLOY_KEY in "$AIRUNNER_WORKSPACE"/*) echo it is in the checkout; exit 9;; esac
+echo "token=$API_TOKEN"
+printf %s "$API_TOKEN" | base64
+cat "$DEPLOY_KEY"
+base64 "$DEPLOY_KEY"
+"""
+ASKING = ("--secret", "API_TOKEN", "--secret-file", "DEPLOY_KEY")
+
+
+def set_secret(cluster: Cluster, name: str, value: bytes, *options: str) -> None:
+    done = cluster.airunner("secret", "set", name, *options, given=value)
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+
+
+def test_a_secret_is_neither_on_the_brokers_disk_nor_in_a_log_nor_on_the_wire(cluster: Cluster, tmp_path: Path) -> None:
+    broker = cluster.broker
+    with captured((broker.requests, broker.events)) as capture:
+        direct, broker.requests = broker.requests, broker.requests.replace("127.0.0.1", HOST)
+        agent = cluster.agent()
+        assert cluster.airunner("certs", "queue-key", "default").returncode == 0
+        set_secret(cluster, "API_TOKEN", TOKEN.encode() + b"\n")
+        (tmp_path / "key").write_bytes(KEY)
+        set_secret(cluster, "DEPLOY_KEY", b"", "--from-file", str(tmp_path / "key"))
+        (tmp_path / "key").unlink()
+        done = cluster.airunner("submit", *ASKING, "--", "sh", "-c", JOB)
+        assert done.returncode == 0, done.stderr
+        listed = cluster.airunner("secret", "list", "--json").stdout
+        shown = cluster.airunner("list", "--json").stdout
+        broker.requests = direct
+    for value in (TOKEN.encode(), KEY):
+        assert hashlib.sha256(value).hexdigest().encode() in done.stdout, "the job had it, to the last byte"
+    assert b"mode 600" in done.stdout
+    assert b"token=[REDACTED]" in done.stdout
+    assert [json.loads(line)["name"] for line in listed.splitlines()] == ["API_TOKEN", "DEPLOY_KEY"]
+    everything = {str(path): path.read_bytes() for path in cluster.home.rglob("*") if path.is_file()}
+    assert any(path.endswith(("airunner.db", "airunner.db-wal")) for path in everything)
+    everything |= {
+        "the network": capture.content,
+        "the screen": done.stdout + done.stderr + listed + shown,
+        "the broker's log": "\n".join(broker.process.lines).encode(),
+        "the agent's log": "\n".join(agent.lines).encode(),
+    }
+    assert len(capture.content) > 10_000
+    given_away = {*patterns_of(TOKEN), *patterns_of(KEY.decode("utf-8", "surrogateescape"))}
+    for place, content in everything.items():
+        assert [pattern for pattern in given_away if pattern in content] == [], place
+
+
+def test_an_agent_without_the_key_says_what_to_do_and_nothing_weaker_takes_the_secrets_place(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    assert cluster.airunner("certs", "queue-key", "default").returncode == 0
+    set_secret(cluster, "API_TOKEN", b"value")
+    keys = cluster.home / "certs" / "queues" / "default.secret"
+    aside = keys.rename(tmp_path / "aside")
+    cluster.agent("--secret", "API_TOKEN", more={"API_TOKEN": "the agent's own"})
+    done = cluster.airunner("submit", "--secret", "API_TOKEN", "--", "true")
+    assert done.returncode == 1
+    assert b"secret-missing" in done.stderr
+    assert b"copy it from another of the queue's agents" in done.stderr
+    aside.rename(keys)
+    assert (
+        cluster.airunner("submit", "--secret", "API_TOKEN", "--", "sh", "-c", "test $API_TOKEN = value").returncode == 0
+    )
+
+
+def test_a_box_opens_under_no_other_name(cluster: Cluster) -> None:
+    """What a broker could try: to give a job another secret than it asks for."""
+    from airunner.certs.home import Home
+    from airunner.certs.queuekeys import load_public, public_path, seal_secret
+    from tests.acceptance.running import airunner
+
+    for queue in ("default", "other"):
+        assert cluster.airunner("certs", "queue-key", queue).returncode == 0
+    home = Home(cluster.home)
+    box = seal_secret(load_public(public_path(home, "default"), "default"), "default", "HARMLESS", b"value")
+    admin = Plain(cluster.broker, airunner(cluster.home, "token", "--subject", "a", "--role", "admin").strip())
+    try:
+        for queue, name in (("default", "API_TOKEN"), ("other", "HARMLESS")):
+            reply = admin.ask({"type": "SetSecret", "queue": queue, "name": name, "box": box})
+            assert reply == {"type": "SecretSet"}
+    finally:
+        admin.context.destroy(linger=0)
+    cluster.agent("--queue", "default", "--queue", "other")
+    for queue, name in (("default", "API_TOKEN"), ("other", "HARMLESS")):
+        done = cluster.airunner("submit", "--queue", queue, "--secret", name, "--", "true")
+        assert done.returncode == 1
+        assert f"does not open the secret {name}".encode() in done.stderr
+
+
+def test_secrets_are_set_listed_and_removed_and_outlive_the_broker(cluster: Cluster) -> None:
+    assert cluster.airunner("certs", "queue-key", "builds").returncode == 0
+    set_secret(cluster, "A", b"one", "--queue", "builds")
+    cluster.broker.kill()
+    cluster.broker.start()
+    rows = cluster.airunner("secret", "list").stdout.decode().splitlines()
+    assert [row.split()[:2] for row in rows] == [["SECRET", "QUEUE"], ["A", "builds"]]
+    agent = cluster.agent("--queue", "builds")
+    job = ("submit", "--queue", "builds", "--secret", "A", "--", "sh", "-c")
+    assert cluster.airunner(*job, "test $A = one").returncode == 0
+    set_secret(cluster, "A", b"two", "--queue", "builds")
+    assert cluster.airunner(*job, "test $A = two").returncode == 0
+    assert cluster.airunner("secret", "rm", "A", "--queue", "builds").returncode == 0
+    again = cluster.airunner("secret", "rm", "A", "--queue", "builds")
+    assert again.stderr.startswith(b"airunner: queue builds has no secret A")
+    submitted = cluster.airunner(*job[:3], "--secret", "A", "--no-monitor", "--", "true")
+    (*_, last) = events(cluster, submitted.stdout.decode().strip())
+    assert (last["state"], last["reason"]) == ("FAILED", "secret-missing")
+    assert agent.running
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "told"),
+    [
+        (("set", "A"), b"value", "run `airunner certs queue-key default` where the queue's agents run"),
+        (("set", "1A"), b"value", "'1A' is no name of a secret"),
+        (("set", "A", "--queue", "-q"), b"value", "--queue '-q': expected"),
+        (("set", "A", "--queue", "made"), b"\n", "the value of A is empty"),
+        (("set", "A", "--queue", "made"), b"x" * 32_769, "a secret has at most 32768 bytes"),
+        (("set", "A", "--queue", "made", "--from-file", "/nowhere"), b"", "cannot read /nowhere: No such file"),
+        (("set", "A", "--queue", "made", "--key", "/dev/null"), b"value", "is not a file"),
+        (("rm", "A"), b"", "queue default has no secret A"),
+        (("list", "--queue", "a b"), b"", "--queue 'a b': expected"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_to_do(
+    cluster: Cluster, arguments: tuple[str, ...], given: bytes, told: str
+) -> None:
+    assert cluster.airunner("certs", "queue-key", "made").returncode == 0
+    done = cluster.airunner("secret", *arguments, given=given)
+    assert done.returncode != 0
+    assert done.stderr.decode().count("\n") == 1
+    assert told in done.stderr.decode()
+    assert cluster.airunner("secret", "list", "--json").stdout == b""

@@ -1,0 +1,133 @@
+"""A secret opens for its queue's agents, as what it was sealed as, and as nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airunner.certs.curve import new_secret, public_of
+from airunner.certs.home import Home
+from airunner.certs.queuekeys import (
+    VALUE_BYTES_MAX,
+    load_public,
+    load_secret,
+    make_queue_key,
+    open_secret,
+    public_path,
+    seal_secret,
+    secret_path,
+)
+from airunner.protocol.errors import Forged, OperatorError
+from airunner.protocol.messages import BOX_BYTES_MAX
+from airunner.protocol.names import NAME_CHARS_MAX
+
+SECRET = new_secret()
+PUBLIC = public_of(SECRET)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@given(value=st.binary(max_size=200))
+def test_what_was_sealed_is_what_comes_out(value: bytes) -> None:
+    box = seal_secret(PUBLIC, "q", "A", value)
+    assert value not in box or len(value) < 3
+    assert open_secret(SECRET, "q", "A", box) == value
+
+
+def test_two_boxes_of_one_value_have_nothing_in_common() -> None:
+    assert seal_secret(PUBLIC, "q", "A", b"value")[:32] != seal_secret(PUBLIC, "q", "A", b"value")[:32]
+
+
+@pytest.mark.parametrize(("queue", "name"), [("other", "A"), ("q", "B"), ("q/A", "")])
+def test_it_opens_under_no_other_name(queue: str, name: str) -> None:
+    with pytest.raises(Forged):
+        open_secret(SECRET, queue, name, seal_secret(PUBLIC, "q", "A", b"value"))
+
+
+def test_another_key_opens_nothing() -> None:
+    with pytest.raises(Forged):
+        open_secret(new_secret(), "q", "A", seal_secret(PUBLIC, "q", "A", b"value"))
+
+
+@given(box=st.binary(max_size=200))
+def test_no_other_bytes_open(box: bytes) -> None:
+    with pytest.raises(Forged):
+        open_secret(SECRET, "q", "A", box)
+
+
+@given(at=st.integers(0, 10_000), flip=st.integers(1, 255))
+def test_a_changed_box_does_not_open(at: int, flip: int) -> None:
+    box = bytearray(seal_secret(PUBLIC, "q", "A", b"value"))
+    box[at % len(box)] ^= flip
+    if at % len(box) == 31 and flip == 0x80:
+        return  # the highest bit of an X25519 key counts for nothing, RFC 7748 section 5; the nonce does not know it
+    with pytest.raises(Forged):
+        open_secret(SECRET, "q", "A", bytes(box))
+
+
+def test_the_longest_value_with_the_longest_names_fits_a_message_and_one_more_byte_is_refused() -> None:
+    queue, name = "q" * NAME_CHARS_MAX, "A" * NAME_CHARS_MAX
+    assert len(seal_secret(PUBLIC, queue, name, bytes(VALUE_BYTES_MAX))) <= BOX_BYTES_MAX
+    with pytest.raises(OperatorError, match="at most 32768 bytes, and this one 32769"):
+        seal_secret(PUBLIC, queue, name, bytes(VALUE_BYTES_MAX + 1))
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_the_keys_are_for_their_owner_alone(home: Home) -> None:
+    assert make_queue_key(home, "a/b")
+    for path in (public_path(home, "a/b"), secret_path(home, "a/b")):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert public_of(load_secret(home, "a/b")) == load_public(public_path(home, "a/b"), "a/b")
+
+
+def test_what_is_there_stays(home: Home) -> None:
+    make_queue_key(home, "q")
+    before = load_secret(home, "q")
+    assert not make_queue_key(home, "q")
+    public_path(home, "q").unlink()
+    assert make_queue_key(home, "q")
+    assert load_secret(home, "q") == before
+
+
+def test_a_public_key_without_its_secret_is_not_replaced(home: Home) -> None:
+    make_queue_key(home, "q")
+    secret_path(home, "q").unlink()
+    with pytest.raises(OperatorError, match="put the secret key back, or move"):
+        make_queue_key(home, "q")
+
+
+def test_halves_of_two_pairs_are_told(home: Home) -> None:
+    make_queue_key(home, "q")
+    public_path(home, "q").write_bytes(PUBLIC + b"\n")
+    with pytest.raises(OperatorError, match="does not belong to"):
+        make_queue_key(home, "q")
+
+
+def test_what_to_do_about_a_missing_half_is_said(home: Home) -> None:
+    with pytest.raises(OperatorError, match="run `airunner certs queue-key q` where the queue's agents run"):
+        load_public(public_path(home, "q"), "q")
+    with pytest.raises(OperatorError, match="copy it from another of the queue's agents"):
+        load_secret(home, "q")
+
+
+def test_a_damaged_key_is_told(home: Home) -> None:
+    make_queue_key(home, "q")
+    secret_path(home, "q").write_bytes(b"no key")
+    with pytest.raises(OperatorError, match="is damaged: a key has 40 characters, not 6"):
+        load_secret(home, "q")

@@ -1,0 +1,182 @@
+"""The laws of sealed secrets that every Store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from airunner.broker.quotas import Quotas
+from airunner.protocol.frames import BODY_BYTES_MAX
+from airunner.protocol.job import JobSpec
+from airunner.protocol.messages import (
+    BOX_BYTES_MAX,
+    BOXES_BYTES_MAX,
+    PAGE_SIZE_MAX,
+    SLOTS_MAX,
+    EnqueueJob,
+    JobsEnqueued,
+    JobsLeased,
+    ListSecrets,
+    RemoveSecret,
+    SecretRemoved,
+    SecretSet,
+    SecretsListed,
+    SecretSummary,
+    SetSecret,
+    encode,
+)
+from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, release
+
+ID: Final = b"0123456789abcdef"
+LATER: Final = b"fedcba9876543210"
+WANTING: Final = JobSpec(command="true", secrets=("A",), secret_files=("B",))
+
+
+def _set(driver: Driver, name: str, box: bytes, queue: str = "default", tenant: str = "home") -> None:
+    driver.reply(SecretSet, SetSecret(queue=queue, name=name, box=box), tenant=tenant)
+
+
+def _names(driver: Driver, tenant: str = "home", queue: str | None = None) -> list[tuple[str, str]]:
+    listed = driver.reply(SecretsListed, ListSecrets(queue=queue), tenant=tenant)
+    return [(secret.queue, secret.name) for secret in listed.secrets]
+
+
+def a_lease_brings_the_boxes_of_what_its_job_names_and_no_others(driver: Driver) -> None:
+    for name in ("A", "B", "C"):
+        _set(driver, name, name.encode())
+    _set(driver, "A", b"another's", queue="other")
+    driver.enqueue(WANTING)
+    assert driver.lease_one().sealed == {"A": b"A", "B": b"B"}
+    driver.submit()
+    assert driver.lease_one().sealed == {}
+
+
+def what_a_job_brings_itself_is_not_looked_up(driver: Driver) -> None:
+    _set(driver, "A", b"box")
+    driver.enqueue(JobSpec(command="true", secrets=("A",), environment={"A": "its own"}))
+    assert driver.lease_one().sealed == {}
+
+
+def a_name_that_is_not_there_is_for_the_agent_to_miss(driver: Driver) -> None:
+    driver.enqueue(WANTING)
+    assert driver.lease_one().sealed == {}
+
+
+def the_same_lease_asked_for_again_brings_them_again(driver: Driver) -> None:
+    _set(driver, "A", b"box")
+    driver.enqueue(WANTING)
+    request = driver.dequeue()
+    first = driver.reply(JobsLeased, request, request_id=ID)
+    assert first.leases[0].sealed == {"A": b"box"}
+    assert driver.reply(JobsLeased, request, request_id=ID) == first
+
+
+def what_was_set_last_is_what_the_next_attempt_gets(driver: Driver) -> None:
+    _set(driver, "A", b"old")
+    driver.enqueue(WANTING)
+    lease = driver.lease_one()
+    _set(driver, "A", b"new")
+    driver.reply(object, release(lease))
+    lease = driver.lease_one()
+    assert lease.sealed == {"A": b"new"}
+    driver.reply(SecretRemoved, RemoveSecret(queue="default", name="A"))
+    driver.pass_ms(VISIBILITY_MS)
+    assert driver.lease_one().sealed == {}
+
+
+def a_late_copy_undoes_no_newer_one(driver: Driver) -> None:
+    old = SetSecret(queue="default", name="A", box=b"old")
+    driver.reply(SecretSet, old, request_id=ID)
+    _set(driver, "A", b"new")
+    driver.reply(SecretSet, old, request_id=ID)
+    driver.enqueue(WANTING)
+    assert driver.lease_one().sealed == {"A": b"new"}
+    driver.reply(SecretRemoved, RemoveSecret(queue="default", name="A"), request_id=LATER)
+    _set(driver, "A", b"newer")
+    driver.reply(SecretRemoved, RemoveSecret(queue="default", name="A"), request_id=LATER)
+    assert _names(driver) == [("default", "A")]
+    driver.refused("conflict", SetSecret(queue="default", name="A", box=b"other"), request_id=ID)
+
+
+def they_are_listed_by_queue_and_name_and_never_shown(driver: Driver) -> None:
+    for queue, name in (("b", "Z"), ("b", "A"), ("a", "M")):
+        _set(driver, name, b"box of bytes", queue=queue)
+    listed = driver.reply(SecretsListed, ListSecrets())
+    assert listed == SecretsListed(
+        secrets=tuple(
+            SecretSummary(queue=queue, name=name, set_ms=START_MS)
+            for queue, name in (("a", "M"), ("b", "A"), ("b", "Z"))
+        )
+    )
+    assert b"box of bytes" not in encode(listed)
+    assert _names(driver, queue="b") == [("b", "A"), ("b", "Z")]
+
+
+def a_long_list_comes_in_pages(driver: Driver) -> None:
+    names = [f"S{number:03}" for number in range(PAGE_SIZE_MAX + 3)]
+    for name in names:
+        _set(driver, name, b"box", queue=f"q{name[-1]}")
+    seen: list[tuple[str, str]] = []
+    page = driver.reply(SecretsListed, ListSecrets())
+    seen += [(one.queue, one.name) for one in page.secrets]
+    assert page.more
+    page = driver.reply(SecretsListed, ListSecrets(after=seen[-1]))
+    assert not page.more
+    seen += [(one.queue, one.name) for one in page.secrets]
+    assert seen == sorted((f"q{name[-1]}", name) for name in names)
+
+
+def tenants_are_apart(driver: Driver) -> None:
+    _set(driver, "A", b"theirs", tenant="other")
+    assert _names(driver) == []
+    driver.refused("not-found", RemoveSecret(queue="default", name="A"))
+    driver.enqueue(WANTING)
+    assert driver.lease_one().sealed == {}
+    assert _names(driver, tenant="other") == [("default", "A")]
+
+
+def a_queue_holds_so_much_that_a_full_grant_fits_a_frame(driver: Driver) -> None:
+    _set(driver, "A", b"a" * BOX_BYTES_MAX)
+    _set(driver, "B", b"b" * (BOXES_BYTES_MAX - BOX_BYTES_MAX))
+    driver.refused("quota", SetSecret(queue="default", name="C", box=b"c"))
+    _set(driver, "A", b"A" * BOX_BYTES_MAX)  # in its own place it fits
+    _set(driver, "C", b"c", queue="other")
+    filling = JobSpec(command="x" * 64_000, secrets=("A", "B"))
+    for _ in range(SLOTS_MAX):
+        driver.enqueue(filling)
+    granted = driver.reply(JobsLeased, driver.dequeue(slots=SLOTS_MAX))
+    assert len(granted.leases) == SLOTS_MAX
+    assert all(len(lease.sealed["A"]) == BOX_BYTES_MAX for lease in granted.leases)
+    assert len(encode(granted)) <= BODY_BYTES_MAX
+
+
+def they_count_as_what_a_tenant_keeps(driver: Driver) -> None:
+    driver.quotas = Quotas(bytes_max=1_000)
+    _set(driver, "A", b"a" * 1_000)
+    driver.refused("quota", EnqueueJob(jobs=(JobSpec(command="true"),)))
+    driver.refused("quota", SetSecret(queue="default", name="B", box=b"b"))
+    driver.reply(SecretRemoved, RemoveSecret(queue="default", name="A"))
+    driver.reply(JobsEnqueued, EnqueueJob(jobs=(JobSpec(command="true"),)))
+
+
+def a_full_disk_takes_no_more(driver: Driver) -> None:
+    ask = driver.ask(SetSecret(queue="default", name="A", box=b"box"), room=False)
+    (outcome,) = driver.apply(ask).outcomes
+    assert getattr(outcome.reply, "code", "") == "no-space"
+    assert _names(driver) == []
+
+
+LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
+    a_lease_brings_the_boxes_of_what_its_job_names_and_no_others,
+    what_a_job_brings_itself_is_not_looked_up,
+    a_name_that_is_not_there_is_for_the_agent_to_miss,
+    the_same_lease_asked_for_again_brings_them_again,
+    what_was_set_last_is_what_the_next_attempt_gets,
+    a_late_copy_undoes_no_newer_one,
+    they_are_listed_by_queue_and_name_and_never_shown,
+    a_long_list_comes_in_pages,
+    tenants_are_apart,
+    a_queue_holds_so_much_that_a_full_grant_fits_a_frame,
+    they_count_as_what_a_tenant_keeps,
+    a_full_disk_takes_no_more,
+)
