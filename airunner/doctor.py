@@ -6,14 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import typer
-from msgspec import Struct
 
+from airunner.certs.findings import Finding, Verdict, shown
 from airunner.client.commands import BrokerOption, JsonOption, TokenOption
 from airunner.protocol.errors import OperatorError, PeerError
 
@@ -23,22 +22,6 @@ if TYPE_CHECKING:
 GIT_OLDEST: Final = (2, 31)
 ROOM_BYTES: Final = 1 << 30
 BROKER_S: Final = 3.0
-
-
-class Verdict(StrEnum):
-    """How bad it is."""
-
-    GOOD = "ok"
-    FAIR = "note"
-    BAD = "problem"
-
-
-class Finding(Struct, frozen=True):
-    """One thing that was looked at."""
-
-    what: str
-    verdict: Verdict
-    words: str
 
 
 def doctor_command(
@@ -55,8 +38,7 @@ def doctor_command(
     home = Home.from_environment(os.environ)
     for finding in (*_machine(), *_home(home), _broker(home, broker, token)):
         bad |= finding.verdict is Verdict.BAD
-        shown = f"{finding.verdict:<8}{finding.what + ':':<16}{finding.words}"
-        typer.echo(msgspec.json.encode(finding).decode() if json else shown)
+        typer.echo(msgspec.json.encode(finding).decode() if json else shown(finding))
     raise typer.Exit(int(bad))
 
 
@@ -110,18 +92,15 @@ def _home(home: Home) -> Iterator[Finding]:
 
 
 def _keys(home: Home) -> Finding:
-    needed = (home.broker_public, home.client_public, home.client_secret)
-    missing = [path.name for path in needed if not path.is_file()]
-    if missing:
-        return Finding("keys", Verdict.BAD, f"{', '.join(missing)} missing in {home.certs}: `airunner certs init`")
-    open_to_others = [path.name for path in home.certs.iterdir() if "secret" in path.name and _is_open(path)]
-    if open_to_others:
-        return Finding("keys", Verdict.BAD, f"{', '.join(open_to_others)} can be read by others: chmod 600")
-    return Finding("keys", Verdict.GOOD, str(home.certs))
+    """The first thing that is wrong with them."""
+    from airunner.certs.checkup import check_keys
 
-
-def _is_open(path: Path) -> bool:
-    return bool(path.stat().st_mode & 0o077)
+    findings = list(check_keys(home, os.environ, time.time()))
+    bad = [finding for finding in findings if finding.verdict is Verdict.BAD]
+    if not bad:
+        return Finding("keys", Verdict.GOOD, str(home.certs))
+    more = f"; {len(bad) - 1} more, see `airunner certs doctor`" if len(bad) > 1 else ""
+    return Finding("keys", Verdict.BAD, bad[0].words + more)
 
 
 def _broker(home: Home, broker: list[str] | None, token: str | None) -> Finding:

@@ -123,6 +123,34 @@ def queue_key_command(
     print(load_public(public_path(home, queue), queue).decode())
 
 
+@certs_app.command("doctor")
+def doctor_command(
+    token: Annotated[str | None, typer.Option(help="A token to look at; AIRUNNER_TOKEN too.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file with one, as agents take it.", show_default="none")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Tell what is wrong with the keys of this installation and its token, and what to do. Exits with 1 if anything is.
+
+    It looks at who may read each file, at halves that do not belong together, and at when the token ends.
+    """
+    import time
+
+    import msgspec
+
+    from airunner.certs.checkup import check_keys
+    from airunner.certs.findings import Verdict, shown
+    from airunner.certs.home import Home
+
+    home = Home.from_environment(os.environ)
+    bad = False
+    for finding in check_keys(home, os.environ, time.time(), token=token, token_file=token_file):
+        bad |= finding.verdict is Verdict.BAD
+        print(msgspec.json.encode(finding).decode() if json else shown(finding))
+    raise typer.Exit(int(bad))
+
+
 @certs_app.command("export")
 def export_command(
     name: Annotated[str, typer.Argument(help="A machine whose keys were made here.")],

@@ -54,7 +54,7 @@ def make_queue_key(home: Home, queue: str) -> bool:
     make_folder(home.queue_keys)
     secret, public = secret_path(home, queue), public_path(home, queue)
     with locked(home.queue_keys):
-        made = complete_curve(secret, public, f"queue {queue}'s")
+        made = complete_curve(secret, public, f"queue {queue}'s")  # it leaves what is there as it is
         if load_public(public, queue) != public_of(load_secret(home, queue)):
             raise OperatorError(f"{public} does not belong to {secret}: move it away and run this again")
     return bool(made)

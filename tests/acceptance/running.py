@@ -41,13 +41,15 @@ def airunner(home: Path, *arguments: str, timeout_s: float = READY_S_MAX) -> str
 
 
 class Process:
-    """One `airunner …`, and every line that it has said on stderr."""
+    """One `airunner …`, and every line that it has said on stderr; `module` may be another that takes such words."""
 
-    def __init__(self, home: Path, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, arguments: Sequence[str], more: Mapping[str, str] | None = None, module: str = "airunner"
+    ) -> None:
         self.lines: list[str] = []
         self._heard: SimpleQueue[str | None] = SimpleQueue()
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "airunner", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env=environment(home, more),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -112,8 +114,9 @@ class Process:
 class RunningBroker:
     """A broker process; after a `kill` or `stop`, `start` brings it back on the same ports."""
 
-    def __init__(self, home: Path, store: str | None = None, *options: str) -> None:
+    def __init__(self, home: Path, store: str | None = None, *options: str, module: str = "airunner") -> None:
         self.home = home
+        self._module = module
         self.requests = "tcp://127.0.0.1:0"
         self.events = "tcp://127.0.0.1:0"
         self.http = "127.0.0.1:0"
@@ -123,7 +126,7 @@ class RunningBroker:
     def start(self) -> Process:
         """Start it, and return when it has said that it is ready."""
         doors = ["--listen", self.requests, "--events", self.events, "--http", self.http]
-        self.process = Process(self.home, ["broker", *doors, *self._options])
+        self.process = Process(self.home, ["broker", *doors, *self._options], module=self._module)
         try:
             words = self.process.line("airunner broker ready").split()
         except BaseException:

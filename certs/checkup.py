@@ -1,0 +1,161 @@
+"""What is wrong with an installation's keys, and what to do about it: modes, mismatches, tokens that have ended.
+
+Each key is read by whoever reads it in earnest, so nothing is judged here otherwise than there.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from airunner.certs.allowlist import parse
+from airunner.certs.curve import (
+    key_in,
+    load_broker_pair,
+    load_broker_public,
+    load_client_pair,
+    load_secret,
+    public_of,
+    raw_key,
+)
+from airunner.certs.findings import Finding, Verdict
+from airunner.certs.home import Home
+from airunner.certs.queuekeys import load_public, public_path, secret_path
+from airunner.certs.queuekeys import load_secret as load_queue_secret
+from airunner.certs.secretfile import read_public
+from airunner.certs.tokenkeys import PUBLIC_VARIABLE, find_signing_key, load_verifying_keys, thumbprint
+from airunner.certs.tokens import TokenVerifier
+from airunner.certs.tokensource import TOKEN_VARIABLE, TokenFile
+from airunner.protocol.errors import OperatorError, Unauthenticated
+
+SOON_S: Final = 600.0  # a token that ends sooner is worth a word
+_SOMEBODY_ELSES: Final = 0o077
+
+
+def check_keys(
+    home: Home, environ: Mapping[str, str], now_s: float, *, token: str | None = None, token_file: Path | None = None
+) -> Iterator[Finding]:
+    """Everything that `home` holds, and the token that would be presented at `now_s`; every secret is left unsaid."""
+    if not home.certs.is_dir():
+        yield Finding("folder", Verdict.BAD, f"{home.certs} is not there: `airunner certs init` or `import` makes it")
+        return
+    mode = stat.S_IMODE(home.certs.stat().st_mode)
+    if mode & _SOMEBODY_ELSES:
+        yield Finding("folder", Verdict.BAD, f"{home.certs} is open to others (mode {mode:04o}): run `chmod 700`")
+    else:
+        yield Finding("folder", Verdict.GOOD, str(home.certs))
+    yield _checked("broker", lambda: _broker(home))
+    yield _checked("this machine", lambda: _client(home))
+    if home.allowed_clients.exists():
+        yield _checked("allow-list", lambda: _allow_list(home))
+    for secret in _in(home.clients, "*.secret"):
+        yield _checked(f"machine {secret.stem}", lambda: _pair(secret))  # noqa: B023 - called at once
+    yield _checked("token keys", lambda: _token_keys(environ, home))
+    yield _checked("token", lambda: _token(environ, home, now_s, token, token_file))
+    for queue in sorted({unquote(path.stem) for path in _in(home.queue_keys, "*.*")}):
+        yield _checked(f"queue {queue}", lambda: _queue(home, queue))  # noqa: B023 - called at once
+
+
+_Told = tuple[Verdict, str]
+
+
+def _checked(what: str, check: Callable[[], _Told]) -> Finding:
+    try:
+        verdict, words = check()
+    except (OperatorError, Unauthenticated) as error:
+        verdict, words = Verdict.BAD, error.message
+    return Finding(what, verdict, words)
+
+
+def _broker(home: Home) -> _Told:
+    if home.broker_secret.exists():
+        load_broker_pair(home)
+        return Verdict.GOOD, "its pair is here: a broker can run on this home"
+    load_broker_public(home)
+    return Verdict.GOOD, "its public key is here"
+
+
+def _client(home: Home) -> _Told:
+    public = load_client_pair(home).public
+    if home.allowed_clients.exists():
+        listed, _ = parse(read_public(home.allowed_clients, "the allow-list"))
+        entry = listed.get(raw_key(public))
+        if entry is None:
+            return Verdict.FAIR, "its key is not on the allow-list here: `airunner certs add NAME --key` lets it in"
+        return Verdict.GOOD, f"its pair is here, and listed as {entry.name} ({','.join(sorted(entry.roles))})"
+    return Verdict.GOOD, "its pair is here"
+
+
+def _allow_list(home: Home) -> _Told:
+    entries, complaints = parse(read_public(home.allowed_clients, "the allow-list"))
+    if complaints:
+        lines = "; ".join(f"line {number}: {why}" for number, why in complaints[:3])
+        more = f"; and {len(complaints) - 3} more" if len(complaints) > 3 else ""  # noqa: PLR2004 - as above
+        return Verdict.BAD, f"{home.allowed_clients} has lines that let nobody in: {lines}{more}"
+    return Verdict.GOOD, f"{len(entries)} machines"
+
+
+def _pair(secret: Path) -> _Told:
+    name = secret.stem
+    _halves(secret.with_suffix(".public"), secret, f"{name}'s", f"airunner certs revoke {name}`, then `add")
+    return Verdict.GOOD, "its pair is here, for `airunner certs export`"
+
+
+def _token_keys(environ: Mapping[str, str], home: Home) -> _Told:
+    signing = find_signing_key(environ, home)
+    if not home.token_public.exists() and signing is None:
+        return Verdict.FAIR, "none here: tokens have to be given, and no broker can run on this home"
+    verifying = [thumbprint(key) for key in load_verifying_keys(environ, home)]
+    known = f"a broker here believes {len(verifying)} key{'s' if len(verifying) > 1 else ''} ({', '.join(verifying)})"
+    if signing is None:
+        return Verdict.GOOD, f"{known}, and none is here to sign with"
+    name = thumbprint(signing.public_key())
+    if name not in verifying:
+        return Verdict.BAD, f"tokens are signed here with {name}, which a broker here does not believe: {known}"
+    return Verdict.GOOD, f"{known}, and tokens are signed here with {name}"
+
+
+def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str | None, file: Path | None) -> _Told:
+    given = explicit or environ.get(TOKEN_VARIABLE, "")
+    token = TokenFile(file).token_at(now_s) if file is not None else given.strip().encode()
+    if not token:
+        if find_signing_key(environ, home) is None:
+            return (
+                Verdict.FAIR,
+                f"none is given: set {TOKEN_VARIABLE}, or give --token or --token-file",
+            )
+        return Verdict.GOOD, "none is given, and none is needed where one can be signed"
+    if not home.token_public.exists() and not environ.get(PUBLIC_VARIABLE):
+        return Verdict.GOOD, "one is given; without the key to verify it only the broker can tell more"
+    principal = TokenVerifier(load_verifying_keys(environ, home)).verify(token, now_s)
+    left_s = principal.expires_s - now_s
+    who = f"{principal.subject} of tenant {principal.tenant}, {','.join(sorted(principal.roles))}"
+    if left_s < SOON_S:
+        return Verdict.FAIR, f"{who}; it ends in {left_s:.0f} s"
+    return Verdict.GOOD, f"{who}; it ends in {left_s / 3_600:.1f} h"
+
+
+def _queue(home: Home, queue: str) -> _Told:
+    secret, public = secret_path(home, queue), public_path(home, queue)
+    if not secret.exists():
+        load_public(public, queue)
+        return Verdict.GOOD, "its public key is here: secrets can be set"
+    if not public.exists():
+        load_queue_secret(home, queue)
+        return Verdict.GOOD, "its secret key is here: agents can open its secrets"
+    _halves(public, secret, f"queue {queue}'s", f"airunner certs queue-key {queue}")
+    return Verdict.GOOD, "its pair is here: secrets can be set, and agents can open them"
+
+
+def _halves(public: Path, secret: Path, whose: str, again: str) -> None:
+    """Raises `OperatorError`: one of them is damaged, missing or open to others, or they are of two pairs."""
+    what = f"{whose} public key"
+    if key_in(read_public(public, what), public, what) != public_of(load_secret(secret, whose)):
+        raise OperatorError(f"{public} does not belong to {secret}: move it away and run `{again}`")
+
+
+def _in(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern)) if folder.is_dir() else []

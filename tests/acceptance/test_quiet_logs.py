@@ -1,0 +1,55 @@
+"""Neither the logs of broker and agent nor the metrics tell a secret, a token or who is at which end of a socket."""
+
+from __future__ import annotations
+
+from urllib.request import urlopen
+
+import pytest
+import zmq
+
+from tests.acceptance.running import Cluster, airunner
+from tests.acceptance.test_plain_msgpack import ANSWER_MS_MAX, Plain
+
+pytestmark = pytest.mark.timeout(120)
+
+ROUTING_ID = b"routing-id-of-mine"
+SECRET = "a-secret-of-the-job"
+PRINTED = "what-the-job-prints"
+FORGED = "eyJhbGciOiJub25lIn0.eyJmb3JnZWQiOjF9.forged-token"
+
+
+def test_logs_and_metrics_tell_nothing_that_opens_anything(cluster: Cluster) -> None:
+    agent = cluster.agent(spawn=2)
+    token = airunner(cluster.home, "token", "--subject", "test").strip()
+    peer = Plain(cluster.broker, token)
+    try:
+        peer.dealer.close()
+        peer.dealer = peer.context.socket(zmq.DEALER)
+        peer.dealer.linger = 0
+        peer.dealer.rcvtimeo = ANSWER_MS_MAX
+        peer.dealer.routing_id = ROUTING_ID
+        peer.dealer.curve_serverkey = peer.key("broker.public")
+        peer.dealer.curve_publickey = peer.key("client.public")
+        peer.dealer.curve_secretkey = peer.key("client.secret")
+        peer.dealer.connect(cluster.broker.requests)
+        job = {"command": "echo", "args": [PRINTED], "environment": {"API_TOKEN": SECRET}}
+        (job_id,) = peer.ask({"type": "EnqueueJob", "jobs": [job]})["job_ids"]
+        watch_key = peer.ask({"type": "WatchJob", "job_id": job_id})["watch_key"]
+        assert cluster.airunner("monitor", job_id).returncode == 0
+        peer.token = FORGED.encode()
+        assert peer.ask({"type": "GetJob", "job_id": job_id})["code"] == "unauthenticated"
+        peer.token = token.encode()
+        assert peer.ask({"type": "no such thing"})["code"] == "bad-request"
+        with urlopen(f"http://{cluster.broker.http}/metrics", timeout=10) as answer:
+            metrics = answer.read()
+    finally:
+        peer.context.destroy(linger=0)
+    assert agent.stop() == 0
+    cluster.broker.stop()
+    told = "\n".join([*cluster.broker.process.lines, *agent.lines]).encode() + metrics
+    assert job_id.encode() in told, "the agent's log says what it runs"
+    assert b"airunner_" in metrics
+    keys = [path.read_bytes().strip() for path in (cluster.home / "certs").glob("*.secret*")]
+    for word in (*keys, token.encode(), FORGED.encode(), ROUTING_ID, SECRET.encode(), PRINTED.encode(), watch_key):
+        assert word not in told
+        assert word.hex().encode() not in told

@@ -1,0 +1,144 @@
+"""What is wrong with keys is told, with what to do; what is well is told to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airunner.certs.allowlist import PeerRole
+from airunner.certs.checkup import check_keys
+from airunner.certs.curve import new_secret, public_of
+from airunner.certs.findings import Verdict
+from airunner.certs.home import Home
+from airunner.certs.init import init
+from airunner.certs.machines import add
+from airunner.certs.principal import Role
+from airunner.certs.queuekeys import make_queue_key, public_path, secret_path
+from airunner.certs.tokenkeys import load_signing_key, new_signing_pem
+from airunner.certs.tokens import TokenSigner
+
+NOW_S = 1_800_000_000.0
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    init(home)
+    make_queue_key(home, "a/b")
+    add(home, "build-7", [PeerRole.AGENT], None, None)
+    return home
+
+
+def found(
+    home: Home, environ: dict[str, str] | None = None, file: Path | None = None
+) -> dict[str, tuple[Verdict, str]]:
+    return {one.what: (one.verdict, one.words) for one in check_keys(home, environ or {}, NOW_S, token_file=file)}
+
+
+def minted(home: Home, ttl_s: float, now_s: float = NOW_S) -> str:
+    signer = TokenSigner(load_signing_key({}, home))
+    return signer.mint(subject="ada", tenant="t", roles=[Role.READ], ttl_s=ttl_s, now_s=now_s)
+
+
+def test_where_all_is_well_all_is_said_to_be(home: Home) -> None:
+    told = found(home)
+    assert {verdict for verdict, _ in told.values()} == {Verdict.GOOD}
+    assert set(told) == {
+        "folder",
+        "broker",
+        "this machine",
+        "allow-list",
+        "machine build-7",
+        "token keys",
+        "token",
+        "queue a/b",
+    }
+
+
+def test_no_secret_is_told(home: Home) -> None:
+    words = str(found(home, {"AIRUNNER_TOKEN": minted(home, 3_600)}))
+    for path in home.certs.rglob("*.secret"):
+        assert path.read_text().strip() not in words
+    assert minted(home, 3_600).split(".")[1] not in words
+
+
+def _other_public(path: Path) -> None:
+    path.write_bytes(public_of(new_secret()))
+
+
+@pytest.mark.parametrize(
+    ("what", "breaking", "told"),
+    [
+        ("folder", lambda home: home.certs.chmod(0o755), "run `chmod 700`"),
+        ("broker", lambda home: home.broker_secret.chmod(0o644), "run `chmod 600"),
+        ("broker", lambda home: home.broker_public.write_bytes(b"short"), "is damaged: a key has 40 characters"),
+        ("this machine", lambda home: _other_public(home.client_public), "does not belong to"),
+        ("this machine", lambda home: home.client_secret.unlink(), "is missing"),
+        ("allow-list", lambda home: home.allowed_clients.write_bytes(b"no key\n"), "line 1: "),
+        (
+            "machine build-7",
+            lambda home: _other_public(home.clients / "build-7.public"),
+            "`airunner certs revoke build-7`",
+        ),
+        ("token keys", lambda home: home.token_secret.write_bytes(new_signing_pem()), "does not believe"),
+        ("token keys", lambda home: home.token_secret.chmod(0o640), "run `chmod 600"),
+        ("queue a/b", lambda home: _other_public(public_path(home, "a/b")), "run `airunner certs queue-key a/b`"),
+        ("queue a/b", lambda home: secret_path(home, "a/b").chmod(0o604), "run `chmod 600"),
+    ],
+)
+def test_each_fault_is_told_by_itself(home: Home, what: str, breaking: Callable[[Home], object], told: str) -> None:
+    breaking(home)
+    verdict, words = found(home)[what]
+    assert (verdict, told in words, words) == (Verdict.BAD, True, words)
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "verdict", "told"),
+    [
+        (7_200, Verdict.GOOD, "ada of tenant t, read; it ends in 2.0 h"),
+        (120, Verdict.FAIR, "it ends in 120 s"),
+    ],
+)
+def test_a_token_is_told_with_when_it_ends(home: Home, ttl_s: float, verdict: Verdict, told: str) -> None:
+    assert found(home, {"AIRUNNER_TOKEN": minted(home, ttl_s)})["token"][0] is verdict
+    assert told in found(home, {"AIRUNNER_TOKEN": minted(home, ttl_s)})["token"][1]
+
+
+def test_a_token_that_has_ended_and_one_of_another_key_are_told(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(minted(home, 60, NOW_S - 3_600))
+    file.chmod(0o600)
+    assert "expired at" in found(home, file=file)["token"][1]
+    file.chmod(0o644)
+    assert "run `chmod 600" in found(home, file=file)["token"][1]
+    other = Home(tmp_path / "other")
+    init(other)
+    assert "a key that this broker does not know" in found(home, {"AIRUNNER_TOKEN": minted(other, 60)})["token"][1]
+
+
+def test_a_machine_that_only_submits_lacks_nothing(home: Home) -> None:
+    for path in (
+        home.broker_secret,
+        home.allowed_clients,
+        home.token_public,
+        home.token_secret,
+        secret_path(home, "a/b"),
+    ):
+        path.unlink()
+    told = found(home)
+    assert told["token keys"][0] is Verdict.FAIR
+    assert told["token"] == (Verdict.FAIR, "none is given: set AIRUNNER_TOKEN, or give --token or --token-file")
+    assert told["queue a/b"] == (Verdict.GOOD, "its public key is here: secrets can be set")
+    assert told["broker"] == (Verdict.GOOD, "its public key is here")
+    assert Verdict.BAD not in {verdict for verdict, _ in told.values()}
+
+
+def test_a_key_that_was_taken_off_the_list_is_noticed(home: Home) -> None:
+    home.allowed_clients.write_bytes(b"")
+    assert found(home)["this machine"][0] is Verdict.FAIR
+
+
+def test_without_an_installation_that_is_told(tmp_path: Path) -> None:
+    assert found(Home(tmp_path / "nowhere"))["folder"][0] is Verdict.BAD
