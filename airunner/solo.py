@@ -15,6 +15,7 @@ or the agent dies, nobody is left to wait for.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -207,8 +208,10 @@ def _home() -> Generator[Path]:
     from airunner.certs.home import Home
     from airunner.certs.init import init
 
-    home = Path(tempfile.mkdtemp(prefix="airunner-run-"))
+    # Ctrl-C may come after any step: what is to be removed has its name before it is made.
+    home = Path(tempfile.gettempdir(), f"airunner-run-{secrets.token_hex(8)}")
     try:
+        home.mkdir(0o700)
         init(Home(home))
         yield home
     finally:
