@@ -16,6 +16,7 @@ import msgspec
 from airunner.broker.counts import Counts
 from airunner.broker.inbox import AnnouncerInbox
 from airunner.broker.store.contract import Appended
+from airunner.broker.watchers import Watchers
 from airunner.certs.edges import Edges, Publisher
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
 from airunner.protocol.frames import TOPIC_BYTES
@@ -26,11 +27,14 @@ LISTENED_MAX: Final = 100_000  # topics remembered; beyond it everything is anno
 class Announcer:
     """The actor."""
 
-    def __init__(self, publisher: Publisher, inbox: AnnouncerInbox, edges: Edges, counts: Counts) -> None:
+    def __init__(
+        self, publisher: Publisher, inbox: AnnouncerInbox, edges: Edges, counts: Counts, watchers: Watchers
+    ) -> None:
         self._publisher = publisher
         self._inbox = inbox
         self._edges = edges
         self._counts = counts
+        self._watchers = watchers
         self._listened: set[bytes] = set()
         self._encoder = msgspec.msgpack.Encoder()
 
@@ -47,7 +51,9 @@ class Announcer:
             for topic, wanted in await self._publisher.subscriptions():
                 if not wanted:
                     self._listened.discard(topic)
+                    self._watchers.left(topic)
                 elif len(topic) == TOPIC_BYTES:
+                    self._watchers.subscribed(topic)
                     if len(self._listened) <= LISTENED_MAX:
                         self._listened.add(topic)
                     self._publisher.publish([topic, b""])

@@ -33,6 +33,7 @@ from airunner.broker.rates import Rates
 from airunner.broker.store.contract import Appended, Store
 from airunner.broker.timekeeper import Timekeeper
 from airunner.broker.turns import Turns
+from airunner.broker.watchers import Watchers
 from airunner.certs.edges import Edges, Publisher, Router
 
 
@@ -73,8 +74,17 @@ class Broker:
         to_janitor, janitor_inbox = anyio.create_memory_object_stream[Swept](SWEEPS_MAX)
         clock = Clock(self._edges.wall_ms)
         events_port = int(self._publisher.endpoint.rpartition(":")[2])
+        watchers = Watchers(self._quotas.watched_max)
         gateway = Gateway(
-            self._router, gateway_inbox, turns, self._admission, self._quotas, self._edges, events_port, self._counts
+            self._router,
+            gateway_inbox,
+            turns,
+            self._admission,
+            self._quotas,
+            self._edges,
+            events_port,
+            self._counts,
+            watchers,
         )
         ledger = Ledger(
             self._store,
@@ -88,7 +98,7 @@ class Broker:
             self._has_room,
             self._counts,
         )
-        announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts)
+        announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts, watchers)
         timekeeper = Timekeeper(timekeeper_inbox, turns, clock)
         janitor = Janitor(janitor_inbox, turns, clock, self._retention)
         async with (

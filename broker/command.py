@@ -74,6 +74,10 @@ def broker_command(
             help="Requests a second that one tenant may send; submissions count for each job, and pages for several.",
         ),
     ] = TENANT_REQUESTS_A_SECOND,
+    tenant_watched: Annotated[
+        int | None,
+        typer.Option(min=0, help="Jobs whose live events one tenant may listen to at once.", show_default="no bound"),
+    ] = None,
     auth: Annotated[
         bool, typer.Option("--auth/--no-auth", help="Whether requests need a token; without is for development.")
     ] = True,
@@ -95,6 +99,7 @@ def broker_command(
         waiting_max=tenant_waiting,
         bytes_max=None if tenant_gib is None else int(tenant_gib * _GIB),
         requests_per_s=tenant_requests,
+        watched_max=tenant_watched,
     )
     anyio.run(_run, listen, events, http, store, auth, plan, quotas, reserve_mib * _MIB)
 

@@ -21,8 +21,10 @@ from airunner.broker.roster import Roster
 from airunner.broker.store.contract import Ask, LeasesCounted, MintedJob, WatchKeyFound
 from airunner.broker.tarpit import Tarpit
 from airunner.broker.turns import Turns
+from airunner.broker.watchers import Watchers
 from airunner.certs.edges import Edges, Incoming, Router, Sent
-from airunner.protocol.errors import BadRequest, Busy, PeerError, Unauthenticated
+from airunner.certs.sealed import topic_of
+from airunner.protocol.errors import BadRequest, Busy, PeerError, Quota, Unauthenticated
 from airunner.protocol.frames import answerable, pack_reply, unpack_request
 from airunner.protocol.messages import (
     CompleteJob,
@@ -70,6 +72,7 @@ class Gateway:
         edges: Edges,
         events_port: int,
         counts: Counts,
+        watchers: Watchers,
     ) -> None:
         self._router = router
         self._inbox = inbox
@@ -79,6 +82,7 @@ class Gateway:
         self._edges = edges
         self._events_port = events_port
         self._counts = counts
+        self._watchers = watchers
         self._roster = Roster()
         self._tarpit = Tarpit()
         self._held = anyio.Event()
@@ -183,7 +187,7 @@ class Gateway:
         reply: Reply
         match answer.reply:
             case WatchKeyFound(watch_key=watch_key):
-                reply = JobWatched(watch_key=watch_key, events_port=self._events_port)
+                reply = self._watched(answer.ask.tenant, watch_key)
             case LeasesCounted(by_agent=by_agent):
                 assert isinstance(answer.ask.request, ListAgents), "nothing else counts leases"
                 after = answer.ask.request.after or ""
@@ -197,6 +201,13 @@ class Gateway:
         newest = self._forget(answer)
         if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
             self._give_back(answer.ask, reply.leases)
+
+    def _watched(self, tenant: str, watch_key: WatchKey) -> Reply:
+        try:
+            self._watchers.grant(tenant, topic_of(watch_key), self._edges.wall_ms())
+        except Quota as refused:
+            return refusal(refused)
+        return JobWatched(watch_key=watch_key, events_port=self._events_port)
 
     def _note_holders(self, answer: Answer, reply: Reply) -> None:
         """What the Ledger says of leases tells where their holders are."""

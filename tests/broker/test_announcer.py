@@ -14,8 +14,9 @@ from airunner.broker import announcer as module
 from airunner.broker.announcer import Announcer
 from airunner.broker.counts import Counts
 from airunner.broker.store.contract import Appended
+from airunner.broker.watchers import GRANT_MS, Watchers
 from airunner.certs.sealed import open_sealed, topic_of
-from airunner.protocol.errors import Forged
+from airunner.protocol.errors import Forged, Quota
 from airunner.protocol.events import EventRun
 from airunner.protocol.names import WatchKey
 from tests.broker.stage import FakePublisher, acting, edges
@@ -33,11 +34,12 @@ class Stage:
     def __init__(self) -> None:
         self.socket = FakePublisher()
         self.counts = Counts()
+        self.watchers = Watchers(1)
         self.appended, self.inbox = anyio.create_memory_object_stream[Sequence[Appended]](16)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with acting(Announcer(self.socket, self.inbox, edges(), self.counts).run):
+        async with acting(Announcer(self.socket, self.inbox, edges(), self.counts, self.watchers).run):
             yield
         self.socket.close()
         self.appended.close()
@@ -54,6 +56,18 @@ async def test_each_subscriber_is_told_from_when_on_it_hears_everything() -> Non
         for _ in range(2):
             stage.socket.subscribe(topic_of(KEY))
             assert await stage.socket.published.receive() == [topic_of(KEY), b""]
+
+
+async def test_what_is_heard_counts_as_its_tenants_until_it_is_left() -> None:
+    stage = Stage()
+    stage.watchers.grant("t", topic_of(KEY), 0)
+    async with stage.running():
+        await stage.subscribe(topic_of(KEY))
+        with pytest.raises(Quota):
+            stage.watchers.grant("t", topic_of(OTHER), GRANT_MS)
+        stage.socket.subscribe(topic_of(KEY), wanted=False)
+        await wait_all_tasks_blocked()
+        stage.watchers.grant("t", topic_of(OTHER), GRANT_MS)
 
 
 async def test_what_is_said_opens_with_the_jobs_key_and_no_other() -> None:

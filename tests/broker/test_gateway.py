@@ -17,6 +17,7 @@ from airunner.broker.inbox import Answer, Asked, Nudged
 from airunner.broker.quotas import Quotas
 from airunner.broker.rates import Bucket, Rates
 from airunner.broker.store.contract import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
+from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Principal, Role
 from airunner.protocol.errors import Unauthenticated
@@ -93,7 +94,15 @@ class Stage:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         gateway = Gateway(
-            self.router, self.inbox, self.to_ledger, self.admission, Quotas(), edges(), EVENTS_PORT, self.counts
+            self.router,
+            self.inbox,
+            self.to_ledger,
+            self.admission,
+            Quotas(),
+            edges(),
+            EVENTS_PORT,
+            self.counts,
+            Watchers(1),
         )
         async with acting(gateway.run):
             yield
@@ -252,6 +261,16 @@ async def test_who_may_watch_is_told_where(stage: Stage) -> None:
         stage.router.hear(WatchJob(job_id="j"), token=b"read")
         stage.answer(await stage.asked(), WatchKeyFound(WatchKey(bytes(32))))
         assert await stage.reply() == JobWatched(watch_key=bytes(32), events_port=EVENTS_PORT)
+
+
+async def test_who_watches_as_many_as_he_may_is_told_so_and_may_watch_those_again(stage: Stage) -> None:
+    async with stage.running():
+        for number, key, kind in ((1, b"a", JobWatched), (2, b"b", Refused), (3, b"a", JobWatched)):
+            stage.router.hear(WatchJob(job_id="j"), number, token=b"read")
+            stage.answer(await stage.asked(), WatchKeyFound(WatchKey(key * 32)))
+            reply = await stage.reply()
+            assert isinstance(reply, kind)
+            assert getattr(reply, "code", "quota") == "quota"
 
 
 async def test_a_grant_whose_peer_is_gone_is_given_back(stage: Stage) -> None:
