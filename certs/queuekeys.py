@@ -24,6 +24,7 @@ from airunner.certs.curve import key_in, public_of, raw_key
 from airunner.certs.home import Home
 from airunner.certs.init import complete_curve
 from airunner.certs.secretfile import locked, make_folder, read_public, read_secret
+from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import Forged, OperatorError
 from airunner.protocol.messages import BOX_BYTES_MAX
 
@@ -101,7 +102,7 @@ def open_secret(secret: bytes, queue: str, name: str, box: bytes) -> bytes:
     """
     try:
         inside = msgspec.msgpack.decode(SealedBox(PrivateKey(raw_key(secret))).decrypt(box), type=_Sealed)
-    except (CryptoError, msgspec.DecodeError) as error:
+    except (CryptoError, *UNDECODABLE) as error:
         raise Forged from error
     if (inside.queue, inside.name) != (queue, name):
         raise Forged(f"it was sealed as {inside.name} of queue {inside.queue}")

@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.public import PublicKey, SealedBox
 
-from airunner.certs.curve import new_secret, public_of
+from airunner.certs.curve import new_secret, public_of, raw_key
 from airunner.certs.home import Home
 from airunner.certs.queuekeys import (
     VALUE_BYTES_MAX,
@@ -78,6 +80,17 @@ def test_a_changed_box_does_not_open(at: int, flip: int) -> None:
         return  # the highest bit of an X25519 key counts for nothing, RFC 7748 section 5; the nonce does not know it
     with pytest.raises(Forged):
         open_secret(SECRET, "q", "A", bytes(box))
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [b"", b"\xc1", b"\x80", b"\x81\xa5queue\xa2\xff\xff", b"\x91" * 5_000, msgspec.msgpack.encode({"queue": "q"})],
+)
+def test_a_well_sealed_box_of_something_else_is_told_as_one_that_does_not_open(inside: bytes) -> None:
+    """Whoever has the public key can make one; it must not end an agent."""
+    box = SealedBox(PublicKey(raw_key(PUBLIC))).encrypt(inside)
+    with pytest.raises(Forged):
+        open_secret(SECRET, "q", "A", box)
 
 
 def test_the_longest_value_with_the_longest_names_fits_a_message_and_one_more_byte_is_refused() -> None:
