@@ -75,6 +75,9 @@ PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
 _QUEUE_EXPECTED: Final = (
     f"queue: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign"
 )
+_SECRET_FILE_EXPECTED: Final = (
+    f"secret_files: expected names of 1 to {NAME_CHARS_MAX} letters, digits and _, not beginning with a digit"
+)
 _Reply = TypeVar("_Reply", bound=Message)
 
 
@@ -371,6 +374,8 @@ def _told(problem: str) -> str:
     expected, _, path = problem.removesuffix("`").partition(" - at `$.")
     if path == "queue":
         return _QUEUE_EXPECTED
+    if path.startswith("secret_files["):
+        return _SECRET_FILE_EXPECTED
     return f"{path}: {expected[0].lower()}{expected[1:]}" if path else problem
 
 

@@ -36,6 +36,12 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["submit", "--config", "/no/such/file"], 2, "cannot read /no/such/file"),
         (["submit", "--working-directory", "../x", "--", "true"], 2, "working_directory must be a path inside"),
         (["submit", "--queue", "a b", "--", "true"], 2, "queue: expected"),
+        (["submit", "--secret-file", "a/b", "--", "true"], 2, "secret_files: expected names of 1 to 128 letters"),
+        (
+            ["submit", "--secret", "A", "--secret-file", "A", "--", "true"],
+            2,
+            "A is named in secrets and in secret_files",
+        ),
         (["submit", "--request-id", "", "--", "true"], 2, "--request-id is empty"),
         (["submit", "--", "true"], 2, "run `airunner certs init`"),
         (["monitor", "some-job"], 2, "run `airunner certs init`"),
