@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.gate import Gate, events, gone, submit
+from tests.acceptance.gate import Gate, events, gone, stored, submit
 from tests.acceptance.running import Cluster
 from tests.agent.launching import Watched
 
@@ -21,6 +21,7 @@ def test_a_stale_agents_job_is_dead_before_another_has_it_and_the_others_result_
     stale = cluster.agent("--name", "stale", "--visibility-timeout", "3")
     job_id = submit(cluster, gate.script)
     first = Watched([gate.wait()])
+    stored(cluster, job_id, "PROCESS_START")
     stale.signal(signal.SIGSTOP)
     cluster.agent("--name", "fresh")
     second = Watched([gate.wait()])
