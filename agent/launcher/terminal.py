@@ -24,6 +24,13 @@ _TIOCGPTPEER: Final = 0x5441  # ioctl_tty(2): open the slave of this master, whe
 _RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
+class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
+    """ptyprocess sets the size in the child, and once more when the command already runs and may have set its own."""
+
+    def setwinsize(self, rows: int = 0, cols: int = 0) -> None:
+        """Not once more."""
+
+
 def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int, int]:
     """The new process, and the terminal's master and slave, which are the caller's to close.
 
@@ -33,7 +40,7 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
     Raises `OSError`: the command was not executed, or there is no terminal to be had.
     """
     _check(program)
-    kept = cast("Any", PtyProcess).spawn(
+    kept = cast("Any", _Spawned).spawn(
         [os.fsdecode(word) for word in (program, *start.argv[1:])],
         env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
         preexec_fn=_as_after_a_login,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -59,3 +62,32 @@ async def test_a_size_that_no_terminal_has_is_not_told(launcher: ChildLauncher, 
     await read_lines(process.stdout, 1)
     assert process.terminal_size() is None
     process.close()
+
+
+LATE_SPAWN = """
+import os, sys, termios
+from airunner.agent.launcher.terminal import spawn_in_terminal
+from airunner.agent.launcher.wire import Start
+
+read, resized = os.read, sys.argv[1]
+
+def read_late(descriptor, size):
+    told = read(descriptor, size)  # the end of the pipe: the command runs
+    os.close(os.open(resized, os.O_RDONLY))  # and has set its size
+    return told
+
+os.read = read_late
+script = 'stty cols 101; : > "$0"; exec sleep 1000'
+start = Start([b"sh", b"-c", script.encode(), resized.encode()], dict(os.environb), b"/", [33, 80], None)
+pid, master, _ = spawn_in_terminal(start, b"/bin/sh", start.terminal)
+print(*termios.tcgetwinsize(master))
+os.kill(pid, 9)
+"""
+
+
+def test_a_size_that_the_command_sets_at_once_stays(tmp_path: Path) -> None:
+    """However late its keeper hears that it runs."""
+    resized = tmp_path / "resized"
+    os.mkfifo(resized)
+    done = subprocess.run([sys.executable, "-c", LATE_SPAWN, resized], capture_output=True, check=True)
+    assert done.stdout.split() == [b"33", b"101"]
