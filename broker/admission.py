@@ -1,8 +1,12 @@
-"""Who may ask what: the machine's key, then the token, then the tenant's rate.
+"""Who may ask what, and who pays for it: the machine's key, then the token, then the tenant's rate.
 
 A key that was taken off the allow-list is refused at its next request, on connections that stand. What a machine may
 be (`agent`, `client`) bounds what any token can do there, and so does the tenant that its key may be bound to: a token
 that is carried to another machine opens no more than that machine may.
+
+Whatever comes is paid for: by the tenant whose token was verified, from the one of its buckets that the request seems
+to be for, before it is decoded; and by the machine where there is no such token. A request that turns out to be for the
+other bucket has to be let in there too, so that a lie about it gains nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +17,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from airunner.broker.rates import Bucket, Rates
+from airunner.broker.rates import Bucket, For, Rates
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.principal import ANONYMOUS, Principal, Role
+from airunner.certs.tokens import Authority
 from airunner.protocol.errors import Busy, Forbidden, Unauthenticated
 from airunner.protocol.messages import (
     CancelJob,
@@ -63,22 +68,21 @@ ROLES: Final = MappingProxyType(
 )
 """What each request needs; Ping needs nothing."""
 
-Authority = Callable[[bytes], Principal]
-"""Who a token is; raises `Unauthenticated`."""
-
 Machines = Callable[[bytes], Entry | None]
 """Whose a key is (its Z85) at this moment; None: it is not on the allow-list. Raises `AllowListUnreadable`."""
 
+KNOCKS_PER_S: Final = 1_000.0  # of one machine: some 250 new tokens, a twentieth of what the broker can do
+VERIFYING_UNITS: Final = 4  # a signature takes as long as four other things
 _BYTES_A_UNIT: Final = 4_096  # of a request that is decoded to the last value
+_VALUES_A_UNIT: Final = 64
 _EVENT_BYTES_A_UNIT: Final = 65_536  # of events, which are looked at as a whole
 _ROWS_A_UNIT: Final = 4
 _UNITS_A_PAGE: Final = 8
 
-
 REVOKED: Final = "this machine's key has been taken off the broker's allow-list"
 
-
 _WORK: Final = tuple(kind.__name__.encode() for kind, role in ROLES.items() if role is Role.WORK)
+_PUBLISHING: Final = PublishJobEvents.__name__.encode()
 _HEAD_BYTES: Final = 32  # where the kind of a request most often stands
 
 
@@ -90,10 +94,11 @@ def everybody(_: bytes) -> Entry:
 class Admission:
     """Judges requests; Gateways ask it before they decode."""
 
-    def __init__(self, authority: Authority, machines: Machines, rates: Rates) -> None:
+    def __init__(self, authority: Authority, machines: Machines, rates: Rates, knocks: Rates) -> None:
         self._authority = authority
         self._machines = machines
         self._rates = rates
+        self._knocks = knocks
         self._entries: dict[str, Entry | None] = {}
 
     def look_again(self) -> None:
@@ -120,30 +125,67 @@ class Admission:
             raise Unauthenticated(REVOKED)
         return entry
 
-    def principal(self, entry: Entry, token: bytes, body: bytes, now_ms: int) -> Principal:
-        """Who asks, from the machine that `entry` tells of; of the request only its beginning is looked at.
+    def knock(self, key: str, now_ms: int, units: float = 1) -> None:
+        """The machine sends what is no tenant's.
 
-        Raises `Unauthenticated`, `Forbidden`; `Quota`, where the tenant asks too much.
+        Raises `Quota`, where it has sent too much of that.
         """
-        principal = self._authority(token)
+        bucket = Bucket(key, For.KNOCKING)
+        self._knocks.require(bucket, now_ms)
+        self._knocks.charge(bucket, units, now_ms)
+
+    def principal(self, entry: Entry, key: str, token: bytes, now_ms: int) -> Principal:
+        """Who asks, from the machine that `entry` tells of.
+
+        Raises `Unauthenticated`, `Forbidden`; `Quota`, where the machine brings too many tokens to be verified.
+        """
+        principal = self._authority.known(token, now_ms / 1_000)
+        if principal is None:
+            self.knock(key, now_ms, VERIFYING_UNITS)
+            principal = self._authority.verify(token, now_ms / 1_000)
         if principal is ANONYMOUS and entry.tenant is not None:
             principal = replace(principal, tenant=entry.tenant)
         if entry.tenant not in (None, principal.tenant):
+            self.knock(key, now_ms)
             raise Forbidden("this machine's key is bound to another tenant than the token's")
-        self._rates.require(Bucket(principal.tenant, _seems_work(body)), now_ms)
         return principal
 
-    def require(self, entry: Entry, principal: Principal, request: StoreRequest, size_bytes: int, now_ms: int) -> None:
-        """Note what a request costs, and judge it.
+    def open(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> For:
+        """Let a request in to be decoded, and say for which purpose; only its beginning is looked at.
 
-        Raises `Forbidden`.
+        Raises `Quota`, where the tenant asks too much.
+        """
+        works = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles and _seems(body, *_WORK)
+        purpose = For.WORKING if works else For.ASKING
+        self._rates.require(Bucket(principal.tenant, purpose), now_ms)
+        return purpose
+
+    def decoded(self, principal: Principal, purpose: For, body: bytes, values: int, now_ms: int) -> None:
+        """Charge what it took to decode a body of so many values."""
+        a_unit = _EVENT_BYTES_A_UNIT if purpose is For.WORKING and _seems(body, _PUBLISHING) else _BYTES_A_UNIT
+        units = 1 + len(body) // a_unit + values // _VALUES_A_UNIT
+        self._rates.charge(Bucket(principal.tenant, purpose), units, now_ms)
+
+    def require(self, entry: Entry, principal: Principal, purpose: For, request: StoreRequest, now_ms: int) -> None:
+        """Judge a request that was opened for `purpose`, and charge what it asks for.
+
+        Raises `Forbidden`; `Quota`, where it is for another and the tenant asks too much of that.
         """
         role = ROLES[type(request)]
-        self._rates.charge(Bucket(principal.tenant, role is Role.WORK), _units(request, size_bytes), now_ms)
         principal.require(role)
         needed = PeerRole.AGENT if role is Role.WORK else PeerRole.CLIENT
         if needed not in entry.roles:
             raise Forbidden(f"this machine's key is not listed as {needed}, and this needs it")
+        bucket = Bucket(principal.tenant, _purpose(request))
+        if bucket.purpose is not purpose:
+            self._rates.require(bucket, now_ms)
+        self._rates.charge(bucket, _units(request), now_ms)
+
+    def charge(self, tenant: str, request: StoreRequest, cost: int, now_ms: int) -> None:
+        """Charge what a request has cost beyond what it was let in for; `cost` is in units."""
+        more = cost - _units(request)
+        if more > 0:
+            self._rates.charge(Bucket(tenant, _purpose(request)), more, now_ms)
 
     def _entry(self, key: str) -> Entry | None:
         if key not in self._entries:
@@ -151,22 +193,24 @@ class Admission:
         return self._entries[key]
 
 
-def _units(request: StoreRequest, size_bytes: int) -> int:
-    """What a request counts for, against the tenant's rate: roughly what it costs the broker."""
+def _purpose(request: StoreRequest) -> For:
+    return For.WORKING if ROLES[type(request)] is Role.WORK else For.ASKING
+
+
+def _units(request: StoreRequest) -> int:
+    """What a request counts for, besides its decoding: roughly what it costs the broker."""
     match request:
         case EnqueueJob(jobs=jobs):
-            return max(len(jobs), 1 + size_bytes // _BYTES_A_UNIT)
-        case PublishJobEvents():
-            return 1 + size_bytes // _EVENT_BYTES_A_UNIT
+            return len(jobs) - 1
         case ListJobs(page_size=rows):
-            return 1 + rows // _ROWS_A_UNIT
+            return rows // _ROWS_A_UNIT
         case ListQueues() | ListAgents() | ListSecrets() | ReplayJobEvents():
-            return _UNITS_A_PAGE
+            return _UNITS_A_PAGE - 1
         case _:
-            return 1 + size_bytes // _BYTES_A_UNIT
+            return 0
 
 
-def _seems_work(body: bytes) -> bool:
-    """Whether an agent seems to do its work. It is charged for what it is, so a lie about that gains nothing."""
+def _seems(body: bytes, *kinds: bytes) -> bool:
+    """Whether a request seems to be one of these."""
     head = body[:_HEAD_BYTES]
-    return any(kind in head for kind in _WORK)
+    return any(kind in head for kind in kinds)

@@ -8,8 +8,6 @@ that a monitor knows from when on it hears everything.
 
 from __future__ import annotations
 
-from typing import Final
-
 import anyio
 import msgspec
 
@@ -20,8 +18,6 @@ from airunner.broker.watchers import Watchers
 from airunner.certs.edges import Edges, Publisher
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
 from airunner.protocol.frames import TOPIC_BYTES
-
-LISTENED_MAX: Final = 100_000  # topics remembered; beyond it everything is announced, heard or not
 
 
 class Announcer:
@@ -35,7 +31,6 @@ class Announcer:
         self._edges = edges
         self._counts = counts
         self._watchers = watchers
-        self._listened: set[bytes] = set()
         self._encoder = msgspec.msgpack.Encoder()
 
     async def run(self) -> None:
@@ -48,19 +43,15 @@ class Announcer:
 
     async def _welcome(self) -> None:
         while True:
-            for topic, wanted in await self._publisher.subscriptions():
+            for topic, wanted, machine in await self._publisher.subscriptions():
                 if not wanted:
-                    self._listened.discard(topic)
-                    self._watchers.left(topic)
-                elif len(topic) == TOPIC_BYTES:
-                    self._watchers.subscribed(topic)
-                    if len(self._listened) <= LISTENED_MAX:
-                        self._listened.add(topic)
+                    self._watchers.left(topic, machine)
+                elif len(topic) == TOPIC_BYTES and self._watchers.subscribed(topic, machine):
                     self._publisher.publish([topic, b""])
 
     def _announce(self, one: Appended) -> None:
         topic = topic_of(one.watch_key)
-        if topic not in self._listened and len(self._listened) <= LISTENED_MAX:
+        if not self._watchers.heard(topic):
             return
         nonce = self._edges.random_bytes(NONCE_BYTES)
         self._publisher.publish([topic, seal(one.watch_key, self._encoder.encode(one.run), nonce)])

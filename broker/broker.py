@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import anyio
 from anyio.abc import TaskStatus
 
-from airunner.broker.admission import Admission, Authority, Machines, everybody
+from airunner.broker.admission import KNOCKS_PER_S, Admission, Machines, everybody
 from airunner.broker.announcer import Announcer
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
@@ -35,6 +35,7 @@ from airunner.broker.timekeeper import Timekeeper
 from airunner.broker.turns import Turns
 from airunner.broker.watchers import Watchers
 from airunner.certs.edges import Edges, Publisher, Router
+from airunner.certs.tokens import Authority
 
 
 class Broker:
@@ -63,7 +64,7 @@ class Broker:
         self._has_room = has_room
         self._retention = retention or RetentionPlan()
         self._quotas = quotas or Quotas()
-        self._admission = Admission(authority, machines, Rates(self._quotas.requests_per_s))
+        self._admission = Admission(authority, machines, Rates(self._quotas.requests_per_s), Rates(KNOCKS_PER_S))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; started once requests are taken."""

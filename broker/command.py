@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.quotas import Quotas
     from airunner.certs.home import Home
-    from airunner.certs.tokens import Verifier
+    from airunner.certs.tokens import Authority
 
 DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
 DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
 SWITCH_S = 0.0002  # a commit waits twice for the interpreter, which a busy loop would give away only every 5 ms
 TENANT_REQUESTS_A_SECOND = 2_000.0
+MACHINE_CONNECTIONS_A_SECOND = 100.0  # a command of ours takes two, and a third of a second
 DEFAULT_HTTP = "127.0.0.1:8080"
 RETAIN_DAYS_MAX = 36_500
 RETAIN_GIB_MAX = 1_000_000
@@ -78,6 +79,9 @@ def broker_command(
         int | None,
         typer.Option(min=0, help="Jobs whose live events one tenant may listen to at once.", show_default="no bound"),
     ] = None,
+    machine_connections: Annotated[
+        float, typer.Option(min=1, help="Connections a second that one machine may open; more have to come again.")
+    ] = MACHINE_CONNECTIONS_A_SECOND,
     auth: Annotated[
         bool, typer.Option("--auth/--no-auth", help="Whether requests need a token; without is for development.")
     ] = True,
@@ -101,7 +105,7 @@ def broker_command(
         requests_per_s=tenant_requests,
         watched_max=tenant_watched,
     )
-    anyio.run(_run, listen, events, http, store, auth, plan, quotas, reserve_mib * _MIB)
+    anyio.run(_run, listen, events, http, store, auth, plan, quotas, reserve_mib * _MIB, machine_connections)
 
 
 async def _run(
@@ -113,6 +117,7 @@ async def _run(
     retention: RetentionPlan,
     quotas: Quotas,
     reserve_bytes: int,
+    connections_per_s: float,
 ) -> None:
     """The broker's life."""
     import anyio
@@ -121,6 +126,7 @@ async def _run(
     from airunner.broker.counts import Counts
     from airunner.broker.gatekeeper import Gatekeeper
     from airunner.broker.http import open_http
+    from airunner.broker.rates import Rates
     from airunner.broker.store.sqlite import folder_of, open_store
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
@@ -130,7 +136,7 @@ async def _run(
 
     home = Home.from_environment(os.environ)
     pair = load_broker_pair(home)
-    verifier = _verifier(home, auth=auth)
+    authority = _authority(home, auth=auth)
     counts = Counts()
     store_url = store_url or f"sqlite:///{home.store}"
     store = open_store(store_url)
@@ -138,7 +144,7 @@ async def _run(
     try:
         context = new_context()
         allowed = AllowList(home.allowed_clients, _say)
-        gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts)
+        gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts, Rates(connections_per_s))
         async with anyio.create_task_group() as group:
             group.start_soon(_until_signal, group.cancel_scope)
             group.start_soon(gatekeeper.run, name="Gatekeeper")
@@ -149,7 +155,7 @@ async def _run(
                 store=store,
                 router=router,
                 publisher=publisher,
-                authority=lambda token: verifier.verify(token, SYSTEM.wall_ms() / 1_000),
+                authority=authority,
                 edges=SYSTEM,
                 offload=anyio.to_thread.run_sync,
                 counts=counts,
@@ -179,7 +185,7 @@ def _free_bytes(folder: Path) -> int:
     return disk.f_bavail * disk.f_frsize
 
 
-def _verifier(home: Home, *, auth: bool) -> Verifier:
+def _authority(home: Home, *, auth: bool) -> Authority:
     from airunner.certs.tokenkeys import load_verifying_keys
     from airunner.certs.tokens import CachedVerifier, NoVerifier, TokenVerifier
 

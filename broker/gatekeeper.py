@@ -1,19 +1,24 @@
 """The Gatekeeper: says of every key that knocks whether it may come in.
 
 It owns the socket that libzmq asks (ZAP, RFC 27), which is bound before any door opens; the doors enforce
-their domain, so while it does not answer nobody gets in. It knows one law: the allow-list as it is now. From then on a
-peer is known by its key (ZAP's User-Id), not by a name, which may be given to another key.
+their domain, so while it does not answer nobody gets in. It knows two laws: the allow-list as it is now, and how many
+connections a second a machine may open, since each takes its share of the broker. From then on a peer is known by its
+key (ZAP's User-Id), not by a name, which may be given to another key.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+import anyio
+
 from airunner.broker.counts import Counts
+from airunner.broker.rates import Bucket, For, Rates
 from airunner.certs.allowlist import AllowList, AllowListUnreadable
 from airunner.certs.curve import RAW_KEY_BYTES, text_key
 from airunner.certs.edges import Frames
 from airunner.certs.sockets import ZAP_DOMAIN, AnyioSocket
+from airunner.protocol.errors import Quota
 
 VERSION: Final = b"1.0"
 ALLOWED: Final = b"200"
@@ -24,10 +29,11 @@ REFUSED: Final = b"400"  # a peer that hears this does not come back by itself
 class Gatekeeper:
     """The actor; `run` it before the Gateway's and the Announcer's sockets are bound."""
 
-    def __init__(self, socket: AnyioSocket, allowed: AllowList, counts: Counts) -> None:
+    def __init__(self, socket: AnyioSocket, allowed: AllowList, counts: Counts, rates: Rates) -> None:
         self._socket = socket
         self._allowed = allowed
         self._counts = counts
+        self._rates = rates
 
     async def run(self) -> None:
         """Answer for ever."""
@@ -56,10 +62,24 @@ class Gatekeeper:
         try:
             entry = self._allowed.entry_for(credentials[0])
         except AllowListUnreadable:
-            self._counts.add("peers_refused")
+            self._counts.add("peers_put_off")
             return TRY_AGAIN, ""
         if entry is None:
             self._counts.add("peers_refused")
             return REFUSED, ""
+        key = text_key(credentials[0])
+        if not self._in_time(key):
+            self._counts.add("peers_put_off")
+            return TRY_AGAIN, ""
         self._counts.add("peers_admitted")
-        return ALLOWED, text_key(credentials[0])
+        return ALLOWED, key
+
+    def _in_time(self, key: str) -> bool:
+        """Whether this machine may open another connection now."""
+        bucket, now_ms = Bucket(key, For.KNOCKING), int(anyio.current_time() * 1_000)
+        try:
+            self._rates.require(bucket, now_ms)
+        except Quota:
+            return False
+        self._rates.charge(bucket, 1, now_ms)
+        return True

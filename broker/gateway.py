@@ -12,6 +12,7 @@ from typing import Final
 
 import anyio
 from anyio import WouldBlock
+from msgspec.structs import replace
 
 from airunner.broker.admission import REVOKED, Admission
 from airunner.broker.counts import Counts
@@ -24,7 +25,8 @@ from airunner.broker.turns import Turns
 from airunner.broker.watchers import Watchers
 from airunner.certs.edges import Edges, Incoming, Router, Sent
 from airunner.certs.sealed import topic_of
-from airunner.protocol.errors import BadRequest, Busy, PeerError, Quota, Unauthenticated
+from airunner.protocol.bounds import VALUES_MAX, check_structure
+from airunner.protocol.errors import BadRequest, Busy, PeerError, Quota, Unauthenticated, Unsupported
 from airunner.protocol.frames import answerable, pack_reply, unpack_request
 from airunner.protocol.messages import (
     CompleteJob,
@@ -49,6 +51,7 @@ from airunner.protocol.messages import (
     RetryJob,
     UpdateJob,
     Verdict,
+    decode_checked,
     decode_request,
     encode,
     refusal,
@@ -56,6 +59,7 @@ from airunner.protocol.messages import (
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
 
 PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
+HOLD_MS_MAX: Final = 1_250  # longer than most have to wait; who has to wait on is told so then
 NUDGE_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))  # nobody asked
 
 
@@ -138,17 +142,30 @@ class Gateway:
 
         Raises `PeerError`.
         """
-        frames = unpack_request(incoming.frames)
-        entry = self._admission.machine(incoming.key)
+        admission = self._admission
         now_ms = self._edges.wall_ms()
-        if len(frames.body) <= PING_BYTES_MAX and isinstance(decode_request(frames.body), Ping):
+        try:
+            frames = unpack_request(incoming.frames)
+            entry = admission.machine(incoming.key)
+            ping = _is_ping(frames.body)
+        except (BadRequest, Unsupported, Unauthenticated):
+            admission.knock(incoming.key, now_ms)
+            raise
+        if ping:
+            admission.knock(incoming.key, now_ms)
             self._send(incoming.peer, frames.request_id, Pong())
             return None
-        principal = self._admission.principal(entry, frames.token, frames.body, now_ms)
-        request = decode_request(frames.body)
+        principal = admission.principal(entry, incoming.key, frames.token, now_ms)
+        purpose = admission.open(entry, principal, frames.body, now_ms)
+        values = min(VALUES_MAX, len(frames.body))  # what it took to find out that it is no request, at the most
+        try:
+            values = check_structure(frames.body)
+            request = decode_checked(frames.body)
+        finally:
+            admission.decoded(principal, purpose, frames.body, values, now_ms)
         if isinstance(request, Ping):
             raise BadRequest("a Ping is shorter than that")
-        self._admission.require(entry, principal, request, len(frames.body), now_ms)
+        admission.require(entry, principal, purpose, request, now_ms)
         self._counts.add("requests")
         if isinstance(request, DequeueJob | UpdateJob):
             self._roster.heard(principal.tenant, request, now_ms)
@@ -174,20 +191,22 @@ class Gateway:
         if request_id is None:
             self._counts.add("garbage")
             return
-        if error.retry_ms is not None:
-            due_ms = _now_ms() + error.retry_ms
-            error.retry_ms = 0  # by then
-            if self._tarpit.hold(due_ms, incoming.peer, request_id, refusal(error)):
+        refused = refusal(error)
+        if refused.retry_ms is not None:
+            hold_ms = min(refused.retry_ms, HOLD_MS_MAX)
+            due_ms = _now_ms() + hold_ms
+            later = replace(refused, retry_ms=refused.retry_ms - hold_ms)
+            if self._tarpit.hold(due_ms, incoming.peer, request_id, later):
                 if due_ms < self._held_until_ms:
                     self._held.set()
                 return
-        self._send(incoming.peer, request_id, refusal(error))
+        self._send(incoming.peer, request_id, refused)
 
     def _answer(self, answer: Answer) -> None:
         reply: Reply
         match answer.reply:
             case WatchKeyFound(watch_key=watch_key):
-                reply = self._watched(answer.ask.tenant, watch_key)
+                reply = self._watched(answer, watch_key)
             case LeasesCounted(by_agent=by_agent):
                 assert isinstance(answer.ask.request, ListAgents), "nothing else counts leases"
                 after = answer.ask.request.after or ""
@@ -202,9 +221,9 @@ class Gateway:
         if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
             self._give_back(answer.ask, reply.leases)
 
-    def _watched(self, tenant: str, watch_key: WatchKey) -> Reply:
+    def _watched(self, answer: Answer, watch_key: WatchKey) -> Reply:
         try:
-            self._watchers.grant(tenant, topic_of(watch_key), self._edges.wall_ms())
+            self._watchers.grant(answer.ask.tenant, topic_of(watch_key), answer.key, self._edges.wall_ms())
         except Quota as refused:
             return refusal(refused)
         return JobWatched(watch_key=watch_key, events_port=self._events_port)
@@ -268,6 +287,11 @@ class Gateway:
             )
             with suppress(WouldBlock):  # then the visibility timeout gives them back
                 self._ledger.send_nowait(Asked(None, ask))
+
+
+def _is_ping(body: bytes) -> bool:
+    """Raises `BadRequest`, where that is no request and as short as a Ping."""
+    return len(body) <= PING_BYTES_MAX and isinstance(decode_request(body), Ping)
 
 
 def _jobs_made(request: Request) -> int:

@@ -1,32 +1,48 @@
-"""How much each tenant may ask a second: token buckets. Pure.
+"""How much may be asked a second: token buckets. Pure.
 
 A bucket holds `BURST_S` seconds' worth and fills steadily. A request is let in while there is anything in it, and
-charged what it costs when that is known; so a costly one leaves a debt that the next ones wait for. One that is not let
-in costs one as well, up to a debt of `DEBT_S`: whoever asks on and on waits longer.
+charged what it costs when that is known; so a costly one leaves a debt that the next ones wait for, of `DEBT_S` at the
+most. One that is not let in costs one as well, up to a debt of `REFUSED_DEBT_S`: whoever asks on and on waits longer.
 
-A tenant has two, one for its agents' work: whoever floods with submissions does not end the jobs that run.
+A tenant has two, one for its agents' work: whoever floods with submissions does not end the jobs that run. A machine
+has one for what is no tenant's: Pings, what has not the form of a request, tokens that nobody has seen before.
 """
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from airunner.protocol.errors import Quota
 
 BURST_S: Final = 5.0
-DEBT_S: Final = 1.0
+DEBT_S: Final = 10.0  # no request costs more than a fraction of a second, but many may be under way at once
+REFUSED_DEBT_S: Final = 1.0
 BUCKETS_MAX: Final = 20_000  # the one that was not asked of for longest is forgotten: it begins full again
 
 
-class Bucket(NamedTuple):
-    """Whose it is, and whether it is for what agents do."""
+class For(Enum):
+    """What a bucket is for."""
 
-    tenant: str
-    work: bool
+    ASKING = auto()
+    WORKING = auto()
+    KNOCKING = auto()
+
+    @property
+    def payer(self) -> str:
+        """Whose it is, in words."""
+        return "machine" if self is For.KNOCKING else "tenant"
+
+
+class Bucket(NamedTuple):
+    """Whose it is (a tenant, or a machine's key), and what for."""
+
+    owner: str
+    purpose: For
 
 
 class Rates:
-    """The buckets of all tenants; without a bound everything is let in."""
+    """The buckets of all; without a bound everything is let in."""
 
     def __init__(self, units_per_s: float | None = None) -> None:
         self._units_per_s = units_per_s
@@ -38,16 +54,17 @@ class Rates:
             return
         units = self._units(bucket, now_ms, self._units_per_s)
         if units <= 0:
-            self._put(bucket, max(units - 1, -DEBT_S * self._units_per_s), now_ms)
+            self._put(bucket, max(units - 1, min(units, -REFUSED_DEBT_S * self._units_per_s)), now_ms)
             raise Quota(
-                f"the tenant asks for more than {self._units_per_s:g} requests a second",
+                f"this {bucket.purpose.payer} asks for more than {self._units_per_s:g} requests a second",
                 retry_ms=1 + int(-units / self._units_per_s * 1_000),
             )
 
     def charge(self, bucket: Bucket, units: float, now_ms: int) -> None:
         """A request costs so much."""
         if self._units_per_s is not None:
-            self._put(bucket, self._units(bucket, now_ms, self._units_per_s) - units, now_ms)
+            left = self._units(bucket, now_ms, self._units_per_s) - units
+            self._put(bucket, max(left, -DEBT_S * self._units_per_s), now_ms)
 
     def _units(self, bucket: Bucket, now_ms: int, units_per_s: float) -> float:
         full = units_per_s * BURST_S

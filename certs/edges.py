@@ -43,7 +43,7 @@ class Sent(Enum):
     """What became of a reply."""
 
     DONE = auto()
-    FULL = auto()  # that peer does not read; it will ask again
+    FULL = auto()  # that peer does not read; it may ask again
     GONE = auto()  # that peer is not connected any more
 
 
@@ -56,10 +56,11 @@ class Incoming(NamedTuple):
 
 
 class Subscription(NamedTuple):
-    """Somebody asks for a topic, or nobody does any more."""
+    """Somebody asks for a topic, or does so no more: the machine with this key (Z85); None: whose connection ended."""
 
     topic: bytes
     wanted: bool
+    key: str | None
 
 
 class Dealer(Protocol):
@@ -130,7 +131,7 @@ class Publisher(Protocol):
         ...
 
     async def subscriptions(self) -> list[Subscription]:
-        """What was subscribed, each time anew, or left by its last subscriber; at least one."""
+        """What was subscribed, each time anew, or left, by each subscriber; at least one."""
         ...
 
     def close(self) -> None:

@@ -34,6 +34,7 @@ ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org
 ZAP_FRAMES_MAX: Final = 16  # an envelope, six fields and the mechanism's credentials
 DRAIN_MESSAGES_MAX: Final = 64  # then other tasks get their turn
 DRAIN_REQUESTS_MAX: Final = 4  # of the broker's, from all peers in turn: each takes some 100 µs to judge
+SURPLUS_FRAMES_MAX: Final = 64  # of a message with too many, dropped at once: then others get their turn
 QUEUE_MESSAGES_MAX: Final = 4_096  # HWM of request sockets, a connection and a direction
 EVENTS_MESSAGES_MAX: Final = 16_384  # HWM of the events sockets; beyond it events are dropped and replayed
 CURVE_BYTES: Final = 33  # by which a frame grows in its box (RFC 26: name, nonce, MAC, flags); libzmq measures the box
@@ -227,8 +228,10 @@ class CurveRouter:
         """The messages that are there, at least one; waits for it."""
         while True:
             batch: list[Incoming] = []
-            while len(batch) < DRAIN_REQUESTS_MAX and (incoming := self._receive_one()) is not None:
-                batch.append(incoming)
+            while len(batch) < DRAIN_REQUESTS_MAX and self._socket.has_message():
+                batch.append(self._receive_begin())
+                while not self._receive_rest():
+                    await anyio.lowlevel.checkpoint()
             if batch:
                 await anyio.lowlevel.checkpoint()
                 return batch
@@ -250,28 +253,38 @@ class CurveRouter:
         """Close at once."""
         self._socket.close()
 
-    def _receive_one(self) -> Incoming | None:
+    def _receive_begin(self) -> Incoming:
+        """A message, as far as its frames may be; one more shows that there are too many."""
         raw = self._socket.raw
-        if not self._socket.has_message():
-            return None
         peer = raw.recv(zmq.NOBLOCK, copy=False)
         frames: Frames = []
-        while raw.getsockopt(zmq.RCVMORE):
-            frame = raw.recv(zmq.NOBLOCK)
-            if len(frames) <= FRAMES_MAX:
-                frames.append(frame)
+        while len(frames) <= FRAMES_MAX and raw.getsockopt(zmq.RCVMORE):
+            frames.append(raw.recv(zmq.NOBLOCK))
         key = peer.get("User-Id")
         assert isinstance(key, str), "the Gatekeeper tells the key of every peer"
         return Incoming(peer.bytes, key, frames)
 
+    def _receive_rest(self) -> bool:
+        """Let go of some of the frames that are too many; whether that was all."""
+        raw = self._socket.raw
+        for _ in range(SURPLUS_FRAMES_MAX):
+            if not raw.getsockopt(zmq.RCVMORE):
+                return True
+            raw.recv(zmq.NOBLOCK)
+        return False
+
 
 class CurvePublisher:
-    """The socket of live events; see `edges.Publisher`. An XPUB, so that subscriptions are seen to arrive."""
+    """The socket of live events; see `edges.Publisher`. An XPUB, so that subscriptions are seen to arrive.
+
+    What peers send there is taken frame by frame: libzmq hands each on by itself, and not always with the ones that it
+    says will follow.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
         raw = _server(context.socket(zmq.XPUB), pair, SUBSCRIPTION_BYTES_MAX)
         raw.sndhwm = EVENTS_MESSAGES_MAX
-        raw.setsockopt(zmq.XPUB_VERBOSE, 1)
+        raw.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._socket = AnyioSocket(raw)
         self.endpoint = _bind(raw, endpoint)
 
@@ -280,16 +293,33 @@ class CurvePublisher:
         self._socket.send(frames)
 
     async def subscriptions(self) -> list[Subscription]:
-        """What was subscribed, each time anew, or left by its last subscriber; at least one."""
+        """What was subscribed, each time anew, or left, by each subscriber; at least one."""
         while True:
-            heard = [frames[0] for frames in await self._socket.receive()]
-            changes = [Subscription(frame[1:], frame[0] == 1) for frame in heard if frame[:1] in (b"\0", b"\1")]
+            changes: list[Subscription] = []
+            for _ in range(DRAIN_MESSAGES_MAX):
+                if not self._socket.has_message():
+                    break
+                frame = self._socket.raw.recv(zmq.NOBLOCK, copy=False)
+                if frame.bytes[:1] in (b"\0", b"\1"):
+                    changes.append(Subscription(frame.bytes[1:], frame.bytes[0] == 1, _machine(frame)))
+            await anyio.lowlevel.checkpoint()
             if changes:
                 return changes
+            await self._socket.readable()
 
     def close(self) -> None:
         """Close at once."""
         self._socket.close()
+
+
+def _machine(frame: zmq.Frame) -> str | None:
+    """The key of the peer that has sent this; None where libzmq has made it, for a connection that has ended."""
+    try:
+        key = frame.get("User-Id")
+    except zmq.ZMQError:
+        return None
+    assert isinstance(key, str), "the Gatekeeper tells the key of every peer"
+    return key
 
 
 def bind_gatekeeper(context: zmq.Context[zmq.Socket[bytes]]) -> AnyioSocket:

@@ -46,20 +46,24 @@ _NESTED: Final[dict[int, tuple[int, int]]] = {  # lead byte: bytes of length, va
 }
 
 
-def check_structure(body: bytes, values_max: int = VALUES_MAX) -> None:
-    """Raise `BadRequest` unless `body` is one whole map within `DEPTH_MAX` and `values_max`."""
+def check_structure(body: bytes, values_max: int = VALUES_MAX) -> int:
+    """How many values `body` holds, which is one whole map within `DEPTH_MAX` and `values_max`.
+
+    Raises `BadRequest`: it is not.
+    """
     if not body or not (0x80 <= body[0] <= 0x8F or body[0] in (0xDE, 0xDF)):
         raise BadRequest("the body is not a MessagePack map")
     try:
-        end = _walk(body, values_max)
+        end, values = _walk(body, values_max)
     except IndexError as error:
         raise BadRequest("the body is cut short") from error
     if end != len(body):
         raise BadRequest("the body is cut short" if end > len(body) else "bytes follow the body")
+    return values
 
 
-def _walk(body: bytes, values_max: int) -> int:
-    """The offset after the first value in `body`."""
+def _walk(body: bytes, values_max: int) -> tuple[int, int]:
+    """The offset after the first value in `body`, and how many values that holds."""
     offset = 0
     values = 0
     left = [1]  # values still to come at each level
@@ -78,7 +82,7 @@ def _walk(body: bytes, values_max: int) -> int:
             if len(left) > DEPTH_MAX:
                 raise BadRequest(f"the body is nested deeper than {DEPTH_MAX}")
             left.append(children)
-    return offset
+    return offset, values
 
 
 def _step(body: bytes, offset: int) -> tuple[int, int]:

@@ -281,6 +281,38 @@ def test_a_routing_id_is_nobodys_name(door: RunningBroker, owner: Plain, held: M
             one.context.destroy(linger=0)
 
 
+def test_a_message_on_the_events_socket_ends_nothing(door: RunningBroker, owner: Plain) -> None:
+    """Frames that are no subscriptions, and one that says that another follows, which libzmq takes out."""
+    topic = b"sixteen bytes..."
+    stranger = Plain(door, "")
+    try:
+        first, second = (stranger.socket(zmq.XSUB, door.events) for _ in range(2))
+        for ear in (first, second):
+            ear.setsockopt(zmq.ONLY_FIRST_SUBSCRIBE, 1)
+            ear.send(b"\1" + topic)
+            assert ear.recv_multipart() == [topic, b""]
+        for frames in ([b"\5x", b"\0" + topic], [b"\5x", b"\1" + topic], [b"", b""], [b"\0"], [b"\2" * 400] * 100):
+            first.send_multipart(frames)
+        # What comes after it on the same connection is heard, so all of it was.
+        first.send(b"\1" + topic[::-1])
+        while first.recv_multipart() != [topic[::-1], b""]:
+            pass
+        assert owner.ask({"type": "Ping"}) == {"type": "Pong"}
+    finally:
+        stranger.context.destroy(linger=0)
+
+
+def test_a_message_of_very_many_frames_is_refused_like_one_of_five(door: RunningBroker) -> None:
+    stranger = Plain(door, token(door, "stranger"))
+    try:
+        for surplus in (1, 100_000):
+            stranger.dealer.send_multipart([b"AR1", bytes(16), b"", b"", *[b""] * surplus])
+            assert stranger.receive()[1]["code"] == "bad-request"
+        assert stranger.ask({"type": "Ping"}) == {"type": "Pong"}
+    finally:
+        stranger.context.destroy(linger=0)
+
+
 def test_the_largest_body_is_heard_and_one_byte_more_ends_the_connection(door: RunningBroker, owner: Plain) -> None:
     assert owner.ask(padded(BODY_BYTES_MAX))["code"] == "bad-request", "a Ping is shorter, but it was heard"
     stranger = Plain(door, token(door, "stranger"))

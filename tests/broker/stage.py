@@ -115,8 +115,8 @@ class FakePublisher:
         self._published_in, self.published = anyio.create_memory_object_stream(10_000)
         self._in, self._out = anyio.create_memory_object_stream[Subscription](100)
 
-    def subscribe(self, topic: bytes, *, wanted: bool = True) -> None:
-        self._in.send_nowait(Subscription(topic, wanted))
+    def subscribe(self, topic: bytes, *, wanted: bool = True, key: str | None = "local") -> None:
+        self._in.send_nowait(Subscription(topic, wanted, key))
 
     def publish(self, frames: Sequence[bytes]) -> None:
         self._published_in.send_nowait(list(frames))

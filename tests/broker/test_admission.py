@@ -1,4 +1,4 @@
-"""Who may ask what: the machine's key, then the token, then the tenant's rate."""
+"""Who may ask what, and who pays for it: the machine's key, then the token, then the tenant's rate."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from airunner.broker.admission import ROLES, Admission
-from airunner.broker.rates import BURST_S, DEBT_S, Bucket, Rates
+from airunner.broker.admission import _VALUES_A_UNIT, ROLES, VERIFYING_UNITS, Admission
+from airunner.broker.rates import BURST_S, DEBT_S, REFUSED_DEBT_S, Bucket, For, Rates
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal, Role
 from airunner.protocol.errors import Busy, Forbidden, Quota, Unauthenticated
@@ -18,15 +18,54 @@ from tests.protocol.examples import REQUESTS
 BOTH = frozenset(PeerRole)
 PRINCIPAL = Principal("s", "acme", ALL_ROLES, math.inf)
 RATE = 10.0
+ASKS, WORKS, KNOCKS = Bucket("acme", For.ASKING), Bucket("acme", For.WORKING), Bucket("key", For.KNOCKING)
 
 
-def admission(entry: Entry | None, principal: Principal = PRINCIPAL, rates: Rates | None = None) -> Admission:
-    return Admission(lambda _: principal, lambda _: entry, rates or Rates())
+class FakeAuthority:
+    """Takes every token but `bad` for `principal`'s; knows those in `seen`."""
+
+    def __init__(self, principal: Principal) -> None:
+        self.principal = principal
+        self.seen: set[bytes] = {b"t"}
+        self.verified = 0
+
+    def known(self, token: bytes, now_s: float) -> Principal | None:
+        assert now_s == WALL_MS / 1_000
+        return self.principal if token in self.seen else None
+
+    def verify(self, token: bytes, now_s: float) -> Principal:
+        assert now_s == WALL_MS / 1_000
+        self.verified += 1
+        if token == b"bad":
+            raise Unauthenticated
+        self.seen.add(token)
+        return self.principal
+
+
+def admission(
+    entry: Entry | None, principal: Principal = PRINCIPAL, rates: Rates | None = None, knocks: Rates | None = None
+) -> Admission:
+    return Admission(FakeAuthority(principal), lambda _: entry, rates or Rates(), knocks or Rates())
+
+
+def empty(bucket: Bucket) -> Rates:
+    """Where nothing is left of that one."""
+    rates = Rates(RATE)
+    rates.charge(bucket, RATE * BURST_S, WALL_MS)
+    return rates
+
+
+def is_empty(rates: Rates, bucket: Bucket) -> bool:
+    try:
+        rates.require(bucket, WALL_MS)
+    except Quota:
+        return True
+    return False
 
 
 def test_a_key_that_was_taken_off_the_list_is_refused_from_the_next_look_on() -> None:
     listed: dict[bytes, Entry] = {b"key": Entry("build-7", BOTH)}
-    here = Admission(lambda _: PRINCIPAL, listed.get, Rates())
+    here = Admission(FakeAuthority(PRINCIPAL), listed.get, Rates(), Rates())
     assert here.machine("key").name == "build-7"
     listed.clear()
     here.look_again()
@@ -39,51 +78,89 @@ def test_while_the_list_cannot_be_read_nobody_is_served_and_all_may_come_back() 
     def unreadable(_: bytes) -> Entry:
         raise AllowListUnreadable("it is a folder")
 
-    here = Admission(lambda _: PRINCIPAL, unreadable, Rates())
+    here = Admission(FakeAuthority(PRINCIPAL), unreadable, Rates(), Rates())
     assert not here.listed("key")
     with pytest.raises(Busy):
         here.machine("key")
 
 
+def purpose_of(name: str) -> For:
+    return For.WORKING if ROLES[type(REQUESTS[name])] is Role.WORK else For.ASKING
+
+
 @pytest.mark.parametrize("name", [name for name in REQUESTS if name != "Ping"])
 def test_a_machine_is_what_it_is_listed_as(name: str) -> None:
-    request = REQUESTS[name]
-    works = ROLES[type(request)] is Role.WORK
+    request, purpose = REQUESTS[name], purpose_of(name)
     for role in PeerRole:
         entry = Entry("m", frozenset({role}))
         here = admission(entry)
-        if works is (role is PeerRole.AGENT):
-            here.require(entry, PRINCIPAL, request, 1, WALL_MS)
+        if (purpose is For.WORKING) is (role is PeerRole.AGENT):
+            assert here.open(entry, PRINCIPAL, encode(request), WALL_MS) is purpose
+            here.require(entry, PRINCIPAL, purpose, request, WALL_MS)
         else:
             with pytest.raises(Forbidden, match="listed"):
-                here.require(entry, PRINCIPAL, request, 1, WALL_MS)
+                here.require(entry, PRINCIPAL, purpose, request, WALL_MS)
 
 
 @pytest.mark.parametrize("name", [name for name in REQUESTS if name != "Ping"])
-def test_a_token_without_the_role_opens_nothing(name: str) -> None:
+def test_a_token_without_the_role_opens_nothing_and_uses_up_no_work(name: str) -> None:
     request = REQUESTS[name]
     entry = Entry("m", BOTH)
     others = Principal("s", "acme", ALL_ROLES - {ROLES[type(request)]}, math.inf)
+    rates = Rates(RATE)
+    here = admission(entry, rates=rates)
+    purpose = here.open(entry, others, encode(request), WALL_MS)
+    here.decoded(others, purpose, encode(request), 10_000, WALL_MS)
     with pytest.raises(Forbidden, match="role"):
-        admission(entry).require(entry, others, request, 1, WALL_MS)
+        here.require(entry, others, purpose, request, WALL_MS)
+    assert is_empty(rates, ASKS)
+    assert not is_empty(rates, WORKS)
 
 
 def test_a_key_that_is_bound_to_a_tenant_presents_no_other_tenants_token() -> None:
     bound = Entry("m", BOTH, tenant="acme")
-    assert admission(bound).principal(bound, b"t", b"", WALL_MS) == PRINCIPAL
+    assert admission(bound).principal(bound, "key", b"t", WALL_MS) == PRINCIPAL
     other = Entry("m", BOTH, tenant="other")
     with pytest.raises(Forbidden, match="tenant"):
-        admission(other).principal(other, b"t", b"", WALL_MS)
+        admission(other).principal(other, "key", b"t", WALL_MS)
 
 
 def test_without_tokens_a_bound_key_is_its_tenants() -> None:
     bound = Entry("m", BOTH, tenant="acme")
-    assert admission(bound, ANONYMOUS).principal(bound, b"", b"", WALL_MS).tenant == "acme"
+    assert admission(bound, ANONYMOUS).principal(bound, "key", b"t", WALL_MS).tenant == "acme"
     free = Entry("m", BOTH)
-    assert admission(free, ANONYMOUS).principal(free, b"", b"", WALL_MS) is ANONYMOUS
+    assert admission(free, ANONYMOUS).principal(free, "key", b"t", WALL_MS) is ANONYMOUS
 
 
-ASKS, WORKS = Bucket("acme", work=False), Bucket("acme", work=True)
+def test_a_machine_that_brings_bad_tokens_soon_has_none_of_them_verified() -> None:
+    entry = Entry("m", BOTH)
+    authority = FakeAuthority(PRINCIPAL)
+    here = Admission(authority, lambda _: entry, Rates(), Rates(RATE))
+    verified_max = int(RATE * BURST_S / VERIFYING_UNITS) + 1
+    for number in range(2 * verified_max):
+        with pytest.raises(Unauthenticated if number < verified_max else Quota):
+            here.principal(entry, "key", b"bad", WALL_MS)
+    assert authority.verified == verified_max
+    with pytest.raises(Quota, match="this machine asks for more"):
+        here.principal(entry, "key", b"new", WALL_MS)
+    assert here.principal(entry, "key", b"t", WALL_MS) == PRINCIPAL, "whom the broker knows is served on"
+    assert here.principal(entry, "other", b"new", WALL_MS) == PRINCIPAL, "and so is every other machine"
+
+
+def test_what_is_no_tenants_is_bounded_for_each_machine() -> None:
+    here = admission(Entry("m", BOTH), knocks=empty(KNOCKS))
+    with pytest.raises(Quota):
+        here.knock("key", WALL_MS)
+    here.knock("other", WALL_MS)
+
+
+def test_another_tenants_token_is_paid_for_by_the_machine_that_brings_it() -> None:
+    bound = Entry("m", BOTH, tenant="other")
+    rates = Rates(RATE)
+    here = admission(bound, rates=rates, knocks=empty(KNOCKS))
+    with pytest.raises(Quota):
+        here.principal(bound, "key", b"t", WALL_MS)
+    assert not is_empty(rates, ASKS)
 
 
 def test_who_asks_too_much_is_told_for_how_long_and_others_are_not() -> None:
@@ -94,7 +171,7 @@ def test_who_asks_too_much_is_told_for_how_long_and_others_are_not() -> None:
     with pytest.raises(Quota) as refused:
         rates.require(ASKS, WALL_MS)
     assert refused.value.retry_ms == 1 + 1_000
-    rates.require(Bucket("other", work=False), WALL_MS)
+    rates.require(Bucket("other", For.ASKING), WALL_MS)
     rates.require(WORKS, WALL_MS)
     with pytest.raises(Quota):
         rates.require(ASKS, WALL_MS + 900)
@@ -110,7 +187,7 @@ def test_whoever_asks_on_and_on_waits_longer_and_not_for_ever() -> None:
             rates.require(ASKS, WALL_MS)
         waits.append(refused.value.retry_ms)
     assert waits == sorted(waits)
-    assert waits[-1] == 1 + DEBT_S * 1_000
+    assert waits[-1] == 1 + REFUSED_DEBT_S * 1_000
     rates.require(ASKS, WALL_MS + 2 * waits[-1])
 
 
@@ -124,32 +201,56 @@ def test_a_bucket_is_never_fuller_than_full_and_a_clock_set_back_empties_none() 
         rates.require(ASKS, WALL_MS)
 
 
-def test_a_request_counts_for_what_it_costs() -> None:
+def test_a_debt_is_bounded_and_no_refusal_makes_it_less() -> None:
+    rates = Rates(RATE)
+    rates.charge(ASKS, 1_000_000, WALL_MS)
+    for _ in range(3):
+        with pytest.raises(Quota) as refused:
+            rates.require(ASKS, WALL_MS)
+        assert refused.value.retry_ms == 1 + DEBT_S * 1_000
+
+
+def test_a_request_counts_for_what_it_is_before_it_is_decoded() -> None:
     entry = Entry("m", BOTH)
-    lie = b"\x82\xa4type\xa9UpdateJob"
-    for name, size_bytes, refused in (
-        ("EnqueueJob", 2_097_152, ASKS),
-        ("PublishJobEvents", 2_097_152, None),
-        ("UpdateJob", 2_097_152, WORKS),
-        ("GetJob", 100, None),
+    for name, size_bytes, values, emptied in (
+        ("EnqueueJob", 2_097_152, 10, ASKS),
+        ("GetJob", 100, 10, None),
+        ("GetJob", 40_000, 100 * _VALUES_A_UNIT, ASKS),
+        ("PublishJobEvents", 2_097_152, 10, None),
+        ("UpdateJob", 2_097_152, 10, WORKS),
     ):
-        rates = Rates(100.0)
+        rates = Rates(20.0)
         here = admission(entry, rates=rates)
-        here.principal(entry, b"t", lie, WALL_MS)
-        here.require(entry, PRINCIPAL, REQUESTS[name], size_bytes, WALL_MS)
-        for bucket in (ASKS, WORKS):
-            if bucket == refused:
-                with pytest.raises(Quota):
-                    rates.require(bucket, WALL_MS)
-            else:
-                rates.require(bucket, WALL_MS)
+        body = encode(REQUESTS[name])
+        purpose = here.open(entry, PRINCIPAL, body, WALL_MS)
+        here.decoded(PRINCIPAL, purpose, body[:40] + bytes(size_bytes), values, WALL_MS)
+        assert [bucket for bucket in (ASKS, WORKS) if is_empty(rates, bucket)] == ([emptied] if emptied else []), name
+
+
+def test_a_request_that_is_not_what_it_seems_has_to_be_let_in_as_what_it_is() -> None:
+    entry = Entry("m", BOTH)
+    here = admission(entry, rates=empty(ASKS))
+    purpose = here.open(entry, PRINCIPAL, b"\x82\xa1x\xaaDequeueJob", WALL_MS)
+    assert purpose is For.WORKING
+    with pytest.raises(Quota):
+        here.require(entry, PRINCIPAL, purpose, REQUESTS["ListJobs"], WALL_MS)
+    here = admission(entry, rates=empty(WORKS))
+    purpose = here.open(entry, PRINCIPAL, bytes(40) + b"DequeueJob", WALL_MS)
+    with pytest.raises(Quota):
+        here.require(entry, PRINCIPAL, purpose, REQUESTS["DequeueJob"], WALL_MS)
+
+
+def test_what_a_request_has_cost_beyond_what_it_was_let_in_for_is_paid_for() -> None:
+    for cost, emptied in ((int(RATE * BURST_S) - 1, False), (int(RATE * BURST_S), True)):
+        rates = Rates(RATE)
+        admission(Entry("m", BOTH), rates=rates).charge("acme", REQUESTS["DequeueJob"], cost, WALL_MS)
+        assert is_empty(rates, WORKS) is emptied
+        assert not is_empty(rates, ASKS)
 
 
 def test_a_flood_of_submissions_stops_no_heartbeat() -> None:
     entry = Entry("m", BOTH)
-    rates = Rates(RATE)
-    rates.charge(ASKS, 2 * RATE * BURST_S, WALL_MS)
-    here = admission(entry, rates=rates)
-    here.principal(entry, b"t", encode(REQUESTS["UpdateJob"]), WALL_MS)
+    here = admission(entry, rates=empty(ASKS))
+    here.open(entry, PRINCIPAL, encode(REQUESTS["UpdateJob"]), WALL_MS)
     with pytest.raises(Quota):
-        here.principal(entry, b"t", encode(REQUESTS["EnqueueJob"]), WALL_MS)
+        here.open(entry, PRINCIPAL, encode(REQUESTS["EnqueueJob"]), WALL_MS)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker import announcer as module
+from airunner.broker import watchers as module
 from airunner.broker.announcer import Announcer
 from airunner.broker.counts import Counts
 from airunner.broker.store.contract import Appended
@@ -60,14 +60,24 @@ async def test_each_subscriber_is_told_from_when_on_it_hears_everything() -> Non
 
 async def test_what_is_heard_counts_as_its_tenants_until_it_is_left() -> None:
     stage = Stage()
-    stage.watchers.grant("t", topic_of(KEY), 0)
+    stage.watchers.grant("t", topic_of(KEY), "local", 0)
     async with stage.running():
         await stage.subscribe(topic_of(KEY))
         with pytest.raises(Quota):
-            stage.watchers.grant("t", topic_of(OTHER), GRANT_MS)
+            stage.watchers.grant("t", topic_of(OTHER), "local", GRANT_MS)
         stage.socket.subscribe(topic_of(KEY), wanted=False)
         await wait_all_tasks_blocked()
-        stage.watchers.grant("t", topic_of(OTHER), GRANT_MS)
+        stage.watchers.grant("t", topic_of(OTHER), "local", GRANT_MS)
+
+
+async def test_a_machine_that_was_not_given_the_key_is_not_welcomed_and_makes_nothing_said() -> None:
+    stage = Stage()
+    stage.watchers.grant("t", topic_of(KEY), "other", 0)
+    async with stage.running():
+        await stage.subscribe(topic_of(KEY))
+        stage.appended.send_nowait([Appended(KEY, RUN)])
+        await wait_all_tasks_blocked()
+        assert stage.socket.published.statistics().current_buffer_used == 0
 
 
 async def test_what_is_said_opens_with_the_jobs_key_and_no_other() -> None:
@@ -118,7 +128,7 @@ async def test_beyond_its_memory_everything_is_said(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "LISTENED_MAX", 1)
     stage = Stage()
     async with stage.running():
-        for key in (b"a", b"b", b"c"):
+        for key in (b"a", b"b"):
             await stage.subscribe(topic_of(key * 32))
             await stage.socket.published.receive()
         stage.appended.send_nowait([Appended(KEY, RUN)])

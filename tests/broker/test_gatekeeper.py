@@ -13,6 +13,7 @@ import zmq
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.gatekeeper import Gatekeeper
+from airunner.broker.rates import Bucket, For, Rates
 from airunner.broker.store.contract import Store
 from airunner.broker.store.sqlite import open_store
 from airunner.certs.allowlist import AllowList
@@ -33,7 +34,7 @@ from airunner.certs.sockets import (
     new_context,
 )
 from airunner.certs.tokens import NoVerifier
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.errors import OperatorError, Quota
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import (
     DequeueJob,
@@ -79,11 +80,15 @@ class Opened:
 
 
 @asynccontextmanager
-async def broker(home: Home, store: Store, endpoint: str = "tcp://127.0.0.1:0") -> AsyncIterator[Opened]:
+async def broker(
+    home: Home, store: Store, endpoint: str = "tcp://127.0.0.1:0", rates: Rates | None = None
+) -> AsyncIterator[Opened]:
     """A whole broker over real sockets, in this process."""
     context = new_context()
     counts = Counts()
-    gatekeeper = Gatekeeper(bind_gatekeeper(context), AllowList(home.allowed_clients, lambda _: None), counts)
+    gatekeeper = Gatekeeper(
+        bind_gatekeeper(context), AllowList(home.allowed_clients, lambda _: None), counts, rates or Rates()
+    )
     pair = load_broker_pair(home)
     try:
         with anyio.fail_after(PATIENCE_S):
@@ -91,12 +96,11 @@ async def broker(home: Home, store: Store, endpoint: str = "tcp://127.0.0.1:0") 
                 group.start_soon(gatekeeper.run)
                 router = CurveRouter(context, pair, endpoint)
                 publisher = CurvePublisher(context, pair, "tcp://127.0.0.1:0")
-                verifier = NoVerifier()
                 running = Broker(
                     store=store,
                     router=router,
                     publisher=publisher,
-                    authority=lambda token: verifier.verify(token, 0),
+                    authority=NoVerifier(),
                     edges=SYSTEM,
                     offload=anyio.to_thread.run_sync,
                     counts=counts,
@@ -152,6 +156,36 @@ async def test_an_unlisted_key_is_refused_and_the_person_told(home: Home, store:
         assert opened.counts["peers_refused"] == 1
 
 
+async def test_a_machine_that_opens_too_many_connections_has_to_come_again_and_others_have_not(
+    home: Home, store: Store
+) -> None:
+    other = stranger()
+    with home.allowed_clients.open("ab") as allowed:
+        allowed.write(other.public + b" other client\n")
+    rates = FullAtFirst(load_client_pair(home).public.decode(), 1)
+    async with broker(home, store, rates=rates) as opened, channel(home, opened.endpoint) as asker:
+        async with channel(home, opened.endpoint, pair=other) as newcomer:
+            assert await newcomer.ask(Ping()) == Pong()
+        assert await asker.ask(Ping()) == Pong(), "it comes again by itself"
+        assert opened.counts["peers_put_off"] == 1
+        assert opened.counts["peers_admitted"] == 2
+
+
+class FullAtFirst(Rates):
+    """Has no room for one machine, so many times."""
+
+    def __init__(self, key: str, times: int) -> None:
+        super().__init__()
+        self._bucket = Bucket(key, For.KNOCKING)
+        self._times = times
+
+    def require(self, bucket: Bucket, now_ms: int) -> None:
+        if bucket == self._bucket and self._times:
+            self._times -= 1
+            raise Quota(retry_ms=1)
+        super().require(bucket, now_ms)
+
+
 async def test_a_key_that_is_listed_now_is_let_in_now(home: Home, store: Store) -> None:
     newcomer = stranger()
     async with broker(home, store) as opened:
@@ -200,7 +234,9 @@ async def test_whoever_waits_on_is_told_of_a_list_that_lost_his_key_and_goes_on_
 async def zap(home: Home, *request: bytes) -> list[bytes]:
     """What the Gatekeeper says to libzmq's own words."""
     context = new_context()
-    gatekeeper = Gatekeeper(bind_gatekeeper(context), AllowList(home.allowed_clients, lambda _: None), Counts())
+    gatekeeper = Gatekeeper(
+        bind_gatekeeper(context), AllowList(home.allowed_clients, lambda _: None), Counts(), Rates()
+    )
     libzmq = AnyioSocket(context.socket(zmq.DEALER), ZAP_FRAMES_MAX)
     libzmq.raw.connect(ZAP_ENDPOINT)
     try:

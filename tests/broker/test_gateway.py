@@ -12,15 +12,15 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker import tarpit
 from airunner.broker.admission import ROLES, Admission, everybody
 from airunner.broker.counts import Counts
-from airunner.broker.gateway import NUDGE_ID, Gateway
+from airunner.broker.gateway import HOLD_MS_MAX, NUDGE_ID, Gateway
 from airunner.broker.inbox import Answer, Asked, Nudged
 from airunner.broker.quotas import Quotas
-from airunner.broker.rates import Bucket, Rates
+from airunner.broker.rates import Bucket, For, Rates
 from airunner.broker.store.contract import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
 from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Principal, Role
-from airunner.protocol.errors import Unauthenticated
+from airunner.protocol.errors import Quota, Unauthenticated
 from airunner.protocol.job import JobSpec, JobState, Result
 from airunner.protocol.messages import (
     AgentsListed,
@@ -73,11 +73,17 @@ GRANT = JobsLeased(
 )
 
 
-def authority(token: bytes) -> Principal:
+class FakeAuthority:
     """The token says its roles; none is no token."""
-    if not token:
-        raise Unauthenticated
-    return Principal("s", "acme", frozenset(Role(word) for word in token.decode().split(",")), 1e12)
+
+    def known(self, token: bytes, now_s: float) -> Principal | None:
+        return self.verify(token, now_s) if token else None
+
+    def verify(self, token: bytes, now_s: float) -> Principal:
+        assert now_s == WALL_MS / 1_000
+        if not token:
+            raise Unauthenticated
+        return Principal("s", "acme", frozenset(Role(word) for word in token.decode().split(",")), 1e12)
 
 
 class Stage:
@@ -87,7 +93,7 @@ class Stage:
         self.router = FakeRouter()
         self.counts = Counts()
         self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": everybody(b"")}
-        self.admission = Admission(authority, self.listed.get, Rates())
+        self.admission = Admission(FakeAuthority(), self.listed.get, Rates(), Rates())
         self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire | Retain](inbox_max)
         self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
 
@@ -464,8 +470,8 @@ async def test_a_machine_that_is_listed_as_a_client_works_no_jobs(stage: Stage) 
 
 async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) -> None:
     rates = Rates(1.0)
-    rates.charge(Bucket("acme", work=False), 6.0, WALL_MS)
-    stage.admission = Admission(authority, stage.listed.get, rates)
+    rates.charge(Bucket("acme", For.ASKING), 6.0, WALL_MS)
+    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         began_s = anyio.current_time()
         stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa4type" + bytes(100)])
@@ -478,11 +484,54 @@ async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) ->
         assert anyio.current_time() - began_s == pytest.approx(1, abs=0.01)  # virtual
 
 
+async def test_a_refusal_is_not_held_for_ever_and_says_how_long_to_wait_on(stage: Stage) -> None:
+    rates = Rates(1.0)
+    rates.charge(Bucket("acme", For.ASKING), 14.0, WALL_MS)
+    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
+    async with stage.running():
+        began_s = anyio.current_time()
+        stage.router.hear(ListJobs(), token=b"read")
+        refused = await stage.reply()
+        assert isinstance(refused, Refused)
+        assert (refused.code, refused.retry_ms) == ("quota", 9_001 - HOLD_MS_MAX)
+        assert anyio.current_time() - began_s == pytest.approx(HOLD_MS_MAX / 1_000, abs=0.01)  # virtual
+
+
+async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its_size(stage: Stage) -> None:
+    rates = Rates(100.0)
+    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
+    async with stage.running():
+        nonsense = b"\x81\xa1x\xdd\x00\x00\x7f\xff" + bytes(32_766)
+        stage.router.hear_frames([b"AR1", bytes(16), b"read", nonsense])
+        refused = await stage.reply()
+        assert isinstance(refused, Refused)
+        assert refused.code == "bad-request"
+        with pytest.raises(Quota):
+            rates.require(Bucket("acme", For.ASKING), WALL_MS)
+
+
+@pytest.mark.parametrize(
+    "frames", [[b"AR1", bytes(16)], [b"AR1", bytes(16), b"", encode(Ping())], [b"AR1", bytes(16), b"", b"\x80"]]
+)
+async def test_what_is_no_tenants_is_paid_for_by_its_machine(stage: Stage, frames: list[bytes]) -> None:
+    knocks = Rates(1.0)
+    knocks.charge(Bucket("local", For.KNOCKING), 4.5, WALL_MS)
+    stage.admission = Admission(FakeAuthority(), stage.listed.get, Rates(), knocks)
+    async with stage.running():
+        stage.router.hear_frames(frames)
+        first = await stage.reply()
+        assert not isinstance(first, Refused) or first.code == "bad-request"
+        stage.router.hear_frames(frames)
+        second = await stage.reply()
+        assert isinstance(second, Refused)
+        assert second.code == "quota"
+
+
 async def test_more_refusals_than_are_held_are_told_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tarpit, "HELD_MAX", 1)
     rates = Rates(1.0)
-    rates.charge(Bucket("acme", work=False), 6.0, WALL_MS)
-    stage.admission = Admission(authority, stage.listed.get, rates)
+    rates.charge(Bucket("acme", For.ASKING), 6.0, WALL_MS)
+    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         began_s = anyio.current_time()
         for number in (1, 2):

@@ -1,4 +1,4 @@
-"""How many jobs a tenant may listen to, and what counts."""
+"""Who listens to which jobs, how many a tenant may listen to, and what counts."""
 
 from __future__ import annotations
 
@@ -9,61 +9,115 @@ from airunner.broker.watchers import GRANT_MS, Watchers
 from airunner.protocol.errors import Quota
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
+HERE, THERE = "here", "there"
+LATER_MS = 1_000 * GRANT_MS
 
 
 def test_so_many_and_no_more_and_each_tenant_by_itself() -> None:
     watchers = Watchers(2)
     for topic in (A, B, A):
-        watchers.grant("t", topic, 0)
+        watchers.grant("t", topic, HERE, 0)
     with pytest.raises(Quota, match="listens to 2 jobs, and 2 are the most"):
-        watchers.grant("t", C, 0)
-    watchers.grant("other", C, 0)
+        watchers.grant("t", C, HERE, 0)
+    watchers.grant("other", C, HERE, 0)
 
 
 def test_a_key_that_is_not_used_counts_no_longer_than_a_while() -> None:
     watchers = Watchers(1)
-    watchers.grant("t", A, 0)
+    watchers.grant("t", A, HERE, 0)
     with pytest.raises(Quota):
-        watchers.grant("t", B, GRANT_MS - 1)
-    watchers.grant("t", B, GRANT_MS)
+        watchers.grant("t", B, HERE, GRANT_MS - 1)
+    watchers.grant("t", B, HERE, GRANT_MS)
 
 
-def test_what_is_heard_counts_as_long_as_it_is() -> None:
+@pytest.mark.parametrize("machine", [HERE, None])
+def test_what_is_heard_counts_as_long_as_it_is(machine: str | None) -> None:
     watchers = Watchers(1)
-    watchers.grant("t", A, 0)
-    watchers.subscribed(A)
+    watchers.grant("t", A, HERE, 0)
+    assert watchers.subscribed(A, HERE)
+    assert watchers.heard(A)
     with pytest.raises(Quota):
-        watchers.grant("t", B, 1_000 * GRANT_MS)
-    watchers.left(A)
-    watchers.grant("t", B, 1_000 * GRANT_MS)
+        watchers.grant("t", B, HERE, LATER_MS)
+    watchers.left(A, machine)
+    assert not watchers.heard(A)
+    watchers.grant("t", B, HERE, LATER_MS)
+
+
+def test_a_job_is_heard_until_the_last_of_its_listeners_leaves() -> None:
+    watchers = Watchers(1)
+    for machine in (HERE, THERE):
+        watchers.grant("t", A, machine, 0)
+        assert watchers.subscribed(A, machine)
+    watchers.left(A, HERE)
+    assert watchers.heard(A)
+    with pytest.raises(Quota):
+        watchers.grant("t", B, HERE, LATER_MS)
+    watchers.left(A, None)
+    assert not watchers.heard(A)
+    watchers.grant("t", B, HERE, LATER_MS)
 
 
 def test_who_comes_back_counts_again() -> None:
     watchers = Watchers(1)
-    watchers.grant("t", A, 0)
-    watchers.subscribed(A)
-    watchers.left(A)
-    watchers.subscribed(A)
+    watchers.grant("t", A, HERE, 0)
+    assert watchers.subscribed(A, HERE)
+    watchers.left(A, None)
+    assert watchers.subscribed(A, HERE)
     with pytest.raises(Quota):
-        watchers.grant("t", B, GRANT_MS)
+        watchers.grant("t", B, HERE, GRANT_MS)
 
 
-def test_topics_that_nobody_was_given_are_nobodys() -> None:
+def test_a_stranger_uses_up_nothing_of_a_tenants() -> None:
+    """Whoever listens to everything sees the topics, and can subscribe to each."""
     watchers = Watchers(1)
-    watchers.subscribed(A)
-    watchers.left(B)
-    watchers.grant("t", C, 0)
+    watchers.grant("t", A, HERE, 0)
+    assert not watchers.subscribed(A, THERE)
+    assert not watchers.heard(A)
+    watchers.grant("t", B, HERE, GRANT_MS)
+    assert watchers.subscribed(B, HERE)
+    assert not watchers.subscribed(B, THERE)
+    watchers.left(B, THERE)
+    assert watchers.heard(B), "who was never served leaves nothing"
+    watchers.left(B, HERE)
+    watchers.grant("t", C, HERE, LATER_MS)
+
+
+def test_keys_that_were_collected_open_no_more_at_once_than_the_tenant_may() -> None:
+    watchers = Watchers(1)
+    watchers.grant("t", A, HERE, 0)
+    watchers.grant("t", B, HERE, GRANT_MS)
+    assert watchers.subscribed(A, HERE)
+    assert not watchers.subscribed(B, HERE)
+    assert watchers.subscribed(A, HERE)
+    watchers.left(A, HERE)
+    watchers.left(A, HERE)
+    assert watchers.subscribed(B, HERE)
+
+
+def test_topics_that_nobody_was_given_here_are_served_and_are_no_tenants() -> None:
+    watchers = Watchers(1)
+    assert watchers.subscribed(A, HERE)
+    assert watchers.heard(A)
+    watchers.left(B, HERE)
+    watchers.grant("t", C, HERE, 0)
 
 
 def test_without_a_bound_everybody_may() -> None:
     watchers = Watchers()
     for number in range(1_000):
-        watchers.grant("t", number.to_bytes(16), 0)
+        watchers.grant("t", number.to_bytes(16), HERE, 0)
+        assert watchers.subscribed(number.to_bytes(16), THERE)
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TOPICS_MAX", 2)
+    monkeypatch.setattr(module, "MACHINES_MAX", 1)
+    monkeypatch.setattr(module, "LISTENED_MAX", 1)
     watchers = Watchers(3)
     for topic in (A, B, C):
-        watchers.grant("t", topic, 0)
-    watchers.grant("t", A, 0)
+        watchers.grant("t", topic, HERE, 0)
+    watchers.grant("t", A, HERE, 0)
+    watchers.grant("t", A, THERE, 0)
+    assert not watchers.subscribed(A, HERE), "the last machine alone is remembered"
+    assert watchers.subscribed(A, THERE)
+    assert watchers.heard(B), "beyond what is counted everything may be heard"

@@ -81,6 +81,8 @@ def hs256_with_the_public_key() -> bytes:
 
 REFUSED = {
     "no token": (b"", "a token is needed"),
+    "another spelling of its signature": (encode() + b"!", "is not a JWT"),
+    "another spelling of its claims": (encode().replace(b".", b".\n", 1), "is not a JWT"),
     "garbage": (b"garbage", "is not a JWT"),
     "two segments": (encode().rpartition(b".")[0], "is not a JWT"),
     "four segments": (encode() + b".x", "is not a JWT|signature is not valid"),
@@ -257,6 +259,16 @@ def test_a_token_is_verified_once() -> None:
     inner = CountingVerifier()
     cached = CachedVerifier(inner)
     assert {cached.verify(TOKEN, NOW_S + later) for later in range(600)} == {VERIFIER.verify(TOKEN, NOW_S)}
+    assert inner.asked == [TOKEN]
+
+
+def test_only_what_was_verified_and_has_not_expired_is_known() -> None:
+    inner = CountingVerifier()
+    cached = CachedVerifier(inner)
+    assert cached.known(TOKEN, NOW_S) is None
+    verified = cached.verify(TOKEN, NOW_S)
+    assert cached.known(TOKEN, NOW_S + 599) == verified
+    assert cached.known(TOKEN, NOW_S + 600) is None
     assert inner.asked == [TOKEN]
 
 

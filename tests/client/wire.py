@@ -15,7 +15,7 @@ from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.store.sqlite import open_store
 from airunner.certs.edges import Edges, Ending, Frames, Incoming, Sent, Subscription
-from airunner.certs.principal import ANONYMOUS
+from airunner.certs.tokens import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.messages import Request, decode_request
@@ -71,11 +71,11 @@ class Ear:
 
     def _subscribe(self, topic: bytes) -> None:
         self.topics.add(topic)
-        self._wire.to_publisher.send_nowait(Subscription(topic, wanted=True))
+        self._wire.to_publisher.send_nowait(Subscription(topic, wanted=True, key=""))
 
     def unsubscribe(self, topic: bytes) -> None:
         self.topics.discard(topic)
-        self._wire.to_publisher.send_nowait(Subscription(topic, wanted=False))
+        self._wire.to_publisher.send_nowait(Subscription(topic, wanted=False, key=""))
 
     async def receive(self) -> list[Frames]:
         return [await self._from_broker.receive()]
@@ -165,7 +165,7 @@ async def brokered() -> AsyncIterator[tuple[Wire, Client]]:
     wire = Wire()
     here = edges()
     store = open_store("memory:")
-    broker = Broker(store, wire, wire, lambda _: ANONYMOUS, here, inline, Counts())
+    broker = Broker(store, wire, wire, NoVerifier(), here, inline, Counts())
     reach = Reach(
         network=wire, endpoints=("tcp://broker.test:7070",), token=lambda: b"", edges=here, close=lambda: None
     )

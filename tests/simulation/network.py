@@ -301,7 +301,7 @@ class SimPublisher:
         """A subscription has arrived; as XPUB does it, the last to leave a topic is told of and nobody before."""
         others = any(topic in ear.topics for ear in self._network.ears if ear.heard_by is self._doors)
         if self._machine.alive and (wanted or not others):
-            self._to_us.send_nowait(Subscription(topic, wanted=wanted))
+            self._to_us.send_nowait(Subscription(topic, wanted=wanted, key=""))
 
     def publish(self, frames: Sequence[bytes]) -> None:
         for ear in list(self._network.ears):

@@ -27,7 +27,7 @@ from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.certs.channel import Channel, Patience
 from airunner.certs.edges import Edges
-from airunner.certs.principal import ANONYMOUS
+from airunner.certs.tokens import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.job import JobSummary
@@ -122,7 +122,7 @@ class World:
                 self.disk.open(),
                 doors.router,
                 doors.publisher,
-                lambda _: ANONYMOUS,
+                NoVerifier(),
                 self.edges(self.wall_offset_ms),
                 self._offload,
                 Counts(),
