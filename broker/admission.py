@@ -18,6 +18,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from airunner.broker.rates import Bucket, For, Rates
+from airunner.broker.store.contract import Ask
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.principal import ANONYMOUS, Principal, Role
 from airunner.certs.tokens import Authority
@@ -181,11 +182,11 @@ class Admission:
             self._rates.require(bucket, now_ms)
         self._rates.charge(bucket, _units(request), now_ms)
 
-    def charge(self, tenant: str, request: StoreRequest, cost: int, now_ms: int) -> None:
+    def charge(self, ask: Ask, cost: int, now_ms: int) -> None:
         """Charge what a request has cost beyond what it was let in for; `cost` is in units."""
-        more = cost - _units(request)
+        more = cost - _units(ask.request)
         if more > 0:
-            self._rates.charge(Bucket(tenant, _purpose(request)), more, now_ms)
+            self._rates.charge(Bucket(ask.tenant, _purpose(ask.request)), more, now_ms)
 
     def _entry(self, key: str) -> Entry | None:
         if key not in self._entries:

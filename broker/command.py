@@ -31,6 +31,7 @@ MACHINE_CONNECTIONS_A_SECOND = 100.0  # a command of ours takes two, and a third
 DEFAULT_HTTP = "127.0.0.1:8080"
 RETAIN_DAYS_MAX = 36_500
 RETAIN_GIB_MAX = 1_000_000
+DESCRIPTORS = 65_536  # one a connection; where that is fewer, strangers fill the house sooner
 _MIB = 1_048_576
 _GIB = 1_024 * _MIB
 
@@ -97,6 +98,7 @@ def broker_command(
 
     store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
+    _raise_descriptors()
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()  # what was imported stays: no collection is to look through it
     quotas = Quotas(
@@ -170,6 +172,16 @@ async def _run(
         _say("airunner broker stopped")
     finally:
         store.close()
+
+
+def _raise_descriptors() -> None:
+    """Have as many as we may: what a shell gives is meant for programs that wait with select()."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _room(free_bytes: int, reusable_bytes: int, reserve_bytes: int) -> bool:

@@ -60,6 +60,7 @@ from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, TOKEN
 
 PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 HOLD_MS_MAX: Final = 1_250  # longer than most have to wait; who has to wait on is told so then
+REPLY_BYTES_A_UNIT: Final = 8_192  # what is sent waits in memory for as long as its peer does not read
 NUDGE_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))  # nobody asked
 
 
@@ -216,7 +217,8 @@ class Gateway:
         listed = self._admission.listed(answer.key)  # it may have waited for long, and jobs are not for everybody
         if listed:
             self._note_holders(answer, reply)
-        sent = self._send(answer.peer, answer.ask.request_id, reply if listed else refusal(Unauthenticated(REVOKED)))
+        told = reply if listed else refusal(Unauthenticated(REVOKED))
+        sent = self._send(answer.peer, answer.ask.request_id, told, answer.ask)
         newest = self._forget(answer)
         if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
             self._give_back(answer.ask, reply.leases)
@@ -269,10 +271,13 @@ class Gateway:
             self._askers.pop(key, None)
         return newest
 
-    def _send(self, peer: bytes, request_id: RequestId, reply: Reply) -> Sent:
+    def _send(self, peer: bytes, request_id: RequestId, reply: Reply, payer: Ask | None = None) -> Sent:
         if isinstance(reply, Refused):
             self._counts.add("requests_refused")
-        sent = self._router.send(peer, pack_reply(request_id, encode(reply)))
+        body = encode(reply)
+        if payer is not None:
+            self._admission.charge(payer, len(body) // REPLY_BYTES_A_UNIT, self._edges.wall_ms())
+        sent = self._router.send(peer, pack_reply(request_id, body))
         if sent is not Sent.DONE:
             self._counts.add("replies_undelivered")
         return sent

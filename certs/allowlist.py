@@ -11,10 +11,13 @@ Laws
   time (a few microseconds) and parsed when they differ, so no clock or time stamp decides what is seen.
 - It fails closed. A line that is not understood lets nobody in and is reported by its number, and the other
   lines stand. A file that cannot be read lets nobody in, and says so in a way that is not "you are unlisted".
+- Where this process has no descriptor left to read it with, which any stranger can bring about, what was read last
+  holds as long as the file has not changed since.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +35,7 @@ _PREFACE: Final = (
     b"# Machines that may connect to this broker: PUBLIC-KEY NAME ROLE... [tenant=TENANT]  (roles: client, agent)\n"
 )
 _TENANT: Final = "tenant="
+_Stamp = tuple[int, int, int, int, int]
 
 
 class PeerRole(StrEnum):
@@ -60,6 +64,7 @@ class AllowList:
         self._path = path
         self._report = report
         self._content = b""
+        self._stamp: _Stamp | None = None
         self._entries: Mapping[bytes, Entry] = {}
         self._complaint = ""
 
@@ -77,14 +82,18 @@ class AllowList:
         return self._entries.get(public_key)
 
     def _refresh(self) -> None:
+        stamp = _stamp_of(self._path)
         try:
             content = read_public(self._path, "the allow-list")
         except OperatorError as error:
+            if _no_descriptor(error) and stamp is not None and stamp == self._stamp:
+                return
             if self._complaint != error.message:  # said once, not at every handshake
                 self._complaint = error.message
                 self._report(error.message)
             raise AllowListUnreadable(error.message) from error
         self._complaint = ""
+        self._stamp = stamp
         if content != self._content:
             self._entries, complaints = parse(content)
             self._content = content
@@ -92,6 +101,19 @@ class AllowList:
                 self._report(f"{self._path}:{line}: {complaint}; the line is ignored")
             if len(complaints) > COMPLAINTS_MAX:
                 self._report(f"{self._path}: {len(complaints) - COMPLAINTS_MAX} more lines are ignored")
+
+
+def _stamp_of(path: Path) -> _Stamp | None:
+    """What changes when the file does; it takes no descriptor to see. None: it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _no_descriptor(error: OperatorError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def parse(content: bytes) -> tuple[dict[bytes, Entry], list[tuple[int, str]]]:

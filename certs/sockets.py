@@ -36,6 +36,7 @@ DRAIN_MESSAGES_MAX: Final = 64  # then other tasks get their turn
 DRAIN_REQUESTS_MAX: Final = 4  # of the broker's, from all peers in turn: each takes some 100 µs to judge
 SURPLUS_FRAMES_MAX: Final = 64  # of a message with too many, dropped at once: then others get their turn
 QUEUE_MESSAGES_MAX: Final = 4_096  # HWM of request sockets, a connection and a direction
+REPLIES_MAX: Final = 1_024  # that wait for a peer to read them; each may be a page of a log
 EVENTS_MESSAGES_MAX: Final = 16_384  # HWM of the events sockets; beyond it events are dropped and replayed
 CURVE_BYTES: Final = 33  # by which a frame grows in its box (RFC 26: name, nonce, MAC, flags); libzmq measures the box
 HANDSHAKE_MS: Final = 5_000
@@ -221,6 +222,7 @@ class CurveRouter:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
         raw = _server(context.socket(zmq.ROUTER), pair, BODY_BYTES_MAX)
         raw.router_mandatory = True
+        raw.sndhwm = REPLIES_MAX
         self._socket = AnyioSocket(raw)
         self.endpoint = _bind(raw, endpoint)
 

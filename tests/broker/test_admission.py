@@ -8,16 +8,18 @@ import pytest
 
 from airunner.broker.admission import _VALUES_A_UNIT, ROLES, VERIFYING_UNITS, Admission
 from airunner.broker.rates import BURST_S, DEBT_S, REFUSED_DEBT_S, Bucket, For, Rates
+from airunner.broker.store.contract import Ask
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal, Role
 from airunner.protocol.errors import Busy, Forbidden, Quota, Unauthenticated
 from airunner.protocol.messages import encode
-from tests.broker.stage import WALL_MS
+from tests.broker.stage import WALL_MS, dequeue, request_id
 from tests.protocol.examples import REQUESTS
 
 BOTH = frozenset(PeerRole)
 PRINCIPAL = Principal("s", "acme", ALL_ROLES, math.inf)
 RATE = 10.0
+ASK = Ask(tenant="acme", request_id=request_id(1), request=dequeue())
 ASKS, WORKS, KNOCKS = Bucket("acme", For.ASKING), Bucket("acme", For.WORKING), Bucket("key", For.KNOCKING)
 
 
@@ -243,7 +245,7 @@ def test_a_request_that_is_not_what_it_seems_has_to_be_let_in_as_what_it_is() ->
 def test_what_a_request_has_cost_beyond_what_it_was_let_in_for_is_paid_for() -> None:
     for cost, emptied in ((int(RATE * BURST_S) - 1, False), (int(RATE * BURST_S), True)):
         rates = Rates(RATE)
-        admission(Entry("m", BOTH), rates=rates).charge("acme", REQUESTS["DequeueJob"], cost, WALL_MS)
+        admission(Entry("m", BOTH), rates=rates).charge(ASK, cost, WALL_MS)
         assert is_empty(rates, WORKS) is emptied
         assert not is_empty(rates, ASKS)
 

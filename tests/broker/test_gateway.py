@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker import tarpit
 from airunner.broker.admission import ROLES, Admission, everybody
 from airunner.broker.counts import Counts
-from airunner.broker.gateway import HOLD_MS_MAX, NUDGE_ID, Gateway
+from airunner.broker.gateway import HOLD_MS_MAX, NUDGE_ID, REPLY_BYTES_A_UNIT, Gateway
 from airunner.broker.inbox import Answer, Asked, Nudged
 from airunner.broker.quotas import Quotas
 from airunner.broker.rates import Bucket, For, Rates
@@ -21,6 +21,7 @@ from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Principal, Role
 from airunner.protocol.errors import Quota, Unauthenticated
+from airunner.protocol.events import EventRun
 from airunner.protocol.job import JobSpec, JobState, Result
 from airunner.protocol.messages import (
     AgentsListed,
@@ -30,6 +31,7 @@ from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,
     JobCompleted,
+    JobEventsReplayed,
     JobLease,
     JobReleasedReply,
     JobsLeased,
@@ -47,6 +49,7 @@ from airunner.protocol.messages import (
     Refused,
     ReleaseJob,
     RemoveSecret,
+    ReplayJobEvents,
     Reply,
     Request,
     RetryJob,
@@ -225,6 +228,18 @@ async def test_busy_instead_of_growth() -> None:
         assert number == request_id(2)
         assert isinstance(reply, Refused)
         assert reply.code == "busy"
+
+
+async def test_a_large_reply_is_paid_for(stage: Stage) -> None:
+    rates = Rates(10.0)
+    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
+    async with stage.running():
+        stage.router.hear(ReplayJobEvents(job_id="j"), token=b"read")
+        run = EventRun(first_sequence=1, count=1, attempt=1, events=bytes(100 * REPLY_BYTES_A_UNIT))
+        reply = JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
+        await stage.tell(await stage.asked(), reply)
+        with pytest.raises(Quota):
+            rates.require(Bucket("acme", For.ASKING), WALL_MS)
 
 
 @pytest.mark.parametrize(

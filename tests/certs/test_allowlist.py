@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import pytest
 import zmq
@@ -47,6 +50,34 @@ def test_a_change_counts_at_the_next_look(home: Home) -> None:
     assert allow.entry_for(ALICE) == Entry("a", AGENT)
     replace(home.allowed_clients, b"# empty again\n")
     assert allow.entry_for(ALICE) is None
+
+
+@contextmanager
+def without_descriptors() -> Generator[None]:
+    """This process can open nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.close(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_a_descriptor_to_read_it_with_the_list_holds_until_it_changes(home: Home) -> None:
+    allow, complaints = allow_list(home, ALICE + b" build-7 agent\n")
+    with without_descriptors(), pytest.raises(AllowListUnreadable):
+        allow.entry_for(ALICE)
+    assert allow.entry_for(ALICE)
+    with without_descriptors():
+        assert allow.entry_for(ALICE)
+        assert allow.entry_for(BOB) is None
+    replace(home.allowed_clients, b"# nobody\n")
+    with without_descriptors(), pytest.raises(AllowListUnreadable):
+        allow.entry_for(ALICE)
+    assert allow.entry_for(ALICE) is None
+    assert len(complaints) == 2
 
 
 def test_a_change_of_the_same_size_at_the_same_instant_counts_too(home: Home) -> None:

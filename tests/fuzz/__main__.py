@@ -30,7 +30,7 @@ COUNT: Final = 1_000_000
 SEEDS: Final = 10**6
 ROUND_S: Final = 0.02  # between two rounds of the witness: it is to be served, and not to be the load
 TOLD_EVERY: Final = 500  # rounds
-REQUESTS_A_SECOND: Final = "1000000"  # as an operator would set it who wants no bound: it is not what is tried here
+UNBOUNDED: Final = "1000000"  # a second, as an operator would set it who wants no bound: it is not what is tried here
 LESSER: Final = ("submit", "read", "work", "admin")
 EXIT_INTERRUPTED: Final = 130
 
@@ -42,15 +42,17 @@ class Fuzz:
         self.faults: list[str] = []
         self._home = folder / "home"
         airunner(self._home, "certs", "init")
-        self._broker = RunningBroker(self._home, None, "--tenant-requests", REQUESTS_A_SECOND)
+        bounds = ("--tenant-requests", UNBOUNDED, "--machine-connections", UNBOUNDED)
+        self._broker = RunningBroker(self._home, None, *bounds)
         ends.callback(self._broker.kill)
+        flooding = self._machine(folder / "flooding")
         self._witness = Witness(self._broker, self._token("witness"))
         ends.callback(self._witness.close)
         self._witness.come_anew()  # before the vitals: what the first of each kind makes the broker load is there
         self._vitals = Vitals(self._broker)
         tokens = [self._token("fuzz"), *(self._token("fuzz", role) for role in LESSER), self._token("other")]
-        deal = (self._broker.requests, str(self._home), str(requests), str(seed), *tokens)
-        knock = (str(self._home), str(streams), str(seed), self._broker.requests, self._broker.events)
+        deal = (self._broker.requests, str(flooding), str(requests), str(seed), *tokens)
+        knock = (str(flooding), str(streams), str(seed), self._broker.requests, self._broker.events)
         self._total = requests + streams
         self._floods = [
             Flood("requests", self._home, "tests.fuzz.dealing", *deal),
@@ -113,6 +115,14 @@ class Fuzz:
             f"{seen.answered:,} well-formed requests answered, the slowest in {seen.slowest_s:.2f} s; "
             "memory {:.1f} MiB at first, {:.1f} warm, {:.1f} at most, {:.1f} at last".format(*memory)
         )
+
+    def _machine(self, home: Path) -> Path:
+        """The home of the machine that floods: the well-formed client is on another."""
+        airunner(self._home, "certs", "add", home.name, "--role", "agent,client")
+        keys = home.with_suffix(".keys")
+        airunner(self._home, "certs", "export", home.name, "--output", str(keys))
+        airunner(home, "certs", "import", str(keys))
+        return home
 
     def _token(self, tenant: str, *roles: str) -> str:
         options = ["--role", ",".join(roles)] if roles else []
