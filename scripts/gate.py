@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from coverage import Coverage
 
@@ -27,18 +28,27 @@ def coverage(*arguments: str) -> int:
     return subprocess.run([sys.executable, "-m", "coverage", *arguments], cwd=CHECKOUT, check=False).returncode
 
 
+def halves(folder: Path) -> list[list[str]]:
+    """The test files of a folder, in two parts of about the same size."""
+    files = sorted(folder.glob("test_*.py"), key=lambda file: -file.stat().st_size)
+    return [[str(file) for file in files[first::2]] for first in (0, 1)]
+
+
 def run_tests(options: Sequence[str]) -> int:
     """The exit code of all tests: those on a cluster mostly wait, and so run beside the others."""
     pytest = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "-q", *options]
-    with tempfile.TemporaryFile() as said:
-        beside = subprocess.Popen([*pytest, CLUSTERS], cwd=CHECKOUT, stdout=said, stderr=subprocess.STDOUT)
-        try:
-            failed = subprocess.run([*pytest, f"--ignore={CLUSTERS}"], cwd=CHECKOUT, check=False).returncode
-            failed = beside.wait() or failed
-        finally:
-            beside.kill()
-        said.seek(0)
-        sys.stdout.write(said.read().decode(errors="replace"))
+    with ExitStack() as ends:
+        beside: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+        for files in halves(CHECKOUT / CLUSTERS):
+            output = ends.enter_context(tempfile.TemporaryFile())
+            started = subprocess.Popen([*pytest, *files], cwd=CHECKOUT, stdout=output, stderr=subprocess.STDOUT)
+            ends.callback(started.kill)
+            beside.append((started, output))
+        failed = subprocess.run([*pytest, f"--ignore={CLUSTERS}"], cwd=CHECKOUT, check=False).returncode
+        for process, said in beside:
+            failed = process.wait() or failed
+            said.seek(0)
+            sys.stdout.write(said.read().decode(errors="replace"))
     return failed
 
 
