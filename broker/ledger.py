@@ -37,7 +37,7 @@ from airunner.broker.inbox import (
     ToJanitor,
     ToTimekeeper,
 )
-from airunner.broker.parking import Parked, Parking
+from airunner.broker.parking import Parked, Parking, steps_of_queues
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
     Appended,
@@ -78,6 +78,7 @@ LISTING: Final = (ListJobs, ListQueues, ListAgents, ListSecrets)
 CHANGELESS: Final = (*READING, *LISTING)  # answered even when the disk is full
 BATCH_STEPS_MAX: Final = 32  # of some 50 µs each: however much others ask, nobody waits long for a batch under way
 STEPS_OF_A_PAGE: Final = 16
+PAIRS_PER_STEP: Final = 4  # of metadata
 READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
@@ -87,11 +88,22 @@ The statements before are run where we are: a thread that runs many short ones b
 interpreter between any two of them, and takes ten times as long.
 """
 
+Charge = Callable[[Ask, int], None]
+"""Is told what a request has cost the store, in the units of `Outcome.cost`, whatever became of it."""
+
 _Entry = Asked | Expire | Resume | Retain | Parked
 
 
+def free(_ask: Ask, _cost: int) -> None:
+    """Nobody pays."""
+
+
 class Ledger:
-    """The actor; the only one that touches `store`. Where `has_room` says no, producers are refused."""
+    """The actor; the only one that touches `store`. Where `has_room` says no, producers are refused.
+
+    What the store did for a request is put to the account of whoever asked, by `charge`: also where it was refused, and
+    each time that a parked one was tried again.
+    """
 
     def __init__(
         self,
@@ -105,6 +117,7 @@ class Ledger:
         offload: Offload,
         has_room: Callable[[], bool],
         counts: Counts,
+        charge: Charge = free,
     ) -> None:
         self._store = store
         self._inbox = inbox
@@ -116,6 +129,7 @@ class Ledger:
         self._offload = offload
         self._has_room = has_room
         self._counts = counts
+        self._charge = charge
         self._parking = Parking()
         self._ready: set[QueueKey] = set()
         self._alarm = Alarm(None)
@@ -145,7 +159,7 @@ class Ledger:
         for entry in batch:
             if isinstance(entry, Asked) and isinstance(entry.ask.request, DequeueJob):
                 self._parking.discard(entry)
-        for parked in self._parking.take(self._wanted(batch)):
+        for parked in self._parking.take(self._wanted(batch), BATCH_STEPS_MAX):
             if len(batch) < BATCH_COMMANDS_MAX:
                 batch.append(parked)
             else:
@@ -225,6 +239,8 @@ class Ledger:
             self._ready |= outcome.ready
             appended += outcome.appended
             asked = entry.asked if isinstance(entry, Parked) else entry
+            if isinstance(asked, Asked) and outcome.cost:
+                self._charge(asked.ask, outcome.cost)
             if outcome.exhausted and self._ready:
                 assert isinstance(asked, Asked), "somebody asked for jobs"
                 self._exhaust(asked, outcome.exhausted)
@@ -292,9 +308,9 @@ def _steps(entry: _Entry) -> int:
     """How much work it is for the store, roughly: a job, a lease, a batch of events or two rows of a list are one."""
     match entry:
         case Asked(ask=Ask(request=EnqueueJob(jobs=jobs))):
-            return len(jobs)
-        case Asked(ask=Ask(request=DequeueJob(slots=slots))):
-            return slots
+            return len(jobs) + sum(len(job.metadata) for job in jobs) // PAIRS_PER_STEP
+        case Asked(ask=Ask(request=DequeueJob() as request)):
+            return request.slots + steps_of_queues(request)
         case Asked(ask=Ask(request=PublishJobEvents(batches=batches, completions=completions))):
             return len(batches) + len(completions)
         case Asked(ask=Ask(request=UpdateJob(leases=leases))):

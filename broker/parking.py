@@ -20,6 +20,7 @@ from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import RequestId
 
 PARKED_MAX: Final = 16_384  # of one tenant; each is a few hundred bytes, and one more is told that we are busy
+QUEUES_PER_STEP: Final = 2  # with nothing in them
 
 Key = tuple[str, RequestId]
 Facts = frozenset[str]
@@ -78,14 +79,22 @@ class Parking:
         heapq.heappush(self._ends, (until_ms, key))
         return True
 
-    def take(self, wanted: Mapping[QueueKey, int]) -> list[Parked]:
-        """Unpark enough for `wanted` jobs of each queue and need, by the slots they ask for."""
+    def take(self, wanted: Mapping[QueueKey, int], steps_max: int) -> list[Parked]:
+        """Unpark enough for `wanted` jobs of each queue and need, by the slots they ask for.
+
+        To serve those who are taken is some `steps_max` steps for the store: each tenant has an equal share of them,
+        and one request at least. The others wait on, for the next time.
+        """
         taken: list[Parked] = []
+        share = steps_max // max(1, len({queue.tenant for queue in wanted if self._of_tenant[queue.tenant]}))
+        steps: Counter[str] = Counter()
         for queue, jobs in wanted.items():
             left = jobs
-            while left > 0 and (key := self._first(queue)) is not None:
+            while left > 0 and steps[queue.tenant] < max(1, share) and (key := self._first(queue)) is not None:
                 parked = self._remove(key)
-                left -= _request(parked.asked).slots
+                request = _request(parked.asked)
+                steps[queue.tenant] += min(left, request.slots) + steps_of_queues(request)
+                left -= request.slots
                 taken.append(parked)
         return taken
 
@@ -130,6 +139,11 @@ class Parking:
             if not groups:
                 del self._by_queue[queue]
         return parked
+
+
+def steps_of_queues(request: DequeueJob) -> int:
+    """How much work it is for the store to look into the queues of `request`, in the Ledger's steps."""
+    return len(request.queues) // QUEUES_PER_STEP
 
 
 def _request(asked: Asked) -> DequeueJob:

@@ -105,7 +105,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     `ready`: in which queue, and with which needs, a job may be leased now. `exhausted`: queues that were looked through
     and have no other job for an agent with the asker's tags. `nudged`: running jobs whose holders have news to hear.
-    `more`: of a Retain, that another step would find something.
+    `more`: of a Retain, that another step would find something. `cost`: how much work it was for the store, in units of
+    roughly 100 µs; counted from what it did, so that it is the same however busy the machine is.
     """
 
     reply: StoreReply | None = None
@@ -114,6 +115,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     exhausted: frozenset[QueueKey] = frozenset()
     nudged: tuple[JobId, ...] = ()
     more: bool = False
+    cost: int = 0
 
 
 class Applied(Struct, frozen=True):

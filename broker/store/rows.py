@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -40,6 +40,14 @@ class Database(Protocol):
 
     def changes(self) -> int:
         """How many rows the last statement that writes has changed."""
+        ...
+
+    def total_changes(self) -> int:
+        """How many rows were changed since the database was opened, by triggers too."""
+        ...
+
+    def set_progress_handler(self, stepped: Callable[[], bool], steps: int, /) -> None:
+        """Have `stepped` called whenever SQLite has taken so many steps; where it says true, the statement is ended."""
         ...
 
     def close(self) -> None:

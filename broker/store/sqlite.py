@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 import apsw
+import msgspec
 
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
@@ -33,6 +34,7 @@ from airunner.broker.store.endings import Endings
 from airunner.broker.store.jobs import Jobs
 from airunner.broker.store.leases import Leases
 from airunner.broker.store.log import Log
+from airunner.broker.store.meter import Meter
 from airunner.broker.store.queues import Queues
 from airunner.broker.store.retention import Retention
 from airunner.broker.store.rows import Database
@@ -80,14 +82,15 @@ class SqliteStore:
 
     def __init__(self, connection: Database) -> None:
         self._connection = connection
-        self._usage = Usage(connection)
-        self._log = Log(connection, self._usage)
-        self._queues = Queues(connection)
-        self._jobs = Jobs(connection, self._log, self._queues, self._usage)
-        self._secrets = Secrets(connection, self._usage)
-        self._leases = Leases(connection, self._log, self._secrets)
-        self._endings = Endings(connection, self._log)
-        self._retention = Retention(connection, self._usage)
+        self._meter = metered = Meter(connection)
+        self._usage = Usage(metered)
+        self._log = Log(metered, self._usage)
+        self._queues = Queues(metered)
+        self._jobs = Jobs(metered, self._log, self._queues, self._usage)
+        self._secrets = Secrets(metered, self._usage)
+        self._leases = Leases(metered, self._log, self._secrets)
+        self._endings = Endings(metered, self._log)
+        self._retention = Retention(metered, self._usage)
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
         """Apply a batch as one transaction.
@@ -109,7 +112,7 @@ class SqliteStore:
                 self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN IMMEDIATE")
             self._usage.begin()
-            outcomes = tuple(self._apply(command, now_ms) for command in commands)
+            outcomes = tuple(self._counted(command, now_ms) for command in commands)
             self._usage.write()
             return Applied(outcomes, self._endings.next_due_ms())
 
@@ -133,6 +136,11 @@ class SqliteStore:
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
+
+    def _counted(self, command: Command, now_ms: int) -> Outcome:
+        self._meter.begin()
+        outcome = self._apply(command, now_ms)
+        return msgspec.structs.replace(outcome, cost=self._meter.cost())
 
     def _apply(self, command: Command, now_ms: int) -> Outcome:
         match command:

@@ -88,6 +88,7 @@ class Stage:
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
         self.to_janitor, self.swept = anyio.create_memory_object_stream[Swept](100)
         self.room = True
+        self.charged: list[tuple[int, int]] = []  # by request id
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -102,6 +103,7 @@ class Stage:
             self.disk,
             lambda: self.room,
             self.counts,
+            charge=lambda ask, cost: self.charged.append((int.from_bytes(ask.request_id, "big"), cost)),
         )
         async with acting(ledger.run):
             yield

@@ -13,11 +13,16 @@ from airunner.broker.ledger import BATCH_STEPS_MAX, NO_SPACE_PAUSE_MS
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
     Ask,
+    Command,
     Expire,
+    Outcome,
+    QueueKey,
     Resume,
 )
-from airunner.protocol.errors import NoSpace
+from airunner.protocol.errors import NoSpace, NotFound
+from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import (
+    QUEUES_MAX,
     CancelJob,
     DequeueJob,
     EnqueueJob,
@@ -27,8 +32,9 @@ from airunner.protocol.messages import (
     JobsListed,
     ListJobs,
     Refused,
+    refusal,
 )
-from tests.broker.ledgering import LEASE, RUN, Stage
+from tests.broker.ledgering import DEFAULT, LEASE, RUN, Stage
 from tests.broker.stage import WALL_MS, asked, dequeue, enqueue
 
 pytestmark = pytest.mark.anyio
@@ -237,3 +243,40 @@ async def test_a_read_alone_waits_for_no_thread(stage: Stage) -> None:
         stage.ask(asked(1, GetJob(job_id="j")))
         assert (await stage.reply()).peer == b"peer"
         assert not stage.disk.committing.is_set()
+
+
+async def test_who_asks_is_charged_for_what_it_cost_the_store(stage: Stage) -> None:
+    """Also where it was refused, was only read, or found nothing and waits on."""
+    costs = {GetJob: 2, CancelJob: 3, DequeueJob: 5, EnqueueJob: 7}
+
+    def answer(command: Command) -> Outcome:
+        if not isinstance(command, Ask):
+            return Outcome(cost=11)
+        waits = isinstance(command.request, DequeueJob)
+        ready = frozenset({DEFAULT}) if isinstance(command.request, EnqueueJob) else frozenset[QueueKey]()
+        reply = JobsLeased() if waits else refusal(NotFound())
+        exhausted = frozenset({DEFAULT}) if waits else frozenset[QueueKey]()
+        return Outcome(reply=reply, ready=ready, exhausted=exhausted, cost=costs[type(command.request)])
+
+    stage.store.answer = answer
+    async with stage.running():
+        stage.ask(asked(1, GetJob(job_id="j")), asked(2, CancelJob(job_id="j")), asked(3, dequeue(wait_ms=30_000)))
+        await wait_all_tasks_blocked()
+        stage.ask(asked(4, enqueue("true"), peer=None), Expire())
+        await wait_all_tasks_blocked()
+        assert stage.charged == [(1, 2), (2, 3), (3, 5), (4, 7), (3, 5)]
+
+
+async def test_what_is_much_work_shares_its_transaction_with_little(stage: Stage) -> None:
+    """Many queues, or many pieces of metadata."""
+    pairs = {f"n{number}": "" for number in range(64)}
+    noted = EnqueueJob(jobs=(JobSpec(command="true", metadata=pairs),) * 2)
+    broad = dequeue(*(f"q{number}" for number in range(QUEUES_MAX)))
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(asked(1, enqueue("true")))
+        await stage.disk.committing.wait()
+        stage.ask(*(asked(number, request) for number, request in enumerate((noted, noted, broad, broad), start=2)))
+        stage.disk.let_go()
+        await wait_all_tasks_blocked()
+        assert [len(batch) for batch in stage.store.batches] == [1] * 6

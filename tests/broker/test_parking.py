@@ -7,10 +7,12 @@ import pytest
 from airunner.broker import parking as module
 from airunner.broker.parking import Parking
 from airunner.broker.store.contract import QueueKey
+from airunner.protocol.messages import QUEUES_MAX
 from tests.broker.stage import asked, dequeue, enqueue
 
 DEFAULT = QueueKey("default", "default")
 OTHER = QueueKey("default", "other")
+STEPS = 100  # more than any of these needs
 
 
 def test_the_longest_waiting_comes_first() -> None:
@@ -18,9 +20,9 @@ def test_the_longest_waiting_comes_first() -> None:
     first, second = asked(1, dequeue()), asked(2, dequeue())
     parking.park(first, 200)
     parking.park(second, 100)
-    assert [parked.asked for parked in parking.take({DEFAULT: 1})] == [first]
-    assert [parked.asked for parked in parking.take({DEFAULT: 1})] == [second]
-    assert parking.take({DEFAULT: 1}) == []
+    assert [parked.asked for parked in parking.take({DEFAULT: 1}, STEPS)] == [first]
+    assert [parked.asked for parked in parking.take({DEFAULT: 1}, STEPS)] == [second]
+    assert parking.take({DEFAULT: 1}, STEPS) == []
 
 
 def test_no_more_are_taken_than_the_jobs_fill_slots() -> None:
@@ -28,7 +30,7 @@ def test_no_more_are_taken_than_the_jobs_fill_slots() -> None:
     parking.park(asked(1, dequeue(slots=3)), 100)
     parking.park(asked(2, dequeue(slots=1)), 100)
     parking.park(asked(3, dequeue(slots=1)), 100)
-    assert len(parking.take({DEFAULT: 4})) == 2
+    assert len(parking.take({DEFAULT: 4}, STEPS)) == 2
     assert len(parking) == 1
 
 
@@ -36,14 +38,14 @@ def test_who_is_taken_waits_on_none_of_its_queues_any_more() -> None:
     parking = Parking()
     parking.park(asked(1, dequeue("default", "other")), 100)
     assert parking.waits_on([DEFAULT, OTHER, QueueKey("default", "third")]) == {DEFAULT, OTHER}
-    assert len(parking.take({OTHER: 1, DEFAULT: 1})) == 1
+    assert len(parking.take({OTHER: 1, DEFAULT: 1}, STEPS)) == 1
     assert parking.waits_on([DEFAULT, OTHER]) == set()
 
 
 def test_a_tenants_jobs_wake_nobody_elses() -> None:
     parking = Parking()
     parking.park(asked(1, dequeue(), tenant="b"), 100)
-    assert parking.take({DEFAULT: 1}) == []
+    assert parking.take({DEFAULT: 1}, STEPS) == []
 
 
 def test_a_repeat_takes_the_place_of_the_first() -> None:
@@ -52,7 +54,7 @@ def test_a_repeat_takes_the_place_of_the_first() -> None:
     parking.park(asked(2, dequeue()), 100)
     parking.park(asked(1, dequeue(), peer=b"new"), 300)
     assert len(parking) == 2
-    assert [parked.asked.peer for parked in parking.take({DEFAULT: 1})] == [b"new"]
+    assert [parked.asked.peer for parked in parking.take({DEFAULT: 1}, STEPS)] == [b"new"]
 
 
 def test_a_repeat_that_is_judged_anew_leaves_its_place() -> None:
@@ -103,9 +105,9 @@ def test_a_job_reaches_who_may_run_it_past_those_who_may_not() -> None:
     parking.park(able, 100)
     needing = DEFAULT._replace(needs="os=linux")
     assert parking.waits_on([needing, DEFAULT._replace(needs="os=mac")]) == {needing}
-    assert [parked.asked for parked in parking.take({needing: 1})] == [able]
-    assert parking.take({needing: 1}) == []
-    assert [parked.asked for parked in parking.take({DEFAULT: 1})] == [plain]
+    assert [parked.asked for parked in parking.take({needing: 1}, STEPS)] == [able]
+    assert parking.take({needing: 1}, STEPS) == []
+    assert [parked.asked for parked in parking.take({DEFAULT: 1}, STEPS)] == [plain]
 
 
 def test_who_may_run_more_waits_in_the_same_line() -> None:
@@ -113,4 +115,15 @@ def test_who_may_run_more_waits_in_the_same_line() -> None:
     first, able, last = asked(1, dequeue()), asked(2, dequeue(tags={"os": "linux"})), asked(3, dequeue())
     for one in (first, able, last):
         parking.park(one, 100)
-    assert [parked.asked for parked in parking.take({DEFAULT: 3})] == [first, able, last]
+    assert [parked.asked for parked in parking.take({DEFAULT: 3}, STEPS)] == [first, able, last]
+
+
+def test_one_tenants_many_queues_leave_the_others_their_share() -> None:
+    parking = Parking()
+    broad = [f"q{number}" for number in range(QUEUES_MAX)]
+    for number in range(9):
+        parking.park(asked(number, dequeue(*broad), tenant="a"), 100)
+        parking.park(asked(number, dequeue(*broad[:2]), tenant="b"), 100)
+    taken = parking.take({QueueKey("a", "q0"): 9, QueueKey("b", "q0"): 9, QueueKey("c", "q0"): 9}, QUEUES_MAX // 4)
+    assert [parked.asked.ask.tenant for parked in taken] == [*"abbbb"], "c has nobody who waits, and takes no share"
+    assert len(parking.take({QueueKey("a", "q0"): 9}, 1_000)) == 8, "the others wait on"

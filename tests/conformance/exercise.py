@@ -8,6 +8,7 @@ from typing import Final
 
 from airunner.broker.store.contract import Store
 from tests.conformance import (
+    laws_costs,
     laws_endings,
     laws_leases,
     laws_listing,
@@ -30,6 +31,7 @@ CHAPTERS: Final = (
     laws_retention,
     laws_quotas,
     laws_secrets,
+    laws_costs,
 )
 LAWS: Final = {law.__name__: law for chapter in CHAPTERS for law in chapter.LAWS}
 

@@ -42,7 +42,7 @@ def _swept(driver: Driver, *, finished_before_ms: int = 0, store_bytes_max: int 
     """Step by step until nothing is left to do; how many steps that took."""
     for steps in range(1, STEPS_MAX):
         outcome = driver.retain(finished_before_ms=finished_before_ms, store_bytes_max=store_bytes_max)
-        assert outcome == Outcome(more=outcome.more), "nothing is told of it"
+        assert outcome == Outcome(more=outcome.more, cost=outcome.cost), "nothing is told of it"
         if not outcome.more:
             return steps
     raise AssertionError("it comes to an end")

@@ -1,0 +1,84 @@
+"""The laws of what a command costs the store, that every Store keeps: whoever causes work is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from airunner.protocol.job import JobSpec
+from airunner.protocol.messages import (
+    ENQUEUE_MAX,
+    PAGE_SIZE_MAX,
+    CancelJob,
+    EnqueueJob,
+    GetJob,
+    ListJobs,
+    ListQueues,
+    ReplayJobEvents,
+    RetryJob,
+    StoreRequest,
+)
+from airunner.protocol.names import REQUEST_ID_BYTES
+from tests.conformance.driving import Driver, completion
+
+ID = b"c" * REQUEST_ID_BYTES
+COST_MAX: Final = 250  # of one request: 25 ms
+
+
+def _jobs(count: int, queue: str = "default") -> EnqueueJob:
+    return EnqueueJob(jobs=(JobSpec(command="true", queue=queue),) * count)
+
+
+def whatever_is_asked_costs_something(driver: Driver) -> None:
+    first = driver.outcome(_jobs(1), request_id=ID)
+    lease = driver.lease_one()
+    requests: tuple[StoreRequest, ...] = (
+        ListJobs(),
+        ListQueues(),
+        GetJob(job_id=lease.job_id),
+        ReplayJobEvents(job_id=lease.job_id),
+        driver.dequeue("empty"),
+        completion(lease),
+    )
+    assert first.cost > 0
+    assert all(driver.outcome(request).cost > 0 for request in requests)
+    assert driver.expire().cost > 0
+
+
+def what_is_refused_or_repeated_costs_too(driver: Driver) -> None:
+    driver.outcome(_jobs(1), request_id=ID)
+    assert driver.outcome(_jobs(1), request_id=ID).cost > 0
+    assert driver.outcome(_jobs(2), request_id=ID).cost > 0
+    assert all(driver.outcome(request).cost > 0 for request in (CancelJob(job_id="none"), RetryJob(job_id="none")))
+
+
+def more_work_costs_more_and_neighbours_pay_for_themselves(driver: Driver) -> None:
+    few, many, again = driver.apply(driver.ask(_jobs(1)), driver.ask(_jobs(ENQUEUE_MAX)), driver.ask(_jobs(1))).outcomes
+    assert many.cost > 10 * few.cost
+    assert again.cost <= 2 * few.cost
+    driver.outcome(_jobs(ENQUEUE_MAX))
+    page = driver.outcome(ListJobs(page_size=PAGE_SIZE_MAX)).cost
+    assert page > driver.outcome(ListJobs(page_size=1)).cost
+    assert driver.outcome(driver.dequeue(slots=16)).cost > driver.outcome(driver.dequeue(slots=1)).cost
+
+
+def looking_through_many_for_nothing_costs_too(driver: Driver) -> None:
+    """Ten times the rows, and not a single one that is found."""
+
+    def looked() -> int:
+        return driver.outcome(ListJobs(owner="o", queue="none")).cost
+
+    costs: list[int] = []
+    for count in (10, 90):
+        for _ in range(count):
+            driver.enqueue(*(JobSpec(command="true", owner="o") for _ in range(ENQUEUE_MAX)))
+        costs.append(looked())
+    assert costs[1] > 5 * costs[0]
+
+
+LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
+    whatever_is_asked_costs_something,
+    what_is_refused_or_repeated_costs_too,
+    more_work_costs_more_and_neighbours_pay_for_themselves,
+    looking_through_many_for_nothing_costs_too,
+)
