@@ -7,7 +7,7 @@ agents have what the job needs.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -15,11 +15,12 @@ from msgspec import Struct
 
 from airunner.broker.inbox import Asked
 from airunner.broker.store.contract import QueueKey
-from airunner.broker.store.needs import facts_of, meets
+from airunner.broker.store.needs import facts_of, needed
 from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import RequestId
 
 PARKED_MAX: Final = 16_384  # of one tenant; each is a few hundred bytes, and one more is told that we are busy
+TAG_SETS_MAX: Final = 256  # different ones of a tenant's parked agents: each is held against each job's needs
 QUEUES_PER_STEP: Final = 2  # with nothing in them
 
 Key = tuple[str, RequestId]
@@ -55,6 +56,7 @@ class Parking:
         self._ends: list[tuple[int, Key]] = []
         self._turns = 0
         self._of_tenant: Counter[str] = Counter()
+        self._facts: defaultdict[str, Counter[Facts]] = defaultdict(Counter)  # of each tenant's, and how many have them
 
     def __len__(self) -> int:
         return len(self._parked)
@@ -66,12 +68,16 @@ class Parking:
         before = self._parked.get(key)
         if before is None and self._of_tenant[asked.ask.tenant] >= PARKED_MAX:
             return False
+        kinds = self._facts[asked.ask.tenant]
+        if facts not in kinds and len(kinds) >= TAG_SETS_MAX:
+            return False
         if before is not None and (before.facts, queues_of(before.asked)) != (facts, queues_of(asked)):
             self._remove(key)
             before = None
         if before is None:
             self._turns += 1
             self._of_tenant[asked.ask.tenant] += 1
+            kinds[facts] += 1
         turn = self._turns if before is None else before.turn
         self._parked[key] = Parked(asked, until_ms, turn, facts)
         for queue in queues_of(asked):
@@ -124,12 +130,18 @@ class Parking:
     def _first(self, queue: QueueKey) -> Key | None:
         """Who has waited longest of those that may run a job of this queue with its needs."""
         groups = self._by_queue.get(QueueKey(queue.tenant, queue.queue), {})
-        heads = [next(iter(keys.items())) for facts, keys in groups.items() if meets(facts, queue.needs)]
+        wanted = needed(queue.needs)
+        heads = [next(iter(keys.items())) for facts, keys in groups.items() if wanted <= facts]
         return min(heads, key=lambda head: head[1])[0] if heads else None
 
     def _remove(self, key: Key) -> Parked:
         parked = self._parked.pop(key)
-        self._of_tenant[parked.asked.ask.tenant] -= 1
+        tenant = parked.asked.ask.tenant
+        self._of_tenant[tenant] -= 1
+        kinds = self._facts[tenant]
+        kinds[parked.facts] -= 1
+        if not kinds[parked.facts]:
+            del kinds[parked.facts]
         for queue in queues_of(parked.asked):
             groups = self._by_queue[queue]
             keys = groups[parked.facts]

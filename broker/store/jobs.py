@@ -117,8 +117,9 @@ class Jobs:
         for queue in dict.fromkeys(job.queue for job in jobs):
             if self._queues.mode(ask.tenant, queue) is QueueMode.DRAINING:
                 raise Draining(f"queue {queue} is being drained and takes no new jobs; `airunner resume` opens it")
-        for queue in dict.fromkeys(job.queue for job in jobs if job.require):
-            self._queues.take_needs(ask.tenant, queue, {needs_of(job.require) for job in jobs if job.queue == queue})
+        self._queues.take_needs(
+            ask.tenant, [QueueKey(ask.tenant, job.queue, needs_of(job.require)) for job in jobs if job.require]
+        )
         try:
             specs = [encode_spec(job) for job in jobs]
         except ValueError as error:

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 from airunner.broker.store.contract import Appended, Ask, LeasesCounted, Outcome, QueueKey
 from airunner.broker.store.log import Log
 from airunner.broker.store.needs import facts_of, meets
-from airunner.broker.store.queues import needs_in
-from airunner.broker.store.rows import Database, fetch_all
+from airunner.broker.store.queues import heads
+from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.broker.store.secrets import Secrets
 from airunner.protocol.errors import Conflict, StaleToken
 from airunner.protocol.events import JobLeased
@@ -30,11 +30,11 @@ from airunner.protocol.names import JobId, WatchKey, task_token, token_hash
 from airunner.protocol.queues import QueueMode
 from airunner.protocol.states import Change, next_state
 
-_FIRST_WAITING: Final = (
-    "SELECT number, priority, job_id, attempt, spec, watch_key, last_sequence FROM job"
-    " WHERE tenant = ? AND queue = ? AND needs = ? AND state = 'SCHEDULED' AND due_ms IS NULL"
-    " ORDER BY priority DESC, number LIMIT ?"
+_PLACES: Final = (
+    "SELECT priority, number FROM job WHERE tenant = ? AND queue = ? AND needs = ? AND state = 'SCHEDULED'"
+    " AND due_ms IS NULL ORDER BY priority DESC, number LIMIT ?"
 )
+_WAITING: Final = "SELECT number, job_id, attempt, spec, watch_key, last_sequence FROM job WHERE number = ?"
 _PAUSED: Final = f"SELECT 1 FROM queue WHERE tenant = ? AND name = ? AND mode = '{QueueMode.PAUSED}'"
 _LEASE: Final = (
     "UPDATE job SET state = ?, attempt = ?, next_index = 0, agent = ?, token_hash = ?, lease_request = ?,"
@@ -49,9 +49,13 @@ _RENEW: Final = (
 )
 
 
+class _Place(NamedTuple):
+    priority: int
+    number: int
+
+
 class _Waiting(NamedTuple):
     number: int
-    priority: int
     job_id: JobId
     attempt: int
     spec: bytes
@@ -115,14 +119,16 @@ class Leases:
         """The first jobs of a queue that an agent with these tags may run; none while it is paused."""
         if self._connection.execute(_PAUSED, (tenant, queue)).get is not None:
             return []
-        waiting = [
-            job
-            for needs in needs_in(self._connection, tenant, queue, "due_ms IS NULL")
-            if meets(facts, needs)
-            for job in fetch_all(self._connection, _Waiting, _FIRST_WAITING, (tenant, queue, needs, room))
+        able = [head for head in heads(self._connection, tenant, queue) if meets(facts, head.needs)]
+        able.sort(key=lambda head: (-head.priority, head.number))
+        places = [
+            place
+            for needs in ("", *(head.needs for head in able[:room]))  # the others' first comes behind all of theirs
+            for place in fetch_all(self._connection, _Place, _PLACES, (tenant, queue, needs, room))
         ]
-        waiting.sort(key=lambda job: (-job.priority, job.number))
-        return waiting[:room]
+        places.sort(key=lambda place: (-place.priority, place.number))
+        found = [fetch_one(self._connection, _Waiting, _WAITING, (place.number,)) for place in places[:room]]
+        return [job for job in found if job is not None]
 
     def renew(self, tenant: str, request: UpdateJob, now_ms: int) -> JobsUpdated:
         """One verdict for each lease."""

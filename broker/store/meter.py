@@ -47,6 +47,10 @@ class Meter:
         """How many rows were changed since the database was opened."""
         return self._connection.total_changes()
 
+    def config(self, setting: int, value: int, /) -> int:
+        """Set one of SQLite's `SQLITE_DBCONFIG` settings; what it is then."""
+        return self._connection.config(setting, value)
+
     def set_progress_handler(self, _stepped: object, _steps: int, /) -> None:
         """It is the meter's own."""
         raise AssertionError("steps are counted here")

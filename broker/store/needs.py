@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-NEEDS_MAX: Final = 256  # different ones of the jobs that wait in one queue: a lease looks at each of them
+NEEDS_MAX: Final = 256  # different ones of the jobs in one queue that have not ended: a lease looks at each of them
+TENANT_NEEDS_MAX: Final = 512  # of all of a tenant's queues, each counted for itself: a lease may look into many
 
 
 def needs_of(require: Mapping[str, str]) -> str:
@@ -21,9 +22,14 @@ def facts_of(tags: Mapping[str, str]) -> frozenset[str]:
     return frozenset(_facts(tags))
 
 
+def needed(needs: str) -> frozenset[str]:
+    """What an agent has to have, as a set to be compared with its facts."""
+    return frozenset(needs.split("\n")) if needs else frozenset()
+
+
 def meets(facts: frozenset[str], needs: str) -> bool:
     """Whether an agent with these may run a job that needs those."""
-    return not needs or facts.issuperset(needs.split("\n"))
+    return needed(needs) <= facts
 
 
 def _facts(tags: Mapping[str, str]) -> list[str]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Ask, Outcome, QueueKey
-from airunner.broker.store.needs import NEEDS_MAX
-from airunner.broker.store.rows import Database, fetch_all, fetch_one
+from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
+from airunner.broker.store.rows import Database, fetch_all
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.messages import PAGE_SIZE_MAX, ListQueues, QueuesListed, QueueUpdated, UpdateQueue
 from airunner.protocol.queues import QueueMode, QueueSummary
 
-_OLDEST_OF_NEXT_PRIORITY: Final = (
-    "SELECT priority, submitted_ms FROM job"
-    " WHERE tenant = ? AND queue = ? AND needs = ? AND state = 'SCHEDULED' AND due_ms IS NULL AND priority < ?"
-    " ORDER BY priority DESC, number LIMIT 1"
+_OLDEST: Final = (
+    "SELECT submitted_ms FROM job INDEXED BY job_oldest"
+    " WHERE tenant = ? AND queue = ? AND state = 'SCHEDULED' AND due_ms IS NULL ORDER BY number LIMIT 1"
 )
-_ABOVE_ALL: Final = 1_000  # more than any priority
+_HEADS: Final = (
+    "SELECT need.needs, head.priority, head.number FROM need CROSS JOIN job AS head ON head.number ="
+    " (SELECT number FROM job WHERE tenant = need.tenant AND queue = need.queue AND needs = need.needs"
+    " AND state = 'SCHEDULED' AND due_ms IS NULL ORDER BY priority DESC, number LIMIT 1)"
+    " WHERE need.tenant = ? AND need.queue = ?"
+)
+_KNOWN_NEED: Final = "SELECT 1 FROM need WHERE tenant = ? AND queue = ? AND needs = ?"
 
 
 class _Row(NamedTuple):
@@ -29,9 +35,12 @@ class _Row(NamedTuple):
     running: int
 
 
-class _Oldest(NamedTuple):
+class Head(NamedTuple):
+    """The first job of a queue, of those that need so much."""
+
+    needs: str
     priority: int
-    submitted_ms: int
+    number: int
 
 
 class Queues:
@@ -70,17 +79,28 @@ class Queues:
         ready = {QueueKey(tenant, request.queue), *self._waiting(tenant, request.queue)} if leases else ()
         return Outcome(reply=QueueUpdated(queue=request.queue, mode=request.mode), ready=frozenset(ready))
 
-    def take_needs(self, tenant: str, queue: str, wanted: set[str]) -> None:
-        """Raises `BadRequest` where jobs with these needs would make more different ones wait than a lease looks at."""
-        known = set(needs_in(self._connection, tenant, queue, "needs != ''"))
-        if len(known | wanted - {""}) > NEEDS_MAX:
+    def take_needs(self, tenant: str, wanted: Iterable[QueueKey]) -> None:
+        """Raises `BadRequest` where jobs with these needs would make more different ones than a lease looks at."""
+        new = [key for key in dict.fromkeys(wanted) if self._connection.execute(_KNOWN_NEED, key).get is None]
+        for queue, count in Counter(key.queue for key in new).items():
+            if self._needs("tenant = ? AND queue = ?", tenant, queue) + count > NEEDS_MAX:
+                raise BadRequest(
+                    f"the jobs in queue {queue} that have not ended require {NEEDS_MAX} different sets of tags "
+                    "already; use another queue, or fewer sets"
+                )
+        if new and self._needs("tenant = ?", tenant) + len(new) > TENANT_NEEDS_MAX:
             raise BadRequest(
-                f"the jobs that wait in queue {queue} require {NEEDS_MAX} different sets of tags already; "
-                "use another queue, or fewer sets"
+                f"the jobs in all queues that have not ended require {TENANT_NEEDS_MAX} different sets of tags "
+                "already; use fewer sets, or fewer queues with them"
             )
 
+    def _needs(self, where: str, *values: str) -> int:
+        count = self._connection.execute(f"SELECT count(*) FROM need WHERE {where}", values).get
+        assert isinstance(count, int), "a count"
+        return count
+
     def _waiting(self, tenant: str, queue: str) -> list[QueueKey]:
-        return [QueueKey(tenant, queue, needs) for needs in needs_in(self._connection, tenant, queue, "due_ms IS NULL")]
+        return [QueueKey(tenant, queue, head.needs) for head in heads(self._connection, tenant, queue)]
 
     def list(self, tenant: str, request: ListQueues) -> QueuesListed:
         """A page, by name; one row more than the page is read to know whether another follows."""
@@ -107,20 +127,11 @@ class Queues:
         )
 
     def _oldest_ms(self, tenant: str, queue: str) -> int | None:
-        """The index has the oldest of each need and priority at hand: so many steps, however long the queue is."""
-        oldest_ms: int | None = None
-        for needs in needs_in(self._connection, tenant, queue, "due_ms IS NULL"):
-            values = (tenant, queue, needs, _ABOVE_ALL)
-            while (found := fetch_one(self._connection, _Oldest, _OLDEST_OF_NEXT_PRIORITY, values)) is not None:
-                values = (tenant, queue, needs, found.priority)
-                oldest_ms = found.submitted_ms if oldest_ms is None else min(oldest_ms, found.submitted_ms)
+        oldest_ms = self._connection.execute(_OLDEST, (tenant, queue)).get
+        assert oldest_ms is None or isinstance(oldest_ms, int), "an instant is a number"
         return oldest_ms
 
 
-def needs_in(connection: Database, tenant: str, queue: str, which: str) -> Iterator[str]:
-    """The different needs of the jobs that wait in a queue, in order: one look into an index for each."""
-    first = f"SELECT needs FROM job WHERE tenant = ? AND queue = ? AND state = 'SCHEDULED' AND {which}"
-    needs = connection.execute(f"{first} ORDER BY needs LIMIT 1", (tenant, queue)).get
-    while needs is not None:
-        yield str(needs)
-        needs = connection.execute(f"{first} AND needs > ? ORDER BY needs LIMIT 1", (tenant, queue, str(needs))).get
+def heads(connection: Database, tenant: str, queue: str) -> list[Head]:
+    """The first of each kind of jobs that wait in a queue and need something."""
+    return fetch_all(connection, Head, _HEADS, (tenant, queue))

@@ -46,6 +46,10 @@ class Database(Protocol):
         """How many rows were changed since the database was opened, by triggers too."""
         ...
 
+    def config(self, setting: int, value: int, /) -> int:
+        """Set one of SQLite's `SQLITE_DBCONFIG` settings; what it is then."""
+        ...
+
     def set_progress_handler(self, stepped: Callable[[], bool], steps: int, /) -> None:
         """Have `stepped` called whenever SQLite has taken so many steps; where it says true, the statement is ended."""
         ...

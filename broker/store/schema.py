@@ -17,6 +17,9 @@ landed is never edited.
 - `metadata` finds jobs by what is noted with them; `fact` is a hash of one name and value.
 - `needs` is what a job requires of its agent, as `needs` writes it: a lease looks at the first job of each kind that
   its agent may run, however many wait of the others.
+- `need` counts the jobs of each queue and kind that wait or run, so that there are no more kinds than a lease can
+  look at.
+- `job_oldest` has the longest waiting of a queue, whatever its kind and priority.
 - `secret` has what agents are to open; a lease brings along what its job names.
 - `usage` counts what each tenant takes; its bytes are written with each batch, its waiting jobs by triggers.
 - `doomed` names jobs that are removed while their logs still are, step by step. Hence no foreign keys.
@@ -198,6 +201,30 @@ MIGRATIONS: Final = (
         set_ms INTEGER NOT NULL,
         PRIMARY KEY (tenant, queue, name)
     ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE need (
+        tenant TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        needs TEXT NOT NULL,
+        jobs INTEGER NOT NULL,
+        PRIMARY KEY (tenant, queue, needs)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO need (tenant, queue, needs, jobs)
+        SELECT tenant, queue, needs, count(*) FROM job WHERE state IN ('SCHEDULED', 'RUNNING') AND needs != ''
+        GROUP BY tenant, queue, needs;
+    DROP INDEX job_needs;
+    CREATE TRIGGER job_has_needs AFTER INSERT ON job WHEN new.needs != '' BEGIN
+        INSERT INTO need (tenant, queue, needs, jobs) VALUES (new.tenant, new.queue, new.needs, 1)
+            ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+    END;
+    CREATE TRIGGER job_needs_nothing_more AFTER UPDATE OF state ON job
+        WHEN new.needs != '' AND old.state IN ('SCHEDULED', 'RUNNING') AND new.state NOT IN ('SCHEDULED', 'RUNNING')
+    BEGIN
+        UPDATE need SET jobs = jobs - 1 WHERE tenant = new.tenant AND queue = new.queue AND needs = new.needs;
+        DELETE FROM need WHERE tenant = new.tenant AND queue = new.queue AND needs = new.needs AND jobs = 0;
+    END;
+    CREATE INDEX job_oldest ON job (tenant, queue, number) WHERE state = 'SCHEDULED' AND due_ms IS NULL;
     """,
 )
 _FILLED_AT: Final = 2  # the version from which `metadata` is there; the jobs that came before it are entered then

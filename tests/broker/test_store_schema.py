@@ -10,6 +10,7 @@ import apsw
 import msgspec
 import pytest
 
+from airunner.broker.store.needs import NEEDS_MAX
 from airunner.broker.store.schema import MIGRATIONS
 from airunner.broker.store.sqlite import SqliteStore, open_store
 from airunner.protocol.events import BrokerBody, JobFinished, JobLeased, JobReleased, JobScheduled, encode_bodies
@@ -231,3 +232,25 @@ def test_what_has_ended_is_retried_and_removed(old: TakenOver):
     assert left == {"a", "b", "c", "released", "expired", "running", job_id}
     found = driver.reply(JobsListed, ListJobs(metadata={"k": "v"})).jobs
     assert {job.id for job in found} == left - {"b", "c"}
+
+
+def test_the_needs_of_an_older_file_are_counted(tmp_path: Path):
+    """As many kinds wait and run as may; of what has ended none counts."""
+    path = tmp_path / "store.db"
+    with closing(apsw.Connection(str(path))) as connection:
+        for number, step in enumerate(MIGRATIONS[:5], start=1):
+            connection.execute(f"{step}; PRAGMA user_version = {number}")
+        states = ["SCHEDULED"] * (NEEDS_MAX - 1) + ["RUNNING", "COMPLETED", "CANCELLED"]
+        for number, state in enumerate(states):
+            connection.execute(
+                "INSERT INTO job (job_id, tenant, queue, state, owner, spec, watch_key, submitted_ms, needs)"
+                " VALUES (?, 'home', 'default', ?, '', ?, ?, ?, ?)",
+                (f"old-{number}", state, encode_spec(JobSpec(command="n")), bytes(32), START_MS, f"n={number}"),
+            )
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        driver = Driver(store)
+        driver.enqueue(JobSpec(command="n", require={"n": "7"}))
+        more = EnqueueJob(jobs=(JobSpec(command="n", require={"n": "more"}),))
+        driver.refused("bad-request", more)
+        driver.cancel("old-1")
+        driver.reply(JobsEnqueued, more)

@@ -96,6 +96,11 @@ def test_a_commit_waits_for_the_disk(tmp_path: Path):
         assert connection.pragma("user_version") == len(MIGRATIONS)
 
 
+def test_a_statement_is_planned_once_and_not_for_each_value():
+    with closing(open_store("memory:")) as store:
+        assert store._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
+
+
 def test_a_full_disk_stores_nothing_of_the_batch_and_the_store_goes_on(tmp_path: Path):
     with closing(open_store(_url(tmp_path / "store.db"))) as store:
         driver = Driver(store)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Final
 
+from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
     PAGE_SIZE_MAX,
+    QUEUES_MAX,
+    SLOTS_MAX,
     CancelJob,
     EnqueueJob,
     GetJob,
+    JobsLeased,
     ListJobs,
     ListQueues,
     ReplayJobEvents,
@@ -76,9 +81,36 @@ def looking_through_many_for_nothing_costs_too(driver: Driver) -> None:
     assert costs[1] > 5 * costs[0]
 
 
+def nothing_that_may_wait_makes_a_lease_or_a_list_of_queues_costly(driver: Driver) -> None:
+    """As many queues, tags and priorities as there may be: first none of them fits, then all do."""
+    names = [f"t{number}" for number in range(10)]
+    kinds = [dict.fromkeys(kind, "") for size in range(1, 11) for kind in combinations(names, size)][:NEEDS_MAX]
+    queues = [f"q{number}" for number in range(QUEUES_MAX)]
+    each = TENANT_NEEDS_MAX // QUEUES_MAX
+    for at, queue in enumerate(queues):
+        some = kinds[at % 8 * each :][:each]
+        driver.enqueue(
+            *(
+                JobSpec(command="n", queue=queue, require=require, priority=priority)
+                for require in some
+                for priority in range(ENQUEUE_MAX // each)
+            )
+        )
+    assert driver.outcome(driver.dequeue(*queues, slots=SLOTS_MAX)).cost <= COST_MAX
+    assert driver.outcome(ListQueues()).cost <= COST_MAX
+    known = (JobSpec(command="n", queue=queue, require=kinds[at % 8 * each]) for at, queue in enumerate(queues))
+    assert driver.outcome(EnqueueJob(jobs=tuple(known))).cost <= COST_MAX
+    tags = dict.fromkeys(names, "")
+    leased = driver.outcome(driver.dequeue(*reversed(queues), slots=SLOTS_MAX, tags=tags))
+    assert isinstance(leased.reply, JobsLeased)
+    assert len(leased.reply.leases) == SLOTS_MAX
+    assert leased.cost <= COST_MAX
+
+
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     whatever_is_asked_costs_something,
     what_is_refused_or_repeated_costs_too,
     more_work_costs_more_and_neighbours_pay_for_themselves,
     looking_through_many_for_nothing_costs_too,
+    nothing_that_may_wait_makes_a_lease_or_a_list_of_queues_costly,
 )

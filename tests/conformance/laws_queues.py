@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.store.contract import EXPIRE_MAX, QueueKey
-from airunner.broker.store.needs import NEEDS_MAX
+from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
@@ -322,6 +322,23 @@ def a_queue_holds_so_many_different_needs_and_no_more(driver: Driver) -> None:
     driver.enqueue(JobSpec(command="n", require={"n": "more"}, queue="other"))
 
 
+def a_tenants_queues_hold_so_many_different_needs_together_and_no_more(driver: Driver) -> None:
+    """A lease may look at each in all of them, and those that run may come back; what has ended makes room."""
+    for queue in range(TENANT_NEEDS_MAX // 64):
+        driver.enqueue(*(JobSpec(command="n", queue=f"q{queue}", require={"n": f"{n}"}) for n in range(64)))
+    (lease,) = driver.reply(JobsLeased, driver.dequeue("q0", tags={"n": "0"})).leases
+    more = EnqueueJob(jobs=(JobSpec(command="n", queue="more", require={"n": "0"}),))
+    driver.refused("bad-request", more)
+    driver.reply(JobsEnqueued, more, tenant="other")
+    driver.enqueue(JobSpec(command="n", queue="q1", require={"n": "0"}), JobSpec(command="free", queue="more"))
+    driver.reply(object, release(lease))
+    driver.refused("bad-request", more)
+    (lease,) = driver.reply(JobsLeased, driver.dequeue("q0", tags={"n": "0"})).leases
+    assert driver.complete(lease) is JobState.COMPLETED
+    driver.reply(JobsEnqueued, more)
+    driver.refused("bad-request", EnqueueJob(jobs=(JobSpec(command="n", queue="more", require={"n": "1"}),)))
+
+
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     the_more_urgent_goes_first_then_the_earlier,
     what_comes_back_has_its_old_place,
@@ -341,6 +358,7 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     what_is_leased_to_tags_keeps_priority_and_order,
     a_job_that_comes_back_is_ready_for_those_who_may_run_it,
     a_queue_holds_so_many_different_needs_and_no_more,
+    a_tenants_queues_hold_so_many_different_needs_together_and_no_more,
     queues_are_listed_by_name_and_page,
     a_queue_has_a_mode_before_its_first_job,
     a_late_copy_of_a_mode_undoes_no_newer_one,
