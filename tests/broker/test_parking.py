@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airunner.broker import parking as module
-from airunner.broker.parking import Parking
+from airunner.broker.parking import TAG_SETS_MAX, Parking
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.messages import QUEUES_MAX
 from tests.broker.stage import asked, dequeue, enqueue
@@ -127,3 +127,18 @@ def test_one_tenants_many_queues_leave_the_others_their_share() -> None:
     taken = parking.take({QueueKey("a", "q0"): 9, QueueKey("b", "q0"): 9, QueueKey("c", "q0"): 9}, QUEUES_MAX // 4)
     assert [parked.asked.ask.tenant for parked in taken] == [*"abbbb"], "c has nobody who waits, and takes no share"
     assert len(parking.take({QueueKey("a", "q0"): 9}, 1_000)) == 8, "the others wait on"
+
+
+def test_a_tenants_agents_have_so_many_different_tags_and_no_more() -> None:
+    """Each is held against what a job needs."""
+    parking = Parking()
+    for number in range(TAG_SETS_MAX):
+        assert parking.park(asked(number, dequeue(tags={"n": f"{number}"})), 100)
+    assert not parking.park(asked(1_000, dequeue(tags={"n": "more"})), 100)
+    assert not parking.park(asked(1_000, dequeue("other", tags={"n": "more"})), 100)
+    assert parking.park(asked(1_000, dequeue(tags={"n": "more"}), tenant="b"), 100)
+    assert parking.park(asked(1_001, dequeue(tags={"n": "7"})), 100)
+    parking.discard(asked(7, dequeue(tags={"n": "7"})))
+    assert not parking.park(asked(1_000, dequeue(tags={"n": "more"})), 100), "another has the same"
+    parking.discard(asked(8, dequeue(tags={"n": "8"})))
+    assert parking.park(asked(1_000, dequeue(tags={"n": "more"})), 100)
