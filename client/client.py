@@ -192,11 +192,12 @@ class Client:
             raise BadRequest(f"1 to {ENQUEUE_MAX} jobs are submitted at once, not {len(specs)}")
         try:
             specs_bytes = sum(len(encode_spec(spec)) for spec in specs)
+            request = EnqueueJob(jobs=tuple(specs))
         except ValueError as error:
             raise BadRequest(str(error)) from error
         if specs_bytes > BODY_BYTES_MAX // 2:
             raise BadRequest(f"these jobs take {specs_bytes} bytes together: submit fewer at once")
-        reply = await self._ask(EnqueueJob(jobs=tuple(specs)), JobsEnqueued, _named(request_id))
+        reply = await self._ask(request, JobsEnqueued, _named(request_id))
         return [SubmittedJob(job_id) for job_id in reply.job_ids]
 
     async def cancel(self, job_id: str) -> JobState:

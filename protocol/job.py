@@ -38,6 +38,7 @@ PRIORITY_MAX: Final = 100  # and its negative is the least
 MAX_ATTEMPTS_DEFAULT: Final = 3
 ATTEMPTS_MAX: Final = 100
 SECRETS_MAX: Final = 64
+METADATA_MAX: Final = 64  # of what is submitted; a job of before there was this bound may have more
 TERMINAL_SIDE_MAX: Final = 10_000
 DEPTH_MAX: Final = 1_000_000
 

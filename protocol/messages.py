@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from airunner.protocol.bounds import REPLY_VALUES_MAX, UNDECODABLE, check_structure
 from airunner.protocol.errors import BadRequest, PeerError
 from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, EventRun
-from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, Tags
+from airunner.protocol.job import METADATA_MAX, Job, JobSpec, JobState, JobSummary, Result, Tags
 from airunner.protocol.names import (
     HASH_BYTES,
     NAME_CHARS_MAX,
@@ -36,6 +36,7 @@ from airunner.protocol.names import (
 from airunner.protocol.queues import QueueMode, QueueSummary
 
 ENQUEUE_MAX: Final = 64
+ENQUEUE_METADATA_MAX: Final = 1_024  # of all jobs in one request: each piece is a row of an index
 QUEUES_MAX: Final = 64
 SLOTS_MAX: Final = 16  # leases in one reply; with SPEC_BYTES_MAX they fit one frame
 LEASES_MAX: Final = 1_024
@@ -73,6 +74,13 @@ class EnqueueJob(Message, frozen=True, kw_only=True):
     """Submit jobs, all or none. Needs the role `submit`."""
 
     jobs: Annotated[tuple[JobSpec, ...], Meta(min_length=1, max_length=ENQUEUE_MAX)]
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError`: there is more metadata than is looked after."""
+        if any(len(job.metadata) > METADATA_MAX for job in self.jobs):
+            raise ValueError(f"a job has up to {METADATA_MAX} pieces of metadata")
+        if sum(len(job.metadata) for job in self.jobs) > ENQUEUE_METADATA_MAX:
+            raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} pieces of metadata")
 
 
 class DequeueJob(Message, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.broker.store.usage import Usage
 
 JOBS_PER_STEP: Final = 64  # of those that are too old; for their size they go one by one, as each may be large
+PAIRS_PER_STEP: Final = 1_024  # of metadata; a step ends with the job that reaches this
 RUNS_PER_STEP: Final = 256
 BYTES_PER_STEP: Final = 8 * 1_048_576  # of logs; some milliseconds
 ANSWERS_KEPT_MS: Final = 86_400_000  # a day at least: however short jobs stay, a repeat must not submit twice
@@ -59,14 +60,15 @@ class Retention:
 
     def _remove_jobs(self, finished_before_ms: int, jobs_max: int) -> bool:
         found = fetch_all(self._connection, _Oldest, _OLDEST, (finished_before_ms, jobs_max))
+        pairs = 0
         for job in found:
             self._usage.add(job.tenant, -job.size_bytes)
             self._connection.execute("INSERT INTO doomed (number, tenant) VALUES (?, ?)", (job.number, job.tenant))
-            for statement in (
-                "DELETE FROM metadata WHERE number = ?",
-                "DELETE FROM job WHERE number = ?",
-            ):
-                self._connection.execute(statement, (job.number,))
+            self._connection.execute("DELETE FROM metadata WHERE number = ?", (job.number,))
+            pairs += self._connection.changes()
+            self._connection.execute("DELETE FROM job WHERE number = ?", (job.number,))
+            if pairs >= PAIRS_PER_STEP:
+                break
         return bool(found)
 
     def _remove_logs(self) -> bool:

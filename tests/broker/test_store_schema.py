@@ -14,7 +14,7 @@ from airunner.broker.store.needs import NEEDS_MAX
 from airunner.broker.store.schema import MIGRATIONS
 from airunner.broker.store.sqlite import SqliteStore, open_store
 from airunner.protocol.events import BrokerBody, JobFinished, JobLeased, JobReleased, JobScheduled, encode_bodies
-from airunner.protocol.job import JobSpec, JobState, Reason, Result, encode_spec
+from airunner.protocol.job import METADATA_MAX, JobSpec, JobState, Reason, Result, encode_spec
 from airunner.protocol.messages import (
     EnqueueJob,
     JobCompleted,
@@ -254,3 +254,15 @@ def test_the_needs_of_an_older_file_are_counted(tmp_path: Path):
         driver.refused("bad-request", more)
         driver.cancel("old-1")
         driver.reply(JobsEnqueued, more)
+
+
+def test_a_job_of_an_older_file_may_have_more_metadata_than_is_taken_now(tmp_path: Path):
+    path = tmp_path / "store.db"
+    spec = JobSpec(command="x", metadata={f"{number}": "" for number in range(METADATA_MAX + 1)})
+    with closing(apsw.Connection(str(path))) as connection:
+        VersionOne(connection).enqueue(ID, bytes(32), {"old": spec})
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        driver = Driver(store)
+        driver.draw(8)
+        assert driver.job("old").spec == spec
+        assert driver.lease_one().spec == spec

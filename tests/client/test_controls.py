@@ -28,6 +28,12 @@ async def test_a_job_that_waits_is_cancelled_at_once_and_again_is_no_error() -> 
             await client.cancel("nothing")
 
 
+async def test_too_much_metadata_is_told_before_anything_is_sent() -> None:
+    async with brokered() as (_, client):
+        with pytest.raises(BadRequest, match="metadata"):
+            await client.submit(command="true", metadata={f"{number}": "" for number in range(65)})
+
+
 async def test_a_job_that_runs_is_its_agents_to_end() -> None:
     async with brokered() as (_, client):
         job = await client.submit(command="true")

@@ -83,6 +83,8 @@ def test_an_ill_typed_field_is_a_bad_request(name: str):
         {"type": "EnqueueJob", "jobs": []},
         {"type": "EnqueueJob", "jobs": [{"command": ""}]},
         {"type": "EnqueueJob", "jobs": [{"command": "a\0b"}]},
+        {"type": "EnqueueJob", "jobs": [{"command": "a", "metadata": {str(n): "" for n in range(65)}}]},
+        {"type": "EnqueueJob", "jobs": [{"command": "a", "metadata": {str(n): "" for n in range(61)}}] * 17},
         {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 0, "task_token": TOKEN},
         {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 1, "task_token": TOKEN[:-1]},
         {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 2**53, "task_token": TOKEN},
@@ -94,6 +96,11 @@ def test_an_ill_typed_field_is_a_bad_request(name: str):
 def test_what_is_no_request_is_a_bad_request(body: dict[str, object]):
     with pytest.raises(BadRequest):
         decode_request(msgpack.packb(body))
+
+
+def test_so_much_metadata_is_a_request():
+    body = {"type": "EnqueueJob", "jobs": [{"command": "a", "metadata": {str(n): "" for n in range(64)}}] * 16}
+    assert isinstance(decode_request(msgpack.packb(body)), EnqueueJob)
 
 
 @given(st.binary(max_size=200))
