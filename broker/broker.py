@@ -98,7 +98,7 @@ class Broker:
             self._offload,
             self._has_room,
             self._counts,
-            charge=lambda _ask, _cost: None,
+            charge=lambda ask, cost: self._admission.charge(ask, cost, self._edges.wall_ms()),
         )
         announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts, watchers)
         timekeeper = Timekeeper(timekeeper_inbox, turns, clock)
