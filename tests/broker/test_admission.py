@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from airunner.broker.admission import _VALUES_A_UNIT, ROLES, VERIFYING_UNITS, Admission
+from airunner.broker.admission import _VALUES_A_UNIT, ROLES, VERIFYING_UNITS, Admission, _usual_cost
 from airunner.broker.rates import BURST_S, DEBT_S, REFUSED_DEBT_S, Bucket, For, Rates
 from airunner.broker.store.contract import Ask
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
@@ -242,8 +242,13 @@ def test_a_request_that_is_not_what_it_seems_has_to_be_let_in_as_what_it_is() ->
         here.require(entry, PRINCIPAL, purpose, REQUESTS["DequeueJob"], WALL_MS)
 
 
-def test_what_a_request_has_cost_beyond_what_it_was_let_in_for_is_paid_for() -> None:
-    for cost, emptied in ((int(RATE * BURST_S) - 1, False), (int(RATE * BURST_S), True)):
+def test_what_a_request_has_cost_beyond_what_is_usual_is_paid_for() -> None:
+    usual = _usual_cost(ASK.request)
+    for cost, emptied in (
+        (usual, False),
+        (usual + int(RATE * BURST_S) - 1, False),
+        (usual + int(RATE * BURST_S), True),
+    ):
         rates = Rates(RATE)
         admission(Entry("m", BOTH), rates=rates).charge(ASK, cost, WALL_MS)
         assert is_empty(rates, WORKS) is emptied
