@@ -26,6 +26,7 @@ from typing import Final, NoReturn
 import msgspec
 from msgspec import Struct
 
+from airunner.agent.launcher.linux import call_me_when_my_parent_dies
 from tests.simulation.machine import run_virtual
 from tests.simulation.mutants import MUTANTS, SEEDS_MAX
 from tests.simulation.oracle import check
@@ -126,6 +127,7 @@ class Run:
         self._said = bytearray()
         self._pid = os.fork()
         if self._pid == 0:
+            call_me_when_my_parent_dies(signal.SIGKILL)
             os.close(self.reader)
             faulthandler.register(signal.SIGUSR1)
             gc.disable()  # a run is short, and its memory goes with it
@@ -187,6 +189,7 @@ def run_mutants(jobs: int) -> int:
     for name in MUTANTS:
         pid = os.fork()
         if pid == 0:
+            call_me_when_my_parent_dies(signal.SIGKILL)
             os._exit(run_mutant(name, jobs))
         _, status = os.waitpid(pid, 0)
         code |= os.waitstatus_to_exitcode(status)
