@@ -17,7 +17,7 @@ from airunner.agent.journal import Journal, now_in_ms
 from airunner.agent.spoolroom import SpoolRoom
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
-from airunner.protocol.errors import BadRequest, IncompleteLog, IndexGap, NotFound, PeerError, StaleToken
+from airunner.protocol.errors import BadRequest, IncompleteLog, IndexGap, NotFound, PeerError, Quota, StaleToken
 from airunner.protocol.messages import (
     BATCHES_MAX,
     COMPLETIONS_MAX,
@@ -49,6 +49,7 @@ class Publisher:
         self._sooner = anyio.Event()
         self._flush_ms = math.inf
         self._publishing = False
+        self._over_quota = 0  # how often in turn the tenant had too much
 
     @property
     def busy(self) -> bool:
@@ -153,7 +154,19 @@ class Publisher:
                 self._take(stored)
             for asked, completed in zip(request.completions, reply.completions, strict=True):
                 self._settle(asked, completed)
+            await self._rest(over_quota=any(stored.code == Quota.code for stored in reply.batches))
             return
+
+    async def _rest(self, *, over_quota: bool) -> None:
+        """Wait where the tenant has too much in the broker; the spool keeps what was refused meanwhile."""
+        if not over_quota:
+            self._over_quota = 0
+            return
+        if not self._over_quota:
+            self._report("the broker keeps no more events of this tenant's now (quota), and is asked again")
+        pause_ms = full_jitter_ms(self._edges.random, self._over_quota, REFUSED_FIRST_MS, REFUSED_LAST_MS)
+        self._over_quota += 1
+        await anyio.sleep(pause_ms / 1_000)
 
     def _take(self, stored: BatchStored) -> None:
         journal = self._journals.get((stored.job_id, stored.attempt))
@@ -162,7 +175,7 @@ class Publisher:
         match stored.code:
             case None:
                 journal.acknowledge(stored.next_index)
-            case IndexGap.code:
+            case IndexGap.code | Quota.code:
                 journal.resend_from(stored.next_index)
             case StaleToken.code | NotFound.code:
                 journal.lose()

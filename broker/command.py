@@ -67,7 +67,12 @@ def broker_command(
         int | None, typer.Option(min=0, help="Jobs of one tenant that may wait.", show_default="no bound")
     ] = None,
     tenant_gib: Annotated[
-        float | None, typer.Option(min=0, help="GiB that one tenant's jobs and logs may take.", show_default="no bound")
+        float | None,
+        typer.Option(
+            min=0,
+            help="GiB that one tenant's jobs and logs may take; what runs already may make it twice that.",
+            show_default="no bound",
+        ),
     ] = None,
     tenant_requests: Annotated[
         float,

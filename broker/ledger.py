@@ -50,6 +50,7 @@ from airunner.broker.store.contract import (
     Retain,
     Store,
     StoreReply,
+    looks_through_many,
 )
 from airunner.broker.store.needs import facts_of, meets, needs_of
 from airunner.broker.turns import Turns
@@ -68,6 +69,7 @@ from airunner.protocol.messages import (
     RetryJob,
     SetSecret,
     UpdateJob,
+    UpdateQueue,
     WatchJob,
     refusal,
 )
@@ -223,7 +225,10 @@ class Ledger:
             if some:
                 outcomes: list[Outcome] = []
                 commands = [self._command(entry) for entry in some]
-                await call(lambda: outcomes.extend(self._store.apply(commands, now_ms).outcomes))  # noqa: B023
+                try:
+                    await call(lambda: outcomes.extend(self._store.apply(commands, now_ms).outcomes))  # noqa: B023
+                except NoSpace as full:  # a read writes no row, but may have to make room in the cache
+                    outcomes = [Outcome(reply=refusal(full))] * len(some)
                 self._counts.add("commands", len(some))
                 await self._speak(some, outcomes)
 
@@ -296,7 +301,7 @@ class Ledger:
     def _command(self, entry: _Entry) -> Command:
         match entry:
             case Asked(ask=ask):
-                producing = isinstance(ask.request, EnqueueJob | RetryJob | SetSecret)
+                producing = isinstance(ask.request, EnqueueJob | RetryJob | SetSecret | UpdateQueue)
                 return msgspec.structs.replace(ask, room=False) if producing and not self._has_room() else ask
             case Parked(asked=asked):
                 return asked.ask
@@ -315,8 +320,8 @@ def _steps(entry: _Entry) -> int:
             return len(batches) + len(completions)
         case Asked(ask=Ask(request=UpdateJob(leases=leases))):
             return 1 + len(leases) // 4
-        case Asked(ask=Ask(request=ListJobs(page_size=rows))):
-            return 1 + rows // 2
+        case Asked(ask=Ask(request=ListJobs() as request)):
+            return 1 + request.page_size // 2 + (BATCH_STEPS_MAX if looks_through_many(request) else 0)
         case Asked(ask=Ask(request=ListQueues() | ListAgents() | ListSecrets() | ReplayJobEvents())):
             return STEPS_OF_A_PAGE
         case _:

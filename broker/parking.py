@@ -19,7 +19,7 @@ from airunner.broker.store.needs import facts_of, needed
 from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import RequestId
 
-PARKED_MAX: Final = 16_384  # of one tenant; each is a few hundred bytes, and one more is told that we are busy
+PLACES_MAX: Final = 65_536  # in queues, of one tenant; each is some 200 bytes, and one more is told that we are busy
 TAG_SETS_MAX: Final = 256  # different ones of a tenant's parked agents: each is held against each job's needs
 QUEUES_PER_STEP: Final = 2  # with nothing in them
 
@@ -55,7 +55,7 @@ class Parking:
         self._by_queue: dict[QueueKey, dict[Facts, dict[Key, int]]] = {}
         self._ends: list[tuple[int, Key]] = []
         self._turns = 0
-        self._of_tenant: Counter[str] = Counter()
+        self._places: Counter[str] = Counter()  # each tenant's
         self._facts: defaultdict[str, Counter[Facts]] = defaultdict(Counter)  # of each tenant's, and how many have them
 
     def __len__(self) -> int:
@@ -66,21 +66,22 @@ class Parking:
         facts = facts_of(_request(asked).tags)
         key = asked.ask.tenant, asked.ask.request_id
         before = self._parked.get(key)
-        if before is None and self._of_tenant[asked.ask.tenant] >= PARKED_MAX:
+        queues = queues_of(asked)
+        if before is None and self._places[asked.ask.tenant] + len(queues) > PLACES_MAX:
             return False
         kinds = self._facts[asked.ask.tenant]
         if facts not in kinds and len(kinds) >= TAG_SETS_MAX:
             return False
-        if before is not None and (before.facts, queues_of(before.asked)) != (facts, queues_of(asked)):
+        if before is not None and (before.facts, queues_of(before.asked)) != (facts, queues):
             self._remove(key)
             before = None
         if before is None:
             self._turns += 1
-            self._of_tenant[asked.ask.tenant] += 1
+            self._places[asked.ask.tenant] += len(queues)
             kinds[facts] += 1
         turn = self._turns if before is None else before.turn
         self._parked[key] = Parked(asked, until_ms, turn, facts)
-        for queue in queues_of(asked):
+        for queue in queues:
             self._by_queue.setdefault(queue, {}).setdefault(facts, {})[key] = turn  # a repeat keeps its place
         heapq.heappush(self._ends, (until_ms, key))
         return True
@@ -92,7 +93,7 @@ class Parking:
         and one request at least. The others wait on, for the next time.
         """
         taken: list[Parked] = []
-        share = steps_max // max(1, len({queue.tenant for queue in wanted if self._of_tenant[queue.tenant]}))
+        share = steps_max // max(1, len({queue.tenant for queue in wanted if self._places[queue.tenant]}))
         steps: Counter[str] = Counter()
         for queue, jobs in wanted.items():
             left = jobs
@@ -137,7 +138,7 @@ class Parking:
     def _remove(self, key: Key) -> Parked:
         parked = self._parked.pop(key)
         tenant = parked.asked.ask.tenant
-        self._of_tenant[tenant] -= 1
+        self._places[tenant] -= len(queues_of(parked.asked))
         kinds = self._facts[tenant]
         kinds[parked.facts] -= 1
         if not kinds[parked.facts]:

@@ -296,7 +296,16 @@ class Client:
             page=page,
             page_size=page_size,
         )
-        return await self._ask(request, JobsListed)
+        reply = await self._ask(request, JobsListed)
+        jobs = reply.jobs
+        while reply.going_on is not None and len(jobs) < page_size:
+            place = reply.going_on
+            request = msgspec.structs.replace(
+                request, before=place.before, skip=place.skip, page=1, page_size=page_size - len(jobs)
+            )
+            reply = await self._ask(request, JobsListed)
+            jobs += reply.jobs
+        return JobsListed(jobs=jobs, more=reply.more)
 
     def follow(self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None) -> Events:
         """Every event from a sequence on, or from the first not older than an instant, as they happen.

@@ -213,7 +213,7 @@ class ListJobs(Message, frozen=True, kw_only=True):
     """A page of jobs, newest first; with `metadata` only those that have all of these. Role `read`.
 
     `page` counts from 1. For a walk that new jobs do not shift, give `before`, the last id of the page
-    before, and leave `page` alone.
+    before, and leave `page` alone. `skip` leaves out so many more that would be listed: see `ListPlace`.
     """
 
     queue: Name | None = None
@@ -223,6 +223,7 @@ class ListJobs(Message, frozen=True, kw_only=True):
     before: JobName | None = None
     page: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 1
     page_size: Annotated[int, Meta(ge=1, le=PAGE_SIZE_MAX)] = 20
+    skip: Annotated[int, Meta(ge=0, le=PAGE_MAX * PAGE_SIZE_MAX)] = 0
 
 
 class GetJob(Message, frozen=True, kw_only=True):
@@ -439,11 +440,22 @@ class AgentsListed(Message, frozen=True, kw_only=True):
     more: bool = False
 
 
-class JobsListed(Message, frozen=True, kw_only=True):
-    """A page of jobs; `more` says whether another follows."""
+class ListPlace(Struct, frozen=True, kw_only=True):
+    """Where the broker stopped looking: ask for the rest of the page, from `before` on and without `skip` of them."""
+
+    before: JobId
+    skip: Natural
+
+
+class JobsListed(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """A page of jobs; `more` says whether another follows.
+
+    With `going_on` the broker has looked through as many jobs as it does for one request, and the page may not be full.
+    """
 
     jobs: tuple[JobSummary, ...]
     more: bool
+    going_on: ListPlace | None = None
 
 
 class JobFound(Message, frozen=True, kw_only=True):

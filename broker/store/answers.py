@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from airunner.broker.store.contract import Ask
 from airunner.broker.store.rows import Database, fetch_one
+from airunner.broker.store.schema import ANSWER_BYTES
+from airunner.broker.store.usage import Usage
 from airunner.protocol.errors import Conflict
 from airunner.protocol.messages import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue, canonical_hash
 from airunner.protocol.names import JobId
@@ -37,8 +39,11 @@ def answered(connection: Database, ask: Ask, request: Once) -> tuple[JobId, ...]
     return tuple(map(JobId, before.job_ids.split()))
 
 
-def note_answer(connection: Database, ask: Ask, request: Once, job_ids: Sequence[JobId], now_ms: int) -> None:
+def note_answer(
+    connection: Database, usage: Usage, ask: Ask, request: Once, job_ids: Sequence[JobId], now_ms: int
+) -> None:
     """Remember what this request is told."""
+    usage.add(ask.tenant, ANSWER_BYTES)
     connection.execute(
         "INSERT INTO answer (tenant, request_id, body_hash, answered_ms, job_ids) VALUES (?, ?, ?, ?, ?)",
         (ask.tenant, ask.request_id, canonical_hash(request), now_ms, " ".join(job_ids)),

@@ -19,11 +19,11 @@ from msgspec import Struct
 
 from airunner.broker.quotas import Quotas
 from airunner.protocol.events import EventRun
-from airunner.protocol.messages import Reply, StoreRequest
+from airunner.protocol.messages import ListJobs, Reply, StoreRequest
 from airunner.protocol.names import JobId, RequestId, WatchKey
 
 BATCH_COMMANDS_MAX: Final = 256  # one transaction; a commit's fsync is shared by so many
-EXPIRE_MAX: Final = 256  # leases ended by one Expire, and delays; the rest are due at once and follow in the next batch
+EXPIRE_MAX: Final = 64  # leases ended by one Expire, and delays: some 10 ms; the rest are due at once, and follow
 
 
 class QueueKey(NamedTuple):
@@ -56,6 +56,12 @@ class Ask(Struct, frozen=True, kw_only=True):
     quotas: Quotas = Quotas()
 
 
+def looks_through_many(request: ListJobs) -> bool:
+    """Whether a store may have to look at many jobs that are not on such a list: it asks for more than one thing."""
+    by_place = request.queue is not None or request.state is not None
+    return int(by_place) + int(request.owner is not None) + len(request.metadata) > 1
+
+
 class Expire(Struct, frozen=True):
     """End what is due, at most `EXPIRE_MAX` of each: leases, and the delays of jobs that may now be leased."""
 
@@ -67,8 +73,10 @@ class Resume(Struct, frozen=True):
 class Retain(Struct, frozen=True, kw_only=True):
     """Remove one small step's worth of finished jobs, the oldest first, with all that is known of them.
 
-    Those that had finished before the instant `finished_before_ms`; and any while the store takes more than
-    `store_bytes_max` bytes. What requests were answered before that instant is forgotten too, once it is a day old.
+    Those that had finished before the instant `finished_before_ms`. And any while the store takes more than
+    `store_bytes_max` bytes: of the tenant that takes the most, as long as that is more than an equal share of what may
+    stay; so what one tenant's running jobs write costs no other its finished ones. What requests were answered before
+    that instant is forgotten too, once it is a day old.
     """
 
     finished_before_ms: int

@@ -8,7 +8,15 @@ from typing import Final, NamedTuple
 import msgspec
 
 from airunner.broker.store.answers import answered, note_answer
-from airunner.broker.store.contract import Appended, Ask, MintedJob, Outcome, QueueKey, WatchKeyFound
+from airunner.broker.store.contract import (
+    Appended,
+    Ask,
+    MintedJob,
+    Outcome,
+    QueueKey,
+    WatchKeyFound,
+    looks_through_many,
+)
 from airunner.broker.store.log import Log
 from airunner.broker.store.needs import needs_of
 from airunner.broker.store.queues import Queues
@@ -25,6 +33,7 @@ from airunner.protocol.messages import (
     JobsEnqueued,
     JobsListed,
     ListJobs,
+    ListPlace,
     RetryJob,
     WatchJob,
 )
@@ -36,10 +45,12 @@ _INSERT: Final = (
     "INSERT INTO job (job_id, tenant, queue, state, priority, max_attempts, owner, spec, watch_key, submitted_ms,"
     " due_ms, origin, needs, last_sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) RETURNING number"
 )
+_ABOVE_ALL: Final = 2**62  # more than any number
 _COLUMNS: Final = (
     "job_id, state, spec, submitted_ms, attempt, last_sequence, agent, started_ms, finished_ms, result,"
     " due_ms, retries, cancel_requested_ms, origin"
 )
+LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for one list that no index has in order: some 10 ms
 _result_decoder = msgspec.msgpack.Decoder(Result)
 
 
@@ -62,6 +73,11 @@ class _Row(NamedTuple):
     @property
     def ended(self) -> Result | None:
         return None if self.result is None else _result_decoder.decode(self.result)
+
+
+class _Lowest(NamedTuple):
+    number: int
+    job_id: JobId
 
 
 class _Ended(NamedTuple):
@@ -130,7 +146,7 @@ class Jobs:
             for job, spec, minted in zip(jobs, specs, ask.minted, strict=True)
         )
         job_ids = tuple(minted.job_id for minted in ask.minted)
-        note_answer(self._connection, ask, request, job_ids, now_ms)
+        note_answer(self._connection, self._usage, ask, request, job_ids, now_ms)
         return Outcome(
             reply=JobsEnqueued(job_ids=job_ids),
             appended=appended,
@@ -199,21 +215,50 @@ class Jobs:
     def list(self, tenant: str, request: ListJobs) -> JobsListed:
         """A page, newest first; one row more than the page is read to know whether another follows.
 
+        No more than `LOOKED_MAX` jobs are looked through; then the reply says where to go on.
+
         Raises `NotFound`: there is no job `before`.
         """
         source, where, values = _filtered(tenant, request)
         number = "found.number" if request.metadata else "job.number"  # of the index that is read in order
-        if request.before is not None:
+        before = None if request.before is None else self._number(tenant, request.before)
+        if before is not None:
             where.append(f"{number} < ?")
-            values.append(self._number(tenant, request.before))
+            values.append(before)
+        skip = request.skip + (request.page - 1) * request.page_size
+        looked = LOOKED_MAX // max(1, len(request.metadata))  # each further piece is looked up for each job
+        direct = not looks_through_many(request) and skip + request.page_size < looked
+        lowest = None if direct else self._lowest(tenant, before, looked)
+        if lowest is not None:
+            where.append(f"{number} >= ?")
+            values.append(lowest.number)
+        found = f"FROM {source} WHERE {' AND '.join(where)}"
         rows = fetch_all(
             self._connection,
             _Row,
-            f"SELECT {_COLUMNS} FROM {source} WHERE {' AND '.join(where)} ORDER BY {number} DESC LIMIT ? OFFSET ?",
-            (*values, request.page_size + 1, (request.page - 1) * request.page_size),
+            f"SELECT {_COLUMNS} {found} ORDER BY {number} DESC LIMIT ? OFFSET ?",
+            (*values, request.page_size + 1, skip),
         )
-        summaries = [_summary(row) for row in rows[: request.page_size]]
-        return JobsListed(jobs=tuple(summaries), more=len(rows) > request.page_size)
+        summaries = tuple(_summary(row) for row in rows[: request.page_size])
+        if lowest is None or len(rows) > request.page_size:
+            return JobsListed(jobs=summaries, more=len(rows) > request.page_size)
+        if skip and not rows:
+            passed = self._connection.execute(f"SELECT count(*) {found}", tuple(values)).get
+            assert isinstance(passed, int), "a count"
+            skip -= passed
+        else:
+            skip = 0
+        return JobsListed(jobs=summaries, more=True, going_on=ListPlace(before=lowest.job_id, skip=skip))
+
+    def _lowest(self, tenant: str, before: int | None, looked: int) -> _Lowest | None:
+        """The last of the `looked` jobs before `before`; None where there are not so many."""
+        return fetch_one(
+            self._connection,
+            _Lowest,
+            "SELECT number, job_id FROM job WHERE number = (SELECT number FROM job INDEXED BY job_listed"
+            " WHERE tenant = ? AND number < ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+            (tenant, _ABOVE_ALL if before is None else before, looked - 1),
+        )
 
     def watch(self, tenant: str, request: WatchJob) -> WatchKeyFound:
         """The key to a job's live events.

@@ -7,10 +7,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from airunner.broker.quotas import Quotas
 from airunner.broker.store.contract import Appended
 from airunner.broker.store.rows import Database, Values, fetch_one
 from airunner.broker.store.usage import Usage
-from airunner.protocol.errors import BadRequest, IndexGap, NotFound, StaleToken
+from airunner.protocol.errors import BadRequest, IndexGap, NotFound, Quota, StaleToken
 from airunner.protocol.events import BrokerBody, EventRun, check_batch, decode_bodies, encode_bodies, without_first
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
@@ -21,6 +22,8 @@ from airunner.protocol.messages import (
     ReplayJobEvents,
 )
 from airunner.protocol.names import WatchKey, token_hash
+
+RUNS_LOOKED_MAX: Final = 8_192  # for the first that is new enough; a few ms
 
 # The fence stands in the statement that writes: nothing else is trusted to have looked.
 _EXTEND: Final = (
@@ -99,10 +102,14 @@ class Log:
             raise StaleToken
         return holder
 
-    def publish(self, tenant: str, batch: EventBatch) -> tuple[int, Appended | None]:
+    def publish(
+        self, tenant: str, batch: EventBatch, quotas: Quotas, *, last: bool = False
+    ) -> tuple[int, Appended | None]:
         """Store what is not stored yet of `batch`; the attempt's next index, and what was appended.
 
-        Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`; then nothing is changed.
+        `last`: the end of the attempt comes with it, and it is small.
+
+        Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`, `Quota`; then nothing is changed.
         """
         holder = self.holder(tenant, batch.job_id, batch.attempt, batch.task_token)
         next_index = batch.first_index + batch.count
@@ -112,6 +119,11 @@ class Log:
             return holder.next_index, None
         if holder.state is not JobState.RUNNING:
             raise StaleToken
+        try:
+            self._usage.require_log(tenant, quotas, last=last)
+        except Quota as refused:
+            refused.expected_index = holder.next_index
+            raise
         bodies = check_batch(batch.events)
         if len(bodies) != batch.count:
             raise BadRequest(f"a batch of {batch.count} events holds {len(bodies)}")
@@ -143,36 +155,48 @@ class Log:
         )
         if place is None:
             raise NotFound
-        start = self._start(place.number, request)
+        start, beyond = self._start(place, request)
         runs = self._page(place.number, start) if start is not None else []
         return JobEventsReplayed(
             runs=tuple(runs),
-            next_sequence=runs[-1].next_sequence if runs else _beyond(request, place.last_sequence),
+            next_sequence=runs[-1].next_sequence if runs else beyond,
             last_sequence=place.last_sequence,
             finished=place.state.terminal,
         )
 
-    def _start(self, number: int, request: ReplayJobEvents) -> int | None:
-        """The first sequence of the page; None where nothing is new enough."""
+    def _start(self, place: _Place, request: ReplayJobEvents) -> tuple[int | None, int]:
+        """The first sequence of the page; None where nothing is new enough, and then where to go on."""
         if request.from_timestamp_ms is None:
-            return request.from_sequence
+            return request.from_sequence, request.from_sequence
+        first = self._first_run(place.number, request.from_sequence)
+        end = self._connection.execute(
+            "SELECT first_sequence FROM event WHERE number = ? AND first_sequence >= ?"
+            " ORDER BY first_sequence LIMIT 1 OFFSET ?",
+            (place.number, first, RUNS_LOOKED_MAX),
+        ).get
+        assert end is None or isinstance(end, int), "a sequence is a number"
         # The first such run may have its only new enough event before `from_sequence`: hence the loop.
         rows = self._runs(
-            "first_sequence + count > ? AND last_timestamp_ms >= ?",
-            (number, request.from_sequence, request.from_timestamp_ms),
+            "first_sequence >= ? AND first_sequence < ? AND last_timestamp_ms >= ?",
+            (place.number, first, end or place.last_sequence + 1, request.from_timestamp_ms),
         )
         for run in rows:
             for sequence, body in enumerate(decode_bodies(run.events), start=run.first_sequence):
                 if sequence >= request.from_sequence and body.timestamp_ms >= request.from_timestamp_ms:
-                    return sequence
-        return None
+                    return sequence, sequence
+        return None, max(request.from_sequence, end or place.last_sequence + 1)
+
+    def _first_run(self, number: int, sequence: int) -> int:
+        """The first sequence of the run that `sequence` is in."""
+        first = self._connection.execute(
+            "SELECT coalesce(max(first_sequence), 0) FROM event WHERE number = ? AND first_sequence <= ?",
+            (number, sequence),
+        ).get
+        assert isinstance(first, int), "a sequence is a number"
+        return first
 
     def _page(self, number: int, start: int) -> list[EventRun]:
-        rows = self._runs(
-            "first_sequence >="
-            " (SELECT coalesce(max(first_sequence), 0) FROM event WHERE number = ? AND first_sequence <= ?)",
-            (number, number, start),
-        )
+        rows = self._runs("first_sequence >= ?", (number, self._first_run(number, start)))
         runs: list[EventRun] = []
         size_bytes = 0
         for row in rows:
@@ -210,10 +234,3 @@ class Log:
             (number, first_sequence, count, attempt, latest_ms, raw),
         )
         return Appended(watch_key, EventRun(first_sequence=first_sequence, count=count, attempt=attempt, events=raw))
-
-
-def _beyond(request: ReplayJobEvents, last_sequence: int) -> int:
-    """Where to go on after a page without events."""
-    if request.from_timestamp_ms is None:
-        return request.from_sequence
-    return max(request.from_sequence, last_sequence + 1)

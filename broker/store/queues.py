@@ -10,7 +10,9 @@ from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Ask, Outcome, QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.broker.store.rows import Database, fetch_all
-from airunner.protocol.errors import BadRequest
+from airunner.broker.store.schema import QUEUE_BYTES
+from airunner.broker.store.usage import Usage
+from airunner.protocol.errors import BadRequest, NoSpace
 from airunner.protocol.messages import PAGE_SIZE_MAX, ListQueues, QueuesListed, QueueUpdated, UpdateQueue
 from airunner.protocol.queues import QueueMode, QueueSummary
 
@@ -46,25 +48,38 @@ class Head(NamedTuple):
 class Queues:
     """Reads and sets queues over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database) -> None:
+    def __init__(self, connection: Database, usage: Usage) -> None:
         self._connection = connection
+        self._usage = usage
 
     def mode(self, tenant: str, queue: str) -> QueueMode:
         """What the queue lets happen; one that was never heard of is open."""
+        return self._known(tenant, queue) or QueueMode.OPEN
+
+    def _known(self, tenant: str, queue: str) -> QueueMode | None:
         mode = self._connection.execute("SELECT mode FROM queue WHERE tenant = ? AND name = ?", (tenant, queue)).get
-        return QueueMode.OPEN if mode is None else QueueMode(str(mode))
+        return None if mode is None else QueueMode(str(mode))
 
     def update(self, ask: Ask, request: UpdateQueue, now_ms: int) -> Outcome:
         """Set the mode; what waits may be leased from here on, unless the queue is paused.
 
         A late copy of a request that was answered changes nothing: a newer one may have come since.
 
-        Raises `Conflict`.
+        Raises `Conflict`; `NoSpace` and `Quota`, where it would begin to be kept without a job.
         """
         tenant = ask.tenant
         if answered(self._connection, ask, request) is not None:
             return Outcome(reply=QueueUpdated(queue=request.queue, mode=request.mode))
-        note_answer(self._connection, ask, request, (), now_ms)
+        before = self._known(tenant, request.queue)
+        if before is None and request.mode is not QueueMode.OPEN:
+            if not ask.room:
+                raise NoSpace
+            self._usage.require(tenant, 0, ask.quotas)
+        else:
+            self._usage.require_end(tenant, ask.quotas)
+        kept = int(request.mode is not QueueMode.OPEN) - int(before not in (None, QueueMode.OPEN))
+        self._usage.add(tenant, kept * QUEUE_BYTES)
+        note_answer(self._connection, self._usage, ask, request, (), now_ms)
         self._connection.execute(
             "INSERT INTO queue (tenant, name, mode) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET mode = excluded.mode",
             (tenant, request.queue, request.mode),

@@ -1,15 +1,20 @@
 """Retention in SQL: finished jobs are removed, the oldest first, in steps that stall nobody.
 
+Where it is the store's size that demands it, they are those of the tenants that take more than their share.
+
 A job goes at once and whole, as far as anybody can see: its row first. Its log, which may be large, follows a
 bounded piece at a time; `doomed` remembers whose. Numbers are never given twice, so nothing can be confused.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from airunner.broker.store.contract import Outcome, Retain
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
+from airunner.broker.store.schema import ANSWER_BYTES
 from airunner.broker.store.usage import Usage
 
 JOBS_PER_STEP: Final = 64  # of those that are too old; for their size they go one by one, as each may be large
@@ -21,13 +26,23 @@ _OLDEST: Final = (
     "SELECT number, tenant, length(spec) FROM job WHERE finished_ms IS NOT NULL AND finished_ms < ?"
     " ORDER BY finished_ms LIMIT ?"
 )
-_NO_INSTANT: Final = 2**62  # later than any job finishes
+_OLDEST_OF: Final = (
+    "SELECT number, tenant, length(spec) FROM job WHERE tenant = ? AND finished_ms IS NOT NULL"
+    " ORDER BY finished_ms LIMIT 1"
+)
+_TAKEN: Final = "SELECT coalesce(sum(bytes), 0), count(*) FROM usage WHERE bytes > 0"
+_LARGE: Final = "SELECT tenant FROM usage WHERE bytes > ? ORDER BY bytes DESC, tenant"
 
 
 class _Oldest(NamedTuple):
     number: int
     tenant: str
     size_bytes: int
+
+
+class _Taken(NamedTuple):
+    size_bytes: int
+    tenants: int
 
 
 class _Doomed(NamedTuple):
@@ -51,15 +66,35 @@ class Retention:
         """One step; `more` when the next would find something too."""
         if self._remove_logs():
             return Outcome(more=True)
-        removed = self._remove_jobs(command.finished_before_ms, JOBS_PER_STEP)
-        if not removed and command.store_bytes_max is not None and self._store_bytes() > command.store_bytes_max:
-            removed = self._remove_jobs(_NO_INSTANT, 1)
-            self._remove_logs()
+        removed = self._remove_jobs(
+            fetch_all(self._connection, _Oldest, _OLDEST, (command.finished_before_ms, JOBS_PER_STEP))
+        )
+        if not removed and command.store_bytes_max is not None:
+            store_bytes = self._store_bytes()
+            if store_bytes > command.store_bytes_max:
+                removed = self._remove_jobs(self._oldest_of_the_largest(command.store_bytes_max / store_bytes))
+                self._remove_logs()
         answers = self._remove_answers(min(command.finished_before_ms, now_ms - ANSWERS_KEPT_MS))
         return Outcome(more=removed or answers)
 
-    def _remove_jobs(self, finished_before_ms: int, jobs_max: int) -> bool:
-        found = fetch_all(self._connection, _Oldest, _OLDEST, (finished_before_ms, jobs_max))
+    def _oldest_of_the_largest(self, kept: float) -> list[_Oldest]:
+        """The next to go when of all that is stored only `kept` (a part of 1) may stay.
+
+        It is one of whoever takes most, of those that take more than an equal share of it and have any that has ended.
+        There is always one that takes more; when what it has still runs, nobody else pays for that.
+        """
+        taken = fetch_one(self._connection, _Taken, _TAKEN, ())
+        assert taken is not None, "a sum"
+        if not taken.tenants:
+            return []
+        share_bytes = int(kept * taken.size_bytes / taken.tenants)
+        for (tenant,) in self._connection.execute(_LARGE, (share_bytes,)):
+            found = fetch_all(self._connection, _Oldest, _OLDEST_OF, (str(tenant),))
+            if found:
+                return found
+        return []
+
+    def _remove_jobs(self, found: Sequence[_Oldest]) -> bool:
         pairs = 0
         for job in found:
             self._usage.add(job.tenant, -job.size_bytes)
@@ -101,12 +136,17 @@ class Retention:
 
     def _remove_answers(self, answered_before_ms: int) -> bool:
         """A request that is repeated after so long is another one."""
-        self._connection.execute(
-            "DELETE FROM answer WHERE (tenant, request_id) IN"
-            " (SELECT tenant, request_id FROM answer WHERE answered_ms < ? LIMIT ?)",
-            (answered_before_ms, RUNS_PER_STEP),
+        removed = Counter(
+            str(tenant)
+            for (tenant,) in self._connection.execute(
+                "DELETE FROM answer WHERE (tenant, request_id) IN"
+                " (SELECT tenant, request_id FROM answer WHERE answered_ms < ? LIMIT ?) RETURNING tenant",
+                (answered_before_ms, RUNS_PER_STEP),
+            )
         )
-        return self._connection.changes() == RUNS_PER_STEP
+        for tenant, answers in removed.items():
+            self._usage.add(tenant, -answers * ANSWER_BYTES)
+        return removed.total() == RUNS_PER_STEP
 
     def _store_bytes(self) -> int:
         """What the store takes, less what it has free inside."""

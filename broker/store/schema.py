@@ -21,6 +21,7 @@ landed is never edited.
   look at.
 - `job_oldest` has the longest waiting of a queue, whatever its kind and priority.
 - `secret` has what agents are to open; a lease brings along what its job names.
+- `job_finished_of` has a tenant's oldest that have ended, for when it is that tenant's that have to go.
 - `usage` counts what each tenant takes; its bytes are written with each batch, its waiting jobs by triggers.
 - `doomed` names jobs that are removed while their logs still are, step by step. Hence no foreign keys.
 """
@@ -35,6 +36,8 @@ from airunner.broker.store.rows import Database
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import decode_spec
 
+ANSWER_BYTES: Final = 256  # what a row of `answer` counts for in `usage`; as the migrations count, so it stays
+QUEUE_BYTES: Final = 256  # and one of `queue` whose mode has to be remembered
 FACT_BYTES: Final = 16  # of a hash that only has to be rare enough
 _COUNTED: Final = """
     UPDATE queue SET
@@ -225,6 +228,15 @@ MIGRATIONS: Final = (
         DELETE FROM need WHERE tenant = new.tenant AND queue = new.queue AND needs = new.needs AND jobs = 0;
     END;
     CREATE INDEX job_oldest ON job (tenant, queue, number) WHERE state = 'SCHEDULED' AND due_ms IS NULL;
+    """,
+    f"""
+    CREATE INDEX job_finished_of ON job (tenant, finished_ms) WHERE finished_ms IS NOT NULL;
+    INSERT INTO usage (tenant, bytes)
+        SELECT tenant, {ANSWER_BYTES} * count(*) FROM answer WHERE true GROUP BY tenant
+        ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+    INSERT INTO usage (tenant, bytes)
+        SELECT tenant, {QUEUE_BYTES} * count(*) FROM queue WHERE mode != 'open' GROUP BY tenant
+        ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
     """,
 )
 _FILLED_AT: Final = 2  # the version from which `metadata` is there; the jobs that came before it are entered then

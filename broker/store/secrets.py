@@ -62,24 +62,25 @@ class Secrets:
             self._usage.require(ask.tenant, 0, ask.quotas)
             self._usage.add(ask.tenant, len(request.box) - before)
             self._connection.execute(_SET, (ask.tenant, request.queue, request.name, request.box, now_ms))
-            note_answer(self._connection, ask, request, (), now_ms)
+            note_answer(self._connection, self._usage, ask, request, (), now_ms)
         return Outcome(reply=SecretSet())
 
     def remove(self, ask: Ask, request: RemoveSecret, now_ms: int) -> Outcome:
         """Forget a box; a late copy changes nothing, as for `set`.
 
-        Raises `NotFound`, `Conflict`.
+        Raises `NotFound`, `Conflict`, `Quota`.
         """
         if answered(self._connection, ask, request) is None:
             box = self._box(ask.tenant, request.queue, request.name)
             if box is None:
                 raise NotFound(f"queue {request.queue} has no secret {request.name}")
+            self._usage.require_end(ask.tenant, ask.quotas)
             self._usage.add(ask.tenant, -len(box))
             self._connection.execute(
                 "DELETE FROM secret WHERE tenant = ? AND queue = ? AND name = ?",
                 (ask.tenant, request.queue, request.name),
             )
-            note_answer(self._connection, ask, request, (), now_ms)
+            note_answer(self._connection, self._usage, ask, request, (), now_ms)
         return Outcome(reply=SecretRemoved())
 
     def list(self, tenant: str, request: ListSecrets) -> SecretsListed:

@@ -9,6 +9,7 @@ broker's alone: it is locked as long as that one lives.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ from airunner.broker.store.retention import Retention
 from airunner.broker.store.rows import Database
 from airunner.broker.store.schema import migrate
 from airunner.broker.store.secrets import Secrets
-from airunner.broker.store.usage import Usage
+from airunner.broker.store.usage import LAST_BYTES_MAX, Usage
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
 from airunner.protocol.messages import (
     BatchStored,
@@ -85,7 +86,7 @@ class SqliteStore:
         self._meter = metered = Meter(connection)
         self._usage = Usage(metered)
         self._log = Log(metered, self._usage)
-        self._queues = Queues(metered)
+        self._queues = Queues(metered, self._usage)
         self._jobs = Jobs(metered, self._log, self._queues, self._usage)
         self._secrets = Secrets(metered, self._usage)
         self._leases = Leases(metered, self._log, self._secrets)
@@ -167,7 +168,7 @@ class SqliteStore:
             case UpdateJob() as request:
                 return Outcome(reply=self._leases.renew(ask.tenant, request, now_ms))
             case PublishJobEvents() as request:
-                return self._publish(ask.tenant, request, now_ms)
+                return self._publish(ask, request, now_ms)
             case CompleteJob() as request:
                 return self._endings.complete(ask.tenant, request, now_ms)
             case ReleaseJob() as request:
@@ -205,15 +206,19 @@ class SqliteStore:
             case _:
                 assert_never(request)
 
-    def _publish(self, tenant: str, request: PublishJobEvents, now_ms: int) -> Outcome:
+    def _publish(self, ask: Ask, request: PublishJobEvents, now_ms: int) -> Outcome:
         """Each batch is judged by itself, and so is each completion."""
+        tenant = ask.tenant
+        lasts = _lasts(request)
         stored: list[BatchStored] = []
         completed: list[JobCompleted | Refused] = []
         appended: list[Appended] = []
         ready: set[QueueKey] = set()
         for batch in request.batches:
             try:
-                next_index, run = self._log.publish(tenant, batch)
+                next_index, run = self._log.publish(
+                    tenant, batch, ask.quotas, last=(batch.job_id, batch.attempt) in lasts
+                )
             except PeerError as error:
                 outcome = BatchStored(
                     job_id=JobId(batch.job_id),
@@ -250,6 +255,15 @@ class SqliteStore:
             if isinstance(error, apsw.FullError):
                 raise NoSpace from error
             raise
+
+
+def _lasts(request: PublishJobEvents) -> set[tuple[str, int]]:
+    """The attempts that end with this request, as far as it has little else of them."""
+    size_bytes: Counter[tuple[str, int]] = Counter()
+    for batch in request.batches:
+        size_bytes[batch.job_id, batch.attempt] += len(batch.events)
+    ending = {(completion.job_id, completion.attempt) for completion in request.completions}
+    return {attempt for attempt in ending if size_bytes[attempt] <= LAST_BYTES_MAX}
 
 
 def folder_of(url: str) -> Path | None:

@@ -1,17 +1,21 @@
 """What each tenant takes of the store, kept in the transaction that changes it.
 
-Bytes are those of jobs and of what their logs hold. They are gathered while a batch is applied, and written once for
-each tenant before it is committed.
+Bytes are those of jobs, of what their logs hold and of secrets; a remembered answer and a queue's mode count for a few.
+They are gathered while a batch is applied, and written once for each tenant before it is committed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 from airunner.broker.quotas import Quotas
 from airunner.broker.store.rows import Database
 from airunner.protocol.errors import Quota
 
+RUNNING_FACTOR: Final = 2  # what runs may write its log until twice as much is kept as what is new may add to
+LAST_BYTES_MAX: Final = 65_536  # of an attempt's log, when they come together with its end
+LAST_ROOM_BYTES: Final = 64 * 1_048_576  # beyond twice as much, for what ends something: a thousand ends and more
 _ADD = "INSERT INTO usage (tenant, bytes) VALUES (?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"
 
 
@@ -43,6 +47,24 @@ class Usage:
                     f"this tenant's jobs and logs take {taken} bytes, and {quotas.bytes_max} are the most; "
                     "finished ones are removed when they are old enough"
                 )
+
+    def require_log(self, tenant: str, quotas: Quotas, *, last: bool) -> None:
+        """Raises `Quota`, where nothing more may be written of what runs; its `last` is still let through."""
+        self._require_bytes(tenant, quotas, LAST_ROOM_BYTES if last else 0)
+
+    def require_end(self, tenant: str, quotas: Quotas) -> None:
+        """Raises `Quota`, where not even what makes an end of something may leave its few bytes."""
+        self._require_bytes(tenant, quotas, LAST_ROOM_BYTES)
+
+    def _require_bytes(self, tenant: str, quotas: Quotas, room_bytes: int) -> None:
+        if quotas.bytes_max is None:
+            return
+        most = RUNNING_FACTOR * quotas.bytes_max + room_bytes
+        taken = self._of(tenant, "bytes") + self._added[tenant]
+        if taken >= most:
+            raise Quota(
+                f"this tenant's jobs and logs take {taken} bytes, and {most} are the most for what runs already"
+            )
 
     def write(self) -> None:
         """What was gathered; before the commit."""

@@ -32,6 +32,7 @@ from airunner.protocol.messages import (
     JobsListed,
     ListJobs,
     Refused,
+    StoreRequest,
     refusal,
 )
 from tests.broker.ledgering import DEFAULT, LEASE, RUN, Stage
@@ -144,7 +145,7 @@ async def test_more_wait_than_there_are_jobs_and_the_rest_waits_on(stage: Stage)
 async def test_where_there_is_no_room_to_park_the_asker_is_told_to_come_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parking, "PARKED_MAX", 0)
+    monkeypatch.setattr(parking, "PLACES_MAX", 0)
     async with stage.running():
         stage.ask(asked(1, dequeue(wait_ms=30_000)))
         refused = (await stage.reply()).reply
@@ -175,6 +176,19 @@ async def test_whoever_only_reads_is_answered_though_the_disk_is_full(stage: Sta
         stage.disk.let_go()
         replies = [(await stage.reply()).reply for _ in range(3)]
         assert [type(reply) for reply in replies] == [JobsListed, JobsListed, Refused]
+
+
+@pytest.mark.parametrize("request_", [GetJob(job_id="j"), ListJobs()])
+async def test_a_read_that_meets_a_full_disk_is_told_so_and_ends_nothing(stage: Stage, request_: StoreRequest) -> None:
+    async with stage.running():
+        stage.store.failure = NoSpace()
+        stage.ask(asked(1, request_))
+        refused = (await stage.reply()).reply
+        assert isinstance(refused, Refused)
+        assert refused.code == "no-space"
+        stage.store.failure = None
+        stage.ask(asked(2, request_))
+        assert isinstance((await stage.reply()).reply, JobsListed)
 
 
 async def test_whoever_only_reads_waits_for_no_commit_of_others(stage: Stage) -> None:
@@ -276,7 +290,19 @@ async def test_what_is_much_work_shares_its_transaction_with_little(stage: Stage
         stage.disk.hold()
         stage.ask(asked(1, enqueue("true")))
         await stage.disk.committing.wait()
-        stage.ask(*(asked(number, request) for number, request in enumerate((noted, noted, broad, broad), start=2)))
+        stage.ask(*(asked(number, request) for number, request in enumerate((noted, broad, noted, broad), start=2)))
         stage.disk.let_go()
         await wait_all_tasks_blocked()
         assert [len(batch) for batch in stage.store.batches] == [1] * 6
+
+
+async def test_a_list_that_looks_through_many_is_answered_by_itself(stage: Stage) -> None:
+    mixed = ListJobs(owner="o", queue="q")
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(asked(1, enqueue("true")))
+        await stage.disk.committing.wait()
+        stage.ask(*(asked(number, request) for number, request in enumerate((mixed, mixed, ListJobs()), start=2)))
+        stage.disk.let_go()
+        await wait_all_tasks_blocked()
+        assert [len(batch) for batch in stage.store.batches] == [1] * 5

@@ -86,11 +86,15 @@ def test_only_the_newest_end_of_a_repeat_counts() -> None:
 
 
 def test_there_is_room_for_so_many_and_a_repeat_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PARKED_MAX", 1)
+    monkeypatch.setattr(module, "PLACES_MAX", 2)
     parking = Parking()
-    assert parking.park(asked(1, dequeue()), 100)
+    assert parking.park(asked(1, dequeue("a", "b")), 100)
     assert not parking.park(asked(2, dequeue()), 100)
-    assert parking.park(asked(1, dequeue()), 200)
+    assert parking.park(asked(3, dequeue(), tenant="other"), 100)
+    assert parking.park(asked(1, dequeue("a", "b")), 200)
+    parking.discard(asked(1, dequeue("a", "b")))
+    assert not parking.park(asked(4, dequeue("a", "b", "c")), 100)
+    assert parking.park(asked(4, dequeue("a", "b")), 100)
 
 
 def test_only_a_dequeue_parks() -> None:

@@ -31,6 +31,7 @@ from airunner.protocol.messages import (
     canonical_hash,
 )
 from airunner.protocol.names import JobId, task_token, token_hash
+from tests.broker.taking import kept, taken
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
 
 ID, LEASE_ID, SEED = b"q" * 16, b"l" * 16, b"s" * 32
@@ -162,6 +163,29 @@ def test_its_queues_are_counted(old: TakenOver):
     assert (other.waiting, other.running) == (1, 0)
     old.driver.lease(slots=2)
     assert (old.driver.queue().waiting, old.driver.queue().running) == (2, 3)
+
+
+def test_what_its_tenants_take_is_counted(old: TakenOver):
+    assert taken(old.store) == kept(old.store)
+    assert taken(old.store)["home"] > 0
+
+
+def test_what_a_tenant_takes_of_a_file_that_counted_less_is_counted_anew(tmp_path: Path):
+    """Version 5 counted no answers and no modes."""
+    path = tmp_path / "store.db"
+    with closing(apsw.Connection(str(path))) as connection:
+        for number, step in enumerate(MIGRATIONS[:5], start=1):
+            connection.execute(f"{step}; PRAGMA user_version = {number}")
+        connection.execute(
+            "INSERT INTO answer VALUES ('home', x'01', x'', 1, ''), ('home', x'02', x'', 1, '');"
+            " INSERT INTO answer VALUES ('b', x'03', x'', 1, '');"
+            " INSERT INTO queue (tenant, name, mode) VALUES ('home', 'q', 'paused'), ('c', 'q', 'draining');"
+            " INSERT INTO secret VALUES ('home', 'q', 'S', x'0102', 1);"
+            " INSERT INTO usage (tenant, bytes) VALUES ('home', 2)"
+        )
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        assert taken(store) == kept(store)
+        assert set(taken(store)) == {"home", "b", "c"}
 
 
 def test_its_requests_are_remembered(old: TakenOver):

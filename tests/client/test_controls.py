@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from airunner.broker.store import jobs
 from airunner.client.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, aligned, job_lines, queue_row
 from airunner.protocol.errors import BadRequest, Draining, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
@@ -83,6 +84,24 @@ async def test_every_queue_is_listed_page_by_page() -> None:
         for at in range(0, len(names), 50):
             await client.submit_many([JobSpec(command="true", queue=name) for name in names[at : at + 50]])
         assert [queue.queue async for queue in client.queues()] == names
+
+
+async def test_a_list_that_the_broker_gives_in_pieces_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "LOOKED_MAX", 3)
+    async with brokered() as (_, client):
+        specs = [JobSpec(command="true", queue="ab"[number % 4 > 0], owner="o") for number in range(16)]
+        submitted = await client.submit_many(specs)
+        newest = [job.id for job in reversed(submitted[::4])]
+
+        async def page(number: int, page_size: int) -> list[str]:
+            listed = await client.list_jobs(owner="o", queue="a", page=number, page_size=page_size)
+            return [job.id for job in listed.jobs]
+
+        assert await page(1, 20) == newest
+        assert [await page(number, 3) for number in (1, 2, 3)] == [newest[:3], newest[3:], []]
+        assert [job.id for job in (await client.list_jobs(page=5, page_size=3)).jobs] == [
+            job.id for job in reversed(submitted[1:4])
+        ]
 
 
 async def test_the_agents_that_were_heard_are_listed() -> None:

@@ -6,8 +6,25 @@ from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.quotas import Quotas
+from airunner.broker.store.retention import ANSWERS_KEPT_MS
+from airunner.broker.store.usage import LAST_BYTES_MAX
 from airunner.protocol.job import JobSpec, JobState, encode_spec
-from airunner.protocol.messages import CancelJob, EnqueueJob, JobsEnqueued, PublishJobEvents, RetryJob
+from airunner.protocol.messages import (
+    BatchStored,
+    CancelJob,
+    EnqueueJob,
+    EventBatch,
+    JobCompleted,
+    JobEventsPublished,
+    JobsEnqueued,
+    PublishJobEvents,
+    Refused,
+    RemoveSecret,
+    RetryJob,
+    SetSecret,
+    UpdateQueue,
+)
+from airunner.protocol.queues import QueueMode
 from airunner.protocol.retrypolicy import RetryPolicy
 from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, release
 
@@ -81,10 +98,91 @@ def what_is_removed_makes_room(driver: Driver) -> None:
         driver.reply(object, last)
     driver.quotas = Quotas(bytes_max=SPEC_BYTES)
     driver.refused("quota", _jobs(1))
-    while driver.retain(finished_before_ms=driver.now_ms + 1).more:
+    driver.now_ms += 2 * ANSWERS_KEPT_MS
+    while driver.retain(finished_before_ms=driver.now_ms).more:
         pass
     driver.reply(JobsEnqueued, _jobs(1))
     driver.refused("quota", _jobs(1))
+
+
+def a_queue_that_is_kept_without_jobs_is_something_that_a_tenant_has(driver: Driver) -> None:
+    """What makes an end of something is let through."""
+    driver.set_mode(QueueMode.PAUSED, "before")
+    driver.submit(queue="used")
+    driver.reply(object, SetSecret(queue="q", name="S", box=b"sealed"))
+    driver.quotas = Quotas(bytes_max=0)
+    driver.refused("quota", UpdateQueue(queue="new", mode=QueueMode.PAUSED))
+    driver.refused("quota", UpdateQueue(queue="new", mode=QueueMode.DRAINING))
+    for name in ("used", "before"):
+        driver.set_mode(QueueMode.DRAINING, name)
+        driver.set_mode(QueueMode.OPEN, name)
+    driver.set_mode(QueueMode.OPEN, "new")
+    driver.refused("quota", UpdateQueue(queue="before", mode=QueueMode.PAUSED))
+    driver.reply(object, RemoveSecret(queue="q", name="S"))
+    (outcome,) = driver.apply(driver.ask(UpdateQueue(queue="new", mode=QueueMode.PAUSED), room=False)).outcomes
+    assert isinstance(outcome.reply, Refused)
+    assert outcome.reply.code == "no-space"
+    driver.quotas = Quotas()
+    driver.set_mode(QueueMode.PAUSED, "new")
+
+
+def a_remembered_answer_is_something_that_a_tenant_has(driver: Driver) -> None:
+    """Until it is forgotten, though what it is about is not there any more."""
+    driver.quotas = Quotas(bytes_max=2_000)
+    changes = 0
+    while (
+        not isinstance(driver.outcome(UpdateQueue(queue="q", mode=QueueMode.PAUSED)).reply, Refused) and changes < 100
+    ):
+        driver.set_mode(QueueMode.OPEN, "q")
+        changes += 2
+    assert changes < 100
+    driver.refused("quota", _jobs(1))
+    driver.now_ms += 2 * ANSWERS_KEPT_MS
+    while driver.retain(finished_before_ms=driver.now_ms).more:
+        pass
+    driver.reply(JobsEnqueued, _jobs(1))
+
+
+def what_runs_may_log_until_its_tenant_has_twice_as_much(driver: Driver) -> None:
+    """A repeat is answered, the others go on, and what is refused comes later."""
+    driver.submit()
+    lease = driver.lease_one()
+    driver.quotas = Quotas(bytes_max=2 * len(PIECE))
+    published = 0
+    while (stored := _published(driver, batch(lease, published, PIECE))).code is None:
+        published += 1
+        assert published < 5
+    assert published in (3, 4)
+    assert (stored.code, stored.next_index) == ("quota", published)
+    assert _published(driver, batch(lease, published - 1, PIECE)).code is None, "it is stored already"
+    assert _published(driver, batch(lease, published, "x")).code == "quota"
+    driver.submit(tenant="other")
+    (others,) = driver.lease(tenant="other")
+    assert _published(driver, batch(others, 0, PIECE), tenant="other").code is None
+    driver.quotas = Quotas(bytes_max=3 * len(PIECE))
+    assert _published(driver, batch(lease, published, PIECE)).code is None
+
+
+def a_small_end_is_let_through_and_a_large_one_waits(driver: Driver) -> None:
+    driver.submit("small", "large")
+    small, large = driver.lease(slots=2)
+    driver.quotas = Quotas(bytes_max=0)
+    much = [batch(large, index, PIECE) for index in range(LAST_BYTES_MAX // len(PIECE) + 1)]
+    request = PublishJobEvents(
+        batches=(*much, batch(small, 0, PIECE)), completions=(completion(large, len(much)), completion(small, 1))
+    )
+    reply = driver.reply(JobEventsPublished, request)
+    assert [one.code for one in reply.batches] == ["quota", *["index-gap"] * (len(much) - 1), None]
+    refused, ended = reply.completions
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.expected_index) == ("incomplete-log", 0)
+    assert ended == JobCompleted(state=JobState.COMPLETED)
+    assert driver.complete(large) is JobState.COMPLETED, "an end without a log takes no room"
+
+
+def _published(driver: Driver, events: EventBatch, *, tenant: str = "home") -> BatchStored:
+    (stored,) = driver.reply(JobEventsPublished, PublishJobEvents(batches=(events,)), tenant=tenant).batches
+    return stored
 
 
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
@@ -93,4 +191,8 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     whatever_ends_a_wait_makes_room_and_whatever_begins_one_takes_it,
     what_a_tenant_keeps_is_bounded_in_bytes_and_what_runs_goes_on,
     what_is_removed_makes_room,
+    a_queue_that_is_kept_without_jobs_is_something_that_a_tenant_has,
+    a_remembered_answer_is_something_that_a_tenant_has,
+    what_runs_may_log_until_its_tenant_has_twice_as_much,
+    a_small_end_is_let_through_and_a_large_one_waits,
 )

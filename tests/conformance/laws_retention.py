@@ -14,6 +14,7 @@ from airunner.protocol.messages import (
     CompleteJob,
     EnqueueJob,
     GetJob,
+    JobLease,
     JobsEnqueued,
     JobsListed,
     JobsUpdated,
@@ -34,8 +35,8 @@ ID = b"r" * REQUEST_ID_BYTES
 STEPS_MAX: Final = 100
 
 
-def _there(driver: Driver) -> set[str]:
-    return {job.id for job in driver.reply(JobsListed, ListJobs(page_size=PAGE_SIZE_MAX)).jobs}
+def _there(driver: Driver, *, tenant: str = "home") -> set[str]:
+    return {job.id for job in driver.reply(JobsListed, ListJobs(page_size=PAGE_SIZE_MAX), tenant=tenant).jobs}
 
 
 def _swept(driver: Driver, *, finished_before_ms: int = 0, store_bytes_max: int | None = None) -> int:
@@ -48,14 +49,20 @@ def _swept(driver: Driver, *, finished_before_ms: int = 0, store_bytes_max: int 
     raise AssertionError("it comes to an end")
 
 
-def _large(driver: Driver, runs: int, run_bytes: int) -> str:
+def _large(driver: Driver, runs: int, run_bytes: int, *, tenant: str = "home") -> str:
     """A finished job with a log of so many runs."""
-    (job_id,) = driver.submit()
-    lease = driver.lease_one()
+    lease = _running(driver, runs, run_bytes, tenant=tenant)
+    driver.reply(object, completion(lease, runs), tenant=tenant)
+    return lease.job_id
+
+
+def _running(driver: Driver, runs: int, run_bytes: int, *, tenant: str = "home") -> JobLease:
+    driver.submit(tenant=tenant)
+    (lease,) = driver.lease(tenant=tenant)
     for index in range(runs):
-        driver.reply(object, PublishJobEvents(batches=(batch(lease, index, "x" * run_bytes),)))
-    driver.reply(object, completion(lease, runs))
-    return job_id
+        events = PublishJobEvents(batches=(batch(lease, index, "x" * run_bytes),))
+        driver.reply(object, events, tenant=tenant)
+    return lease
 
 
 def what_finished_before_the_instant_is_removed_and_no_more(driver: Driver) -> None:
@@ -175,6 +182,23 @@ def a_store_that_is_too_large_loses_the_oldest_and_no_more_than_it_must(driver: 
     assert _there(driver) == set()
 
 
+def what_one_tenant_takes_costs_no_other_its_finished_jobs(driver: Driver) -> None:
+    """Though they are the oldest; and though what takes so much has not ended."""
+    others = {_large(driver, 2, 60_000, tenant="other") for _ in range(2)}
+    driver.now_ms += 1
+    old = _large(driver, 1, 60_000)
+    lease = _running(driver, 20, 60_000)
+    _swept(driver, store_bytes_max=1_000_000)
+    assert _there(driver) == {lease.job_id}, "the oldest of the largest tenant has gone"
+    assert old not in _there(driver)
+    assert _there(driver, tenant="other") == others
+    driver.reply(object, completion(lease, 20))
+    _swept(driver, store_bytes_max=1_000_000)
+    assert (_there(driver), _there(driver, tenant="other")) == (set(), others)
+    _swept(driver, store_bytes_max=0)
+    assert _there(driver, tenant="other") == set()
+
+
 def a_request_is_remembered_until_its_own_age(driver: Driver) -> None:
     request = EnqueueJob(jobs=(JobSpec(command="a"),))
     first = driver.reply(JobsEnqueued, request, request_id=ID)
@@ -234,6 +258,7 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     a_log_of_large_runs_goes_in_several_steps,
     very_many_old_jobs_go_in_steps_the_oldest_first,
     a_store_that_is_too_large_loses_the_oldest_and_no_more_than_it_must,
+    what_one_tenant_takes_costs_no_other_its_finished_jobs,
     a_request_is_remembered_until_its_own_age,
     a_request_is_remembered_for_a_day_however_short_jobs_are_kept,
     a_repeated_retry_is_answered_when_its_origin_is_gone,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import apsw
@@ -141,6 +142,15 @@ class _Watched:
 
     def changes(self) -> int:
         return self._connection.changes()
+
+    def total_changes(self) -> int:
+        return self._connection.total_changes()
+
+    def config(self, setting: int, value: int, /) -> int:
+        return self._connection.config(setting, value)
+
+    def set_progress_handler(self, stepped: Callable[[], bool], steps: int, /) -> None:
+        self._connection.set_progress_handler(stepped, steps)
 
     def close(self) -> None:
         """The connection is the disk's."""

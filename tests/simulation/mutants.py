@@ -13,6 +13,7 @@ from typing import Any, Final
 import anyio
 
 from airunner.agent.tenure import Tenure
+from airunner.broker.quotas import Quotas
 from airunner.broker.store import endings, sqlite
 from airunner.broker.store import log as store_log
 from airunner.broker.store.contract import Applied, Command
@@ -87,7 +88,7 @@ def without_dedup() -> None:
     """A batch of events that is sent again is stored again."""
     publish = Log.publish
 
-    def blindly(self: Log, tenant: str, batch: EventBatch) -> Any:
+    def blindly(self: Log, tenant: str, batch: EventBatch, quotas: Quotas, *, last: bool = False) -> Any:
         holder = self.holder(tenant, batch.job_id, batch.attempt, batch.task_token)
         again = EventBatch(
             job_id=batch.job_id,
@@ -97,7 +98,7 @@ def without_dedup() -> None:
             count=batch.count,
             events=batch.events,
         )
-        return publish(self, tenant, again)
+        return publish(self, tenant, again, quotas, last=last)
 
     Log.publish = blindly
 
