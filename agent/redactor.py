@@ -12,8 +12,12 @@ longest end of what has come that may be the beginning of a pattern, until the n
  └──── goes on at once ──┘└held┘
 ```
 
+base64 and hexadecimal are wrapped at some column, wherever the secret begins in what is encoded: such a pattern is
+found whatever white space stands in it behind its first four characters, up to as much as itself.
+
 With no secrets nothing is looked at. With them each pattern is searched for by `bytes.find`, which takes one some
-10 GB/s: no Python runs per byte.
+10 GB/s; those that may be wrapped in the text without its white space, and where they are found there, in itself. No
+Python runs per byte.
 """
 
 from __future__ import annotations
@@ -33,9 +37,15 @@ CUT_BYTES_MIN: Final = 4  # of a secret that the end of a line has cut
 PATTERN_BYTES_MAX: Final = 1_024  # longer ones are looked for in parts of this length
 PATTERNS_MAX: Final = 8_192  # with so many some MB go through in a second, and a job's own take fewer
 BASE64_COLUMNS: Final = (64, 76)  # at which `openssl` and `base64` wrap
+HEAD_BYTES: Final = 4  # of a wrapped pattern, in one piece: with fewer the end of every other line would be held
+SPREAD_MAX: Final = 2  # times its own length that a wrapped pattern takes; so much of it is held
 
 _MARK: Final = REDACTED.encode()
 _ESCAPE: Final = re.compile("%[0-9A-F]{2}")
+_IN_QUOTES: Final = re.compile(r'(["$`\\\\])')
+_WHITE: Final = b" \t\r\n"
+_MAYBE: Final = -1  # as the text ends first
+_NO: Final = -2
 
 
 class TooManySecrets(Exception):
@@ -52,10 +62,13 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        found = {part for secret in secrets for pattern in patterns_of(secret) for part in _parts(pattern)}
-        if len(found) > PATTERNS_MAX:
+        known = set(secrets)
+        found = {part for secret in known for pattern in patterns_of(secret) for part in _parts(pattern)}
+        wrapped = {part for secret in known for pattern in wrapped_patterns_of(secret) for part in _parts(pattern)}
+        if len(found) + len(wrapped) > PATTERNS_MAX:
             raise TooManySecrets
         self._patterns = tuple((pattern, _period(pattern)) for pattern in sorted(found))
+        self._wrapped = tuple((pattern, _period(pattern)) for pattern in sorted(wrapped))
         self._longest = max(map(len, found), default=0)
 
     def stream(self) -> StreamRedactor:
@@ -94,6 +107,17 @@ class Redactor:
             while at >= 0:
                 spans.append((at, at + len(pattern)))
                 at = text.find(pattern, at + period)
+        in_one_line = text.translate(None, _WHITE)
+        for pattern, period in self._wrapped:
+            if pattern not in in_one_line:
+                continue
+            head = pattern[:HEAD_BYTES]
+            at = text.find(head)
+            while at >= 0:
+                end = _end_of(pattern, text, at)
+                if end > 0:
+                    spans.append((at, end))
+                at = text.find(head, at + (period if end > 0 else 1))
         return _joined(spans)
 
     def undecided(self, text: bytes) -> int:
@@ -107,7 +131,10 @@ class Redactor:
                     first = at
                     break
                 at = tail.find(pattern[:1], at + 1, first)
-        return len(text) - len(tail) + first
+        first += len(text) - len(tail)
+        for pattern, _ in self._wrapped:
+            first = _may_begin(pattern, text, first)
+        return first
 
 
 class StreamRedactor:
@@ -156,15 +183,24 @@ class StreamRedactor:
 
 def patterns_of(secret: str) -> set[bytes]:
     """What gives `secret` away: itself, as a terminal shows it, its lines, and how it is commonly encoded."""
-    values = {secret, secret.strip()} if len(_bytes(secret.strip())) >= ENCODED_BYTES_MIN else {secret}
     patterns: set[bytes] = set()
-    for value in values - {""}:
+    for value in _values(secret):
         raw = _bytes(value)
         patterns |= {raw, raw.replace(b"\n", b"\r\n")}
         patterns |= {line for line in raw.splitlines() if len(line) >= LINE_BYTES_MIN}
         if len(raw) >= ENCODED_BYTES_MIN:
-            patterns.update(_in_base64(raw), _in_urls(raw), _in_json(value))
+            patterns.update(_in_base64_lines(raw), _in_urls(raw), _in_json(value), _in_shells(value))
     return patterns
+
+
+def wrapped_patterns_of(secret: str) -> set[bytes]:
+    """The encodings of `secret` that may be wrapped anywhere."""
+    raws = (_bytes(value) for value in _values(secret))
+    return {pattern for raw in raws if len(raw) >= ENCODED_BYTES_MIN for pattern in (*_in_base64(raw), *_in_hex(raw))}
+
+
+def _values(secret: str) -> set[str]:
+    return ({secret, secret.strip()} if len(_bytes(secret.strip())) >= ENCODED_BYTES_MIN else {secret}) - {""}
 
 
 def _bytes(text: str) -> bytes:
@@ -173,21 +209,32 @@ def _bytes(text: str) -> bytes:
 
 
 def _in_base64(raw: bytes) -> Iterator[bytes]:
-    """As it stands in the encoding of anything that it is a part of; and wrapped, where it is encoded alone.
+    """As it stands in the encoding of anything that it is a part of.
 
-    The characters at either end that neighbours have a share in are left out: they tell a few bits.
+    The characters at either end that neighbours have a share in are left out: they tell a few bits. What stands before
+    the first whole four may be the end of a line, so there is a pattern without it.
     """
-    for ahead, shared in ((0, 0), (1, 2), (2, 3)):
-        whole = base64.b64encode(bytes(ahead) + raw)[shared : (ahead + len(raw)) * 8 // 6]
-        yield whole
-        yield whole.translate(bytes.maketrans(b"+/", b"-_"))
-    alone = base64.b64encode(raw)
+    for ahead, shared, whole in ((0, 0, 0), (1, 2, 4), (2, 3, 4)):
+        encoded = base64.b64encode(bytes(ahead) + raw)[: (ahead + len(raw)) * 8 // 6]
+        for pattern in (encoded[shared:], encoded[whole:]):
+            yield pattern
+            yield pattern.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def _in_base64_lines(raw: bytes) -> Iterator[bytes]:
+    """Its lines, where it is encoded from its beginning on and each has something before it, such as a time."""
+    alone = base64.b64encode(raw)[: len(raw) * 8 // 6]
     for columns in BASE64_COLUMNS:
         if len(alone) > columns:
-            lines = [alone[at : at + columns] for at in range(0, len(alone), columns)]
+            lines = (alone[at : at + columns] for at in range(0, len(alone), columns))
             yield from (line for line in lines if len(line) >= LINE_BYTES_MIN)
-            yield lines[-2] + b"\n" + lines[-1]
-            yield lines[-2] + b"\r\n" + lines[-1]
+
+
+def _in_hex(raw: bytes) -> Iterator[bytes]:
+    """In either case; the first byte may be the last of a line."""
+    for part in (raw, raw[1:]):
+        yield part.hex().encode()
+        yield part.hex().upper().encode()
 
 
 def _in_urls(raw: bytes) -> Iterator[bytes]:
@@ -203,6 +250,44 @@ def _in_json(value: str) -> Iterator[bytes]:
         escaped = _bytes(json.dumps(value, ensure_ascii=ascii_only)[1:-1])
         yield escaped
         yield escaped.replace(b"/", b"\\/")
+
+
+def _in_shells(value: str) -> Iterator[bytes]:
+    """As `bash -x`, `dash -x` and `export -p` quote it."""
+    yield _bytes(value.replace("'", r"'\''"))
+    yield _bytes(value.replace("'", "'\"'\"'"))
+    yield _bytes(_IN_QUOTES.sub(r"\\\1", value))
+
+
+def _end_of(pattern: bytes, text: bytes, begin: int) -> int:
+    """Where what begins there as `pattern` ends, whatever white space stands in it; `_NO` or `_MAYBE` if nowhere."""
+    at, left = begin, len(pattern)
+    while left:
+        if at - begin + left > SPREAD_MAX * len(pattern):
+            return _NO
+        piece = text[at : at + left]
+        if not piece:
+            return _MAYBE
+        there = piece.translate(None, _WHITE)
+        if not pattern.startswith(there, len(pattern) - left):
+            return _NO
+        at += len(piece)
+        left -= len(there)
+    return at
+
+
+def _may_begin(pattern: bytes, text: bytes, before: int) -> int:
+    """Where the longest end of `text` begins that may become `pattern`, if that is before `before`; else that."""
+    head = pattern[:HEAD_BYTES]
+    at = text.find(head, max(0, len(text) - SPREAD_MAX * len(pattern)), before + len(head) - 1)
+    while at >= 0:
+        if _end_of(pattern, text, at) == _MAYBE:
+            return at
+        at = text.find(head, at + 1, before + len(head) - 1)
+    for at in range(max(0, len(text) - len(head) + 1), before):
+        if head.startswith(text[at:]):
+            return at
+    return before
 
 
 def _parts(pattern: bytes) -> Iterator[bytes]:

@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import secrets
+import shlex
+import textwrap
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote, quote_plus
@@ -15,7 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from airunner.agent import redactor as redactor_module
-from airunner.agent.redactor import Redactor, TooManySecrets, patterns_of
+from airunner.agent.redactor import Redactor, TooManySecrets, patterns_of, wrapped_patterns_of
 
 MARK = b"[REDACTED]"
 TOKEN = "s3cr3t/T0ken+with?odd=chars"
@@ -77,6 +79,9 @@ ENCODINGS: Final[dict[str, Callable[[bytes, bytes], bytes]]] = {
     "a form": lambda raw, _: quote_plus(raw).encode(),
     "a URL in lower case": lambda raw, _: re.sub("%..", lambda one: one[0].lower(), quote(raw, safe="")).encode(),
     "JSON": lambda raw, _: json.dumps(raw.decode()).encode(),
+    "hex": lambda raw, _: raw.hex().encode(),
+    "hex in capitals": lambda raw, _: raw.hex().upper().encode(),
+    "a shell": lambda raw, _: shlex.quote(raw.decode()).encode(),
     "JSON as UTF-8": lambda raw, _: json.dumps(raw.decode(), ensure_ascii=False).encode(),
 }
 
@@ -96,15 +101,66 @@ def test_no_encoding_of_a_secret_comes_through(
         assert all(left not in piece for piece in out.split(MARK))
 
 
+def unwrapped(text: bytes) -> bytes:
+    return text.translate(None, b" \t\r\n")
+
+
+WRAPPED: Final[dict[str, tuple[Callable[[bytes], bytes], int, int]]] = {
+    "base64": (base64.b64encode, 4, 8),
+    "hex": (lambda raw: raw.hex().encode(), 2, 2),
+    "hex in capitals": (lambda raw: raw.hex().upper().encode(), 2, 2),
+}
+"""How it is encoded, how many characters are one unit, and how many may be told at the secret's ends."""
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+@given(
+    raw=st.binary(min_size=6, max_size=90),
+    before=st.binary(max_size=60),
+    after=st.binary(max_size=3),
+    units=st.integers(1, 25),
+    indent=st.sampled_from(["", " ", "  "]),
+    sizes=st.lists(st.integers(1, 90), min_size=1, max_size=4),
+)
+def test_wherever_its_encoding_is_wrapped_none_of_a_secret_is_left(
+    how: str, raw: bytes, before: bytes, after: bytes, units: int, indent: str, sizes: list[int]
+) -> None:
+    encode, unit, ends = WRAPPED[how]
+    columns = units * unit if units > 2 else 60
+    encoded = encode(before + raw + after).decode()
+    lines = [encoded[at : at + columns] for at in range(0, len(encoded), columns)]
+    text = textwrap.indent("\n".join(lines) + "\n", indent).encode()
+    out = b"".join(redacted(Redactor([raw.decode("utf-8", "surrogateescape")]), text, sizes))
+    assert MARK in out
+    left = sum(len(unwrapped(piece)) for piece in out.split(MARK))
+    bits = {4: 6, 2: 4}[unit]
+    assert left <= -(-len(before) * 8 // bits) + -(-len(after) * 8 // bits) + ends
+
+
+def test_a_line_that_ends_as_an_encoding_begins_goes_on_with_its_end() -> None:
+    redactor = Redactor([TOKEN])
+    for letter in {chr(pattern[0]) for pattern in wrapped_patterns_of(TOKEN)}:
+        assert redactor.stream().feed(f"step {letter}\n".encode()).endswith(b"\n")
+
+
+def test_what_is_spread_over_more_than_white_space_of_its_own_length_is_not_waited_for() -> None:
+    stream = Redactor([TOKEN]).stream()
+    begun = base64.b64encode(TOKEN.encode())[:12]
+    assert stream.feed(begun + b"\n") == b""
+    assert stream.feed(b" " * 1_000) == begun + b"\n" + b" " * 1_000
+
+
 @given(secret=anything, text=st.binary(max_size=200), sizes=st.lists(st.integers(1, 70), min_size=1, max_size=4))
 def test_where_no_secret_stands_nothing_changes_and_only_a_possible_beginning_waits(
     secret: str, text: bytes, sizes: list[int]
 ) -> None:
-    patterns = patterns_of(secret)
+    patterns, wrapped = patterns_of(secret), wrapped_patterns_of(secret)
     assume(not any(pattern in text for pattern in patterns))
+    assume(not any(pattern in unwrapped(text) for pattern in wrapped))
     *passed, held = redacted(Redactor([secret]), text, sizes)
     assert b"".join(passed) + held == text
-    assert not held or any(pattern.startswith(held) for pattern in patterns)
+    begun = any(pattern.startswith(held) for pattern in patterns)
+    assert not held or begun or any(pattern.startswith(unwrapped(held)) for pattern in wrapped)
 
 
 @pytest.mark.parametrize("size", [1, 2, 1_000, 65_536])
