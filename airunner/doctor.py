@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from airunner.certs.findings import Finding, Verdict, shown
+from airunner.certs.jsonline import json_line
 from airunner.client.commands import BrokerOption, JsonOption, TokenOption
 from airunner.protocol.errors import OperatorError, PeerError
 
@@ -30,15 +31,13 @@ def doctor_command(
     token: TokenOption = None,
 ) -> None:
     """Tell what this machine has of what airunner needs. Exits with 1 where there is a problem."""
-    import msgspec
-
     from airunner.certs.home import Home
 
     bad = False
     home = Home.from_environment(os.environ)
     for finding in (*_machine(), *_home(home), _broker(home, broker, token)):
         bad |= finding.verdict is Verdict.BAD
-        typer.echo(msgspec.json.encode(finding).decode() if json else shown(finding))
+        typer.echo(json_line(finding) if json else shown(finding))
     raise typer.Exit(int(bad))
 
 

@@ -82,9 +82,9 @@ def list_command(json: Annotated[bool, typer.Option("--json", help="One JSON obj
 
     for machine in machines(Home.from_environment(os.environ)):
         if json:
-            import msgspec
+            from airunner.certs.jsonline import json_line
 
-            print(msgspec.json.encode(machine).decode())
+            print(json_line(machine))
         else:
             print(_told(machine))
 
@@ -137,17 +137,16 @@ def doctor_command(
     """
     import time
 
-    import msgspec
-
     from airunner.certs.checkup import check_keys
     from airunner.certs.findings import Verdict, shown
     from airunner.certs.home import Home
+    from airunner.certs.jsonline import json_line
 
     home = Home.from_environment(os.environ)
     bad = False
     for finding in check_keys(home, os.environ, time.time(), token=token, token_file=token_file):
         bad |= finding.verdict is Verdict.BAD
-        print(msgspec.json.encode(finding).decode() if json else shown(finding))
+        print(json_line(finding) if json else shown(finding))
     raise typer.Exit(int(bad))
 
 

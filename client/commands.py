@@ -294,8 +294,6 @@ def list_command(
     """List jobs, newest first."""
     import sys
 
-    import msgspec
-
     from airunner.client.console import Console
     from airunner.client.listing import columns, print_table
     from airunner.client.request import pairs_of
@@ -309,7 +307,7 @@ def list_command(
         )
         if json:
             for job in found.jobs:
-                console.out(msgspec.json.encode(job) + b"\n")
+                console.out_json(job)
         elif sys.stdout.isatty():
             from airunner.certs.edges import SYSTEM
 
@@ -328,8 +326,6 @@ def show_command(
     job: JobArgument, json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None
 ) -> None:
     """Show how one job stands."""
-    import msgspec
-
     from airunner.client.console import Console
     from airunner.client.listing import job_lines
 
@@ -338,7 +334,7 @@ def show_command(
     async def run(client: Client) -> int:
         found = await client.get(job)
         if json:
-            console.out(msgspec.json.encode(found) + b"\n")
+            console.out_json(found)
         else:
             for line in job_lines(found):
                 console.out_line(line)
@@ -374,7 +370,7 @@ def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequenc
 async def follow_job(client: Client, job_id: str, console: Console, *, json: bool, monitor: bool) -> int:
     """Say the id of a job that was just submitted, and follow it if that is wanted; the exit code."""
     if json:
-        console.out_line(f'{{"job_id":"{job_id}"}}')
+        console.out_json({"job_id": job_id})
     elif monitor:
         console.say(f"job {job_id}")
     else:

@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Final
 
+from airunner.certs.jsonline import json_line
 from airunner.client.terminal import TerminalFilter, fit
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Stream
@@ -57,6 +58,10 @@ class Console:
     def out_line(self, text: str) -> None:
         """Write one line to stdout."""
         self.out(text.encode(errors="replace") + b"\n")
+
+    def out_json(self, one: object) -> None:
+        """Write one object to stdout, as one line."""
+        self.out_line(json_line(one))
 
     def say(self, text: str) -> None:
         """A word of airunner's own, on stderr; nothing when it is to be quiet."""

@@ -40,8 +40,6 @@ def cancel_command(
 
     Exits with 0 when all of them are cancelled or about to be, with 1 when one had ended otherwise before.
     """
-    import msgspec
-
     from airunner.client.console import Console
     from airunner.protocol.errors import NotFound
 
@@ -57,7 +55,7 @@ def cancel_command(
                 missed = 1
                 continue
             if json:
-                console.out(msgspec.json.encode({"job_id": job, "state": state}) + b"\n")
+                console.out_json({"job_id": job, "state": state})
             if state is JobState.CANCELLED:
                 console.say(f"job {job} is cancelled")
             elif not state.terminal:
@@ -178,8 +176,6 @@ def show_rows(
     json: bool,
 ) -> None:
     """Print a list: a JSON object a line, or columns that a pipe can read as well as a person."""
-    import msgspec
-
     from airunner.client.console import Console
     from airunner.client.listing import aligned
 
@@ -189,7 +185,7 @@ def show_rows(
         shown: list[Sequence[str]] = [headings]
         async for one, row in rows(client):
             if json:
-                console.out(msgspec.json.encode(one) + b"\n")
+                console.out_json(one)
             shown.append(row)
         if not json:
             for line in aligned(shown):

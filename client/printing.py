@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Final, Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 import msgspec
 
@@ -31,8 +31,6 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.printable import one_line
 
-_encoder: Final = msgspec.json.Encoder()
-
 
 class Printer(Protocol):
     """Shows the events of one job."""
@@ -50,7 +48,7 @@ class JsonPrinter:
 
     def show(self, event: Event) -> None:
         """Show the next one."""
-        self._console.out(_encoder.encode(event_object(event)) + b"\n")
+        self._console.out_json(event_object(event))
 
 
 class ConsolePrinter:

@@ -110,6 +110,19 @@ def test_json_shows_bytes_as_text_where_they_are_text(files: Files) -> None:
     assert (raw["data"], raw["encoding"]) == ("/w==", "base64")
 
 
+def test_json_holds_nothing_that_a_terminal_obeys_and_means_the_same(files: Files) -> None:
+    attack = "a\x1b]0;x\x07\x7f\x9d52;c;QQ==\x9c\u202eb\u2066\u2028ü"
+    JsonPrinter(files.console()).show(event(Output(timestamp_ms=5, stream=Stream.STDOUT, data=attack.encode())))
+    files.console().out_json(
+        JobSummary(id=JobId("j"), state=JobState.RUNNING, queue="q", command=attack, submitted_ms=0)
+    )
+    first, second = files.written[0].splitlines()
+    for line in (first, second):
+        assert not [char for char in line.decode() if not char.isprintable()]
+        assert "ü" in line.decode()
+    assert msgspec.json.decode(first)["data"] == msgspec.json.decode(second)["command"] == attack
+
+
 def test_a_reader_that_is_gone_is_no_error_of_ours() -> None:
     reader, writer = os.pipe()
     os.close(reader)
