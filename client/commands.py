@@ -386,7 +386,10 @@ async def watch_job(
     from airunner.client.watching import watch
 
     printer = JsonPrinter(console) if json else ConsolePrinter(console)
-    return await watch(client, job_id, printer, from_sequence=first, from_timestamp_ms=since_ms)
+    try:
+        return await watch(client, job_id, printer, from_sequence=first, from_timestamp_ms=since_ms)
+    finally:
+        console.job_over()
 
 
 def run_client(

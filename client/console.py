@@ -11,7 +11,7 @@ import sys
 from typing import Final
 
 from airunner.certs.jsonline import json_line
-from airunner.client.terminal import TerminalFilter, fit
+from airunner.client.terminal import RESET, TerminalFilter, fit
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Stream
 
@@ -42,7 +42,7 @@ class Console:
         self._write(self._descriptors[at], data if fit_for_it is None else fit_for_it.feed(data))
 
     def job_over(self) -> None:
-        """Nothing more comes of what jobs have written."""
+        """Nothing more comes of what a job, or an attempt of it, has written."""
         for descriptor, fit_for_it in zip(self._descriptors, self._filters, strict=True):
             if fit_for_it is not None:
                 self._write(descriptor, fit_for_it.finish())
@@ -69,7 +69,10 @@ class Console:
             self.must_say(text)
 
     def must_say(self, text: str) -> None:
-        """The same, quiet or not."""
+        """The same, quiet or not; never in the colours of a job."""
+        for descriptor, fit_for_it in zip(self._descriptors, self._filters, strict=True):
+            if fit_for_it is not None:
+                self._write(descriptor, fit_for_it.plain())
         start = "\n" if self._mid_line and self._terminals else ""
         self.err(f"{start}airunner: {fit(text)}\n".encode(errors="replace"))
 
@@ -82,8 +85,8 @@ class Console:
             raise ReaderGone from error
         except OSError as error:
             raise OperatorError(f"cannot write the output: {error.strerror}", exit_code=1) from error
-        if text:
-            self._mid_line = not text.endswith(b"\n")
+        if shown := text.removesuffix(RESET):
+            self._mid_line = not shown.endswith(b"\n")
 
 
 def silence_stdout() -> None:

@@ -64,8 +64,8 @@ class ConsolePrinter:
         if isinstance(body, Output):
             self._console.job_output(body.stream, body.data)
             return
-        if isinstance(body, ProcessEnd | JobFinished):
-            self._console.job_over()
+        if isinstance(body, ProcessEnd | JobLeased | JobReleased | JobExpired | JobFinished):
+            self._console.job_over()  # a lost agent tells no end of its process
         if isinstance(body, ProcessStart):
             self._began_ms = body.started_at
         if (words := self._words(event)) is not None:

@@ -48,12 +48,17 @@ class TerminalFilter:
         """What of the next piece goes to the terminal."""
         return self._filtered(self._decoder.decode(data))
 
+    def plain(self) -> bytes:
+        """What is to be written before words of somebody else, so that they are seen as they are."""
+        reset = RESET if self._styled else b""
+        self._styled = False
+        return reset
+
     def finish(self) -> bytes:
         """What is still to be written at the end, so that no colour outlives the job."""
         rest = self._filtered(self._decoder.decode(b"", final=True))
-        reset = RESET if self._styled else b""
-        self._pending, self._in_string, self._styled = "", False, False
-        return rest + reset
+        self._pending, self._in_string = "", False
+        return rest + self.plain()
 
     def _filtered(self, fresh: str) -> bytes:
         text, self._pending = self._pending + fresh, ""

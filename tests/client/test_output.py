@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import tty
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final, cast
 
 import msgspec
 import pytest
 
+from airunner.client.client import Client
+from airunner.client.commands import watch_job
 from airunner.client.console import Console, ReaderGone
 from airunner.client.listing import columns, fitting, job_lines
 from airunner.client.printing import ConsolePrinter, JsonPrinter
+from airunner.client.terminal import RESET
 from airunner.client.watching import exit_status
 from airunner.client.wording import duration_text, end_text, instant_text
 from airunner.protocol.events import (
@@ -18,8 +25,10 @@ from airunner.protocol.events import (
     EventBody,
     GitCloneError,
     Heartbeat,
+    JobExpired,
     JobFinished,
     JobLeased,
+    JobReleased,
     JobScheduled,
     Output,
     OutputTruncated,
@@ -64,6 +73,88 @@ def test_the_console_is_passed_on_byte_for_byte(files: Files) -> None:
     for stream, data in ((Stream.STDOUT, b"\xff\0out"), (Stream.STDERR, b"err\n"), (Stream.STDOUT, b"\r\n")):
         printer.show(event(Output(timestamp_ms=0, stream=stream, data=data)))
     assert files.written == (b"\xff\0out\r\n", b"err\n")
+
+
+class Terminal:
+    """stdout and stderr as one terminal."""
+
+    def __init__(self) -> None:
+        self.ours, self._screen = os.openpty()
+        tty.setraw(self._screen)
+        self.console = Console(stdout=self._screen, stderr=self._screen)
+
+    def shown(self) -> bytes:
+        """What it was given since the last time."""
+        os.write(self._screen, b"\0")
+        seen = b""
+        while not seen.endswith(b"\0"):
+            seen += os.read(self.ours, 65_536)
+        return seen[:-1]
+
+    def close(self) -> None:
+        os.close(self.ours)
+        os.close(self._screen)
+
+
+@pytest.fixture
+def terminal():
+    made = Terminal()
+    yield made
+    made.close()
+
+
+def output(data: bytes, sequence: int = 1) -> Event:
+    return event(Output(timestamp_ms=0, stream=Stream.STDOUT, data=data), sequence)
+
+
+AGAIN: Final[list[EventBody]] = [
+    JobLeased(timestamp_ms=0, agent="a1"),
+    JobReleased(timestamp_ms=0),
+    JobExpired(timestamp_ms=0),
+]
+
+
+@pytest.mark.parametrize("again", AGAIN, ids=lambda body: type(body).__name__)
+def test_neither_colour_nor_a_string_without_end_goes_over_to_the_next_attempt(
+    terminal: Terminal, again: EventBody
+) -> None:
+    printer = ConsolePrinter(terminal.console)
+    printer.show(output(b"\x1b[31;8mx\x1b]0;"))
+    assert terminal.shown() == b"\x1b[31;8mx"
+    printer.show(event(again))
+    assert terminal.shown().startswith(RESET + b"\nairunner: ")
+    printer.show(output(b"first line\n"))
+    assert terminal.shown() == b"first line\n"
+
+
+def test_what_airunner_says_is_not_in_a_jobs_colours(terminal: Terminal) -> None:
+    terminal.console.job_output(Stream.STDOUT, b"\x1b[8mhidden\n")
+    terminal.shown()
+    terminal.console.must_say("here")
+    assert terminal.shown() == RESET + b"airunner: here\n"
+
+
+class Interrupted(Exception):
+    """As Ctrl-C is."""
+
+
+class Interrupting:
+    """A client whose watching is interrupted while a job's colours are on."""
+
+    @asynccontextmanager
+    async def follow(self, *_: object) -> AsyncGenerator[AsyncIterator[Event]]:
+        async def events() -> AsyncGenerator[Event]:
+            yield output(b"\x1b[31;8mx")
+            raise Interrupted
+
+        yield events()
+
+
+@pytest.mark.anyio
+async def test_no_colour_outlives_the_watching_however_it_ends(terminal: Terminal) -> None:
+    with pytest.raises(Interrupted):
+        await watch_job(cast("Client", Interrupting()), "j", terminal.console, json=False)
+    assert terminal.shown() == b"\x1b[31;8mx" + RESET
 
 
 def test_airunners_own_words_go_to_stderr(files: Files) -> None:
