@@ -232,7 +232,9 @@ async def _run(
     from airunner.certs.sockets import CurveNetwork, new_context
     from airunner.certs.tokensource import token_source
 
-    tokens = token_source(os.environ, home, explicit=token, file=token_file, subject="agent", roles=[Role.WORK])
+    tokens = token_source(
+        os.environ, home, explicit=token, file=token_file, subject="agent", roles=[Role.WORK], report=_say
+    )
     network = CurveNetwork(new_context(), load_client_pair(home), load_broker_public(home))
     channel = Channel(
         network,

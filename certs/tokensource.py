@@ -7,8 +7,7 @@ in good time, and a file is read again whenever it has changed, so that work of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,12 +24,21 @@ TOKEN_VARIABLE: Final = "AIRUNNER_TOKEN"  # noqa: S105 - the variable's name, no
 MINTED_TTL_S: Final = 600.0  # long enough for a slow request, short enough to be worth little when stolen
 
 
-class TokenFile:
-    """A token that somebody renews in a file, 0600. While that cannot be read, the last one is presented."""
+def _unsaid(_: str) -> None:
+    """For those who read a token once, and are told by an error."""
 
-    def __init__(self, path: Path) -> None:
+
+class TokenFile:
+    """A token that somebody renews in a file, 0600. While that cannot be read, the last one is presented.
+
+    `report` is given a line on each thing that is wrong with it, once.
+    """
+
+    def __init__(self, path: Path, report: Callable[[str], None] = _unsaid) -> None:
         """Raises `OperatorError`: it cannot be read, or holds no token."""
         self._path = path
+        self._report = report
+        self._complaint = ""
         self._seen: tuple[int, int, int] | None = None
         self._token = b""
         self._read()
@@ -38,8 +46,14 @@ class TokenFile:
     def token_at(self, now_s: float) -> bytes:
         """What to present now."""
         del now_s
-        with suppress(OperatorError):
+        try:
             self._read()
+        except OperatorError as error:
+            if self._complaint != error.message:  # said once, not with every request
+                self._complaint = error.message
+                self._report(f"{error.message}; until then the last token is presented")
+        else:
+            self._complaint = ""
         return self._token
 
     def _read(self) -> None:
@@ -93,18 +107,22 @@ def token_source(
     file: Path | None = None,
     subject: str = "local",
     roles: Iterable[Role] = ALL_ROLES,
+    report: Callable[[str], None] = _unsaid,
 ) -> TokenSource | TokenFile:
     """The source for one process; `explicit` is the word after `--token`, `file` the one after `--token-file`.
+
+    `report` is told what is wrong with the file later on.
 
     Raises `OperatorError`: the token given cannot be one, or the signing key is there and not usable.
     """
     if file is not None:
         if explicit is not None:
             raise OperatorError("give --token or --token-file, not both")
-        return TokenFile(file)
+        return TokenFile(file, report)
     given = explicit if explicit is not None else environ.get(TOKEN_VARIABLE, "")
     if explicit is not None or given.strip():
-        return TokenSource(fixed=_checked(given, "--token" if explicit is not None else TOKEN_VARIABLE))
+        of_the_variable = explicit in {None, environ.get(TOKEN_VARIABLE)}  # an option may take it from there
+        return TokenSource(fixed=_checked(given, TOKEN_VARIABLE if of_the_variable else "--token"))
     # Whoever is given a token signs none, and starts 60 ms sooner without what signing takes.
     from airunner.certs.tokenkeys import find_signing_key
     from airunner.certs.tokens import TokenSigner

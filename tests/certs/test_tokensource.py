@@ -72,6 +72,36 @@ def test_a_fixed_token_is_presented_for_ever() -> None:
     assert {source.token_at(NOW_S + hours * 3_600) for hours in range(1_000)} == {b"a.b.c"}
 
 
+def test_what_the_variable_holds_is_not_called_the_flags(home: Home) -> None:
+    """The command line takes the flag from the variable where it is not given."""
+    with pytest.raises(OperatorError, match=r"^AIRUNNER_TOKEN holds no token"):
+        token_source({"AIRUNNER_TOKEN": "two words"}, home, explicit="two words")
+
+
+def test_a_renewed_file_that_cannot_be_read_is_told_once_for_each_reason(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("a.b.c")
+    file.chmod(0o600)
+    told: list[str] = []
+    source = token_source({}, home, file=file, report=told.append)
+
+    def renew(content: str, mode: int) -> bytes:
+        replacement = tmp_path / "fresh"
+        replacement.write_text(content)
+        replacement.chmod(mode)
+        replacement.rename(file)
+        return {source.token_at(NOW_S) for _ in range(3)}.pop()
+
+    assert renew("d.e.f", 0o644) == b"a.b.c"
+    assert ["is open to others (mode 0644)" in line for line in told] == [True]
+    assert renew("no token", 0o600) == b"a.b.c"
+    assert ["holds no token" in line for line in told] == [False, True]
+    assert renew("g.h.i", 0o600) == b"g.h.i"
+    assert renew("no token", 0o600) == b"g.h.i"
+    assert len(told) == 3
+    assert "the last token is presented" in told[-1]
+
+
 @pytest.mark.parametrize("given", ["", "  ", "two words", "ключ", "a\x00b", "x" * (TOKEN_BYTES_MAX + 1)])
 def test_what_cannot_be_a_token_is_refused_before_it_is_sent(given: str, home: Home) -> None:
     with pytest.raises(OperatorError, match=r"^--token (holds no token|is longer)"):
