@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+import jwt
+import msgspec
+
 from airunner.certs.allowlist import parse
 from airunner.certs.curve import (
     key_in,
@@ -23,12 +26,14 @@ from airunner.certs.curve import (
 )
 from airunner.certs.findings import Finding, Verdict
 from airunner.certs.home import Home
+from airunner.certs.principal import Principal
 from airunner.certs.queuekeys import load_public, public_path, secret_path
 from airunner.certs.queuekeys import load_secret as load_queue_secret
 from airunner.certs.secretfile import read_public
 from airunner.certs.tokenkeys import PUBLIC_VARIABLE, find_signing_key, load_verifying_keys, thumbprint
-from airunner.certs.tokens import TokenVerifier
+from airunner.certs.tokens import Claims, TokenVerifier
 from airunner.certs.tokensource import TOKEN_VARIABLE, TokenFile
+from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, Unauthenticated
 
 SOON_S: Final = 600.0  # a token that ends sooner is worth a word
@@ -129,13 +134,27 @@ def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str |
             )
         return Verdict.GOOD, "none is given, and none is needed where one can be signed"
     if not home.token_public.exists() and not environ.get(PUBLIC_VARIABLE):
-        return Verdict.GOOD, "one is given; without the key to verify it only the broker can tell more"
-    principal = TokenVerifier(load_verifying_keys(environ, home)).verify(token, now_s)
+        principal, doubt = _says(token), "; only the broker can tell whether it is valid"
+        if principal.expires_s <= now_s:
+            return Verdict.BAD, f"what is given for {principal.subject} has ended: present a new one"
+    else:
+        principal, doubt = TokenVerifier(load_verifying_keys(environ, home)).verify(token, now_s), ""
     left_s = principal.expires_s - now_s
     who = f"{principal.subject} of tenant {principal.tenant}, {','.join(sorted(principal.roles))}"
     if left_s < SOON_S:
-        return Verdict.FAIR, f"{who}; it ends in {left_s:.0f} s"
-    return Verdict.GOOD, f"{who}; it ends in {left_s / 3_600:.1f} h"
+        return Verdict.FAIR, f"{who}; it ends in {left_s:.0f} s{doubt}"
+    return Verdict.GOOD, f"{who}; it ends in {left_s / 3_600:.1f} h{doubt}"
+
+
+def _says(token: bytes) -> Principal:
+    """Whose the token says to be, with nothing proved. Raises `OperatorError`: it is none of ours."""
+    try:
+        claims = msgspec.json.decode(jwt.PyJWS().decode(token, options={"verify_signature": False}), type=Claims)
+    except (jwt.InvalidTokenError, RecursionError, *UNDECODABLE) as error:
+        raise OperatorError(
+            "what is given is no token of airunner's: `airunner token`, where the signing key is, prints one"
+        ) from error
+    return Principal(claims.sub, claims.tenant, claims.roles, claims.exp)
 
 
 def _queue(home: Home, queue: str) -> _Told:

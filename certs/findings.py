@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from airunner.protocol.printable import one_line
+
 
 class Verdict(StrEnum):
     """How bad it is."""
@@ -25,4 +27,4 @@ class Finding(Struct, frozen=True):
 
 def shown(finding: Finding) -> str:
     """One line for people."""
-    return f"{finding.verdict:<8}{finding.what + ':':<16}{finding.words}"
+    return one_line(f"{finding.verdict:<8}{finding.what + ':':<16}{finding.words}")

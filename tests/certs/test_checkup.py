@@ -118,6 +118,25 @@ def test_a_token_that_has_ended_and_one_of_another_key_are_told(home: Home, tmp_
     assert "a key that this broker does not know" in found(home, {"AIRUNNER_TOKEN": minted(other, 60)})["token"][1]
 
 
+@pytest.mark.parametrize(
+    ("ttl_s", "verdict", "told"),
+    [
+        (7_200, Verdict.GOOD, "ada of tenant t, read; it ends in 2.0 h; only the broker can tell whether it is valid"),
+        (120, Verdict.FAIR, "it ends in 120 s; only"),
+        (-60, Verdict.BAD, "has ended"),
+        (None, Verdict.BAD, "is no token of airunner's"),
+    ],
+)
+def test_without_a_key_to_verify_it_a_token_is_told_by_what_it_says(
+    home: Home, ttl_s: float | None, verdict: Verdict, told: str
+) -> None:
+    given = "gar.ba.ge" if ttl_s is None else minted(home, 14_400, NOW_S - 14_400 + ttl_s)
+    home.token_public.unlink()
+    home.token_secret.unlink()
+    one = found(home, {"AIRUNNER_TOKEN": given})["token"]
+    assert (one[0], told in one[1], one[1]) == (verdict, True, one[1])
+
+
 def test_a_machine_that_only_submits_lacks_nothing(home: Home) -> None:
     for path in (
         home.broker_secret,
