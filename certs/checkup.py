@@ -57,7 +57,7 @@ def check_keys(
     if home.allowed_clients.exists():
         yield _checked("allow-list", lambda: _allow_list(home))
     for secret in _in(home.clients, "*.secret"):
-        yield _checked(f"machine {secret.stem}", lambda: _pair(secret))  # noqa: B023 - called at once
+        yield _checked(f"machine {secret.stem}", lambda: _pair(home, secret))  # noqa: B023 - called at once
     yield _checked("token keys", lambda: _token_keys(environ, home))
     yield _checked("token", lambda: _token(environ, home, now_s, token, token_file))
     for queue in sorted({unquote(path.stem) for path in _in(home.queue_keys, "*.*")}):
@@ -103,9 +103,13 @@ def _allow_list(home: Home) -> _Told:
     return Verdict.GOOD, f"{len(entries)} machines"
 
 
-def _pair(secret: Path) -> _Told:
+def _pair(home: Home, secret: Path) -> _Told:
     name = secret.stem
     _halves(secret.with_suffix(".public"), secret, f"{name}'s", f"airunner certs revoke {name}`, then `add")
+    listed = parse(read_public(home.allowed_clients, "the allow-list"))[0] if home.allowed_clients.exists() else {}
+    entry = listed.get(raw_key(public_of(load_secret(secret, f"{name}'s"))))
+    if entry is None or entry.name != name:
+        return Verdict.FAIR, f"its pair is here and not on the allow-list: `airunner certs revoke {name}` removes it"
     return Verdict.GOOD, "its pair is here, for `airunner certs export`"
 
 

@@ -3,6 +3,7 @@
 Laws
 - A secret key is 0600 from its first byte, here, in the file that carries it and on the machine that takes it.
 - A name stands on the allow-list once; what is there already is never exchanged without being asked to.
+- A pair whose name is not on the list may have been exported, and taken off by hand: it is never let in again.
 - An import is checked whole before anything of it is written, so that a damaged file changes nothing.
 """
 
@@ -19,7 +20,7 @@ from msgspec import Meta, Struct
 from airunner.certs.allowlist import Entry, PeerRole, parse, with_entry, without_entry
 from airunner.certs.curve import load_broker_public, load_pair, new_secret, public_of, raw_key
 from airunner.certs.home import Home
-from airunner.certs.secretfile import create, locked, make_folder, read_public, read_secret, replace
+from airunner.certs.secretfile import locked, make_folder, read_public, read_secret, replace
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import fits_name
 
@@ -54,12 +55,17 @@ def fingerprint(public: bytes) -> str:
     return ":".join(digest[at : at + 4] for at in range(0, len(digest), 4))
 
 
+def fits_machine(name: str) -> bool:
+    """Whether a machine may be called so: its keys lie in files of that name."""
+    return fits_name(name) and "/" not in name
+
+
 def add(home: Home, name: str, roles: Iterable[PeerRole], tenant: str | None, public: bytes | None) -> Machine:
     """Let a machine in: one that has the key `public` (Z85), or one whose pair is made here, to be exported.
 
     Raises `OperatorError`: a name that is none or is taken, a tenant or a key that is none.
     """
-    if not fits_name(name) or "/" in name:
+    if not fits_machine(name):
         raise OperatorError(f"the name {name!r}: give letters, digits and any of _.@:+-, not beginning with a sign")
     if tenant is not None and not fits_name(tenant):
         raise OperatorError(f"--tenant {tenant!r}: give letters, digits and any of _.@:/+-, not beginning with a sign")
@@ -70,6 +76,7 @@ def add(home: Home, name: str, roles: Iterable[PeerRole], tenant: str | None, pu
         if any(one.name == name for one in parse(listed)[0].values()):
             raise OperatorError(f"{name} is on the allow-list already; `airunner certs revoke {name}` takes it off")
         here = public is None
+        _remove_pair(home, name)
         if public is None:
             public = _new_pair(home, name)
         if raw_key(public) in parse(listed)[0]:
@@ -84,23 +91,22 @@ def machines(home: Home) -> list[Machine]:
 
 
 def revoke(home: Home, name: str) -> None:
-    """Take a machine off the allow-list, and remove its pair where that was made here.
+    """Take a machine off the allow-list, and remove its pair where that was made here; either may be all there is.
 
     A running broker refuses it from its next request on. Raises `OperatorError`: there is none of that name.
     """
     with locked(home.certs):
         listed = _listed(home)
         shorter = without_entry(listed, name)
-        if shorter == listed:
+        if not _remove_pair(home, name) and shorter == listed:
             raise OperatorError(f"there is no {name} on the allow-list; `airunner certs list` says who is")
-        replace(home.allowed_clients, shorter)
-        for path in (_secret(home, name), _public(home, name)):
-            path.unlink(missing_ok=True)
+        if shorter != listed:
+            replace(home.allowed_clients, shorter)
 
 
 def export(home: Home, name: str) -> bytes:
     """The file that makes another machine this one. Raises `OperatorError`: its pair is not here."""
-    if not _secret(home, name).exists():
+    if not fits_machine(name) or not _secret(home, name).exists():
         raise OperatorError(f"the keys of {name} are not here: `airunner certs add {name}` without --key makes some")
     pair = load_pair(_public(home, name), _secret(home, name), f"{name}'s")
     carried = Carried(
@@ -147,12 +153,22 @@ def take_in(home: Home, path: Path, *, force: bool) -> str:
 
 
 def _new_pair(home: Home, name: str) -> bytes:
-    """The public key of a pair that is on disk; one that an interrupted run has left is used."""
-    make_folder(_secret(home, name).parent)
-    create(_secret(home, name), new_secret() + b"\n")
-    public = public_of(read_secret(_secret(home, name), f"{name}'s secret key").strip())
-    replace(_public(home, name), public + b"\n")
-    return public
+    """The public key of a pair that is on disk."""
+    secret = new_secret()
+    make_folder(home.clients)
+    replace(_secret(home, name), secret + b"\n")
+    replace(_public(home, name), public_of(secret) + b"\n")
+    return public_of(secret)
+
+
+def _remove_pair(home: Home, name: str) -> bool:
+    """Whether there was anything of one. The list must be locked."""
+    if not fits_machine(name):
+        return False  # somebody has written it on the list
+    there = [path for path in (_secret(home, name), _public(home, name)) if path.exists()]
+    for path in there:
+        path.unlink()
+    return bool(there)
 
 
 def _machine(home: Home, key: bytes, entry: Entry) -> Machine:
@@ -162,7 +178,7 @@ def _machine(home: Home, key: bytes, entry: Entry) -> Machine:
         roles=tuple(sorted(entry.roles)),
         tenant=entry.tenant,
         fingerprint=":".join(digest[at : at + 4] for at in range(0, len(digest), 4)),
-        here=_secret(home, entry.name).exists(),
+        here=fits_machine(entry.name) and _secret(home, entry.name).exists(),
     )
 
 
@@ -182,8 +198,8 @@ def _check_key(text: bytes, where: str) -> None:
 
 
 def _secret(home: Home, name: str) -> Path:
-    return home.clients / f"{name.replace('/', '_')}.secret"
+    return home.clients / f"{name}.secret"
 
 
 def _public(home: Home, name: str) -> Path:
-    return home.clients / f"{name.replace('/', '_')}.public"
+    return home.clients / f"{name}.public"

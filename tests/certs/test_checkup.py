@@ -157,6 +157,8 @@ def test_a_machine_that_only_submits_lacks_nothing(home: Home) -> None:
 def test_a_key_that_was_taken_off_the_list_is_noticed(home: Home) -> None:
     home.allowed_clients.write_bytes(b"")
     assert found(home)["this machine"][0] is Verdict.FAIR
+    told = found(home)["machine build-7"]
+    assert (told[0], "`airunner certs revoke build-7`" in told[1]) == (Verdict.FAIR, True)
 
 
 def test_without_an_installation_that_is_told(tmp_path: Path) -> None:

@@ -56,6 +56,40 @@ def test_a_machine_is_added_carried_taken_in_and_let_in(broker: Home, elsewhere:
     assert list(broker.clients.iterdir()) == []
 
 
+def test_a_key_that_was_taken_off_by_hand_never_comes_back(broker: Home) -> None:
+    before = broker.allowed_clients.read_bytes()
+    run(broker, "certs", "add", "ci")
+    stolen = (broker.clients / "ci.public").read_bytes().strip()
+    broker.allowed_clients.write_bytes(before)
+    run(broker, "certs", "add", "ci")
+    assert listed(broker, stolen) is None
+    broker.allowed_clients.write_bytes(before)
+    run(broker, "certs", "add", "ci", "--key", zmq.curve_keypair()[0].decode())
+    with pytest.raises(OperatorError, match="not here"):
+        run(broker, "certs", "export", "ci")
+
+
+def test_a_pair_that_is_not_on_the_list_is_revoked_all_the_same(broker: Home) -> None:
+    before = broker.allowed_clients.read_bytes()
+    run(broker, "certs", "add", "ci")
+    broker.allowed_clients.write_bytes(before)
+    assert run(broker, "certs", "revoke", "ci").exit_code == 0
+    assert list(broker.clients.iterdir()) == []
+    with pytest.raises(OperatorError, match="there is no ci"):
+        run(broker, "certs", "revoke", "ci")
+
+
+def test_a_name_that_somebody_has_written_by_hand_leads_to_no_other_file(broker: Home) -> None:
+    run(broker, "certs", "add", "a_b")
+    public = zmq.curve_keypair()[0].decode()
+    with broker.allowed_clients.open("a") as file:
+        file.write(f"{public} ../clients/a_b client\n")
+    run(broker, "certs", "list")
+    run(broker, "certs", "revoke", "../clients/a_b")
+    assert listed(broker, public.encode()) is None
+    assert len(list(broker.clients.iterdir())) == 2
+
+
 def test_a_machine_may_bring_its_own_key(broker: Home) -> None:
     public = zmq.curve_keypair()[0]
     assert run(broker, "certs", "add", "laptop", "--key", public.decode()).exit_code == 0
