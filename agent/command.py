@@ -152,7 +152,7 @@ def agent_command(
     from airunner.agent.launcher.local import start_launcher
     from airunner.agent.place import take_place
     from airunner.certs.home import Home
-    from airunner.certs.secretfile import make_folder
+    from airunner.certs.secretfile import make_folder, refuse_another_users
 
     for what, word in [("--name", name or "agent"), *(("--queue", word) for word in queue or ())]:
         if not fits_name(word):
@@ -162,6 +162,7 @@ def agent_command(
             )
     endpoints = endpoints_of(broker, os.environ)
     home = Home.from_environment(os.environ)
+    refuse_another_users(home.root, home.agent)
     make_folder(home.root)
     place = take_place(home.agent)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20

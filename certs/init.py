@@ -17,7 +17,7 @@ from msgspec import Struct
 from airunner.certs import curve, tokenkeys
 from airunner.certs.allowlist import PeerRole, with_entry
 from airunner.certs.home import Home
-from airunner.certs.secretfile import create, locked, make_folder, read_public, replace
+from airunner.certs.secretfile import create, locked, make_folder, read_public, refuse_another_users, replace
 from airunner.protocol.errors import OperatorError
 
 FIRST_CLIENT_NAME: Final = "local"
@@ -35,6 +35,7 @@ def init(home: Home) -> InitReport:
 
     Raises `OperatorError`: not writable, or what is there is damaged or does not belong together.
     """
+    refuse_another_users(home.root, home.certs)
     make_folder(home.certs)
     with locked(home.certs):
         made = [*_complete_broker(home), *_complete_client(home), *_complete_token(home)]

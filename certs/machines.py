@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from airunner.certs.allowlist import Entry, PeerRole, parse, with_entry, without_entry
 from airunner.certs.curve import load_broker_public, load_pair, new_secret, public_of, raw_key
 from airunner.certs.home import Home
-from airunner.certs.secretfile import locked, make_folder, read_public, read_secret, replace
+from airunner.certs.secretfile import locked, make_folder, read_public, read_secret, refuse_another_users, replace
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import fits_name
 
@@ -71,6 +71,7 @@ def add(home: Home, name: str, roles: Iterable[PeerRole], tenant: str | None, pu
         raise OperatorError(f"--tenant {tenant!r}: give letters, digits and any of _.@:/+-, not beginning with a sign")
     if public is not None:
         _check_key(public, "--key")
+    refuse_another_users(home.root, home.certs)
     with locked(home.certs):
         listed = _listed(home)
         if any(one.name == name for one in parse(listed)[0].values()):
@@ -95,6 +96,7 @@ def revoke(home: Home, name: str) -> None:
 
     A running broker refuses it from its next request on. Raises `OperatorError`: there is none of that name.
     """
+    refuse_another_users(home.root, home.certs)
     with locked(home.certs):
         listed = _listed(home)
         shorter = without_entry(listed, name)
@@ -140,6 +142,7 @@ def take_in(home: Home, path: Path, *, force: bool) -> str:
         home.client_public: carried.client_public.encode() + b"\n",
         home.broker_public: carried.broker_public.encode() + b"\n",
     }
+    refuse_another_users(home.root, home.certs)
     make_folder(home.certs)
     with locked(home.certs):
         if home.broker_secret.exists():

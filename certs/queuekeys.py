@@ -23,7 +23,7 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 from airunner.certs.curve import key_in, public_of, raw_key
 from airunner.certs.home import Home
 from airunner.certs.init import complete_curve
-from airunner.certs.secretfile import locked, make_folder, read_public, read_secret
+from airunner.certs.secretfile import locked, make_folder, read_public, read_secret, refuse_another_users
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import Forged, OperatorError
 from airunner.protocol.messages import BOX_BYTES_MAX
@@ -52,6 +52,7 @@ def make_queue_key(home: Home, queue: str) -> bool:
 
     Raises `OperatorError`.
     """
+    refuse_another_users(home.root, home.certs, home.queue_keys)
     make_folder(home.queue_keys)
     secret, public = secret_path(home, queue), public_path(home, queue)
     with locked(home.queue_keys):

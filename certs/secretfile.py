@@ -6,12 +6,14 @@ Laws
   place, so neither a reader nor a power cut ever meets half a key.
 - `create` never touches what exists, even when two processes race; `replace` is the one that does.
 - What is read is judged on the open descriptor, so it cannot be exchanged between the look and the read.
+- Root makes nothing in a folder of another user, who could not use it; it is told to do it as that user.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import secrets
 import stat
 from collections.abc import Generator
@@ -49,6 +51,37 @@ def make_folder(folder: Path) -> None:
         raise OperatorError(f"{folder} is not a folder: move it away")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise OperatorError(f"the folder {folder} cannot be written: use another AIRUNNER_HOME")
+
+
+def refuse_another_users(*folders: Path) -> None:
+    """What root would make in them, their owner could not use.
+
+    Raises `OperatorError` where we are root and one of them is there and another user's.
+    """
+    if os.geteuid() != 0:
+        return  # who may not write there is told by the attempt
+    for folder in folders:
+        try:
+            owner = folder.stat().st_uid
+        except FileNotFoundError:
+            continue
+        if owner != 0:
+            raise OperatorError(f"{folder} belongs to {user_name(owner)}: {_as_user(owner)}")
+
+
+def user_name(uid: int) -> str:
+    """As people know the user."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"the user {uid}"
+
+
+def _as_user(uid: int) -> str:
+    """How to do the same again as that user."""
+    name = user_name(uid)
+    word = name if " " not in name else f"'#{uid}'"
+    return f"run this as {name} (`sudo -u {word} ...`)"
 
 
 def create(path: Path, content: bytes) -> bool:
@@ -114,7 +147,9 @@ def _judge(status: os.stat_result, called: str, forbidden: int, remedy: str) -> 
     if not stat.S_ISREG(status.st_mode):
         raise OperatorError(f"{called} is not a file")
     if status.st_uid not in (os.geteuid(), 0):
-        raise OperatorError(f"{called} belongs to another user, who could change it: make your own copy")
+        owner = status.st_uid
+        copy = "" if os.geteuid() == 0 else ", or make your own copy"
+        raise OperatorError(f"{called} belongs to {user_name(owner)}, who could change it: {_as_user(owner)}{copy}")
     if status.st_mode & forbidden:
         mode = stat.S_IMODE(status.st_mode)
         raise OperatorError(f"{called} is open to others (mode {mode:04o}): run `{remedy}`")

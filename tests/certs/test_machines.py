@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -88,6 +89,26 @@ def test_a_name_that_somebody_has_written_by_hand_leads_to_no_other_file(broker:
     run(broker, "certs", "revoke", "../clients/a_b")
     assert listed(broker, public.encode()) is None
     assert len(list(broker.clients.iterdir())) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders away")
+@pytest.mark.parametrize(
+    "words",
+    [("init",), ("add", "q"), ("revoke", "local"), ("queue-key", "q"), ("import", "there.keys")],
+    ids=lambda words: words[0],
+)
+def test_root_makes_nothing_in_a_service_users_home(broker: Home, elsewhere: Home, words: tuple[str, ...]) -> None:
+    run(broker, "certs", "add", "there")
+    file = carried(broker, "there")
+    home = elsewhere if words[0] == "import" else broker
+    home.root.mkdir(exist_ok=True)
+    for place in (home.root, *home.root.rglob("*")):
+        os.chown(place, 65_534, -1)
+    os.chown(file, 0, -1)
+    before = sorted(home.root.rglob("*"))
+    with pytest.raises(OperatorError, match=r"belongs to \w+: run this as \w+ \(`sudo -u \w+ \.\.\.`\)$"):
+        run(home, "certs", *(str(file) if word == "there.keys" else word for word in words))
+    assert sorted(home.root.rglob("*")) == before
 
 
 def test_a_machine_may_bring_its_own_key(broker: Home) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -167,7 +168,11 @@ def test_a_public_file_that_others_can_read_is_taken(tmp_path: Path) -> None:
 def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     create(tmp_path / "key", b"secret")
     os.chown(tmp_path / "key", 65_534, -1)
-    with pytest.raises(OperatorError, match=r"belongs to another user"):
+    name = pwd.getpwuid(65_534).pw_name
+    with pytest.raises(OperatorError, match=rf"belongs to {name}, .* run this as {name} \(`sudo -u {name} \.\.\.`\)$"):
+        read_secret(tmp_path / "key", "the key")
+    os.chown(tmp_path / "key", 54_321, -1)
+    with pytest.raises(OperatorError, match=r"run this as the user 54321 \(`sudo -u '#54321' \.\.\.`\)"):
         read_secret(tmp_path / "key", "the key")
 
 
