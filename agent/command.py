@@ -296,12 +296,18 @@ def _schemes(named: Sequence[str] | None) -> tuple[str, ...]:
 def _hooks_folder(named: Path | None, usual: Path) -> Path | None:
     """Where hooks are.
 
-    Raises `OperatorError` for a folder that was named and is none.
+    Raises `OperatorError` for a folder that was named and is none, and for one in which others could write.
     """
+    from airunner.agent.hooks import fault_of
+
     if named is not None and not named.is_dir():
         raise OperatorError(f"--hooks {named}: there is no such folder")
     folder = named or usual
-    return folder.absolute() if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    if fault := fault_of(folder):
+        raise OperatorError(f"the hooks in it are not to be trusted: {fault}")
+    return folder.absolute()
 
 
 def _version() -> str:

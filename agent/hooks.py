@@ -8,11 +8,14 @@ A hook is an executable file of that name in the agent's folder of hooks. It run
 with the job's environment, its output in the log. One that fails before the command fails the job; the command is
 not run. `post-command` runs whenever the command has, `pre-exit` always; where one of them fails, so does a job that
 would have completed. The two around the checkout are for jobs with a repository.
+
+What others than root and the agent's user could have written is not run, and counts as one that fails.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +30,19 @@ from airunner.agent.launcher.contract import LaunchFailed, LaunchSpec, Starter
 from airunner.protocol.job import Reason, Result
 
 HOOK_S_MAX: Final = 3_600.0
+NOT_EXECUTABLE: Final = 126  # as shells say it
 STATUS_VARIABLE: Final = "AIRUNNER_COMMAND_EXIT_STATUS"
+_OTHERS_WRITE: Final = 0o022
+
+
+def fault_of(path: Path) -> str:
+    """Why a hook, or the folder of hooks, may be the work of others; empty where it may not."""
+    status = path.stat()
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"{path} belongs to another user"
+    if status.st_mode & _OTHERS_WRITE:
+        return f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):04o}): run `chmod go-w {path}`"
+    return ""
 
 
 class Hook(StrEnum):
@@ -77,6 +92,9 @@ class Hooks(Struct, frozen=True):
         program = self._find(hook)
         if program is None:
             return
+        if fault := fault_of(program.parent) or fault_of(program):
+            self.console.say(f"the hook {hook} is not run: {fault}")
+            raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED))
         told = {} if status is None else {STATUS_VARIABLE: str(status)}
         spec = LaunchSpec((str(program),), {**environment(), "AIRUNNER_HOOK": hook, **told}, self.working_directory)
         try:

@@ -5,6 +5,7 @@ Each key is read by whoever reads it in earnest, so nothing is judged here other
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ from airunner.certs.home import Home
 from airunner.certs.principal import Principal
 from airunner.certs.queuekeys import load_public, public_path, secret_path
 from airunner.certs.queuekeys import load_secret as load_queue_secret
-from airunner.certs.secretfile import read_public
+from airunner.certs.secretfile import read_public, user_name
 from airunner.certs.tokenkeys import PUBLIC_VARIABLE, find_signing_key, load_verifying_keys, thumbprint
 from airunner.certs.tokens import Claims, TokenVerifier
 from airunner.certs.tokensource import TOKEN_VARIABLE, TokenFile
@@ -38,23 +39,29 @@ from airunner.protocol.errors import OperatorError, Unauthenticated
 
 SOON_S: Final = 600.0  # a token that ends sooner is worth a word
 _SOMEBODY_ELSES: Final = 0o077
+_OTHERS_WRITE: Final = 0o022
 
 
 def check_keys(
     home: Home, environ: Mapping[str, str], now_s: float, *, token: str | None = None, token_file: Path | None = None
 ) -> Iterator[Finding]:
     """Everything that `home` holds, and the token that would be presented at `now_s`; every secret is left unsaid."""
-    if not home.certs.is_dir():
+    try:
+        there = home.certs.is_dir()
+    except OSError as error:
+        yield Finding("folder", Verdict.BAD, f"{home.certs}: {error.strerror}")
+        return
+    if not there:
         yield Finding("folder", Verdict.BAD, f"{home.certs} is not there: `airunner certs init` or `import` makes it")
         return
-    mode = stat.S_IMODE(home.certs.stat().st_mode)
-    if mode & _SOMEBODY_ELSES:
-        yield Finding("folder", Verdict.BAD, f"{home.certs} is open to others (mode {mode:04o}): run `chmod 700`")
-    else:
-        yield Finding("folder", Verdict.GOOD, str(home.certs))
+    yield _checked("home", lambda: _folder(home.root, _OTHERS_WRITE, "go-w"))
+    for what, folder in (("hooks", home.hooks), ("agent's folder", home.agent), ("broker's folder", home.store.parent)):
+        if folder.exists():
+            yield _checked(what, lambda: _folder(folder, _OTHERS_WRITE, "go-w"))  # noqa: B023 - called at once
+    yield _checked("folder", lambda: _folder(home.certs, _SOMEBODY_ELSES, "700"))
     yield _checked("broker", lambda: _broker(home))
     yield _checked("this machine", lambda: _client(home))
-    if home.allowed_clients.exists():
+    if _is_there(home.allowed_clients):
         yield _checked("allow-list", lambda: _allow_list(home))
     for secret in _in(home.clients, "*.secret"):
         yield _checked(f"machine {secret.stem}", lambda: _pair(home, secret))  # noqa: B023 - called at once
@@ -72,7 +79,20 @@ def _checked(what: str, check: Callable[[], _Told]) -> Finding:
         verdict, words = check()
     except (OperatorError, Unauthenticated) as error:
         verdict, words = Verdict.BAD, error.message
+    except OSError as error:  # a folder that we may not enter
+        verdict, words = Verdict.BAD, f"{error.filename}: {error.strerror}"
     return Finding(what, verdict, words)
+
+
+def _folder(folder: Path, forbidden: int, mend: str) -> _Told:
+    """Whoever may write in a folder may put files of their own in the place of those that are there."""
+    status = folder.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid not in (os.geteuid(), 0):
+        return Verdict.BAD, f"{folder} belongs to {user_name(status.st_uid)}, who could change what is in it"
+    if mode & forbidden:
+        return Verdict.BAD, f"{folder} is open to others (mode {mode:04o}): run `chmod {mend} {folder}`"
+    return Verdict.GOOD, str(folder)
 
 
 def _broker(home: Home) -> _Told:
@@ -181,4 +201,12 @@ def _halves(public: Path, secret: Path, whose: str, again: str) -> None:
 
 
 def _in(folder: Path, pattern: str) -> list[Path]:
-    return sorted(folder.glob(pattern)) if folder.is_dir() else []
+    return sorted(folder.glob(pattern)) if _is_there(folder) else []
+
+
+def _is_there(path: Path) -> bool:
+    """What we may not look at is told by those that are always looked at."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

@@ -105,6 +105,21 @@ def test_a_hook_that_is_no_program_is_told(cluster: Cluster, hooks: Path) -> Non
     assert b"the hook pre-command cannot be run" in done.stderr
 
 
+def test_a_hook_that_others_could_write_is_not_run(cluster: Cluster, hooks: Path) -> None:
+    cluster.agent()
+    (hooks / "pre-command").chmod(0o757)
+    done = cluster.airunner("submit", "--json", "--", "echo", "command")
+    log = [json.loads(line) for line in done.stdout.splitlines()[1:]]
+    assert (log[-1]["state"], log[-1]["reason"]) == ("FAILED", "hook-failed")
+    assert "pre-command is not run" in str(log)
+    (hooks / "pre-command").chmod(0o755)
+    hooks.chmod(0o777)
+    done = cluster.airunner("submit", "--", "echo", "command")
+    assert b"`chmod go-w " in done.stderr
+    started = cluster.airunner("agent")
+    assert (started.returncode, b"the hooks in it are not to be trusted" in started.stderr) == (2, True)
+
+
 def test_a_secret_is_given_to_the_job_that_asks_for_it_and_to_no_other(cluster: Cluster) -> None:
     cluster.agent("--secret", "DEPLOY", more={"DEPLOY": "swordfish", "OTHER": "kept"})
     look = ("--", "sh", "-c", 'test "$DEPLOY" = swordfish && test -z "$OTHER"')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +48,7 @@ def test_where_all_is_well_all_is_said_to_be(home: Home) -> None:
     told = found(home)
     assert {verdict for verdict, _ in told.values()} == {Verdict.GOOD}
     assert set(told) == {
+        "home",
         "folder",
         "broker",
         "this machine",
@@ -71,7 +74,11 @@ def _other_public(path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "breaking", "told"),
     [
-        ("folder", lambda home: home.certs.chmod(0o755), "run `chmod 700`"),
+        ("folder", lambda home: home.certs.chmod(0o755), "run `chmod 700 "),
+        ("home", lambda home: home.root.chmod(0o770), "run `chmod go-w "),
+        ("hooks", lambda home: home.hooks.mkdir() or home.hooks.chmod(0o777), "run `chmod go-w "),
+        ("agent's folder", lambda home: home.agent.mkdir() or home.agent.chmod(0o775), "run `chmod go-w "),
+        ("broker's folder", lambda home: home.store.parent.mkdir() or home.store.parent.chmod(0o702), "`chmod go-w "),
         ("broker", lambda home: home.broker_secret.chmod(0o644), "run `chmod 600"),
         ("broker", lambda home: home.broker_public.write_bytes(b"short"), "is damaged: a key has 40 characters"),
         ("this machine", lambda home: _other_public(home.client_public), "does not belong to"),
@@ -159,6 +166,35 @@ def test_a_key_that_was_taken_off_the_list_is_noticed(home: Home) -> None:
     assert found(home)["this machine"][0] is Verdict.FAIR
     told = found(home)["machine build-7"]
     assert (told[0], "`airunner certs revoke build-7`" in told[1]) == (Verdict.FAIR, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders away")
+def test_a_folder_of_another_user_is_told(home: Home) -> None:
+    os.chown(home.certs, 65_534, -1)
+    verdict, words = found(home)["folder"]
+    assert (verdict, "who could change what is in it" in words) == (Verdict.BAD, True)
+
+
+@pytest.mark.parametrize("closed", ["queues", "certs"])
+def test_a_folder_that_may_not_be_entered_is_told_and_the_rest_is_looked_at(
+    home: Home, closed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = {"queues": home.queue_keys, "certs": home.certs}[closed]
+    look = Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if folder in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    told = found(home)
+    assert told["home"][0] is Verdict.GOOD
+    if closed == "queues":
+        assert told["queue a/b"] == (Verdict.BAD, f"{secret_path(home, 'a/b')}: Permission denied")
+        assert told["broker"][0] is Verdict.GOOD
+    else:
+        assert told["broker"] == (Verdict.BAD, f"{home.broker_secret}: Permission denied")
 
 
 def test_without_an_installation_that_is_told(tmp_path: Path) -> None:
