@@ -207,15 +207,26 @@ def token_command(
 
     Present it with --token or AIRUNNER_TOKEN. It cannot be taken back: keep its life short.
     """
+    from airunner.certs.curve import is_carried
     from airunner.certs.edges import SYSTEM
     from airunner.certs.home import Home
     from airunner.certs.principal import ALL_ROLES, parse_roles
+    from airunner.certs.secretfile import MissingFile
     from airunner.certs.tokenkeys import load_signing_key
     from airunner.certs.tokens import TokenSigner
 
     ttl_s = parse_ttl_s(ttl)
     roles = parse_roles(",".join(role)) if role is not None else ALL_ROLES
-    signer = TokenSigner(load_signing_key(os.environ, Home.from_environment(os.environ)))
+    home = Home.from_environment(os.environ)
+    try:
+        key = load_signing_key(os.environ, home)
+    except MissingFile as error:
+        if not is_carried(home):
+            raise
+        raise OperatorError(
+            "the key that signs tokens is not on this machine: run this on the broker's, and give the token to this one"
+        ) from error
+    signer = TokenSigner(key)
     now_s = SYSTEM.wall_ms() / 1_000
     print(signer.mint(subject=subject, tenant=tenant, roles=roles, ttl_s=ttl_s, now_s=now_s))
 

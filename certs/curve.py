@@ -17,11 +17,16 @@ import zmq
 from zmq.utils import z85
 
 from airunner.certs.home import Home
-from airunner.certs.secretfile import read_public, read_secret
+from airunner.certs.secretfile import RUN_INIT, read_public, read_secret
 from airunner.protocol.errors import OperatorError
 
 Z85_KEY_CHARS: Final = 40
 RAW_KEY_BYTES: Final = 32
+IMPORT: Final = "run `airunner certs import FILE`, with what `airunner certs export` makes on the broker's machine"
+
+
+class Mismatch(OperatorError):
+    """Two halves of different pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,22 @@ def load_client_pair(home: Home) -> CurvePair:
 
     Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
     """
-    return load_pair(home.client_public, home.client_secret, "this machine's")
+    if not is_carried(home):
+        either = f"{RUN_INIT}, or `airunner certs import FILE` where the broker is on another machine"
+        remedy = RUN_INIT if home.broker_secret.exists() else either
+        return load_pair(home.client_public, home.client_secret, "this machine's", if_missing=remedy)
+    try:
+        return load_pair(home.client_public, home.client_secret, "this machine's", if_missing=IMPORT)
+    except Mismatch as error:
+        raise OperatorError(
+            f"{home.client_public} does not belong to {home.client_secret}: run `airunner certs import --force FILE`, "
+            "with what `airunner certs export` makes on the broker's machine"
+        ) from error
+
+
+def is_carried(home: Home) -> bool:
+    """Whether the keys came from the broker's machine: `airunner certs init` makes none here."""
+    return home.broker_public.exists() and not home.broker_secret.exists()
 
 
 def load_broker_public(home: Home) -> bytes:
@@ -84,29 +104,31 @@ def load_broker_public(home: Home) -> bytes:
 
     Raises `OperatorError`: missing, unreadable or malformed.
     """
-    remedy = "copy it from the broker's machine, or run `airunner certs init` if this is the one"
+    remedy = "run `airunner certs import FILE`, or `airunner certs init` if this is the broker's machine"
     what = "the broker's public key"
     return key_in(read_public(home.broker_public, what, if_missing=remedy), home.broker_public, what)
 
 
-def load_pair(public_path: Path, secret_path: Path, whose: str) -> CurvePair:
+def load_pair(public_path: Path, secret_path: Path, whose: str, *, if_missing: str = RUN_INIT) -> CurvePair:
     """The pair in these two files; `whose` names it in errors.
 
-    Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
+    Raises `OperatorError`: missing, unreadable or malformed; `Mismatch`.
     """
-    secret = load_secret(secret_path, whose)
-    public = key_in(read_public(public_path, f"{whose} public key"), public_path, f"{whose} public key")
+    what = f"{whose} public key"
+    secret = load_secret(secret_path, whose, if_missing=if_missing)
+    public = key_in(read_public(public_path, what, if_missing=if_missing), public_path, what)
     if public != public_of(secret):
-        raise OperatorError(mismatch(public_path, secret_path))
+        raise Mismatch(mismatch(public_path, secret_path))
     return CurvePair(public, secret)
 
 
-def load_secret(path: Path, whose: str) -> bytes:
+def load_secret(path: Path, whose: str, *, if_missing: str = RUN_INIT) -> bytes:
     """The secret key in this file, Z85; `whose` names it in errors.
 
     Raises `OperatorError`: missing, unreadable or malformed.
     """
-    return key_in(read_secret(path, f"{whose} secret key"), path, f"{whose} secret key")
+    what = f"{whose} secret key"
+    return key_in(read_secret(path, what, if_missing=if_missing), path, what)
 
 
 def mismatch(public_path: Path, secret_path: Path) -> str:

@@ -18,9 +18,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 from airunner.certs.allowlist import Entry, PeerRole, parse, with_entry, without_entry
-from airunner.certs.curve import load_broker_public, load_pair, new_secret, public_of, raw_key
+from airunner.certs.curve import is_carried, load_broker_public, load_pair, new_secret, public_of, raw_key
 from airunner.certs.home import Home
-from airunner.certs.secretfile import locked, make_folder, read_public, read_secret, refuse_another_users, replace
+from airunner.certs.secretfile import (
+    RUN_INIT,
+    locked,
+    make_folder,
+    read_public,
+    read_secret,
+    refuse_another_users,
+    replace,
+)
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import fits_name
 
@@ -72,6 +80,7 @@ def add(home: Home, name: str, roles: Iterable[PeerRole], tenant: str | None, pu
     if public is not None:
         _check_key(public, "--key")
     refuse_another_users(home.root, home.certs)
+    _listed(home)  # says what to do where there is none yet
     with locked(home.certs):
         listed = _listed(home)
         if any(one.name == name for one in parse(listed)[0].values()):
@@ -97,6 +106,7 @@ def revoke(home: Home, name: str) -> None:
     A running broker refuses it from its next request on. Raises `OperatorError`: there is none of that name.
     """
     refuse_another_users(home.root, home.certs)
+    _listed(home)
     with locked(home.certs):
         listed = _listed(home)
         shorter = without_entry(listed, name)
@@ -190,7 +200,8 @@ def _entries(home: Home) -> dict[bytes, Entry]:
 
 
 def _listed(home: Home) -> bytes:
-    return read_public(home.allowed_clients, "the allow-list")
+    remedy = "run this on the broker's machine, where it is" if is_carried(home) else RUN_INIT
+    return read_public(home.allowed_clients, "the allow-list", if_missing=remedy)
 
 
 def _check_key(text: bytes, where: str) -> None:

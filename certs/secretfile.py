@@ -63,8 +63,8 @@ def refuse_another_users(*folders: Path) -> None:
     for folder in folders:
         try:
             owner = folder.stat().st_uid
-        except FileNotFoundError:
-            continue
+        except OSError:
+            continue  # it is not there, or nothing can be made in it
         if owner != 0:
             raise OperatorError(f"{folder} belongs to {user_name(owner)}: {_as_user(owner)}")
 

@@ -47,7 +47,7 @@ def test_the_other_pairs_public_key_is_noticed(home: Home) -> None:
 def test_a_missing_key_says_what_to_do(home: Home) -> None:
     with pytest.raises(OperatorError, match=r"the broker's secret key .* is missing: run `airunner certs init`"):
         load_broker_pair(home)
-    with pytest.raises(OperatorError, match=r"copy it from the broker's machine"):
+    with pytest.raises(OperatorError, match=r"run `airunner certs import FILE`, or `airunner certs init`"):
         load_broker_public(home)
 
 

@@ -111,6 +111,31 @@ def test_root_makes_nothing_in_a_service_users_home(broker: Home, elsewhere: Hom
     assert sorted(home.root.rglob("*")) == before
 
 
+def test_a_machine_that_was_carried_is_never_sent_to_init(broker: Home, elsewhere: Home) -> None:
+    run(broker, "certs", "add", "build-7")
+    file = str(carried(broker))
+    run(elsewhere, "certs", "import", file)
+    for words in (("list",), ("add", "x"), ("revoke", "x")):
+        with pytest.raises(OperatorError, match=r"allow-list .* is missing: run this on the broker's machine"):
+            run(elsewhere, "certs", *words)
+    with pytest.raises(OperatorError, match=r"not on this machine: run this on the broker's"):
+        run(elsewhere, "token", "--subject", "ada")
+    elsewhere.client_public.unlink()
+    with pytest.raises(OperatorError, match=r"is missing: run `airunner certs import FILE`"):
+        load_client_pair(elsewhere)
+    elsewhere.client_public.write_bytes(zmq.curve_keypair()[0])
+    with pytest.raises(OperatorError, match=r"does not belong to .* `airunner certs import --force FILE`"):
+        load_client_pair(elsewhere)
+    assert run(elsewhere, "certs", "import", "--force", file).exit_code == 0
+    load_client_pair(elsewhere)
+
+
+@pytest.mark.parametrize("words", [("list",), ("add", "x"), ("revoke", "x")], ids=lambda words: words[0])
+def test_before_init_that_is_what_is_told(elsewhere: Home, words: tuple[str, ...]) -> None:
+    with pytest.raises(OperatorError, match=r"allow-list .* is missing: run `airunner certs init`"):
+        run(elsewhere, "certs", *words)
+
+
 def test_a_machine_may_bring_its_own_key(broker: Home) -> None:
     public = zmq.curve_keypair()[0]
     assert run(broker, "certs", "add", "laptop", "--key", public.decode()).exit_code == 0
