@@ -45,8 +45,12 @@ def print_table(jobs: Sequence[JobSummary], now_ms: int) -> None:
     }
     shown = fitting(cells, console.width)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for heading in shown:
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=1 if heading == "COMMAND" else None)
+    widths = {heading: max(map(len, (heading, *cells[heading]))) for heading in shown}
+    fixed = sum(width + GAP for heading, width in widths.items() if heading != "COMMAND")
+    console.width = max(console.width, fixed)
+    widths["COMMAND"] = console.width - fixed
+    for heading in shown:  # no width is left to rich, which would take from each column, down to nothing
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", width=widths[heading])
     for at, job in enumerate(jobs):
         colours = {"STATE": _COLOURS[job.state]}
         table.add_row(*(Text(cells[heading][at], style=colours.get(heading, "")) for heading in shown))

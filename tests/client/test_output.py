@@ -15,7 +15,7 @@ import pytest
 from airunner.client.client import Client
 from airunner.client.commands import watch_job
 from airunner.client.console import Console, ReaderGone
-from airunner.client.listing import columns, fitting, job_lines
+from airunner.client.listing import columns, fitting, job_lines, print_table
 from airunner.client.printing import ConsolePrinter, JsonPrinter
 from airunner.client.terminal import RESET
 from airunner.client.watching import exit_status
@@ -288,6 +288,33 @@ def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
         heading.index("COMMAND")
     }
     assert one_line("a\tb\x07") == "a b?"
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 81, 110, 130, 200])
+def test_only_the_command_is_cut_on_a_narrow_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "dumb")
+    done = JobSummary(
+        id=JobId("a" * 36),
+        state=JobState.FAILED,
+        queue="default",
+        command="make " + "x" * 300,
+        submitted_ms=0,
+        started_ms=0,
+        finished_ms=187_000,
+        result=Result(signal=9),
+    )
+    waiting = JobSummary(
+        id=JobId("b" * 36), state=JobState.SCHEDULED, queue="builds", command="sh -c 'echo hello'", submitted_ms=0
+    )
+    print_table([done, waiting], 7_500_000)
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[:2] for row in rows] == [["a" * 36, "FAILED"], ["b" * 36, "SCHEDULED"]]
+    assert "FAILED signal 9" in rows[0]
+    assert ("QUEUE" in heading, "AGE" in heading) == ("default" in rows[0], "2 h 05 min" in rows[0])
+    assert all(len(line) <= width for line in (heading, *rows))
 
 
 def test_a_job_is_shown_in_full() -> None:
