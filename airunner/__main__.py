@@ -19,6 +19,7 @@ from airunner.client.commands import add_commands, words_behind_dashes
 from airunner.client.console import ReaderGone, silence_stdout
 from airunner.client.controls import add_controls
 from airunner.client.secrets import secret_app
+from airunner.client.terminal import fit
 from airunner.doctor import doctor_command
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.solo import run_command
@@ -90,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
 def _tell(error: OperatorError | PeerError | OSError) -> int:
     """Print the error's one line; returns its exit code."""
     message = _os_line(error) if isinstance(error, OSError) else error.message
-    print(f"airunner: {message}", file=sys.stderr)
+    print(f"airunner: {fit(message)}", file=sys.stderr)  # it may hold a word of somebody else
     return 1 if isinstance(error, OSError) else error.exit_code
 
 

@@ -1,7 +1,8 @@
 """`airunner run`: one job with a cluster of its own, for as long as it runs.
 
 A broker, an agent and a monitor in one process group, on keys and a store in a temporary folder: the same code as
-anywhere, the same output, the same exit code. Nothing of it is left, however it ends.
+anywhere, the same output, the same exit code. Nothing of it is left, however it ends; but SIGKILL leaves the folder
+(`airunner-run-…`, 0700), whose keys nothing believes any more.
 
 ```
  airunner run ─┬─ airunner broker     SIGINT and SIGHUP are blocked in both: Ctrl-C is ours to act on,

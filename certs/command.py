@@ -77,16 +77,23 @@ def add_command(
 @certs_app.command("list")
 def list_command(json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
     """List the machines that may connect to this broker."""
+    from airunner.certs.allowlist import COMPLAINTS_MAX
     from airunner.certs.home import Home
-    from airunner.certs.machines import machines
+    from airunner.certs.machines import ignored, machines
 
-    for machine in machines(Home.from_environment(os.environ)):
+    home = Home.from_environment(os.environ)
+    for machine in machines(home):
         if json:
             from airunner.certs.jsonline import json_line
 
             print(json_line(machine))
         else:
             print(_told(machine))
+    wrong = ignored(home)
+    for number, why in wrong[:COMPLAINTS_MAX]:
+        print(f"{home.allowed_clients}:{number}: {why}; the line is ignored", file=sys.stderr)
+    if len(wrong) > COMPLAINTS_MAX:
+        print(f"{home.allowed_clients}: {len(wrong) - COMPLAINTS_MAX} more lines are ignored", file=sys.stderr)
 
 
 @certs_app.command("revoke")

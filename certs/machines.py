@@ -100,6 +100,11 @@ def machines(home: Home) -> list[Machine]:
     return sorted((_machine(home, key, entry) for key, entry in _entries(home).items()), key=lambda one: one.name)
 
 
+def ignored(home: Home) -> list[tuple[int, str]]:
+    """The lines of the allow-list that let nobody in: their numbers, and why. Raises `OperatorError` as `machines`."""
+    return parse(_listed(home))[1]
+
+
 def revoke(home: Home, name: str) -> None:
     """Take a machine off the allow-list, and remove its pair where that was made here; either may be all there is.
 
@@ -143,6 +148,8 @@ def take_in(home: Home, path: Path, *, force: bool) -> str:
         raise OperatorError(f"{path} is not what `airunner certs export` makes: {str(error)[:200]}") from error
     if carried.format != FORMAT:
         raise OperatorError(f"{path} was made by another version of airunner")
+    if not fits_machine(carried.name):
+        raise OperatorError(f"{path} is not what `airunner certs export` makes: no machine is called {carried.name!r}")
     for key in (carried.broker_public, carried.client_public, carried.client_secret):
         _check_key(key.encode(), str(path))
     if public_of(carried.client_secret.encode()) != carried.client_public.encode():

@@ -143,12 +143,23 @@ def _value(name: str, from_file: Path | None) -> bytes:
                 value = file.read(VALUE_BYTES_MAX + 1)
         except OSError as error:
             raise OperatorError(f"cannot read {from_file}: {error.strerror}") from error
+    elif sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - closed, as by <&-
+        value = b""
     elif sys.stdin.isatty():
-        from getpass import getpass
-
-        value = getpass(f"{name}: ").encode("utf-8", "surrogateescape")
+        value = _typed(name)
     else:
         value = sys.stdin.buffer.read(VALUE_BYTES_MAX + 2).removesuffix(b"\n")
     if not value:
         raise OperatorError(f"the value of {name} is empty: give it on stdin, or with --from-file FILE")
     return value
+
+
+def _typed(name: str) -> bytes:
+    """What is typed unseen; nothing where that is Ctrl-D."""
+    from getpass import getpass
+
+    try:
+        return getpass(f"{name}: ").encode("utf-8", "surrogateescape")
+    except EOFError:
+        print(file=sys.stderr)  # the prompt's line is still open
+        return b""

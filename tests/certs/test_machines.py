@@ -136,6 +136,25 @@ def test_before_init_that_is_what_is_told(elsewhere: Home, words: tuple[str, ...
         run(elsewhere, "certs", *words)
 
 
+def test_the_list_says_which_of_its_lines_let_nobody_in(broker: Home) -> None:
+    with broker.allowed_clients.open("a") as file:
+        file.write("no key\n" * 25)
+    told = run(broker, "certs", "list")
+    assert [line.split()[0] for line in told.stdout.splitlines()] == ["local"]
+    first, *_, last = told.stderr.splitlines()
+    assert first == f"{broker.allowed_clients}:3: a key has 40 characters, not 2; the line is ignored"
+    assert last == f"{broker.allowed_clients}: 5 more lines are ignored"
+
+
+def test_the_name_in_a_file_is_a_machines_or_the_file_is_not_taken(broker: Home, elsewhere: Home) -> None:
+    run(broker, "certs", "add", "build-7")
+    file = carried(broker)
+    file.write_bytes(file.read_bytes().replace(b"build-7", b"x\\u001b]0;t\\u0007"))
+    with pytest.raises(OperatorError, match=r"no machine is called 'x\\x1b\]0;t\\x07'"):
+        run(elsewhere, "certs", "import", str(file))
+    assert not elsewhere.root.exists()
+
+
 def test_a_machine_may_bring_its_own_key(broker: Home) -> None:
     public = zmq.curve_keypair()[0]
     assert run(broker, "certs", "add", "laptop", "--key", public.decode()).exit_code == 0

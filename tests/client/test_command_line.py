@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +79,37 @@ def test_the_public_names_are_all_there() -> None:
         assert getattr(airunner, name).__name__ == name
     with pytest.raises(AttributeError):
         _ = airunner.nonsense
+
+
+def test_an_error_holds_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["certs", "export", "x\x1b]0;t\x07\x9b6n\u202e"]) == 2
+    told = capfd.readouterr().err
+    assert "the keys of x]0;t6n are not here" in told
+    assert not [char for char in told if not char.isprintable() and char != "\n"]
+
+
+class NoTyping(io.StringIO):
+    """A terminal at which Ctrl-D is pressed."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stdin", [None, NoTyping()], ids=["closed", "Ctrl-D"])
+def test_a_secret_that_is_not_given_is_told(
+    stdin: io.StringIO | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def nothing(_: str) -> str:
+        raise EOFError
+
+    assert run(["certs", "queue-key", "default"]) == 0
+    capfd.readouterr()
+    monkeypatch.setattr(sys, "stdin", stdin)
+    monkeypatch.setattr(getpass, "getpass", nothing)
+    assert run(["secret", "set", "DEPLOY"]) == 2
+    told = capfd.readouterr().err
+    assert told.endswith("airunner: the value of DEPLOY is empty: give it on stdin, or with --from-file FILE\n")
+    assert "Abort" not in told
 
 
 def test_help_imports_nothing_that_it_does_not_need() -> None:
