@@ -63,6 +63,7 @@ class Mirror:
         """Have it configured as it was made, whatever a job has done to it, and be seen as used now."""
         fresh = self.folder / f"config{_NEW}"
         try:
+            fresh.touch(0o600)  # whatever the umask
             fresh.write_text(_CONFIG)
             fresh.replace(self.folder / "config")
             os.utime(self.folder)

@@ -239,6 +239,19 @@ async def test_what_a_job_writes_into_the_mirrors_configuration_is_not_run(
     assert not canary.exists()
 
 
+async def test_nobody_else_can_write_a_mirrors_configuration_whatever_the_umask(
+    launcher: Launcher, repository: Path, tmp_path: Path
+) -> None:
+    before = os.umask(0)
+    try:
+        agent = Agent(launcher, tmp_path / "home")
+        await agent.job(repository)
+    finally:
+        os.umask(before)
+    (mirror,) = agent.kept
+    assert (mirror / "config").stat().st_mode & 0o777 == 0o600
+
+
 async def test_too_much_is_given_up_but_never_what_a_job_borrows(
     launcher: Launcher, repository: Path, tmp_path: Path
 ) -> None:
