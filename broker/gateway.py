@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 from anyio import WouldBlock
 from msgspec.structs import replace
 
@@ -122,6 +123,7 @@ class Gateway:
         while True:
             for held in self._tarpit.due(_now_ms()):
                 self._send(held.peer, held.request_id, held.refused)
+                await anyio.lowlevel.checkpoint()  # they may be thousands
             self._held = anyio.Event()
             self._held_until_ms = self._tarpit.next_ms() or math.inf
             with anyio.CancelScope(deadline=(self._held_until_ms + 1) / 1_000):
