@@ -18,6 +18,7 @@ from tests.conformance import (
     laws_retention,
     laws_retries,
     laws_secrets,
+    laws_tenants,
 )
 from tests.conformance.driving import Driver
 
@@ -31,6 +32,7 @@ CHAPTERS: Final = (
     laws_retention,
     laws_quotas,
     laws_secrets,
+    laws_tenants,
     laws_costs,
 )
 LAWS: Final = {law.__name__: law for chapter in CHAPTERS for law in chapter.LAWS}
