@@ -281,6 +281,18 @@ async def test_whoever_comes_otherwise_is_refused(
     assert (await zap(home, domain, b"127.0.0.1", b"", mechanism, *credentials))[2] == b"400"
 
 
+async def test_a_listed_key_is_none_at_another_door_and_in_another_mechanism(home: Home) -> None:
+    key = raw_key(load_client_pair(home).public)
+    for domain, mechanism in (
+        (b"other", b"CURVE"),
+        (b"", b"CURVE"),
+        (ZAP_DOMAIN, b"NULL"),
+        (ZAP_DOMAIN, b"PLAIN"),
+        (ZAP_DOMAIN, b"GSSAPI"),
+    ):
+        assert (await zap(home, domain, b"127.0.0.1", b"", mechanism, key))[2:5] == [b"400", b"", b""]
+
+
 async def test_a_broker_that_comes_back_is_asked_on(home: Home, store: Store) -> None:
     async with broker(home, store) as opened:
         endpoint = opened.endpoint
@@ -321,17 +333,11 @@ async def test_a_proxy_without_its_broker_is_not_taken_for_another_broker(home: 
         assert endpoint in doubt
 
 
-async def test_where_no_broker_is_the_wait_is_bounded_and_said(home: Home) -> None:
-    told: list[tuple[str, float | None]] = []
-    patience = Patience(first_s=1.5, notice=lambda endpoint, left_s: told.append((endpoint, left_s)))
-    async with channel(home, "tcp://127.0.0.1:9", patience=patience) as asker:
-        with pytest.raises(OperatorError, match="no broker answers at") as raised:
+async def test_where_no_broker_is_that_is_said(home: Home) -> None:
+    async with channel(home, "tcp://127.0.0.1:9", patience=Patience(first_s=0.1)) as asker:
+        with pytest.raises(OperatorError, match="no broker answers at tcp:") as raised:
             await asker.ask(Ping())
     assert raised.value.exit_code == 69
-    [(endpoint, left_s)] = told
-    assert endpoint == "tcp://127.0.0.1:9"
-    assert left_s is not None
-    assert 0 < left_s <= 0.5
 
 
 async def test_the_next_endpoint_is_tried(home: Home, store: Store) -> None:

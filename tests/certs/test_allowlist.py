@@ -212,3 +212,8 @@ def test_an_entry_is_taken_off_by_its_name_and_all_else_stays() -> None:
     longer = with_entry(with_entry(content, BOB, "b", [PeerRole.AGENT]), CAROL, "c", [PeerRole.CLIENT])
     assert without_entry(longer, "b") == with_entry(content, CAROL, "c", [PeerRole.CLIENT])
     assert without_entry(content, "nobody") == content
+
+
+def test_an_entry_whose_name_begins_or_ends_like_it_stays() -> None:
+    content = with_entry(with_entry(b"", ALICE, "build-7", [PeerRole.AGENT]), BOB, "old-build", [PeerRole.AGENT])
+    assert without_entry(with_entry(content, CAROL, "build", [PeerRole.AGENT]), "build") == content

@@ -272,6 +272,18 @@ def test_only_what_was_verified_and_has_not_expired_is_known() -> None:
     assert inner.asked == [TOKEN]
 
 
+def test_a_token_that_is_known_lends_nothing_to_one_with_another_signature() -> None:
+    cached = CachedVerifier(VERIFIER)
+    cached.verify(TOKENS[0], NOW_S)
+    cached.verify(TOKENS[1], NOW_S)
+    signed, _, _ = TOKENS[0].rpartition(b".")
+    _, _, others = TOKENS[1].rpartition(b".")
+    for signature in (others, b"", b"x" * len(others)):
+        assert cached.known(signed + b"." + signature, NOW_S) is None
+        with pytest.raises(Unauthenticated):
+            cached.verify(signed + b"." + signature, NOW_S)
+
+
 def test_a_cached_token_expires_like_any_other() -> None:
     cached = CachedVerifier(VERIFIER)
     cached.verify(TOKEN, NOW_S)
