@@ -63,6 +63,7 @@ from airunner.protocol.messages import (
 from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.queues import QueueMode
 from tests.broker.stage import WALL_MS, FakeRouter, acting, dequeue, edges, enqueue, request_id
+from tests.protocol.examples import BEYOND_BOUNDS
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +78,7 @@ GRANT = JobsLeased(
 
 
 class FakeAuthority:
-    """The token says its roles; none is no token."""
+    """The token says its roles, and after an `@` its tenant; none is no token."""
 
     def known(self, token: bytes, now_s: float) -> Principal | None:
         return self.verify(token, now_s) if token else None
@@ -86,7 +87,8 @@ class FakeAuthority:
         assert now_s == WALL_MS / 1_000
         if not token:
             raise Unauthenticated
-        return Principal("s", "acme", frozenset(Role(word) for word in token.decode().split(",")), 1e12)
+        roles, _, tenant = token.decode().partition("@")
+        return Principal("s", tenant or "acme", frozenset(map(Role, roles.split(","))), 1e12)
 
 
 class Stage:
@@ -277,6 +279,16 @@ async def test_what_names_its_request_is_refused_by_it(stage: Stage, frames: lis
         assert reply.code == "bad-request"
 
 
+@pytest.mark.parametrize("beyond", BEYOND_BOUNDS)
+async def test_what_is_beyond_the_bounds_is_refused_though_nobody_reads_it(stage: Stage, beyond: str) -> None:
+    async with stage.running():
+        stage.router.hear_frames([b"AR1", bytes(16), b"read", BEYOND_BOUNDS[beyond]])
+        reply = await stage.reply()
+        assert isinstance(reply, Refused)
+        assert reply.code == "bad-request"
+        assert stage.nothing_asked()
+
+
 async def test_who_may_watch_is_told_where(stage: Stage) -> None:
     async with stage.running():
         stage.router.hear(WatchJob(job_id="j"), token=b"read")
@@ -305,6 +317,17 @@ async def test_a_grant_whose_peer_is_gone_is_given_back(stage: Stage) -> None:
         assert back.ask.tenant == "acme"
         assert back.ask.request == ReleaseJob(job_id="j", attempt=1, task_token=bytes(32))
         assert stage.counts["replies_undelivered"] == 1
+
+
+async def test_another_tenants_request_of_the_same_id_is_no_repeat(stage: Stage) -> None:
+    async with stage.running():
+        stage.router.hear(dequeue(), token=b"work", peer=b"a")
+        asked = await stage.asked()
+        stage.router.hear(dequeue(), token=b"work@other", peer=b"b")
+        assert (await stage.asked()).ask.tenant == "other"
+        stage.router.gone.add(b"a")
+        stage.answer(asked, GRANT)
+        assert isinstance((await stage.asked()).ask.request, ReleaseJob)
 
 
 async def test_a_grant_whose_repeat_is_on_its_way_is_not_given_back(stage: Stage) -> None:

@@ -183,6 +183,13 @@ def test_airunners_own_words_go_to_stderr(files: Files) -> None:
     ]
 
 
+def test_airunners_own_words_hold_no_control_of_others(files: Files) -> None:
+    console = files.console()
+    console.say("no job \x1b]52;c;QQ==\x07x")
+    console.must_say("no job \x9b6n\x1b[2Jy")
+    assert files.written[1] == b"airunner: no job ]52;c;QQ==x\nairunner: no job 6n[2Jy\n"
+
+
 def test_json_shows_bytes_as_text_where_they_are_text(files: Files) -> None:
     printer = JsonPrinter(files.console())
     for data in ("grün\n".encode(), b"\xff"):

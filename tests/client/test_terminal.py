@@ -60,6 +60,7 @@ ATTACKS: dict[str, tuple[bytes, bytes]] = {
     "going up": (b"a\x1b[5A\x1b[10;10H\x1b[1;5r\x1bM\x1bD\x1bEb", b"ab"),
     "the keypad": (b"a\x1b=\x1b>b", b"ab"),
     "private colours": (b"a\x1b[?25lb\x1b[>4;2mc", b"abc"),
+    "keyboard questions": (b"a\x1b[?4m\x1b[?2Kb", b"ab"),
     "a CSI of C1 in UTF-8": (b"a\xc2\x9b6nb", b"ab"),
     "raw C1": (b"a\x9b6nb", "a\ufffd6nb".encode()),
     "a bell, a vertical tab, a delete": (b"a\x07\x0b\x0c\x7f\x00b", b"ab"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from airunner.protocol.bounds import DEPTH_MAX
 from airunner.protocol.events import (
     EventBody,
     EventRun,
@@ -231,4 +232,15 @@ REPLIES: Final[dict[str, Reply]] = {
     ),
     "JobWatched": JobWatched(watch_key=bytes(32), events_port=7_071),
     "Refused": Refused(code="index-gap", message="Events are missing before this batch.", expected_index=4),
+}
+
+_KNOWN: Final = (
+    b"\x83\xa4type\xa8ListJobs\xa1p\xd9\x50" + b"p" * 80 + b"\xa1x"
+)  # longer than a Ping; a value comes next
+BEYOND_BOUNDS: Final[dict[str, bytes]] = {  # requests whose unknown field only the walk over their structure sees
+    "nesting": _KNOWN + b"\x91" * DEPTH_MAX + b"\xc0",
+    "values in one place": _KNOWN + b"\xdc\xff\xff" + b"\xc0" * 65_535,
+    "values in all": _KNOWN + b"\x92" + 2 * (b"\xdc\x5f\xff" + b"\xc0" * 0x5FFF),
+    "an ext type": _KNOWN + b"\xd4\x01\x00",
+    "a timestamp": _KNOWN + b"\xd6\xff" + bytes(4),
 }

@@ -33,7 +33,7 @@ from airunner.protocol.messages import (
     refusal,
 )
 from airunner.protocol.names import ARGUMENTS_MAX
-from tests.protocol.examples import JOB_ID, NOW_MS, REPLIES, REQUESTS, TOKEN
+from tests.protocol.examples import BEYOND_BOUNDS, JOB_ID, NOW_MS, REPLIES, REQUESTS, TOKEN
 
 
 def test_every_message_has_an_example():
@@ -60,6 +60,12 @@ def test_plain_msgpack_reads_and_names_it(name: str, message: Request | Reply):
 def test_an_unknown_field_is_ignored(name: str):
     body = msgpack.unpackb(encode(REQUESTS[name])) | {"from_the_future": [1, {"a": b"b"}]}
     assert decode_request(msgpack.packb(body)) == REQUESTS[name]
+
+
+@pytest.mark.parametrize("beyond", BEYOND_BOUNDS)
+def test_bounds_hold_for_a_field_that_nobody_knows(beyond: str):
+    with pytest.raises(BadRequest):
+        decode_request(BEYOND_BOUNDS[beyond])
 
 
 @pytest.mark.parametrize("name", REQUESTS)
