@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance import holding
 from tests.acceptance.running import Cluster, RunningBroker, airunner, running_broker, running_cluster
+from tests.acceptance.test_plain_msgpack import Map, Plain
 
 
 @pytest.fixture
@@ -30,3 +32,35 @@ def cluster(home: Path) -> Iterator[Cluster]:
     """A broker whose store is on disk, so that `kill` and `start` lose nothing; agents are added by the test."""
     with running_cluster(home) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    """One broker for all who are refused: none of them may change anything."""
+    home = tmp_path_factory.mktemp("doors") / "home"
+    airunner(home, "certs", "init")
+    with running_broker(home, "memory:") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def owner(door: RunningBroker) -> Iterator[Plain]:
+    """Whoever owns the jobs that the others are after."""
+    plain = Plain(door, holding.token(door, "owner"))
+    yield plain
+    plain.context.destroy(linger=0)
+
+
+@pytest.fixture(scope="module")
+def held(owner: Plain) -> Map:
+    """The owner's running job: its id, attempt and true task token."""
+    return holding.take_hold(owner)
+
+
+@pytest.fixture
+def nothing_changes(owner: Plain, held: Map) -> Iterator[None]:
+    """Whatever the test does, the owner finds all as it was."""
+    assert held
+    before = holding.state(owner)
+    yield
+    assert holding.state(owner) == before

@@ -6,8 +6,9 @@ The peer speaks plain `zmq` and `msgpack`, so that nothing of ours keeps it from
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 import jwt
@@ -17,66 +18,31 @@ import zmq
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from zmq.utils.monitor import recv_monitor_message
 
-from airunner.broker.admission import ROLES
 from airunner.certs.home import Home
 from airunner.certs.principal import Role
 from airunner.certs.tokenkeys import load_signing_key, thumbprint
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.messages import encode
-from tests.acceptance.running import RunningBroker, airunner, running_broker
+from tests.acceptance.holding import (
+    MONITORED_MS_MAX,
+    NEEDED,
+    RIGHT,
+    SECRET_COMMAND,
+    SETTING,
+    SUBMITTING,
+    dequeue,
+    example,
+    handshake,
+    proof_of,
+    token,
+)
+from tests.acceptance.running import RunningBroker
 from tests.acceptance.test_plain_msgpack import Map, Plain
+from tests.fuzz.handshake import COMMAND, GREETING_BYTES, LONG, CurveClient, frame, greeting, metadata
+from tests.fuzz.streams import MORE
 from tests.protocol.examples import REQUESTS
 
-pytestmark = pytest.mark.timeout(60)
-
-MONITORED_MS_MAX = 10_000
-
-
-@pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
-    """One broker for all who are refused: none of them may change anything."""
-    home = tmp_path_factory.mktemp("doors") / "home"
-    airunner(home, "certs", "init")
-    with running_broker(home, "memory:") as running:
-        yield running
-
-
-def token(door: RunningBroker, tenant: str = "default", *roles: str) -> str:
-    options = ["--role", ",".join(roles)] if roles else []
-    return airunner(door.home, "token", "--subject", "test", "--tenant", tenant, *options).strip()
-
-
-@pytest.fixture(scope="module")
-def owner(door: RunningBroker) -> Iterator[Plain]:
-    """Whoever owns the job that the others are after, and holds its first attempt."""
-    plain = Plain(door, token(door, "owner"))
-    yield plain
-    plain.context.destroy(linger=0)
-
-
-@pytest.fixture(scope="module")
-def held(owner: Plain) -> Map:
-    """The owner's running job: its id, attempt and true task token."""
-    (job_id,) = owner.ask({"type": "EnqueueJob", "jobs": [{"command": "secret-command"}]})["job_ids"]
-    lease = {"type": "DequeueJob", "agent": "a", "queues": ["default"], "visibility_ms": 600_000}
-    (granted,) = owner.ask({**lease, "token_seed": bytes(32)})["leases"]
-    return {"job_id": job_id, "attempt": 1, "task_token": granted["task_token"]}
-
-
-def state(owner: Plain) -> list[Map]:
-    """All that the owner sees: jobs, queues and the log of each job."""
-    jobs = owner.ask({"type": "ListJobs", "page_size": 100})
-    logs = [owner.ask({"type": "ReplayJobEvents", "job_id": job["id"]}) for job in jobs["jobs"]]
-    whole = [owner.ask({"type": "GetJob", "job_id": job["id"]}) for job in jobs["jobs"]]
-    return [jobs, owner.ask({"type": "ListQueues"}), *logs, *whole]
-
-
-@pytest.fixture(autouse=True)
-def nothing_changes(owner: Plain, held: Map) -> Iterator[None]:
-    assert held
-    before = state(owner)
-    yield
-    assert state(owner) == before
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_changes")]
 
 
 def refused(door: RunningBroker, words: str, request: Map) -> Map:
@@ -148,28 +114,16 @@ def test_every_other_token_opens_nothing(door: RunningBroker, held: Map) -> None
 # --- roles and tenants --------------------------------------------------------------------------------
 
 NOBODYS = "019b7765-6400-7000-8000-000000000009"
-BY_NAME = {kind.__name__: role for kind, role in ROLES.items()}
 
 
-def example(name: str, held: Map) -> Map:
-    """The request of that name, aimed at the owner's job with its true task token."""
-    request: Map = msgpack.unpackb(encode(REQUESTS[name]))
-    parts = [request, *request.get("leases", ()), *request.get("batches", ()), *request.get("completions", ())]
-    for part in parts:
-        for field in ("job_id", "attempt", "task_token"):
-            if field in part:
-                part[field] = held[field]
-    return request
-
-
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", NEEDED)
 def test_a_token_without_the_role_is_forbidden_each_message(door: RunningBroker, held: Map, name: str) -> None:
-    others = [role.value for role in Role if role is not BY_NAME[name]]
+    others = [role for role in Role if role is not NEEDED[name]]
     reply = refused(door, token(door, "owner", *others), example(name, held))
     assert (reply["type"], reply["code"]) == ("Refused", "forbidden")
 
 
-@pytest.mark.parametrize("name", [name for name in BY_NAME if "job_id" in str(msgpack.unpackb(encode(REQUESTS[name])))])
+@pytest.mark.parametrize("name", [name for name in NEEDED if "job_id" in str(msgpack.unpackb(encode(REQUESTS[name])))])
 def test_another_tenants_job_is_as_one_that_is_not_there(door: RunningBroker, held: Map, name: str) -> None:
     stranger = Plain(door, token(door, "stranger"))
     try:
@@ -181,31 +135,67 @@ def test_another_tenants_job_is_as_one_that_is_not_there(door: RunningBroker, he
         "019b7765-6400-7000-8000-000000000009", "ID"
     )
     assert "not-found" in str(theirs) or "lost" in str(theirs)
-    assert "secret-command" not in str(theirs)
+    assert SECRET_COMMAND not in str(theirs)
 
 
-def test_another_tenant_neither_sees_nor_leases_nor_repeats(door: RunningBroker, owner: Plain, held: Map) -> None:
-    assert held
+def test_another_tenant_neither_sees_nor_leases_nor_removes(door: RunningBroker, held: Map) -> None:
     stranger = Plain(door, token(door, "stranger"))
     try:
         assert stranger.ask({"type": "ListJobs"})["jobs"] == []
         assert stranger.ask({"type": "ListQueues"})["queues"] == []
         assert stranger.ask({"type": "ListAgents"})["agents"] == []
-        lease = {"type": "DequeueJob", "agent": "a", "queues": ["default"], "visibility_ms": 60_000}
-        assert stranger.ask({**lease, "token_seed": bytes(32)})["leases"] == []
-        # The same request id is another tenant's own: it is neither a conflict nor the other's answer.
-        name = b"0123456789abcdef"
-        mine = {"type": "UpdateQueue", "queue": "default", "mode": "open"}
-        assert owner.ask(mine, name) == stranger.ask(mine, name)
+        assert stranger.ask({"type": "ListSecrets"})["secrets"] == []
+        assert stranger.ask(dequeue("default", bytes(32)))["leases"] == []
+        for job_id in (held["job_id"], NOBODYS):
+            assert stranger.ask({"type": "ListJobs", "before": job_id})["code"] == "not-found"
+        assert stranger.ask(example("RemoveSecret", {}))["code"] == "not-found"
     finally:
         stranger.context.destroy(linger=0)
 
 
+def test_the_same_names_are_another_tenants_own(door: RunningBroker, owner: Plain, held: Map) -> None:
+    """Ids of requests too: what another tenant has asked under one is neither a conflict nor answered again."""
+    opening = b"owner opens it.."
+    assert owner.ask({"type": "UpdateQueue", "queue": "default", "mode": "open"}, opening)["mode"] == "open"
+    copycat = Plain(door, token(door, "copycat"))
+    try:
+        paused = copycat.ask({"type": "UpdateQueue", "queue": "default", "mode": "paused"}, opening)
+        assert paused == {"type": "QueueUpdated", "queue": "default", "mode": "paused"}
+        (mine,) = copycat.ask({"type": "EnqueueJob", "jobs": [{"command": "true"}]}, SUBMITTING)["job_ids"]
+        assert mine != held["job_id"]
+        assert [job["id"] for job in copycat.ask({"type": "ListJobs"})["jobs"]] == [mine]
+        (queue,) = copycat.ask({"type": "ListQueues"})["queues"]
+        assert (queue["mode"], queue["waiting"]) == ("paused", 1)
+        assert copycat.ask({**example("SetSecret", {}), "box": b"mine"}, SETTING) == {"type": "SecretSet"}
+        assert len(copycat.ask({"type": "ListSecrets"})["secrets"]) == 1
+        assert copycat.ask(example("RemoveSecret", {})) == {"type": "SecretRemoved"}
+        assert copycat.ask({"type": "ListSecrets"})["secrets"] == []
+    finally:
+        copycat.context.destroy(linger=0)
+
+
+@pytest.fixture(scope="module")
+def former(owner: Plain) -> tuple[Map, Map]:
+    """Two attempts at one job of the owner's: one that was given back, and the one that runs."""
+    assert owner.ask({"type": "EnqueueJob", "jobs": [{"command": "true", "queue": "again"}]})["job_ids"]
+    (first,) = owner.ask(dequeue("again", b"1" * 32))["leases"]
+    assert owner.ask(example("ReleaseJob", proof_of(first))) == {"type": "JobReleased"}
+    (second,) = owner.ask(dequeue("again", b"2" * 32))["leases"]
+    return proof_of(first), proof_of(second)
+
+
 @pytest.mark.parametrize("name", ["UpdateJob", "PublishJobEvents", "CompleteJob", "ReleaseJob"])
-def test_the_token_of_another_attempt_proves_nothing(door: RunningBroker, owner: Plain, held: Map, name: str) -> None:
-    assert door.process.running
-    for wrong in ({**held, "task_token": bytes(32)}, {**held, "attempt": 2}):
-        reply = str(owner.ask(example(name, wrong)))
+def test_the_token_of_another_attempt_proves_nothing(former: tuple[Map, Map], owner: Plain, name: str) -> None:
+    first, second = former
+    assert (first["job_id"], first["attempt"], second["attempt"]) == (second["job_id"], 1, 2)
+    for proof in (
+        first,
+        {**second, "task_token": bytes(32)},
+        {**second, "task_token": first["task_token"]},
+        {**second, "attempt": 3},
+        {**first, "task_token": second["task_token"]},
+    ):
+        reply = str(owner.ask(example(name, proof)))
         assert "stale-token" in reply or "lost" in reply
 
 
@@ -216,15 +206,12 @@ def test_the_token_of_another_attempt_proves_nothing(door: RunningBroker, owner:
 def test_whoever_has_not_the_right_keys_gets_no_connection(door: RunningBroker, owner: Plain, case: str) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        for endpoint in (door.requests, door.events):
-            assert handshake(context, endpoint, keys_of(owner, case)) != zmq.EVENT_HANDSHAKE_SUCCEEDED
         right = {name: owner.key(file) for name, file in RIGHT.items()}
-        assert handshake(context, door.requests, right) == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        for endpoint, kind in ((door.requests, zmq.DEALER), (door.events, zmq.SUB)):
+            assert handshake(context, endpoint, keys_of(owner, case), kind) != zmq.EVENT_HANDSHAKE_SUCCEEDED
+            assert handshake(context, endpoint, right, kind) == zmq.EVENT_HANDSHAKE_SUCCEEDED
     finally:
         context.destroy(linger=0)
-
-
-RIGHT = {"curve_serverkey": "broker.public", "curve_publickey": "client.public", "curve_secretkey": "client.secret"}
 
 
 def keys_of(owner: Plain, case: str) -> dict[str, bytes]:
@@ -240,23 +227,6 @@ def keys_of(owner: Plain, case: str) -> dict[str, bytes]:
     return {"curve_serverkey": owner.key("broker.public"), "curve_publickey": public, "curve_secretkey": secret}
 
 
-def handshake(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, options: dict[str, bytes]) -> int:
-    """What a connection with these options comes to."""
-    failed = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    failed |= zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
-    with context.socket(zmq.DEALER) as socket:
-        socket.linger = 0
-        socket.reconnect_ivl = -1
-        for name, value in options.items():
-            setattr(socket, name, value)
-        with socket.get_monitor_socket(failed) as monitor:
-            monitor.rcvtimeo = MONITORED_MS_MAX
-            socket.connect(endpoint)
-            event = recv_monitor_message(monitor)["event"]
-            socket.disable_monitor()
-            return int(event)
-
-
 def test_a_routing_id_is_nobodys_name(door: RunningBroker, owner: Plain, held: Map) -> None:
     """Two peers claim one routing id: the first is served on, and hears nothing that was not meant for it."""
     plain = [Plain(door, token(door, "stranger")) for _ in range(2)]
@@ -269,7 +239,11 @@ def test_a_routing_id_is_nobodys_name(door: RunningBroker, owner: Plain, held: M
             one.dealer.routing_id = b"claimed"
             for name, file in RIGHT.items():
                 setattr(one.dealer, name, owner.key(file))
-            one.dealer.connect(door.requests)
+            with one.dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED) as monitor:
+                monitor.rcvtimeo = MONITORED_MS_MAX
+                one.dealer.connect(door.requests)
+                assert recv_monitor_message(monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+                one.dealer.disable_monitor()
             if one is plain[0]:
                 assert one.ask({"type": "Ping"}) == {"type": "Pong"}
         plain[1].send({"type": "GetJob", "job_id": held["job_id"]})
@@ -279,6 +253,60 @@ def test_a_routing_id_is_nobodys_name(door: RunningBroker, owner: Plain, held: M
     finally:
         for one in plain:
             one.context.destroy(linger=0)
+
+
+def test_a_name_that_only_a_broker_may_give_gets_nothing_that_was_meant_for_another(
+    door: RunningBroker, owner: Plain, held: Map
+) -> None:
+    """libzmq lets no peer of its own begin a routing id with a zero, as those are that it draws itself."""
+    ping = Plain(door, "")
+    with ExitStack() as stack:
+        stack.callback(ping.context.destroy, linger=0)
+        forgers = [
+            stack.enter_context(closing(Forger(door, identity)))
+            for identity in (b"\0\0\0\0\1", b"\0\xff\xff\xff\xff", b"\0", bytes(5), bytes(255), b"\xff" * 255)
+        ]
+        for _ in range(10):
+            assert owner.ask({"type": "GetJob", "job_id": held["job_id"]})["type"] == "JobFound"
+            assert ping.ask({"type": "Ping"}) == {"type": "Pong"}
+        for number, forger in enumerate(forgers):
+            request_id = bytes([number]) * 16
+            forger.send([b"AR1", request_id, b"", msgpack.packb({"type": "Ping"})])
+            answer = [b"AR1", request_id, msgpack.packb({"type": "Pong"})]
+            assert forger.receive(len(answer)) == answer, "the first that comes is its own"
+        assert owner.ask({"type": "Ping"}) == {"type": "Pong"}
+
+
+class Forger:
+    """A listed key that names itself, over plain TCP."""
+
+    def __init__(self, door: RunningBroker, identity: bytes) -> None:
+        self._client = CurveClient.of_home(door.home / "certs")
+        host, _, port = door.requests.removeprefix("tcp://").rpartition(":")
+        self._connection = create_connection((host, int(port)), MONITORED_MS_MAX / 1_000)
+        self._stream = self._connection.makefile("rb")
+        self._connection.sendall(greeting() + frame(self._client.hello(), COMMAND))
+        assert len(self._stream.read(GREETING_BYTES)) == GREETING_BYTES
+        self._client.welcome(self._next())
+        properties = metadata({b"Socket-Type": b"DEALER", b"Identity": identity})
+        self._connection.sendall(frame(self._client.initiate(properties), COMMAND))
+        assert self._next().startswith(b"\x05READY")
+
+    def send(self, frames: list[bytes]) -> None:
+        for left, content in zip(reversed(range(len(frames))), frames, strict=True):
+            self._connection.sendall(frame(self._client.message(content, MORE if left else 0)))
+
+    def receive(self, count: int) -> list[bytes]:
+        return [self._client.opened(self._next()) for _ in range(count)]
+
+    def close(self) -> None:
+        self._stream.close()
+        self._connection.close()
+
+    def _next(self) -> bytes:
+        """What the next frame holds."""
+        flags = self._stream.read(1)[0]
+        return self._stream.read(int.from_bytes(self._stream.read(8 if flags & LONG else 1), "big"))
 
 
 def test_a_message_on_the_events_socket_ends_nothing(door: RunningBroker, owner: Plain) -> None:

@@ -99,6 +99,12 @@ class CurveClient:
         nonce = self._next()
         return command(b"MESSAGE", nonce + self._box(b"CurveZMQMESSAGEC", nonce, bytes([flags]) + content))
 
+    def opened(self, content: bytes) -> bytes:
+        """The frame in a MESSAGE command of the server's, unframed."""
+        assert content.startswith(b"\x07MESSAGE")
+        nonce, box = b"CurveZMQMESSAGES" + content[8:16], content[16:]
+        return crypto_box_open(box, nonce, self._server_short, self._short_secret)[1:]
+
     def _box(self, prefix: bytes, nonce: bytes, plain: bytes) -> bytes:
         return crypto_box(plain, prefix + nonce, self._server_short, self._short_secret)
 
