@@ -53,10 +53,12 @@ def test_a_revoked_agent_that_waits_for_a_job_is_given_none(cluster: Cluster, tm
     agent = Process(build, ["agent", "--broker", cluster.broker.requests], {"AIRUNNER_TOKEN": token(cluster)})
     try:
         agent.line("airunner agent ready")
-        airunner(cluster.home, "certs", "revoke", "build")
 
         async def run() -> None:
             async with Client(cluster.broker.requests, home=cluster.home) as client:
+                while not [one async for one in client.agents()]:
+                    pass  # until it has asked for a job
+                await anyio.to_thread.run_sync(airunner, cluster.home, "certs", "revoke", "build")
                 job = await client.submit(command="true")
                 async for event in client.follow(job.id):
                     if event.kind == "JOB_RELEASED":
@@ -112,7 +114,7 @@ def test_an_agent_whose_token_ends_goes_on_with_the_next_and_loses_nothing(clust
                 except Unauthenticated:
                     return
 
-    short = renew("--ttl", "3s")
+    renew()
     agent = cluster.agent("--token-file", str(file))
     go = tmp_path / "go"
     os.mkfifo(go)
@@ -123,7 +125,7 @@ def test_an_agent_whose_token_ends_goes_on_with_the_next_and_loses_nothing(clust
             async for event in client.follow(job.id):
                 if event.kind == "PROCESS_START":
                     break
-            await ended(short, job.id)
+            await ended(await anyio.to_thread.run_sync(renew, "--ttl", "1s"), job.id)
             await anyio.to_thread.run_sync(go.write_text, "go\n")
             await anyio.to_thread.run_sync(lambda: agent.line("the broker takes no events now"))
             renew()

@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from airunner import Client
-from airunner.certs.sealed import open_sealed
+from airunner.certs.sealed import open_sealed, topic_of
 from airunner.protocol.errors import Forged
 from airunner.protocol.job import JobSpec
 from tests.acceptance.running import Cluster, airunner
@@ -52,8 +52,12 @@ def test_a_listener_to_everything_learns_no_byte_of_anothers_jobs(cluster: Clust
                             group.start_soon(follow, client, job.id)
 
         anyio.run(run)
-        while ear.poll(0):
-            overheard += ear.recv_multipart()
+        (last,) = stranger.ask({"type": "EnqueueJob", "jobs": [{"command": "true", "queue": "nobodys"}]})["job_ids"]
+        end = topic_of(stranger.ask({"type": "WatchJob", "job_id": last})["watch_key"])
+        stranger.subscribe(cluster.broker.events, end)
+        assert stranger.ask({"type": "CancelJob", "job_id": last})["state"] == "CANCELLED"
+        while (frames := ear.recv_multipart())[0] != end:  # what is announced is announced in order
+            overheard += frames
     finally:
         stranger.context.destroy(linger=0)
     assert len(known) == JOBS

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+import zmq
 
-from tests.acceptance.running import RunningBroker, airunner, running_broker
+from tests.acceptance.holding import RIGHT, handshake, token
+from tests.acceptance.running import RunningBroker, running_broker
 from tests.acceptance.test_plain_msgpack import LIVE_TOPIC_PERSON, Map, Plain
 
 pytestmark = pytest.mark.timeout(60)
@@ -23,15 +27,22 @@ def broker(home: Path) -> Iterator[RunningBroker]:
 @pytest.fixture
 def peers(broker: RunningBroker) -> Iterator[tuple[Plain, Plain]]:
     """Two tenants."""
-    words = [airunner(broker.home, "token", "--subject", "s", "--tenant", tenant).strip() for tenant in ("a", "b")]
-    first, second = (Plain(broker, token) for token in words)
-    yield first, second
-    for one in (first, second):
-        one.context.destroy(linger=0)
+    with two_tenants(broker) as two:
+        yield two
 
 
-def submit(peer: Plain) -> Map:
-    return peer.ask({"type": "EnqueueJob", "jobs": [{"command": "true"}]})
+@contextmanager
+def two_tenants(broker: RunningBroker) -> Iterator[tuple[Plain, Plain]]:
+    first, second = (Plain(broker, token(broker, tenant)) for tenant in ("a", "b"))
+    try:
+        yield first, second
+    finally:
+        for one in (first, second):
+            one.context.destroy(linger=0)
+
+
+def submit(peer: Plain, *words: str) -> Map:
+    return peer.ask({"type": "EnqueueJob", "jobs": [{"command": "true", "args": words}]})
 
 
 def test_jobs_that_wait_and_jobs_that_are_listened_to_are_bounded_for_each_tenant(peers: tuple[Plain, Plain]) -> None:
@@ -49,3 +60,52 @@ def test_jobs_that_wait_and_jobs_that_are_listened_to_are_bounded_for_each_tenan
     one.subscriber.unsubscribe(topic)
     while one.ask({"type": "WatchJob", "job_id": job_ids[1]})["type"] != "JobWatched":
         pass  # the broker hears of it on another socket
+
+
+MANY = 30  # more than five seconds' worth of one a second, which may come at once, and what is added meanwhile
+
+
+def test_what_a_tenant_asks_for_and_keeps_and_a_machine_connects_is_bounded_for_each_alone(home: Path) -> None:
+    public, secret = zmq.curve_keypair()
+    with (home / "certs" / "allowed-clients").open("ab") as allowed:
+        allowed.write(public + b" other client\n")
+    bounds = ("--tenant-gib", "0.000001", "--tenant-requests", "1", "--machine-connections", "1")
+    with running_broker(home, "memory:", *bounds) as broker, two_tenants(broker) as (one, other):
+        assert submit(one, "x" * 2_000)["type"] == "JobsEnqueued"
+        full = submit(one)
+        assert (full["code"], "bytes" in full["message"]) == ("quota", True)
+        for _ in range(MANY):
+            one.send({"type": "GetJob", "job_id": "none"})
+        answers = [one.receive()[1] for _ in range(MANY)]
+        assert {answer["code"] for answer in answers} == {"not-found", "quota"}
+        assert submit(other)["type"] == "JobsEnqueued"
+        crowd = [one.socket(zmq.DEALER, broker.requests) for _ in range(MANY)]
+        while crowd and not metric(broker, "peers_put_off_total"):
+            pass  # until they have knocked
+        others = {name: one.key(file) for name, file in RIGHT.items()}
+        others.update(curve_publickey=public, curve_secretkey=secret)
+        assert handshake(one.context, broker.requests, others) == zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+def metric(broker: RunningBroker, name: str) -> int:
+    with urlopen(f"http://{broker.http}/metrics", timeout=10) as answer:
+        lines = dict(line.rsplit(b" ", 1) for line in answer.read().splitlines() if not line.startswith(b"#"))
+    return int(lines[f"airunner_{name}".encode()])
+
+
+def test_without_tokens_all_is_the_default_tenants_and_keys_still_guard_the_door(home: Path) -> None:
+    with running_broker(home, None, "--no-auth") as broker:
+        assert any(line.startswith("warning: --no-auth") for line in broker.process.lines)
+        words = ("", "no token at all", token(broker, "another"))
+        for peer in (Plain(broker, word) for word in words):
+            assert submit(peer)["type"] == "JobsEnqueued"
+            public, secret = zmq.curve_keypair()
+            stranger = {"curve_serverkey": peer.key("broker.public"), "curve_publickey": public}
+            event = handshake(peer.context, broker.requests, {**stranger, "curve_secretkey": secret})
+            assert event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            peer.context.destroy(linger=0)
+    with running_broker(home) as broker:
+        for tenant, jobs in (("default", len(words)), ("another", 0)):
+            peer = Plain(broker, token(broker, tenant))
+            assert len(peer.ask({"type": "ListJobs"})["jobs"]) == jobs
+            peer.context.destroy(linger=0)
