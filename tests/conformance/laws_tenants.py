@@ -58,6 +58,23 @@ def the_needs_of_one_crowd_out_no_others(driver: Driver) -> None:
     driver.enqueue(*one_more.jobs)
 
 
+def what_another_needs_stands_before_no_job_of_ones_own(driver: Driver) -> None:
+    driver.enqueue(JobSpec(command="true", require={"a": "1"}), tenant=OTHER)
+    (ours,) = driver.enqueue(JobSpec(command="true", require={"b": "1"}))
+    leased = driver.reply(JobsLeased, driver.dequeue(tags={"a": "1", "b": "1"}))
+    assert [lease.job_id for lease in leased.leases] == [ours]
+
+
+def what_needs_as_much_as_anothers_that_ended_is_still_found(driver: Driver) -> None:
+    tags = {"a": "1"}
+    theirs = driver.enqueue(*[JobSpec(command="true", require=tags)] * 2, tenant=OTHER)
+    (ours,) = driver.enqueue(JobSpec(command="true", require=tags))
+    driver.cancel(ours)
+    driver.reply(object, CancelJob(job_id=theirs[0]), tenant=OTHER)
+    leased = driver.reply(JobsLeased, driver.dequeue(tags=tags), tenant=OTHER)
+    assert [lease.job_id for lease in leased.leases] == [theirs[1]]
+
+
 def the_ends_of_ones_waits_make_no_room_for_another(driver: Driver) -> None:
     driver.submit(tenant=OTHER)
     driver.submit()
@@ -148,6 +165,8 @@ def who_removes_a_secret_removes_no_others_of_its_name(driver: Driver) -> None:
 
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     the_needs_of_one_crowd_out_no_others,
+    what_another_needs_stands_before_no_job_of_ones_own,
+    what_needs_as_much_as_anothers_that_ended_is_still_found,
     the_ends_of_ones_waits_make_no_room_for_another,
     the_jobs_of_one_are_counted_in_no_queue_of_another,
     the_oldest_of_a_queue_is_its_own_tenants,
