@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import zmq
 
+from tests.acceptance.holding import RIGHT, handshake
 from tests.acceptance.mortal import DIED, SILENT
 from tests.acceptance.running import RunningBroker, airunner
-from tests.acceptance.test_doors import RIGHT, handshake
 from tests.acceptance.test_plain_msgpack import Plain
 
 pytestmark = pytest.mark.timeout(120)
