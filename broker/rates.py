@@ -1,8 +1,9 @@
 """How much may be asked a second: token buckets. Pure.
 
-A bucket holds `BURST_S` seconds' worth and fills steadily. A request is let in while there is anything in it, and
-charged what it costs when that is known; so a costly one leaves a debt that the next ones wait for, of `DEBT_S` at the
-most. One that is not let in costs one as well, up to a debt of `REFUSED_DEBT_S`: whoever asks on and on waits longer.
+A bucket holds some seconds' worth (`burst_s`) and fills steadily. A request is let in while there is anything in it,
+and charged what it costs when that is known; so a costly one leaves a debt that the next ones wait for, of `DEBT_S` at
+the most. One that is not let in costs one as well, up to a debt of `REFUSED_DEBT_S`: whoever asks on and on waits
+longer.
 
 A tenant has two, one for its agents' work: whoever floods with submissions does not end the jobs that run. A machine
 has one for what is no tenant's: Pings, what has not the form of a request, tokens that nobody has seen before.
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 
 from airunner.protocol.errors import Quota
 
-BURST_S: Final = 5.0
+BURST_S: Final = 1.0  # while it lasts its owner has as much of the broker as there is
 DEBT_S: Final = 10.0  # no request costs more than a fraction of a second, but many may be under way at once
 REFUSED_DEBT_S: Final = 1.0
 BUCKETS_MAX: Final = 20_000  # the one that was not asked of for longest is forgotten: it begins full again
@@ -44,8 +45,9 @@ class Bucket(NamedTuple):
 class Rates:
     """The buckets of all; without a bound everything is let in."""
 
-    def __init__(self, units_per_s: float | None = None) -> None:
+    def __init__(self, units_per_s: float | None = None, burst_s: float = BURST_S) -> None:
         self._units_per_s = units_per_s
+        self._burst_s = burst_s
         self._buckets: dict[Bucket, tuple[float, int]] = {}  # units at an instant (ms); the least recently used first
 
     def require(self, bucket: Bucket, now_ms: int) -> None:
@@ -67,7 +69,7 @@ class Rates:
             self._put(bucket, max(left, -DEBT_S * self._units_per_s), now_ms)
 
     def _units(self, bucket: Bucket, now_ms: int, units_per_s: float) -> float:
-        full = units_per_s * BURST_S
+        full = units_per_s * self._burst_s
         units, since_ms = self._buckets.get(bucket, (full, now_ms))
         return min(full, units + max(0, now_ms - since_ms) / 1_000 * units_per_s)
 

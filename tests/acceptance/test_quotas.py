@@ -62,14 +62,14 @@ def test_jobs_that_wait_and_jobs_that_are_listened_to_are_bounded_for_each_tenan
         pass  # the broker hears of it on another socket
 
 
-MANY = 30  # more than five seconds' worth of one a second, which may come at once, and what is added meanwhile
+MANY = 30  # more than may come at once, and what is added meanwhile
 
 
 def test_what_a_tenant_asks_for_and_keeps_and_a_machine_connects_is_bounded_for_each_alone(home: Path) -> None:
     public, secret = zmq.curve_keypair()
     with (home / "certs" / "allowed-clients").open("ab") as allowed:
         allowed.write(public + b" other client\n")
-    bounds = ("--tenant-gib", "0.000001", "--tenant-requests", "1", "--machine-connections", "1")
+    bounds = ("--tenant-gib", "0.000001", "--tenant-requests", "6", "--machine-connections", "1")
     with running_broker(home, "memory:", *bounds) as broker, two_tenants(broker) as (one, other):
         assert submit(one, "x" * 2_000)["type"] == "JobsEnqueued"
         full = submit(one)
@@ -85,6 +85,14 @@ def test_what_a_tenant_asks_for_and_keeps_and_a_machine_connects_is_bounded_for_
         others = {name: one.key(file) for name, file in RIGHT.items()}
         others.update(curve_publickey=public, curve_secretkey=secret)
         assert handshake(one.context, broker.requests, others) == zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+def test_what_a_request_makes_the_store_do_is_paid_for(home: Path) -> None:
+    looking = {"type": "DequeueJob", "agent": "a", "queues": [f"q{n}" for n in range(64)], "visibility_ms": 60_000}
+    with running_broker(home, "memory:", "--tenant-requests", "30") as broker, two_tenants(broker) as (one, other):
+        answers = [one.ask({**looking, "token_seed": number.to_bytes(32, "big")}) for number in range(6)]
+        assert "quota" in {answer.get("code") for answer in answers}, "six requests, and more than thirty units"
+        assert submit(other)["type"] == "JobsEnqueued"
 
 
 def metric(broker: RunningBroker, name: str) -> int:

@@ -221,7 +221,7 @@ def test_a_request_counts_for_what_it_is_before_it_is_decoded() -> None:
         ("PublishJobEvents", 2_097_152, 10, None),
         ("UpdateJob", 2_097_152, 10, WORKS),
     ):
-        rates = Rates(20.0)
+        rates = Rates(100.0)
         here = admission(entry, rates=rates)
         body = encode(REQUESTS[name])
         purpose = here.open(entry, PRINCIPAL, body, WALL_MS)

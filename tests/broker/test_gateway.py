@@ -508,7 +508,7 @@ async def test_a_machine_that_is_listed_as_a_client_works_no_jobs(stage: Stage) 
 
 async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) -> None:
     rates = Rates(1.0)
-    rates.charge(Bucket("acme", For.ASKING), 6.0, WALL_MS)
+    rates.charge(Bucket("acme", For.ASKING), 2.0, WALL_MS)
     stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         began_s = anyio.current_time()
@@ -524,7 +524,7 @@ async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) ->
 
 async def test_a_refusal_is_not_held_for_ever_and_says_how_long_to_wait_on(stage: Stage) -> None:
     rates = Rates(1.0)
-    rates.charge(Bucket("acme", For.ASKING), 14.0, WALL_MS)
+    rates.charge(Bucket("acme", For.ASKING), 10.0, WALL_MS)
     stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         began_s = anyio.current_time()
@@ -553,7 +553,7 @@ async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its
 )
 async def test_what_is_no_tenants_is_paid_for_by_its_machine(stage: Stage, frames: list[bytes]) -> None:
     knocks = Rates(1.0)
-    knocks.charge(Bucket("local", For.KNOCKING), 4.5, WALL_MS)
+    knocks.charge(Bucket("local", For.KNOCKING), 0.5, WALL_MS)
     stage.admission = Admission(FakeAuthority(), stage.listed.get, Rates(), knocks)
     async with stage.running():
         stage.router.hear_frames(frames)
@@ -568,7 +568,7 @@ async def test_what_is_no_tenants_is_paid_for_by_its_machine(stage: Stage, frame
 async def test_more_refusals_than_are_held_are_told_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tarpit, "HELD_MAX", 1)
     rates = Rates(1.0)
-    rates.charge(Bucket("acme", For.ASKING), 6.0, WALL_MS)
+    rates.charge(Bucket("acme", For.ASKING), 2.0, WALL_MS)
     stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         began_s = anyio.current_time()
