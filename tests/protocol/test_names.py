@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.protocol.names import NAME_CHARS_MAX, Name, fits_name, new_job_id, task_token, token_hash
+from airunner.protocol.names import (
+    NAME_CHARS_MAX,
+    Name,
+    TagValue,
+    fits_name,
+    fits_tag_value,
+    new_job_id,
+    task_token,
+    token_hash,
+)
 
 INSTANTS = st.integers(0, 2**48 - 1)
 RANDOM = st.binary(min_size=10, max_size=10)
@@ -55,3 +64,13 @@ def test_what_fits_a_name_is_what_a_message_takes_for_one(text: str):
         assert not fits_name(text)
     else:
         assert fits_name(text)
+
+
+@given(st.text(max_size=NAME_CHARS_MAX + 2))
+def test_what_fits_a_tags_value_is_what_a_message_takes_for_one(text: str):
+    try:
+        msgspec.convert(text, TagValue)
+    except msgspec.ValidationError:
+        assert not fits_tag_value(text)
+    else:
+        assert fits_tag_value(text)
