@@ -61,7 +61,7 @@ from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, TOKEN
 
 PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 HOLD_MS_MAX: Final = 1_250  # longer than most have to wait; who has to wait on is told so then
-REPLY_BYTES_A_UNIT: Final = 8_192  # what is sent waits in memory for as long as its peer does not read
+REPLY_BYTES_A_UNIT: Final = 32_768  # what is sent waits in memory while its peer does not read: by default 31 MiB/s
 NUDGE_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))  # nobody asked
 
 

@@ -237,7 +237,7 @@ async def test_a_large_reply_is_paid_for(stage: Stage) -> None:
     stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         stage.router.hear(ReplayJobEvents(job_id="j"), token=b"read")
-        run = EventRun(first_sequence=1, count=1, attempt=1, events=bytes(100 * REPLY_BYTES_A_UNIT))
+        run = EventRun(first_sequence=1, count=1, attempt=1, events=bytes(60 * REPLY_BYTES_A_UNIT))
         reply = JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
         await stage.tell(await stage.asked(), reply)
         with pytest.raises(Quota):
