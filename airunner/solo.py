@@ -21,7 +21,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -209,8 +208,10 @@ def _home() -> Generator[Path]:
     from airunner.certs.home import Home
     from airunner.certs.init import init
 
-    # Ctrl-C may come after any step: what is to be removed has its name before it is made.
-    home = Path(tempfile.gettempdir(), f"airunner-run-{secrets.token_hex(8)}")
+    # Ctrl-C may come after any step: what is to be removed has its name before it is made. Not by `tempfile`: it tries
+    # folders out with a file that it would then leave.
+    temporary = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - what is made there is 0700
+    home = Path(temporary, f"airunner-run-{secrets.token_hex(8)}")
     try:
         home.mkdir(0o700)
         init(Home(home))
