@@ -226,7 +226,7 @@ class Ledger:
                 outcomes: list[Outcome] = []
                 commands = [self._command(entry) for entry in some]
                 try:
-                    await call(lambda: outcomes.extend(self._store.apply(commands, now_ms).outcomes))  # noqa: B023
+                    await call(lambda: outcomes.extend(self._store.apply(commands, now_ms).outcomes))  # noqa: B023 - done at once
                 except NoSpace as full:  # a read writes no row, but may have to make room in the cache
                     outcomes = [Outcome(reply=refusal(full))] * len(some)
                 self._counts.add("commands", len(some))

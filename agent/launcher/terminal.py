@@ -24,6 +24,7 @@ _TIOCGPTPEER: Final = 0x5441  # ioctl_tty(2): open the slave of this master, whe
 _RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
+# Ignored: ptyprocess brings no types, as where it is imported.
 class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
     """ptyprocess sets the size in the child, and once more when the command already runs and may have set its own."""
 
