@@ -298,7 +298,7 @@ def _hooks_folder(named: Path | None, usual: Path) -> Path | None:
 
     Raises `OperatorError` for a folder that was named and is none, and for one in which others could write.
     """
-    from airunner.agent.hooks import fault_of
+    from airunner.certs.secretfile import fault_of
 
     if named is not None and not named.is_dir():
         raise OperatorError(f"--hooks {named}: there is no such folder")

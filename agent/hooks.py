@@ -15,7 +15,6 @@ What others than root and the agent's user could have written is not run, and co
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -27,22 +26,12 @@ from airunner.agent.console import Console, Ended
 from airunner.agent.flag import Flag
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import LaunchFailed, LaunchSpec, Starter
+from airunner.certs.secretfile import fault_of
 from airunner.protocol.job import Reason, Result
 
 HOOK_S_MAX: Final = 3_600.0
 NOT_EXECUTABLE: Final = 126  # as shells say it
 STATUS_VARIABLE: Final = "AIRUNNER_COMMAND_EXIT_STATUS"
-_OTHERS_WRITE: Final = 0o022
-
-
-def fault_of(path: Path) -> str:
-    """Why a hook, or the folder of hooks, may be the work of others; empty where it may not."""
-    status = path.stat()
-    if status.st_uid not in (os.geteuid(), 0):
-        return f"{path} belongs to another user"
-    if status.st_mode & _OTHERS_WRITE:
-        return f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):04o}): run `chmod go-w {path}`"
-    return ""
 
 
 class Hook(StrEnum):

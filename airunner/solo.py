@@ -211,7 +211,7 @@ def _home() -> Generator[Path]:
     # Ctrl-C may come after any step: what is to be removed has its name before it is made. Not by `tempfile`: it tries
     # folders out with a file that it would then leave.
     temporary = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - what is made there is 0700
-    home = Path(temporary, f"airunner-run-{secrets.token_hex(8)}")
+    home = Path(temporary, f"airunner-run-{secrets.token_hex(8)}").absolute()
     try:
         home.mkdir(0o700)
         init(Home(home))

@@ -219,18 +219,20 @@ class Ledger:
 
     async def _read(self, reads: Sequence[_Entry]) -> None:
         """What is read by a key is read sooner than a thread is woken for it; lists may take long."""
-        now_ms = self._clock.now_ms()
         for kind, call in ((READING, self._at_once), (LISTING, self._offload)):
-            some = [entry for entry in reads if _is(entry, kind)]
-            if some:
-                outcomes: list[Outcome] = []
-                commands = [self._command(entry) for entry in some]
-                try:
-                    await call(lambda: outcomes.extend(self._store.apply(commands, now_ms).outcomes))  # noqa: B023 - done at once
-                except NoSpace as full:  # a read writes no row, but may have to make room in the cache
-                    outcomes = [Outcome(reply=refusal(full))] * len(some)
-                self._counts.add("commands", len(some))
-                await self._speak(some, outcomes)
+            if some := [entry for entry in reads if _is(entry, kind)]:
+                await self._look_up(some, call)
+
+    async def _look_up(self, reads: Sequence[_Entry], call: Offload) -> None:
+        now_ms = self._clock.now_ms()
+        commands = [self._command(entry) for entry in reads]
+        outcomes: list[Outcome] = []
+        try:
+            await call(lambda: outcomes.extend(self._store.apply(commands, now_ms).outcomes))
+        except NoSpace as full:  # a read writes no row, but may have to make room in the cache
+            outcomes = [Outcome(reply=refusal(full))] * len(reads)
+        self._counts.add("commands", len(reads))
+        await self._speak(reads, outcomes)
 
     @staticmethod
     async def _at_once(call: Callable[[], None]) -> None:

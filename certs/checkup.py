@@ -5,11 +5,9 @@ Each key is read by whoever reads it in earnest, so nothing is judged here other
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec
 from urllib.parse import unquote
 
 import jwt
@@ -30,7 +28,7 @@ from airunner.certs.home import Home
 from airunner.certs.principal import Principal
 from airunner.certs.queuekeys import load_public, public_path, secret_path
 from airunner.certs.queuekeys import load_secret as load_queue_secret
-from airunner.certs.secretfile import read_public, user_name
+from airunner.certs.secretfile import OTHERS_READ_OR_WRITE, OTHERS_WRITE, fault_of, read_public
 from airunner.certs.tokenkeys import PUBLIC_VARIABLE, find_signing_key, load_verifying_keys, thumbprint
 from airunner.certs.tokens import Claims, TokenVerifier
 from airunner.certs.tokensource import TOKEN_VARIABLE, TokenFile
@@ -38,8 +36,6 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, Unauthenticated
 
 SOON_S: Final = 600.0  # a token that ends sooner is worth a word
-_SOMEBODY_ELSES: Final = 0o077
-_OTHERS_WRITE: Final = 0o022
 
 
 def check_keys(
@@ -54,29 +50,30 @@ def check_keys(
     if not there:
         yield Finding("folder", Verdict.BAD, f"{home.certs} is not there: `airunner certs init` or `import` makes it")
         return
-    yield _checked("home", lambda: _folder(home.root, _OTHERS_WRITE, "go-w"))
+    yield _checked("home", _folder, home.root)
     for what, folder in (("hooks", home.hooks), ("agent's folder", home.agent), ("broker's folder", home.store.parent)):
-        if folder.exists():
-            yield _checked(what, lambda: _folder(folder, _OTHERS_WRITE, "go-w"))  # noqa: B023 - called at once
-    yield _checked("folder", lambda: _folder(home.certs, _SOMEBODY_ELSES, "700"))
-    yield _checked("broker", lambda: _broker(home))
-    yield _checked("this machine", lambda: _client(home))
+        if _is_there(folder):
+            yield _checked(what, _folder, folder)
+    yield _checked("folder", _folder, home.certs, OTHERS_READ_OR_WRITE)
+    yield _checked("broker", _broker, home)
+    yield _checked("this machine", _client, home)
     if _is_there(home.allowed_clients):
-        yield _checked("allow-list", lambda: _allow_list(home))
+        yield _checked("allow-list", _allow_list, home)
     for secret in _in(home.clients, "*.secret"):
-        yield _checked(f"machine {secret.stem}", lambda: _pair(home, secret))  # noqa: B023 - called at once
-    yield _checked("token keys", lambda: _token_keys(environ, home))
-    yield _checked("token", lambda: _token(environ, home, now_s, token, token_file))
+        yield _checked(f"machine {secret.stem}", _pair, home, secret)
+    yield _checked("token keys", _token_keys, environ, home)
+    yield _checked("token", _token, environ, home, now_s, token, token_file)
     for queue in sorted({unquote(path.stem) for path in _in(home.queue_keys, "*.*")}):
-        yield _checked(f"queue {queue}", lambda: _queue(home, queue))  # noqa: B023 - called at once
+        yield _checked(f"queue {queue}", _queue, home, queue)
 
 
 _Told = tuple[Verdict, str]
+_P = ParamSpec("_P")
 
 
-def _checked(what: str, check: Callable[[], _Told]) -> Finding:
+def _checked(what: str, check: Callable[_P, _Told], *arguments: _P.args, **named: _P.kwargs) -> Finding:
     try:
-        verdict, words = check()
+        verdict, words = check(*arguments, **named)
     except (OperatorError, Unauthenticated) as error:
         verdict, words = Verdict.BAD, error.message
     except OSError as error:  # a folder that we may not enter
@@ -84,15 +81,10 @@ def _checked(what: str, check: Callable[[], _Told]) -> Finding:
     return Finding(what, verdict, words)
 
 
-def _folder(folder: Path, forbidden: int, mend: str) -> _Told:
+def _folder(folder: Path, forbidden: int = OTHERS_WRITE) -> _Told:
     """Whoever may write in a folder may put files of their own in the place of those that are there."""
-    status = folder.stat()
-    mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid not in (os.geteuid(), 0):
-        return Verdict.BAD, f"{folder} belongs to {user_name(status.st_uid)}, who could change what is in it"
-    if mode & forbidden:
-        return Verdict.BAD, f"{folder} is open to others (mode {mode:04o}): run `chmod {mend} {folder}`"
-    return Verdict.GOOD, str(folder)
+    fault = fault_of(folder, forbidden)
+    return (Verdict.BAD, fault) if fault else (Verdict.GOOD, str(folder))
 
 
 def _broker(home: Home) -> _Told:

@@ -1,7 +1,6 @@
 """One JSON object on one line, as `--json` prints it: what a terminal would obey stands in it escaped.
 
-JSON escapes controls below U+0020 only. Others are as good: U+009D begins the sequence that fills a clipboard (OSC 52),
-and U+202E turns the text behind it round.
+JSON itself escapes ASCII's controls only.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ from typing import Final
 
 import msgspec
 
-_OBEYED: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+from airunner.protocol.printable import OBEYED
+
+_OBEYED: Final = re.compile(f"[{OBEYED}]")
 
 
 def json_line(one: object) -> str:

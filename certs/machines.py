@@ -115,10 +115,10 @@ def revoke(home: Home, name: str) -> None:
     with locked(home.certs):
         listed = _listed(home)
         shorter = without_entry(listed, name)
+        if shorter != listed:
+            replace(home.allowed_clients, shorter)  # first: what is interrupted now lets nobody in
         if not _remove_pair(home, name) and shorter == listed:
             raise OperatorError(f"there is no {name} on the allow-list; `airunner certs list` says who is")
-        if shorter != listed:
-            replace(home.allowed_clients, shorter)
 
 
 def export(home: Home, name: str) -> bytes:

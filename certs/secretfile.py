@@ -25,10 +25,10 @@ from airunner.protocol.errors import OperatorError
 
 FILE_BYTES_MAX: Final = 1_048_576  # 15 000 lines of an allow-list; keys take a few hundred bytes
 RUN_INIT: Final = "run `airunner certs init`"
+OTHERS_READ_OR_WRITE: Final = 0o077
+OTHERS_WRITE: Final = 0o022
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
-_OTHERS_READ_OR_WRITE: Final = 0o077
-_OTHERS_WRITE: Final = 0o022
 
 
 class MissingFile(OperatorError):
@@ -113,7 +113,7 @@ def read_secret(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
 
     Raises `MissingFile`; `OperatorError`: unreadable, too big, owned by another, or open to others.
     """
-    return _read(path, what, if_missing, forbidden=_OTHERS_READ_OR_WRITE, remedy="chmod 600")
+    return _read(path, what, if_missing, forbidden=OTHERS_READ_OR_WRITE, remedy="chmod 600")
 
 
 def read_public(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
@@ -121,7 +121,7 @@ def read_public(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
 
     Raises `MissingFile`; `OperatorError`: unreadable, too big, owned by another, or writable by others.
     """
-    return _read(path, what, if_missing, forbidden=_OTHERS_WRITE, remedy="chmod go-w")
+    return _read(path, what, if_missing, forbidden=OTHERS_WRITE, remedy="chmod go-w")
 
 
 def _read(path: Path, what: str, if_missing: str, *, forbidden: int, remedy: str) -> bytes:
@@ -146,13 +146,27 @@ def _judge(status: os.stat_result, called: str, forbidden: int, remedy: str) -> 
     """Raise `OperatorError` unless this is a file that only we, or root, could have written."""
     if not stat.S_ISREG(status.st_mode):
         raise OperatorError(f"{called} is not a file")
+    owner = status.st_uid
+    copy = "" if os.geteuid() == 0 else ", or make your own copy"
+    if fault := _fault(status, called, forbidden, f"{_as_user(owner)}{copy}", remedy):
+        raise OperatorError(fault)
+
+
+def fault_of(path: Path, forbidden: int = OTHERS_WRITE) -> str:
+    """Why what is at `path`, or in that folder, may be the work of others; empty where it may not.
+
+    Raises `OSError` where it cannot be looked at.
+    """
+    remedy = f"chmod {'go-w' if forbidden == OTHERS_WRITE else 'go-rwx'} {path}"
+    return _fault(path.stat(), str(path), forbidden, "make it your own", remedy)
+
+
+def _fault(status: os.stat_result, called: str, forbidden: int, if_anothers: str, remedy: str) -> str:
     if status.st_uid not in (os.geteuid(), 0):
-        owner = status.st_uid
-        copy = "" if os.geteuid() == 0 else ", or make your own copy"
-        raise OperatorError(f"{called} belongs to {user_name(owner)}, who could change it: {_as_user(owner)}{copy}")
+        return f"{called} belongs to {user_name(status.st_uid)}, who could change it: {if_anothers}"
     if status.st_mode & forbidden:
-        mode = stat.S_IMODE(status.st_mode)
-        raise OperatorError(f"{called} is open to others (mode {mode:04o}): run `{remedy}`")
+        return f"{called} is open to others (mode {stat.S_IMODE(status.st_mode):04o}): run `{remedy}`"
+    return ""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ mode that outlives the job. So only this goes through
 - colours and styles (SGR), and what moves or erases within the line (`CSI` … `K C D G P @ X`).
 
 Everything else is left out: other control characters, C1 controls in either form, every OSC, DCS, APC, PM and SOS with
-what is in it, modes, questions, movements to other lines, and characters that reverse the direction of text ("Trojan
+what is in it, modes, questions, movements to other lines, and characters that set the direction of text ("Trojan
 Source"). Bytes that are no UTF-8 become U+FFFD, which is how a terminal shows them.
 
 Pure. What is passed on does not depend on how the bytes are cut; what is kept between two pieces is bounded. A string
@@ -22,10 +22,12 @@ import codecs
 import re
 from typing import Final
 
+from airunner.protocol.printable import OBEYED
+
 SEQUENCE_CHARS_MAX: Final = 256  # of one that has not ended; a long list of colours takes fifty
 RESET: Final = b"\x1b[0m"
 
-_TEXT: Final = re.compile("[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
+_TEXT: Final = re.compile(f"[^\x00-\x1f{OBEYED}]+")
 _KEPT: Final = frozenset("\t\n\r\b")
 _STRINGS: Final = frozenset("]PX^_")
 _STRING_ENDS: Final = re.compile("[\n\x07\x18\x1a\x1b\x9c]")

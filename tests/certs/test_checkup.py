@@ -74,7 +74,7 @@ def _other_public(path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "breaking", "told"),
     [
-        ("folder", lambda home: home.certs.chmod(0o755), "run `chmod 700 "),
+        ("folder", lambda home: home.certs.chmod(0o755), "run `chmod go-rwx "),
         ("home", lambda home: home.root.chmod(0o770), "run `chmod go-w "),
         ("hooks", lambda home: home.hooks.mkdir() or home.hooks.chmod(0o777), "run `chmod go-w "),
         ("agent's folder", lambda home: home.agent.mkdir() or home.agent.chmod(0o775), "run `chmod go-w "),
@@ -172,7 +172,7 @@ def test_a_key_that_was_taken_off_the_list_is_noticed(home: Home) -> None:
 def test_a_folder_of_another_user_is_told(home: Home) -> None:
     os.chown(home.certs, 65_534, -1)
     verdict, words = found(home)["folder"]
-    assert (verdict, "who could change what is in it" in words) == (Verdict.BAD, True)
+    assert (verdict, "who could change it" in words) == (Verdict.BAD, True)
 
 
 @pytest.mark.parametrize("closed", ["queues", "certs"])

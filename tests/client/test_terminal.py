@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airunner.client.terminal import RESET, SEQUENCE_CHARS_MAX, TerminalFilter, fit
 
 LINE_OR_COLOUR = re.compile(r"\x1b\[[0-9;:]*[mKCDGPX@]")
-FORBIDDEN = re.compile("[\x00-\x07\x0b-\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+FORBIDDEN = re.compile("[\x00-\x07\x0b-\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def shown(*pieces: bytes) -> bytes:
@@ -65,6 +65,8 @@ ATTACKS: dict[str, tuple[bytes, bytes]] = {
     "raw C1": (b"a\x9b6nb", "a\ufffd6nb".encode()),
     "a bell, a vertical tab, a delete": (b"a\x07\x0b\x0c\x7f\x00b", b"ab"),
     "reversed text": ("a\u202eb\u2066c".encode(), b"abc"),
+    "marks of direction": ("a\u061cb\u200ec\u200fd".encode(), b"abcd"),
+    "separators of lines": ("a\u2028b\u2029c".encode(), b"abc"),
     "a string that does not end": (b"a\x1b]52;c;AAAA\nnext line", b"a\nnext line"),
     "a string in a string": (b"a\x1b]0;x\x1b]52;c;A\x07b", b"ab"),
     "a sequence that is broken off": (b"a\x1b[31\x1b[6nb\x1b[3\ncd", b"ab\ncd"),
