@@ -24,9 +24,10 @@ import zmq
 
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
+from airunner.protocol.coding import encode
 from airunner.protocol.frames import pack_request
 from airunner.protocol.job import JobSpec
-from airunner.protocol.messages import EnqueueJob, ListJobs, encode
+from airunner.protocol.messages import EnqueueJob, ListJobs
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from bench.cluster import Cluster, cluster, token
 from bench.latency import measure

@@ -17,6 +17,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from airunner.broker.prices import VERIFYING_UNITS, units_of, units_of_decoding, usual_cost
 from airunner.broker.rates import Bucket, For, Rates
 from airunner.broker.store.contract import Ask
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
@@ -73,13 +74,6 @@ Machines = Callable[[bytes], Entry | None]
 """Whose a key is (its Z85) at this moment; None: it is not on the allow-list. Raises `AllowListUnreadable`."""
 
 KNOCKS_PER_S: Final = 1_000.0  # of one machine: some 250 new tokens, a twentieth of what the broker can do
-VERIFYING_UNITS: Final = 4  # a signature takes as long as four other things
-_BYTES_A_UNIT: Final = 4_096  # of a request that is decoded to the last value
-_VALUES_A_UNIT: Final = 64
-_EVENT_BYTES_A_UNIT: Final = 65_536  # of events, which are looked at as a whole
-_ROWS_A_UNIT: Final = 4
-_UNITS_A_PAGE: Final = 8
-_USUAL_COST: Final = 8
 
 REVOKED: Final = "this machine's key has been taken off the broker's allow-list"
 
@@ -164,8 +158,8 @@ class Admission:
 
     def decoded(self, principal: Principal, purpose: For, body: bytes, values: int, now_ms: int) -> None:
         """Charge what it took to decode a body of so many values."""
-        a_unit = _EVENT_BYTES_A_UNIT if purpose is For.WORKING and _seems(body, _PUBLISHING) else _BYTES_A_UNIT
-        units = 1 + len(body) // a_unit + values // _VALUES_A_UNIT
+        events = purpose is For.WORKING and _seems(body, _PUBLISHING)
+        units = units_of_decoding(len(body), values, events=events)
         self._rates.charge(Bucket(principal.tenant, purpose), units, now_ms)
 
     def require(self, entry: Entry, principal: Principal, purpose: For, request: StoreRequest, now_ms: int) -> None:
@@ -181,11 +175,11 @@ class Admission:
         bucket = Bucket(principal.tenant, _purpose(request))
         if bucket.purpose is not purpose:
             self._rates.require(bucket, now_ms)
-        self._rates.charge(bucket, _units(request), now_ms)
+        self._rates.charge(bucket, units_of(request), now_ms)
 
     def charge(self, ask: Ask, cost: int, now_ms: int) -> None:
         """Charge what a request has cost beyond what is usual for one that does as much; `cost` is in 100 µs."""
-        more = cost - _usual_cost(ask.request)
+        more = cost - usual_cost(ask.request)
         if more > 0:
             self._rates.charge(Bucket(ask.tenant, _purpose(ask.request)), more, now_ms)
 
@@ -197,34 +191,6 @@ class Admission:
 
 def _purpose(request: StoreRequest) -> For:
     return For.WORKING if ROLES[type(request)] is Role.WORK else For.ASKING
-
-
-def _units(request: StoreRequest) -> int:
-    """What a request counts for, besides its decoding: roughly what it costs the broker."""
-    match request:
-        case EnqueueJob(jobs=jobs):
-            return len(jobs) - 1
-        case ListJobs(page_size=rows):
-            return rows // _ROWS_A_UNIT
-        case ListQueues() | ListAgents() | ListSecrets() | ReplayJobEvents():
-            return _UNITS_A_PAGE - 1
-        case _:
-            return 0
-
-
-def _usual_cost(request: StoreRequest) -> int:
-    """What a request may cost the store for what it was let in for: a few times what it does on a small store."""
-    match request:
-        case EnqueueJob(jobs=jobs):
-            return _USUAL_COST + 2 * len(jobs)
-        case DequeueJob(slots=slots):
-            return _USUAL_COST + 2 * slots
-        case PublishJobEvents(batches=batches, completions=completions):
-            return _USUAL_COST * (1 + len(batches) + len(completions))
-        case UpdateJob(leases=leases):
-            return _USUAL_COST + len(leases)
-        case _:
-            return _USUAL_COST
 
 
 def _seems(body: bytes, *kinds: bytes) -> bool:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from airunner.broker.admission import REVOKED, Admission
 from airunner.broker.counts import Counts
 from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged
+from airunner.broker.prices import cost_of_reply
 from airunner.broker.quotas import Quotas
 from airunner.broker.roster import Roster
 from airunner.broker.store.contract import Ask, LeasesCounted, MintedJob, WatchKeyFound
@@ -27,6 +28,7 @@ from airunner.broker.watchers import Watchers
 from airunner.certs.edges import Edges, Incoming, Router, Sent
 from airunner.certs.sealed import topic_of
 from airunner.protocol.bounds import VALUES_MAX, check_structure
+from airunner.protocol.coding import decode_checked, decode_request, encode, refusal
 from airunner.protocol.errors import BadRequest, Busy, PeerError, Quota, Unauthenticated, Unsupported
 from airunner.protocol.frames import answerable, pack_reply, unpack_request
 from airunner.protocol.messages import (
@@ -52,16 +54,11 @@ from airunner.protocol.messages import (
     RetryJob,
     UpdateJob,
     Verdict,
-    decode_checked,
-    decode_request,
-    encode,
-    refusal,
 )
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
 
 PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 HOLD_MS_MAX: Final = 1_250  # longer than most have to wait; who has to wait on is told so then
-REPLY_BYTES_A_UNIT: Final = 32_768  # what is sent waits in memory while its peer does not read: by default 31 MiB/s
 NUDGE_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))  # nobody asked
 
 
@@ -278,7 +275,7 @@ class Gateway:
             self._counts.add("requests_refused")
         body = encode(reply)
         if payer is not None:
-            self._admission.charge(payer, len(body) // REPLY_BYTES_A_UNIT, self._edges.wall_ms())
+            self._admission.charge(payer, cost_of_reply(len(body)), self._edges.wall_ms())
         sent = self._router.send(peer, pack_reply(request_id, body))
         if sent is not Sent.DONE:
             self._counts.add("replies_undelivered")

@@ -54,6 +54,7 @@ from airunner.broker.store.contract import (
 )
 from airunner.broker.store.needs import facts_of, meets, needs_of
 from airunner.broker.turns import Turns
+from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.messages import (
     DequeueJob,
@@ -71,7 +72,6 @@ from airunner.protocol.messages import (
     UpdateJob,
     UpdateQueue,
     WatchJob,
-    refusal,
 )
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again

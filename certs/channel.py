@@ -17,9 +17,10 @@ from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
 from airunner.certs.edges import Dealer, Edges, Ending, Network
+from airunner.protocol.coding import decode_reply, encode, error_of
 from airunner.protocol.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, OperatorError, PeerError
 from airunner.protocol.frames import pack_request, unpack_reply
-from airunner.protocol.messages import Nudge, Refused, Reply, Request, decode_reply, encode, error_of
+from airunner.protocol.messages import Nudge, Refused, Reply, Request
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from airunner.protocol.retry import PATIENCE_MS, PENDING_MAX, Action, Connect, Deliver, Disconnect, LazyPirate, Send
 

@@ -31,8 +31,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.protocol.coding import encode
 from airunner.protocol.errors import Busy
-from airunner.protocol.messages import Ping, Refused, Reply, encode
+from airunner.protocol.messages import Ping, Refused, Reply
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 
 HEARTBEAT_MS: Final = 2_000  # any traffic counts; three misses mean: next endpoint

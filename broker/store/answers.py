@@ -9,8 +9,9 @@ from airunner.broker.store.contract import Ask
 from airunner.broker.store.rows import Database, fetch_one
 from airunner.broker.store.schema import ANSWER_BYTES
 from airunner.broker.store.usage import Usage
+from airunner.protocol.coding import canonical_hash
 from airunner.protocol.errors import Conflict
-from airunner.protocol.messages import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue, canonical_hash
+from airunner.protocol.messages import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue
 from airunner.protocol.names import JobId
 
 Once = EnqueueJob | RetryJob | UpdateQueue | SetSecret | RemoveSecret

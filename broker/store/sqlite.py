@@ -42,6 +42,7 @@ from airunner.broker.store.rows import Database
 from airunner.broker.store.schema import migrate
 from airunner.broker.store.secrets import Secrets
 from airunner.broker.store.usage import LAST_BYTES_MAX, Usage
+from airunner.protocol.coding import refusal
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
 from airunner.protocol.messages import (
     BatchStored,
@@ -66,7 +67,6 @@ from airunner.protocol.messages import (
     UpdateJob,
     UpdateQueue,
     WatchJob,
-    refusal,
 )
 from airunner.protocol.names import JobId
 

@@ -18,7 +18,7 @@ from airunner.certs.home import Home
 from airunner.certs.principal import ALL_ROLES, Role
 from airunner.certs.tokenkeys import load_signing_key
 from airunner.certs.tokens import TokenSigner
-from airunner.protocol.messages import encode
+from airunner.protocol.coding import encode
 from tests.acceptance.running import RunningBroker
 from tests.acceptance.test_plain_msgpack import Map, Plain
 from tests.protocol.examples import REQUESTS

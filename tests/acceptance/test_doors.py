@@ -21,8 +21,8 @@ from zmq.utils.monitor import recv_monitor_message
 from airunner.certs.home import Home
 from airunner.certs.principal import Role
 from airunner.certs.tokenkeys import load_signing_key, thumbprint
+from airunner.protocol.coding import encode
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.messages import encode
 from tests.acceptance.holding import (
     MONITORED_MS_MAX,
     NEEDED,

@@ -10,8 +10,9 @@ from trio.testing import MockClock
 
 from airunner.agent.slot import DELIVERY_S, UNSETTLED
 from airunner.certs.edges import Sent
+from airunner.protocol.coding import decode_reply
 from airunner.protocol.job import JobSpec, JobState
-from airunner.protocol.messages import DequeueJob, JobEventsPublished, decode_reply
+from airunner.protocol.messages import DequeueJob, JobEventsPublished
 from tests.agent.playing import Stage, staged
 
 pytestmark = pytest.mark.anyio

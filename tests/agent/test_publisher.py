@@ -11,10 +11,11 @@ from trio.testing import MockClock
 
 from airunner.agent.publisher import Publisher
 from airunner.agent.spoolroom import SpoolRoom
+from airunner.protocol.coding import refusal
 from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, Quota
 from airunner.protocol.events import Heartbeat
 from airunner.protocol.job import JobState, Result
-from airunner.protocol.messages import BatchStored, JobCompleted, JobEventsPublished, PublishJobEvents, refusal
+from airunner.protocol.messages import BatchStored, JobCompleted, JobEventsPublished, PublishJobEvents
 from tests.agent.journaling import EVERYTHING, journal_in
 from tests.client.wire import edges
 

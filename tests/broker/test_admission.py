@@ -6,13 +6,14 @@ import math
 
 import pytest
 
-from airunner.broker.admission import _VALUES_A_UNIT, ROLES, VERIFYING_UNITS, Admission, _usual_cost
+from airunner.broker.admission import ROLES, Admission
+from airunner.broker.prices import VALUES_A_UNIT, VERIFYING_UNITS, usual_cost
 from airunner.broker.rates import BURST_S, DEBT_S, REFUSED_DEBT_S, Bucket, For, Rates
 from airunner.broker.store.contract import Ask
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal, Role
+from airunner.protocol.coding import encode
 from airunner.protocol.errors import Busy, Forbidden, Quota, Unauthenticated
-from airunner.protocol.messages import encode
 from tests.broker.stage import WALL_MS, dequeue, request_id
 from tests.protocol.examples import REQUESTS
 
@@ -217,7 +218,7 @@ def test_a_request_counts_for_what_it_is_before_it_is_decoded() -> None:
     for name, size_bytes, values, emptied in (
         ("EnqueueJob", 2_097_152, 10, ASKS),
         ("GetJob", 100, 10, None),
-        ("GetJob", 40_000, 100 * _VALUES_A_UNIT, ASKS),
+        ("GetJob", 40_000, 100 * VALUES_A_UNIT, ASKS),
         ("PublishJobEvents", 2_097_152, 10, None),
         ("UpdateJob", 2_097_152, 10, WORKS),
     ):
@@ -243,7 +244,7 @@ def test_a_request_that_is_not_what_it_seems_has_to_be_let_in_as_what_it_is() ->
 
 
 def test_what_a_request_has_cost_beyond_what_is_usual_is_paid_for() -> None:
-    usual = _usual_cost(ASK.request)
+    usual = usual_cost(ASK.request)
     for cost, emptied in (
         (usual, False),
         (usual + int(RATE * BURST_S) - 1, False),

@@ -12,14 +12,16 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker import tarpit
 from airunner.broker.admission import ROLES, Admission, everybody
 from airunner.broker.counts import Counts
-from airunner.broker.gateway import HOLD_MS_MAX, NUDGE_ID, REPLY_BYTES_A_UNIT, Gateway
+from airunner.broker.gateway import HOLD_MS_MAX, NUDGE_ID, Gateway
 from airunner.broker.inbox import Answer, Asked, Nudged
+from airunner.broker.prices import REPLY_BYTES_A_UNIT
 from airunner.broker.quotas import Quotas
 from airunner.broker.rates import Bucket, For, Rates
 from airunner.broker.store.contract import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
 from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Principal, Role
+from airunner.protocol.coding import encode
 from airunner.protocol.errors import Quota, Unauthenticated
 from airunner.protocol.events import EventRun
 from airunner.protocol.job import JobSpec, JobState, Result
@@ -58,7 +60,6 @@ from airunner.protocol.messages import (
     UpdateQueue,
     Verdict,
     WatchJob,
-    encode,
 )
 from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.queues import QueueMode

@@ -19,6 +19,7 @@ from airunner.broker.store.contract import (
     QueueKey,
     Resume,
 )
+from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NoSpace, NotFound
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import (
@@ -33,7 +34,6 @@ from airunner.protocol.messages import (
     ListJobs,
     Refused,
     StoreRequest,
-    refusal,
 )
 from tests.broker.ledgering import DEFAULT, LEASE, RUN, Stage
 from tests.broker.stage import WALL_MS, asked, dequeue, enqueue

@@ -13,6 +13,7 @@ import pytest
 from airunner.broker.store.needs import NEEDS_MAX
 from airunner.broker.store.schema import MIGRATIONS
 from airunner.broker.store.sqlite import SqliteStore, open_store
+from airunner.protocol.coding import canonical_hash
 from airunner.protocol.events import BrokerBody, JobFinished, JobLeased, JobReleased, JobScheduled, encode_bodies
 from airunner.protocol.job import METADATA_MAX, JobSpec, JobState, Reason, Result, encode_spec
 from airunner.protocol.messages import (
@@ -28,7 +29,6 @@ from airunner.protocol.messages import (
     PublishJobEvents,
     RetryJob,
     Verdict,
-    canonical_hash,
 )
 from airunner.protocol.names import JobId, task_token, token_hash
 from tests.broker.taking import kept, taken

@@ -18,7 +18,8 @@ from airunner.certs.edges import Edges, Ending, Frames, Incoming, Sent, Subscrip
 from airunner.certs.tokens import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
-from airunner.protocol.messages import Request, decode_request
+from airunner.protocol.coding import decode_request
+from airunner.protocol.messages import Request
 
 QUEUE = 4_096
 

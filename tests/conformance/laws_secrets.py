@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.quotas import Quotas
+from airunner.protocol.coding import encode
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import (
@@ -23,7 +24,6 @@ from airunner.protocol.messages import (
     SecretsListed,
     SecretSummary,
     SetSecret,
-    encode,
 )
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, release
 

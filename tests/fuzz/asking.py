@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgpack
 
+from airunner.protocol.coding import encode
 from airunner.protocol.frames import BODY_BYTES_MAX, REQUEST_FRAMES, TOKEN_BYTES_MAX, VERSION
-from airunner.protocol.messages import encode
 from airunner.protocol.names import REQUEST_ID_BYTES
 from tests.fuzz.bodies import hurt, monstrous, packed, warped
 from tests.protocol.examples import JOB_ID, REQUESTS

@@ -16,9 +16,10 @@ import msgpack
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from airunner.protocol.coding import decode_request
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.frames import REPLY_FRAMES, VERSION, answerable, pack_request
-from airunner.protocol.messages import DequeueJob, decode_request
+from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from tests.fuzz.asking import PING, Asking, Frames, Tokens
 from tests.fuzz.tally import Teller

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from airunner.protocol.coding import decode_request, encode
 from airunner.protocol.errors import PeerError
 from airunner.protocol.frames import unpack_request
-from airunner.protocol.messages import decode_request, encode
 from tests.acceptance.chaos_processes import airunner_processes, command_of
 from tests.fuzz.asking import Asking, Tokens
 from tests.fuzz.streams import Shallow

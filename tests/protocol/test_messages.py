@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airunner.protocol.coding import canonical_hash, decode_reply, decode_request, encode, error_of, refusal
 from airunner.protocol.errors import BadRequest, IndexGap, PeerError
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import JobSpec, JobState, JobSummary, Reason, Result, command_summary, encode_spec
@@ -25,12 +26,6 @@ from airunner.protocol.messages import (
     Refused,
     Reply,
     Request,
-    canonical_hash,
-    decode_reply,
-    decode_request,
-    encode,
-    error_of,
-    refusal,
 )
 from airunner.protocol.names import ARGUMENTS_MAX
 from tests.protocol.examples import BEYOND_BOUNDS, JOB_ID, NOW_MS, REPLIES, REQUESTS, TOKEN

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from airunner.protocol.coding import decode_reply, decode_request, encode
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.messages import QueuesListed, UpdateQueue, decode_reply, decode_request, encode
+from airunner.protocol.messages import QueuesListed, UpdateQueue
 from airunner.protocol.queues import QueueMode, QueueSummary
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NotFound
-from airunner.protocol.messages import Pong, Refused, refusal
+from airunner.protocol.messages import Pong, Refused
 from airunner.protocol.names import RequestId
 from airunner.protocol.retry import (
     BACKOFF_FIRST_MS,

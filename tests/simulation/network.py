@@ -23,9 +23,10 @@ import anyio
 from msgspec import Struct
 
 from airunner.certs.edges import Ending, Frames, Incoming, Sent, Subscription
+from airunner.protocol.coding import decode_reply, decode_request
 from airunner.protocol.errors import PeerError
 from airunner.protocol.frames import unpack_reply, unpack_request
-from airunner.protocol.messages import Ping, Request, decode_reply, decode_request
+from airunner.protocol.messages import Ping, Request
 from tests.simulation.machine import Machine, this_machine
 from tests.simulation.recording import Recorder
 
