@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import pytest
@@ -21,7 +20,6 @@ from airunner.certs.channel import MISMATCHES_TOLD, Channel, Patience
 from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key
 from airunner.certs.edges import SYSTEM
 from airunner.certs.home import Home
-from airunner.certs.init import init
 from airunner.certs.sockets import (
     ZAP_DOMAIN,
     ZAP_ENDPOINT,
@@ -55,13 +53,6 @@ PATIENCE_S = 15
 def anyio_backend() -> str:
     """Real sockets in real time."""
     return "asyncio"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "home")
-    init(home)
-    return home
 
 
 @pytest.fixture

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-
-import anyio
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker import tarpit
-from airunner.broker.admission import ROLES, Admission, everybody
-from airunner.broker.counts import Counts
-from airunner.broker.gateway import HOLD_MS_MAX, NUDGE_ID, Gateway
-from airunner.broker.inbox import Answer, Asked, Nudged
-from airunner.broker.prices import REPLY_BYTES_A_UNIT
-from airunner.broker.quotas import Quotas
-from airunner.broker.rates import Bucket, For, Rates
-from airunner.broker.store.contract import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
-from airunner.broker.watchers import Watchers
+from airunner.broker.admission import ROLES
+from airunner.broker.store.contract import LeasesCounted, WatchKeyFound
 from airunner.certs.allowlist import Entry, PeerRole
-from airunner.certs.principal import Principal, Role
+from airunner.certs.principal import Role
 from airunner.protocol.coding import encode
-from airunner.protocol.errors import Quota, Unauthenticated
-from airunner.protocol.events import EventRun
-from airunner.protocol.job import JobSpec, JobState, Result
+from airunner.protocol.job import JobState, Result
 from airunner.protocol.messages import (
     AgentsListed,
     AgentSummary,
@@ -33,10 +19,7 @@ from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,
     JobCompleted,
-    JobEventsReplayed,
-    JobLease,
     JobReleasedReply,
-    JobsLeased,
     JobsUpdated,
     JobWatched,
     LeaseRef,
@@ -45,13 +28,11 @@ from airunner.protocol.messages import (
     ListJobs,
     ListQueues,
     ListSecrets,
-    Nudge,
     Ping,
     Pong,
     Refused,
     ReleaseJob,
     RemoveSecret,
-    ReplayJobEvents,
     Reply,
     Request,
     RetryJob,
@@ -63,95 +44,11 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.queues import QueueMode
-from tests.broker.stage import WALL_MS, FakeRouter, acting, dequeue, edges, enqueue, request_id
+from tests.broker.gatewaying import EVENTS_PORT, GRANT, Stage
+from tests.broker.stage import WALL_MS, dequeue, enqueue, request_id
 from tests.protocol.examples import BEYOND_BOUNDS
 
 pytestmark = pytest.mark.anyio
-
-EVENTS_PORT = 7071
-GRANT = JobsLeased(
-    leases=(
-        JobLease(
-            job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true")
-        ),
-    )
-)
-
-
-class FakeAuthority:
-    """The token says its roles, and after an `@` its tenant; none is no token."""
-
-    def known(self, token: bytes, now_s: float) -> Principal | None:
-        return self.verify(token, now_s) if token else None
-
-    def verify(self, token: bytes, now_s: float) -> Principal:
-        assert now_s == WALL_MS / 1_000
-        if not token:
-            raise Unauthenticated
-        roles, _, tenant = token.decode().partition("@")
-        return Principal("s", tenant or "acme", frozenset(map(Role, roles.split(","))), 1e12)
-
-
-class Stage:
-    """A Gateway between a door in memory and an inbox that nobody empties."""
-
-    def __init__(self, inbox_max: int = 100) -> None:
-        self.router = FakeRouter()
-        self.counts = Counts()
-        self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": everybody(b"")}
-        self.admission = Admission(FakeAuthority(), self.listed.get, Rates(), Rates())
-        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire | Retain](inbox_max)
-        self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        gateway = Gateway(
-            self.router,
-            self.inbox,
-            self.to_ledger,
-            self.admission,
-            Quotas(),
-            edges(),
-            EVENTS_PORT,
-            self.counts,
-            Watchers(1),
-        )
-        async with acting(gateway.run):
-            yield
-        self.router.close()
-        for stream in (self.to_ledger, self.ledger, self.answers, self.inbox):
-            stream.close()
-
-    async def reply(self) -> Reply:
-        return (await self.router.said.receive())[2]
-
-    async def asked(self) -> Asked:
-        asked = await self.ledger.receive()
-        assert isinstance(asked, Asked)
-        return asked
-
-    def answer(self, asked: Asked, reply: StoreReply) -> None:
-        assert asked.peer is not None
-        self.answers.send_nowait([Answer(asked.peer, asked.ask, reply, asked.key)])
-
-    async def tell(self, asked: Asked, reply: StoreReply) -> None:
-        """Answer, and see it go out."""
-        self.answer(asked, reply)
-        await self.router.said.receive()
-
-    async def nudged(self, *job_ids: str) -> list[bytes]:
-        """Who is told when the holders of these jobs are."""
-        self.answers.send_nowait([Nudged("acme", tuple(map(JobId, job_ids)))])
-        await wait_all_tasks_blocked()
-        told: list[bytes] = []
-        while self.router.said.statistics().current_buffer_used:
-            peer, number, message = await self.router.said.receive()
-            assert (number, message) == (NUDGE_ID, Nudge())
-            told.append(peer)
-        return told
-
-    def nothing_asked(self) -> bool:
-        return self.ledger.statistics().current_buffer_used == 0
 
 
 @pytest.fixture
@@ -231,18 +128,6 @@ async def test_busy_instead_of_growth() -> None:
         assert number == request_id(2)
         assert isinstance(reply, Refused)
         assert reply.code == "busy"
-
-
-async def test_a_large_reply_is_paid_for(stage: Stage) -> None:
-    rates = Rates(10.0)
-    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
-    async with stage.running():
-        stage.router.hear(ReplayJobEvents(job_id="j"), token=b"read")
-        run = EventRun(first_sequence=1, count=1, attempt=1, events=bytes(60 * REPLY_BYTES_A_UNIT))
-        reply = JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
-        await stage.tell(await stage.asked(), reply)
-        with pytest.raises(Quota):
-            rates.require(Bucket("acme", For.ASKING), WALL_MS)
 
 
 @pytest.mark.parametrize(
@@ -505,75 +390,3 @@ async def test_a_machine_that_is_listed_as_a_client_works_no_jobs(stage: Stage) 
         assert refused.code == "forbidden"
         stage.router.hear(ListJobs(), token=b"work,read")
         await stage.asked()
-
-
-async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) -> None:
-    rates = Rates(1.0)
-    rates.charge(Bucket("acme", For.ASKING), 2.0, WALL_MS)
-    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
-    async with stage.running():
-        began_s = anyio.current_time()
-        stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa4type" + bytes(100)])
-        stage.router.hear(Ping())
-        assert await stage.reply() == Pong()
-        assert anyio.current_time() == began_s
-        refused = await stage.reply()
-        assert isinstance(refused, Refused)
-        assert (refused.code, refused.retry_ms) == ("quota", 0), "it is told when the same may be asked again"
-        assert anyio.current_time() - began_s == pytest.approx(1, abs=0.01)  # virtual
-
-
-async def test_a_refusal_is_not_held_for_ever_and_says_how_long_to_wait_on(stage: Stage) -> None:
-    rates = Rates(1.0)
-    rates.charge(Bucket("acme", For.ASKING), 10.0, WALL_MS)
-    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
-    async with stage.running():
-        began_s = anyio.current_time()
-        stage.router.hear(ListJobs(), token=b"read")
-        refused = await stage.reply()
-        assert isinstance(refused, Refused)
-        assert (refused.code, refused.retry_ms) == ("quota", 9_001 - HOLD_MS_MAX)
-        assert anyio.current_time() - began_s == pytest.approx(HOLD_MS_MAX / 1_000, abs=0.01)  # virtual
-
-
-async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its_size(stage: Stage) -> None:
-    rates = Rates(100.0)
-    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
-    async with stage.running():
-        nonsense = b"\x81\xa1x\xdd\x00\x00\x7f\xff" + bytes(32_766)
-        stage.router.hear_frames([b"AR1", bytes(16), b"read", nonsense])
-        refused = await stage.reply()
-        assert isinstance(refused, Refused)
-        assert refused.code == "bad-request"
-        with pytest.raises(Quota):
-            rates.require(Bucket("acme", For.ASKING), WALL_MS)
-
-
-@pytest.mark.parametrize(
-    "frames", [[b"AR1", bytes(16)], [b"AR1", bytes(16), b"", encode(Ping())], [b"AR1", bytes(16), b"", b"\x80"]]
-)
-async def test_what_is_no_tenants_is_paid_for_by_its_machine(stage: Stage, frames: list[bytes]) -> None:
-    knocks = Rates(1.0)
-    knocks.charge(Bucket("local", For.KNOCKING), 0.5, WALL_MS)
-    stage.admission = Admission(FakeAuthority(), stage.listed.get, Rates(), knocks)
-    async with stage.running():
-        stage.router.hear_frames(frames)
-        first = await stage.reply()
-        assert not isinstance(first, Refused) or first.code == "bad-request"
-        stage.router.hear_frames(frames)
-        second = await stage.reply()
-        assert isinstance(second, Refused)
-        assert second.code == "quota"
-
-
-async def test_more_refusals_than_are_held_are_told_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tarpit, "HELD_MAX", 1)
-    rates = Rates(1.0)
-    rates.charge(Bucket("acme", For.ASKING), 2.0, WALL_MS)
-    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
-    async with stage.running():
-        began_s = anyio.current_time()
-        for number in (1, 2):
-            stage.router.hear(ListJobs(page_size=100), number, token=b"read")
-        assert [(await stage.router.said.receive())[1] for _ in range(2)] == [request_id(2), request_id(1)]
-        assert anyio.current_time() > began_s

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
-from pathlib import Path
 
 import anyio
 import pytest
@@ -18,7 +17,6 @@ from airunner.certs import sockets
 from airunner.certs.allowlist import AllowList
 from airunner.certs.curve import load_broker_pair, load_broker_public, load_client_pair
 from airunner.certs.home import Home
-from airunner.certs.init import init
 from airunner.certs.sockets import (
     CURVE_BYTES,
     HANDSHAKE_MS,
@@ -52,13 +50,6 @@ def publisher(context: zmq.Context[zmq.Socket[bytes]], home: Home) -> CurvePubli
 def anyio_backend() -> str:
     """Real sockets in real time."""
     return "asyncio"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "home")
-    init(home)
-    return home
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import RFC_4122, UUID
 
 import msgspec
@@ -13,8 +14,10 @@ from airunner.protocol.names import (
     NAME_CHARS_MAX,
     Name,
     TagValue,
+    Variable,
     fits_name,
     fits_tag_value,
+    fits_variable,
     new_job_id,
     task_token,
     token_hash,
@@ -56,21 +59,12 @@ def test_a_name_needs_no_quotes(name: str):
     assert msgspec.convert("ada@example.org/ci:1", Name)
 
 
-@given(st.text(max_size=NAME_CHARS_MAX + 2) | st.from_regex(r"[a-z_][a-z0-9.@:/+-]{0,130}", fullmatch=True))
-def test_what_fits_a_name_is_what_a_message_takes_for_one(text: str):
+@pytest.mark.parametrize(("kind", "fits"), [(Name, fits_name), (TagValue, fits_tag_value), (Variable, fits_variable)])
+@given(text=st.text(max_size=NAME_CHARS_MAX + 2) | st.from_regex(r"[a-z_][a-z0-9.@:/+-]{0,130}", fullmatch=True))
+def test_what_fits_is_what_a_message_takes(kind: object, fits: Callable[[str], bool], text: str):
     try:
-        msgspec.convert(text, Name)
+        msgspec.convert(text, kind)
     except msgspec.ValidationError:
-        assert not fits_name(text)
+        assert not fits(text)
     else:
-        assert fits_name(text)
-
-
-@given(st.text(max_size=NAME_CHARS_MAX + 2))
-def test_what_fits_a_tags_value_is_what_a_message_takes_for_one(text: str):
-    try:
-        msgspec.convert(text, TagValue)
-    except msgspec.ValidationError:
-        assert not fits_tag_value(text)
-    else:
-        assert fits_tag_value(text)
+        assert fits(text)
