@@ -133,6 +133,7 @@ async def _run(
     from airunner.broker.broker import Broker
     from airunner.broker.counts import Counts
     from airunner.broker.gatekeeper import Gatekeeper
+    from airunner.broker.health import Health
     from airunner.broker.http import open_http
     from airunner.broker.rates import Rates
     from airunner.broker.store.sqlite import folder_of, open_store
@@ -146,6 +147,7 @@ async def _run(
     pair = load_broker_pair(home)
     authority = _authority(home, auth=auth)
     counts = Counts()
+    health = Health(lambda line: _say(f"airunner broker: {line}"))
     store_url = store_url or f"sqlite:///{home.store}"
     store = open_store(store_url)
     folder = folder_of(store_url)
@@ -160,7 +162,7 @@ async def _run(
             group.start_soon(gatekeeper.run, name="Gatekeeper")
             router = CurveRouter(context, pair, listen)
             publisher = CurvePublisher(context, pair, events)
-            door = await open_http(http, counts)
+            door = await open_http(http, counts, health)
             broker = Broker(
                 store=store,
                 router=router,

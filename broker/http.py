@@ -1,33 +1,41 @@
 """/health and /metrics over HTTP/1.1, without authentication: a load balancer's and a scraper's door.
 
-One request a connection, of which only the first line matters; everything else it could say is read no
-further than `HEAD_BYTES_MAX`. It answers from the event loop, so a broker that hangs is not healthy.
+One request a connection, of which only the first line and `Accept` matter; it is read no further than `HEAD_BYTES_MAX`.
+It answers from the event loop, so a broker that hangs is not healthy.
+
+A broker that is degraded answers 200 all the same: whatever sends it traffic is to go on, for it still keeps what runs.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import anyio
+import msgspec
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 from anyio.streams.stapled import MultiListener
 
 from airunner.broker.counts import Counts
+from airunner.broker.health import Health
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.names import PORT_MAX
 
 HEAD_BYTES_MAX: Final = 8_192
 HEAD_S_MAX: Final = 5
 CONNECTIONS_MAX: Final = 64  # further ones are closed at once: a scraper comes again
+TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+JSON: Final = "application/json"
 REST_S: Final = 0.1  # when the system has no descriptor for another connection
 
 
 class HttpDoor:
     """The actor; `address` is where it really listens."""
 
-    def __init__(self, listener: MultiListener[SocketStream], counts: Counts) -> None:
+    def __init__(self, listener: MultiListener[SocketStream], counts: Counts, health: Health) -> None:
         self._listener = listener
         self._counts = counts
+        self._health = health
         self._served = 0
         address = listener.extra(SocketAttribute.local_address)
         assert isinstance(address, tuple), "a TCP socket's address"
@@ -73,13 +81,22 @@ class HttpDoor:
             case _:
                 return _response(b"GET", "400 Bad Request", "only GET is answered here\n")
         if route == b"/health":
-            return _response(method, "200 OK", "ok\n")
+            return self._respond_health(method, json=prefers_json(_accepted(head)))
         if route == b"/metrics":
             return _response(method, "200 OK", self._counts.exposition())
         return _response(method, "404 Not Found", "there are /health and /metrics\n")
 
+    def _respond_health(self, method: bytes, *, json: bool) -> bytes:
+        status = self._health.status
+        conditions = self._health.conditions
+        if json:
+            said = {"status": status, "conditions": conditions} if conditions else {"status": status}
+            return _response(method, "200 OK", msgspec.json.encode(said).decode(), JSON)
+        words = "".join(f"{name}: {words}\n" for name, words in conditions.items())
+        return _response(method, "200 OK", f"{status}\n{words}")
 
-async def open_http(address: str, counts: Counts) -> HttpDoor:
+
+async def open_http(address: str, counts: Counts, health: Health) -> HttpDoor:
     """The door at HOST:PORT; port 0 picks a free one.
 
     Raises `OperatorError`.
@@ -94,7 +111,32 @@ async def open_http(address: str, counts: Counts) -> HttpDoor:
             f"cannot serve HTTP on {address}: {error.strerror or error}; name another address with --http",
             exit_code=EXIT_UNAVAILABLE,
         ) from error
-    return HttpDoor(group, counts)
+    return HttpDoor(group, counts, health)
+
+
+def prefers_json(accept: str) -> bool:
+    """Whether an `Accept` (RFC 9110, 12.5.1) names JSON, and plain text no higher.
+
+    `*/*` alone, as curl sends it, names nothing: it gets plain text.
+    """
+    quality: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        quality[kind] = next((_quality(word[2:]) for word in parameters if word.startswith("q=")), 1.0)
+    json = quality.get("application/json", quality.get("application/*", 0.0))
+    text = quality.get("text/plain", quality.get("text/*", quality.get("*/*", 0.0)))
+    return json > 0 and json >= text
+
+
+def _quality(word: str) -> float:
+    """A weight from 0 to 1; what is none of these counts as nothing."""
+    return float(word) if re.fullmatch(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", word) else 0.0
+
+
+def _accepted(head: bytes) -> str:
+    """The value of the `Accept` lines of a request, as one."""
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    return ",".join(value.decode("latin-1") for name, _, value in lines if name.strip().lower() == b"accept")
 
 
 async def _head(stream: SocketStream) -> bytes:
@@ -104,10 +146,10 @@ async def _head(stream: SocketStream) -> bytes:
     return head
 
 
-def _response(method: bytes, status: str, text: str) -> bytes:
+def _response(method: bytes, status: str, text: str, kind: str = TEXT) -> bytes:
     body = text.encode()
     head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nCache-Control: no-store\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + (b"" if method == b"HEAD" else body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 
@@ -9,7 +10,8 @@ import anyio
 import pytest
 
 from airunner.broker.counts import Counts
-from airunner.broker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpDoor, open_http
+from airunner.broker.health import Health
+from airunner.broker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpDoor, open_http, prefers_json
 from airunner.protocol.errors import OperatorError
 
 pytestmark = pytest.mark.anyio
@@ -23,10 +25,15 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[HttpDoor]:
+def health() -> Health:
+    return Health()
+
+
+@pytest.fixture
+async def door(health: Health) -> AsyncIterator[HttpDoor]:
     counts = Counts()
     counts.add("commits", 3)
-    door = await open_http("127.0.0.1:0", counts)
+    door = await open_http("127.0.0.1:0", counts, health)
     with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as group:
             group.start_soon(door.run)
@@ -53,6 +60,48 @@ async def test_health_is_answered_without_authentication(door: HttpDoor) -> None
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nContent-Length: 3\r\n" in head
     assert body == b"ok\n"
+
+
+async def test_health_is_json_for_who_accepts_json(door: HttpDoor, health: Health) -> None:
+    asked = b"GET /health HTTP/1.1\r\nHost: x\r\naccept: application/json\r\n\r\n"
+    head, _, body = (await say(door, asked)).partition(b"\r\n\r\n")
+    assert b"\r\nContent-Type: application/json\r\n" in head
+    assert body == b'{"status":"ok"}'
+    health.degrade("disk", "it is full")
+    head, _, body = (await say(door, asked)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert json.loads(body) == {"status": "degraded", "conditions": {"disk": "it is full"}}
+
+
+async def test_health_says_in_words_what_is_wrong(door: HttpDoor, health: Health) -> None:
+    health.degrade("disk", "it is full")
+    health.degrade("agents", "build-7 cannot start processes")
+    response = await say(door, b"GET /health HTTP/1.1\r\nAccept: */*\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert response.endswith(b"\r\n\r\ndegraded\nagents: build-7 cannot start processes\ndisk: it is full\n")
+    health.clear("disk")
+    health.clear("agents")
+    assert (await say(door, b"GET /health HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\nok\n")
+
+
+@pytest.mark.parametrize(
+    ("accept", "json_preferred"),
+    [
+        ("", False),
+        ("*/*", False),  # curl
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", False),  # a browser
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/json, text/plain, */*", True),  # axios
+        ("application/json;q=0.5, */*;q=0.1", True),
+        ("text/plain, application/json;q=0.9", False),
+        ("text/*;q=0.2, application/*;q=0.3", True),
+        ("application/json;q=0", False),
+        ("application/json;q=none", False),
+    ],
+)
+def test_json_is_preferred_by_who_names_it(accept: str, *, json_preferred: bool) -> None:
+    assert prefers_json(accept) is json_preferred
 
 
 async def test_metrics_show_the_counts(door: HttpDoor) -> None:
@@ -89,14 +138,14 @@ async def test_who_leaves_in_the_middle_harms_nobody(door: HttpDoor) -> None:
 
 async def test_a_taken_address_is_an_error_of_one_line(door: HttpDoor) -> None:
     with pytest.raises(OperatorError, match="cannot serve HTTP on") as raised:
-        await open_http(door.address, Counts())
+        await open_http(door.address, Counts(), Health())
     assert raised.value.exit_code == 69
 
 
 @pytest.mark.parametrize("address", ["", "8080", ":8080", "host:", "host:http", "host:70000"])
 async def test_an_address_has_a_host_and_a_port(address: str) -> None:
     with pytest.raises(OperatorError, match="is not an address"):
-        await open_http(address, Counts())
+        await open_http(address, Counts(), Health())
 
 
 async def test_whoever_holds_many_connections_shuts_nobody_out_for_good(door: HttpDoor) -> None:
