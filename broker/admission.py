@@ -18,10 +18,11 @@ from typing import Final
 from msgspec.structs import replace
 
 from airunner.broker.prices import VERIFYING_UNITS, units_of, units_of_decoding, usual_cost
+from airunner.broker.queuescope import named_queues, require_queues
 from airunner.broker.rates import Bucket, For, Rates
 from airunner.broker.store.contract import Ask
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
-from airunner.certs.principal import ANONYMOUS, Principal, Role
+from airunner.certs.principal import ANONYMOUS, Principal, Role, narrowed
 from airunner.certs.tokens import Authority
 from airunner.protocol.errors import Busy, Forbidden, Unauthenticated
 from airunner.protocol.messages import (
@@ -101,12 +102,13 @@ class Admission:
         """Some time has passed: the allow-list may have changed."""
         self._entries.clear()
 
-    def listed(self, key: str) -> bool:
-        """Whether the key may still be here. Where that cannot be told, it may not."""
+    def listed(self, key: str, request: StoreRequest) -> bool:
+        """Whether the key may still be here, and in the queues it asked for. Where that cannot be told, it may not."""
         try:
-            return self._entry(key) is not None
+            entry = self._entry(key)
         except AllowListUnreadable:
             return False
+        return entry is not None and (entry.queues is None or named_queues(request) <= entry.queues)
 
     def machine(self, key: str) -> Entry:
         """Whose key this is.
@@ -141,6 +143,8 @@ class Admission:
             principal = self._authority.verify(token, now_ms / 1_000)
         if principal is ANONYMOUS and entry.tenant is not None:
             principal = replace(principal, tenant=entry.tenant)
+        if entry.queues is not None:
+            principal = replace(principal, queues=narrowed(principal.queues, entry.queues))
         if entry.tenant not in (None, principal.tenant):
             self.knock(key, now_ms)
             raise Forbidden("this machine's key is bound to another tenant than the token's")
@@ -172,6 +176,7 @@ class Admission:
         needed = PeerRole.AGENT if role is Role.WORK else PeerRole.CLIENT
         if needed not in entry.roles:
             raise Forbidden(f"this machine's key is not listed as {needed}, and this needs it")
+        require_queues(principal.queues, request)
         bucket = Bucket(principal.tenant, _purpose(request))
         if bucket.purpose is not purpose:
             self._rates.require(bucket, now_ms)

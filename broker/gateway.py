@@ -176,6 +176,7 @@ class Gateway:
             request=request,
             minted=minted,
             quotas=self._quotas,
+            queues=principal.queues,
         )
         return Asked(incoming.peer, ask, incoming.key, len(frames.body))
 
@@ -213,7 +214,9 @@ class Gateway:
                 reply = self._roster.page(answer.ask.tenant, after, by_agent, self._edges.wall_ms())
             case _:
                 reply = answer.reply
-        listed = self._admission.listed(answer.key)  # it may have waited for long, and jobs are not for everybody
+        listed = self._admission.listed(
+            answer.key, answer.ask.request
+        )  # it may have waited for long, and jobs are not for everybody
         if listed:
             self._note_holders(answer, reply)
         told = reply if listed else refusal(Unauthenticated(REVOKED))

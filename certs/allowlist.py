@@ -2,7 +2,7 @@
 
 ```
 # a comment (no key begins with a hash: in Z85 the first of five characters is % at most)
-Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID  build-7  agent tenant=acme
+Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID  build-7  agent tenant=acme queue=ci,nightly
 D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs  local    client agent
 ```
 
@@ -26,15 +26,17 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.certs.curve import RAW_KEY_BYTES, raw_key
+from airunner.certs.principal import QueueScope
 from airunner.certs.secretfile import read_public
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 
 COMPLAINTS_MAX: Final = 20  # enough to see what is wrong; a picture copied here by mistake has thousands
 _PREFACE: Final = (
-    b"# Machines that may connect to this broker: PUBLIC-KEY NAME ROLE... [tenant=TENANT]  (roles: client, agent)\n"
+    b"# Machines that may connect to this broker: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"
+    b"  (roles: client, agent)\n"
 )
-_TENANT: Final = "tenant="
+_SHAPE: Final = "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"
 _Stamp = tuple[int, int, int, int, int]
 
 
@@ -46,11 +48,12 @@ class PeerRole(StrEnum):
 
 
 class Entry(Struct, frozen=True):
-    """One line: who has the key; its tokens may be of any tenant, or of `tenant` alone."""
+    """One line: who has the key; its tokens may be of any tenant, or of `tenant` alone, and work in `queues` alone."""
 
     name: str
     roles: frozenset[PeerRole]
     tenant: str | None = None
+    queues: QueueScope = None
 
 
 class AllowListUnreadable(OperatorError):
@@ -135,35 +138,54 @@ def parse(content: bytes) -> tuple[dict[bytes, Entry], list[tuple[int, str]]]:
     return entries, complaints
 
 
-def _parse_line(words: list[bytes]) -> tuple[bytes, Entry]:
+def _parse_line(line: list[bytes]) -> tuple[bytes, Entry]:
     """Raises `ValueError` with what is wrong."""
-    text, *rest = words
+    text, *rest = line
     key = raw_key(text)
-    name, *roles = (word.decode("ascii", errors="replace") for word in rest or [b""])
-    if not roles:
-        raise ValueError("a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]")
+    name, *words = (word.decode("ascii", errors="replace") for word in rest or [b""])
+    if not words:
+        raise ValueError(_SHAPE)
     if not name.isascii() or not name.isprintable() or len(name) > NAME_CHARS_MAX:
         raise ValueError(f"a name has at most {NAME_CHARS_MAX} printable ASCII characters")
+    roles: list[str] = []
     tenant: str | None = None
-    if roles[-1].startswith(_TENANT):
-        tenant = roles.pop().removeprefix(_TENANT)
-        if not roles or not fits_name(tenant):
-            raise ValueError("a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]")
+    queues: QueueScope = None
+    for word in words:
+        match word.partition("="):
+            case ("tenant", "=", bound) if tenant is None and fits_name(bound):
+                tenant = bound
+            case ("queue", "=", bound) if queues is None and all(map(fits_name, bound.split(","))):
+                queues = frozenset(bound.split(","))
+            case (role, "", _):
+                roles.append(role)
+            case _:
+                raise ValueError(_SHAPE)
+    if not roles:
+        raise ValueError(_SHAPE)
     try:
-        return key, Entry(name, frozenset(PeerRole(role) for role in roles), tenant)
+        return key, Entry(name, frozenset(PeerRole(role) for role in roles), tenant, queues)
     except ValueError:
         raise ValueError(f"the roles are: {', '.join(PeerRole)}") from None
 
 
 def with_entry(
-    content: bytes, public_key: bytes, name: str, roles: Iterable[PeerRole], tenant: str | None = None
+    content: bytes,
+    public_key: bytes,
+    name: str,
+    roles: Iterable[PeerRole],
+    tenant: str | None = None,
+    queues: QueueScope = None,
 ) -> bytes:
     """The list `content` (empty: a new one) and one line more; `public_key` is Z85."""
     raw_key(public_key)
     before = content or _PREFACE
     if not before.endswith(b"\n"):
         before += b"\n"
-    words = [name, *sorted(roles), *([_TENANT + tenant] if tenant is not None else [])]
+    bindings = [
+        *([f"tenant={tenant}"] if tenant is not None else []),
+        *([f"queue={','.join(sorted(queues))}"] if queues is not None else []),
+    ]
+    words = [name, *sorted(roles), *bindings]
     return before + public_key + f" {' '.join(words)}\n".encode("ascii")
 
 

@@ -54,21 +54,43 @@ def add_command(
         typer.Option(help="What it may be, of client,agent; with commas, or repeated.", show_default="client"),
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose tokens it may present; without, anybody's.")] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="QUEUE",
+            help="A queue that it may lease from, submit to and read; repeat it for more.",
+            show_default="all, for a client; an agent has to say",
+        ),
+    ] = None,
+    any_queue: Annotated[bool, typer.Option("--any-queue", help="Let an agent lease from every queue.")] = False,
     key: Annotated[
         str | None, typer.Option(metavar="PUBLIC", help="Its own public key; without, a pair is made here.")
     ] = None,
 ) -> None:
-    """Let a machine in. A running broker takes it up at once."""
+    """Let a machine in. A running broker takes it up at once.
+
+    What runs on an agent may use its key: bind it with --queue to the queues whose jobs it is meant to run.
+    """
     from airunner.certs.allowlist import PeerRole
     from airunner.certs.home import Home
     from airunner.certs.machines import add
+    from airunner.certs.principal import check_queue_names
 
     words = [word.strip() for word in ",".join(role or ["client"]).split(",")]
     try:
         roles = frozenset(PeerRole(word) for word in words)
     except ValueError as error:
         raise OperatorError(f"--role {','.join(words)!r}: give one or both of {','.join(PeerRole)}") from error
-    machine = add(Home.from_environment(os.environ), name, roles, tenant, None if key is None else key.encode())
+    if queue and any_queue:
+        raise OperatorError("give --queue or --any-queue, not both")
+    if PeerRole.AGENT in roles and not queue and not any_queue:
+        raise OperatorError(
+            f"which queues may {name} lease from? Give --queue QUEUE (repeat it for more), or --any-queue for all: "
+            "a job could use its agent's key to lease from every queue that it opens"
+        )
+    queues = check_queue_names(queue) if queue else None
+    home = Home.from_environment(os.environ)
+    machine = add(home, name, roles, tenant, None if key is None else key.encode(), queues)
     print(_told(machine))
     if machine.here:
         print(f"`airunner certs export {name}` makes the file that it needs", file=sys.stderr)
@@ -194,8 +216,9 @@ def import_command(
 def _told(machine: Machine) -> str:
     """One line for people."""
     whose = f"tenant={machine.tenant}" if machine.tenant else "any tenant"
+    where = "any queue" if machine.queues is None else f"queue={','.join(machine.queues)}"
     kept = "  its keys are here" if machine.here else ""
-    return f"{machine.name:<24} {','.join(machine.roles):<14} {whose:<20} {machine.fingerprint}{kept}"
+    return f"{machine.name:<24} {','.join(machine.roles):<14} {whose:<20} {where:<20} {machine.fingerprint}{kept}"
 
 
 def token_command(
@@ -209,6 +232,10 @@ def token_command(
             show_default="submit,read,work,admin",
         ),
     ] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(metavar="QUEUE", help="A queue that it opens; repeat it for more.", show_default="all"),
+    ] = None,
 ) -> None:
     """Print a token, signed with JWT_SIGNING_KEY or the home's key.
 
@@ -217,7 +244,7 @@ def token_command(
     from airunner.certs.curve import is_carried
     from airunner.certs.edges import SYSTEM
     from airunner.certs.home import Home
-    from airunner.certs.principal import ALL_ROLES, parse_roles
+    from airunner.certs.principal import ALL_ROLES, check_queue_names, parse_roles
     from airunner.certs.secretfile import MissingFile
     from airunner.certs.tokenkeys import load_signing_key
     from airunner.certs.tokens import TokenSigner
@@ -235,7 +262,8 @@ def token_command(
         ) from error
     signer = TokenSigner(key)
     now_s = SYSTEM.wall_ms() / 1_000
-    print(signer.mint(subject=subject, tenant=tenant, roles=roles, ttl_s=ttl_s, now_s=now_s))
+    queues = check_queue_names(queue) if queue else None
+    print(signer.mint(subject=subject, tenant=tenant, roles=roles, queues=queues, ttl_s=ttl_s, now_s=now_s))
 
 
 def parse_ttl_s(text: str) -> int:

@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from airunner.certs.allowlist import Entry, PeerRole, parse, with_entry, without_entry
 from airunner.certs.curve import is_carried, load_broker_public, load_pair, new_secret, public_of, raw_key
 from airunner.certs.home import Home
+from airunner.certs.principal import QueueScope
 from airunner.certs.secretfile import (
     RUN_INIT,
     locked,
@@ -43,6 +44,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     name: str
     roles: tuple[PeerRole, ...]
     tenant: str | None
+    queues: tuple[str, ...] | None
     fingerprint: str
     here: bool
 
@@ -68,8 +70,17 @@ def fits_machine(name: str) -> bool:
     return fits_name(name) and "/" not in name
 
 
-def add(home: Home, name: str, roles: Iterable[PeerRole], tenant: str | None, public: bytes | None) -> Machine:
+def add(
+    home: Home,
+    name: str,
+    roles: Iterable[PeerRole],
+    tenant: str | None,
+    public: bytes | None,
+    queues: QueueScope = None,
+) -> Machine:
     """Let a machine in: one that has the key `public` (Z85), or one whose pair is made here, to be exported.
+
+    It may lease from, submit to and read in `queues` alone; None: every queue.
 
     Raises `OperatorError`: a name that is none or is taken, a tenant or a key that is none.
     """
@@ -85,14 +96,13 @@ def add(home: Home, name: str, roles: Iterable[PeerRole], tenant: str | None, pu
         listed = _listed(home)
         if any(one.name == name for one in parse(listed)[0].values()):
             raise OperatorError(f"{name} is on the allow-list already; `airunner certs revoke {name}` takes it off")
-        here = public is None
         _remove_pair(home, name)
         if public is None:
             public = _new_pair(home, name)
         if raw_key(public) in parse(listed)[0]:
             raise OperatorError("this key is on the allow-list already, under another name")
-        replace(home.allowed_clients, with_entry(listed, public, name, roles, tenant))
-    return Machine(name=name, roles=tuple(sorted(roles)), tenant=tenant, fingerprint=fingerprint(public), here=here)
+        replace(home.allowed_clients, with_entry(listed, public, name, roles, tenant, queues))
+    return _machine(home, raw_key(public), Entry(name, frozenset(roles), tenant, queues))
 
 
 def machines(home: Home) -> list[Machine]:
@@ -197,6 +207,7 @@ def _machine(home: Home, key: bytes, entry: Entry) -> Machine:
         name=entry.name,
         roles=tuple(sorted(entry.roles)),
         tenant=entry.tenant,
+        queues=None if entry.queues is None else tuple(sorted(entry.queues)),
         fingerprint=":".join(digest[at : at + 4] for at in range(0, len(digest), 4)),
         here=fits_machine(entry.name) and _secret(home, entry.name).exists(),
     )

@@ -31,7 +31,15 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Meta, Struct
 
-from airunner.certs.principal import ALL_ROLES, ANONYMOUS, DEFAULT_TENANT, Principal, Role
+from airunner.certs.principal import (
+    ALL_ROLES,
+    ANONYMOUS,
+    DEFAULT_TENANT,
+    QUEUES_BOUND_MAX,
+    Principal,
+    QueueScope,
+    Role,
+)
 from airunner.certs.tokenkeys import thumbprint
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, Unauthenticated
@@ -54,7 +62,7 @@ _Instant = Annotated[float, Meta(ge=0, le=_LAST_INSTANT_S)]
 
 
 class Claims(Struct, frozen=True, omit_defaults=True):
-    """What a token says; each of these is required, except `nbf`."""
+    """What a token says; each of these is required, except `nbf` and `queues` (without: every queue of the tenant)."""
 
     iss: str
     aud: str | list[str]
@@ -64,6 +72,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
     iat: _Instant
     exp: _Instant
     nbf: _Instant = 0
+    queues: Annotated[frozenset[Name], Meta(min_length=1, max_length=QUEUES_BOUND_MAX)] | None = None
 
 
 class _Header(Struct, frozen=True):
@@ -104,10 +113,11 @@ class TokenSigner:
         subject: str,
         tenant: str = DEFAULT_TENANT,
         roles: Iterable[Role] = ALL_ROLES,
+        queues: QueueScope = None,
         ttl_s: float,
         now_s: float,
     ) -> str:
-        """A token of `subject` that is valid from `now_s` for `ttl_s`.
+        """A token of `subject` that is valid from `now_s` for `ttl_s`, in `queues` alone where they are given.
 
         Raises `OperatorError`: a subject, tenant or time that no broker would take.
         """
@@ -121,6 +131,7 @@ class TokenSigner:
             "roles": sorted(roles),
             "iat": int(now_s),
             "exp": int(now_s + ttl_s),
+            **({} if queues is None else {"queues": sorted(queues)}),
         }
         try:
             msgspec.convert(claims, Claims)
@@ -144,7 +155,7 @@ class TokenVerifier:
         claims = self._authentic_claims(token)
         _check_meant_for_us(claims)
         _check_time(claims, now_s)
-        return Principal(claims.sub, claims.tenant, claims.roles, claims.exp)
+        return Principal(claims.sub, claims.tenant, claims.roles, claims.exp, claims.queues)
 
     def _authentic_claims(self, token: bytes) -> Claims:
         """What somebody with one of our keys has signed."""

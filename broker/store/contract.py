@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol
 from msgspec import Struct
 
 from airunner.broker.quotas import Quotas
+from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventRun
 from airunner.protocol.messages import ListJobs, Reply, StoreRequest
 from airunner.protocol.names import JobId, RequestId, WatchKey
@@ -45,7 +46,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     """A tenant's request. An EnqueueJob brings as many `minted` as it has jobs, a RetryJob one.
 
     Without `room` what is submitted or set now is refused with `NoSpace`: the disk is kept for what runs already;
-    and with `Quota` what is more than the tenant may have.
+    and with `Quota` what is more than the tenant may have. Jobs and queues outside of `queues` are not there for it.
     """
 
     tenant: str
@@ -54,6 +55,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     minted: tuple[MintedJob, ...] = ()
     room: bool = True
     quotas: Quotas = Quotas()
+    queues: QueueScope = None
 
 
 def looks_through_many(request: ListJobs) -> bool:

@@ -20,13 +20,15 @@ from airunner.broker.store.contract import (
 from airunner.broker.store.log import Log
 from airunner.broker.store.needs import needs_of
 from airunner.broker.store.queues import Queues
-from airunner.broker.store.rows import Database, fetch_all, fetch_one
+from airunner.broker.store.rows import Database, fetch_all, fetch_one, within
 from airunner.broker.store.schema import fact_of, note_metadata
 from airunner.broker.store.usage import Usage
+from airunner.certs.principal import QueueScope
 from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, command_summary, decode_spec, encode_spec
 from airunner.protocol.messages import (
+    CancelJob,
     EnqueueJob,
     GetJob,
     JobFound,
@@ -34,6 +36,7 @@ from airunner.protocol.messages import (
     JobsListed,
     ListJobs,
     ListPlace,
+    ReplayJobEvents,
     RetryJob,
     WatchJob,
 )
@@ -51,6 +54,7 @@ _COLUMNS: Final = (
     " due_ms, retries, cancel_requested_ms, origin"
 )
 LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for one list that no index has in order: some 10 ms
+OF_A_JOB: Final = (GetJob, WatchJob, ReplayJobEvents, CancelJob, RetryJob)
 _result_decoder = msgspec.msgpack.Decoder(Result)
 
 
@@ -212,14 +216,29 @@ class Jobs:
         )
         return JobFound(job=job)
 
-    def list(self, tenant: str, request: ListJobs) -> JobsListed:
-        """A page, newest first; one row more than the page is read to know whether another follows.
+    def require_in(self, ask: Ask) -> None:
+        """Raises `NotFound` where it names a job outside of its queues; what names an attempt proves its right."""
+        if ask.queues is None or not isinstance(ask.request, OF_A_JOB):
+            return
+        queue = self._connection.execute(
+            "SELECT queue FROM job WHERE job_id = ? AND tenant = ?", (ask.request.job_id, ask.tenant)
+        ).get
+        if queue not in ask.queues:
+            raise NotFound
+
+    def list(self, tenant: str, request: ListJobs, queues: QueueScope = None) -> JobsListed:
+        """A page of jobs in `queues`, newest first; one row more than it is read to know whether another follows.
 
         No more than `LOOKED_MAX` jobs are looked through; then the reply says where to go on.
 
         Raises `NotFound`: there is no job `before`.
         """
         source, where, values = _filtered(tenant, request)
+        scattered = queues is not None and request.queue is None  # no index has jobs of several queues in order
+        if scattered:
+            condition, names = within("job.queue", queues)
+            where.append(condition)
+            values += names
         number = "found.number" if request.metadata else "job.number"  # of the index that is read in order
         before = None if request.before is None else self._number(tenant, request.before)
         if before is not None:
@@ -227,7 +246,7 @@ class Jobs:
             values.append(before)
         skip = request.skip + (request.page - 1) * request.page_size
         looked = LOOKED_MAX // max(1, len(request.metadata))  # each further piece is looked up for each job
-        direct = not looks_through_many(request) and skip + request.page_size < looked
+        direct = not scattered and not looks_through_many(request) and skip + request.page_size < looked
         lowest = None if direct else self._lowest(tenant, before, looked)
         if lowest is not None:
             where.append(f"{number} >= ?")

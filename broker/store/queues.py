@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Ask, Outcome, QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
-from airunner.broker.store.rows import Database, fetch_all
+from airunner.broker.store.rows import Database, fetch_all, within
 from airunner.broker.store.schema import QUEUE_BYTES
 from airunner.broker.store.usage import Usage
+from airunner.certs.principal import QueueScope
 from airunner.protocol.errors import BadRequest, NoSpace
 from airunner.protocol.messages import PAGE_SIZE_MAX, ListQueues, QueuesListed, QueueUpdated, UpdateQueue
 from airunner.protocol.queues import QueueMode, QueueSummary
@@ -117,14 +118,15 @@ class Queues:
     def _waiting(self, tenant: str, queue: str) -> list[QueueKey]:
         return [QueueKey(tenant, queue, head.needs) for head in heads(self._connection, tenant, queue)]
 
-    def list(self, tenant: str, request: ListQueues) -> QueuesListed:
-        """A page, by name; one row more than the page is read to know whether another follows."""
+    def list(self, tenant: str, request: ListQueues, queues: QueueScope = None) -> QueuesListed:
+        """A page of `queues`, by name; one row more than the page is read to know whether another follows."""
+        which, names = within("name", queues)
         rows = fetch_all(
             self._connection,
             _Row,
             "SELECT name, mode, waiting, delayed, running FROM queue"
-            " WHERE tenant = ? AND name > ? ORDER BY name LIMIT ?",
-            (tenant, request.after or "", PAGE_SIZE_MAX + 1),
+            f" WHERE tenant = ? AND name > ? AND {which} ORDER BY name LIMIT ?",
+            (tenant, request.after or "", *names, PAGE_SIZE_MAX + 1),
         )
         return QueuesListed(
             queues=tuple(

@@ -59,6 +59,13 @@ class Database(Protocol):
         ...
 
 
+def within(column: str, names: frozenset[str] | None) -> tuple[str, tuple[str, ...]]:
+    """The condition that `column` is one of `names`, and its values; None: any."""
+    if names is None:
+        return "TRUE", ()
+    return f"{column} IN ({', '.join('?' * len(names))})", tuple(sorted(names))
+
+
 def fetch_all(connection: Database, kind: type[Row], sql: str, values: Values) -> list[Row]:
     """Every row that `sql` finds; its columns are the fields of `kind`, in order."""
     return [msgspec.convert(row, kind) for row in connection.execute(sql, values)]

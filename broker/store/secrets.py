@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 
 from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Ask, Outcome
-from airunner.broker.store.rows import Database, fetch_all
+from airunner.broker.store.rows import Database, fetch_all, within
 from airunner.broker.store.usage import Usage
+from airunner.certs.principal import QueueScope
 from airunner.protocol.errors import NoSpace, NotFound, Quota
 from airunner.protocol.messages import (
     BOXES_BYTES_MAX,
@@ -83,15 +84,16 @@ class Secrets:
             note_answer(self._connection, self._usage, ask, request, (), now_ms)
         return Outcome(reply=SecretRemoved())
 
-    def list(self, tenant: str, request: ListSecrets) -> SecretsListed:
-        """A page, by queue and name; one row more than the page is read to know whether another follows."""
+    def list(self, tenant: str, request: ListSecrets, queues: QueueScope = None) -> SecretsListed:
+        """A page of `queues`, by queue and name; one row more than it is read to know whether another follows."""
+        where, names = within("queue", queues)
         which, whose = ("", ()) if request.queue is None else (" AND queue = ?", (request.queue,))
         rows = fetch_all(
             self._connection,
             _Row,
-            f"SELECT queue, name, set_ms FROM secret WHERE tenant = ?{which} AND (queue, name) > (?, ?)"
+            f"SELECT queue, name, set_ms FROM secret WHERE tenant = ?{which} AND {where} AND (queue, name) > (?, ?)"
             " ORDER BY queue, name LIMIT ?",
-            (tenant, *whose, *(request.after or ("", "")), PAGE_SIZE_MAX + 1),
+            (tenant, *whose, *names, *(request.after or ("", "")), PAGE_SIZE_MAX + 1),
         )
         return SecretsListed(
             secrets=tuple(SecretSummary(queue=row.queue, name=row.name, set_ms=row.set_ms) for row in rows)[

@@ -42,6 +42,7 @@ from airunner.broker.store.rows import Database
 from airunner.broker.store.schema import migrate
 from airunner.broker.store.secrets import Secrets
 from airunner.broker.store.usage import LAST_BYTES_MAX, Usage
+from airunner.certs.principal import QueueScope
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
 from airunner.protocol.messages import (
@@ -147,6 +148,7 @@ class SqliteStore:
         match command:
             case Ask():
                 try:
+                    self._jobs.require_in(command)
                     return self._answer(command, now_ms)
                 except PeerError as error:
                     return Outcome(reply=refusal(error))
@@ -184,19 +186,19 @@ class SqliteStore:
             case RemoveSecret() as request:
                 return self._secrets.remove(ask, request, now_ms)
             case _:
-                return Outcome(reply=self._read(ask.tenant, ask.request))
+                return Outcome(reply=self._read(ask.tenant, ask.queues, ask.request))
 
-    def _read(self, tenant: str, request: _Reading) -> StoreReply:
-        """The answer to a request that changes nothing."""
+    def _read(self, tenant: str, queues: QueueScope, request: _Reading) -> StoreReply:
+        """The answer to a request that changes nothing, from these queues."""
         match request:
             case ListJobs():
-                return self._jobs.list(tenant, request)
+                return self._jobs.list(tenant, request, queues)
             case ListQueues():
-                return self._queues.list(tenant, request)
+                return self._queues.list(tenant, request, queues)
             case ListAgents():
                 return self._leases.counts(tenant)
             case ListSecrets():
-                return self._secrets.list(tenant, request)
+                return self._secrets.list(tenant, request, queues)
             case GetJob():
                 return self._jobs.get(tenant, request)
             case ReplayJobEvents():

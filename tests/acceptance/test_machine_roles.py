@@ -9,9 +9,12 @@ import zmq
 
 from airunner.certs.allowlist import PeerRole
 from airunner.certs.principal import Role
-from tests.acceptance.holding import NEEDED, example, token
+from tests.acceptance.holding import NEEDED, dequeue, example, token
 from tests.acceptance.running import RunningBroker, airunner
 from tests.acceptance.test_plain_msgpack import Map, Plain
+
+BY_TASK_TOKEN = {"UpdateJob", "PublishJobEvents", "CompleteJob", "ReleaseJob"}  # it proves the lease
+LISTS = {"ListJobs", "ListQueues", "ListSecrets", "ListAgents"}
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_changes")]
 
@@ -31,7 +34,7 @@ class Machine(Plain):
 @pytest.fixture(scope="module")
 def machines(door: RunningBroker) -> Iterator[dict[PeerRole, Machine]]:
     """One for each role, which has that role only; each keeps one connection."""
-    made = {role: Machine(door, f"only-{role}", "--role", role) for role in PeerRole}
+    made = {role: Machine(door, f"only-{role}", "--role", role, "--queue", "default") for role in PeerRole}
     yield made
     for machine in made.values():
         machine.context.destroy(linger=0)
@@ -56,7 +59,7 @@ def test_a_machine_of_the_right_role_is_served(machines: dict[PeerRole, Machine]
 def test_a_revoked_machine_is_refused_each_message_on_the_connection_that_it_has(
     door: RunningBroker, held: Map
 ) -> None:
-    machine = Machine(door, "revoked", "--role", "agent,client")
+    machine = Machine(door, "revoked", "--role", "agent,client", "--any-queue")
     try:
         assert machine.ask(example("GetJob", held))["type"] == "JobFound"
         airunner(door.home, "certs", "revoke", "revoked")
@@ -66,3 +69,33 @@ def test_a_revoked_machine_is_refused_each_message_on_the_connection_that_it_has
             assert "allow-list" in reply["message"]
     finally:
         machine.context.destroy(linger=0)
+
+
+@pytest.fixture(scope="module")
+def bound(door: RunningBroker) -> Iterator[Machine]:
+    """A machine of both roles that is bound to another queue than the owner's jobs are in."""
+    machine = Machine(door, "bound", "--role", "agent,client", "--queue", "ci")
+    yield machine
+    machine.context.destroy(linger=0)
+
+
+@pytest.mark.parametrize("name", sorted(set(NEEDED) - BY_TASK_TOKEN - LISTS))
+def test_a_machine_bound_to_a_queue_can_neither_use_nor_see_another(bound: Machine, held: Map, name: str) -> None:
+    reply = bound.ask(example(name, held))
+    assert (reply["type"], reply["code"]) in {("Refused", "forbidden"), ("Refused", "not-found")}
+
+
+def test_a_machine_bound_to_a_queue_lists_nothing_of_another(bound: Machine) -> None:
+    assert bound.ask({"type": "ListJobs"})["jobs"] == []
+    assert bound.ask({"type": "ListQueues"})["queues"] == []
+    assert bound.ask({"type": "ListSecrets"})["secrets"] == []
+
+
+def test_a_token_bound_to_a_queue_opens_no_other_on_any_machine(door: RunningBroker, held: Map) -> None:
+    words = airunner(door.home, "token", "--subject", "ci", "--queue", "ci").strip()
+    peer = Plain(door, words)
+    try:
+        assert peer.ask(dequeue("default", bytes(32)))["code"] == "forbidden"
+        assert peer.ask(example("GetJob", held))["code"] == "not-found"
+    finally:
+        peer.context.destroy(linger=0)

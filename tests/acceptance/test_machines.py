@@ -49,7 +49,7 @@ def test_a_revoked_machine_is_refused_at_its_very_next_request(cluster: Cluster,
 
 
 def test_a_revoked_agent_that_waits_for_a_job_is_given_none(cluster: Cluster, tmp_path: Path) -> None:
-    build = machine(cluster, tmp_path, "build", "--role", "agent")
+    build = machine(cluster, tmp_path, "build", "--role", "agent", "--queue", "default")
     agent = Process(build, ["agent", "--broker", cluster.broker.requests], {"AIRUNNER_TOKEN": token(cluster)})
     try:
         agent.line("airunner agent ready")

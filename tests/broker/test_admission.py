@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from msgspec.structs import replace
 
 from airunner.broker.admission import ROLES, Admission
 from airunner.broker.prices import VALUES_A_UNIT, VERIFYING_UNITS, usual_cost
@@ -14,6 +15,7 @@ from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal, Role
 from airunner.protocol.coding import encode
 from airunner.protocol.errors import Busy, Forbidden, Quota, Unauthenticated
+from airunner.protocol.messages import DequeueJob
 from tests.broker.stage import WALL_MS, dequeue, request_id
 from tests.protocol.examples import REQUESTS
 
@@ -72,7 +74,7 @@ def test_a_key_that_was_taken_off_the_list_is_refused_from_the_next_look_on() ->
     assert here.machine("key").name == "build-7"
     listed.clear()
     here.look_again()
-    assert not here.listed("key")
+    assert not here.listed("key", REQUESTS["DequeueJob"])
     with pytest.raises(Unauthenticated, match="allow-list"):
         here.machine("key")
 
@@ -82,9 +84,34 @@ def test_while_the_list_cannot_be_read_nobody_is_served_and_all_may_come_back() 
         raise AllowListUnreadable("it is a folder")
 
     here = Admission(FakeAuthority(PRINCIPAL), unreadable, Rates(), Rates())
-    assert not here.listed("key")
+    assert not here.listed("key", REQUESTS["DequeueJob"])
     with pytest.raises(Busy):
         here.machine("key")
+
+
+def test_a_key_that_was_bound_to_other_queues_meanwhile_is_given_no_job() -> None:
+    entry = Entry("build-7", BOTH, None, frozenset({"default"}))
+    here = Admission(FakeAuthority(PRINCIPAL), lambda _: entry, Rates(), Rates())
+    assert here.listed("key", DequeueJob(agent="a", queues=("default",), visibility_ms=1_000, token_seed=bytes(32)))
+    assert not here.listed("key", DequeueJob(agent="a", queues=("deploy",), visibility_ms=1_000, token_seed=bytes(32)))
+
+
+@pytest.mark.parametrize(
+    ("token", "key", "open_to"),
+    [
+        (None, None, None),
+        (None, {"ci"}, {"ci"}),
+        ({"ci"}, None, {"ci"}),
+        ({"ci", "a"}, {"ci", "b"}, {"ci"}),
+        ({"a"}, {"b"}, set()),
+    ],
+)
+def test_the_queues_that_both_key_and_token_allow_are_open(
+    token: set[str] | None, key: set[str] | None, open_to: set[str] | None
+) -> None:
+    entry = Entry("m", BOTH, None, None if key is None else frozenset(key))
+    principal = replace(PRINCIPAL, queues=None if token is None else frozenset(token))
+    assert admission(entry, principal).principal(entry, "key", b"t", WALL_MS).queues == open_to
 
 
 def purpose_of(name: str) -> For:

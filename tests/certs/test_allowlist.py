@@ -113,11 +113,14 @@ def test_no_key_begins_with_a_hash(key: bytes) -> None:
     [
         (b"tooshort a agent", "a key has 40 characters, not 8"),
         (b"~" * 40 + b" a agent", "the key is not Z85"),
-        (BOB, "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]"),
-        (BOB + b" a", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]"),
-        (BOB + b" a tenant=acme", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]"),
-        (BOB + b" a agent tenant=", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT]"),
-        (BOB + b" a tenant=x agent", "the roles are: client, agent"),
+        (BOB, "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
+        (BOB + b" a", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
+        (BOB + b" a tenant=acme", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
+        (BOB + b" a agent tenant=", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
+        (BOB + b" a agent queue=", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
+        (BOB + b" a agent queue=ci,,x", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
+        (BOB + b" a agent queue=a queue=b", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
+        (BOB + b" a agent until=noon", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
         (BOB + b" a root", "the roles are: client, agent"),
         (BOB + b" a agent # why", "the roles are: client, agent"),
         (BOB + b" \xff agent", "a name has at most 128 printable ASCII characters"),
@@ -204,6 +207,14 @@ def test_a_key_may_be_bound_to_one_tenant(home: Home) -> None:
     allow, reports = allow_list(home, content)
     assert allow.entry_for(ALICE) == Entry("a", frozenset(PeerRole), "acme")
     assert allow.entry_for(BOB) == Entry("b", AGENT, None)
+    assert reports == []
+
+
+def test_a_key_may_be_bound_to_queues(home: Home) -> None:
+    content = with_entry(b"", ALICE, "a", [PeerRole.AGENT], tenant="acme", queues=frozenset({"nightly", "ci"}))
+    allow, reports = allow_list(home, content + BOB + b" b queue=ci agent\n")
+    assert allow.entry_for(ALICE) == Entry("a", AGENT, "acme", frozenset({"ci", "nightly"}))
+    assert allow.entry_for(BOB) == Entry("b", AGENT, None, frozenset({"ci"}))
     assert reports == []
 
 

@@ -98,6 +98,13 @@ def test_a_token_carries_the_tenant_and_roles_that_were_asked_for(words: tuple[s
     assert (principal.tenant, principal.roles) == ("team", frozenset({Role.SUBMIT, Role.READ}))
 
 
+def test_a_token_is_bound_to_the_queues_that_were_asked_for(home: Home) -> None:
+    init(home)
+    assert principal_of(home, run(home, "token", "--subject", "ada")).queues is None
+    bound = run(home, "token", "--subject", "ada", "--queue", "ci", "--queue", "nightly")
+    assert principal_of(home, bound).queues == frozenset({"ci", "nightly"})
+
+
 def test_the_signing_key_of_the_environment_comes_before_that_of_the_home(home: Home) -> None:
     init(home)
     pem = new_signing_pem()
@@ -115,6 +122,8 @@ def test_the_signing_key_of_the_environment_comes_before_that_of_the_home(home: 
         (["--role", "root"], "give one or more of submit,read,work,admin"),
         (["--role", ""], "give one or more of submit,read,work,admin"),
         (["--tenant", "two words"], r"would be refused: .*\$\.tenant"),
+        (["--queue", "two words"], "--queue 'two words': give letters"),
+        ([word for number in range(33) for word in ("--queue", f"q{number}")], "at most 32 queues"),
         (["--subject", ""], r"would be refused: .*\$\.sub"),
     ],
 )

@@ -47,7 +47,7 @@ def carried(broker: Home, name: str = "build-7") -> Path:
 
 
 def test_a_machine_is_added_carried_taken_in_and_let_in(broker: Home, elsewhere: Home) -> None:
-    assert run(broker, "certs", "add", "build-7", "--role", "agent", "--tenant", "acme").exit_code == 0
+    assert run(broker, "certs", "add", "build-7", "--role", "agent", "--tenant", "acme", "--any-queue").exit_code == 0
     result = run(elsewhere, "certs", "import", str(carried(broker)))
     assert "build-7" in result.stdout
     assert listed(broker, load_client_pair(elsewhere).public) == Entry("build-7", AGENT, "acme")
@@ -166,16 +166,18 @@ def test_a_machine_may_bring_its_own_key(broker: Home) -> None:
 
 
 def test_they_are_listed_for_people_and_for_scripts(broker: Home) -> None:
-    run(broker, "certs", "add", "b", "--role", "agent,client")
+    run(broker, "certs", "add", "b", "--role", "agent,client", "--queue", "nightly", "--queue", "ci")
     run(broker, "certs", "add", "a", "--tenant", "acme")
     lines = run(broker, "certs", "list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["a", "b", "local"]
     objects = [json.loads(line) for line in run(broker, "certs", "list", "--json").stdout.splitlines()]
-    assert [(one["name"], one["roles"], one["tenant"], one["here"]) for one in objects] == [
-        ("a", ["client"], "acme", True),
-        ("b", ["agent", "client"], None, True),
-        ("local", ["agent", "client"], None, False),
+    assert [(one["name"], one["roles"], one["tenant"], one["queues"], one["here"]) for one in objects] == [
+        ("a", ["client"], "acme", None, True),
+        ("b", ["agent", "client"], None, ["ci", "nightly"], True),
+        ("local", ["agent", "client"], None, None, False),
     ]
+    assert ["any queue" in line for line in lines] == [True, False, True]
+    assert "queue=ci,nightly" in lines[1]
     for line, one in zip(lines, objects, strict=True):
         assert one["fingerprint"] in line
 
@@ -189,6 +191,9 @@ def test_they_are_listed_for_people_and_for_scripts(broker: Home) -> None:
         (("add", "x", "--role", "root"), "client,agent"),
         (("add", "x", "--tenant", "a b"), "--tenant"),
         (("add", "x", "--key", "short"), "40 characters"),
+        (("add", "x", "--role", "agent"), "which queues may x lease from"),
+        (("add", "x", "--queue", "a b"), "--queue"),
+        (("add", "x", "--role", "agent", "--queue", "ci", "--any-queue"), "not both"),
         (("revoke", "nobody"), "certs list"),
         (("export", "nobody"), "certs add"),
     ],

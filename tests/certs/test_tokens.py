@@ -131,6 +131,8 @@ REFUSED = {
     "iat negative": (with_claims(iat=-1), r"\$.iat"),
     "sub empty": (with_claims(sub=""), r"\$.sub"),
     "tenant outside its alphabet": (with_claims(tenant="a b"), r"\$.tenant"),
+    "queue outside its alphabet": (with_claims(queues=["a b"]), r"\$.queues"),
+    "no queue at all": (with_claims(queues=[]), r"\$.queues"),
     "roles a text": (with_claims(roles="admin"), r"\$.roles"),
     "a role that does not exist": (with_claims(roles=["root"]), r"\$.roles"),
     "claims that are a list": (forge(HEADER, []), "claims"),
@@ -159,6 +161,11 @@ def test_claims_that_are_not_json_are_refused() -> None:
 def test_a_token_of_any_of_our_keys_is_believed(key: ec.EllipticCurvePrivateKey) -> None:
     token = TokenSigner(key).mint(subject="ada", tenant="team", roles={Role.READ}, ttl_s=60, now_s=NOW_S)
     assert VERIFIER.verify(token.encode(), NOW_S) == Principal("ada", "team", frozenset({Role.READ}), NOW_S + 60)
+
+
+def test_a_token_may_be_bound_to_queues() -> None:
+    token = TokenSigner(KEY).mint(subject="ada", queues=frozenset({"ci", "x/y"}), ttl_s=60, now_s=NOW_S)
+    assert VERIFIER.verify(token.encode(), NOW_S).queues == frozenset({"ci", "x/y"})
 
 
 @pytest.mark.parametrize(

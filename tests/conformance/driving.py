@@ -16,6 +16,7 @@ from airunner.broker.store.contract import (
     Retain,
     Store,
 )
+from airunner.certs.principal import QueueScope
 from airunner.protocol.events import AgentBody, Event, Output, Stream, encode_bodies, events_of
 from airunner.protocol.job import Job, JobSpec, JobState, Result
 from airunner.protocol.messages import (
@@ -68,7 +69,13 @@ class Driver:
         return self._drawn.to_bytes(size, "big")
 
     def ask(
-        self, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None, room: bool = True
+        self,
+        request: StoreRequest,
+        *,
+        tenant: str = "home",
+        request_id: bytes | None = None,
+        room: bool = True,
+        queues: QueueScope = None,
     ) -> Ask:
         jobs = len(request.jobs) if isinstance(request, EnqueueJob) else int(isinstance(request, RetryJob))
         minted = tuple(
@@ -82,6 +89,7 @@ class Driver:
             minted=minted,
             room=room,
             quotas=self.quotas,
+            queues=queues,
         )
 
     def apply(self, *commands: Command) -> Applied:

@@ -17,6 +17,7 @@ from tests.conformance import (
     laws_quotas,
     laws_retention,
     laws_retries,
+    laws_scopes,
     laws_secrets,
     laws_tenants,
 )
@@ -33,6 +34,7 @@ CHAPTERS: Final = (
     laws_quotas,
     laws_secrets,
     laws_tenants,
+    laws_scopes,
     laws_costs,
 )
 LAWS: Final = {law.__name__: law for chapter in CHAPTERS for law in chapter.LAWS}

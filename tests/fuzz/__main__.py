@@ -118,7 +118,7 @@ class Fuzz:
 
     def _machine(self, home: Path) -> Path:
         """The home of the machine that floods: the well-formed client is on another."""
-        airunner(self._home, "certs", "add", home.name, "--role", "agent,client")
+        airunner(self._home, "certs", "add", home.name, "--role", "agent,client", "--any-queue")
         keys = home.with_suffix(".keys")
         airunner(self._home, "certs", "export", home.name, "--output", str(keys))
         airunner(home, "certs", "import", str(keys))
