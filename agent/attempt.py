@@ -46,9 +46,10 @@ from airunner.protocol.events import (
     ProcessEnd,
     ProcessStart,
 )
+from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import JobState, ProcessType, Reason, Result, TerminalSize
 from airunner.protocol.names import TEXT_CHARS_MAX
-from airunner.protocol.redaction import SECRET_NAMES, without_credentials
+from airunner.protocol.redaction import SECRET_NAMES
 
 
 def zero() -> float:
@@ -175,7 +176,7 @@ class Attempt:
         self._journal.add(
             GitCloneStart(
                 timestamp_ms=self._wall_ms(),
-                repository=without_credentials(spec.repository),
+                repository=shown_address(spec.repository),
                 commit=spec.commit,
                 branch=spec.branch,
             )
@@ -220,7 +221,7 @@ class Attempt:
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,
             queue=spec.queue,
-            repository=without_credentials(spec.repository),
+            repository=shown_address(spec.repository),
             commit=self._commit,
             branch=spec.branch,
             workspace=self._workspace.checkout,

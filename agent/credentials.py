@@ -7,14 +7,15 @@ itself brings a secret of its own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
 from msgspec import Struct
 
-_URL: Final = re.compile(r"(https?://)([^/?#]*)@([^/?#@]*)(.*)", re.DOTALL)
+from airunner.protocol.gitaddress import BadAddress, split_address
+
+_HTTP: Final = ("https", "http")
 _USER: Final = "AIRUNNER_GIT_USER"
 _WORD: Final = "AIRUNNER_GIT_PASSWORD"
 _HELPER: Final = f"""!f() {{ test "$1" != get || printf 'username=%s\\npassword=%s\\n' "${_USER}" "${_WORD}"; }}; f"""
@@ -29,13 +30,18 @@ class Access(Struct, frozen=True):
 
 def access_to(repository: str) -> Access:
     """How git is asked for `repository`; ssh and local paths are taken as they are."""
-    found = _URL.fullmatch(repository)
-    if found is None:
+    try:
+        address = split_address(repository)
+    except BadAddress:  # `repository.refusal` has it never come to this
         return Access(repository, {})
-    scheme, credentials, host, path = found.groups()
-    user, _, password = credentials.partition(":")
-    settings = {"credential.helper": "", f"credential.{scheme}{host}.helper": _HELPER}
-    variables = {"GIT_CONFIG_COUNT": str(len(settings)), _USER: unquote(user), _WORD: unquote(password)}
+    if address.scheme not in _HTTP or address.user is None:
+        return Access(repository, {})
+    settings = {"credential.helper": "", f"credential.{address.scheme}://{address.host}.helper": _HELPER}
+    variables = {
+        "GIT_CONFIG_COUNT": str(len(settings)),
+        _USER: unquote(address.user),
+        _WORD: unquote(address.password or ""),
+    }
     for number, (key, value) in enumerate(settings.items()):
         variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
-    return Access(f"{scheme}{host}{path}", variables)
+    return Access(address.plain, variables)

@@ -13,19 +13,22 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from airunner.protocol.redaction import REDACTED, USER, without_credentials
+from airunner.protocol.gitaddress import (
+    LOCAL_SCHEME,
+    BadAddress,
+    GitAddress,
+    address_secrets,
+    split_address,
+)
+from airunner.protocol.redaction import REDACTED, without_credentials
 
 REMOTE_SCHEMES: Final = ("https", "ssh", "git", "http")
-LOCAL_SCHEME: Final = "file"
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 NO_PLACES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # --allow-local says it of the first; the others run programs
 LOCAL_REFUSED: Final = "local repositories are not allowed on this agent; start it with --allow-local"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _COMMIT: Final = re.compile(r"[0-9a-fA-F]{4,64}")
-_TOKEN_CHARS_MIN: Final = 8  # a lone user name may be a token, and may be `git`, which is in every message
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -64,36 +67,28 @@ def refusal(source: Source, rules: Rules) -> str | None:
 
 def redact(text: str, repository: str) -> str:
     """`text` without what opens `repository`, in a URL or outside of one."""
-    text = without_credentials(text)
-    for secret in _secrets(repository):
+    for secret in address_secrets(repository):
         text = text.replace(secret, REDACTED)
-    return text
+    return without_credentials(text)
 
 
 def _repository_refusal(repository: str, rules: Rules) -> str | None:
-    shown = without_credentials(repository)
-    if not repository:
-        return "the repository is empty"
-    if _HELPER.match(repository):
-        return f"{shown}: transports of the form `name::address` are not allowed"
-    if scheme := _SCHEME.match(repository):
-        return _url_refusal(shown, scheme[1], repository[scheme.end() :], rules)
-    colon, slash = repository.find(":"), repository.find("/")
-    if colon > 0 and (slash < 0 or colon < slash):
-        if "ssh" not in rules.schemes:
-            return _not_allowed(shown, "ssh", rules)
-        return _host_refusal(shown, repository[:colon])
-    if not repository.startswith("/"):
-        return f"{shown}: a local repository needs an absolute path"
-    return None if rules.allow_local else f"{shown}: {LOCAL_REFUSED}"
-
-
-def _url_refusal(shown: str, scheme: str, rest: str, rules: Rules) -> str | None:
-    if scheme == LOCAL_SCHEME:
-        return None if rules.allow_local else f"{shown}: {LOCAL_REFUSED}"
+    try:
+        address = split_address(repository)
+    except BadAddress as bad:
+        return str(bad)
+    if address.is_local:
+        return _local_refusal(address, rules)
+    scheme = address.scheme or "ssh"
     if scheme not in rules.schemes:
-        return _not_allowed(shown, scheme, rules)
-    return _host_refusal(shown, rest.partition("/")[0])
+        return _not_allowed(address.shown, scheme, rules)
+    return _host_refusal(address)
+
+
+def _local_refusal(address: GitAddress, rules: Rules) -> str | None:
+    if not address.scheme and not address.path.startswith("/"):
+        return f"{address.shown}: a local repository needs an absolute path"
+    return None if rules.allow_local else f"{address.shown}: {LOCAL_REFUSED}"
 
 
 def _not_allowed(shown: str, scheme: str, rules: Rules) -> str:
@@ -103,22 +98,9 @@ def _not_allowed(shown: str, scheme: str, rules: Rules) -> str:
     )
 
 
-def _host_refusal(shown: str, authority: str) -> str | None:
+def _host_refusal(address: GitAddress) -> str | None:
     """Why neither git nor ssh is given this `user@host:port`, which git decodes before it splits it."""
-    authority = unquote(authority)
-    host = authority.rpartition("@")[2]
-    if _CONTROL.search(authority):
-        return f"{shown}: the host contains a control character"
-    if any(part.startswith("-") for part in (authority, *re.split("[@:[]", host))):
-        return f"{shown}: the host begins with a dash"
-    return f"{shown}: there is no host" if not host else None
-
-
-def _secrets(repository: str) -> list[str]:
-    """The password, or the user name that stands alone as a token, as written and as decoded; longest first."""
-    found = USER.search(repository)
-    if not found:
-        return []
-    user, _, password = found[0][:-1].partition(":")
-    secret = password or (user if len(user) >= _TOKEN_CHARS_MIN else "")
-    return sorted({secret, unquote(secret)} - {""}, key=len, reverse=True)
+    user, host = unquote(address.user or ""), unquote(address.host)
+    if any(part.startswith("-") for part in (user, *re.split("[@:[]", host))):
+        return f"{address.shown}: the host begins with a dash"
+    return f"{address.shown}: there is no host" if not host.partition(":")[0] else None

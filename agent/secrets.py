@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from airunner.agent.redactor import ENCODED_BYTES_MIN
 from airunner.protocol.errors import Forged, OperatorError
+from airunner.protocol.gitaddress import address_secrets
 from airunner.protocol.job import JobSpec
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name
 
@@ -71,7 +72,7 @@ def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, b
 
 
 def kept_out(spec: JobSpec, secrets: Secrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
-    """The values that are kept out of the log: of the variables that the job names, and of those whose names say so.
+    """The values that are kept out of the log: of variables that the job names or whose names say so; of its URL.
 
     What the job has named is one whatever it is. A name alone only makes a value one that is long enough to be a
     secret: `API_KEY=true` is none, and `true` stays readable.
@@ -84,7 +85,8 @@ def kept_out(spec: JobSpec, secrets: Secrets, patterns: Sequence[str] = SECRET_N
         and is_secret_name(name, patterns)
         and len(value.strip().encode()) >= ENCODED_BYTES_MIN
     ]
-    return [*named, *by_name]
+    opens = [secret for secret in address_secrets(spec.repository) if len(secret.encode()) >= ENCODED_BYTES_MIN]
+    return [*named, *by_name, *opens]
 
 
 def write_files(secrets: Secrets, folder: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from airunner.protocol.gitaddress import split_address
 from airunner.protocol.names import (
     ARGUMENTS_MAX,
     NAME_CHARS_MAX,
@@ -27,6 +28,7 @@ from airunner.protocol.names import (
     Text,
     Variable,
 )
+from airunner.protocol.redaction import without_credentials
 from airunner.protocol.retrypolicy import RetryPolicy
 
 DEFAULT_QUEUE: Final = "default"
@@ -238,9 +240,18 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     origin: JobId | None = None
 
 
+def check_new(spec: JobSpec) -> None:
+    """What is asked of a job that is submitted, and was not of those that were stored before there was the rule.
+
+    Raises `ValueError`: the repository's credentials cannot be told from the rest of it.
+    """
+    if spec.repository:
+        split_address(spec.repository)
+
+
 def command_summary(spec: JobSpec) -> str:
     """The command on one short line, for people."""
-    line = " ".join(spec.argv)
+    line = without_credentials(" ".join(spec.argv))
     return line if len(line) <= SUMMARY_COMMAND_CHARS else line[: SUMMARY_COMMAND_CHARS - 1] + "…"
 
 

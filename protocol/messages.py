@@ -13,7 +13,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, EventRun
-from airunner.protocol.job import METADATA_MAX, Job, JobSpec, JobState, JobSummary, Result, Tags
+from airunner.protocol.job import METADATA_MAX, Job, JobSpec, JobState, JobSummary, Result, Tags, check_new
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
     Argument,
@@ -71,7 +71,9 @@ class EnqueueJob(Message, frozen=True, kw_only=True):
     jobs: Annotated[tuple[JobSpec, ...], Meta(min_length=1, max_length=ENQUEUE_MAX)]
 
     def __post_init__(self) -> None:
-        """Raises `ValueError`: there is more metadata than is looked after."""
+        """Raises `ValueError`: more metadata than is looked after, or a repository whose password could be shown."""
+        for job in self.jobs:
+            check_new(job)
         if any(len(job.metadata) > METADATA_MAX for job in self.jobs):
             raise ValueError(f"a job has up to {METADATA_MAX} pieces of metadata")
         if sum(len(job.metadata) for job in self.jobs) > ENQUEUE_METADATA_MAX:

@@ -1,4 +1,7 @@
-"""What is not told of a job: the credentials in its repository's URL, and the values of its secret variables."""
+"""Redaction of a job for its readers: credentials in URLs, and the values of its secret variables. Pure.
+
+A repository's address is redacted by `gitaddress`, which knows where it begins and ends.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,14 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 REDACTED: Final = "[REDACTED]"
-USER: Final = re.compile(r"(?<=://)[^/?#\s'\"]*@")  # up to the last @ of the authority, as curl reads it
-"""Where a URL's user and password stand, with the @."""
+URL_USER_CHARS_MAX: Final = 2_048  # of a user and password in the midst of a text: what is scanned at each ://
+_MOST: Final = f"{{0,{URL_USER_CHARS_MAX}}}"
+_AUTHORITY: Final = rf"[^/?#\s]{_MOST}"
+_NO_PORT: Final = rf"[^/?#\s:@\[]{_MOST}:(?![0-9]*(?:[/?#\s]|$))\S{_MOST}"
+_USER: Final = re.compile(f"(?<=://)(?:{_AUTHORITY}|{_NO_PORT})@")
+_SECRET_PARAMETER: Final = re.compile(
+    r"(?i)(?<=[?&])([a-z0-9_.-]{0,64}(?:token|secret|password|passwd|api_?key|signature|credential))=[^&#\s'\"]+"
+)
 
 SECRET_NAMES: Final = (
     *("*_TOKEN", "*_SECRET", "*_PASSWORD", "*_KEY"),
@@ -20,8 +29,12 @@ SECRET_NAMES: Final = (
 
 
 def without_credentials(text: str) -> str:
-    """`text` with every URL in it less its user and password."""
-    return USER.sub(f"{REDACTED}@", text)
+    """`text`, which may hold URLs among other words, with each of them less its user and password.
+
+    They end at the last @ before the host's end, as curl reads it. Where the host would be followed by a colon and no
+    port, as in `https://user:pa/ss@host`, they end at the last @ of the word. A repository's address is split instead.
+    """
+    return _SECRET_PARAMETER.sub(rf"\1={REDACTED}", _USER.sub(f"{REDACTED}@", text))
 
 
 def is_secret_name(name: str, patterns: Sequence[str] = SECRET_NAMES) -> bool:
@@ -31,4 +44,7 @@ def is_secret_name(name: str, patterns: Sequence[str] = SECRET_NAMES) -> bool:
 
 def without_secrets(environment: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
     """`environment` as others may see it."""
-    return {name: REDACTED if name in named or is_secret_name(name) else value for name, value in environment.items()}
+    return {
+        name: REDACTED if name in named or is_secret_name(name) else without_credentials(value)
+        for name, value in environment.items()
+    }

@@ -26,7 +26,18 @@ from airunner.broker.store.usage import Usage
 from airunner.certs.principal import QueueScope
 from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
-from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, command_summary, decode_spec, encode_spec
+from airunner.protocol.gitaddress import shown_address
+from airunner.protocol.job import (
+    Job,
+    JobSpec,
+    JobState,
+    JobSummary,
+    Result,
+    check_new,
+    command_summary,
+    decode_spec,
+    encode_spec,
+)
 from airunner.protocol.messages import (
     CancelJob,
     EnqueueJob,
@@ -112,7 +123,8 @@ class Jobs:
 
         A repeat is answered as the first, though the job may have been removed since.
 
-        Raises `NotFound`, `NotFinished`, `Conflict`, `Draining`, `NoSpace`, `Quota`; then nothing is changed.
+        Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`; then nothing is
+        changed.
         """
         if (before := answered(self._connection, ask, request)) is not None:
             return Outcome(reply=JobsEnqueued(job_ids=before))
@@ -126,7 +138,12 @@ class Jobs:
             raise NotFound
         if not ended.state.terminal:
             raise NotFinished
-        return self._submit(ask, request, [decode_spec(ended.spec)], JobId(request.job_id), now_ms)
+        spec = decode_spec(ended.spec)
+        try:
+            check_new(spec)
+        except ValueError as error:
+            raise BadRequest(f"the job cannot be submitted again as it is: {error}") from error
+        return self._submit(ask, request, [spec], JobId(request.job_id), now_ms)
 
     def _submit(
         self, ask: Ask, request: EnqueueJob | RetryJob, jobs: Sequence[JobSpec], origin: JobId | None, now_ms: int
@@ -334,7 +351,9 @@ def _shown(spec: JobSpec) -> JobSpec:
     """What a reader may see of it; the agent that runs the job is given all."""
     return msgspec.structs.replace(
         spec,
-        repository=without_credentials(spec.repository),
+        command=without_credentials(spec.command),
+        args=tuple(map(without_credentials, spec.args)),
+        repository=shown_address(spec.repository),
         environment=without_secrets(spec.environment, spec.secret_names),
     )
 
@@ -349,7 +368,7 @@ def _summary(row: _Row) -> JobSummary:
         submitted_ms=row.submitted_ms,
         attempt=row.attempt,
         owner=spec.owner,
-        repository=without_credentials(spec.repository),
+        repository=shown_address(spec.repository),
         started_ms=row.started_ms,
         finished_ms=row.finished_ms,
         result=row.ended,

@@ -114,8 +114,8 @@ async def test_another_host_is_not_told(
     ("repository", "address", "user", "password"),
     [
         ("https://a:b@host/x", "https://host/x", "a", "b"),
-        ("https://token@host:8443/x?y", "https://host:8443/x?y", "token", ""),
-        ("http://a:b@c@host/@scope", "http://host/@scope", "a", "b@c"),
+        ("https://token@host:8443/x", "https://host:8443/x", "token", ""),
+        ("http://a:b@c'd\"@host/p@v1", "http://host/p@v1", "a", "b@c'd\""),
     ],
 )
 def test_credentials_leave_the_address(repository: str, address: str, user: str, password: str) -> None:
@@ -125,7 +125,9 @@ def test_credentials_leave_the_address(repository: str, address: str, user: str,
     assert access.environment["AIRUNNER_GIT_PASSWORD"] == password
 
 
-@pytest.mark.parametrize("repository", ["https://host/@x", "ssh://git@host/x", "git@host:x", "/srv/http://a@b/c"])
+@pytest.mark.parametrize(
+    "repository", ["https://host/@x", "https://a:b/c@host/x", "ssh://git@host/x", "git@host:x", "/srv/http://a@b/c"]
+)
 def test_what_holds_none_is_as_it_was(repository: str) -> None:
     assert access_to(repository).address == repository
     assert access_to(repository).environment == {}

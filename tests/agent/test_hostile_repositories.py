@@ -195,7 +195,7 @@ async def test_submodules_are_checked_out_where_they_are_asked_for(
         (".git/modules", "../sub", "not inside the checkout"),
         ("sub", "ext::sh -c touch% {canary}", "transports"),
         ("sub", "--upload-pack=touch {canary}", "disallowed submodule url"),
-        ("sub", "ssh://-oProxyCommand=touch {canary}/x", "dash"),
+        ("sub", "ssh://-oProxyCommand=touch {canary}/x", "no space"),
         ("sub", "gopher://example.org/x", "scheme"),
     ],
 )

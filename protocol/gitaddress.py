@@ -1,0 +1,165 @@
+"""Repository addresses: split once into scheme, user, password, host and path, as git reads them. Pure.
+
+git takes three forms (https://git-scm.com/docs/git-clone#_git_urls): a URL, `user@host:path` for ssh, and a path. Which
+part of a text is a password depends on where the host begins, so what could be read in two ways is not read at all:
+`https://user:pa/ss@host/x` has the host `user` for one program and `host` for another. The refusal says how to write it
+and repeats nothing of the address, which may hold a password anywhere.
+
+Everything that shows an address, hands its credentials to git or keeps them out of a log takes them from here.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+from urllib.parse import unquote
+
+from msgspec import Struct
+
+from airunner.protocol.printable import is_plain
+from airunner.protocol.redaction import REDACTED
+
+LOCAL_SCHEME: Final = "file"
+USER_CHARS_MIN: Final = 8  # a lone user name may be a token, and may be `git`, which is in every message
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
+_HOST: Final = re.compile(r"(\[[^\[\]@/]*\]|[^\[\]:@]*)(:[0-9]*)?")  # an IPv6 address stands in brackets
+_SSH_HOST: Final = re.compile(r"(?:[^:/@\[\]]*@)?(?:\[[^\[\]/]*\]|[^:/@\[\]]*):")
+_SCHEMES_WITHOUT_SLASHES: Final = frozenset({"http", "https", "ssh", "git", "ftp", "ftps", LOCAL_SCHEME})
+_PLACEHOLDERS: Final = frozenset({"", "x-oauth-basic"})  # in the place of a password, where the user is the token
+_ESCAPE: Final = "write %40 for @, %2F for /, %3F for ? and %23 for # in a user name, a password or a path"
+
+
+class BadAddress(ValueError):
+    """The address cannot be split; the message says why and shows nothing of it."""
+
+
+class GitAddress(Struct, frozen=True, kw_only=True):
+    """A repository's address in its parts, as they were written.
+
+    `scheme` is empty for `user@host:path` and for a path. `user` and `password` are None where there is no `@`, and no
+    `:` in what is before it. `host` includes the port; it is empty for a path. `path` is the rest.
+    """
+
+    scheme: str = ""
+    user: str | None = None
+    password: str | None = None
+    host: str = ""
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it names a folder of the machine that reads it."""
+        return self.scheme.lower() == LOCAL_SCHEME or not (self.scheme or self.host)
+
+    @property
+    def plain(self) -> str:
+        """The address without user and password, of a URL."""
+        return f"{self.scheme}://{self.host}{self.path}"
+
+    @property
+    def shown(self) -> str:
+        """The address as others may see it. The user of `user@host:path` is a login name, and stays."""
+        if not self.scheme:
+            login = "" if self.user is None else f"{self.user}@"
+            return f"{login}{self.host}:{self.path}" if self.host else self.path
+        return f"{self.scheme}://{'' if self.user is None else f'{REDACTED}@'}{self.host}{self.path}"
+
+    @property
+    def secrets(self) -> list[str]:
+        """What opens the repository, written and decoded, longest first: the password, or a user that is a token."""
+        if not self.scheme or self.user is None:
+            return []
+        user = [self.user] if (self.password or "") in _PLACEHOLDERS and len(self.user) >= USER_CHARS_MIN else []
+        password = [self.password] if self.password and self.password not in _PLACEHOLDERS else []
+        written = [*user, *password]
+        return sorted({*written, *map(unquote, written)} - {""}, key=len, reverse=True)
+
+
+def split_address(repository: str) -> GitAddress:
+    """The parts of `repository`.
+
+    Raises `BadAddress` where its user and password cannot be told from the rest.
+    """
+    if not repository:
+        raise BadAddress("the repository is empty")
+    if not is_plain(repository):
+        raise BadAddress("the repository contains a control character or an invisible one")
+    if _HELPER.match(repository):
+        raise BadAddress("the repository: transports of the form `name::address` are not allowed")
+    if found := _URL.match(repository):
+        return _split_url(found[1], repository[found.end() :])
+    if found := _SSH_HOST.match(repository):
+        return _split_ssh(repository[: found.end() - 1], repository[found.end() :])
+    first, slash, rest = repository.partition("/")
+    if "@" in first or ":" in first or (slash and not first and rest.startswith("/") and "@" in rest):
+        raise BadAddress("the repository: it looks like a URL without its scheme; write it as https://…")
+    return GitAddress(path=repository)
+
+
+def shown_address(repository: str) -> str:
+    """The address as others may see it: what cannot be split is not shown at all, but for its scheme."""
+    if not repository:
+        return ""
+    try:
+        return split_address(repository).shown
+    except BadAddress:
+        found = _URL.match(repository)
+        return f"{found[0] if found else ''}{REDACTED}"
+
+
+def address_secrets(repository: str) -> list[str]:
+    """What opens `repository` and is kept out of words about it; of one that cannot be split, all behind its scheme."""
+    if not repository:
+        return []
+    try:
+        return split_address(repository).secrets
+    except BadAddress:
+        found = _URL.match(repository)
+        return [repository[found.end() :] if found else repository]
+
+
+def _split_url(scheme: str, rest: str) -> GitAddress:
+    if scheme.lower() == LOCAL_SCHEME:
+        if "@" in rest.partition("/")[0]:
+            raise BadAddress("the repository: a file:// URL has no user")
+        return GitAddress(scheme=scheme, path=rest)
+    if any(char in rest for char in " \\"):
+        raise BadAddress("the repository: a URL has no space and no backslash; write %20 and %5C")
+    authority, path = _cut(rest, "/?#")
+    if "?" in path or "#" in path:
+        raise BadAddress(f"the repository: its URL has a query or a fragment, which git does not ask for; {_ESCAPE}")
+    credentials, at, host = authority.rpartition("@")
+    found = _HOST.fullmatch(host)
+    if found is None:
+        raise BadAddress(f"the repository: where its host begins and ends is not clear; {_ESCAPE}")
+    if any(char in unicodedata.normalize("NFKC", found[1]) for char in "/?#@"):
+        raise BadAddress("the repository: its host contains characters that stand for others")
+    _, at_in_path, behind = path.rpartition("@")
+    if at_in_path and ("/" in behind or (not at and found[2])):
+        raise BadAddress(f"the repository: an @ in its path could end a password; {_ESCAPE}")
+    if not is_plain(unquote(authority)):
+        raise BadAddress("the repository: its host, user or password contains a control character")
+    if not at:
+        return GitAddress(scheme=scheme, host=host, path=path)
+    user, colon, password = credentials.partition(":")
+    return GitAddress(scheme=scheme, user=user, password=password if colon else None, host=host, path=path)
+
+
+def _split_ssh(login: str, path: str) -> GitAddress:
+    user, at, host = login.rpartition("@")
+    if not at and host.lower() in _SCHEMES_WITHOUT_SLASHES:
+        raise BadAddress(f"the repository: two slashes follow {host.lower()}: in a URL")
+    if "@" in path:
+        raise BadAddress(
+            "the repository: an @ behind the host's colon could end a password; write ssh://user@host/path"
+        )
+    return GitAddress(user=user if at else None, host=host, path=path)
+
+
+def _cut(text: str, ends: str) -> tuple[str, str]:
+    """`text` before the first of the characters `ends`, and from there on."""
+    at = min((text.index(char) for char in ends if char in text), default=len(text))
+    return text[:at], text[at:]
