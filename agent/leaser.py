@@ -39,7 +39,8 @@ from airunner.protocol.messages import (
 from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
 from airunner.protocol.retry import PATIENCE_MS
 
-RETURN_S: Final = 5.0  # for ending a parked request; with the broker away there is nothing to end
+RETURN_S: Final = 5.0  # for ending a parked request at a broker that is connected and slow
+GONE_S: Final = 0.3  # a broker that has not come back after so long is not waited for; the first two tries take 0.15 s
 STALE_SHARE: Final = 2  # a grant that half of its time has passed on is renewed before it is begun
 LOST: Final = "has lost its lease; its processes are ended"
 
@@ -148,7 +149,7 @@ class Leaser:
         with unless(self._orders.drain):
             reply = await self._dequeue(request_id, seed, slots, wait_ms)
         if reply is None:
-            with anyio.move_on_after(RETURN_S), unless(self._orders.stop):
+            with unless(self._orders.stop, timeout_s=RETURN_S):
                 await self._return_parked(request_id, seed, slots)
             return []
         leases = list(reply.leases)
@@ -182,7 +183,17 @@ class Leaser:
         return reply
 
     async def _return_parked(self, request_id: RequestId, seed: bytes, slots: int) -> None:
-        """Ask the parked request again, now without a wait: it ends the parking, and what it holds goes back."""
-        reply = await self._dequeue(request_id, seed, slots, 0)
-        for lease in reply.leases:
-            await self.release(lease)
+        """Ask the parked request again, now without a wait: it ends the parking, and what it holds goes back.
+
+        What a broker that has gone had granted meanwhile waits for the visibility timeout.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_when_gone, group.cancel_scope)
+            reply = await self._dequeue(request_id, seed, slots, 0)
+            for lease in reply.leases:
+                await self.release(lease)
+            group.cancel_scope.cancel()
+
+    async def _cancel_when_gone(self, scope: anyio.CancelScope) -> None:
+        await self._channel.gone(GONE_S)
+        scope.cancel()

@@ -82,6 +82,7 @@ class Channel:
         self._waiters: dict[RequestId, _Waiter] = {}
         self._room = anyio.Semaphore(PENDING_MAX, fast_acquire=True)
         self._changed = anyio.Event()
+        self._moved = anyio.Event()  # a broker was heard for the first time on its connection, or one has ended
         self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
@@ -129,6 +130,17 @@ class Channel:
         if isinstance(waiter.reply, Refused):
             raise error_of(waiter.reply)
         return waiter.reply
+
+    async def gone(self, silence_s: float) -> None:
+        """Return once no broker has been connected for `silence_s` seconds running."""
+        while True:
+            while self._pirate.reachable:
+                await self._moved.wait()
+            with anyio.move_on_after(silence_s) as silence:
+                while not self._pirate.reachable:
+                    await self._moved.wait()
+            if silence.cancelled_caught:
+                return
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """The actor's loop."""
@@ -206,7 +218,10 @@ class Channel:
                 self._refused.clear()
                 if isinstance(reply, Nudge):
                     self.nudged()
+                reachable = self._pirate.reachable
                 self._do(self._pirate.heard(request_id, reply, self._now_ms()))
+                if not reachable:
+                    self._move()
             self._wake_in_time()
 
     def _ended(self, ending: Ending) -> None:
@@ -225,7 +240,12 @@ class Channel:
         elif self._mismatches == MISMATCHES_TOLD and self._patience.doubt is not None:
             self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))
+        self._move()
         self._wake_in_time()
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = anyio.Event()
 
     def _notice(self) -> None:
         """Say once that we wait, and give up when patience ends."""

@@ -113,3 +113,42 @@ async def test_an_end_that_the_broker_has_not_heard_of_is_left_to_the_next_agent
         await stage.ended.wait()
         assert anyio.current_time() - stopped_s < 2 * DELIVERY_S
         assert f"job {job} attempt 1 {UNSETTLED}" in stage.reports
+
+
+async def test_an_idle_agent_does_not_wait_for_a_broker_that_has_gone(tmp_path: Path) -> None:
+    async with staged(tmp_path, SLOTS) as stage:
+        await idle(stage)
+        stage.wire.send = lambda *_: Sent.GONE
+        for link in list(stage.wire.links.values()):
+            link.drop()
+        stage.agent.orders.drain.set()
+        stopped_s = anyio.current_time()
+        await stage.ended.wait()
+        assert anyio.current_time() - stopped_s < 1
+
+
+async def test_an_idle_agent_returns_what_it_parks_to_a_broker_that_comes_back_at_once(tmp_path: Path) -> None:
+    async with staged(tmp_path, SLOTS) as stage:
+        await idle(stage)
+        for link in list(stage.wire.links.values()):
+            link.drop()
+        stage.agent.orders.drain.set()
+        await stage.ended.wait()
+        assert dequeues(stage)[-SLOTS:] == [(1, False)] * SLOTS
+
+
+async def test_an_agent_that_never_found_a_broker_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    async with staged(tmp_path, SLOTS) as stage:
+        stage.wire.send = lambda *_: Sent.GONE
+        await anyio.sleep(1)  # virtual
+        stage.agent.orders.drain.set()
+        stopped_s = anyio.current_time()
+        await stage.ended.wait()
+        assert anyio.current_time() - stopped_s < 1
+
+
+async def idle(stage: Stage) -> None:
+    """Return once each slot is parked at the broker."""
+    while [parked for _, parked in dequeues(stage)].count(True) < SLOTS:
+        await anyio.sleep(0.01)  # virtual
+    await anyio.sleep(1)  # virtual
