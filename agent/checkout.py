@@ -2,7 +2,8 @@
 
 - A fixed argv: what a submitter wrote stands behind `--` or `--branch=`, after `repository.refusal` let it pass.
 - Whole history and all tags, as `git clone` gives them, so that the job's own git finds what it expects; or the
-  last `depth` commits. A commit that no branch or tag reaches is then asked for by its name.
+  last `depth` commits. A commit that no branch or tag reaches is then asked for by its hash.
+- A full hash is that commit and nothing else. Another `commit` is the name of a branch or tag, as `branch` is.
 - What the agent has of the repository already is borrowed from its mirror (see `mirrors`). Where that goes wrong for
   another reason than the network, it is tried once more without.
 """
@@ -10,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, assert_never
 
 import anyio
 from msgspec import Struct
@@ -19,11 +20,11 @@ from airunner.agent.git import CheckoutFailed, Git, git_environment
 from airunner.agent.launcher.contract import Starter
 from airunner.agent.mirrors import Mirror
 from airunner.agent.repository import Rules, Source, refusal
+from airunner.agent.revision import Kind, wanted_of
 from airunner.agent.submodules import Submodules
 from airunner.agent.workspace import Workspace, remove_workspace
 
 CHECKOUT_S_MAX: Final = 3_600.0
-_FULL_NAME_CHARS: Final = (40, 64)  # SHA-1, SHA-256
 
 
 class CheckedOut(Struct, frozen=True):
@@ -106,21 +107,58 @@ class _Checkout:
 
     async def run(self) -> str:
         """The full name of the commit that stands in the checkout."""
-        git, source = self._git, self._source
-        which = "--no-checkout" if source.commit else f"--branch={source.branch}" if source.branch else None
+        git, wanted = self._git, wanted_of(self._source)
+        by_name = wanted.kind is Kind.NAME
+        which = f"--branch={wanted.text}" if by_name else "--no-checkout" if wanted.text else None
         options = ("--progress", "--no-local", "--template=", *self._options, *self._depth, *([which] if which else []))
         await git.need("clone", *options, "--", git.address, ".")
-        if not source.commit:
-            return await git.resolve("HEAD") or git.fail("the repository has no commit to check out")
-        commit = await git.resolve(source.commit) or await self._fetch(source.commit)
-        if not commit.startswith(source.commit.lower()):
-            git.fail(f"{source.commit} names a branch or a tag, not a commit")
+        match wanted.kind:
+            case Kind.HEAD | Kind.NAME:
+                return await git.resolve("HEAD") or git.fail("the repository has no commit to check out")
+            case Kind.HASH:
+                commit = await git.resolve(wanted.text) or await self._fetch(wanted.text)
+                if not commit.startswith(wanted.text.lower()):
+                    git.fail(f"{wanted.text} is not a commit")
+            case Kind.HASH_OR_NAME:
+                commit = await self._hash_or_name(wanted.text)
+            case Kind.REF:
+                commit = await self._fetch(wanted.text)
+            case _:
+                assert_never(wanted.kind)
         await git.need("checkout", "--progress", "--detach", commit, "--")
         return commit
 
-    async def _fetch(self, commit: str) -> str:
-        """Ask for a commit that no branch or tag reaches; servers want its full name."""
-        if len(commit) not in _FULL_NAME_CHARS:
-            self._git.fail(f"no branch or tag reaches a commit {commit}; one that none reaches needs its full name")
-        await self._git.need("fetch", "--progress", "--no-tags", *self._depth, "--", "origin", commit)
-        return await self._git.resolve(commit) or self._git.fail(f"{commit} is not a commit")
+    async def _hash_or_name(self, text: str) -> str:
+        """The branch or tag of that name, or the commit whose hash begins so; what could be either is refused."""
+        git = self._git
+        named = await self._named(text)
+        if named is None:
+            return await git.resolve(text) or git.fail(
+                f"no branch or tag is called {text}, and no branch or tag reaches a commit that begins so; "
+                "one that none reaches needs its full hash"
+            )
+        if await self._commits(text) - {named}:
+            git.fail(f"{text} is the name of a branch or tag, and another commit's hash begins so: give the full hash")
+        return named
+
+    async def _named(self, text: str) -> str | None:
+        """The commit of the remote's branch or tag of that name; a clone with a depth has not brought it yet."""
+        for local, remote in (
+            (f"refs/remotes/origin/{text}", f"refs/heads/{text}"),
+            (f"refs/tags/{text}", f"refs/tags/{text}"),
+        ):
+            if commit := await self._git.resolve(local):
+                return commit
+            if self._depth and (await self._git.need("ls-remote", "--", "origin", remote)).stdout:
+                return await self._fetch(remote)
+        return None
+
+    async def _commits(self, start: str) -> set[str]:
+        """The commits here whose hash begins so."""
+        listed = await self._git.run("rev-parse", f"--disambiguate={start.lower()}")
+        return {name for name in listed.stdout.decode().split() if await self._git.resolve(name) == name}
+
+    async def _fetch(self, name: str) -> str:
+        """Ask for what the clone has not brought: a commit by its full hash, or a ref such as `refs/pull/7/head`."""
+        await self._git.need("fetch", "--progress", "--no-tags", *self._depth, "--", "origin", name)
+        return await self._git.resolve("FETCH_HEAD") or self._git.fail(f"{name} is not a commit")

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from airunner.agent.revision import revision_refusal
 from airunner.protocol.gitaddress import (
     LOCAL_SCHEME,
     BadAddress,
@@ -28,7 +29,6 @@ NO_PLACES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # --allow-local says 
 LOCAL_REFUSED: Final = "local repositories are not allowed on this agent; start it with --allow-local"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_COMMIT: Final = re.compile(r"[0-9a-fA-F]{4,64}")
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -58,10 +58,10 @@ def refusal(source: Source, rules: Rules) -> str | None:
     for what, value in (("repository", source.repository), ("commit", source.commit), ("branch", source.branch)):
         if _CONTROL.search(value):
             return f"the {what} contains a control character"
-        if value.startswith("-"):
-            return f"the {what} begins with a dash"
-    if source.commit and not _COMMIT.fullmatch(source.commit):
-        return f"the commit must be 4 to 64 hexadecimal digits, not {source.commit!r}"
+    if source.repository.startswith("-"):
+        return "the repository begins with a dash"
+    if why := revision_refusal(source):
+        return why
     return _repository_refusal(source.repository, rules)
 
 

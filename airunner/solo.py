@@ -71,7 +71,10 @@ def run_command(
     config: Annotated[
         Path | None, typer.Option("--config", "-f", help="A job file, YAML or JSON; a flag beats it.", metavar="FILE")
     ] = None,
-    commit: Annotated[str | None, typer.Option(help="The commit to check out; it beats --branch.")] = None,
+    commit: Annotated[
+        str | None,
+        typer.Option(help="What to check out: a hash, or the name of a branch or tag, or HEAD; overrides --branch."),
+    ] = None,
     branch: Annotated[str | None, typer.Option(help="The branch or tag to check out.")] = None,
     env: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the command; may be repeated.")
@@ -92,12 +95,13 @@ def run_command(
         str | None, typer.Option(metavar="COLSxROWS", help="The terminal's size.", show_default="80x24")
     ] = None,
     timeout_seconds: Annotated[
-        int | None, typer.Option(min=1, help="Seconds after which the command is ended.", show_default="none")
+        str | None,
+        typer.Option(metavar="SECONDS", help="How long the command may run: 90, or 1h30m.", show_default="no bound"),
     ] = None,
     working_directory: Annotated[
         str | None, typer.Option(metavar="PATH", help="Where to run, inside the checkout.", show_default="its top")
     ] = None,
-    depth: Annotated[int | None, typer.Option(min=1, max=DEPTH_MAX, help="Commits of history to check out.")] = None,
+    depth: Annotated[int | None, typer.Option(min=0, max=DEPTH_MAX, help="Commits of history to check out.")] = None,
     submodules: Annotated[
         bool | None, typer.Option("--submodules/--no-submodules", help="Check submodules out too.", show_default="no")
     ] = None,
@@ -127,7 +131,7 @@ def run_command(
         secret_files=secret_file or (),
         process_type=ProcessType.PTY if pty else None,
         terminal=terminal,
-        timeout_seconds=timeout_seconds,
+        timeout=timeout_seconds,
         working_directory=working_directory,
         depth=depth,
         submodules=submodules,

@@ -10,21 +10,18 @@ Laws
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from airunner.protocol.durations import duration_ms
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 
 if TYPE_CHECKING:
     from airunner.certs.machines import Machine
-
-_UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_TTL: Final = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)  # nine digits: the bound is TokenSigner's to tell
 
 certs_app = typer.Typer(help="The keys of this installation.", no_args_is_help=True)
 
@@ -223,7 +220,7 @@ def _told(machine: Machine) -> str:
 
 def token_command(
     subject: Annotated[str, typer.Option(help="Whom the token stands for: a person, a machine, a pipeline.")],
-    ttl: Annotated[str, typer.Option(help="How long it is valid: 90s, 15m, 1h, 7d.")] = "1h",
+    ttl: Annotated[str, typer.Option(help="How long it is valid: 90s, 15m, 1h30m, 7d.")] = "1h",
     tenant: Annotated[str, typer.Option(help="Whose jobs and queues it opens.")] = "default",
     role: Annotated[
         list[str] | None,
@@ -267,11 +264,11 @@ def token_command(
 
 
 def parse_ttl_s(text: str) -> int:
-    """The seconds in `90s`, `15m`, `1h` or `7d`.
+    """The seconds in `90s`, `15m`, `1h30m` or `7d`.
 
     Raises `OperatorError`: written in another way.
     """
-    match = _TTL.fullmatch(text)
-    if match is None:
-        raise OperatorError(f"--ttl {text!r}: give a number and a unit, as in 90s, 15m, 1h or 7d")
-    return int(match[1]) * _UNITS_S[match[2]]
+    try:
+        return duration_ms(text, plain_seconds=False) // 1_000  # the bounds are TokenSigner's to judge
+    except OperatorError as error:
+        raise OperatorError(f"--ttl {error.message}") from error

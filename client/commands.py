@@ -80,13 +80,16 @@ def submit_command(
         Path | None, typer.Option("--config", "-f", help="A job file, YAML or JSON; a flag beats it.", metavar="FILE")
     ] = None,
     queue: Annotated[str | None, typer.Option(help="The queue to wait in.", show_default=DEFAULT_QUEUE)] = None,
-    commit: Annotated[str | None, typer.Option(help="The commit to check out; it beats --branch.")] = None,
+    commit: Annotated[
+        str | None,
+        typer.Option(help="What to check out: a hash, or the name of a branch or tag, or HEAD; overrides --branch."),
+    ] = None,
     branch: Annotated[
         str | None, typer.Option(help="The branch or tag to check out.", show_default="the remote's HEAD")
     ] = None,
     depth: Annotated[
         int | None,
-        typer.Option(min=1, max=DEPTH_MAX, help="Commits of history to check out.", show_default="all"),
+        typer.Option(min=0, max=DEPTH_MAX, help="Commits of history to check out.", show_default="all"),
     ] = None,
     submodules: Annotated[
         bool | None,
@@ -124,14 +127,16 @@ def submit_command(
         typer.Option(metavar="ARG", help="One argument for --command; repeat it for more (--args=-v for a dash)."),
     ] = None,
     process_type: Annotated[
-        ProcessType | None, typer.Option(help="What its standard streams are.", show_default="pipe")
+        ProcessType | None,
+        typer.Option(case_sensitive=False, help="What its standard streams are.", show_default="pipe"),
     ] = None,
     pty: Annotated[bool, typer.Option("--pty", help="Run it in a terminal: short for --process-type pty.")] = False,
     terminal: Annotated[
         str | None, typer.Option(metavar="COLSxROWS", help="The terminal's size.", show_default="80x24")
     ] = None,
     timeout_seconds: Annotated[
-        int | None, typer.Option(min=1, help="Seconds after which the command is ended.", show_default="none")
+        str | None,
+        typer.Option(metavar="SECONDS", help="How long the command may run: 90, or 1h30m.", show_default="no bound"),
     ] = None,
     working_directory: Annotated[
         str | None, typer.Option(metavar="PATH", help="Where to run, inside the checkout.", show_default="its top")
@@ -146,14 +151,14 @@ def submit_command(
         str | None,
         typer.Option(
             metavar="INSTANT",
-            help="Start no sooner: an instant such as 2027-01-31T03:00:00Z, or +90s, +10m, +2h, +1d from now.",
+            help="Start no sooner: an instant such as 2027-01-31T03:00:00Z, or +90s, +10m, +1h30m, +1d from now.",
             show_default="at once",
         ),
     ] = None,
     max_attempts: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            min=0,
             max=ATTEMPTS_MAX,
             help="How often its agent may be lost before it fails.",
             show_default=str(MAX_ATTEMPTS_DEFAULT),
@@ -172,9 +177,9 @@ def submit_command(
         ),
     ] = None,
     retry_backoff: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            min=0, max=86_400, metavar="SECONDS", help="The pause before the first retry; it doubles.", show_default="1"
+            metavar="SECONDS", help="The pause before the first retry: 90, or 1m30s; it doubles.", show_default="1"
         ),
     ] = None,
     request_id: Annotated[
@@ -217,7 +222,7 @@ def submit_command(
         depth=depth,
         submodules=submodules,
         require=require or (),
-        timeout_seconds=timeout_seconds,
+        timeout=timeout_seconds,
         working_directory=working_directory,
         env=env or (),
         secrets=secret or (),
@@ -231,7 +236,7 @@ def submit_command(
         max_attempts=max_attempts,
         retry=retry,
         retry_on=retry_on or (),
-        retry_backoff_s=retry_backoff,
+        retry_backoff=retry_backoff,
     )
     spec = spec_of(fields_of(flags, SYSTEM.wall_ms()))
     name = None if request_id is None else request_id_of(request_id)

@@ -1,16 +1,14 @@
-"""Instants as people write them: `2027-01-31T03:00:00Z`, or `+90s`, `+10m`, `+2h`, `+1d` from now."""
+"""Instants as people write them: `2027-01-31T03:00:00Z`, or `+90s`, `+10m`, `+1h30m`, `+1d` from now."""
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Final
 
+from airunner.protocol.durations import duration_ms
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import MILLISECONDS_MAX
 
-_UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_FROM_NOW: Final = re.compile(r"\+(\d{1,9})([smhd])\Z")
 EXPECTED: Final = "expected an instant with its offset, such as 2027-01-31T03:00:00Z, or a time from now such as +10m"
 
 
@@ -19,8 +17,11 @@ def instant_ms(text: str, now_ms: int) -> int:
 
     Raises `OperatorError` for anything else, and for an instant that does not say how far it is from UTC.
     """
-    if found := _FROM_NOW.match(text):
-        return now_ms + int(found[1]) * _UNITS_MS[found[2]]
+    if text.startswith("+"):
+        try:
+            return now_ms + duration_ms(text[1:], plain_seconds=False)
+        except OperatorError as error:
+            raise OperatorError(f"{text!r}: {EXPECTED}") from error
     try:
         instant = datetime.fromisoformat(text)
     except ValueError as error:

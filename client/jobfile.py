@@ -3,21 +3,23 @@
 ```yaml
 command: make
 args: [test]
-timeout: 600            # seconds
-environment: {LEVEL: 3}
+timeout: 600            # seconds, or a duration such as 1h30m
+environment: {LEVEL: 3, COLOUR: off}
 repository: https://example.org/project.git
 branch: main
 retry: {limit: 2, on: [75, SIGKILL]}
 notBefore: 2027-01-31T03:00:00Z
 ```
 
-One table says which keys there are. Every mistake is named with its key and what was expected; a key that is
-not in the table is a mistake too, since it is most often a typing error.
+Where a key takes text, a word is that text, whatever YAML makes of it: `no`, `1.10`, `2026-01-31`. What is empty or
+zero is not set, so a file may list all keys. One table says which there are. Every mistake is named with its key and
+what was expected; a key that is not in the table is a mistake too, since it is most often a typing error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +27,8 @@ from typing import Final, TypeGuard
 
 from airunner.client.instants import instant_ms
 from airunner.client.retrying import retry_policy
+from airunner.client.written import load, meaning_of
+from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TERMINAL_SIDE_MAX, ProcessType, TerminalSize
 from airunner.protocol.retrypolicy import RetryPolicy
@@ -57,7 +61,7 @@ def parse_job_file(raw: bytes, name: str, now_ms: int = 0) -> dict[str, object]:
     import yaml
 
     try:
-        document: object = yaml.safe_load(raw)
+        document = load(raw)
     except yaml.YAMLError as error:
         raise OperatorError(f"{name} is neither YAML nor JSON: {_yaml_problem(error)}") from error
     except (ValueError, RecursionError) as error:
@@ -69,11 +73,20 @@ def parse_job_file(raw: bytes, name: str, now_ms: int = 0) -> dict[str, object]:
         if not isinstance(key, str) or key not in KEYS:
             raise OperatorError(f"{name}: unknown key {key!r}; the keys are {', '.join(KEYS)}")
         field, convert = KEYS[key]
+        if _is_empty(value):
+            continue
         try:
-            fields[field] = instant_ms(_instant(value), now_ms) if convert is _instant else convert(value)
+            found = instant_ms(_instant(value), now_ms) if convert is _instant else convert(value)
         except (IllTyped, OperatorError) as error:
             raise OperatorError(f"{name}: {key}: {error}") from error
+        if found is not None:
+            fields[field] = found
     return fields
+
+
+def _is_empty(value: object) -> bool:
+    """Whether it stands for nothing: null, empty text, an empty list or mapping."""
+    return meaning_of(value) is None or value in ("", [], {})
 
 
 def _is_mapping(value: object) -> TypeGuard[dict[object, object]]:
@@ -86,19 +99,16 @@ def _is_list(value: object) -> TypeGuard[list[object]]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        hint = "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
-        raise IllTyped(f"expected text, not {_kind(value)}{hint}")
-    return value
+        raise IllTyped(f"expected text, not {_kind(value)}")
+    return str(value)
 
 
 def _word(value: object, what: str) -> str:
-    """Text, or a number as it would be typed; YAML's `yes` and `null` are too often not what was meant."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        hint = "; put it in quotes" if isinstance(value, bool) or value is None else ""
+    """Text as it is written; but YAML's `null` is too often not what was meant."""
+    if not isinstance(value, str) or meaning_of(value) is None:
+        hint = "; put it in quotes" if isinstance(value, str) else ""
         raise IllTyped(f"{what}: expected text, not {_kind(value)}{hint}")
-    return value
+    return str(value)
 
 
 def _words(value: object) -> tuple[str, ...]:
@@ -113,15 +123,19 @@ def _variables(value: object) -> dict[str, str]:
     variables: dict[str, str] = {}
     for name, text in value.items():
         if not isinstance(name, str):
-            raise IllTyped(f"expected names that are text, not {_kind(name)}; put {name!r} in quotes")
-        variables[name] = _word(text, name)
+            raise IllTyped(f"expected names that are text, not {_kind(name)}")
+        variables[str(name)] = "" if text == "" else _word(text, name)
     return variables
 
 
-def _seconds(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise IllTyped(f"expected a whole number of seconds from 1 on, not {_kind(value)}")
-    return value
+def _seconds(value: object) -> int | None:
+    meant = meaning_of(value)
+    if isinstance(meant, int) and not isinstance(meant, bool) and meant >= 0:
+        return meant or None
+    if isinstance(value, str) and not isinstance(meant, bool):
+        with suppress(OperatorError):
+            return whole_seconds(value) or None
+    raise IllTyped(f"expected whole seconds, or a duration such as 1h30m, not {_kind(value)}")
 
 
 def _process_type(value: object) -> ProcessType:
@@ -131,54 +145,64 @@ def _process_type(value: object) -> ProcessType:
 
 
 def _instant(value: object) -> str:
-    """As it is written; YAML reads an instant by itself."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return _text(value)
+    """As it is written; YAML reads more ways of writing an instant than we do."""
+    meant = meaning_of(value)
+    return meant.isoformat() if isinstance(meant, datetime) else _text(value)
 
 
 def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    meant = meaning_of(value)
+    if isinstance(meant, bool) or not isinstance(meant, int):
         raise IllTyped(f"expected a whole number, not {_kind(value)}")
-    return value
+    return meant
+
+
+def _whole_or_unset(value: object) -> int | None:
+    return _whole(value) or None
 
 
 def _length_s(value: object, what: str) -> float | None:
-    if value is None:
+    if _is_empty(value):
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= BACKOFF_S_MAX:
-        return value
-    raise IllTyped(f"{what}: expected a number of seconds up to {BACKOFF_S_MAX}, not {_kind(value)}")
+    meant = meaning_of(value)
+    if isinstance(meant, str):
+        with suppress(OperatorError):
+            meant = duration_ms(meant) / 1_000
+    if isinstance(meant, (int, float)) and not isinstance(meant, bool) and 0 <= meant <= BACKOFF_S_MAX:
+        return meant
+    raise IllTyped(f"{what}: expected a number of seconds up to {BACKOFF_S_MAX}, or 1m30s, not {_kind(value)}")
 
 
 def _retry(value: object) -> RetryPolicy | None:
     if not _is_mapping(value):
         limit = _whole(value)
         return retry_policy(limit) if limit else None
-    policy = {"on" if key is True else key: entry for key, entry in value.items()}  # YAML 1.1 reads `on` as true
-    if unknown := [key for key in policy if key not in _RETRY_KEYS]:
+    if unknown := [key for key in value if key not in _RETRY_KEYS]:
         raise IllTyped(f"unknown key {unknown[0]!r}; the keys are {', '.join(_RETRY_KEYS)}")
-    return retry_policy(
-        _whole(policy.get("limit")),
-        _words(policy.get("on", [])),
-        _length_s(policy.get("backoff"), "backoff"),
-        _length_s(policy.get("maxBackoff"), "maxBackoff"),
+    limit = _whole(value.get("limit"))
+    policy = retry_policy(
+        limit or 1,
+        _words(value.get("on", [])),
+        _length_s(value.get("backoff"), "backoff"),
+        _length_s(value.get("maxBackoff"), "maxBackoff"),
     )
+    return policy if limit else None
 
 
 def _yes_or_no(value: object) -> bool:
-    if not isinstance(value, bool):
+    meant = meaning_of(value)
+    if not isinstance(meant, bool):
         raise IllTyped(f"expected true or false, not {_kind(value)}")
-    return value
+    return meant
 
 
 def _terminal(value: object) -> TerminalSize:
     if not _is_mapping(value) or set(value) - {"cols", "rows"}:
         raise IllTyped(f"expected a size such as {{cols: 120, rows: 40}}, not {_kind(value)}")
-    sides = {key: _whole(side) for key, side in value.items()}
-    if any(not 1 <= side <= TERMINAL_SIDE_MAX for side in sides.values()):
+    sides = {str(key): _whole(side) for key, side in value.items() if not _is_empty(side)}
+    if any(not 0 <= side <= TERMINAL_SIDE_MAX for side in sides.values()):
         raise IllTyped(f"expected sides from 1 to {TERMINAL_SIDE_MAX}")
-    return TerminalSize(**{str(key): side for key, side in sides.items()})
+    return TerminalSize(**{key: side for key, side in sides.items() if side})
 
 
 _RETRY_KEYS: Final = ("limit", "on", "backoff", "maxBackoff")
@@ -195,7 +219,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingProxy
         "secrets": ("secrets", _words),
         "secretFiles": ("secret_files", _words),
         "terminal": ("terminal", _terminal),
-        "depth": ("depth", _whole),
+        "depth": ("depth", _whole_or_unset),
         "submodules": ("submodules", _yes_or_no),
         "require": ("require", _variables),
         "repository": ("repository", _text),
@@ -205,7 +229,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingProxy
         "queue": ("queue", _text),
         "priority": ("priority", _whole),
         "notBefore": ("not_before_ms", _instant),
-        "maxAttempts": ("max_attempts", _whole),
+        "maxAttempts": ("max_attempts", _whole_or_unset),
         "retry": ("retry", _retry),
     }
 )
@@ -214,21 +238,21 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingProxy
 
 def _kind(value: object) -> str:
     """What `value` is, in the words of YAML."""
-    match value:
+    match meaning_of(value):
         case None:
             return "nothing"
         case bool():
             return "true" if value else "false"
         case int() | float():
             return f"the number {value}"
-        case str():
-            return f"the text {value[:40]!r}"
+        case str() as text:
+            return f"the text {text[:40]!r}"
         case list():
             return "a list"
         case dict():
             return "a mapping"
         case _:
-            return f"a {type(value).__name__}"  # YAML's dates
+            return f"the text {str(value)[:40]!r}"  # to YAML a date
 
 
 def _yaml_problem(error: Exception) -> str:

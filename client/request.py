@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
 
 from airunner.client.instants import instant_ms
-from airunner.client.jobfile import read_job_file
+from airunner.client.jobfile import BACKOFF_S_MAX, read_job_file
 from airunner.client.retrying import retry_policy
+from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
 
@@ -19,7 +20,7 @@ _SIZE: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})", re.ASCII)
 
 
 class SubmitFlags(Struct, frozen=True, kw_only=True):
-    """The words of one command line; None and empty mean that a flag was not given."""
+    """The words of one command line; None: a flag was not given; empty or 0: what the file says is unset."""
 
     config: Path | None = None
     operands: Sequence[str] = ()
@@ -32,7 +33,7 @@ class SubmitFlags(Struct, frozen=True, kw_only=True):
     depth: int | None = None
     submodules: bool | None = None
     require: Sequence[str] = ()
-    timeout_seconds: int | None = None
+    timeout: str | None = None
     working_directory: str | None = None
     env: Sequence[str] = ()
     secrets: Sequence[str] = ()
@@ -46,7 +47,7 @@ class SubmitFlags(Struct, frozen=True, kw_only=True):
     max_attempts: int | None = None
     retry: int | None = None
     retry_on: Sequence[str] = ()
-    retry_backoff_s: float | None = None
+    retry_backoff: str | None = None
 
 
 def fields_of(flags: SubmitFlags, now_ms: int = 0) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def fields_of(flags: SubmitFlags, now_ms: int = 0) -> dict[str, Any]:
     """
     fields = read_job_file(flags.config, now_ms) if flags.config is not None else {}
     fields |= _given(flags) | _timing(flags, now_ms)
+    fields = {field: value for field, value in fields.items() if value != "" and (value != 0 or value is False)}
     for field, flag, pairs in (
         ("environment", "--env", flags.env),
         ("metadata", "--metadata", flags.metadata),
@@ -92,7 +94,6 @@ def _given(flags: SubmitFlags) -> dict[str, object]:
             "command",
             "queue",
             "process_type",
-            "timeout_seconds",
             "working_directory",
             "commit",
             "branch",
@@ -105,7 +106,7 @@ def _given(flags: SubmitFlags) -> dict[str, object]:
         if (value := getattr(flags, field)) is not None
     }
     if flags.terminal is not None:
-        fields["terminal"] = terminal_size(flags.terminal)
+        fields["terminal"] = terminal_size(flags.terminal) if flags.terminal else TerminalSize()
     if flags.secrets:
         fields["secrets"] = tuple(flags.secrets)
     if flags.secret_files:
@@ -120,17 +121,34 @@ def _given(flags: SubmitFlags) -> dict[str, object]:
 
 
 def _timing(flags: SubmitFlags, now_ms: int) -> dict[str, object]:
-    """The fields that say when the job is run, and whether again."""
+    """The fields that say when the job is run, for how long, and whether again."""
     fields: dict[str, object] = {}
+    if flags.timeout is not None:
+        fields["timeout_seconds"] = of_flag("--timeout-seconds", whole_seconds, flags.timeout or "0")
     if flags.not_before is not None:
-        fields["not_before_ms"] = instant_ms(flags.not_before, now_ms)
+        fields["not_before_ms"] = instant_ms(flags.not_before, now_ms) if flags.not_before else None
     if flags.retry:
-        fields["retry"] = retry_policy(flags.retry, flags.retry_on, flags.retry_backoff_s)
-    elif flags.retry_on or flags.retry_backoff_s is not None:
+        backoff_ms = of_flag("--retry-backoff", duration_ms, flags.retry_backoff) if flags.retry_backoff else None
+        backoff_s = None if backoff_ms is None else backoff_ms / 1_000
+        if backoff_s is not None and backoff_s > BACKOFF_S_MAX:
+            raise OperatorError(f"--retry-backoff {flags.retry_backoff}: expected up to {BACKOFF_S_MAX} s")
+        fields["retry"] = retry_policy(flags.retry, flags.retry_on, backoff_s)
+    elif flags.retry_on or flags.retry_backoff:
         raise OperatorError("--retry-on and --retry-backoff need --retry, which says how often")
     elif flags.retry == 0:
         fields["retry"] = None
     return fields
+
+
+def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:
+    """What `read` makes of the text that was given with `flag`.
+
+    Raises `OperatorError`, which names the flag.
+    """
+    try:
+        return read(text)
+    except OperatorError as error:
+        raise OperatorError(f"{flag} {error.message}") from error
 
 
 def pairs_of(flag: str, pairs: Sequence[str]) -> Mapping[str, str]:

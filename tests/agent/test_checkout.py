@@ -17,6 +17,7 @@ from airunner.agent.checkout import CheckedOut, Terms, check_out
 from airunner.agent.git import CheckoutFailed, spoken
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
 from airunner.agent.launcher.local import start_launcher
+from airunner.agent.mirrors import Mirror
 from airunner.agent.repository import Rules, Source
 from airunner.agent.workspace import Workspace, make_workspace
 
@@ -40,6 +41,10 @@ class Repository:
         self.git("checkout", "--quiet", "-b", "side", self.one)
         self.side = self.commit("side")
         self.git("tag", "c0ffee12")
+        self.git("branch", "facade", self.one)
+        self.git("branch", self.two[:8], self.one)
+        self.git("branch", self.side, self.one)
+        self.git("update-ref", "refs/pull/7/head", self.side)
         self.git("checkout", "--quiet", "--detach", self.one)
         self.lost = self.commit("lost")
         self.git("checkout", "--quiet", "main")
@@ -121,12 +126,51 @@ async def test_an_abbreviated_commit_is_named_in_full(
     assert done.commit == repository.one
 
 
-async def test_a_tag_that_looks_like_a_commit_is_not_taken_for_it(
-    launcher: Launcher, workspace: Workspace, repository: Repository
+@pytest.mark.parametrize("by", ["clone", "mirror", "depth"])
+@pytest.mark.parametrize(
+    ("commit", "branch", "expected"),
+    [
+        ("main", "", "two"),
+        ("main", "side", "two"),
+        ("v1", "", "one"),
+        ("HEAD", "", "two"),
+        ("HEAD", "side", "side"),
+        ("c0ffee12", "", "side"),
+        ("facade", "", "one"),
+        ("refs/pull/7/head", "", "side"),
+        ("", "refs/tags/v1", "one"),
+    ],
+)
+async def test_a_commit_may_be_the_name_of_a_branch_or_a_tag(
+    launcher: Launcher,
+    workspace: Workspace,
+    repository: Repository,
+    commit: str,
+    branch: str,
+    expected: str,
+    by: str,
 ) -> None:
-    source = Source(repository=str(repository.path), commit="c0ffee12")
-    with pytest.raises(CheckoutFailed, match="a branch or a tag, not a commit"):
-        await check_out(launcher, source, TERMS, workspace=workspace, agent_environ=ENVIRON)
+    depth = 1 if by == "depth" else None
+    source = Source(repository=repository.path.as_uri().replace("%20", " "), commit=commit, branch=branch, depth=depth)
+    mirror = Mirror(workspace.root.parent / "mirror") if by == "mirror" else None
+    done = await check_out(launcher, source, TERMS, workspace=workspace, agent_environ=ENVIRON, mirror=mirror)
+    assert done.commit == getattr(repository, expected)
+    assert (workspace.checkout / "file").read_text() == expected
+
+
+@pytest.mark.parametrize("depth", [None, 1])
+async def test_a_hash_is_never_taken_for_the_branch_of_that_name(
+    launcher: Launcher, workspace: Workspace, repository: Repository, depth: int | None
+) -> None:
+    url = repository.path.as_uri().replace("%20", " ")
+    full = Source(repository=url, commit=repository.side, depth=depth)
+    assert (
+        await check_out(launcher, full, TERMS, workspace=workspace, agent_environ=ENVIRON)
+    ).commit == repository.side
+    checkout._empty(workspace)
+    beginning = Source(repository=url, commit=repository.two[:8], depth=depth)
+    with pytest.raises(CheckoutFailed, match="another commit's hash begins so: give the full hash"):
+        await check_out(launcher, beginning, TERMS, workspace=workspace, agent_environ=ENVIRON)
 
 
 async def test_the_job_finds_the_history_and_the_tags_that_a_clone_has(

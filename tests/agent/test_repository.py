@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.agent.repository import Rules, Source, redact, refusal
+from airunner.agent.revision import Kind, Wanted, wanted_of
 from airunner.protocol.redaction import without_credentials
 
 ALLOWED = [
@@ -64,9 +65,38 @@ def test_what_is_not_plainly_a_place_is_refused(repository: str, why: str) -> No
     assert why in (refusal(Source(repository=repository), Rules(allow_local=True)) or "")
 
 
-@pytest.mark.parametrize("commit", ["HEAD", "--all", "abc", "g" * 40, "a" * 65, "a" * 40 + "^", "main~1"])
-def test_a_commit_is_nothing_but_hexadecimal_digits(commit: str) -> None:
-    assert refusal(Source(repository="/p", commit=commit), Rules(allow_local=True))
+@pytest.mark.parametrize(
+    "name",
+    ["--all", "a" * 40 + "^", "main~1", "a:b", "a..b", "@{-1}", "refs/heads/*", "a b", "x.lock", "/a", "a/", "a//b"],
+)
+def test_a_commit_is_a_hash_or_a_name_and_nothing_that_git_computes(name: str) -> None:
+    assert refusal(Source(repository="/p", commit=name), Rules(allow_local=True))
+    assert refusal(Source(repository="/p", branch=name), Rules(allow_local=True))
+
+
+@pytest.mark.parametrize(
+    ("commit", "branch", "wanted"),
+    [
+        ("", "", Wanted(Kind.HEAD)),
+        ("HEAD", "", Wanted(Kind.HEAD)),
+        ("HEAD", "dev", Wanted(Kind.NAME, "dev")),
+        ("", "HEAD", Wanted(Kind.HEAD)),
+        ("main", "dev", Wanted(Kind.NAME, "main")),
+        ("v1.0", "", Wanted(Kind.NAME, "v1.0")),
+        ("a" * 40, "a" * 40, Wanted(Kind.HASH, "a" * 40)),
+        ("A" * 64, "", Wanted(Kind.HASH, "A" * 64)),
+        ("", "a" * 40, Wanted(Kind.NAME, "a" * 40)),
+        ("cafe", "main", Wanted(Kind.HASH_OR_NAME, "cafe")),
+        ("", "cafe", Wanted(Kind.NAME, "cafe")),
+        ("abc", "", Wanted(Kind.NAME, "abc")),
+        ("refs/pull/7/head", "main", Wanted(Kind.REF, "refs/pull/7/head")),
+        ("", "refs/heads/main", Wanted(Kind.REF, "refs/heads/main")),
+    ],
+)
+def test_what_is_wanted_is_told_from_how_it_is_written(commit: str, branch: str, wanted: Wanted) -> None:
+    source = Source(repository="/p", commit=commit, branch=branch)
+    assert refusal(source, Rules(allow_local=True)) is None
+    assert wanted_of(source) == wanted
 
 
 @pytest.mark.parametrize("branch", ["-x", "--upload-pack=x", "a\0b", "a\nb"])

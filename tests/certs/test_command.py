@@ -116,7 +116,7 @@ def test_the_signing_key_of_the_environment_comes_before_that_of_the_home(home: 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--ttl", "1"], r"--ttl '1': give a number and a unit, as in 90s, 15m, 1h or 7d"),
+        (["--ttl", "1"], r"--ttl '1': expected a number and a unit, as in 90s, 15m, 1h30m or 7d"),
         (["--ttl", "0s"], "a token lives from 1 s to"),
         (["--ttl", "4000d"], "a token lives from 1 s to"),
         (["--role", "root"], "give one or more of submit,read,work,admin"),
@@ -138,13 +138,15 @@ def test_without_a_signing_key_the_operator_hears_how_to_get_one(home: Home) -> 
         run(home, "token", "--subject", "ada")
 
 
-@pytest.mark.parametrize(("text", "ttl_s"), [("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800)])
+@pytest.mark.parametrize(
+    ("text", "ttl_s"), [("90s", 90), ("15m", 900), ("1h", 3_600), ("1h30m", 5_400), ("1.5h", 5_400), ("7d", 604_800)]
+)
 def test_a_time_is_a_number_and_a_unit(text: str, ttl_s: int) -> None:
     assert parse_ttl_s(text) == ttl_s
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "1", "-1s", "+1s", "1.5h", "1 h", "1H", "1w", "1h\n", "1h30m", "\u0661h", "9" * 5_000 + "s"]
+    "text", ["", "s", "1", "-1s", "+1s", "1 h", "1H", "1y", "1h\n", "1h30", "\u0661h", "9" * 5_000 + "s", "1h" * 9]
 )
 def test_any_other_time_is_refused(text: str) -> None:
     with pytest.raises(OperatorError, match="--ttl"):

@@ -52,7 +52,7 @@ def test_every_key_is_read() -> None:
 
 
 def test_no_retry_and_a_number_of_them_are_policies_too() -> None:
-    assert parse_job_file(b"retry: 0", "job.yaml") == {"retry": None}
+    assert parse_job_file(b"retry: 0", "job.yaml") == {}
     assert parse_job_file(b"retry: 3", "job.yaml") == {"retry": RetryPolicy(limit=3)}
 
 
@@ -61,27 +61,88 @@ def test_a_time_from_now_counts_from_now() -> None:
 
 
 def test_json_is_read_too() -> None:
-    assert parse_job_file(b'{"command": "true", "args": []}', "job.json") == {"command": "true", "args": ()}
+    assert parse_job_file(b'{"command": "true", "args": ["a"]}', "job.json") == {"command": "true", "args": ("a",)}
+
+
+AS_WRITTEN = (
+    "yes", "No", "on", "OFF", "y", "true", "False", "1.10", "0777", "0x1F", "1_000", "12:30", "1e3", ".5", "+1", "-0",
+    "2026-01-01", "2026-13-45", "2026-01-01T10:00:00Z", "=", "<<", ".inf", "nan", "9" * 5_000, "~/bin", "nullable",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("word", AS_WRITTEN)
+def test_a_word_is_text_as_it_is_written_wherever_text_is_wanted(word: str) -> None:
+    """The last three lines are what else takes text: words of a list, names, and keys such as `commit`."""
+    content = f"""
+environment: {{A: {word}, "B": "{word}", {word[:9]}: x}}
+metadata:
+  A: {word}
+require: {{A: {word}}}
+args: [-v, {word}]
+commit: {word}
+branch: {word}
+"""
+    if word == "<<":
+        content = content.replace(", <<: x", "")
+    fields = parse_job_file(content.encode(), "job.yaml")
+    assert fields["environment"] == {"A": word, "B": word} | ({word[:9]: "x"} if word != "<<" else {})
+    assert fields["metadata"] == fields["require"] == {"A": word}
+    assert fields["args"] == ("-v", word)
+    assert fields["commit"] == fields["branch"] == word
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("value", ["", "null", '""', "[]", "{}"])
+def test_a_key_that_holds_nothing_is_not_set(key: str, value: str) -> None:
+    assert parse_job_file(f"{key}: {value}".encode(), "job.yaml") == {}
+
+
+@pytest.mark.parametrize("key", ["timeout", "depth", "maxAttempts", "retry"])
+def test_zero_is_not_set_either(key: str) -> None:
+    assert parse_job_file(f"{key}: 0".encode(), "job.yaml") == {}
+    assert parse_job_file(b"terminal: {cols: 0, rows: 0}", "job.yaml") == {"terminal": TerminalSize()}
+
+
+def test_a_variable_may_be_empty_and_so_may_an_argument() -> None:
+    fields = parse_job_file(b"environment: {A: , B: ''}\nargs: ['']", "job.yaml")
+    assert fields == {"environment": {"A": "", "B": ""}, "args": ("",)}
+
+
+def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
+    content = b"metadata: &usual {A: on, B: 1}\nenvironment: {<<: *usual, B: 0x2}"
+    assert parse_job_file(content, "job.yaml")["environment"] == {"A": "on", "B": "0x2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("'90'", 90), ("1h30m", 5_400), ("2m", 120), ("1_000", 1_000)]
+)
+def test_a_timeout_is_seconds_or_a_duration(text: str, seconds: int) -> None:
+    assert parse_job_file(f"timeout: {text}".encode(), "job.yaml") == {"timeout_seconds": seconds}
+
+
+@pytest.mark.parametrize("written", ["PTY", "Pty", "pty"])
+def test_the_process_type_is_read_in_any_case(written: str) -> None:
+    assert parse_job_file(f"processType: {written}".encode(), "job.yaml") == {"process_type": "pty"}
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         ("commnad: x", "unknown key 'commnad'"),
-        ("1: x", "unknown key 1"),
+        ("1: x", "unknown key '1'"),
         ("command: [a]", "command: expected text, not a list"),
-        ("command: yes", "command: expected text, not true; put it in quotes"),
         ("args: test", "args: expected a list of texts such as [test, --fast], not the text 'test'"),
         ("args: [a, null]", "args: item 2: expected text, not nothing; put it in quotes"),
-        ("timeout: 10s", "timeout: expected a whole number of seconds from 1 on, not the text '10s'"),
-        ("timeout: 0", "timeout: expected a whole number of seconds from 1 on, not the number 0"),
-        ("timeout: true", "timeout: expected a whole number of seconds from 1 on, not true"),
+        ("timeout: soon", "timeout: expected whole seconds, or a duration such as 1h30m, not the text 'soon'"),
+        ("timeout: true", "timeout: expected whole seconds, or a duration such as 1h30m, not true"),
+        ("timeout: -1", "timeout: expected whole seconds, or a duration such as 1h30m, not the number -1"),
+        ("timeout: 1.5", "timeout: expected whole seconds, or a duration such as 1h30m, not the number 1.5"),
+        ("environment: {A: null}", "environment: A: expected text, not nothing; put it in quotes"),
+        ('environment: {"A": ~}', "environment: A: expected text, not nothing; put it in quotes"),
+        ("environment: {[a]: b}", "is neither YAML nor JSON"),
+        ("priority: 2024-01-01", "priority: expected a whole number, not the text '2024-01-01'"),
         ("processType: tty", "processType: expected pipe or pty, not the text 'tty'"),
         ("environment: [A=1]", "environment: expected names and texts such as {LEVEL: high}, not a list"),
-        ("environment: {A: no}", "environment: A: expected text, not false; put it in quotes"),
-        ("environment: {1: a}", "environment: expected names that are text, not the number 1"),
-        ("branch: 1.10", "branch: expected text, not the number 1.1; put it in quotes"),
-        ("commit: 2024-01-01", "commit: expected text, not a date"),
         ("priority: high", "priority: expected a whole number, not the text 'high'"),
         ("notBefore: 2027-01-31T03:00:00", "notBefore: '2027-01-31T03:00:00' does not say how far it is from UTC"),
         ("notBefore: tomorrow", "notBefore: 'tomorrow': expected an instant with its offset"),
@@ -92,12 +153,12 @@ def test_json_is_read_too() -> None:
         ("retry: {limit: 1, on: [0]}", "retry: 0 is no exit code of a failure"),
         (
             "retry: {limit: 1, backoff: -1}",
-            "retry: backoff: expected a number of seconds up to 86400, not the number -1",
+            "retry: backoff: expected a number of seconds up to 86400, or 1m30s, not the number -1",
         ),
         ("retry: {limit: 1, backoff: .inf}", "retry: backoff: expected a number of seconds up to 86400"),
         ("terminal: 80x24", "terminal: expected a size such as {cols: 120, rows: 40}, not the text '80x24'"),
         ("terminal: {colz: 80}", "terminal: expected a size such as {cols: 120, rows: 40}, not a mapping"),
-        ("terminal: {cols: 0}", "terminal: expected sides from 1 to 10000"),
+        ("terminal: {cols: 10001}", "terminal: expected sides from 1 to 10000"),
         ("submodules: all", "submodules: expected true or false, not the text 'all'"),
         ("secrets: TOKEN", "secrets: expected a list of texts"),
         ("require: [linux]", "require: expected names and texts"),

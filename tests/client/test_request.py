@@ -6,7 +6,9 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
+from airunner.client.client import spec_of
 from airunner.client.commands import split_operands, words_behind_dashes
 from airunner.client.request import SubmitFlags, fields_of
 from airunner.client.requestid import request_id_of
@@ -87,7 +89,13 @@ def test_a_request_id_is_a_uuid_or_the_hash_of_any_text() -> None:
 
 def test_when_and_how_often_a_job_is_run_are_told_in_flags() -> None:
     flags = SubmitFlags(
-        words=["true"], priority=7, not_before="+2h", max_attempts=1, retry=2, retry_on=["75,kill"], retry_backoff_s=0.5
+        words=["true"],
+        priority=7,
+        not_before="+2h",
+        max_attempts=1,
+        retry=2,
+        retry_on=["75,kill"],
+        retry_backoff="500ms",
     )
     fields = fields_of(flags, 1_000)
     assert (fields["priority"], fields["not_before_ms"], fields["max_attempts"]) == (7, 7_201_000, 1)
@@ -101,6 +109,38 @@ def test_no_retries_beat_those_of_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "field", "value"),
+    [
+        (SubmitFlags(timeout="0"), "timeout_seconds", None),
+        (SubmitFlags(timeout=""), "timeout_seconds", None),
+        (SubmitFlags(timeout="1h30m"), "timeout_seconds", 5_400),
+        (SubmitFlags(timeout="90"), "timeout_seconds", 90),
+        (SubmitFlags(branch=""), "branch", ""),
+        (SubmitFlags(commit=""), "commit", ""),
+        (SubmitFlags(queue=""), "queue", "default"),
+        (SubmitFlags(owner=""), "owner", ""),
+        (SubmitFlags(depth=0), "depth", None),
+        (SubmitFlags(priority=0), "priority", 0),
+        (SubmitFlags(max_attempts=0), "max_attempts", 3),
+        (SubmitFlags(working_directory=""), "working_directory", ""),
+        (SubmitFlags(terminal=""), "terminal", TerminalSize()),
+        (SubmitFlags(not_before=""), "not_before_ms", None),
+        (SubmitFlags(retry=0), "retry", None),
+    ],
+)
+def test_a_flag_that_is_empty_or_zero_unsets_what_the_file_says(
+    flags: SubmitFlags, field: str, value: object, tmp_path: Path
+) -> None:
+    config = tmp_path / "job.yaml"
+    config.write_text(
+        "command: make\nrepository: https://example.org/x.git\ntimeout: 9\nbranch: b\ncommit: c\nqueue: q\nowner: o\n"
+        "depth: 1\npriority: 1\nmaxAttempts: 1\nworkingDirectory: d\nterminal: {cols: 9}\nnotBefore: +1h\nretry: 1\n"
+    )
+    spec = spec_of(fields_of(structs.replace(flags, config=config)))
+    assert getattr(spec, field) == value
+
+
+@pytest.mark.parametrize(
     ("flags", "told"),
     [
         (SubmitFlags(words=["x"], retry_on=["1"]), "need --retry"),
@@ -108,6 +148,10 @@ def test_no_retries_beat_those_of_the_file(tmp_path: Path) -> None:
         (SubmitFlags(words=["x"], retry=1, retry_on=["nine"]), "neither an exit code nor a signal"),
         (SubmitFlags(words=["x"], not_before="noon"), "expected an instant"),
         (SubmitFlags(words=["x"], not_before="+5y"), "expected an instant"),
+        (SubmitFlags(words=["x"], not_before="+5"), "expected an instant"),
+        (SubmitFlags(words=["x"], timeout="1.5"), "--timeout-seconds '1.5': expected whole seconds"),
+        (SubmitFlags(words=["x"], timeout="-1"), "--timeout-seconds '-1': expected a number and a unit"),
+        (SubmitFlags(words=["x"], retry=1, retry_backoff="2d"), "--retry-backoff 2d: expected up to 86400 s"),
         (SubmitFlags(words=["x"], not_before="1900-01-01T00:00:00Z"), "expected an instant"),
         (SubmitFlags(words=["x"], not_before="2027-01-31"), "does not say how far it is from UTC"),
     ],

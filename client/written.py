@@ -1,0 +1,71 @@
+"""YAML values as they are written: `on`, `1.10`, `0777` and `2026-01-31` are text wherever a key takes text.
+
+YAML 1.1 gives such words a meaning before anyone knows what their key holds. Here a plain word is a `Written`: text,
+with its meaning at hand for the keys that take a number, a truth or nothing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import yaml
+
+    _Construct = Callable[[Any, yaml.ScalarNode], object]
+
+
+class Written(str):
+    """A plain word of a YAML document, and the value that YAML 1.1 has for it."""
+
+    __slots__ = ("meaning",)
+
+    meaning: object
+
+    def __new__(cls, text: str, meaning: object) -> Self:
+        """Text that means something else to YAML."""
+        made = super().__new__(cls, text)
+        made.meaning = meaning
+        return made
+
+
+def load(raw: bytes) -> object:
+    """The document in `raw`: mappings, lists, `str` for what is in quotes, `Written` for plain words that are not text.
+
+    Raises `yaml.YAMLError`, `ValueError`, `RecursionError`.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML's own, but for plain scalars."""
+
+    for tag, usual in (
+        ("bool", Loader.construct_yaml_bool),
+        ("float", Loader.construct_yaml_float),
+        ("int", Loader.construct_yaml_int),
+        ("null", Loader.construct_yaml_null),
+        ("timestamp", Loader.construct_yaml_timestamp),
+        ("merge", _text),  # a lone `<<` or `=`, for which PyYAML has no value
+        ("value", _text),
+    ):
+        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", partial(_written, usual))
+    return yaml.load(raw, Loader)  # noqa: S506 - a SafeLoader
+
+
+def meaning_of(value: object) -> object:
+    """The value that YAML has for it."""
+    return value.meaning if isinstance(value, Written) else value
+
+
+def _written(usual: _Construct, loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Written:
+    try:
+        meaning = usual(loader, node)
+    except ValueError:  # no such day, or a number of too many digits
+        meaning = _text(loader, node)
+    return Written(_text(loader, node), meaning)
+
+
+def _text(_: object, node: yaml.ScalarNode) -> str:
+    return str(node.value)

@@ -1,0 +1,47 @@
+"""Durations as people write them: `90s`, `15m`, `1h30m`, `1.5h`, `7d`; one parser for flags and job files.
+
+The units are those of Go's `time.ParseDuration`, which docker and kubectl use, and days and weeks. Where a number may
+stand alone, it counts seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.names import MILLISECONDS_MAX
+
+_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_NUMBER: Final = r"[0-9]{1,16}(?:\.[0-9]{1,9})?"
+_PIECE: Final = re.compile(rf"({_NUMBER})(ms|[smhdw])", re.ASCII)
+_WHOLE: Final = re.compile(rf"(?:{_NUMBER}(?:ms|[smhdw])){{1,8}}", re.ASCII)
+_SECONDS: Final = re.compile(_NUMBER, re.ASCII)
+EXPECTED: Final = "a number and a unit, as in 90s, 15m, 1h30m or 7d"
+
+
+def duration_ms(text: str, *, plain_seconds: bool = True) -> int:
+    """The duration in ms; a number without a unit counts seconds, unless that is not wanted.
+
+    Raises `OperatorError`: written in another way, or longer than any instant.
+    """
+    if plain_seconds and _SECONDS.fullmatch(text):
+        text += "s"
+    if not _WHOLE.fullmatch(text):
+        raise OperatorError(f"{text!r}: expected {EXPECTED}")
+    total = int(sum(Decimal(piece[1]) * _UNITS_MS[piece[2]] for piece in _PIECE.finditer(text)))
+    if total > MILLISECONDS_MAX:
+        raise OperatorError(f"{text!r} is longer than anything lasts here")
+    return total
+
+
+def whole_seconds(text: str) -> int:
+    """The duration in seconds, as `duration_ms` reads it.
+
+    Raises `OperatorError`: also for a part of a second.
+    """
+    seconds, rest = divmod(duration_ms(text), 1_000)
+    if rest:
+        raise OperatorError(f"{text!r}: expected whole seconds")
+    return seconds

@@ -1,0 +1,85 @@
+"""A job file as users of other runners have it, unchanged: YAML and JSON, from a folder and from a URL."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+
+from tests.acceptance.running import Cluster
+from tests.agent.repositories import commit, git, new_repository
+
+BASH = "/usr/bin/bash"
+JOB_FILE = """\
+command: /usr/bin/bash
+args: ["-c", "echo hello; sleep 1; echo done"]
+processType: pty
+timeout: 0
+workingDirectory: ""
+environment: {STAGE: dev}
+metadata: {}
+repository: https://example.org/project.git
+commit: main
+branch: ""
+owner: somebody
+"""
+
+pytestmark = pytest.mark.timeout(60)  # starting a cluster takes seconds
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files, as git's dumb protocol needs them."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(folder: Path) -> Generator[str]:
+    """The URL of a folder while the block runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.skipif(not os.access(BASH, os.X_OK), reason=f"there is no {BASH} here, which the job file names")
+def test_a_job_file_of_another_runner_runs_unchanged(cluster: Cluster, tmp_path: Path) -> None:
+    project = new_repository(tmp_path / "web" / "project.git")
+    tip = commit(project, "two")
+    git(project, "update-server-info")
+    cluster.agent(spawn=4)
+    with serving(tmp_path / "web") as url:
+        jobs: list[str] = []
+        for repository in (str(project), f"{url}/project.git/.git"):
+            text = JOB_FILE.replace("https://example.org/project.git", repository)
+            (tmp_path / "job.yaml").write_text(text)
+            (tmp_path / "job.json").write_text(json.dumps(yaml.safe_load(text)))
+            for name in ("job.yaml", "job.json"):
+                done = cluster.airunner("submit", "--no-monitor", "--config", str(tmp_path / name))
+                assert done.returncode == 0, done.stderr
+                jobs.append(done.stdout.decode().strip())
+        for job in jobs:
+            done = cluster.airunner("monitor", "--json", job)
+            events = [json.loads(line) for line in done.stdout.splitlines()]
+            assert done.returncode == 0, events
+            assert "".join(event.get("data", "") for event in events) == "hello\r\ndone\r\n"
+            checked_out = [event["commit"] for event in events if event["kind"] == "GIT_CLONE_END"]
+            assert checked_out == [tip], "what main was resolved to"
+            spec = json.loads(cluster.airunner("show", "--json", job).stdout)["spec"]
+            assert (spec["environment"], spec["owner"], spec.get("timeout_seconds")) == (
+                {"STAGE": "dev"},
+                "somebody",
+                None,
+            )

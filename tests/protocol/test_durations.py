@@ -1,0 +1,47 @@
+"""Durations as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from airunner.protocol.durations import duration_ms, whole_seconds
+from airunner.protocol.errors import OperatorError
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("90", 90_000),
+        ("0", 0),
+        ("1.5", 1_500),
+        ("250ms", 250),
+        ("90s", 90_000),
+        ("1h30m", 5_400_000),
+        ("1.1s", 1_100),
+        ("1d12h", 129_600_000),
+        ("2w", 1_209_600_000),
+        ("1m1ms", 60_001),
+    ],
+)
+def test_a_duration_is_numbers_and_units_and_a_lone_number_is_seconds(text: str, ms: int) -> None:
+    assert duration_ms(text) == ms
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1s", "+1s", "1 h", "1H", "1y", "1h30", "1e3", ".5s", "1.s", "9999999999999w"]
+)
+def test_another_way_of_writing_is_refused_in_words(text: str) -> None:
+    with pytest.raises(OperatorError) as error:
+        duration_ms(text)
+    assert repr(text) in error.value.message
+
+
+def test_a_number_without_a_unit_is_refused_where_it_could_be_anything() -> None:
+    with pytest.raises(OperatorError, match="a number and a unit"):
+        duration_ms("90", plain_seconds=False)
+
+
+def test_whole_seconds_are_whole() -> None:
+    assert whole_seconds("1m30s") == 90
+    with pytest.raises(OperatorError, match="whole seconds"):
+        whole_seconds("1.5s")
