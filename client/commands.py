@@ -299,8 +299,8 @@ def list_command(
     """List jobs, newest first."""
     import sys
 
+    from airunner.client.columns import lines, print_table
     from airunner.client.console import Console
-    from airunner.client.listing import columns, print_table
     from airunner.client.request import pairs_of
 
     console = Console()
@@ -318,7 +318,7 @@ def list_command(
 
             print_table(found.jobs, SYSTEM.wall_ms())
         else:
-            for line in columns(found.jobs):
+            for line in lines(found.jobs):
                 console.out_line(line)
         if found.more and not json:
             console.say(f"there are more: --page {page + 1}")

@@ -176,8 +176,8 @@ def show_rows(
     json: bool,
 ) -> None:
     """Print a list: a JSON object a line, or columns that a pipe can read as well as a person."""
+    from airunner.client.columns import aligned
     from airunner.client.console import Console
-    from airunner.client.listing import aligned
 
     console = Console()
 

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from airunner.client.client import Client
+from airunner.client.columns import COLUMNS, TERMINAL, fitting, lines, print_table
 from airunner.client.commands import watch_job
 from airunner.client.console import Console, ReaderGone
-from airunner.client.listing import columns, fitting, job_lines, print_table
+from airunner.client.listing import job_lines
 from airunner.client.printing import ConsolePrinter, JsonPrinter
 from airunner.client.terminal import RESET
 from airunner.client.watching import exit_status
@@ -280,6 +281,8 @@ def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
             id=JobId("b" * 36),
             state=JobState.FAILED,
             queue="longer",
+            owner="ada",
+            repository="https://example.org/p.git",
             command="y z",
             submitted_ms=0,
             started_ms=1,
@@ -287,10 +290,12 @@ def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
             result=Result(exit_code=3),
         ),
     ]
-    heading, first, second = columns(jobs)
-    assert heading.split() == ["ID", "STATE", "QUEUE", "SUBMITTED", "TOOK", "COMMAND"]
+    heading, first, second = lines(jobs)
+    assert heading.split() == ["ID", "STATE", "QUEUE", "OWNER", "SUBMITTED", "TOOK", "REPOSITORY", "COMMAND"]
     assert first.endswith("x ?[2J")
-    assert second.split() == ["b" * 36, "FAILED", "3", "longer", "1970-01-01T00:00:00Z", "2.0", "s", "y", "z"]
+    shown = ["b" * 36, "FAILED", "3", "longer", "ada", "1970-01-01T00:00:00Z", "2.0", "s"]
+    assert second.split() == [*shown, "https://example.org/p.git", "y", "z"]
+    assert first.split()[3:7] == ["-", "1970-01-01T00:00:00Z", "-", "-"]
     assert {line.index(word) for line, word in ((heading, "COMMAND"), (first, "x ?"), (second, "y z"))} == {
         heading.index("COMMAND")
     }
@@ -337,13 +342,36 @@ def test_a_job_is_shown_in_full() -> None:
 @pytest.mark.parametrize(
     ("width", "shown"),
     [
-        (200, ["ID", "STATE", "QUEUE", "AGE", "TOOK", "COMMAND"]),
-        (80, ["ID", "STATE", "QUEUE", "AGE", "COMMAND"]),
-        (72, ["ID", "STATE", "AGE", "COMMAND"]),
-        (50, ["ID", "STATE"]),
-        (10, ["ID", "STATE"]),
+        (200, TERMINAL),
+        (115, ("id", "state", "queue", "owner", "age", "took", "command")),
+        (93, ("id", "state", "queue", "owner", "age", "command")),
+        (80, ("id", "state", "queue", "age", "command")),
+        (72, ("id", "state", "age", "command")),
+        (50, ("id", "state")),
+        (10, ("id", "state")),
     ],
 )
-def test_a_narrow_terminal_loses_columns_and_never_the_id(width: int, shown: list[str]) -> None:
-    cells = {"ID": ["i" * 36], "STATE": ["RUNNING"], "QUEUE": ["default"], "AGE": ["9 s"], "TOOK": ["12.3 s"]}
-    assert fitting({**cells, "COMMAND": ["c" * 99]}, width) == shown
+def test_a_narrow_terminal_loses_columns_and_never_the_id(width: int, shown: tuple[str, ...]) -> None:
+    widths = {"id": 36, "state": 7, "queue": 7, "owner": 8, "age": 3, "took": 6, "repository": 32, "command": 99}
+    assert tuple(fitting(TERMINAL, widths, width)) == shown
+
+
+def test_owner_and_repository_have_columns_where_some_job_has_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    plain = JobSummary(id=JobId("a" * 36), state=JobState.SCHEDULED, queue="q", command="make", submitted_ms=0)
+    print_table([plain], 0)
+    assert capsys.readouterr().out.splitlines()[0].split() == ["ID", "STATE", "QUEUE", "AGE", "COMMAND"]
+    print_table([plain, msgspec.structs.replace(plain, owner="ada", repository="https://example.org/p.git")], 0)
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0].split() == ["ID", "STATE", "QUEUE", "OWNER", "AGE", "REPOSITORY", "COMMAND"]
+    assert shown.splitlines()[2].split()[3:] == ["ada", "0", "ms", "example.org/p", "make"]
+    deep = f"https://example.org/{'x' * 40}/project.git"
+    print_table([msgspec.structs.replace(plain, repository=deep)], 0)
+    assert "xxx/project  make" in capsys.readouterr().out
+
+
+def test_the_columns_are_those_of_one_table() -> None:
+    assert set(TERMINAL) <= set(COLUMNS)
+    assert len({column.heading for column in COLUMNS.values()}) == len(COLUMNS)

@@ -1,0 +1,148 @@
+"""Columns of a list of jobs: one table of what may stand in a list, and how it is fitted to a terminal or a pipe.
+
+A terminal is given what fits: columns in which nothing stands are left out, then those that are least missed; never
+the id, since one copies it. A pipe is given every column, whole, so that a script finds them in the same place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from airunner.client.wording import duration_text, instant_text
+from airunner.protocol.job import JobState, JobSummary
+from airunner.protocol.printable import one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+GAP: Final = 2
+COMMAND_CHARS_MIN: Final = 16
+REPOSITORY_CHARS_MAX: Final = 32  # on a terminal: its end says which it is
+NOTHING: Final = "-"  # in a pipe: what splits lines at spaces counts columns
+_SCHEME: Final = re.compile(r"^[a-z][a-z0-9+.-]*://")
+_COLOURS: Final = {
+    JobState.SCHEDULED: "yellow",
+    JobState.RUNNING: "cyan",
+    JobState.COMPLETED: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "magenta",
+}
+
+
+class Column(Struct, frozen=True):
+    """One column. `cell` is given the job and the present instant in ms.
+
+    `kept`: of two columns for which there is no room the one with the lower number goes; None never goes.
+    """
+
+    heading: str
+    cell: Callable[[JobSummary, int], str]
+    kept: int | None
+
+
+def state_text(job: JobSummary) -> str:
+    """`FAILED 3`, `FAILED signal 9`, `FAILED agent-lost`; of other states the name."""
+    result = job.result
+    if result is None or job.state is not JobState.FAILED:
+        return str(job.state)
+    if result.signal is not None:
+        return f"{job.state} signal {result.signal}"
+    return f"{job.state} {result.exit_code if result.exit_code is not None else result.reason or ''}".rstrip()
+
+
+def took_text(started_ms: int | None, finished_ms: int | None) -> str:
+    """How long a job ran; nothing before its end."""
+    return "" if started_ms is None or finished_ms is None else duration_text(finished_ms - started_ms)
+
+
+COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
+    {
+        "id": Column("ID", lambda job, _: job.id, None),
+        "state": Column("STATE", lambda job, _: state_text(job), None),
+        "queue": Column("QUEUE", lambda job, _: job.queue, 3),
+        "owner": Column("OWNER", lambda job, _: job.owner, 2),
+        "age": Column("AGE", lambda job, now_ms: duration_text(max(0, now_ms - job.submitted_ms)), 4),
+        "submitted": Column("SUBMITTED", lambda job, _: instant_text(job.submitted_ms), 4),
+        "took": Column("TOOK", lambda job, _: took_text(job.started_ms, job.finished_ms), 1),
+        "repository": Column("REPOSITORY", lambda job, _: job.repository, 0),
+        "command": Column("COMMAND", lambda job, _: job.command, 5),
+    }
+)
+"""Every column by its name."""
+
+TERMINAL: Final = ("id", "state", "queue", "owner", "age", "took", "repository", "command")
+PIPE: Final = ("id", "state", "queue", "owner", "submitted", "took", "repository", "command")
+
+
+def table(jobs: Sequence[JobSummary], now_ms: int, width: int, names: Sequence[str] = TERMINAL) -> Table:
+    """The jobs for a terminal of so many characters; the last column is cut where it is wider."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = {name: [_short(name, one_line(COLUMNS[name].cell(job, now_ms))) for job in jobs] for name in names}
+    widths = {name: max(map(cell_len, (COLUMNS[name].heading, *column))) for name, column in cells.items()}
+    some = [name for name in names if any(cells[name]) or COLUMNS[name].kept is None or not jobs]
+    shown = fitting(some, widths, width)
+    last = shown[-1]
+    room = max(0, width - sum(widths[name] + GAP for name in shown[:-1]))
+    if COLUMNS[last].kept is not None:
+        widths[last] = room
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for name in shown:  # no width is left to rich, which would take from each column, down to nothing
+        made.add_column(COLUMNS[name].heading, no_wrap=True, overflow="ellipsis", width=widths[name])
+    for at, job in enumerate(jobs):
+        colours = {"state": _COLOURS[job.state]}
+        made.add_row(*(Text(cells[name][at], style=colours.get(name, "")) for name in shown))
+    return made
+
+
+def print_table(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> None:
+    """Print `table`, as wide as the terminal, which wraps an id that is wider."""
+    from rich.console import Console
+
+    console = Console()
+    made = table(jobs, now_ms, console.width, names)
+    console.width = max(console.width, sum((column.width or 0) + GAP for column in made.columns))
+    console.print(made)
+
+
+def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list[str]:
+    """The columns for which there is room, where a command has `COMMAND_CHARS_MIN` of it."""
+    shown = list(names)
+    needed = {name: COMMAND_CHARS_MIN if name == "command" else GAP + widths[name] for name in names}
+    for _, name in sorted((kept, name) for name in names if (kept := COLUMNS[name].kept) is not None):
+        if sum(needed[shown_name] for shown_name in shown) > width:
+            shown.remove(name)
+    return shown
+
+
+def lines(jobs: Sequence[JobSummary], now_ms: int = 0, names: Sequence[str] = PIPE) -> Iterator[str]:
+    """Aligned lines below their headings, for a pipe; the command is last and may hold spaces."""
+    yield from aligned([tuple(COLUMNS[name].heading for name in names), *(row(job, now_ms, names) for job in jobs)])
+
+
+def row(job: JobSummary, now_ms: int, names: Sequence[str] = PIPE) -> tuple[str, ...]:
+    """The cells of one job; where nothing stands, a dash."""
+    return tuple(COLUMNS[name].cell(job, now_ms) or NOTHING for name in names)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of cells as lines whose columns stand below each other."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _short(name: str, text: str) -> str:
+    """What a terminal shows of a repository: its end."""
+    if name != "repository":
+        return text
+    text = _SCHEME.sub("", text).removesuffix("/").removesuffix(".git")
+    return text if len(text) <= REPOSITORY_CHARS_MAX else f"…{text[1 - REPOSITORY_CHARS_MAX :]}"
