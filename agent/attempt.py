@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from airunner.agent.checkout import Terms, check_out
 from airunner.agent.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
-from airunner.agent.environment import AttemptPlace, job_environment
+from airunner.agent.environment import AttemptPlace, hook_environment, job_environment
 from airunner.agent.flag import unless
 from airunner.agent.git import CheckoutFailed
 from airunner.agent.hooks import HOOK_S_MAX, Hook, HookFailed, Hooks
@@ -150,18 +150,18 @@ class Attempt:
         Raises `CheckoutFailed`, `HookFailed`, `LauncherDied`, `LeaseEnded`.
         """
         if self._spec.repository:
-            await self._hooks.run(Hook.PRE_CHECKOUT, self._environment)
+            await self._hooks.run(Hook.PRE_CHECKOUT, self._hooks_environment)
             with unless(self._tenure.cancelled):
                 self._commit = await self._check_out()
-            await self._hooks.run(Hook.POST_CHECKOUT, self._environment)
-        await self._hooks.run(Hook.PRE_COMMAND, self._environment)
+            await self._hooks.run(Hook.POST_CHECKOUT, self._hooks_environment)
+        await self._hooks.run(Hook.PRE_COMMAND, self._hooks_environment)
 
     async def _after(self, hook: Hook, result: Result) -> Result:
         """The result, once this hook has run; a cancelled job's has the grace for it."""
         cancelled = self._tenure.cancelled.is_set()
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
-            await self._hooks.run(hook, self._environment, status=result.exit_status, bound_s=bound_s)
+            await self._hooks.run(hook, self._hooks_environment, status=result.exit_status, bound_s=bound_s)
         except HookFailed as failed:
             return failed.result if result.state is JobState.COMPLETED else result
         return result
@@ -215,25 +215,36 @@ class Attempt:
             terminal=terminal,
         )
 
-    def _environment(self, *, terminal: bool = False) -> dict[str, str]:
-        spec = self._spec
-        place = AttemptPlace(
+    def _environment(self, *, terminal: bool) -> dict[str, str]:
+        return job_environment(
+            agent_environ=self._surroundings.environ,
+            place=self._place,
+            job=self._spec.environment,
+            terminal=terminal,
+            secrets=self._secrets,
+        )
+
+    def _hooks_environment(self) -> dict[str, str]:
+        return hook_environment(
+            agent_environ=self._surroundings.environ,
+            place=self._place,
+            job=self._spec.environment,
+            secrets=self._secrets,
+        )
+
+    @property
+    def _place(self) -> AttemptPlace:
+        """With the commit, once it is known."""
+        return AttemptPlace(
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,
-            queue=spec.queue,
-            repository=shown_address(spec.repository),
+            queue=self._spec.queue,
+            repository=shown_address(self._spec.repository),
             commit=self._commit,
-            branch=spec.branch,
+            branch=self._spec.branch,
             workspace=self._workspace.checkout,
             home=self._workspace.home,
             temporary=self._workspace.temporary,
-        )
-        return job_environment(
-            agent_environ=self._surroundings.environ,
-            place=place,
-            job=spec.environment,
-            terminal=terminal,
-            secrets=self._secrets,
         )
 
     async def _attend(self, process: Process) -> Result:

@@ -1,11 +1,15 @@
-"""What a job's processes find in their environment. Pure.
+"""The environments of a job's processes, and of the operator's hooks around it. Pure.
 
-Four layers, each stronger than the one before
+A job's has four layers, each stronger than the one before
 - a small clean base: a few variables of the agent's own by name, everything else left out, so that no
   secret the agent was started with is ever handed to a job that did not ask for it;
 - the job's own;
 - the secrets that it names, and the paths of those that are files;
 - AIRUNNER and the AIRUNNER_* below, which are always true.
+
+A hook is the operator's program and runs with the agent's rights. What the job says can be data for it, and must not be
+what a shell, the loader or an interpreter obeys (BASH_ENV, PATH, LD_PRELOAD, HOME with a .gitconfig in it, and whatever
+else comes up): so the job's variables reach it under a prefix that nothing but the hook itself looks at.
 """
 
 from __future__ import annotations
@@ -17,11 +21,15 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.protocol.names import fits_variable
+
+JOB_PREFIX: Final = "AIRUNNER_ENV_"  # of the job's own variables, for hooks
 TERMINAL_TYPE: Final = "xterm-256color"
 NO_TERMINAL_TYPE: Final = "dumb"  # programs that look only at TERM then use neither colours nor cursor
 
 _PASSED_ON: Final = ("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL")
 _PASSED_ON_PREFIX: Final = "LC_"
+_HOOKS_OWN: Final = ("HOME", "TMPDIR")  # the agent's, for its operator's programs
 _FALLBACK: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -52,18 +60,56 @@ def job_environment(
     secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """The whole environment of one attempt's command."""
-    passed_on = {
-        name: value for name, value in agent_environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIX)
-    }
     return {
         **_FALLBACK,
-        **passed_on,
+        **_passed_on(agent_environ),
         "HOME": str(place.home),
         "TMPDIR": str(place.temporary),
         "TERM": TERMINAL_TYPE if terminal else NO_TERMINAL_TYPE,
         "CI": "true",
         **job,
         **secrets,
+        **_facts(place),
+    }
+
+
+def hook_environment(
+    *,
+    agent_environ: Mapping[str, str],
+    place: AttemptPlace,
+    job: Mapping[str, str],
+    secrets: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """The whole environment of a hook: what of the job's has a name that no shell can read is left out."""
+    own = {name: agent_environ[name] for name in _HOOKS_OWN if name in agent_environ}
+    return {
+        **_FALLBACK,
+        **_passed_on(agent_environ),
+        "HOME": "/",
+        **own,
+        "PATH": absolute_path(agent_environ.get("PATH", "")) or _FALLBACK["PATH"],
+        "TERM": NO_TERMINAL_TYPE,
+        "CI": "true",
+        **{f"{JOB_PREFIX}{name}": value for name, value in {**job, **secrets}.items() if fits_variable(name)},
+        **_facts(place),
+        "AIRUNNER_JOB_HOME": str(place.home),
+        "AIRUNNER_JOB_TMPDIR": str(place.temporary),
+    }
+
+
+def absolute_path(path: str) -> str:
+    """`path` less its relative folders, an empty one among them: from a checkout they would lead into it."""
+    return ":".join(folder for folder in path.split(":") if folder.startswith("/"))
+
+
+def _passed_on(agent_environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value for name, value in agent_environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIX)
+    }
+
+
+def _facts(place: AttemptPlace) -> dict[str, str]:
+    return {
         "AIRUNNER": "true",
         "AIRUNNER_JOB_ID": place.job_id,
         "AIRUNNER_ATTEMPT": str(place.attempt),

@@ -22,6 +22,7 @@ import anyio
 from msgspec import Struct
 
 from airunner.agent.credentials import access_to
+from airunner.agent.environment import absolute_path
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
     ByteSource,
@@ -96,8 +97,8 @@ class CheckoutFailed(Exception):
 def git_environment(agent_environ: Mapping[str, str], workspace: Workspace, rules: Rules) -> dict[str, str]:
     """All that git sees of the world."""
     return {
-        "PATH": _FALLBACK_PATH,
         **{name: value for name, value in agent_environ.items() if name in _PASSED_ON},
+        "PATH": absolute_path(agent_environ.get("PATH", "")) or _FALLBACK_PATH,
         "HOME": str(workspace.home),
         "TMPDIR": str(workspace.temporary),
         "LC_ALL": "C.UTF-8",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.gate import Gate, events, submit
 from tests.acceptance.running import Cluster
-from tests.agent.repositories import new_repository
+from tests.agent.repositories import git, new_repository
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -22,7 +24,7 @@ def hooks(home: Path) -> Path:
     folder = home / "hooks"
     folder.mkdir()
     for hook in HOOKS:
-        write(folder, hook, 'echo "$AIRUNNER_HOOK $AIRUNNER_COMMAND_EXIT_STATUS $LEVEL"')
+        write(folder, hook, 'echo "$AIRUNNER_HOOK $AIRUNNER_COMMAND_EXIT_STATUS $AIRUNNER_ENV_LEVEL"')
     return folder
 
 
@@ -31,12 +33,52 @@ def write(folder: Path, hook: str, script: str) -> None:
     (folder / hook).chmod(0o755)
 
 
-def test_hooks_run_around_the_command_with_its_environment(cluster: Cluster, hooks: Path) -> None:
+def test_hooks_run_around_the_command_and_see_its_environment_under_a_prefix(cluster: Cluster, hooks: Path) -> None:
     assert hooks.is_dir()
     cluster.agent()
     done = cluster.airunner("submit", "--env", "LEVEL=3", "--", "sh", "-c", "echo command; exit 4")
     assert done.returncode == 4
     assert done.stdout.decode().splitlines() == ["pre-command  3", "command", "post-command 4 3", "pre-exit 4 3"]
+
+
+SPEAKING = "echo 'subverted'; exit 0"
+
+
+def test_a_hook_obeys_nothing_that_a_job_says(cluster: Cluster, hooks: Path, tmp_path: Path) -> None:
+    """Neither its variables, nor the files of its home, nor programs of the repository that PATH leads to."""
+    repository = new_repository(tmp_path / "repository")
+    for program in ("ls", "git-remote-x", "true"):
+        write(repository, program, SPEAKING)
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--message", "programs")
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    write(evil, "ls", SPEAKING)
+    write(evil, "startup", SPEAKING)
+    for hook in HOOKS:
+        (hooks / hook).write_text(
+            "#!/bin/bash\nset -e\nls $AIRUNNER_WORKSPACE > /dev/null; echo fine $AIRUNNER_HOOK\n"
+            "test $AIRUNNER_ENV_BASH_ENV; test ! -v LD_PRELOAD; git config --global evil.name || echo clean\n"
+            f'{sys.executable} -c "import os"\n'
+        )
+    cluster.agent(more={"PATH": f".::{os.environ['PATH']}:"})
+    variables = {
+        "PATH": f"{evil}:{os.environ['PATH']}",
+        "BASH_ENV": str(evil / "startup"),
+        "ENV": str(evil / "startup"),
+        "BASH_FUNC_echo%%": f"() {{ {SPEAKING}; }}",
+        "LD_PRELOAD": str(evil / "startup"),
+        "PYTHONHOME": str(evil),
+        "GIT_CONFIG_GLOBAL": str(evil / "startup"),
+        "SHELLOPTS": "noexec",
+    }
+    given = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+    command = ["/bin/sh", "-c", 'printf "[evil]\\n\\tname = evil\\n" > $HOME/.gitconfig']
+    done = cluster.airunner("submit", *given, str(repository), "--", *command)
+    assert (done.returncode, done.stdout.decode().splitlines()) == (
+        0,
+        ["fine pre-command", "clean", "fine post-command", "clean", "fine pre-exit", "clean"],
+    ), done.stderr
 
 
 def test_a_hook_that_fails_before_the_command_keeps_it_from_running(cluster: Cluster, hooks: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.agent.environment import AttemptPlace, job_environment
+from airunner.agent.environment import AttemptPlace, hook_environment, job_environment
 
 PLACE = AttemptPlace(
     job_id="0192-job",
@@ -94,3 +94,24 @@ def test_nothing_else_of_the_agents_reaches_a_job(agent: dict[str, str]) -> None
     passed = {"LANGUAGE", "TZ", "USER", "LOGNAME"}
     made = job_environment(agent_environ=agent | secrets, place=PLACE, job={}, terminal=False)
     assert {name for name in made if not name.startswith("LC_")} <= MADE_HERE | passed
+
+
+@given(agent=variables, job=variables)
+def test_a_hook_finds_the_jobs_variables_under_a_prefix_and_nowhere_else(
+    agent: dict[str, str], job: dict[str, str]
+) -> None:
+    without = hook_environment(agent_environ=agent, place=PLACE, job={})
+    told = hook_environment(agent_environ=agent, place=PLACE, job={**job, "LEVEL": "3"}, secrets={"LEVEL": "4"})
+    assert without.items() <= told.items()
+    assert {name[:13] for name in told.keys() - without.keys()} == {"AIRUNNER_ENV_"}
+    assert told["AIRUNNER_ENV_LEVEL"] == "4"
+
+
+def test_a_hook_has_the_agents_own_home_and_no_relative_path() -> None:
+    agent = {"HOME": "/root", "TMPDIR": "/x", "PATH": ".:/p::q:/r:", "LD_PRELOAD": "s", "BASH_ENV": "s"}
+    made = hook_environment(agent_environ=agent, place=PLACE, job={})
+    assert (made["HOME"], made["TMPDIR"], made["PATH"]) == ("/root", "/x", "/p:/r")
+    assert (made["AIRUNNER_JOB_HOME"], made["AIRUNNER_JOB_TMPDIR"]) == ("/w/home", "/w/tmp")
+    assert not {"LD_PRELOAD", "BASH_ENV"} & made.keys()
+    bare = hook_environment(agent_environ={"PATH": "."}, place=PLACE, job={})
+    assert (bare["HOME"], bare["PATH"][:15]) == ("/", "/usr/local/sbin")
