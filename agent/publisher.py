@@ -180,7 +180,7 @@ class Publisher:
             case StaleToken.code | NotFound.code:
                 journal.lose()
             case code:
-                raise AssertionError(f"the broker refuses our own events: {code}")
+                self._give_up(journal, f"events of it: {code}")
 
     def _settle(self, asked: CompleteJob, completed: JobCompleted | Refused) -> None:
         journal = self._journals.get((asked.job_id, asked.attempt))
@@ -193,5 +193,11 @@ class Publisher:
                 journal.resend_from(next_index)
             case Refused(code=StaleToken.code | NotFound.code):
                 journal.lose()
-            case Refused(code=code):
-                raise AssertionError(f"the broker refuses the end of an attempt of ours: {code}")
+            case Refused(code=code, message=message):
+                self._give_up(journal, f"its end: {code} {message}".rstrip())
+
+    def _give_up(self, journal: Journal, refused: str) -> None:
+        """The broker, perhaps a newer one, refuses what is of this attempt: end it, and none of the others."""
+        journal.lose()
+        lease = journal.lease
+        self._report(f"job {lease.job_id} attempt {lease.attempt} is ended: the broker refuses {refused}")

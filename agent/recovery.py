@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from airunner.agent.spool import NotASpool, Spool
+from airunner.agent.spool import ForeignSpool, NotASpool, Spool
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
@@ -37,6 +37,8 @@ async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report
                 spool = Spool.recover(path)
             except NotASpool:
                 path.unlink()  # its agent died before the attempt's first event
+            except ForeignSpool as foreign:
+                report(str(foreign))
             else:
                 group.start_soon(_recover, spool, channel, edges, report)
 

@@ -26,7 +26,7 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgpack
 import msgspec
@@ -53,6 +53,10 @@ class SpoolFailed(Exception):
 
 class NotASpool(SpoolFailed):
     """There is no whole header: an agent died before the attempt's first event, or this is another file."""
+
+
+class ForeignSpool(SpoolFailed):
+    """Another version of airunner has written this spool, in a format that is not known here; it is left as it is."""
 
 
 class SpoolHeader(Struct, frozen=True, kw_only=True):
@@ -120,7 +124,8 @@ class Spool:
     def recover(cls, path: Path) -> Spool:
         """What an agent that died left in `path`, less its torn tail.
 
-        Raises `NotASpool`: there is nothing to deliver, remove it; `SpoolFailed`: it cannot be read.
+        Raises `NotASpool`: there is nothing to deliver, remove it; `ForeignSpool`: leave it alone; `SpoolFailed`: it
+        cannot be read.
         """
         with _failing(f"cannot open the spool {path}"):
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -291,12 +296,15 @@ def _write_all(descriptor: int, packed: bytes) -> None:
 
 def _read_header(descriptor: int, path: Path) -> tuple[SpoolHeader, int]:
     for value, offset in _values(descriptor, 0, None):
+        if isinstance(value, dict) and (found := cast("dict[str, object]", value).get("format", _FORMAT)) != _FORMAT:
+            raise ForeignSpool(
+                f"{path} was written by another version of airunner (format {found}): "
+                "run an agent of that version in this home to deliver it, or remove it"
+            )
         try:
             header = msgspec.convert(value, SpoolHeader)
         except msgspec.ValidationError as error:
             raise NotASpool(f"{path} is not a spool: {error}") from error
-        if header.format != _FORMAT:
-            raise SpoolFailed(f"{path} was written by another version of airunner (format {header.format})")
         return header, offset
     raise NotASpool(f"{path} has no whole header")
 

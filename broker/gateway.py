@@ -30,7 +30,7 @@ from airunner.certs.sealed import topic_of
 from airunner.protocol.bounds import VALUES_MAX, check_structure
 from airunner.protocol.coding import decode_checked, decode_request, encode, refusal
 from airunner.protocol.errors import BadRequest, Busy, PeerError, Quota, Unauthenticated, Unsupported
-from airunner.protocol.frames import answerable, pack_reply, unpack_request
+from airunner.protocol.frames import FIRST, NO_REQUEST, SERVED, answerable, pack_reply, unpack_request
 from airunner.protocol.messages import (
     CompleteJob,
     DequeueJob,
@@ -55,11 +55,11 @@ from airunner.protocol.messages import (
     UpdateJob,
     Verdict,
 )
-from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
+from airunner.protocol.names import JOB_ID_RANDOM_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
 
 PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 HOLD_MS_MAX: Final = 1_250  # longer than most have to wait; who has to wait on is told so then
-NUDGE_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))  # nobody asked
+NUDGE_ID: Final = NO_REQUEST  # nobody asked
 
 
 class Gateway:
@@ -119,7 +119,7 @@ class Gateway:
         """Tell each refusal that is held when it is due."""
         while True:
             for held in self._tarpit.due(_now_ms()):
-                self._send(held.peer, held.request_id, held.refused)
+                self._send(held.peer, held.request_id, held.refused, held.revision)
                 await anyio.lowlevel.checkpoint()  # they may be thousands
             self._held = anyio.Event()
             self._held_until_ms = self._tarpit.next_ms() or math.inf
@@ -153,7 +153,7 @@ class Gateway:
             raise
         if ping:
             admission.knock(incoming.key, now_ms)
-            self._send(incoming.peer, frames.request_id, Pong())
+            self._send(incoming.peer, frames.request_id, Pong(revisions=SERVED), frames.revision)
             return None
         principal = admission.principal(entry, incoming.key, frames.token, now_ms)
         purpose = admission.open(entry, principal, frames.body, now_ms)
@@ -178,7 +178,7 @@ class Gateway:
             quotas=self._quotas,
             queues=principal.queues,
         )
-        return Asked(incoming.peer, ask, incoming.key, len(frames.body))
+        return Asked(incoming.peer, ask, incoming.key, len(frames.body), frames.revision)
 
     def _mint(self, count: int) -> tuple[MintedJob, ...]:
         now_ms = self._edges.wall_ms()
@@ -188,20 +188,21 @@ class Gateway:
         )
 
     def _refuse(self, incoming: Incoming, error: PeerError) -> None:
-        request_id = answerable(incoming.frames)
-        if request_id is None:
+        named = answerable(incoming.frames)
+        if named is None:
             self._counts.add("garbage")
             return
+        request_id, revision = named
         refused = refusal(error)
         if refused.retry_ms is not None:
             hold_ms = min(refused.retry_ms, HOLD_MS_MAX)
             due_ms = _now_ms() + hold_ms
             later = replace(refused, retry_ms=refused.retry_ms - hold_ms)
-            if self._tarpit.hold(due_ms, incoming.peer, request_id, later):
+            if self._tarpit.hold(due_ms, incoming.peer, request_id, later, revision):
                 if due_ms < self._held_until_ms:
                     self._held.set()
                 return
-        self._send(incoming.peer, request_id, refused)
+        self._send(incoming.peer, request_id, refused, revision)
 
     def _answer(self, answer: Answer) -> None:
         reply: Reply
@@ -220,7 +221,7 @@ class Gateway:
         if listed:
             self._note_holders(answer, reply)
         told = reply if listed else refusal(Unauthenticated(REVOKED))
-        sent = self._send(answer.peer, answer.ask.request_id, told, answer.ask)
+        sent = self._send(answer.peer, answer.ask.request_id, told, answer.revision, answer.ask)
         newest = self._forget(answer)
         if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
             self._give_back(answer.ask, reply.leases)
@@ -258,7 +259,7 @@ class Gateway:
         """A hint and no more: the next heartbeat tells what this one may not."""
         for peer in {self._roster.holder(nudged.tenant, job_id) for job_id in nudged.job_ids} - {None}:
             assert peer is not None, "taken out above"
-            self._send(peer, NUDGE_ID, Nudge())
+            self._send(peer, NUDGE_ID, Nudge(), FIRST)
 
     def _note(self, peer: bytes, ask: Ask) -> None:
         """Remember who asked last: each DequeueJob on its way is a place in the inbox or in the parking."""
@@ -273,13 +274,13 @@ class Gateway:
             self._askers.pop(key, None)
         return newest
 
-    def _send(self, peer: bytes, request_id: RequestId, reply: Reply, payer: Ask | None = None) -> Sent:
+    def _send(self, peer: bytes, request_id: RequestId, reply: Reply, revision: int, payer: Ask | None = None) -> Sent:
         if isinstance(reply, Refused):
             self._counts.add("requests_refused")
         body = encode(reply)
         if payer is not None:
             self._admission.charge(payer, cost_of_reply(len(body)), self._edges.wall_ms())
-        sent = self._router.send(peer, pack_reply(request_id, body))
+        sent = self._router.send(peer, pack_reply(request_id, body, revision))
         if sent is not Sent.DONE:
             self._counts.add("replies_undelivered")
         return sent

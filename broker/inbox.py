@@ -13,6 +13,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from msgspec import Struct
 
 from airunner.broker.store.contract import Appended, Ask, StoreReply
+from airunner.protocol.frames import REVISION
 from airunner.protocol.names import JobId
 
 ANSWERS_MAX: Final = 4_096
@@ -24,13 +25,14 @@ SWEEPS_MAX: Final = 1  # the Janitor asks for one step at a time
 class Asked(Struct, frozen=True):
     """Gateway → Ledger: `peer`, let in by its `key`, waits for the answer to `ask`; with None nobody does.
 
-    The request takes `size_bytes`.
+    The request takes `size_bytes`, and is answered in its `revision` of the protocol.
     """
 
     peer: bytes | None
     ask: Ask
     key: str = ""
     size_bytes: int = 0
+    revision: int = REVISION
 
 
 class Answer(Struct, frozen=True):
@@ -40,6 +42,7 @@ class Answer(Struct, frozen=True):
     ask: Ask
     reply: StoreReply
     key: str = ""
+    revision: int = REVISION
 
 
 class Nudged(Struct, frozen=True):

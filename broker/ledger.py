@@ -254,7 +254,7 @@ class Ledger:
             if isinstance(asked, Asked) and outcome.reply is not None:
                 reply = self._unless_parked(entry, asked, outcome.reply)
                 if reply is not None and asked.peer is not None:
-                    answers.append(Answer(asked.peer, asked.ask, reply, asked.key))
+                    answers.append(Answer(asked.peer, asked.ask, reply, asked.key, asked.revision))
             if outcome.nudged:
                 assert isinstance(asked, Asked), "somebody has asked for the end of these"
                 answers.append(Nudged(asked.ask.tenant, outcome.nudged))
@@ -287,7 +287,7 @@ class Ledger:
     async def _release_expired(self) -> None:
         over = self._parking.expired(self._clock.now_ms())
         answers = [
-            Answer(parked.asked.peer, parked.asked.ask, JobsLeased(), parked.asked.key)
+            Answer(parked.asked.peer, parked.asked.ask, JobsLeased(), parked.asked.key, parked.asked.revision)
             for parked in over
             if parked.asked.peer is not None
         ]

@@ -23,6 +23,7 @@ class Held(NamedTuple):
     peer: bytes
     request_id: RequestId
     refused: Refused
+    revision: int
 
 
 class Tarpit:
@@ -32,11 +33,11 @@ class Tarpit:
         self._held: list[Held] = []
         self._turns = count()
 
-    def hold(self, due_ms: int, peer: bytes, request_id: RequestId, refused: Refused) -> bool:
+    def hold(self, due_ms: int, peer: bytes, request_id: RequestId, refused: Refused, revision: int) -> bool:
         """Keep it until then; False where there is no room."""
         if len(self._held) >= HELD_MAX:
             return False
-        heapq.heappush(self._held, Held(due_ms, next(self._turns), peer, request_id, refused))
+        heapq.heappush(self._held, Held(due_ms, next(self._turns), peer, request_id, refused, revision))
         return True
 
     def due(self, now_ms: int) -> list[Held]:

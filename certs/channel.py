@@ -18,13 +18,25 @@ from msgspec import Struct
 
 from airunner.certs.edges import Dealer, Edges, Ending, Network
 from airunner.protocol.coding import decode_reply, encode, error_of
-from airunner.protocol.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, OperatorError, PeerError
-from airunner.protocol.frames import pack_request, unpack_reply
-from airunner.protocol.messages import Nudge, Refused, Reply, Request
+from airunner.protocol.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, OperatorError, PeerError, Unsupported
+from airunner.protocol.frames import REVISION, pack_request, unpack_reply, unserved
+from airunner.protocol.messages import Nudge, Pong, Refused, Reply, Request
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
-from airunner.protocol.retry import PATIENCE_MS, PENDING_MAX, Action, Connect, Deliver, Disconnect, LazyPirate, Send
+from airunner.protocol.retry import (
+    PATIENCE_MS,
+    PENDING_MAX,
+    PING,
+    PING_ID,
+    Action,
+    Connect,
+    Deliver,
+    Disconnect,
+    LazyPirate,
+    Send,
+)
 
 MISMATCHES_TOLD: Final = 3  # handshakes broken off in a row; a restart breaks one, a wrong key all
+WHY_CHARS_MAX: Final = 500  # of why a reply cannot be read
 
 
 class Patience(Struct, frozen=True):
@@ -32,8 +44,8 @@ class Patience(Struct, frozen=True):
 
     `first_s` holds until a broker was heard for the first time, `later_s` from then on. `notice` is called
     once for each silence that lasts `NOTICE_S`, with the endpoint and the seconds that are left; `doubt` once when
-    handshakes are broken off again and again, or a broker that was heard lets us in no more, with the words for it:
-    whoever sets it waits on.
+    handshakes are broken off again and again, a broker that was heard lets us in no more, or one speaks another
+    revision of the protocol, with the words for it: the agent, which sets it, waits on.
     """
 
     first_s: float | None = None
@@ -185,8 +197,10 @@ class Channel:
                         waiter.done.set()
 
     def _connect(self, endpoint: str) -> None:
+        """Open a socket; the Pong says which revisions the broker serves, also one that drops what it cannot read."""
         assert self._group is not None, "the channel runs before it is asked"
         self._dealer = self._network.dealer(endpoint)
+        self._dealer.send(pack_request(PING_ID, b"", PING))
         self.connections += 1
         self._connection = anyio.CancelScope()
         self._group.start_soon(self._listen, self._dealer, self._connection)
@@ -209,9 +223,14 @@ class Channel:
             for frames in await dealer.receive():
                 try:
                     request_id, body = unpack_reply(frames)
-                    reply = decode_reply(body)
                 except PeerError:
                     continue  # not a reply of this protocol; what was asked is asked again
+                reply = _read_reply(body)
+                if words := _foreign(reply):
+                    self._turned_away(f"{words} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
+                    self._do(self._pirate.dropped(self._now_ms()))
+                    self._wake_in_time()
+                    return  # what else comes over this connection is of no use
                 self._ever_heard = True
                 self._noticed = False
                 self._mismatches = 0
@@ -227,16 +246,11 @@ class Channel:
     def _ended(self, ending: Ending) -> None:
         self._mismatches = self._mismatches + 1 if ending is Ending.MISMATCHED else 0
         if ending is Ending.REFUSED:
-            self._refused.add(self.endpoint)
             words = (
                 f"the broker at {self.endpoint} does not let this machine's key in; "
                 "put the public key on its allow-list"
             )
-            if self._ever_heard and self._patience.doubt is not None:
-                if len(self._refused) == 1:
-                    self._patience.doubt(words)
-            elif self._refused >= self._endpoints:
-                self._shut_out(words)
+            self._turned_away(words, EXIT_NO_PERMISSION, may_change=self._ever_heard)
         elif self._mismatches == MISMATCHES_TOLD and self._patience.doubt is not None:
             self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))
@@ -292,10 +306,16 @@ class Channel:
         bound_s = self._patience_s()
         return None if bound_s is None else since_ms + int(bound_s * 1_000)
 
-    def _shut_out(self, message: str) -> None:
-        """This key will never be let in; nothing can be asked any more."""
-        self._failure = OperatorError(message, exit_code=EXIT_NO_PERMISSION)
-        self._fail(self._failure)
+    def _turned_away(self, words: str, exit_code: int, *, may_change: bool) -> None:
+        """This broker serves us nothing. Where no other does either nothing can be asked any more, unless one waits."""
+        told = bool(self._refused)
+        self._refused.add(self.endpoint)
+        if may_change and self._patience.doubt is not None:
+            if not told:
+                self._patience.doubt(words)
+        elif self._refused >= self._endpoints:
+            self._failure = OperatorError(words, exit_code=exit_code)
+            self._fail(self._failure)
 
     def _fail(self, failure: OperatorError) -> None:
         for request_id, waiter in self._waiters.items():
@@ -306,3 +326,24 @@ class Channel:
     @staticmethod
     def _now_ms() -> int:
         return int(anyio.current_time() * 1_000)
+
+
+def _read_reply(body: bytes) -> Reply:
+    """The reply in a body; of one that cannot be read the asker hears, for asking again would bring the same."""
+    try:
+        return decode_reply(body)
+    except PeerError as error:
+        return Refused(
+            code=PeerError.code, message=f"the broker's answer cannot be read: {error.message[:WHY_CHARS_MAX]}"
+        )
+
+
+def _foreign(reply: Reply) -> str | None:
+    """Why nothing can be asked of the broker that says this, if it serves other revisions of the protocol."""
+    match reply:
+        case Pong(revisions=revisions) if REVISION not in revisions:
+            return unserved(REVISION, revisions)
+        case Refused(code=Unsupported.code, message=message):
+            return message
+        case _:
+            return None

@@ -28,6 +28,7 @@ from airunner.protocol.events import (
     ProcessError,
     ProcessStart,
     TerminalResize,
+    UnknownBody,
 )
 from airunner.protocol.printable import one_line
 
@@ -105,7 +106,7 @@ class ConsolePrinter:
                 return message.strip()
             case OutputTruncated(omitted_bytes=omitted_bytes):
                 return f"{omitted_bytes} bytes of output were left out here"
-            case ProcessEnd() | Heartbeat() | TerminalResize():
+            case ProcessEnd() | Heartbeat() | TerminalResize() | UnknownBody():
                 return None
             case (
                 JobScheduled()
@@ -138,7 +139,8 @@ def event_object(event: Event) -> dict[str, Any]:
 
     OUTPUT's `data` is text where it is UTF-8 and base64 where it is not; `encoding` says which.
     """
-    fields = msgspec.structs.asdict(event.body)
+    fields = dict(event.body.fields) if isinstance(event.body, UnknownBody) else msgspec.structs.asdict(event.body)
+    fields.pop("kind", None)
     shown: dict[str, Any] = {
         "job_id": event.job_id,
         "sequence": event.sequence,

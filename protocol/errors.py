@@ -67,9 +67,10 @@ class BadRequest(PeerError):
 
 
 class Unsupported(PeerError):
-    """The peer speaks another version of the protocol."""
+    """The peer speaks another revision of the protocol."""
 
     code = "unsupported"
+    exit_code = EXIT_UNAVAILABLE
 
 
 class Unauthenticated(PeerError):

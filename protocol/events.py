@@ -8,8 +8,9 @@ batch, a MessagePack array of bodies, which nobody on the way encodes again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,6 +20,7 @@ from airunner.protocol.errors import BadRequest
 from airunner.protocol.job import JobState, Reason, TerminalSide
 from airunner.protocol.names import JobId, Natural, Positive, Text
 
+KIND_CHARS_MAX: Final = 128  # of the kind of an event that is not known here
 OUTPUT_BYTES_MAX: Final = 65_536  # one OUTPUT event; also the size at which an agent flushes
 BATCH_EVENTS_MAX: Final = 1_024
 BATCH_BYTES_MAX: Final = 524_288  # encoded; two fit one frame with room to spare
@@ -170,6 +172,14 @@ BrokerBody = JobScheduled | JobLeased | JobReleased | JobExpired | JobCancelRequ
 EventBody = AgentBody | BrokerBody
 
 
+class UnknownBody(Struct, frozen=True, kw_only=True):
+    """An event that a newer agent or broker has written and this software cannot read: `fields` is all of it."""
+
+    kind: Annotated[str, Meta(max_length=KIND_CHARS_MAX)]
+    timestamp_ms: Natural
+    fields: dict[str, Any]
+
+
 class EventRun(Struct, frozen=True, kw_only=True):
     """`count` events from `first_sequence` on, all of one attempt; `events` is their MessagePack array."""
 
@@ -190,11 +200,13 @@ class Event(Struct, frozen=True, kw_only=True):
     job_id: JobId
     sequence: Positive
     attempt: Natural
-    body: EventBody
+    body: EventBody | UnknownBody
 
     @property
     def kind(self) -> str:
         """The name of what happened, such as `OUTPUT`."""
+        if isinstance(self.body, UnknownBody):
+            return self.body.kind
         tag = type(self.body).__struct_config__.tag
         assert isinstance(tag, str)
         return tag
@@ -207,6 +219,8 @@ class Event(Struct, frozen=True, kw_only=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _bodies_decoder: msgspec.msgpack.Decoder[list[EventBody]] = msgspec.msgpack.Decoder(list[EventBody])
+_body_decoder: msgspec.msgpack.Decoder[EventBody] = msgspec.msgpack.Decoder(EventBody)
+_fields_decoder = msgspec.msgpack.Decoder(dict[str, Any])
 _agent_decoder: msgspec.msgpack.Decoder[list[AgentBody]] = msgspec.msgpack.Decoder(
     Annotated[list[AgentBody], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)]
 )
@@ -230,15 +244,28 @@ def check_batch(raw: bytes) -> list[AgentBody]:
         raise BadRequest(f"events: {error}") from error
 
 
-def decode_bodies(raw: bytes) -> list[EventBody]:
-    """The bodies of a stored run.
+def decode_bodies(raw: bytes) -> Sequence[EventBody | UnknownBody]:
+    """The bodies of a stored run, those of kinds that are not known here among them.
 
     Raises `BadRequest` when it is not what a broker sends.
     """
     try:
         return _bodies_decoder.decode(raw)
+    except UNDECODABLE:
+        pass  # one of them is from newer software, or all of it is broken
+    try:
+        return [_decode_body(one) for one in _raw_decoder.decode(raw)]
     except UNDECODABLE as error:
         raise BadRequest(f"events: {error}") from error
+
+
+def _decode_body(raw: msgspec.Raw) -> EventBody | UnknownBody:
+    """Raises `msgspec.DecodeError` for what is no event of any kind."""
+    try:
+        return _body_decoder.decode(raw)
+    except msgspec.ValidationError:
+        fields = _fields_decoder.decode(raw)
+        return msgspec.convert({**fields, "fields": fields}, UnknownBody)
 
 
 def without_first(raw: bytes, count: int) -> bytes:

@@ -1,16 +1,22 @@
 """The envelopes around a body: what stands in which frame.
 
 ```
-request   DEALER → ROUTER   [b"AR1", request id (16 bytes), token (may be empty), body]
-reply     ROUTER → DEALER   [b"AR1", request id, body]
+request   DEALER → ROUTER   [b"AR2", request id (16 bytes), token (may be empty), body]
+reply     ROUTER → DEALER   [b"AR2", request id, body]
 live      PUB → SUB         [topic (16 bytes), sealed run]      an empty second frame: you are subscribed
 ```
+
+The number in the first frame is the protocol's revision. An asker speaks one, `REVISION`; a broker answers in the
+asker's where that is one of `SERVED`, and refuses every other in words. What every revision keeps for ever, so that
+any two can tell each other that they do not fit: the first two frames, `Refused`, and messages under the id of zeros
+(Ping, Pong, Nudge), which travel as `FIRST`.
 
 Count and sizes are checked before any frame's content is looked at.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,7 +25,10 @@ from msgspec import Struct
 from airunner.protocol.errors import BadRequest, Unsupported
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 
-VERSION: Final = b"AR1"
+FIRST: Final = 1
+REVISION = 2  # what this software asks in
+SERVED: tuple[int, ...] = (1, 2)  # what its broker answers: the last two, so that brokers can be upgraded first
+NO_REQUEST: Final = RequestId(bytes(REQUEST_ID_BYTES))  # of Pings, Pongs and Nudges
 TOKEN_BYTES_MAX: Final = 8_192
 BODY_BYTES_MAX: Final = 2_097_152
 REQUEST_FRAMES: Final = 4
@@ -27,6 +36,7 @@ REPLY_FRAMES: Final = 3
 FRAMES_MAX: Final = REQUEST_FRAMES
 TOPIC_BYTES: Final = 16
 SUBSCRIPTION_BYTES_MAX: Final = 512  # CURVE's own INITIATE must pass too, and takes more than 256
+_MAGIC: Final = re.compile(rb"AR([1-9][0-9]{0,5})")
 
 
 class RequestFrames(Struct, frozen=True):
@@ -35,6 +45,12 @@ class RequestFrames(Struct, frozen=True):
     request_id: RequestId
     token: bytes
     body: bytes
+    revision: int = REVISION
+
+
+def magic(revision: int) -> bytes:
+    """The first frame of all that is said in a revision."""
+    return b"AR%d" % revision
 
 
 def pack_request(request_id: RequestId, token: bytes, body: bytes) -> list[bytes]:
@@ -42,15 +58,17 @@ def pack_request(request_id: RequestId, token: bytes, body: bytes) -> list[bytes
     assert len(request_id) == REQUEST_ID_BYTES
     assert len(token) <= TOKEN_BYTES_MAX
     assert len(body) <= BODY_BYTES_MAX
-    return [VERSION, request_id, token, body]
+    return [magic(FIRST if request_id == NO_REQUEST else REVISION), request_id, token, body]
 
 
 def unpack_request(frames: Sequence[bytes]) -> RequestFrames:
     """The request in `frames`.
 
-    Raises `Unsupported` for another version, `BadRequest` for anything out of bounds.
+    Raises `Unsupported` for a revision that is not served, `BadRequest` for anything out of bounds.
     """
-    _check_version(frames)
+    revision = _revision(frames)
+    if revision not in SERVED and not (revision == FIRST and NO_REQUEST in frames[1:2]):
+        raise Unsupported(unserved(revision, SERVED))
     if len(frames) != REQUEST_FRAMES:
         raise BadRequest(f"a request has {REQUEST_FRAMES} frames, not {len(frames)}")
     _, request_id, token, body = frames
@@ -58,22 +76,22 @@ def unpack_request(frames: Sequence[bytes]) -> RequestFrames:
     if len(token) > TOKEN_BYTES_MAX:
         raise BadRequest(f"the token takes {len(token)} bytes and {TOKEN_BYTES_MAX} is the most")
     _check_body(body)
-    return RequestFrames(RequestId(request_id), token, body)
+    return RequestFrames(RequestId(request_id), token, body, revision)
 
 
-def pack_reply(request_id: RequestId, body: bytes) -> list[bytes]:
-    """The frames of a reply."""
+def pack_reply(request_id: RequestId, body: bytes, revision: int) -> list[bytes]:
+    """The frames of a reply, in the revision of its request."""
     assert len(request_id) == REQUEST_ID_BYTES
     assert len(body) <= BODY_BYTES_MAX, f"a reply of {len(body)} bytes"
-    return [VERSION, request_id, body]
+    return [magic(revision), request_id, body]
 
 
 def unpack_reply(frames: Sequence[bytes]) -> tuple[RequestId, bytes]:
-    """The request id and body of a reply.
+    """The request id and body of a reply, in whichever revision: a refusal is the same in all.
 
-    Raises `Unsupported` for another version, `BadRequest` for anything out of bounds.
+    Raises `Unsupported` for another protocol, `BadRequest` for anything out of bounds.
     """
-    _check_version(frames)
+    _revision(frames)
     if len(frames) != REPLY_FRAMES:
         raise BadRequest(f"a reply has {REPLY_FRAMES} frames, not {len(frames)}")
     _, request_id, body = frames
@@ -82,16 +100,25 @@ def unpack_reply(frames: Sequence[bytes]) -> tuple[RequestId, bytes]:
     return RequestId(request_id), body
 
 
-def answerable(frames: Sequence[bytes]) -> RequestId | None:
-    """The request id of a malformed request, where it has one that a refusal can name."""
-    if len(frames) > 1 and frames[0] == VERSION and len(frames[1]) == REQUEST_ID_BYTES:
-        return RequestId(frames[1])
+def answerable(frames: Sequence[bytes]) -> tuple[RequestId, int] | None:
+    """The request id and revision of a malformed request, where it has such that a refusal can name."""
+    if len(frames) > 1 and len(frames[1]) == REQUEST_ID_BYTES and (found := _MAGIC.fullmatch(frames[0])):
+        return RequestId(frames[1]), int(found[1])
     return None
 
 
-def _check_version(frames: Sequence[bytes]) -> None:
-    if not frames or frames[0] != VERSION:
-        raise Unsupported(f"the first frame is not {VERSION.decode()}: another version of the protocol")
+def unserved(asked: int, served: Sequence[int]) -> str:
+    """Words for two sides that do not fit: the broker serves these revisions, and the asker speaks another."""
+    old = "broker (brokers come first)" if asked > max(served) else "client or agent"
+    several = f"revisions {' and '.join(map(str, served))}" if len(served) > 1 else f"revision {served[0]}"
+    return f"the broker speaks {several} of the protocol, and this client or agent revision {asked}: upgrade the {old}"
+
+
+def _revision(frames: Sequence[bytes]) -> int:
+    found = _MAGIC.fullmatch(frames[0]) if frames else None
+    if found is None:
+        raise Unsupported(f"the first frame is none like {magic(REVISION).decode()}: another protocol")
+    return int(found[1])
 
 
 def _check_request_id(request_id: bytes) -> None:

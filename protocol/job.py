@@ -6,6 +6,7 @@ is what an agent says of one attempt; the state that follows from it is decided 
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -67,6 +68,9 @@ class ProcessType(StrEnum):
     PTY = "pty"
 
 
+_REASON: Final = re.compile("[a-z][a-z0-9-]{0,63}")
+
+
 class Reason(StrEnum):
     """Why an attempt did not complete. `oom`: the kernel killed something of it for want of memory."""
 
@@ -81,6 +85,15 @@ class Reason(StrEnum):
     HOOK_FAILED = "hook-failed"
     SECRET_MISSING = "secret-missing"  # noqa: S105 - a reason
     CANCELLED = "cancelled"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Reason | None:
+        """A reason that newer software gives, as it is; it is none of `Reason`'s members, and compares as its text."""
+        if not isinstance(value, str) or not _REASON.fullmatch(value):
+            return None
+        other = str.__new__(cls, value)
+        other._name_ = other._value_ = value
+        return other
 
 
 Tags = Annotated[dict[Name, TagValue], Meta(max_length=TAGS_MAX)]
@@ -176,6 +189,11 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
     signal: Annotated[int, Meta(ge=1, le=64)] | None = None
     reason: Reason | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the reason, if there is one, is one of ours."""
+        return self.reason is None or self.reason in Reason.__members__.values()
 
     @property
     def state(self) -> JobState:

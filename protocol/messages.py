@@ -13,6 +13,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, EventRun
+from airunner.protocol.frames import FIRST
 from airunner.protocol.job import METADATA_MAX, Job, JobSpec, JobState, JobSummary, Result, Tags, check_new
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
@@ -142,6 +143,11 @@ class CompleteJob(Message, frozen=True, kw_only=True):
     task_token: Token
     event_count: Natural
     result: Result
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError`: the reason is none that there is."""
+        if not self.result.known:
+            raise ValueError(f"{self.result.reason!r} is no reason for an end")
 
 
 class PublishJobEvents(Message, frozen=True, kw_only=True):
@@ -295,8 +301,10 @@ Request = Ping | StoreRequest
 # --- replies ------------------------------------------------------------------------------------------
 
 
-class Pong(Message, frozen=True, kw_only=True):
-    """The broker is there."""
+class Pong(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """The broker is there, and serves these revisions of the protocol; brokers of the first do not say so."""
+
+    revisions: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (FIRST,)
 
 
 class JobsEnqueued(Message, frozen=True, kw_only=True):

@@ -33,8 +33,9 @@ from msgspec import Struct
 
 from airunner.protocol.coding import encode
 from airunner.protocol.errors import Busy
+from airunner.protocol.frames import NO_REQUEST
 from airunner.protocol.messages import Ping, Refused, Reply
-from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
+from airunner.protocol.names import RequestId
 
 HEARTBEAT_MS: Final = 2_000  # any traffic counts; three misses mean: next endpoint
 MISSES_MAX: Final = 3
@@ -45,8 +46,8 @@ PATIENCE_LAST_MS: Final = 120_000
 PENDING_MAX: Final = 4_096  # requests in flight on one connection
 
 _NEVER_MS: Final = 2**63
-PING_ID: Final = RequestId(bytes(REQUEST_ID_BYTES))
-_PING: Final = encode(Ping())
+PING_ID: Final = NO_REQUEST
+PING: Final = encode(Ping())
 
 
 class Connect(Struct, frozen=True):
@@ -190,7 +191,7 @@ class LazyPirate:
                 return [*self.dropped(now_ms), *self.tick(now_ms)]
             self._pings += 1
             self._ping_ms = now_ms + HEARTBEAT_MS
-            return [Send(PING_ID, _PING), *self._resend(now_ms)]
+            return [Send(PING_ID, PING), *self._resend(now_ms)]
         return self._resend(now_ms)
 
     def deadline_ms(self) -> int | None:

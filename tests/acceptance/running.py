@@ -114,9 +114,12 @@ class Process:
 class RunningBroker:
     """A broker process; after a `kill` or `stop`, `start` brings it back on the same ports."""
 
-    def __init__(self, home: Path, store: str | None = None, *options: str, module: str = "airunner") -> None:
+    def __init__(
+        self, home: Path, store: str | None = None, *options: str, module: str = "airunner", before: Sequence[str] = ()
+    ) -> None:
         self.home = home
         self._module = module
+        self._before = before  # words of the module's own
         self.requests = "tcp://127.0.0.1:0"
         self.events = "tcp://127.0.0.1:0"
         self.http = "127.0.0.1:0"
@@ -126,7 +129,7 @@ class RunningBroker:
     def start(self) -> Process:
         """Start it, and return when it has said that it is ready."""
         doors = ["--listen", self.requests, "--events", self.events, "--http", self.http]
-        self.process = Process(self.home, ["broker", *doors, *self._options], module=self._module)
+        self.process = Process(self.home, [*self._before, "broker", *doors, *self._options], module=self._module)
         try:
             words = self.process.line("airunner broker ready").split()
         except BaseException:
@@ -136,6 +139,11 @@ class RunningBroker:
             words[words.index(door) + 1] for door in ("requests", "events", "http")
         )
         return self.process
+
+    def upgrade(self) -> Process:
+        """Start airunner as it is, in the place of another that has ended."""
+        self._module, self._before = "airunner", ()
+        return self.start()
 
     def kill(self) -> None:
         """SIGKILL."""

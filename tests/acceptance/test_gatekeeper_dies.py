@@ -31,7 +31,7 @@ def broker(home: Path) -> Iterator[RunningBroker]:
 def inside(broker: RunningBroker) -> Iterator[Plain]:
     """Whoever was let in before."""
     plain = Plain(broker, airunner(broker.home, "token", "--subject", "test").strip())
-    assert plain.ask({"type": "Ping"}) == {"type": "Pong"}
+    assert plain.ask({"type": "Ping"})["type"] == "Pong"
     yield plain
     plain.context.destroy(linger=0)
 
@@ -84,4 +84,4 @@ def test_while_the_gatekeeper_does_not_answer_nobody_new_gets_in(broker: Running
     broker.process.signal(signal.SIGUSR2)
     broker.process.line(SILENT)
     assert knock(broker, inside) != zmq.EVENT_HANDSHAKE_SUCCEEDED
-    assert inside.ask({"type": "Ping"}) == {"type": "Pong"}
+    assert inside.ask({"type": "Ping"})["type"] == "Pong"

@@ -90,7 +90,7 @@ def events_of(page: Map) -> list[tuple[int, Map]]:
 
 
 def test_a_job_is_submitted_run_and_replayed_with_nothing_but_zmq_and_msgpack(plain: Plain) -> None:
-    assert plain.ask({"type": "Ping"}) == {"type": "Pong"}
+    assert plain.ask({"type": "Ping"})["type"] == "Pong"
     job_id = submit(plain)
     look_at(plain, job_id)
     watched = plain.ask({"type": "WatchJob", "job_id": job_id})
@@ -206,7 +206,7 @@ AMISS = [
     (b"\xdf\xff\xff\xff\xff", "bad-request"),
     (b"\x81\xa1a" + b"\x91" * 40_000 + b"\x00", "bad-request"),
 ]
-GARBAGE = [[b""], [b"AR2", bytes(16), b"", b"\x80"], [b"AR1"], [b"AR1", b"short", b"", b"\x80"], [b"x"] * 50]
+GARBAGE = [[b""], [b"XR1", bytes(16), b"", b"\x80"], [b"AR1"], [b"AR1", b"short", b"", b"\x80"], [b"x"] * 50]
 
 
 def test_what_is_amiss_is_refused_and_the_next_request_served(plain: Plain) -> None:
@@ -215,16 +215,16 @@ def test_what_is_amiss_is_refused_and_the_next_request_served(plain: Plain) -> N
         plain.dealer.send_multipart([b"AR1", request_id, plain.token, body])
         answered, reply = plain.receive()
         assert (answered, reply["type"], reply["code"]) == (request_id, "Refused", code), body[:40]
-        assert plain.ask({"type": "Ping"}) == {"type": "Pong"}
+        assert plain.ask({"type": "Ping"})["type"] == "Pong"
 
 
 def test_garbage_is_dropped_and_the_next_request_served(plain: Plain) -> None:
     for frames in GARBAGE:
         plain.dealer.send_multipart(frames)
-        assert plain.ask({"type": "Ping"}) == {"type": "Pong"}, frames
+        assert plain.ask({"type": "Ping"})["type"] == "Pong", frames
 
 
 def test_without_a_token_nothing_but_a_ping_is_answered(plain: Plain) -> None:
     plain.token = b""
-    assert plain.ask({"type": "Ping"}) == {"type": "Pong"}
+    assert plain.ask({"type": "Ping"})["type"] == "Pong"
     assert plain.ask({"type": "ListJobs"})["code"] == "unauthenticated"

@@ -15,7 +15,7 @@ from airunner.protocol.coding import refusal
 from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, Quota
 from airunner.protocol.events import Heartbeat
 from airunner.protocol.job import JobState, Result
-from airunner.protocol.messages import BatchStored, JobCompleted, JobEventsPublished, PublishJobEvents
+from airunner.protocol.messages import BatchStored, JobCompleted, JobEventsPublished, PublishJobEvents, Refused
 from tests.agent.journaling import EVERYTHING, journal_in
 from tests.client.wire import edges
 
@@ -108,3 +108,46 @@ async def test_when_there_was_room_again_the_next_want_of_it_is_said_too(tmp_pat
         group.cancel_scope.cancel()
     assert len(said) == 2
     publisher.close(journal)
+
+
+class Newer(Full):
+    """A broker that refuses one job, with a code that this agent does not know."""
+
+    def __init__(self, refused: str, *, end: bool) -> None:
+        super().__init__(0)
+        self.refused = refused
+        self.end = end
+
+    async def ask(self, request: PublishJobEvents) -> JobEventsPublished:
+        reply = await super().ask(request)
+        completions = tuple(
+            Refused(code="too-tired", message="") if self.end and asked.job_id == self.refused else said
+            for asked, said in zip(request.completions, reply.completions, strict=True)
+        )
+        return JobEventsPublished(batches=reply.batches, completions=completions)
+
+    def _store(self, job_id: str, first_index: int, count: int) -> BatchStored:
+        if job_id == self.refused and not self.end:
+            return BatchStored(job_id=job_id, attempt=1, code="too-tired")
+        return super()._store(job_id, first_index, count)
+
+
+@pytest.mark.parametrize("end", [False, True])
+async def test_a_refusal_that_is_not_known_ends_that_attempt_and_no_other(tmp_path: Path, *, end: bool) -> None:
+    said: list[str] = []
+    publisher = Publisher(Newer("job1", end=end), edges(), said.append, SpoolRoom(EVERYTHING))
+    journals = [journal_in(tmp_path, number, sink=publisher) for number in (1, 2)]
+    async with anyio.create_task_group() as group:
+        group.start_soon(publisher.run)
+        for journal in journals:
+            publisher.open(journal)
+            journal.add(Heartbeat(timestamp_ms=1))
+            journal.finish(Result(exit_code=0))
+        states = [await journal.settled() for journal in journals]
+        group.cancel_scope.cancel()
+    assert states == [None, JobState.COMPLETED]
+    [line] = said
+    assert line.startswith("job job1 attempt 1 is ended: the broker refuses")
+    assert "too-tired" in line
+    for journal in journals:
+        publisher.close(journal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgpack
 import pytest
 from trio.testing import MockClock
 
@@ -76,3 +77,16 @@ async def test_what_will_never_be_taken_is_let_go(left: Path, final: PeerError |
     await recover([left], channel, edges(), lambda _: None)
     assert spools_in(left.parent) == []
     assert len(channel.asked) == 1
+
+
+async def test_a_spool_of_another_format_is_left_as_it_is_and_the_others_are_delivered(left: Path) -> None:
+    foreign = left.parent / "another.1"
+    newer = msgpack.packb({"format": 2, "lease": {"job": "another"}})
+    foreign.write_bytes(newer)
+    channel = Refusing()
+    said: list[str] = []
+    await recover(spools_in(left.parent), channel, edges(), said.append)
+    assert spools_in(left.parent) == [foreign]
+    assert foreign.read_bytes() == newer
+    assert [type(request) for request in channel.asked] == [PublishJobEvents, ReleaseJob]
+    assert any("another version of airunner (format 2)" in line for line in said)

@@ -14,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airunner.agent import spool as spool_module
-from airunner.agent.spool import RECLAIM_BYTES_MIN, NotASpool, Record, Spool, SpoolFailed, SpoolHeader, spools_in
+from airunner.agent.spool import (
+    RECLAIM_BYTES_MIN,
+    ForeignSpool,
+    NotASpool,
+    Record,
+    Spool,
+    SpoolFailed,
+    SpoolHeader,
+    spools_in,
+)
 from airunner.protocol.events import BATCH_BYTES_MAX
 
 HEADER = SpoolHeader(job_id="0192-job", attempt=3, task_token=b"t" * 32)
@@ -135,10 +144,10 @@ def test_a_file_without_a_whole_header_is_not_a_spool(tmp_path: Path, content: b
 
 def test_another_versions_spool_is_not_thrown_away_as_none(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    path.write_bytes(msgpack.packb({"job_id": "x", "attempt": 1, "task_token": b"t" * 32, "format": 2}))
-    with pytest.raises(SpoolFailed, match="another version") as caught:
-        Spool.recover(path)
-    assert not isinstance(caught.value, NotASpool)
+    for header in ({"job_id": "x", "attempt": 1, "task_token": b"t" * 32, "format": 2}, {"lease": {}, "format": 3}):
+        path.write_bytes(msgpack.packb(header))
+        with pytest.raises(ForeignSpool, match="another version"):
+            Spool.recover(path)
 
 
 def test_a_link_is_not_followed(tmp_path: Path, spool: Spool) -> None:

@@ -93,7 +93,7 @@ class Stage:
 
     def answer(self, asked: Asked, reply: StoreReply) -> None:
         assert asked.peer is not None
-        self.answers.send_nowait([Answer(asked.peer, asked.ask, reply, asked.key)])
+        self.answers.send_nowait([Answer(asked.peer, asked.ask, reply, asked.key, asked.revision)])
 
     async def tell(self, asked: Asked, reply: StoreReply) -> None:
         """Answer, and see it go out."""

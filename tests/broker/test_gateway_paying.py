@@ -52,7 +52,7 @@ async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) ->
         began_s = anyio.current_time()
         stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa4type" + bytes(100)])
         stage.router.hear(Ping())
-        assert await stage.reply() == Pong()
+        assert isinstance(await stage.reply(), Pong)
         assert anyio.current_time() == began_s
         refused = await stage.reply()
         assert isinstance(refused, Refused)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import anyio
+import msgpack
 import pytest
 from trio.testing import MockClock
 
 from airunner.certs.channel import NOTICE_S, Channel, Patience
 from airunner.certs.edges import SYSTEM, Ending, Frames, Subscriber
-from airunner.protocol.errors import OperatorError
-from airunner.protocol.messages import Ping
+from airunner.protocol.errors import OperatorError, PeerError
+from airunner.protocol.frames import REVISION, magic
+from airunner.protocol.messages import CancelJob, Ping
+from airunner.protocol.retry import PING_ID
 
 pytestmark = pytest.mark.anyio
 ENDPOINT = "tcp://broker.test:7070"
@@ -62,3 +65,54 @@ async def test_where_no_broker_is_the_wait_is_told_once_and_ends_when_it_was_sai
         assert anyio.current_time() - began_s == pytest.approx(90, abs=0.01)
         group.cancel_scope.cancel()
     assert told == [(ENDPOINT, pytest.approx(90 - NOTICE_S, abs=0.01), pytest.approx(NOTICE_S, abs=0.01))]
+
+
+class Foretelling(Nobody):
+    """A broker that answers every request with these frames behind the first two."""
+
+    def __init__(self, magic: bytes, body: bytes) -> None:
+        self._magic = magic
+        self._body = body
+        self._answers: list[Frames] = []
+        self._answered = anyio.Event()
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        if frames[1] != PING_ID:
+            self._answers.append([self._magic, frames[1], self._body])
+            self._answered.set()
+        return True
+
+    async def receive(self) -> list[Frames]:
+        await self._answered.wait()
+        self._answered = anyio.Event()
+        answers, self._answers = self._answers, []
+        return answers
+
+    async def ended(self) -> Ending:
+        await anyio.sleep_forever()
+        raise AssertionError("for ever")
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xc1", msgpack.packb({"type": "Prophecy"}), msgpack.packb({"type": "JobCancelled", "state": "DREAMING"})]
+)
+async def test_an_answer_that_cannot_be_read_is_an_error_and_not_a_silence(body: bytes) -> None:
+    channel = Channel(Foretelling(magic(REVISION), body), [ENDPOINT], lambda: b"", SYSTEM)
+    async with anyio.create_task_group() as group:
+        await group.start(channel.run)
+        with anyio.fail_after(1), pytest.raises(PeerError, match="the broker's answer cannot be read"):
+            await channel.ask(CancelJob(job_id="j"))
+        group.cancel_scope.cancel()
+
+
+async def test_an_agent_whose_broker_refuses_its_revision_says_so_once_and_goes_on_asking() -> None:
+    refused = msgpack.packb({"type": "Refused", "code": "unsupported", "message": "the broker speaks revision 9"})
+    said: list[str] = []
+    channel = Channel(Foretelling(magic(9), refused), [ENDPOINT], lambda: b"", SYSTEM, Patience(doubt=said.append))
+    async with anyio.create_task_group() as group:
+        await group.start(channel.run)
+        with anyio.move_on_after(600):
+            await channel.ask(CancelJob(job_id="j"))
+        assert said == [f"the broker speaks revision 9 ({ENDPOINT})"]
+        assert channel.connections > 10, "with a pause in between, of up to five seconds"
+        group.cancel_scope.cancel()

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from airunner.protocol.coding import encode
-from airunner.protocol.frames import BODY_BYTES_MAX, REQUEST_FRAMES, TOKEN_BYTES_MAX, VERSION
+from airunner.protocol.frames import BODY_BYTES_MAX, REQUEST_FRAMES, REVISION, SERVED, TOKEN_BYTES_MAX, magic
 from airunner.protocol.names import REQUEST_ID_BYTES
 from tests.fuzz.bodies import hurt, monstrous, packed, warped
 from tests.protocol.examples import JOB_ID, REQUESTS
@@ -127,12 +127,12 @@ class Asking:
         rng = self._rng
         request_id = self._before if rng.random() < 0.03 else rng.randbytes(REQUEST_ID_BYTES)
         self._before = request_id
-        frames = [VERSION, request_id, self._tokens.draw(rng), self._body()]
+        frames = [magic(rng.choice(SERVED)), request_id, self._tokens.draw(rng), self._body()]
         return self._misframed(frames) if rng.random() < 0.05 else frames
 
     def oversized(self) -> Frames:
         """One with a frame that is larger than any may be: the broker ends the connection."""
-        frames = [VERSION, bytes(REQUEST_ID_BYTES), b"", b""]
+        frames = [magic(REVISION), bytes(REQUEST_ID_BYTES), b"", b""]
         frames[self._rng.randrange(len(frames))] = bytes(BODY_BYTES_MAX + 1)
         return frames
 
@@ -157,7 +157,7 @@ class Asking:
             case 1:
                 return frames[:at] + [rng.randbytes(3)] * rng.choice((1, 2, 100)) + frames[at:]
             case 2:
-                return [rng.choice((b"", b"AR0", b"AR2", b"ar1", b"AR1\0", bytes(3))), *frames[1:]]
+                return [rng.choice((b"", b"AR0", b"AR7", b"ar1", b"AR1\0", bytes(3))), *frames[1:]]
             case 3:
                 return [frames[0], rng.randbytes(rng.choice((0, 1, 15, 17, 255, 256))), *frames[2:]]
             case 4:

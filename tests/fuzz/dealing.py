@@ -18,7 +18,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from airunner.protocol.coding import decode_request
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.frames import REPLY_FRAMES, VERSION, answerable, pack_request
+from airunner.protocol.frames import REPLY_FRAMES, answerable, pack_request
 from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from tests.fuzz.asking import PING, Asking, Frames, Tokens
@@ -60,8 +60,8 @@ class Dealer:
         for _ in range(count):
             frames = self._asking.next()
             self._send(frames)
-            if (request_id := answerable(frames)) is not None:
-                self._owed[request_id] = frames[-1]
+            if (named := answerable(frames)) is not None:
+                self._owed[named[0]] = frames[-1]
             self._teller.sent_one()
         self._pings += 1
         self._send(pack_request(self._ping_id, b"", PING))
@@ -101,7 +101,7 @@ class Dealer:
         frames = self._raw.recv_multipart()
         assert len(frames) == REPLY_FRAMES, f"a reply of {len(frames)} frames"
         version, request_id, body = frames
-        assert version == VERSION
+        assert version.startswith(b"AR"), "in the revision of its request"
         reply: dict[str, Any] = msgpack.unpackb(body)
         self._owed.pop(request_id, None)
         if request_id not in (NOBODYS, self._ping_id):

@@ -49,7 +49,7 @@ class Witness:
         """A new connection to each door is let in and served."""
         newcomer = Plain(self._broker, self._token)
         try:
-            assert newcomer.ask({"type": "Ping"}) == {"type": "Pong"}
+            assert newcomer.ask({"type": "Ping"})["type"] == "Pong"
             newcomer.subscribe(self._broker.events, urandom(16))
         finally:
             newcomer.context.destroy(linger=0)

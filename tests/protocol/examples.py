@@ -166,7 +166,7 @@ REQUESTS: Final[dict[str, Request]] = {
 }
 
 REPLIES: Final[dict[str, Reply]] = {
-    "Pong": Pong(),
+    "Pong": Pong(revisions=(1, 2)),
     "JobsEnqueued": JobsEnqueued(job_ids=(JOB_ID,)),
     "JobsLeased": JobsLeased(
         leases=(

@@ -92,4 +92,4 @@ def test_the_bounds_are_the_codes() -> None:
         assert f" {bound:,} bytes".replace(",", " ") in PAGE
     for values in (bounds.VALUES_MAX, bounds.REPLY_VALUES_MAX):
         assert f" {values:,} |".replace(",", " ") in PAGE
-    assert frames.VERSION.decode() in PAGE
+    assert frames.magic(frames.REVISION).decode() in PAGE

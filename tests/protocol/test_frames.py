@@ -6,13 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import airunner.protocol.frames as frames_module
 from airunner.protocol.errors import BadRequest, Unsupported
 from airunner.protocol.frames import (
     BODY_BYTES_MAX,
+    FIRST,
+    NO_REQUEST,
+    REVISION,
+    SERVED,
     TOKEN_BYTES_MAX,
-    VERSION,
     RequestFrames,
     answerable,
+    magic,
     pack_reply,
     pack_request,
     unpack_reply,
@@ -21,18 +26,36 @@ from airunner.protocol.frames import (
 from airunner.protocol.names import RequestId
 
 ID = RequestId(b"i" * 16)
+VERSION = magic(REVISION)
 
 
 def test_a_request_and_a_reply_come_out_as_they_went_in():
     assert unpack_request(pack_request(ID, b"token", b"body")) == RequestFrames(ID, b"token", b"body")
-    assert unpack_reply(pack_reply(ID, b"body")) == (ID, b"body")
+    for revision in (FIRST, REVISION, 7):
+        assert unpack_reply(pack_reply(ID, b"body", revision)) == (ID, b"body"), "a refusal is read in any"
 
 
 @pytest.mark.parametrize("unpack", [unpack_request, unpack_reply])
-@pytest.mark.parametrize("frames", [[], [b""], [b"AR2", ID, b"", b""]])
-def test_another_version_is_unsupported(unpack, frames: list[bytes]):
+@pytest.mark.parametrize("frames", [[], [b""], [b"AR", ID, b"", b""], [b"AR0", ID, b"", b""], [b"HTTP", ID, b"", b""]])
+def test_another_protocol_is_unsupported(unpack, frames: list[bytes]):
     with pytest.raises(Unsupported):
         unpack(frames)
+
+
+def test_the_last_two_revisions_are_served_and_no_other():
+    assert SERVED == (REVISION - 1, REVISION)
+    for revision in SERVED:
+        assert unpack_request([magic(revision), ID, b"", b""]).revision == revision
+    for revision, old in ((REVISION + 1, "broker"), (999_999, "broker")):
+        with pytest.raises(Unsupported, match=f"revisions 1 and 2 .* revision {revision}: upgrade the {old}"):
+            unpack_request([magic(revision), ID, b"", b""])
+
+
+def test_a_ping_is_answered_in_the_first_revision_whatever_is_served(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(frames_module, "SERVED", (7, 8))
+    assert unpack_request(pack_request(NO_REQUEST, b"", b"ping")).revision == FIRST
+    with pytest.raises(Unsupported, match=r"revisions 7 and 8 .* revision 1: upgrade the client or agent"):
+        unpack_request([magic(FIRST), ID, b"", b""])
 
 
 @pytest.mark.parametrize(
@@ -63,14 +86,15 @@ def test_a_reply_out_of_bounds_is_refused(frames: list[bytes]):
 
 
 def test_a_refusal_finds_the_id_where_there_is_one():
-    assert answerable([VERSION, ID]) == ID
+    assert answerable([VERSION, ID]) == (ID, 2)
+    assert answerable([b"AR7", ID]) == (ID, 7), "a refusal can be read in every revision"
     assert answerable([VERSION, b"short"]) is None
     assert answerable([VERSION]) is None
-    assert answerable([b"AR2", ID]) is None
+    assert answerable([b"HTTP", ID]) is None
 
 
 @given(st.lists(st.binary(max_size=20), max_size=6))
 def test_garbage_is_refused_and_nothing_worse(frames: list[bytes]):
     for unpack in (unpack_request, unpack_reply):
         with pytest.raises((BadRequest, Unsupported)):
-            unpack([frame.replace(VERSION, b"") for frame in frames])
+            unpack([frame.replace(b"AR", b"") for frame in frames])

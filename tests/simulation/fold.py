@@ -29,6 +29,7 @@ from airunner.protocol.events import (
     ProcessError,
     ProcessStart,
     TerminalResize,
+    UnknownBody,
 )
 from airunner.protocol.job import JobState, Result
 
@@ -117,6 +118,8 @@ def _step(folded: Folded, event: Event) -> None:
             | OutputTruncated()
         ):
             _require(folded, event, JobState.RUNNING)
+        case UnknownBody(kind=kind):
+            folded.wrongs.append(f"event {event.sequence} is {kind}, which nobody here writes")
         case _:
             assert_never(event.body)
     if event.attempt != expected:

@@ -1,0 +1,85 @@
+"""What each served revision of the protocol may be told, and what a reader does with what it does not know."""
+
+from __future__ import annotations
+
+from typing import Final, get_args
+
+import msgpack
+import msgspec
+import pytest
+
+from airunner.protocol.coding import decode_reply, decode_request, encode
+from airunner.protocol.errors import BadRequest, PeerError
+from airunner.protocol.events import EventBody, EventRun, UnknownBody, decode_bodies, encode_bodies, events_of
+from airunner.protocol.follow import Follow
+from airunner.protocol.frames import FIRST, SERVED
+from airunner.protocol.job import JobState, Reason
+from airunner.protocol.messages import JobEventsReplayed, JobFound, Verdict
+from tests.protocol.examples import EVENTS, JOB_ID, NOW_MS, REPLIES, REQUESTS
+
+_KNOWN_TO_1: Final = """
+JOB_SCHEDULED JOB_LEASED JOB_RELEASED JOB_EXPIRED JOB_CANCEL_REQUESTED JOB_FINISHED
+GIT_CLONE_START GIT_CLONE_PROGRESS GIT_CLONE_END GIT_CLONE_ERROR PROCESS_START OUTPUT PROCESS_END PROCESS_ERROR
+HEARTBEAT TERMINAL_RESIZE OUTPUT_TRUNCATED
+SCHEDULED RUNNING COMPLETED FAILED CANCELLED kept lost cancel
+exit-code signal timeout checkout-failed command-not-found process-error agent-lost oom hook-failed secret-missing
+cancelled
+"""
+NEW: Final = {"kind": "MOOD", "timestamp_ms": NOW_MS, "humour": ["dry"], "fields": 1}
+
+
+def test_readers_of_revision_1_are_told_of_nothing_that_they_do_not_know() -> None:
+    kinds = {str(body.__struct_config__.tag) for body in get_args(EventBody)}
+    new = {*kinds, *JobState, *Verdict, *Reason} - set(_KNOWN_TO_1.split())
+    assert FIRST not in SERVED or not new, (
+        f"clients of revision 1 fail at {new}: send them something that they know, or serve revision 1 no more"
+    )
+
+
+def test_an_event_that_is_not_known_is_passed_on_as_it_is_and_hides_none_of_its_neighbours() -> None:
+    raw = msgpack.packb([*msgpack.unpackb(encode_bodies([EVENTS["OUTPUT"]])), NEW])
+    assert decode_bodies(raw) == [
+        EVENTS["OUTPUT"],
+        UnknownBody(kind="MOOD", timestamp_ms=NOW_MS, fields=NEW),
+    ]
+    _, event = events_of(JOB_ID, EventRun(first_sequence=1, count=2, attempt=1, events=raw))
+    assert (event.kind, event.timestamp_ms) == ("MOOD", NOW_MS)
+
+
+def test_one_who_follows_goes_on_behind_an_event_that_is_not_known() -> None:
+    raw = msgpack.packb([NEW, *msgpack.unpackb(encode_bodies([EVENTS["JOB_FINISHED"]]))])
+    follow = Follow(JOB_ID, 0)
+    assert follow.request() is not None
+    run = EventRun(first_sequence=1, count=2, attempt=1, events=raw)
+    events = follow.replayed(JobEventsReplayed(runs=(run,), next_sequence=3, last_sequence=2, finished=True), 0)
+    assert [event.kind for event in events] == ["MOOD", "JOB_FINISHED"]
+    assert follow.finished
+
+
+@pytest.mark.parametrize("broken", [{"kind": "MOOD"}, {"kind": 7, "timestamp_ms": 1}, {"kind": "x" * 129}, 7, None])
+def test_what_is_no_event_of_any_kind_is_refused(broken: object) -> None:
+    with pytest.raises(BadRequest):
+        decode_bodies(msgpack.packb([broken]))
+
+
+def test_a_reason_that_is_not_known_is_shown_as_it_is_and_taken_from_no_agent() -> None:
+    body = msgpack.unpackb(encode(REPLIES["JobFound"]))
+    body["job"]["result"]["reason"] = "bored"
+    found = decode_reply(msgpack.packb(body))
+    assert isinstance(found, JobFound)
+    assert found.job.result is not None
+    assert (str(found.job.result.reason), found.job.result.state) == ("bored", JobState.FAILED)
+    assert msgspec.json.decode(msgspec.json.encode(found))["job"]["result"]["reason"] == "bored"
+    completion = msgpack.unpackb(encode(REQUESTS["CompleteJob"]))
+    completion["result"]["reason"] = "bored"
+    with pytest.raises(BadRequest, match="no reason"):
+        decode_request(msgpack.packb(completion))
+    for no_word in ("", "Two Words", "x" * 65, 7):
+        body["job"]["result"]["reason"] = no_word
+        with pytest.raises(BadRequest):
+            decode_reply(msgpack.packb(body))
+
+
+def test_a_refusal_of_a_code_that_is_not_known_is_an_error_like_any_other() -> None:
+    error = PeerError.from_wire("too-tired", "Come again tomorrow.")
+    assert (type(error), error.message) == (PeerError, "Come again tomorrow.")
