@@ -48,7 +48,7 @@ class Agent:
     async def run(self) -> None:
         """Work until `orders.drain` is set and what runs has ended, or the plan's jobs are done."""
         publisher = Publisher(self._channel, self._edges, self._report, SpoolRoom(self._plan.spool_bytes_max))
-        renewer = Renewer(self._channel, self._plan)
+        renewer = Renewer(self._channel, self._plan, self._edges)
         leaser = Leaser(self._plan, self._channel, renewer, self._edges, self.orders)
         workspaces = Workspaces(self._plan.home)
         occupancy = Occupancy()

@@ -144,7 +144,7 @@ class Leaser:
         """
         request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         seed = self._edges.random_bytes(SEED_BYTES)
-        asked_s = anyio.current_time()
+        asked_s = self._edges.boot_s()
         reply: JobsLeased | None = None
         with unless(self._orders.drain):
             reply = await self._dequeue(request_id, seed, slots, wait_ms)
@@ -153,9 +153,9 @@ class Leaser:
                 await self._return_parked(request_id, seed, slots)
             return []
         leases = list(reply.leases)
-        while leases and anyio.current_time() - asked_s > self._plan.visibility_ms / 1_000 / STALE_SHARE:
+        while leases and self._edges.boot_s() - asked_s > self._plan.visibility_ms / 1_000 / STALE_SHARE:
             # It was asked for again and again while the broker was away: it has to be renewed before it is begun.
-            asked_s = anyio.current_time()
+            asked_s = self._edges.boot_s()
             leases = await self._kept(leases)
         return [self._renewer.hold(lease, asked_s) for lease in leases]
 

@@ -17,6 +17,7 @@ import anyio
 from airunner.agent.plan import Plan
 from airunner.agent.tenure import Tenure
 from airunner.certs.channel import Channel
+from airunner.certs.edges import Edges
 from airunner.protocol.errors import PeerError
 from airunner.protocol.messages import LEASES_MAX, JobLease, JobsUpdated, LeaseRef, UpdateJob, Verdict
 
@@ -27,9 +28,10 @@ RETRY_S: Final = 1.0  # after the broker refused a heartbeat as such
 class Renewer:
     """The actor; slots `hold` a lease when it is granted and `drop` it when it is settled."""
 
-    def __init__(self, channel: Channel, plan: Plan) -> None:
+    def __init__(self, channel: Channel, plan: Plan, edges: Edges) -> None:
         self._channel = channel
         self._plan = plan
+        self._edges = edges
         self._visibility_s = plan.visibility_ms / 1_000
         self._interval_s = min(RENEWAL_S_MAX, self._visibility_s / 3)
         self._tenures: dict[tuple[str, int], Tenure] = {}
@@ -38,7 +40,7 @@ class Renewer:
         self._nudged = False
 
     def hold(self, lease: JobLease, asked_s: float) -> Tenure:
-        """Keep this lease from now on; `asked_s` is when it was asked for (anyio's clock, seconds)."""
+        """Keep this lease from now on; `asked_s` is when it was asked for (`Edges.boot_s`)."""
         assert len(self._tenures) < LEASES_MAX, "one heartbeat carries all leases"
         tenure = Tenure(lease, asked_s, self._visibility_s)
         self._tenures[tenure.key] = tenure
@@ -56,25 +58,26 @@ class Renewer:
         self._wake()
 
     async def run(self) -> None:
-        """Renew and watch for ever."""
+        """Renew and watch for ever; a machine that has slept looks at once what has become due."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._renew)
             group.start_soon(self._watch)
+            group.start_soon(self._edges.watch_steps, self._wake)
 
     async def _renew(self) -> None:
         while True:
             self._renewal_s = (
                 min((one.renewed_s for one in self._tenures.values()), default=math.inf) + self._interval_s
             )
-            if self._tenures and (self._nudged or self._renewal_s <= anyio.current_time()):
+            if self._tenures and (self._nudged or self._renewal_s <= self._edges.boot_s()):
                 await self._heartbeat()
             else:
-                with anyio.move_on_at(self._renewal_s):
+                with self._edges.wait_until(self._renewal_s):
                     await self._changed.wait()
 
     async def _heartbeat(self) -> None:
         self._nudged = False
-        asked_s = anyio.current_time()
+        asked_s = self._edges.boot_s()
         held = list(self._tenures.values())
         refs = [
             LeaseRef(job_id=one.lease.job_id, attempt=one.lease.attempt, task_token=one.lease.task_token)
@@ -111,9 +114,9 @@ class Renewer:
         """End every attempt whose deadline is near."""
         while True:
             self._end_s = min((one.end_s for one in self._tenures.values()), default=math.inf)
-            with anyio.move_on_at(self._end_s):
+            with self._edges.wait_until(self._end_s):
                 await self._changed.wait()
-            now_s = anyio.current_time()
+            now_s = self._edges.boot_s()
             for tenure in [one for one in self._tenures.values() if one.end_s <= now_s]:
                 self._lose(tenure)
 

@@ -7,8 +7,8 @@
                        └ end_s: the agent ends the attempt
 ```
 
-The deadline is measured on this machine's steady clock from *before* the request that granted or renewed the
-lease was sent: however long the answer took, the broker counts from later.
+The deadline is measured on a clock of this machine that counts its sleep in (`Edges.boot_s`), from *before* the request
+that granted or renewed the lease was sent: however long the answer took, the broker counts from later.
 """
 
 from __future__ import annotations

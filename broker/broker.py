@@ -101,7 +101,7 @@ class Broker:
             charge=lambda ask, cost: self._admission.charge(ask, cost, self._edges.wall_ms()),
         )
         announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts, watchers)
-        timekeeper = Timekeeper(timekeeper_inbox, turns, clock)
+        timekeeper = Timekeeper(timekeeper_inbox, turns, clock, self._edges)
         janitor = Janitor(janitor_inbox, turns, clock, self._retention)
         async with (
             to_gateway,

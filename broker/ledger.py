@@ -168,7 +168,7 @@ class Ledger:
                 self._parking.park(parked.asked, parked.until_ms)
         return batch
 
-    async def _next(self) -> Asked | Expire | Retain | None:
+    async def _next(self) -> Asked | Expire | Resume | Retain | None:
         """The next command, or None when a parked wait ended first."""
         end_ms = self._parking.next_end_ms()
         if end_ms is None:
@@ -198,22 +198,29 @@ class Ledger:
             await self._read(reads)
         stored = True
         if changes:
+            offset_ms: float | None = None
+            if any(isinstance(entry, Resume) for entry in changes):
+                changes.sort(key=lambda entry: not isinstance(entry, Resume))  # nothing is due by the new time before
+                offset_ms = self._clock.follow()
             now_ms = self._clock.now_ms()
-            expired = any(isinstance(entry, Expire) for entry in changes)
+            woken = any(isinstance(entry, Expire) for entry in changes)
+            woken |= offset_ms is not None and self._alarm.due_ms is not None
             commands = [self._command(entry) for entry in changes]
             try:
                 applied = self._store.stage(commands, now_ms)
                 await self._offload(self._store.commit)
             except NoSpace as full:
+                if offset_ms is not None:
+                    self._clock.back(offset_ms)
                 await self._speak(changes, [Outcome(reply=refusal(full))] * len(changes))
-                if expired:  # the Timekeeper waits for the next instant
-                    await self._set_alarm(now_ms + NO_SPACE_PAUSE_MS, expired=True)
+                if woken:  # the Timekeeper waits for the next instant
+                    await self._set_alarm(self._clock.now_ms() + NO_SPACE_PAUSE_MS, expired=True)
                 stored = False
             else:
                 self._counts.add("commits")
                 self._counts.add("commands", len(changes))
                 await self._speak(changes, applied.outcomes)
-                await self._set_alarm(applied.next_due_ms, expired=expired)
+                await self._set_alarm(applied.next_due_ms, expired=woken)
         await self._release_expired()
         return stored
 

@@ -1,6 +1,7 @@
-"""The Timekeeper: knows the next instant at which a lease is due, and wakes the Ledger then.
+"""The Timekeeper: knows the next instant at which a lease or a delay is due, and wakes the Ledger then.
 
-There is no sweep: it sleeps until exactly that instant, or until the Ledger names another.
+There is no sweep: it sleeps until exactly that instant, or until the Ledger names another. When the machine's time has
+stepped, or the machine has slept, the Ledger is to resume, as after a restart, before anything can be found due.
 """
 
 from __future__ import annotations
@@ -9,26 +10,30 @@ import anyio
 
 from airunner.broker.clock import Clock
 from airunner.broker.inbox import Alarm, TimekeeperInbox
-from airunner.broker.store.contract import Expire
+from airunner.broker.store.contract import Expire, Resume
 from airunner.broker.turns import Turns
+from airunner.certs.edges import Edges
 
 
 class Timekeeper:
     """The actor; it owns one instant."""
 
-    def __init__(self, inbox: TimekeeperInbox, ledger: Turns, clock: Clock) -> None:
+    def __init__(self, inbox: TimekeeperInbox, ledger: Turns, clock: Clock, edges: Edges) -> None:
         self._inbox = inbox
         self._ledger = ledger
         self._clock = clock
+        self._edges = edges
 
     async def run(self) -> None:
         """Wait and wake for ever."""
-        due_ms: int | None = None
-        while True:
-            alarm = await self._next_alarm(due_ms)
-            if alarm is None:
-                await self._ledger.send(Expire())
-            due_ms = alarm.due_ms if alarm else None  # after an Expire the Ledger always names the next
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._edges.watch_steps, self._look_at_the_clock)
+            due_ms: int | None = None
+            while True:
+                alarm = await self._next_alarm(due_ms)
+                if alarm is None:
+                    await self._ledger.send(Resume() if self._clock.stepped() else Expire())
+                due_ms = alarm.due_ms if alarm else None  # after either the Ledger always names the next
 
     async def _next_alarm(self, due_ms: int | None) -> Alarm | None:
         """A new alarm, or None when `due_ms` has come first."""
@@ -37,3 +42,7 @@ class Timekeeper:
         with anyio.CancelScope(deadline=self._clock.deadline_s(due_ms)):
             return await self._inbox.receive()
         return None
+
+    def _look_at_the_clock(self) -> None:
+        if self._clock.stepped():
+            self._ledger.send_nowait(Resume())

@@ -2,7 +2,8 @@
 
 What a tenant asks waits behind its own requests and not behind those of others: the Ledger takes from each lane in
 turn, and goes round. A lane is bounded, in requests and in bytes; when it is full its tenant is told that we are busy,
-and nobody else is. What the broker itself has to do (expiries, retention) comes first: it is one thing at a time.
+and nobody else is. What the broker itself has to do (expiries, retention, to follow a step of the time) comes
+first: it is one thing at a time.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import anyio.lowlevel
 from anyio import WouldBlock
 
 from airunner.broker.inbox import Asked
-from airunner.broker.store.contract import Expire, Retain
+from airunner.broker.store.contract import Expire, Resume, Retain
 
 LANE_ASKS_MAX: Final = 2_048
 LANE_BYTES_MAX: Final = 33_554_432
 ASKS_MAX: Final = 16_384  # of all tenants together
 
-Entry = Asked | Expire | Retain
+Entry = Asked | Expire | Resume | Retain
 
 
 class Turns:
     """Senders never wait; one task receives."""
 
     def __init__(self) -> None:
-        self._own: deque[Expire | Retain] = deque()
+        self._own: deque[Expire | Resume | Retain] = deque()
         self._lanes: dict[str, deque[Asked]] = {}  # none is empty; the first is next
         self._bytes: dict[str, int] = {}
         self._asks = 0
@@ -42,7 +43,7 @@ class Turns:
             self._own.append(entry)  # bounded: each of those who send here waits for what comes of it
         self._came.set()
 
-    async def send(self, entry: Expire | Retain) -> None:
+    async def send(self, entry: Expire | Resume | Retain) -> None:
         """The same, for the broker's own actors."""
         await anyio.lowlevel.checkpoint()
         self.send_nowait(entry)

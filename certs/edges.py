@@ -9,25 +9,44 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum, auto
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+import anyio
 from msgspec import Struct
 
+from airunner.certs.clocksteps import no_steps, watch_steps
+from airunner.certs.timers import boot_s
+
 Frames = list[bytes]
+ROUNDING_S: Final = 0.001  # between two clocks: who wakes a hair too early would wait for nothing, again and again
 
 
 class Edges(Struct, frozen=True):
-    """A wall clock (ms since the epoch) and two sources of randomness; waiting is anyio's own clock."""
+    """A wall clock (ms since the epoch), two sources of randomness, and a clock to measure leases on.
+
+    `boot_s` counts seconds on while the machine sleeps, and nobody sets it. Waiting is anyio's own clock, which may
+    stand still meanwhile: `watch_steps` calls what is to look again, whenever the machine woke up or its time was set.
+    """
 
     wall_ms: Callable[[], int]
     random: Callable[[], float]
     random_bytes: Callable[[int], bytes]
+    boot_s: Callable[[], float] = anyio.current_time
+    watch_steps: Callable[[Callable[[], None]], Coroutine[Any, Any, None]] = no_steps
+
+    def wait_until(self, instant_s: float) -> anyio.CancelScope:
+        """A block that ends when `instant_s` of `boot_s` has come, if the machine does not sleep meanwhile."""
+        return anyio.CancelScope(deadline=anyio.current_time() + instant_s - self.boot_s() + ROUNDING_S)
 
 
 SYSTEM: Final = Edges(
-    wall_ms=lambda: time.time_ns() // 1_000_000, random=random.SystemRandom().random, random_bytes=os.urandom
+    wall_ms=lambda: time.time_ns() // 1_000_000,
+    random=random.SystemRandom().random,
+    random_bytes=os.urandom,
+    boot_s=boot_s,
+    watch_steps=watch_steps,
 )
 
 

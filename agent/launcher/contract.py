@@ -132,7 +132,7 @@ class Process(Protocol):
         ...
 
     def keep_until(self, deadline_s: float) -> None:
-        """Move the instant (anyio's clock, seconds) at which all of the job is killed, whatever became of the agent.
+        """Move the instant (CLOCK_BOOTTIME, seconds) at which all of the job is killed, whatever became of the agent.
 
         After the job's end nothing happens. A deadline that does not get through leaves the old one standing.
         """

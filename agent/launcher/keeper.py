@@ -1,7 +1,7 @@
 """Keeps one job at a time: starts its command, tells of its end, and ends whatever it left. Child's half.
 
-One thread, one loop, no clock but the grace and the deadline. A job goes Start → Exited → (End → Ended);
-without the last two where nothing was left (`alone`). Then the next Start may come.
+One thread, one loop, no clock but the grace and the deadline, which a sleep of the machine counts towards. A job goes
+Start → Exited → (End → Ended); without the last two where nothing was left (`alone`). Then the next Start may come.
 
 When the agent's end of the socket closes, or the launcher dies, every process of the job is killed and the
 keeper exits. When the job's deadline comes, every process is killed too: that is for an agent that is stopped
@@ -52,10 +52,12 @@ from airunner.agent.launcher.wire import (
     pack,
     send_with,
 )
+from airunner.certs.timers import BootTimer, boot_s
 
 RECEIVE_BYTES: Final = 65_536
 SURVIVORS_MAX: Final = 100  # named ones; every one is ended
 LOOK_AGAIN_MS: Final = 50  # while a grace lasts: a pass over /proc may miss one that forks just then
+_AT_ONCE: Final = 0.0  # of the monotonic clock
 STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for one that hangs
 
 
@@ -108,6 +110,8 @@ class Keeper:
         self._oom_kills = 0  # in the group, when the command began
         self._wakeup = wakeup
         self._wakeup.watch(line.fileno())
+        self._timer = BootTimer()  # for the deadline: it wakes us when the machine has slept past it
+        self._wakeup.watch(self._timer.descriptor)
         self._reader = Reader()
         self._command: int | None = None  # while it runs
         self._held: list[int] = []  # and so long these stay open
@@ -125,10 +129,11 @@ class Keeper:
             end_now(self._wakeup)
 
     def _turn(self) -> bool:
+        self._timer.set(math.inf if self._alone or self._expired else self._deadline)
         ready, signals = self._wakeup.wait(self._patience_ms())
         if signal.SIGTERM in signals:
             return False
-        if ready:
+        if self._line.fileno() in ready:
             chunk = _receive(self._line)
             if not chunk:
                 return False
@@ -139,15 +144,11 @@ class Keeper:
         return self._escalate()
 
     def _patience_ms(self) -> int | None:
-        if self._alone and self._ending is None:
+        if self._ending is None:
             return None
-        if self._ending is not None and self._ending.killing:
+        if self._ending.killing:
             return KILL_AGAIN_MS
-        due = self._deadline if self._ending is None else min(self._deadline, self._ending.deadline)
-        patience_ms = None if due == math.inf else max(0, math.ceil((due - time.monotonic()) * 1000))
-        if self._ending is not None and patience_ms is not None:
-            return min(patience_ms, LOOK_AGAIN_MS)
-        return patience_ms
+        return min(LOOK_AGAIN_MS, max(0, math.ceil((self._ending.deadline - time.monotonic()) * 1000)))
 
     def _obey(self, message: ToKeeper) -> None:
         match message:
@@ -165,7 +166,7 @@ class Keeper:
     def _start(self, start: Start) -> None:
         assert self._alone, "a job is started while another is kept"
         self._deadline = _seconds(start.deadline_ms)
-        if time.monotonic() >= self._deadline:
+        if boot_s() >= self._deadline:
             self._say(Expired())
             return
         try:
@@ -219,13 +220,13 @@ class Keeper:
 
     def _expire(self) -> None:
         """Kill all at the deadline. One that comes while an End kills already changes what is said, no more."""
-        if self._alone or self._expired or time.monotonic() < self._deadline:
+        if self._alone or self._expired or boot_s() < self._deadline:
             return
         self._expired = True
         if self._ending is None:
-            self._ending = _Ending(self._deadline)
+            self._ending = _Ending(_AT_ONCE)
         elif not self._ending.killing:
-            self._ending.deadline = min(self._ending.deadline, self._deadline)
+            self._ending.deadline = _AT_ONCE
 
     def _escalate(self) -> bool:
         """Go on with an End; False when it had to be given up."""

@@ -17,8 +17,7 @@ from airunner.agent.launcher.cgroup import Limits, missing_controllers, own_grou
 from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.process import KeptProcess
-from airunner.agent.launcher.steadyclock import steady_ms
-from airunner.agent.launcher.wire import Expired, Failed, Start, Started, send_with
+from airunner.agent.launcher.wire import Expired, Failed, Start, Started, deadline_ms, send_with
 from airunner.protocol.errors import OperatorError
 
 NO_LIMITS: Final = Limits()
@@ -117,7 +116,7 @@ class ChildLauncher:
         return self._child.pid
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> KeptProcess:
-        """Start a command, to be killed at `deadline_s` of anyio's clock. Cancelled, it leaves no process.
+        """Start a command, to be killed at `deadline_s` of CLOCK_BOOTTIME. Cancelled, it leaves no process.
 
         Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`, `NoLauncher`.
         """
@@ -218,7 +217,7 @@ def _start(spec: LaunchSpec, deadline_s: float) -> Start:
         environment={_raw(name): _raw(value) for name, value in spec.environment.items()},
         working_directory=_raw(str(spec.working_directory)),
         terminal=[size.rows, size.cols] if size else None,
-        deadline_ms=steady_ms(deadline_s),
+        deadline_ms=deadline_ms(deadline_s),
     )
 
 

@@ -13,9 +13,8 @@ import anyio.to_thread
 from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Survivor
 from airunner.agent.launcher.holders import holders_of
 from airunner.agent.launcher.line import Line
-from airunner.agent.launcher.steadyclock import steady_ms
 from airunner.agent.launcher.streams import DescriptorSource
-from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal
+from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal, deadline_ms
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
 
 
@@ -81,7 +80,7 @@ class KeptProcess:
     def keep_until(self, deadline_s: float) -> None:
         """Move the instant at which the keeper kills the job, whatever became of us."""
         if self._line is not None:
-            self._line.tell(KeepUntil(steady_ms(deadline_s)))
+            self._line.tell(KeepUntil(deadline_ms(deadline_s)))
 
     async def signal_tree(self, number: int) -> None:
         """Send signal `number` to every process of the job.

@@ -8,6 +8,7 @@ the kernel has them.
 from __future__ import annotations
 
 import array
+import math
 import socket
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +29,7 @@ class Start(NamedTuple):
 
 
 class KeepUntil(NamedTuple):
-    """Agent → keeper: at `deadline_ms` of CLOCK_MONOTONIC kill all of the job; None is never. No answer."""
+    """Agent → keeper: at `deadline_ms` of CLOCK_BOOTTIME kill all of the job; None is never. No answer."""
 
     deadline_ms: int | None
 
@@ -90,6 +91,11 @@ ToAgent = Started | Failed | Exited | Ended | Expired
 _KINDS: Final[dict[str, Any]] = {
     kind.__name__: kind for kind in (Start, KeepUntil, Signal, End, Started, Failed, Exited, Ended, Expired)
 }
+
+
+def deadline_ms(instant_s: float) -> int | None:
+    """A deadline as the wire has it, never a later one; None for one that never comes."""
+    return None if instant_s == math.inf else math.floor(instant_s * 1_000)
 
 
 def pack(message: ToKeeper | ToAgent) -> bytes:

@@ -69,7 +69,7 @@ class Expire(Struct, frozen=True):
 
 
 class Resume(Struct, frozen=True):
-    """The broker has started: every live lease gets one full visibility period from now."""
+    """The broker has started, or its clock has stepped: every live lease gets one full visibility period from now."""
 
 
 class Retain(Struct, frozen=True, kw_only=True):

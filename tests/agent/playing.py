@@ -18,6 +18,7 @@ from airunner.agent.plan import Plan
 from airunner.agent.repository import Rules
 from airunner.agent.slot import SPOOL_FOLDER
 from airunner.certs.channel import Channel
+from airunner.certs.edges import Edges
 from airunner.client.client import Client
 from tests.client.wire import Wire, brokered, edges
 
@@ -142,13 +143,13 @@ class PlayedLauncher:
 class Stage:
     """All of it, and what the agent has reported."""
 
-    def __init__(self, wire: Wire, client: Client, group: TaskGroup, plan: Plan) -> None:
+    def __init__(self, wire: Wire, client: Client, group: TaskGroup, plan: Plan, here: Edges) -> None:
         self.wire = wire
         self.client = client
         self._group = group
         self.launcher = PlayedLauncher()
         self.reports: list[str] = []
-        self._edges = edges(2)
+        self._edges = here
         self._plan = plan
         self.start()
 
@@ -179,7 +180,12 @@ async def inline(call: Callable[[], list[object]]) -> list[object]:
 
 @asynccontextmanager
 async def staged(
-    home: Path, slots: int = 1, *, jobs_max: int | None = None, idle_s_max: float | None = None
+    home: Path,
+    slots: int = 1,
+    *,
+    jobs_max: int | None = None,
+    idle_s_max: float | None = None,
+    here: Edges | None = None,
 ) -> AsyncIterator[Stage]:
     """An agent that runs, until the block is left."""
     (home / SPOOL_FOLDER).mkdir()
@@ -194,5 +200,5 @@ async def staged(
         idle_s_max=idle_s_max,
     )
     async with brokered() as (wire, client), anyio.create_task_group() as group:
-        yield Stage(wire, client, group, plan)
+        yield Stage(wire, client, group, plan, here or edges(2))
         group.cancel_scope.cancel()

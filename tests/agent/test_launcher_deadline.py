@@ -14,7 +14,8 @@ import pytest
 
 from airunner.agent.launcher.contract import Exit, LauncherDied, LeaseEnded, Process
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
-from airunner.agent.launcher.steadyclock import steady_ms
+from airunner.agent.launcher.wire import deadline_ms
+from airunner.certs.timers import boot_s
 from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 
 pytestmark = pytest.mark.anyio
@@ -27,10 +28,11 @@ AGENT = f"""
 import anyio
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.launcher.local import start_launcher
+from airunner.certs.timers import boot_s
 from tests.agent.launching import read_lines, shell
 async def main():
     launcher = start_launcher()
-    process = await launcher.launch(shell({TREE!r}), anyio.current_time() + 0.5)
+    process = await launcher.launch(shell({TREE!r}), boot_s() + 0.5)
     print(*await read_lines(process.stdout, 2), flush=True)
     try:
         print(await process.wait(), flush=True)
@@ -69,7 +71,7 @@ async def until_a_deadline_has_passed(launcher: ChildLauncher, deadline_s: float
 async def test_at_the_deadline_the_whole_tree_is_killed_and_gone_when_it_is_told(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell(TREE))
     watched = await tree_of(process)
-    process.keep_until(anyio.current_time() + SOON_S)
+    process.keep_until(boot_s() + SOON_S)
     with pytest.raises(LeaseEnded):
         await process.wait()
     assert watched.gone_within(0)
@@ -96,7 +98,7 @@ def test_a_stopped_agent_has_nothing_running_after_the_deadline() -> None:
 async def test_after_its_deadline_nothing_is_started(launcher: ChildLauncher, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     with pytest.raises(LeaseEnded):
-        await launcher.launch(shell(f"touch {trace}"), anyio.current_time())
+        await launcher.launch(shell(f"touch {trace}"), boot_s())
     process = await launcher.launch(shell("exit 3"))
     assert await process.wait() == Exit(3, None)
     assert len(children_of(launcher.pid)) == 1  # the same keeper
@@ -106,7 +108,7 @@ async def test_after_its_deadline_nothing_is_started(launcher: ChildLauncher, tm
 
 async def test_a_deadline_that_is_moved_on_does_not_count(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("exec sleep 1000"))
-    soon_s = anyio.current_time() + LATER_S
+    soon_s = boot_s() + LATER_S
     process.keep_until(soon_s)
     process.keep_until(NEVER_S)
     await until_a_deadline_has_passed(launcher, soon_s + SOON_S)
@@ -121,7 +123,7 @@ async def test_a_deadline_cuts_the_grace_short(launcher: ChildLauncher) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(raises_lease_ended, process)
         await anyio.wait_all_tasks_blocked()
-        process.keep_until(anyio.current_time())
+        process.keep_until(boot_s())
     assert watched.gone_within(0)
     process.close()
 
@@ -135,7 +137,7 @@ async def test_what_a_command_left_is_bound_by_the_deadline_too(launcher: ChildL
     process = await launcher.launch(shell("sleep 1000 & echo $!"))
     watched = Watched([int(line) for line in await read_lines(process.stdout, 1)])
     assert await process.wait() == Exit(0, None)
-    process.keep_until(anyio.current_time())
+    process.keep_until(boot_s())
     assert watched.gone_within(PATIENCE_S)
     with pytest.raises(LeaseEnded):
         await process.end(PATIENCE_S)
@@ -143,11 +145,11 @@ async def test_what_a_command_left_is_bound_by_the_deadline_too(launcher: ChildL
 
 
 async def test_a_deadline_binds_one_job_and_not_the_next_of_its_keeper(launcher: ChildLauncher) -> None:
-    soon_s = anyio.current_time() + LATER_S
+    soon_s = boot_s() + LATER_S
     process = await launcher.launch(shell("exit 3"), soon_s)
     assert await process.wait() == Exit(3, None)
     await process.end(PATIENCE_S)
-    process.keep_until(anyio.current_time())  # nobody hears it
+    process.keep_until(boot_s())  # nobody hears it
     process.close()
     follower = await launcher.launch(shell("exec sleep 1000"))
     await until_a_deadline_has_passed(launcher, soon_s + SOON_S)
@@ -180,21 +182,6 @@ async def test_a_deadline_is_told_without_waiting_for_a_keeper_that_does_not_rea
     process.close()
 
 
-def test_being_stopped_between_two_clocks_makes_a_deadline_earlier_and_never_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    steady_s, offset_s = 1_000.0, 993.0
-
-    def after_a_stop(since_s: float) -> float:
-        nonlocal steady_s
-        read_s = steady_s - since_s
-        steady_s += 60
-        return read_s
-
-    monkeypatch.setattr("time.monotonic", lambda: after_a_stop(0))
-    monkeypatch.setattr("anyio.current_time", lambda: after_a_stop(offset_s))
-    assert steady_ms(8.2509) == 1_001_250 - 60_000
-
-
-def test_a_deadline_that_never_comes_is_none() -> None:
-    assert steady_ms(NEVER_S) is None
+def test_a_deadline_is_never_later_on_the_wire() -> None:
+    assert deadline_ms(8.2509) == 8_250
+    assert deadline_ms(NEVER_S) is None

@@ -24,3 +24,19 @@ async def test_when_a_deadline_wakes_its_instant_has_passed() -> None:
     for instant_ms in range(1_000_000, 1_000_050):
         await anyio.sleep_until(clock.deadline_s(instant_ms))
         assert clock.now_ms() >= instant_ms
+
+
+async def test_a_machine_whose_time_was_set_or_that_slept_has_stepped_and_is_followed_when_asked() -> None:
+    wall = [1_000_000]
+    clock = Clock(lambda: wall[0] + int(anyio.current_time() * 1_000))
+    await anyio.sleep(10)  # virtual
+    assert not clock.stepped()
+    wall[0] += 3_600_000
+    assert clock.stepped()
+    before_ms = clock.now_ms()
+    offset_ms = clock.follow()
+    assert clock.now_ms() == pytest.approx(before_ms + 3_600_000, abs=1)
+    assert not clock.stepped()
+    clock.back(offset_ms)
+    assert clock.now_ms() == pytest.approx(before_ms, abs=1)
+    assert clock.stepped()

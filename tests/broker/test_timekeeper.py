@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.clock import Clock
 from airunner.broker.inbox import Alarm, Asked
-from airunner.broker.store.contract import Expire
+from airunner.broker.store.contract import Expire, Resume
 from airunner.broker.timekeeper import Timekeeper
-from tests.broker.stage import WALL_MS, acting
+from tests.broker.stage import WALL_MS, acting, edges
 
 pytestmark = pytest.mark.anyio
 
@@ -23,15 +24,26 @@ class Stage:
 
     def __init__(self) -> None:
         self.alarms, self.inbox = anyio.create_memory_object_stream[Alarm](16)
-        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire](16)
+        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire | Resume](16)
+        self.stepped_ms = 0
+        self.step = lambda: None
+        self._began_s = anyio.current_time()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Clock]:
-        clock = Clock(lambda: WALL_MS)
-        async with acting(Timekeeper(self.inbox, self.to_ledger, clock).run):
+        here = msgspec.structs.replace(edges(), wall_ms=self._wall_ms, watch_steps=self._watch)
+        clock = Clock(here.wall_ms)
+        async with acting(Timekeeper(self.inbox, self.to_ledger, clock, here).run):
             yield clock
         for stream in (self.alarms, self.inbox, self.to_ledger, self.ledger):
             stream.close()
+
+    def _wall_ms(self) -> int:
+        return WALL_MS + self.stepped_ms + int((anyio.current_time() - self._began_s) * 1_000)
+
+    async def _watch(self, react: Callable[[], None]) -> None:
+        self.step = react
+        await anyio.sleep_forever()
 
 
 async def test_expiry_wakes_exactly_when_due() -> None:
@@ -70,3 +82,25 @@ async def test_after_waking_it_waits_to_be_told_the_next() -> None:
         assert stage.ledger.statistics().current_buffer_used == 0
         stage.alarms.send_nowait(Alarm(WALL_MS))
         assert await stage.ledger.receive() == Expire()
+
+
+@pytest.mark.parametrize("step_ms", [-3_600_000, 3_600_000])
+async def test_a_step_of_the_time_has_the_ledger_resume_at_once(step_ms: int) -> None:
+    stage = Stage()
+    async with stage.running():
+        stage.alarms.send_nowait(Alarm(WALL_MS + 300_000))
+        await wait_all_tasks_blocked()
+        stage.step()
+        assert stage.ledger.statistics().current_buffer_used == 0, "nothing has changed"
+        stage.stepped_ms = step_ms
+        stage.step()
+        assert stage.ledger.receive_nowait() == Resume()
+
+
+async def test_nothing_is_found_due_by_a_time_that_has_stepped_unseen() -> None:
+    stage = Stage()
+    async with stage.running():
+        stage.alarms.send_nowait(Alarm(WALL_MS + 300_000))
+        await wait_all_tasks_blocked()
+        stage.stepped_ms = 2_000
+        assert await stage.ledger.receive() == Resume()
