@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Final
 
 import anyio
@@ -31,7 +31,6 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.retry import full_jitter_ms
 
-REQUEST_BYTES_MAX: Final = 1_048_576
 REFUSED_FIRST_MS: Final = 200
 REFUSED_LAST_MS: Final = 30_000
 
@@ -117,7 +116,7 @@ class Publisher:
     def _gather(self) -> list[EventBatch]:
         """Some batches of every journal that has any, the one that waited longest first."""
         batches: list[EventBatch] = []
-        room_bytes = REQUEST_BYTES_MAX
+        room_bytes = self._channel.request_size.bytes_max
         for key, journal in list(self._journals.items()):
             if room_bytes <= 0 or len(batches) >= BATCHES_MAX:
                 break
@@ -136,9 +135,16 @@ class Publisher:
     async def _publish(self, request: PublishJobEvents) -> None:
         """Send until it is answered, then take the answer in."""
         failures = 0
+        asked = request
+
+        def smaller() -> PublishJobEvents:
+            nonlocal asked
+            asked = self._smaller(asked)
+            return asked
+
         while True:
             try:
-                reply = await self._channel.ask(request)
+                reply = await self._channel.ask(asked, smaller=smaller)
             except BadRequest:
                 raise  # our own events: a bug, not a state of the world
             except PeerError as error:
@@ -152,10 +158,23 @@ class Publisher:
             assert isinstance(reply, JobEventsPublished), "the answer to PublishJobEvents"
             for stored in reply.batches:
                 self._take(stored)
-            for asked, completed in zip(request.completions, reply.completions, strict=True):
-                self._settle(asked, completed)
+            for completion, completed in zip(asked.completions, reply.completions, strict=True):
+                self._settle(completion, completed)
             await self._rest(over_quota=any(stored.code == Quota.code for stored in reply.batches))
             return
+
+    def _smaller(self, request: PublishJobEvents) -> PublishJobEvents:
+        """As much of it as the link is thought to carry by now, one batch at the least; the rest is gathered again."""
+        room_bytes = self._channel.request_size.bytes_max
+        ends = accumulate(len(batch.events) for batch in request.batches)
+        count = max(1, sum(end <= room_bytes for end in ends))
+        left_out = request.batches[count:]
+        for batch in reversed(left_out):
+            if (journal := self._journals.get((batch.job_id, batch.attempt))) is not None:
+                journal.resend_from(batch.first_index)
+        behind = {(batch.job_id, batch.attempt) for batch in left_out}
+        completions = tuple(one for one in request.completions if (one.job_id, one.attempt) not in behind)
+        return PublishJobEvents(batches=request.batches[:count], completions=completions)
 
     async def _rest(self, *, over_quota: bool) -> None:
         """Wait where the tenant has too much in the broker; the spool keeps what was refused meanwhile."""

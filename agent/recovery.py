@@ -20,7 +20,6 @@ from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
 from airunner.protocol.messages import BATCHES_MAX, EventBatch, JobEventsPublished, PublishJobEvents, ReleaseJob
 from airunner.protocol.retry import full_jitter_ms
 
-REQUEST_BYTES_MAX: Final = 1_048_576
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
 FINAL: Final = (StaleToken, NotFound, BadRequest)  # the attempt is over, or its events are of no use to anybody
@@ -31,6 +30,7 @@ async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report
 
     Raises, in a group, `SpoolFailed`: the disk cannot be read; `OperatorError`: this key is not let in.
     """
+    turns = anyio.Lock()
     async with anyio.create_task_group() as group:
         for path in spools:
             try:
@@ -40,17 +40,19 @@ async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report
             except ForeignSpool as foreign:
                 report(str(foreign))
             else:
-                group.start_soon(_recover, spool, channel, edges, report)
+                group.start_soon(_recover, spool, channel, turns, edges, report)
 
 
-async def _recover(spool: Spool, channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
+async def _recover(
+    spool: Spool, channel: Channel, turns: anyio.Lock, edges: Edges, report: Callable[[str], None]
+) -> None:
     """One file; it is removed only when the broker has taken it, or has said that it never will."""
     attempt = f"job {spool.header.job_id} attempt {spool.header.attempt} of the last agent"
     failures = 0
     try:
         while True:
             try:
-                await _settle(spool, channel)
+                await _settle(spool, channel, turns)
             except FINAL as error:
                 report(f"{attempt}: {error.message}")
             except PeerError as error:
@@ -68,23 +70,19 @@ async def _recover(spool: Spool, channel: Channel, edges: Edges, report: Callabl
         spool.close()
 
 
-async def _settle(spool: Spool, channel: Channel) -> None:
-    """Raises `PeerError`: the attempt is over, or its events are not taken; then its lease expires."""
+async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
+    """Publish, by one request of all spools at a time: a heartbeat behind them is not to wait for long.
+
+    Raises `PeerError`: the attempt is over, or its events are not taken; then its lease expires.
+    """
     header = spool.header
     while spool.pending:
-        records = spool.read_from(spool.kept_index, REQUEST_BYTES_MAX)[:BATCHES_MAX]
-        batches = tuple(
-            EventBatch(
-                job_id=header.job_id,
-                attempt=header.attempt,
-                task_token=header.task_token,
-                first_index=record.first_index,
-                count=record.count,
-                events=record.events,
-            )
-            for record in records
-        )
-        reply = await channel.ask(PublishJobEvents(batches=batches))
+
+        def publish() -> PublishJobEvents:
+            return _next_of(spool, channel.request_size.bytes_max)
+
+        async with turns:
+            reply = await channel.ask(publish(), smaller=publish)
         assert isinstance(reply, JobEventsPublished), "the answer to PublishJobEvents"
         for stored in reply.batches:
             if stored.code is not None:
@@ -92,3 +90,20 @@ async def _settle(spool: Spool, channel: Channel) -> None:
             spool.acknowledge(stored.next_index)
     release = ReleaseJob(job_id=header.job_id, attempt=header.attempt, task_token=header.task_token, lost=True)
     await channel.ask(release)  # a job that takes its agents down is not to do so for ever
+
+
+def _next_of(spool: Spool, bytes_max: int) -> PublishJobEvents:
+    header = spool.header
+    records = spool.read_from(spool.kept_index, bytes_max)[:BATCHES_MAX]
+    batches = tuple(
+        EventBatch(
+            job_id=header.job_id,
+            attempt=header.attempt,
+            task_token=header.task_token,
+            first_index=record.first_index,
+            count=record.count,
+            events=record.events,
+        )
+        for record in records
+    )
+    return PublishJobEvents(batches=batches)

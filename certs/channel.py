@@ -22,6 +22,7 @@ from airunner.protocol.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Opera
 from airunner.protocol.frames import REVISION, pack_request, unpack_reply, unserved
 from airunner.protocol.messages import Nudge, Pong, Refused, Reply, Request
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
+from airunner.protocol.requestsize import RequestSize
 from airunner.protocol.retry import (
     PATIENCE_MS,
     PENDING_MAX,
@@ -32,6 +33,7 @@ from airunner.protocol.retry import (
     Deliver,
     Disconnect,
     LazyPirate,
+    Resize,
     Send,
 )
 
@@ -61,7 +63,12 @@ UNBOUNDED: Final = Patience()
 class _Waiter:
     """One `ask` in progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, request_id: RequestId, smaller: Callable[[], Request] | None) -> None:
+        self.request_id = request_id
+        self.smaller = smaller
+        self.sized = smaller is not None  # and its answer is still to be measured
+        self.sent_ms = 0
+        self.sent_bytes = 0
         self.done = anyio.Event()
         self.over = anyio.Event()
         self.reply: Reply | None = None
@@ -98,6 +105,7 @@ class Channel:
         self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
+        self._progress = 0  # of this connection, when it was last looked at
         self._connection = anyio.CancelScope()
         self._failure: OperatorError | None = None
         self._ever_heard = False
@@ -106,6 +114,7 @@ class Channel:
         self._endpoints = frozenset(endpoints)
         self._refused: set[str] = set()  # those that did not let us in since a broker was heard
         self.connections = 0  # how many were opened: another number means another broker, or one that restarted
+        self.request_size = RequestSize()
 
     @property
     def endpoint(self) -> str:
@@ -113,15 +122,23 @@ class Channel:
         return self._pirate.endpoint
 
     async def ask(
-        self, request: Request, *, request_id: RequestId | None = None, patience_ms: int = PATIENCE_MS
+        self,
+        request: Request,
+        *,
+        request_id: RequestId | None = None,
+        patience_ms: int = PATIENCE_MS,
+        smaller: Callable[[], Request] | None = None,
     ) -> Reply:
         """The broker's reply to `request`, which is never `Refused`.
+
+        `smaller`, for requests that move `request_size.bytes_max` bytes of a log, is called for each further connection
+        and gives what is to be asked over that one in the request's place; the reply is to the last of them.
 
         Raises `PeerError` as the broker refused it; `OperatorError` when no broker can be reached or this
         key is not let in.
         """
         request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
-        waiter = _Waiter()
+        waiter = _Waiter(request_id, smaller)
         async with self._room:
             while (earlier := self._waiters.get(request_id)) is not None:  # then this one is a repeat of it
                 await earlier.over.wait()
@@ -129,12 +146,14 @@ class Channel:
                 raise self._failure
             self._waiters[request_id] = waiter
             try:
-                self._do(self._pirate.ask(request_id, encode(request), self._now_ms(), patience_ms))
+                body = encode(request)
+                resizable = smaller is not None
+                self._do(self._pirate.ask(request_id, body, self._now_ms(), patience_ms, resizable=resizable))
                 self._wake_in_time()
                 await waiter.done.wait()
             finally:
-                del self._waiters[request_id]
-                self._pirate.forget(request_id)
+                del self._waiters[waiter.request_id]
+                self._pirate.forget(waiter.request_id)
                 waiter.over.set()
         if waiter.failure is not None:
             raise waiter.failure
@@ -161,8 +180,8 @@ class Channel:
                 task_status.started()
                 while True:
                     await self._sleep()
+                    self._do(self._pirate.tick(self._now_ms(), moved=self._bytes_moved()))
                     self._notice()
-                    self._do(self._pirate.tick(self._now_ms()))
         finally:
             self._disconnect()
 
@@ -189,16 +208,42 @@ class Channel:
                 case Disconnect():
                     self._disconnect()
                 case Send(request_id, body):
-                    if self._dealer is not None:
-                        self._dealer.send(pack_request(request_id, self._token(), body))
+                    self._send(request_id, body)
+                case Resize(request_id):
+                    self._resize(self._waiters[request_id])
                 case Deliver(request_id, reply):
                     if waiter := self._waiters.get(request_id):
                         waiter.reply = reply
                         waiter.done.set()
 
+    def _send(self, request_id: RequestId, body: bytes) -> None:
+        if self._dealer is not None:
+            self._dealer.send(pack_request(request_id, self._token(), body))
+        if (waiter := self._waiters.get(request_id)) is not None:
+            waiter.sent_ms = self._now_ms()
+            waiter.sent_bytes = len(body)
+
+    def _resize(self, waiter: _Waiter) -> None:
+        """Ask for less under another id: one id is one request."""
+        assert waiter.smaller is not None, "only such are resized"
+        was = waiter.request_id
+        del self._waiters[was]
+        waiter.request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
+        self._waiters[waiter.request_id] = waiter
+        self._do(self._pirate.resized(was, waiter.request_id, encode(waiter.smaller()), self._now_ms()))
+
+    def _bytes_moved(self) -> bool:
+        """Whether bytes have come or gone since this was last asked."""
+        progress = 0 if self._dealer is None else self._dealer.progress()
+        moved, self._progress = progress > self._progress, progress
+        return moved
+
     def _connect(self, endpoint: str) -> None:
         """Open a socket; the Pong says which revisions the broker serves, also one that drops what it cannot read."""
         assert self._group is not None, "the channel runs before it is asked"
+        if any(waiter.sized and waiter.sent_ms for waiter in self._waiters.values()):
+            self.request_size.broken()
+        self._progress = 0
         self._dealer = self._network.dealer(endpoint)
         self._dealer.send(pack_request(PING_ID, b"", PING))
         self.connections += 1
@@ -239,9 +284,18 @@ class Channel:
                     self.nudged()
                 reachable = self._pirate.reachable
                 self._do(self._pirate.heard(request_id, reply, self._now_ms()))
+                self._measure(request_id, len(body))
                 if not reachable:
                     self._move()
             self._wake_in_time()
+
+    def _measure(self, request_id: RequestId, reply_bytes: int) -> None:
+        """Take note of what a request that has just been answered shows of the link."""
+        waiter = self._waiters.get(request_id)
+        if waiter is not None and waiter.sized and waiter.reply is not None:
+            waiter.sized = False
+            size_bytes = max(waiter.sent_bytes, reply_bytes)
+            self.request_size.answered(size_bytes, self._now_ms() - waiter.sent_ms)
 
     def _ended(self, ending: Ending) -> None:
         self._mismatches = self._mismatches + 1 if ending is Ending.MISMATCHED else 0

@@ -97,6 +97,13 @@ class Dealer(Protocol):
         """Wait until the connection is over."""
         ...
 
+    def progress(self) -> int:
+        """Bytes known to have moved, either way; 0 until the broker's handshake.
+
+        It rises while a message is on its way. What has come to rest in the other end's buffers does not count.
+        """
+        ...
+
     def close(self) -> None:
         """Close at once; whatever is queued is dropped."""
         ...

@@ -8,6 +8,8 @@ What was measured of libzmq, and is kept here
 - ZMTP heartbeats stay off: they can abort a connecting process and make a busy ROUTER lose requests.
 - With `RECONNECT_IVL` -1 a connecting socket tries once, and its monitor says within a millisecond how
   that ended. When to try again is the Lazy Pirate's to say.
+- The monitor gives a connection's descriptor when it is made. libzmq owns it: it is only asked for its counts, and not
+  duplicated, since a duplicate would keep the connection open.
 - Routing ids are drawn with libc's `rand()`, which libzmq never seeds.
 """
 
@@ -25,6 +27,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from airunner.certs.curve import CurvePair
 from airunner.certs.edges import Ending, Frames, Incoming, Sent, Subscription
+from airunner.certs.tcpinfo import tcp_info
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
 from airunner.protocol.names import PORT_MAX
@@ -47,6 +50,7 @@ KEEPALIVE_PROBES: Final = 3
 _ENDINGS: Final = zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
 _BROKEN: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _REFUSED: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH
+_MADE: Final = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 def new_context() -> zmq.Context[zmq.Socket[bytes]]:
@@ -127,7 +131,10 @@ class CurveDealer:
 
     def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
         raw.reconnect_ivl = -1
-        monitor = raw.get_monitor_socket(_ENDINGS | _BROKEN | _REFUSED)
+        monitor = raw.get_monitor_socket(_MADE | _ENDINGS | _BROKEN | _REFUSED)
+        self._descriptor = -1
+        self._trusted = False  # the handshake has shown that the other end is the broker
+        self._carried_bytes = 0
         self._socket = AnyioSocket(raw)
         self._monitor = AnyioSocket(monitor)
         raw.connect(endpoint)
@@ -149,13 +156,28 @@ class CurveDealer:
         ending = Ending.DROPPED
         while True:
             for frames in await self._monitor.receive():
-                happened = parse_monitor_message(frames)["event"]
-                if happened & _REFUSED:
+                message = parse_monitor_message(frames)
+                happened = message["event"]
+                if happened == zmq.EVENT_CONNECTED:
+                    self._descriptor = message["value"]
+                elif happened == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    self._trusted = True
+                elif happened & _REFUSED:
                     ending = Ending.REFUSED
                 elif happened & _BROKEN:
                     ending = Ending.MISMATCHED
                 elif happened & _ENDINGS:
+                    self._trusted = False  # the descriptor may be another's by now
                     return ending
+
+    def progress(self) -> int:
+        """Bytes that are known to have moved since the broker's handshake."""
+        found = tcp_info(self._descriptor) if self._trusted else None
+        if found is None:
+            return 0
+        if found.outstanding:
+            self._carried_bytes = found.acked_bytes
+        return found.received_bytes + self._carried_bytes
 
     def close(self) -> None:
         """Close at once; whatever is queued is dropped."""

@@ -14,7 +14,7 @@ answered, always under its own request id, so nothing is submitted twice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
@@ -326,8 +326,9 @@ class Client:
     ) -> AsyncIterator[Event]:
         """The events that are stored by now, as `follow` gives them; it does not wait for more."""
         follow = _follow(job_id, from_sequence, from_timestamp_ms)
-        while (request := follow.request()) is not None:
-            page = await self._ask(request, JobEventsReplayed)
+        size = self._entered.channel.request_size
+        while (request := follow.request(size.bytes_max)) is not None:
+            page = await self._ask(request, JobEventsReplayed, smaller=lambda: follow.smaller(size.bytes_max))
             for event in follow.replayed(page, 0):
                 yield event
 
@@ -336,8 +337,14 @@ class Client:
         assert self._open is not None, "use it with `async with`"
         return self._open
 
-    async def _ask(self, request: Request, kind: type[_Reply], request_id: RequestId | None = None) -> _Reply:
-        reply = await self._entered.channel.ask(request, request_id=request_id)
+    async def _ask(
+        self,
+        request: Request,
+        kind: type[_Reply],
+        request_id: RequestId | None = None,
+        smaller: Callable[[], Request] | None = None,
+    ) -> _Reply:
+        reply = await self._entered.channel.ask(request, request_id=request_id, smaller=smaller)
         if not isinstance(reply, kind):
             raise BadRequest(f"the broker answered {type(request).__name__} with {type(reply).__name__}")
         return reply

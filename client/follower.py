@@ -87,7 +87,7 @@ class Follower:
             if not self._watching and (self._listening is None or self._watched_on != self._channel.connections):
                 self._watching = True  # another connection may be another broker, which publishes elsewhere
                 group.start_soon(self._ask, WatchJob(job_id=self._follow.job_id))
-            if (request := self._follow.request()) is not None:
+            if (request := self._follow.request(self._channel.request_size.bytes_max)) is not None:
                 group.start_soon(self._ask, request)
             heard = await self._next()
             if isinstance(heard, (PeerError, OperatorError)):
@@ -101,13 +101,17 @@ class Follower:
         """Put the broker's answer into the inbox."""
         answer: _Input
         try:
-            reply = await self._channel.ask(request)
+            smaller = self._smaller if isinstance(request, ReplayJobEvents) else None
+            reply = await self._channel.ask(request, smaller=smaller)
         except (PeerError, OperatorError) as error:
             answer = error
         else:
             assert isinstance(reply, JobWatched | JobEventsReplayed), "the reply of this request"
             answer = reply
         await self._to_inbox.send(answer)
+
+    def _smaller(self) -> ReplayJobEvents:
+        return self._follow.smaller(self._channel.request_size.bytes_max)
 
     async def _next(self) -> _Input | None:
         """What comes next into the inbox; None when nothing came in time."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Final
 
 from airunner.protocol.events import Event, EventRun, JobFinished, events_of
-from airunner.protocol.messages import JobEventsReplayed, ReplayJobEvents
+from airunner.protocol.messages import REPLAY_BYTES_MAX, JobEventsReplayed, ReplayJobEvents
 from airunner.protocol.names import JobId
 
 SILENCE_FIRST_MS: Final = 1_000
@@ -50,14 +50,22 @@ class Follow:
         self._silence_ms = SILENCE_FIRST_MS
         self._deadline_ms = now_ms + SILENCE_FIRST_MS
 
-    def request(self) -> ReplayJobEvents | None:
-        """The replay to send now, if one is wanted and none is on its way."""
+    def request(self, bytes_max: int = REPLAY_BYTES_MAX) -> ReplayJobEvents | None:
+        """The replay to send now, if one is wanted and none is on its way; of about `bytes_max`."""
         if self.finished or self._asked or not self._wanted:
             return None
         self._asked = True
         self._wanted = False
+        return self.smaller(bytes_max)
+
+    def smaller(self, bytes_max: int) -> ReplayJobEvents:
+        """The replay to send in the place of one that is on its way."""
+        assert self._asked, "there is one"
         return ReplayJobEvents(
-            job_id=self.job_id, from_sequence=self.next_sequence, from_timestamp_ms=self._from_timestamp_ms
+            job_id=self.job_id,
+            from_sequence=self.next_sequence,
+            from_timestamp_ms=self._from_timestamp_ms,
+            bytes_max=bytes_max,
         )
 
     def subscribed(self) -> None:

@@ -44,7 +44,7 @@ AGENT_SLOTS_MAX: Final = 1_024
 PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 10_000
 FILTERS_MAX: Final = 8  # pieces of metadata asked for at once
-REPLAY_BYTES_MAX: Final = 1_048_576  # a page stops before the run that goes beyond this
+REPLAY_BYTES_MAX: Final = 1_048_576  # a page stops before the run that goes beyond this, or less where that is asked
 REPLAY_RUNS_MAX: Final = 1_024  # runs in a page: their own fields take room too
 WAIT_MS_MAX: Final = 30_000
 VISIBILITY_MS_MIN: Final = 1_000
@@ -236,11 +236,15 @@ class GetJob(Message, frozen=True, kw_only=True):
 
 
 class ReplayJobEvents(Message, frozen=True, kw_only=True):
-    """Stored events from a sequence on, or from the first that is not older than an instant. Role `read`."""
+    """Stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
+
+    A page stops before the run that goes beyond `bytes_max` of events, and has one run at the least.
+    """
 
     job_id: JobName
     from_sequence: Positive = 1
     from_timestamp_ms: Natural | None = None
+    bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
 
 
 class WatchJob(Message, frozen=True, kw_only=True):

@@ -15,7 +15,6 @@ from airunner.protocol.errors import BadRequest, IndexGap, NotFound, Quota, Stal
 from airunner.protocol.events import BrokerBody, EventRun, check_batch, decode_bodies, encode_bodies, without_first
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
-    REPLAY_BYTES_MAX,
     REPLAY_RUNS_MAX,
     EventBatch,
     JobEventsReplayed,
@@ -156,7 +155,7 @@ class Log:
         if place is None:
             raise NotFound
         start, beyond = self._start(place, request)
-        runs = self._page(place.number, start) if start is not None else []
+        runs = self._page(place.number, start, request.bytes_max) if start is not None else []
         return JobEventsReplayed(
             runs=tuple(runs),
             next_sequence=runs[-1].next_sequence if runs else beyond,
@@ -195,7 +194,7 @@ class Log:
         assert isinstance(first, int), "a sequence is a number"
         return first
 
-    def _page(self, number: int, start: int) -> list[EventRun]:
+    def _page(self, number: int, start: int, bytes_max: int) -> list[EventRun]:
         rows = self._runs("first_sequence >= ?", (number, self._first_run(number, start)))
         runs: list[EventRun] = []
         size_bytes = 0
@@ -205,7 +204,7 @@ class Log:
                 continue
             raw = without_first(row.events, known) if known else row.events
             size_bytes += len(raw)
-            if runs and (size_bytes > REPLAY_BYTES_MAX or len(runs) == REPLAY_RUNS_MAX):
+            if runs and (size_bytes > bytes_max or len(runs) == REPLAY_RUNS_MAX):
                 break
             first_sequence = row.first_sequence + known
             count = row.events_count - known

@@ -16,6 +16,7 @@ from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, Quota
 from airunner.protocol.events import Heartbeat
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.messages import BatchStored, JobCompleted, JobEventsPublished, PublishJobEvents, Refused
+from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.agent.journaling import EVERYTHING, journal_in
 from tests.client.wire import edges
 
@@ -33,10 +34,11 @@ class Full:
     def __init__(self, full: int, refuse: Callable[[], None] | None = None) -> None:
         self.full = full
         self.refuse = refuse
+        self.request_size = RequestSize()
         self.stored: dict[str, int] = {}
         self.asked = 0
 
-    async def ask(self, request: PublishJobEvents) -> JobEventsPublished:
+    async def ask(self, request: PublishJobEvents, **_: object) -> JobEventsPublished:
         await anyio.lowlevel.checkpoint()
         self.asked += 1
         self.full -= 1
@@ -118,7 +120,7 @@ class Newer(Full):
         self.refused = refused
         self.end = end
 
-    async def ask(self, request: PublishJobEvents) -> JobEventsPublished:
+    async def ask(self, request: PublishJobEvents, **_: object) -> JobEventsPublished:
         reply = await super().ask(request)
         completions = tuple(
             Refused(code="too-tired", message="") if self.end and asked.job_id == self.refused else said
@@ -151,3 +153,44 @@ async def test_a_refusal_that_is_not_known_ends_that_attempt_and_no_other(tmp_pa
     assert "too-tired" in line
     for journal in journals:
         publisher.close(journal)
+
+
+class Breaking(Full):
+    """A channel that loses its first connection with a request on it, and asks for less on the next."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.sizes: list[tuple[int, int]] = []
+
+    async def ask(self, request: PublishJobEvents, *, smaller: Callable[[], PublishJobEvents]) -> JobEventsPublished:
+        if not self.sizes:
+            self._note(request)
+            self.request_size.bytes_max = 1
+            request = smaller()
+            self.request_size.bytes_max = REQUEST_BYTES_MAX
+        self._note(request)
+        return await super().ask(request)
+
+    def _note(self, request: PublishJobEvents) -> None:
+        self.sizes.append((len(request.batches), len(request.completions)))
+
+
+async def test_what_a_lost_connection_did_not_carry_is_sent_in_smaller_pieces_and_each_end_behind_its_events(
+    tmp_path: Path,
+) -> None:
+    channel = Breaking()
+    publisher = Publisher(channel, edges(), lambda _: None, SpoolRoom(EVERYTHING))
+    journals = [journal_in(tmp_path, number, sink=publisher) for number in (1, 2)]
+    for journal in journals:
+        for stamp in (1, 2):
+            journal.add(Heartbeat(timestamp_ms=stamp))
+            journal.cut()
+        publisher.open(journal)
+        journal.finish(Result(exit_code=0))
+    async with anyio.create_task_group() as group:
+        group.start_soon(publisher.run)
+        states = [await journal.settled() for journal in journals]
+        group.cancel_scope.cancel()
+    assert states == [JobState.COMPLETED] * 2
+    assert channel.stored == {"job1": 2, "job2": 2}
+    assert channel.sizes == [(4, 2), (1, 0), (3, 2)]

@@ -22,6 +22,7 @@ from airunner.protocol.messages import (
     Request,
 )
 from airunner.protocol.names import JobId
+from airunner.protocol.requestsize import RequestSize
 from tests.client.wire import edges
 
 pytestmark = pytest.mark.anyio
@@ -38,9 +39,10 @@ class Refusing:
 
     def __init__(self, *refusals: PeerError | str) -> None:
         self.refusals = list(refusals)
+        self.request_size = RequestSize()
         self.asked: list[Request] = []
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: Request, **_: object) -> Reply:
         self.asked.append(request)
         refusal = self.refusals.pop(0) if self.refusals else None
         if isinstance(refusal, PeerError):

@@ -46,6 +46,9 @@ class Nobody:
     async def ended(self) -> Ending:
         return Ending.DROPPED
 
+    def progress(self) -> int:
+        return 0
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -45,6 +45,9 @@ class Link:
         await self._over.wait()
         return Ending.DROPPED
 
+    def progress(self) -> int:
+        return 0
+
     def drop(self) -> None:
         self._wire.links.pop(self._name, None)
         self._over.set()

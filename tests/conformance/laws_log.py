@@ -215,6 +215,22 @@ def a_page_of_a_long_log_is_bounded(driver: Driver) -> None:
     assert len(_console(driver, lease.job_id)) == 27 * 60_000
 
 
+def a_page_is_as_small_as_it_is_asked_for(driver: Driver) -> None:
+    lease = _started(driver)
+    _publish(driver, *(batch(lease, index, "x" * 1_000) for index in range(9)))
+    sizes: list[int] = []
+    place = 1
+    while place <= 2 + 9:
+        request = ReplayJobEvents(job_id=lease.job_id, from_sequence=place, bytes_max=2_500)
+        page = driver.reply(JobEventsReplayed, request)
+        sizes.append(sum(len(run.events) for run in page.runs))
+        place = page.next_sequence
+    assert len(sizes) >= 5
+    assert max(sizes) <= 2_500
+    (first,) = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, bytes_max=1)).runs
+    assert first.first_sequence == 1
+
+
 def a_page_of_many_small_runs_is_bounded(driver: Driver) -> None:
     lease = _started(driver)
     total = REPLAY_RUNS_MAX + 10
@@ -241,5 +257,6 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     a_replay_starts_at_the_first_event_that_is_new_enough,
     a_clock_that_went_back_hides_no_event,
     a_page_of_a_long_log_is_bounded,
+    a_page_is_as_small_as_it_is_asked_for,
     a_page_of_many_small_runs_is_bounded,
 )

@@ -84,6 +84,15 @@ def test_it_begins_with_a_replay_from_where_it_was_told() -> None:
     assert follow.request() is None, "one at a time"
 
 
+def test_what_it_asks_for_can_be_asked_for_in_a_smaller_piece() -> None:
+    follow = Follow(JOB, 0, from_sequence=5)
+    assert follow.request(100) == ReplayJobEvents(job_id=JOB, from_sequence=5, bytes_max=100)
+    follow.live(run(5, 2), 1)
+    assert follow.smaller(50) == ReplayJobEvents(job_id=JOB, from_sequence=7, bytes_max=50)
+    assert follow.request() is None, "it is on its way"
+    assert sequences(follow.replayed(page(run(7, 1), following=8, last=7), 2)) == [7]
+
+
 def test_the_first_event_is_the_one_asked_for_even_inside_a_run() -> None:
     follow = Follow(JOB, 0, from_sequence=5)
     follow.request()

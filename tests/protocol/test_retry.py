@@ -14,7 +14,10 @@ from airunner.protocol.retry import (
     BACKOFF_FIRST_MS,
     BACKOFF_LAST_MS,
     HEARTBEAT_MS,
+    HIDDEN_BYTES_MAX,
+    MISS_BYTES,
     MISSES_MAX,
+    MOVING_MS_MAX,
     PATIENCE_LAST_MS,
     PATIENCE_MS,
     PING_ID,
@@ -23,6 +26,7 @@ from airunner.protocol.retry import (
     Deliver,
     Disconnect,
     LazyPirate,
+    Resize,
     Send,
     full_jitter_ms,
 )
@@ -403,3 +407,96 @@ def test_no_request_is_ever_lost(script: list[tuple[str, int]], random: float) -
             now_ms = max(now_ms, due(asker))
             wire.do(asker.tick(now_ms))
     assert len(set(wire.answered)) == len(wire.answered) == asked - forgotten
+
+
+def silent_until_dropped(asker: LazyPirate, now_ms: int = 0, *, moved: bool = False) -> int:
+    """When the connection is given up, if nothing is ever heard."""
+    while True:
+        now_ms = due(asker)
+        if Disconnect() in asker.tick(now_ms, moved=moved):
+            return now_ms
+
+
+def test_bytes_that_move_between_pings_are_signs_of_life() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, patience_ms=10**9)
+    assert sent(asker.tick(HEARTBEAT_MS, moved=True)) == [PING_ID], "what moved before may have been the request"
+    for beat in range(2, 100):
+        assert asker.tick(beat * HEARTBEAT_MS - 1, moved=True) == []
+        assert asker.tick(beat * HEARTBEAT_MS) == []
+    assert silent_until_dropped(asker) == (99 + MISSES_MAX) * HEARTBEAT_MS
+
+
+def test_what_may_still_be_on_its_way_is_not_asked_again() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, patience_ms=3 * HEARTBEAT_MS)
+    asker.ask(TWO, b"two", 0, patience_ms=10**9)
+    asker.heard(TWO, BUSY, 0)
+    asker.tick(HEARTBEAT_MS)
+    asker.tick(2 * HEARTBEAT_MS, moved=True)
+    assert ONE not in sent(asker.tick(3 * HEARTBEAT_MS, moved=True))
+    assert sent(asker.tick(6 * HEARTBEAT_MS)) == [PING_ID, ONE]
+
+
+def test_bytes_that_never_become_a_message_keep_no_connection_for_ever() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, patience_ms=10**9)
+    dropped_ms = silent_until_dropped(asker, moved=True)
+    assert MOVING_MS_MAX <= dropped_ms <= MOVING_MS_MAX + (MISSES_MAX + 1) * HEARTBEAT_MS
+
+
+def test_a_broker_to_which_bytes_move_is_not_unheard() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    assert asker.unheard_since_ms == 0
+    asker.tick(10, moved=True)
+    assert asker.unheard_since_ms is None
+    asker.dropped(20)
+    assert asker.unheard_since_ms == 20
+
+
+def test_a_large_request_earns_the_time_that_it_takes_over_the_slowest_link_and_no_more() -> None:
+    def given_up_ms(size: int) -> int:
+        asker = pirate()
+        asker.ask(ONE, bytes(size), 0, patience_ms=10**9)
+        return silent_until_dropped(asker)
+
+    small_ms = (MISSES_MAX + 1) * HEARTBEAT_MS
+    assert given_up_ms(MISS_BYTES - 1) == small_ms
+    assert given_up_ms(4 * MISS_BYTES) == small_ms + 4 * HEARTBEAT_MS
+    assert given_up_ms(10**6) == small_ms + HIDDEN_BYTES_MAX // MISS_BYTES * HEARTBEAT_MS
+
+
+def test_over_the_next_connection_what_is_small_goes_first() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"a large one", 0)
+    asker.ask(TWO, b"two", 0)
+    asker.dropped(1)
+    assert sent(asker.tick(due(asker))) == [TWO, ONE]
+
+
+def test_what_can_be_asked_in_a_smaller_piece_is_not_sent_again_as_it_was() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"much", 0, patience_ms=500, resizable=True)
+    asker.dropped(1)
+    reopened_ms = due(asker)
+    assert asker.tick(reopened_ms) == [Connect("b"), Resize(ONE)]
+    assert asker.resized(ONE, TWO, b"less", reopened_ms) == [Send(TWO, b"less")]
+    assert asker.pending == 1
+    assert asker.heard(ONE, Pong(), reopened_ms + 1) == []
+    assert asker.heard(TWO, Pong(), reopened_ms + 2) == [Deliver(TWO, Pong())]
+
+
+def test_what_was_never_sent_need_not_be_smaller() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    asker.dropped(1)
+    assert asker.ask(TWO, b"much", 1, resizable=True) == []
+    assert Send(TWO, b"much") in asker.tick(due(asker))
+
+
+def test_a_large_request_is_not_asked_again_while_the_slowest_link_may_still_carry_it() -> None:
+    asker = pirate()
+    asker.ask(ONE, bytes(MISS_BYTES), 0, patience_ms=HEARTBEAT_MS)
+    assert sent(asker.tick(HEARTBEAT_MS)) == [PING_ID]
+    assert ONE in sent(asker.tick(2 * HEARTBEAT_MS))

@@ -165,6 +165,9 @@ class SimDealer:
         await self._over.wait()
         return Ending.DROPPED
 
+    def progress(self) -> int:
+        return 0
+
     def close(self) -> None:
         self._network.dealers.pop(self.name, None)
 

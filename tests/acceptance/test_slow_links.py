@@ -1,0 +1,140 @@
+"""Over a slow link, and one that is lost again and again, everything arrives: real sockets, broker and proxy.
+
+The heartbeat is shorter here than in production, and the link as much faster, so that each takes seconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from airunner.agent.recovery import recover
+from airunner.agent.spool import Spool, SpoolHeader
+from airunner.certs.channel import Channel, Patience
+from airunner.certs.edges import SYSTEM
+from airunner.client.client import Client
+from airunner.client.reach import reach
+from airunner.protocol import retry
+from airunner.protocol.events import Output, Stream, encode_bodies
+from airunner.protocol.job import JobSpec
+from airunner.protocol.messages import EnqueueJob, JobsEnqueued
+from tests.acceptance.running import RunningBroker, airunner, running_broker
+from tests.acceptance.slowlink import slow_link
+from tests.client.working import Worker
+
+pytestmark = pytest.mark.anyio
+PIECE = b"x" * 65_000
+PIECES = 16  # 1 MiB: what one request and one page are at the most
+HEARTBEAT_MS = 200  # so a connection is given up after 0.8 s of silence, where a page takes 3
+BYTES_A_S = 400_000
+CUT_BYTES = 400_000
+WITHIN_S = 18.0
+seeds = itertools.count(1)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    home = tmp_path_factory.mktemp("slow") / "home"
+    airunner(home, "certs", "init")
+    with running_broker(home, "memory:", "--tenant-requests", "1000000") as running:
+        yield running
+
+
+@pytest.fixture
+def soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "HEARTBEAT_MS", HEARTBEAT_MS)
+
+
+@asynccontextmanager
+async def leased(broker: RunningBroker) -> AsyncIterator[tuple[Client, Worker]]:
+    """A client that is near the broker, and a job that it has leased."""
+    async with Client(broker.requests, home=broker.home) as near:
+        await near.submit(command="true")
+        yield near, await Worker.lease(near, next(seeds).to_bytes(32, "big"))
+
+
+@asynccontextmanager
+async def channel_over(endpoint: str, broker: RunningBroker, patience: Patience) -> AsyncIterator[Channel]:
+    reached = reach(endpoint, home=broker.home)
+    channel = Channel(reached.network, reached.endpoints, reached.token, SYSTEM, patience)
+    try:
+        async with anyio.create_task_group() as group:
+            await group.start(channel.run)
+            yield channel
+            group.cancel_scope.cancel()
+    finally:
+        reached.close()
+
+
+async def pieces_of(client: Client, job_id: str) -> int:
+    return len([event async for event in client.replay(job_id) if isinstance(event.body, Output)])
+
+
+@pytest.mark.usefixtures("soon_silent")
+async def test_a_page_that_is_long_on_its_way_is_no_silence(broker: RunningBroker) -> None:
+    found: list[int] = []
+    async with leased(broker) as (_, worker):
+        for _ in range(PIECES):
+            await worker.print(PIECE)
+        job_id = worker._lease.job_id
+        with slow_link(broker.requests, BYTES_A_S) as link, anyio.fail_after(WITHIN_S):
+            async with Client(link.endpoint, home=broker.home) as far, anyio.create_task_group() as group:
+
+                async def monitor() -> None:
+                    found.append(await pieces_of(far, job_id))
+
+                for _ in range(2):
+                    group.start_soon(monitor)
+        await worker.complete()
+    assert found == [PIECES] * 2
+
+
+async def test_a_log_is_read_over_connections_that_are_lost_before_a_whole_page_has_come(broker: RunningBroker) -> None:
+    async with leased(broker) as (_, worker):
+        for _ in range(PIECES):
+            await worker.print(PIECE)
+        with slow_link(broker.requests, 10 * BYTES_A_S, CUT_BYTES) as link, anyio.fail_after(WITHIN_S):
+            async with Client(link.endpoint, home=broker.home) as far:
+                assert await pieces_of(far, worker._lease.job_id) == PIECES
+            assert link.lost
+        await worker.complete()
+
+
+@pytest.mark.parametrize(
+    ("bytes_a_s", "cut_bytes"), [pytest.param(BYTES_A_S, None, id="slow"), pytest.param(4e6, CUT_BYTES, id="lost")]
+)
+@pytest.mark.usefixtures("soon_silent")
+async def test_events_are_delivered_over_a_link_that_carries_no_megabyte_in_time(
+    broker: RunningBroker, tmp_path: Path, bytes_a_s: float, cut_bytes: int | None
+) -> None:
+    async with leased(broker) as (near, worker):
+        lease = worker._lease
+        header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+        spool = Spool.create(tmp_path / "spool", header)
+        for index in range(PIECES):
+            spool.append(index, 1, encode_bodies([Output(timestamp_ms=1, stream=Stream.STDOUT, data=PIECE)]))
+        spool.close()
+        with slow_link(broker.requests, bytes_a_s, cut_bytes) as link, anyio.fail_after(WITHIN_S):
+            async with channel_over(link.endpoint, broker, Patience()) as channel:
+                await recover([spool.path], channel, SYSTEM, lambda _: None)
+        assert not spool.path.exists()
+        assert await pieces_of(near, lease.job_id) == PIECES
+        await near.cancel(lease.job_id)
+
+
+@pytest.mark.usefixtures("soon_silent")
+async def test_a_broker_that_a_large_request_is_on_its_way_to_counts_as_one_that_answers(broker: RunningBroker) -> None:
+    specs = [JobSpec(command="true", queue="never", args=("x" * 50_000,)) for _ in range(8)]
+    with slow_link(broker.requests, 400_000) as link, anyio.fail_after(WITHIN_S):
+        async with channel_over(link.endpoint, broker, Patience(first_s=0.5)) as channel:
+            assert isinstance(await channel.ask(EnqueueJob(jobs=tuple(specs))), JobsEnqueued)
