@@ -10,10 +10,12 @@ from collections.abc import Callable
 import anyio
 
 from airunner.agent.attempt import Surroundings
+from airunner.agent.health import Health
 from airunner.agent.leaser import Leaser, Orders
 from airunner.agent.mirrors import remove_unfinished
 from airunner.agent.occupancy import Occupancy
 from airunner.agent.plan import Plan
+from airunner.agent.probes import Probes
 from airunner.agent.publisher import Publisher
 from airunner.agent.recovery import recover
 from airunner.agent.renewer import Renewer
@@ -48,8 +50,10 @@ class Agent:
     async def run(self) -> None:
         """Work until `orders.drain` is set and what runs has ended, or the plan's jobs are done."""
         publisher = Publisher(self._channel, self._edges, self._report, SpoolRoom(self._plan.spool_bytes_max))
-        renewer = Renewer(self._channel, self._plan, self._edges)
-        leaser = Leaser(self._plan, self._channel, renewer, self._edges, self.orders)
+        probes = Probes(self._surroundings.launcher, self._plan.home)
+        health = Health(probes, self._edges.random, self._report)
+        renewer = Renewer(self._channel, self._plan, health, self._edges)
+        leaser = Leaser(self._plan, self._channel, renewer, health, self._edges, self.orders)
         workspaces = Workspaces(self._plan.home)
         occupancy = Occupancy()
         self._channel.nudged = renewer.nudge
@@ -63,6 +67,7 @@ class Agent:
             background.start_soon(self._greet)
             background.start_soon(publisher.run)
             background.start_soon(renewer.run)
+            background.start_soon(health.run)
             background.start_soon(self._leave_when_idle, occupancy)
             async with anyio.create_task_group() as slots:
                 for _ in range(self._plan.slots):
@@ -76,6 +81,7 @@ class Agent:
                         self._edges,
                         self.orders,
                         occupancy,
+                        health,
                         self._report,
                     )
                     slots.start_soon(slot.run)

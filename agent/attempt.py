@@ -34,6 +34,7 @@ from airunner.agent.launcher.contract import (
 )
 from airunner.agent.mirrors import Mirrors
 from airunner.agent.redactor import Redactor, TooManySecrets
+from airunner.agent.refusal import MachineRefused, refusal_in
 from airunner.agent.repository import Rules, Source
 from airunner.agent.secrets import OpenBox, SecretMissing, kept_out, no_keys, secrets_of, write_files
 from airunner.agent.tenure import LeasedLauncher, Tenure
@@ -92,6 +93,7 @@ class Attempt:
         self._console = Console(tenure, journal, surroundings.wall_ms, surroundings.cancel_grace_s)
         self._hooks = Hooks(surroundings.hooks, self._launcher, self._console, tenure.cancelled, workspace.checkout)
         self._secrets: Mapping[str, str] = {}
+        self.begun = False  # the command runs, or has run
         self._commit = ""
         self._borrowed = AsyncExitStack()
 
@@ -109,6 +111,8 @@ class Attempt:
             self._console.say(str(missing))
             return Result(reason=Reason.SECRET_MISSING)
         except OSError as failed:
+            if refusal_in(failed) is not None:
+                raise
             self._console.say(f"the files of the job's secrets cannot be written: {failed.strerror}")
             return Result(reason=Reason.PROCESS_ERROR)
         except TooManySecrets as refused:
@@ -126,6 +130,8 @@ class Attempt:
             with unless(self._tenure.cancelled):
                 process = await self._launcher.launch(self._launch_spec(self._terminal))
         except CheckoutFailed as failed:
+            if failed.scarce is not None:
+                raise MachineRefused(failed.scarce, failed.message, guessed=True) from failed
             message = failed.message[:MESSAGE_CHARS_MAX]
             self._journal.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
             return Result(reason=Reason.CHECKOUT_FAILED)
@@ -249,6 +255,7 @@ class Attempt:
 
     async def _attend(self, process: Process) -> Result:
         """See the command to its end, and say how that was."""
+        self.begun = True
         now_ms = self._wall_ms()
         self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
         ended = await self._console.attend(process, self._spec.timeout_seconds, terminal=self._terminal)

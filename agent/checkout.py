@@ -80,7 +80,7 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
     try:
         commit = await _Checkout(git, source, ("--reference", str(mirror.folder))).run()
     except CheckoutFailed as failed:
-        if not known or failed.of_network:
+        if not known or failed.of_network or failed.scarce:
             raise
         git.tell("trying again without the mirror")
         _empty(workspace)

@@ -172,6 +172,7 @@ def agent_command(
 
     from airunner.agent.attempt import Surroundings
     from airunner.agent.mirrors import Mirrors
+    from airunner.agent.offloading import offload
     from airunner.agent.plan import Plan
     from airunner.agent.repository import Rules
     from airunner.certs.edges import SYSTEM
@@ -199,14 +200,14 @@ def agent_command(
         launcher=launcher,
         wall_ms=SYSTEM.wall_ms,
         environ=dict(os.environ),
-        offload=anyio.to_thread.run_sync,
+        offload=offload,
         cancel_grace_s=float(cancel_grace),
         secrets=_offered(secret or ()),
         open_box=open_box,
         hooks=_hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
         rules=Rules(_schemes(allow_scheme), allow_local),
-        mirrors=Mirrors(place.folder, anyio.to_thread.run_sync, int(mirror_gib * _GIB)) if mirror_gib else None,
+        mirrors=Mirrors(place.folder, offload, int(mirror_gib * _GIB)) if mirror_gib else None,
         random=SYSTEM.random,
     )
     gc.freeze()  # what was imported stays: no collection is to look through it

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -34,6 +34,7 @@ from airunner.agent.launcher.contract import (
     Process,
     Starter,
 )
+from airunner.agent.refusal import Scarce
 from airunner.agent.repository import Rules, redact
 from airunner.agent.workspace import Workspace
 from airunner.protocol.names import TEXT_CHARS_MAX
@@ -78,17 +79,33 @@ _FINAL: Final = re.compile(
     r"Permission denied|[Nn]ot found|does not exist|Authentication failed|not appear to be a git|not our ref"
     r"|Host key verification|No space left"
 )
+_SCARCE: Final = {
+    Scarce.DISK: re.compile(
+        r"No space left on device|[Qq]uota exceeded|Read-only file system|[Ii]nput/output error"
+        r"|unable to write (file|new index)|could not write config|failed to write"
+    ),
+    Scarce.PROCESSES: re.compile(
+        r"[Cc]annot (fork|allocate memory)|unable to (fork|create (async )?thread)|[Oo]ut of memory"
+        r"|Resource temporarily unavailable"
+    ),
+    Scarce.DESCRIPTORS: re.compile(r"Too many open files"),
+}
+_REMOTE: Final = "remote:"  # what begins so is told of another machine
 _SSH: Final = "ssh -oBatchMode=yes -oConnectTimeout=30 -oPermitLocalCommand=no -oClearAllForwardings=yes"
 
 
 class CheckoutFailed(Exception):
     """There is no checkout. `message` is git's own words, or why git was not asked; no credentials in it.
 
-    `exit_code` is git's, None where git did not end by itself. `of_network`: the remote could not be reached.
+    `exit_code` is git's, None where git did not end by itself. `of_network`: the remote could not be reached. `scarce`:
+    what git says that this machine is out of.
     """
 
-    def __init__(self, message: str, exit_code: int | None = None, *, of_network: bool = False) -> None:
+    def __init__(
+        self, message: str, exit_code: int | None = None, *, of_network: bool = False, scarce: Scarce | None = None
+    ) -> None:
         super().__init__(message)
+        self.scarce = scarce
         self.message = message
         self.exit_code = exit_code
         self.of_network = of_network
@@ -160,7 +177,8 @@ class Git:
         tries = 1
         while not (ended := await self.run(*arguments)).succeeded:
             lines = spoken(ended.stderr)
-            if tries == TRIES_MAX or ended.exit is None or not is_of_network("\n".join(lines)):
+            words = "\n".join(lines)
+            if tries == TRIES_MAX or ended.exit is None or not is_of_network(words) or scarce_in(lines):
                 self._fail_as(ended, arguments[0])
             tries += 1
             self.tell(redact(f"{lines[-1]}; trying again ({tries} of {TRIES_MAX})", self._repository))
@@ -172,15 +190,17 @@ class Git:
         ended = await self.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         return ended.stdout.decode().strip() if ended.succeeded else None
 
-    def fail(self, message: str, exit_code: int | None = None, *, of_network: bool = False) -> NoReturn:
+    def fail(
+        self, message: str, exit_code: int | None = None, *, of_network: bool = False, scarce: Scarce | None = None
+    ) -> NoReturn:
         """Raises `CheckoutFailed`."""
         shown = redact(message, self._repository)[-MESSAGE_CHARS_MAX:]
-        raise CheckoutFailed(shown, exit_code, of_network=of_network)
+        raise CheckoutFailed(shown, exit_code, of_network=of_network, scarce=scarce)
 
     async def run(self, *arguments: str) -> GitEnded:
         """Run git once; what it exits with is the caller's to judge.
 
-        Raises `CheckoutFailed` where there is no git; `LauncherDied`, `LeaseEnded`.
+        Raises `CheckoutFailed` where there is no git; `LauncherDied`, `LeaseEnded`, `MachineRefused`.
         """
         settings = (part for setting in _SETTINGS for part in ("-c", setting))
         spec = LaunchSpec(("git", *settings, *arguments), self.environment, self._folder)
@@ -199,7 +219,8 @@ class Git:
         elif exit_code is None:
             lines.append(f"git {command} was ended by signal {ended.exit.signal}")
         of_network = ended.exit is None or is_of_network("\n".join(lines))
-        self.fail("\n".join(lines) or f"git {command} exited with {exit_code}", exit_code, of_network=of_network)
+        words = "\n".join(lines) or f"git {command} exited with {exit_code}"
+        self.fail(words, exit_code, of_network=of_network, scarce=scarce_in(lines))
 
 
 class _Progress:
@@ -231,6 +252,12 @@ class _Progress:
 def is_of_network(words: str) -> bool:
     """Whether git says that it was the network's fault, which may be gone at the next try."""
     return bool(_NETWORK.search(words)) and not _FINAL.search(words)
+
+
+def scarce_in(lines: Sequence[str]) -> Scarce | None:
+    """What these lines of git's say that this machine is out of; they may be wrong (see `refusal`)."""
+    words = "\n".join(line for line in lines if not line.startswith(_REMOTE))
+    return next((scarce for scarce, pattern in _SCARCE.items() if pattern.search(words)), None)
 
 
 async def _attend(process: Process, progress: _Progress) -> GitEnded:

@@ -18,6 +18,7 @@ import anyio
 import anyio.lowlevel
 
 from airunner.agent.flag import Flag, unless
+from airunner.agent.health import Health
 from airunner.agent.plan import Plan
 from airunner.agent.renewer import Renewer
 from airunner.agent.tenure import Tenure
@@ -66,10 +67,13 @@ class _Turn:
 class Leaser:
     """The actor; it works in the tasks of the slots that ask it."""
 
-    def __init__(self, plan: Plan, channel: Channel, renewer: Renewer, edges: Edges, orders: Orders) -> None:
+    def __init__(
+        self, plan: Plan, channel: Channel, renewer: Renewer, health: Health, edges: Edges, orders: Orders
+    ) -> None:
         self._plan = plan
         self._channel = channel
         self._renewer = renewer
+        self._health = health
         self._edges = edges
         self._orders = orders
         self._free: deque[_Turn] = deque()
@@ -77,7 +81,7 @@ class Leaser:
         self._warm = False
 
     async def lease(self) -> Tenure | None:
-        """The next lease; None when the wait was in vain or a drain came.
+        """The next lease; None when the wait was in vain, a drain came, or no job can be run here any more.
 
         Raises `PeerError`.
         """
@@ -146,7 +150,7 @@ class Leaser:
         seed = self._edges.random_bytes(SEED_BYTES)
         asked_s = self._edges.boot_s()
         reply: JobsLeased | None = None
-        with unless(self._orders.drain):
+        with unless(self._orders.drain, self._health.closed):
             reply = await self._dequeue(request_id, seed, slots, wait_ms)
         if reply is None:
             with unless(self._orders.stop, timeout_s=RETURN_S):

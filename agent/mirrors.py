@@ -27,7 +27,8 @@ from typing import Final
 
 import anyio
 
-from airunner.agent.git import CheckoutFailed, Git
+from airunner.agent.git import CheckoutFailed, Git, scarce_in, spoken
+from airunner.agent.refusal import refusal_in
 from airunner.agent.workspace import Leftover, remove_workspace
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
@@ -100,7 +101,7 @@ class Mirror:
             ours = git.at(self.folder, {**git.environment, "GIT_ALLOW_PROTOCOL": "file"})
             options = ("--quiet", "--prune", "--no-write-fetch-head")
             taken = await ours.run("fetch", *options, "--", str(checkout), *_TAKEN_OVER)
-            self.faulty |= not taken.succeeded
+            self.faulty |= not taken.succeeded and scarce_in(spoken(taken.stderr)) is None
             if len(_packs_in(self.folder)) > PACKS_MAX:
                 await ours.run("repack", "--quiet", "--geometric=2", "-d")
 
@@ -131,6 +132,8 @@ class Mirrors:
         try:
             make_folder(self._folder)
         except OperatorError as error:
+            if isinstance(error.__cause__, OSError) and (refusal := refusal_in(error.__cause__)):
+                raise refusal from error
             raise CheckoutFailed(error.message) from error
         name = blake2b(repository.encode(errors="surrogateescape"), digest_size=NAME_BYTES).hexdigest()
         mirror = self._known.setdefault(name, Mirror(self._folder.absolute() / name))

@@ -14,6 +14,7 @@ from typing import Final, assert_never
 
 import anyio
 
+from airunner.agent.health import Health
 from airunner.agent.plan import Plan
 from airunner.agent.tenure import Tenure
 from airunner.certs.channel import Channel
@@ -28,16 +29,20 @@ RETRY_S: Final = 1.0  # after the broker refused a heartbeat as such
 class Renewer:
     """The actor; slots `hold` a lease when it is granted and `drop` it when it is settled."""
 
-    def __init__(self, channel: Channel, plan: Plan, edges: Edges) -> None:
+    def __init__(self, channel: Channel, plan: Plan, health: Health, edges: Edges) -> None:
         self._channel = channel
         self._plan = plan
+        self._health = health
         self._edges = edges
+        health.changed = self.announce
         self._visibility_s = plan.visibility_ms / 1_000
         self._interval_s = min(RENEWAL_S_MAX, self._visibility_s / 3)
         self._tenures: dict[tuple[str, int], Tenure] = {}
         self._changed = anyio.Event()
         self._renewal_s = self._end_s = math.inf  # what the two loops wait for
         self._nudged = False
+        self._said_s = -math.inf  # when the broker was last told how we are
+        self._news = False  # it is to be told now
 
     def hold(self, lease: JobLease, asked_s: float) -> Tenure:
         """Keep this lease from now on; `asked_s` is when it was asked for (`Edges.boot_s`)."""
@@ -57,6 +62,11 @@ class Renewer:
         self._nudged = True
         self._wake()
 
+    def announce(self) -> None:
+        """Heartbeat at once, also without a lease: whether jobs can be run here has changed."""
+        self._news = True
+        self._wake()
+
     async def run(self) -> None:
         """Renew and watch for ever; a machine that has slept looks at once what has become due."""
         async with anyio.create_task_group() as group:
@@ -66,18 +76,19 @@ class Renewer:
 
     async def _renew(self) -> None:
         while True:
-            self._renewal_s = (
-                min((one.renewed_s for one in self._tenures.values()), default=math.inf) + self._interval_s
-            )
-            if self._tenures and (self._nudged or self._renewal_s <= self._edges.boot_s()):
+            renewed_s = min((one.renewed_s for one in self._tenures.values()), default=math.inf)
+            said_s = self._said_s if self._health.trouble else math.inf
+            self._renewal_s = min(renewed_s, said_s) + self._interval_s
+            nudged = self._nudged and self._tenures
+            if nudged or self._news or self._renewal_s <= self._edges.boot_s():
                 await self._heartbeat()
             else:
                 with self._edges.wait_until(self._renewal_s):
                     await self._changed.wait()
 
     async def _heartbeat(self) -> None:
-        self._nudged = False
-        asked_s = self._edges.boot_s()
+        self._nudged = self._news = False
+        asked_s = self._said_s = self._edges.boot_s()
         held = list(self._tenures.values())
         refs = [
             LeaseRef(job_id=one.lease.job_id, attempt=one.lease.attempt, task_token=one.lease.task_token)
@@ -88,6 +99,7 @@ class Renewer:
             agent_slots=self._plan.slots,
             version=self._plan.version,
             tags=dict(self._plan.tags),
+            trouble=self._health.trouble,
             leases=tuple(refs),
             visibility_ms=self._plan.visibility_ms,
         )
@@ -95,7 +107,7 @@ class Renewer:
             reply = await self._channel.ask(request)
         except PeerError:
             await anyio.sleep(RETRY_S)  # the deadlines stand, and end what this does not mend
-            self._nudged = True
+            self._nudged = self._news = True
             return
         assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
         for tenure, verdict in zip(held, reply.leases, strict=True):

@@ -8,6 +8,7 @@ here is still offered back: a broker that was away may have prolonged it meanwhi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -15,18 +16,21 @@ from msgspec import Struct
 
 from airunner.agent.attempt import Attempt, Surroundings
 from airunner.agent.batching import PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
+from airunner.agent.console import MESSAGE_CHARS_MAX
 from airunner.agent.flag import unless
+from airunner.agent.health import Health
 from airunner.agent.journal import Journal
-from airunner.agent.launcher.contract import LauncherDied, LeaseEnded, NoLauncher
+from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
 from airunner.agent.leaser import LOST, Leaser, Orders
 from airunner.agent.occupancy import Occupancy
 from airunner.agent.outputbound import OutputBound
 from airunner.agent.plan import Plan
 from airunner.agent.publisher import Publisher
+from airunner.agent.refusal import MachineRefused, refusal_in
 from airunner.agent.renewer import Renewer
 from airunner.agent.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.tenure import Tenure
-from airunner.agent.workspace import Workspace, WorkspaceFailed, remove_workspace
+from airunner.agent.workspace import Workspace, remove_workspace
 from airunner.agent.workspaces import Workspaces
 from airunner.certs.edges import Edges
 from airunner.protocol.errors import PeerError
@@ -43,6 +47,7 @@ REFUSED_LAST_MS: Final = 30_000
 LAUNCHER_DIED: Final = (
     "the agent's launcher was killed, and every process of the job with it; the job is given back for another attempt"
 )
+REFUSED: Final = "this agent's machine cannot run the job now, and gives it back"
 UNSETTLED: Final = "is left for the next agent of this home to deliver and release"
 
 
@@ -60,6 +65,7 @@ class Slot:
         edges: Edges,
         orders: Orders,
         occupancy: Occupancy,
+        health: Health,
         report: Callable[[str], None],
     ) -> None:
         self._plan = plan
@@ -71,6 +77,7 @@ class Slot:
         self._edges = edges
         self._orders = orders
         self._occupancy = occupancy
+        self._health = health
         self._report = report
         self._settled = anyio.Event()
         self._settled.set()
@@ -80,6 +87,7 @@ class Slot:
         failures = jobs = 0
         async with anyio.create_task_group() as settling:
             while not self._orders.drain.is_set() and jobs != self._plan.jobs_max:
+                await self._health.well(self._orders.drain)
                 try:
                     tenure = await self._leaser.lease()
                     if tenure is not None:
@@ -88,10 +96,10 @@ class Slot:
                             await self._settled.wait()  # of the last job: one at a time waits for the broker
                         self._settled = anyio.Event()
                         settling.start_soon(self._settle, attempted)
-                        jobs += 1
-                except (PeerError, SpoolFailed, WorkspaceFailed, NoLauncher) as error:
+                        jobs += not attempted.refused
+                except PeerError as error:
                     if not failures:
-                        self._report(f"no job can be worked on now: {error}; trying again")
+                        self._report(f"no job can be leased now: {error}; trying again")
                     failures += 1
                     pause_ms = full_jitter_ms(self._edges.random, failures, REFUSED_FIRST_MS, REFUSED_LAST_MS)
                     with anyio.move_on_after(pause_ms / 1_000):
@@ -100,71 +108,87 @@ class Slot:
                     failures = 0
 
     async def _work(self, tenure: Tenure) -> _Attempted:
-        """Attempt what was leased.
-
-        Raises `SpoolFailed`, `WorkspaceFailed`, `NoLauncher`; then it has been given back.
-        """
+        """Attempt what was leased."""
         lease = tenure.lease
         self._report(f"job {lease.job_id} attempt {lease.attempt} begins: {one_line(lease.spec.command)}")
         workspace: Workspace | None = None
-        attempted: _Attempted | None = None
+        attempted = _Attempted(tenure)
+        refusal: MachineRefused | None = None
         try:
             workspace = self._workspaces.take(lease.job_id, lease.attempt)
-            attempted = self._open(tenure)
-            await self._perform(Attempt(tenure, workspace, attempted.journal, self._surroundings), attempted)
-        except (WorkspaceFailed, SpoolFailed, NoLauncher, BaseExceptionGroup) as error:
-            failed = _passing_failure(error)
-            if failed is None:
+            self._open(attempted)
+            await self._perform(attempted, workspace)
+        except (MachineRefused, OSError, BaseExceptionGroup) as error:
+            refusal = refusal_in(error)
+            if refusal is None:
                 raise
-            await self._give_up(tenure, attempted)
-            raise failed from error
         finally:
             if workspace is not None and not self._workspaces.reclaim(workspace):
                 with anyio.CancelScope(shield=True):
                     await self._clear(workspace)
+        if refusal is None:
+            self._health.attempt_ended()
+        else:
+            await self._refuse(attempted, refusal)
         return attempted
 
-    async def _give_up(self, tenure: Tenure, attempted: _Attempted | None) -> None:
-        """Nothing can be done for this job here and now: let another have it."""
-        lease = tenure.lease
-        self._report(f"job {lease.job_id} attempt {lease.attempt} {await self._leaser.release(lease)}")
-        self._close(tenure, attempted, settled=True)
+    async def _refuse(self, attempted: _Attempted, refusal: MachineRefused) -> None:
+        """Nothing can be done for this job here and now: another is to have it."""
+        attempted.refused = True
+        attempted.result = None
+        attempted.counts |= await self._health.refused(refusal, begun=attempted.begun)
+        if attempted.journal is not None and not attempted.journal.broken.is_set():
+            message = f"{REFUSED}: {refusal.message}"[:MESSAGE_CHARS_MAX]
+            with suppress(SpoolFailed):
+                attempted.journal.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=message))
 
-    def _close(self, tenure: Tenure, attempted: _Attempted | None, *, settled: bool) -> None:
+    def _close(self, attempted: _Attempted, *, settled: bool) -> None:
         """Let go of it; what is not settled is for the next agent of this home to deliver."""
-        self._renewer.drop(tenure)
-        if attempted is not None:
+        self._renewer.drop(attempted.tenure)
+        if attempted.journal is not None:
             self._publisher.close(attempted.journal)
-            if settled:
-                attempted.spool.remove()
-            else:
-                attempted.spool.close()
+        if attempted.spool is not None:
+            try:
+                if settled:
+                    attempted.spool.remove()
+                else:
+                    attempted.spool.close()
+            except SpoolFailed as failed:  # the next agent of this home finds it, and that it is over
+                self._report(str(failed))
 
     async def _clear(self, workspace: Workspace) -> None:
         for leftover in await self._surroundings.offload(lambda: remove_workspace(workspace.root)):
             self._report(f"could not remove {leftover.path}: {leftover.why}")
 
-    def _open(self, tenure: Tenure) -> _Attempted:
-        lease = tenure.lease
+    def _open(self, attempted: _Attempted) -> None:
+        """Raises `SpoolFailed`."""
+        lease = attempted.tenure.lease
         header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
         spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
         terminal = lease.spec.process_type is ProcessType.PTY
         batcher = Batcher(TERMINAL_WINDOW_MS if terminal else PIPE_WINDOW_MS)
         journal = Journal(lease, spool, batcher, self._publisher, OutputBound(self._plan.log_bytes_max))
+        attempted.spool, attempted.journal = spool, journal
         self._publisher.open(journal)
-        return _Attempted(tenure, spool, journal)
 
-    async def _perform(self, attempt: Attempt, attempted: _Attempted) -> None:
-        """Run the attempt until it ends or is ended; a result is on its way to the broker then."""
+    async def _perform(self, attempted: _Attempted, workspace: Workspace) -> None:
+        """Run the attempt until it ends or is ended; a result is on its way to the broker then.
+
+        Raises `MachineRefused`, `OSError`, alone or in a group.
+        """
         journal = attempted.journal
+        assert journal is not None, "it has been opened"
+        attempt = Attempt(attempted.tenure, workspace, journal, self._surroundings)
         try:
             with unless(self._orders.stop, attempted.tenure.lost, journal.lost, journal.broken):
                 attempted.result = await attempt.perform()
         except* LeaseEnded:
             pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
         except* LauncherDied:
-            attempted.launcher_died = True  # and whatever ran: nobody knows how it went
+            attempted.counts = True  # and whatever ran: nobody knows how it went
             journal.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=LAUNCHER_DIED))
+        finally:
+            attempted.begun = attempt.begun
         if journal.failure is not None:
             raise journal.failure
         if attempted.result is not None:
@@ -172,18 +196,21 @@ class Slot:
 
     async def _settle(self, attempted: _Attempted) -> None:
         """See to it that the broker knows how it ended, or may give the job to another."""
-        tenure = attempted.tenure
-        lease = tenure.lease
+        lease = attempted.tenure.lease
+        journal = attempted.journal
         outcome = ""
         try:
-            if attempted.result is not None:
-                outcome = await self._completed(attempted.journal, attempted.result)
-            if attempted.result is None or attempted.journal.lost.is_set():
-                outcome = await self._give_back(lease, attempted.journal, lost=attempted.launcher_died)
+            if journal is None:
+                outcome = await self._leaser.release(lease, lost=attempted.counts)
+            else:
+                if attempted.result is not None:
+                    outcome = await self._completed(journal, attempted.result)
+                if attempted.result is None or journal.lost.is_set():
+                    outcome = await self._give_back(lease, journal, lost=attempted.counts)
         except SpoolFailed as failed:
             self._report(f"job {lease.job_id} attempt {lease.attempt}: {failed}")
-            outcome = await self._leaser.release(lease)
-        self._close(tenure, attempted, settled=bool(outcome))
+            outcome = await self._leaser.release(lease, lost=attempted.counts or attempted.begun)
+        self._close(attempted, settled=bool(outcome))
         self._report(f"job {lease.job_id} attempt {lease.attempt} {outcome or UNSETTLED}")
         self._settled.set()
 
@@ -225,24 +252,15 @@ class Slot:
 
 
 class _Attempted(Struct):
-    """An attempt and what came of it; without a `result` it was ended before it had one."""
+    """An attempt and what came of it; without a `result` it was ended before it had one, and is given back.
+
+    `begun`: its command has run. `refused`: by this machine. `counts`: its end is one of the job's `max_attempts`.
+    """
 
     tenure: Tenure
-    spool: Spool
-    journal: Journal
+    spool: Spool | None = None
+    journal: Journal | None = None
     result: Result | None = None
-    launcher_died: bool = False
-
-
-def _passing_failure(
-    error: SpoolFailed | WorkspaceFailed | NoLauncher | BaseExceptionGroup[BaseException],
-) -> SpoolFailed | WorkspaceFailed | NoLauncher | None:
-    """What this machine refuses now, alone or among what a task group raised, if that is what went wrong."""
-    if isinstance(error, (SpoolFailed, WorkspaceFailed, NoLauncher)):
-        return error
-    failures = error.subgroup((SpoolFailed, NoLauncher))
-    if failures is None:
-        return None
-    first = failures.exceptions[0]
-    assert isinstance(first, (SpoolFailed, NoLauncher, BaseExceptionGroup)), "the subgroup says so"
-    return _passing_failure(first)
+    begun: bool = False
+    refused: bool = False
+    counts: bool = False

@@ -32,6 +32,7 @@ import msgpack
 import msgspec
 from msgspec import Struct
 
+from airunner.agent.refusal import MachineRefused, scarce_at_home
 from airunner.protocol.events import BATCH_BYTES_MAX
 from airunner.protocol.names import JobName, Natural, Positive, Token
 
@@ -47,8 +48,11 @@ _encoder = msgspec.msgpack.Encoder()
 _UNREADABLE: Final = (ValueError, msgpack.UnpackException)  # all that msgpack raises for what is not MessagePack
 
 
-class SpoolFailed(Exception):
+class SpoolFailed(MachineRefused):
     """The spool cannot be written or read; the message says why. What it held before is untouched."""
+
+    def __init__(self, message: str, error: OSError | None = None) -> None:
+        super().__init__(scarce_at_home(error.errno if error else None), message)
 
 
 class NotASpool(SpoolFailed):
@@ -343,4 +347,4 @@ def _failing(doing: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise SpoolFailed(f"{doing}: {error.strerror}") from error
+        raise SpoolFailed(f"{doing}: {error.strerror}", error) from error

@@ -27,7 +27,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.agent.refusal import MachineRefused, refusal_in, scarce_at_home
 from airunner.certs.secretfile import make_folder
+from airunner.protocol.errors import OperatorError
 
 FOLDER_MODE: Final = 0o700
 NAME_BYTES: Final = 4  # drawn for each; the job and the attempt tell them apart already
@@ -68,8 +70,11 @@ class Workspace(Struct, frozen=True):
         return self.root / "secrets"
 
 
-class WorkspaceFailed(Exception):
+class WorkspaceFailed(MachineRefused):
     """There is no room for a workspace; the message says why."""
+
+    def __init__(self, doing: str, error: OSError) -> None:
+        super().__init__(scarce_at_home(error.errno), f"{doing}: {error.strerror}")
 
 
 class Leftover(Struct, frozen=True):
@@ -106,14 +111,24 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
         try:
             workspace.root.mkdir(FOLDER_MODE)
         except (FileNotFoundError, NotADirectoryError):
-            make_folder(folder)
+            _make(folder)
             workspace.root.mkdir(FOLDER_MODE)
         for place in workspace.folders:
             place.mkdir(FOLDER_MODE)
     except OSError as error:
         remove_workspace(workspace.root)
-        raise WorkspaceFailed(f"cannot make a workspace in {folder}: {error.strerror}") from error
+        raise WorkspaceFailed(f"cannot make a workspace in {folder}", error) from error
     return workspace
+
+
+def _make(folder: Path) -> None:
+    """Raises `OperatorError`; where it is the machine that refuses, `OSError`."""
+    try:
+        make_folder(folder)
+    except OperatorError as error:
+        if isinstance(error.__cause__, OSError) and refusal_in(error.__cause__) is not None:
+            raise error.__cause__ from error
+        raise
 
 
 def remove_workspaces(agent_home: Path) -> list[Leftover]:

@@ -53,7 +53,7 @@ class Workspaces:
             try:
                 unused.workspace.root.rename(workspace.root)
             except OSError as error:
-                raise WorkspaceFailed(f"cannot use the workspace {unused.workspace.root}: {error.strerror}") from error
+                raise WorkspaceFailed(f"cannot use the workspace {unused.workspace.root}", error) from error
             self._stamps[workspace] = unused.stamps
         else:
             workspace = make_workspace(self._home, job_id, attempt)

@@ -16,6 +16,7 @@ from airunner.broker.announcer import Announcer
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.gateway import Gateway
+from airunner.broker.health import Health
 from airunner.broker.inbox import (
     ALARMS_MAX,
     ANNOUNCEMENTS_MAX,
@@ -54,6 +55,7 @@ class Broker:
         retention: RetentionPlan | None = None,
         machines: Machines = everybody,
         quotas: Quotas | None = None,
+        health: Health | None = None,
     ) -> None:
         self._store = store
         self._router = router
@@ -64,6 +66,7 @@ class Broker:
         self._has_room = has_room
         self._retention = retention or RetentionPlan()
         self._quotas = quotas or Quotas()
+        self._health = health or Health()
         self._admission = Admission(authority, machines, Rates(self._quotas.requests_per_s), Rates(KNOCKS_PER_S))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -86,6 +89,7 @@ class Broker:
             events_port,
             self._counts,
             watchers,
+            self._health,
         )
         ledger = Ledger(
             self._store,

@@ -175,6 +175,7 @@ async def _run(
                 retention=retention,
                 machines=allowed.entry_for,
                 quotas=quotas,
+                health=health,
             )
             group.start_soon(door.run, name="HttpDoor")
             await group.start(broker.run, name="Broker")

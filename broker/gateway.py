@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from airunner.broker.admission import REVOKED, Admission
 from airunner.broker.counts import Counts
+from airunner.broker.health import Health
 from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged
 from airunner.broker.prices import cost_of_reply
 from airunner.broker.quotas import Quotas
@@ -59,6 +60,7 @@ from airunner.protocol.names import JOB_ID_RANDOM_BYTES, TOKEN_BYTES, RequestId,
 
 PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 HOLD_MS_MAX: Final = 1_250  # longer than most have to wait; who has to wait on is told so then
+AGENTS: Final = "agents"  # the condition of /health
 NUDGE_ID: Final = NO_REQUEST  # nobody asked
 
 
@@ -76,6 +78,7 @@ class Gateway:
         events_port: int,
         counts: Counts,
         watchers: Watchers,
+        health: Health,
     ) -> None:
         self._router = router
         self._inbox = inbox
@@ -86,6 +89,7 @@ class Gateway:
         self._events_port = events_port
         self._counts = counts
         self._watchers = watchers
+        self._health = health
         self._roster = Roster()
         self._tarpit = Tarpit()
         self._held = anyio.Event()
@@ -169,6 +173,7 @@ class Gateway:
         self._counts.add("requests")
         if isinstance(request, DequeueJob | UpdateJob):
             self._roster.heard(principal.tenant, request, now_ms)
+            self._note_troubled(now_ms)
         minted = self._mint(_jobs_made(request))
         ask = Ask(
             tenant=principal.tenant,
@@ -179,6 +184,15 @@ class Gateway:
             queues=principal.queues,
         )
         return Asked(incoming.peer, ask, incoming.key, len(frames.body), frames.revision)
+
+    def _note_troubled(self, now_ms: int) -> None:
+        """Have /health say how many agents can run no jobs; their names are their tenants' own."""
+        count = self._roster.troubled(now_ms)
+        if count:
+            agents = "1 agent says that its machine" if count == 1 else f"{count} agents say that their machines"
+            self._health.degrade(AGENTS, f"{agents} can run no jobs now; see `airunner agents`")
+        else:
+            self._health.clear(AGENTS)
 
     def _mint(self, count: int) -> tuple[MintedJob, ...]:
         now_ms = self._edges.wall_ms()

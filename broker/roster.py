@@ -6,7 +6,7 @@ tenant, so that none is forgotten for another's sake; the ones not heard of for 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, assert_never
 
 from msgspec import Struct
 
@@ -22,6 +22,7 @@ class _Heard(Struct, frozen=True):
     version: str
     seen_ms: int
     tags: dict[str, str]
+    trouble: str
 
 
 class Roster:
@@ -30,16 +31,36 @@ class Roster:
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, _Heard]] = {}
         self._holders: dict[str, dict[str, bytes]] = {}
+        self._troubled: set[tuple[str, str]] = set()  # and perhaps some that are not any more
 
     def heard(self, tenant: str, request: DequeueJob | UpdateJob, now_ms: int) -> None:
         """An agent has said something of itself."""
         if request.agent is None:
             return
         agents = self._agents.setdefault(tenant, {})
-        agents.pop(request.agent, None)
-        agents[request.agent] = _Heard(request.agent_slots, request.version, now_ms, request.tags)
+        last = agents.pop(request.agent, None)
+        match request:
+            case UpdateJob(trouble=trouble):
+                pass
+            case DequeueJob(wait_ms=0):  # perhaps it only ends its wait
+                trouble = last.trouble if last else ""
+            case DequeueJob():
+                trouble = ""  # it waits for jobs
+            case _:
+                assert_never(request)
+        agents[request.agent] = _Heard(request.agent_slots, request.version, now_ms, request.tags, trouble)
+        if trouble:
+            self._troubled.add((tenant, request.agent))
         while len(agents) > AGENTS_MAX:
             del agents[next(iter(agents))]
+
+    def troubled(self, now_ms: int) -> int:
+        """How many agents were heard of lately and can run no jobs."""
+        for tenant, name in list(self._troubled):
+            one = self._agents[tenant].get(name)
+            if one is None or not one.trouble or now_ms - one.seen_ms >= FORGOTTEN_MS:
+                self._troubled.discard((tenant, name))
+        return len(self._troubled)
 
     def page(self, tenant: str, after: str, leases: dict[str, int], now_ms: int) -> AgentsListed:
         """A page of the tenant's agents, by name; one that holds leases is there however long it was not heard of."""
@@ -51,6 +72,7 @@ class Roster:
                 seen_ms=one.seen_ms,
                 version=one.version,
                 tags=one.tags,
+                trouble=one.trouble,
             )
             for name, one in self._agents.get(tenant, {}).items()
             if now_ms - one.seen_ms < FORGOTTEN_MS or name in leases

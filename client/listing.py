@@ -16,7 +16,7 @@ from airunner.protocol.queues import QueueSummary
 
 QUEUE_HEADINGS: Final = ("QUEUE", "MODE", "WAITING", "DELAYED", "RUNNING", "OLDEST")
 SECRET_HEADINGS: Final = ("SECRET", "QUEUE", "SET")
-AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "TAGS")
+AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "TAGS", "TROUBLE")
 
 
 def queue_row(queue: QueueSummary, now_ms: int) -> Sequence[str]:
@@ -30,7 +30,7 @@ def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
     seen = f"{duration_text(max(0, now_ms - agent.seen_ms))} ago" if agent.seen_ms else "-"
     slots = str(agent.slots) if agent.slots else "-"
     tags = " ".join(f"{name}={value}" for name, value in agent.tags.items())
-    return (agent.name, slots, str(agent.leases), seen, agent.version or "-", tags)
+    return (agent.name, slots, str(agent.leases), seen, agent.version or "-", tags, agent.trouble)
 
 
 def secret_row(secret: SecretSummary) -> Sequence[str]:

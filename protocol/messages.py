@@ -110,13 +110,14 @@ class LeaseRef(Struct, frozen=True, kw_only=True):
 class UpdateJob(Message, frozen=True, kw_only=True):
     """The heartbeat: every lease named here lives `visibility_ms` from now. Role `work`.
 
-    It may come from an agent without a lease, to say only that it is there.
+    It may come from an agent without a lease, to say only that it is there, or why it runs no jobs now (`trouble`).
     """
 
     agent: Name | None = None
     agent_slots: AgentSlots = 1
     version: Version = ""
     tags: Tags = {}
+    trouble: Text = ""
     leases: Annotated[tuple[LeaseRef, ...], Meta(max_length=LEASES_MAX)]
     visibility_ms: VisibilityMs
 
@@ -431,7 +432,8 @@ class QueuesListed(Message, frozen=True, kw_only=True):
 class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One agent as the broker knows it: `leases` jobs run on its `slots`.
 
-    `seen_ms` is when it was last heard of, in ms since the epoch; 0: before the broker started.
+    `seen_ms` is when it was last heard of, in ms since the epoch; 0: before the broker started. `trouble`: why it can
+    run no jobs now.
     """
 
     name: str
@@ -440,6 +442,7 @@ class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seen_ms: Natural
     version: str = ""
     tags: dict[str, str] = {}
+    trouble: str = ""
 
 
 class AgentsListed(Message, frozen=True, kw_only=True):

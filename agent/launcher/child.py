@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from airunner.agent.launcher.cgroup import Groups, Limits
-from airunner.agent.launcher.keeper import keep
+from airunner.agent.launcher.keeper import keep, refuse
 from airunner.agent.launcher.linux import become_subreaper, set_name
 from airunner.agent.launcher.tree import descendants, end_now, reap, signal_all
 from airunner.agent.launcher.wakeup import Wakeup
@@ -65,8 +65,9 @@ class LauncherChild:
         self._forks += 1
         try:
             pid = os.fork()
-        except OSError:
-            return  # no more processes: the line closes, and the agent's launch fails
+        except OSError as error:
+            refuse(keepers_line, error)
+            return
         if pid:
             self._keepers.add(pid)
             self._numbers[pid] = self._forks

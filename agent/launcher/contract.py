@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from airunner.agent.refusal import MachineRefused, Scarce
 from airunner.protocol.job import TerminalSize
 
 RECEIVE_BYTES: Final = 65_536  # what a pipe holds at the most, unless it was enlarged
@@ -72,8 +73,11 @@ class LauncherDied(Exception):
         super().__init__(LauncherDied.__doc__)
 
 
-class NoLauncher(Exception):
+class NoLauncher(MachineRefused):
     """Nothing can be started now, and nothing of this job was; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Scarce.PROCESSES, message)
 
 
 class LeaseEnded(Exception):
@@ -167,7 +171,8 @@ class Launcher(Protocol):
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
         """Start a command, to be kept until `deadline_s` as in `Process.keep_until`. Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`, `NoLauncher`; after the deadline `LeaseEnded`, without having started it.
+        Raises `LaunchFailed`, `LauncherDied`, `MachineRefused`; after the deadline `LeaseEnded`, without having
+        started it.
         """
         ...
 
@@ -178,6 +183,6 @@ class Starter(Protocol):
     async def launch(self, spec: LaunchSpec) -> Process:
         """Start a command. Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`, `NoLauncher`.
+        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`, `MachineRefused`.
         """
         ...

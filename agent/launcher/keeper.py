@@ -23,7 +23,7 @@ from typing import Final, assert_never
 
 from airunner.agent.launcher.cgroup import oom_kills
 from airunner.agent.launcher.linux import call_me_when_my_parent_dies, set_name
-from airunner.agent.launcher.spawning import Refusal, spawn
+from airunner.agent.launcher.spawning import EXIT_NOT_EXECUTABLE, Refusal, spawn
 from airunner.agent.launcher.tree import (
     KILL_AGAIN_MS,
     Relative,
@@ -267,12 +267,24 @@ class Keeper:
 
 def keep(line: socket.socket, launcher: int, group: Path | None) -> None:
     """What a fork of the launcher does, all its life."""
-    set_name("airunner-keeper")
-    os.setsid()
-    wakeup = Wakeup((signal.SIGCHLD, signal.SIGTERM))
-    call_me_when_my_parent_dies(signal.SIGTERM)
+    try:
+        set_name("airunner-keeper")
+        os.setsid()
+        wakeup = Wakeup((signal.SIGCHLD, signal.SIGTERM))
+        call_me_when_my_parent_dies(signal.SIGTERM)
+    except OSError as error:
+        refuse(line, error)
+        return
     if os.getppid() == launcher:  # else it died before we could ask to be told
         Keeper(line, wakeup, group).run()
+
+
+def refuse(line: socket.socket, error: OSError) -> None:
+    """Answer the Start that comes on `line`: the machine has no keeper for it, and why."""
+    number = error.errno or 0
+    refused = Failed(number, f"the machine has no process for it: {os.strerror(number)}", EXIT_NOT_EXECUTABLE)
+    with suppress(OSError):  # the agent has gone
+        send_with(line, pack(refused), [])
 
 
 def _seconds(deadline_ms: int | None) -> float:

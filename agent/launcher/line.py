@@ -53,6 +53,11 @@ class Line:
             sent = self._socket.send(packed, socket.MSG_NOSIGNAL)
             assert sent == len(packed), "Linux takes so short a message whole or not at all"
 
+    async def readable(self) -> None:
+        """Return once `receive` need not wait; most often for a whole message."""
+        if not self._received:
+            await anyio.wait_readable(self._socket)
+
     async def receive(self) -> ToAgent:
         """The next message. Cancelled, nothing is lost.
 

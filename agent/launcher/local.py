@@ -7,7 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,7 +18,17 @@ from airunner.agent.launcher.cgroup import Limits, missing_controllers, own_grou
 from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.process import KeptProcess
-from airunner.agent.launcher.wire import Expired, Failed, Start, Started, deadline_ms, send_with
+from airunner.agent.launcher.wire import (
+    DESCRIPTORS_MAX,
+    Expired,
+    Failed,
+    Start,
+    Started,
+    ToAgent,
+    deadline_ms,
+    send_with,
+)
+from airunner.agent.refusal import MachineRefused, Scarce, scarce_at_launch
 from airunner.protocol.errors import OperatorError
 
 NO_LIMITS: Final = Limits()
@@ -97,6 +108,18 @@ def _spawn(settings: _Settings) -> tuple[subprocess.Popen[bytes], socket.socket]
     return child, ours
 
 
+@contextmanager
+def _reserved() -> Generator[Callable[[], None]]:
+    """Descriptors for a command's output, seen to be there before it begins; the call lets go of them.
+
+    Those that the kernel cannot hand over it drops without an error: the command would run, and nobody could read it.
+    """
+    with ExitStack() as kept:
+        for _ in range(DESCRIPTORS_MAX):
+            kept.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        yield kept.close
+
+
 class ChildLauncher:
     """A `Launcher`, for one event loop. Keepers are used again; there are as many as jobs ran at once.
 
@@ -118,21 +141,29 @@ class ChildLauncher:
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> KeptProcess:
         """Start a command, to be killed at `deadline_s` of CLOCK_BOOTTIME. Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`, `NoLauncher`.
+        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`, `MachineRefused`.
         """
         assert spec.working_directory.is_absolute(), "the launcher's own folder is none of the job's"
-        line = self._take_idle() or await self._ask_for_keeper()
         try:
-            await line.send(_start(spec, deadline_s))
-            answer = await line.receive()
-        except BaseException:
-            line.close()
-            raise
+            line = self._take_idle() or await self._ask_for_keeper()
+            answer = await _asked(line, _start(spec, deadline_s))
+        except OSError as error:
+            if (scarce := scarce_at_launch(error.errno or 0)) is None:
+                raise
+            raise MachineRefused(scarce, f"cannot start a process: {error.strerror}") from error
         match answer:
             case Started(pid):
                 descriptors, line.descriptors = line.descriptors, []
+                if len(descriptors) != (DESCRIPTORS_MAX if spec.terminal is None else 1):
+                    line.close()  # and the keeper kills what it has started
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    raise MachineRefused(Scarce.DESCRIPTORS, "cannot read what a process writes", begun=True)
                 return KeptProcess(pid, descriptors, line, self._give_back)
             case Failed(errno, message, exit_code):
+                if (scarce := scarce_at_launch(errno)) is not None:
+                    line.close()  # one process less, and whatever the failure has left open there
+                    raise MachineRefused(scarce, message)
                 self._give_back(line)
                 raise LaunchFailed(errno, message, exit_code)
             case Expired():
@@ -208,6 +239,23 @@ class ChildLauncher:
             self._child, self._line = _spawn(self._settings)
         except OSError as error:
             raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error
+
+
+async def _asked(line: Line, start: Start) -> ToAgent:
+    """What the keeper says to a Start. The line is closed where it says nothing.
+
+    Raises `LauncherDied`; `OSError` where there are no descriptors for what it would hand over.
+    """
+    try:
+        with _reserved() as let_go:
+            with suppress(LauncherDied):  # what the line still holds says it, or something better
+                await line.send(start)
+            await line.readable()
+            let_go()
+            return await line.receive()
+    except BaseException:
+        line.close()
+        raise
 
 
 def _start(spec: LaunchSpec, deadline_s: float) -> Start:

@@ -8,13 +8,13 @@ from contextlib import suppress
 from itertools import starmap
 
 import anyio
-import anyio.to_thread
 
 from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Survivor
 from airunner.agent.launcher.holders import holders_of
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal, deadline_ms
+from airunner.agent.offloading import offload
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
 
 
@@ -66,7 +66,10 @@ class KeptProcess:
         """Who holds open what has not been read to its end."""
         sources = [self._stdout, *([self._stderr] if self._stderr is not None else [])]
         unread = [source.descriptor for source in sources if source.descriptor is not None]
-        return await anyio.to_thread.run_sync(holders_of, unread)
+        try:
+            return await offload(lambda: holders_of(unread))
+        except OSError:  # no descriptors to look with
+            return []
 
     async def wait(self) -> Exit:
         """The command's own end.

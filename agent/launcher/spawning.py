@@ -57,7 +57,8 @@ def spawn(start: Start) -> Spawned:
             pid, readers = _spawn_with_pipes(start, program)
             return Spawned(pid, readers, [])
         except OSError as error:
-            raise _refusal(start.argv[0], error.errno or 0, program) from error
+            # Without a number: the standard library's words for no terminal, for which the kernel's number is this one.
+            raise _refusal(start.argv[0], error.errno or errno.ENOSPC, program) from error
     finally:
         os.chdir("/")  # no keeper holds a workspace's folder
 

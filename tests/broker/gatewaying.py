@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker.admission import Admission, everybody
 from airunner.broker.counts import Counts
 from airunner.broker.gateway import NUDGE_ID, Gateway
+from airunner.broker.health import Health
 from airunner.broker.inbox import Answer, Asked, Nudged
 from airunner.broker.quotas import Quotas
 from airunner.broker.rates import Rates
@@ -76,6 +77,7 @@ class Stage:
             EVENTS_PORT,
             self.counts,
             Watchers(1),
+            Health(),
         )
         async with acting(gateway.run):
             yield

@@ -138,9 +138,9 @@ def test_queues_and_agents_are_shown_in_columns() -> None:
     ]
     tags = {"os": "linux", "arch": "arm"}
     known = AgentSummary(name="a", slots=2, leases=1, seen_ms=1_000, version="1.0", tags=tags)
-    unheard = AgentSummary(name="b", slots=0, leases=1, seen_ms=0)
+    unheard = AgentSummary(name="b", slots=0, leases=1, seen_ms=0, trouble="out of disk")
     assert list(aligned([AGENT_HEADINGS, agent_row(known, 1_350), agent_row(unheard, 1_350)])) == [
-        "AGENT  SLOTS  LEASES  SEEN        VERSION  TAGS",
+        "AGENT  SLOTS  LEASES  SEEN        VERSION  TAGS               TROUBLE",
         "a      2      1       350 ms ago  1.0      os=linux arch=arm",
-        "b      -      1       -           -",
+        "b      -      1       -           -                           out of disk",
     ]

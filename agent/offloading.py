@@ -1,0 +1,27 @@
+"""Threads for what is slow; where the machine has none to give, it is done here and now: late, and not never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio.to_thread
+
+T = TypeVar("T")
+
+
+async def offload(call: Callable[[], T]) -> T:
+    """What `call` returns."""
+    begun = False
+
+    def run() -> T:
+        nonlocal begun
+        begun = True
+        return call()
+
+    try:
+        return await anyio.to_thread.run_sync(run)
+    except RuntimeError:  # threading's own word for it: there is no errno
+        if begun:
+            raise
+        return call()
