@@ -151,8 +151,8 @@ def agent_command(
     from airunner.agent.launcher.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
     from airunner.agent.place import take_place
-    from airunner.certs.home import Home
-    from airunner.certs.secretfile import make_folder, refuse_another_users
+    from airunner.certs.ownership import own_home, refuse_open
+    from airunner.certs.secretfile import make_folder
 
     for what, word in [("--name", name or "agent"), *(("--queue", word) for word in queue or ())]:
         if not fits_name(word):
@@ -161,8 +161,8 @@ def agent_command(
                 "not beginning with a sign"
             )
     endpoints = endpoints_of(broker, os.environ)
-    home = Home.from_environment(os.environ)
-    refuse_another_users(home.root, home.agent)
+    home = own_home(os.environ)
+    refuse_open(home.agent)
     make_folder(home.root)
     place = take_place(home.agent)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
@@ -299,7 +299,7 @@ def _hooks_folder(named: Path | None, usual: Path) -> Path | None:
 
     Raises `OperatorError` for a folder that was named and is none, and for one in which others could write.
     """
-    from airunner.certs.secretfile import fault_of
+    from airunner.certs.ownership import fault_of
 
     if named is not None and not named.is_dir():
         raise OperatorError(f"--hooks {named}: there is no such folder")

@@ -27,7 +27,7 @@ from airunner.agent.console import Console, Ended
 from airunner.agent.flag import Flag
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import LaunchFailed, LaunchSpec, Starter
-from airunner.certs.secretfile import fault_of
+from airunner.certs.ownership import fault_of
 from airunner.protocol.job import Reason, Result
 
 HOOK_S_MAX: Final = 3_600.0

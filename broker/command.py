@@ -140,10 +140,11 @@ async def _run(
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
     from airunner.certs.edges import SYSTEM
-    from airunner.certs.home import Home
+    from airunner.certs.ownership import own_home, refuse_open
     from airunner.certs.sockets import CurvePublisher, CurveRouter, bind_gatekeeper, new_context
 
-    home = Home.from_environment(os.environ)
+    home = own_home(os.environ)
+    refuse_open(home.store.parent)
     pair = load_broker_pair(home)
     authority = _authority(home, auth=auth)
     counts = Counts()

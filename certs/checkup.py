@@ -25,10 +25,11 @@ from airunner.certs.curve import (
 )
 from airunner.certs.findings import Finding, Verdict
 from airunner.certs.home import Home
+from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, fault_of
 from airunner.certs.principal import Principal
 from airunner.certs.queuekeys import load_public, public_path, secret_path
 from airunner.certs.queuekeys import load_secret as load_queue_secret
-from airunner.certs.secretfile import OTHERS_READ_OR_WRITE, OTHERS_WRITE, fault_of, read_public
+from airunner.certs.secretfile import read_public
 from airunner.certs.tokenkeys import PUBLIC_VARIABLE, find_signing_key, load_verifying_keys, thumbprint
 from airunner.certs.tokens import Claims, TokenVerifier
 from airunner.certs.tokensource import TOKEN_VARIABLE, TokenFile

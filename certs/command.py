@@ -32,10 +32,10 @@ def init_command() -> None:
 
     They lie in $AIRUNNER_HOME/certs, and only you may read them.
     """
-    from airunner.certs.home import Home
     from airunner.certs.init import init
+    from airunner.certs.ownership import own_home
 
-    home = Home.from_environment(os.environ)
+    home = own_home(os.environ)
     report = init(home)
     for path in sorted(report.made):
         print(f"made {path}")
@@ -69,8 +69,8 @@ def add_command(
     What runs on an agent may use its key: bind it with --queue to the queues whose jobs it is meant to run.
     """
     from airunner.certs.allowlist import PeerRole
-    from airunner.certs.home import Home
     from airunner.certs.machines import add
+    from airunner.certs.ownership import own_home
     from airunner.certs.principal import check_queue_names
 
     words = [word.strip() for word in ",".join(role or ["client"]).split(",")]
@@ -86,7 +86,7 @@ def add_command(
             "a job could use its agent's key to lease from every queue that it opens"
         )
     queues = check_queue_names(queue) if queue else None
-    home = Home.from_environment(os.environ)
+    home = own_home(os.environ)
     machine = add(home, name, roles, tenant, None if key is None else key.encode(), queues)
     print(_told(machine))
     if machine.here:
@@ -97,10 +97,10 @@ def add_command(
 def list_command(json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
     """List the machines that may connect to this broker."""
     from airunner.certs.allowlist import COMPLAINTS_MAX
-    from airunner.certs.home import Home
     from airunner.certs.machines import ignored, machines
+    from airunner.certs.ownership import own_home
 
-    home = Home.from_environment(os.environ)
+    home = own_home(os.environ)
     for machine in machines(home):
         if json:
             from airunner.certs.jsonline import json_line
@@ -118,10 +118,10 @@ def list_command(json: Annotated[bool, typer.Option("--json", help="One JSON obj
 @certs_app.command("revoke")
 def revoke_command(name: Annotated[str, typer.Argument(help="The machine's name on the list.")]) -> None:
     """Let a machine in no more. A running broker refuses it from its next request on."""
-    from airunner.certs.home import Home
     from airunner.certs.machines import revoke
+    from airunner.certs.ownership import own_home
 
-    revoke(Home.from_environment(os.environ), name)
+    revoke(own_home(os.environ), name)
     print(f"{name} is off the allow-list")
 
 
@@ -134,14 +134,14 @@ def queue_key_command(
     The secret half is for the queue's agents alone: copy its file to their homes. The public half is for those who
     set secrets.
     """
-    from airunner.certs.home import Home
+    from airunner.certs.ownership import own_home
     from airunner.certs.queuekeys import load_public, load_secret, make_queue_key, public_path, secret_path
 
     if not fits_name(queue):
         raise OperatorError(
             f"{queue!r} is no name of a queue: expected 1 to {NAME_CHARS_MAX} of letters, digits, _.@:/+-"
         )
-    home = Home.from_environment(os.environ)
+    home = own_home(os.environ)
     if make_queue_key(home, queue):
         print(f"made {secret_path(home, queue)}, for the queue's agents alone,", file=sys.stderr)
         print(f"and {public_path(home, queue)}, for those who set secrets:", file=sys.stderr)
@@ -182,11 +182,11 @@ def export_command(
     output: Annotated[Path | None, typer.Option(help="The file to make, 0600; without, it goes to stdout.")] = None,
 ) -> None:
     """Make the one file that another machine needs: its keys, and the broker's public one."""
-    from airunner.certs.home import Home
     from airunner.certs.machines import export
+    from airunner.certs.ownership import own_home
     from airunner.certs.secretfile import create
 
-    content = export(Home.from_environment(os.environ), name)
+    content = export(own_home(os.environ), name)
     if output is not None:
         if not create(output, content):
             raise OperatorError(f"{output} is there already: name another --output")
@@ -203,10 +203,10 @@ def import_command(
     force: Annotated[bool, typer.Option("--force", help="Replace other keys that are here.")] = False,
 ) -> None:
     """Make this machine the one in FILE."""
-    from airunner.certs.home import Home
     from airunner.certs.machines import take_in
+    from airunner.certs.ownership import own_home
 
-    home = Home.from_environment(os.environ)
+    home = own_home(os.environ)
     print(f"this is {take_in(home, file, force=force)} now; its keys are in {home.certs}")
 
 
@@ -240,7 +240,7 @@ def token_command(
     """
     from airunner.certs.curve import is_carried
     from airunner.certs.edges import SYSTEM
-    from airunner.certs.home import Home
+    from airunner.certs.ownership import own_home
     from airunner.certs.principal import ALL_ROLES, check_queue_names, parse_roles
     from airunner.certs.secretfile import MissingFile
     from airunner.certs.tokenkeys import load_signing_key
@@ -248,7 +248,7 @@ def token_command(
 
     ttl_s = parse_ttl_s(ttl)
     roles = parse_roles(",".join(role)) if role is not None else ALL_ROLES
-    home = Home.from_environment(os.environ)
+    home = own_home(os.environ)
     try:
         key = load_signing_key(os.environ, home)
     except MissingFile as error:

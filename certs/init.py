@@ -17,7 +17,8 @@ from msgspec import Struct
 from airunner.certs import curve, tokenkeys
 from airunner.certs.allowlist import PeerRole, with_entry
 from airunner.certs.home import Home
-from airunner.certs.secretfile import create, locked, make_folder, read_public, refuse_another_users, replace
+from airunner.certs.ownership import refuse_another_users
+from airunner.certs.secretfile import create, locked, make_folder, read_public, replace
 from airunner.protocol.errors import OperatorError
 
 FIRST_CLIENT_NAME: Final = "local"

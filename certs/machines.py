@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from airunner.certs.allowlist import Entry, PeerRole, parse, with_entry, without_entry
 from airunner.certs.curve import is_carried, load_broker_public, load_pair, new_secret, public_of, raw_key
 from airunner.certs.home import Home
+from airunner.certs.ownership import refuse_another_users
 from airunner.certs.principal import QueueScope
 from airunner.certs.secretfile import (
     RUN_INIT,
@@ -27,7 +28,6 @@ from airunner.certs.secretfile import (
     make_folder,
     read_public,
     read_secret,
-    refuse_another_users,
     replace,
 )
 from airunner.protocol.errors import OperatorError

@@ -23,7 +23,8 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 from airunner.certs.curve import key_in, public_of, raw_key
 from airunner.certs.home import Home
 from airunner.certs.init import complete_curve
-from airunner.certs.secretfile import locked, make_folder, read_public, read_secret, refuse_another_users
+from airunner.certs.ownership import refuse_another_users
+from airunner.certs.secretfile import locked, make_folder, read_public, read_secret
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import Forged, OperatorError
 from airunner.protocol.messages import BOX_BYTES_MAX

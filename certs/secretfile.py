@@ -6,14 +6,13 @@ Laws
   place, so neither a reader nor a power cut ever meets half a key.
 - `create` never touches what exists, even when two processes race; `replace` is the one that does.
 - What is read is judged on the open descriptor, so it cannot be exchanged between the look and the read.
-- Root makes nothing in a folder of another user, who could not use it; it is told to do it as that user.
+- The folders above are judged by `ownership`, once, when something starts on them.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import secrets
 import stat
 from collections.abc import Generator
@@ -21,12 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, as_user, fault_in
 from airunner.protocol.errors import OperatorError
 
 FILE_BYTES_MAX: Final = 1_048_576  # 15 000 lines of an allow-list; keys take a few hundred bytes
 RUN_INIT: Final = "run `airunner certs init`"
-OTHERS_READ_OR_WRITE: Final = 0o077
-OTHERS_WRITE: Final = 0o022
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 
@@ -51,37 +49,6 @@ def make_folder(folder: Path) -> None:
         raise OperatorError(f"{folder} is not a folder: move it away")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise OperatorError(f"the folder {folder} cannot be written: use another AIRUNNER_HOME")
-
-
-def refuse_another_users(*folders: Path) -> None:
-    """What root would make in them, their owner could not use.
-
-    Raises `OperatorError` where we are root and one of them is there and another user's.
-    """
-    if os.geteuid() != 0:
-        return  # who may not write there is told by the attempt
-    for folder in folders:
-        try:
-            owner = folder.stat().st_uid
-        except OSError:
-            continue  # it is not there, or nothing can be made in it
-        if owner != 0:
-            raise OperatorError(f"{folder} belongs to {user_name(owner)}: {_as_user(owner)}")
-
-
-def user_name(uid: int) -> str:
-    """As people know the user."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"the user {uid}"
-
-
-def _as_user(uid: int) -> str:
-    """How to do the same again as that user."""
-    name = user_name(uid)
-    word = name if " " not in name else f"'#{uid}'"
-    return f"run this as {name} (`sudo -u {word} ...`)"
 
 
 def create(path: Path, content: bytes) -> bool:
@@ -148,25 +115,8 @@ def _judge(status: os.stat_result, called: str, forbidden: int, remedy: str) -> 
         raise OperatorError(f"{called} is not a file")
     owner = status.st_uid
     copy = "" if os.geteuid() == 0 else ", or make your own copy"
-    if fault := _fault(status, called, forbidden, f"{_as_user(owner)}{copy}", remedy):
+    if fault := fault_in(status, called, forbidden, f"{as_user(owner)}{copy}", remedy):
         raise OperatorError(fault)
-
-
-def fault_of(path: Path, forbidden: int = OTHERS_WRITE) -> str:
-    """Why what is at `path`, or in that folder, may be the work of others; empty where it may not.
-
-    Raises `OSError` where it cannot be looked at.
-    """
-    remedy = f"chmod {'go-w' if forbidden == OTHERS_WRITE else 'go-rwx'} {path}"
-    return _fault(path.stat(), str(path), forbidden, "make it your own", remedy)
-
-
-def _fault(status: os.stat_result, called: str, forbidden: int, if_anothers: str, remedy: str) -> str:
-    if status.st_uid not in (os.geteuid(), 0):
-        return f"{called} belongs to {user_name(status.st_uid)}, who could change it: {if_anothers}"
-    if status.st_mode & forbidden:
-        return f"{called} is open to others (mode {stat.S_IMODE(status.st_mode):04o}): run `{remedy}`"
-    return ""
 
 
 @contextmanager

@@ -37,13 +37,13 @@ def reach(
     """
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.edges import SYSTEM
-    from airunner.certs.home import Home
+    from airunner.certs.ownership import own_home
     from airunner.certs.sockets import CurveNetwork, new_context
     from airunner.certs.tokensource import token_source
 
     environ = os.environ if environ is None else environ
     endpoints = endpoints_of(broker, environ)
-    place = Home.from_environment(environ if home is None else {**environ, "AIRUNNER_HOME": str(home)})
+    place = own_home(environ if home is None else {**environ, "AIRUNNER_HOME": str(home)})
     pair, broker_public = load_client_pair(place), load_broker_public(place)
     tokens = token_source(environ, place, explicit=token, subject="client")
     context = new_context()

@@ -54,12 +54,12 @@ def set_command(
 
     The value is asked for, or read from stdin, less one newline at its end. Jobs name it in --secret or --secret-file.
     """
-    from airunner.certs.home import Home
+    from airunner.certs.ownership import own_home
     from airunner.certs.queuekeys import load_public, public_path, seal_secret
     from airunner.client.console import Console
 
     _check(name, queue)
-    public = load_public(key or public_path(Home.from_environment(os.environ), queue), queue)
+    public = load_public(key or public_path(own_home(os.environ), queue), queue)
     box = seal_secret(public, queue, name, _value(name, from_file))
     console = Console(quiet=quiet)
 

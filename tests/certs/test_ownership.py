@@ -1,0 +1,124 @@
+"""A home that others could change is refused with the command that closes it, wherever on the way it is open."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airunner.certs.home import Home
+from airunner.certs.init import init
+from airunner.certs.ownership import fault_of, own_home
+from airunner.protocol.errors import OperatorError
+from tests.acceptance.running import environment
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+NOBODY = 65_534
+
+
+def refused(home: Home, match: str) -> None:
+    with pytest.raises(OperatorError, match=match):
+        own_home({"AIRUNNER_HOME": str(home.root)})
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        lambda home: home.root,
+        lambda home: home.certs,
+        lambda home: home.clients,
+        lambda home: home.queue_keys,
+    ],
+)
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+def test_a_folder_of_the_home_that_others_may_write_is_refused(
+    home: Home, folder: Callable[[Home], Path], mode: int
+) -> None:
+    init(home)
+    place = folder(home)
+    place.mkdir(exist_ok=True)
+    place.chmod(mode)
+    refused(home, rf"^{place} is open to others \(mode {mode:04o}\): run `chmod go-w {place}`$")
+    place.chmod(0o755)
+    assert own_home({"AIRUNNER_HOME": str(home.root)}) == home
+
+
+def test_a_folder_on_the_way_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    home = Home(shared / "deep" / "home")
+    shared.mkdir()
+    shared.chmod(0o757)
+    remedy = rf"^{shared} is open to others \(mode 0757\), who could replace {home.root}: run `chmod go-w {shared}`"
+    refused(home, remedy)
+    home.root.mkdir(parents=True)
+    refused(home, remedy)
+    shared.chmod(0o1777)
+    own_home({"AIRUNNER_HOME": str(home.root)})
+
+
+def test_a_link_is_as_good_as_the_folders_on_both_of_its_ends(tmp_path: Path) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    for folder in (shared, own / "home"):
+        folder.mkdir(parents=True)
+    (shared / "home").symlink_to(own / "home")
+    (own / "link").symlink_to("../shared/home")
+    (own / "loop").symlink_to("loop")
+    shared.chmod(0o777)
+    for name in (shared / "home", own / "link"):
+        refused(Home(name), rf"^{shared} is open to others")
+    own_home({"AIRUNNER_HOME": str(own / "home")})
+    with pytest.raises(OSError, match="symbolic links"):
+        fault_of(own / "loop")
+
+
+@needs_root
+def test_a_folder_in_another_users_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "home").mkdir(parents=True)
+    os.chown(theirs, NOBODY, -1)
+    refused(Home(theirs / "home"), rf"^{theirs} belongs to \w+, who could replace {theirs / 'home'}")
+    os.chown(theirs / "home", NOBODY, -1)
+    refused(Home(theirs / "home"), r"run this as \w+ \(`sudo -u")
+
+
+@needs_root
+def test_a_group_of_the_users_own_may_write_on_the_way(tmp_path: Path) -> None:
+    """Some systems give each user a group, and make folders for both."""
+    shared = tmp_path / "shared"
+    (shared / "home").mkdir(parents=True)
+    shared.chmod(0o775)
+    own_home({"AIRUNNER_HOME": str(shared / "home")})
+    os.chown(shared, -1, 54_321)
+    refused(Home(shared / "home"), r"^\S+shared is open to others")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("certs", ["broker", "--listen", "tcp://127.0.0.1:0"]),
+        ("broker", ["broker", "--listen", "tcp://127.0.0.1:0"]),
+        ("certs", ["agent", "--broker", "tcp://127.0.0.1:9"]),
+        ("agent", ["agent", "--broker", "tcp://127.0.0.1:9"]),
+        ("certs", ["list", "--broker", "tcp://127.0.0.1:9"]),
+        ("certs", ["token", "--subject", "s"]),
+        ("certs", ["certs", "add", "build-7", "--role", "client"]),
+    ],
+)
+def test_nothing_starts_on_a_home_that_others_may_write(home: Home, name: str, words: list[str]) -> None:
+    init(home)
+    folder = home.root / name
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o770)
+    done = subprocess.run(
+        [sys.executable, "-m", "airunner", *words],
+        env=environment(home.root),
+        capture_output=True,
+        check=False,
+        timeout=15,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().endswith(f"{folder} is open to others (mode 0770): run `chmod go-w {folder}`\n")
