@@ -43,7 +43,7 @@ def units_of(request: StoreRequest) -> int:
             return len(jobs) - 1
         case ListJobs(page_size=rows):
             return rows // ROWS_A_UNIT
-        case ListQueues() | ListAgents() | ListSecrets() | ReplayJobEvents():
+        case ListQueues() | ListAgents() | ListSecrets():
             return UNITS_A_PAGE - 1
         case _:
             return 0
@@ -65,5 +65,7 @@ def usual_cost(request: StoreRequest) -> int:
             return USUAL_COST * (1 + len(batches) + len(completions))
         case UpdateJob(leases=leases):
             return USUAL_COST + len(leases)
+        case ReplayJobEvents():
+            return 1  # who follows a job asks often, mostly for a run or two; what more a page holds is charged
         case _:
             return USUAL_COST

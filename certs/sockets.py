@@ -40,7 +40,8 @@ DRAIN_REQUESTS_MAX: Final = 4  # of the broker's, from all peers in turn: each t
 SURPLUS_FRAMES_MAX: Final = 64  # of a message with too many, dropped at once: then others get their turn
 QUEUE_MESSAGES_MAX: Final = 4_096  # HWM of request sockets, a connection and a direction
 REPLIES_MAX: Final = 1_024  # that wait for a peer to read them; each may be a page of a log
-EVENTS_MESSAGES_MAX: Final = 16_384  # HWM of the events sockets; beyond it events are dropped and replayed
+EVENTS_MESSAGES_MAX: Final = 128  # HWM of the events sockets: of `LIVE_BYTES_MAX`; beyond it replays
+EVENTS_KERNEL_BYTES: Final = 131_072  # of a connection, in each of its kernel's buffers; else they grow to some 6 MiB
 CURVE_BYTES: Final = 33  # by which a frame grows in its box (RFC 26: name, nonce, MAC, flags); libzmq measures the box
 HANDSHAKE_MS: Final = 5_000
 KEEPALIVE_IDLE_S: Final = 30
@@ -192,6 +193,7 @@ class CurveSubscriber:
 
     def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
         raw.rcvhwm = EVENTS_MESSAGES_MAX
+        raw.rcvbuf = EVENTS_KERNEL_BYTES
         self._socket = AnyioSocket(raw)
         raw.connect(endpoint)
 
@@ -308,6 +310,7 @@ class CurvePublisher:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
         raw = _server(context.socket(zmq.XPUB), pair, SUBSCRIPTION_BYTES_MAX)
         raw.sndhwm = EVENTS_MESSAGES_MAX
+        raw.sndbuf = EVENTS_KERNEL_BYTES
         raw.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._socket = AnyioSocket(raw)
         self.endpoint = _bind(raw, endpoint)

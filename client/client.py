@@ -26,7 +26,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from msgspec import Struct
 
 from airunner.certs.channel import Channel, Patience
-from airunner.client.follower import Events, Failure, Follower
+from airunner.client.follower import PAGES_MAX, Events, Failure, Follower
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
 from airunner.client.requestid import request_id_of
@@ -149,7 +149,7 @@ class Client:
         group = anyio.create_task_group()
         channel = Channel(way.network, way.endpoints, way.token, way.edges, self._patience)
         await group.__aenter__()
-        self._open = _Open(way, group, channel, LiveEvents(way.network, group))
+        self._open = _Open(way, group, channel, LiveEvents(way.network, group), anyio.Semaphore(PAGES_MAX))
         await group.start(channel.run)
         return self
 
@@ -316,7 +316,7 @@ class Client:
         follow = _follow(job_id, from_sequence, from_timestamp_ms)
 
         def start(output: MemoryObjectSendStream[list[Event] | Failure], scope: anyio.CancelScope) -> None:
-            follower = Follower(follow, here.channel, here.live, output, scope)
+            follower = Follower(follow, here.channel, here.live, here.pages, output, scope)
             here.group.start_soon(follower.run, name=f"follow {job_id}")
 
         return Events(start)
@@ -357,6 +357,7 @@ class _Open(Struct, frozen=True):
     group: TaskGroup
     channel: Channel
     live: LiveEvents
+    pages: anyio.Semaphore
 
 
 def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final, Self
 
 import anyio
@@ -27,18 +28,19 @@ from airunner.certs.sealed import open_sealed, topic_of
 from airunner.client.live import Listening, LiveEvents
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, PeerError
-from airunner.protocol.events import Event, EventRun
+from airunner.protocol.events import Event, LiveRun
 from airunner.protocol.follow import Follow
 from airunner.protocol.messages import JobEventsReplayed, JobWatched, ReplayJobEvents, WatchJob
 
-INBOX_RUNS_MAX: Final = 32  # a run takes 512 KiB at the most
+INBOX_RUNS_MAX: Final = 128  # a live run takes 2 KiB at the most, and of pages there is one
+PAGES_MAX: Final = 32  # of at most 1 MiB, on their way to one client: what a stopped one leaves waiting in the broker
 AHEAD_MAX: Final = 4  # pages of at most 1 MiB that are ready before the monitor takes them
 
 Failure = PeerError | OperatorError
 Start = Callable[[MemoryObjectSendStream["list[Event] | Failure"], anyio.CancelScope], None]
 _Input = JobEventsReplayed | JobWatched | Failure | bytes
 
-_run_decoder = msgspec.msgpack.Decoder(EventRun)
+_run_decoder = msgspec.msgpack.Decoder(LiveRun)
 
 
 def events_endpoint(endpoint: str, events_port: int) -> str:
@@ -47,19 +49,21 @@ def events_endpoint(endpoint: str, events_port: int) -> str:
 
 
 class Follower:
-    """The actor."""
+    """The actor; `pages` bounds how many replays all followers of a client ask for at once."""
 
     def __init__(
         self,
         follow: Follow,
         channel: Channel,
         live: LiveEvents,
+        pages: anyio.Semaphore,
         output: MemoryObjectSendStream[list[Event] | Failure],
         scope: anyio.CancelScope,
     ) -> None:
         self._follow = follow
         self._channel = channel
         self._live = live
+        self._pages = pages
         self._output = output
         self._scope = scope
         self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_RUNS_MAX)
@@ -102,7 +106,8 @@ class Follower:
         answer: _Input
         try:
             smaller = self._smaller if isinstance(request, ReplayJobEvents) else None
-            reply = await self._channel.ask(request, smaller=smaller)
+            async with self._pages if isinstance(request, ReplayJobEvents) else nullcontext():
+                reply = await self._channel.ask(request, smaller=smaller)
         except (PeerError, OperatorError) as error:
             answer = error
         else:

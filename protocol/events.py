@@ -194,6 +194,12 @@ class EventRun(Struct, frozen=True, kw_only=True):
         return self.first_sequence + self.count
 
 
+class LiveRun(EventRun, frozen=True, kw_only=True, omit_defaults=True):
+    """A run as it is published: one of more than `LIVE_BYTES_MAX` without its events, which are to be asked for."""
+
+    events: bytes = b""
+
+
 class Event(Struct, frozen=True, kw_only=True):
     """One event of one job, as a monitor sees it."""
 

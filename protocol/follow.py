@@ -12,7 +12,8 @@ and never another.
 
 When a replay is wanted
 - at the start, and again once the subscription is known to stand (events may have passed in between);
-- when a live run leaves a hole, and while the last page says that there is more;
+- when a live run leaves a hole, or was too long to be sent live and comes without its events;
+- while the last page says that there is more;
 - after a silence, for the last event of a job has nothing behind it that could show it missing. The silence
   asked after grows from `SILENCE_FIRST_MS` to `SILENCE_LAST_MS`: it is a net under the live socket, not the way.
 """
@@ -47,15 +48,17 @@ class Follow:
         self._kept: dict[int, EventRun] = {}
         self._asked = False
         self._wanted = True
+        self._stored_to = 0  # the sequence after the last event that is known to be stored and was not asked for yet
         self._silence_ms = SILENCE_FIRST_MS
         self._deadline_ms = now_ms + SILENCE_FIRST_MS
 
     def request(self, bytes_max: int = REPLAY_BYTES_MAX) -> ReplayJobEvents | None:
         """The replay to send now, if one is wanted and none is on its way; of about `bytes_max`."""
-        if self.finished or self._asked or not self._wanted:
+        if self.finished or self._asked or not (self._wanted or self._stored_to > self.next_sequence):
             return None
         self._asked = True
         self._wanted = False
+        self._stored_to = 0
         return self.smaller(bytes_max)
 
     def smaller(self, bytes_max: int) -> ReplayJobEvents:
@@ -78,6 +81,9 @@ class Follow:
             return []
         self._silence_ms = SILENCE_FIRST_MS
         self._deadline_ms = now_ms + SILENCE_FIRST_MS
+        if not run.events:
+            self._stored_to = max(self._stored_to, run.next_sequence)
+            return []
         if self._from_timestamp_ms is not None or run.first_sequence > self.next_sequence:
             if len(self._kept) < KEPT_RUNS_MAX:
                 self._kept[run.first_sequence] = run

@@ -35,6 +35,7 @@ REQUEST_FRAMES: Final = 4
 REPLY_FRAMES: Final = 3
 FRAMES_MAX: Final = REQUEST_FRAMES
 TOPIC_BYTES: Final = 16
+LIVE_BYTES_MAX: Final = 2_048  # of events that are sent live; longer runs are only named, and asked for
 SUBSCRIPTION_BYTES_MAX: Final = 512  # CURVE's own INITIATE must pass too, and takes more than 256
 _MAGIC: Final = re.compile(rb"AR([1-9][0-9]{0,5})")
 

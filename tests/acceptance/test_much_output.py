@@ -10,17 +10,24 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
+import zmq
 
 from tests.acceptance.gate import Gate
-from tests.acceptance.running import Cluster, Process, environment
+from tests.acceptance.running import Cluster, airunner, environment
+from tests.acceptance.test_plain_msgpack import LIVE_TOPIC_PERSON, Plain
 
 pytestmark = pytest.mark.timeout(240)
 
 MEGABYTES = int(os.environ.get("AIRUNNER_TEST_MB", "100"))
 AGENT_BYTES_MAX = 100_000_000  # what is promised
+BROKER_BYTES_MAX = 100_000_000  # an idle one takes 63
+CLIENT_BYTES_MAX = 100_000_000
 WRITE = """
 import hashlib, os, sys, tty
 if sys.stdout.isatty():
@@ -36,9 +43,9 @@ open(sys.argv[2], "w").write(hashed.hexdigest())
 """
 
 
-def most_memory(agent: Process) -> int:
-    """Of the agent's own process, in bytes, since it began."""
-    status = Path(f"/proc/{agent.pid}/status").read_text()
+def most_memory(pid: int) -> int:
+    """Of this process alone, in bytes, since it began."""
+    status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found is not None
     return int(found[1]) * 1_024
@@ -58,6 +65,32 @@ def monitored(cluster: Cluster, job_id: str) -> tuple[int, str]:
     return monitor.returncode, hashed.hexdigest()
 
 
+@contextmanager
+def unread_monitor(cluster: Cluster, job_id: str) -> Iterator[int]:
+    """The process of a monitor whose pipe nobody reads."""
+    arguments = [sys.executable, "-m", "airunner", "monitor", job_id]
+    environ = environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests})
+    with subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as monitor:
+        yield monitor.pid
+        monitor.kill()
+
+
+@contextmanager
+def stopped_listener(cluster: Cluster, job_id: str) -> Iterator[None]:
+    """A subscriber that never reads what it is sent."""
+    plain = Plain(cluster.broker, airunner(cluster.home, "token", "--subject", "stopped").strip())
+    try:
+        watched = plain.ask({"type": "WatchJob", "job_id": job_id})
+        listener = plain.socket(zmq.SUB, "")
+        listener.rcvhwm = 1
+        listener.subscribe(blake2b(key=watched["watch_key"], digest_size=16, person=LIVE_TOPIC_PERSON).digest())
+        listener.connect(f"tcp://127.0.0.1:{watched['events_port']}")
+        assert len(listener.recv_multipart()) == 2, "it is subscribed"
+        yield
+    finally:
+        plain.context.destroy(linger=0)
+
+
 def submitted(cluster: Cluster, *words: str) -> str:
     done = cluster.airunner("submit", "--no-monitor", *words)
     assert done.returncode == 0, done.stderr
@@ -69,8 +102,11 @@ def test_random_bytes_are_stored_as_they_were_written(cluster: Cluster, tmp_path
     agent = cluster.agent()
     told = tmp_path / "hash"
     job_id = submitted(cluster, *mode, "--", sys.executable, "-c", WRITE, str(MEGABYTES), str(told))
-    assert monitored(cluster, job_id) == (0, told.read_text())
-    assert most_memory(agent) < AGENT_BYTES_MAX
+    with unread_monitor(cluster, job_id) as unread, stopped_listener(cluster, job_id):
+        assert monitored(cluster, job_id) == (0, told.read_text())
+        assert most_memory(agent.pid) < AGENT_BYTES_MAX
+        assert most_memory(unread) < CLIENT_BYTES_MAX
+        assert most_memory(cluster.broker.process.pid) < BROKER_BYTES_MAX
 
 
 def test_a_broker_that_goes_away_in_the_middle_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
@@ -87,7 +123,7 @@ def test_a_broker_that_goes_away_in_the_middle_loses_nothing(cluster: Cluster, t
     written = told.read_text()  # once the command has written all, with nobody to tell
     cluster.broker.start()
     assert monitored(cluster, job_id) == (0, written)
-    assert most_memory(agent) < AGENT_BYTES_MAX
+    assert most_memory(agent.pid) < AGENT_BYTES_MAX
 
 
 def test_a_log_beyond_its_bound_says_what_is_missing(cluster: Cluster) -> None:

@@ -39,7 +39,8 @@ class Plain:
         socket.curve_serverkey = self.key("broker.public")
         socket.curve_publickey = self.key("client.public")
         socket.curve_secretkey = self.key("client.secret")
-        socket.connect(endpoint)
+        if endpoint:
+            socket.connect(endpoint)
         return socket
 
     def key(self, name: str) -> bytes:

@@ -18,6 +18,7 @@ from airunner.broker.watchers import GRANT_MS, Watchers
 from airunner.certs.sealed import open_sealed, topic_of
 from airunner.protocol.errors import Forged, Quota
 from airunner.protocol.events import EventRun
+from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.names import WatchKey
 from tests.broker.stage import FakePublisher, acting, edges
 
@@ -133,3 +134,19 @@ async def test_beyond_its_memory_everything_is_said(monkeypatch: pytest.MonkeyPa
             await stage.socket.published.receive()
         stage.appended.send_nowait([Appended(KEY, RUN)])
         assert (await stage.socket.published.receive())[0] == topic_of(KEY)
+
+
+async def test_a_long_run_is_only_named_and_so_is_what_follows_it_in_the_batch() -> None:
+    """What waits for a listener who does not read is counted in messages: it is bounded in bytes by theirs."""
+    stage = Stage()
+    long = EventRun(first_sequence=2, count=3, attempt=1, events=bytes(LIVE_BYTES_MAX + 1))
+    after = EventRun(first_sequence=5, count=1, attempt=1, events=b"\x91\x80")
+    async with stage.running():
+        await stage.subscribe(topic_of(KEY))
+        await stage.socket.published.receive()
+        stage.appended.send_nowait([Appended(KEY, one) for one in (RUN, long, long, after)])
+        for said in (msgspec.to_builtins(RUN, builtin_types=(bytes,)), {"first_sequence": 2, "count": 4, "attempt": 1}):
+            _, sealed = await stage.socket.published.receive()
+            assert msgspec.msgpack.decode(open_sealed(KEY, sealed)) == said
+        await wait_all_tasks_blocked()
+        assert stage.socket.published.statistics().current_buffer_used == 0

@@ -44,6 +44,19 @@ async def test_a_large_reply_is_paid_for(stage: Stage) -> None:
             rates.require(Bucket("acme", For.ASKING), WALL_MS)
 
 
+async def test_a_short_page_of_a_log_counts_for_one_request(stage: Stage) -> None:
+    """Who follows a job asks for one as often as it writes."""
+    rates = Rates(3.0)
+    stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
+    async with stage.running():
+        for number in range(2):
+            stage.router.hear(ReplayJobEvents(job_id="j"), number, token=b"read")
+            run = EventRun(first_sequence=1, count=1, attempt=1, events=bytes(REPLY_BYTES_A_UNIT))
+            reply = JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
+            await stage.tell(await stage.asked(), reply)
+        rates.require(Bucket("acme", For.ASKING), WALL_MS)
+
+
 async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) -> None:
     rates = Rates(1.0)
     rates.charge(Bucket("acme", For.ASKING), 2.0, WALL_MS)

@@ -6,9 +6,11 @@ import gc
 
 import anyio
 import pytest
+from trio.testing import wait_all_tasks_blocked
 
 from airunner.certs.edges import Sent
 from airunner.client.client import Client
+from airunner.client.follower import PAGES_MAX
 from airunner.protocol.errors import BadRequest, Conflict, NotFound, OperatorError
 from airunner.protocol.events import Event, Output
 from airunner.protocol.follow import SILENCE_FIRST_MS
@@ -102,6 +104,18 @@ async def test_with_no_live_event_at_all_the_job_is_still_followed_to_its_end() 
         worker = await Worker.lease(client)
         group.start_soon(worker.run, 10)
         assert len(await whole(client, job.id)) == 15
+
+
+@pytest.mark.usefixtures("virtual_time")
+async def test_a_client_that_reads_nothing_leaves_no_more_pages_waiting_than_the_bound() -> None:
+    async with brokered() as (wire, client), anyio.create_task_group() as group:
+        jobs = [await client.submit(command="count") for _ in range(PAGES_MAX + 3)]
+        wire.send = lambda *_: Sent.DONE
+        for job in jobs:
+            group.start_soon(whole, client, job.id)
+        await wait_all_tasks_blocked()
+        assert wire.asked.count("ReplayJobEvents") == PAGES_MAX
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.usefixtures("virtual_time")

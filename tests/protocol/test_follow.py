@@ -18,6 +18,7 @@ from airunner.protocol.events import (
     Heartbeat,
     JobFinished,
     JobScheduled,
+    LiveRun,
     encode_bodies,
 )
 from airunner.protocol.follow import KEPT_RUNS_MAX, SILENCE_FIRST_MS, SILENCE_LAST_MS, Follow
@@ -68,6 +69,11 @@ class Log:
 def _events_of(stored: EventRun) -> list[Event]:
     follow = Follow(JOB, 0, from_sequence=stored.first_sequence)
     return follow.live(stored, 0)
+
+
+def named(stored: EventRun) -> LiveRun:
+    """As it is announced when it is long."""
+    return LiveRun(first_sequence=stored.first_sequence, count=stored.count, attempt=stored.attempt)
 
 
 def sequences(events: list[Event]) -> list[int]:
@@ -131,6 +137,26 @@ def test_a_hole_is_asked_for_and_what_lies_behind_it_is_kept() -> None:
     assert wanted.from_sequence == 2
     assert sequences(follow.replayed(page(run(2, 2), following=4, last=3), 2)) == [2, 3, 4, 5, 6]
     assert follow.request() is None
+
+
+def test_a_run_that_is_only_named_is_asked_for_at_once_and_once() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    follow.replayed(page(run(1, 1), following=2, last=1), 0)
+    assert follow.live(named(run(2, 3)), 1) == []
+    wanted = follow.request()
+    assert wanted is not None
+    assert wanted.from_sequence == 2
+    assert follow.live(named(run(5, 1)), 1) == []
+    assert sequences(follow.replayed(page(run(2, 3), run(5, 1), following=6, last=5), 2)) == [2, 3, 4, 5]
+    assert follow.request() is None, "the page has brought it all"
+    assert follow.live(named(run(4, 2)), 3) == []
+    assert follow.request() is None, "what is known already"
+    assert follow.live(named(run(6, 1)), 4) == []
+    follow.request()
+    assert follow.live(named(run(7, 1)), 5) == []
+    follow.replayed(page(run(6, 1), following=7, last=6), 6)
+    assert follow.request() is not None, "the page was made before the last was stored"
 
 
 def test_a_late_run_fills_the_hole_for_what_was_kept_in_any_overlap() -> None:
@@ -324,7 +350,8 @@ def test_every_event_is_told_once_in_order_and_to_the_end(
         what = random.choice(["store", "live", "page", "subscribed", "wait"])
         if what == "store" and stored < len(log.runs):
             if random.random() >= loss:
-                flying += [log.runs[stored]] * random.choice([1, 1, 2])
+                sent = random.choice([log.runs[stored], named(log.runs[stored])])
+                flying += [sent] * random.choice([1, 1, 2])
             stored += 1
         elif what == "live" and flying:
             told += sequences(follow.live(flying.pop(random.randrange(len(flying))), now_ms))
