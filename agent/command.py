@@ -18,6 +18,7 @@ import typer
 
 from airunner.agent.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
 from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of
+from airunner.certs.listhint import pairs_hint
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_CHARS_MAX, TAGS_MAX, fits_name, fits_tag_value
 
@@ -196,6 +197,8 @@ def agent_command(
         jobs_max=1 if disconnect_after_job else None,
         idle_s_max=disconnect_after_idle,
     )
+    if (hint := pairs_hint("--tag", tag or ())) is not None:
+        _say(hint)
     surroundings = Surroundings(
         launcher=launcher,
         wall_ms=SYSTEM.wall_ms,

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ from airunner.agent.workspace import Workspace
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.retry import full_jitter_ms
 
+_log = logging.getLogger("airunner.git")
 GIT_SILENCE_S: Final = 45.0  # with the grace below, under a minute
 GIT_GRACE_S: Final = 5.0  # git removes its lock files on SIGTERM
 OUTPUT_BYTES_MAX: Final = 65_536  # kept of each of git's streams: the last of it
@@ -203,6 +205,7 @@ class Git:
         Raises `CheckoutFailed` where there is no git; `LauncherDied`, `LeaseEnded`, `MachineRefused`.
         """
         settings = (part for setting in _SETTINGS for part in ("-c", setting))
+        _log.debug("running git %s", " ".join(arguments))  # no credential is in an argv
         spec = LaunchSpec(("git", *settings, *arguments), self.environment, self._folder)
         try:
             process = await self._launcher.launch(spec)

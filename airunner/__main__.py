@@ -20,15 +20,18 @@ from airunner.client.console import ReaderGone, silence_stdout
 from airunner.client.controls import add_controls
 from airunner.client.secrets import secret_app
 from airunner.client.terminal import fit
+from airunner.client.waiting import with_timeout
 from airunner.doctor import doctor_command
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.solo import run_command
+from airunner.switches import DebugOption, SwitchGroup, debug_is_on, turn_debug_on, with_debug
 
 EXIT_READER_GONE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
 app = typer.Typer(
     name="airunner",
+    cls=SwitchGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # rich takes 60 ms to import
@@ -40,10 +43,15 @@ add_controls(app)
 app.command("run")(run_command)
 app.command("broker")(broker_command)
 app.command("agent")(agent_command)
+app.command("worker", hidden=True)(agent_command)  # as other runners call it
 app.command("token")(token_command)
 app.command("doctor")(doctor_command)
-app.add_typer(certs_app, name="certs")
-app.add_typer(secret_app, name="secret")
+app.add_typer(certs_app, name="certs", cls=SwitchGroup)
+app.add_typer(secret_app, name="secret", cls=SwitchGroup)
+for group in (app, certs_app, secret_app):
+    for command in group.registered_commands:
+        assert command.callback is not None, "a command does something"
+        command.callback = with_debug(with_timeout(command.callback))
 
 
 def _show_version(wanted: bool) -> None:
@@ -63,8 +71,11 @@ def root(
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Run any command in any Git repository, on any number of machines, and lose nothing."""
+    if debug:
+        turn_debug_on()
 
 
 def run(argv: Sequence[str]) -> int:
@@ -90,6 +101,10 @@ def run(argv: Sequence[str]) -> int:
 
 def _tell(error: OperatorError | PeerError | OSError) -> int:
     """Print the error's one line; returns its exit code."""
+    if debug_is_on():
+        import traceback
+
+        traceback.print_exception(error)
     message = _os_line(error) if isinstance(error, OSError) else error.message
     print(f"airunner: {fit(message)}", file=sys.stderr)  # it may hold a word of somebody else
     return 1 if isinstance(error, OSError) else error.exit_code

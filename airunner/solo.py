@@ -117,7 +117,7 @@ def run_command(
 
     from airunner.client.client import spec_of
     from airunner.client.console import Console
-    from airunner.client.request import SubmitFlags, fields_of
+    from airunner.client.request import SubmitFlags, fields_of, hints_of
 
     before, words = split_operands(operands or [], ctx.obj)
     flags = SubmitFlags(
@@ -137,10 +137,13 @@ def run_command(
         submodules=submodules,
     )
     spec = spec_of(fields_of(flags))
+    console = Console(quiet=quiet, raw=raw)
+    for hint in hints_of(flags):
+        console.say(hint)
     with Interrupts() as interrupts, _home() as home, _cluster(home, spec) as cluster:
         try:
             interrupts.follow()
-            code = anyio.run(_follow, cluster, home, spec, Console(quiet=quiet, raw=raw), json, interrupts)
+            code = anyio.run(_follow, cluster, home, spec, console, json, interrupts)
         finally:
             interrupts.end()
         if code is None:

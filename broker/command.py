@@ -9,13 +9,12 @@ import gc
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import anyio
 
     from airunner.broker.janitor import RetentionPlan
@@ -92,6 +91,14 @@ def broker_command(
     auth: Annotated[
         bool, typer.Option("--auth/--no-auth", help="Whether requests need a token; without is for development.")
     ] = True,
+    jwt_public_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The keys that tokens are verified with, PEM.",
+            show_default="JWT_PUBLIC_KEY, or the home's",
+        ),
+    ] = None,
 ) -> None:
     """Run the broker: it owns the queue and the event log.
 
@@ -113,7 +120,9 @@ def broker_command(
         requests_per_s=tenant_requests,
         watched_max=tenant_watched,
     )
-    anyio.run(_run, listen, events, http, store, auth, plan, quotas, reserve_mib * _MIB, machine_connections)
+    anyio.run(
+        _run, listen, events, http, store, auth, plan, quotas, reserve_mib * _MIB, machine_connections, jwt_public_key
+    )
 
 
 async def _run(
@@ -126,6 +135,7 @@ async def _run(
     quotas: Quotas,
     reserve_bytes: int,
     connections_per_s: float,
+    public_key: Path | None,
 ) -> None:
     """The broker's life."""
     import anyio
@@ -146,7 +156,7 @@ async def _run(
     home = own_home(os.environ)
     refuse_open(home.store.parent)
     pair = load_broker_pair(home)
-    authority = _authority(home, auth=auth)
+    authority = _authority(home, public_key, auth=auth)
     counts = Counts()
     health = Health(lambda line: _say(f"airunner broker: {line}"))
     store_url = store_url or f"sqlite:///{home.store}"
@@ -209,12 +219,12 @@ def _free_bytes(folder: Path) -> int:
     return disk.f_bavail * disk.f_frsize
 
 
-def _authority(home: Home, *, auth: bool) -> Authority:
+def _authority(home: Home, public_key: Path | None, *, auth: bool) -> Authority:
     from airunner.certs.tokenkeys import load_verifying_keys
     from airunner.certs.tokens import CachedVerifier, NoVerifier, TokenVerifier
 
     if auth:
-        return CachedVerifier(TokenVerifier(load_verifying_keys(os.environ, home)))
+        return CachedVerifier(TokenVerifier(load_verifying_keys(os.environ, home, public_key)))
     _say("warning: --no-auth takes every request for the default tenant's; CURVE keys still guard the door")
     return NoVerifier()
 

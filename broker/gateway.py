@@ -6,6 +6,7 @@ asks is the token's word and, beneath it, the Gatekeeper's; a routing id is only
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import suppress
 from typing import Final
@@ -58,6 +59,7 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
 
+_log = logging.getLogger("airunner.gateway")
 PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 HOLD_MS_MAX: Final = 1_250  # longer than most have to wait; who has to wait on is told so then
 AGENTS: Final = "agents"  # the condition of /health
@@ -169,6 +171,9 @@ class Gateway:
             admission.decoded(principal, purpose, frames.body, values, now_ms)
         if isinstance(request, Ping):
             raise BadRequest("a Ping is shorter than that")
+        if _log.isEnabledFor(logging.DEBUG):
+            kind = type(request).__name__
+            _log.debug("%s %s from %s of tenant %s", kind, frames.request_id.hex(), principal.subject, principal.tenant)
         admission.require(entry, principal, purpose, request, now_ms)
         self._counts.add("requests")
         if isinstance(request, DequeueJob | UpdateJob):
@@ -292,6 +297,9 @@ class Gateway:
         if isinstance(reply, Refused):
             self._counts.add("requests_refused")
         body = encode(reply)
+        if _log.isEnabledFor(logging.DEBUG):
+            told = reply.code if isinstance(reply, Refused) else type(reply).__name__
+            _log.debug("%s is answered: %s, %d bytes", request_id.hex(), told, len(body))
         if payer is not None:
             self._admission.charge(payer, cost_of_reply(len(body)), self._edges.wall_ms())
         sent = self._router.send(peer, pack_reply(request_id, body, revision))

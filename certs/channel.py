@@ -8,6 +8,7 @@ clients use the same class. Its bounds: `PENDING_MAX` requests at once (further 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -37,6 +38,7 @@ from airunner.protocol.retry import (
     Send,
 )
 
+_log = logging.getLogger("airunner.channel")
 MISMATCHES_TOLD: Final = 3  # handshakes broken off in a row; a restart breaks one, a wrong key all
 WHY_CHARS_MAX: Final = 500  # of why a reply cannot be read
 
@@ -139,12 +141,14 @@ class Channel:
         """
         request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         waiter = _Waiter(request_id, smaller)
+        kind = type(request).__name__
         async with self._room:
             while (earlier := self._waiters.get(request_id)) is not None:  # then this one is a repeat of it
                 await earlier.over.wait()
             if self._failure is not None:
                 raise self._failure
             self._waiters[request_id] = waiter
+            _log.debug("asking %s %s", kind, request_id.hex())
             try:
                 body = encode(request)
                 resizable = smaller is not None
@@ -157,6 +161,7 @@ class Channel:
                 waiter.over.set()
         if waiter.failure is not None:
             raise waiter.failure
+        _log.debug("%s %s is answered: %s", kind, request_id.hex(), _told(waiter.reply))
         assert waiter.reply is not None, "an answered request has its answer"
         if isinstance(waiter.reply, Refused):
             raise error_of(waiter.reply)
@@ -206,8 +211,10 @@ class Channel:
                 case Connect(endpoint):
                     self._connect(endpoint)
                 case Disconnect():
+                    _log.debug("leaving %s", self.endpoint)
                     self._disconnect()
                 case Send(request_id, body):
+                    _log.debug("sending %s, %d bytes, to %s", request_id.hex(), len(body), self.endpoint)
                     self._send(request_id, body)
                 case Resize(request_id):
                     self._resize(self._waiters[request_id])
@@ -241,6 +248,7 @@ class Channel:
     def _connect(self, endpoint: str) -> None:
         """Open a socket; the Pong says which revisions the broker serves, also one that drops what it cannot read."""
         assert self._group is not None, "the channel runs before it is asked"
+        _log.debug("connecting to %s", endpoint)
         if any(waiter.sized and waiter.sent_ms for waiter in self._waiters.values()):
             self.request_size.broken()
         self._progress = 0
@@ -298,6 +306,7 @@ class Channel:
             self.request_size.answered(size_bytes, self._now_ms() - waiter.sent_ms)
 
     def _ended(self, ending: Ending) -> None:
+        _log.debug("the connection to %s has ended: %s", self.endpoint, ending.name)
         self._mismatches = self._mismatches + 1 if ending is Ending.MISMATCHED else 0
         if ending is Ending.REFUSED:
             words = (
@@ -401,3 +410,8 @@ def _foreign(reply: Reply) -> str | None:
             return message
         case _:
             return None
+
+
+def _told(reply: Reply | None) -> str:
+    """What kind of reply it is; never its content, where secrets may stand."""
+    return f"{reply.code}: {reply.message}" if isinstance(reply, Refused) else type(reply).__name__

@@ -229,12 +229,16 @@ def token_command(
             show_default="submit,read,work,admin",
         ),
     ] = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The key to sign with, PEM.", show_default="JWT_SIGNING_KEY, or the home's"),
+    ] = None,
     queue: Annotated[
         list[str] | None,
         typer.Option(metavar="QUEUE", help="A queue that it opens; repeat it for more.", show_default="all"),
     ] = None,
 ) -> None:
-    """Print a token, signed with JWT_SIGNING_KEY or the home's key.
+    """Print a token, signed with --signing-key, JWT_SIGNING_KEY or the home's key.
 
     Present it with --token or AIRUNNER_TOKEN. It cannot be taken back: keep its life short.
     """
@@ -250,9 +254,9 @@ def token_command(
     roles = parse_roles(",".join(role)) if role is not None else ALL_ROLES
     home = own_home(os.environ)
     try:
-        key = load_signing_key(os.environ, home)
+        key = load_signing_key(os.environ, home, signing_key)
     except MissingFile as error:
-        if not is_carried(home):
+        if signing_key is not None or not is_carried(home):
             raise
         raise OperatorError(
             "the key that signs tokens is not on this machine: run this on the broker's, and give the token to this one"

@@ -1,9 +1,9 @@
 """The ES256 keys that tokens are signed and verified with, and where they come from.
 
-| who           | first                             | else                           |
-|---------------|-----------------------------------|--------------------------------|
-| broker        | `JWT_PUBLIC_KEY` (one or several) | the home's `token.public.pem`  |
-| whoever signs | `JWT_SIGNING_KEY`                 | the home's `token.secret.pem`  |
+| who           | first              | then                              | else                           |
+|---------------|--------------------|-----------------------------------|--------------------------------|
+| broker        | `--jwt-public-key` | `JWT_PUBLIC_KEY` (one or several) | the home's `token.public.pem`  |
+| whoever signs | `--signing-key`    | `JWT_SIGNING_KEY`                 | the home's `token.secret.pem`  |
 
 Each variable is PEM text or the path of a PEM file. A key is on the curve P-256 and serves ES256 and nothing
 else (RFC 8725, 3.1 and 3.2). Its name, the `kid`, is its RFC 7638 thumbprint: the two sides need not agree
@@ -59,11 +59,15 @@ def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
     return _base64url(sha256(f'{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}'.encode()).digest())
 
 
-def load_verifying_keys(environ: Mapping[str, str], home: Home) -> list[ec.EllipticCurvePublicKey]:
-    """The keys whose tokens the broker believes.
+def load_verifying_keys(
+    environ: Mapping[str, str], home: Home, file: Path | None = None
+) -> list[ec.EllipticCurvePublicKey]:
+    """The keys whose tokens the broker believes; those in `file`, where one was named.
 
     Raises `OperatorError`: missing, unreadable, or not a P-256 public key.
     """
+    if file is not None:
+        return parse_public_keys(read_public(file, _PUBLIC_WHAT, if_missing="name a PEM file"), str(file))
     value = environ.get(PUBLIC_VARIABLE)
     if not value:
         pem = read_public(home.token_public, _PUBLIC_WHAT)
@@ -74,11 +78,13 @@ def load_verifying_keys(environ: Mapping[str, str], home: Home) -> list[ec.Ellip
     return parse_public_keys(pem, value)
 
 
-def load_signing_key(environ: Mapping[str, str], home: Home) -> ec.EllipticCurvePrivateKey:
-    """The key to sign tokens with.
+def load_signing_key(environ: Mapping[str, str], home: Home, file: Path | None = None) -> ec.EllipticCurvePrivateKey:
+    """The key to sign tokens with; that in `file`, where one was named.
 
     Raises `OperatorError`: missing, unreadable, or not a P-256 private key.
     """
+    if file is not None:
+        return parse_signing_key(read_secret(file, _SIGNING_WHAT, if_missing="name a PEM file"), str(file))
     value = environ.get(SIGNING_VARIABLE)
     if not value:
         pem = read_secret(home.token_secret, _SIGNING_WHAT)

@@ -206,7 +206,7 @@ def submit_command(
     from airunner.certs.edges import SYSTEM
     from airunner.client.client import spec_of
     from airunner.client.console import Console
-    from airunner.client.request import SubmitFlags, fields_of
+    from airunner.client.request import SubmitFlags, fields_of, hints_of
     from airunner.client.requestid import request_id_of
 
     before, words = split_operands(operands or [], ctx.obj)
@@ -241,6 +241,8 @@ def submit_command(
     spec = spec_of(fields_of(flags, SYSTEM.wall_ms()))
     name = None if request_id is None else request_id_of(request_id)
     console = Console(quiet=quiet, raw=raw)
+    for hint in hints_of(flags):
+        console.say(hint)
     submitted: list[str] = []
 
     async def run(client: Client) -> int:
@@ -253,7 +255,9 @@ def submit_command(
 
 def monitor_command(
     job: JobArgument,
-    from_sequence: Annotated[int, typer.Option(min=1, help="The first event to show, by its number.")] = 1,
+    from_sequence: Annotated[
+        int, typer.Option(min=0, help="The first event to show, by its number; they count from 1.")
+    ] = 1,
     from_timestamp: Annotated[
         int | None,
         typer.Option(
@@ -275,7 +279,7 @@ def monitor_command(
     console = Console(quiet=quiet, raw=raw)
 
     async def run(client: Client) -> int:
-        return await watch_job(client, job, console, json=json, first=from_sequence, since_ms=from_timestamp)
+        return await watch_job(client, job, console, json=json, first=max(1, from_sequence), since_ms=from_timestamp)
 
     run_client(run, console, broker, token, [job])
 
@@ -410,8 +414,8 @@ def run_client(
     """
     import anyio
 
-    from airunner.certs.channel import Patience
-    from airunner.client.client import FIRST_PATIENCE_S, Client
+    from airunner.client.client import Client
+    from airunner.client.waiting import patience
     from airunner.protocol.errors import NotFound, OperatorError
 
     def notice(endpoint: str, left_s: float | None) -> None:
@@ -419,7 +423,7 @@ def run_client(
         console.must_say(f"waiting for the broker at {endpoint}{left}")
 
     async def run() -> int:
-        async with Client(broker, token=token, patience=Patience(FIRST_PATIENCE_S, notice=notice)) as client:
+        async with Client(broker, token=token, patience=patience(notice)) as client:
             return await work(client)
 
     try:

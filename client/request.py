@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from airunner.certs.listhint import pairs_hint, words_hint
 from airunner.client.instants import instant_ms
 from airunner.client.jobfile import BACKOFF_S_MAX, read_job_file
 from airunner.client.retrying import retry_policy
@@ -138,6 +139,14 @@ def _timing(flags: SubmitFlags, now_ms: int) -> dict[str, object]:
     elif flags.retry == 0:
         fields["retry"] = None
     return fields
+
+
+def hints_of(flags: SubmitFlags) -> list[str]:
+    """What looks like a list and is taken literally."""
+    pairs = (("--env", flags.env), ("--metadata", flags.metadata), ("--require", flags.require))
+    words = (("--args", flags.args), ("--secret", flags.secrets))
+    hints = [pairs_hint(flag, given) for flag, given in pairs] + [words_hint(flag, given) for flag, given in words]
+    return [hint for hint in hints if hint is not None]
 
 
 def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:

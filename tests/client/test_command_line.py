@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import getpass
 import io
+import logging
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 import airunner
-from airunner.__main__ import run
+from airunner.__main__ import app, run
+from airunner.certs.home import Home
+from airunner.certs.principal import ALL_ROLES
+from airunner.certs.tokenkeys import (
+    load_signing_key,
+    load_verifying_keys,
+    new_signing_pem,
+    parse_signing_key,
+    public_pem,
+)
+from airunner.certs.tokens import TokenSigner, TokenVerifier
+from airunner.switches import respelled
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +64,14 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["submit", "--", "true"], 2, "run `airunner certs init`"),
         (["monitor", "some-job"], 2, "run `airunner certs init`"),
         (["list", "--state", "asleep"], 2, "asleep"),
-        (["monitor", "some-job", "--from-sequence", "0"], 2, "--from-sequence"),
+        (["monitor", "some-job", "--from-sequence", "0"], 2, "run `airunner certs init`"),
+        (["monitor", "some-job", "--from-sequence", "-1"], 2, "--from-sequence"),
+        (["submit", "--monitor=false", "--process-type", "PTY", "--", "true"], 2, "run `airunner certs init`"),
+        (["submit", "--monitor=maybe", "--", "true"], 2, "--monitor 'maybe': expected true or false"),
+        (["submit", "--timeout-seconds", "soon", "--", "true"], 2, "--timeout-seconds 'soon': expected a number"),
+        (["list", "--timeout", "soon"], 2, "--timeout 'soon': expected a number and a unit"),
+        (["token", "--subject", "x", "--ttl", "1h30m", "--signing-key", "/no/such"], 2, "/no/such is missing: name a"),
+        (["worker", "--name", "bad name"], 2, "--name 'bad name': expected"),
         (["cancel"], 2, "JOB"),
         (["submit", "--priority", "101", "--", "true"], 2, "--priority"),
         (["submit", "--not-before", "soon", "--", "true"], 2, "expected an instant"),
@@ -72,6 +95,101 @@ def test_an_unreachable_address_is_told_before_anything_is_waited_for(capfd: pyt
     assert run(["certs", "init"]) == 0
     assert run(["list", "--broker", "nowhere"]) == 2
     assert "write tcp://HOST:PORT" in capfd.readouterr().err
+
+
+NO_BROKER = "tcp://127.0.0.1:1"
+
+
+def test_the_time_to_wait_for_a_broker_is_the_callers(capfd: pytest.CaptureFixture[str]) -> None:
+    """`--timeout 0` is as if it were not given; that it bounds no job is shown on a real cluster."""
+    assert run(["certs", "init"]) == 0
+    for command in (["list"], ["submit", "--monitor=false", "--", "true"], ["secret", "list"], ["cancel", "x"]):
+        name, *words = command
+        asked = [name, words.pop(0)] if name == "secret" else [name]
+        assert run([*asked, "--broker", NO_BROKER, "--timeout", "200ms", *words]) == 69
+        assert f"no broker answers at {NO_BROKER} (waited 0.2 s)" in capfd.readouterr().err
+
+
+def test_debug_tells_what_is_tried_and_where_an_error_comes_from(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("airunner")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", True)
+    try:
+        assert run(["certs", "init"]) == 0
+        secret = airunner_token()
+        asked = ["submit", "--broker", NO_BROKER, "--timeout", "0.2", "--token", secret, "--env", "A_TOKEN=hunter22"]
+        assert run([*asked, "--debug", "--", "true"]) == 69
+    finally:
+        logger.setLevel(logging.NOTSET)
+    told = capfd.readouterr().err
+    for words in (
+        "airunner.channel: asking EnqueueJob",
+        f"connecting to {NO_BROKER}",
+        "Traceback",
+        "no broker answers",
+    ):
+        assert words in told
+    assert secret not in told
+    assert "hunter22" not in told
+
+
+def airunner_token() -> str:
+    home = Home.from_environment(os.environ)
+    signer = TokenSigner(load_signing_key(os.environ, home))
+    return signer.mint(subject="x", tenant="default", roles=ALL_ROLES, ttl_s=60, now_s=time.time()).strip()
+
+
+def test_a_named_key_signs_and_verifies_tokens(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home has none; a file that is named beats the variable, which names none."""
+    pem = tmp_path / "key.pem"
+    pem.touch(0o600)
+    pem.write_bytes(new_signing_pem())
+    monkeypatch.setenv("JWT_SIGNING_KEY", "/no/such/key")
+    assert run(["token", "--subject", "ada", "--ttl", "1h30m", "--signing-key", str(pem)]) == 0
+    token = capfd.readouterr().out.strip()
+    public = tmp_path / "key.public.pem"
+    public.write_bytes(public_pem(parse_signing_key(pem.read_bytes(), "pem").public_key()))
+    monkeypatch.setenv("JWT_PUBLIC_KEY", "/no/such/key")
+    keys = load_verifying_keys(os.environ, Home.from_environment(os.environ), public)
+    now_s = time.time()
+    principal = TokenVerifier(keys).verify(token.encode(), now_s)
+    assert principal.subject == "ada"
+    assert principal.expires_s - now_s == pytest.approx(5_400, abs=60)
+    assert run(["certs", "init"]) == 0
+    broker = [sys.executable, "-m", "airunner", "broker", "--jwt-public-key", str(pem)]
+    refused = subprocess.run(broker, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert refused.returncode == 2
+    assert f"{pem} holds a private key" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "parsed"),
+    [
+        (["--monitor=false", "--json=true"], ["--no-monitor", "--json"]),
+        (["--monitor=1", "--json=False", "--no-monitor=off"], ["--monitor", "--monitor"]),
+        (["--env", "--monitor=false", "--monitor=no"], ["--env", "--monitor=false", "--no-monitor"]),
+        (["--env=--monitor=false"], ["--env=--monitor=false"]),
+        (["-f", "--json=no", "-qf", "--json=no"], ["-f", "--json=no", "-qf", "--json=no"]),
+        (["x", "--", "--monitor=false"], ["x", "--", "--monitor=false"]),
+        (["--env"], ["--env"]),
+    ],
+)
+def test_a_switch_may_be_given_a_truth_and_no_other_word_is_touched(words: list[str], parsed: list[str]) -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    options = group.commands["submit"].params
+    assert respelled(words, options) == parsed
+
+
+def test_the_alias_of_agent_is_not_listed(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert "worker" not in capfd.readouterr().out
+    assert run(["worker", "--help"]) == 0
+    assert "--spawn" in capfd.readouterr().out
 
 
 def test_the_public_names_are_all_there() -> None:

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from airunner.client.client import spec_of
 from airunner.client.commands import split_operands, words_behind_dashes
-from airunner.client.request import SubmitFlags, fields_of
+from airunner.client.request import SubmitFlags, fields_of, hints_of
 from airunner.client.requestid import request_id_of
 from airunner.client.retrying import policy_text
 from airunner.protocol.errors import OperatorError
@@ -188,3 +188,12 @@ def test_what_a_job_needs_and_how_large_its_terminal_is(tmp_path: Path) -> None:
 def test_a_size_that_is_none_is_told(size: str) -> None:
     with pytest.raises(OperatorError, match="expected COLSxROWS"):
         fields_of(SubmitFlags(terminal=size, words=["x"]))
+
+
+def test_what_looks_like_a_list_is_taken_literally_with_a_hint() -> None:
+    flags = SubmitFlags(
+        command="sh", args=["-c,echo a"], env=["A=1;B=2"], metadata=["a=1,b=2"], require=["os=linux"], secrets=["A,B"]
+    )
+    assert fields_of(flags)["environment"] == {"A": "1;B=2"}
+    assert fields_of(flags)["args"] == ("-c,echo a",)
+    assert [hint.split()[0] for hint in hints_of(flags)] == ["--env", "--metadata", "--args", "--secret"]

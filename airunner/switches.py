@@ -1,0 +1,115 @@
+"""Switches of the command line, in every way that people write them: `--monitor=false`, `--json=true`, `--debug`.
+
+The parser knows `--monitor` and `--no-monitor` alone, so words are respelled before it sees them. `--debug` is added to
+every command here, and by nobody else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from inspect import Parameter
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from airunner.client.waiting import with_parameter
+from airunner.protocol.errors import OperatorError
+
+_TRUTHS: Final = {
+    **dict.fromkeys(("true", "t", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "f", "0", "no", "off"), False),
+}
+_LOG: Final = "airunner"  # the parent of all our loggers
+
+DebugOption = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        envvar="AIRUNNER_DEBUG",
+        help="Say on stderr what is sent and tried, and where errors come from; no secrets.",
+    ),
+]
+
+
+class SwitchGroup(TyperGroup):
+    """A group of commands whose switches may be given a truth."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the parser's own, which Typer hides
+        """The command that is named, and its words respelled."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, respelled(rest, command.params if command is not None else ())
+
+
+def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
+    """The words of one command, with `--monitor=false` as `--no-monitor`; what stands behind `--` is left alone.
+
+    Raises `OperatorError` for a switch that is given neither true nor false.
+    """
+    switches = {name: option for option in options if getattr(option, "is_flag", False) for name in option.opts}
+    opposites = {name: option for option in options for name in getattr(option, "secondary_opts", ())}
+    takers = {
+        name for option in options if getattr(option, "is_flag", None) is False for name in getattr(option, "opts", ())
+    }
+    return list(_respelled(iter(words), switches, opposites, takers))
+
+
+def _respelled(
+    words: Iterator[str], switches: dict[str, Any], opposites: dict[str, Any], takers: set[str]
+) -> Iterator[str]:
+    for word in words:
+        if word == "--":
+            yield word
+            yield from words
+            return
+        name, equals, value = word.partition("=")
+        option = switches.get(name) or opposites.get(name)
+        if equals and option is not None:
+            if value.lower() not in _TRUTHS:
+                raise OperatorError(f"{name} {value!r}: expected true or false")
+            yield from _spelling(option, _TRUTHS[value.lower()] is (name in switches))
+            continue
+        yield word
+        if word in takers or (word[:1] == "-" != word[1:2] and f"-{word[-1]}" in takers):
+            yield from (next_word for next_word in [next(words, None)] if next_word is not None)  # its value
+
+
+def _spelling(option: Any, wanted: bool) -> list[str]:  # noqa: ANN401, FBT001
+    """How the parser takes it; without a word of its own, off is what it is anyhow."""
+    names: list[str] = option.opts if wanted else option.secondary_opts
+    return names[:1]
+
+
+def with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with an option `--debug`."""
+
+    @wraps(command)
+    def debuggable(*args: Any, debug: bool = False, **options: Any) -> Any:  # noqa: ANN401
+        if debug:
+            turn_debug_on()
+        return command(*args, **options)
+
+    added = Parameter("debug", Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
+    return with_parameter(debuggable, command, added)
+
+
+def turn_debug_on() -> None:
+    """Let our loggers say everything on stderr."""
+    import logging
+
+    logger = logging.getLogger(_LOG)
+    if logger.level != logging.DEBUG:
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(name)s: %(message)s", "%H:%M:%S"))
+        logger.addHandler(lines)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+
+
+def debug_is_on() -> bool:
+    """Whether somebody has asked for it."""
+    import logging
+
+    return logging.getLogger(_LOG).level == logging.DEBUG

@@ -1,0 +1,32 @@
+"""Hints for values that look like a list: an option is repeated for more values, and takes commas literally.
+
+A hint is only a line to read, but a false one is a nuisance: what is surely no list, such as a URL, JSON, prose or
+`-Wl,-rpath`, gets none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_.-]*"
+_PAIRS: Final = re.compile(rf"({_NAME})=([^=,;]*)[,;] ?({_NAME})=")
+_OPTIONS: Final = re.compile(r"(-[A-Za-z]|--[a-z][a-z0-9-]+)[,;]\S")
+_WORDS: Final = re.compile(r"[A-Za-z][\w./-]*([,;][A-Za-z][\w./-]*)+", re.ASCII)
+
+
+def pairs_hint(flag: str, pairs: Sequence[str]) -> str | None:
+    """A hint where one of NAME=VALUE looks like several; `A=1;B=2` does, `OPTS=rw,size=1m` and URLs do not."""
+    for pair in pairs:
+        found = _PAIRS.match(pair)
+        if found and "://" not in found[2] and (found[1].isupper() <= found[3].isupper()):
+            return f"{flag} {pair!r} sets {found[1]} alone, to all of the rest; repeat {flag} for more"
+    return None
+
+
+def words_hint(flag: str, words: Sequence[str]) -> str | None:
+    """A hint where the one word that was given looks like several; who has repeated the flag knows how."""
+    if len(words) == 1 and (_OPTIONS.match(words[0]) or _WORDS.fullmatch(words[0])):
+        return f"{flag} {words[0]!r} is one word, commas and all; repeat {flag} for more"
+    return None
