@@ -18,6 +18,8 @@ from airunner.certs.command import certs_app, token_command
 from airunner.client.commands import add_commands, words_behind_dashes
 from airunner.client.console import ReaderGone, silence_stdout
 from airunner.client.controls import add_controls
+from airunner.client.joblist import list_command
+from airunner.client.monitor import monitor_command
 from airunner.client.secrets import secret_app
 from airunner.client.terminal import fit
 from airunner.client.waiting import with_timeout
@@ -39,6 +41,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 add_commands(app)
+app.command("monitor")(monitor_command)
+app.command("list")(list_command)
 add_controls(app)
 app.command("run")(run_command)
 app.command("broker")(broker_command)

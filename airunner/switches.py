@@ -22,6 +22,8 @@ _TRUTHS: Final = {
     **dict.fromkeys(("true", "t", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "f", "0", "no", "off"), False),
 }
+_BARE: Final = {"--timestamps": "clock"}
+"""Options that may stand alone, and what they mean then."""
 _LOG: Final = "airunner"  # the parent of all our loggers
 
 DebugOption = Annotated[
@@ -70,6 +72,9 @@ def _respelled(
             if value.lower() not in _TRUTHS:
                 raise OperatorError(f"{name} {value!r}: expected true or false")
             yield from _spelling(option, _TRUTHS[value.lower()] is (name in switches))
+            continue
+        if word in _BARE:
+            yield f"{word}={_BARE[word]}"
             continue
         yield word
         if word in takers or (word[:1] == "-" != word[1:2] and f"-{word[-1]}" in takers):

@@ -31,7 +31,7 @@ from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
 from airunner.client.requestid import request_id_of
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.events import Event
+from airunner.protocol.events import EVENT_KINDS, Event
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobSpec, JobState, ProcessType, TerminalSize, encode_spec
@@ -307,13 +307,20 @@ class Client:
             jobs += reply.jobs
         return JobsListed(jobs=jobs, more=reply.more)
 
-    def follow(self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None) -> Events:
+    def follow(
+        self,
+        job_id: str,
+        from_sequence: int = 1,
+        from_timestamp_ms: int | None = None,
+        kinds: Sequence[str] = (),
+    ) -> Events:
         """Every event from a sequence on, or from the first not older than an instant, as they happen.
 
-        Each comes once and in order, whatever the network does. It ends after JOB_FINISHED.
+        Each comes once and in order, whatever the network does. It ends after JOB_FINISHED. With `kinds`, such as
+        `["PROCESS_END"]`, only events of these come, and most of the others are not sent at all.
         """
         here = self._entered
-        follow = _follow(job_id, from_sequence, from_timestamp_ms)
+        follow = _follow(job_id, from_sequence, from_timestamp_ms, kinds)
 
         def start(output: MemoryObjectSendStream[list[Event] | Failure], scope: anyio.CancelScope) -> None:
             follower = Follower(follow, here.channel, here.live, here.pages, output, scope)
@@ -322,10 +329,10 @@ class Client:
         return Events(start)
 
     async def replay(
-        self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None
+        self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
     ) -> AsyncIterator[Event]:
         """The events that are stored by now, as `follow` gives them; it does not wait for more."""
-        follow = _follow(job_id, from_sequence, from_timestamp_ms)
+        follow = _follow(job_id, from_sequence, from_timestamp_ms, kinds)
         size = self._entered.channel.request_size
         while (request := follow.request(size.bytes_max)) is not None:
             page = await self._ask(request, JobEventsReplayed, smaller=lambda: follow.smaller(size.bytes_max))
@@ -397,8 +404,10 @@ def _told(problem: str) -> str:
     return f"{path}: {expected[0].lower()}{expected[1:]}" if path else problem
 
 
-def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None) -> Follow:
-    """Raises `BadRequest` for a place that no log has."""
+def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None, kinds: Sequence[str]) -> Follow:
+    """Raises `BadRequest` for a place that no log has, and for a kind that no event is of."""
+    if wrong := [kind for kind in kinds if kind not in EVENT_KINDS]:
+        raise BadRequest(f"{wrong[0]!r} is no kind of event; the kinds are {', '.join(EVENT_KINDS)}")
     if from_sequence < 1:
         raise BadRequest(f"sequences count from 1, not from {from_sequence}")
     if from_timestamp_ms is not None and from_timestamp_ms < 0:
@@ -408,4 +417,5 @@ def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None) -> F
         int(anyio.current_time() * 1_000),
         from_sequence=from_sequence,
         from_timestamp_ms=from_timestamp_ms,
+        kinds=tuple(kinds),
     )

@@ -21,10 +21,8 @@ from airunner.protocol.job import (
     DEPTH_MAX,
     MAX_ATTEMPTS_DEFAULT,
     PRIORITY_MAX,
-    JobState,
     ProcessType,
 )
-from airunner.protocol.messages import PAGE_MAX, PAGE_SIZE_MAX
 from airunner.protocol.retrypolicy import RETRIES_MAX
 
 if TYPE_CHECKING:
@@ -253,84 +251,6 @@ def submit_command(
     run_client(run, console, broker, token, submitted)
 
 
-def monitor_command(
-    job: JobArgument,
-    from_sequence: Annotated[
-        int, typer.Option(min=0, help="The first event to show, by its number; they count from 1.")
-    ] = 1,
-    from_timestamp: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="MS",
-            help="Show from the first event that is not older, in milliseconds since 1970 (UTC).",
-            show_default="none",
-        ),
-    ] = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    raw: RawOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
-) -> None:
-    """Show a job's events, past and to come, to its end, and exit with its exit code as `submit` does."""
-    from airunner.client.console import Console
-
-    console = Console(quiet=quiet, raw=raw)
-
-    async def run(client: Client) -> int:
-        return await watch_job(client, job, console, json=json, first=max(1, from_sequence), since_ms=from_timestamp)
-
-    run_client(run, console, broker, token, [job])
-
-
-def list_command(
-    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.", show_default="all")] = None,
-    state: Annotated[
-        JobState | None, typer.Option(case_sensitive=False, help="Only jobs in this state.", show_default="all")
-    ] = None,
-    owner: Annotated[str | None, typer.Option(help="Only jobs of this owner.", show_default="all")] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only jobs with this note; may be repeated.", show_default="all"),
-    ] = None,
-    page: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Which page, counted from 1.")] = 1,
-    page_size: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="Jobs on one page.")] = 20,
-    json: JsonOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
-) -> None:
-    """List jobs, newest first."""
-    import sys
-
-    from airunner.client.columns import lines, print_table
-    from airunner.client.console import Console
-    from airunner.client.request import pairs_of
-
-    console = Console()
-    notes = pairs_of("--metadata", metadata or ())
-
-    async def run(client: Client) -> int:
-        found = await client.list_jobs(
-            queue=queue, state=state, owner=owner, metadata=notes, page=page, page_size=page_size
-        )
-        if json:
-            for job in found.jobs:
-                console.out_json(job)
-        elif sys.stdout.isatty():
-            from airunner.certs.edges import SYSTEM
-
-            print_table(found.jobs, SYSTEM.wall_ms())
-        else:
-            for line in lines(found.jobs):
-                console.out_line(line)
-        if found.more and not json:
-            console.say(f"there are more: --page {page + 1}")
-        return 0
-
-    run_client(run, console, broker, token)
-
-
 def show_command(
     job: JobArgument, json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None
 ) -> None:
@@ -355,8 +275,6 @@ def show_command(
 def add_commands(app: typer.Typer) -> None:
     """Hang the client's commands into the command line."""
     app.command("submit")(submit_command)
-    app.command("monitor")(monitor_command)
-    app.command("list")(list_command)
     app.command("show")(show_command)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from typing import Any, Protocol, assert_never
 
 import msgspec
 
 from airunner.client.console import Console
+from airunner.client.stamps import Stamps
 from airunner.client.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
 from airunner.protocol.events import (
     Event,
@@ -42,35 +44,47 @@ class Printer(Protocol):
 
 
 class JsonPrinter:
-    """Every event as one object a line on stdout."""
+    """Every event as one object a line on stdout; with `kinds` only those."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, kinds: Collection[str] = ()) -> None:
         self._console = console
+        self._kinds = kinds
 
     def show(self, event: Event) -> None:
         """Show the next one."""
-        self._console.out_json(event_object(event))
+        if not self._kinds or event.kind in self._kinds:
+            self._console.out_json(event_object(event))
 
 
 class ConsolePrinter:
-    """The job's stdout and stderr as they are, and what becomes of it in words."""
+    """The job's stdout and stderr as they are, or with timestamps, and what becomes of it in words.
 
-    def __init__(self, console: Console) -> None:
+    With `kinds` only events of these are shown.
+    """
+
+    def __init__(self, console: Console, kinds: Collection[str] = (), stamps: Stamps | None = None) -> None:
         self._console = console
+        self._kinds = kinds
+        self._stamps = stamps
         self._began_ms: int | None = None
 
     def show(self, event: Event) -> None:
         """Show the next one."""
         body = event.body
+        stamps = self._stamps
+        if stamps is not None:
+            stamps.note(event)
+        if self._kinds and event.kind not in self._kinds:
+            return
         if isinstance(body, Output):
-            self._console.job_output(body.stream, body.data)
+            self._console.job_output(body.stream, body.data if stamps is None else stamps.lines(event, body))
             return
         if isinstance(body, ProcessEnd | JobLeased | JobReleased | JobExpired | JobFinished):
             self._console.job_over()  # a lost agent tells no end of its process
         if isinstance(body, ProcessStart):
             self._began_ms = body.started_at
         if (words := self._words(event)) is not None:
-            self._console.say(words)
+            self._console.say(words if stamps is None else f"{stamps.stamp(event)}{words}")
 
     def _words(self, event: Event) -> str | None:
         match event.body:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from airunner.client.client import Client
 from airunner.client.printing import Printer
 from airunner.protocol.events import JobFinished
@@ -9,18 +11,24 @@ from airunner.protocol.job import JobState, Result
 
 
 async def watch(
-    client: Client, job_id: str, printer: Printer, *, from_sequence: int = 1, from_timestamp_ms: int | None = None
+    client: Client,
+    job_id: str,
+    printer: Printer,
+    *,
+    from_sequence: int = 1,
+    from_timestamp_ms: int | None = None,
+    kinds: Sequence[str] = (),
 ) -> int:
-    """Show every event and return what the command is to exit with, as `exit_status` says.
+    """Show every event, or those of some kinds, and return what the command is to exit with, as `exit_status` says.
 
     Raises what `Client.follow` raises, and what the printer does.
     """
-    async with client.follow(job_id, from_sequence, from_timestamp_ms) as events:
+    async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
         async for event in events:
             printer.show(event)
             if isinstance(event.body, JobFinished):
                 return exit_status(event.body)
-    # From beyond the last event there is nothing to show, but an exit code there is.
+    # From beyond the last event, or without it, there is nothing to show, but an exit code there is.
     job = await client.get(job_id)
     return job.result.exit_status if job.result is not None else int(job.state is not JobState.COMPLETED)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -172,6 +172,10 @@ BrokerBody = JobScheduled | JobLeased | JobReleased | JobExpired | JobCancelRequ
 EventBody = AgentBody | BrokerBody
 
 
+EVENT_KINDS: Final = tuple(str(body.__struct_config__.tag) for body in get_args(EventBody))
+"""The name of each kind of event."""
+
+
 class UnknownBody(Struct, frozen=True, kw_only=True):
     """An event that a newer agent or broker has written and this software cannot read: `fields` is all of it."""
 
@@ -181,7 +185,10 @@ class UnknownBody(Struct, frozen=True, kw_only=True):
 
 
 class EventRun(Struct, frozen=True, kw_only=True):
-    """`count` events from `first_sequence` on, all of one attempt; `events` is their MessagePack array."""
+    """`count` events from `first_sequence` on, all of one attempt; `events` is their MessagePack array.
+
+    Where only some kinds were asked for, `events` may be empty: none of these is among them.
+    """
 
     first_sequence: Positive
     count: Positive
@@ -272,6 +279,11 @@ def _decode_body(raw: msgspec.Raw) -> EventBody | UnknownBody:
     except msgspec.ValidationError:
         fields = _fields_decoder.decode(raw)
         return msgspec.convert({**fields, "fields": fields}, UnknownBody)
+
+
+def may_hold(raw: bytes, kinds: Sequence[str]) -> bool:
+    """Whether an event of one of these kinds may stand in a batch; no is certain, and nothing is decoded for it."""
+    return any(kind.encode() in raw for kind in kinds)
 
 
 def without_first(raw: bytes, count: int) -> bytes:

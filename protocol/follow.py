@@ -28,23 +28,32 @@ from airunner.protocol.names import JobId
 
 SILENCE_FIRST_MS: Final = 1_000
 SILENCE_LAST_MS: Final = 15_000
+LAST_KIND: Final = "JOB_FINISHED"  # asked for in any case: it is the end
 KEPT_RUNS_MAX: Final = 128  # live runs held while a hole is asked for; what is beyond is replayed too
 
 
 class Follow:
     """One monitor's place in one job's log.
 
-    `from_timestamp_ms`, where given, skips to the first event that is not older.
+    `from_timestamp_ms`, where given, skips to the first event that is not older. With `kinds` only events of these are
+    returned; the others are known to be there all the same, by their numbers.
     """
 
     def __init__(
-        self, job_id: JobId, now_ms: int, *, from_sequence: int = 1, from_timestamp_ms: int | None = None
+        self,
+        job_id: JobId,
+        now_ms: int,
+        *,
+        from_sequence: int = 1,
+        from_timestamp_ms: int | None = None,
+        kinds: tuple[str, ...] = (),
     ) -> None:
         assert from_sequence >= 1, "sequences count from 1"
         self.job_id = job_id
         self.next_sequence = from_sequence
         self.finished = False
         self._from_timestamp_ms = from_timestamp_ms
+        self._kinds = kinds
         self._kept: dict[int, EventRun] = {}
         self._asked = False
         self._wanted = True
@@ -69,6 +78,7 @@ class Follow:
             from_sequence=self.next_sequence,
             from_timestamp_ms=self._from_timestamp_ms,
             bytes_max=bytes_max,
+            kinds=(*self._kinds, LAST_KIND) if self._kinds else (),
         )
 
     def subscribed(self) -> None:
@@ -138,10 +148,13 @@ class Follow:
         """The events of `run` from `next_sequence` on; a run that lies behind or leaves a hole has none."""
         if self.finished or not run.first_sequence <= self.next_sequence < run.next_sequence:
             return []
+        if self._kinds and not run.events:  # none that was asked for is among them
+            self.next_sequence = run.next_sequence
+            return []
         events = events_of(self.job_id, run)[self.next_sequence - run.first_sequence :]
         self.next_sequence = run.next_sequence
         self.finished = isinstance(events[-1].body, JobFinished)
-        return events
+        return [event for event in events if event.kind in self._kinds] if self._kinds else events
 
     def _from_kept(self) -> list[Event]:
         events: list[Event] = []

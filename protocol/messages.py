@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, EventRun
+from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, KIND_CHARS_MAX, EventRun
 from airunner.protocol.frames import FIRST
 from airunner.protocol.job import METADATA_MAX, Job, JobSpec, JobState, JobSummary, Result, Tags, check_new
 from airunner.protocol.names import (
@@ -45,6 +45,7 @@ PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 10_000
 FILTERS_MAX: Final = 8  # pieces of metadata asked for at once
 REPLAY_BYTES_MAX: Final = 1_048_576  # a page stops before the run that goes beyond this, or less where that is asked
+KINDS_MAX: Final = 32  # asked for at once; there are fewer
 REPLAY_RUNS_MAX: Final = 1_024  # runs in a page: their own fields take room too
 WAIT_MS_MAX: Final = 30_000
 VISIBILITY_MS_MIN: Final = 1_000
@@ -52,6 +53,7 @@ VISIBILITY_MS_MAX: Final = 43_200_000  # 12 hours
 
 AgentSlots = Annotated[int, Meta(ge=1, le=AGENT_SLOTS_MAX)]
 Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")]  # it is shown to people
+EventKind = Annotated[str, Meta(min_length=1, max_length=KIND_CHARS_MAX)]
 VisibilityMs = Annotated[int, Meta(ge=VISIBILITY_MS_MIN, le=VISIBILITY_MS_MAX)]
 
 
@@ -239,13 +241,15 @@ class GetJob(Message, frozen=True, kw_only=True):
 class ReplayJobEvents(Message, frozen=True, kw_only=True):
     """Stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
 
-    A page stops before the run that goes beyond `bytes_max` of events, and has one run at the least.
+    A page stops before the run that goes beyond `bytes_max` of events, and has one run at the least. With `kinds`,
+    runs that hold no event of these may come without their events.
     """
 
     job_id: JobName
     from_sequence: Positive = 1
     from_timestamp_ms: Natural | None = None
     bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
+    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()
 
 
 class WatchJob(Message, frozen=True, kw_only=True):

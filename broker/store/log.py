@@ -6,15 +6,25 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from airunner.broker.quotas import Quotas
 from airunner.broker.store.contract import Appended
 from airunner.broker.store.rows import Database, Values, fetch_one
 from airunner.broker.store.usage import Usage
 from airunner.protocol.errors import BadRequest, IndexGap, NotFound, Quota, StaleToken
-from airunner.protocol.events import BrokerBody, EventRun, check_batch, decode_bodies, encode_bodies, without_first
+from airunner.protocol.events import (
+    BrokerBody,
+    EventRun,
+    check_batch,
+    decode_bodies,
+    encode_bodies,
+    may_hold,
+    without_first,
+)
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
+    REPLAY_BYTES_MAX,
     REPLAY_RUNS_MAX,
     EventBatch,
     JobEventsReplayed,
@@ -155,7 +165,7 @@ class Log:
         if place is None:
             raise NotFound
         start, beyond = self._start(place, request)
-        runs = self._page(place.number, start, request.bytes_max) if start is not None else []
+        runs = self._page(place.number, start, request.bytes_max, request.kinds) if start is not None else []
         return JobEventsReplayed(
             runs=tuple(runs),
             next_sequence=runs[-1].next_sequence if runs else beyond,
@@ -194,20 +204,28 @@ class Log:
         assert isinstance(first, int), "a sequence is a number"
         return first
 
-    def _page(self, number: int, start: int, bytes_max: int) -> list[EventRun]:
+    def _page(self, number: int, start: int, bytes_max: int, kinds: tuple[str, ...]) -> list[EventRun]:
+        """The runs of a page; of some kinds alone, what holds none of them is joined into runs without events."""
         rows = self._runs("first_sequence >= ?", (number, self._first_run(number, start)))
         runs: list[EventRun] = []
-        size_bytes = 0
-        for row in rows:
+        size_bytes = looked_bytes = 0
+        for looked, row in enumerate(rows):
             known = max(0, start - row.first_sequence)
             if known >= row.events_count:
                 continue
             raw = without_first(row.events, known) if known else row.events
+            looked_bytes += len(raw)
+            if kinds and not may_hold(raw, kinds):
+                raw = b""
             size_bytes += len(raw)
-            if runs and (size_bytes > bytes_max or len(runs) == REPLAY_RUNS_MAX):
+            beyond = size_bytes > bytes_max or looked_bytes > REPLAY_BYTES_MAX
+            if runs and (beyond or looked > REPLAY_RUNS_MAX or len(runs) == REPLAY_RUNS_MAX):
                 break
             first_sequence = row.first_sequence + known
             count = row.events_count - known
+            if runs and not (raw or runs[-1].events) and runs[-1].attempt == row.attempt:
+                runs[-1] = replace(runs[-1], count=runs[-1].count + count)
+                continue
             runs.append(EventRun(first_sequence=first_sequence, count=count, attempt=row.attempt, events=raw))
         return runs
 

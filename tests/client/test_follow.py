@@ -15,6 +15,7 @@ from airunner.protocol.errors import BadRequest, Conflict, NotFound, OperatorErr
 from airunner.protocol.events import Event, Output
 from airunner.protocol.follow import SILENCE_FIRST_MS
 from airunner.protocol.job import JobState
+from airunner.protocol.messages import JobEventsReplayed, ReplayJobEvents
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker
 
@@ -132,6 +133,25 @@ async def test_live_events_need_no_further_request() -> None:
                 event = await anext(events)
         assert [seen.sequence for seen in [*first, event]] == [1, 2, 3]
         assert output([event]) == b"live"
+
+
+async def test_of_some_kinds_only_those_come_and_the_rest_is_not_sent() -> None:
+    async with brokered() as (_, client):
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        for _ in range(20):
+            await worker.print(b"x" * 60_000)
+        await worker.run(3)
+        seen = [event async for event in client.follow(job.id, kinds=["JOB_LEASED", "PROCESS_END"])]
+        assert [(event.kind, event.sequence) for event in seen] == [("JOB_LEASED", 2), ("PROCESS_END", 27)]
+        replayed = [event async for event in client.replay(job.id, kinds=["PROCESS_END"])]
+        assert replayed == seen[1:]
+        request = ReplayJobEvents(job_id=job.id, kinds=("PROCESS_END", "JOB_FINISHED"))
+        page = await client._entered.channel.ask(request)
+        assert isinstance(page, JobEventsReplayed)
+        assert sum(len(run.events) for run in page.runs) < 1_000, "of 1.2 MB"
+        with pytest.raises(BadRequest, match="'NONSENSE' is no kind of event"):
+            client.follow(job.id, kinds=["NONSENSE"])
 
 
 async def welcomed(wire: Wire) -> None:

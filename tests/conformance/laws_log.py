@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from airunner.broker.store.contract import WatchKeyFound
-from airunner.protocol.events import BATCH_EVENTS_MAX, Output, events_of
+from airunner.protocol.events import BATCH_EVENTS_MAX, EventRun, Output, events_of
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     REPLAY_BYTES_MAX,
@@ -24,6 +24,7 @@ from airunner.protocol.messages import (
     ReplayJobEvents,
     WatchJob,
 )
+from airunner.protocol.names import JobId
 from airunner.protocol.retrypolicy import RetryPolicy
 from tests.conformance.driving import START_MS, Driver, batch, completion
 
@@ -242,6 +243,34 @@ def a_page_of_many_small_runs_is_bounded(driver: Driver) -> None:
     assert total < 2 * BATCH_EVENTS_MAX
 
 
+def of_some_kinds_what_holds_none_comes_without_its_events(driver: Driver) -> None:
+    lease = _started(driver)
+    _publish(driver, *(batch(lease, index, "x" * 60_000) for index in range(30)))
+    ask = ReplayJobEvents(job_id=lease.job_id, kinds=("JOB_LEASED", "JOB_FINISHED"), bytes_max=1_000)
+    runs: list[EventRun] = []
+    pages = 0
+    while not runs or runs[-1].next_sequence <= 32:
+        place = runs[-1].next_sequence if runs else 1
+        runs += driver.reply(JobEventsReplayed, msgspec.structs.replace(ask, from_sequence=place)).runs
+        pages += 1
+    assert [run.first_sequence for run in runs[1:]] == [run.next_sequence for run in runs[:-1]], "without a hole"
+    assert [event.kind for run in runs if run.events for event in events_of(JobId(lease.job_id), run)] == ["JOB_LEASED"]
+    assert sum(run.count for run in runs) == 32
+    assert pages <= 3, "what is left out does not count as sent, and what is looked through is bounded"
+    assert len(runs) <= 2 + pages, "what is left out is joined"
+
+
+def however_many_runs_are_left_out_a_page_looks_through_so_many_at_the_most(driver: Driver) -> None:
+    lease = _started(driver)
+    total = REPLAY_RUNS_MAX + 10
+    for first in range(0, total, 47):
+        _publish(driver, *(batch(lease, index, "x") for index in range(first, min(first + 47, total))))
+    page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=3, kinds=("HEARTBEAT",)))
+    (left_out,) = page.runs
+    assert REPLAY_RUNS_MAX <= left_out.count <= REPLAY_RUNS_MAX + 1
+    assert page.next_sequence == left_out.next_sequence < page.last_sequence
+
+
 LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     events_are_stored_as_they_were_sent,
     repeats_are_stored_once,
@@ -259,4 +288,6 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     a_page_of_a_long_log_is_bounded,
     a_page_is_as_small_as_it_is_asked_for,
     a_page_of_many_small_runs_is_bounded,
+    of_some_kinds_what_holds_none_comes_without_its_events,
+    however_many_runs_are_left_out_a_page_looks_through_so_many_at_the_most,
 )

@@ -161,7 +161,7 @@ REQUESTS: Final[dict[str, Request]] = {
         queue="default", state=JobState.RUNNING, owner="ada", metadata={"build": "42"}, page=2, page_size=50
     ),
     "GetJob": GetJob(job_id=JOB_ID),
-    "ReplayJobEvents": ReplayJobEvents(job_id=JOB_ID, from_sequence=5, bytes_max=65_536),
+    "ReplayJobEvents": ReplayJobEvents(job_id=JOB_ID, from_sequence=5, bytes_max=65_536, kinds=("PROCESS_END",)),
     "WatchJob": WatchJob(job_id=JOB_ID),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,6 +125,27 @@ def test_a_run_heard_twice_is_told_once() -> None:
     assert sequences(follow.live(run(1, 3), 0)) == [1, 2, 3]
     assert follow.live(run(1, 3), 0) == []
     assert sequences(follow.live(run(2, 4), 0)) == [4, 5]
+
+
+def test_of_some_kinds_only_those_are_told_and_nothing_is_taken_for_a_hole() -> None:
+    follow = Follow(JOB, 0, kinds=("JOB_SCHEDULED",))
+    assert follow.request() == ReplayJobEvents(job_id=JOB, kinds=("JOB_SCHEDULED", "JOB_FINISHED"))
+    left_out = msgspec.structs.replace(run(1, 5), events=b"")
+    assert follow.replayed(page(left_out, run(6, 1), following=7, last=6), 0) == []
+    assert follow.request() is None, "all that there is was accounted for"
+    assert follow.live(run(7, 2), 1) == []
+    assert follow.live(run(10, 3, last=True), 2) == []
+    assert follow.request() is not None, "9 is a hole, whatever kind it is of"
+    (*told,) = follow.replayed(page(run(9, 1), following=10, last=9), 3)
+    assert [event.kind for event in told] == ["JOB_SCHEDULED", "JOB_SCHEDULED"]
+    assert follow.finished
+
+
+def test_a_run_without_events_is_refused_where_all_were_asked_for() -> None:
+    follow = Follow(JOB, 0)
+    follow.request()
+    with pytest.raises(BadRequest):
+        follow.replayed(page(msgspec.structs.replace(run(1, 5), events=b""), following=6, last=5), 0)
 
 
 def test_a_hole_is_asked_for_and_what_lies_behind_it_is_kept() -> None:

@@ -1,0 +1,100 @@
+"""`airunner monitor`: the events of a job, all or of some kinds, with or without timestamps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from airunner.client.commands import (
+    BrokerOption,
+    JobArgument,
+    JsonOption,
+    QuietOption,
+    RawOption,
+    TokenOption,
+    run_client,
+)
+from airunner.client.stamps import Stamps, Timestamps
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.events import EVENT_KINDS
+
+if TYPE_CHECKING:
+    from airunner.client.client import Client
+
+
+def monitor_command(
+    job: JobArgument,
+    from_sequence: Annotated[
+        int, typer.Option(min=0, help="The first event to show, by its number; they count from 1.")
+    ] = 1,
+    from_timestamp: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="MS",
+            help="Show from the first event that is not older, in milliseconds since 1970 (UTC).",
+            show_default="none",
+        ),
+    ] = None,
+    event_filter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND,...", help="Show only events of these kinds; may be repeated.", show_default="all"),
+    ] = None,
+    timestamps: Annotated[
+        Timestamps | None,
+        typer.Option(
+            metavar="[=clock|relative]",
+            case_sensitive=False,
+            help="Put [HH:MM:SS] in front of each line, or [+3.0s] since the command began.",
+            show_default="none",
+        ),
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    raw: RawOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Show a job's events, past and to come, to its end, and exit with its exit code as `submit` does.
+
+    With --event-filter the broker leaves out what it can; the exit code is the job's all the same.
+    """
+    from airunner.client.console import Console
+    from airunner.client.printing import ConsolePrinter, JsonPrinter
+    from airunner.client.watching import watch
+
+    if json and timestamps is not None:
+        raise OperatorError("--timestamps is for the console: with --json each event has its timestamp_ms")
+    console = Console(quiet=quiet, raw=raw)
+    kinds = kinds_of(event_filter or ())
+    stamps = None if timestamps is None else Stamps(timestamps)
+    printer = JsonPrinter(console, kinds) if json else ConsolePrinter(console, kinds, stamps)
+    needed = (*kinds, "PROCESS_START") if kinds and timestamps is Timestamps.RELATIVE else kinds
+
+    async def run(client: Client) -> int:
+        try:
+            return await watch(
+                client,
+                job,
+                printer,
+                from_sequence=max(1, from_sequence),
+                from_timestamp_ms=from_timestamp,
+                kinds=needed,
+            )
+        finally:
+            console.job_over()
+
+    run_client(run, console, broker, token, [job])
+
+
+def kinds_of(words: Sequence[str]) -> tuple[str, ...]:
+    """The kinds in `OUTPUT,process-end`, in any case.
+
+    Raises `OperatorError` for a kind that no event is of.
+    """
+    kinds = [word.strip().upper().replace("-", "_") for word in ",".join(words).split(",") if word.strip()]
+    if wrong := [kind for kind in kinds if kind not in EVENT_KINDS]:
+        raise OperatorError(f"--event-filter {wrong[0]}: the kinds of events are {', '.join(EVENT_KINDS)}")
+    return tuple(dict.fromkeys(kinds))

@@ -1,0 +1,72 @@
+"""Timestamps in front of a job's lines: `[14:03:59]`, the time of day here, or `[+3.0s]` since its command began. Pure.
+
+A line has the time at which its first byte was written, also when it comes in pieces, and stdout and stderr have lines
+of their own. What overwrites a line after a carriage return is a line too.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from enum import StrEnum
+from typing import Final
+
+from airunner.protocol.events import AgentBody, Event, Output, ProcessStart, Stream
+
+_LINES: Final = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+
+
+class Timestamps(StrEnum):
+    """What is counted."""
+
+    CLOCK = "clock"
+    RELATIVE = "relative"
+
+
+class Stamps:
+    """The timestamps of one job's lines.
+
+    Relative ones never compare two clocks: they count from the start of the attempt's command, or from the first event
+    of the attempt that is seen; what the broker says has none.
+    """
+
+    def __init__(self, kind: Timestamps) -> None:
+        self._kind = kind
+        self._starts: dict[Stream, bytes] = dict.fromkeys(Stream, b"\n")  # what ended the line before
+        self._attempt = 0
+        self._began_ms: int | None = None
+
+    def note(self, event: Event) -> None:
+        """Hear of an event, whether it is shown or not."""
+        if event.attempt != self._attempt:
+            self._attempt, self._began_ms = event.attempt, None
+        if isinstance(event.body, ProcessStart) or (self._began_ms is None and isinstance(event.body, AgentBody)):
+            self._began_ms = event.timestamp_ms
+
+    def stamp(self, event: Event) -> str:
+        """What stands in front of a line of this event, with the space behind it."""
+        if self._kind is Timestamps.CLOCK:
+            return f"[{clock_text(event.timestamp_ms)}] "
+        if self._began_ms is None or not isinstance(event.body, AgentBody):
+            return ""
+        return f"[{(event.timestamp_ms - self._began_ms) / 1_000:+.1f}s] "
+
+    def lines(self, event: Event, output: Output) -> bytes:
+        """What was written, with a timestamp where a line begins."""
+        stamp = self.stamp(event).encode()
+        pieces: list[bytes] = []
+        before = self._starts[output.stream]
+        for piece in _LINES.findall(output.data):
+            if not piece:
+                break
+            if before and not (before == b"\r" and piece == b"\n"):
+                pieces.append(stamp)
+            pieces.append(piece)
+            before = piece[-1:] if piece[-1:] in b"\r\n" else b""
+        self._starts[output.stream] = before
+        return b"".join(pieces)
+
+
+def clock_text(ms: int) -> str:
+    """The time of day at an instant, where this machine is."""
+    return time.strftime("%H:%M:%S", time.localtime(ms / 1_000))
