@@ -11,12 +11,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, Output, Stream
+from airunner.protocol.events import (
+    OUTPUT_BYTES_MAX,
+    AgentBody,
+    GitCloneError,
+    GitCloneProgress,
+    Output,
+    ProcessError,
+    Stream,
+)
 
 PIPE_WINDOW_MS: Final = 100
 TERMINAL_WINDOW_MS: Final = 20
 FLUSH_BYTES: Final = OUTPUT_BYTES_MAX
 FLUSH_EVENTS: Final = 512
+TAKEN_BYTES_MAX: Final = 262_144  # of one batch, roughly: it is to be within BATCH_BYTES_MAX when encoded
+_CHAR_BYTES_MAX: Final = 4  # of UTF-8
+_SMALL_BYTES: Final = 256  # of an event without a text of others
 
 
 class Batcher:
@@ -62,13 +73,25 @@ class Batcher:
             return max(now_ms, self._began_ms + self._window_ms)
         return now_ms if self._urgent else max(now_ms, self._flushed_ms + self._window_ms)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to `take`."""
+        return self._began_ms is None
+
     def take(self, now_ms: int) -> list[AgentBody]:
-        """All of it, in order."""
+        """As much as one batch holds, in order; that is all of it, unless it could not be taken when it was due."""
         self._close_piece()
-        bodies, self._bodies = self._bodies, []
-        self._bytes = 0
-        self._began_ms = None
-        self._urgent = False
+        count = size = 0
+        for body in self._bodies[:FLUSH_EVENTS]:
+            size += _bytes_of(body)
+            if count and size > TAKEN_BYTES_MAX:
+                break
+            count += 1
+        bodies, self._bodies = self._bodies[:count], self._bodies[count:]
+        self._bytes = sum(map(_bytes_of, self._bodies))
+        if not self._bodies:
+            self._began_ms = None
+            self._urgent = False
         self._flushed_ms = now_ms
         return bodies
 
@@ -80,3 +103,14 @@ class Batcher:
         if self._piece:
             self._bodies.append(Output(timestamp_ms=self._piece_ms, stream=self._piece_stream, data=bytes(self._piece)))
             self._piece.clear()
+
+
+def _bytes_of(body: AgentBody) -> int:
+    """What it takes when encoded, roughly."""
+    match body:
+        case Output(data=data):
+            return len(data)
+        case ProcessError(message=text) | GitCloneError(message=text) | GitCloneProgress(message=text):
+            return _CHAR_BYTES_MAX * len(text)
+        case _:
+            return _SMALL_BYTES

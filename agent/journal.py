@@ -10,8 +10,9 @@ boundaries never change, so that it can be sent again to the byte. Of what is on
 and the newest batch.
 
 A command that outruns a broker which answers is read no further while the spools are full: it blocks on its pipe, and
-nothing is lost. When the broker has taken nothing for `PATIENCE_S` it is away, and the command is not held up for
-that: what there is no room for is left out, and the log says how much (see `outputbound`).
+nothing is lost. So it does while the disk is full: a batch that it refuses goes out from memory, one at a time. When
+the broker has taken nothing for `PATIENCE_S` it is away, and the command is not held up for that: what there is no room
+for is left out, and the log says how much (see `outputbound`).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Sender(Protocol):
 
 
 class Journal:
-    """The log of `lease`'s attempt. `broken` is set when the disk takes no more of it, for the reason in `failure`."""
+    """The log of `lease`'s attempt. `broken` is set when what it holds cannot be read, for the reason in `failure`."""
 
     def __init__(self, lease: JobLease, spool: Spool, batcher: Batcher, sender: Sender, bound: OutputBound) -> None:
         self.lease = lease
@@ -83,55 +84,49 @@ class Journal:
         self._redaction = Redaction(redactor)
 
     def add(self, body: AgentBody) -> None:
-        """Take in an event; it goes out as soon as the sender is free.
-
-        Raises `SpoolFailed`.
-        """
+        """Take in an event; it goes out as soon as the sender is free."""
         now_ms = now_in_ms()
         self._batcher.add(self._redaction.body(body), now_ms)
         self._cut_or_wait(now_ms)
 
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
-        """Take in a piece of output; waits while there is no room and the broker is making some.
-
-        Raises `SpoolFailed`.
-        """
-        self._put_output(stream, self._redaction.output(stream, data), timestamp_ms)
-        while self._room.full and not self._bound.holding and self._spool.pending:
+        """Take in a piece of output; waits while there is no room and the broker is making some."""
+        while self._tight and not self._bound.holding:
             with anyio.move_on_after(PATIENCE_S) as patience:
                 await self._moved.wait()
             if patience.cancelled_caught:
                 break
+        self._put_output(stream, self._redaction.output(stream, data), timestamp_ms)
 
     def end_output(self, timestamp_ms: int) -> None:
-        """Nothing more is written; what waited for more goes out.
-
-        Raises `SpoolFailed`.
-        """
+        """Nothing more is written; what waited for more goes out."""
         for stream, data in self._redaction.finish():
             self._put_output(stream, data, timestamp_ms)
         self._put(self._bound.finish(), timestamp_ms)
 
     def due_ms(self, now_ms: int) -> int | None:
-        """When a batch is to be cut; None while there is nothing to cut."""
-        return self._batcher.due_ms(now_ms, busy=self._sender.busy)
+        """When a batch is to be cut; None while there is nothing to cut, or one waits for the broker already."""
+        return None if self._spool.full else self._batcher.due_ms(now_ms, busy=self._sender.busy)
 
     def cut(self) -> None:
-        """Put what has gathered on the disk."""
-        try:
-            self._cut()
-        except SpoolFailed as error:
-            self.failure = error
-            self.broken.set()
+        """Put what has gathered on the disk; where one batch waits for the broker already it gathers on."""
+        while not self._spool.full and (bodies := self._batcher.take(now_in_ms())):
+            self._newest = self._spool.append(self._spool.next_index, len(bodies), encode_bodies(bodies))
+            self._count()
+            self._sender.wake()
 
     def unsent(self, batches_max: int, bytes_max: int) -> list[EventBatch]:
         """The next batches to send, within both bounds but for the first; they count as sent from here on."""
-        if self.lost.is_set() or self._sent >= self._spool.next_index:
+        if self.lost.is_set() or self.broken.is_set() or self._sent >= self._spool.next_index:
             return []
         if self._newest is not None and self._newest.first_index == self._sent:
             records = [self._newest]
         else:
-            records = self._spool.read_from(self._sent, bytes_max)[:batches_max]
+            try:
+                records = self._spool.read_from(self._sent, bytes_max)[:batches_max]
+            except SpoolFailed as error:
+                self._break(error)
+                return []
         self._sent = records[-1].next_index
         return [self._batch(record) for record in records]
 
@@ -139,8 +134,13 @@ class Journal:
         """The broker has the events before `next_index`."""
         if next_index > self._spool.kept_index:
             self._sent = max(self._sent, next_index)
-            self._spool.acknowledge(next_index)
+            try:
+                self._spool.acknowledge(next_index)
+            except SpoolFailed as error:
+                self._break(error)
             self._count()
+            if not self._batcher.empty and (due_ms := self.due_ms(now_in_ms())) is not None:
+                self._sender.flush_at(due_ms)  # it may have been due while the disk was full
             self._move()
 
     def resend_from(self, next_index: int) -> None:
@@ -157,23 +157,28 @@ class Journal:
         self._move()
 
     async def deliver(self) -> None:
-        """Return once the broker has all of it, or the attempt is lost."""
-        self._cut()
-        while self._spool.pending and not self.lost.is_set():
+        """Return once the broker has all of it, or the attempt is lost.
+
+        Raises `SpoolFailed`: it cannot be read.
+        """
+        self.cut()
+        while (self._spool.pending or not self._batcher.empty) and not self.lost.is_set():
+            if self.failure is not None:
+                raise self.failure
             await self._moved.wait()
+            self.cut()
 
     def finish(self, result: Result) -> None:
-        """Nothing more comes, and the attempt has ended so: the broker is told, behind all of its events.
-
-        Raises `SpoolFailed`.
-        """
+        """Nothing more comes, and the attempt has ended so: the broker is told, behind all of its events."""
         self._result = result
-        self._cut()
+        self.cut()
         self._sender.wake()
 
     def completion(self) -> CompleteJob | None:
         """What tells the broker of the end, once every event is sent."""
-        if self._result is None or self.state is not None or self.lost.is_set() or self._sent < self._spool.next_index:
+        if self._result is None or self.state is not None or self.lost.is_set():
+            return None
+        if self._sent < self._spool.next_index or not self._batcher.empty:
             return None
         return CompleteJob(
             job_id=self.lease.job_id,
@@ -189,15 +194,15 @@ class Journal:
         self._move()
 
     async def settled(self) -> JobState | None:
-        """How the job stands, once the broker knows of the end; None where the attempt is lost."""
-        while self.state is None and not self.lost.is_set():
+        """How the job stands, once the broker knows of the end; None where the attempt is lost, or broken."""
+        while self.state is None and not self.lost.is_set() and not self.broken.is_set():
             await self._moved.wait()
         return self.state
 
     def _put_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
         for at in range(0, len(data), OUTPUT_BYTES_MAX):  # more than one piece only where marks have made it longer
             piece = data[at : at + OUTPUT_BYTES_MAX] if len(data) > OUTPUT_BYTES_MAX else data
-            going_on = self._bound.take(Piece(stream, piece, timestamp_ms), room=not self._room.full)
+            going_on = self._bound.take(Piece(stream, piece, timestamp_ms), room=not self._tight)
             self._put(going_on, timestamp_ms)
 
     def _put(self, going_on: Sequence[Piece | Gap], timestamp_ms: int) -> None:
@@ -212,21 +217,24 @@ class Journal:
                     assert_never(one)
             self._cut_or_wait(now_ms)
 
+    @property
+    def _tight(self) -> bool:
+        """Whether output has to wait; one batch of each attempt has room, however much the others take."""
+        return self._spool.full or (self._room.full and self._spool.pending)
+
     def _cut_or_wait(self, now_ms: int) -> None:
         due_ms = self.due_ms(now_ms)
-        assert due_ms is not None, "something has just been added"
+        if due_ms is None:
+            return
         if due_ms <= now_ms:
-            self._cut()
+            self.cut()
         else:
             self._sender.flush_at(due_ms)
 
-    def _cut(self) -> None:
-        bodies = self._batcher.take(now_in_ms())
-        if not bodies:
-            return
-        self._newest = self._spool.append(self._spool.next_index, len(bodies), encode_bodies(bodies))
-        self._count()
-        self._sender.wake()
+    def _break(self, error: SpoolFailed) -> None:
+        self.failure = error
+        self.broken.set()
+        self._move()
 
     def _move(self) -> None:
         self._moved.set()

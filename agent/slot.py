@@ -8,7 +8,6 @@ here is still offered back: a broker that was away may have prolonged it meanwhi
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -139,8 +138,7 @@ class Slot:
         attempted.counts |= await self._health.refused(refusal, begun=attempted.begun)
         if attempted.journal is not None and not attempted.journal.broken.is_set():
             message = f"{REFUSED}: {refusal.message}"[:MESSAGE_CHARS_MAX]
-            with suppress(SpoolFailed):
-                attempted.journal.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=message))
+            attempted.journal.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=message))
 
     def _close(self, attempted: _Attempted, *, settled: bool) -> None:
         """Let go of it; what is not settled is for the next agent of this home to deliver."""
@@ -199,17 +197,14 @@ class Slot:
         lease = attempted.tenure.lease
         journal = attempted.journal
         outcome = ""
-        try:
-            if journal is None:
-                outcome = await self._leaser.release(lease, lost=attempted.counts)
-            else:
-                if attempted.result is not None:
-                    outcome = await self._completed(journal, attempted.result)
-                if attempted.result is None or journal.lost.is_set():
-                    outcome = await self._give_back(lease, journal, lost=attempted.counts)
-        except SpoolFailed as failed:
-            self._report(f"job {lease.job_id} attempt {lease.attempt}: {failed}")
-            outcome = await self._leaser.release(lease, lost=attempted.counts or attempted.begun)
+        if journal is None:
+            outcome = await self._leaser.release(lease, lost=attempted.counts)
+        else:
+            if attempted.result is not None:
+                outcome = await self._completed(journal, attempted.result)
+            if not outcome and (attempted.result is None or journal.lost.is_set() or journal.broken.is_set()):
+                counts = attempted.counts or (journal.broken.is_set() and attempted.begun)
+                outcome = await self._give_back(lease, journal, lost=counts)
         self._close(attempted, settled=bool(outcome))
         self._report(f"job {lease.job_id} attempt {lease.attempt} {outcome or UNSETTLED}")
         self._settled.set()
@@ -239,7 +234,10 @@ class Slot:
         settled = ""
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_when_draining, group.cancel_scope)
-            await journal.deliver()
+            try:
+                await journal.deliver()
+            except SpoolFailed as failed:
+                self._report(f"job {lease.job_id} attempt {lease.attempt}: {failed}")
             settled = LOST if journal.lost.is_set() else await self._leaser.release(lease, lost=lost)
             group.cancel_scope.cancel()
         return settled

@@ -2,17 +2,19 @@
 
 ```
  append ──► [header][record][record][record]···   ◄── read_from: straight from the file, never from memory
-                    └ acknowledged ┘└ to be sent ┘
+                    └ acknowledged ┘└ to be sent ┘    and one more in memory, where the disk had no room for it
 ```
 
 Laws
 - A record is in the file before its bytes are sent. No fsync: a power cut ends the job too, and the page
   cache outlives an agent that is killed.
+- But for the one that the disk refuses. That is sent from memory, and nothing is appended until it is acknowledged
+  (`full`): a full disk makes a command wait, and loses a batch only where the agent is killed just then.
 - A record holds the batch exactly as it goes on the wire; nothing encodes it again.
 - Only the kept place and the place of the next read are in memory, so a broker that is away for hours
   costs nothing but disk.
-- What is acknowledged gives its room back: at once when nothing else is left, and otherwise when it is the larger part,
-  by a copy that takes the file's place in one step.
+- What is acknowledged gives its room back at once, in pieces that are worth a call: the file is cut where nothing else
+  is left in it, and has a hole otherwise. Neither needs any room.
 - Whatever follows the last whole record is a torn tail: `recover` cuts it off, and the next one goes there.
 - The header holds the task token, so the file is 0600 from its first byte.
 - The agent's home is locked by one process; nobody else writes here.
@@ -32,16 +34,15 @@ import msgpack
 import msgspec
 from msgspec import Struct
 
+from airunner.agent.holes import after_zeros, punch
 from airunner.agent.refusal import MachineRefused, scarce_at_home
 from airunner.protocol.events import BATCH_BYTES_MAX
 from airunner.protocol.names import JobName, Natural, Positive, Token
 
-RECLAIM_BYTES_MIN: Final = 1_048_576  # less is not worth a truncation; most jobs never get there
-COMPACT_BYTES_MIN: Final = 64 * 1_048_576  # acknowledged, with less than half of it still to be kept
-FRESH_SUFFIX: Final = ".fresh"  # of a copy that has not taken its place yet
-_COPY_BYTES: Final = 1_048_576
+RECLAIM_BYTES_MIN: Final = 65_536  # less is not worth a call; most jobs never get there
 _FORMAT: Final = 1
 _FILE_MODE: Final = 0o600
+_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 _READ_BYTES: Final = 65_536
 _BUFFER_BYTES: Final = 2 * BATCH_BYTES_MAX  # a whole record and the beginning of the next
 _encoder = msgspec.msgpack.Encoder()
@@ -105,6 +106,9 @@ class Spool:
         self._begin = begin
         self._kept = self._read = _Place(0, begin)
         self._end = end
+        self._reclaimed = begin  # before here the file is a hole
+        self._aside: Record | None = None  # the last one, for which the disk had no room
+        self._writable = True  # else something torn stands at the file's end, and nothing may stand behind it
 
     @classmethod
     def create(cls, path: Path, header: SpoolHeader) -> Spool:
@@ -135,8 +139,9 @@ class Spool:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 header, begin = _read_header(descriptor, path)
+                start = after_zeros(descriptor, begin)
                 first: int | None = None
-                end = _Place(0, begin)
+                end = _Place(0, start)
                 for record, offset in _records(descriptor, end, None):
                     first = record.first_index if first is None else first
                     end = _Place(record.next_index, offset)
@@ -145,7 +150,8 @@ class Spool:
                 os.close(descriptor)
                 raise
         spool = cls(path, descriptor, header, begin, end)
-        spool._kept = spool._read = _Place(first or 0, begin)
+        spool._kept = spool._read = _Place(first or 0, start)
+        spool._reclaimed = start
         return spool
 
     @property
@@ -164,20 +170,28 @@ class Spool:
         return self._kept.index < self._end.index
 
     @property
+    def full(self) -> bool:
+        """Whether nothing may be appended until all is acknowledged: the disk had no room for the last record."""
+        return self._aside is not None
+
+    @property
     def pending_bytes(self) -> int:
         """The room that what is not acknowledged takes on disk."""
         return self._end.offset - self._kept.offset
 
     def append(self, first_index: int, count: int, events: bytes) -> Record:
-        """Put a batch behind all others.
-
-        Raises `SpoolFailed`: the disk is full, and the spool is as it was.
-        """
+        """Put a batch behind all others. Where the disk has no room for it the spool is `full` from here on."""
+        assert not self.full, "a batch waits for an acknowledgement already"
         assert first_index == self._end.index, "the agent's events have a hole"
         assert count >= 1
         assert len(events) <= BATCH_BYTES_MAX
         record = Record(first_index=first_index, count=count, events=events)
-        size = self._write(_encoder.encode(record))
+        try:
+            size = self._write(_encoder.encode(record)) if self._writable else 0
+        except SpoolFailed:
+            size = 0
+        if not size:
+            self._aside = record
         self._end = _Place(record.next_index, self._end.offset + size)
         return record
 
@@ -200,6 +214,9 @@ class Spool:
                         break
                     found.append(record)
                 self._read = place = _Place(record.next_index, offset)
+        last = self._aside
+        if last is not None and last.next_index > index and (not found or total + len(last.events) <= bytes_max):
+            found.append(last)
         assert found or index == self._end.index, "the spool lost a record"
         return found
 
@@ -213,18 +230,21 @@ class Spool:
         """
         with _failing(f"cannot read the spool {self.path}"):
             if next_index >= self._end.index:
-                ahead = next_index > self._end.index
+                gap = next_index > self._end.index or self.full  # between what the file holds and what follows
+                self._aside = None
                 self._kept = self._end = _Place(next_index, self._end.offset)
-                if ahead or self._end.offset - self._begin >= RECLAIM_BYTES_MIN:
+                if gap or self._end.offset - self._begin >= RECLAIM_BYTES_MIN:
                     self._reclaim()
             elif next_index > self._kept.index:
                 for record, offset in _records(self._descriptor, self._kept, self._end.offset):
                     if record.next_index > next_index:
                         break
                     self._kept = _Place(record.next_index, offset)
-        acknowledged_bytes = self._kept.offset - self._begin
-        if acknowledged_bytes >= max(COMPACT_BYTES_MIN, 2 * self.pending_bytes):
-            self._compact()
+                if self._kept.offset - self._reclaimed >= RECLAIM_BYTES_MIN:
+                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # with the page that was half kept
+                    with suppress(OSError):  # no holes here: the room is given back when all is acknowledged
+                        punch(self._descriptor, begin, self._kept.offset)
+                    self._reclaimed = self._kept.offset
         if self._read.index < self._kept.index:
             self._read = self._kept
 
@@ -241,54 +261,37 @@ class Spool:
             self.path.unlink(missing_ok=True)
 
     def _reclaim(self) -> None:
-        """Give the space back, as all of it is acknowledged, and mark the place that was reached."""
-        index = self._end.index
-        os.ftruncate(self._descriptor, self._begin)
-        self._kept = self._read = self._end = _Place(index, self._begin)
-        size = self._write(_encoder.encode(Record(first_index=index, count=0, events=b"")))
-        self._kept = self._read = self._end = _Place(index, self._begin + size)
+        """Give the space back, as all of it is acknowledged, and mark the place that was reached.
 
-    def _compact(self) -> None:
-        """Copy what is kept into a new file, and put that into this one's place. A full disk leaves all as it was."""
-        header = _encoder.encode(self.header)
-        head = header + _encoder.encode(Record(first_index=self._kept.index, count=0, events=b""))
-        fresh = self.path.with_name(self.path.name + FRESH_SUFFIX)
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with suppress(OSError):
-            descriptor = os.open(fresh, flags, _FILE_MODE)
-            try:
-                _write_all(descriptor, head)
-                for offset in range(self._kept.offset, self._end.offset, _COPY_BYTES):
-                    size = min(_COPY_BYTES, self._end.offset - offset)
-                    _write_all(descriptor, os.pread(self._descriptor, size, offset))
-                fresh.replace(self.path)
-            except OSError:
-                os.close(descriptor)
-                fresh.unlink(missing_ok=True)
-                return
-            os.close(self._descriptor)
-            shift = len(head) - self._kept.offset
-            read = self._read if self._read.index >= self._kept.index else self._kept
-            self._descriptor = descriptor
-            self._begin = len(header)
-            self._kept, self._read, self._end = (
-                _Place(place.index, place.offset + shift) for place in (self._kept, read, self._end)
-            )
+        The mark needs no room: it stands in the same page as the header.
+        """
+        index = self._end.index
+        mark = _encoder.encode(Record(first_index=index, count=0, events=b""))
+        try:
+            os.ftruncate(self._descriptor, self._begin)
+            self._kept = self._read = self._end = _Place(index, self._begin)
+            self._reclaimed = self._begin
+            size = self._write(mark)
+        except (OSError, SpoolFailed):  # what follows is sent from memory, until this can be done
+            self._writable = False
+        else:
+            self._writable = True
+            self._kept = self._read = self._end = _Place(index, self._begin + size)
 
     def _write(self, packed: bytes) -> int:
         with _failing(f"cannot write the spool {self.path}"):
             try:
                 _write_all(self._descriptor, packed)
             except OSError:
+                self._writable = False
                 os.ftruncate(self._descriptor, self._end.offset)  # no torn record in the middle
+                self._writable = True
                 raise
         return len(packed)
 
 
 def spools_in(folder: Path) -> list[Path]:
-    """The spools that the last agent left, in order; a copy that it did not finish is removed."""
-    for fresh in folder.glob(f"*{FRESH_SUFFIX}"):
-        fresh.unlink()
+    """The spools that the last agent left, in order."""
     return sorted(folder.iterdir())
 
 

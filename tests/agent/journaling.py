@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from airunner.agent.batching import PIPE_WINDOW_MS, Batcher
@@ -51,3 +54,14 @@ def taken(journal: Journal) -> list[EventBody]:
     """All that it has to send; it counts as sent, and not as acknowledged."""
     journal.cut()
     return [body for batch in journal.unsent(BATCHES_MAX * 1_000, EVERYTHING) for body in decode_bodies(batch.events)]
+
+
+@contextmanager
+def no_more_than(size: int) -> Generator[None]:
+    """No file may grow beyond that: writing to it fails as it does on a full disk, in the middle of a record."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores SIGXFSZ: write says EFBIG
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

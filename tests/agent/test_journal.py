@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.journal import Journal
-from airunner.protocol.events import ProcessError
+from airunner.agent.journal import PATIENCE_S, Journal
+from airunner.agent.spool import Record, Spool, SpoolFailed
+from airunner.protocol.events import (
+    OUTPUT_BYTES_MAX,
+    EventBody,
+    Output,
+    OutputTruncated,
+    ProcessError,
+    Stream,
+    decode_bodies,
+)
 from airunner.protocol.job import JobState, Result
-from tests.agent.journaling import EVERYTHING, journal_in, taken
+from tests.agent.journaling import EVERYTHING, Sink, journal_in, no_more_than, taken
 
 pytestmark = pytest.mark.anyio
 
@@ -73,4 +83,72 @@ async def test_a_broker_that_has_lost_what_it_had_is_not_asked_for_ever(tmp_path
     journal.resend_from(1)
     assert journal.lost.is_set()
     assert journal.completion() is None
+    assert await journal.settled() is None
+
+
+async def test_a_full_disk_holds_a_command_up_for_the_broker_and_leaves_nothing_out(tmp_path: Path) -> None:
+    sink = Sink()
+    journal = journal_in(tmp_path, sink=sink)
+    expected = {stream: b"".join(b"%s %d\n" % (stream.encode(), n) for n in range(500)) for stream in Stream}
+    written = dict.fromkeys(Stream, b"")
+
+    async def write(stream: Stream) -> None:
+        for line in expected[stream].splitlines(keepends=True):
+            await journal.add_output(stream, line, 1)
+
+    async def take() -> None:
+        while True:
+            await anyio.sleep(PATIENCE_S / 2)  # virtual
+            for batch in journal.unsent(1, EVERYTHING):
+                for body in decode_bodies(batch.events):
+                    assert isinstance(body, Output)
+                    written[body.stream] += body.data
+                journal.acknowledge(batch.first_index + batch.count)
+            journal.cut()
+
+    with no_more_than((tmp_path / "job1").stat().st_size):
+        async with anyio.create_task_group() as group:
+            group.start_soon(take)
+            async with anyio.create_task_group() as readers:
+                for stream in Stream:
+                    readers.start_soon(write, stream)
+            journal.end_output(1)
+            await journal.deliver()
+            group.cancel_scope.cancel()
+    assert written == expected
+
+
+async def test_a_full_disk_holds_up_nothing_while_the_broker_is_away(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    with no_more_than((tmp_path / "job1").stat().st_size):
+        began_s = anyio.current_time()
+        for _ in range(100):
+            await journal.add_output(Stream.STDOUT, bytes(OUTPUT_BYTES_MAX), 1)
+        assert anyio.current_time() - began_s <= PATIENCE_S
+        journal.end_output(1)
+        journal.finish(RESULT)
+        bodies: list[EventBody] = []
+        while journal.completion() is None:
+            for batch in journal.unsent(1, EVERYTHING):
+                bodies += decode_bodies(batch.events)
+                journal.acknowledge(batch.first_index + batch.count)
+            journal.cut()
+    kept = sum(len(body.data) for body in bodies if isinstance(body, Output))
+    omitted = sum(body.omitted_bytes for body in bodies if isinstance(body, OutputTruncated))
+    assert (kept + omitted, omitted > 0) == (100 * OUTPUT_BYTES_MAX, True)
+
+
+async def test_a_disk_that_can_be_read_no_more_breaks_the_attempt_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = with_events(tmp_path, 2)
+
+    def fail(*_: object) -> list[Record]:
+        raise SpoolFailed("cannot read the spool")
+
+    monkeypatch.setattr(Spool, "read_from", fail)
+    assert journal.unsent(1, EVERYTHING) == []
+    assert journal.broken.is_set()
+    with pytest.raises(SpoolFailed):
+        await journal.deliver()
     assert await journal.settled() is None

@@ -12,8 +12,9 @@ import pytest
 from trio.testing import MockClock
 
 from airunner.agent.slot import DELIVERY_S, SPOOL_FOLDER, UNSETTLED
+from airunner.agent.spool import Spool, SpoolFailed
 from airunner.certs.edges import Sent
-from airunner.protocol.job import JobState
+from airunner.protocol.job import JobState, Reason
 from tests.agent.playing import VISIBILITY_S, Stage, staged
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +83,21 @@ async def test_a_full_disk_costs_the_job_a_moment_and_the_agent_nothing(
         assert kinds.count("JOB_RELEASED") == 2
         assert (await stage.client.get(job.id)).state is JobState.COMPLETED
         assert any("No space left" in line for line in stage.reports)
+
+
+async def test_giving_back_what_has_begun_counts_and_so_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise SpoolFailed("cannot read the spool")
+
+    async with staged(tmp_path) as stage:
+        job = await stage.client.submit(command="make", max_attempts=2)
+        await stage.launcher.process()
+        monkeypatch.setattr(Spool, "acknowledge", fail)
+        kinds = await stage.kinds(job.id)
+        assert (kinds.count("JOB_RELEASED"), kinds[-1]) == (2, "JOB_FINISHED")
+        found = (await stage.client.get(job.id)).result
+        assert found is not None
+        assert found.reason is Reason.AGENT_LOST
 
 
 async def test_what_was_asked_for_long_ago_is_renewed_and_run_and_not_wasted(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""A disk that is smaller than what a job writes makes the job wait for the broker, and loses and repeats nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from airunner import Client
+from airunner.protocol.events import Output
+from airunner.protocol.job import JobState
+from tests.acceptance.running import Cluster, environment
+from tests.acceptance.smalldisk import MODULE, needs_mounts, on_small_disk, variables
+
+pytestmark = [pytest.mark.timeout(60), needs_mounts]
+
+LINES = 300_000
+WRITTEN = b"".join(b"%d\n" % number for number in range(1, LINES + 1))
+COMMAND = ("seq", str(LINES))
+
+
+def test_a_job_writes_more_than_its_agents_disk_holds(cluster: Cluster) -> None:
+    words = ["agent", "--broker", cluster.broker.requests]
+    agent = on_small_disk(cluster.home, cluster.home / "agent", "900k", words, {})
+    cluster.agents.append(agent)
+    agent.line("airunner agent ready")
+
+    async def run() -> None:
+        async with Client(cluster.broker.requests, home=cluster.home) as client:
+            job = await client.submit(command=COMMAND[0], args=list(COMMAND[1:]), max_attempts=2)
+            written = bytearray()
+            async for event in client.follow(job.id):
+                if isinstance(event.body, Output):
+                    written += event.body.data
+            assert bytes(written) == WRITTEN
+            found = await client.get(job.id)
+            assert (found.state, found.attempt) == (JobState.COMPLETED, 1)
+
+    anyio.run(run)
+
+
+def test_airunner_run_needs_no_room_for_what_the_job_writes(tmp_path: Path) -> None:
+    more = {**variables(tmp_path, "400k"), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        (sys.executable, "-m", MODULE, "run", "--quiet", "--", *COMMAND),
+        env=environment(tmp_path / "none", more),
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == WRITTEN
