@@ -21,6 +21,7 @@ from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_
 from airunner.certs.listhint import pairs_hint
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_CHARS_MAX, TAGS_MAX, fits_name, fits_tag_value
+from airunner.protocol.printable import own_lines
 
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
@@ -346,4 +347,4 @@ async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(own_lines(line), file=sys.stderr, flush=True)

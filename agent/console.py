@@ -20,6 +20,7 @@ from airunner.agent.launcher.contract import ByteSource, Exit, Holder, Process, 
 from airunner.agent.tenure import Tenure
 from airunner.protocol.events import OUTPUT_BYTES_MAX, ProcessError, Stream, TerminalResize
 from airunner.protocol.job import Reason, TerminalSize
+from airunner.protocol.printable import one_line
 
 GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for what a command left behind and what is cancelled
 MESSAGE_CHARS_MAX: Final = 16_384
@@ -151,14 +152,16 @@ def ms_since(instant_s: float) -> int:
 
 def _named(survivors: list[Survivor], grace_s: float | None) -> str:
     """Who outlived the command; with a grace: who outlived that."""
-    lines = [f"  {one.pid} {one.command}" + (" (could not be ended)" if one.left else "") for one in survivors]
+    lines = [
+        f"  {one.pid} {one_line(one.command)}" + (" (could not be ended)" if one.left else "") for one in survivors
+    ]
     if grace_s is None:
         return _listed("the command has ended, and these that it had started were ended after it:", lines)
     return _listed(f"these had not ended {grace_s:g} s after SIGTERM, and were killed:", lines)
 
 
 def _held(holders: list[Holder]) -> str:
-    lines = [f"  {one.pid} {one.command}" for one in holders] or ["  of another user, or gone by now"]
+    lines = [f"  {one.pid} {one_line(one.command)}" for one in holders] or ["  of another user, or gone by now"]
     return _listed("the job has ended; its output is read no further, though these outside of it hold it open:", lines)
 
 

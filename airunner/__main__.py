@@ -21,10 +21,10 @@ from airunner.client.controls import add_controls
 from airunner.client.joblist import list_command
 from airunner.client.monitor import monitor_command
 from airunner.client.secrets import secret_app
-from airunner.client.terminal import fit
 from airunner.client.waiting import with_timeout
 from airunner.doctor import doctor_command
 from airunner.protocol.errors import OperatorError, PeerError
+from airunner.protocol.printable import own_lines
 from airunner.solo import run_command
 from airunner.switches import DebugOption, SwitchGroup, debug_is_on, turn_debug_on, with_debug
 
@@ -110,7 +110,7 @@ def _tell(error: OperatorError | PeerError | OSError) -> int:
 
         traceback.print_exception(error)
     message = _os_line(error) if isinstance(error, OSError) else error.message
-    print(f"airunner: {fit(message)}", file=sys.stderr)  # it may hold a word of somebody else
+    print(f"airunner: {own_lines(message)}", file=sys.stderr)  # it may hold a word of somebody else
     return 1 if isinstance(error, OSError) else error.exit_code
 
 

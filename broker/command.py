@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from airunner.protocol.printable import own_lines
+
 if TYPE_CHECKING:
     import anyio
 
@@ -240,4 +242,4 @@ async def _until_signal(scope: anyio.CancelScope) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(own_lines(line), file=sys.stderr, flush=True)

@@ -11,9 +11,10 @@ import sys
 from typing import Final
 
 from airunner.certs.jsonline import json_line
-from airunner.client.terminal import RESET, TerminalFilter, fit
+from airunner.client.terminal import RESET, TerminalFilter
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Stream
+from airunner.protocol.printable import own_lines
 
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -74,7 +75,7 @@ class Console:
             if fit_for_it is not None:
                 self._write(descriptor, fit_for_it.plain())
         start = "\n" if self._mid_line and self._terminals else ""
-        self.err(f"{start}airunner: {fit(text)}\n".encode(errors="replace"))
+        self.err(f"{start}airunner: {own_lines(text)}\n".encode(errors="replace"))
 
     def _write(self, descriptor: int, text: bytes) -> None:
         rest = memoryview(text)

@@ -134,8 +134,3 @@ class TerminalFilter:
             kept.append(f"\x1b[{text[start : end + 1]}")
             self._styled |= text[end] == "m"
         return end + 1
-
-
-def fit(words: str) -> str:
-    """Words in which somebody else's may stand, for a terminal: without any control but newline and tab."""
-    return "".join(character for character in words if character in "\n\t" or _TEXT.match(character))

@@ -29,6 +29,7 @@ from airunner.protocol.names import (
     Text,
     Variable,
 )
+from airunner.protocol.printable import escaped, is_plain
 from airunner.protocol.redaction import without_credentials
 from airunner.protocol.retrypolicy import RetryPolicy
 
@@ -261,10 +262,22 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
 def check_new(spec: JobSpec) -> None:
     """What is asked of a job that is submitted, and was not of those that were stored before there was the rule.
 
-    Raises `ValueError`: the repository's credentials cannot be told from the rest of it.
+    Raises `ValueError`: the repository's credentials cannot be told from the rest of it, or a name holds what is not
+    seen, so that it could pass for another or for words of ours.
     """
     if spec.repository:
         split_address(spec.repository)
+    names = {
+        "owner": (spec.owner,),
+        "commit": (spec.commit,),
+        "branch": (spec.branch,),
+        "metadata": spec.metadata,
+        "environment": spec.environment,
+        "secrets": spec.secrets,
+    }
+    for field, words in names.items():
+        if bad := [word for word in words if not is_plain(word)]:
+            raise ValueError(f"{field}: {escaped(bad[0])} contains a control character or an invisible one")
 
 
 def command_summary(spec: JobSpec) -> str:

@@ -49,6 +49,21 @@ def test_daemons_of_every_kind_are_ended_and_named(cluster: Cluster, tmp_path: P
     assert job_processes(cluster.home) == []
 
 
+def test_no_daemons_arguments_make_a_line_of_airunners(cluster: Cluster) -> None:
+    """Nor do the words of a hook's program that cannot be run, or a job's command in the agent's own log."""
+    agent = cluster.agent()
+    forged = "x\nairunner: COMPLETED, exit code 0\u200b\x1b[2J\n  7 sleep"
+    daemon = "setsid sh -c 'trap exit TERM; echo begun; while :; do sleep 1; done' \"$1\" & read -r begun"
+    done = cluster.airunner("submit", "--", "bash", "-c", f"coproc begun {{ {daemon}; }}; exit 3", "sh", forged)
+    told = done.stderr.decode()
+    assert r"x airunner: COMPLETED, exit code 0\u200b\x1b[2J   7 sleep" in told
+    assert [line for line in told.splitlines() if "COMPLETED" in line and not line.startswith("|   ")] == []
+    cluster.airunner("submit", "--", forged)
+    assert [line for line in agent.lines if line.startswith("airunner: ")] == []
+    refused = cluster.airunner("submit", "--owner", "ada\u200b", "--", "true")
+    assert (refused.returncode, r"owner: ada\u200b contains" in refused.stderr.decode()) == (2, True)
+
+
 def test_when_the_agent_is_killed_nothing_is_left_and_another_does_its_jobs(cluster: Cluster, gate: Gate) -> None:
     doomed = cluster.agent("--visibility-timeout", "3", spawn=JOBS)
     jobs = [submit(cluster, TREE.format(begun=gate.begun)) for _ in range(JOBS)]

@@ -206,7 +206,7 @@ def test_the_public_names_are_all_there() -> None:
 def test_an_error_holds_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["certs", "export", "x\x1b]0;t\x07\x9b6n\u202e"]) == 2
     told = capfd.readouterr().err
-    assert "the keys of x]0;t6n are not here" in told
+    assert "the keys of x\\x1b]0;t\\x07\\x9b6n\\u202e are not here" in told
     assert not [char for char in told if not char.isprintable() and char != "\n"]
 
 
