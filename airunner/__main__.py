@@ -14,6 +14,7 @@ import typer
 
 from airunner.agent.command import agent_command
 from airunner.broker.command import broker_command
+from airunner.broker.storecommand import backup_command, store_app
 from airunner.certs.command import certs_app, token_command
 from airunner.client.commands import add_commands, words_behind_dashes
 from airunner.client.console import ReaderGone, silence_stdout
@@ -49,10 +50,12 @@ app.command("broker")(broker_command)
 app.command("agent")(agent_command)
 app.command("worker", hidden=True)(agent_command)  # as other runners call it
 app.command("token")(token_command)
+app.command("backup")(backup_command)
 app.command("doctor")(doctor_command)
 app.add_typer(certs_app, name="certs", cls=SwitchGroup)
+app.add_typer(store_app, name="store", cls=SwitchGroup)
 app.add_typer(secret_app, name="secret", cls=SwitchGroup)
-for group in (app, certs_app, secret_app):
+for group in (app, certs_app, store_app, secret_app):
     for command in group.registered_commands:
         assert command.callback is not None, "a command does something"
         command.callback = with_debug(with_timeout(command.callback))

@@ -67,11 +67,11 @@ class Broker:
         self._retention = retention or RetentionPlan()
         self._quotas = quotas or Quotas()
         self._health = health or Health()
+        self.ledger_inbox = Turns()
         self._admission = Admission(authority, machines, Rates(self._quotas.requests_per_s), Rates(KNOCKS_PER_S))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; started once requests are taken."""
-        turns = Turns()
         to_gateway, gateway_inbox = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](ANSWERS_MAX)
         to_announcer, announcer_inbox = anyio.create_memory_object_stream[Sequence[Appended]](ANNOUNCEMENTS_MAX)
         to_timekeeper, timekeeper_inbox = anyio.create_memory_object_stream[Alarm](ALARMS_MAX)
@@ -82,7 +82,7 @@ class Broker:
         gateway = Gateway(
             self._router,
             gateway_inbox,
-            turns,
+            self.ledger_inbox,
             self._admission,
             self._quotas,
             self._edges,
@@ -93,7 +93,7 @@ class Broker:
         )
         ledger = Ledger(
             self._store,
-            turns,
+            self.ledger_inbox,
             to_gateway,
             to_announcer,
             to_timekeeper,
@@ -105,8 +105,8 @@ class Broker:
             charge=lambda ask, cost: self._admission.charge(ask, cost, self._edges.wall_ms()),
         )
         announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts, watchers)
-        timekeeper = Timekeeper(timekeeper_inbox, turns, clock, self._edges)
-        janitor = Janitor(janitor_inbox, turns, clock, self._retention)
+        timekeeper = Timekeeper(timekeeper_inbox, self.ledger_inbox, clock, self._edges)
+        janitor = Janitor(janitor_inbox, self.ledger_inbox, clock, self._retention)
         async with (
             to_gateway,
             gateway_inbox,

@@ -143,12 +143,13 @@ async def _run(
     import anyio
 
     from airunner.broker.broker import Broker
+    from airunner.broker.control import open_control
     from airunner.broker.counts import Counts
     from airunner.broker.gatekeeper import Gatekeeper
     from airunner.broker.health import Health
     from airunner.broker.http import open_http
     from airunner.broker.rates import Rates
-    from airunner.broker.store.sqlite import folder_of, open_store
+    from airunner.broker.store.sqlite import folder_of, open_store, path_of
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
     from airunner.certs.edges import SYSTEM
@@ -191,6 +192,9 @@ async def _run(
                 health=health,
             )
             group.start_soon(door.run, name="HttpDoor")
+            if (path := path_of(store_url)) is not None:
+                control = await open_control(path, broker.ledger_inbox, store.copy_to)
+                group.start_soon(control.run, name="ControlDoor")
             await group.start(broker.run, name="Broker")
             _say(f"airunner broker ready: requests {router.endpoint} events {publisher.endpoint} http {door.address}")
         _say("airunner broker stopped")

@@ -6,9 +6,10 @@ of waiting (Gateway → Ledger → Gateway), the sender does not wait: it answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
+import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from msgspec import Struct
 
@@ -56,6 +57,13 @@ class Swept(Struct, frozen=True):
     """Ledger → Janitor: a step of retention is done; `more`: the next would find something too."""
 
     more: bool
+
+
+class Between(Struct, frozen=True):
+    """Control → Ledger: call `work`, which raises nothing, while no transaction is open; `done` is set then."""
+
+    work: Callable[[], None]
+    done: anyio.Event
 
 
 class Alarm(Struct, frozen=True):

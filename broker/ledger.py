@@ -30,6 +30,7 @@ from airunner.broker.inbox import (
     Alarm,
     Answer,
     Asked,
+    Between,
     Nudged,
     Swept,
     ToAnnouncer,
@@ -53,7 +54,7 @@ from airunner.broker.store.contract import (
     looks_through_many,
 )
 from airunner.broker.store.needs import facts_of, meets, needs_of
-from airunner.broker.turns import Turns
+from airunner.broker.turns import Own, Turns
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.messages import (
@@ -93,7 +94,8 @@ interpreter between any two of them, and takes ten times as long.
 Charge = Callable[[Ask, int], None]
 """Is told what a request has cost the store, in the units of `Outcome.cost`, whatever became of it."""
 
-_Entry = Asked | Expire | Resume | Retain | Parked
+_Applied = Asked | Expire | Resume | Retain | Parked
+_Entry = _Applied | Between
 
 
 def free(_ask: Ask, _cost: int) -> None:
@@ -168,7 +170,7 @@ class Ledger:
                 self._parking.park(parked.asked, parked.until_ms)
         return batch
 
-    async def _next(self) -> Asked | Expire | Resume | Retain | None:
+    async def _next(self) -> Asked | Own | None:
         """The next command, or None when a parked wait ended first."""
         end_ms = self._parking.next_end_ms()
         if end_ms is None:
@@ -192,8 +194,13 @@ class Ledger:
 
     async def _commit(self, batch: Sequence[_Entry]) -> bool:
         """Apply and tell; False when the disk is full, and then that is told. Who only reads waits for no commit."""
-        reads = [entry for entry in batch if _is(entry, CHANGELESS)]
-        changes = [entry for entry in batch if not _is(entry, CHANGELESS)]
+        for entry in batch:
+            if isinstance(entry, Between):
+                await self._offload(entry.work)
+                entry.done.set()
+        applied = [entry for entry in batch if not isinstance(entry, Between)]
+        reads = [entry for entry in applied if _is(entry, CHANGELESS)]
+        changes = [entry for entry in applied if not _is(entry, CHANGELESS)]
         if reads:
             await self._read(reads)
         stored = True
@@ -207,7 +214,7 @@ class Ledger:
             woken |= offset_ms is not None and self._alarm.due_ms is not None
             commands = [self._command(entry) for entry in changes]
             try:
-                applied = self._store.stage(commands, now_ms)
+                staged = self._store.stage(commands, now_ms)
                 await self._offload(self._store.commit)
             except NoSpace as full:
                 if offset_ms is not None:
@@ -219,18 +226,18 @@ class Ledger:
             else:
                 self._counts.add("commits")
                 self._counts.add("commands", len(changes))
-                await self._speak(changes, applied.outcomes)
-                await self._set_alarm(applied.next_due_ms, expired=woken)
+                await self._speak(changes, staged.outcomes)
+                await self._set_alarm(staged.next_due_ms, expired=woken)
         await self._release_expired()
         return stored
 
-    async def _read(self, reads: Sequence[_Entry]) -> None:
+    async def _read(self, reads: Sequence[_Applied]) -> None:
         """What is read by a key is read sooner than a thread is woken for it; lists may take long."""
         for kind, call in ((READING, self._at_once), (LISTING, self._offload)):
             if some := [entry for entry in reads if _is(entry, kind)]:
                 await self._look_up(some, call)
 
-    async def _look_up(self, reads: Sequence[_Entry], call: Offload) -> None:
+    async def _look_up(self, reads: Sequence[_Applied], call: Offload) -> None:
         now_ms = self._clock.now_ms()
         commands = [self._command(entry) for entry in reads]
         outcomes: list[Outcome] = []
@@ -307,7 +314,7 @@ class Ledger:
             self._alarm = alarm
             await self._timekeeper.send(alarm)
 
-    def _command(self, entry: _Entry) -> Command:
+    def _command(self, entry: _Applied) -> Command:
         match entry:
             case Asked(ask=ask):
                 producing = isinstance(ask.request, EnqueueJob | RetryJob | SetSecret | UpdateQueue)

@@ -15,21 +15,22 @@ import anyio
 import anyio.lowlevel
 from anyio import WouldBlock
 
-from airunner.broker.inbox import Asked
+from airunner.broker.inbox import Asked, Between
 from airunner.broker.store.contract import Expire, Resume, Retain
 
 LANE_ASKS_MAX: Final = 2_048
 LANE_BYTES_MAX: Final = 33_554_432
 ASKS_MAX: Final = 16_384  # of all tenants together
 
-Entry = Asked | Expire | Resume | Retain
+Own = Expire | Resume | Retain | Between
+Entry = Asked | Own
 
 
 class Turns:
     """Senders never wait; one task receives."""
 
     def __init__(self) -> None:
-        self._own: deque[Expire | Resume | Retain] = deque()
+        self._own: deque[Own] = deque()
         self._lanes: dict[str, deque[Asked]] = {}  # none is empty; the first is next
         self._bytes: dict[str, int] = {}
         self._asks = 0
@@ -43,7 +44,7 @@ class Turns:
             self._own.append(entry)  # bounded: each of those who send here waits for what comes of it
         self._came.set()
 
-    async def send(self, entry: Expire | Resume | Retain) -> None:
+    async def send(self, entry: Own) -> None:
         """The same, for the broker's own actors."""
         await anyio.lowlevel.checkpoint()
         self.send_nowait(entry)

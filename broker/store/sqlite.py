@@ -31,6 +31,7 @@ from airunner.broker.store.contract import (
     Retain,
     StoreReply,
 )
+from airunner.broker.store.copying import StoreCopy
 from airunner.broker.store.endings import Endings
 from airunner.broker.store.jobs import Jobs
 from airunner.broker.store.leases import Leases
@@ -134,6 +135,10 @@ class SqliteStore:
         size = pages.get
         assert isinstance(size, int), "a count of bytes"
         return size
+
+    def copy_to(self, descriptor: int) -> StoreCopy:
+        """A copy of the store into an open file, made step by step; see `StoreCopy`."""
+        return StoreCopy(self._connection, descriptor)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -268,9 +273,23 @@ def _lasts(request: PublishJobEvents) -> set[tuple[str, int]]:
     return {attempt for attempt in ending if size_bytes[attempt] <= LAST_BYTES_MAX}
 
 
+def path_of(url: str) -> Path | None:
+    """Where the file of a store lies; None for one in memory.
+
+    Raises `OperatorError`: another URL.
+    """
+    if url == MEMORY_URL:
+        return None
+    path = Path(url.removeprefix(FILE_URL))
+    if not url.startswith(FILE_URL) or not path.name:
+        raise OperatorError(f"--store {url!r} is not a store; write sqlite:///PATH or memory:")
+    return path
+
+
 def folder_of(url: str) -> Path | None:
     """Where the file of a store lies; None for one in memory."""
-    return None if url == MEMORY_URL else Path(url.removeprefix(FILE_URL)).parent
+    path = path_of(url)
+    return None if path is None else path.parent
 
 
 def open_store(url: str) -> SqliteStore:
@@ -278,13 +297,11 @@ def open_store(url: str) -> SqliteStore:
 
     Raises `OperatorError`: another URL, a folder that cannot be written, a file that another broker has.
     """
-    if url == MEMORY_URL:
+    path = path_of(url)
+    if path is None:
         connection = apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED)
         prepare(connection)
         return SqliteStore(connection)
-    path = Path(url.removeprefix(FILE_URL))
-    if not url.startswith(FILE_URL) or not path.name:
-        raise OperatorError(f"--store {url!r} is not a store; write sqlite:///PATH or memory:")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -1,0 +1,145 @@
+"""Online copy of a SQLite store: page by page into a descriptor that somebody else has opened.
+
+SQLite's backup API copies from the very connection that the broker writes with, so what changes meanwhile is copied
+too, and the copy is the store as it stands at the last step. Between two steps the broker works on.
+
+The copy goes to a descriptor instead of a path: whoever asks for it has opened the file with rights of his own, and the
+broker, which a service unit may forbid every folder but its own, needs none.
+
+Sources: https://sqlite.org/backup.html, https://sqlite.org/c3ref/backup_finish.html
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from typing import Any, Final, NamedTuple, cast
+
+import apsw
+
+from airunner.broker.store.rows import Database
+
+PAGES_A_STEP: Final = 128  # half a MiB: some 2 ms in which no job is started
+_names = count(1)
+
+
+class Progress(NamedTuple):
+    """How far a copy is, in pages of the store; `pages` grows with the store."""
+
+    copied: int
+    pages: int
+
+
+class StoreCopy:
+    """A copy of the database behind `source` that is being written to `descriptor`, which stays the caller's.
+
+    `step` and `close` run while no transaction of `source` is open.
+    """
+
+    def __init__(self, source: Database, descriptor: int) -> None:
+        self._vfs = _DescriptorVfs(f"descriptor{next(_names)}", descriptor)
+        self._target = apsw.Connection("/copy", vfs=self._vfs.name)
+        _without_safety(self._target)
+        self._backup = self._target.backup("main", cast("apsw.Connection", source), "main")
+        self.done = False
+
+    def step(self) -> Progress:
+        """Copy `PAGES_A_STEP` pages; `done` says whether they were the last.
+
+        Raises `OSError` where the file takes no more.
+        """
+        try:
+            done = self._backup.step(PAGES_A_STEP)
+            progress = Progress(self._backup.page_count - self._backup.remaining, self._backup.page_count)
+            if done:
+                self._backup.finish()
+        except apsw.Error as error:
+            raise self._vfs.failure or OSError(str(error)) from error
+        self.done = done
+        return progress
+
+    def close(self) -> None:
+        """Let go of both ends; a copy that is not done is of no use."""
+        self._backup.close(force=True)
+        self._target.close(force=True)
+        self._vfs.unregister()
+
+
+def _without_safety(target: Database) -> None:
+    """A copy that is cut off is thrown away, so nothing of it is worth a journal or a sync."""
+    for setting in ("journal_mode = off", "synchronous = off", "temp_store = memory"):
+        target.execute(f"PRAGMA {setting}")
+
+
+class _DescriptorVfs(apsw.VFS):
+    """A folder with one file, which is open already. `failure` is why it took no more."""
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        super().__init__(name, "")
+        self.name = name
+        self.failure: OSError | None = None
+        self._descriptor = descriptor
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
+        flags[1] = flags[0]
+        return cast("apsw.VFSFile", _DescriptorFile(self, self._descriptor))
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:
+        """Nothing but the copy is there."""
+
+    def xAccess(self, pathname: str, flags: int) -> bool:
+        return False  # no journal lies beside it
+
+    def xFullPathname(self, name: str) -> str:
+        return name
+
+
+class _DescriptorFile:
+    """That file."""
+
+    def __init__(self, vfs: _DescriptorVfs, descriptor: int) -> None:
+        self._vfs = vfs
+        self._descriptor = descriptor
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        return os.pread(self._descriptor, amount, offset)
+
+    def xWrite(self, data: bytes, offset: int) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                written = os.pwrite(self._descriptor, rest, offset)
+                rest, offset = rest[written:], offset + written
+        except OSError as error:
+            self._vfs.failure = error
+            raise apsw.FullError(str(error)) from error
+
+    def xTruncate(self, newsize: int) -> None:
+        os.ftruncate(self._descriptor, newsize)
+
+    def xSync(self, flags: int) -> None:
+        """Who opened it has it synced."""
+
+    def xFileSize(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def xLock(self, level: int) -> None:
+        """Nobody else knows of it."""
+
+    def xUnlock(self, level: int) -> None:
+        """The same."""
+
+    def xCheckReservedLock(self) -> bool:
+        return False
+
+    def xFileControl(self, op: int, ptr: int) -> bool:
+        return False
+
+    def xSectorSize(self) -> int:
+        return 4_096
+
+    def xDeviceCharacteristics(self) -> int:
+        return 0
+
+    def xClose(self) -> None:
+        """Who opened it closes it."""

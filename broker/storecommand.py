@@ -1,0 +1,130 @@
+"""`airunner backup` and `airunner store …`: copies of a SQLite store, put back and checked.
+
+Laws
+- A backup that is there is whole; a restore changes nothing until its backup is shown to be.
+- Exit code 0: no fault. 1: the store has one; each is a line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from airunner.protocol.errors import OperatorError
+
+if TYPE_CHECKING:
+    from airunner.broker.store.check import StoreReport
+    from airunner.broker.store.copying import Progress
+
+_MIB: Final = 1_048_576
+_PAGE_BYTES: Final = 4_096  # SQLite's, and that of stores
+
+store_app = typer.Typer(help="The broker's store, while that is stopped.", no_args_is_help=True)
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(help="The store, as sqlite:///PATH.", show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def backup_command(
+    to: Annotated[Path, typer.Argument(metavar="TO", help="The file to make, 0600.")],
+    store: StoreOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace TO if it is there.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Copy the broker's store to a file, while the broker runs, and verify the copy.
+
+    Run it on the broker's machine as the broker's user, or as root. The copy holds all jobs, logs and sealed secrets as
+    they are when it is done. Keys are not in it: back up $AIRUNNER_HOME/certs too. `airunner store restore` restores.
+    """
+    from airunner.broker.backup import back_up
+
+    shown = _Bar()
+    try:
+        report = back_up(_path(store), to, shown.show, force=force)
+    finally:
+        shown.clear()
+    _tell(report, to, "backed up to", json=json)
+
+
+@store_app.command("restore")
+def restore_command(
+    backup: Annotated[Path, typer.Argument(metavar="FROM", help="A file that `airunner backup` has made.")],
+    store: StoreOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the store that is there; it is kept beside.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Verify a backup and put it in the place of the store; the broker is started after that.
+
+    Jobs that ran when the backup was made run again once their leases have expired.
+    """
+    from airunner.broker.backup import restore
+
+    _tell(restore(backup, _path(store), force=force), _path(store), "restored to", json=json)
+
+
+@store_app.command("check")
+def check_command(store: StoreOption = None, json: JsonOption = False) -> None:
+    """Read the whole store and list each fault with its job. Exits with 1 if there is one.
+
+    The broker has to be stopped; of one that runs, check a backup: --store sqlite:///PATH.
+    """
+    from airunner.broker.store.check import check_store
+
+    path = _path(store)
+    _tell(check_store(path), path, "checked", json=json)
+
+
+class _Bar:
+    """Progress of a copy, on a terminal's stderr."""
+
+    def __init__(self) -> None:
+        self._shown = False
+
+    def show(self, progress: Progress) -> None:
+        """Say how far it is."""
+        if sys.stderr.isatty():
+            copied, size = (pages * _PAGE_BYTES / _MIB for pages in progress)
+            print(f"\rcopied {copied:,.0f} of {size:,.0f} MiB", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _path(store: str | None) -> Path:
+    """Raises `OperatorError`: it is not a file."""
+    from airunner.broker.store.sqlite import path_of
+    from airunner.certs.home import Home
+
+    path = Home.from_environment(os.environ).store if store is None else path_of(store)
+    if path is None:
+        raise OperatorError("a store in memory has no file; name one as sqlite:///PATH")
+    return path.absolute()
+
+
+def _tell(report: StoreReport, path: Path, done: str, *, json: bool) -> None:
+    """Print what was read. Raises `typer.Exit` with 1 where there is a fault."""
+    size_bytes = path.stat().st_size
+    if json:
+        from airunner.certs.jsonline import json_line
+
+        faults = [{"job_id": fault.job_id, "words": fault.words} for fault in report.faults]
+        sums = {"jobs": report.jobs, "events": report.events, "bytes": size_bytes}
+        print(json_line({"path": str(path), **sums, "faults": faults}))
+    else:
+        sound = "verified" if not report.faults else f"{len(report.faults)} faults"
+        sums_said = f"{report.jobs:,} jobs, {report.events:,} events, {size_bytes / _MIB:,.1f} MiB"
+        print(f"{done} {path}: {sums_said}, {sound}")
+        for fault in report.faults:
+            print(f"job {fault.job_id}: {fault.words}" if fault.job_id else fault.words, file=sys.stderr)
+    if report.faults:
+        raise typer.Exit(1)

@@ -1,0 +1,157 @@
+"""Copies of a store that is being written to, and what a check of a store finds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from airunner.broker.store import copying
+from airunner.broker.store.check import check_store
+from airunner.broker.store.copying import StoreCopy
+from airunner.broker.store.sqlite import SqliteStore, open_store
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.messages import JobCompleted, JobEventsPublished, PublishJobEvents
+from tests.conformance.driving import Driver, batch, completion
+
+PAGES = 2  # a step
+MANY = 40  # jobs, of some pages each
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "PAGES_A_STEP", PAGES)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def driver(store: SqliteStore) -> Driver:
+    return Driver(store)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[int]:
+    descriptor = os.open(tmp_path / "copy.db", os.O_RDWR | os.O_CREAT, 0o600)
+    yield descriptor
+    os.close(descriptor)
+
+
+def logged(driver: Driver, jobs: int) -> list[str]:
+    """Ended jobs with something to read in their logs."""
+    job_ids: list[str] = []
+    for number in range(jobs):
+        job_ids += driver.submit(f"job {number}")
+        lease = driver.lease_one()
+        pieces = [f"marker of {number} " + "x" * 4_000 for _ in range(3)]
+        driver.reply(JobEventsPublished, PublishJobEvents(batches=(batch(lease, 0, *pieces),)))
+        driver.reply(JobCompleted, completion(lease, 3))
+    return job_ids
+
+
+def finish(copy: StoreCopy) -> None:
+    while not copy.done:
+        copy.step()
+
+
+def test_a_copy_is_the_store_as_it_is_at_its_last_step(
+    store: SqliteStore, driver: Driver, target: int, tmp_path: Path
+) -> None:
+    before = logged(driver, MANY)
+    copy = store.copy_to(target)
+    during: list[str] = []
+    while not copy.done:
+        during += logged(driver, 1) if len(during) < MANY else []
+        copied, pages = copy.step()
+        assert 0 < copied <= pages
+    copy.close()
+    logged(driver, 1)
+    assert len(during) == MANY
+    report = check_store(tmp_path / "copy.db")
+    assert (report.jobs, report.faults) == (2 * MANY, ())
+    restored = open_store(f"sqlite:///{tmp_path / 'copy.db'}")
+    again = Driver(restored)
+    for job_id in before + during:
+        assert again.log(job_id) == driver.log(job_id)
+    restored.close()
+
+
+def test_a_copy_that_finds_no_room_says_so_and_the_store_goes_on(store: SqliteStore, driver: Driver) -> None:
+    logged(driver, MANY)
+    full = os.open("/dev/full", os.O_RDWR)
+    copy = store.copy_to(full)
+    with pytest.raises(OSError, match="No space left"):
+        finish(copy)
+    copy.close()
+    os.close(full)
+    logged(driver, 1)
+
+
+def test_a_copy_that_is_given_up_leaves_the_store_as_it_was(store: SqliteStore, driver: Driver, target: int) -> None:
+    logged(driver, MANY)
+    copy = store.copy_to(target)
+    copy.step()
+    copy.close()
+    logged(driver, 1)
+
+
+def test_a_store_that_a_broker_has_is_not_checked(driver: Driver, tmp_path: Path) -> None:
+    logged(driver, 1)
+    with pytest.raises(OperatorError, match="stop it first"):
+        check_store(tmp_path / "store.db")
+
+
+@pytest.mark.parametrize("content", [b"", b"a text\n" * 1_000])
+def test_a_file_that_is_no_store_is_refused_in_words(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(content)
+    with pytest.raises(OperatorError, match="not a store of airunner's"):
+        check_store(tmp_path / "other")
+    with pytest.raises(OperatorError, match="no store at"):
+        check_store(tmp_path / "missing")
+
+
+DAMAGES = {
+    "DELETE FROM event WHERE number = 2 AND first_sequence = 3": "a hole: event 3 is missing",
+    "UPDATE event SET count = 1 WHERE number = 2 AND first_sequence = 3": "has 3 events and should have 1",
+    "UPDATE event SET events = x'c1' WHERE number = 2 AND first_sequence = 3": "cannot be read",
+    "DELETE FROM event WHERE number = 2 AND first_sequence = 6": "ends with event 5 instead of 6",
+    "UPDATE job SET last_sequence = 5 WHERE number = 2; DELETE FROM event WHERE number = 2 AND first_sequence = 6": (
+        "ends with OUTPUT instead of JOB_FINISHED"
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_log_that_is_not_whole_is_named_by_its_job(
+    store: SqliteStore, driver: Driver, damage: str, tmp_path: Path
+) -> None:
+    job_ids = logged(driver, 3)
+    store.close()
+    connection = apsw.Connection(str(tmp_path / "store.db"))
+    connection.execute(damage)
+    connection.close()
+    (fault,) = check_store(tmp_path / "store.db").faults
+    assert fault.job_id == job_ids[1]
+    assert DAMAGES[damage] in fault.words
+
+
+def test_a_page_that_cannot_be_read_is_named_by_its_job(store: SqliteStore, driver: Driver, tmp_path: Path) -> None:
+    job_ids = logged(driver, 3)
+    store.close()
+    path = tmp_path / "store.db"
+    content = bytearray(path.read_bytes())
+    at = content.index(b"marker of 1 ")  # the first of the log of the second job
+    page = at - at % 4_096
+    content[page : page + 4_096] = b"\xff" * 4_096
+    path.write_bytes(content)
+    report = check_store(path)
+    assert job_ids[1] in {fault.job_id for fault in report.faults}
+    assert job_ids[0] not in {fault.job_id for fault in report.faults}
