@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from airunner.agent.checkout import Terms, check_out
 from airunner.agent.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
@@ -31,6 +32,7 @@ from airunner.agent.launcher.contract import (
     LaunchFailed,
     LaunchSpec,
     Process,
+    Spent,
 )
 from airunner.agent.mirrors import Mirrors
 from airunner.agent.redactor import Redactor, TooManySecrets
@@ -46,11 +48,13 @@ from airunner.protocol.events import (
     GitCloneStart,
     ProcessEnd,
     ProcessStart,
+    Stream,
 )
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import JobState, ProcessType, Reason, Result, TerminalSize
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SECRET_NAMES
+from airunner.protocol.usage import Usage
 
 
 def zero() -> float:
@@ -95,6 +99,8 @@ class Attempt:
         self._secrets: Mapping[str, str] = {}
         self.begun = False  # the command runs, or has run
         self._commit = ""
+        self._checkout_ms = 0
+        self._spent = Spent()
         self._borrowed = AsyncExitStack()
 
     async def perform(self) -> Result:
@@ -120,7 +126,8 @@ class Attempt:
             return Result(reason=Reason.PROCESS_ERROR)
         async with AsyncExitStack() as self._borrowed:  # what the checkout borrows from is there to the job's end
             result = await self._run()
-            return await self._after(Hook.PRE_EXIT, result)
+            result = await self._after(Hook.PRE_EXIT, result)
+        return replace(result, usage=self._usage())
 
     async def _run(self) -> Result:
         """Everything but the last hook."""
@@ -204,9 +211,8 @@ class Attempt:
             agent_environ=self._surroundings.environ,
             mirror=mirror,
         )
-        self._journal.add(
-            GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=ms_since(started_s))
-        )
+        self._checkout_ms = ms_since(started_s)
+        self._journal.add(GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=self._checkout_ms))
         return done.commit
 
     def _tell(self, line: str) -> None:
@@ -259,6 +265,7 @@ class Attempt:
         now_ms = self._wall_ms()
         self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
         ended = await self._console.attend(process, self._spec.timeout_seconds, terminal=self._terminal)
+        self._spent = process.spent
         self._journal.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),
@@ -266,9 +273,25 @@ class Attempt:
                 exit_code=ended.exit.exit_code,
                 signal=ended.exit.signal,
                 duration_ms=ended.duration_ms,
+                usage=self._usage(),
             )
         )
         return _result(ended.exit, ended.cut_short)
+
+    def _usage(self) -> Usage | None:
+        """What the attempt has used by now; None where it is nothing that was measured."""
+        spent = self._spent
+        usage = Usage(
+            stdout_bytes=self._console.written[Stream.STDOUT],
+            stderr_bytes=self._console.written[Stream.STDERR],
+            cpu_user_ms=spent.cpu_user_ms,
+            cpu_system_ms=spent.cpu_system_ms,
+            memory_peak_bytes=spent.memory_peak_bytes,
+            read_bytes=spent.read_bytes,
+            written_bytes=spent.written_bytes,
+            checkout_ms=self._checkout_ms,
+        )
+        return usage if usage != Usage() else None
 
 
 def _result(ended: Exit, cut_short: Reason | None) -> Result:

@@ -15,6 +15,7 @@ import anyio
 from msgspec import Struct
 
 from airunner.agent.flag import Flag, unless
+from airunner.agent.heartbeat import beat
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.contract import ByteSource, Exit, Holder, Process, Survivor
 from airunner.agent.tenure import Tenure
@@ -46,6 +47,7 @@ class Console:
         self._wall_ms = wall_ms
         self._cancel_grace_s = cancel_grace_s
         self._size: TerminalSize | None = None
+        self.written = {Stream.STDOUT: 0, Stream.STDERR: 0}  # bytes, whatever the log keeps of them
 
     async def attend(
         self,
@@ -69,11 +71,14 @@ class Console:
         survivors: list[Survivor] = []
         ended: Exit | None = None
         reading = _Reading(1 if process.stderr is None else 2)
+        beating = anyio.CancelScope()
         async with anyio.create_task_group() as group:
             group.start_soon(self._read, process, process.stdout, Stream.STDOUT, reading)
             if process.stderr is not None:
                 group.start_soon(self._read, process, process.stderr, Stream.STDERR, reading)
+            group.start_soon(self._beat, process, beating)
             cut_short = await self._wait(process, timeout_s, *([self._tenure.cancelled] if cancellable else []))
+            beating.cancel()
             duration_ms = ms_since(began_s)
             grace_s = self._cancel_grace_s if cut_short else GRACE_S
             survivors = await process.end(grace_s)
@@ -91,6 +96,11 @@ class Console:
         """Have something that is amiss stand in the log."""
         self._journal.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
 
+    async def _beat(self, process: Process, scope: anyio.CancelScope) -> None:
+        """Say now and then that a silent command still runs, until that is over."""
+        with scope:
+            await beat(process, self._journal, self._wall_ms)
+
     async def _wait(self, process: Process, timeout_s: float | None, *cancels: Flag) -> Reason | None:
         """The process's own end, or why it is not waited for any longer.
 
@@ -104,6 +114,7 @@ class Console:
     async def _read(self, process: Process, source: ByteSource, stream: Stream, reading: _Reading) -> None:
         while data := await source.receive(OUTPUT_BYTES_MAX):
             reading.heard()
+            self.written[stream] += len(data)
             await self._journal.add_output(stream, data, self._wall_ms())
             self._note_size(process.terminal_size())
         reading.ended()

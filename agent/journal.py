@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol, assert_never
 
 import anyio
+from msgspec.structs import replace
 
 from airunner.agent.batching import Batcher
 from airunner.agent.flag import Flag
@@ -75,6 +76,7 @@ class Journal:
         self._redaction = Redaction(Redactor())
         self.state: JobState | None = None  # the job's, once it has been completed
         self._result: Result | None = None
+        self.touched_s = anyio.current_time()  # when something last came in
         self._sent = 0
         self._newest: Record | None = None
         self._moved = anyio.Event()
@@ -86,11 +88,13 @@ class Journal:
     def add(self, body: AgentBody) -> None:
         """Take in an event; it goes out as soon as the sender is free."""
         now_ms = now_in_ms()
+        self.touched_s = anyio.current_time()
         self._batcher.add(self._redaction.body(body), now_ms)
         self._cut_or_wait(now_ms)
 
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
         """Take in a piece of output; waits while there is no room and the broker is making some."""
+        self.touched_s = anyio.current_time()
         while self._tight and not self._bound.holding:
             with anyio.move_on_after(PATIENCE_S) as patience:
                 await self._moved.wait()
@@ -103,6 +107,11 @@ class Journal:
         for stream, data in self._redaction.finish():
             self._put_output(stream, data, timestamp_ms)
         self._put(self._bound.finish(), timestamp_ms)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the broker has yet to take something."""
+        return self._spool.pending or not self._batcher.empty
 
     def due_ms(self, now_ms: int) -> int | None:
         """When a batch is to be cut; None while there is nothing to cut, or one waits for the broker already."""
@@ -185,7 +194,7 @@ class Journal:
             attempt=self.lease.attempt,
             task_token=self.lease.task_token,
             event_count=self._spool.next_index,
-            result=self._result,
+            result=_counted(self._result, self._spool.next_index),
         )
 
     def complete(self, state: JobState) -> None:
@@ -258,6 +267,11 @@ class Journal:
             count=record.count,
             events=record.events,
         )
+
+
+def _counted(result: Result, events: int) -> Result:
+    """The result, with the number of its events where there is something to be said of its usage."""
+    return result if result.usage is None else replace(result, usage=replace(result.usage, events=events))
 
 
 def now_in_ms() -> int:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from airunner.client.figures import CELLS
 from airunner.client.wording import duration_text, instant_text
+from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.printable import one_line
 
@@ -71,12 +73,25 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
         "took": Column("TOOK", lambda job, _: took_text(job.started_ms, job.finished_ms), 1),
         "repository": Column("REPOSITORY", lambda job, _: job.repository, 0),
         "command": Column("COMMAND", lambda job, _: job.command, 5),
+        **{name: Column(name.upper(), cell, 5) for name, cell in CELLS.items()},
     }
 )
 """Every column by its name."""
 
 TERMINAL: Final = ("id", "state", "queue", "owner", "age", "took", "repository", "command")
 PIPE: Final = ("id", "state", "queue", "owner", "submitted", "took", "repository", "command")
+
+
+def columns_of(text: str) -> tuple[str, ...]:
+    """The columns that `--columns` names, in its order.
+
+    Raises `OperatorError` for one that there is not.
+    """
+    names = [word.strip().lower() for word in text.split(",")]
+    for name in names:
+        if name not in COLUMNS:
+            raise OperatorError(f"--columns {name!r}: there is no such column; there are {', '.join(COLUMNS)}")
+    return tuple(dict.fromkeys(names))
 
 
 def table(jobs: Sequence[JobSummary], now_ms: int, width: int, names: Sequence[str] = TERMINAL) -> Table:

@@ -26,6 +26,15 @@ def list_command(
     ] = None,
     page: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Which page, counted from 1.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="Jobs on one page.")] = 20,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="What to show: id, state, queue, owner, age, submitted, took, repository, command; of what a job has "
+            "used waited, checkout, events, stdout, stderr, cpu, memory, read, written.",
+            show_default="what fits",
+        ),
+    ] = None,
     json: JsonOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
@@ -33,11 +42,13 @@ def list_command(
     """List jobs, newest first."""
     import sys
 
-    from airunner.client.columns import lines, print_table
+    from airunner.certs.edges import SYSTEM
+    from airunner.client.columns import PIPE, TERMINAL, columns_of, lines, print_table
     from airunner.client.console import Console
     from airunner.client.request import pairs_of
 
     console = Console()
+    chosen = columns_of(columns) if columns is not None else None
     notes = pairs_of("--metadata", metadata or ())
 
     async def run(client: Client) -> int:
@@ -48,11 +59,9 @@ def list_command(
             for job in found.jobs:
                 console.out_json(job)
         elif sys.stdout.isatty():
-            from airunner.certs.edges import SYSTEM
-
-            print_table(found.jobs, SYSTEM.wall_ms())
+            print_table(found.jobs, SYSTEM.wall_ms(), chosen or TERMINAL)
         else:
-            for line in lines(found.jobs):
+            for line in lines(found.jobs, SYSTEM.wall_ms(), chosen or PIPE):
                 console.out_line(line)
         if found.more and not json:
             console.say(f"there are more: --page {page + 1}")

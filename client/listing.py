@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from airunner.client.columns import took_text
+from airunner.client.figures import usage_facts
 from airunner.client.retrying import policy_text
 from airunner.client.wording import duration_text, end_text, instant_text
 from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, Job
@@ -72,6 +73,7 @@ def job_lines(job: Job) -> Iterator[str]:
         ("started", instant_text(job.started_ms) if job.started_ms is not None else ""),
         ("finished", instant_text(job.finished_ms) if job.finished_ms is not None else ""),
         ("took", took_text(job.started_ms, job.finished_ms)),
+        *usage_facts(job),
         ("events", str(job.last_sequence)),
         *(("environment", f"{name}={value}") for name, value in spec.environment.items()),
         *(("metadata", f"{name}={value}") for name, value in spec.metadata.items()),

@@ -19,6 +19,7 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.job import JobState, Reason, TerminalSide
 from airunner.protocol.names import JobId, Natural, Positive, Text
+from airunner.protocol.usage import Usage
 
 KIND_CHARS_MAX: Final = 128  # of the kind of an event that is not known here
 OUTPUT_BYTES_MAX: Final = 65_536  # one OUTPUT event; also the size at which an agent flushes
@@ -124,12 +125,13 @@ class Output(Body, frozen=True, kw_only=True, tag="OUTPUT"):
 
 
 class ProcessEnd(Body, frozen=True, kw_only=True, tag="PROCESS_END"):
-    """The command ended with an exit code or by a signal."""
+    """The command ended with an exit code or by a signal, and so much was used until then."""
 
     pid: Positive
     exit_code: int | None = None
     signal: int | None = None
     duration_ms: Natural = 0
+    usage: Usage | None = None
 
 
 class ProcessError(Body, frozen=True, kw_only=True, tag="PROCESS_ERROR"):
@@ -139,7 +141,11 @@ class ProcessError(Body, frozen=True, kw_only=True, tag="PROCESS_ERROR"):
 
 
 class Heartbeat(Body, frozen=True, kw_only=True, tag="HEARTBEAT"):
-    """A silent command is still running."""
+    """A command that has written nothing for a while is still running; of its processes, what could be seen."""
+
+    elapsed_ms: Natural = 0
+    processes: Natural = 0
+    memory_bytes: Natural = 0
 
 
 class TerminalResize(Body, frozen=True, kw_only=True, tag="TERMINAL_RESIZE"):

@@ -32,6 +32,7 @@ from airunner.protocol.names import (
 from airunner.protocol.printable import escaped, is_plain
 from airunner.protocol.redaction import without_credentials
 from airunner.protocol.retrypolicy import RetryPolicy
+from airunner.protocol.usage import Usage
 
 DEFAULT_QUEUE: Final = "default"
 SPEC_BYTES_MAX: Final = 65_536  # 16 granted leases still fit one reply
@@ -185,11 +186,12 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an attempt ended: an exit code, or a signal, or neither and a reason."""
+    """How an attempt ended: an exit code, or a signal, or neither and a reason; and what it used, where it ran."""
 
     exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
     signal: Annotated[int, Meta(ge=1, le=64)] | None = None
     reason: Reason | None = None
+    usage: Usage | None = None
 
     @property
     def known(self) -> bool:
@@ -220,7 +222,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One job as the broker sees it now. All instants are the broker's, in ms since the epoch.
 
-    `due_ms` is when a job that waits may be leased, if not at once; `origin` is the job that this one retries.
+    `due_ms` is when a job that waits may be leased, if not at once; `origin` is the job that this one retries;
+    `waited_ms` is how long it could have been leased before it first was.
     """
 
     id: JobId
@@ -237,6 +240,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     retries: Natural = 0
     cancel_requested_ms: Natural | None = None
     origin: JobId | None = None
+    waited_ms: Natural | None = None
 
 
 class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -257,6 +261,7 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     due_ms: Natural | None = None
     cancel_requested_ms: Natural | None = None
     origin: JobId | None = None
+    waited_ms: Natural | None = None
 
 
 def check_new(spec: JobSpec) -> None:

@@ -35,6 +35,23 @@ class Exit(Struct, frozen=True):
     oom: bool = False
 
 
+class Spent(Struct, frozen=True):
+    """What a job's processes have used: processor time in ms, the largest of them, bytes from and to a disk."""
+
+    cpu_user_ms: int = 0
+    cpu_system_ms: int = 0
+    memory_peak_bytes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+
+class Vitals(Struct, frozen=True):
+    """How many processes of a job live, and what memory they hold; 0: it cannot be seen."""
+
+    processes: int = 0
+    memory_bytes: int = 0
+
+
 class Survivor(Struct, frozen=True):
     """A process that outlived the command's own end, or the grace of a job that was cut short.
 
@@ -122,6 +139,15 @@ class Process(Protocol):
 
     def terminal_size(self) -> TerminalSize | None:
         """What its terminal measures now; None without one, when that is over, or where no terminal is of that size."""
+        ...
+
+    @property
+    def spent(self) -> Spent:
+        """What its processes that are gone have used; after `end` all are."""
+        ...
+
+    async def vitals(self) -> Vitals | None:
+        """How its processes are now; None where the command has ended."""
         ...
 
     async def holders(self) -> list[Holder]:

@@ -24,6 +24,7 @@ from typing import Final, assert_never
 from airunner.agent.launcher.cgroup import oom_kills
 from airunner.agent.launcher.linux import call_me_when_my_parent_dies, set_name
 from airunner.agent.launcher.spawning import EXIT_NOT_EXECUTABLE, Refusal, spawn
+from airunner.agent.launcher.spending import Spending
 from airunner.agent.launcher.tree import (
     KILL_AGAIN_MS,
     Relative,
@@ -108,6 +109,7 @@ class Keeper:
         self._line = line
         self._group = group
         self._oom_kills = 0  # in the group, when the command began
+        self._spending = Spending()  # of this job
         self._wakeup = wakeup
         self._wakeup.watch(line.fileno())
         self._timer = BootTimer()  # for the deadline: it wakes us when the machine has slept past it
@@ -175,6 +177,7 @@ class Keeper:
             self._say(Failed(refusal.errno, refusal.message, refusal.exit_code))
             return
         self._alone = False
+        self._spending = Spending()
         self._oom_kills = oom_kills(self._group)
         self._say(Started(self._command), descriptors)
         for descriptor in descriptors:
@@ -206,7 +209,7 @@ class Keeper:
             signal_all(fresh, signal.SIGCONT)  # a stopped one could not obey
 
     def _reap(self) -> None:
-        ended, self._alone = reap()
+        ended, self._alone = reap(spending=self._spending)
         for pid, status in ended:
             if pid == self._command:
                 self._command = None
@@ -216,7 +219,8 @@ class Keeper:
                     continue  # it was us
                 code = os.waitstatus_to_exitcode(status)
                 oom = code != 0 and oom_kills(self._group) > self._oom_kills
-                self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom))
+                spent = self._spending.figures
+                self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom, spent))
 
     def _expire(self) -> None:
         """Kill all at the deadline. One that comes while an End kills already changes what is said, no more."""
@@ -258,7 +262,7 @@ class Keeper:
         ending.name(left)
         named = [[pid, command, pid in left] for pid, command in ending.survivors.items()]
         for _ in range(ending.answers):
-            self._say(Ended(named[:SURVIVORS_MAX]))
+            self._say(Ended(named[:SURVIVORS_MAX], self._spending.figures))
 
     def _say(self, message: ToAgent, descriptors: list[int] | None = None) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # the next turn reads the end of the line

@@ -9,10 +9,11 @@ from itertools import starmap
 
 import anyio
 
-from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Survivor
+from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Spent, Survivor, Vitals
 from airunner.agent.launcher.holders import holders_of
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.streams import DescriptorSource
+from airunner.agent.launcher.vitals import vitals_of
 from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal, deadline_ms
 from airunner.agent.offloading import offload
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
@@ -36,6 +37,7 @@ class KeptProcess:
         self._survivors: list[Survivor] | None = None  # a list: nothing is left
         self._answers = 0  # the keeper owes us: one for each End
         self._expired = False
+        self._spent = Spent()
 
     @property
     def pid(self) -> int:
@@ -61,6 +63,15 @@ class KeptProcess:
         if not (1 <= rows <= TERMINAL_SIDE_MAX and 1 <= cols <= TERMINAL_SIDE_MAX):
             return None
         return TerminalSize(cols=cols, rows=rows)
+
+    @property
+    def spent(self) -> Spent:
+        """What its processes that are gone have used."""
+        return self._spent
+
+    async def vitals(self) -> Vitals | None:
+        """How its processes are now."""
+        return await offload(lambda: vitals_of(self._pid))
 
     async def holders(self) -> list[Holder]:
         """Who holds open what has not been read to its end."""
@@ -131,11 +142,13 @@ class KeptProcess:
             if self._line is None:
                 raise anyio.ClosedResourceError
             match await self._line.receive():
-                case Exited(exit_code, number, alone, oom):
+                case Exited(exit_code, number, alone, oom, spent):
                     self._exit = Exit(exit_code, number, oom)
+                    self._spent = Spent(*spent)
                     if alone and not self._answers:
                         self._finish([])
-                case Ended(survivors):
+                case Ended(survivors, spent):
+                    self._spent = Spent(*spent)
                     self._answers -= 1
                     if not self._answers:  # an answer left on the line would be taken for the next job's
                         self._finish(list(starmap(Survivor, survivors)))

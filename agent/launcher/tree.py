@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from airunner.agent.launcher.spending import Spending
     from airunner.agent.launcher.wakeup import Wakeup
 
 COMMAND_CHARS_MAX: Final = 200
@@ -90,19 +91,27 @@ def name_of(pid: int) -> str:
     return ""
 
 
-def reap(options: int = 0) -> tuple[list[tuple[int, int]], bool]:
+def parent_of(pid: int) -> int | None:
+    """The process that `pid` is a child of; None where it is gone."""
+    fields = _stat(str(pid))
+    return int(fields[_PARENT]) if fields else None
+
+
+def reap(options: int = 0, spending: Spending | None = None) -> tuple[list[tuple[int, int]], bool]:
     """Take every child that has ended: `(pid, wait status)` of each, and whether none is left at all.
 
-    `options` as waitpid(2) has them, to hear of more than ends.
+    `options` as waitpid(2) has them, to hear of more than ends. What they have used is added to `spending`.
     """
     ended: list[tuple[int, int]] = []
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG | options)
+            pid, status, used = os.wait4(-1, os.WNOHANG | options)
         except ChildProcessError:
             return ended, True
         if not pid:
             return ended, False
+        if spending is not None:
+            spending.add(used)
         ended.append((pid, status))
 
 

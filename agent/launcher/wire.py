@@ -66,19 +66,22 @@ class Failed(NamedTuple):
 class Exited(NamedTuple):
     """Keeper → agent: the command has ended; `alone`: and nothing else of the job is left.
 
-    `oom`: it failed, and meanwhile the kernel has killed something of the job for want of memory.
+    `oom`: it failed, and meanwhile the kernel has killed something of the job for want of memory. `spent` is what the
+    job's processes that are gone have used, as `Spending.figures`.
     """
 
     exit_code: int | None
     signal: int | None
     alone: bool
     oom: bool
+    spent: list[int]
 
 
 class Ended(NamedTuple):
-    """Keeper → agent: the job is over. Each survivor is `[pid, command, left]`."""
+    """Keeper → agent: the job is over. Each survivor is `[pid, command, left]`; `spent` as in Exited."""
 
     survivors: list[list[Any]]
+    spent: list[int]
 
 
 class Expired(NamedTuple):

@@ -215,10 +215,11 @@ class Jobs:
         )
         if row is None:
             raise NotFound
+        spec = decode_spec(row.spec)
         job = Job(
             id=row.job_id,
             state=row.state,
-            spec=_shown(decode_spec(row.spec)),
+            spec=_shown(spec),
             submitted_ms=row.submitted_ms,
             attempt=row.attempt,
             last_sequence=row.last_sequence,
@@ -230,6 +231,7 @@ class Jobs:
             retries=row.retries,
             cancel_requested_ms=row.cancel_requested_ms,
             origin=row.origin,
+            waited_ms=_waited_ms(row, spec),
         )
         return JobFound(job=job)
 
@@ -376,4 +378,10 @@ def _summary(row: _Row) -> JobSummary:
         due_ms=row.due_ms,
         cancel_requested_ms=row.cancel_requested_ms,
         origin=row.origin,
+        waited_ms=_waited_ms(row, spec),
     )
+
+
+def _waited_ms(row: _Row, spec: JobSpec) -> int | None:
+    """How long the job could have been leased before it first was; None where it was not yet."""
+    return None if row.started_ms is None else max(0, row.started_ms - max(row.submitted_ms, spec.not_before_ms or 0))

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from airunner.agent.agent import Agent
 from airunner.agent.attempt import Surroundings
-from airunner.agent.launcher.contract import Exit, Holder, LaunchSpec, LeaseEnded, Process, Survivor
+from airunner.agent.launcher.contract import Exit, Holder, LaunchSpec, LeaseEnded, Process, Spent, Survivor, Vitals
 from airunner.agent.plan import Plan
 from airunner.agent.repository import Rules
 from airunner.agent.slot import SPOOL_FOLDER
@@ -70,6 +70,13 @@ class PlayedProcess:
 
     def terminal_size(self) -> None:
         """There is none."""
+
+    @property
+    def spent(self) -> Spent:
+        return Spent()
+
+    async def vitals(self) -> Vitals | None:
+        return Vitals(1, 4_096)
 
     async def holders(self) -> list[Holder]:
         return []

@@ -83,6 +83,7 @@ from airunner.protocol.messages import (
 from airunner.protocol.names import JobId, task_token
 from airunner.protocol.queues import QueueMode, QueueSummary
 from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
+from airunner.protocol.usage import Usage
 
 NOW_MS: Final = 1_767_225_600_000
 JOB_ID: Final = JobId("019b7765-6400-7000-8000-000000000001")
@@ -109,6 +110,18 @@ SPEC: Final = JobSpec(
     submodules=True,
 )
 
+USAGE: Final = Usage(
+    stdout_bytes=3,
+    stderr_bytes=4,
+    events=5,
+    cpu_user_ms=600,
+    cpu_system_ms=70,
+    memory_peak_bytes=1_048_576,
+    read_bytes=512,
+    written_bytes=1_024,
+    checkout_ms=900,
+)
+
 EVENTS: Final[dict[str, EventBody]] = {
     "JOB_SCHEDULED": JobScheduled(timestamp_ms=NOW_MS, queue="default", not_before_ms=NOW_MS + 1_000, retry=1),
     "JOB_LEASED": JobLeased(timestamp_ms=NOW_MS, agent="agent-1"),
@@ -122,9 +135,9 @@ EVENTS: Final[dict[str, EventBody]] = {
     "GIT_CLONE_ERROR": GitCloneError(timestamp_ms=NOW_MS, message="fatal: not found", exit_code=128),
     "PROCESS_START": ProcessStart(timestamp_ms=NOW_MS, pid=4_711, started_at=NOW_MS),
     "OUTPUT": Output(timestamp_ms=NOW_MS, stream=Stream.STDOUT, data=b"not UTF-8: \xff\n"),
-    "PROCESS_END": ProcessEnd(timestamp_ms=NOW_MS, pid=4_711, exit_code=0, duration_ms=1_200),
+    "PROCESS_END": ProcessEnd(timestamp_ms=NOW_MS, pid=4_711, exit_code=0, duration_ms=1_200, usage=USAGE),
     "PROCESS_ERROR": ProcessError(timestamp_ms=NOW_MS, message="sh: not found"),
-    "HEARTBEAT": Heartbeat(timestamp_ms=NOW_MS),
+    "HEARTBEAT": Heartbeat(timestamp_ms=NOW_MS, elapsed_ms=30_000, processes=2, memory_bytes=1_048_576),
     "TERMINAL_RESIZE": TerminalResize(timestamp_ms=NOW_MS, cols=80, rows=24),
     "OUTPUT_TRUNCATED": OutputTruncated(timestamp_ms=NOW_MS, omitted_bytes=1_048_576),
 }
@@ -221,7 +234,8 @@ REPLIES: Final[dict[str, Reply]] = {
             agent="agent-1",
             started_ms=NOW_MS,
             finished_ms=NOW_MS + 1,
-            result=Result(exit_code=7, reason=Reason.EXIT_CODE),
+            result=Result(exit_code=7, reason=Reason.EXIT_CODE, usage=USAGE),
+            waited_ms=5,
         )
     ),
     "JobEventsReplayed": JobEventsReplayed(

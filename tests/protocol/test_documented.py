@@ -26,6 +26,7 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.queues import QueueMode, QueueSummary
 from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
+from airunner.protocol.usage import Usage
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
 TAGGED = [*get_args(Request), *get_args(Reply), *get_args(EventBody)]
@@ -46,6 +47,7 @@ PARTS = [
     LeaseRef,
     LeaseVerdict,
     SecretSummary,
+    Usage,
 ]
 WORDS = [
     *(word for enum in (Stream, ProcessType, Reason, Verdict, QueueMode) for word in enum),

@@ -16,7 +16,17 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from airunner.agent.launcher.contract import RECEIVE_BYTES, Exit, Holder, LaunchFailed, LaunchSpec, LeaseEnded, Survivor
+from airunner.agent.launcher.contract import (
+    RECEIVE_BYTES,
+    Exit,
+    Holder,
+    LaunchFailed,
+    LaunchSpec,
+    LeaseEnded,
+    Spent,
+    Survivor,
+    Vitals,
+)
 from airunner.protocol.events import Stream
 from tests.simulation.history import ProcessGone, ProcessStarted, ProcessWrote
 from tests.simulation.machine import Machine
@@ -187,6 +197,13 @@ class SimProcess:
 
     def terminal_size(self) -> None:
         """There is none."""
+
+    @property
+    def spent(self) -> Spent:
+        return Spent()
+
+    async def vitals(self) -> Vitals | None:
+        return Vitals(1, 4_096)
 
     async def holders(self) -> list[Holder]:
         return []

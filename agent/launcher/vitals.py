@@ -1,0 +1,28 @@
+"""How a job's processes are while they run: how many, and how much memory they hold. The agent's half."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from airunner.agent.launcher.contract import Vitals
+from airunner.agent.launcher.tree import descendants, parent_of
+
+
+def vitals_of(command: int) -> Vitals | None:
+    """Look at all that the keeper of this command keeps; None where the command has gone, or nothing can be seen.
+
+    Pages that processes share are counted for each of them.
+    """
+    keeper = parent_of(command)
+    if keeper is None:
+        return None
+    alive = [relative.pid for relative in descendants(keeper) if relative.alive]
+    return Vitals(len(alive), sum(map(_resident_bytes, alive)))
+
+
+def _resident_bytes(pid: int) -> int:
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0

@@ -1,0 +1,72 @@
+"""Heartbeats of a silent command, on virtual time: every 30 s, and only where nothing else is in its log or waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from trio.testing import MockClock
+
+from airunner.agent.heartbeat import HEARTBEAT_S, beat
+from airunner.agent.journal import Journal
+from airunner.agent.launcher.contract import LaunchSpec
+from airunner.protocol.events import Heartbeat, Output, Stream
+from tests.agent.journaling import journal_in, taken
+from tests.agent.playing import PlayedProcess
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+@asynccontextmanager
+async def beating(folder: Path) -> AsyncIterator[Journal]:
+    journal = journal_in(folder)
+    process = PlayedProcess(LaunchSpec(("true",), {}, folder), stubborn=False)
+    async with anyio.create_task_group() as group:
+        group.start_soon(beat, process, journal, lambda: 7)
+        yield journal
+        group.cancel_scope.cancel()
+
+
+def beats(journal: Journal) -> list[int]:
+    """When each came, in s."""
+    bodies = taken(journal)
+    assert all(isinstance(body, Heartbeat) and (body.processes, body.memory_bytes) == (1, 4_096) for body in bodies)
+    return [body.elapsed_ms // 1_000 for body in bodies if isinstance(body, Heartbeat)]
+
+
+async def test_a_silent_command_is_heard_of_each_half_minute(tmp_path: Path) -> None:
+    async with beating(tmp_path) as journal:
+        for turn in range(1, 4):
+            await anyio.sleep(HEARTBEAT_S + 0.01)  # virtual
+            assert beats(journal) == [30 * turn]
+            journal.acknowledge(turn)
+
+
+async def test_half_a_minute_is_counted_from_the_last_event(tmp_path: Path) -> None:
+    async with beating(tmp_path) as journal:
+        await anyio.sleep(20)  # virtual
+        await journal.add_output(Stream.STDOUT, b"still here\n", 7)
+        [output] = taken(journal)
+        assert isinstance(output, Output)
+        journal.acknowledge(1)
+        await anyio.sleep(29)  # virtual
+        assert not journal.behind
+        await anyio.sleep(2)  # virtual
+        assert beats(journal) == [50]
+
+
+async def test_nothing_is_added_while_the_broker_takes_nothing(tmp_path: Path) -> None:
+    async with beating(tmp_path) as journal:
+        await anyio.sleep(100 * HEARTBEAT_S)  # virtual
+        assert beats(journal) == [30], "what nobody has taken is not added to"
+        journal.acknowledge(1)
+        await anyio.sleep(2 * HEARTBEAT_S)  # virtual
+        assert len(beats(journal)) == 1

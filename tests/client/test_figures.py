@@ -1,0 +1,94 @@
+"""What a job has used, as `show` and `list --columns` say it."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from airunner.client.columns import COLUMNS, columns_of, lines
+from airunner.client.figures import bytes_text
+from airunner.client.listing import job_lines
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.job import Job, JobState, JobSummary, Result
+from airunner.protocol.messages import JobFound
+from airunner.protocol.usage import Usage
+from tests.protocol.examples import JOB_ID, NOW_MS, REPLIES, USAGE
+
+SUMMARY = JobSummary(
+    id=JOB_ID,
+    state=JobState.COMPLETED,
+    queue="default",
+    command="true",
+    submitted_ms=NOW_MS,
+    started_ms=NOW_MS + 5,
+    waited_ms=5,
+    result=Result(exit_code=0, usage=USAGE),
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1_023, "1023 bytes"),
+        (1_536, "1.5 KiB"),
+        (1 << 30, "1.0 GiB"),
+        (1 << 52, "4096.0 TiB"),
+    ],
+)
+def test_sizes_are_in_words(size: int, text: str) -> None:
+    assert bytes_text(size) == text
+
+
+def found() -> Job:
+    reply = REPLIES["JobFound"]
+    assert isinstance(reply, JobFound)
+    return reply.job
+
+
+def test_show_says_what_was_used_and_nothing_of_what_is_not_known() -> None:
+    shown = list(job_lines(found()))
+    for line in (
+        "waited:       5 ms",
+        "checkout:     900 ms",
+        "output:       3 bytes on stdout, 4 bytes on stderr",
+        "cpu:          600 ms user, 70 ms system",
+        "memory:       1.0 MiB at most in one process",
+        "disk:         512 bytes read, 1.0 KiB written",
+    ):
+        assert line in shown
+    for nothing in (Result(exit_code=0), Result(exit_code=0, usage=Usage(events=1)), None):
+        names = {line.partition(":")[0] for line in job_lines(replace(found(), result=nothing, waited_ms=None))}
+        assert not names & {"waited", "checkout", "output", "cpu", "memory", "disk"}
+
+
+def test_a_list_shows_the_columns_that_are_named_in_their_order() -> None:
+    names = columns_of("ID, cpu,memory,events,stdout,stderr,read,written,waited,checkout,cpu")
+    heading, row = lines([SUMMARY], NOW_MS, names)
+    assert heading.split() == [
+        "ID",
+        "CPU",
+        "MEMORY",
+        "EVENTS",
+        "STDOUT",
+        "STDERR",
+        "READ",
+        "WRITTEN",
+        "WAITED",
+        "CHECKOUT",
+    ]
+    used = "670 ms  1.0 MiB  5  3 bytes  4 bytes  512 bytes  1.0 KiB  5 ms  900 ms"
+    assert [cell.strip() for cell in row.split("  ") if cell.strip()] == [JOB_ID, *used.split("  ")]
+
+
+def test_a_column_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(OperatorError, match="no such column; there are id, state") as refused:
+        columns_of("id,colour")
+    assert all(name in refused.value.message for name in COLUMNS)
+
+
+def test_what_is_not_known_of_a_job_leaves_its_cell_empty() -> None:
+    bare = replace(SUMMARY, result=None, waited_ms=None)
+    _, row = lines([bare], NOW_MS, ("id", "cpu", "waited"))
+    assert row.split() == [JOB_ID, "-", "-"]
