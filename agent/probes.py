@@ -19,7 +19,7 @@ FILE: Final = "probe"
 FILE_BYTES: Final = 65_536  # as much as a batch of a job's output
 ROOM_BYTES: Final = 64 * 1_048_576  # free on the disk: what does not fit there is too large, and the disk not full
 GROWN_BYTES: Final = 1_048_576  # more than there was when a checkout found no room: then it is worth another try
-_SPEC: Final = LaunchSpec(("true",), {"PATH": os.defpath}, Path("/"))
+PROBE: Final = LaunchSpec(("true",), {"PATH": os.defpath}, Path("/"))
 
 
 class Probes:
@@ -53,7 +53,7 @@ class Probes:
 
     async def _starts(self) -> bool:
         try:
-            process = await self._launcher.launch(_SPEC)
+            process = await self._launcher.launch(PROBE)
             async with attended(process):
                 await process.wait()
                 await process.end(0)

@@ -276,11 +276,12 @@ def keep(line: socket.socket, launcher: int, group: Path | None) -> None:
         os.setsid()
         wakeup = Wakeup((signal.SIGCHLD, signal.SIGTERM))
         call_me_when_my_parent_dies(signal.SIGTERM)
+        keeper = Keeper(line, wakeup, group)
     except OSError as error:
         refuse(line, error)
         return
     if os.getppid() == launcher:  # else it died before we could ask to be told
-        Keeper(line, wakeup, group).run()
+        keeper.run()
 
 
 def refuse(line: socket.socket, error: OSError) -> None:

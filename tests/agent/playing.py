@@ -15,6 +15,8 @@ from airunner.agent.agent import Agent
 from airunner.agent.attempt import Surroundings
 from airunner.agent.launcher.contract import Exit, Holder, LaunchSpec, LeaseEnded, Process, Spent, Survivor, Vitals
 from airunner.agent.plan import Plan
+from airunner.agent.probes import PROBE
+from airunner.agent.refusal import MachineRefused
 from airunner.agent.repository import Rules
 from airunner.agent.slot import SPOOL_FOLDER
 from airunner.certs.channel import Channel
@@ -109,18 +111,22 @@ class PlayedProcess:
 
 
 class PlayedLauncher:
-    """Starts what the test waits for; `hesitates` keeps it from starting anything."""
+    """Starts what the test waits for; `hesitates` and a `refusal` keep it from starting anything."""
 
     def __init__(self) -> None:
         self.started: list[PlayedProcess] = []
         self.asked = 0
         self.hesitates = False
         self.stubborn = False
+        self.refusal: MachineRefused | None = None
+        self.refuses_probes = False
         self._changed = anyio.Event()
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = inf) -> Process:
         self.asked += 1
         self._change()
+        if self.refusal is not None and (self.refuses_probes or spec.argv != PROBE.argv):
+            raise self.refusal
         if self.hesitates:
             await anyio.sleep_forever()
         process = PlayedProcess(spec, stubborn=self.stubborn)

@@ -1,0 +1,105 @@
+"""A launcher that cannot start a process says that it is the machine's fault; it stays, and so does everything else."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from airunner.agent.launcher import spawning
+from airunner.agent.launcher.contract import Exit
+from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.spawning import Refusal, spawn
+from airunner.agent.launcher.wire import Start
+from airunner.agent.offloading import offload
+from airunner.agent.refusal import MachineRefused, Scarce, scarce_at_launch
+from tests.agent.launching import PATIENCE_S, children_of, descriptors_of, shell
+
+NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[ChildLauncher]:
+    launcher = start_launcher()
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            yield launcher
+    finally:
+        await launcher.aclose()
+
+
+@contextmanager
+def descriptors_max(pid: int, more: int) -> Generator[None]:
+    """Let a process open no more than so many."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    listed = sorted(Path(f"/proc/{pid}/fd").iterdir())  # with the one by which it is listed, where that is ours
+    used = {int(entry.name) for entry in listed if entry.is_symlink()}
+    free = [number for number in range(soft) if number not in used]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[more], hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def works(launcher: ChildLauncher) -> None:
+    process = await launcher.launch(shell("exit 3"))
+    assert await process.wait() == Exit(3, None)
+    process.close()
+
+
+async def test_a_launcher_that_can_fork_no_keeper_says_so_and_lives(launcher: ChildLauncher) -> None:
+    other = await launcher.launch(shell("exec sleep 1000"))
+    pid = launcher.pid
+    with descriptors_max(pid, 1), pytest.raises(MachineRefused, match="Too many open files") as caught:
+        await launcher.launch(shell("true"))
+    assert caught.value.scarce is Scarce.DESCRIPTORS
+    await works(launcher)
+    assert launcher.pid == pid
+    other.close()
+
+
+@pytest.mark.parametrize("more", range(6))
+async def test_an_agent_without_descriptors_starts_nothing_and_leaves_none_open(
+    launcher: ChildLauncher, more: int
+) -> None:
+    process = await launcher.launch(shell("exec sleep 1000"))
+    before = descriptors_of(os.getpid())
+    refused: MachineRefused | None = None
+    with descriptors_max(os.getpid(), more):
+        try:
+            (await launcher.launch(shell("exec sleep 1000"))).close()
+        except MachineRefused as error:
+            refused = error
+    assert (refused is None) is (more >= NEEDED)
+    assert refused is None or (refused.scarce, refused.begun) == (Scarce.DESCRIPTORS, False)
+    assert descriptors_of(os.getpid()) == before
+    assert children_of(process.pid) == []
+    process.close()
+    await works(launcher)
+
+
+async def test_no_room_for_a_terminal_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> tuple[int, int, int]:
+        raise OSError("out of pty devices")  # as the standard library says it: without a number
+
+    monkeypatch.setattr(spawning, "spawn_in_terminal", refuse)
+    with pytest.raises(Refusal) as caught:
+        spawn(Start([b"/bin/true"], {}, b"/", [24, 80], None))
+    assert scarce_at_launch(caught.value.errno) is Scarce.PROCESSES
+
+
+async def test_without_a_thread_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
+    assert await offload(lambda: "done") == "done"
