@@ -17,6 +17,7 @@ for is left out, and the log says how much (see `outputbound`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, Protocol, assert_never
 
@@ -30,11 +31,21 @@ from airunner.agent.redaction import Redaction
 from airunner.agent.redactor import Redactor
 from airunner.agent.spool import Record, Spool, SpoolFailed
 from airunner.agent.spoolroom import SpoolRoom
-from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, OutputTruncated, Stream, encode_bodies
-from airunner.protocol.job import JobState, Result
-from airunner.protocol.messages import CompleteJob, EventBatch, JobLease
+from airunner.protocol.events import (
+    OUTPUT_BYTES_MAX,
+    AgentBody,
+    Heartbeat,
+    Output,
+    OutputTruncated,
+    Stream,
+    check_batch,
+    encode_bodies,
+)
+from airunner.protocol.job import JobState, Reason, Result
+from airunner.protocol.messages import LAST_BYTES_MAX, CompleteJob, EventBatch, JobLease
 
 PATIENCE_S: Final = 10.0
+KEPT_EVENTS_MAX: Final = 16  # behind output that is left out: how the command ended, and what was said of it
 
 
 class Sender(Protocol):
@@ -77,6 +88,7 @@ class Journal:
         self.state: JobState | None = None  # the job's, once it has been completed
         self._result: Result | None = None
         self.touched_s = anyio.current_time()  # when something last came in
+        self._abridged = False
         self._sent = 0
         self._newest: Record | None = None
         self._moved = anyio.Event()
@@ -160,6 +172,45 @@ class Journal:
             self._sent = next_index
             self._sender.wake()
 
+    def abridge_from(self, next_index: int) -> bool:
+        """Leave out the output of a cancelled job from event `next_index` on, for which the broker has no room.
+
+        Else the job could not end before there is room, and would itself be what takes it. The log says how much is
+        missing. False: the job has not ended so, or what is left of it is small enough to be taken with its end.
+        """
+        cancelled = self._result is not None and self._result.reason is Reason.CANCELLED
+        if not cancelled or self._abridged or self._spool.pending_bytes <= LAST_BYTES_MAX or self.lost.is_set():
+            return False
+        try:
+            self._abridge_from(next_index)
+        except SpoolFailed:
+            self.lose()  # its disk fails too; the lease runs out, and the broker ends what is cancelled
+            return False
+        return True
+
+    def _abridge_from(self, next_index: int) -> None:
+        omitted_bytes = 0
+        kept: list[AgentBody] = []
+        index = next_index
+        while records := self._spool.read_from(index, OUTPUT_BYTES_MAX):
+            index = records[-1].next_index
+            for body in (body for record in records for body in check_batch(record.events)):
+                if isinstance(body, Output):
+                    omitted_bytes += len(body.data)
+                elif isinstance(body, OutputTruncated):
+                    omitted_bytes += body.omitted_bytes
+                elif not isinstance(body, Heartbeat):
+                    kept.append(body)
+        bodies = [_truncated(omitted_bytes, kept), *kept[-KEPT_EVENTS_MAX:]]
+        while len(events := encode_bodies(bodies)) > LAST_BYTES_MAX:
+            del bodies[1]
+        self._spool.cut_back(next_index)
+        self._newest = self._spool.append(next_index, len(bodies), events)
+        self._abridged = True
+        self._sent = next_index
+        self._count()
+        self._sender.wake()
+
     def lose(self) -> None:
         """The attempt is not ours any more; nothing of it will be taken."""
         self.lost.set()
@@ -196,6 +247,12 @@ class Journal:
             event_count=self._spool.next_index,
             result=_counted(self._result, self._spool.next_index),
         )
+
+    @property
+    def bytes_to_end(self) -> float:
+        """How much is to be stored yet of an attempt that has ended; of one that has not, without bound."""
+        ends = self._result is not None and self.state is None and not self.lost.is_set()
+        return self._spool.pending_bytes if ends else math.inf
 
     def complete(self, state: JobState) -> None:
         """The broker knows of the end; that is how the job stands now."""
@@ -272,6 +329,12 @@ class Journal:
 def _counted(result: Result, events: int) -> Result:
     """The result, with the number of its events where there is something to be said of its usage."""
     return result if result.usage is None else replace(result, usage=replace(result.usage, events=events))
+
+
+def _truncated(omitted_bytes: int, behind: Sequence[AgentBody]) -> AgentBody:
+    """The word of what is left out before these events."""
+    timestamp_ms = behind[0].timestamp_ms if behind else 0
+    return OutputTruncated(timestamp_ms=timestamp_ms, omitted_bytes=max(1, omitted_bytes))
 
 
 def now_in_ms() -> int:

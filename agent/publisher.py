@@ -7,8 +7,9 @@ batch is judged by itself, so a lost attempt does not hold up its neighbours.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, islice
+from types import MappingProxyType
 from typing import Final
 
 import anyio
@@ -17,7 +18,16 @@ from airunner.agent.journal import Journal, now_in_ms
 from airunner.agent.spoolroom import SpoolRoom
 from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
-from airunner.protocol.errors import BadRequest, IncompleteLog, IndexGap, NotFound, PeerError, Quota, StaleToken
+from airunner.protocol.errors import (
+    BadRequest,
+    IncompleteLog,
+    IndexGap,
+    NoSpace,
+    NotFound,
+    PeerError,
+    Quota,
+    StaleToken,
+)
 from airunner.protocol.messages import (
     BATCHES_MAX,
     COMPLETIONS_MAX,
@@ -33,6 +43,12 @@ from airunner.protocol.retry import full_jitter_ms
 
 REFUSED_FIRST_MS: Final = 200
 REFUSED_LAST_MS: Final = 30_000
+NO_ROOM: Final[Mapping[str | None, str]] = MappingProxyType(
+    {
+        Quota.code: "the broker keeps no more events of this tenant's now (quota)",
+        NoSpace.code: "the broker's disk has no room for events now (no-space)",
+    }
+)
 
 
 class Publisher:
@@ -48,7 +64,7 @@ class Publisher:
         self._sooner = anyio.Event()
         self._flush_ms = math.inf
         self._publishing = False
-        self._over_quota = 0  # how often in turn the tenant had too much
+        self._refusals = 0  # how often in turn the broker had no room for events
 
     @property
     def busy(self) -> bool:
@@ -114,10 +130,16 @@ class Publisher:
         return next_ms
 
     def _gather(self) -> list[EventBatch]:
-        """Some batches of every journal that has any, the one that waited longest first."""
+        """Some batches of every journal that has any, the one that waited longest first.
+
+        Where the broker has no room for events, it is the one that has ended and needs the least of it.
+        """
         batches: list[EventBatch] = []
         room_bytes = self._channel.request_size.bytes_max
-        for key, journal in list(self._journals.items()):
+        waiting = list(self._journals.items())
+        if self._refusals:
+            waiting.sort(key=lambda one: one[1].bytes_to_end)
+        for key, journal in waiting:
             if room_bytes <= 0 or len(batches) >= BATCHES_MAX:
                 break
             found = journal.unsent(BATCHES_MAX - len(batches), room_bytes)
@@ -160,7 +182,7 @@ class Publisher:
                 self._take(stored)
             for completion, completed in zip(asked.completions, reply.completions, strict=True):
                 self._settle(completion, completed)
-            await self._rest(over_quota=any(stored.code == Quota.code for stored in reply.batches))
+            await self._rest([stored for stored in reply.batches if stored.code in NO_ROOM])
             return
 
     def _smaller(self, request: PublishJobEvents) -> PublishJobEvents:
@@ -176,16 +198,34 @@ class Publisher:
         completions = tuple(one for one in request.completions if (one.job_id, one.attempt) not in behind)
         return PublishJobEvents(batches=request.batches[:count], completions=completions)
 
-    async def _rest(self, *, over_quota: bool) -> None:
-        """Wait where the tenant has too much in the broker; the spool keeps what was refused meanwhile."""
-        if not over_quota:
-            self._over_quota = 0
+    async def _rest(self, refused: Sequence[BatchStored]) -> None:
+        """Wait where the broker has no room for these; the spool keeps them meanwhile.
+
+        What ends something waits for no room: the next attempt that ends is told of at once.
+        """
+        if not refused:
+            self._refusals = 0
             return
-        if not self._over_quota:
-            self._report("the broker keeps no more events of this tenant's now (quota), and is asked again")
-        pause_ms = full_jitter_ms(self._edges.random, self._over_quota, REFUSED_FIRST_MS, REFUSED_LAST_MS)
-        self._over_quota += 1
-        await anyio.sleep(pause_ms / 1_000)
+        if not self._refusals:
+            self._report(f"{NO_ROOM[refused[0].code]}, and is asked again")
+        pause_ms = full_jitter_ms(self._edges.random, self._refusals, REFUSED_FIRST_MS, REFUSED_LAST_MS)
+        self._refusals += 1
+        if any(self._abridge(stored) for stored in refused):
+            return
+        ending = self._ending()
+        with anyio.move_on_after(pause_ms / 1_000):
+            while self._ending() <= ending:
+                self._woken = anyio.Event()
+                await self._woken.wait()
+
+    def _abridge(self, stored: BatchStored) -> bool:
+        """Whether there is less of this attempt's now, so that it can end."""
+        journal = self._journals.get((stored.job_id, stored.attempt))
+        return journal is not None and journal.abridge_from(stored.next_index)
+
+    def _ending(self) -> set[tuple[str, int]]:
+        """The attempts that have ended and that the broker is still to be told of."""
+        return {key for key, journal in self._journals.items() if journal.bytes_to_end < math.inf}
 
     def _take(self, stored: BatchStored) -> None:
         journal = self._journals.get((stored.job_id, stored.attempt))
@@ -194,7 +234,7 @@ class Publisher:
         match stored.code:
             case None:
                 journal.acknowledge(stored.next_index)
-            case IndexGap.code | Quota.code:
+            case IndexGap.code | Quota.code | NoSpace.code:
                 journal.resend_from(stored.next_index)
             case StaleToken.code | NotFound.code:
                 journal.lose()

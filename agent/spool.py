@@ -248,6 +248,24 @@ class Spool:
         if self._read.index < self._kept.index:
             self._read = self._kept
 
+    def cut_back(self, index: int) -> None:
+        """Drop every record from event `index` on, where one begins; the next event to be appended is that one.
+
+        Raises `SpoolFailed`.
+        """
+        assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
+        with _failing(f"cannot cut the spool {self.path}"):
+            place = self._kept
+            for record, offset in _records(self._descriptor, self._kept, self._end.offset):
+                if record.next_index > index:
+                    break
+                place = _Place(record.next_index, offset)
+            assert place.index == index, "a record begins there"
+            os.ftruncate(self._descriptor, place.offset)
+        self._end = place
+        if self._read.index > index:
+            self._read = self._kept
+
     def close(self) -> None:
         """Let go of the file; a later `recover` finds it."""
         if self._descriptor >= 0:

@@ -6,7 +6,7 @@ is on disk, and the supervisor starts another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import anyio
 from anyio.abc import TaskStatus
@@ -15,6 +15,7 @@ from airunner.broker.admission import KNOCKS_PER_S, Admission, Machines, everybo
 from airunner.broker.announcer import Announcer
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
+from airunner.broker.disk import Boundless, Disk
 from airunner.broker.gateway import Gateway
 from airunner.broker.health import Health
 from airunner.broker.inbox import (
@@ -51,7 +52,7 @@ class Broker:
         edges: Edges,
         offload: Offload,
         counts: Counts,
-        has_room: Callable[[], bool] = lambda: True,
+        disk: Disk | None = None,
         retention: RetentionPlan | None = None,
         machines: Machines = everybody,
         quotas: Quotas | None = None,
@@ -63,7 +64,7 @@ class Broker:
         self._edges = edges
         self._offload = offload
         self._counts = counts
-        self._has_room = has_room
+        self._disk = disk or Boundless()
         self._retention = retention or RetentionPlan()
         self._quotas = quotas or Quotas()
         self._health = health or Health()
@@ -100,7 +101,7 @@ class Broker:
             to_janitor,
             clock,
             self._offload,
-            self._has_room,
+            self._disk,
             self._counts,
             charge=lambda ask, cost: self._admission.charge(ask, cost, self._edges.wall_ms()),
         )

@@ -145,11 +145,12 @@ async def _run(
     from airunner.broker.broker import Broker
     from airunner.broker.control import open_control
     from airunner.broker.counts import Counts
+    from airunner.broker.disk import StoreDisk
     from airunner.broker.gatekeeper import Gatekeeper
     from airunner.broker.health import Health
     from airunner.broker.http import open_http
     from airunner.broker.rates import Rates
-    from airunner.broker.store.sqlite import folder_of, open_store, path_of
+    from airunner.broker.store.sqlite import open_store, path_of
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
     from airunner.certs.edges import SYSTEM
@@ -164,7 +165,10 @@ async def _run(
     health = Health(lambda line: _say(f"airunner broker: {line}"))
     store_url = store_url or f"sqlite:///{home.store}"
     store = open_store(store_url)
-    folder = folder_of(store_url)
+    path = path_of(store_url)
+    disk = None if path is None else StoreDisk(path, store, reserve_bytes, health)
+    if disk is not None:
+        disk.look()  # what is wrong with it is said before anything else
     try:
         context = new_context()
         allowed = AllowList(home.allowed_clients, _say)
@@ -185,7 +189,7 @@ async def _run(
                 edges=SYSTEM,
                 offload=anyio.to_thread.run_sync,
                 counts=counts,
-                has_room=lambda: folder is None or _room(_free_bytes(folder), store.reusable_bytes(), reserve_bytes),
+                disk=disk,
                 retention=retention,
                 machines=allowed.entry_for,
                 quotas=quotas,
@@ -210,19 +214,6 @@ def _raise_descriptors() -> None:
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _room(free_bytes: int, reusable_bytes: int, reserve_bytes: int) -> bool:
-    """What was removed from the store may be used again, but each write goes through the journal first."""
-    from airunner.broker.store.sqlite import JOURNAL_BYTES_MAX
-
-    return free_bytes >= min(reserve_bytes, JOURNAL_BYTES_MAX) and free_bytes + reusable_bytes >= reserve_bytes
-
-
-def _free_bytes(folder: Path) -> int:
-    """What may still be written where the store is."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
 
 
 def _authority(home: Home, public_key: Path | None, *, auth: bool) -> Authority:

@@ -24,15 +24,22 @@ class Health:
     def __init__(self, say: Callable[[str], None] = lambda _line: None) -> None:
         self._say = say
         self._conditions: dict[str, str] = {}
+        self._watched: list[Callable[[], None]] = []
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Have `look` called before health is told: it sets or clears a condition that begins and ends by itself."""
+        self._watched.append(look)
 
     @property
     def status(self) -> Status:
         """Whether anything is wrong."""
+        self._look()
         return Status.DEGRADED if self._conditions else Status.OK
 
     @property
     def conditions(self) -> dict[str, str]:
         """The words of each condition, by its name."""
+        self._look()
         return dict(sorted(self._conditions.items()))
 
     def degrade(self, name: str, words: str) -> None:
@@ -45,3 +52,7 @@ class Health:
         """Note that the condition is over, or never was."""
         if self._conditions.pop(name, None) is not None:
             self._say(f"no longer degraded: {name}")
+
+    def _look(self) -> None:
+        for look in self._watched:
+            look()

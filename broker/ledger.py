@@ -26,6 +26,7 @@ import msgspec
 
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
+from airunner.broker.disk import Disk
 from airunner.broker.inbox import (
     Alarm,
     Answer,
@@ -42,6 +43,7 @@ from airunner.broker.parking import Parked, Parking, steps_of_queues
 from airunner.broker.store.contract import (
     BATCH_COMMANDS_MAX,
     Appended,
+    Applied,
     Ask,
     Command,
     Expire,
@@ -54,6 +56,7 @@ from airunner.broker.store.contract import (
     looks_through_many,
 )
 from airunner.broker.store.needs import facts_of, meets, needs_of
+from airunner.broker.store.room import Room
 from airunner.broker.turns import Own, Turns
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NoSpace
@@ -68,10 +71,7 @@ from airunner.protocol.messages import (
     ListSecrets,
     PublishJobEvents,
     ReplayJobEvents,
-    RetryJob,
-    SetSecret,
     UpdateJob,
-    UpdateQueue,
     WatchJob,
 )
 
@@ -103,7 +103,7 @@ def free(_ask: Ask, _cost: int) -> None:
 
 
 class Ledger:
-    """The actor; the only one that touches `store`. Where `has_room` says no, producers are refused.
+    """The actor; the only one that touches `store`. Where `disk` has little room, some requests are refused.
 
     What the store did for a request is put to the account of whoever asked, by `charge`: also where it was refused, and
     each time that a parked one was tried again.
@@ -119,7 +119,7 @@ class Ledger:
         janitor: ToJanitor,
         clock: Clock,
         offload: Offload,
-        has_room: Callable[[], bool],
+        disk: Disk,
         counts: Counts,
         charge: Charge = free,
     ) -> None:
@@ -131,21 +131,30 @@ class Ledger:
         self._janitor = janitor
         self._clock = clock
         self._offload = offload
-        self._has_room = has_room
+        self._disk = disk
         self._counts = counts
         self._charge = charge
         self._parking = Parking()
         self._ready: set[QueueKey] = set()
         self._alarm = Alarm(None)
+        self._resume_ms: int | None = None  # when to try again to take over; None once that is done
 
     async def run(self) -> None:
-        """Take over what the last broker left, then apply for ever."""
-        taken_over = await self._commit([Resume()])
-        while not taken_over:
-            await anyio.sleep(NO_SPACE_PAUSE_MS / 1_000)
-            taken_over = await self._commit([Resume()])
+        """Take over what the last broker left, and apply for ever.
+
+        A full disk may hold up the first: it is tried again and again, and meanwhile everything else is done but that
+        no lease expires, for those who hold them are owed a full period first.
+        """
+        await self._take_over()
         while True:
-            await self._commit(await self._gather())
+            batch = await self._gather()
+            if self._resume_ms is not None and self._resume_ms <= self._clock.now_ms():
+                await self._take_over()
+            await self._commit(batch)
+
+    async def _take_over(self) -> None:
+        if not await self._commit([Resume()]):
+            self._resume_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
 
     async def _gather(self) -> list[_Entry]:
         """What is to be done next, at least one thing unless a wait ended."""
@@ -171,11 +180,11 @@ class Ledger:
         return batch
 
     async def _next(self) -> Asked | Own | None:
-        """The next command, or None when a parked wait ended first."""
-        end_ms = self._parking.next_end_ms()
-        if end_ms is None:
+        """The next command, or None when a parked wait ended first, or a start is to be tried again."""
+        ends_ms = [end_ms for end_ms in (self._parking.next_end_ms(), self._resume_ms) if end_ms is not None]
+        if not ends_ms:
             return await self._inbox.receive()
-        with anyio.CancelScope(deadline=self._clock.deadline_s(end_ms)):
+        with anyio.CancelScope(deadline=self._clock.deadline_s(min(ends_ms))):
             return await self._inbox.receive()
         return None
 
@@ -193,7 +202,7 @@ class Ledger:
         return wanted
 
     async def _commit(self, batch: Sequence[_Entry]) -> bool:
-        """Apply and tell; False when the disk is full, and then that is told. Who only reads waits for no commit."""
+        """Apply and tell; False when the disk has room for nothing, and that is told. Reads wait for no commit."""
         for entry in batch:
             if isinstance(entry, Between):
                 await self._offload(entry.work)
@@ -212,14 +221,11 @@ class Ledger:
             now_ms = self._clock.now_ms()
             woken = any(isinstance(entry, Expire) for entry in changes)
             woken |= offset_ms is not None and self._alarm.due_ms is not None
-            commands = [self._command(entry) for entry in changes]
-            try:
-                staged = self._store.stage(commands, now_ms)
-                await self._offload(self._store.commit)
-            except NoSpace as full:
+            staged = await self._store_all(self._commands(changes), now_ms)
+            if staged is None:
                 if offset_ms is not None:
                     self._clock.back(offset_ms)
-                await self._speak(changes, [Outcome(reply=refusal(full))] * len(changes))
+                await self._speak(changes, [Outcome(reply=refusal(NoSpace()))] * len(changes))
                 if woken:  # the Timekeeper waits for the next instant
                     await self._set_alarm(self._clock.now_ms() + NO_SPACE_PAUSE_MS, expired=True)
                 stored = False
@@ -227,9 +233,42 @@ class Ledger:
                 self._counts.add("commits")
                 self._counts.add("commands", len(changes))
                 await self._speak(changes, staged.outcomes)
-                await self._set_alarm(staged.next_due_ms, expired=woken)
+                if offset_ms is not None:
+                    self._resume_ms = None
+                if self._resume_ms is None:
+                    await self._set_alarm(staged.next_due_ms, expired=woken)
         await self._release_expired()
         return stored
+
+    async def _store_all(self, commands: Sequence[Command], now_ms: int) -> Applied | None:
+        """Have a batch on disk; on a full one, what ends or keeps something. None: nothing of it."""
+        try:
+            applied = await self._write(commands, now_ms)
+        except NoSpace:
+            return await self._store_least([when_full(command) for command in commands], now_ms)
+        if any(isinstance(command, Ask) and command.room is Room.AMPLE for command in commands):
+            self._disk.fits()
+        return applied
+
+    async def _store_least(self, commands: Sequence[Command], now_ms: int) -> Applied | None:
+        """Have a batch on a full disk: in what the journal gives back, and in the ballast as far as it takes that."""
+        while True:
+            await self._offload(self._store.write_back)
+            try:
+                applied = await self._write(commands, now_ms)
+            except NoSpace:
+                if not self._disk.spare():
+                    self._disk.full(kept=False)
+                    return None
+            else:
+                self._disk.full(kept=True)
+                return applied
+
+    async def _write(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        """Raises `NoSpace`: nothing of it is stored."""
+        applied = self._store.stage(commands, now_ms)
+        await self._offload(self._store.commit)
+        return applied
 
     async def _read(self, reads: Sequence[_Applied]) -> None:
         """What is read by a key is read sooner than a thread is woken for it; lists may take long."""
@@ -239,7 +278,7 @@ class Ledger:
 
     async def _look_up(self, reads: Sequence[_Applied], call: Offload) -> None:
         now_ms = self._clock.now_ms()
-        commands = [self._command(entry) for entry in reads]
+        commands = [_command(entry) for entry in reads]
         outcomes: list[Outcome] = []
         try:
             await call(lambda: outcomes.extend(self._store.apply(commands, now_ms).outcomes))
@@ -314,15 +353,37 @@ class Ledger:
             self._alarm = alarm
             await self._timekeeper.send(alarm)
 
-    def _command(self, entry: _Applied) -> Command:
-        match entry:
-            case Asked(ask=ask):
-                producing = isinstance(ask.request, EnqueueJob | RetryJob | SetSecret | UpdateQueue)
-                return msgspec.structs.replace(ask, room=False) if producing and not self._has_room() else ask
-            case Parked(asked=asked):
-                return asked.ask
-            case Expire() | Resume() | Retain():
-                return entry
+    def _commands(self, entries: Sequence[_Applied]) -> list[Command]:
+        """What is asked of the store, each with the room that the ones before leave it."""
+        space = self._disk.look()
+        commands: list[Command] = []
+        wanted_bytes = 0
+        for entry in entries:
+            command = _command(entry)
+            if isinstance(command, Ask):
+                size_bytes = entry.size_bytes if isinstance(entry, Asked) else 0
+                room = self._disk.room(space, wanted_bytes + size_bytes)
+                if room is not Room.AMPLE:
+                    command = msgspec.structs.replace(command, room=room)
+                if room is not Room.KEEPING:
+                    wanted_bytes += size_bytes
+            commands.append(command)
+        return commands
+
+
+def when_full(command: Command) -> Command:
+    """What is tried of a command where the disk is full: it adds nothing new then, and ends or keeps what is there."""
+    return msgspec.structs.replace(command, room=Room.KEEPING) if isinstance(command, Ask) else command
+
+
+def _command(entry: _Applied) -> Command:
+    match entry:
+        case Asked(ask=ask):
+            return ask
+        case Parked(asked=asked):
+            return asked.ask
+        case Expire() | Resume() | Retain():
+            return entry
 
 
 def _steps(entry: _Entry) -> int:

@@ -40,6 +40,7 @@ BATCHES_MAX: Final = 64
 BOX_BYTES_MAX: Final = 33_280  # of one sealed secret: 32 KiB of value, its names and its seal
 BOXES_BYTES_MAX: Final = 49_152  # of all in one queue: what 16 leases carry fits one frame, with their jobs
 COMPLETIONS_MAX: Final = 64
+LAST_BYTES_MAX: Final = 65_536  # of events that come together with their attempt's end: taken when little else is
 AGENT_SLOTS_MAX: Final = 1_024
 PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 10_000

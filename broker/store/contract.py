@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol
 from msgspec import Struct
 
 from airunner.broker.quotas import Quotas
+from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventRun
 from airunner.protocol.messages import ListJobs, Reply, StoreRequest
@@ -45,15 +46,16 @@ class MintedJob(Struct, frozen=True):
 class Ask(Struct, frozen=True, kw_only=True):
     """A tenant's request. An EnqueueJob brings as many `minted` as it has jobs, a RetryJob one.
 
-    Without `room` what is submitted or set now is refused with `NoSpace`: the disk is kept for what runs already;
-    and with `Quota` what is more than the tenant may have. Jobs and queues outside of `queues` are not there for it.
+    Below `Room.AMPLE` what is submitted or set now is refused with `NoSpace`: the disk is kept for what runs already;
+    at `Room.KEEPING` leases are too, and events but for an attempt's last few. What is more than the tenant may have
+    is refused with `Quota`. Jobs and queues outside of `queues` are not there for it.
     """
 
     tenant: str
     request_id: RequestId
     request: StoreRequest
     minted: tuple[MintedJob, ...] = ()
-    room: bool = True
+    room: Room = Room.AMPLE
     quotas: Quotas = Quotas()
     queues: QueueScope = None
 
@@ -156,6 +158,10 @@ class Store(Protocol):
 
     def commit(self) -> None:
         """Have on disk what was staged. Raises `NoSpace`, as `apply`."""
+        ...
+
+    def write_back(self) -> None:
+        """Give back what a journal takes of the disk, as far as there is room for that; between two batches."""
         ...
 
     def close(self) -> None:

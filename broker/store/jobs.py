@@ -20,6 +20,7 @@ from airunner.broker.store.contract import (
 from airunner.broker.store.log import Log
 from airunner.broker.store.needs import needs_of
 from airunner.broker.store.queues import Queues
+from airunner.broker.store.room import Room
 from airunner.broker.store.rows import Database, fetch_all, fetch_one, within
 from airunner.broker.store.schema import fact_of, note_metadata
 from airunner.broker.store.usage import Usage
@@ -148,7 +149,7 @@ class Jobs:
     def _submit(
         self, ask: Ask, request: EnqueueJob | RetryJob, jobs: Sequence[JobSpec], origin: JobId | None, now_ms: int
     ) -> Outcome:
-        if not ask.room:
+        if ask.room < Room.AMPLE:
             raise NoSpace
         self._usage.require(ask.tenant, len(jobs), ask.quotas)
         for queue in dict.fromkeys(job.queue for job in jobs):

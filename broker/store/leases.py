@@ -12,9 +12,10 @@ from airunner.broker.store.contract import Appended, Ask, LeasesCounted, Outcome
 from airunner.broker.store.log import Log
 from airunner.broker.store.needs import facts_of, meets
 from airunner.broker.store.queues import heads
+from airunner.broker.store.room import Room
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.broker.store.secrets import Secrets
-from airunner.protocol.errors import Conflict, StaleToken
+from airunner.protocol.errors import Conflict, NoSpace, StaleToken
 from airunner.protocol.events import JobLeased
 from airunner.protocol.job import JobState, decode_spec
 from airunner.protocol.messages import (
@@ -89,11 +90,13 @@ class Leases:
         """Grant what this request holds already, or else what waits.
 
         Raises `Conflict`: what it holds was granted to another seed; `StaleToken`: what it was granted has ended
-        since, so this is a late copy that nobody waits for. Then nothing is changed.
+        since, so this is a late copy that nobody waits for; `NoSpace`. Then nothing is changed.
         """
         held = self._held(ask, request, now_ms)
         if held:
             return Outcome(reply=JobsLeased(leases=held))
+        if ask.room < Room.RUNNING:
+            raise NoSpace
         leases: list[JobLease] = []
         appended: list[Appended] = []
         exhausted: set[QueueKey] = set()

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from airunner.broker.quotas import Quotas
 from airunner.broker.store.contract import Appended
+from airunner.broker.store.room import Room
 from airunner.broker.store.rows import Database, Values, fetch_one
 from airunner.broker.store.usage import Usage
-from airunner.protocol.errors import BadRequest, IndexGap, NotFound, Quota, StaleToken
+from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, NotFound, Quota, StaleToken
 from airunner.protocol.events import (
     BrokerBody,
     EventRun,
@@ -112,13 +113,13 @@ class Log:
         return holder
 
     def publish(
-        self, tenant: str, batch: EventBatch, quotas: Quotas, *, last: bool = False
+        self, tenant: str, batch: EventBatch, quotas: Quotas, *, last: bool = False, room: Room = Room.AMPLE
     ) -> tuple[int, Appended | None]:
         """Store what is not stored yet of `batch`; the attempt's next index, and what was appended.
 
         `last`: the end of the attempt comes with it, and it is small.
 
-        Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`, `Quota`; then nothing is changed.
+        Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`, `NoSpace`, `Quota`; then nothing is changed.
         """
         holder = self.holder(tenant, batch.job_id, batch.attempt, batch.task_token)
         next_index = batch.first_index + batch.count
@@ -128,6 +129,8 @@ class Log:
             return holder.next_index, None
         if holder.state is not JobState.RUNNING:
             raise StaleToken
+        if room < Room.RUNNING and not last:
+            raise NoSpace(expected_index=holder.next_index)
         try:
             self._usage.require_log(tenant, quotas, last=last)
         except Quota as refused:

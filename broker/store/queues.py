@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Ask, Outcome, QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
+from airunner.broker.store.room import Room
 from airunner.broker.store.rows import Database, fetch_all, within
 from airunner.broker.store.schema import QUEUE_BYTES
 from airunner.broker.store.usage import Usage
@@ -73,7 +74,7 @@ class Queues:
             return Outcome(reply=QueueUpdated(queue=request.queue, mode=request.mode))
         before = self._known(tenant, request.queue)
         if before is None and request.mode is not QueueMode.OPEN:
-            if not ask.room:
+            if ask.room < Room.AMPLE:
                 raise NoSpace
             self._usage.require(tenant, 0, ask.quotas)
         else:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Ask, Outcome
+from airunner.broker.store.room import Room
 from airunner.broker.store.rows import Database, fetch_all, within
 from airunner.broker.store.usage import Usage
 from airunner.certs.principal import QueueScope
@@ -50,7 +51,7 @@ class Secrets:
         Raises `Quota`, `NoSpace`, `Conflict`.
         """
         if answered(self._connection, ask, request) is None:
-            if not ask.room:
+            if ask.room < Room.AMPLE:
                 raise NoSpace
             before = len(self._box(ask.tenant, request.queue, request.name) or b"")
             taken = self._connection.execute(_BOXES_BYTES, (ask.tenant, request.queue)).get

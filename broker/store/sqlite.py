@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -39,14 +39,16 @@ from airunner.broker.store.log import Log
 from airunner.broker.store.meter import Meter
 from airunner.broker.store.queues import Queues
 from airunner.broker.store.retention import Retention
-from airunner.broker.store.rows import Database
+from airunner.broker.store.room import TIGHT_JOURNAL_BYTES, TIGHT_JOURNAL_PAGES, Inside
+from airunner.broker.store.rows import Database, fetch_one
 from airunner.broker.store.schema import migrate
 from airunner.broker.store.secrets import Secrets
-from airunner.broker.store.usage import LAST_BYTES_MAX, Usage
+from airunner.broker.store.usage import Usage
 from airunner.certs.principal import QueueScope
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
 from airunner.protocol.messages import (
+    LAST_BYTES_MAX,
     BatchStored,
     CancelJob,
     CompleteJob,
@@ -78,6 +80,10 @@ STATEMENTS_CACHED: Final = 128
 _Reading = ListJobs | ListQueues | ListAgents | ListSecrets | GetJob | ReplayJobEvents | WatchJob
 CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
 JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # what a WAL that once grew keeps of the disk
+_INSIDE: Final = (
+    "SELECT page_count * page_size, freelist_count * page_size"
+    " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+)
 
 
 class SqliteStore:
@@ -127,14 +133,31 @@ class SqliteStore:
         with self._rolled_back():
             self._connection.execute("COMMIT")
 
-    def reusable_bytes(self) -> int:
-        """Room inside the file, left by what was removed; it is used before the file grows."""
-        pages = self._connection.execute(
-            "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
-        )
-        size = pages.get
-        assert isinstance(size, int), "a count of bytes"
-        return size
+    def inside(self) -> Inside:
+        """What the file holds once the journal is written back."""
+        found = fetch_one(self._connection, Inside, _INSIDE, ())
+        assert found is not None, "a row"
+        return found
+
+    def tighten(self, *, tight: bool, shorten: bool) -> None:
+        """Write the journal back early, and keep it short, while there is little room; or as usual.
+
+        `shorten`: it is longer than it is to be, and gives that back at once.
+        """
+        pages = TIGHT_JOURNAL_PAGES if tight else CHECKPOINT_PAGES
+        size_bytes = TIGHT_JOURNAL_BYTES if tight else JOURNAL_BYTES_MAX
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+        self._connection.execute(f"PRAGMA journal_size_limit = {size_bytes}")
+        if tight:
+            self._checkpoint("TRUNCATE" if shorten else "RESTART")
+
+    def write_back(self) -> None:
+        """Copy what is in the journal into the store, so that the journal begins again; as far as there is room."""
+        self._checkpoint("RESTART")  # it keeps its place on the disk, and is written over
+
+    def _checkpoint(self, mode: str) -> None:
+        with suppress(apsw.FullError):
+            self._connection.execute(f"PRAGMA wal_checkpoint({mode})")
 
     def copy_to(self, descriptor: int) -> StoreCopy:
         """A copy of the store into an open file, made step by step; see `StoreCopy`."""
@@ -224,7 +247,7 @@ class SqliteStore:
         for batch in request.batches:
             try:
                 next_index, run = self._log.publish(
-                    tenant, batch, ask.quotas, last=(batch.job_id, batch.attempt) in lasts
+                    tenant, batch, ask.quotas, last=(batch.job_id, batch.attempt) in lasts, room=ask.room
                 )
             except PeerError as error:
                 outcome = BatchStored(
@@ -284,12 +307,6 @@ def path_of(url: str) -> Path | None:
     if not url.startswith(FILE_URL) or not path.name:
         raise OperatorError(f"--store {url!r} is not a store; write sqlite:///PATH or memory:")
     return path
-
-
-def folder_of(url: str) -> Path | None:
-    """Where the file of a store lies; None for one in memory."""
-    path = path_of(url)
-    return None if path is None else path.parent
 
 
 def open_store(url: str) -> SqliteStore:

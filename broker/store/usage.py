@@ -14,7 +14,6 @@ from airunner.broker.store.rows import Database
 from airunner.protocol.errors import Quota
 
 RUNNING_FACTOR: Final = 2  # what runs may write its log until twice as much is kept as what is new may add to
-LAST_BYTES_MAX: Final = 65_536  # of an attempt's log, when they come together with its end
 LAST_ROOM_BYTES: Final = 64 * 1_048_576  # beyond twice as much, for what ends something: a thousand ends and more
 _ADD = "INSERT INTO usage (tenant, bytes) VALUES (?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"
 

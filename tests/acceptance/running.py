@@ -123,13 +123,13 @@ class RunningBroker:
         self.requests = "tcp://127.0.0.1:0"
         self.events = "tcp://127.0.0.1:0"
         self.http = "127.0.0.1:0"
-        self._options = [*(["--store", store] if store else []), *options]
+        self.options = [*(["--store", store] if store else []), *options]
         self.process = self.start()
 
     def start(self) -> Process:
         """Start it, and return when it has said that it is ready."""
         doors = ["--listen", self.requests, "--events", self.events, "--http", self.http]
-        self.process = Process(self.home, [*self._before, "broker", *doors, *self._options], module=self._module)
+        self.process = Process(self.home, [*self._before, "broker", *doors, *self.options], module=self._module)
         try:
             words = self.process.line("airunner broker ready").split()
         except BaseException:

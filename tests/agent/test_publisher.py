@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,24 @@ from airunner.agent.publisher import Publisher
 from airunner.agent.spoolroom import SpoolRoom
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, Quota
-from airunner.protocol.events import Heartbeat
-from airunner.protocol.job import JobState, Result
-from airunner.protocol.messages import BatchStored, JobCompleted, JobEventsPublished, PublishJobEvents, Refused
+from airunner.protocol.events import (
+    OUTPUT_BYTES_MAX,
+    EventBody,
+    Heartbeat,
+    OutputTruncated,
+    ProcessEnd,
+    Stream,
+    decode_bodies,
+)
+from airunner.protocol.job import JobState, Reason, Result
+from airunner.protocol.messages import (
+    LAST_BYTES_MAX,
+    BatchStored,
+    JobCompleted,
+    JobEventsPublished,
+    PublishJobEvents,
+    Refused,
+)
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.agent.journaling import EVERYTHING, journal_in
 from tests.client.wire import edges
@@ -37,6 +54,7 @@ class Full:
         self.request_size = RequestSize()
         self.stored: dict[str, int] = {}
         self.asked = 0
+        self.code = Quota.code
 
     async def ask(self, request: PublishJobEvents, **_: object) -> JobEventsPublished:
         await anyio.lowlevel.checkpoint()
@@ -58,7 +76,7 @@ class Full:
         if first_index > known:
             return BatchStored(job_id=job_id, attempt=1, next_index=known, code=IndexGap.code)
         if self.full >= 0:
-            return BatchStored(job_id=job_id, attempt=1, next_index=known, code=Quota.code)
+            return BatchStored(job_id=job_id, attempt=1, next_index=known, code=self.code)
         self.stored[job_id] = first_index + count
         return BatchStored(job_id=job_id, attempt=1, next_index=self.stored[job_id])
 
@@ -194,3 +212,73 @@ async def test_what_a_lost_connection_did_not_carry_is_sent_in_smaller_pieces_an
     assert states == [JobState.COMPLETED] * 2
     assert channel.stored == {"job1": 2, "job2": 2}
     assert channel.sizes == [(4, 2), (1, 0), (3, 2)]
+    for journal in journals:
+        publisher.close(journal)
+
+
+class KeepsEndsOnly(Full):
+    """A channel whose broker takes nothing but the last few events of an attempt, together with its end."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.events: list[EventBody] = []
+        self.ending: set[str] = set()
+        self.sizes = Counter[str]()
+
+    async def ask(self, request: PublishJobEvents, **_: object) -> JobEventsPublished:
+        self.ending = {completion.job_id for completion in request.completions}
+        self.sizes = Counter[str]()
+        for batch in request.batches:
+            self.sizes[batch.job_id] += len(batch.events)
+        self.events = [body for batch in request.batches for body in decode_bodies(batch.events)]
+        return await super().ask(request)
+
+    def _store(self, job_id: str, first_index: int, count: int) -> BatchStored:
+        self.full = 0 if job_id not in self.ending or self.sizes[job_id] > LAST_BYTES_MAX else -1
+        return super()._store(job_id, first_index, count)
+
+
+@pytest.mark.parametrize("code", [Quota.code, NoSpace.code])
+async def test_a_cancelled_job_ends_without_the_output_for_which_there_is_no_room(tmp_path: Path, code: str) -> None:
+    channel = KeepsEndsOnly()
+    channel.code = code
+    publisher = Publisher(channel, edges(), print, SpoolRoom(EVERYTHING))
+    journal = journal_in(tmp_path, 1, sink=publisher)
+    publisher.open(journal)
+    for _ in range(40):
+        await journal.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
+    journal.end_output(2)
+    journal.add(ProcessEnd(timestamp_ms=3, pid=1, signal=15))
+    with anyio.move_on_after(60):
+        await publisher.run()
+    assert journal.bytes_to_end == math.inf
+    journal.finish(Result(reason=Reason.CANCELLED))
+    async with anyio.create_task_group() as group:
+        group.start_soon(publisher.run)
+        assert await journal.settled() is JobState.COMPLETED
+        group.cancel_scope.cancel()
+    truncated, end = channel.events
+    assert truncated == OutputTruncated(timestamp_ms=3, omitted_bytes=40 * OUTPUT_BYTES_MAX)
+    assert end == ProcessEnd(timestamp_ms=3, pid=1, signal=15)
+    publisher.close(journal)
+
+
+async def test_an_end_is_told_at_once_while_others_have_no_room(tmp_path: Path) -> None:
+    channel = KeepsEndsOnly()
+    publisher = Publisher(channel, edges(), print, SpoolRoom(EVERYTHING))
+    chatty, brief = (journal_in(tmp_path, number, sink=publisher) for number in (1, 2))
+    async with anyio.create_task_group() as group:
+        group.start_soon(publisher.run)
+        publisher.open(chatty)
+        for _ in range(2):
+            await chatty.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
+        await anyio.sleep(300)  # virtual: it is asked again more and more rarely
+        publisher.open(brief)
+        brief.add(Heartbeat(timestamp_ms=1))
+        began_s = anyio.current_time()
+        brief.finish(Result(exit_code=0))
+        assert await brief.settled() is JobState.COMPLETED
+        assert anyio.current_time() - began_s < 0.1
+        group.cancel_scope.cancel()
+    for journal in (chatty, brief):
+        publisher.close(journal)

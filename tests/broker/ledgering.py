@@ -21,6 +21,7 @@ from airunner.broker.store.contract import (
     QueueKey,
     Retain,
 )
+from airunner.broker.store.room import Room, Space
 from airunner.broker.turns import Turns
 from airunner.protocol.events import EventRun
 from airunner.protocol.job import JobSpec, JobState
@@ -75,6 +76,33 @@ class Queue:
                 return Outcome()
 
 
+class Left:
+    """A disk double: has the `room` that it is told, and so many pieces of ballast."""
+
+    def __init__(self) -> None:
+        self.left = Room.AMPLE
+        self.pieces = 0
+        self.told: list[bool | None] = []
+
+    def look(self) -> Space:
+        return Space(free_bytes=0)
+
+    def room(self, space: Space, wanted_bytes: int) -> Room:
+        del space, wanted_bytes
+        return self.left
+
+    def spare(self) -> bool:
+        self.pieces -= 1
+        return self.pieces >= 0
+
+    def full(self, *, kept: bool) -> None:
+        self.told.append(kept)
+
+    def fits(self) -> None:
+        if self.told[-1:] not in ([], [None]):
+            self.told.append(None)
+
+
 class Stage:
     """A Ledger with its neighbours' inboxes in the test's hand."""
 
@@ -87,7 +115,7 @@ class Stage:
         self.to_announcer, self.announced = anyio.create_memory_object_stream[Sequence[Appended]](100)
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
         self.to_janitor, self.swept = anyio.create_memory_object_stream[Swept](100)
-        self.room = True
+        self.left = Left()
         self.charged: list[tuple[int, int]] = []  # by request id
 
     @asynccontextmanager
@@ -101,7 +129,7 @@ class Stage:
             self.to_janitor,
             Clock(lambda: WALL_MS),
             self.disk,
-            lambda: self.room,
+            self.left,
             self.counts,
             charge=lambda ask, cost: self.charged.append((int.from_bytes(ask.request_id, "big"), cost)),
         )
@@ -122,6 +150,10 @@ class Stage:
         [answer] = await self.answers.receive()
         assert isinstance(answer, Answer)
         return answer
+
+    async def news(self) -> list[Answer]:
+        """The next answers that are told together, without nudges."""
+        return [answer for answer in await self.answers.receive() if isinstance(answer, Answer)]
 
     def silent(self) -> bool:
         inboxes = (self.answers, self.announced, self.alarms, self.swept)

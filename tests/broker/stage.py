@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.inbox import Asked
 from airunner.broker.store.contract import Applied, Ask, Command, Outcome
+from airunner.broker.store.room import Room
 from airunner.certs.edges import Edges, Incoming, Sent, Subscription
 from airunner.protocol.coding import decode_reply, encode
 from airunner.protocol.errors import NoSpace
@@ -138,7 +139,9 @@ class ScriptedStore:
         self.batches: list[list[Command]] = []
         self.next_due_ms: int | None = None
         self.failure: Exception | None = None
-        self.full_for: type | tuple[()] = ()  # there is no room for a batch with such a request
+        self.full_for: type | tuple[type, ...] = ()  # there is no room for a batch with such a request or command
+        self.full_at: Room | None = None  # nor for one with a request at this room
+        self.full_times = 0  # nor so often, whatever is in it
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
         return self.stage(commands, now_ms)
@@ -146,14 +149,23 @@ class ScriptedStore:
     def commit(self) -> None:
         """Nothing is written."""
 
+    def write_back(self) -> None:
+        """Nothing is in a journal."""
+
     def stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
         del now_ms
         self.batches.append(list(commands))
         if self.failure is not None:
             raise self.failure
-        if any(isinstance(command, Ask) and isinstance(command.request, self.full_for) for command in commands):
+        self.full_times -= 1
+        if self.full_times >= 0 or any(self._is_full_for(command) for command in commands):
             raise NoSpace
         return Applied(tuple(self.answer(command) for command in commands), self.next_due_ms)
+
+    def _is_full_for(self, command: Command) -> bool:
+        if not isinstance(command, Ask):
+            return isinstance(command, self.full_for)
+        return isinstance(command.request, self.full_for) or command.room is self.full_at
 
     def close(self) -> None:
         """Nothing is held."""

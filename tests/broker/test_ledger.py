@@ -19,6 +19,7 @@ from airunner.broker.store.contract import (
     QueueKey,
     Resume,
 )
+from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NoSpace, NotFound
 from airunner.protocol.job import JobSpec
@@ -28,6 +29,7 @@ from airunner.protocol.messages import (
     DequeueJob,
     EnqueueJob,
     GetJob,
+    JobCancelled,
     JobsEnqueued,
     JobsLeased,
     JobsListed,
@@ -213,13 +215,42 @@ async def test_an_expiry_that_met_a_full_disk_is_named_to_the_timekeeper_again(s
         assert alarm.due_ms >= WALL_MS + NO_SPACE_PAUSE_MS
 
 
-async def test_a_start_on_a_full_disk_is_tried_until_it_succeeds(stage: Stage) -> None:
-    stage.store.failure = NoSpace()
+async def test_a_start_on_a_full_disk_is_tried_until_it_succeeds_and_meanwhile_no_lease_expires(stage: Stage) -> None:
+    stage.store.full_for = (Resume, EnqueueJob)
+    stage.store.next_due_ms = WALL_MS
     async with stage.running():
-        stage.ask(asked(1, ListJobs()))
-        stage.store.failure = None
-        assert isinstance((await stage.reply()).reply, JobsListed)
-        assert stage.store.batches[-2:] == [[Resume()], [asked(1, ListJobs()).ask]]
+        stage.ask(asked(1, ListJobs()), asked(2, enqueue("true")), asked(3, CancelJob(job_id="j")))
+        replies = [(await stage.reply()).reply, *(answer.reply for answer in await stage.news())]
+        assert [type(reply) for reply in replies] == [JobsListed, Refused, Refused]
+        stage.ask(asked(4, CancelJob(job_id="j")))
+        assert [type(answer.reply) for answer in await stage.news()] == [JobCancelled]
+        assert stage.alarms.statistics().current_buffer_used == 0
+        stage.store.full_for = ()
+        assert await stage.alarms.receive() == Alarm(WALL_MS)
+        assert stage.store.batches[-1] == [Resume()]
+
+
+async def test_what_meets_a_full_disk_is_tried_as_what_ends_or_keeps_something(stage: Stage) -> None:
+    """The store is asked again with all of it, and refuses what would add anything."""
+    async with stage.running():
+        stage.store.full_at = Room.AMPLE
+        stage.ask(asked(1, CancelJob(job_id="j")))
+        assert [type(answer.reply) for answer in await stage.news()] == [JobCancelled]
+        assert stage.left.told == [True]
+        stage.store.full_at = None
+        stage.ask(asked(2, CancelJob(job_id="j")))
+        await stage.news()
+        assert stage.left.told == [True, None]
+
+
+async def test_the_ballast_is_given_up_piece_by_piece_for_what_ends_or_keeps_something(stage: Stage) -> None:
+    async with stage.running():
+        stage.left.pieces = 3
+        stage.store.full_times = 3
+        before = len(stage.store.batches)
+        stage.ask(asked(1, CancelJob(job_id="j")))
+        assert [type(answer.reply) for answer in await stage.news()] == [JobCancelled]
+        assert (len(stage.store.batches) - before, stage.left.pieces) == (4, 1)
 
 
 async def test_after_an_expiry_the_next_instant_is_always_named(stage: Stage) -> None:

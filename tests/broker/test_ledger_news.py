@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.inbox import Answer, Nudged, Swept
@@ -10,6 +11,7 @@ from airunner.broker.store.contract import (
     Ask,
     Retain,
 )
+from airunner.broker.store.room import Room
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.messages import (
@@ -89,8 +91,8 @@ async def test_a_step_of_retention_shares_its_commit_with_who_waits(stage: Stage
 @pytest.mark.parametrize("request_", [enqueue("true"), RetryJob(job_id="j")])
 async def test_without_room_the_store_is_told_so_by_whoever_produces(stage: Stage, request_: EnqueueJob) -> None:
     async with stage.running():
-        for room in (True, False, True):
-            stage.room = room
+        for room in (Room.AMPLE, Room.RUNNING, Room.KEEPING, Room.AMPLE):
+            stage.left.left = room
             stage.ask(asked(1, request_))
             await stage.reply()
             [command] = stage.store.batches[-1]
@@ -108,9 +110,10 @@ async def test_without_room_the_store_is_told_so_by_whoever_produces(stage: Stag
     ],
 )
 async def test_without_room_what_runs_may_end(stage: Stage, request_: StoreRequest) -> None:
-    stage.room = False
+    """What the store makes of it is its own law; here, that it is asked."""
+    stage.left.left = Room.KEEPING
     async with stage.running():
         entry = asked(1, request_)
         stage.ask(entry)
         await stage.answers.receive()
-        assert stage.store.batches[-1] == [entry.ask]
+        assert stage.store.batches[-1] == [replace(entry.ask, room=Room.KEEPING)]

@@ -16,6 +16,7 @@ from airunner.broker.store.contract import (
     Retain,
     Store,
 )
+from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import AgentBody, Event, Output, Stream, encode_bodies, events_of
 from airunner.protocol.job import Job, JobSpec, JobState, Result
@@ -74,7 +75,7 @@ class Driver:
         *,
         tenant: str = "home",
         request_id: bytes | None = None,
-        room: bool = True,
+        room: bool | Room = True,
         queues: QueueScope = None,
     ) -> Ask:
         jobs = len(request.jobs) if isinstance(request, EnqueueJob) else int(isinstance(request, RetryJob))
@@ -87,7 +88,7 @@ class Driver:
             request_id=RequestId(request_id or self.draw(16)),
             request=request,
             minted=minted,
-            room=room,
+            room=room if isinstance(room, Room) else Room.AMPLE if room else Room.RUNNING,
             quotas=self.quotas,
             queues=queues,
         )

@@ -17,6 +17,7 @@ from tests.conformance import (
     laws_quotas,
     laws_retention,
     laws_retries,
+    laws_room,
     laws_scopes,
     laws_secrets,
     laws_tenants,
@@ -35,6 +36,7 @@ CHAPTERS: Final = (
     laws_secrets,
     laws_tenants,
     laws_scopes,
+    laws_room,
     laws_costs,
 )
 LAWS: Final = {law.__name__: law for chapter in CHAPTERS for law in chapter.LAWS}

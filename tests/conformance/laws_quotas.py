@@ -7,9 +7,9 @@ from typing import Final
 
 from airunner.broker.quotas import Quotas
 from airunner.broker.store.retention import ANSWERS_KEPT_MS
-from airunner.broker.store.usage import LAST_BYTES_MAX
 from airunner.protocol.job import JobSpec, JobState, encode_spec
 from airunner.protocol.messages import (
+    LAST_BYTES_MAX,
     BatchStored,
     CancelJob,
     EnqueueJob,

@@ -1,0 +1,93 @@
+"""A broker whose disk is full keeps and ends what runs, answers who reads, and says how it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.acceptance.mounting import fill, small_disk
+from tests.acceptance.running import Cluster, RunningBroker
+
+pytestmark = pytest.mark.timeout(90)  # a lease of six seconds has to be renewed while the disk is full
+
+FLOOD = "head -c 40000000 /dev/zero | tr '\\0' x; sleep 600"
+LARGE = "head -c 12000000 /dev/zero | tr '\\0' x"
+MIB = 24
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", MIB) as mounted:
+        yield mounted
+
+
+@pytest.fixture
+def cluster(home: Path, disk: Path) -> Iterator[Cluster]:
+    running = Cluster(RunningBroker(home, f"sqlite:///{disk}/airunner.db", "--reserve-mib", "4"))
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def submitted(cluster: Cluster, *words: str) -> str:
+    done = cluster.airunner("submit", "--no-monitor", "--", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().split()[-1]
+
+
+def shown(cluster: Cluster, job_id: str) -> dict[str, object]:
+    done = cluster.airunner("show", "--json", job_id)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def health(cluster: Cluster) -> dict[str, object]:
+    asked = Request(f"http://{cluster.broker.http}/health", headers={"Accept": "application/json"})
+    with urlopen(asked) as response:
+        return json.loads(response.read())
+
+
+def test_a_flood_fills_the_store_and_ends_nobody_elses_job(cluster: Cluster) -> None:
+    agent = cluster.agent("--visibility-timeout", "6", spawn=2)
+    assert health(cluster) == {"status": "ok"}
+    quiet = submitted(cluster, "sleep", "9")
+    flood = submitted(cluster, "sh", "-c", FLOOD)
+    agent.line("the broker's disk has no room for events now")
+    assert health(cluster)["status"] == "degraded"
+    refused = cluster.airunner("submit", "--no-monitor", "--", "true")
+    assert (refused.returncode, b"disk" in refused.stderr) == (69, True)
+    watched = cluster.airunner("monitor", quiet)
+    assert watched.returncode == 0
+    assert (shown(cluster, quiet)["state"], shown(cluster, quiet)["attempt"]) == ("COMPLETED", 1)
+    assert cluster.airunner("cancel", flood).returncode == 0
+    assert b"bytes of output were left out here" in cluster.airunner("monitor", flood).stderr
+    assert (shown(cluster, flood)["state"], shown(cluster, flood)["attempt"]) == ("CANCELLED", 1)
+
+
+def test_a_broker_that_is_restarted_on_a_full_disk_says_so_and_reads_and_removes(cluster: Cluster, disk: Path) -> None:
+    agent = cluster.agent(spawn=2)
+    large = submitted(cluster, "sh", "-c", LARGE)
+    assert cluster.airunner("monitor", large).returncode == 0
+    quiet = submitted(cluster, "sleep", "4")
+    agent.line(f"job {quiet} attempt 1 begins")
+    cluster.broker.kill()
+    fill(disk)
+    broker = cluster.broker.start()
+    assert broker.lines[0].startswith("airunner broker: degraded: disk: ")
+    listed = cluster.airunner("list", "--json").stdout.splitlines()
+    assert {json.loads(line)["id"] for line in listed} == {large, quiet}
+    assert len(cluster.airunner("monitor", large).stdout) == 12_000_000
+    assert cluster.airunner("monitor", quiet).returncode == 0
+    assert (shown(cluster, quiet)["state"], shown(cluster, quiet)["attempt"]) == ("COMPLETED", 1)
+    cluster.broker.stop()
+    cluster.broker.options += ["--retain-days", "0"]
+    cluster.broker.start()
+    while health(cluster) != {"status": "ok"}:
+        pass  # the large log is removed step by step, and what it took is used again
+    assert cluster.airunner("show", large).returncode == 1
+    assert submitted(cluster, "true")

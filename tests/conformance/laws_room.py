@@ -1,0 +1,123 @@
+"""What a store takes while its disk has little room: what ends or keeps something, and no more."""
+
+from __future__ import annotations
+
+from airunner.broker.store.contract import Outcome
+from airunner.broker.store.room import Room
+from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.messages import (
+    LAST_BYTES_MAX,
+    BatchStored,
+    CancelJob,
+    EnqueueJob,
+    JobCancelled,
+    JobCompleted,
+    JobEventsPublished,
+    JobReleasedReply,
+    JobsEnqueued,
+    JobsLeased,
+    JobsUpdated,
+    PublishJobEvents,
+    QueueUpdated,
+    Refused,
+    RemoveSecret,
+    RetryJob,
+    SecretRemoved,
+    SetSecret,
+    StoreRequest,
+    UpdateJob,
+    UpdateQueue,
+    Verdict,
+)
+from airunner.protocol.queues import QueueMode
+from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, ref, release
+
+ID = b"r" * 16
+
+
+def _kept(driver: Driver, request: StoreRequest, request_id: bytes | None = None) -> Outcome:
+    (outcome,) = driver.apply(driver.ask(request, request_id=request_id, room=Room.KEEPING)).outcomes
+    return outcome
+
+
+def _code(driver: Driver, request: StoreRequest) -> str:
+    reply = _kept(driver, request).reply
+    assert isinstance(reply, Refused), reply
+    return reply.code
+
+
+def with_little_room_what_ends_or_keeps_something_is_stored(driver: Driver) -> None:
+    driver.submit("renewed", "completed", "released", "cancelled")
+    renewed, completed, released, cancelled = driver.lease(slots=4)
+    driver.reply(object, SetSecret(queue="default", name="S", box=b"sealed"))
+    driver.now_ms += VISIBILITY_MS - 1
+    heartbeat = UpdateJob(leases=(ref(renewed), ref(cancelled)), visibility_ms=VISIBILITY_MS)
+    reply = _kept(driver, heartbeat).reply
+    assert isinstance(reply, JobsUpdated)
+    assert {one.verdict for one in reply.leases} == {Verdict.KEPT}
+    assert _kept(driver, completion(completed)).reply == JobCompleted(state=JobState.COMPLETED)
+    assert _kept(driver, release(released)).reply == JobReleasedReply()
+    assert _kept(driver, CancelJob(job_id=cancelled.job_id)).reply == JobCancelled(state=JobState.RUNNING)
+    assert _kept(driver, CancelJob(job_id=released.job_id)).reply == JobCancelled(state=JobState.CANCELLED)
+    paused = QueueUpdated(queue="default", mode=QueueMode.PAUSED)
+    assert _kept(driver, UpdateQueue(queue="default", mode=QueueMode.PAUSED)).reply == paused
+    assert _kept(driver, RemoveSecret(queue="default", name="S")).reply == SecretRemoved()
+    driver.now_ms += 2
+    driver.expire()
+    assert [driver.state(lease.job_id) for lease in (renewed, cancelled)] == [JobState.RUNNING] * 2
+
+
+def with_little_room_nothing_new_is_stored_and_a_repeat_is_answered(driver: Driver) -> None:
+    enqueue = EnqueueJob(jobs=(JobSpec(command="a"),))
+    first = driver.reply(JobsEnqueued, enqueue, request_id=ID)
+    dequeue = driver.dequeue()
+    granted = driver.reply(JobsLeased, dequeue, request_id=b"d" * 16)
+    (done,) = driver.ended("done", queue="other")
+    driver.submit("waits")
+    assert _code(driver, EnqueueJob(jobs=(JobSpec(command="b"),))) == "no-space"
+    assert _code(driver, RetryJob(job_id=done)) == "no-space"
+    assert _code(driver, SetSecret(queue="default", name="S", box=b"sealed")) == "no-space"
+    assert _code(driver, UpdateQueue(queue="new", mode=QueueMode.PAUSED)) == "no-space"
+    assert _code(driver, driver.dequeue()) == "no-space"
+    assert _kept(driver, enqueue, ID).reply == first
+    assert _kept(driver, dequeue, b"d" * 16).reply == granted
+
+
+def with_little_room_events_wait_and_the_last_few_come_with_their_end(driver: Driver) -> None:
+    driver.submit("chatty", "brief", "much")
+    chatty, brief, much = driver.lease(slots=3)
+    driver.reply(JobEventsPublished, PublishJobEvents(batches=(batch(chatty, 0, "stored"),)))
+    large = ("x" * (LAST_BYTES_MAX // 2),) * 2
+    request = PublishJobEvents(
+        batches=(
+            batch(chatty, 1, "more"),
+            batch(chatty, 2, "yet more"),
+            batch(brief, 0, "all"),
+            batch(much, 0, *large),
+        ),
+        completions=(completion(brief, 1), completion(much, 2)),
+    )
+    outcome = _kept(driver, request)
+    reply = outcome.reply
+    assert isinstance(reply, JobEventsPublished)
+    assert reply.batches == (
+        BatchStored(job_id=chatty.job_id, attempt=1, next_index=1, code="no-space"),
+        BatchStored(job_id=chatty.job_id, attempt=1, next_index=1, code="index-gap"),
+        BatchStored(job_id=brief.job_id, attempt=1, next_index=1),
+        BatchStored(job_id=much.job_id, attempt=1, next_index=0, code="no-space"),
+    )
+    ended, incomplete = reply.completions
+    assert ended == JobCompleted(state=JobState.COMPLETED)
+    assert isinstance(incomplete, Refused)
+    assert incomplete.code == "incomplete-log"
+    assert driver.kinds(brief.job_id)[-2:] == ["OUTPUT", "JOB_FINISHED"]
+    again = PublishJobEvents(batches=(batch(much, 0, *large),), completions=(completion(much, 2),))
+    assert driver.reply(JobEventsPublished, again).completions == (JobCompleted(state=JobState.COMPLETED),)
+    assert driver.kinds(chatty.job_id)[-1] == "OUTPUT"
+
+
+LAWS = (
+    with_little_room_what_ends_or_keeps_something_is_stored,
+    with_little_room_nothing_new_is_stored_and_a_repeat_is_answered,
+    with_little_room_events_wait_and_the_last_few_come_with_their_end,
+)
