@@ -19,6 +19,7 @@ from airunner.certs.command import certs_app, token_command
 from airunner.client.commands import add_commands, words_behind_dashes
 from airunner.client.console import ReaderGone, silence_stdout
 from airunner.client.controls import add_controls
+from airunner.client.export import export_command
 from airunner.client.joblist import list_command
 from airunner.client.monitor import monitor_command
 from airunner.client.secrets import secret_app
@@ -44,6 +45,7 @@ app = typer.Typer(
 add_commands(app)
 app.command("monitor")(monitor_command)
 app.command("list")(list_command)
+app.command("export")(export_command)
 add_controls(app)
 app.command("run")(run_command)
 app.command("broker")(broker_command)

@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
@@ -37,6 +37,7 @@ from airunner.protocol.job import DEPTH_MAX, ProcessType
 
 if TYPE_CHECKING:
     from airunner.client.console import Console
+    from airunner.protocol.events import Event
     from airunner.protocol.job import JobSpec
 
 READY: Final = "ready:"
@@ -105,6 +106,16 @@ def run_command(
     submodules: Annotated[
         bool | None, typer.Option("--submodules/--no-submodules", help="Check submodules out too.", show_default="no")
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Record the console there too, as asciicast v3 for `asciinema play`.",
+            show_default="none",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="None of airunner's own words on stderr.")] = False,
     raw: RawOption = False,
@@ -117,6 +128,7 @@ def run_command(
 
     from airunner.client.client import spec_of
     from airunner.client.console import Console
+    from airunner.client.export import recording
     from airunner.client.request import SubmitFlags, fields_of, hints_of
 
     before, words = split_operands(operands or [], ctx.obj)
@@ -140,10 +152,15 @@ def run_command(
     console = Console(quiet=quiet, raw=raw)
     for hint in hints_of(flags):
         console.say(hint)
-    with Interrupts() as interrupts, _home() as home, _cluster(home, spec) as cluster:
+    with (
+        recording(output, spec, console) as record,
+        Interrupts() as interrupts,
+        _home() as home,
+        _cluster(home, spec) as cluster,
+    ):
         try:
             interrupts.follow()
-            code = anyio.run(_follow, cluster, home, spec, console, json, interrupts)
+            code = anyio.run(_follow, cluster, home, spec, console, json, record, interrupts)
         finally:
             interrupts.end()
         if code is None:
@@ -161,7 +178,13 @@ class _Part(NamedTuple):
 
 
 async def _follow(
-    cluster: Sequence[_Part], home: Path, spec: JobSpec, console: Console, json: bool, interrupts: Interrupts
+    cluster: Sequence[_Part],
+    home: Path,
+    spec: JobSpec,
+    console: Console,
+    json: bool,
+    record: Callable[[Event], None] | None,
+    interrupts: Interrupts,
 ) -> int | None:
     """Submit the job and show it to its end; the exit code, or None where everything is to end at once.
 
@@ -189,7 +212,7 @@ async def _follow(
             group.start_soon(_outlive, part)
         job = await client.submit(spec)
         group.start_soon(obey, job.id)
-        code = await follow_job(client, job.id, console, json=json, monitor=True)
+        code = await follow_job(client, job.id, console, json=json, monitor=True, record=record)
         group.cancel_scope.cancel()
     if pressed:
         return EXIT_INTERRUPTED if pressed == 1 else None

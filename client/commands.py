@@ -28,6 +28,7 @@ from airunner.protocol.retrypolicy import RETRIES_MAX
 if TYPE_CHECKING:
     from airunner.client.client import Client
     from airunner.client.console import Console
+    from airunner.protocol.events import Event
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
@@ -294,7 +295,15 @@ def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequenc
     return operands[:at], operands[at:]
 
 
-async def follow_job(client: Client, job_id: str, console: Console, *, json: bool, monitor: bool) -> int:
+async def follow_job(
+    client: Client,
+    job_id: str,
+    console: Console,
+    *,
+    json: bool,
+    monitor: bool,
+    record: Callable[[Event], None] | None = None,
+) -> int:
     """Say the id of a job that was just submitted, and follow it if that is wanted; the exit code."""
     if json:
         console.out_json({"job_id": job_id})
@@ -302,19 +311,19 @@ async def follow_job(client: Client, job_id: str, console: Console, *, json: boo
         console.say(f"job {job_id}")
     else:
         console.out_line(job_id)
-    return await watch_job(client, job_id, console, json=json) if monitor else 0
+    return await watch_job(client, job_id, console, json=json, record=record) if monitor else 0
 
 
 async def watch_job(
-    client: Client, job_id: str, console: Console, *, json: bool, first: int = 1, since_ms: int | None = None
+    client: Client, job_id: str, console: Console, *, json: bool, record: Callable[[Event], None] | None = None
 ) -> int:
-    """Show a job's events to its end; the exit code."""
-    from airunner.client.printing import ConsolePrinter, JsonPrinter
+    """Show a job's events to its end, and record them; the exit code."""
+    from airunner.client.printing import ConsolePrinter, JsonPrinter, Printer, Recorded
     from airunner.client.watching import watch
 
-    printer = JsonPrinter(console) if json else ConsolePrinter(console)
+    printer: Printer = JsonPrinter(console) if json else ConsolePrinter(console)
     try:
-        return await watch(client, job_id, printer, from_sequence=first, from_timestamp_ms=since_ms)
+        return await watch(client, job_id, printer if record is None else Recorded(printer, record))
     finally:
         console.job_over()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, assert_never
 
 import msgspec
@@ -139,6 +139,19 @@ class ConsolePrinter:
         ending = end_text(body.state, body.exit_code, body.signal, body.reason)
         took = "" if self._began_ms is None else f" after {duration_text(body.timestamp_ms - self._began_ms)}"
         return f"{ending}{took}"
+
+
+class Recorded:
+    """A printer beside which every event is recorded."""
+
+    def __init__(self, printer: Printer, record: Callable[[Event], None]) -> None:
+        self._printer = printer
+        self._record = record
+
+    def show(self, event: Event) -> None:
+        """Show the next one."""
+        self._record(event)
+        self._printer.show(event)
 
 
 def _scheduled(body: JobScheduled) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -74,7 +75,12 @@ def test_output_and_exit_code_are_those_of_submit(cluster: Cluster, tmp_path: Pa
 def test_a_repository_a_terminal_and_a_secret(tmp_path: Path) -> None:
     repository = new_repository(tmp_path / "repository")
     assert run(tmp_path, str(repository), "--", "cat", "file").stdout == b"one"
-    assert run(tmp_path, "--pty", "--terminal", "99x11", "-q", "--", "stty", "size").stdout == b"11 99\r\n"
+    recording = tmp_path / "job.cast"
+    terminal = ("--pty", "--terminal", "99x11", "-q", "-o", str(recording))
+    assert run(tmp_path, *terminal, "--", "stty", "size").stdout == b"11 99\r\n"
+    header, output, end = map(json.loads, recording.read_text().splitlines())
+    assert (header["version"], header["term"]["cols"], header["term"]["rows"]) == (3, 99, 11)
+    assert (output[1:], end[1:]) == (["o", "11 99\r\n"], ["x", "0"])
     os.environ["RUN_SECRET"] = "swordfish"
     try:
         done = run(tmp_path, "--secret", "RUN_SECRET", "--", "sh", "-c", "echo is $RUN_SECRET")

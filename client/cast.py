@@ -1,0 +1,142 @@
+r"""Recordings of a job's console in asciicast v3, which `asciinema play` shows and websites embed. Pure.
+
+```
+{"version": 3, "term": {"cols": 80, "rows": 24}, "timestamp": 1760000000, …}
+[0.25, "o", "hello\r\n"]      output; the number is seconds since the line before
+[1.0, "r", "120x40"]          the terminal has another size
+[0.0, "m", "attempt 2"]       another attempt begins, on a cleared screen
+[3.2, "x", "7"]               the exit status of `monitor`
+```
+
+- Times are those of the agent's clock, from the start of the command on; no other clock is compared with it. How long
+  after an attempt the next one began is told by the broker's.
+- What is no UTF-8 becomes U+FFFD, as on a terminal; characters that come in two pieces are whole.
+- Pipes have no terminal that would begin each line at the left: there a newline is written as one would show it.
+
+Source: https://docs.asciinema.org/manual/asciicast/v3/
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import shlex
+from typing import Any, Final
+
+from airunner.certs.jsonline import json_line
+from airunner.client.watching import exit_status
+from airunner.protocol.events import (
+    Event,
+    JobFinished,
+    JobLeased,
+    Output,
+    OutputTruncated,
+    ProcessEnd,
+    ProcessStart,
+    Stream,
+    TerminalResize,
+)
+from airunner.protocol.job import JobSpec, ProcessType
+
+VERSION: Final = 3
+TERMINAL_TYPE: Final = "xterm-256color"  # as the agent's terminals are
+CLEARED: Final = "\x1bc"  # RIS: nothing is left of the attempt before, colours and modes neither
+_LONE_NEWLINE: Final = re.compile("(?<!\r)\n")
+
+
+class Cast:
+    """The recording of one job, line by line."""
+
+    def __init__(self, spec: JobSpec, title: str) -> None:
+        self._title = title
+        self._command = shlex.join(spec.argv)
+        self._terminal = spec.process_type is ProcessType.PTY
+        self._size = (spec.terminal.cols, spec.terminal.rows)
+        self._decoders = _decoders()
+        self._after_return = False
+        self._begun = False
+        self._attempt = 0
+        self._last_ms: int | None = None  # by the clock of this attempt's agent; None before its command began
+        self._waiting_ms = 0  # since the last line
+        self._elapsed_ms = 0  # since the attempt was leased, as far as it was recorded
+        self._leased_ms = 0
+
+    def feed(self, event: Event) -> str:
+        """The lines that the next event of the job brings; the first of all is the header."""
+        body = event.body
+        match body:
+            case JobLeased():
+                return self._next_attempt(event)
+            case JobFinished():
+                return self._rest() + self._line("x", str(exit_status(body)))
+            case Output() | ProcessStart() | ProcessEnd() | TerminalResize() | OutputTruncated():
+                self._pass(event.timestamp_ms)
+            case _:
+                return ""
+        match body:
+            case Output(stream=stream, data=data):
+                return self._output(self._decoders[stream].decode(data))
+            case TerminalResize(cols=cols, rows=rows) if (cols, rows) != self._size:
+                self._size = (cols, rows)
+                return self._line("r", f"{cols}x{rows}") if self._begun else ""
+            case OutputTruncated(omitted_bytes=omitted_bytes):
+                return self._line("m", f"{omitted_bytes} bytes of output were left out here")
+            case ProcessEnd():
+                return self._rest()
+            case _:
+                return ""
+
+    def _pass(self, now_ms: int) -> None:
+        """Time has passed; not when a clock was set back."""
+        passed_ms = 0 if self._last_ms is None else max(0, now_ms - self._last_ms)
+        self._last_ms = now_ms
+        self._waiting_ms += passed_ms
+        self._elapsed_ms += passed_ms
+
+    def _next_attempt(self, leased: Event) -> str:
+        """Of the first there is nothing to tell."""
+        rest = self._rest()
+        if self._attempt:
+            self._waiting_ms += max(0, leased.timestamp_ms - self._leased_ms - self._elapsed_ms)
+        told = rest
+        if self._begun:
+            told += self._line("m", f"attempt {leased.attempt}") + self._line("o", CLEARED)
+        self._attempt = leased.attempt
+        self._leased_ms = leased.timestamp_ms
+        self._last_ms = None
+        self._elapsed_ms = 0
+        return told
+
+    def _output(self, text: str) -> str:
+        if not text:
+            return ""
+        if not self._terminal:
+            after_return, self._after_return = self._after_return, text.endswith("\r")
+            first = text[0] if after_return and text[0] == "\n" else ""
+            text = first + _LONE_NEWLINE.sub("\r\n", text[len(first) :])
+        return self._line("o", text)
+
+    def _rest(self) -> str:
+        """What was the beginning of a character, and never became one."""
+        rest = "".join(decoder.decode(b"", final=True) for decoder in self._decoders.values())
+        self._decoders = _decoders()
+        return self._output(rest)
+
+    def _line(self, code: str, data: str) -> str:
+        header = "" if self._begun else f"{json_line(self._header())}\n"
+        self._begun = True
+        waited_ms, self._waiting_ms = self._waiting_ms, 0
+        return f"{header}{json_line([waited_ms / 1_000, code, data])}\n"
+
+    def _header(self) -> dict[str, Any]:
+        cols, rows = self._size
+        term: dict[str, Any] = {"cols": cols, "rows": rows}
+        if self._terminal:
+            term["type"] = TERMINAL_TYPE
+        header = {"version": VERSION, "term": term, "command": self._command, "title": self._title}
+        return header if self._last_ms is None else {**header, "timestamp": (self._last_ms - self._waiting_ms) // 1_000}
+
+
+def _decoders() -> dict[Stream, codecs.IncrementalDecoder]:
+    make = codecs.getincrementaldecoder("utf-8")
+    return {stream: make("replace") for stream in Stream}

@@ -1,0 +1,141 @@
+"""`airunner export`: what is in a job's log by now, as a recording, as bytes or as objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from airunner.client.commands import BrokerOption, JobArgument, QuietOption, TokenOption, run_client
+from airunner.protocol.errors import OperatorError
+
+if TYPE_CHECKING:
+    from airunner.client.client import Client
+    from airunner.client.console import Console
+    from airunner.protocol.events import Event
+    from airunner.protocol.job import Job, JobSpec
+
+
+class Format(StrEnum):
+    """What an export is."""
+
+    CAST = "cast"
+    RAW = "raw"
+    JSONL = "jsonl"
+
+
+def export_command(
+    job: JobArgument,
+    format_: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            case_sensitive=False,
+            help="cast: a recording of the console, asciicast v3, for `asciinema play`. raw: what was written, stdout "
+            "and stderr in their order. jsonl: every event, as `monitor --json` shows it.",
+        ),
+    ] = Format.CAST,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write, anew.", show_default="stdout"),
+    ] = None,
+    quiet: QuietOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Export what is in a job's log by now. Of a job that still runs it is what there is so far."""
+    from airunner.client.console import Console
+
+    console = Console(quiet=quiet)
+
+    async def run(client: Client) -> int:
+        found = await client.get(job)
+        write = _writer(format_, found, console, to_file=output is not None)
+        with sink(output, console) as put:
+            async for event in client.replay(job):
+                put(write(event))
+        console.job_over()
+        if not found.state.terminal:
+            console.say(f"the job is {found.state}: this is what there is so far")
+        return 0
+
+    run_client(run, console, broker, token, [job])
+
+
+def _writer(format_: Format, job: Job, console: Console, *, to_file: bool) -> Callable[[Event], bytes]:
+    """What an event comes to."""
+    from airunner.certs.jsonline import json_line
+    from airunner.client.cast import Cast
+    from airunner.client.printing import event_object
+    from airunner.protocol.events import Output, Stream
+
+    cast = Cast(job.spec, f"airunner job {job.id}")
+
+    def raw(event: Event) -> bytes:
+        if not isinstance(event.body, Output):
+            return b""
+        if to_file:
+            return event.body.data
+        console.job_output(Stream.STDOUT, event.body.data)  # fit for a terminal, if it is one
+        return b""
+
+    match format_:
+        case Format.CAST:
+            return lambda event: cast.feed(event).encode()
+        case Format.RAW:
+            return raw
+        case Format.JSONL:
+            return lambda event: f"{json_line(event_object(event))}\n".encode()
+
+
+@contextmanager
+def sink(path: Path | None, console: Console) -> Generator[Callable[[bytes], None]]:
+    """Where to write: a file, which is made anew, or stdout. Each piece is in the file at once.
+
+    Raises `OperatorError`.
+    """
+    if path is None:
+        yield console.out
+        return
+    with _operators_fault(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+
+    def put(piece: bytes) -> None:
+        rest = memoryview(piece)
+        with _operators_fault(path):
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+
+    try:
+        yield put
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def recording(path: Path | None, spec: JobSpec, console: Console) -> Generator[Callable[[Event], None] | None]:
+    """What records a job in a file as its events come; None where no file is named.
+
+    Raises `OperatorError`.
+    """
+    from airunner.client.cast import Cast
+
+    if path is None:
+        yield None
+        return
+    cast = Cast(spec, "airunner run")
+    with sink(path, console) as put:
+        yield lambda event: put(cast.feed(event).encode())
+
+
+@contextmanager
+def _operators_fault(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OperatorError(f"cannot write {path}: {error.strerror}", exit_code=1) from error
