@@ -322,8 +322,9 @@ async def watch_job(
     from airunner.client.watching import watch
 
     printer: Printer = JsonPrinter(console) if json else ConsolePrinter(console)
+    status = console if console.has_status and not json else None
     try:
-        return await watch(client, job_id, printer if record is None else Recorded(printer, record))
+        return await watch(client, job_id, printer if record is None else Recorded(printer, record), status=status)
     finally:
         console.job_over()
 

@@ -18,6 +18,10 @@ from airunner.protocol.printable import own_lines
 
 STDOUT: Final = 1
 STDERR: Final = 2
+DUMB: Final = "dumb"
+STATUS_CHARS_MIN: Final = 20  # on less nothing can be said
+SAVE, RESTORE = "\x1b7", "\x1b8"  # of the cursor and its colours, as ECMA-48 terminals since the VT100 have them
+PLAIN, DIM, CLEAR = "\x1b[0m", "\x1b[0;2m", "\x1b[K"
 
 
 class ReaderGone(Exception):
@@ -35,6 +39,28 @@ class Console:
         self._quiet = quiet
         self._terminals = os.isatty(stdout) and os.isatty(stderr)
         self._mid_line = False
+        self._status = False  # whether one is shown; the cursor stays before it
+
+    @property
+    def has_status(self) -> bool:
+        """Whether a status line may be shown: on a terminal that obeys, with words of our own."""
+        obeys = os.environ.get("TERM", DUMB) != DUMB
+        return self._terminals and obeys and not self._quiet and None not in self._filters
+
+    def show_status(self, text: str) -> None:
+        """Show a line of our own until something else is written; none behind an unfinished line of the job's."""
+        if not self.has_status or self._mid_line:
+            return
+        width = os.get_terminal_size(self._descriptors[1]).columns - 1  # a full line would go on in the next
+        if width >= STATUS_CHARS_MIN:
+            self._status = True
+            shown = f"{SAVE}{DIM}{text[:width]}{PLAIN}{CLEAR}{RESTORE}"
+            self._put(self._descriptors[1], shown.encode())
+
+    def _clear_status(self) -> None:
+        if self._status:
+            self._status = False
+            self._put(self._descriptors[1], f"{SAVE}{PLAIN}{CLEAR}{RESTORE}".encode())
 
     def job_output(self, stream: Stream, data: bytes) -> None:
         """Write what a job has written."""
@@ -44,6 +70,7 @@ class Console:
 
     def job_over(self) -> None:
         """Nothing more comes of what a job, or an attempt of it, has written."""
+        self._clear_status()
         for descriptor, fit_for_it in zip(self._descriptors, self._filters, strict=True):
             if fit_for_it is not None:
                 self._write(descriptor, fit_for_it.finish())
@@ -78,6 +105,14 @@ class Console:
         self.err(f"{start}airunner: {own_lines(text)}\n".encode(errors="replace"))
 
     def _write(self, descriptor: int, text: bytes) -> None:
+        if text:
+            self._clear_status()
+        self._put(descriptor, text)
+        if shown := text.removesuffix(RESET):
+            self._mid_line = not shown.endswith(b"\n")
+
+    @staticmethod
+    def _put(descriptor: int, text: bytes) -> None:
         rest = memoryview(text)
         try:
             while rest:
@@ -86,8 +121,6 @@ class Console:
             raise ReaderGone from error
         except OSError as error:
             raise OperatorError(f"cannot write the output: {error.strerror}", exit_code=1) from error
-        if shown := text.removesuffix(RESET):
-            self._mid_line = not shown.endswith(b"\n")
 
 
 def silence_stdout() -> None:

@@ -71,6 +71,7 @@ def monitor_command(
     kinds = kinds_of(event_filter or ())
     stamps = None if timestamps is None else Stamps(timestamps)
     printer = JsonPrinter(console, kinds) if json else ConsolePrinter(console, kinds, stamps)
+    status = console if console.has_status and not json and not kinds else None
     needed = (*kinds, "PROCESS_START") if kinds and timestamps is Timestamps.RELATIVE else kinds
 
     async def run(client: Client) -> int:
@@ -82,6 +83,7 @@ def monitor_command(
                 from_sequence=max(1, from_sequence),
                 from_timestamp_ms=from_timestamp,
                 kinds=needed,
+                status=status,
             )
         finally:
             console.job_over()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airunner.client.client import Client
+from airunner.client.console import Console
 from airunner.client.printing import Printer
+from airunner.client.status import WithStatus
 from airunner.protocol.events import JobFinished
 from airunner.protocol.job import JobState, Result
 
@@ -18,13 +20,16 @@ async def watch(
     from_sequence: int = 1,
     from_timestamp_ms: int | None = None,
     kinds: Sequence[str] = (),
+    status: Console | None = None,
 ) -> int:
     """Show every event, or those of some kinds, and return what the command is to exit with, as `exit_status` says.
+
+    While none comes a status line is shown on the terminal of `status`.
 
     Raises what `Client.follow` raises, and what the printer does.
     """
     async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
-        async for event in events:
+        async for event in events if status is None else WithStatus(events, status):
             printer.show(event)
             if isinstance(event.body, JobFinished):
                 return exit_status(event.body)

@@ -1,0 +1,116 @@
+"""The status line at the foot of a terminal: how long a job has run or waited, and how old the last that was heard is.
+
+`Progress` is pure. What it shows are differences between instants of one clock: of the agent's between two of its
+events, and of this machine's since the last one came. So a monitor that comes late, or one whose clock is off, shows
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final, Self
+
+import anyio
+
+from airunner.client.console import Console
+from airunner.client.figures import bytes_text
+from airunner.client.wording import duration_text
+from airunner.protocol.events import (
+    Event,
+    GitCloneStart,
+    Heartbeat,
+    JobExpired,
+    JobFinished,
+    JobLeased,
+    JobReleased,
+    JobScheduled,
+    Output,
+    ProcessEnd,
+    ProcessStart,
+)
+
+TICK_S: Final = 1.0  # the shortest length of time that it tells apart
+OVERDUE_MS: Final = 75_000  # two heartbeats of a silent command and a slow network
+
+
+class Progress:
+    """What a job is doing, as far as its events tell; `now_s` is any steady clock."""
+
+    def __init__(self) -> None:
+        self._doing = ""
+        self._began_ms = 0
+        self._output_ms: int | None = None
+        self._vitals = ""
+        self._last_ms = 0
+        self._last_s = 0.0
+
+    def note(self, event: Event, now_s: float) -> None:
+        """Take in the next event."""
+        body = event.body
+        self._last_ms, self._last_s = event.timestamp_ms, now_s
+        match body:
+            case JobScheduled() | JobReleased() | JobExpired():
+                self._begin("waiting", event.timestamp_ms)
+            case JobLeased():
+                self._begin("starting", event.timestamp_ms)
+            case GitCloneStart():
+                self._begin("checking out", event.timestamp_ms)
+            case ProcessStart():
+                self._begin("running", body.started_at)
+            case Output():
+                self._output_ms = event.timestamp_ms
+            case Heartbeat() if body.processes:
+                several = "es" if body.processes > 1 else ""
+                self._vitals = f", {body.processes} process{several}, {bytes_text(body.memory_bytes)}"
+            case ProcessEnd():
+                self._begin("ending", event.timestamp_ms)
+            case JobFinished():
+                self._doing = ""
+            case _:
+                pass
+
+    def text(self, now_s: float) -> str:
+        """The line at this instant; empty before the first event and after the last."""
+        if not self._doing:
+            return ""
+        age_ms = max(0, int((now_s - self._last_s) * 1_000))
+        line = f"{self._doing} {_whole(self._last_ms - self._began_ms + age_ms)}"
+        if self._doing != "running":
+            return line
+        heard = "no output yet"
+        if self._output_ms is not None:
+            heard = f"last output {_whole(self._last_ms - self._output_ms + age_ms)} ago"
+        overdue = f", its agent not heard for {_whole(age_ms)}" if age_ms > OVERDUE_MS else ""
+        return f"{line}, {heard}{self._vitals}{overdue}"
+
+    def _begin(self, doing: str, began_ms: int) -> None:
+        self._doing = doing
+        self._began_ms = began_ms
+        self._output_ms = None
+        self._vitals = ""
+
+
+class WithStatus:
+    """The same events; while none comes a status line is shown on `console`, and renewed."""
+
+    def __init__(self, events: AsyncIterator[Event], console: Console) -> None:
+        self._events = events
+        self._console = console
+        self._progress = Progress()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while True:
+            with anyio.move_on_after(TICK_S):
+                event = await anext(self._events)
+                self._progress.note(event, anyio.current_time())
+                return event
+            self._console.show_status(self._progress.text(anyio.current_time()))
+
+
+def _whole(ms: int) -> str:
+    """A length of time, to the second."""
+    seconds = max(0, ms) // 1_000
+    return f"{seconds} s" if seconds < 60 else duration_text(seconds * 1_000)  # noqa: PLR2004 - seconds of a minute

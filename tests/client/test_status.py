@@ -1,0 +1,175 @@
+"""The status line says how long a job runs and how old its last output is, and leaves no trace in what is written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import AsyncIterator
+from typing import Self
+
+import anyio
+import pytest
+from trio.testing import MockClock
+
+from airunner.client.console import CLEAR, DIM, PLAIN, RESTORE, SAVE, Console
+from airunner.client.printing import ConsolePrinter
+from airunner.client.status import Progress, WithStatus
+from airunner.protocol.events import (
+    Event,
+    EventBody,
+    GitCloneStart,
+    Heartbeat,
+    JobFinished,
+    JobLeased,
+    JobScheduled,
+    Output,
+    ProcessEnd,
+    ProcessStart,
+    Stream,
+)
+from airunner.protocol.job import JobState
+from tests.client.test_output import Terminal, event
+
+CLEARED = f"{SAVE}{PLAIN}{CLEAR}{RESTORE}".encode()
+
+
+def shown(text: str) -> bytes:
+    return f"{SAVE}{DIM}{text}{PLAIN}{CLEAR}{RESTORE}".encode()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TERM", "xterm")
+    made = Terminal()
+    resize(made, 80)
+    yield made
+    made.close()
+
+
+def resize(terminal: Terminal, columns: int) -> None:
+    fcntl.ioctl(terminal.ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+
+def said(stamp_ms: int, text: bytes = b"hello\n") -> Output:
+    return Output(timestamp_ms=stamp_ms, stream=Stream.STDOUT, data=text)
+
+
+LIFE: list[tuple[EventBody, str]] = [
+    (JobScheduled(timestamp_ms=5_000_000, queue="default"), "waiting 7 s"),
+    (JobLeased(timestamp_ms=5_003_000, agent="a"), "starting 7 s"),
+    (GitCloneStart(timestamp_ms=1_000, repository="r"), "checking out 7 s"),
+    (ProcessStart(timestamp_ms=10_500, pid=7, started_at=10_000), "running 7 s, no output yet"),
+    (said(30_000), "running 27 s, last output 7 s ago"),
+    (Heartbeat(timestamp_ms=60_000), "running 57 s, last output 37 s ago"),
+    (
+        Heartbeat(timestamp_ms=90_000, processes=3, memory_bytes=12 << 20),
+        "running 1 min 27 s, last output 1 min 07 s ago, 3 processes, 12.0 MiB",
+    ),
+    (ProcessEnd(timestamp_ms=91_000, pid=7, exit_code=0), "ending 7 s"),
+    (JobFinished(timestamp_ms=5_091_000, state=JobState.COMPLETED, exit_code=0), ""),
+]
+
+
+def test_the_line_tells_what_the_job_does_by_differences_of_one_clock() -> None:
+    progress = Progress()
+    assert progress.text(0) == ""
+    for at, (body, line) in enumerate(LIFE):
+        progress.note(event(body), at * 100.0)
+        assert progress.text(at * 100.0 + 7) == line
+
+
+def test_an_agent_that_is_not_heard_is_said_so() -> None:
+    progress = Progress()
+    progress.note(event(ProcessStart(timestamp_ms=0, pid=7, started_at=0)), 0)
+    assert "not heard" not in progress.text(70)
+    assert progress.text(80) == "running 1 min 20 s, no output yet, its agent not heard for 1 min 20 s"
+
+
+def test_the_line_is_gone_before_anything_is_written(terminal: Terminal) -> None:
+    console = terminal.console
+    console.job_output(Stream.STDOUT, b"one\n")
+    console.show_status("running 1 s")
+    console.show_status("running 2 s")
+    assert terminal.shown() == b"one\n" + shown("running 1 s") + shown("running 2 s")
+    console.job_output(Stream.STDERR, b"two\n")
+    assert terminal.shown() == CLEARED + b"two\n"
+    console.show_status("running 3 s")
+    console.say("a word")
+    assert terminal.shown() == shown("running 3 s") + CLEARED + b"airunner: a word\n"
+    console.show_status("running 4 s")
+    console.job_over()
+    console.job_over()
+    assert terminal.shown() == shown("running 4 s") + CLEARED
+
+
+def test_an_unfinished_line_of_the_jobs_is_left_alone(terminal: Terminal) -> None:
+    terminal.console.job_output(Stream.STDOUT, b"password: ")
+    terminal.console.show_status("running 1 s")
+    assert terminal.shown() == b"password: "
+
+
+@pytest.mark.parametrize(("columns", "line"), [(30, b"running 1 min 20 s, no output"), (12, b""), (0, b"")])
+def test_on_a_narrow_terminal_the_line_is_cut_or_left_out(terminal: Terminal, columns: int, line: bytes) -> None:
+    resize(terminal, columns)
+    terminal.console.show_status("running 1 min 20 s, no output yet, 3 processes")
+    assert terminal.shown() == (shown(line.decode()) if line else b"")
+
+
+def test_it_is_for_terminals_that_obey_and_for_who_wants_words(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, pipe = os.pipe()
+    other, screen = os.openpty()
+    try:
+        assert terminal.console.has_status
+        assert not Console(quiet=True, stdout=screen, stderr=screen).has_status
+        assert not Console(raw=True, stdout=screen, stderr=screen).has_status
+        assert not Console(stdout=pipe, stderr=screen).has_status, "a program may read stdout"
+        assert not Console(stdout=screen, stderr=pipe).has_status
+        for term in ("dumb", None):
+            monkeypatch.delenv("TERM") if term is None else monkeypatch.setenv("TERM", term)
+            assert not terminal.console.has_status
+    finally:
+        for descriptor in (reader, pipe, screen, other):
+            os.close(descriptor)
+
+
+class Slow:
+    """Events that come so many seconds after the first is asked for."""
+
+    def __init__(self, *events: tuple[float, EventBody]) -> None:
+        self._events = list(events)
+        self._began_s: float | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._events:
+            raise StopAsyncIteration
+        self._began_s = anyio.current_time() if self._began_s is None else self._began_s
+        await anyio.sleep_until(self._began_s + self._events[0][0])
+        return event(self._events.pop(0)[1])
+
+
+class TestOnVirtualTime:
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, object]]:
+        return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+    @pytest.mark.anyio
+    async def test_heartbeats_show_in_the_line_and_never_in_the_console(self, terminal: Terminal) -> None:
+        events: AsyncIterator[Event] = Slow(
+            (0, ProcessStart(timestamp_ms=0, pid=7, started_at=0)),
+            (0.5, said(500)),
+            (0.6, Heartbeat(timestamp_ms=30_500, processes=1, memory_bytes=1 << 20)),
+            (2.7, said(31_400)),
+        )
+        printer = ConsolePrinter(terminal.console)
+        async for one in WithStatus(events, terminal.console):
+            printer.show(one)
+        line = "running {} s, last output {} s ago, 1 process, 1.0 MiB"
+        status = shown(line.format(31, 31)) + shown(line.format(32, 32)) + CLEARED
+        assert terminal.shown() == b"airunner: started, pid 7\nhello\n" + status + b"hello\n"
