@@ -11,6 +11,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import Struct
+
+from airunner.protocol.durations import duration_ms, of_flag
+from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     AgentBody,
@@ -25,16 +29,47 @@ PIPE_WINDOW_MS: Final = 100
 TERMINAL_WINDOW_MS: Final = 20
 FLUSH_BYTES: Final = OUTPUT_BYTES_MAX
 FLUSH_EVENTS: Final = 512
+FLUSH_MS_MIN: Final = 5  # shorter ones are lost in what a request takes
+FLUSH_MS_MAX: Final = 10_000  # who watches a job is not to think that it hangs
 TAKEN_BYTES_MAX: Final = 262_144  # of one batch, roughly: it is to be within BATCH_BYTES_MAX when encoded
 _CHAR_BYTES_MAX: Final = 4  # of UTF-8
 _SMALL_BYTES: Final = 256  # of an event without a text of others
 
 
-class Batcher:
-    """The events of one attempt that are not in a batch yet."""
+class FlushPlan(Struct, frozen=True):
+    """When output goes out: after `window_ms`, or so long as suits a pipe or a terminal, and at `size_bytes`."""
 
-    def __init__(self, window_ms: int) -> None:
+    window_ms: int | None = None
+    size_bytes: int = FLUSH_BYTES
+
+    def batcher(self, *, terminal: bool) -> Batcher:
+        """The batcher of one attempt."""
+        usual_ms = TERMINAL_WINDOW_MS if terminal else PIPE_WINDOW_MS
+        return Batcher(usual_ms if self.window_ms is None else self.window_ms, self.size_bytes)
+
+
+def flush_plan(interval: str | None, size_kib: int) -> FlushPlan:
+    """The plan that `--flush-interval` and `--flush-kib` ask for.
+
+    Raises `OperatorError` for an interval out of bounds.
+    """
+    if not interval:
+        return FlushPlan(size_bytes=size_kib << 10)
+    window_ms = of_flag("--flush-interval", duration_ms, interval)
+    if not FLUSH_MS_MIN <= window_ms <= FLUSH_MS_MAX:
+        raise OperatorError(f"--flush-interval {interval}: expected {FLUSH_MS_MIN}ms to {FLUSH_MS_MAX // 1_000}s")
+    return FlushPlan(window_ms, size_kib << 10)
+
+
+class Batcher:
+    """The events of one attempt that are not in a batch yet.
+
+    `window_ms` is how long output gathers, `flush_bytes` how much of it at the most.
+    """
+
+    def __init__(self, window_ms: int, flush_bytes: int = FLUSH_BYTES) -> None:
         self._window_ms = window_ms
+        self._flush_bytes = flush_bytes
         self._bodies: list[AgentBody] = []
         self._bytes = 0
         self._piece = bytearray()
@@ -67,7 +102,7 @@ class Batcher:
         """When to `take`, with or without an answer that is owed; None while there is nothing."""
         if self._began_ms is None:
             return None
-        if self._bytes >= FLUSH_BYTES or len(self._bodies) >= FLUSH_EVENTS:
+        if self._bytes >= self._flush_bytes or len(self._bodies) >= FLUSH_EVENTS:
             return now_ms
         if busy:
             return max(now_ms, self._began_ms + self._window_ms)

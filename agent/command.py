@@ -19,6 +19,7 @@ import typer
 from airunner.agent.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
 from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of
 from airunner.certs.listhint import pairs_hint
+from airunner.protocol.durations import seconds_between
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_CHARS_MAX, TAGS_MAX, fits_name, fits_tag_value
 from airunner.protocol.printable import own_lines
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
 SLOTS_SPAWNED_MAX = 256
 VISIBILITY_S_MIN = 3
 VISIBILITY_S_MAX = 43_200
+IDLE_S_MAX = 31_536_000  # a year
 MIRROR_GIB = 20
 LOG_MIB_MAX = 1_024
 SPOOL_GIB = 10
+FLUSH_KIB = 64
+FLUSH_KIB_MAX = 256  # what one batch holds
 _GIB = 1 << 30
 
 
@@ -58,18 +62,18 @@ def agent_command(
     ] = None,
     spawn: Annotated[int, typer.Option(min=1, max=SLOTS_SPAWNED_MAX, help="How many jobs to run at once.")] = 1,
     visibility_timeout: Annotated[
-        int,
+        float,
         typer.Option(
-            min=VISIBILITY_S_MIN,
-            max=VISIBILITY_S_MAX,
+            parser=seconds_between("--visibility-timeout", VISIBILITY_S_MIN, VISIBILITY_S_MAX),
+            metavar="SECONDS",
             help="Seconds after which a job of an agent that is not heard from is given to another.",
         ),
     ] = 300,
     cancel_grace: Annotated[
-        int,
+        float,
         typer.Option(
-            min=0,
-            max=VISIBILITY_S_MAX,
+            parser=seconds_between("--cancel-grace", 0, VISIBILITY_S_MAX),
+            metavar="SECONDS",
             help="Seconds between SIGTERM and SIGKILL for a command that is cancelled or out of time.",
         ),
     ] = 10,
@@ -91,6 +95,17 @@ def agent_command(
         int,
         typer.Option(min=1, help="MiB of a job's output that are kept: beyond them its head and tail."),
     ] = LOG_MIB_MAX,
+    flush_interval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long output gathers before it is sent, such as 500ms.",
+            show_default="100ms, of terminals 20ms",
+        ),
+    ] = None,
+    flush_kib: Annotated[
+        int, typer.Option(min=1, max=FLUSH_KIB_MAX, help="KiB of output at which it is sent sooner.")
+    ] = FLUSH_KIB,
     spool_gib: Annotated[
         float,
         typer.Option(min=0.001, help="GiB of disk for what a broker that is away has not taken yet."),
@@ -124,7 +139,12 @@ def agent_command(
     ] = False,
     disconnect_after_idle: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Leave after so long without a job.", show_default="never"),
+        typer.Option(
+            parser=seconds_between("--disconnect-after-idle", 0, IDLE_S_MAX),
+            metavar="SECONDS",
+            help="Leave after so long without a job.",
+            show_default="never",
+        ),
     ] = None,
     redact: Annotated[
         list[str] | None,
@@ -173,6 +193,7 @@ def agent_command(
     import anyio
 
     from airunner.agent.attempt import Surroundings
+    from airunner.agent.batching import flush_plan
     from airunner.agent.mirrors import Mirrors
     from airunner.agent.offloading import offload
     from airunner.agent.plan import Plan
@@ -189,23 +210,22 @@ def agent_command(
         name=name or f"{socket.gethostname()}-{place.number}",
         slots=spawn,
         queues=tuple(queue or ["default"]),
-        visibility_ms=visibility_timeout * 1_000,
+        visibility_ms=int(visibility_timeout * 1_000),
         home=place.folder,
         version=_version(),
         tags=_tags(tag or ()),
         log_bytes_max=log_mib_max << 20,
         spool_bytes_max=int(spool_gib * _GIB),
+        flush=flush_plan(flush_interval, flush_kib),
         jobs_max=1 if disconnect_after_job else None,
         idle_s_max=disconnect_after_idle,
     )
-    if (hint := pairs_hint("--tag", tag or ())) is not None:
-        _say(hint)
     surroundings = Surroundings(
         launcher=launcher,
         wall_ms=SYSTEM.wall_ms,
         environ=dict(os.environ),
         offload=offload,
-        cancel_grace_s=float(cancel_grace),
+        cancel_grace_s=cancel_grace,
         secrets=_offered(secret or ()),
         open_box=open_box,
         hooks=_hooks_folder(hooks, home.hooks),
@@ -277,6 +297,8 @@ def _tags(pairs: Sequence[str]) -> dict[str, str]:
 
     Raises `OperatorError` for what is not both.
     """
+    if (hint := pairs_hint("--tag", pairs)) is not None:
+        _say(hint)
     split = [pair.partition("=") for pair in pairs]
     for pair, (name, equals, value) in zip(pairs, split, strict=True):
         if not equals or not fits_name(name) or not fits_tag_value(value):

@@ -14,7 +14,6 @@ import anyio
 from msgspec import Struct
 
 from airunner.agent.attempt import Attempt, Surroundings
-from airunner.agent.batching import PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
 from airunner.agent.console import MESSAGE_CHARS_MAX
 from airunner.agent.flag import unless
 from airunner.agent.health import Health
@@ -164,7 +163,7 @@ class Slot:
         header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
         spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
         terminal = lease.spec.process_type is ProcessType.PTY
-        batcher = Batcher(TERMINAL_WINDOW_MS if terminal else PIPE_WINDOW_MS)
+        batcher = self._plan.flush.batcher(terminal=terminal)
         journal = Journal(lease, spool, batcher, self._publisher, OutputBound(self._plan.log_bytes_max))
         attempted.spool, attempted.journal = spool, journal
         self._publisher.open(journal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from airunner.certs.listhint import pairs_hint, words_hint
 from airunner.client.instants import instant_ms
 from airunner.client.jobfile import BACKOFF_S_MAX, read_job_file
 from airunner.client.retrying import retry_policy
-from airunner.protocol.durations import duration_ms, whole_seconds
+from airunner.protocol.durations import duration_ms, of_flag, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
 
@@ -147,17 +147,6 @@ def hints_of(flags: SubmitFlags) -> list[str]:
     words = (("--args", flags.args), ("--secret", flags.secrets))
     hints = [pairs_hint(flag, given) for flag, given in pairs] + [words_hint(flag, given) for flag, given in words]
     return [hint for hint in hints if hint is not None]
-
-
-def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:
-    """What `read` makes of the text that was given with `flag`.
-
-    Raises `OperatorError`, which names the flag.
-    """
-    try:
-        return read(text)
-    except OperatorError as error:
-        raise OperatorError(f"{flag} {error.message}") from error
 
 
 def pairs_of(flag: str, pairs: Sequence[str]) -> Mapping[str, str]:

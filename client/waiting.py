@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from airunner.protocol.durations import duration_ms
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.durations import duration_ms, of_flag
 
 if TYPE_CHECKING:
     from airunner.certs.channel import Patience
@@ -65,8 +64,5 @@ def patience(notice: Callable[[str, float | None], None]) -> Patience:
 
 def _seconds(text: str) -> float | None:
     """None for 0, which is as if it were not given."""
-    try:
-        seconds = duration_ms(text) / 1_000
-    except OperatorError as error:
-        raise OperatorError(f"--timeout {error.message}") from error
+    seconds = of_flag("--timeout", duration_ms, text) / 1_000
     return max(seconds, TIMEOUT_S_MIN) if seconds else None

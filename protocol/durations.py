@@ -7,6 +7,7 @@ stand alone, it counts seconds.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
@@ -45,3 +46,29 @@ def whole_seconds(text: str) -> int:
     if rest:
         raise OperatorError(f"{text!r}: expected whole seconds")
     return seconds
+
+
+def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:
+    """What `read` makes of the text that was given with `flag`.
+
+    Raises `OperatorError`, which names the flag.
+    """
+    try:
+        return read(text)
+    except OperatorError as error:
+        raise OperatorError(f"{flag} {error.message}") from error
+
+
+def seconds_between(flag: str, least: int, most: int) -> Callable[[object], float]:
+    """A reader of the seconds that are given with a flag: `90`, or `1h30m`.
+
+    What it returns raises `OperatorError` for another text, and out of these bounds.
+    """
+
+    def read(text: object) -> float:
+        ms = of_flag(flag, duration_ms, str(text))
+        if not least * 1_000 <= ms <= most * 1_000:
+            raise OperatorError(f"{flag} {text}: expected {least} to {most} seconds")
+        return ms // 1_000 if ms % 1_000 == 0 else ms / 1_000
+
+    return read

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from airunner.agent.batching import FLUSH_BYTES, FLUSH_EVENTS, PIPE_WINDOW_MS, TERMINAL_WINDOW_MS, Batcher
+from airunner.agent.batching import (
+    FLUSH_BYTES,
+    FLUSH_EVENTS,
+    PIPE_WINDOW_MS,
+    TERMINAL_WINDOW_MS,
+    Batcher,
+    FlushPlan,
+    flush_plan,
+)
+from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import OUTPUT_BYTES_MAX, Heartbeat, Output, Stream
 
 LATER_MS = 1_000_000
@@ -53,6 +62,35 @@ def test_a_full_batch_is_due_at_once_whatever_is_owed() -> None:
     for _ in range(FLUSH_EVENTS):
         batcher.add(Heartbeat(timestamp_ms=1), LATER_MS + 2)
     assert batcher.due_ms(LATER_MS + 2, busy=True) == LATER_MS + 2
+
+
+def test_when_output_goes_out_is_the_operators_to_say() -> None:
+    usual = flush_plan(None, 64)
+    assert usual == FlushPlan() == flush_plan("", 64)
+    for terminal, window_ms in ((False, PIPE_WINDOW_MS), (True, TERMINAL_WINDOW_MS)):
+        assert _second_due_ms(usual.batcher(terminal=terminal)) == window_ms
+        assert _second_due_ms(flush_plan("1.5s", 64).batcher(terminal=terminal)) == 1_500
+    small = flush_plan("10s", 2).batcher(terminal=False)
+    small.take(LATER_MS)
+    wrote(small, bytes(2_047), LATER_MS)
+    assert small.due_ms(LATER_MS) == LATER_MS + 10_000
+    wrote(small, b"x", LATER_MS)
+    assert small.due_ms(LATER_MS) == LATER_MS
+
+
+@pytest.mark.parametrize("interval", ["1ms", "11s", "100", "soon"])
+def test_an_interval_that_helps_nobody_is_refused(interval: str) -> None:
+    with pytest.raises(OperatorError, match="--flush-interval"):
+        flush_plan(interval, 64)
+
+
+def _second_due_ms(batcher: Batcher) -> int:
+    wrote(batcher, b"a", LATER_MS)
+    batcher.take(LATER_MS)
+    wrote(batcher, b"b", LATER_MS)
+    due_ms = batcher.due_ms(LATER_MS)
+    assert due_ms is not None
+    return due_ms - LATER_MS
 
 
 def test_neighbours_of_one_stream_become_one_event_and_nothing_is_reordered() -> None:

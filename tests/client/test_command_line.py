@@ -75,6 +75,8 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["monitor", "x", "--event-filter", "output,process-end", "--timestamps"], 2, "run `airunner certs init`"),
         (["monitor", "x", "--timestamps=Relative"], 2, "run `airunner certs init`"),
         (["monitor", "x", "--timestamps", "--json"], 2, "--timestamps is for the console"),
+        (["agent", "--visibility-timeout", "2s"], 2, "--visibility-timeout 2s: expected 3 to 43200 seconds"),
+        (["agent", "--cancel-grace", "soon"], 2, "--cancel-grace 'soon': expected a number and a unit"),
         (["worker", "--name", "bad name"], 2, "--name 'bad name': expected"),
         (["cancel"], 2, "JOB"),
         (["submit", "--priority", "101", "--", "true"], 2, "--priority"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airunner.protocol.durations import duration_ms, whole_seconds
+from airunner.protocol.durations import duration_ms, seconds_between, whole_seconds
 from airunner.protocol.errors import OperatorError
 
 
@@ -39,6 +39,14 @@ def test_another_way_of_writing_is_refused_in_words(text: str) -> None:
 def test_a_number_without_a_unit_is_refused_where_it_could_be_anything() -> None:
     with pytest.raises(OperatorError, match="a number and a unit"):
         duration_ms("90", plain_seconds=False)
+
+
+def test_seconds_of_a_flag_have_bounds_and_the_flag_is_named() -> None:
+    read = seconds_between("--grace", 1, 100)
+    assert (read("1m30s"), read(10), read("1.5")) == (90, 10, 1.5)
+    for text in ("0", "101", "2m", "soon"):
+        with pytest.raises(OperatorError, match=f"--grace.*{text}"):
+            read(text)
 
 
 def test_whole_seconds_are_whole() -> None:
