@@ -9,6 +9,12 @@ from msgspec.structs import replace
 from airunner.protocol.events import Heartbeat, JobExpired, JobFinished, Output, Stream
 from airunner.protocol.job import JobSpec, JobState, Reason
 from airunner.protocol.retrypolicy import RetryPolicy
+from tests.simulation.bad_shortages import (
+    a_client_is_never_answered,
+    a_monitor_starves,
+    a_refusal_ends_a_job,
+    a_refusal_is_counted,
+)
 from tests.simulation.good_histories import LATE_MS, Telling, a_command_is_retried
 from tests.simulation.history import Acknowledged, Invoked, Monitored, Observed, ProcessStarted
 from tests.simulation.tags import LINUX, WITHOUT
@@ -519,6 +525,7 @@ BAD: Final[dict[str, list[Telling]]] = {
         a_cancelled_job_is_retried,
     ],
     "everything_ends": [a_job_waits_for_ever, a_due_job_waits_for_ever, a_process_is_left_behind],
+    "everybody_gets_through": [a_monitor_starves, a_client_is_never_answered],
     "one_live_lease_for_each_job": [an_attempt_is_granted_to_two, two_processes_overlap, a_command_is_run_twice],
     "attempts_only_rise": [an_old_attempt_is_granted_again, an_old_attempt_is_kept, an_attempt_is_left_out],
     "what_the_broker_said_stands": [
@@ -542,6 +549,7 @@ BAD: Final[dict[str, list[Telling]]] = {
         a_job_fails_before_its_agents_are_lost,
         a_job_goes_on_after_its_last_agent,
     ],
+    "what_was_not_begun_is_not_counted": [a_refusal_is_counted, a_refusal_ends_a_job],
     "delayed_jobs_are_never_early": [a_delayed_job_is_early, a_delay_is_forgotten],
     "retries_keep_to_their_policy": [a_command_is_retried_too_often, a_retry_is_forgotten, a_retry_does_not_pause],
     "priority_and_then_submission_order_are_kept": [

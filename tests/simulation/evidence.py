@@ -26,7 +26,9 @@ from tests.simulation.history import (
     ProcessGone,
     ProcessStarted,
     ProcessWrote,
+    Slept,
     Started,
+    Woken,
 )
 
 Lease = TypeVar("Lease", Granted, Judged)
@@ -147,6 +149,7 @@ class Evidence:
         self.unread: list[str] = []
         self.cases = dict(self._read_cases())
         self.lives = _lives(history)
+        self._naps = _naps(history)
         self.grants = _by_job(history.of(Granted))
         self.verdicts = _by_job(history.of(Judged))
 
@@ -165,6 +168,15 @@ class Evidence:
         """When the broker saw this event of its own."""
         return self.clocks.span(event.timestamp_ms)
 
+    def ran_until_ms(self, life: Life) -> int | None:
+        """When this process last did anything: one that is ended as its machine wakes up did nothing while it slept."""
+        if life.gone is None:
+            return None
+        for slept_ms, woken_ms in self._naps[life.started.machine]:
+            if slept_ms <= life.gone.at_ms <= woken_ms + ROUNDING_MS and life.started.at_ms <= slept_ms:
+                return slept_ms
+        return life.gone.at_ms
+
     def _read_cases(self) -> Iterator[tuple[str, Case]]:
         logs = {final.job_id: final.events for final in self.history.of(FinalEvents)}
         for final in self.history.of(FinalJob):
@@ -173,6 +185,18 @@ class Evidence:
                 self.unread.append(final.job.id)
             else:
                 yield final.job.id, Case(final.job, final.tenant, events, fold(events))
+
+
+def _naps(history: History) -> dict[str, list[tuple[int, int]]]:
+    """From when to when each machine slept; one that was killed asleep never woke."""
+    naps: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    asleep: dict[str, int] = {}
+    for record in history:
+        if isinstance(record, Slept):
+            asleep[record.machine] = record.at_ms
+        elif isinstance(record, Woken | Killed) and record.machine in asleep:
+            naps[record.machine].append((asleep.pop(record.machine), record.at_ms))
+    return naps
 
 
 def _lives(history: History) -> dict[str, list[Life]]:

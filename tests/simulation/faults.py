@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from tests.simulation.history import Killed, Stopped
+from tests.simulation.history import Killed, Slept, Stopped
 from tests.simulation.machine import Machine
 from tests.simulation.network import Weather
 
@@ -38,6 +38,10 @@ class Faults:
             (2, self._stop_broker),
             (3, self._kill_agent),
             (3, self._stop_agent),
+            (3, self._suspend_agent),
+            (2, self._refuse),
+            (2, self._fill_agents_disk),
+            (1, self._stop_user),
             (2, self._stop_agent_as_it_completes),
             (2, self._stop_agent_as_it_renews),
             (2, self._kill_user),
@@ -117,6 +121,37 @@ class Faults:
             self._world.recorder.rare["an agent woke after its leases"] += 1
         self._stop(machine, length_s)
 
+    def _suspend_agent(self) -> None:
+        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        length_s = self._random.random() * self._random.choice([5, 40])
+        if machine.alive and not machine.stopped:
+            if length_s * 1_000 > self._world.visibility_ms[machine.name]:
+                self._world.recorder.rare["a machine slept beyond its leases"] += 1
+            machine.sleep()
+            self._world.recorder.add(Slept, machine=machine.name)
+            self._world.network.later(length_s, partial(self._world.wake, machine))
+
+    def _refuse(self) -> None:
+        """A machine is out of processes for a while, or nearly so."""
+        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        machine.refuses = self._random.choice([1.0, 1.0, 0.5])
+        self._world.note(f"{machine.name} refuses processes")
+
+        def recover() -> None:
+            machine.refuses = 0.0
+
+        self._world.network.later(self._random.random() * 20, recover)
+
+    def _fill_agents_disk(self) -> None:
+        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        machine.disk_full = True
+        self._world.note(f"the disk of {machine.name} is full")
+
+        def recover() -> None:
+            machine.disk_full = False
+
+        self._world.network.later(self._random.random() * 15, recover)
+
     def _stop_agent_as_it_completes(self) -> None:
         """Its command has ended; it wakes when its lease has too."""
         machine, keepers = self._world.agents[self._random.choice(list(self._world.agents))]
@@ -144,6 +179,11 @@ class Faults:
         if machine.alive:
             machine.kill()
             self._world.recorder.add(Killed, machine=machine.name)
+
+    def _stop_user(self) -> None:
+        """Ctrl-Z: what is sent to it is not read."""
+        machine = self._world.users[self._random.choice(list(self._world.users))]
+        self._stop(machine, self._random.random() * 20)
 
     def _stop(self, machine: Machine, length_s: float) -> None:
         if machine.alive and not machine.stopped:

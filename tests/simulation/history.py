@@ -162,8 +162,14 @@ class Stopped(Record, frozen=True, kw_only=True):
     machine: str
 
 
+class Slept(Record, frozen=True, kw_only=True):
+    """The machine is suspended, with all that runs on it and its monotonic clock."""
+
+    machine: str
+
+
 class Woken(Record, frozen=True, kw_only=True):
-    """SIGCONT."""
+    """SIGCONT, or the end of a sleep."""
 
     machine: str
 
@@ -211,6 +217,13 @@ class Noted(Record, frozen=True, kw_only=True):
 
 class Healed(Record, frozen=True, kw_only=True):
     """From here on there are no faults, every machine runs and no queue is held back."""
+
+
+class LeftWaiting(Record, frozen=True, kw_only=True):
+    """Somebody had not got through long after everything was healed: a client, or a monitor with the job it follows."""
+
+    machine: str
+    job_id: str | None = None
 
 
 class FinalJob(Record, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 from airunner.protocol.events import JobCancelRequested, JobExpired, JobFinished, JobLeased, JobReleased, JobScheduled
 from airunner.protocol.job import JobSpec, JobState
 from tests.simulation.evidence import Case, Evidence, Found
-from tests.simulation.history import Acknowledged, Completed, Granted, Healed, Invoked, Observed
+from tests.simulation.history import Acknowledged, Completed, Granted, Healed, Invoked, LeftWaiting, Observed
 
 JUST_DUE_MS: Final = 60_000  # time enough to be leased, run and completed
 
@@ -124,6 +124,14 @@ def everything_ends(evidence: Evidence) -> Found:
         yield from ((job_id, f"process {life.started.pid} runs to the end") for life in lives if life.gone is None)
 
 
+def everybody_gets_through(evidence: Evidence) -> Found:
+    """After the faults have healed every client is answered and every monitor sees the end, over a slow link too."""
+    for left in evidence.history.of(LeftWaiting):
+        case = evidence.cases.get(left.job_id) if left.job_id is not None else None
+        if case is None or case.job.state.terminal:
+            yield left.job_id, f"{left.machine} waits to the end"
+
+
 def _known(evidence: Evidence) -> set[str]:
     return {*evidence.cases, *evidence.unread}
 
@@ -185,4 +193,5 @@ LAWS = (
     a_job_ends_once,
     a_cancel_is_final,
     everything_ends,
+    everybody_gets_through,
 )

@@ -11,13 +11,13 @@ from airunner.protocol.job import JobState, Reason
 from airunner.protocol.messages import Verdict
 from tests.simulation.evidence import ROUNDING_MS, Case, Evidence, Found, Life
 from tests.simulation.fold import Stretch
-from tests.simulation.history import Completed, Granted, Judged, Released, Stored
+from tests.simulation.history import Completed, Granted, Judged, Killed, Released, Stored
 
 
 def one_live_lease_for_each_job(evidence: Evidence) -> Found:
     """An attempt is granted to one request only, however often that repeats, and runs its command once.
 
-    No two processes of a job ever live at the same time.
+    No two processes of a job ever run at the same time; on a machine that sleeps nothing runs.
     """
     for job_id, grants in evidence.grants.items():
         holders: dict[int, Granted] = {}
@@ -29,7 +29,8 @@ def one_live_lease_for_each_job(evidence: Evidence) -> Found:
         for before, after in pairwise(lives):
             if before.started.attempt == after.started.attempt:
                 yield job_id, f"attempt {after.started.attempt} was started again by {_named(after)}"
-            if before.gone is None or before.gone.at_ms > after.started.at_ms:
+            ran_until_ms = evidence.ran_until_ms(before)
+            if ran_until_ms is None or ran_until_ms > after.started.at_ms:
                 yield job_id, f"{_named(after)} started while {_named(before)} lived"
 
 
@@ -138,6 +139,29 @@ def lost_agents_are_counted(evidence: Evidence) -> Found:
             yield job_id, f"is {case.job.state} with agent-lost when {lost} of {most} agents were lost"
 
 
+def what_was_not_begun_is_not_counted(evidence: Evidence) -> Found:
+    """A job that is given back before its command has run is not counted towards `max_attempts`.
+
+    But if its agent was killed meanwhile: nobody knows then what it had begun. Nor does a machine that cannot start a
+    command end the job as one whose command is not there.
+    """
+    for job_id, case in evidence.cases.items():
+        result, spec = case.job.result, case.job.spec
+        not_found = result is not None and result.reason is Reason.COMMAND_NOT_FOUND
+        if not_found and spec.command == "script" and '"missing": true' not in spec.args[0]:
+            yield job_id, "is ended because its machine did not start its command"
+        begun = {life.started.attempt for life in evidence.lives.get(job_id, ())}
+        for lease in case.folded.leases:
+            given_back = lease.end is not None and isinstance(lease.end.body, JobReleased) and lease.end.body.lost
+            if not given_back or lease.attempt in begun:
+                continue
+            holders = {grant.machine for grant in evidence.grants.get(job_id, ()) if grant.attempt == lease.attempt}
+            leased = evidence.span(lease.begin)
+            since_ms = 0 if leased is None else leased.earliest_ms - ROUNDING_MS
+            if not any(one.machine in holders and one.at_ms >= since_ms for one in evidence.history.of(Killed)):
+                yield job_id, f"attempt {lease.attempt} is counted, though nothing of it was begun"
+
+
 def _promises(evidence: Evidence, job_id: str, lease: Stretch) -> Iterator[tuple[int, str]]:
     """Until when this lease was certainly promised, and by what."""
     shortest_ms = evidence.visibility_ms_min
@@ -167,8 +191,9 @@ def _outside(evidence: Evidence, case: Case, life: Life) -> Iterator[str]:
     if leased is not None and life.started.at_ms + ROUNDING_MS < leased.earliest_ms:
         yield f"{_named(life)} started at {life.started.at_ms} and was leased at {leased.earliest_ms}"
     ended = evidence.span(lease.end) if lease.end is not None else None
-    if ended is not None and (life.gone is None or life.gone.at_ms > ended.latest_ms + ROUNDING_MS):
-        until = "to the end" if life.gone is None else f"until {life.gone.at_ms}"
+    ran_until_ms = evidence.ran_until_ms(life)
+    if ended is not None and (ran_until_ms is None or ran_until_ms > ended.latest_ms + ROUNDING_MS):
+        until = "to the end" if ran_until_ms is None else f"until {ran_until_ms}"
         kind = lease.end.kind if lease.end is not None else ""
         yield f"{_named(life)} lived {until}, and its lease ended with {kind} at {ended.latest_ms}"
 
@@ -188,4 +213,5 @@ LAWS = (
     no_lease_is_given_away_early,
     nothing_outlives_its_lease,
     lost_agents_are_counted,
+    what_was_not_begun_is_not_counted,
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from airunner.protocol.events import (
     Event,
     JobFinished,
@@ -113,7 +115,10 @@ def nothing_is_logged_that_was_not_written(evidence: Evidence) -> Found:
 
 
 def a_job_is_the_fold_of_its_events(evidence: Evidence) -> Found:
-    """The events follow each other as a job's life goes, and what they come to is what the broker shows of the job."""
+    """The events follow each other as a job's life goes, and what they come to is what the broker shows of the job.
+
+    What it used is its agent's word alone, and in no event.
+    """
     for job_id, case in evidence.cases.items():
         job, folded = case.job, case.folded
         yield from ((job_id, wrong) for wrong in folded.wrongs)
@@ -126,7 +131,7 @@ def a_job_is_the_fold_of_its_events(evidence: Evidence) -> Found:
             "finished_ms": (job.finished_ms, folded.finished_ms),
             "cancel_requested_ms": (job.cancel_requested_ms, folded.cancel_requested_ms),
             "origin": (job.origin, folded.origin),
-            "result": (job.result, folded.result),
+            "result": (job.result and replace(job.result, usage=None), folded.result),
             "agent": (job.agent or folded.agent, folded.agent),
         }
         for name, (shown, came_to) in pairs.items():

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import anyio
 
+from airunner.agent import health
 from airunner.agent.tenure import Tenure
 from airunner.broker.quotas import Quotas
 from airunner.broker.store import endings, sqlite
@@ -19,9 +20,13 @@ from airunner.broker.store import log as store_log
 from airunner.broker.store.contract import Applied, Command
 from airunner.broker.store.log import Log
 from airunner.broker.store.sqlite import SqliteStore
+from airunner.protocol import retry
 from airunner.protocol.errors import NotFound
 from airunner.protocol.messages import EventBatch
-from tests.simulation import torn
+from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
+from tests.simulation import torn, world
+from tests.simulation.machine import Machine
+from tests.simulation.network import SimDealer
 
 SEEDS_MAX: Final = 200
 
@@ -130,6 +135,24 @@ def deadline_from_after_the_reply() -> None:
     Tenure.renew = late
 
 
+def leases_on_the_monotonic_clock() -> None:
+    """A lease is measured on a clock that stands still while the machine sleeps, by the agent and by its keepers."""
+    Machine.boot_s = Machine.monotonic_s
+
+
+def megabytes_whatever_the_link() -> None:
+    """Requests are always large, and only whole messages are signs of life; here every link is slow."""
+    world.SLOW_SHARE = 1.0
+    RequestSize.answered = RequestSize.broken = lambda self, *_: setattr(self, "bytes_max", REQUEST_BYTES_MAX)
+    retry.HIDDEN_BYTES_MAX = 0
+    SimDealer.progress = lambda _: 0
+
+
+def refusals_count_as_lost_agents() -> None:
+    """A machine that is out of processes counts for one that is lost."""
+    health.counts = lambda *_, **__: True
+
+
 MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingProxyType(
     {
         "without-the-fence": (without_the_fence, "both"),
@@ -137,6 +160,9 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingP
         "without-dedup": (without_dedup, "both"),
         "lease-without-deadline-check": (lease_without_deadline_check, "both"),
         "deadline-from-after-the-reply": (deadline_from_after_the_reply, "both"),
+        "leases-on-the-monotonic-clock": (leases_on_the_monotonic_clock, "both"),
+        "megabytes-whatever-the-link": (megabytes_whatever_the_link, "both"),
+        "refusals-count-as-lost-agents": (refusals_count_as_lost_agents, "both"),
         "synchronous-normal": (synchronous_normal, "sqlite"),
     }
 )

@@ -1,8 +1,8 @@
 """The simulated network: what `certs.edges` promises of sockets, with everything that can go wrong between them.
 
 Frames are the real ones, byte for byte. A message takes a while, and may be lost, doubled or overtaken; a pair of
-machines may be parted in one direction or both; a connection may break. The broker's side records what it is
-asked and what it says, which is what the oracle judges it by.
+machines may be parted in one direction or both; a connection may break; a machine may have a slow link. The broker's
+side records what it is asked and what it says, which is what the oracle judges it by.
 
 ```
  SimDealer ──┐                              ┌── SimDoors.router      one of each for every life of a broker
@@ -27,10 +27,12 @@ from airunner.protocol.coding import decode_reply, decode_request
 from airunner.protocol.errors import PeerError
 from airunner.protocol.frames import unpack_reply, unpack_request
 from airunner.protocol.messages import Ping, Request
-from tests.simulation.machine import Machine, this_machine
+from tests.simulation.links import LONG_S, Way
+from tests.simulation.machine import Machine, this_machine, true_s
 from tests.simulation.recording import Recorder
 
 QUEUE = 100_000
+LIVE_BYTES_MAX = 262_144  # that wait for one subscriber on a slow link; beyond it events are dropped
 REQUESTS_PORT = 7070
 EVENTS_PORT = 7071
 
@@ -58,6 +60,7 @@ class SimNetwork:
         self.dealers: dict[bytes, SimDealer] = {}
         self.ears: dict[SimEar, None] = {}
         self.numbers = count(1)
+        self.rates: dict[str, float] = {}  # bytes a second of machines with a slow link, each way of each connection
         self.traps: dict[str, Callable[[], None]] = {}  # sprung when that machine next sends a heartbeat
         self.answered: set[bytes] = set()  # ids of requests, whichever broker it was
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -66,7 +69,7 @@ class SimNetwork:
     async def run(self) -> None:
         """Carry messages for ever; the world's own task."""
         while True:
-            while self._due and self._due[0][0] <= anyio.current_time():
+            while self._due and self._due[0][0] <= true_s():
                 heapq.heappop(self._due)[2]()
             with anyio.CancelScope(deadline=self._due[0][0] if self._due else math.inf):
                 await self._changed.wait()
@@ -74,15 +77,18 @@ class SimNetwork:
 
     def later(self, delay_s: float, act: Callable[[], None]) -> None:
         """Have the world do something after a while."""
-        heapq.heappush(self._due, (anyio.current_time() + delay_s, next(self.numbers), act))
+        heapq.heappush(self._due, (true_s() + delay_s, next(self.numbers), act))
         self._changed.set()
 
-    def carry(self, origin: str, target: str, arrive: Callable[[], None]) -> None:
+    def carry(self, origin: str, target: str, arrive: Callable[[], None], way: Way, frames: Sequence[bytes]) -> None:
         """One message on its way, whatever becomes of it."""
         if (origin, target) in self.parted or self.random.random() < self.weather.loss:
             return
+        through_s = way.through_s(sum(map(len, frames)))
+        if through_s > LONG_S:
+            self.recorder.rare["a message was long on a slow link"] += 1
         for _ in range(2 if self.random.random() < self.weather.doubling else 1):
-            delay_s = self.weather.delay_s + self.random.random() * self.weather.jitter_s
+            delay_s = through_s + self.weather.delay_s + self.random.random() * self.weather.jitter_s
             if self.random.random() < self.weather.slow:
                 delay_s += self.random.random() * self.weather.slow_s
             self.later(delay_s, arrive)
@@ -141,6 +147,8 @@ class SimDealer:
         self.machine = machine
         self.name = b"dealer %d" % next(network.numbers)
         self._network = network
+        self._up, self.down = (Way(network.rates.get(machine.name)) for _ in range(2))
+        self._hidden = machine.name in network.rates and network.random.random() < 0.5
         self._to_us, self._from_broker = anyio.create_memory_object_stream[Frames](QUEUE)
         self._over = anyio.Event()
         self._doors = network.doors
@@ -151,7 +159,7 @@ class SimDealer:
 
     def send(self, frames: Sequence[bytes]) -> bool:
         incoming = Incoming(self.name, self.machine.name, list(frames))
-        self._network.carry(self.machine.name, "broker", lambda: self._arrive(incoming))
+        self._network.carry(self.machine.name, "broker", lambda: self._arrive(incoming), self._up, frames)
         trap = self._network.traps.get(self.machine.name)
         if trap is not None and b"UpdateJob" in frames[-1]:
             del self._network.traps[self.machine.name]
@@ -166,7 +174,7 @@ class SimDealer:
         return Ending.DROPPED
 
     def progress(self) -> int:
-        return 0
+        return self.down.passed_bytes + (0 if self._hidden else self._up.passed_bytes)  # a proxy may swallow requests
 
     def close(self) -> None:
         self._network.dealers.pop(self.name, None)
@@ -194,6 +202,7 @@ class SimEar:
         self.machine = machine
         self.topics: set[bytes] = set()
         self.heard_by: SimDoors | None = None
+        self.way = Way(network.rates.get(machine.name))
         self._network = network
         self._to_us, self._from_broker = anyio.create_memory_object_stream[Frames](QUEUE)
         network.ears[self] = None
@@ -283,7 +292,7 @@ class SimRouter:
             self._network.recorder.told(asker, request_id, asked[0], asked[1], decode_reply(body))
         if dealer is None:
             return Sent.GONE
-        self._network.carry("broker", dealer.machine.name, lambda: dealer.hear(list(frames)))
+        self._network.carry("broker", dealer.machine.name, lambda: dealer.hear(list(frames)), dealer.down, frames)
         return Sent.DONE
 
     def close(self) -> None:
@@ -309,8 +318,12 @@ class SimPublisher:
 
     def publish(self, frames: Sequence[bytes]) -> None:
         for ear in list(self._network.ears):
-            if ear.heard_by is self._doors and frames[0] in ear.topics:
-                self._network.carry("broker", ear.machine.name, lambda ear=ear: ear.hear(list(frames)))
+            if ear.heard_by is not self._doors or frames[0] not in ear.topics:
+                continue
+            if ear.way.waiting_bytes > LIVE_BYTES_MAX:
+                self._network.recorder.rare["a slow subscriber missed events"] += 1
+                continue
+            self._network.carry("broker", ear.machine.name, lambda ear=ear: ear.hear(list(frames)), ear.way, frames)
 
     async def subscriptions(self) -> list[Subscription]:
         return [await self._subscriptions.receive()]

@@ -7,6 +7,7 @@ keeper's deadline; when it is killed they are killed a moment later.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Callable
@@ -27,14 +28,17 @@ from airunner.agent.launcher.contract import (
     Survivor,
     Vitals,
 )
+from airunner.agent.refusal import MachineRefused, scarce_at_launch
 from airunner.protocol.events import Stream
 from tests.simulation.history import ProcessGone, ProcessStarted, ProcessWrote
 from tests.simulation.machine import Machine
 from tests.simulation.network import SimNetwork
 from tests.simulation.recording import Recorder
 
+PROBE = ("true",)
 SIGTERM = 15
 SIGKILL = 9
+ROUNDING_S = 0.000_001
 
 
 class Script(Struct, frozen=True):
@@ -45,6 +49,7 @@ class Script(Struct, frozen=True):
     signal: int | None = None
     ignores_term: bool = False
     missing: bool = False
+    times: int = 1  # that each piece is written, as one
 
     @staticmethod
     def drawn(random: Random) -> Script:
@@ -66,6 +71,7 @@ class Script(Struct, frozen=True):
             signal=random.choice([6, 11]) if fails and random.random() < 0.3 else None,
             ignores_term=random.random() < 0.2,
             missing=random.random() < 0.03,
+            times=8 if random.random() < 0.04 else 1,
         )
 
     def words(self) -> tuple[str, ...]:
@@ -84,18 +90,23 @@ class SimKeepers:
         self._kept: list[SimProcess] = []
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> SimProcess:
-        script = msgspec.convert(json.loads(spec.argv[1]), Script)
+        script = Script() if spec.argv == PROBE else msgspec.convert(json.loads(spec.argv[1]), Script)
         await anyio.sleep(0.0005 + self._network.random.random() * 0.003)  # virtual
-        if anyio.current_time() >= deadline_s:
+        if self._machine.boot_s() >= deadline_s:
             raise LeaseEnded
+        if self._network.random.random() < self._machine.refuses:
+            self._recorder.rare["a machine refused to start a process"] += 1
+            if (scarce := scarce_at_launch(errno.EAGAIN)) is not None:
+                raise MachineRefused(scarce, "cannot start a process: Resource temporarily unavailable")
+            raise LaunchFailed(errno.EAGAIN, "cannot start a process", 126)
         if script.missing:
             raise LaunchFailed(2, "no such command", 127)
         environment = spec.environment
         process = SimProcess(
             script,
             next(self._network.numbers),
-            (environment["AIRUNNER_JOB_ID"], int(environment["AIRUNNER_ATTEMPT"])),
-            self._machine.name,
+            None if spec.argv == PROBE else (environment["AIRUNNER_JOB_ID"], int(environment["AIRUNNER_ATTEMPT"])),
+            self._machine,
             self._network,
             self._recorder,
             self._spring,
@@ -108,7 +119,8 @@ class SimKeepers:
     def agent_killed(self) -> None:
         """Every socket to it closes; the keepers kill what they keep, and exit."""
         for process in self._kept:
-            self._network.later(self._network.random.random() * 0.5, process.kill)
+            delay_s = 0.0 if self._machine.asleep else self._network.random.random() * 0.5
+            self._network.later(delay_s, process.kill)
 
     def _spring(self) -> None:
         trap, self.trap = self.trap, None
@@ -161,8 +173,8 @@ class SimProcess:
         self,
         script: Script,
         pid: int,
-        attempt: tuple[str, int],
-        machine: str,
+        attempt: tuple[str, int] | None,
+        host: Machine,
         network: SimNetwork,
         recorder: Recorder,
         exits: Callable[[], None],
@@ -170,6 +182,7 @@ class SimProcess:
         self._script = script
         self._exits = exits
         self._pid = pid
+        self._host = host
         self._network = network
         self._recorder = recorder
         self._exit: Exit | None = None
@@ -178,7 +191,9 @@ class SimProcess:
         self._deadline_s = math.inf
         self.stdout = SimSource()
         self.stderr = SimSource()
-        recorder.add(ProcessStarted, machine=machine, pid=pid, job_id=attempt[0], attempt=attempt[1])
+        self._of_a_job = attempt is not None
+        if attempt is not None:
+            recorder.add(ProcessStarted, machine=host.name, pid=pid, job_id=attempt[0], attempt=attempt[1])
         self._step(0)
 
     @property
@@ -193,7 +208,7 @@ class SimProcess:
     def keep_until(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
         if deadline_s < math.inf:
-            self._network.later(max(0.0, deadline_s - anyio.current_time()), lambda: self._expire(deadline_s))
+            self._later(max(0.0, deadline_s - self._host.boot_s()), lambda: self._expire(deadline_s))
 
     def terminal_size(self) -> None:
         """There is none."""
@@ -224,9 +239,9 @@ class SimProcess:
             if not grace_s:
                 self.kill()
             elif self._script.ignores_term:
-                self._network.later(grace_s, self.kill)
+                self._later(grace_s, self.kill)
             else:
-                self._network.later(0.002, lambda: self._die(None, SIGTERM))
+                self._later(0.002, lambda: self._die(None, SIGTERM))
         try:
             await self.over.wait()
         except anyio.get_cancelled_exc_class():
@@ -243,8 +258,17 @@ class SimProcess:
         """SIGKILL."""
         self._die(None, SIGKILL)
 
+    def _later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """On this machine, where nothing happens while it sleeps."""
+        self._network.later(delay_s, lambda: self._host.when_awake(act))
+
     def _expire(self, deadline_s: float) -> None:
-        if self._exit is None and self._deadline_s == deadline_s:  # the clock may show a hair less than was asked of it
+        if self._exit is not None or self._deadline_s != deadline_s:
+            return
+        left_s = deadline_s - self._host.boot_s()
+        if left_s > ROUNDING_S:  # the clock that it is measured on has stood still meanwhile
+            self._later(left_s, lambda: self._expire(deadline_s))
+        else:
             self._expired = True
             self._recorder.rare["processes ended by their keeper's deadline"] += 1
             self.kill()
@@ -262,18 +286,19 @@ class SimProcess:
 
         def write() -> None:
             if self._exit is None and text:
-                data = text.encode()
+                data = text.encode() * self._script.times
                 self._recorder.add(ProcessWrote, pid=self._pid, stream=Stream(stream), data=data)
                 (self.stdout if stream == "stdout" else self.stderr).put(data)
             self._step(number + 1)
 
-        self._network.later(pause_s, write)
+        self._later(pause_s, write)
 
     def _die(self, exit_code: int | None, signal: int | None) -> None:
         if self._exit is not None:
             return
         self._exit = Exit(exit_code, signal)
-        self._recorder.add(ProcessGone, pid=self._pid, exit_code=exit_code, signal=signal)
+        if self._of_a_job:
+            self._recorder.add(ProcessGone, pid=self._pid, exit_code=exit_code, signal=signal)
         self.stdout.end()
         self.stderr.end()
         self.over.set()

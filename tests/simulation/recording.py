@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import anyio
-
 from airunner.protocol.messages import (
     CompleteJob,
     JobCompleted,
@@ -30,6 +28,7 @@ from tests.simulation.history import (
     Released,
     Stored,
 )
+from tests.simulation.machine import true_s
 
 
 class Recorder:
@@ -42,7 +41,7 @@ class Recorder:
     @property
     def now_ms(self) -> int:
         """Virtual time since the run began."""
-        return int(anyio.current_time() * 1_000)
+        return int(true_s() * 1_000)
 
     def add(self, record: type[Record], /, **fields: object) -> None:
         """This has happened now."""

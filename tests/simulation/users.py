@@ -141,23 +141,23 @@ class Monitor:
         self.name = name
         self._world = world
         self._follows = 0
-        self._job_id: str | None = None
+        self.job_id: str | None = None
         self._next = 1
 
     async def run(self, machine: Machine) -> None:
         """Follow one job after the other until there is no more work to come."""
         async with self._world.client(machine) as client:
-            while not (self._world.healed and self._job_id is None):
-                if self._job_id is None:
+            while not (self._world.healed and self.job_id is None):
+                if self.job_id is None:
                     if not self._world.job_ids:
                         await anyio.sleep(0.5)  # virtual
                         continue
-                    self._job_id, self._next = self._world.random.choice(self._world.job_ids[-8:]), 1
+                    self.job_id, self._next = self._world.random.choice(self._world.job_ids[-8:]), 1
                 try:
-                    await self._follow(client, self._job_id)
+                    await self._follow(client, self.job_id)
                 except PeerError as error:  # a law says whether that may be
-                    self._world.note(f"{self.name}: {self._job_id} cannot be followed: {error.code}")
-                self._job_id = None
+                    self._world.note(f"{self.name}: {self.job_id} cannot be followed: {error.code}")
+                self.job_id = None
                 await anyio.sleep(self._world.random.random() * 4)  # virtual
 
     async def _follow(self, client: Client, job_id: str) -> None:

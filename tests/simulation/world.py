@@ -33,8 +33,19 @@ from airunner.client.reach import Reach
 from airunner.protocol.job import JobSummary
 from tests.simulation.disk import Disk, MemoryDisk
 from tests.simulation.faults import Faults
-from tests.simulation.history import Completed, FinalEvents, FinalJob, Healed, Killed, Noted, Started, Woken
-from tests.simulation.machine import Machine
+from tests.simulation.history import (
+    Completed,
+    FinalEvents,
+    FinalJob,
+    Healed,
+    Killed,
+    LeftWaiting,
+    Noted,
+    Started,
+    Woken,
+)
+from tests.simulation.homes import may_be_full
+from tests.simulation.machine import Machine, true_s
 from tests.simulation.network import SimDoors, SimNetwork, Weather
 from tests.simulation.processes import SimKeepers
 from tests.simulation.recording import Recorder
@@ -51,6 +62,8 @@ VISIBILITY_MS: Final = (3_000, 5_000, 8_000)
 HOUR_MS: Final = 3_600_000
 COMPLETED_MIN: Final = 5
 CANCEL_GRACE_S: Final = 2.0
+SLOW_SHARE: Final = 0.12
+SLOW_BYTES_A_S: Final = (8_192.0, 8_192.0, 20_000.0, 80_000.0)
 DISKS: Final[dict[str, Callable[[Random, Counter[str]], Disk]]] = {"memory": MemoryDisk, "sqlite": TornDisk}
 _FOR_EVER: Final = Patience()
 T = TypeVar("T")
@@ -67,6 +80,7 @@ class World:
         self.folder = folder
         self.recorder = Recorder()
         self.network = SimNetwork(self.random, self.recorder)
+        may_be_full(self.recorder.rare)
         self.disk = DISKS[store](self.random, self.recorder.rare)
         self.broker: Machine | None = None
         self.agents: dict[str, tuple[Machine, SimKeepers]] = {}
@@ -74,9 +88,20 @@ class World:
         self.healed = False
         self.wall_offset_ms = 0
         self.job_ids: list[str] = []
+        self._monitors: dict[str, Monitor] = {}
         self._user_done: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
         self.visibility_ms = {f"agent-{n}": self.random.choice(VISIBILITY_MS) for n in range(AGENTS)}
+        for name in [*self.visibility_ms, *self._people()]:
+            if self.random.random() < SLOW_SHARE:
+                self.network.rates[name] = self.random.choice(SLOW_BYTES_A_S)  # to the end: all is to get through
         self._group: anyio.abc.TaskGroup | None = None
+
+    @staticmethod
+    def _people() -> list[str]:
+        return [
+            *(f"client-{number}" for number in range(SUBMITTERS)),
+            *(f"monitor-{number}" for number in range(MONITORS)),
+        ]
 
     async def run(self) -> None:
         """All of it, up to the final reading; then `over` ends the process, whatever still runs."""
@@ -89,7 +114,7 @@ class World:
                 submitter = Submitter(self, f"client-{number}")
                 self._watch_over(self._keep_user, submitter.name, submitter.run)
             for number in range(MONITORS):
-                monitor = Monitor(self, f"monitor-{number}")
+                monitor = self._monitors[f"monitor-{number}"] = Monitor(self, f"monitor-{number}")
                 self._watch_over(self._keep_user, monitor.name, monitor.run)
             self._watch_over(self._through_it_all)
 
@@ -123,7 +148,7 @@ class World:
                 doors.router,
                 doors.publisher,
                 NoVerifier(),
-                self.edges(self.wall_offset_ms),
+                self.edges(self.wall_offset_ms, machine),
                 self._offload,
                 Counts(),
             )
@@ -171,7 +196,7 @@ class World:
             await anyio.sleep(self._pause_s([0.2, 2.0, 8.0]))  # virtual
 
     async def _agent(self, machine: Machine, keepers: SimKeepers, home: Path) -> None:
-        edges = self.edges(self.random.randrange(-HOUR_MS, HOUR_MS))
+        edges = self.edges(self.random.randrange(-HOUR_MS, HOUR_MS), machine)
         endpoints = ["tcp://broker:7070", "tcp://nowhere:7070"] if self.random.random() < 0.3 else ["tcp://broker:7070"]
         agent = Agent(
             Plan(
@@ -209,17 +234,19 @@ class World:
             network=self.network.of_machine(machine),
             endpoints=("tcp://broker:7070",),
             token=lambda: b"",
-            edges=self.edges(0),
+            edges=self.edges(0, machine),
             close=lambda: None,
         )
         return Client(reach=reach, patience=_FOR_EVER)
 
-    def edges(self, offset_ms: int) -> Edges:
-        """A machine's clock and its luck."""
+    def edges(self, offset_ms: int, machine: Machine) -> Edges:
+        """A machine's clocks and its luck."""
         return Edges(
-            wall_ms=lambda: WALL_MS + offset_ms + int(anyio.current_time() * 1_000),
+            wall_ms=lambda: WALL_MS + offset_ms + int(true_s() * 1_000),
             random=self.random.random,
             random_bytes=self.random.randbytes,
+            boot_s=machine.boot_s,
+            watch_steps=machine.watch_steps,
         )
 
     async def _offload(self, call: Callable[[], object]) -> object:
@@ -236,8 +263,9 @@ class World:
         self.network.weather = Weather()
         self.network.parted.clear()
         self.network.traps.clear()
-        for _, keepers in self.agents.values():
+        for machine, keepers in self.agents.values():
             keepers.trap = None
+            machine.refuses, machine.disk_full = 0.0, False
         for machine in [*(machine for machine, _ in self.agents.values()), *self.users.values(), self.broker]:
             if machine is not None and machine.stopped:
                 self.wake(machine)
@@ -267,6 +295,10 @@ class World:
         machine.start(self._tasks, watch)
         with anyio.move_on_after(DRAIN_S):
             await over.wait()
+        for name in self.users:
+            if not self._user_done[name].is_set():
+                monitor = self._monitors.get(name)
+                self.recorder.add(LeftWaiting, machine=name, job_id=monitor.job_id if monitor is not None else None)
 
     async def _read(self) -> None:
         """Every job and log, as a client is shown them."""

@@ -1,0 +1,33 @@
+"""Histories in which machines are short of something, and somebody pays for it who should not."""
+
+from __future__ import annotations
+
+from airunner.protocol.events import JobFinished, JobReleased
+from airunner.protocol.job import JobSpec, JobState, Reason
+from tests.simulation.history import LeftWaiting
+from tests.simulation.tale import Tale
+
+
+def a_refusal_is_counted(tale: Tale) -> None:
+    job = tale.submit()
+    tale.lease(job)
+    tale.log(job, JobReleased(timestamp_ms=0, lost=True))
+    tale.lease(job)
+    tale.work(job)
+
+
+def a_monitor_starves(tale: Tale) -> None:
+    job = tale.whole()
+    tale.add(LeftWaiting(at_ms=0, machine="monitor", job_id=job))
+
+
+def a_client_is_never_answered(tale: Tale) -> None:
+    tale.whole()
+    tale.add(LeftWaiting(at_ms=0, machine="client"))
+
+
+def a_refusal_ends_a_job(tale: Tale) -> None:
+    job = tale.submit(JobSpec(command="script", args=("{}",)))
+    tale.lease(job)
+    ended = JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=126, reason=Reason.COMMAND_NOT_FOUND)
+    tale.log(job, ended)
