@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.attempt import Surroundings
     from airunner.agent.launcher.local import ChildLauncher
+    from airunner.agent.place import Place
     from airunner.agent.plan import Plan
     from airunner.certs.home import Home
 
@@ -172,7 +173,6 @@ def agent_command(
     """
     from airunner.agent.launcher.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
-    from airunner.agent.place import take_place
     from airunner.certs.ownership import own_home, refuse_open
     from airunner.certs.secretfile import make_folder
 
@@ -186,9 +186,9 @@ def agent_command(
     home = own_home(os.environ)
     refuse_open(home.agent)
     make_folder(home.root)
-    place = take_place(home.agent)
+    place = _place(home.agent)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
-    launcher = start_launcher([place.running], Limits(memory_bytes_max, pids_max))
+    launcher = start_launcher([place.running], Limits(memory_bytes_max, pids_max), place.mark, place.groups)
 
     import anyio
 
@@ -273,12 +273,26 @@ async def _run(
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(_obey_signals, agent, launcher)
+            group.start_soon(launcher.watch)
             await agent.run()
             group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             await launcher.aclose()
     _say("airunner agent stopped")
+
+
+def _place(agents: Path) -> Place:
+    """The agent's own folder.
+
+    Raises `OperatorError`.
+    """
+    from airunner.agent.place import take_place
+
+    place = take_place(agents)
+    if place.ended:
+        _say(f"ended what the last agent of this home had left running: {place.ended}")
+    return place
 
 
 def _offered(names: Sequence[str]) -> dict[str, str]:

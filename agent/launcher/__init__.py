@@ -24,7 +24,12 @@ Who dies or cannot act, and what follows
 - The agent: every socket closes. Keepers and launcher SIGKILL all of their descendants and exit.
 - The launcher: its keepers are signalled by the kernel (PR_SET_PDEATHSIG), kill and exit.
 - A keeper: its job's processes become the launcher's children, who kills them. One that is stopped it wakes.
-- For the last two the agent's `wait`, `end` and `launch` raise `LauncherDied`; its next launch starts another launcher.
+- Launcher and keeper at once: the agent finds what is left by its mark (`mark.py`) or control group, and kills it.
+- All three at once: the next agent of the home does, before it gives anything back.
+- A stopped keeper whose launcher is stopped or dead too: it is woken by `end` and `launch`, and killed with its job
+  where it does not answer (`watchdog.py`). When a launcher dies its keepers have two seconds to end jobs (`watch`).
+- For all but the first two the agent's `wait`, `end` and `launch` raise `LauncherDied`, when nothing of the job runs
+  any more; its next launch starts another launcher.
 Launcher and keepers have sessions of their own: a signal to the agent's group does not reach them.
 
 What it costs, measured idle on two cores (medians): a launch by a keeper that is there 0.3 ms, in a terminal

@@ -2,7 +2,7 @@
 
 ```
 <our own group>/
-└── airunner-<launcher's pid>/
+└── airunner-<launcher's pid>-<its mark>/
     ├── 1/      a keeper, and the job that it keeps
     └── 2/
 ```
@@ -17,12 +17,15 @@ Where there are none, sessions and subreapers do the work. See cgroups(7) and th
 from __future__ import annotations
 
 import os
+import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 PREFIX: Final = "airunner-"
 _KIND: Final = "cgroup2"
+_LOOK_AGAIN_S: Final = 0.01  # what is killed takes a moment
 
 
 class Limits(NamedTuple):
@@ -72,16 +75,41 @@ def oom_kills(group: Path | None) -> int:
     return 0
 
 
+def launchers_group(base: Path, pid: int, mark: str) -> Path:
+    """The folder of the groups of a launcher, below `base`."""
+    return base / f"{PREFIX}{pid}-{mark}"
+
+
+def end_groups(folder: Path, within_s: float) -> list[int]:
+    """Kill all in the groups of a launcher that was killed, and remove them; the processes left after `within_s`."""
+    until_s = time.monotonic() + within_s
+    while folder.is_dir():
+        groups = [Path(path) for path, _, _ in os.walk(folder, topdown=False)]  # a job may have made others in its own
+        with suppress(OSError):
+            (folder / "cgroup.kill").write_text("1")
+        left = [pid for group in groups for pid in _processes(group)]
+        for pid in left:  # a kernel before 5.14 kills no groups
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        for group in groups:
+            with suppress(OSError):
+                group.rmdir()
+        if time.monotonic() >= until_s:
+            return left
+        time.sleep(_LOOK_AGAIN_S)
+    return []
+
+
 class Groups:
     """The launcher's, below `base`; without a base there are none. What cannot be done is not done."""
 
-    def __init__(self, base: Path | None, limits: Limits) -> None:
+    def __init__(self, base: Path | None, limits: Limits, mark: str) -> None:
         self._limits = limits
         self._folder: Path | None = None
         if base is not None:
             with suppress(OSError):
                 _remove_left(base)
-                folder = base / f"{PREFIX}{os.getpid()}"
+                folder = launchers_group(base, os.getpid(), mark)
                 folder.mkdir()
                 self._folder = folder
                 _enable(base, limits)
@@ -148,10 +176,17 @@ def _mounts() -> list[str]:
         return [fields[1] for fields in map(str.split, mounts) if fields[2] == _KIND]
 
 
+def _processes(group: Path) -> list[int]:
+    try:
+        return [int(word) for word in (group / "cgroup.procs").read_text().split()]
+    except OSError:  # it is gone
+        return []
+
+
 def _remove_left(base: Path) -> None:
     """Remove what launchers that were killed have left; a group with a process in it is not removed."""
     for folder in base.glob(f"{PREFIX}[0-9]*"):
-        if not Path("/proc", folder.name.removeprefix(PREFIX)).exists():
+        if not Path("/proc", folder.name.removeprefix(PREFIX).partition("-")[0]).exists():
             with suppress(OSError):
                 for group in folder.iterdir():
                     if group.is_dir():

@@ -100,10 +100,11 @@ class LauncherChild:
             self._strays = bool(strays)
 
 
-def main(descriptor: int, held: Sequence[int], group: str, bounds: Sequence[int]) -> None:
+def main(descriptor: int, held: Sequence[int], group: str, bounds: Sequence[int], mark: str) -> None:
     """Run as the launcher, with the agent at the other end of the socket `descriptor`; keep `held` open.
 
     Control groups are made in the folder `group`, if it is not empty; the `bounds` are 0 where there is none.
+    Their folder is named for the `mark` of this launcher.
     """
     for number in held:
         os.set_inheritable(number, False)  # noqa: FBT003 - its own signature. Keepers are forks and keep it
@@ -118,4 +119,4 @@ def main(descriptor: int, held: Sequence[int], group: str, bounds: Sequence[int]
     with socket.socket(fileno=descriptor) as line:
         line.set_inheritable(False)
         limits = Limits(*(bound or None for bound in bounds))
-        LauncherChild(line, Groups(Path(group) if group else None, limits)).run()
+        LauncherChild(line, Groups(Path(group) if group else None, limits, mark)).run()

@@ -84,7 +84,7 @@ class LaunchFailed(Exception):
 
 
 class LauncherDied(Exception):
-    """The launcher or the job's keeper was killed; every process of the job is being killed too."""
+    """The launcher or the job's keeper was killed, and every process of the job with it."""
 
     def __init__(self) -> None:
         super().__init__(LauncherDied.__doc__)

@@ -179,7 +179,7 @@ class Keeper:
         self._alone = False
         self._spending = Spending()
         self._oom_kills = oom_kills(self._group)
-        self._say(Started(self._command), descriptors)
+        self._say(Started(self._command, os.getpid()), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import anyio
 
 from airunner.agent.launcher.contract import LauncherDied
+from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.agent.launcher.wire import Reader, ToAgent, ToKeeper, pack, receive_with
 
 _RECEIVE_BYTES: Final = 65_536
@@ -24,6 +25,7 @@ class Line:
         self._reader = Reader()
         self._received: deque[Any] = deque()
         self.descriptors: list[int] = []  # as they came with `Started`; whoever takes them closes them
+        self.keeper: KeeperProcess | None = None  # at the other end, once it has said so
 
     @property
     def broken(self) -> bool:

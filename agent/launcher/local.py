@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import anyio
 
-from airunner.agent.launcher.cgroup import Limits, missing_controllers, own_group
+from airunner.agent.launcher.cgroup import Limits, end_groups, launchers_group, missing_controllers, own_group
 from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
 from airunner.agent.launcher.line import Line
+from airunner.agent.launcher.mark import VARIABLE, end_marked, new_home_mark, new_launcher_mark
 from airunner.agent.launcher.process import KeptProcess
+from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.agent.launcher.wire import (
     DESCRIPTORS_MAX,
     Expired,
@@ -28,10 +32,15 @@ from airunner.agent.launcher.wire import (
     deadline_ms,
     send_with,
 )
+from airunner.agent.offloading import offload
 from airunner.agent.refusal import MachineRefused, Scarce, scarce_at_launch
 from airunner.protocol.errors import OperatorError
 
 NO_LIMITS: Final = Limits()
+WAKE_S: Final = 5.0  # for a keeper to answer: it takes milliseconds, unless it or the launcher is stopped
+LAUNCH_S: Final = 30.0  # and then: for a disk that takes its time
+KEEPERS_S: Final = 2.0  # for the keepers of a dead launcher to end their jobs; milliseconds, unless they are stopped
+BURY_S: Final = 5.0  # for what SIGKILL ends; only what hangs in the kernel takes longer
 CLOSE_WAIT_S: Final = 5.0  # to kill everything; what takes longer hangs in the kernel
 
 # Nothing of the agent's environment but what an interpreter may need to start: it stays readable in /proc.
@@ -41,21 +50,24 @@ _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 # the public API would load ZeroMQ, and every fork would carry it.
 _BOOTSTRAP: Final = """
 import sys, types
-descriptor, held, group, bounds, package, *sys.path[:] = sys.argv[1:]
+descriptor, held, group, bounds, mark, package, *sys.path[:] = sys.argv[1:]
 for name, folder in (("airunner", package), ("airunner.agent", package + "/agent")):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
 from airunner.agent.launcher.child import main
 numbers = [int(number) for number in held.split()]
-main(int(descriptor), numbers, group, [int(bound) for bound in bounds.split()])
+main(int(descriptor), numbers, group, [int(bound) for bound in bounds.split()], mark)
 """
 
 
-def start_launcher(held: Sequence[int] = (), limits: Limits = NO_LIMITS) -> ChildLauncher:
+def start_launcher(
+    held: Sequence[int] = (), limits: Limits = NO_LIMITS, mark: str = "", groups: Path | None = None
+) -> ChildLauncher:
     """Start the launcher's process; meant to come before the first ZeroMQ context of this one.
 
     It and its keepers hold the descriptors `held` open, and no job does: a lock on one of them tells
-    whether anything of a job can still run. The `limits` are each job's.
+    whether a keeper of a job still lives. The `limits` are each job's. What it starts bears the `mark` of the
+    agent's home, or one of its own; its control groups' folder is noted in the file `groups`.
 
     Raises `OperatorError` where that is not possible.
     """
@@ -68,9 +80,9 @@ def start_launcher(held: Sequence[int] = (), limits: Limits = NO_LIMITS) -> Chil
             f"jobs cannot be bounded here: the kernel offers this process no control group (version 2) for "
             f"{' and '.join(missing)}; see `airunner doctor`"
         )
-    settings = _Settings(tuple(held), group, limits)
+    settings = _Settings(tuple(held), group, limits, mark or new_home_mark(), groups)
     try:
-        return ChildLauncher(settings, *_spawn(settings))
+        return ChildLauncher(settings, _spawn(settings))
     except OSError as error:
         raise OperatorError(f"cannot start the launcher: {error.strerror}") from error
 
@@ -81,16 +93,27 @@ class _Settings(NamedTuple):
     held: tuple[int, ...]
     group: Path | None
     limits: Limits
+    mark: str
+    groups: Path | None
 
 
-def _spawn(settings: _Settings) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A launcher's process, and our end of the line to it. Nothing of ours runs between its fork and its exec."""
+class _Spawned(NamedTuple):
+    """A launcher's process, our end of the line to it, and the mark of what it starts."""
+
+    child: subprocess.Popen[bytes]
+    line: socket.socket
+    mark: str
+
+
+def _spawn(settings: _Settings) -> _Spawned:
+    """Start a launcher. Nothing of ours runs between its fork and its exec."""
+    mark = new_launcher_mark(settings.mark)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     package = str(Path(__file__).absolute().parents[2])  # through the link: the folder that is `airunner`
     held = settings.held
     bounds = " ".join(str(bound or 0) for bound in settings.limits)
     group = str(settings.group or "")
-    arguments = (str(theirs.fileno()), " ".join(map(str, held)), group, bounds, package, *sys.path)
+    arguments = (str(theirs.fileno()), " ".join(map(str, held)), group, bounds, mark, package, *sys.path)
     with theirs:
         try:
             child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
@@ -98,14 +121,22 @@ def _spawn(settings: _Settings) -> tuple[subprocess.Popen[bytes], socket.socket]
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), *held),
-                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                env={VARIABLE: mark, **{name: os.environ[name] for name in _PASSED_ON if name in os.environ}},
                 start_new_session=True,
             )
         except OSError:
             ours.close()
             raise
     ours.settimeout(0)
-    return child, ours
+    try:
+        if settings.group is not None and settings.groups is not None:
+            with settings.groups.open("a") as noted:
+                print(launchers_group(settings.group, child.pid, mark), file=noted)
+    except OSError:
+        ours.close()
+        child.wait()
+        raise
+    return _Spawned(child, ours, mark)
 
 
 @contextmanager
@@ -126,17 +157,18 @@ class ChildLauncher:
     When the process dies, its keepers end their jobs and die with it; the next launch starts another.
     """
 
-    def __init__(self, settings: _Settings, child: subprocess.Popen[bytes], line: socket.socket) -> None:
+    def __init__(self, settings: _Settings, spawned: _Spawned) -> None:
         self._settings = settings
-        self._child = child
-        self._line = line
+        self._launcher = spawned
+        self._launches = 0
+        self._restarted: anyio.Event | None = None
         self._idle: list[Line] = []
         self._closed = False
 
     @property
     def pid(self) -> int:
         """The launcher's process."""
-        return self._child.pid
+        return self._launcher.child.pid
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> KeptProcess:
         """Start a command, to be killed at `deadline_s` of CLOCK_BOOTTIME. Cancelled, it leaves no process.
@@ -146,20 +178,24 @@ class ChildLauncher:
         assert spec.working_directory.is_absolute(), "the launcher's own folder is none of the job's"
         try:
             line = self._take_idle() or await self._ask_for_keeper()
-            answer = await _asked(line, _start(spec, deadline_s))
+            self._launches += 1
+            mark = f"{self._launcher.mark}.{self._launches}"
+            bury = partial(self._bury, self._launcher, mark)
+            answer = await self._answer(line, _start(spec, deadline_s, mark), bury)
         except OSError as error:
             if (scarce := scarce_at_launch(error.errno or 0)) is None:
                 raise
             raise MachineRefused(scarce, f"cannot start a process: {error.strerror}") from error
         match answer:
-            case Started(pid):
+            case Started(pid, keeper):
                 descriptors, line.descriptors = line.descriptors, []
                 if len(descriptors) != (DESCRIPTORS_MAX if spec.terminal is None else 1):
                     line.close()  # and the keeper kills what it has started
                     for descriptor in descriptors:
                         os.close(descriptor)
                     raise MachineRefused(Scarce.DESCRIPTORS, "cannot read what a process writes", begun=True)
-                return KeptProcess(pid, descriptors, line, self._give_back)
+                line.keeper = line.keeper or KeeperProcess(keeper)
+                return KeptProcess(pid, descriptors, line, self._give_back, bury)
             case Failed(errno, message, exit_code):
                 if (scarce := scarce_at_launch(errno)) is not None:
                     line.close()  # one process less, and whatever the failure has left open there
@@ -172,6 +208,25 @@ class ChildLauncher:
             case other:
                 raise AssertionError(f"a keeper said {other} out of turn")
 
+    async def watch(self) -> None:
+        """For ever: when the launcher dies, see to it that its keepers and their jobs do too.
+
+        They are told by the kernel; but one that is stopped does nothing of it.
+        """
+        while True:
+            self._restarted = anyio.Event()
+            launcher = self._launcher
+            with suppress(ProcessLookupError):  # it has died already
+                descriptor = os.pidfd_open(launcher.child.pid)
+                try:
+                    await anyio.wait_readable(descriptor)
+                finally:
+                    os.close(descriptor)
+            with anyio.move_on_after(KEEPERS_S):
+                await self._restarted.wait()
+            await self._bury(launcher, launcher.mark)
+            await self._restarted.wait()
+
     async def aclose(self) -> None:
         """Kill every job's processes, and wait for the launcher to be gone. May be called again."""
         if self._closed:
@@ -179,16 +234,73 @@ class ChildLauncher:
         self._closed = True
         while self._idle:
             self._idle.pop().close()
-        anyio.notify_closing(self._line)
-        self._line.close()
-        descriptor = os.pidfd_open(self._child.pid)  # it is ours to reap: also a dead one has its id
+        anyio.notify_closing(self._launcher.line)
+        self._launcher.line.close()
+        launcher = self._launcher
+        done = False
+        if launcher.child.poll() is None:
+            os.kill(launcher.child.pid, signal.SIGCONT)
+            descriptor = os.pidfd_open(launcher.child.pid)  # it is ours to reap: also a dead one has its id
+            try:
+                with anyio.move_on_after(CLOSE_WAIT_S, shield=True):
+                    await anyio.wait_readable(descriptor)
+                    done = True
+            finally:
+                os.close(descriptor)
+                launcher.child.kill()
+                launcher.child.wait()
+        if not done:
+            await self._bury(launcher, launcher.mark)
+
+    async def _answer(self, line: Line, start: Start, bury: Callable[[], Awaitable[None]]) -> ToAgent:
+        """What the keeper says to a Start. Where it says nothing its line is closed, and what it has begun is killed.
+
+        Raises `LauncherDied`; `OSError` where there are no descriptors for what it would hand over.
+        """
         try:
-            with anyio.move_on_after(CLOSE_WAIT_S, shield=True):
-                await anyio.wait_readable(descriptor)
-        finally:
-            os.close(descriptor)
-            self._child.kill()
-            self._child.wait()
+            with _reserved() as let_go:
+                if not await self._heeded(line, start):
+                    self._end_silent(line)
+                    await line.readable()
+                let_go()
+                return await line.receive()
+        except LauncherDied:
+            line.close()
+            await bury()
+            raise
+        except BaseException:
+            line.close()
+            raise
+
+    async def _heeded(self, line: Line, start: Start) -> bool:
+        """Whether the keeper answers; soon it is woken, with the launcher: a job may have stopped either."""
+        with anyio.move_on_after(WAKE_S):
+            with suppress(LauncherDied):  # what the line still holds says it, or something better
+                await line.send(start)
+            await line.readable()
+            return True
+        self._launcher.child.send_signal(signal.SIGCONT)
+        if line.keeper is not None:
+            line.keeper.wake()
+        with anyio.move_on_after(LAUNCH_S):
+            await line.readable()
+            return True
+        return False
+
+    def _end_silent(self, line: Line) -> None:
+        """Kill the keeper, or the launcher that ought to have made one."""
+        if line.keeper is not None:
+            line.keeper.kill()
+        else:
+            self._launcher.child.kill()
+
+    async def _bury(self, launcher: _Spawned, mark: str) -> None:
+        """Kill what bears the mark, and all that the control groups of this launcher hold, where it is dead."""
+        folder = None
+        if self._settings.group is not None and launcher.child.poll() is not None:
+            folder = launchers_group(self._settings.group, launcher.child.pid, launcher.mark)
+        with anyio.CancelScope(shield=True):
+            await offload(partial(_end_all, mark, folder))
 
     def _take_idle(self) -> Line | None:
         while self._idle:
@@ -207,7 +319,7 @@ class ChildLauncher:
     async def _ask_for_keeper(self) -> Line:
         if self._closed:
             raise LauncherDied
-        if self._child.poll() is not None:
+        if self._launcher.child.poll() is not None:
             self._restart()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         line = Line(ours)
@@ -215,9 +327,9 @@ class ChildLauncher:
             try:
                 while True:
                     try:
-                        send_with(self._line, b"keeper", [theirs.fileno()])
+                        send_with(self._launcher.line, b"keeper", [theirs.fileno()])
                     except BlockingIOError:
-                        await anyio.wait_writable(self._line)
+                        await anyio.wait_writable(self._launcher.line)
                     else:
                         return line
             except BaseException as error:
@@ -233,36 +345,27 @@ class ChildLauncher:
 
         Raises `NoLauncher`.
         """
-        anyio.notify_closing(self._line)
-        self._line.close()
+        anyio.notify_closing(self._launcher.line)
+        self._launcher.line.close()
         try:
-            self._child, self._line = _spawn(self._settings)
+            self._launcher = _spawn(self._settings)
         except OSError as error:
             raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error
+        if self._restarted is not None:
+            self._restarted.set()
 
 
-async def _asked(line: Line, start: Start) -> ToAgent:
-    """What the keeper says to a Start. The line is closed where it says nothing.
-
-    Raises `LauncherDied`; `OSError` where there are no descriptors for what it would hand over.
-    """
-    try:
-        with _reserved() as let_go:
-            with suppress(LauncherDied):  # what the line still holds says it, or something better
-                await line.send(start)
-            await line.readable()
-            let_go()
-            return await line.receive()
-    except BaseException:
-        line.close()
-        raise
+def _end_all(mark: str, folder: Path | None) -> None:
+    if folder is not None:
+        end_groups(folder, BURY_S)
+    end_marked(mark, BURY_S)
 
 
-def _start(spec: LaunchSpec, deadline_s: float) -> Start:
+def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
     size = spec.terminal
     return Start(
         argv=[_raw(argument) for argument in spec.argv],
-        environment={_raw(name): _raw(value) for name, value in spec.environment.items()},
+        environment={_raw(name): _raw(value) for name, value in {**spec.environment, VARIABLE: mark}.items()},
         working_directory=_raw(str(spec.working_directory)),
         terminal=[size.rows, size.cols] if size else None,
         deadline_ms=deadline_ms(deadline_s),

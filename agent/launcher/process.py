@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import termios
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import starmap
+from typing import Final
 
 import anyio
 
@@ -14,9 +15,12 @@ from airunner.agent.launcher.holders import holders_of
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.vitals import vitals_of
-from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal, deadline_ms
+from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal, ToAgent, deadline_ms
 from airunner.agent.offloading import offload
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
+
+STOPPED_S: Final = 1.0  # after the grace: a keeper that is stopped then is one that somebody keeps stopped
+SILENT_S: Final = 15.0  # after the grace: what its SIGKILL does not end a keeper gives up after ten seconds
 
 
 class KeptProcess:
@@ -25,19 +29,29 @@ class KeptProcess:
     No task of its own: whoever waits for something reads the line for all who wait.
     """
 
-    def __init__(self, pid: int, descriptors: list[int], line: Line, give_back: Callable[[Line], None]) -> None:
+    def __init__(
+        self,
+        pid: int,
+        descriptors: list[int],
+        line: Line,
+        give_back: Callable[[Line], None],
+        bury: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`bury` kills what a keeper that has died has left of the job."""
         sources = [DescriptorSource(descriptor) for descriptor in descriptors]
         self._pid = pid
         self._stdout = sources[0]
         self._stderr = sources[1] if len(sources) > 1 else None
         self._line: Line | None = line
         self._give_back = give_back
+        self._bury = bury
         self._receiving = anyio.Lock(fast_acquire=True)
         self._exit: Exit | None = None
         self._survivors: list[Survivor] | None = None  # a list: nothing is left
         self._answers = 0  # the keeper owes us: one for each End
         self._expired = False
         self._spent = Spent()
+        self._buried = False
 
     @property
     def pid(self) -> int:
@@ -107,17 +121,23 @@ class KeptProcess:
     async def end(self, grace_s: float) -> list[Survivor]:
         """Leave nothing behind; of several callers' graces the shortest counts.
 
+        A keeper that does not answer in time is killed, and what it kept with it.
+
         Raises `LauncherDied`, `LeaseEnded`.
         """
         try:
-            await self._send_end(grace_s)
-            while self._survivors is None:
-                await self._receive(lambda: self._survivors is not None)
+            with anyio.move_on_after(grace_s + SILENT_S):
+                with anyio.move_on_after(grace_s + STOPPED_S):
+                    await self._send_end(grace_s)
+                    return await self._ended()
+                if not self._stopped():
+                    return await self._ended()
+            self._kill_keeper()
+            return await self._ended()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), suppress(LauncherDied, LeaseEnded, anyio.ClosedResourceError):
                 await self.end(0)  # whoever cancels may count on it that nothing runs any more
             raise
-        return self._survivors
 
     def close(self) -> None:
         """Let go of everything; where `end` has not finished, all processes are killed at once."""
@@ -126,8 +146,26 @@ class KeptProcess:
         if self._stderr is not None:
             self._stderr.close()
 
+    async def _ended(self) -> list[Survivor]:
+        """Those who outlived it, once nothing is left.
+
+        Raises `LauncherDied`, `LeaseEnded`.
+        """
+        while self._survivors is None:
+            await self._receive(lambda: self._survivors is not None)
+        return self._survivors
+
+    def _stopped(self) -> bool:
+        return self._line is not None and self._line.keeper is not None and self._line.keeper.stopped
+
+    def _kill_keeper(self) -> None:
+        if self._line is not None and self._line.keeper is not None:
+            self._line.keeper.kill()
+
     async def _send_end(self, grace_s: float) -> None:
         if self._line is not None:
+            if self._line.keeper is not None:
+                self._line.keeper.wake()  # its launcher would, unless that is stopped or dead itself
             with suppress(LauncherDied):  # what the line still holds says it, or something better
                 await self._line.send(End(round(grace_s * 1000)))
             self._answers += 1
@@ -141,7 +179,7 @@ class KeptProcess:
                 raise LeaseEnded
             if self._line is None:
                 raise anyio.ClosedResourceError
-            match await self._line.receive():
+            match await self._heard(self._line):
                 case Exited(exit_code, number, alone, oom, spent):
                     self._exit = Exit(exit_code, number, oom)
                     self._spent = Spent(*spent)
@@ -158,6 +196,19 @@ class KeptProcess:
                     raise LeaseEnded
                 case other:
                     raise AssertionError(f"a keeper said {other} out of turn")
+
+    async def _heard(self, line: Line) -> ToAgent:
+        """The next message; whatever is left of the job is killed before a keeper's death is told.
+
+        Raises `LauncherDied`.
+        """
+        try:
+            return await line.receive()
+        except LauncherDied:
+            if not self._buried:
+                await self._bury()
+                self._buried = True
+            raise
 
     def _finish(self, survivors: list[Survivor]) -> None:
         assert self._line is not None

@@ -50,9 +50,10 @@ class End(NamedTuple):
 
 
 class Started(NamedTuple):
-    """Keeper → agent, with the reading ends: stdout and stderr, or the one terminal."""
+    """Keeper → agent, with the reading ends: stdout and stderr, or the one terminal. `keeper` is its own process."""
 
     pid: int
+    keeper: int
 
 
 class Failed(NamedTuple):

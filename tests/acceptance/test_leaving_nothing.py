@@ -32,6 +32,14 @@ setsid sh -c 'while :; do sleep 1000; done' &
 echo begun > {begun}
 while :; do sleep 1002; done
 """
+# Its keeper can do nothing, and nobody is left to wake it; it holds on to life.
+UNKEPT = """
+trap '' TERM
+launcher=$(cut -d' ' -f4 /proc/$PPID/stat)
+kill -STOP $launcher $PPID
+kill -KILL $launcher
+while :; do sleep 1000; done
+"""
 
 
 @pytest.fixture
@@ -98,3 +106,32 @@ def test_when_the_launcher_is_killed_its_jobs_are_given_back_and_the_agent_lives
     assert agent.running
     (another,) = children_of(agent.pid)
     assert another != launcher
+
+
+def test_a_job_that_stops_its_keeper_and_kills_the_launcher_is_ended_and_counted(cluster: Cluster) -> None:
+    agent = cluster.agent()
+    done = cluster.airunner("submit", "--no-monitor", "--max-attempts", "2", "--", "sh", "-c", UNKEPT)
+    log = list(events(cluster, done.stdout.decode().strip()))
+    assert (log[-1]["state"], log[-1]["reason"], log[-1]["attempt"]) == ("FAILED", "agent-lost", 2)
+    assert job_processes(cluster.home) == []
+    assert agent.running
+
+
+def test_when_agent_launcher_and_keepers_are_killed_at_once_the_next_attempt_begins_when_nothing_is_left(
+    cluster: Cluster, gate: Gate
+) -> None:
+    agent = cluster.agent()
+    job_id = submit(cluster, gate.script)
+    first = Watched([gate.wait()])
+    (launcher,) = children_of(agent.pid)
+    everybody = [agent.pid, launcher, *children_of(launcher)]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in everybody:
+            os.kill(pid, number)
+    agent.wait()
+    assert not first.gone_within(0)
+    cluster.agent()
+    gate.wait()
+    assert first.gone_within(0)
+    gate.open(2)
+    assert [event["attempt"] for event in events(cluster, job_id) if "between" in str(event.get("data"))] == [2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -128,12 +129,14 @@ async def test_the_agents_signal_settings_do_not_leak_into_a_command() -> None:
     assert umask == b"0022"
 
 
-async def test_the_environment_is_exactly_the_one_given(
+async def test_the_environment_is_exactly_the_one_given_and_a_mark(
     launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENT_SECRET", "never")
     process = await launcher.launch(command("/usr/bin/env", environment={"A": "1", "B": "ü=\udcff"}))
-    assert sorted((await read_all(process.stdout)).splitlines()) == [b"A=1", b"B=\xc3\xbc=\xff"]
+    a, marked, b = sorted((await read_all(process.stdout)).splitlines())
+    assert (a, b) == (b"A=1", b"B=\xc3\xbc=\xff")
+    assert re.fullmatch(rb"AIRUNNER_MARK=[0-9a-f]{32}\.[0-9a-f]{16}\.1", marked)
     process.close()
 
 

@@ -12,8 +12,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from airunner.agent.launcher import local
 from airunner.agent.launcher.contract import Exit, LauncherDied, NoLauncher
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.process import KeptProcess
+from airunner.agent.launcher.watchdog import KeeperProcess
 from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 
 DEATH_S = 1.0  # what is promised
@@ -187,3 +190,90 @@ async def test_closing_the_launcher_ends_every_job(launcher: ChildLauncher) -> N
     with pytest.raises(LauncherDied):
         await launcher.launch(shell("true"))
     process.close()
+
+
+async def unkept(launcher: ChildLauncher) -> tuple[KeptProcess, Watched]:
+    """A job whose launcher and keeper are stopped, as it could do itself; the keeper's and its processes."""
+    process = await launcher.launch(shell(TREE))
+    jobs = [int(line) for line in await read_lines(process.stdout, 3)]
+    (keeper,) = children_of(launcher.pid)
+    os.kill(launcher.pid, signal.SIGSTOP)
+    os.kill(keeper, signal.SIGSTOP)
+    return process, Watched([keeper, *jobs])
+
+
+@pytest.mark.anyio
+async def test_when_launcher_and_keeper_are_killed_at_once_nothing_runs_by_the_time_that_it_is_told(
+    launcher: ChildLauncher,
+) -> None:
+    process, watched = await unkept(launcher)
+    for pid in (*children_of(launcher.pid), launcher.pid):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(LauncherDied):
+        await process.wait()
+    assert watched.gone_within(0)
+    process.close()
+
+
+@pytest.mark.anyio
+async def test_a_stopped_keeper_is_killed_with_its_job_when_its_launcher_has_died(launcher: ChildLauncher) -> None:
+    process, watched = await unkept(launcher)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(launcher.watch)
+        await anyio.wait_all_tasks_blocked()
+        os.kill(launcher.pid, signal.SIGKILL)
+        with pytest.raises(LauncherDied):
+            await process.wait()
+        assert watched.gone_within(0)
+        process.close()
+        process = await launcher.launch(shell("exit 3"))
+        assert await process.wait() == Exit(3, None)
+        process.close()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_to_end_a_job_its_stopped_keeper_is_woken(launcher: ChildLauncher) -> None:
+    process, _ = await unkept(launcher)
+    await process.end(0)
+    assert await process.wait() == Exit(None, signal.SIGKILL)
+    process.close()
+
+
+@pytest.mark.anyio
+async def test_a_keeper_that_is_stopped_again_and_again_is_killed_with_its_job(
+    launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, watched = await unkept(launcher)
+    monkeypatch.setattr(KeeperProcess, "wake", lambda _: None)
+    with pytest.raises(LauncherDied):
+        await process.end(0)
+    assert watched.gone_within(0)
+    process.close()
+
+
+def unwakeable(process: subprocess.Popen[bytes], number: int) -> None:
+    """Its job stops it again."""
+    if number != signal.SIGCONT:
+        os.kill(process.pid, number)
+
+
+@pytest.mark.anyio
+async def test_a_stopped_launcher_is_woken_by_the_next_launch_and_one_that_is_stopped_again_is_killed(
+    launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "WAKE_S", 0.1)
+    os.kill(launcher.pid, signal.SIGSTOP)
+    process = await launcher.launch(shell("exit 3"))
+    assert await process.wait() == Exit(3, None)
+    process.close()
+    monkeypatch.setattr(local, "LAUNCH_S", 0.1)
+    monkeypatch.setattr(KeeperProcess, "wake", lambda _: None)
+    monkeypatch.setattr(subprocess.Popen, "send_signal", unwakeable)
+    (keeper,) = children_of(launcher.pid)
+    os.kill(launcher.pid, signal.SIGSTOP)
+    os.kill(keeper, signal.SIGSTOP)
+    with pytest.raises(LauncherDied):
+        await launcher.launch(shell("exit 4"))  # by the keeper that is there
+    with pytest.raises(LauncherDied):
+        await launcher.launch(shell("exit 5"))  # by one that the launcher is to make

@@ -1,0 +1,130 @@
+"""Marks of processes: a variable in the environment by which those of a job are found again. Standard library only.
+
+Keepers and control groups end what a job started. When launcher and keepers are killed at once there is nobody left who
+knows its processes; but each has inherited a mark, and with it go those of its session and whatever descends from it.
+
+```
+AIRUNNER_MARK=<home>.<launcher>           the launcher and its keepers
+AIRUNNER_MARK=<home>.<launcher>.<number>  one job's command, git or hook, and whatever it starts
+```
+
+Home and launcher are random, so that no other agent's processes have them. A process that clears its environment,
+leaves its session and outlives its parents is not found by this; in a control group it is. Another user's are not seen,
+unless by root.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from airunner.agent.launcher.tree import KILL_AGAIN_MS, command_of, name_of
+
+VARIABLE: Final = "AIRUNNER_MARK"
+_NAME: Final = VARIABLE.encode()
+_HOME_BYTES: Final = 16
+_LAUNCHER_BYTES: Final = 8
+_LOOKS: Final = 2  # that find nothing, one after the other: who begins another program has no environment just then
+_STATE, _PARENT, _GROUP, _SESSION, _THREADS = 0, 1, 2, 3, 17  # fields after the name, see proc_pid_stat(5)
+
+
+class _Standing(NamedTuple):
+    """Where a process stands among the others."""
+
+    parent: int
+    group: int
+    session: int
+
+
+def new_home_mark() -> str:
+    """The mark of an agent's home."""
+    return secrets.token_hex(_HOME_BYTES)
+
+
+def new_launcher_mark(home: str) -> str:
+    """The mark of another launcher of this home."""
+    return f"{home}.{secrets.token_hex(_LAUNCHER_BYTES)}"
+
+
+def end_marked(mark: str, within_s: float) -> list[int]:
+    """SIGKILL to all with `mark`, or with one that it begins; those that have not ended in so many seconds.
+
+    Returns when there are none: what they start meanwhile is found too.
+    """
+    until_s = time.monotonic() + within_s
+    empty = 0
+    while empty < _LOOKS:
+        found = marked(mark)
+        if not found:
+            empty += 1
+            continue
+        empty = 0
+        if time.monotonic() >= until_s:
+            return sorted(found)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # one that is stopped starts no others
+            for target in set(found.values()):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(target, number)
+        _wait_for(next(iter(found)))
+    return []
+
+
+def marked(mark: str) -> dict[int, int]:
+    """The living processes with `mark`, or with one that it begins; their sessions, and what descends from them.
+
+    By process, and what to signal for it: its group, in one step in which no member can fork, where the whole session
+    is the job's. A session whose leader lives and has no mark is somebody else's, who has borrowed this environment.
+    """
+    standing = {pid: one for pid in _pids() if pid != os.getpid() and (one := _standing(pid)) is not None}
+    found = {pid for pid in standing if _carries(pid, os.fsencode(mark))}
+    sessions = {standing[pid].session for pid in found} - {os.getsid(0)}
+    sessions = {session for session in sessions if session in found or session not in standing}
+    found |= {pid for pid, one in standing.items() if one.session in sessions}
+    while more := {pid for pid, one in standing.items() if one.parent in found} - found:
+        found |= more
+    return {pid: -standing[pid].group if standing[pid].session in sessions else pid for pid in found}
+
+
+def commands_of(pids: Iterable[int]) -> str:
+    """These processes for people."""
+    return ", ".join(f"{pid} ({command_of(pid) or name_of(pid)})" for pid in pids)
+
+
+def _wait_for(pid: int) -> None:
+    """Until it has ended, and no longer than a moment."""
+    with suppress(OSError):
+        descriptor = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(KILL_AGAIN_MS)
+        os.close(descriptor)
+
+
+def _carries(pid: int, mark: bytes) -> bool:
+    with suppress(OSError):  # it has ended, or is another user's
+        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            name, _, value = entry.partition(b"=")
+            if name == _NAME and (value == mark or value.startswith(mark + b".")):
+                return True
+    return False
+
+
+def _pids() -> list[int]:
+    with os.scandir("/proc") as entries:
+        return [int(entry.name) for entry in entries if entry.name.isdigit()]
+
+
+def _standing(pid: int) -> _Standing | None:
+    """None: it has ended."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        if fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1:
+            return _Standing(int(fields[_PARENT]), int(fields[_GROUP]), int(fields[_SESSION]))
+    return None
