@@ -19,8 +19,10 @@ from airunner.protocol.printable import own_lines
 if TYPE_CHECKING:
     import anyio
 
+    from airunner.broker.health import Health
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.quotas import Quotas
+    from airunner.broker.store.damage import Aside
     from airunner.certs.home import Home
     from airunner.certs.tokens import Authority
 
@@ -165,6 +167,7 @@ async def _run(
     health = Health(lambda line: _say(f"airunner broker: {line}"))
     store_url = store_url or f"sqlite:///{home.store}"
     store = open_store(store_url)
+    health.watch(lambda: _judge_store(store.aside, health))
     path = path_of(store_url)
     disk = None if path is None else StoreDisk(path, store, reserve_bytes, health)
     if disk is not None:
@@ -214,6 +217,16 @@ def _raise_descriptors() -> None:
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _judge_store(aside: Aside, health: Health) -> None:
+    """Tell the health of damage in the store: it is over when a broker starts on a store that is whole."""
+    if aside.met:
+        health.degrade(
+            "store",
+            f"part of the store cannot be read, {len(aside)} jobs are set aside, and what is asked of them is refused; "
+            "stop the broker, run `airunner store check`, and put a backup back with `airunner store restore`",
+        )
 
 
 def _authority(home: Home, public_key: Path | None, *, auth: bool) -> Authority:

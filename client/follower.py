@@ -97,7 +97,11 @@ class Follower:
             if isinstance(heard, (PeerError, OperatorError)):
                 await self._hand_over(heard)
                 return
-            events = self._take(heard)
+            try:
+                events = self._take(heard)
+            except PeerError as failure:  # a page that is not what was stored
+                await self._hand_over(failure)
+                return
             if events and not await self._hand_over(events):
                 return
 

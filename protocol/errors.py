@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h
+EXIT_DAMAGED: Final = 74  # EX_IOERR of sysexits.h
 EXIT_NO_PERMISSION: Final = 77  # EX_NOPERM of sysexits.h
 
 
@@ -148,6 +149,12 @@ class NoSpace(PeerError):
 
     code = "no-space"
     exit_code = EXIT_UNAVAILABLE
+
+
+class CorruptLog(PeerError):
+    """The broker's disk is damaged where this is stored; `airunner store check` there names each job concerned."""
+
+    code = "corrupt-log"
 
 
 class Forged(PeerError):

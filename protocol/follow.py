@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from airunner.protocol.errors import BadRequest, CorruptLog
 from airunner.protocol.events import Event, EventRun, JobFinished, events_of
 from airunner.protocol.messages import REPLAY_BYTES_MAX, JobEventsReplayed, ReplayJobEvents
 from airunner.protocol.names import JobId
@@ -102,7 +103,10 @@ class Follow:
         return [*self._advance(run), *self._from_kept()]
 
     def replayed(self, page: JobEventsReplayed, now_ms: int) -> list[Event]:
-        """Take in the answer to `request`."""
+        """Take in the answer to `request`.
+
+        Raises `CorruptLog`: what is stored there is not what was; asked again it would be no better.
+        """
         assert self._asked, "a page that was not asked for"
         self._asked = False
         if self.finished:
@@ -135,7 +139,11 @@ class Follow:
             skipped_to = page.runs[0].first_sequence if page.runs else page.next_sequence
             self.next_sequence = max(self.next_sequence, skipped_to)
         for run in page.runs:
-            events += self._advance(run)
+            try:
+                events += self._advance(run)
+            except BadRequest as error:
+                words = f"event {self.next_sequence} of this job's log cannot be decoded"
+                raise CorruptLog(f"{words}; {CorruptLog().message}") from error
         if self._from_timestamp_ms is None:
             return events
         start_ms = self._from_timestamp_ms

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from airunner.broker.store.contract import EXPIRE_MAX, Appended, Ask, Outcome, QueueKey
+from airunner.broker.store.damage import Aside, about
 from airunner.broker.store.log import Holder, Log
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.protocol.errors import IncompleteLog, NotFound, StaleToken
@@ -31,13 +32,13 @@ _HELD: Final = " AND state = 'RUNNING' AND attempt = ? AND token_hash = ?"
 _DUE: Final = " AND state = 'RUNNING' AND attempt = ? AND deadline_ms <= ?"
 _EXPIRED: Final = (
     "SELECT number, tenant, queue, needs, watch_key, attempt, last_sequence, agents_lost, max_attempts,"
-    " cancel_requested_ms FROM job WHERE state = 'RUNNING' AND deadline_ms <= ? ORDER BY deadline_ms LIMIT ?"
+    " cancel_requested_ms FROM job WHERE state = 'RUNNING' AND deadline_ms <= ? AND {others}"
+    " ORDER BY deadline_ms LIMIT ?"
 )
-_FALLEN_DUE: Final = (
-    "UPDATE job SET due_ms = NULL WHERE number IN"
-    " (SELECT number FROM job WHERE state = 'SCHEDULED' AND due_ms <= ? ORDER BY due_ms LIMIT ?)"
-    " RETURNING tenant, queue, needs"
+_DELAYED: Final = (
+    "SELECT number FROM job WHERE state = 'SCHEDULED' AND due_ms <= ? AND {others} ORDER BY due_ms LIMIT ?"
 )
+_FALLEN_DUE: Final = "UPDATE job SET due_ms = NULL WHERE number = ? RETURNING tenant, queue, needs"
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)
 _BY_ITSELF: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL)  # an agent need not say what the code says already
 
@@ -92,9 +93,10 @@ class _End(NamedTuple):
 class Endings:
     """Ends attempts and jobs over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database, log: Log) -> None:
+    def __init__(self, connection: Database, log: Log, aside: Aside) -> None:
         self._connection = connection
         self._log = log
+        self._aside = aside
 
     def complete(self, tenant: str, request: CompleteJob, now_ms: int) -> Outcome:
         """End the attempt as its holder says, and the job unless its policy has it run again.
@@ -153,17 +155,29 @@ class Endings:
         """End the leases that are due, the oldest first, and the delays."""
         appended: list[Appended] = []
         ready: set[QueueKey] = set()
-        for job in fetch_all(self._connection, _Due, _EXPIRED, (now_ms, EXPIRE_MAX)):
+        expired = _EXPIRED.format(others=self._aside.others)
+        for job in fetch_all(self._connection, _Due, expired, (now_ms, EXPIRE_MAX)):
             end = _lost(job, Settled.EXPIRED, Change.EXPIRE, [JobExpired(timestamp_ms=now_ms)], now_ms)
-            self._end(job.number, end, now_ms, None, _DUE, (job.attempt, now_ms))
+            with about(job.number):
+                self._end(job.number, end, now_ms, None, _DUE, (job.attempt, now_ms))
             appended.append(
                 self._log.append(job.tenant, job.number, job.watch_key, job.attempt, job.last_sequence, end.events)
             )
             if _may_be_leased(end):
                 ready.add(QueueKey(job.tenant, job.queue, job.needs))
-        for tenant, queue, needs in self._connection.execute(_FALLEN_DUE, (now_ms, EXPIRE_MAX)):
-            ready.add(QueueKey(str(tenant), str(queue), str(needs)))
+        ready |= self._fallen_due(now_ms)
         return Outcome(appended=tuple(appended), ready=frozenset(ready))
+
+    def _fallen_due(self, now_ms: int) -> set[QueueKey]:
+        """End the delays that are over; where jobs may have been found then."""
+        found = self._connection.execute(_DELAYED.format(others=self._aside.others), (now_ms, EXPIRE_MAX))
+        numbers = [number for (number,) in found if isinstance(number, int)]
+        ready: set[QueueKey] = set()
+        for number in numbers:
+            with about(number):
+                for tenant, queue, needs in self._connection.execute(_FALLEN_DUE, (number,)):
+                    ready.add(QueueKey(str(tenant), str(queue), str(needs)))
+        return ready
 
     def cancel(self, tenant: str, request: CancelJob, now_ms: int) -> Outcome:
         """End a job that waits; have the holder of one that runs end it.
@@ -208,9 +222,10 @@ class Endings:
 
     def next_due_ms(self) -> int | None:
         """When the next lease or delay ends."""
+        others = self._aside.others
         due_ms = self._connection.execute(
-            "SELECT min(due_ms) FROM (SELECT min(deadline_ms) AS due_ms FROM job WHERE state = 'RUNNING'"
-            " UNION ALL SELECT min(due_ms) FROM job WHERE state = 'SCHEDULED' AND due_ms IS NOT NULL)"
+            f"SELECT min(due_ms) FROM (SELECT min(deadline_ms) AS due_ms FROM job WHERE state = 'RUNNING' AND {others}"
+            f" UNION ALL SELECT min(due_ms) FROM job WHERE state = 'SCHEDULED' AND due_ms IS NOT NULL AND {others})"
         ).get
         assert due_ms is None or isinstance(due_ms, int), "an instant is a number"
         return due_ms
@@ -237,7 +252,8 @@ class Endings:
 
     def _end_held(self, tenant: str, holder: Holder, task_token: bytes, end: _End, now_ms: int) -> Appended:
         token = token_hash(task_token)
-        self._end(holder.number, end, now_ms, token, _HELD, (holder.attempt, token))
+        with about(holder.number):
+            self._end(holder.number, end, now_ms, token, _HELD, (holder.attempt, token))
         return self._log.append(
             tenant, holder.number, holder.watch_key, holder.attempt, holder.last_sequence, end.events
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from airunner.broker.store.contract import Appended, Ask, LeasesCounted, Outcome, QueueKey
+from airunner.broker.store.damage import Aside, about
 from airunner.broker.store.log import Log
 from airunner.broker.store.needs import facts_of, meets
 from airunner.broker.store.queues import heads
@@ -23,6 +24,7 @@ from airunner.protocol.messages import (
     JobLease,
     JobsLeased,
     JobsUpdated,
+    LeaseRef,
     LeaseVerdict,
     UpdateJob,
     Verdict,
@@ -48,6 +50,11 @@ _RENEW: Final = (
     " WHERE job_id = ? AND tenant = ? AND state = 'RUNNING' AND attempt = ? AND token_hash = ?"
     " RETURNING iif(cancel_requested_ms IS NULL, ?, ?)"
 )
+
+
+_RESUMED: Final = "UPDATE job SET deadline_ms = ? + visibility_ms"
+_RETRIED: Final = "UPDATE job SET due_ms = min(due_ms, ? + pause_ms)"
+_PAUSES: Final = "state = 'SCHEDULED' AND due_ms IS NOT NULL AND pause_ms IS NOT NULL"
 
 
 class _Place(NamedTuple):
@@ -81,8 +88,9 @@ class _Count(NamedTuple):
 class Leases:
     """Grants and renews leases over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database, log: Log, secrets: Secrets) -> None:
+    def __init__(self, connection: Database, log: Log, secrets: Secrets, aside: Aside) -> None:
         self._connection = connection
+        self._aside = aside
         self._log = log
         self._secrets = secrets
 
@@ -109,8 +117,11 @@ class Leases:
             if len(waiting) < room:
                 exhausted.add(QueueKey(ask.tenant, queue))
             for job in waiting:
-                lease = self._lease(ask.tenant, request, job.job_id, job.attempt + 1, job.spec, request.visibility_ms)
-                self._grant(ask, request, job.number, lease, now_ms)
+                with about(job.number):
+                    lease = self._lease(
+                        ask.tenant, request, job.job_id, job.attempt + 1, job.spec, request.visibility_ms
+                    )
+                    self._grant(ask, request, job.number, lease, now_ms)
                 event = JobLeased(timestamp_ms=now_ms, agent=request.agent)
                 appended.append(
                     self._log.append(ask.tenant, job.number, job.watch_key, lease.attempt, job.last_sequence, [event])
@@ -127,32 +138,44 @@ class Leases:
         places = [
             place
             for needs in ("", *(head.needs for head in able[:room]))  # the others' first comes behind all of theirs
-            for place in fetch_all(self._connection, _Place, _PLACES, (tenant, queue, needs, room))
+            for place in fetch_all(self._connection, _Place, _PLACES, (tenant, queue, needs, room + len(self._aside)))
+            if place.number not in self._aside
         ]
         places.sort(key=lambda place: (-place.priority, place.number))
-        found = [fetch_one(self._connection, _Waiting, _WAITING, (place.number,)) for place in places[:room]]
+        found = [self._waiting_at(place.number) for place in places[:room]]
         return [job for job in found if job is not None]
+
+    def _waiting_at(self, number: int) -> _Waiting | None:
+        with about(number):
+            return fetch_one(self._connection, _Waiting, _WAITING, (number,))
 
     def renew(self, tenant: str, request: UpdateJob, now_ms: int) -> JobsUpdated:
         """One verdict for each lease."""
         verdicts: list[LeaseVerdict] = []
         for ref in request.leases:
-            found = self._connection.execute(
-                _RENEW,
-                (
-                    now_ms + request.visibility_ms,
-                    request.visibility_ms,
-                    ref.job_id,
-                    tenant,
-                    ref.attempt,
-                    token_hash(ref.task_token),
-                    Verdict.KEPT,
-                    Verdict.CANCEL,
-                ),
-            ).get
+            found: object = None
+            if ref.job_id not in self._aside:
+                with about(ref.job_id):
+                    found = self._renewed(tenant, ref, request.visibility_ms, now_ms)
             verdict = Verdict.LOST if found is None else Verdict(str(found))
             verdicts.append(LeaseVerdict(job_id=JobId(ref.job_id), attempt=ref.attempt, verdict=verdict))
         return JobsUpdated(leases=tuple(verdicts))
+
+    def _renewed(self, tenant: str, ref: LeaseRef, visibility_ms: int, now_ms: int) -> object:
+        """The verdict; None where the lease is another's."""
+        return self._connection.execute(
+            _RENEW,
+            (
+                now_ms + visibility_ms,
+                visibility_ms,
+                ref.job_id,
+                tenant,
+                ref.attempt,
+                token_hash(ref.task_token),
+                Verdict.KEPT,
+                Verdict.CANCEL,
+            ),
+        ).get
 
     def resume(self, now_ms: int) -> Outcome:
         """Give every live lease one full visibility period from now, and every retry at most its pause.
@@ -160,12 +183,15 @@ class Leases:
         No agent counts on more, and what was there is an instant of another broker's clock: if that one was
         ahead of ours by hours, a lost agent's lease would last as long, and a retry wait so.
         """
-        self._connection.execute("UPDATE job SET deadline_ms = ? + visibility_ms WHERE state = 'RUNNING'", (now_ms,))
-        self._connection.execute(
-            "UPDATE job SET due_ms = min(due_ms, ? + pause_ms)"
-            " WHERE state = 'SCHEDULED' AND due_ms IS NOT NULL AND pause_ms IS NOT NULL",
-            (now_ms,),
-        )
+        if not self._aside.careful:
+            self._connection.execute(f"{_RESUMED} WHERE state = 'RUNNING'", (now_ms,))
+            self._connection.execute(f"{_RETRIED} WHERE {_PAUSES}", (now_ms,))
+            return Outcome()
+        for change, where in ((_RESUMED, "state = 'RUNNING'"), (_RETRIED, _PAUSES)):
+            found = self._connection.execute(f"SELECT number FROM job WHERE {where} AND {self._aside.others}")
+            for number in [number for (number,) in found if isinstance(number, int)]:
+                with about(number):
+                    self._connection.execute(f"{change} WHERE number = ?", (now_ms, number))
         return Outcome()
 
     def counts(self, tenant: str) -> LeasesCounted:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import msgspec
@@ -10,10 +11,12 @@ from msgspec.structs import replace
 
 from airunner.broker.quotas import Quotas
 from airunner.broker.store.contract import Appended
+from airunner.broker.store.damage import Aside, Damaged, about
 from airunner.broker.store.room import Room
 from airunner.broker.store.rows import Database, Values, fetch_one
 from airunner.broker.store.usage import Usage
-from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, NotFound, Quota, StaleToken
+from airunner.protocol.bounds import UNDECODABLE
+from airunner.protocol.errors import BadRequest, CorruptLog, IndexGap, NoSpace, NotFound, Quota, StaleToken
 from airunner.protocol.events import (
     BrokerBody,
     EventRun,
@@ -39,6 +42,10 @@ RUNS_LOOKED_MAX: Final = 8_192  # for the first that is new enough; a few ms
 _EXTEND: Final = (
     "UPDATE job SET last_sequence = last_sequence + ?, next_index = next_index + ?"
     " WHERE number = ? AND state = 'RUNNING' AND attempt = ? AND token_hash = ? AND next_index = ?"
+)
+_HOLDER: Final = (
+    "SELECT number, queue, needs, watch_key, state, attempt, last_sequence, next_index, token_hash, settled,"
+    " cancel_requested_ms, agents_lost, max_attempts FROM job WHERE job_id = ? AND tenant = ?"
 )
 
 
@@ -73,12 +80,22 @@ class _StoredRun(NamedTuple):
     events: bytes
 
 
+@contextmanager
+def _decoding() -> Generator[None]:
+    """Raises `CorruptLog`, where what is stored is not what was."""
+    try:
+        yield
+    except (BadRequest, *UNDECODABLE) as error:
+        raise CorruptLog(f"a segment of this job's log cannot be decoded; {CorruptLog().message}") from error
+
+
 class Log:
     """Appends to and reads from the logs over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database, usage: Usage) -> None:
+    def __init__(self, connection: Database, usage: Usage, aside: Aside) -> None:
         self._connection = connection
         self._usage = usage
+        self._aside = aside
 
     def append(
         self,
@@ -97,17 +114,17 @@ class Log:
     def holder(self, tenant: str, job_id: str, attempt: int, task_token: bytes) -> Holder:
         """The attempt that `task_token` proves, whether it runs or has just ended.
 
-        Raises `NotFound`, `StaleToken`.
+        Raises `NotFound`, `StaleToken`, `CorruptLog`.
         """
-        holder = fetch_one(
-            self._connection,
-            Holder,
-            "SELECT number, queue, needs, watch_key, state, attempt, last_sequence, next_index, token_hash, settled,"
-            " cancel_requested_ms, agents_lost, max_attempts FROM job WHERE job_id = ? AND tenant = ?",
-            (job_id, tenant),
-        )
+        try:
+            holder = fetch_one(self._connection, Holder, _HOLDER, (job_id, tenant))
+        except (Damaged, *UNDECODABLE) as damaged:
+            self._aside.met += 1
+            raise CorruptLog from damaged
         if holder is None:
             raise NotFound
+        if holder.number in self._aside:
+            raise CorruptLog
         if holder.attempt != attempt or holder.token_hash != token_hash(task_token):
             raise StaleToken
         return holder
@@ -142,10 +159,11 @@ class Log:
         known = holder.next_index - batch.first_index
         raw = without_first(batch.events, known) if known else batch.events
         count = batch.count - known
-        self._connection.execute(
-            _EXTEND,
-            (count, count, holder.number, batch.attempt, token_hash(batch.task_token), holder.next_index),
-        )
+        with about(holder.number):
+            self._connection.execute(
+                _EXTEND,
+                (count, count, holder.number, batch.attempt, token_hash(batch.task_token), holder.next_index),
+            )
         assert self._connection.changes() == 1, "the holder holds it still, in the same transaction"
         self._usage.add(tenant, len(raw))
         latest_ms = max(body.timestamp_ms for body in bodies[known:])
@@ -157,7 +175,7 @@ class Log:
     def replay(self, tenant: str, request: ReplayJobEvents) -> JobEventsReplayed:
         """A page of one job's log.
 
-        Raises `NotFound`.
+        Raises `NotFound`; `CorruptLog`, where the log is not whole.
         """
         place = fetch_one(
             self._connection,
@@ -167,8 +185,11 @@ class Log:
         )
         if place is None:
             raise NotFound
-        start, beyond = self._start(place, request)
-        runs = self._page(place.number, start, request.bytes_max, request.kinds) if start is not None else []
+        with _decoding():
+            start, beyond = self._start(place, request)
+            runs = self._page(place.number, start, request.bytes_max, request.kinds) if start is not None else []
+        if start is not None and start <= place.last_sequence and not runs:
+            raise CorruptLog(f"event {start} of this job's log is missing; {CorruptLog().message}")
         return JobEventsReplayed(
             runs=tuple(runs),
             next_sequence=runs[-1].next_sequence if runs else beyond,
@@ -216,6 +237,9 @@ class Log:
             known = max(0, start - row.first_sequence)
             if known >= row.events_count:
                 continue
+            expected = runs[-1].next_sequence if runs else start
+            if row.first_sequence + known != expected:
+                raise CorruptLog(f"event {expected} of this job's log is missing; {CorruptLog().message}")
             raw = without_first(row.events, known) if known else row.events
             looked_bytes += len(raw)
             if kinds and not may_hold(raw, kinds):
@@ -248,9 +272,10 @@ class Log:
         raw: bytes,
         latest_ms: int,
     ) -> Appended:
-        self._connection.execute(
-            "INSERT INTO event (number, first_sequence, count, attempt, last_timestamp_ms, events)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (number, first_sequence, count, attempt, latest_ms, raw),
-        )
+        with about(number):
+            self._connection.execute(
+                "INSERT INTO event (number, first_sequence, count, attempt, last_timestamp_ms, events)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (number, first_sequence, count, attempt, latest_ms, raw),
+            )
         return Appended(watch_key, EventRun(first_sequence=first_sequence, count=count, attempt=attempt, events=raw))

@@ -1,5 +1,7 @@
 """Counts the work that SQLite does for a command: a `Database` around another.
 
+What SQLite cannot read is `Damaged` from here on.
+
 Counted are statements, rows that they change (by triggers too), rows that are read out of them, and SQLite's own steps,
 so that a statement that looks through many rows and finds none is seen as well. No clock is asked: on every machine
 the same commands on the same store cost the same.
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from airunner.broker.store.damage import READ_FAULTS, damage_of
 from airunner.broker.store.rows import Database, Rows, Values
 
 # Measured, in sixteenths of 100 µs: some 10 µs for a statement or a row written, 6 for a row that Python sees.
@@ -37,7 +40,10 @@ class Meter:
     def execute(self, statements: str, bindings: Values | None = None) -> Rows:
         """Run statements, with values for their question marks."""
         self._points += STATEMENT_POINTS
-        return _CountedRows(self._connection.execute(statements, bindings), self)
+        try:
+            return _CountedRows(self._connection.execute(statements, bindings), self)
+        except READ_FAULTS as error:
+            raise damage_of(error) from error
 
     def changes(self) -> int:
         """How many rows the last statement that writes has changed."""
@@ -86,12 +92,25 @@ class _CountedRows:
 
     @property
     def get(self) -> object:
-        return self._rows.get
+        try:
+            return self._rows.get
+        except READ_FAULTS as error:
+            raise damage_of(error) from error
 
     def fetchone(self) -> object:
-        return self._rows.fetchone()
+        try:
+            return self._rows.fetchone()
+        except READ_FAULTS as error:
+            raise damage_of(error) from error
 
     def __iter__(self) -> Iterator[tuple[object, ...]]:
-        for row in self._rows:
+        rows = iter(self._rows)
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except READ_FAULTS as error:
+                raise damage_of(error) from error
             self._meter.read()
             yield row

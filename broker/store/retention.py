@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from airunner.broker.store.contract import Outcome, Retain
+from airunner.broker.store.damage import Aside, about
 from airunner.broker.store.rows import Database, fetch_all, fetch_one
 from airunner.broker.store.schema import ANSWER_BYTES
 from airunner.broker.store.usage import Usage
@@ -24,11 +25,11 @@ BYTES_PER_STEP: Final = 8 * 1_048_576  # of logs; some milliseconds
 ANSWERS_KEPT_MS: Final = 86_400_000  # a day at least: however short jobs stay, a repeat must not submit twice
 _OLDEST: Final = (
     "SELECT number, tenant, length(spec) FROM job WHERE finished_ms IS NOT NULL AND finished_ms < ?"
-    " ORDER BY finished_ms LIMIT ?"
+    " AND {others} ORDER BY finished_ms LIMIT ?"
 )
 _OLDEST_OF: Final = (
     "SELECT number, tenant, length(spec) FROM job WHERE tenant = ? AND finished_ms IS NOT NULL"
-    " ORDER BY finished_ms LIMIT 1"
+    " AND {others} ORDER BY finished_ms LIMIT 1"
 )
 _TAKEN: Final = "SELECT coalesce(sum(bytes), 0), count(*) FROM usage WHERE bytes > 0"
 _LARGE: Final = "SELECT tenant FROM usage WHERE bytes > ? ORDER BY bytes DESC, tenant"
@@ -58,16 +59,22 @@ class _Run(NamedTuple):
 class Retention:
     """Removes over `connection`, within the caller's transaction."""
 
-    def __init__(self, connection: Database, usage: Usage) -> None:
+    def __init__(self, connection: Database, usage: Usage, aside: Aside) -> None:
         self._connection = connection
         self._usage = usage
+        self._aside = aside
 
     def step(self, command: Retain, now_ms: int) -> Outcome:
         """One step; `more` when the next would find something too."""
         if self._remove_logs():
             return Outcome(more=True)
         removed = self._remove_jobs(
-            fetch_all(self._connection, _Oldest, _OLDEST, (command.finished_before_ms, JOBS_PER_STEP))
+            fetch_all(
+                self._connection,
+                _Oldest,
+                _OLDEST.format(others=self._aside.others),
+                (command.finished_before_ms, JOBS_PER_STEP),
+            )
         )
         if not removed and command.store_bytes_max is not None:
             store_bytes = self._store_bytes()
@@ -89,7 +96,8 @@ class Retention:
             return []
         share_bytes = int(kept * taken.size_bytes / taken.tenants)
         for (tenant,) in self._connection.execute(_LARGE, (share_bytes,)):
-            found = fetch_all(self._connection, _Oldest, _OLDEST_OF, (str(tenant),))
+            oldest = _OLDEST_OF.format(others=self._aside.others)
+            found = fetch_all(self._connection, _Oldest, oldest, (str(tenant),))
             if found:
                 return found
         return []
@@ -98,10 +106,11 @@ class Retention:
         pairs = 0
         for job in found:
             self._usage.add(job.tenant, -job.size_bytes)
-            self._connection.execute("INSERT INTO doomed (number, tenant) VALUES (?, ?)", (job.number, job.tenant))
-            self._connection.execute("DELETE FROM metadata WHERE number = ?", (job.number,))
-            pairs += self._connection.changes()
-            self._connection.execute("DELETE FROM job WHERE number = ?", (job.number,))
+            with about(job.number):
+                self._connection.execute("INSERT INTO doomed (number, tenant) VALUES (?, ?)", (job.number, job.tenant))
+                self._connection.execute("DELETE FROM metadata WHERE number = ?", (job.number,))
+                pairs += self._connection.changes()
+                self._connection.execute("DELETE FROM job WHERE number = ?", (job.number,))
             if pairs >= PAIRS_PER_STEP:
                 break
         return bool(found)
@@ -111,11 +120,18 @@ class Retention:
         doomed = fetch_one(
             self._connection,
             _Doomed,
-            "SELECT number, tenant FROM doomed WHERE number = (SELECT min(number) FROM doomed)",
+            "SELECT number, tenant FROM doomed"
+            f" WHERE number = (SELECT min(number) FROM doomed WHERE {self._aside.others})",
             (),
         )
         if doomed is None:
             return False
+        with about(doomed.number):
+            self._remove_log(doomed)
+        return True
+
+    def _remove_log(self, doomed: _Doomed) -> None:
+        """Remove a bounded piece of one log; with the last of it, what remembers it."""
         runs = fetch_all(
             self._connection,
             _Run,
@@ -129,10 +145,9 @@ class Retention:
             if doomed.tenant is not None:
                 self._usage.add(doomed.tenant, -run.size_bytes)
             if left_bytes <= 0:
-                return True
+                return
         if len(runs) < RUNS_PER_STEP:
             self._connection.execute("DELETE FROM doomed WHERE number = ?", (doomed.number,))
-        return True
 
     def _remove_answers(self, answered_before_ms: int) -> bool:
         """A request that is repeated after so long is another one."""

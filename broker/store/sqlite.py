@@ -32,6 +32,7 @@ from airunner.broker.store.contract import (
     StoreReply,
 )
 from airunner.broker.store.copying import StoreCopy
+from airunner.broker.store.damage import READ_FAULTS, Aside, Damaged
 from airunner.broker.store.endings import Endings
 from airunner.broker.store.jobs import Jobs
 from airunner.broker.store.leases import Leases
@@ -45,8 +46,9 @@ from airunner.broker.store.schema import migrate
 from airunner.broker.store.secrets import Secrets
 from airunner.broker.store.usage import Usage
 from airunner.certs.principal import QueueScope
+from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.coding import refusal
-from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError, PeerError
+from airunner.protocol.errors import EXIT_DAMAGED, EXIT_UNAVAILABLE, CorruptLog, NoSpace, OperatorError, PeerError
 from airunner.protocol.messages import (
     LAST_BYTES_MAX,
     BatchStored,
@@ -80,10 +82,15 @@ STATEMENTS_CACHED: Final = 128
 _Reading = ListJobs | ListQueues | ListAgents | ListSecrets | GetJob | ReplayJobEvents | WatchJob
 CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
 JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # what a WAL that once grew keeps of the disk
+DAMAGED_PAUSE_MS: Final = 60_000  # then what is due and cannot be looked up for damage is looked up again
 _INSIDE: Final = (
     "SELECT page_count * page_size, freelist_count * page_size"
     " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
+
+
+class _DamageMet(Exception):
+    """A batch met damage, and is applied again without what it was about."""
 
 
 class SqliteStore:
@@ -91,15 +98,16 @@ class SqliteStore:
 
     def __init__(self, connection: Database) -> None:
         self._connection = connection
+        self.aside = Aside()
         self._meter = metered = Meter(connection)
         self._usage = Usage(metered)
-        self._log = Log(metered, self._usage)
+        self._log = Log(metered, self._usage, self.aside)
         self._queues = Queues(metered, self._usage)
         self._jobs = Jobs(metered, self._log, self._queues, self._usage)
         self._secrets = Secrets(metered, self._usage)
-        self._leases = Leases(metered, self._log, self._secrets)
-        self._endings = Endings(metered, self._log)
-        self._retention = Retention(metered, self._usage)
+        self._leases = Leases(metered, self._log, self._secrets, self.aside)
+        self._endings = Endings(metered, self._log, self.aside)
+        self._retention = Retention(metered, self._usage, self.aside)
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
         """Apply a batch as one transaction.
@@ -116,14 +124,53 @@ class SqliteStore:
         Raises `NoSpace`: nothing of it is stored.
         """
         assert len(commands) <= BATCH_COMMANDS_MAX
+        refused: set[int] = set()
+        while True:  # once more for each command, or job, that meets damage
+            try:
+                return self._stage(commands, now_ms, refused)
+            except _DamageMet:
+                self.aside.met += 1
+
+    def _stage(self, commands: Sequence[Command], now_ms: int, refused: set[int]) -> Applied:
+        """All commands but those that are refused for damage, by their place in the batch.
+
+        Raises `_DamageMet`: another is refused, or another job is set aside.
+        """
         with self._rolled_back():
             if self._connection.in_transaction:  # nobody was told of what was staged before, and not committed
                 self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN IMMEDIATE")
             self._usage.begin()
-            outcomes = tuple(self._counted(command, now_ms) for command in commands)
+            outcomes: list[Outcome] = []
+            for place, command in enumerate(commands):
+                if place in refused:
+                    outcomes.append(_refused_for_damage(command))
+                    continue
+                try:
+                    outcomes.append(self._counted(command, now_ms))
+                except (Damaged, *UNDECODABLE) as damaged:
+                    if not self._set_aside(command, damaged):
+                        refused.add(place)
+                    raise _DamageMet from damaged
             self._usage.write()
-            return Applied(outcomes, self._endings.next_due_ms())
+            due_ms = self._endings.next_due_ms()
+            if due_ms is not None and any(isinstance(commands[place], Expire) for place in refused):
+                due_ms = max(due_ms, now_ms + DAMAGED_PAUSE_MS)
+            return Applied(tuple(outcomes), due_ms)
+
+    def _set_aside(self, command: Command, damaged: Exception) -> bool:
+        """Whether the command may be tried again: without the job that it met damage for, or job by job.
+
+        Raises `Damaged`: a start cannot do without.
+        """
+        if isinstance(damaged, Damaged) and damaged.key is not None and self.aside.add(damaged.key):
+            return True
+        if isinstance(command, Resume):
+            if self.aside.careful:
+                raise damaged
+            self.aside.careful = True
+            return True
+        return False
 
     def commit(self) -> None:
         """Have on disk what was staged.
@@ -156,7 +203,7 @@ class SqliteStore:
         self._checkpoint("RESTART")  # it keeps its place on the disk, and is written over
 
     def _checkpoint(self, mode: str) -> None:
-        with suppress(apsw.FullError):
+        with suppress(NoSpace), self._rolled_back():
             self._connection.execute(f"PRAGMA wal_checkpoint({mode})")
 
     def copy_to(self, descriptor: int) -> StoreCopy:
@@ -280,11 +327,22 @@ class SqliteStore:
         try:
             yield
         except BaseException as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            with suppress(apsw.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
             if isinstance(error, apsw.FullError):
                 raise NoSpace from error
+            if isinstance(error, (*READ_FAULTS, apsw.NotADBError, Damaged)):
+                raise OperatorError(
+                    f"the store is damaged, or its disk fails ({error}): nothing more can be promised; run "
+                    "`airunner store check`, and put a backup back with `airunner store restore`",
+                    exit_code=EXIT_DAMAGED,
+                ) from error
             raise
+
+
+def _refused_for_damage(command: Command) -> Outcome:
+    return Outcome(reply=refusal(CorruptLog()), cost=1) if isinstance(command, Ask) else Outcome()
 
 
 def _lasts(request: PublishJobEvents) -> set[tuple[str, int]]:

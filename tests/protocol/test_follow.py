@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airunner.protocol.errors import BadRequest
+from airunner.protocol.errors import BadRequest, CorruptLog
 from airunner.protocol.events import (
     AgentBody,
     BrokerBody,
@@ -144,7 +144,7 @@ def test_of_some_kinds_only_those_are_told_and_nothing_is_taken_for_a_hole() -> 
 def test_a_run_without_events_is_refused_where_all_were_asked_for() -> None:
     follow = Follow(JOB, 0)
     follow.request()
-    with pytest.raises(BadRequest):
+    with pytest.raises(CorruptLog, match="airunner store check"):
         follow.replayed(page(msgspec.structs.replace(run(1, 5), events=b""), following=6, last=5), 0)
 
 
