@@ -11,9 +11,10 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Figures of one attempt; 0 is nothing, or not known.
 
     Processor time, memory and disk are those of the command and of all that it started, as the kernel counts them when
-    they end. `memory_peak_bytes` is the largest that any one of these processes was; `read_bytes` and `written_bytes`
-    are what went from and to a disk. `stdout_bytes` and `stderr_bytes` are what was written there, also what the log
-    leaves out; a terminal has only the first. `events` is how many the attempt has published.
+    they end. `memory_peak_bytes` is the largest that any one of these processes was; the kernel counts the some 12 MiB
+    of the process that starts them among it, so it is never less. `read_bytes` and `written_bytes` are what went from
+    and to a disk. `stdout_bytes` and `stderr_bytes` are what was written there, also what the log leaves out; a
+    terminal has only the first. `events` is how many the attempt has published.
     """
 
     stdout_bytes: Natural = 0

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import anyio
 
+from airunner.agent.launcher import wire
 from airunner.agent.launcher.cgroup import Limits, end_groups, launchers_group, missing_controllers, own_group
 from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
 from airunner.agent.launcher.line import Line
@@ -37,6 +38,7 @@ from airunner.agent.refusal import MachineRefused, Scarce, scarce_at_launch
 from airunner.protocol.errors import OperatorError
 
 NO_LIMITS: Final = Limits()
+WIRE: Final = Path(wire.__file__)  # what a launcher that starts later would speak; it must be what we do
 WAKE_S: Final = 5.0  # for a keeper to answer: it takes milliseconds, unless it or the launcher is stopped
 LAUNCH_S: Final = 30.0  # and then: for a disk that takes its time
 KEEPERS_S: Final = 2.0  # for the keepers of a dead launcher to end their jobs; milliseconds, unless they are stopped
@@ -164,6 +166,7 @@ class ChildLauncher:
         self._restarted: anyio.Event | None = None
         self._idle: list[Line] = []
         self._closed = False
+        self._wire = WIRE.read_bytes()
 
     @property
     def pid(self) -> int:
@@ -348,6 +351,8 @@ class ChildLauncher:
         anyio.notify_closing(self._launcher.line)
         self._launcher.line.close()
         try:
+            if WIRE.read_bytes() != self._wire:
+                raise NoLauncher("airunner was upgraded beneath this agent, whose launcher has died: restart it")
             self._launcher = _spawn(self._settings)
         except OSError as error:
             raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error

@@ -109,6 +109,8 @@ def _converse(here: _Recorder) -> None:
     ask("UpdateJob", agent="recorded-1", leases=list(held.values()), visibility_ms=60_000)
     ask("WatchJob", job_id=first)
     now_ms = time.time_ns() // 1_000_000
+    used = {"stdout_bytes": 4, "cpu_user_ms": 3, "memory_peak_bytes": 4_096}
+    ended = {"exit_code": 0, "usage": used}
     bodies = [
         {"kind": "GIT_CLONE_START", "timestamp_ms": now_ms, "repository": "https://example.org/p.git"},
         {"kind": "GIT_CLONE_PROGRESS", "timestamp_ms": now_ms, "message": "Receiving objects: 42%"},
@@ -116,15 +118,15 @@ def _converse(here: _Recorder) -> None:
         {"kind": "PROCESS_START", "timestamp_ms": now_ms, "pid": 7, "started_at": now_ms},
         {"kind": "TERMINAL_RESIZE", "timestamp_ms": now_ms, "cols": 80, "rows": 24},
         {"kind": "OUTPUT", "timestamp_ms": now_ms, "stream": "stdout", "data": b"hi\n\xff"},
-        {"kind": "HEARTBEAT", "timestamp_ms": now_ms},
+        {"kind": "HEARTBEAT", "timestamp_ms": now_ms, "elapsed_ms": 30_000, "processes": 2, "memory_bytes": 4_096},
         {"kind": "OUTPUT_TRUNCATED", "timestamp_ms": now_ms, "omitted_bytes": 9},
         {"kind": "PROCESS_ERROR", "timestamp_ms": now_ms, "message": "something"},
-        {"kind": "PROCESS_END", "timestamp_ms": now_ms, "pid": 7, "exit_code": 0, "duration_ms": 5},
+        {"kind": "PROCESS_END", "timestamp_ms": now_ms, "pid": 7, "exit_code": 0, "duration_ms": 5, "usage": used},
     ]
     batch = {**held[first], "first_index": 0, "count": len(bodies), "events": msgpack.packb(bodies)}
     gap = {**held[second], "first_index": 3, "count": 1, "events": msgpack.packb(bodies[:1])}
-    completion = {"type": "CompleteJob", **held[first], "event_count": len(bodies), "result": {"exit_code": 0}}
-    ask("CompleteJob", **held[first], event_count=len(bodies), result={"exit_code": 0})
+    completion = {"type": "CompleteJob", **held[first], "event_count": len(bodies), "result": ended}
+    ask("CompleteJob", **held[first], event_count=len(bodies), result=ended)
     ask("PublishJobEvents", batches=[batch, gap], completions=[completion])
     ask("ReleaseJob", **held[second])
     ask("ReleaseJob", **held[second])

@@ -147,6 +147,25 @@ async def test_where_no_other_can_be_started_that_is_told_and_tried_again(
 
 
 @pytest.mark.anyio
+async def test_a_launcher_of_other_software_is_not_started_beneath_an_agent_that_runs(
+    launcher: ChildLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an upgrade in place the files are another version's than the agent in memory, and so is what they say."""
+    upgraded = tmp_path / "wire.py"
+    upgraded.write_text("upgraded")
+    watched = Watched([launcher.pid])
+    os.kill(launcher.pid, signal.SIGKILL)
+    assert watched.gone_within(DEATH_S)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(local, "WIRE", upgraded)
+        with pytest.raises(NoLauncher, match="upgraded beneath this agent"):
+            await launcher.launch(shell("true"))
+    process = await launcher.launch(shell("true"))
+    assert await process.wait() == Exit(0, None)
+    process.close()
+
+
+@pytest.mark.anyio
 async def test_when_a_keeper_is_killed_its_job_is_and_no_other(launcher: ChildLauncher) -> None:
     other = await launcher.launch(shell("read never; echo still here; exec sleep 1000"))
     await read_lines(other.stdout, 1)
