@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from airunner.certs.home import Home
 
 SLOTS_SPAWNED_MAX = 256
+SLOT_DESCRIPTORS = 8  # a running job takes 4 (two pipes, its keeper's line, its spool), and up to 4 more for a moment
+AGENT_DESCRIPTORS = 64  # of an agent without jobs 20, and some for its disk and another connection
 VISIBILITY_S_MIN = 3
 VISIBILITY_S_MAX = 43_200
 IDLE_S_MAX = 31_536_000  # a year
@@ -208,7 +210,7 @@ def agent_command(
 
     plan = Plan(
         name=name or f"{socket.gethostname()}-{place.number}",
-        slots=spawn,
+        slots=_slots_carried(spawn),
         queues=tuple(queue or ["default"]),
         visibility_ms=int(visibility_timeout * 1_000),
         home=place.folder,
@@ -293,6 +295,23 @@ def _place(agents: Path) -> Place:
     if place.ended:
         _say(f"ended what the last agent of this home had left running: {place.ended}")
     return place
+
+
+def _slots_carried(spawn: int) -> int:
+    """How many slots the descriptors carry that this process may have; where that is fewer it is said.
+
+    Once the launcher is there, whose processes are to have the bound that we were given.
+    """
+    from airunner.certs.descriptors import raise_descriptors
+
+    descriptors = raise_descriptors(AGENT_DESCRIPTORS + spawn * SLOT_DESCRIPTORS)
+    carried = max(1, (descriptors - AGENT_DESCRIPTORS) // SLOT_DESCRIPTORS)
+    if carried < spawn:
+        _say(
+            f"--spawn {spawn}: only {carried} jobs run at once, for this process may open {descriptors} files; "
+            "raise its hard bound (ulimit -Hn, LimitNOFILE=) or lower --spawn"
+        )
+    return min(spawn, carried)
 
 
 def _offered(names: Sequence[str]) -> dict[str, str]:

@@ -112,10 +112,11 @@ def broker_command(
 
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.quotas import Quotas
+    from airunner.certs.descriptors import raise_descriptors
 
     store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
-    _raise_descriptors()
+    raise_descriptors(DESCRIPTORS)
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()  # what was imported stays: no collection is to look through it
     quotas = Quotas(
@@ -207,16 +208,6 @@ async def _run(
         _say("airunner broker stopped")
     finally:
         store.close()
-
-
-def _raise_descriptors() -> None:
-    """Have as many as we may: what a shell gives is meant for programs that wait with select()."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _judge_store(aside: Aside, health: Health) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from airunner.agent.command import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS, SLOTS_SPAWNED_MAX
+from airunner.broker.command import DESCRIPTORS
+
 ROOT = Path(__file__).parents[1]
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
 SECTIONS = {"Unit", "Service", "Install"}
@@ -40,6 +43,14 @@ def test_a_unit_is_whole_and_hardened(unit: Path) -> None:
     found = directives(unit)
     assert set(found) == SECTIONS
     assert set(found["Service"]) >= NEEDED
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_its_bound_of_descriptors_carries_what_it_may_be_asked_for(unit: Path) -> None:
+    (bound,) = [line for line in directives(unit)["Service"] if line.startswith("LimitNOFILE=")]
+    soft, _, hard = bound.removeprefix("LimitNOFILE=").partition(":")
+    needed = {"airunner-agent.service": AGENT_DESCRIPTORS + SLOTS_SPAWNED_MAX * SLOT_DESCRIPTORS}
+    assert int(hard or soft) >= needed.get(unit.name, DESCRIPTORS)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -35,6 +36,7 @@ from airunner.agent.launcher.wire import (
 )
 from airunner.agent.offloading import offload
 from airunner.agent.refusal import MachineRefused, Scarce, scarce_at_launch
+from airunner.certs.descriptors import soft_descriptors
 from airunner.protocol.errors import OperatorError
 
 NO_LIMITS: Final = Limits()
@@ -82,7 +84,7 @@ def start_launcher(
             f"jobs cannot be bounded here: the kernel offers this process no control group (version 2) for "
             f"{' and '.join(missing)}; see `airunner doctor`"
         )
-    settings = _Settings(tuple(held), group, limits, mark or new_home_mark(), groups)
+    settings = _Settings(tuple(held), group, limits, mark or new_home_mark(), groups, soft_descriptors())
     try:
         return ChildLauncher(settings, _spawn(settings))
     except OSError as error:
@@ -97,6 +99,7 @@ class _Settings(NamedTuple):
     limits: Limits
     mark: str
     groups: Path | None
+    descriptors: int  # that a job may open, until it raises its own bound; ours may be raised by now
 
 
 class _Spawned(NamedTuple):
@@ -129,6 +132,8 @@ def _spawn(settings: _Settings) -> _Spawned:
         except OSError:
             ours.close()
             raise
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (settings.descriptors, hard))
     ours.settimeout(0)
     try:
         if settings.group is not None and settings.groups is not None:

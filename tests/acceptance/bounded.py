@@ -1,6 +1,6 @@
-"""`python -m tests.acceptance.bounded …` is airunner as an ordinary user with few processes: root's are not counted.
+"""`python -m tests.acceptance.bounded …` is airunner with few descriptors, or as an ordinary user with few processes.
 
-The user's number is that of no user on this machine, so that nobody else's processes count.
+Root's processes are not counted. The user's number is that of no user on this machine, so that nobody else's count.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import pytest
 from tests.acceptance.running import Process
 
 USER_VARIABLE = "TEST_USER"
-PROCESSES_VARIABLE = "TEST_PROCESSES"
+BOUND_VARIABLE = "TEST_BOUND"  # as prlimit(1) has it
+MODULE = "tests.acceptance.bounded"
 USERS_FROM = 1_000_000  # beyond what distributions give to people and services
 
+needs_prlimit = pytest.mark.skipif(which("prlimit") is None, reason="processes are bounded by prlimit of util-linux")
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or which("setpriv") is None or which("prlimit") is None,
     reason="only root can become another user, whose processes are bounded; by setpriv and prlimit of util-linux",
@@ -48,14 +50,20 @@ def give(folder: Path) -> None:
         os.chown(path, user(), user(), follow_symlinks=False)
 
 
-def bounded(home: Path, processes: int, arguments: list[str], more: Mapping[str, str]) -> Process:
-    bounds = {USER_VARIABLE: str(user()), PROCESSES_VARIABLE: str(processes), "HOME": str(home)}
-    return Process(home, arguments, {**more, **bounds}, module="tests.acceptance.bounded")
+def with_processes(home: Path, processes: int, arguments: list[str], more: Mapping[str, str]) -> Process:
+    """Of an ordinary user who may have so many."""
+    bounds = {USER_VARIABLE: str(user()), BOUND_VARIABLE: f"--nproc={processes}", "HOME": str(home)}
+    return Process(home, arguments, {**more, **bounds}, module=MODULE)
+
+
+def with_descriptors(home: Path, soft: int, hard: int, arguments: list[str]) -> Process:
+    return Process(home, arguments, {BOUND_VARIABLE: f"--nofile={soft}:{hard}"}, module=MODULE)
 
 
 if __name__ == "__main__":
-    number, count = os.environ[USER_VARIABLE], os.environ[PROCESSES_VARIABLE]
-    capability = "dac_read_search"  # for an interpreter that lies where only root may look
-    become = ("--reuid", number, "--regid", number, "--clear-groups", f"--inh-caps=-all,+{capability}")
-    words = ("setpriv", *become, f"--ambient-caps=+{capability}", "prlimit", f"--nproc={count}", sys.executable)
-    os.execvp(words[0], (*words, "-m", "airunner", *sys.argv[1:]))
+    words = ["prlimit", os.environ[BOUND_VARIABLE], sys.executable, "-m", "airunner", *sys.argv[1:]]
+    if number := os.environ.get(USER_VARIABLE):
+        capability = "dac_read_search"  # for an interpreter that lies where only root may look
+        become = ["--reuid", number, "--regid", number, "--clear-groups", f"--inh-caps=-all,+{capability}"]
+        words = ["setpriv", *become, f"--ambient-caps=+{capability}", *words]
+    os.execvp(words[0], words)

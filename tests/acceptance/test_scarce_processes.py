@@ -14,7 +14,7 @@ import pytest
 from airunner import Client
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import AgentSummary
-from tests.acceptance.bounded import bounded, give, homes_of_an_ordinary_user, needs_root
+from tests.acceptance.bounded import give, homes_of_an_ordinary_user, needs_root, with_processes
 from tests.acceptance.running import Cluster, Process
 from tests.acceptance.test_machines import machine, token
 
@@ -55,7 +55,7 @@ def poor(cluster: Cluster, folder: Path) -> Iterator[Process]:
     home = machine(cluster, folder, "poor", "--role", "agent", "--queue", "default")
     give(home)
     words = ["agent", "--broker", cluster.broker.requests, "--spawn", "4", "--name", "poor"]
-    agent = bounded(home, PROCESSES, words, {"AIRUNNER_TOKEN": token(cluster)})
+    agent = with_processes(home, PROCESSES, words, {"AIRUNNER_TOKEN": token(cluster)})
     try:
         agent.line("airunner agent ready")
         yield agent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from airunner.agent.launcher.spawning import Refusal, spawn
 from airunner.agent.launcher.wire import Start
 from airunner.agent.offloading import offload
 from airunner.agent.refusal import MachineRefused, Scarce, scarce_at_launch
-from tests.agent.launching import PATIENCE_S, children_of, descriptors_of, shell
+from tests.agent.launching import PATIENCE_S, Watched, children_of, descriptors_of, read_all, shell
 
 NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes
 
@@ -85,6 +86,21 @@ async def test_an_agent_without_descriptors_starts_nothing_and_leaves_none_open(
     assert children_of(process.pid) == []
     process.close()
     await works(launcher)
+
+
+async def test_jobs_keep_the_bound_that_the_agent_was_started_with(launcher: ChildLauncher) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    watched = Watched([launcher.pid])
+    os.kill(launcher.pid, signal.SIGKILL)
+    assert watched.gone_within(PATIENCE_S)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    try:
+        process = await launcher.launch(shell("ulimit -Sn"))
+        assert await read_all(process.stdout) == f"{soft}\n".encode()
+        await process.wait()
+        process.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_no_room_for_a_terminal_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
