@@ -51,6 +51,8 @@ REACHED: Final = (
     "a machine refused to start a process",
     "a message was long on a slow link",
     "an agent's disk was full",
+    "a request found little room on the broker's disk",
+    "a full disk kept what ends or keeps something",
     "processes ended by their keeper's deadline",
     "a power cut dropped a write",
     "a power cut tore a write",

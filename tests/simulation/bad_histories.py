@@ -14,6 +14,7 @@ from tests.simulation.bad_shortages import (
     a_monitor_starves,
     a_refusal_ends_a_job,
     a_refusal_is_counted,
+    a_renewal_is_refused,
 )
 from tests.simulation.good_histories import LATE_MS, Telling, a_command_is_retried
 from tests.simulation.history import Acknowledged, Invoked, Monitored, Observed, ProcessStarted
@@ -550,6 +551,7 @@ BAD: Final[dict[str, list[Telling]]] = {
         a_job_goes_on_after_its_last_agent,
     ],
     "what_was_not_begun_is_not_counted": [a_refusal_is_counted, a_refusal_ends_a_job],
+    "what_ends_or_keeps_is_always_stored": [a_renewal_is_refused],
     "delayed_jobs_are_never_early": [a_delayed_job_is_early, a_delay_is_forgotten],
     "retries_keep_to_their_policy": [a_command_is_retried_too_often, a_retry_is_forgotten, a_retry_does_not_pause],
     "priority_and_then_submission_order_are_kept": [

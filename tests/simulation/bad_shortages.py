@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airunner.protocol.events import JobFinished, JobReleased
 from airunner.protocol.job import JobSpec, JobState, Reason
-from tests.simulation.history import LeftWaiting
+from tests.simulation.history import LeftWaiting, RefusedReply
 from tests.simulation.tale import Tale
 
 
@@ -31,3 +31,9 @@ def a_refusal_ends_a_job(tale: Tale) -> None:
     tale.lease(job)
     ended = JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=126, reason=Reason.COMMAND_NOT_FOUND)
     tale.log(job, ended)
+
+
+def a_renewal_is_refused(tale: Tale) -> None:
+    tale.lease(tale.submit())
+    refused = {"machine": "agent-1", "request_id": tale.request_id(), "kind": "UpdateJob", "code": "no-space"}
+    tale.add(RefusedReply(at_ms=0, asked_at_ms=0, **refused))

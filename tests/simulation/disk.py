@@ -1,7 +1,8 @@
 """The broker's disk, which outlives its process, and what may become of what is written to it.
 
 `MemoryDisk` keeps a batch whole or loses it whole. `torn.TornDisk` is one of sectors, under real SQLite. Both can
-end the broker at any one thing that it does to them, fail once, and be full.
+end the broker at any one thing that it does to them, fail once, and be full. Both are also what the Ledger is told of
+the disk: how much room there is, and a ballast, which a full disk has for what ends or keeps something.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ from random import Random
 
 import apsw
 
+from airunner.broker.disk import PIECE_BYTES
 from airunner.broker.store.contract import Store
+from airunner.broker.store.room import Room, Space
 from airunner.broker.store.rows import Database, Rows, Values
 from airunner.broker.store.sqlite import SqliteStore, prepare
+
+BALLAST_PIECES = 8
+COMMIT_BYTES = 16_384  # that the store in memory counts for a transaction
 
 
 class Crashed(Exception):
@@ -33,7 +39,10 @@ class Disk(ABC):
         self._kept: list[object] = []  # no store of an earlier life is ever closed
         self._crash_in = 0
         self._broken = False
-        self._full = False
+        self._full = self._tells = False
+        self._ballast = BALLAST_PIECES
+        self._spared_bytes = 0
+        self.left = Room.AMPLE
 
     def open(self) -> Store:
         """As a new broker does it."""
@@ -68,15 +77,41 @@ class Disk(ABC):
 
     def fill(self) -> None:
         """Nothing more can be written (ENOSPC) until it heals."""
-        self._full = True
+        self._full, self._tells = True, self.random.random() < 0.5  # a quota, say, is found out by writing
 
     def heal(self) -> None:
         """It works."""
         self._broken = self._full = False
+        self._ballast, self._spared_bytes, self.left = BALLAST_PIECES, 0, Room.AMPLE
         self._crash_in, self.power_fails = 0, False
 
-    def step(self, life: int, *, writes: bool) -> None:
-        """Something is about to be done to the disk.
+    # --- what the Ledger asks: see `airunner.broker.disk.Disk` ----------------------------------------
+
+    def look(self) -> Space:
+        return Space(free_bytes=0)
+
+    def room(self, space: Space, wanted_bytes: int) -> Room:
+        del space, wanted_bytes
+        left = Room.KEEPING if self._full and self._tells else self.left
+        if left is not Room.AMPLE:
+            self.rare["a request found little room on the broker's disk"] += 1
+        return left
+
+    def spare(self) -> bool:
+        if not self._ballast:
+            return False
+        self._ballast -= 1
+        self._spared_bytes += PIECE_BYTES
+        return True
+
+    def full(self, *, kept: bool) -> None:
+        self.rare["a full disk kept what ends or keeps something" if kept else "a full disk took nothing"] += 1
+
+    def fits(self) -> None:  # noqa: B027 - what the Ledger calls, and nobody overrides
+        """Health is not simulated."""
+
+    def step(self, life: int, *, writes: bool, grows_bytes: int = 0) -> None:
+        """Something is about to be done to the disk; what is written over takes no more of it.
 
         Raises `Crashed`, `apsw.IOError`, `apsw.FullError`.
         """
@@ -92,7 +127,9 @@ class Disk(ABC):
             self._broken = False
             self.rare["a write failed"] += 1
             raise apsw.IOError
-        if writes and self._full:
+        if self._full and grows_bytes <= self._spared_bytes:
+            self._spared_bytes -= grows_bytes
+        elif self._full:
             self.rare["a write found no space"] += 1
             raise apsw.FullError
 
@@ -132,7 +169,8 @@ class _Watched:
 
     def execute(self, statements: str, bindings: Values | None = None) -> Rows:
         changes = self._connection.total_changes()
-        self._disk.step(self._life, writes=statements == "COMMIT" and changes > self._begun_at)
+        writes = statements == "COMMIT" and changes > self._begun_at
+        self._disk.step(self._life, writes=writes, grows_bytes=COMMIT_BYTES if writes else 0)
         if statements.startswith("BEGIN"):
             self._begun_at = changes
         done = self._connection.execute(statements, bindings)

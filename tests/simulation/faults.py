@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from airunner.broker.store.room import Room
 from tests.simulation.history import Killed, Slept, Stopped
 from tests.simulation.machine import Machine
 from tests.simulation.network import Weather
@@ -48,6 +49,7 @@ class Faults:
             (1, lambda: self._world.network.break_connections(0.5)),
             (1, self._world.disk.break_a_write),
             (1, self._fill_disk),
+            (1, self._leave_little_room),
         ]
         weights = [weight for weight, _ in faults]
         await anyio.sleep(1.0)  # virtual
@@ -103,6 +105,12 @@ class Faults:
         self._world.disk.fill()
         self._world.note("the disk is full")
         self._world.network.later(self._random.random() * 8, self._world.disk.heal)
+
+    def _leave_little_room(self) -> None:
+        """Below the reserve, or a part of it, and not full."""
+        self._world.disk.left = self._random.choice([Room.RUNNING, Room.KEEPING])
+        self._world.note(f"the disk has little room: {self._world.disk.left.name}")
+        self._world.network.later(self._random.random() * 10, self._world.disk.heal)
 
     # --- agents and people ----------------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
+from airunner.protocol.errors import NoSpace
 from airunner.protocol.events import JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason
 from airunner.protocol.messages import Verdict
 from tests.simulation.evidence import ROUNDING_MS, Case, Evidence, Found, Life
 from tests.simulation.fold import Stretch
-from tests.simulation.history import Completed, Granted, Judged, Killed, Released, Stored
+from tests.simulation.history import Completed, Granted, Judged, Killed, RefusedReply, Released, Stored
 
 
 def one_live_lease_for_each_job(evidence: Evidence) -> Found:
@@ -114,6 +115,7 @@ def nothing_outlives_its_lease(evidence: Evidence) -> Found:
             yield from ((job_id, what) for life in lives for what in _outside(evidence, case, life))
 
 
+ENDING_OR_KEEPING: Final = ("UpdateJob", "CancelJob", "CompleteJob", "ReleaseJob")
 LOST_AT_LAST: Final = (["JOB_EXPIRED", "JOB_FINISHED"], ["JOB_RELEASED", "JOB_FINISHED"])
 
 
@@ -160,6 +162,13 @@ def what_was_not_begun_is_not_counted(evidence: Evidence) -> Found:
             since_ms = 0 if leased is None else leased.earliest_ms - ROUNDING_MS
             if not any(one.machine in holders and one.at_ms >= since_ms for one in evidence.history.of(Killed)):
                 yield job_id, f"attempt {lease.attempt} is counted, though nothing of it was begun"
+
+
+def what_ends_or_keeps_is_always_stored(evidence: Evidence) -> Found:
+    """However full the broker's disk: no renewal, cancel, completion or release is refused for want of space."""
+    for refused in evidence.history.of(RefusedReply):
+        if refused.code == NoSpace.code and refused.kind in ENDING_OR_KEEPING:
+            yield refused.job_id, f"{refused.kind} of {refused.machine} was refused with {refused.code}"
 
 
 def _promises(evidence: Evidence, job_id: str, lease: Stretch) -> Iterator[tuple[int, str]]:
@@ -214,4 +223,5 @@ LAWS = (
     nothing_outlives_its_lease,
     lost_agents_are_counted,
     what_was_not_begun_is_not_counted,
+    what_ends_or_keeps_is_always_stored,
 )

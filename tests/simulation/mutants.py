@@ -14,6 +14,7 @@ import anyio
 
 from airunner.agent import health
 from airunner.agent.tenure import Tenure
+from airunner.broker.ledger import Ledger
 from airunner.broker.quotas import Quotas
 from airunner.broker.store import endings, sqlite
 from airunner.broker.store import log as store_log
@@ -153,6 +154,15 @@ def refusals_count_as_lost_agents() -> None:
     health.counts = lambda *_, **__: True
 
 
+def renewals_refused_when_full() -> None:
+    """A full disk takes nothing at all, be it what keeps or ends a job."""
+
+    async def nothing(self: Ledger, *_: object) -> None:
+        self._disk.full(kept=False)
+
+    Ledger._store_least = nothing
+
+
 MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingProxyType(
     {
         "without-the-fence": (without_the_fence, "both"),
@@ -163,6 +173,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingP
         "leases-on-the-monotonic-clock": (leases_on_the_monotonic_clock, "both"),
         "megabytes-whatever-the-link": (megabytes_whatever_the_link, "both"),
         "refusals-count-as-lost-agents": (refusals_count_as_lost_agents, "both"),
+        "renewals-refused-when-full": (renewals_refused_when_full, "both"),
         "synchronous-normal": (synchronous_normal, "sqlite"),
     }
 )

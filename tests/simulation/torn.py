@@ -127,7 +127,7 @@ class _Handle:
         return bytes(self._file.now[offset : offset + amount])
 
     def xWrite(self, data: bytes, offset: int) -> None:
-        self._disk.step(self._life, writes=True)
+        self._disk.step(self._life, writes=True, grows_bytes=max(0, offset + len(data) - len(self._file.now)))
         change = _Write(offset, bytes(data))
         _apply(self._file.now, change)
         self._file.unsynced.append(change)

@@ -151,6 +151,7 @@ class World:
                 self.edges(self.wall_offset_ms, machine),
                 self._offload,
                 Counts(),
+                disk=self.disk,
             )
             self.recorder.add(Started, machine="broker", broker=True, wall_offset_ms=WALL_MS + self.wall_offset_ms)
             self.network.broker_there(doors)
