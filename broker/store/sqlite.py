@@ -8,6 +8,7 @@ broker's alone: it is locked as long as that one lives.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -82,6 +83,7 @@ STATEMENTS_CACHED: Final = 128
 _Reading = ListJobs | ListQueues | ListAgents | ListSecrets | GetJob | ReplayJobEvents | WatchJob
 CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
 JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # what a WAL that once grew keeps of the disk
+FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a quota or a limit is a full disk too
 DAMAGED_PAUSE_MS: Final = 60_000  # then what is due and cannot be looked up for damage is looked up again
 _INSIDE: Final = (
     "SELECT page_count * page_size, freelist_count * page_size"
@@ -327,10 +329,13 @@ class SqliteStore:
         try:
             yield
         except BaseException as error:
+            full = isinstance(error, apsw.FullError) or (
+                isinstance(error, apsw.IOError) and getattr(self._connection, "system_errno", 0) in FULL_ERRNOS
+            )
             with suppress(apsw.Error):
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-            if isinstance(error, apsw.FullError):
+            if full:
                 raise NoSpace from error
             if isinstance(error, (*READ_FAULTS, apsw.NotADBError, Damaged)):
                 raise OperatorError(
