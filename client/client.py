@@ -282,8 +282,11 @@ class Client:
         before: str | None = None,
         page: int = 1,
         page_size: int = 20,
+        count: bool = False,
     ) -> JobsListed:
         """A page of jobs, newest first, that have all that is asked for; `more` says whether another follows.
+
+        With `count` it says how many there are in all (`total`; or more, where it says `beyond`).
 
         Pages count from 1. For a walk that new jobs do not shift, give the last id seen as `before`.
         """
@@ -295,17 +298,18 @@ class Client:
             before=before,
             page=page,
             page_size=page_size,
+            count=count,
         )
-        reply = await self._ask(request, JobsListed)
+        first = reply = await self._ask(request, JobsListed)
         jobs = reply.jobs
         while reply.going_on is not None and len(jobs) < page_size:
             place = reply.going_on
             request = msgspec.structs.replace(
-                request, before=place.before, skip=place.skip, page=1, page_size=page_size - len(jobs)
+                request, before=place.before, skip=place.skip, page=1, page_size=page_size - len(jobs), count=False
             )
             reply = await self._ask(request, JobsListed)
             jobs += reply.jobs
-        return JobsListed(jobs=jobs, more=reply.more)
+        return JobsListed(jobs=jobs, more=reply.more, total=first.total, beyond=first.beyond)
 
     def follow(
         self,

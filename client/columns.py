@@ -117,14 +117,16 @@ def table(jobs: Sequence[JobSummary], now_ms: int, width: int, names: Sequence[s
     return made
 
 
-def print_table(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> None:
-    """Print `table`, as wide as the terminal, which wraps an id that is wider."""
+def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> str:
+    """The `table` as it is written to the terminal, which wraps an id that is wider."""
     from rich.console import Console
 
     console = Console()
     made = table(jobs, now_ms, console.width, names)
     console.width = max(console.width, sum((column.width or 0) + GAP for column in made.columns))
-    console.print(made)
+    with console.capture() as captured:
+        console.print(made)
+    return captured.get()
 
 
 def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list[str]:
@@ -144,13 +146,18 @@ def lines(jobs: Sequence[JobSummary], now_ms: int = 0, names: Sequence[str] = PI
 
 def row(job: JobSummary, now_ms: int, names: Sequence[str] = PIPE) -> tuple[str, ...]:
     """The cells of one job; where nothing stands, a dash."""
-    return tuple(COLUMNS[name].cell(job, now_ms) or NOTHING for name in names)
+    return tuple(one_line(COLUMNS[name].cell(job, now_ms)) or NOTHING for name in names)
+
+
+def widths_of(rows: Sequence[Sequence[str]]) -> list[int]:
+    """How wide each column has to be."""
+    return [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Rows of cells as lines whose columns stand below each other."""
     rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    widths = widths_of(rows)
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 

@@ -12,6 +12,7 @@ from airunner.protocol.messages import PAGE_MAX, PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
+    from airunner.protocol.messages import JobsListed
 
 
 def list_command(
@@ -35,6 +36,7 @@ def list_command(
             show_default="what fits",
         ),
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing what changes, until Ctrl-C.")] = False,
     json: JsonOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
@@ -43,28 +45,55 @@ def list_command(
     import sys
 
     from airunner.certs.edges import SYSTEM
-    from airunner.client.columns import PIPE, TERMINAL, columns_of, lines, print_table
+    from airunner.client.columns import PIPE, TERMINAL, columns_of, lines, table_text
     from airunner.client.console import Console
     from airunner.client.request import pairs_of
+    from airunner.client.watchlist import JsonLines, Lines, Screen, watch_list
 
     console = Console()
     chosen = columns_of(columns) if columns is not None else None
     notes = pairs_of("--metadata", metadata or ())
+    terminal = sys.stdout.isatty()
 
     async def run(client: Client) -> int:
-        found = await client.list_jobs(
-            queue=queue, state=state, owner=owner, metadata=notes, page=page, page_size=page_size
-        )
+        async def ask() -> JobsListed:
+            return await client.list_jobs(
+                queue=queue,
+                state=state,
+                owner=owner,
+                metadata=notes,
+                page=page,
+                page_size=page_size,
+                count=not watch and not json,
+            )
+
+        if watch:
+            view = Screen(console, chosen or TERMINAL) if terminal else Lines(console, chosen or PIPE)
+            await watch_list(ask, JsonLines(console) if json else view, SYSTEM.wall_ms)
+            return 0
+        found = await ask()
         if json:
             for job in found.jobs:
                 console.out_json(job)
-        elif sys.stdout.isatty():
-            print_table(found.jobs, SYSTEM.wall_ms(), chosen or TERMINAL)
+        elif terminal:
+            console.out(table_text(found.jobs, SYSTEM.wall_ms(), chosen or TERMINAL).encode(errors="replace"))
         else:
             for line in lines(found.jobs, SYSTEM.wall_ms(), chosen or PIPE):
                 console.out_line(line)
-        if found.more and not json:
-            console.say(f"there are more: --page {page + 1}")
+        if not json and (told := page_text(found, page, page_size)):
+            console.say(told)
         return 0
 
     run_client(run, console, broker, token)
+
+
+def page_text(found: JobsListed, page: int, page_size: int) -> str:
+    """Which page of how many it is, and of how many jobs; nothing where one page holds all."""
+    going_on = f"; there are more: --page {page + 1}" if found.more else ""
+    if found.total is None:  # an older broker
+        return going_on.removeprefix("; ")
+    if page == 1 and not found.more:
+        return ""
+    if found.beyond:
+        return f"page {page}, more than {found.total} jobs{going_on}"
+    return f"page {page} of {-(-found.total // page_size)}, {found.total} jobs{going_on}"

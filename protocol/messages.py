@@ -231,6 +231,7 @@ class ListJobs(Message, frozen=True, kw_only=True):
     page: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 1
     page_size: Annotated[int, Meta(ge=1, le=PAGE_SIZE_MAX)] = 20
     skip: Annotated[int, Meta(ge=0, le=PAGE_MAX * PAGE_SIZE_MAX)] = 0
+    count: bool = False
 
 
 class GetJob(Message, frozen=True, kw_only=True):
@@ -468,11 +469,14 @@ class JobsListed(Message, frozen=True, kw_only=True, omit_defaults=True):
     """A page of jobs; `more` says whether another follows.
 
     With `going_on` the broker has looked through as many jobs as it does for one request, and the page may not be full.
+    `total`, where that was asked for: so many jobs there are on all pages, or `beyond` it more, which were not counted.
     """
 
     jobs: tuple[JobSummary, ...]
     more: bool
     going_on: ListPlace | None = None
+    total: Natural | None = None
+    beyond: bool = False
 
 
 class JobFound(Message, frozen=True, kw_only=True):

@@ -65,6 +65,7 @@ _COLUMNS: Final = (
     "job_id, state, spec, submitted_ms, attempt, last_sequence, agent, started_ms, finished_ms, result,"
     " due_ms, retries, cancel_requested_ms, origin"
 )
+COUNTED_MAX: Final = 10_000  # jobs on all pages together, in one request: about a ms
 LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for one list that no index has in order: some 10 ms
 OF_A_JOB: Final = (GetJob, WatchJob, ReplayJobEvents, CancelJob, RetryJob)
 _result_decoder = msgspec.msgpack.Decoder(Result)
@@ -279,15 +280,38 @@ class Jobs:
             (*values, request.page_size + 1, skip),
         )
         summaries = tuple(_summary(row) for row in rows[: request.page_size])
+        total, beyond = self._count(tenant, request, queues) if request.count else (None, False)
         if lowest is None or len(rows) > request.page_size:
-            return JobsListed(jobs=summaries, more=len(rows) > request.page_size)
+            return JobsListed(jobs=summaries, more=len(rows) > request.page_size, total=total, beyond=beyond)
         if skip and not rows:
             passed = self._connection.execute(f"SELECT count(*) {found}", tuple(values)).get
             assert isinstance(passed, int), "a count"
             skip -= passed
         else:
             skip = 0
-        return JobsListed(jobs=summaries, more=True, going_on=ListPlace(before=lowest.job_id, skip=skip))
+        place = ListPlace(before=lowest.job_id, skip=skip)
+        return JobsListed(jobs=summaries, more=True, going_on=place, total=total, beyond=beyond)
+
+    def _count(self, tenant: str, request: ListJobs, queues: QueueScope) -> tuple[int, bool]:
+        """How many jobs are listed on all pages, and whether there may be more than were counted."""
+        source, where, values = _filtered(tenant, request)
+        scattered = queues is not None and request.queue is None
+        if scattered:
+            condition, names = within("job.queue", queues)
+            where.append(condition)
+            values += names
+        lowest = None
+        if scattered or looks_through_many(request):
+            lowest = self._lowest(tenant, None, LOOKED_MAX // max(1, len(request.metadata)))
+        if lowest is not None:
+            where.append(f"{'found.number' if request.metadata else 'job.number'} >= ?")
+            values.append(lowest.number)
+        counted = self._connection.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {' AND '.join(where)} LIMIT ?)",
+            (*values, COUNTED_MAX + 1),
+        ).get
+        assert isinstance(counted, int), "a count"
+        return min(counted, COUNTED_MAX), lowest is not None or counted > COUNTED_MAX
 
     def _lowest(self, tenant: str, before: int | None, looked: int) -> _Lowest | None:
         """The last of the `looked` jobs before `before`; None where there are not so many."""

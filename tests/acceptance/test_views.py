@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import Cluster
+from tests.acceptance.running import Cluster, environment
 
 pytestmark = pytest.mark.timeout(60)  # starting a cluster takes seconds
 
@@ -21,10 +23,13 @@ time.sleep(0.3); os.write(1, b"done\n"); raise SystemExit(7)
 """
 
 
+def submitted(cluster: Cluster, *arguments: str) -> str:
+    return cluster.airunner("submit", "--monitor=false", *arguments).stdout.decode().strip()
+
+
 def test_a_job_is_shown_as_it_is_asked_for(cluster: Cluster, tmp_path: Path) -> None:
     cluster.agent()
-    submitted = cluster.airunner("submit", "--monitor=false", "--pty", "--", sys.executable, "-c", SCRIPT)
-    job = submitted.stdout.decode().strip()
+    job = submitted(cluster, "--pty", "--", sys.executable, "-c", SCRIPT)
 
     timed = cluster.airunner("monitor", "--timestamps=relative", "--quiet", "--from-sequence", "0", job)
     assert timed.returncode == 7
@@ -47,3 +52,28 @@ def test_a_job_is_shown_as_it_is_asked_for(cluster: Cluster, tmp_path: Path) -> 
     every = cluster.airunner("monitor", "--json", job)
     assert cluster.airunner("export", "--format", "jsonl", job).stdout == every.stdout
     assert cluster.airunner("export", "no-such-job").returncode == 1
+
+
+def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster: Cluster) -> None:
+    first, second, third = (submitted(cluster, "--owner", "ada", "--", "true") for _ in range(3))
+    listed = cluster.airunner("list", "--page-size", "2")
+    assert [line.split()[0] for line in listed.stdout.decode().splitlines()] == ["ID", third, second]
+    assert listed.stderr == b"airunner: page 1 of 2, 3 jobs; there are more: --page 2\n"
+    assert b" ada " in listed.stdout
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "airunner", "list", "--watch", "--json"],
+        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with watching:
+        assert watching.stdout is not None
+        seen = [json.loads(watching.stdout.readline()) for _ in range(3)]
+        assert [(job["id"], job["state"]) for job in seen] == [(id_, "SCHEDULED") for id_ in (first, second, third)]
+        cluster.agent()
+        ended: set[str] = set()
+        while len(ended) < 3:
+            job = json.loads(watching.stdout.readline())
+            ended |= {job["id"]} if job["state"] == "COMPLETED" else set()
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 130

@@ -81,6 +81,25 @@ def test_the_pieces_are_the_page(driver: Driver, request: ListJobs, looked: int)
     assert asked <= 1 + JOBS // (looked // max(1, len(request.metadata))) + 1
 
 
+@settings(max_examples=100, deadline=None)
+@given(request=REQUESTS, looked=st.integers(2, JOBS + 5), counted=st.integers(1, JOBS + 5))
+def test_all_pages_are_counted_as_far_as_is_looked(
+    driver: Driver, request: ListJobs, looked: int, counted: int
+) -> None:
+    every = msgspec.structs.replace(request, page=1, page_size=PAGE_SIZE_MAX)
+    total = len(driver.reply(JobsListed, every).jobs)
+    reply = driver.reply(JobsListed, msgspec.structs.replace(request, count=True))
+    assert (reply.total, reply.beyond) == (total, False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "LOOKED_MAX", looked)
+        patch.setattr(jobs, "COUNTED_MAX", counted)
+        bounded = driver.reply(JobsListed, msgspec.structs.replace(request, count=True))
+    assert bounded.total is not None
+    assert bounded.total <= min(total, counted)
+    assert bounded.beyond or bounded.total == total, "what was not counted is not denied"
+    assert driver.reply(JobsListed, request).total is None, "who does not ask does not pay"
+
+
 @pytest.mark.parametrize("request_", [ListJobs(), ListJobs(queue="a", state=JobState.RUNNING), ListJobs(owner="o")])
 def test_a_list_that_an_index_has_in_order_is_one_piece(
     driver: Driver, request_: ListJobs, monkeypatch: pytest.MonkeyPatch
@@ -92,12 +111,15 @@ def test_a_list_that_an_index_has_in_order_is_one_piece(
 def test_what_a_list_costs_does_not_grow_with_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor with the page, nor with what is asked for."""
     monkeypatch.setattr(jobs, "LOOKED_MAX", 200)
+    monkeypatch.setattr(jobs, "COUNTED_MAX", 200)
     facts = {f"k{number}": "v" for number in range(FILTERS_MAX)}
     requests = (
         ListJobs(owner="o", state=JobState.RUNNING),
         ListJobs(metadata={"k0": "v", "k1": "no"}),
         ListJobs(metadata={**facts, f"k{FILTERS_MAX - 1}": "no"}),
         ListJobs(page=PAGE_MAX, page_size=PAGE_SIZE_MAX),
+        ListJobs(count=True),
+        ListJobs(owner="o", state=JobState.RUNNING, count=True),
         ListJobs(skip=PAGE_MAX * PAGE_SIZE_MAX, owner="o"),
     )
     with closing(open_store("memory:")) as store:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from airunner.client.client import Client
-from airunner.client.columns import COLUMNS, TERMINAL, fitting, lines, print_table
+from airunner.client.columns import COLUMNS, TERMINAL, fitting, lines, table_text
 from airunner.client.commands import watch_job
 from airunner.client.console import Console, ReaderGone
 from airunner.client.listing import job_lines
@@ -304,9 +304,7 @@ def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 72, 80, 81, 110, 130, 200])
-def test_only_the_command_is_cut_on_a_narrow_terminal(
-    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_the_command_is_cut_on_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "dumb")
     done = JobSummary(
@@ -322,8 +320,7 @@ def test_only_the_command_is_cut_on_a_narrow_terminal(
     waiting = JobSummary(
         id=JobId("b" * 36), state=JobState.SCHEDULED, queue="builds", command="sh -c 'echo hello'", submitted_ms=0
     )
-    print_table([done, waiting], 7_500_000)
-    heading, *rows = capsys.readouterr().out.splitlines()
+    heading, *rows = table_text([done, waiting], 7_500_000).splitlines()
     assert [row.split()[:2] for row in rows] == [["a" * 36, "FAILED"], ["b" * 36, "SCHEDULED"]]
     assert "FAILED signal 9" in rows[0]
     assert ("QUEUE" in heading, "AGE" in heading) == ("default" in rows[0], "2 h 05 min" in rows[0])
@@ -357,20 +354,16 @@ def test_a_narrow_terminal_loses_columns_and_never_the_id(width: int, shown: tup
     assert tuple(fitting(TERMINAL, widths, width)) == shown
 
 
-def test_owner_and_repository_have_columns_where_some_job_has_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_owner_and_repository_have_columns_where_some_job_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     plain = JobSummary(id=JobId("a" * 36), state=JobState.SCHEDULED, queue="q", command="make", submitted_ms=0)
-    print_table([plain], 0)
-    assert capsys.readouterr().out.splitlines()[0].split() == ["ID", "STATE", "QUEUE", "AGE", "COMMAND"]
-    print_table([plain, msgspec.structs.replace(plain, owner="ada", repository="https://example.org/p.git")], 0)
-    shown = capsys.readouterr().out
-    assert shown.splitlines()[0].split() == ["ID", "STATE", "QUEUE", "OWNER", "AGE", "REPOSITORY", "COMMAND"]
-    assert shown.splitlines()[2].split()[3:] == ["ada", "0", "ms", "example.org/p", "make"]
+    assert table_text([plain], 0).splitlines()[0].split() == ["ID", "STATE", "QUEUE", "AGE", "COMMAND"]
+    owned = msgspec.structs.replace(plain, owner="ada", repository="https://example.org/p.git")
+    heading, _, second = table_text([plain, owned], 0).splitlines()
+    assert heading.split() == ["ID", "STATE", "QUEUE", "OWNER", "AGE", "REPOSITORY", "COMMAND"]
+    assert second.split()[3:] == ["ada", "0", "ms", "example.org/p", "make"]
     deep = f"https://example.org/{'x' * 40}/project.git"
-    print_table([msgspec.structs.replace(plain, repository=deep)], 0)
-    assert "xxx/project  make" in capsys.readouterr().out
+    assert "xxx/project  make" in table_text([msgspec.structs.replace(plain, repository=deep)], 0)
 
 
 def test_the_columns_are_those_of_one_table() -> None:

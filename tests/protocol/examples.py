@@ -171,7 +171,7 @@ REQUESTS: Final[dict[str, Request]] = {
     "ListQueues": ListQueues(after="builds"),
     "ListAgents": ListAgents(),
     "ListJobs": ListJobs(
-        queue="default", state=JobState.RUNNING, owner="ada", metadata={"build": "42"}, page=2, page_size=50
+        queue="default", state=JobState.RUNNING, owner="ada", metadata={"build": "42"}, page=2, page_size=50, count=True
     ),
     "GetJob": GetJob(job_id=JOB_ID),
     "ReplayJobEvents": ReplayJobEvents(job_id=JOB_ID, from_sequence=5, bytes_max=65_536, kinds=("PROCESS_END",)),
@@ -222,6 +222,8 @@ REPLIES: Final[dict[str, Reply]] = {
             JobSummary(id=JOB_ID, state=JobState.RUNNING, queue="default", command="sh -c true", submitted_ms=NOW_MS),
         ),
         more=False,
+        total=10_000,
+        beyond=True,
     ),
     "JobFound": JobFound(
         job=Job(

@@ -1,0 +1,107 @@
+"""`airunner list --watch`: a list of jobs that is shown again as it changes.
+
+No event on the wire says that any job has changed, so the list is asked for again, `WATCH_S` after each answer, by a
+single request. As kubectl does, a pipe is given a line for each job that is new or has changed, and a terminal a table
+that is drawn over the last one.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import anyio
+
+from airunner.client.columns import COLUMNS, row, table_text, widths_of
+from airunner.client.console import Console
+from airunner.protocol.job import JobSummary
+from airunner.protocol.messages import JobsListed
+
+WATCH_S: Final = 2.0  # from one answer to the next question
+SPARE_ROWS: Final = 2  # of a terminal, for the headings and the cursor's own line
+_UP: Final = "\x1b[{}A\r\x1b[J"  # so many lines up, and nothing below
+
+
+class View(Protocol):
+    """Shows a list, again and again."""
+
+    def show(self, jobs: Sequence[JobSummary], now_ms: int, /) -> None:
+        """Show how the list stands now."""
+        ...
+
+
+async def watch_list(
+    ask: Callable[[], Awaitable[JobsListed]], view: View, wall_ms: Callable[[], int], times: float = math.inf
+) -> None:
+    """Ask and show, for ever or so many times."""
+    shown = 0
+    while True:
+        view.show((await ask()).jobs, wall_ms())
+        shown += 1
+        if shown >= times:
+            return
+        await anyio.sleep(WATCH_S)
+
+
+class _Changes:
+    """Which jobs of a list are new or have changed, oldest first."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, JobSummary] = {}
+
+    def of(self, jobs: Sequence[JobSummary]) -> list[JobSummary]:
+        changed = [job for job in reversed(jobs) if self._known.get(job.id) != job]
+        self._known = {job.id: job for job in jobs}
+        return changed
+
+
+class JsonLines:
+    """Each job that is new or has changed, as an object on stdout."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._changes = _Changes()
+
+    def show(self, jobs: Sequence[JobSummary], _now_ms: int) -> None:
+        """Show what has changed."""
+        for job in self._changes.of(jobs):
+            self._console.out_json(job)
+
+
+class Lines:
+    """The list, and then a line for each job that is new or has changed, in columns as wide as those of the list."""
+
+    def __init__(self, console: Console, names: Sequence[str]) -> None:
+        self._console = console
+        self._names = names
+        self._changes = _Changes()
+        self._widths: list[int] | None = None
+
+    def show(self, jobs: Sequence[JobSummary], now_ms: int) -> None:
+        """Show what has changed."""
+        rows = [row(job, now_ms, self._names) for job in self._changes.of(jobs)]
+        if self._widths is None:
+            rows = [tuple(COLUMNS[name].heading for name in self._names), *reversed(rows)]
+            self._widths = widths_of(rows)
+        for cells in rows:
+            line = "  ".join(cell.ljust(width) for cell, width in zip(cells, self._widths, strict=True))
+            self._console.out_line(line.rstrip())
+
+
+class Screen:
+    """A table that is drawn over the one before, of no more jobs than the terminal has rows for."""
+
+    def __init__(self, console: Console, names: Sequence[str]) -> None:
+        self._console = console
+        self._names = names
+        self._rows = 0
+
+    def show(self, jobs: Sequence[JobSummary], now_ms: int) -> None:
+        """Show the list as it stands."""
+        room = max(1, shutil.get_terminal_size().lines - SPARE_ROWS)
+        text = table_text(jobs[:room], now_ms, self._names)
+        over = _UP.format(self._rows) if self._rows else ""
+        self._rows = text.count("\n")
+        self._console.out(f"{over}{text}".encode(errors="replace"))

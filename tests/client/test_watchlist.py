@@ -1,0 +1,118 @@
+"""A list of jobs that is shown again as it changes, and which page of how many it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import tty
+from collections.abc import Generator
+from pathlib import Path
+
+import anyio
+import pytest
+from msgspec.structs import replace
+
+from airunner.client.columns import PIPE, TERMINAL
+from airunner.client.console import Console
+from airunner.client.joblist import page_text
+from airunner.client.watchlist import WATCH_S, JsonLines, Lines, Screen, watch_list
+from airunner.protocol.job import JobState, JobSummary
+from airunner.protocol.messages import JobsListed
+from airunner.protocol.names import JobId
+
+
+def job(letter: str, state: JobState = JobState.SCHEDULED, command: str = "make") -> JobSummary:
+    return JobSummary(id=JobId(letter * 36), state=state, queue="q", command=command, submitted_ms=0)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Generator[tuple[Console, Path]]:
+    path = tmp_path / "out"
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+    yield Console(stdout=descriptor, stderr=descriptor), path
+    os.close(descriptor)
+
+
+def test_a_pipe_is_given_the_list_and_then_what_is_new_or_has_changed_oldest_first(
+    written: tuple[Console, Path],
+) -> None:
+    console, path = written
+    view = Lines(console, PIPE)
+    view.show([job("b"), job("a")], 0)
+    view.show([job("b"), job("a")], 99_000)
+    view.show([job("d"), job("c"), job("b", JobState.RUNNING), job("a")], 99_000)
+    heading, *rows = path.read_text().splitlines()
+    assert heading.split()[:3] == ["ID", "STATE", "QUEUE"]
+    assert [(row[0], row.split()[1]) for row in rows] == [
+        ("b", "SCHEDULED"),
+        ("a", "SCHEDULED"),
+        ("b", "RUNNING"),
+        ("c", "SCHEDULED"),
+        ("d", "SCHEDULED"),
+    ]
+    assert len({row.index(" q ") for row in rows}) == 1, "in the columns of the first"
+
+
+def test_json_is_an_object_for_each_job_that_is_new_or_has_changed(written: tuple[Console, Path]) -> None:
+    console, path = written
+    view = JsonLines(console)
+    view.show([job("a")], 0)
+    view.show([job("a")], 0)
+    view.show([job("a", JobState.COMPLETED)], 0)
+    assert [json.loads(line)["state"] for line in path.read_text().splitlines()] == ["SCHEDULED", "COMPLETED"]
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_a_terminal_is_given_a_table_over_the_one_before_of_as_many_jobs_as_it_has_room_for(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LINES", "6")
+    monkeypatch.setenv("TERM", "dumb")
+    ours, screen = os.openpty()
+    tty.setraw(screen)
+    view = Screen(Console(stdout=screen, stderr=screen, raw=True), TERMINAL)
+    view.show([job(letter, command="x" * 99) for letter in "abcdefgh"], 0)
+    first = os.read(ours, 65_536).decode()
+    assert "\x1b[" not in first
+    assert [line[0] for line in first.splitlines()] == ["I", "a", "b", "c", "d"]
+    view.show([job("a", JobState.RUNNING)], 0)
+    second = os.read(ours, 65_536).decode()
+    assert second.startswith("\x1b[5A\r\x1b[J")
+    assert "RUNNING" in second
+    os.close(ours)
+    os.close(screen)
+
+
+@pytest.mark.anyio
+async def test_the_list_is_asked_for_one_interval_after_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    slept: list[float] = []
+
+    async def ask() -> JobsListed:
+        asked.append(len(slept))
+        return JobsListed(jobs=(job("a"),), more=False)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    class Shown:
+        times = 0
+
+        def show(self, *_: object) -> None:
+            Shown.times += 1
+
+    monkeypatch.setattr(anyio, "sleep", sleep)
+    await watch_list(ask, Shown(), lambda: 0, times=3)
+    assert asked == [0, 1, 2]
+    assert slept == [WATCH_S, WATCH_S]
+    assert Shown.times == 3
+
+
+def test_which_page_of_how_many_is_told() -> None:
+    listed = JobsListed(jobs=(), more=True, total=45)
+    assert page_text(listed, 1, 20) == "page 1 of 3, 45 jobs; there are more: --page 2"
+    assert page_text(replace(listed, more=False), 3, 20) == "page 3 of 3, 45 jobs"
+    assert page_text(replace(listed, more=False, total=3), 1, 20) == ""
+    assert page_text(replace(listed, beyond=True), 2, 20) == "page 2, more than 45 jobs; there are more: --page 3"
+    assert page_text(replace(listed, total=None), 1, 20) == "there are more: --page 2"
