@@ -41,6 +41,7 @@ class Progress:
         self._began_ms = 0
         self._output_ms: int | None = None
         self._vitals = ""
+        self._beats = False  # whether this agent sends heartbeats
         self._last_ms = 0
         self._last_s = 0.0
 
@@ -59,9 +60,9 @@ class Progress:
                 self._begin("running", body.started_at)
             case Output():
                 self._output_ms = event.timestamp_ms
-            case Heartbeat() if body.processes:
-                several = "es" if body.processes > 1 else ""
-                self._vitals = f", {body.processes} process{several}, {bytes_text(body.memory_bytes)}"
+            case Heartbeat():
+                self._beats = True
+                self._vitals = _vitals(body)
             case ProcessEnd():
                 self._begin("ending", event.timestamp_ms)
             case JobFinished():
@@ -80,7 +81,8 @@ class Progress:
         heard = "no output yet"
         if self._output_ms is not None:
             heard = f"last output {_whole(self._last_ms - self._output_ms + age_ms)} ago"
-        overdue = f", its agent not heard for {_whole(age_ms)}" if age_ms > OVERDUE_MS else ""
+        late = self._beats and age_ms > OVERDUE_MS  # an agent of revision 1 of the protocol sends none
+        overdue = f", its agent not heard for {_whole(age_ms)}" if late else ""
         return f"{line}, {heard}{self._vitals}{overdue}"
 
     def _begin(self, doing: str, began_ms: int) -> None:
@@ -88,6 +90,7 @@ class Progress:
         self._began_ms = began_ms
         self._output_ms = None
         self._vitals = ""
+        self._beats = False
 
 
 class WithStatus:
@@ -108,6 +111,13 @@ class WithStatus:
                 self._progress.note(event, anyio.current_time())
                 return event
             self._console.show_status(self._progress.text(anyio.current_time()))
+
+
+def _vitals(beat: Heartbeat) -> str:
+    if not beat.processes:
+        return ""
+    several = "es" if beat.processes > 1 else ""
+    return f", {beat.processes} process{several}, {bytes_text(beat.memory_bytes)}"
 
 
 def _whole(ms: int) -> str:

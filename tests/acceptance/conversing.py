@@ -23,7 +23,9 @@ from tests.acceptance.running import RunningBroker, airunner, running_broker
 ANSWER_MS_MAX: Final = 10_000
 FOLDER: Final = Path(__file__).parent / "conversations"
 NAMES: Final = frozenset({"job_id", "job_ids", "id", "task_token"})  # a broker draws them; requests name them again
-DRAWN: Final = frozenset({"watch_key", "events_port", "message"})  # and these; of them only the type is kept
+DRAWN: Final = frozenset(
+    {"watch_key", "events_port", "message", "revisions"}
+)  # and these; of them only the type is kept
 SEED: Final = bytes(range(32))
 
 Map = dict[str, Any]

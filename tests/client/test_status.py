@@ -83,8 +83,10 @@ def test_the_line_tells_what_the_job_does_by_differences_of_one_clock() -> None:
 def test_an_agent_that_is_not_heard_is_said_so() -> None:
     progress = Progress()
     progress.note(event(ProcessStart(timestamp_ms=0, pid=7, started_at=0)), 0)
-    assert "not heard" not in progress.text(70)
-    assert progress.text(80) == "running 1 min 20 s, no output yet, its agent not heard for 1 min 20 s"
+    assert "not heard" not in progress.text(80), "one of before there were heartbeats"
+    progress.note(event(Heartbeat(timestamp_ms=30_000)), 30)
+    assert "not heard" not in progress.text(100)
+    assert progress.text(110) == "running 1 min 50 s, no output yet, its agent not heard for 1 min 20 s"
 
 
 def test_the_line_is_gone_before_anything_is_written(terminal: Terminal) -> None:
