@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from airunner.agent.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
-from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of
+from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of, require_loopback
 from airunner.certs.listhint import pairs_hint
 from airunner.protocol.durations import seconds_between
 from airunner.protocol.errors import OperatorError
@@ -185,6 +185,7 @@ def agent_command(
                 "not beginning with a sign"
             )
     endpoints = endpoints_of(broker, os.environ)
+    require_loopback(endpoints)
     home = own_home(os.environ)
     refuse_open(home.agent)
     make_folder(home.root)

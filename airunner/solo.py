@@ -2,7 +2,7 @@
 
 A broker, an agent and a monitor in one process group, on keys and a store in a temporary folder: the same code as
 anywhere, the same output, the same exit code. Nothing of it is left, however it ends; but SIGKILL leaves the folder
-(`airunner-run-…`, 0700), whose keys nothing believes any more.
+(`airunner-run-…`, 0700) until somebody runs the next one (`solohome`).
 
 ```
  airunner run ─┬─ airunner broker     SIGINT and SIGHUP are blocked in both: Ctrl-C is ours to act on,
@@ -16,8 +16,6 @@ or the agent dies, nobody is left to wait for.
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,10 +28,12 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
+from airunner.certs.endpoints import require_loopback
 from airunner.client.commands import EXIT_INTERRUPTED, RawOption, follow_job, split_operands
 from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import DEPTH_MAX, ProcessType
+from airunner.solohome import temporary_home
 
 if TYPE_CHECKING:
     from airunner.client.console import Console
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 READY: Final = "ready:"
 STOP_S: Final = 15.0  # for an agent that has nothing more to do
-LAST_S: Final = 5.0  # for what a killed agent ran; only what hangs in the kernel takes longer
 LINES_KEPT: Final = 20
 _ANYWHERE: Final = "tcp://127.0.0.1:0"
 _CHILD: Final = """
@@ -149,13 +148,14 @@ def run_command(
         submodules=submodules,
     )
     spec = spec_of(fields_of(flags))
+    require_loopback([_ANYWHERE])
     console = Console(quiet=quiet, raw=raw)
     for hint in hints_of(flags):
         console.say(hint)
     with (
         recording(output, spec, console) as record,
         Interrupts() as interrupts,
-        _home() as home,
+        temporary_home() as home,
         _cluster(home, spec) as cluster,
     ):
         try:
@@ -230,36 +230,6 @@ async def _outlive(part: _Part) -> None:
         os.close(descriptor)
     last = f"; the last it said: {part.said[-1].strip()}" if part.said else ""
     raise OperatorError(f"the {part.name} has died, and the job with it{last}", exit_code=1)
-
-
-@contextmanager
-def _home() -> Generator[Path]:
-    """A folder with keys of its own, gone afterwards."""
-    from airunner.certs.home import Home
-    from airunner.certs.init import init
-
-    # Ctrl-C may come after any step: what is to be removed has its name before it is made. Not by `tempfile`: it tries
-    # folders out with a file that it would then leave.
-    temporary = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - what is made there is 0700
-    home = Path(temporary, f"airunner-run-{secrets.token_hex(8)}").absolute()
-    try:
-        home.mkdir(0o700)
-        init(Home(home))
-        yield home
-    finally:
-        _clear(Home(home).agent)
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _clear(agents: Path) -> None:
-    """See what a killed agent ran to its end, and remove what is not easily removed of it."""
-    from airunner.agent.place import take_place
-    from airunner.agent.workspace import remove_workspaces
-
-    if agents.is_dir():
-        clearing = Thread(target=lambda: remove_workspaces(take_place(agents).folder), daemon=True)
-        clearing.start()
-        clearing.join(LAST_S)
 
 
 def _endpoint(broker: _Part) -> str:

@@ -113,7 +113,9 @@ def broker_command(
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.quotas import Quotas
     from airunner.certs.descriptors import raise_descriptors
+    from airunner.certs.endpoints import require_loopback
 
+    require_loopback([listen])
     store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
     raise_descriptors(DESCRIPTORS)

@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from airunner.certs.edges import Edges, Network
-from airunner.certs.endpoints import endpoints_of
+from airunner.certs.endpoints import endpoints_of, require_loopback
 
 
 class Reach(Struct, frozen=True):
@@ -43,6 +43,7 @@ def reach(
 
     environ = os.environ if environ is None else environ
     endpoints = endpoints_of(broker, environ)
+    require_loopback(endpoints)
     place = own_home(environ if home is None else {**environ, "AIRUNNER_HOME": str(home)})
     pair, broker_public = load_client_pair(place), load_broker_public(place)
     tokens = token_source(environ, place, explicit=token, subject="client")

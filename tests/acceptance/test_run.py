@@ -16,7 +16,7 @@ import pytest
 from tests.acceptance.chaos_processes import job_processes
 from tests.acceptance.gate import Gate
 from tests.acceptance.running import Cluster, environment
-from tests.agent.launching import Watched
+from tests.agent.launching import Watched, children_of
 from tests.agent.repositories import new_repository
 
 pytestmark = pytest.mark.timeout(60)
@@ -208,3 +208,43 @@ def test_killed_it_takes_its_cluster_and_its_job_with_it(tmp_path: Path) -> None
         assert len(group) == 3
         process.kill()
         assert left.gone_within(2)
+
+
+def test_what_a_killed_run_has_left_goes_with_the_next_and_what_lives_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    with running(tmp_path, "echo; exec sleep 1000") as killed, running(tmp_path, "echo; exec sleep 1000") as living:
+        assert killed.stdout is not None
+        assert living.stdout is not None
+        killed.stdout.readline()
+        living.stdout.readline()
+        parts = Watched(children_of(killed.pid))
+        killed.kill()
+        assert parts.gone_within(10)
+        (folder / "airunner-run-0123456789abcdef").mkdir()  # of a name that it could have, but nobody's
+        assert len(list(folder.iterdir())) == 3
+        another = [sys.executable, "-m", "airunner", "run", "-q", "--", "true"]
+        assert subprocess.run(another, env=environ(tmp_path), timeout=40, check=False).returncode == 0
+        (home,) = [path for path in folder.iterdir() if list(path.iterdir())]
+        assert (home / "certs").is_dir()
+        living.terminate()
+        living.wait(20)
+        assert not home.exists()
+
+
+APART = ("unshare", "--map-root-user", "--net")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("run", "--", "true"), ("broker", "--store", "memory:"), ("agent",), ("list",)],
+    ids=lambda words: words[0],
+)
+def test_without_a_loopback_interface_that_is_said_at_once(tmp_path: Path, words: tuple[str, ...]) -> None:
+    environment = {name: value for name, value in environ(tmp_path).items() if name != "AIRUNNER_BROKER"}
+    if subprocess.run((*APART, "true"), capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace without an interface can be made here")
+    arguments = (*APART, sys.executable, "-m", "airunner", *words)
+    done = subprocess.run(arguments, env=environment, capture_output=True, timeout=15, check=False, text=True)
+    assert done.returncode == 69
+    assert "loopback interface is down" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
