@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from airunner.agent.launcher.mark import VARIABLE, end_marked, marked, new_home_mark, new_launcher_mark
 from airunner.agent.place import take_place
 from airunner.protocol.errors import OperatorError
+from tests.acceptance.bounded import give, homes_of_an_ordinary_user, needs_root, user
 from tests.agent.launching import PATIENCE_S, Watched, children_of
 
 # A tree that holds on to life in sessions of its own; one of it has cleared its environment.
@@ -46,9 +47,9 @@ WITH_GROUPS, WITHOUT_GROUPS = "with groups", "without groups"
 class Agent:
     """An agent with a job, and what is left of it when all who could end it are gone."""
 
-    def __init__(self, home: Path, groups: str) -> None:
+    def __init__(self, home: Path, groups: str, become: Sequence[str] = ()) -> None:
         self._popen = subprocess.Popen(
-            (sys.executable, "-c", AGENT, str(home), groups),
+            (*become, sys.executable, "-c", AGENT, str(home), groups),
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )
@@ -88,6 +89,25 @@ def test_the_next_agent_of_the_home_has_ended_them_before_it_does_anything(
     assert not other.gone_within(0)
     assert str(agent.pids[0]) in place.ended
     assert take_another(place.descriptor, place.running, tmp_path) == "", "once is enough"
+
+
+@needs_root
+def test_an_ordinary_users_agent_finds_its_own(other: Watched) -> None:
+    capability = "dac_read_search"  # for an interpreter that lies where only root may look
+    become = ("setpriv", "--reuid", str(user()), "--regid", str(user()), "--clear-groups")
+    become = (*become, f"--inh-caps=-all,+{capability}", f"--ambient-caps=+{capability}")
+    with homes_of_an_ordinary_user() as folder:
+        home = folder / "home"
+        home.mkdir()
+        give(home)
+        agent = Agent(home, WITHOUT_GROUPS, become)
+        agent.kill()
+        assert not agent.job.gone_within(0)
+        script = "import sys; from pathlib import Path; from airunner.agent.place import take_place"
+        taking = (*become, sys.executable, "-c", f"{script}; take_place(Path(sys.argv[1]))", str(home))
+        subprocess.run(taking, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, check=True)
+        assert agent.job.gone_within(0)
+        assert not other.gone_within(0)
 
 
 def take_another(descriptor: int, running: int, home: Path) -> str:
