@@ -22,7 +22,7 @@ from airunner.broker.counts import Counts
 from airunner.broker.inbox import AnnouncerInbox
 from airunner.broker.store.contract import Appended
 from airunner.broker.watchers import Watchers
-from airunner.certs.edges import Edges, Publisher
+from airunner.certs.edges import EVERYBODY_LEFT, Edges, Publisher
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
 from airunner.protocol.events import EventRun, LiveRun
 from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
@@ -50,8 +50,11 @@ class Announcer:
 
     async def _welcome(self) -> None:
         while True:
-            for topic, wanted, machine in await self._publisher.subscriptions():
-                if not wanted:
+            for change in await self._publisher.subscriptions():
+                topic, wanted, machine = change
+                if change == EVERYBODY_LEFT:
+                    self._watchers.everybody_left(self._edges.wall_ms())
+                elif not wanted:
                     self._watchers.left(topic, machine)
                 elif len(topic) == TOPIC_BYTES and self._watchers.subscribed(topic, machine):
                     self._publisher.publish([topic, b""])

@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from airunner.broker.health import Health
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.quotas import Quotas
+    from airunner.broker.relay.relay import Relay
     from airunner.broker.store.damage import Aside
     from airunner.certs.home import Home
     from airunner.certs.tokens import Authority
@@ -112,6 +114,7 @@ def broker_command(
 
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.quotas import Quotas
+    from airunner.broker.relay.relay import start_relay
     from airunner.certs.descriptors import raise_descriptors
     from airunner.certs.endpoints import require_loopback
 
@@ -127,14 +130,26 @@ def broker_command(
         requests_per_s=tenant_requests,
         watched_max=tenant_watched,
     )
-    anyio.run(
-        _run, listen, events, http, store, auth, plan, quotas, reserve_mib * _MIB, machine_connections, jwt_public_key
-    )
+    # The relay is started before the broker's parts are imported: it takes as long to get ready as they do.
+    with closing(start_relay(events, machine_connections, CONNECTIONS_BURST_S)) as relay:
+        anyio.run(
+            _run,
+            listen,
+            relay,
+            http,
+            store,
+            auth,
+            plan,
+            quotas,
+            reserve_mib * _MIB,
+            machine_connections,
+            jwt_public_key,
+        )
 
 
 async def _run(
     listen: str,
-    events: str,
+    relay: Relay,
     http: str,
     store_url: str | None,
     auth: bool,
@@ -160,7 +175,7 @@ async def _run(
     from airunner.certs.curve import load_broker_pair
     from airunner.certs.edges import SYSTEM
     from airunner.certs.ownership import own_home, refuse_open
-    from airunner.certs.sockets import CurvePublisher, CurveRouter, bind_gatekeeper, new_context
+    from airunner.certs.sockets import CurveRouter, bind_gatekeeper, new_context
 
     home = own_home(os.environ)
     refuse_open(home.store.parent)
@@ -175,7 +190,7 @@ async def _run(
     disk = None if path is None else StoreDisk(path, store, reserve_bytes, health)
     if disk is not None:
         disk.look()  # what is wrong with it is said before anything else
-    try:
+    with closing(store):
         context = new_context()
         allowed = AllowList(home.allowed_clients, _say)
         gatekeeper = Gatekeeper(
@@ -185,12 +200,13 @@ async def _run(
             group.start_soon(_until_signal, group.cancel_scope)
             group.start_soon(gatekeeper.run, name="Gatekeeper")
             router = CurveRouter(context, pair, listen)
-            publisher = CurvePublisher(context, pair, events)
+            await relay.ready()
+            group.start_soon(relay.run, counts, health, name="Relay")
             door = await open_http(http, counts, health)
             broker = Broker(
                 store=store,
                 router=router,
-                publisher=publisher,
+                publisher=relay,
                 authority=authority,
                 edges=SYSTEM,
                 offload=anyio.to_thread.run_sync,
@@ -202,14 +218,12 @@ async def _run(
                 health=health,
             )
             group.start_soon(door.run, name="HttpDoor")
-            if (path := path_of(store_url)) is not None:
+            if path is not None:
                 control = await open_control(path, broker.ledger_inbox, store.copy_to)
                 group.start_soon(control.run, name="ControlDoor")
             await group.start(broker.run, name="Broker")
-            _say(f"airunner broker ready: requests {router.endpoint} events {publisher.endpoint} http {door.address}")
+            _say(f"airunner broker ready: requests {router.endpoint} events {relay.endpoint} http {door.address}")
         _say("airunner broker stopped")
-    finally:
-        store.close()
 
 
 def _judge_store(aside: Aside, health: Health) -> None:

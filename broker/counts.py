@@ -18,6 +18,8 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "commits": "Transactions on the store.",
         "commands": "Commands in those transactions.",
         "events": "Events appended to logs.",
+        "live_dropped": "Live messages that the process of live events had no room for; they are replayed.",
+        "relay_restarts": "Times the process of live events was started again.",
         "announced": "Runs of events sent to live subscribers.",
     }
 )

@@ -91,6 +91,13 @@ class Watchers:
             if not self._watched[granted.tenant]:
                 del self._watched[granted.tenant]
 
+    def everybody_left(self, now_ms: int) -> None:
+        """Nobody listens; those who did may come back, and have their places kept for as long as with a new key."""
+        self._listeners.clear()
+        for watched in self._watched.values():
+            for topic, until_ms in watched.items():
+                watched[topic] = min(until_ms, now_ms + GRANT_MS)
+
     def heard(self, topic: bytes) -> bool:
         """Whether anybody may listen to it."""
         return topic in self._listeners or len(self._listeners) >= LISTENED_MAX

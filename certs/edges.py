@@ -82,6 +82,10 @@ class Subscription(NamedTuple):
     key: str | None
 
 
+EVERYBODY_LEFT: Final = Subscription(b"", wanted=False, key="")
+"""All subscriptions are gone at once, as when the process that holds them has ended."""
+
+
 class Dealer(Protocol):
     """One connection to one broker. It never reconnects by itself."""
 

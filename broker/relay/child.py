@@ -1,0 +1,126 @@
+"""The relay's process: owns the XPUB socket and the door before it, and sends what the broker hands it.
+
+Nothing of the queue is here. It holds the broker's key, for its handshakes, but no job's: what it sends is sealed
+already. All that subscribers can fill is in this process, whose memory the kernel bounds: beyond that it dies, and is
+started again. It ends with the line to the broker, and heeds no signal but SIGKILL, which it gets when the broker dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from airunner.broker.counts import Counts
+from airunner.broker.gatekeeper import Gatekeeper
+from airunner.broker.rates import Rates
+from airunner.broker.relay.line import Line, Report, unpacked
+from airunner.broker.relay.listeners import Listeners
+from airunner.certs.allowlist import AllowList
+from airunner.certs.curve import load_broker_pair
+from airunner.certs.home import Home
+from airunner.certs.sockets import CurvePublisher, bind_gatekeeper, new_context
+from airunner.protocol.errors import OperatorError
+
+COUNTS_S: Final = 0.1  # between two reports of what was counted
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Settings(Struct, frozen=True):
+    """What the broker starts it with: its end of the line, where to listen, and bounds."""
+
+    descriptor: int
+    broker: int  # its process
+    home: str
+    endpoint: str
+    connections_per_s: float
+    connections_burst_s: float
+    memory_bytes_max: int
+
+
+class HandedCounts(Counts):
+    """Counts that are handed on to the broker's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._more: dict[str, int] = {}
+        self._counted = anyio.Event()
+
+    def add(self, name: str, more: int = 1) -> None:
+        """Count `more` of `name`."""
+        self._more[name] = self._more.get(name, 0) + more
+        self._counted.set()
+
+    async def taken(self) -> dict[str, int]:
+        """What was counted since it was last asked; waits for something."""
+        await self._counted.wait()
+        self._counted = anyio.Event()
+        more, self._more = self._more, {}
+        return more
+
+
+def main(settings_json: str) -> None:
+    """Relay until the line ends."""
+    settings = msgspec.json.decode(settings_json, type=Settings)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != settings.broker:
+        return
+    for bound, value in ((resource.RLIMIT_DATA, settings.memory_bytes_max), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(bound, (value, value))
+    anyio.run(_run, settings)
+
+
+async def _run(settings: Settings) -> None:
+    line = Line(socket.socket(fileno=settings.descriptor))
+    home = Home(Path(settings.home))
+    counts = HandedCounts()
+    context = new_context()
+    allowed = AllowList(
+        home.allowed_clients, lambda _: None
+    )  # the broker, which reads it too, says what is wrong with it
+    rates = Rates(settings.connections_per_s, settings.connections_burst_s)
+    gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts, rates)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(gatekeeper.run)
+            try:
+                publisher = CurvePublisher(context, load_broker_pair(home), settings.endpoint)
+            except OperatorError as error:
+                await line.report(Report(failure=error.message, exit_code=error.exit_code))
+            else:
+                await line.report(Report(endpoint=publisher.endpoint))
+                group.start_soon(_report_listeners, publisher, line)
+                group.start_soon(_report_counts, counts, line)
+                await _relay(line, publisher)
+            group.cancel_scope.cancel()
+    finally:
+        context.destroy(linger=0)
+
+
+async def _relay(line: Line, publisher: CurvePublisher) -> None:
+    while packets := await line.receive():
+        for packet in packets:
+            publisher.publish(unpacked(packet))
+
+
+async def _report_listeners(publisher: CurvePublisher, line: Line) -> None:
+    listeners = Listeners()
+    while True:
+        changes = await publisher.subscriptions()
+        now_ms = int(anyio.current_time() * 1_000)
+        if told := tuple(change for change in changes if listeners.tells(change, now_ms)):
+            await line.report(Report(changes=told))
+
+
+async def _report_counts(counts: HandedCounts, line: Line) -> None:
+    while True:
+        await line.report(Report(counts=await counts.taken()))
+        await anyio.sleep(COUNTS_S)

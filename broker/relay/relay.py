@@ -1,0 +1,243 @@
+"""The Relay: an actor that keeps the process of live events running, and is the Publisher of the broker.
+
+```
+ Announcer ──publish──► Relay ──line──► its process ──XPUB──► monitors
+           ◄─subscriptions─┘   ◄─reports───┘
+```
+
+Laws
+- The broker never waits for it: what the line does not take is dropped, and replayed.
+- When the process ends, or takes nothing for `HANG_S`, another is started on the same port: at once, then ever later
+  up to `RESTART_LAST_S`. Subscribers come back by themselves, are welcomed again and replay what they have missed.
+- It is started as a program of its own, not forked: the broker has threads. It holds none of the broker's descriptors,
+  and of its environment nothing that is about airunner.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+import msgspec
+
+from airunner.broker.counts import Counts
+from airunner.broker.health import Health
+from airunner.broker.relay.line import Line, Report, packed
+from airunner.certs.edges import EVERYBODY_LEFT, Subscription
+from airunner.certs.ownership import own_home
+from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+
+MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of data; idle it has some 40, and who does not read takes 0.3
+CONDITION: Final = "events"
+RESTART_FIRST_S: Final = 0.05
+RESTART_LAST_S: Final = 5.0
+CALM_S: Final = 60.0  # one that has lived so long is started again at once
+HANG_S: Final = 10.0
+END_S: Final = 2.0  # for the process to end by itself, once its line has
+CHANGES_MAX: Final = 16  # reports that wait for the Announcer; the line holds some more, then the process waits
+
+_BOOTSTRAP: Final = """
+import sys
+settings, *sys.path[:] = sys.argv[1:]
+from airunner.broker.relay.child import main
+main(settings)
+"""
+_OURS: Final = ("AIRUNNER_", "JWT_")
+_TERMINAL: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # also sent to all of a group; it ends with the broker
+
+
+def start_relay(endpoint: str, connections_per_s: float, connections_burst_s: float) -> Relay:
+    """A relay of this process's home, whose process has been started.
+
+    Raises `OperatorError`: the home is no home, or nothing can be started.
+    """
+    relay = Relay(str(own_home(os.environ).root), endpoint, (connections_per_s, connections_burst_s))
+    try:
+        relay.start()
+    except OSError as error:
+        raise OperatorError(f"cannot start the process of live events: {error.strerror}", exit_code=1) from error
+    return relay
+
+
+class Relay:
+    """The actor; `start` it, wait until it is `ready`, then `run` it.
+
+    `home` is the broker's, where the process finds key and allow-list; `endpoint` is where it is to listen (port 0
+    picks a free one, which is kept from then on); a machine may open so many `connections` (a second, and at once).
+    """
+
+    def __init__(
+        self,
+        home: str,
+        endpoint: str,
+        connections: tuple[float, float],
+        memory_bytes_max: int = MEMORY_BYTES_MAX,
+    ) -> None:
+        self.endpoint = endpoint
+        self._home = home
+        self._connections = connections
+        self._counts = Counts()
+        self._health = Health()
+        self._memory_bytes_max = memory_bytes_max
+        self._to_announcer, self._changes = anyio.create_memory_object_stream[Sequence[Subscription]](CHANGES_MAX)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._line: Line | None = None
+        self._full_since_s: float | None = None
+        self._was_ready = False
+
+    @property
+    def pid(self) -> int:
+        """The process, as it is now."""
+        assert self._child is not None, "it was started"
+        return self._child.pid
+
+    def start(self) -> None:
+        """Start the process; from a thread that lives as long as the broker, for it dies with that.
+
+        Raises `OSError`.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            settings = {
+                "descriptor": theirs.fileno(),
+                "broker": os.getpid(),
+                "home": self._home,
+                "endpoint": self.endpoint,
+                "connections_per_s": self._connections[0],
+                "connections_burst_s": self._connections[1],
+                "memory_bytes_max": self._memory_bytes_max,
+            }
+            told = msgspec.json.encode(settings).decode()
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL)
+            try:
+                self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
+                    (sys.executable, "-I", "-X", "utf8", "-c", _BOOTSTRAP, told, *map(os.path.abspath, sys.path)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
+                )
+            except OSError:
+                ours.close()
+                raise
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        self._line = Line(ours)
+        self._full_since_s = None
+
+    async def ready(self) -> None:
+        """Wait until subscribers can come.
+
+        Raises `OperatorError`: they cannot.
+        """
+        assert self._line is not None, "it was started"
+        packets = await self._line.receive()
+        report = _report_of(packets[0]) if packets else Report(failure="the process of live events has ended at once")
+        if report.failure:
+            exit_code = report.exit_code if packets else EXIT_UNAVAILABLE
+            raise OperatorError(report.failure, exit_code=exit_code)
+        self.endpoint = report.endpoint
+        self._was_ready = True
+
+    async def run(self, counts: Counts, health: Health) -> None:
+        """Hear what the process reports, and start another when it ends, for ever."""
+        self._counts, self._health = counts, health
+        failures = 0
+        while True:
+            began_s = anyio.current_time()
+            why = await self._hear()
+            ended = await self._ended()
+            self._counts.add("relay_restarts")
+            self._health.degrade(CONDITION, f"{why or ended}; monitors replay until live events are sent again")
+            await self._to_announcer.send([EVERYBODY_LEFT])
+            failures = 0 if began_s + CALM_S <= anyio.current_time() else failures
+            failures = await self._start_again(failures)
+
+    async def _start_again(self, failures: int) -> int:
+        """Start another process, as soon as that is possible; how often in turn one was started, or was not."""
+        while True:
+            await anyio.sleep(min(RESTART_LAST_S, RESTART_FIRST_S * 2**failures))
+            failures += 1
+            try:
+                self.start()
+            except OSError as error:
+                self._health.degrade(CONDITION, f"the process of live events cannot be started: {error.strerror}")
+            else:
+                return failures
+
+    def publish(self, frames: Sequence[bytes]) -> None:
+        """Hand a live message on; one for which the line has no room is dropped."""
+        assert self._line is not None, "it was started"
+        if self._line.send(packed(frames)):
+            self._full_since_s = None
+            return
+        self._counts.add("live_dropped")
+        now_s = anyio.current_time()
+        if self._full_since_s is None:
+            self._full_since_s = now_s
+        elif now_s - self._full_since_s >= HANG_S:
+            self._kill()
+
+    async def subscriptions(self) -> list[Subscription]:
+        """Who has come or left; `EVERYBODY_LEFT`, when the process has ended."""
+        return list(await self._changes.receive())
+
+    def close(self) -> None:
+        """End the process, and wait for its end."""
+        self._to_announcer.close()
+        self._changes.close()
+        if self._line is not None:
+            self._line.close()
+        if self._child is not None:
+            if not self._was_ready:
+                self._kill()
+            try:
+                self._child.wait(END_S)
+            except subprocess.TimeoutExpired:
+                self._kill()
+                self._child.wait()
+
+    async def _hear(self) -> str:
+        """Take reports in until the line ends; why, where the process has said so."""
+        assert self._line is not None, "it was started"
+        while packets := await self._line.receive():
+            for packet in packets:
+                report = _report_of(packet)
+                if report.failure:
+                    return report.failure
+                if report.endpoint:
+                    self.endpoint = report.endpoint
+                    self._health.clear(CONDITION)
+                for name, more in report.counts.items():
+                    self._counts.add(name, more)
+                if report.changes:
+                    await self._to_announcer.send(report.changes)
+        return ""
+
+    async def _ended(self) -> str:
+        """See the process to its end, and say how it ended."""
+        assert self._child is not None, "it was started"
+        assert self._line is not None, "it was started"
+        self._line.close()
+        self._kill()
+        code = await anyio.to_thread.run_sync(self._child.wait)
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"the process of live events has ended ({how}; it may take {self._memory_bytes_max >> 20} MiB of memory)"
+
+    def _kill(self) -> None:
+        assert self._child is not None, "it was started"
+        self._child.kill()
+
+
+def _report_of(packet: bytes) -> Report:
+    return msgspec.msgpack.decode(packet, type=Report)

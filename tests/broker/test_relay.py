@@ -1,0 +1,202 @@
+"""Live events leave through a process of their own, which may be killed, stopped or filled: the broker goes on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from itertools import count
+
+import anyio
+import pytest
+import zmq
+
+from airunner.broker.counts import Counts
+from airunner.broker.health import Health
+from airunner.broker.relay import relay as module
+from airunner.broker.relay.line import Line
+from airunner.broker.relay.relay import CONDITION, Relay
+from airunner.certs.curve import load_broker_public, load_client_pair
+from airunner.certs.edges import EVERYBODY_LEFT, Subscription
+from airunner.certs.home import Home
+from airunner.certs.sockets import CurveNetwork, CurveSubscriber, new_context
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+PATIENCE_S = 50  # several interpreters are started, beside other tests
+ANYWHERE = "tcp://127.0.0.1:0"
+MANY = (1e6, 1.0)
+TOPIC = bytes(TOPIC_BYTES)
+SMALL_BYTES = 96 * 1_048_576
+LONG_TOPIC_BYTES = 400  # for one of these libzmq keeps some 19 KiB
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real sockets in real time."""
+    return "asyncio"
+
+
+class Stage:
+    """A relay that runs, what it counted and complained of, and a subscriber of a listed machine."""
+
+    def __init__(self, relay: Relay, subscriber: CurveSubscriber) -> None:
+        self.relay = relay
+        self.subscriber = subscriber
+        self.counts = Counts()
+        self.said: list[str] = []
+        self.health = Health(self.said.append)
+        self.heard_in, self.heard = anyio.create_memory_object_stream[list[bytes]](16)
+
+    async def hear(self) -> None:
+        """As a client does: a socket that nobody reads does not subscribe again either."""
+        with self.heard_in, self.heard:
+            while True:
+                for frames in await self.subscriber.receive():
+                    await self.heard_in.send(frames)
+
+    async def changes(self) -> list[Subscription]:
+        return await self.relay.subscriptions()
+
+
+@asynccontextmanager
+async def relaying(home: Home, memory_bytes_max: int = module.MEMORY_BYTES_MAX) -> AsyncIterator[Stage]:
+    context = new_context()
+    try:
+        with anyio.fail_after(PATIENCE_S), closing(Relay(str(home.root), ANYWHERE, MANY, memory_bytes_max)) as relay:
+            relay.start()
+            await relay.ready()
+            network = CurveNetwork(context, load_client_pair(home), load_broker_public(home))
+            with closing(network.subscriber(relay.endpoint)) as subscriber:
+                stage = Stage(relay, subscriber)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(relay.run, stage.counts, stage.health)
+                    group.start_soon(stage.hear)
+                    yield stage
+                    group.cancel_scope.cancel()
+    finally:
+        context.destroy(linger=0)
+
+
+async def subscribe_without_end(home: Home, endpoint: str) -> None:
+    """As a listed machine could: what follows a message's first frame is kept by the other side alone."""
+    context, pair = new_context(), load_client_pair(home)
+    raw = context.socket(zmq.XSUB)
+    raw.setsockopt(zmq.ONLY_FIRST_SUBSCRIBE, 1)
+    raw.linger, raw.sndhwm = 0, 16
+    raw.curve_serverkey, raw.curve_publickey, raw.curve_secretkey = load_broker_public(home), pair.public, pair.secret
+    raw.connect(endpoint)
+    try:
+        for number in count(step=64):
+            topics = (n.to_bytes(4, "big").ljust(LONG_TOPIC_BYTES) for n in range(number, number + 64))
+            raw.send_multipart([b"\5", *(b"\1" + topic for topic in topics)])
+            await anyio.lowlevel.checkpoint()
+    finally:
+        context.destroy(linger=0)
+
+
+async def test_what_is_published_arrives_and_subscriptions_are_told_with_their_machines(home: Home) -> None:
+    async with relaying(home) as stage:
+        stage.subscriber.subscribe(b"short")
+        stage.subscriber.subscribe(TOPIC)
+        key = load_client_pair(home).public.decode()
+        assert await stage.changes() == [Subscription(TOPIC, wanted=True, key=key)], (
+            "and not of what is no topic of a job's"
+        )
+        stage.relay.publish([TOPIC, b""])
+        stage.relay.publish([TOPIC, b"s" * LIVE_BYTES_MAX])
+        for payload in (b"", b"s" * LIVE_BYTES_MAX):
+            assert await stage.heard.receive() == [TOPIC, payload]
+        stage.subscriber.unsubscribe(TOPIC)
+        assert await stage.changes() == [Subscription(TOPIC, wanted=False, key=key)]
+        assert stage.counts["peers_admitted"] == 1
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as of a terminal, or of a unit that is stopped
+            os.kill(stage.relay.pid, number)
+        stage.subscriber.subscribe(TOPIC)
+        assert await stage.changes() == [Subscription(TOPIC, wanted=True, key=key)]
+        assert (stage.counts["relay_restarts"], stage.said) == (0, [])
+
+
+async def test_one_that_is_killed_is_started_again_on_its_port_and_subscribers_come_back(home: Home) -> None:
+    async with relaying(home) as stage:
+        stage.subscriber.subscribe(TOPIC)
+        assert [change.topic for change in await stage.changes()] == [TOPIC]
+        endpoint, pid = stage.relay.endpoint, stage.relay.pid
+        os.kill(pid, signal.SIGKILL)
+        assert await stage.changes() == [EVERYBODY_LEFT]
+        assert list(stage.health.conditions) == [CONDITION]
+        assert [change.topic for change in await stage.changes()] == [TOPIC]
+        assert (stage.relay.endpoint, stage.counts["relay_restarts"]) == (endpoint, 1)
+        assert stage.relay.pid != pid
+        stage.relay.publish([TOPIC, b"again"])
+        assert await stage.heard.receive() == [TOPIC, b"again"]
+        assert len(stage.said) == 2, "that it is degraded, and that it is no more"
+        assert "SIGKILL" in stage.said[0]
+
+
+async def test_subscriptions_without_end_fill_it_alone_and_it_is_started_again(home: Home) -> None:
+    """What libzmq keeps of each is the relay's, whose memory the kernel bounds; the queue never notices."""
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with relaying(home, SMALL_BYTES) as stage, anyio.create_task_group() as group:
+        group.start_soon(subscribe_without_end, home, stage.relay.endpoint)
+        while await stage.changes() != [EVERYBODY_LEFT]:
+            pass
+        group.cancel_scope.cancel()
+    assert stage.counts["relay_restarts"] >= 1
+    assert "96 MiB" in stage.said[0]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < SMALL_BYTES // 1_024
+
+
+async def test_one_that_takes_nothing_holds_up_nobody_and_is_killed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with relaying(home) as stage:
+        os.kill(stage.relay.pid, signal.SIGSTOP)
+        while not stage.counts["live_dropped"]:
+            stage.relay.publish([TOPIC, b"s" * LIVE_BYTES_MAX])
+            await anyio.lowlevel.checkpoint()
+        monkeypatch.setattr(module, "HANG_S", 0)
+        stage.relay.publish([TOPIC, b""])
+        assert await stage.changes() == [EVERYBODY_LEFT]
+
+
+async def test_where_it_cannot_listen_is_said_as_the_broker_would(home: Home) -> None:
+    async with relaying(home) as stage:
+        with closing(Relay(str(home.root), stage.relay.endpoint, MANY)) as second:
+            second.start()
+            with pytest.raises(
+                OperatorError, match=r"cannot listen on tcp:.*; is another broker running there"
+            ) as told:
+                await second.ready()
+        assert told.value.exit_code == 69
+
+
+async def test_one_that_cannot_be_started_is_tried_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with relaying(home) as stage:
+        start = Relay.start
+        failures = [OSError(11, "Resource temporarily unavailable")]
+
+        def scarce(relay: Relay) -> None:
+            if failures:
+                raise failures.pop()
+            start(relay)
+
+        monkeypatch.setattr(Relay, "start", scarce)
+        os.kill(stage.relay.pid, signal.SIGKILL)
+        assert await stage.changes() == [EVERYBODY_LEFT]
+        stage.subscriber.subscribe(TOPIC)
+        assert [change.topic for change in await stage.changes()] == [TOPIC]
+        assert not failures
+
+
+async def test_a_line_whose_other_end_is_gone_ends_and_takes_nothing() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with closing(Line(ours)) as line:
+        theirs.close()
+        assert not line.send(b"x")
+        with anyio.fail_after(PATIENCE_S):
+            assert await line.receive() == []
