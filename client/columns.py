@@ -118,12 +118,15 @@ def table(jobs: Sequence[JobSummary], now_ms: int, width: int, names: Sequence[s
 
 
 def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> str:
-    """The `table` as it is written to the terminal, which wraps an id that is wider."""
+    """The `table` as it is written to the terminal; where not even id and state fit, each job has two lines."""
     from rich.console import Console
 
     console = Console()
     made = table(jobs, now_ms, console.width, names)
-    console.width = max(console.width, sum((column.width or 0) + GAP for column in made.columns))
+    needed = sum((column.width or 0) + GAP for column in made.columns)
+    if needed - GAP > console.width:
+        return "".join(_stacked(job, now_ms, console.width, names) for job in jobs)
+    console.width = max(console.width, needed)
     with console.capture() as captured:
         console.print(made)
     return captured.get()
@@ -160,6 +163,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = widths_of(rows)
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _stacked(job: JobSummary, now_ms: int, width: int, names: Sequence[str]) -> str:
+    """The id, which the terminal wraps if it must, and below it what fits of the rest."""
+    from rich.cells import set_cell_size
+
+    first, *rest = (_short(name, one_line(COLUMNS[name].cell(job, now_ms))) for name in names)
+    below = set_cell_size("  " + "  ".join(filter(None, rest)), max(1, width - 1)).rstrip()
+    return f"{first}\n{below}\n"
 
 
 def _short(name: str, text: str) -> str:

@@ -8,6 +8,7 @@ that is drawn over the last one.
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
@@ -21,6 +22,7 @@ from airunner.protocol.messages import JobsListed
 
 WATCH_S: Final = 2.0  # from one answer to the next question
 SPARE_ROWS: Final = 2  # of a terminal, for the headings and the cursor's own line
+_STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
 _UP: Final = "\x1b[{}A\r\x1b[J"  # so many lines up, and nothing below
 
 
@@ -90,6 +92,11 @@ class Lines:
             self._console.out_line(line.rstrip())
 
 
+def rows_of(lines: Sequence[str], columns: int) -> int:
+    """How many rows of a terminal they take, which wraps what is wider."""
+    return sum(max(1, -(-len(_STYLES.sub("", line).rstrip()) // columns)) for line in lines)
+
+
 class Screen:
     """A table that is drawn over the one before, of no more jobs than the terminal has rows for."""
 
@@ -100,8 +107,13 @@ class Screen:
 
     def show(self, jobs: Sequence[JobSummary], now_ms: int) -> None:
         """Show the list as it stands."""
-        room = max(1, shutil.get_terminal_size().lines - SPARE_ROWS)
+        size = shutil.get_terminal_size()
+        room = max(1, size.lines - SPARE_ROWS)
         text = table_text(jobs[:room], now_ms, self._names)
+        lines = text.splitlines(keepends=True)
+        if rows_of(lines, size.columns) > room + 1:  # on a narrow terminal a job takes several
+            fewer = max(1, room * len(jobs[:room]) // rows_of(lines, size.columns))
+            text = table_text(jobs[:fewer], now_ms, self._names)
         over = _UP.format(self._rows) if self._rows else ""
-        self._rows = text.count("\n")
+        self._rows = rows_of(text.splitlines(), size.columns)
         self._console.out(f"{over}{text}".encode(errors="replace"))

@@ -75,10 +75,12 @@ def test_a_terminal_is_given_a_table_over_the_one_before_of_as_many_jobs_as_it_h
     view.show([job(letter, command="x" * 99) for letter in "abcdefgh"], 0)
     first = os.read(ours, 65_536).decode()
     assert "\x1b[" not in first
-    assert [line[0] for line in first.splitlines()] == ["I", "a", "b", "c", "d"]
+    shown = [line[0] for line in first.splitlines()]
+    assert shown == (["I", "a", "b", "c", "d"] if width == 80 else ["a", " ", "b", " "])
+    assert all(len(line) <= width for line in first.splitlines())
     view.show([job("a", JobState.RUNNING)], 0)
     second = os.read(ours, 65_536).decode()
-    assert second.startswith("\x1b[5A\r\x1b[J")
+    assert second.startswith(f"\x1b[{len(shown)}A\r\x1b[J")
     assert "RUNNING" in second
     os.close(ours)
     os.close(screen)
