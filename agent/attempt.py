@@ -10,7 +10,7 @@ A job that is cancelled, or out of time, is told with SIGTERM and given a grace.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -106,7 +106,7 @@ class Attempt:
     async def perform(self) -> Result:
         """Check out, run, and say how it ended. The timeout counts from the start of the command.
 
-        Raises `LauncherDied`, `LeaseEnded`, alone or in a group.
+        Raises `LauncherDied`, `LeaseEnded`, `MachineRefused`, alone or in a group.
         """
         try:
             around = self._surroundings
@@ -125,7 +125,12 @@ class Attempt:
             self._console.say(str(refused))
             return Result(reason=Reason.PROCESS_ERROR)
         async with AsyncExitStack() as self._borrowed:  # what the checkout borrows from is there to the job's end
-            result = await self._run()
+            try:
+                result = await self._run()
+            except MachineRefused:
+                with suppress(MachineRefused):  # the hook runs however it went, where it can
+                    await self._after(Hook.PRE_EXIT, Result(reason=Reason.PROCESS_ERROR))
+                raise
             result = await self._after(Hook.PRE_EXIT, result)
         return replace(result, usage=self._usage())
 

@@ -111,7 +111,7 @@ class PlayedProcess:
 
 
 class PlayedLauncher:
-    """Starts what the test waits for; `hesitates` and a `refusal` keep it from starting anything."""
+    """Starts what the test waits for; `hesitates` keeps it from starting anything, a `refusal` from starting `make`."""
 
     def __init__(self) -> None:
         self.started: list[PlayedProcess] = []
@@ -125,7 +125,7 @@ class PlayedLauncher:
     async def launch(self, spec: LaunchSpec, deadline_s: float = inf) -> Process:
         self.asked += 1
         self._change()
-        if self.refusal is not None and (self.refuses_probes or spec.argv != PROBE.argv):
+        if self.refusal is not None and (spec.argv[0] == "make" or (self.refuses_probes and spec.argv == PROBE.argv)):
             raise self.refusal
         if self.hesitates:
             await anyio.sleep_forever()
@@ -156,7 +156,9 @@ class PlayedLauncher:
 class Stage:
     """All of it, and what the agent has reported."""
 
-    def __init__(self, wire: Wire, client: Client, group: TaskGroup, plan: Plan, here: Edges) -> None:
+    def __init__(
+        self, wire: Wire, client: Client, group: TaskGroup, plan: Plan, here: Edges, hooks: Path | None
+    ) -> None:
         self.wire = wire
         self.client = client
         self._group = group
@@ -164,13 +166,20 @@ class Stage:
         self.reports: list[str] = []
         self._edges = here
         self._plan = plan
+        self._hooks = hooks
         self.start()
 
     def start(self) -> None:
         """The first agent, or another one in the home of one that has ended."""
         channel = Channel(self.wire, ["tcp://broker.test:7070"], lambda: b"", self._edges)
         surroundings = Surroundings(
-            self.launcher, self._edges.wall_ms, {}, inline, CANCEL_GRACE_S, rules=Rules(allow_local=True)
+            self.launcher,
+            self._edges.wall_ms,
+            {},
+            inline,
+            CANCEL_GRACE_S,
+            hooks=self._hooks,
+            rules=Rules(allow_local=True),
         )
         self.agent = Agent(self._plan, channel, surroundings, self._edges, self.reports.append)
         self.ended = anyio.Event()
@@ -199,6 +208,7 @@ async def staged(
     jobs_max: int | None = None,
     idle_s_max: float | None = None,
     here: Edges | None = None,
+    hooks: Path | None = None,
 ) -> AsyncIterator[Stage]:
     """An agent that runs, until the block is left."""
     (home / SPOOL_FOLDER).mkdir()
@@ -213,5 +223,5 @@ async def staged(
         idle_s_max=idle_s_max,
     )
     async with brokered() as (wire, client), anyio.create_task_group() as group:
-        yield Stage(wire, client, group, plan, here or edges(2))
+        yield Stage(wire, client, group, plan, here or edges(2), hooks)
         group.cancel_scope.cancel()

@@ -52,6 +52,22 @@ async def test_nothing_is_leased_while_nothing_can_be_started_and_the_broker_hea
         assert await trouble_of(stage) == ""
 
 
+async def test_the_last_hook_runs_for_a_job_that_is_given_back_too(tmp_path: Path) -> None:
+    hook = tmp_path / "hooks" / "pre-exit"
+    hook.parent.mkdir(mode=0o700)
+    hook.touch(mode=0o700)
+    async with staged(tmp_path, hooks=hook.parent) as stage:
+        stage.launcher.refusal = MachineRefused(Scarce.PROCESSES, "no more processes")
+        job = await stage.client.submit(command="make", max_attempts=1)
+        assert (await stage.launcher.process()).spec.argv == (str(hook),)
+        stage.launcher.refusal = None
+        stage.launcher.started[0].exit(0)
+        for number in (2, 3, 4):  # the probe, the command, and the hook again
+            (await stage.launcher.process(number)).exit(0)
+        assert (await stage.kinds(job.id)).count("JOB_RELEASED") == 1
+        assert (await stage.client.get(job.id)).state is JobState.COMPLETED
+
+
 async def test_what_only_words_tell_of_counts_where_the_machine_is_able(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         stage.launcher.refusal = MachineRefused(Scarce.DISK, "No space left on device", guessed=True)
