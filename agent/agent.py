@@ -11,6 +11,7 @@ import anyio
 
 from airunner.agent.attempt import Surroundings
 from airunner.agent.health import Health
+from airunner.agent.jobuser import JobUsers
 from airunner.agent.leaser import Leaser, Orders
 from airunner.agent.mirrors import remove_unfinished
 from airunner.agent.occupancy import Occupancy
@@ -54,7 +55,7 @@ class Agent:
         health = Health(probes, self._edges.random, self._report)
         renewer = Renewer(self._channel, self._plan, health, self._edges)
         leaser = Leaser(self._plan, self._channel, renewer, health, self._edges, self.orders)
-        workspaces = Workspaces(self._plan.home)
+        workspaces = Workspaces(self._plan.home, JobUsers(self._surroundings.users))
         occupancy = Occupancy()
         self._channel.nudged = renewer.nudge
         home = self._plan.home

@@ -24,6 +24,7 @@ from airunner.agent.environment import AttemptPlace, hook_environment, job_envir
 from airunner.agent.flag import unless
 from airunner.agent.git import CheckoutFailed
 from airunner.agent.hooks import HOOK_S_MAX, Hook, HookFailed, Hooks
+from airunner.agent.jobuser import JobUser, UserStarter
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
@@ -33,6 +34,7 @@ from airunner.agent.launcher.contract import (
     LaunchSpec,
     Process,
     Spent,
+    Starter,
 )
 from airunner.agent.mirrors import Mirrors
 from airunner.agent.redactor import Redactor, TooManySecrets
@@ -80,6 +82,7 @@ class Surroundings(Struct, frozen=True):
     mirrors: Mirrors | None = None
     random: Callable[[], float] = zero
     redact: tuple[str, ...] = SECRET_NAMES
+    users: tuple[JobUser, ...] = ()  # that jobs run as; none: the agent's own
 
 
 class Attempt:
@@ -91,7 +94,10 @@ class Attempt:
         self._spec = tenure.lease.spec
         self._workspace = workspace
         self._journal = journal
-        self._launcher = LeasedLauncher(surroundings.launcher, tenure)
+        self._launcher: Starter = LeasedLauncher(surroundings.launcher, tenure)
+        user = workspace.user
+        self._jobs_launcher = self._launcher if user is None else UserStarter(self._launcher, user)
+        self._jobs_environ = surroundings.environ if user is None else user.environment(surroundings.environ)
         self._wall_ms = surroundings.wall_ms
         self._surroundings = surroundings
         self._console = Console(tenure, journal, surroundings.wall_ms, surroundings.cancel_grace_s)
@@ -112,7 +118,7 @@ class Attempt:
             around = self._surroundings
             secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
             self._journal.redact(Redactor(kept_out(self._spec, secrets, around.redact)))
-            self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets)}
+            self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
         except SecretMissing as missing:
             self._console.say(str(missing))
             return Result(reason=Reason.SECRET_MISSING)
@@ -140,7 +146,7 @@ class Attempt:
         try:
             await self._prepare()
             with unless(self._tenure.cancelled):
-                process = await self._launcher.launch(self._launch_spec(self._terminal))
+                process = await self._jobs_launcher.launch(self._launch_spec(self._terminal))
         except CheckoutFailed as failed:
             if failed.scarce is not None:
                 raise MachineRefused(failed.scarce, failed.message, guessed=True) from failed
@@ -209,11 +215,11 @@ class Attempt:
         mirrors = self._surroundings.mirrors
         mirror = await self._borrowed.enter_async_context(mirrors.borrowed(spec.repository)) if mirrors else None
         done = await check_out(
-            self._launcher,
+            self._jobs_launcher,
             source,
             Terms(self._surroundings.rules, self._surroundings.random, self._tell),
             workspace=self._workspace,
-            agent_environ=self._surroundings.environ,
+            agent_environ=self._jobs_environ,
             mirror=mirror,
         )
         self._checkout_ms = ms_since(started_s)
@@ -234,7 +240,7 @@ class Attempt:
 
     def _environment(self, *, terminal: bool) -> dict[str, str]:
         return job_environment(
-            agent_environ=self._surroundings.environ,
+            agent_environ=self._jobs_environ,
             place=self._place,
             job=self._spec.environment,
             terminal=terminal,

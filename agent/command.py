@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from airunner.agent.jobuser import RUN_AS_VARIABLE
 from airunner.agent.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
 from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of, require_loopback
 from airunner.certs.listhint import pairs_hint
@@ -137,6 +138,16 @@ def agent_command(
             show_default="$AIRUNNER_HOME/hooks, if it is there",
         ),
     ] = None,
+    run_as: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="USER",
+            help="Run jobs as this user (or UID, UID:GID); the agent must be root. With several, repeated or behind "
+            "commas, each slot has one of its own.",
+            envvar=RUN_AS_VARIABLE,
+            show_default="the agent's own",
+        ),
+    ] = None,
     disconnect_after_job: Annotated[
         bool, typer.Option("--disconnect-after-job", help="Let each slot end after one job, and the agent with them.")
     ] = False,
@@ -173,8 +184,10 @@ def agent_command(
 
     SIGTERM once: finish what runs and stop. Twice: end and release it. A third time: kill and exit.
     """
+    from airunner.agent.jobuser import exposed_keys, job_users, let_pass
     from airunner.agent.launcher.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
+    from airunner.agent.workspace import workspaces_folder
     from airunner.certs.ownership import own_home, refuse_open
     from airunner.certs.secretfile import make_folder
 
@@ -188,8 +201,15 @@ def agent_command(
     require_loopback(endpoints)
     home = own_home(os.environ)
     refuse_open(home.agent)
+    users = job_users(run_as or (), spawn)
     make_folder(home.root)
     place = _place(home.agent)
+    workspaces = workspaces_folder(place.folder)
+    if users:
+        make_folder(workspaces)
+        let_pass(users, workspaces, (home.root, home.agent, place.folder, workspaces))
+    else:
+        _say(f"note: {exposed_keys(home)}")
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
     launcher = start_launcher([place.running], Limits(memory_bytes_max, pids_max), place.mark, place.groups)
 
@@ -234,8 +254,9 @@ def agent_command(
         hooks=_hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
         rules=Rules(_schemes(allow_scheme), allow_local),
-        mirrors=Mirrors(place.folder, offload, int(mirror_gib * _GIB)) if mirror_gib else None,
+        mirrors=Mirrors(place.folder, offload, int(mirror_gib * _GIB)) if mirror_gib and not users else None,
         random=SYSTEM.random,
+        users=users,
     )
     gc.freeze()  # what was imported stays: no collection is to look through it
     anyio.run(_run, home, plan, surroundings, launcher, endpoints, token, token_file)

@@ -125,7 +125,7 @@ def git_environment(agent_environ: Mapping[str, str], workspace: Workspace, rule
         "GIT_ASKPASS": "",  # set and empty: no program is asked, whatever else names one
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_CEILING_DIRECTORIES": str(workspace.root),
-        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CONFIG_GLOBAL": "/dev/null" if workspace.user is None else str(workspace.git_settings),
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_SYSTEM": "/dev/null",
         "GIT_SSH_COMMAND": _SSH,

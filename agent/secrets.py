@@ -18,7 +18,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.agent.jobuser import JobUser
 from airunner.agent.redactor import ENCODED_BYTES_MIN
+from airunner.agent.workspace import give
 from airunner.protocol.errors import Forged, OperatorError
 from airunner.protocol.gitaddress import address_secrets
 from airunner.protocol.job import JobSpec
@@ -89,8 +91,10 @@ def kept_out(spec: JobSpec, secrets: Secrets, patterns: Sequence[str] = SECRET_N
     return [*named, *by_name, *opens]
 
 
-def write_files(secrets: Secrets, folder: Path) -> dict[str, str]:
+def write_files(secrets: Secrets, folder: Path, user: JobUser | None = None) -> dict[str, str]:
     """Write those that are files into `folder`, which is made for that; the variables with their paths.
+
+    They are the `user`'s, where there is one.
 
     Raises `OSError`.
     """
@@ -102,6 +106,8 @@ def write_files(secrets: Secrets, folder: Path) -> dict[str, str]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.files[name])
+    if user is not None:
+        give(user, *paths.values(), folder)
     return {name: str(path) for name, path in paths.items()}
 
 

@@ -156,6 +156,7 @@ class Slot:
     async def _clear(self, workspace: Workspace) -> None:
         for leftover in await self._surroundings.offload(lambda: remove_workspace(workspace.root)):
             self._report(f"could not remove {leftover.path}: {leftover.why}")
+        self._workspaces.removed(workspace)
 
     def _open(self, attempted: _Attempted) -> None:
         """Raises `SpoolFailed`."""

@@ -8,6 +8,8 @@
 └── secrets/      where the job asks for secrets as files
 ```
 
+Where jobs run as a user of their own, the root stays the agent's, so that the job cannot exchange the folders in it.
+
 Removal meets whatever a job can make: read-only folders, links that point elsewhere, trees deeper than a
 path may be long or descriptors may be many. So it opens nothing by a path below the workspace's root,
 follows no link, and never descends: a folder inside a folder is first moved up into the root, then emptied
@@ -27,6 +29,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.agent.jobuser import PASSABLE, JobUser
 from airunner.agent.refusal import MachineRefused, refusal_in, scarce_at_home
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
@@ -36,13 +39,16 @@ NAME_BYTES: Final = 4  # drawn for each; the job and the attempt tell them apart
 LEFTOVERS_MAX: Final = 100  # reported; the rest is of the same kind
 PATH_CHARS_MAX: Final = 4_096  # of a reported path; the kernel's own bound on one (PATH_MAX)
 
+_ANYBODYS: Final = "[safe]\n\tdirectory = *\n"
+_READABLE: Final = 0o644
 _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Workspace(Struct, frozen=True):
-    """One attempt's folders; all but that of its secrets exist, absolute."""
+    """One attempt's folders; all but that of its secrets exist, absolute. What is in the root is the `user`'s."""
 
     root: Path
+    user: JobUser | None = None
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -63,6 +69,11 @@ class Workspace(Struct, frozen=True):
     def temporary(self) -> Path:
         """The job's TMPDIR."""
         return self.root / "tmp"
+
+    @property
+    def git_settings(self) -> Path:
+        """Where the job is a user's: what its git is told, who owns a local repository being another."""
+        return self.root / "gitconfig"
 
     @property
     def secrets(self) -> Path:
@@ -99,14 +110,14 @@ def fresh_root(agent_home: Path, job_id: str, attempt: int) -> Path:
     return workspaces_folder(agent_home).absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}"
 
 
-def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
+def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | None = None) -> Workspace:
     """A workspace that nobody has used before. Four folders are made sooner than a thread is woken to make them.
 
     Raises `OperatorError` where there can be no workspaces, `WorkspaceFailed` where there is no room for this one;
     then nothing of it is left.
     """
     folder = workspaces_folder(agent_home)
-    workspace = Workspace(fresh_root(agent_home, job_id, attempt))
+    workspace = Workspace(fresh_root(agent_home, job_id, attempt), user)
     try:
         try:
             workspace.root.mkdir(FOLDER_MODE)
@@ -115,6 +126,11 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int) -> Workspace:
             workspace.root.mkdir(FOLDER_MODE)
         for place in workspace.folders:
             place.mkdir(FOLDER_MODE)
+        if user is not None:
+            give(user, *workspace.folders)
+            workspace.git_settings.write_text(_ANYBODYS)
+            workspace.git_settings.chmod(_READABLE)
+            workspace.root.chmod(FOLDER_MODE | PASSABLE)
     except OSError as error:
         remove_workspace(workspace.root)
         raise WorkspaceFailed(f"cannot make a workspace in {folder}", error) from error
@@ -129,6 +145,12 @@ def _make(folder: Path) -> None:
         if isinstance(error.__cause__, OSError) and refusal_in(error.__cause__) is not None:
             raise error.__cause__ from error
         raise
+
+
+def give(user: JobUser, *places: Path) -> None:
+    """Make what is in a folder of ours that user's; nobody else can exchange it meanwhile."""
+    for place in places:
+        os.chown(place, user.uid, user.gid, follow_symlinks=False)
 
 
 def remove_workspaces(agent_home: Path) -> list[Leftover]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.agent.jobuser import JobUser, JobUsers
 from airunner.agent.workspace import (
     FOLDER_MODE,
     Workspace,
@@ -23,6 +24,7 @@ from airunner.agent.workspace import (
     remove_workspace,
 )
 
+NO_USERS: Final = JobUsers(())
 UNUSED: Final = "unused"  # instead of a job's name, while it is nobody's
 
 _OURS: Final = stat.S_IFDIR | FOLDER_MODE
@@ -37,8 +39,9 @@ class _Unused(Struct, frozen=True):
 class Workspaces:
     """Those in `agent_home`. One that cannot be reclaimed is for `remove_workspace`."""
 
-    def __init__(self, agent_home: Path) -> None:
+    def __init__(self, agent_home: Path, users: JobUsers = NO_USERS) -> None:
         self._home = agent_home
+        self._users = users
         self._unused: list[_Unused] = []
         self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}
 
@@ -47,6 +50,8 @@ class Workspaces:
 
         Raises as `make_workspace`.
         """
+        if (user := self._users.take()) is not None:
+            return self._make_for(user, job_id, attempt)
         if self._unused:
             unused = self._unused.pop()
             workspace = Workspace(fresh_root(self._home, job_id, attempt))
@@ -62,6 +67,8 @@ class Workspaces:
 
     def reclaim(self, workspace: Workspace) -> bool:
         """The attempt is over, and nothing of it runs: whether it has left all as it was, to be used again."""
+        if workspace.user is not None:  # another user may have the next job
+            return False
         stamps = self._stamps.pop(workspace)
         try:
             if not _untouched(workspace, stamps):
@@ -72,6 +79,18 @@ class Workspaces:
             return False
         self._unused.append(_Unused(kept, stamps))
         return True
+
+    def removed(self, workspace: Workspace) -> None:
+        """Nothing is left of it: its user may have another job."""
+        if workspace.user is not None:
+            self._users.give_back(workspace.user)
+
+    def _make_for(self, user: JobUser, job_id: str, attempt: int) -> Workspace:
+        try:
+            return make_workspace(self._home, job_id, attempt, user)
+        except BaseException:
+            self._users.give_back(user)
+            raise
 
     def close(self) -> None:
         """Remove what is nobody's."""

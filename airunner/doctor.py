@@ -85,9 +85,19 @@ def _home(home: Home) -> Iterator[Finding]:
     writable = os.access(home.root, os.R_OK | os.W_OK | os.X_OK)
     yield Finding("home", Verdict.GOOD if writable else Verdict.BAD, f"{home.root}{'' if writable else ' is not ours'}")
     yield _keys(home)
+    yield _jobs(home)
     room_bytes = shutil.disk_usage(home.root).free
     words = f"{room_bytes / (1 << 30):.1f} GiB free"
     yield Finding("disk", Verdict.GOOD if room_bytes >= ROOM_BYTES else Verdict.FAIR, words)
+
+
+def _jobs(home: Home) -> Finding:
+    """Whether jobs of an agent on this home are kept apart from its keys, as far as that can be told from here."""
+    from airunner.agent.jobuser import RUN_AS_VARIABLE, exposed_keys
+
+    if named := os.environ.get(RUN_AS_VARIABLE):
+        return Finding("jobs", Verdict.GOOD, f"{RUN_AS_VARIABLE} has an agent here run them as {named}")
+    return Finding("jobs", Verdict.FAIR, f"without --run-as {exposed_keys(home)}")
 
 
 def _keys(home: Home) -> Finding:

@@ -18,13 +18,15 @@ RECEIVE_BYTES: Final = 65_536  # what a pipe holds at the most, unless it was en
 class LaunchSpec(Struct, frozen=True):
     """A process to be: pipes without a `terminal`, a terminal of that size otherwise.
 
-    The environment is all that it gets; `working_directory` is absolute.
+    The environment is all that it gets; `working_directory` is absolute. `user`: the ids of the user that it runs as,
+    of its group and of its further groups; empty: the agent's own.
     """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     working_directory: Path
     terminal: TerminalSize | None = None
+    user: tuple[int, ...] = ()
 
 
 class Exit(Struct, frozen=True):

@@ -379,6 +379,7 @@ def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
         working_directory=_raw(str(spec.working_directory)),
         terminal=[size.rows, size.cols] if size else None,
         deadline_ms=deadline_ms(deadline_s),
+        user=list(spec.user),
     )
 
 

@@ -8,6 +8,7 @@ import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from airunner.agent.launcher.otheruser import seen_as, spawn_as
 from airunner.agent.launcher.terminal import spawn_in_terminal
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ def spawn(start: Start) -> Spawned:
     Raises `Refusal`.
     """
     try:
-        try:
-            os.chdir(start.working_directory)
-        except OSError as error:
-            name = os.fsdecode(start.working_directory)
-            raise Refusal(error.errno or 0, f"cannot use the working directory {name}: {error.strerror}") from error
-        program = _find(start.argv[0], start.environment)
+        with seen_as(start.user):
+            try:
+                os.chdir(start.working_directory)
+            except OSError as error:
+                name = os.fsdecode(start.working_directory)
+                raise Refusal(error.errno or 0, f"cannot use the working directory {name}: {error.strerror}") from error
+            program = _find(start.argv[0], start.environment)
         try:
             if start.terminal is not None:
                 pid, master, slave = spawn_in_terminal(start, program, start.terminal)
@@ -72,6 +74,7 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
     Raises `OSError`.
     """
     readers: list[int] = []
+    writers: list[int] = []
     actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     with ExitStack() as on_failure, ExitStack() as always:
         for target in (1, 2):
@@ -79,7 +82,12 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
             on_failure.callback(os.close, reader)
             always.callback(os.close, writer)
             readers.append(reader)
+            writers.append(writer)
             actions.append((os.POSIX_SPAWN_DUP2, writer, target))
+        if start.user:
+            pid = spawn_as(start, program, *writers)
+            on_failure.pop_all()
+            return pid, readers
         pid = os.posix_spawn(
             program,
             start.argv,
@@ -104,7 +112,7 @@ def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
     for folder in environment.get(b"PATH", os.fsencode(os.defpath)).split(b":"):
         candidate = os.path.join(folder or b".", name)  # noqa: PTH118 - Path raises for what cannot be looked at
         if os.path.isfile(candidate):  # noqa: PTH113 - likewise
-            if os.access(candidate, os.X_OK):
+            if os.access(candidate, os.X_OK, effective_ids=True):
                 return candidate
             seen = True
     raise _refusal(name, errno.EACCES if seen else errno.ENOENT, None)

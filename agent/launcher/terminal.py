@@ -13,9 +13,12 @@ import os
 import signal
 import stat
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ptyprocess import PtyProcess  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+
+from airunner.agent.launcher.otheruser import become, seen_as
 
 if TYPE_CHECKING:
     from airunner.agent.launcher.wire import Start
@@ -40,11 +43,12 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
 
     Raises `OSError`: the command was not executed, or there is no terminal to be had.
     """
-    _check(program)
+    with seen_as(start.user):
+        _check(program)
     kept = cast("Any", _Spawned).spawn(
         [os.fsdecode(word) for word in (program, *start.argv[1:])],
         env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
-        preexec_fn=_as_after_a_login,
+        preexec_fn=partial(_as_after_a_login, start.user),
         dimensions=tuple(size),
     )
     master = os.dup(kept.fd)
@@ -56,12 +60,15 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
 def _check(program: bytes) -> None:
     """Raises `OSError` with the number that ptyprocess does not give for what it finds to be no program."""
     mode = os.stat(program).st_mode  # noqa: PTH116 - no other module for one call
-    if not stat.S_ISREG(mode) or not os.access(program, os.X_OK):
+    if not stat.S_ISREG(mode) or not os.access(program, os.X_OK, effective_ids=True):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _as_after_a_login() -> None:
-    """What a new process expects of its signals."""
+def _as_after_a_login(user: Sequence[int]) -> None:
+    """What a new process expects of its signals; and the terminal is its user's, as `login` has it."""
     for number in _RESET:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if user:
+        os.fchown(0, user[0], -1)
+        become(user)

@@ -26,6 +26,7 @@ class Start(NamedTuple):
     working_directory: bytes
     terminal: list[int] | None  # rows, columns
     deadline_ms: int | None  # as in KeepUntil
+    user: list[int]  # as LaunchSpec has it
 
 
 class KeepUntil(NamedTuple):

@@ -95,7 +95,7 @@ def read_late(descriptor, size):
 
 os.read = read_late
 script = 'stty cols 101; : > "$0"; exec sleep 1000'
-start = Start([b"sh", b"-c", script.encode(), resized.encode()], dict(os.environb), b"/", [33, 80], None)
+start = Start([b"sh", b"-c", script.encode(), resized.encode()], dict(os.environb), b"/", [33, 80], None, [])
 pid, master, _ = spawn_in_terminal(start, b"/bin/sh", start.terminal)
 print(*termios.tcgetwinsize(master))
 os.kill(pid, 9)
