@@ -28,6 +28,7 @@ from airunner.protocol.printable import own_lines
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.attempt import Surroundings
+    from airunner.agent.jobuser import JobUser
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.agent.place import Place
     from airunner.agent.plan import Plan
@@ -184,32 +185,19 @@ def agent_command(
 
     SIGTERM once: finish what runs and stop. Twice: end and release it. A third time: kill and exit.
     """
-    from airunner.agent.jobuser import exposed_keys, job_users, let_pass
     from airunner.agent.launcher.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
-    from airunner.agent.workspace import workspaces_folder
     from airunner.certs.ownership import own_home, refuse_open
     from airunner.certs.secretfile import make_folder
 
-    for what, word in [("--name", name or "agent"), *(("--queue", word) for word in queue or ())]:
-        if not fits_name(word):
-            raise OperatorError(
-                f"{what} {word!r}: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, "
-                "not beginning with a sign"
-            )
+    _check_names(name, queue or ())
     endpoints = endpoints_of(broker, os.environ)
     require_loopback(endpoints)
     home = own_home(os.environ)
     refuse_open(home.agent)
-    users = job_users(run_as or (), spawn)
     make_folder(home.root)
     place = _place(home.agent)
-    workspaces = workspaces_folder(place.folder)
-    if users:
-        make_folder(workspaces)
-        let_pass(users, workspaces, (home.root, home.agent, place.folder, workspaces))
-    else:
-        _say(f"note: {exposed_keys(home)}")
+    users = _users(run_as or (), spawn, home, place.folder)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
     launcher = start_launcher([place.running], Limits(memory_bytes_max, pids_max), place.mark, place.groups)
 
@@ -334,6 +322,35 @@ def _slots_carried(spawn: int) -> int:
             "raise its hard bound (ulimit -Hn, LimitNOFILE=) or lower --spawn"
         )
     return min(spawn, carried)
+
+
+def _check_names(name: str | None, queues: Sequence[str]) -> None:
+    """Raises `OperatorError` for one that no agent or no queue can have."""
+    for what, word in [("--name", name or "agent"), *(("--queue", word) for word in queues)]:
+        if not fits_name(word):
+            raise OperatorError(
+                f"{what} {word!r}: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, "
+                "not beginning with a sign"
+            )
+
+
+def _users(named: Sequence[str], slots: int, home: Home, folder: Path) -> tuple[JobUser, ...]:
+    """The users that jobs run as, who get through to their workspaces; without any it is said what jobs can read.
+
+    Raises `OperatorError`.
+    """
+    from airunner.agent.jobuser import exposed_keys, job_users, let_pass
+    from airunner.agent.workspace import workspaces_folder
+    from airunner.certs.secretfile import make_folder
+
+    users = job_users(named, slots)
+    if users:
+        workspaces = workspaces_folder(folder)
+        make_folder(workspaces)
+        let_pass(users, workspaces, (home.root, home.agent, folder, workspaces))
+    else:
+        _say(f"note: {exposed_keys(home)}")
+    return users
 
 
 def _offered(names: Sequence[str]) -> dict[str, str]:

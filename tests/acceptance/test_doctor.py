@@ -30,7 +30,7 @@ def doctor(home: Path, *arguments: str, path: str | None = None) -> tuple[int, d
 def test_a_machine_with_all_is_well(cluster: Cluster) -> None:
     code, found = doctor(cluster.home, "--broker", cluster.broker.requests)
     assert code == 0
-    assert set(found) == {"system", "python", "git", "control groups", "home", "keys", "disk", "broker"}
+    assert set(found) == {"system", "python", "git", "control groups", "home", "jobs", "keys", "disk", "broker"}
     assert found["broker"][0] == "ok"
     assert "below" in found["control groups"][1] or "subreaper" in found["control groups"][1]
 
