@@ -30,7 +30,9 @@ mv ../checkout ../elsewhere && echo moved
 kill -KILL $PPID && echo killed
 mkdir -p "$HOME/a/b"; ln -s {canary} "$HOME/link"; chmod 0 "$HOME/a"
 rm -rf .git; ln -s {canary} .git; ln -s {canary} link
-setsid sleep 1000 >/dev/null 2>&1 &
+mkfifo ../tmp/begun
+setsid sh -c 'echo > ../tmp/begun; exec sleep 1000' >/dev/null 2>&1 &
+read -r begun < ../tmp/begun
 exit 0
 """
 
