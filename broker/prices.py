@@ -44,7 +44,7 @@ def units_of(request: StoreRequest) -> int:
         case ListJobs(page_size=rows):
             return rows // ROWS_A_UNIT
         case ReplayJobEvents(kinds=kinds) if kinds:
-            return UNITS_A_PAGE - 1  # a page is looked through, whatever is sent of it
+            return 2 * UNITS_A_PAGE - 1  # a page is looked through, whatever is sent of it
         case ListQueues() | ListAgents() | ListSecrets():
             return UNITS_A_PAGE - 1
         case _:

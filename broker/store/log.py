@@ -36,6 +36,8 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import WatchKey, token_hash
 
+LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # times the kinds that are looked for: some 2 ms a MiB
+KINDS_LOOKED_MAX: Final = 8  # who wants more kinds wants most of the log, and is sent all of it
 RUNS_LOOKED_MAX: Final = 8_192  # for the first that is new enough; a few ms
 
 # The fence stands in the statement that writes: nothing else is trusted to have looked.
@@ -231,6 +233,8 @@ class Log:
     def _page(self, number: int, start: int, bytes_max: int, kinds: tuple[str, ...]) -> list[EventRun]:
         """The runs of a page; of some kinds alone, what holds none of them is joined into runs without events."""
         rows = self._runs("first_sequence >= ?", (number, self._first_run(number, start)))
+        kinds = kinds if len(kinds) <= KINDS_LOOKED_MAX else ()
+        looked_bytes_max = LOOKED_BYTES_MAX // max(2, len(kinds))
         runs: list[EventRun] = []
         size_bytes = looked_bytes = 0
         for looked, row in enumerate(rows):
@@ -245,7 +249,7 @@ class Log:
             if kinds and not may_hold(raw, kinds):
                 raw = b""
             size_bytes += len(raw)
-            beyond = size_bytes > bytes_max or looked_bytes > REPLAY_BYTES_MAX
+            beyond = size_bytes > bytes_max or looked_bytes > looked_bytes_max
             if runs and (beyond or looked > REPLAY_RUNS_MAX or len(runs) == REPLAY_RUNS_MAX):
                 break
             first_sequence = row.first_sequence + known

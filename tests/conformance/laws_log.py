@@ -11,6 +11,7 @@ from airunner.broker.store.contract import WatchKeyFound
 from airunner.protocol.events import BATCH_EVENTS_MAX, EventRun, Output, events_of
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
+    KINDS_MAX,
     REPLAY_BYTES_MAX,
     REPLAY_RUNS_MAX,
     BatchStored,
@@ -260,6 +261,14 @@ def of_some_kinds_what_holds_none_comes_without_its_events(driver: Driver) -> No
     assert len(runs) <= 2 + pages, "what is left out is joined"
 
 
+def who_wants_many_kinds_is_sent_all(driver: Driver) -> None:
+    lease = _started(driver)
+    _publish(driver, *(batch(lease, index, "x") for index in range(3)))
+    ask = ReplayJobEvents(job_id=lease.job_id, kinds=tuple(f"KIND_{number}" for number in range(KINDS_MAX)))
+    page = driver.reply(JobEventsReplayed, ask)
+    assert page == driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id))
+
+
 def however_many_runs_are_left_out_a_page_looks_through_so_many_at_the_most(driver: Driver) -> None:
     lease = _started(driver)
     total = REPLAY_RUNS_MAX + 10
@@ -289,5 +298,6 @@ LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
     a_page_is_as_small_as_it_is_asked_for,
     a_page_of_many_small_runs_is_bounded,
     of_some_kinds_what_holds_none_comes_without_its_events,
+    who_wants_many_kinds_is_sent_all,
     however_many_runs_are_left_out_a_page_looks_through_so_many_at_the_most,
 )
