@@ -20,11 +20,13 @@ from airunner.protocol.printable import own_lines
 if TYPE_CHECKING:
     import anyio
 
+    from airunner.broker.disk import StoreDisk
     from airunner.broker.health import Health
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.quotas import Quotas
     from airunner.broker.relay.relay import Relay
     from airunner.broker.store.damage import Aside
+    from airunner.broker.store.sqlite import SqliteStore
     from airunner.certs.home import Home
     from airunner.certs.tokens import Authority
 
@@ -165,11 +167,11 @@ async def _run(
     from airunner.broker.broker import Broker
     from airunner.broker.control import open_control
     from airunner.broker.counts import Counts
-    from airunner.broker.disk import StoreDisk
     from airunner.broker.gatekeeper import Gatekeeper
     from airunner.broker.health import Health
     from airunner.broker.http import open_http
     from airunner.broker.rates import Rates
+    from airunner.broker.stalls import Stalls
     from airunner.broker.store.sqlite import open_store, path_of
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
@@ -187,9 +189,6 @@ async def _run(
     store = open_store(store_url)
     health.watch(lambda: _judge_store(store.aside, health))
     path = path_of(store_url)
-    disk = None if path is None else StoreDisk(path, store, reserve_bytes, health)
-    if disk is not None:
-        disk.look()  # what is wrong with it is said before anything else
     with closing(store):
         context = new_context()
         allowed = AllowList(home.allowed_clients, _say)
@@ -209,9 +208,9 @@ async def _run(
                 publisher=relay,
                 authority=authority,
                 edges=SYSTEM,
-                offload=anyio.to_thread.run_sync,
+                offload=Stalls(anyio.to_thread.run_sync, health),
                 counts=counts,
-                disk=disk,
+                disk=None if path is None else _disk_under(path, store, reserve_bytes, health),
                 retention=retention,
                 machines=allowed.entry_for,
                 quotas=quotas,
@@ -224,6 +223,15 @@ async def _run(
             await group.start(broker.run, name="Broker")
             _say(f"airunner broker ready: requests {router.endpoint} events {relay.endpoint} http {door.address}")
         _say("airunner broker stopped")
+
+
+def _disk_under(path: Path, store: SqliteStore, reserve_bytes: int, health: Health) -> StoreDisk:
+    """The store's disk; what is wrong with it is said before the broker is ready."""
+    from airunner.broker.disk import StoreDisk
+
+    disk = StoreDisk(path, store, reserve_bytes, health)
+    disk.look()
+    return disk
 
 
 def _judge_store(aside: Aside, health: Health) -> None:

@@ -17,6 +17,7 @@ from airunner.broker.store.room import JOURNAL_BYTES, TIGHT_JOURNAL_BYTES, Insid
 
 BALLAST_SUFFIX: Final = "-ballast"
 PIECE_BYTES: Final = 1_048_576  # given up at once: others on this disk are not to take more than is needed
+PLENTY_BYTES: Final = 256 * 1_048_576  # beyond the reserve: more than any journal owes, with a batch on top
 CONDITION: Final = "disk"  # of the broker's health
 NO_EVENTS: Final = "new jobs, leases and output are refused, and what ends or keeps a job is stored"
 NOTHING: Final = "nothing can be stored, and only what changes nothing is answered; no lease expires meanwhile"
@@ -95,11 +96,16 @@ class StoreDisk:
         self._journal = path.with_name(path.name + "-wal")
         self._space = Space(free_bytes=0)
         self._tight = False
+        self._plenty = False  # nothing but what is free on the disk has to be looked at
         self._refused = ""
         health.watch(self._judge)
 
     def look(self) -> Space:
         """See `Disk`."""
+        free_bytes = self._free_bytes()
+        if self._plenty and free_bytes >= self._reserve_bytes + PLENTY_BYTES:
+            self._space = self._space._replace(free_bytes=free_bytes)
+            return self._space
         self._space = self._measure()
         tight = self.room(self._space, JOURNAL_BYTES) is not Room.AMPLE
         if tight is not self._tight:
@@ -111,6 +117,7 @@ class StoreDisk:
         if self._space.ballast_bytes < wanted_bytes and self.room(with_it, 0) is Room.AMPLE:
             self._make_ballast(wanted_bytes)
         self._judge()
+        self._plenty = not self._tight and not self._refused and self._space.ballast_bytes >= wanted_bytes
         return self._space
 
     def room(self, space: Space, wanted_bytes: int) -> Room:
@@ -120,6 +127,7 @@ class StoreDisk:
     def spare(self) -> bool:
         """See `Disk`."""
         left_bytes = _size(self._ballast) - PIECE_BYTES
+        self._plenty = False
         if left_bytes <= -PIECE_BYTES:
             return False
         with suppress(OSError):
@@ -130,6 +138,7 @@ class StoreDisk:
     def full(self, *, kept: bool) -> None:
         """See `Disk`."""
         self._refused = NO_EVENTS if kept else NOTHING
+        self._plenty = False
         self._judge()
 
     def fits(self) -> None:

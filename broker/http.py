@@ -4,6 +4,7 @@ One request a connection, of which only the first line and `Accept` matter; it i
 It answers from the event loop, so a broker that hangs is not healthy.
 
 A broker that is degraded answers 200 all the same: whatever sends it traffic is to go on, for it still keeps what runs.
+One whose store does not answer says 503: every request waits for that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 from anyio.streams.stapled import MultiListener
 
 from airunner.broker.counts import Counts
-from airunner.broker.health import Health
+from airunner.broker.health import Health, Status
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.names import PORT_MAX
 
@@ -89,11 +90,12 @@ class HttpDoor:
     def _respond_health(self, method: bytes, *, json: bool) -> bytes:
         status = self._health.status
         conditions = self._health.conditions
+        line = "503 Service Unavailable" if status is Status.UNAVAILABLE else "200 OK"
         if json:
             said = {"status": status, "conditions": conditions} if conditions else {"status": status}
-            return _response(method, "200 OK", msgspec.json.encode(said).decode(), JSON)
+            return _response(method, line, msgspec.json.encode(said).decode(), JSON)
         words = "".join(f"{name}: {words}\n" for name, words in conditions.items())
-        return _response(method, "200 OK", f"{status}\n{words}")
+        return _response(method, line, f"{status}\n{words}")
 
 
 async def open_http(address: str, counts: Counts, health: Health) -> HttpDoor:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from airunner.broker import disk as broker_disk
-from airunner.broker.disk import PIECE_BYTES, StoreDisk
+from airunner.broker.disk import PIECE_BYTES, PLENTY_BYTES, StoreDisk
 from airunner.broker.health import Health
 from airunner.broker.store.room import Inside, Room
 from airunner.broker.store.sqlite import SqliteStore, open_store
@@ -102,6 +102,18 @@ def test_the_journal_is_kept_short_where_the_usual_one_does_not_fit_beside_the_r
     free.free_bytes = 1_000 * MIB
     disk.look()
     assert store.tightened == [(True, True), (False, True)]
+
+
+def test_where_there_is_plenty_nothing_but_the_disk_is_looked_at(tmp_path: Path, free: Free) -> None:
+    store = Measured()
+    disk = StoreDisk(tmp_path / "store.db", store, RESERVE, Health())
+    free.free_bytes = RESERVE + PLENTY_BYTES
+    for _ in range(2):  # the ballast is made
+        disk.look()
+    store.inside_it = Inside(store_bytes=1 << 40, reusable_bytes=0)
+    assert disk.look().owed_bytes == 0
+    free.free_bytes -= 1
+    assert disk.look().owed_bytes > 0
 
 
 def test_what_the_journal_holds_beyond_the_end_of_the_store_is_owed(tmp_path: Path, free: Free) -> None:

@@ -84,6 +84,16 @@ async def test_health_says_in_words_what_is_wrong(door: HttpDoor, health: Health
     assert (await say(door, b"GET /health HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\nok\n")
 
 
+@pytest.mark.parametrize("accept", [b"", b"Accept: application/json\r\n"])
+async def test_only_a_broker_that_can_answer_nothing_is_not_to_be_asked(
+    door: HttpDoor, health: Health, accept: bytes
+) -> None:
+    health.fail("stall", "the disk does not answer")
+    response = await say(door, b"GET /health HTTP/1.1\r\n" + accept + b"\r\n")
+    assert response.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"unavailable" in response.rpartition(b"\r\n")[2]
+
+
 @pytest.mark.parametrize(
     ("accept", "json_preferred"),
     [
