@@ -1,7 +1,9 @@
 """Real processes, really killed: `python -m tests.acceptance.chaos --seconds 120 [--seed N]`.
 
 A broker, three agents, eight clients and four monitors work; every second a random one of them gets SIGKILL, and is
-started again a moment later, or SIGSTOP, and SIGCONT after a while that may be longer than its leases. Then
+started again a moment later, or SIGSTOP, and SIGCONT after a while that may be longer than its leases; or the disk that
+broker and agents share is full for a while, where root may mount a small one. One agent and half of the monitors reach
+the broker over a slow link, and connections over it are lost again and again. Then
 everything is mended and drained, and what is left is judged. It exits with 1, and keeps its folder, unless nothing
 was lost, done twice, holed, run twice at once or left behind. The seed draws the jobs, who is hurt, how and for how
 long; the rest is the machine's. However it ends, it ends every process that it began.
@@ -25,10 +27,12 @@ from typing import Final
 
 import anyio
 
+from tests.acceptance.chaos_disk import RESERVE_MIB, SmallDisk
 from tests.acceptance.chaos_judge import Cluster, Findings, accepted, drain, judge
 from tests.acceptance.chaos_processes import Victim, airunner_processes, command_of, job_processes, kill, two_at_once
 from tests.acceptance.chaos_users import STOP
 from tests.acceptance.running import airunner
+from tests.acceptance.slowlink import SlowLink
 
 AGENTS: Final = 3
 CLIENTS: Final = 8
@@ -38,6 +42,12 @@ TICK_S: Final = 1.0
 LOOK_S: Final = 0.25
 RESTART_S: Final = (0.0, 3.0)
 STOPPED_S: Final = (0.5, 8.0)
+FULL_S: Final = (0.5, 4.0)
+FULL_SHARE: Final = 0.3
+SLOW_BYTES_A_S: Final = 100_000.0
+CUT_BYTES: Final = 200_000
+NO_START: Final = "exited with 2"
+NO_SPACE: Final = ("No space left on device", "make room")
 DRAIN_S: Final = 180.0
 SWEEP_S: Final = 15.0  # for what killed agents' keepers end
 TELL_S: Final = 5.0
@@ -61,6 +71,9 @@ class Chaos:
         self._twice: dict[str, list[int]] = {}
         self._endpoint = ""
         self._told_s = time.monotonic()
+        self._disk = SmallDisk(self.home)
+        self._full = False
+        self._link: SlowLink | None = None
 
     @property
     def cluster(self) -> Cluster:
@@ -71,16 +84,20 @@ class Chaos:
         airunner(self.home, "certs", "init")
         requests, events, http = _free_ports()
         self._endpoint = f"tcp://127.0.0.1:{requests}"
-        doors = ["--listen", self._endpoint, "--events", f"tcp://127.0.0.1:{events}", "--http", f"127.0.0.1:{http}"]
+        self._link = SlowLink(self._endpoint, SLOW_BYTES_A_S, CUT_BYTES)
+        if self._disk.why_not:
+            _print(self._disk.why_not)
+        listen = ["--listen", self._endpoint, "--events", f"tcp://127.0.0.1:{events}"]
+        doors = [*listen, "--http", f"127.0.0.1:{http}", "--reserve-mib", str(RESERVE_MIB)]
         self._start(self._brokers, "broker", ["airunner", "broker", *doors])
         agent = ["airunner", "agent", "--spawn", "2", "--visibility-timeout", str(VISIBILITY_S), "--cancel-grace", "1"]
         for number in range(AGENTS):
-            self._start(self._agents, f"agent-{number}", [*agent, "--name", f"agent-{number}"])
+            self._start(self._agents, f"agent-{number}", [*agent, "--name", f"agent-{number}"], slow=number == 0)
         kinds = [*["client", "shell"] * (CLIENTS // 2), *["monitor"] * MONITORS]
         for number, kind in enumerate(kinds):
             name = f"{kind}-{number}"
             user = ["tests.acceptance.chaos_users", kind, name, str(self.folder), str(self._seed)]
-            self._start(self._users, name, user)
+            self._start(self._users, name, user, slow=kind == "monitor" and number % 2 == 0)
 
     def rage(self, seconds: float) -> None:
         """Hurt one of them each second."""
@@ -103,6 +120,7 @@ class Chaos:
         """Mend everything, let the clients and monitors finish, and wait for what they asked for."""
         _print("mending and draining")
         deadline_s = time.monotonic() + DRAIN_S
+        self._give_room()
         for victim in self._all:
             victim.mend()
         (self.folder / STOP).touch()
@@ -125,13 +143,16 @@ class Chaos:
         self.findings.add("processes left behind", own)
         self.findings.note(self._hurts)
 
-    def end(self) -> None:
-        """SIGKILL to whatever still runs."""
+    def end(self, *, keep: bool) -> None:
+        """SIGKILL to whatever still runs; the disk is kept or not."""
         for victim in self._all:
             victim.end()
         _until(lambda: not job_processes(self.home))  # that is their keepers' work
         for pid in [*airunner_processes(self.home), *(process.pid for process in job_processes(self.home))]:
             kill(pid)
+        if self._link is not None:
+            self._link.close()
+        self._disk.close(keep=keep)
 
     @property
     def _all(self) -> list[Victim]:
@@ -140,29 +161,41 @@ class Chaos:
     @property
     def _hurts(self) -> str:
         kills, stops = (sum(one) for one in zip(*((victim.kills, victim.stops) for victim in self._all), strict=True))
-        return f"{kills} kills, {stops} stops"
+        lost = 0 if self._link is None else self._link.lost
+        return f"{kills} kills, {stops} stops, {self._disk.fills} full disks, {lost} lost connections"
 
-    def _start(self, among: list[Victim], name: str, arguments: list[str]) -> None:
-        among.append(Victim(name, arguments, self.home, self._endpoint))
+    def _start(self, among: list[Victim], name: str, arguments: list[str], *, slow: bool = False) -> None:
+        endpoint = self._link.endpoint if slow and self._link is not None else self._endpoint
+        among.append(Victim(name, arguments, self.home, endpoint))
 
     def _hurt(self, now_s: float) -> None:
         whole = [victim for victim in self._all if victim.whole]
         if not whole:
             return
         victim = self._random.choice(whole)
-        if self._random.random() < 0.5:
+        fate = self._random.random()
+        if fate < FULL_SHARE and not self._disk.why_not and not self._full and all(one.alive for one in self._all):
+            self._full = True
+            self._disk.fill()
+            self._later(now_s + self._random.uniform(*FULL_S), self._give_room)
+        elif fate < 0.5:
             victim.kill()
             self._later(now_s + self._random.uniform(*RESTART_S), victim.mend)
         else:
             victim.stop()
             self._later(now_s + self._random.uniform(*STOPPED_S), victim.mend)
 
+    def _give_room(self) -> None:
+        self._full = False
+        self._disk.empty()
+
     def _raise_the_dead(self) -> None:
-        """As their supervisor would; that it has to is a finding."""
+        """As their supervisor would; that it has to is a finding, but for one that said that the disk is full."""
         done = self._users if (self.folder / STOP).exists() else []
         for victim in self._all:
             if victim not in done and (died := victim.died()):
-                self._note(died)
+                if not (self._disk.fills and NO_START in died and any(words in died for words in NO_SPACE)):
+                    self._note(died)
                 victim.mend()
 
     def _later(self, at_s: float, act: Callable[[], None]) -> None:
@@ -227,7 +260,7 @@ def main() -> int:
     finally:
         for number in ends:
             signal.signal(number, signal.SIG_IGN)
-        chaos.end()
+        chaos.end(keep=keep)
         if keep:
             _print(f"what was found is in {folder}")
         else:

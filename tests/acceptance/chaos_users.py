@@ -90,9 +90,13 @@ async def submit(name: str, folder: Path, seed: str) -> None:
     async with Client(patience=Patience()) as client:
         while not (folder / STOP).exists():
             request = f"{name}-{number}"
-            job = await client.submit(job_spec(seed, request), request_id=request)
-            journal.note(request, job.id)
-            number += 1
+            try:
+                job = await client.submit(job_spec(seed, request), request_id=request)
+            except PeerError as error:  # the disk is full
+                sys.stderr.write(f"{request}: {error}\n")
+            else:
+                journal.note(request, job.id)
+                number += 1
             await pause()
 
 
