@@ -12,19 +12,20 @@ from tests.broker.stage import WALL_MS
 VISIBILITY_MS = 60_000
 
 
-def _dequeue(agent: str, slots: int = 1, version: str = "") -> DequeueJob:
+def _dequeue(agent: str, slots: int = 1, version: str = "", wait_ms: int = 0) -> DequeueJob:
     return DequeueJob(
         agent=agent,
         agent_slots=slots,
         version=version,
         queues=("default",),
         visibility_ms=VISIBILITY_MS,
+        wait_ms=wait_ms,
         token_seed=bytes(32),
     )
 
 
-def _heartbeat(agent: str | None, slots: int = 1) -> UpdateJob:
-    return UpdateJob(agent=agent, agent_slots=slots, leases=(), visibility_ms=VISIBILITY_MS)
+def _heartbeat(agent: str | None, slots: int = 1, trouble: str = "") -> UpdateJob:
+    return UpdateJob(agent=agent, agent_slots=slots, trouble=trouble, leases=(), visibility_ms=VISIBILITY_MS)
 
 
 def _names(roster: Roster, tenant: str = "home", *, now_ms: int = WALL_MS, **leases: int) -> list[str]:
@@ -38,6 +39,26 @@ def test_an_agent_is_as_it_last_said() -> None:
     page = roster.page("home", "", {"a": 3}, WALL_MS + 9)
     assert page.agents == (AgentSummary(name="a", slots=4, leases=3, seen_ms=WALL_MS + 5, version="0.2"),)
     assert not page.more
+
+
+def test_an_agents_trouble_stands_until_it_says_otherwise_or_waits_for_jobs() -> None:
+    roster = Roster()
+    for agent in ("a", "b"):
+        roster.heard("home", _heartbeat(agent, trouble="out of disk"), WALL_MS)
+        roster.heard("home", _dequeue(agent), WALL_MS + 1)  # which ends the wait of before
+    assert [one.trouble for one in roster.page("home", "", {}, WALL_MS + 2).agents] == ["out of disk"] * 2
+    assert roster.troubled(WALL_MS + 2) == 2
+    roster.heard("home", _heartbeat("a"), WALL_MS + 3)
+    assert roster.troubled(WALL_MS + 3) == 1
+    roster.heard("home", _dequeue("b", wait_ms=30_000), WALL_MS + 3)
+    assert roster.troubled(WALL_MS + 3) == 0
+
+
+def test_the_trouble_of_an_agent_that_has_gone_is_forgotten_with_it() -> None:
+    roster = Roster()
+    roster.heard("home", _heartbeat("a", trouble="out of disk"), WALL_MS)
+    assert roster.troubled(WALL_MS + FORGOTTEN_MS - 1) == 1
+    assert roster.troubled(WALL_MS + FORGOTTEN_MS) == 0
 
 
 def test_a_heartbeat_without_a_lease_is_heard_and_one_without_a_name_is_not() -> None:
