@@ -84,7 +84,7 @@ def test_an_ill_typed_job_file_is_told_by_its_key(broker: RunningBroker, home: P
     done = run(home, broker.requests, "submit", "--config", str(job))
     assert done.returncode == 2
     assert "timeout" in said(done)
-    assert "number" in said(done)
+    assert "whole seconds" in said(done)
 
 
 def test_a_broker_that_is_given_garbage_serves_the_next_request(cluster: Cluster) -> None:

@@ -120,8 +120,7 @@ def test_what_means_harm_or_has_no_leave_is_refused(cluster: Cluster, tmp_path: 
     agent.line("airunner agent ready")
     for which in (
         {"repository": f"--upload-pack=touch {canary}"},
-        {"repository": f"ext::sh -c touch% {canary}"},
-        {"repository": f"ssh://-oProxyCommand=touch {canary}/x"},
+        {"repository": f"ssh://-oProxyCommand=touch%20{canary}/x"},
         {"repository": repository.as_uri()},
         {"repository": str(repository)},
         {"repository": "https://example.org/x", "branch": f"--upload-pack=touch {canary}"},
@@ -131,4 +130,6 @@ def test_what_means_harm_or_has_no_leave_is_refused(cluster: Cluster, tmp_path: 
         assert (log[-1]["state"], log[-1]["reason"]) == ("FAILED", "checkout-failed"), which
         told = [event["kind"] for event in log if str(event["kind"]).startswith("GIT")]
         assert told == ["GIT_CLONE_START", "GIT_CLONE_ERROR"], which
+    for never in (f"ext::sh -c touch% {canary}", f"ssh://-oProxyCommand=touch {canary}/x"):
+        assert run(cluster, tmp_path, repository=never) == [], "refused before anything is stored"
     assert not canary.exists()
