@@ -8,12 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 STOP_S: Final = 15
+AGENT: Final = "local-agent"
+QUEUE: Final = "default"  # what the Procfile's agent takes jobs from
+AGENT_TTL: Final = "30d"  # a new one is made by each `up`; a cluster that runs for longer is started again
 
 
 class Ports(NamedTuple):
@@ -35,16 +39,53 @@ def procfile_environment(home: Path, ports: Ports) -> dict[str, str]:
     """What the Procfile's processes, and whoever talks to them, are to have set."""
     broker = f"tcp://127.0.0.1:{ports.requests}"
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRUNNER_", "JWT_"))}
+    ours |= {name: os.environ[name] for name in ("AIRUNNER_RUN_AS",) if name in os.environ}
     return {
         **ours,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "AIRUNNER_HOME": str(home),
+        "AIRUNNER_AGENT_HOME": str(agent_home(home)),
         "AIRUNNER_LISTEN": broker,
         "AIRUNNER_EVENTS": f"tcp://127.0.0.1:{ports.events}",
         "AIRUNNER_HTTP": f"127.0.0.1:{ports.http}",
         "AIRUNNER_BROKER": broker,
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def agent_home(home: Path) -> Path:
+    """The agent's own home: with a key and a token of its own, and not the key that signs tokens."""
+    return home / AGENT
+
+
+def make_homes(home: Path, environ: Mapping[str, str]) -> None:
+    """Make whatever keys are missing, and a new token for the agent; its hooks and its queues' keys are the home's."""
+
+    def airunner(*words: str, at: Path = home, output: int | None = None) -> None:
+        there = {**environ, "AIRUNNER_HOME": str(at)}
+        subprocess.run(["airunner", *words], env=there, check=True, stdout=sys.stderr if output is None else output)
+
+    airunner("certs", "init")
+    agents = agent_home(home)
+    if not (agents / "certs" / "client.secret").exists():
+        if not (home / "certs" / "clients" / f"{AGENT}.secret").exists():
+            airunner("certs", "add", AGENT, "--role", "agent", "--queue", QUEUE)
+        carried = home / f"{AGENT}.keys"
+        carried.unlink(missing_ok=True)
+        airunner("certs", "export", AGENT, "--output", str(carried))
+        airunner("certs", "import", str(carried), at=agents)
+        carried.unlink()
+    for link, target in ((agents / "hooks", home / "hooks"), (agents / "certs/queues", home / "certs/queues")):
+        if not link.is_symlink() and not link.exists():
+            link.symlink_to(target)
+    fresh = agents / ".token"
+    fresh.unlink(missing_ok=True)
+    token = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        airunner("token", "--subject", AGENT, "--role", "work", "--queue", QUEUE, "--ttl", AGENT_TTL, output=token)
+    finally:
+        os.close(token)
+    fresh.replace(agents / "token")
 
 
 def stop(pid: int) -> None:
@@ -68,7 +109,7 @@ def up(home: Path) -> int:
         print(f"a cluster of {home} runs already; stop it with `make down`", file=sys.stderr)
         return 1
     environ = procfile_environment(home, Ports())
-    subprocess.run(["airunner", "certs", "init"], env=environ, check=True, stdout=sys.stderr)
+    make_homes(home, environ)
     log = home / "cluster.log"
     with log.open("ab") as output:
         honcho = subprocess.Popen(

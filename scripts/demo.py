@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cluster import CHECKOUT, Ports, procfile_environment, stop
+from cluster import CHECKOUT, Ports, make_homes, procfile_environment, stop
 
 REPLAYED_EVENTS: Final = 4
 
@@ -69,10 +69,10 @@ def demonstrate(environ: Mapping[str, str]) -> int:
 def main() -> int:
     """0 when the job ran through and was COMPLETED."""
     with tempfile.TemporaryDirectory(prefix="airunner-demo-") as scratch:
-        environ = procfile_environment(Path(scratch, "home"), Ports.free())
+        home = Path(scratch, "home")
+        environ = procfile_environment(home, Ports.free())
         log = Path(scratch, "cluster.log")
-        if run(environ, "airunner", "certs", "init"):
-            return 1
+        make_homes(home, environ)
         print(f"\nstarting the cluster of the Procfile: {environ['AIRUNNER_BROKER']}", flush=True)
         with cluster(environ, log):
             code = demonstrate(environ)

@@ -1,0 +1,44 @@
+"""What `make up` prepares: an agent with a home, a key and a token of its own, and no way to sign another."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.running import REPOSITORY, Process, environment, running_broker
+
+pytestmark = pytest.mark.timeout(90)  # eight commands and a cluster
+
+
+def test_the_local_clusters_agent_cannot_sign_a_token_and_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    import cluster
+
+    home = tmp_path / "home"
+    environ = {**environment(home), "PATH": cluster.procfile_environment(home, cluster.Ports.free())["PATH"]}
+    cluster.make_homes(home, environ)
+    first = (home / "local-agent" / "token").read_bytes()
+    cluster.make_homes(home, environ)
+    agents = cluster.agent_home(home)
+    token = agents / "token"
+    assert token.read_bytes() != first, "each start has a new one"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert not list(agents.rglob("token.secret.pem"))
+    assert not list(home.glob("*.keys"))
+    assert (home / "certs" / "client.secret").read_bytes() != (agents / "certs" / "client.secret").read_bytes()
+    with running_broker(home, "memory:") as broker:
+        agent = Process(agents, ["agent", "--broker", broker.requests, "--token-file", str(token)])
+        try:
+            agent.line("airunner agent ready")
+            submit = Process(home, ["submit", "--broker", broker.requests, "--", "true"])
+            assert submit.wait(30) == 0
+            [note] = [line for line in agent.lines if line.startswith("note: ")]
+            assert "signs tokens" not in note
+        finally:
+            agent.stop()
+    assert sys.modules.pop("cluster") is cluster
