@@ -109,7 +109,7 @@ async def test_no_room_for_a_terminal_is_the_machines_fault(monkeypatch: pytest.
 
     monkeypatch.setattr(spawning, "spawn_in_terminal", refuse)
     with pytest.raises(Refusal) as caught:
-        spawn(Start([b"/bin/true"], {}, b"/", [24, 80], None))
+        spawn(Start([b"/bin/true"], {}, b"/", [24, 80], None, []))
     assert scarce_at_launch(caught.value.errno) is Scarce.PROCESSES
 
 
