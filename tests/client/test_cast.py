@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,8 +112,9 @@ def test_a_newline_of_a_pipe_begins_at_the_left() -> None:
     assert recorded(PTY, started(0), out(0, b"a\n"))[1][2] == "a\n", "a terminal has been asked for just that"
 
 
-def test_another_attempt_begins_on_a_cleared_screen_when_the_broker_says_that_it_did() -> None:
-    """The second agent's clock is an hour behind."""
+@pytest.mark.parametrize("second_ms", [1_000, 99_000_000], ids=["behind", "ahead"])
+def test_another_attempt_begins_on_a_cleared_screen_when_the_broker_says_that_it_did(second_ms: int) -> None:
+    """The second agent's clock is another one."""
     lines = recorded(
         PTY,
         JobLeased(timestamp_ms=BROKER_MS, agent="a"),
@@ -120,8 +122,8 @@ def test_another_attempt_begins_on_a_cleared_screen_when_the_broker_says_that_it
         out(3_602_000, b"one\xc3"),
         JobExpired(timestamp_ms=BROKER_MS + 30_000),
         JobLeased(timestamp_ms=BROKER_MS + 40_000, agent="b"),
-        started(1_000),
-        out(4_000, b"two"),
+        started(second_ms),
+        out(second_ms + 3_000, b"two"),
         finished(),
     )[1:]
     assert lines == [
