@@ -15,6 +15,7 @@ from airunner.broker.announcer import Announcer
 from airunner.broker.counts import Counts
 from airunner.broker.store.contract import Appended
 from airunner.broker.watchers import GRANT_MS, Watchers
+from airunner.certs.edges import EVERYBODY_LEFT
 from airunner.certs.sealed import open_sealed, topic_of
 from airunner.protocol.errors import Forged, Quota
 from airunner.protocol.events import EventRun
@@ -150,3 +151,17 @@ async def test_a_long_run_is_only_named_and_so_is_what_follows_it_in_the_batch()
             assert msgspec.msgpack.decode(open_sealed(KEY, sealed)) == said
         await wait_all_tasks_blocked()
         assert stage.socket.published.statistics().current_buffer_used == 0
+
+
+async def test_when_the_relay_has_ended_nothing_is_said_until_somebody_comes_back() -> None:
+    stage = Stage()
+    async with stage.running():
+        await stage.subscribe(topic_of(KEY))
+        await stage.socket.published.receive()
+        stage.socket.subscribe(EVERYBODY_LEFT.topic, wanted=EVERYBODY_LEFT.wanted, key=EVERYBODY_LEFT.key)
+        await wait_all_tasks_blocked()
+        stage.appended.send_nowait([Appended(KEY, RUN)])
+        await wait_all_tasks_blocked()
+        assert stage.socket.published.statistics().current_buffer_used == 0
+        await stage.subscribe(topic_of(KEY))
+        assert await stage.socket.published.receive() == [topic_of(KEY), b""]
