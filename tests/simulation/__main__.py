@@ -47,6 +47,7 @@ REACHED: Final = (
     "a running job was cancelled",
     "an agent woke after its leases",
     "late events refused",
+    "a reader was stopped",
     "a machine slept beyond its leases",
     "a machine refused to start a process",
     "a message was long on a slow link",

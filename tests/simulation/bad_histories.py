@@ -12,9 +12,11 @@ from airunner.protocol.retrypolicy import RetryPolicy
 from tests.simulation.bad_shortages import (
     a_client_is_never_answered,
     a_monitor_starves,
+    a_reader_is_sent_long_messages,
     a_refusal_ends_a_job,
     a_refusal_is_counted,
     a_renewal_is_refused,
+    too_much_waits_for_a_reader,
 )
 from tests.simulation.good_histories import LATE_MS, Telling, a_command_is_retried
 from tests.simulation.history import Acknowledged, Invoked, Monitored, Observed, ProcessStarted
@@ -578,4 +580,5 @@ BAD: Final[dict[str, list[Telling]]] = {
     ],
     "nothing_is_logged_that_was_not_written": [output_comes_twice, output_comes_behind_the_end],
     "a_job_is_the_fold_of_its_events": [a_job_shows_something_else, a_waiting_job_expires],
+    "what_waits_for_a_reader_is_bounded": [a_reader_is_sent_long_messages, too_much_waits_for_a_reader],
 }

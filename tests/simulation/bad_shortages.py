@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airunner.protocol.events import JobFinished, JobReleased
 from airunner.protocol.job import JobSpec, JobState, Reason
-from tests.simulation.history import LeftWaiting, RefusedReply
+from tests.simulation.history import LeftWaiting, Piled, RefusedReply
 from tests.simulation.tale import Tale
 
 
@@ -37,3 +37,11 @@ def a_renewal_is_refused(tale: Tale) -> None:
     tale.lease(tale.submit())
     refused = {"machine": "agent-1", "request_id": tale.request_id(), "kind": "UpdateJob", "code": "no-space"}
     tale.add(RefusedReply(at_ms=0, asked_at_ms=0, **refused))
+
+
+def a_reader_is_sent_long_messages(tale: Tale) -> None:
+    tale.add(Piled(at_ms=0, machine="monitor", waiting_bytes=65_536, message_bytes=65_536))
+
+
+def too_much_waits_for_a_reader(tale: Tale) -> None:
+    tale.add(Piled(at_ms=0, machine="monitor", waiting_bytes=100_000_000, message_bytes=100))

@@ -191,6 +191,8 @@ class Faults:
     def _stop_user(self) -> None:
         """Ctrl-Z: what is sent to it is not read."""
         machine = self._world.users[self._random.choice(list(self._world.users))]
+        if machine.alive and not machine.stopped:
+            self._world.recorder.rare["a reader was stopped"] += 1
         self._stop(machine, self._random.random() * 20)
 
     def _stop(self, machine: Machine, length_s: float) -> None:

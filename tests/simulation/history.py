@@ -219,6 +219,14 @@ class Healed(Record, frozen=True, kw_only=True):
     """From here on there are no faults, every machine runs and no queue is held back."""
 
 
+class Piled(Record, frozen=True, kw_only=True):
+    """The most live events that ever waited for a subscriber, and the largest message of them; told at the end."""
+
+    machine: str
+    waiting_bytes: int
+    message_bytes: int
+
+
 class LeftWaiting(Record, frozen=True, kw_only=True):
     """Somebody had not got through long after everything was healed: a client, or a monitor with the job it follows."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from msgspec.structs import replace
 
+from airunner.certs.sockets import EVENTS_MESSAGES_MAX
 from airunner.protocol.events import (
     Event,
     JobFinished,
@@ -15,9 +17,12 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
+from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.job import JobState, Reason
 from tests.simulation.evidence import Case, Evidence, Found, Life
-from tests.simulation.history import FollowEnded, Monitored, Observed
+from tests.simulation.history import FollowEnded, Monitored, Observed, Piled
+
+ENVELOPE_BYTES_MAX: Final = 256  # around the events of a live message: topic, seal, numbers
 
 
 def sequences_are_dense(evidence: Evidence) -> Found:
@@ -139,6 +144,14 @@ def a_job_is_the_fold_of_its_events(evidence: Evidence) -> Found:
                 yield job_id, f"shows {name} {shown!r}, and its events come to {came_to!r}"
 
 
+def what_waits_for_a_reader_is_bounded(evidence: Evidence) -> Found:
+    """However slowly a subscriber reads, and if it is stopped: few live messages wait for it, and each is small."""
+    most_bytes = LIVE_BYTES_MAX + ENVELOPE_BYTES_MAX
+    for piled in evidence.history.of(Piled):
+        if piled.message_bytes > most_bytes or piled.waiting_bytes > 2 * EVENTS_MESSAGES_MAX * most_bytes:
+            yield None, f"{piled.waiting_bytes} bytes waited for {piled.machine}, {piled.message_bytes} in one message"
+
+
 def _incomplete(case: Case, life: Life) -> Iterator[str]:
     """What of the last attempt's process is not in its log."""
     events = [event for event in case.of_attempt(case.job.attempt) if not event.kind.startswith("JOB_")]
@@ -173,4 +186,5 @@ LAWS = (
     completed_means_a_complete_log,
     nothing_is_logged_that_was_not_written,
     a_job_is_the_fold_of_its_events,
+    what_waits_for_a_reader_is_bounded,
 )

@@ -30,6 +30,12 @@ class Way:
         return self._free_s - true_s()
 
     @property
+    def waiting(self) -> int:
+        """How many messages are not through yet."""
+        self._pass()
+        return len(self._on_way)
+
+    @property
     def waiting_bytes(self) -> int:
         """What is not through yet."""
         self._pass()

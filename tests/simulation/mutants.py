@@ -14,6 +14,7 @@ import anyio
 
 from airunner.agent import health
 from airunner.agent.tenure import Tenure
+from airunner.broker import announcer
 from airunner.broker.ledger import Ledger
 from airunner.broker.quotas import Quotas
 from airunner.broker.store import endings, sqlite
@@ -163,6 +164,11 @@ def renewals_refused_when_full() -> None:
     Ledger._store_least = nothing
 
 
+def long_runs_published_live() -> None:
+    """What waits for a subscriber that does not read is as large as what jobs write."""
+    announcer.LIVE_BYTES_MAX = 1 << 30
+
+
 MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingProxyType(
     {
         "without-the-fence": (without_the_fence, "both"),
@@ -174,6 +180,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingP
         "megabytes-whatever-the-link": (megabytes_whatever_the_link, "both"),
         "refusals-count-as-lost-agents": (refusals_count_as_lost_agents, "both"),
         "renewals-refused-when-full": (renewals_refused_when_full, "both"),
+        "long-runs-published-live": (long_runs_published_live, "both"),
         "synchronous-normal": (synchronous_normal, "sqlite"),
     }
 )

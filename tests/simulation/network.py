@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from random import Random
@@ -23,6 +24,7 @@ import anyio
 from msgspec import Struct
 
 from airunner.certs.edges import Ending, Frames, Incoming, Sent, Subscription
+from airunner.certs.sockets import EVENTS_MESSAGES_MAX
 from airunner.protocol.coding import decode_reply, decode_request
 from airunner.protocol.errors import PeerError
 from airunner.protocol.frames import unpack_reply, unpack_request
@@ -32,7 +34,6 @@ from tests.simulation.machine import Machine, this_machine, true_s
 from tests.simulation.recording import Recorder
 
 QUEUE = 100_000
-LIVE_BYTES_MAX = 262_144  # that wait for one subscriber on a slow link; beyond it events are dropped
 REQUESTS_PORT = 7070
 EVENTS_PORT = 7071
 
@@ -48,6 +49,13 @@ class Weather(Struct):
     slow_s: float = 2.0
 
 
+class Waiting(Struct):
+    """The most that has waited for a subscriber, and the largest message of it."""
+
+    bytes: int = 0
+    message_bytes: int = 0
+
+
 class SimNetwork:
     """All that is between the machines."""
 
@@ -59,6 +67,7 @@ class SimNetwork:
         self.doors: SimDoors | None = None
         self.dealers: dict[bytes, SimDealer] = {}
         self.ears: dict[SimEar, None] = {}
+        self.waited: dict[str, Waiting] = {}  # for each subscriber, at the most
         self.numbers = count(1)
         self.rates: dict[str, float] = {}  # bytes a second of machines with a slow link, each way of each connection
         self.traps: dict[str, Callable[[], None]] = {}  # sprung when that machine next sends a heartbeat
@@ -92,6 +101,12 @@ class SimNetwork:
             if self.random.random() < self.weather.slow:
                 delay_s += self.random.random() * self.weather.slow_s
             self.later(delay_s, arrive)
+
+    def note_waiting(self, ear: SimEar, message_bytes: int) -> None:
+        """So much waits for a subscriber."""
+        most = self.waited.setdefault(ear.machine.name, Waiting())
+        most.bytes = max(most.bytes, sum(ear.unread) + ear.way.waiting_bytes)
+        most.message_bytes = max(most.message_bytes, message_bytes)
 
     def break_connections(self, share: float) -> None:
         """Some of the connections for requests end, at both ends."""
@@ -203,6 +218,7 @@ class SimEar:
         self.topics: set[bytes] = set()
         self.heard_by: SimDoors | None = None
         self.way = Way(network.rates.get(machine.name))
+        self.unread: deque[int] = deque()  # bytes of each message that has arrived
         self._network = network
         self._to_us, self._from_broker = anyio.create_memory_object_stream[Frames](QUEUE)
         network.ears[self] = None
@@ -217,15 +233,25 @@ class SimEar:
         self._tell(topic, wanted=False)
 
     async def receive(self) -> list[Frames]:
-        return [await self._from_broker.receive()]
+        frames = await self._from_broker.receive()
+        self.unread.popleft()
+        return [frames]
+
+    @property
+    def full(self) -> bool:
+        """Whether the socket at either end takes no more."""
+        return EVENTS_MESSAGES_MAX in (len(self.unread), self.way.waiting)
 
     def close(self) -> None:
         self._network.ears.pop(self, None)
 
     def hear(self, frames: Frames) -> None:
         """Something published has arrived."""
-        if self in self._network.ears and frames[0] in self.topics and self.machine.alive:
+        listens = self in self._network.ears and frames[0] in self.topics and self.machine.alive
+        if listens and len(self.unread) < EVENTS_MESSAGES_MAX:
+            self.unread.append(sum(map(len, frames)))
             self._to_us.send_nowait(frames)
+            self._network.note_waiting(self, self.unread[-1])
 
     def connect(self) -> None:
         """To whichever broker lives; tried again while they are parted, as libzmq does it."""
@@ -320,7 +346,7 @@ class SimPublisher:
         for ear in list(self._network.ears):
             if ear.heard_by is not self._doors or frames[0] not in ear.topics:
                 continue
-            if ear.way.waiting_bytes > LIVE_BYTES_MAX:
+            if ear.full:
                 self._network.recorder.rare["a slow subscriber missed events"] += 1
                 continue
             self._network.carry("broker", ear.machine.name, lambda ear=ear: ear.hear(list(frames)), ear.way, frames)

@@ -41,6 +41,7 @@ from tests.simulation.history import (
     Killed,
     LeftWaiting,
     Noted,
+    Piled,
     Started,
     Woken,
 )
@@ -122,6 +123,8 @@ class World:
         await Faults(self).run()
         self._heal()
         await self._drain()
+        for name, most in self.network.waited.items():
+            self.recorder.add(Piled, machine=name, waiting_bytes=most.bytes, message_bytes=most.message_bytes)
         await self._read()
         self._over(None)
 
