@@ -31,7 +31,7 @@ class Roster:
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, _Heard]] = {}
         self._holders: dict[str, dict[str, bytes]] = {}
-        self._troubled: set[tuple[str, str]] = set()  # and perhaps some that are not any more
+        self._troubled: dict[tuple[str, str], int] = {}  # when each was last heard of; the one longest ago is first
 
     def heard(self, tenant: str, request: DequeueJob | UpdateJob, now_ms: int) -> None:
         """An agent has said something of itself."""
@@ -49,17 +49,21 @@ class Roster:
             case _:
                 assert_never(request)
         agents[request.agent] = _Heard(request.agent_slots, request.version, now_ms, request.tags, trouble)
+        self._troubled.pop((tenant, request.agent), None)
         if trouble:
-            self._troubled.add((tenant, request.agent))
+            self._troubled[tenant, request.agent] = now_ms
         while len(agents) > AGENTS_MAX:
-            del agents[next(iter(agents))]
+            forgotten = next(iter(agents))
+            del agents[forgotten]
+            self._troubled.pop((tenant, forgotten), None)
 
     def troubled(self, now_ms: int) -> int:
-        """How many agents were heard of lately and can run no jobs."""
-        for tenant, name in list(self._troubled):
-            one = self._agents[tenant].get(name)
-            if one is None or not one.trouble or now_ms - one.seen_ms >= FORGOTTEN_MS:
-                self._troubled.discard((tenant, name))
+        """How many agents were heard of lately and can run no jobs; asked whenever any of them asks."""
+        while self._troubled:
+            longest_ago = next(iter(self._troubled))
+            if now_ms - self._troubled[longest_ago] < FORGOTTEN_MS:
+                break
+            del self._troubled[longest_ago]
         return len(self._troubled)
 
     def page(self, tenant: str, after: str, leases: dict[str, int], now_ms: int) -> AgentsListed:

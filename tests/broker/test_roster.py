@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from airunner.broker import roster as module
@@ -52,6 +54,21 @@ def test_an_agents_trouble_stands_until_it_says_otherwise_or_waits_for_jobs() ->
     assert roster.troubled(WALL_MS + 3) == 1
     roster.heard("home", _dequeue("b", wait_ms=30_000), WALL_MS + 3)
     assert roster.troubled(WALL_MS + 3) == 0
+
+
+def test_who_asks_does_not_pay_for_how_many_agents_are_in_trouble() -> None:
+    roster = Roster()
+    steps: list[int] = []
+    for last in (4, 400):
+        for number in range(last):
+            roster.heard("home", _heartbeat(f"agent-{number}", trouble="out of disk"), WALL_MS)
+        calls: list[str] = []
+        sys.setprofile(lambda _, event, __, calls=calls: calls.append(event))
+        count = roster.troubled(WALL_MS + 1)
+        sys.setprofile(None)
+        assert count == last
+        steps.append(len(calls))
+    assert steps[0] == steps[1]
 
 
 def test_the_trouble_of_an_agent_that_has_gone_is_forgotten_with_it() -> None:
