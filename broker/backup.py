@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from airunner.broker.control import BACKUP, short_path
+from airunner.broker.control import BACKUP, SUFFIX, short_path
 from airunner.broker.store.check import StoreReport, check_store, open_alone
 from airunner.broker.store.copying import Progress, StoreCopy
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
@@ -46,29 +47,19 @@ def back_up(store: Path, to: Path, told: Told, *, force: bool = False) -> StoreR
 
     Raises `OperatorError`: `to` is there and not `force`, or cannot be written, or there is no such store.
     """
-    if to.exists() and not force:
+    if os.path.lexists(to) and not force:
         raise OperatorError(f"{to} is there already: name another, or give --force")
-    partial = to.with_name(to.name + PARTIAL)
-    try:
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OperatorError(f"cannot write {partial}: {error.strerror}") from error
-    try:
+    _refuse_stores(store, to)
+    with _partial(to) as (partial, descriptor):
         try:
-            os.fchmod(descriptor, 0o600)
             if not _copy_online(store, descriptor, told):
                 _copy_offline(store, descriptor, told)
             os.fsync(descriptor)
         except OSError as error:
             raise OperatorError(f"cannot write {partial}: {error.strerror or error}") from error
-        finally:
-            os.close(descriptor)
         report = check_store(partial)
         partial.replace(to)
         _sync_folder(to.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
     return report
 
 
@@ -84,18 +75,45 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
         raise OperatorError(f"{store} is there already: --force replaces it, and keeps it as {store.name}{KEPT}")
     try:
         store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = store.with_name(store.name + PARTIAL)
-        _copy_file(backup, partial)
-        if store.exists():
-            open_alone(store).close()  # no broker has it; and what its journal holds is in the file now
-            kept = store.with_name(store.name + KEPT)
-            kept.unlink(missing_ok=True)
-            os.link(store, kept)
-        partial.replace(store)
-        _sync_folder(store.parent)
+        with _partial(store) as (partial, descriptor):
+            _copy_file(backup, descriptor)
+            if store.exists():
+                open_alone(store).close()  # no broker has it; and what its journal holds is in the file now
+                kept = store.with_name(store.name + KEPT)
+                kept.unlink(missing_ok=True)
+                os.link(store, kept)
+            partial.replace(store)
+            _sync_folder(store.parent)
     except OSError as error:
         raise OperatorError(f"cannot write {error.filename or store}: {error.strerror}") from error
     return report
+
+
+def _refuse_stores(store: Path, to: Path) -> None:
+    """Raises `OperatorError` where `to` is the store itself, under whatever name, or one that a broker has."""
+    with suppress(OSError):
+        if to.samefile(store):
+            raise OperatorError(f"{to} is the store itself: name another file to copy it to")
+    if to.with_name(to.name + SUFFIX).exists() or to.with_name(to.name + "-wal").exists():
+        raise OperatorError(f"{to} is a store that a broker has: name another file to copy to")
+
+
+@contextmanager
+def _partial(to: Path) -> Generator[tuple[Path, int]]:
+    """A new file beside `to`, 0600 and this process's alone, with its descriptor; what is left of it goes at the end.
+
+    Raises `OperatorError`: it cannot be made.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(PARTIAL, f"{to.name}.", to.parent)
+    except OSError as error:
+        raise OperatorError(f"cannot write {to}: {error.strerror}") from error
+    partial = Path(name)
+    try:
+        yield partial, descriptor
+    finally:
+        os.close(descriptor)
+        partial.unlink(missing_ok=True)
 
 
 def _copy_online(store: Path, descriptor: int, told: Told) -> bool:
@@ -155,23 +173,14 @@ def _copy_offline(store: Path, descriptor: int, told: Told) -> None:
         source.close()
 
 
-def _copy_file(source: Path, target: Path) -> None:
-    """Copy the bytes of a file to a new one, 0600 and synced."""
-    target.unlink(missing_ok=True)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with source.open("rb") as content:
-            while chunk := content.read(_COPY_BYTES):
-                rest = memoryview(chunk)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    except BaseException:
-        with suppress(OSError):
-            target.unlink()
-        raise
-    finally:
-        os.close(descriptor)
+def _copy_file(source: Path, descriptor: int) -> None:
+    """Copy the bytes of a file into an open one, and have them on disk."""
+    with source.open("rb") as content:
+        while chunk := content.read(_COPY_BYTES):
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:
