@@ -77,16 +77,34 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
         store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _partial(store) as (partial, descriptor):
             _copy_file(backup, descriptor)
-            if store.exists():
-                open_alone(store).close()  # no broker has it; and what its journal holds is in the file now
-                kept = store.with_name(store.name + KEPT)
-                kept.unlink(missing_ok=True)
-                os.link(store, kept)
+            _put_aside(store)
             partial.replace(store)
             _sync_folder(store.parent)
     except OSError as error:
         raise OperatorError(f"cannot write {error.filename or store}: {error.strerror}") from error
     return report
+
+
+def _put_aside(store: Path) -> None:
+    """Keep what is there of a store under other names; its journal must not be taken for that of the next.
+
+    Raises `OperatorError`: a broker has it, also where its file has been removed; `OSError`.
+    """
+    with socket.socket(socket.AF_UNIX) as control, short_path(store) as path:
+        if control.connect_ex(path) == 0:
+            raise OperatorError(f"a broker uses {store}: stop it first", exit_code=EXIT_UNAVAILABLE)
+    if store.exists():
+        try:
+            open_alone(store).close()  # what its journal holds is in the file now
+        except OperatorError as error:
+            if error.exit_code == EXIT_UNAVAILABLE:
+                raise
+        kept = store.with_name(store.name + KEPT)
+        kept.unlink(missing_ok=True)
+        os.link(store, kept)
+    for journal in ("-wal", "-journal"):
+        with suppress(FileNotFoundError):
+            store.with_name(store.name + journal).replace(store.with_name(store.name + KEPT + journal))
 
 
 def _refuse_stores(store: Path, to: Path) -> None:

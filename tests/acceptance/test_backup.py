@@ -101,6 +101,27 @@ def test_what_would_lose_something_is_refused_in_one_line(cluster: Cluster, tmp_
     airunner(cluster.home, "backup", str(tmp_path / "stopped.db"))  # of a stopped broker too
 
 
+def test_a_restore_takes_no_other_journal_for_its_own_and_no_running_brokers_place(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    store = cluster.home / "broker" / "airunner.db"
+    before = submitted(cluster.broker, 1)
+    copy = tmp_path / "copy.db"
+    airunner(cluster.home, "backup", str(copy))
+    submitted(cluster.broker, 30)
+    store.unlink()
+    running = cluster.airunner("store", "restore", str(copy))
+    assert (running.returncode, b"stop it first" in running.stderr) == (69, True)
+    cluster.broker.kill()  # its journal stays, with jobs that the backup does not have
+    assert store.with_name("airunner.db-wal").exists()
+    airunner(cluster.home, "store", "restore", str(copy))
+    assert json.loads(airunner(cluster.home, "store", "check", "--json"))["jobs"] == len(before)
+    store.write_bytes(b"no database" * 1_000)
+    airunner(cluster.home, "store", "restore", str(copy), "--force")
+    assert json.loads(airunner(cluster.home, "store", "check", "--json"))["jobs"] == len(before)
+    assert store.with_name("airunner.db.before-restore").read_bytes().startswith(b"no database")
+
+
 def test_one_backup_at_a_time_and_who_leaves_one_ends_it(cluster: Cluster, tmp_path: Path) -> None:
     submitted(cluster.broker, 1)
     store = cluster.home / "broker" / "airunner.db"
