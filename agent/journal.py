@@ -73,8 +73,17 @@ class Sender(Protocol):
 class Journal:
     """The log of `lease`'s attempt. `broken` is set when what it holds cannot be read, for the reason in `failure`."""
 
-    def __init__(self, lease: JobLease, spool: Spool, batcher: Batcher, sender: Sender, bound: OutputBound) -> None:
+    def __init__(
+        self,
+        lease: JobLease,
+        spool: Spool,
+        batcher: Batcher,
+        sender: Sender,
+        bound: OutputBound,
+        cancelled: Flag | None = None,
+    ) -> None:
         self.lease = lease
+        self._cancelled = cancelled or Flag()
         self.lost = Flag()
         self.broken = Flag()
         self.failure: SpoolFailed | None = None
@@ -176,10 +185,12 @@ class Journal:
         """Leave out the output of a cancelled job from event `next_index` on, for which the broker has no room.
 
         Else the job could not end before there is room, and would itself be what takes it. The log says how much is
-        missing. False: the job has not ended so, or what is left of it is small enough to be taken with its end.
+        missing. False: the job has not ended or is not cancelled, or what is left of it is small enough to be taken
+        with its end. One that had ended by itself before it was cancelled ends as it had.
         """
-        cancelled = self._result is not None and self._result.reason is Reason.CANCELLED
-        if not cancelled or self._abridged or self._spool.pending_bytes <= LAST_BYTES_MAX or self.lost.is_set():
+        if self._result is None or not (self._cancelled.is_set() or self._result.reason is Reason.CANCELLED):
+            return False
+        if self._abridged or self._spool.pending_bytes <= LAST_BYTES_MAX or self.lost.is_set():
             return False
         try:
             self._abridge_from(next_index)

@@ -165,7 +165,8 @@ class Slot:
         spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
         terminal = lease.spec.process_type is ProcessType.PTY
         batcher = self._plan.flush.batcher(terminal=terminal)
-        journal = Journal(lease, spool, batcher, self._publisher, OutputBound(self._plan.log_bytes_max))
+        bound = OutputBound(self._plan.log_bytes_max)
+        journal = Journal(lease, spool, batcher, self._publisher, bound, attempted.tenure.cancelled)
         attempted.spool, attempted.journal = spool, journal
         self._publisher.open(journal)
 

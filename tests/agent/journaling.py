@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from airunner.agent.batching import PIPE_WINDOW_MS, Batcher
+from airunner.agent.flag import Flag
 from airunner.agent.journal import Journal
 from airunner.agent.outputbound import OutputBound
 from airunner.agent.spool import Spool, SpoolHeader
@@ -42,12 +43,19 @@ def lease_of(number: int = 1) -> JobLease:
     return JobLease(job_id=job_id, attempt=1, task_token=TASK_TOKEN, visibility_ms=60_000, spec=JobSpec(command="true"))
 
 
-def journal_in(folder: Path, number: int = 1, *, sink: Sink | None = None, log_bytes_max: int = EVERYTHING) -> Journal:
+def journal_in(
+    folder: Path,
+    number: int = 1,
+    *,
+    sink: Sink | None = None,
+    log_bytes_max: int = EVERYTHING,
+    cancelled: Flag | None = None,
+) -> Journal:
     """The journal of the `number`th job."""
     lease = lease_of(number)
     header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=TASK_TOKEN)
     spool = Spool.create(folder / lease.job_id, header)
-    return Journal(lease, spool, Batcher(PIPE_WINDOW_MS), sink or Sink(), OutputBound(log_bytes_max))
+    return Journal(lease, spool, Batcher(PIPE_WINDOW_MS), sink or Sink(), OutputBound(log_bytes_max), cancelled)
 
 
 def taken(journal: Journal) -> list[EventBody]:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
+from airunner.agent.flag import Flag
 from airunner.agent.publisher import Publisher
 from airunner.agent.spoolroom import SpoolRoom
 from airunner.protocol.coding import refusal
@@ -260,6 +261,31 @@ async def test_a_cancelled_job_ends_without_the_output_for_which_there_is_no_roo
     truncated, end = channel.events
     assert truncated == OutputTruncated(timestamp_ms=3, omitted_bytes=40 * OUTPUT_BYTES_MAX)
     assert end == ProcessEnd(timestamp_ms=3, pid=1, signal=15)
+    publisher.close(journal)
+
+
+async def test_a_job_that_is_cancelled_after_its_command_has_ended_waits_for_no_room_either(tmp_path: Path) -> None:
+    channel = KeepsEndsOnly()
+    publisher = Publisher(channel, edges(), print, SpoolRoom(EVERYTHING))
+    cancelled = Flag()
+    journal = journal_in(tmp_path, 1, sink=publisher, cancelled=cancelled)
+    async with anyio.create_task_group() as group:
+        group.start_soon(publisher.run)
+        publisher.open(journal)
+        for _ in range(40):
+            await journal.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
+        journal.end_output(2)
+        journal.add(ProcessEnd(timestamp_ms=3, pid=1, exit_code=0))
+        journal.finish(Result(exit_code=0))
+        await anyio.sleep(300)  # virtual
+        assert journal.state is None, "without a word of its user's, no output is left out"
+        cancelled.set()
+        with anyio.fail_after(300):
+            assert await journal.settled() is JobState.COMPLETED
+        group.cancel_scope.cancel()
+    truncated, end = channel.events
+    assert truncated == OutputTruncated(timestamp_ms=3, omitted_bytes=40 * OUTPUT_BYTES_MAX)
+    assert end == ProcessEnd(timestamp_ms=3, pid=1, exit_code=0)
     publisher.close(journal)
 
 
