@@ -18,8 +18,16 @@ _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(message: Request | Reply) -> bytes:
-    """`message` as a body."""
-    return _encoder.encode(message)
+    """`message` as a body.
+
+    Raises `BadRequest`, where a user's words are no text or a number of his is beyond all bounds.
+    """
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError as error:  # such as bytes of a command line that are not UTF-8
+        raise BadRequest("what was given is not UTF-8 text, and cannot be sent") from error
+    except OverflowError as error:
+        raise BadRequest("a number that was given is too large to be sent") from error
 
 
 def decode_request(body: bytes) -> Request:

@@ -24,6 +24,7 @@ from airunner.protocol.messages import (
     JobsLeased,
     JobsListed,
     Refused,
+    ReplayJobEvents,
     Reply,
     Request,
 )
@@ -34,6 +35,18 @@ from tests.protocol.examples import BEYOND_BOUNDS, JOB_ID, NOW_MS, REPLIES, REQU
 def test_every_message_has_an_example():
     assert {type(example) for example in REQUESTS.values()} == set(get_args(Request))
     assert {type(example) for example in REPLIES.values()} == set(get_args(Reply))
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (GetJob(job_id="\udcff"), "not UTF-8"),  # what Python makes of a byte 0xff on a command line
+        (ReplayJobEvents(job_id=JOB_ID, from_sequence=10**20), "too large"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_in_words(request_: Request, told: str):
+    with pytest.raises(BadRequest, match=told):
+        encode(request_)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
