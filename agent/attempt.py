@@ -23,7 +23,7 @@ from airunner.agent.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
 from airunner.agent.environment import AttemptPlace, hook_environment, job_environment
 from airunner.agent.flag import unless
 from airunner.agent.git import CheckoutFailed
-from airunner.agent.hooks import HOOK_S_MAX, Hook, HookFailed, Hooks
+from airunner.agent.hooks import HOOK_S_MAX, NOT_EXECUTABLE, Hook, HookFailed, Hooks
 from airunner.agent.jobuser import JobUser, UserStarter
 from airunner.agent.journal import Journal
 from airunner.agent.launcher.attending import attended
@@ -42,7 +42,7 @@ from airunner.agent.refusal import MachineRefused, refusal_in
 from airunner.agent.repository import Rules, Source
 from airunner.agent.secrets import OpenBox, SecretMissing, kept_out, no_keys, secrets_of, write_files
 from airunner.agent.tenure import LeasedLauncher, Tenure
-from airunner.agent.workspace import Leftover, Workspace
+from airunner.agent.workspace import Leftover, Workspace, restore_checkout
 from airunner.protocol.events import (
     GitCloneEnd,
     GitCloneError,
@@ -185,10 +185,21 @@ class Attempt:
         cancelled = self._tenure.cancelled.is_set()
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
+            self._restore_for(hook)
             await self._hooks.run(hook, self._hooks_environment, status=result.exit_status, bound_s=bound_s)
         except HookFailed as failed:
             return failed.result if result.state is JobState.COMPLETED else result
         return result
+
+    def _restore_for(self, hook: Hook) -> None:
+        """See to it that the hook has the checkout to run in. Raises `HookFailed`."""
+        if self._surroundings.hooks is None:
+            return
+        try:
+            restore_checkout(self._workspace)
+        except OSError as error:
+            self._console.say(f"the hook {hook} cannot be run: its folder cannot be made again: {error.strerror}")
+            raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED)) from error
 
     async def _check_out(self) -> str:
         """The commit that stands in the checkout now.

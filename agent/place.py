@@ -112,18 +112,19 @@ def _end_left(mark: str, groups: Path) -> str:
 def _mark(path: Path) -> str:
     """The mark of this home; a new one where there is none yet.
 
+    The file's inode is part of it: a copy of the home has another mark, and ends nothing of this one's.
+
     Raises `OperatorError`.
     """
     try:
-        with suppress(FileNotFoundError):
-            if mark := path.read_text().strip():
-                return mark
-        mark = new_home_mark()
-        with os.fdopen(_open(path), "w") as file:
-            file.write(mark)
+        with os.fdopen(_open(path), "r+") as file:
+            drawn = file.read().strip()
+            if not drawn:
+                drawn = new_home_mark()
+                file.write(drawn)
+            return f"{drawn}-{os.fstat(file.fileno()).st_ino:x}"
     except OSError as error:
         raise OperatorError(f"cannot use {path}: {error.strerror}") from error
-    return mark
 
 
 def _open(path: Path) -> int:

@@ -42,6 +42,7 @@ from airunner.protocol.names import JobName, Natural, Positive, Token
 RECLAIM_BYTES_MIN: Final = 65_536  # less is not worth a call; most jobs never get there
 _FORMAT: Final = 1
 _FILE_MODE: Final = 0o600
+_FOLDER_MODE: Final = 0o700
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 _READ_BYTES: Final = 65_536
 _BUFFER_BYTES: Final = 2 * BATCH_BYTES_MAX  # a whole record and the beginning of the next
@@ -118,7 +119,11 @@ class Spool:
         """
         with _failing(f"cannot make the spool {path}"):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(path, flags, _FILE_MODE)
+            try:
+                descriptor = os.open(path, flags, _FILE_MODE)
+            except FileNotFoundError:  # a job, or what clears temporary folders, has removed the empty folder
+                path.parent.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
+                descriptor = os.open(path, flags, _FILE_MODE)
         spool = cls(path, descriptor, header, 0, _Place(0, 0))
         try:
             spool._write(_encoder.encode(header))

@@ -137,6 +137,20 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | 
     return workspace
 
 
+def restore_checkout(workspace: Workspace) -> None:
+    """Make the checkout a folder again where its job has removed it, closed it, or put a link to elsewhere there.
+
+    What runs in it next is the operator's, and is not to run where a job has chosen. Raises `OSError`.
+    """
+    for folder in (workspace.root, workspace.checkout):
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                folder.unlink()
+            elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                folder.chmod(FOLDER_MODE)
+        folder.mkdir(FOLDER_MODE, exist_ok=True)
+
+
 def _make(folder: Path) -> None:
     """Raises `OperatorError`; where it is the machine that refuses, `OSError`."""
     try:

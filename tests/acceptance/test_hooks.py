@@ -104,6 +104,19 @@ def test_a_hook_that_fails_afterwards_fails_the_job_but_hides_no_failure(cluster
         assert (last["state"], last["reason"], done.returncode) == ("FAILED", reason, code)
 
 
+def test_a_job_chooses_no_other_folder_for_the_hooks_after_it(cluster: Cluster, hooks: Path, tmp_path: Path) -> None:
+    for hook in ("post-command", "pre-exit"):
+        write(hooks, hook, "ls | wc -l; touch left; pwd -P | sed s,.*/,,")
+    cluster.agent()
+    (tmp_path / "others").mkdir()
+    for instead in ("true", f'ln -s "{tmp_path}/others" "$at/checkout"', 'rm -r "$at"; : > "$at"'):
+        script = f'at=${{PWD%/*}}; cd /; rm -r "$at/checkout"; {instead}'
+        done = cluster.airunner("submit", "--", "sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.decode().split()[-4:] == ["0", "checkout", "1", "checkout"]
+    assert not any((tmp_path / "others").iterdir())
+
+
 def test_a_cancelled_job_is_cleared_up_after(cluster: Cluster, hooks: Path, gate: Gate) -> None:
     assert hooks.is_dir()
     cluster.agent("--cancel-grace", "5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,18 @@ def test_an_ordinary_users_agent_finds_its_own(other: Watched) -> None:
         subprocess.run(taking, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, check=True)
         assert agent.job.gone_within(0)
         assert not other.gone_within(0)
+
+
+def test_an_agent_of_a_copied_home_ends_nothing_of_the_others(tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "home", WITHOUT_GROUPS)
+    shutil.copytree(tmp_path / "home", tmp_path / "copy")
+    place = take_place(tmp_path / "copy")
+    os.close(place.descriptor)
+    os.close(place.running)
+    assert place.ended == ""
+    assert not agent.job.gone_within(0)
+    agent.kill()
+    assert take_place(tmp_path / "home").ended, "its own are found as before"
 
 
 def take_another(descriptor: int, running: int, home: Path) -> str:

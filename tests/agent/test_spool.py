@@ -63,6 +63,12 @@ def test_a_spool_that_exists_is_never_written_over(spool: Spool) -> None:
     assert events(spool) == [(0, 1, b"kept")]
 
 
+def test_the_folder_is_made_again_where_it_was_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "agent" / "spool"
+    Spool.create(folder / "job.3", HEADER).close()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_a_record_is_in_the_file_as_soon_as_append_returns(spool: Spool) -> None:
     spool.append(0, 1, b"batch")
     with spool.path.open("rb") as file:
