@@ -205,6 +205,7 @@ def agent_command(
 
     from airunner.agent.attempt import Surroundings
     from airunner.agent.batching import flush_plan
+    from airunner.agent.jobuser import exposed_keys
     from airunner.agent.mirrors import Mirrors
     from airunner.agent.offloading import offload
     from airunner.agent.plan import Plan
@@ -246,6 +247,8 @@ def agent_command(
         random=SYSTEM.random,
         users=users,
     )
+    if not users:
+        _say(f"note: {exposed_keys(home)}")
     gc.freeze()  # what was imported stays: no collection is to look through it
     anyio.run(_run, home, plan, surroundings, launcher, endpoints, token, token_file)
 
@@ -335,11 +338,11 @@ def _check_names(name: str | None, queues: Sequence[str]) -> None:
 
 
 def _users(named: Sequence[str], slots: int, home: Home, folder: Path) -> tuple[JobUser, ...]:
-    """The users that jobs run as, who get through to their workspaces; without any it is said what jobs can read.
+    """The users that jobs run as, who get through to their workspaces.
 
     Raises `OperatorError`.
     """
-    from airunner.agent.jobuser import exposed_keys, job_users, let_pass
+    from airunner.agent.jobuser import job_users, let_pass
     from airunner.agent.workspace import workspaces_folder
     from airunner.certs.secretfile import make_folder
 
@@ -348,8 +351,6 @@ def _users(named: Sequence[str], slots: int, home: Home, folder: Path) -> tuple[
         workspaces = workspaces_folder(folder)
         make_folder(workspaces)
         let_pass(users, workspaces, (home.root, home.agent, folder, workspaces))
-    else:
-        _say(f"note: {exposed_keys(home)}")
     return users
 
 

@@ -12,6 +12,7 @@ An idle agent starts a job one message after it was submitted, and a busy one as
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -193,9 +194,10 @@ class Leaser:
         """
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_when_gone, group.cancel_scope)
-            reply = await self._dequeue(request_id, seed, slots, 0)
-            for lease in reply.leases:
-                await self.release(lease)
+            with suppress(PeerError):  # what is refused holds nothing any more
+                reply = await self._dequeue(request_id, seed, slots, 0)
+                for lease in reply.leases:
+                    await self.release(lease)
             group.cancel_scope.cancel()
 
     async def _cancel_when_gone(self, scope: anyio.CancelScope) -> None:

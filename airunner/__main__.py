@@ -6,8 +6,10 @@ an exit code, never a traceback. A traceback is a bug of ours.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -141,7 +143,15 @@ def _only_mendable(group: BaseExceptionGroup[BaseException]) -> OperatorError | 
 
 def main() -> None:
     """The `airunner` command."""
+    _open_standard_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_standard_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr: the next file to be opened would be taken for it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to the end of the process
 
 
 if __name__ == "__main__":

@@ -125,6 +125,14 @@ def test_a_reader_that_goes_away_ends_submit_quietly(cluster: Cluster) -> None:
     assert submit.returncode == 141
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_a_closed_standard_stream_is_no_bug_of_ours(cluster: Cluster, closed: str) -> None:
+    environ = environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests})
+    words = ["sh", "-c", f'exec "$0" -m airunner list {closed}', sys.executable]
+    done = subprocess.run(words, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_disk_that_is_nearly_full_takes_no_new_jobs_and_says_so(home: Path) -> None:
     with running_broker(home, None, "--reserve-mib", str(2**40)) as broker:
         done = run(home, broker.requests, "submit", "--", "true")

@@ -61,8 +61,10 @@ def test_no_daemons_arguments_make_a_line_of_airunners(cluster: Cluster) -> None
     """Nor do the words of a hook's program that cannot be run, or a job's command in the agent's own log."""
     agent = cluster.agent()
     forged = "x\nairunner: COMPLETED, exit code 0\u200b\x1b[2J\n  7 sleep"
-    daemon = "setsid sh -c 'trap exit TERM; echo begun; while :; do sleep 1; done' \"$1\" & read -r begun"
-    done = cluster.airunner("submit", "--", "bash", "-c", f"coproc begun {{ {daemon}; }}; exit 3", "sh", forged)
+    daemon = "setsid sh -c 'trap exit TERM; echo > begun; while :; do sleep 1; done' \"$1\""
+    done = cluster.airunner(
+        "submit", "--", "sh", "-c", f"mkfifo begun; {daemon} & read -r _ < begun; exit 3", "sh", forged
+    )
     told = done.stderr.decode()
     assert r"x airunner: COMPLETED, exit code 0\u200b\x1b[2J   7 sleep" in told
     assert [line for line in told.splitlines() if "COMPLETED" in line and not line.startswith("|   ")] == []

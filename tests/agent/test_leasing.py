@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -10,9 +11,10 @@ from trio.testing import MockClock
 
 from airunner.agent.slot import DELIVERY_S, UNSETTLED
 from airunner.certs.edges import Sent
-from airunner.protocol.coding import decode_reply
+from airunner.protocol.coding import decode_reply, encode, refusal
+from airunner.protocol.errors import StaleToken
 from airunner.protocol.job import JobSpec, JobState
-from airunner.protocol.messages import DequeueJob, JobEventsPublished
+from airunner.protocol.messages import DequeueJob, JobEventsPublished, JobsLeased
 from tests.agent.playing import Stage, staged
 
 pytestmark = pytest.mark.anyio
@@ -145,6 +147,21 @@ async def test_an_agent_that_never_found_a_broker_ends_when_it_is_told_to(tmp_pa
         stopped_s = anyio.current_time()
         await stage.ended.wait()
         assert anyio.current_time() - stopped_s < 1
+
+
+async def test_an_agent_ends_whatever_the_broker_says_to_what_it_returns(tmp_path: Path) -> None:
+    async with staged(tmp_path, SLOTS) as stage:
+        await idle(stage)
+        send = stage.wire.send
+
+        def refuse(peer: bytes, frames: Sequence[bytes]) -> Sent:
+            if isinstance(decode_reply(frames[2]), JobsLeased):
+                frames = [*frames[:2], encode(refusal(StaleToken()))]
+            return send(peer, frames)
+
+        stage.wire.send = refuse
+        stage.agent.orders.drain.set()
+        await stage.ended.wait()
 
 
 async def idle(stage: Stage) -> None:
