@@ -6,6 +6,7 @@ tenant, so that none is forgotten for another's sake; the ones not heard of for 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, assert_never
 
 from msgspec import Struct
@@ -13,6 +14,8 @@ from msgspec import Struct
 from airunner.protocol.messages import PAGE_SIZE_MAX, AgentsListed, AgentSummary, DequeueJob, UpdateJob
 
 AGENTS_MAX: Final = 10_000  # of one tenant
+AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # of what one tenant's say of themselves: no quota counts it
+HEARD_BYTES: Final = 256  # of one that says nothing, roughly
 HOLDERS_MAX: Final = 65_536  # running jobs of one tenant; the holder of one more is told by its next heartbeat only
 FORGOTTEN_MS: Final = 600_000  # an idle agent asks every 30 s, a busy one every 60 s
 
@@ -24,12 +27,19 @@ class _Heard(Struct, frozen=True):
     tags: dict[str, str]
     trouble: str
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes of the memory, roughly."""
+        tags = sum(len(name) + len(value) for name, value in self.tags.items())
+        return HEARD_BYTES + len(self.version) + len(self.trouble) + tags
+
 
 class Roster:
     """Who is there."""
 
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, _Heard]] = {}
+        self._bytes: Counter[str] = Counter()  # by tenant
         self._holders: dict[str, dict[str, bytes]] = {}
         self._troubled: dict[tuple[str, str], int] = {}  # when each was last heard of; the one longest ago is first
 
@@ -48,13 +58,15 @@ class Roster:
                 trouble = ""  # it waits for jobs
             case _:
                 assert_never(request)
-        agents[request.agent] = _Heard(request.agent_slots, request.version, now_ms, request.tags, trouble)
+        heard = _Heard(request.agent_slots, request.version, now_ms, request.tags, trouble)
+        agents[request.agent] = heard
+        self._bytes[tenant] += heard.size_bytes - (last.size_bytes if last else 0)
         self._troubled.pop((tenant, request.agent), None)
         if trouble:
             self._troubled[tenant, request.agent] = now_ms
-        while len(agents) > AGENTS_MAX:
+        while len(agents) > AGENTS_MAX or self._bytes[tenant] > AGENTS_BYTES_MAX:
             forgotten = next(iter(agents))
-            del agents[forgotten]
+            self._bytes[tenant] -= agents.pop(forgotten).size_bytes
             self._troubled.pop((tenant, forgotten), None)
 
     def troubled(self, now_ms: int) -> int:

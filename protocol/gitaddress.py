@@ -137,6 +137,8 @@ def _split_url(scheme: str, rest: str) -> GitAddress:
         raise BadAddress(f"the repository: where its host begins and ends is not clear; {_ESCAPE}")
     if any(char in unicodedata.normalize("NFKC", found[1]) for char in "/?#@"):
         raise BadAddress("the repository: its host contains characters that stand for others")
+    if "://" in path:
+        raise BadAddress(f"the repository: another URL begins in its path; {_ESCAPE}")
     _, at_in_path, behind = path.rpartition("@")
     if at_in_path and ("/" in behind or (not at and found[2])):
         raise BadAddress(f"the repository: an @ in its path could end a password; {_ESCAPE}")

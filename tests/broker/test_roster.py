@@ -128,6 +128,19 @@ def test_of_very_many_agents_the_longest_silent_go_first(monkeypatch: pytest.Mon
     assert _names(roster) == ["a", "c"]
 
 
+def test_what_agents_say_of_themselves_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGENTS_BYTES_MAX", 4 * module.HEARD_BYTES)
+    roster = Roster()
+    for name in ("a", "b", "c"):
+        roster.heard("home", _dequeue(name), WALL_MS)
+    for _ in range(3):  # said again, it takes no more
+        talkative = UpdateJob(agent="d", leases=(), visibility_ms=1_000, trouble="x" * module.HEARD_BYTES)
+        roster.heard("home", talkative, WALL_MS)
+    assert _names(roster) == ["b", "c", "d"]
+    roster.heard("other", _dequeue("a"), WALL_MS)
+    assert _names(roster) == ["b", "c", "d"]
+
+
 def test_the_newest_connection_is_the_holders() -> None:
     roster = Roster()
     assert roster.holder("home", "j") is None

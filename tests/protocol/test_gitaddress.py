@@ -59,6 +59,7 @@ REFUSED = [
     "file://user:hunter2@host/x",
     "ext::sh -c 'curl -u user:hunter2 host'",
     "https::https://user:hunter2@host/x",
+    "https://a@host/x;https://user:hunter2@host",
 ]
 
 
