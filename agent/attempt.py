@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 import anyio
 from msgspec import Struct
@@ -37,8 +38,9 @@ from airunner.agent.launcher.contract import (
     Starter,
 )
 from airunner.agent.mirrors import Mirrors
+from airunner.agent.probes import takes_writes
 from airunner.agent.redactor import Redactor, TooManySecrets
-from airunner.agent.refusal import MachineRefused, refusal_in
+from airunner.agent.refusal import MachineRefused, Scarce, refusal_in
 from airunner.agent.repository import Rules, Source
 from airunner.agent.secrets import OpenBox, SecretMissing, kept_out, no_keys, secrets_of, write_files
 from airunner.agent.tenure import LeasedLauncher, Tenure
@@ -57,6 +59,8 @@ from airunner.protocol.job import JobState, ProcessType, Reason, Result, Termina
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SECRET_NAMES
 from airunner.protocol.usage import Usage
+
+HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk takes no more"
 
 
 def zero() -> float:
@@ -154,6 +158,8 @@ class Attempt:
             self._journal.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
             return Result(reason=Reason.CHECKOUT_FAILED)
         except HookFailed as failed:
+            if not takes_writes(self._workspace.root):  # it failed for want of room, most likely
+                raise MachineRefused(Scarce.DISK, HOOK_WITHOUT_ROOM, guessed=True) from failed
             return failed.result
         except LaunchFailed as failed:
             self._console.say(failed.message)

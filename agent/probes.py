@@ -33,23 +33,12 @@ class Probes:
         """Whether the machine does now what it has refused."""
         if refusal.scarce is Scarce.DISK:
             room_bytes = refusal.room_bytes or (ROOM_BYTES if refusal.guessed else 0)
-            return free_bytes(self._home) >= room_bytes and self._writes()
+            return free_bytes(self._home) >= room_bytes and takes_writes(self._home)
         return await self._starts()
 
     def raise_bar(self, refusal: MachineRefused) -> None:
         """What the disk has now was not enough."""
         refusal.room_bytes = min(ROOM_BYTES, free_bytes(self._home) + GROWN_BYTES)
-
-    def _writes(self) -> bool:
-        path = self._home / FILE
-        try:
-            path.write_bytes(bytes(FILE_BYTES))
-        except OSError:
-            return False
-        finally:
-            with suppress(OSError):
-                path.unlink()
-        return True
 
     async def _starts(self) -> bool:
         try:
@@ -62,6 +51,19 @@ class Probes:
         except (MachineRefused, LauncherDied, LeaseEnded):
             return False
         return True
+
+
+def takes_writes(folder: Path) -> bool:
+    """Whether the disk of `folder` takes as much as a batch of output now."""
+    path = folder / FILE
+    try:
+        path.write_bytes(bytes(FILE_BYTES))
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            path.unlink()
+    return True
 
 
 def free_bytes(folder: Path) -> int:

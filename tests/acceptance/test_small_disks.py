@@ -47,10 +47,14 @@ def test_a_job_writes_more_than_its_agents_disk_holds(cluster: Cluster) -> None:
     anyio.run(run)
 
 
-def test_a_full_disk_costs_jobs_with_a_repository_nothing_but_time(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_full_disk_costs_jobs_with_a_repository_or_a_hook_nothing_but_time(cluster: Cluster, tmp_path: Path) -> None:
     repository = new_repository(tmp_path / "repository")
     (repository / "large").write_bytes(os.urandom(REPOSITORY_BYTES))
     commit(repository, "two")
+    hook = cluster.home / "hooks" / "pre-command"
+    hook.parent.mkdir(mode=0o700)
+    hook.write_text(f"#!/bin/sh\n[ -e large ] || head -c {REPOSITORY_BYTES} /dev/zero > large\n")
+    hook.chmod(0o700)
     folder = cluster.home / "agent"
     words = ["agent", "--broker", cluster.broker.requests, "--spawn", "2", "--allow-local"]
     agent = on_small_disk(cluster.home, folder, DISK, words, {})
@@ -61,10 +65,10 @@ def test_a_full_disk_costs_jobs_with_a_repository_nothing_but_time(cluster: Clus
 
     async def run() -> None:
         async with Client(cluster.broker.requests, home=cluster.home) as client:
-            place = str(repository)
-            jobs = [await client.submit(command="true", repository=place, max_attempts=1) for _ in range(JOBS)]
+            places = [str(repository), ""] * (JOBS // 2)
+            jobs = [await client.submit(command="true", repository=place, max_attempts=1) for place in places]
             said = await anyio.to_thread.run_sync(agent.line, "no job can be run here now")
-            assert "No space left on device" in said
+            assert "out of disk" in said
             await anyio.Path(ballast).unlink()
             for job in jobs:
                 released = [event async for event in client.follow(job.id) if isinstance(event.body, JobReleased)]
