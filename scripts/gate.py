@@ -21,7 +21,18 @@ CHECKOUT: Final = Path(__file__).resolve().parents[1]
 CLUSTERS: Final = "tests/acceptance"
 BOUNDS: Final = {"protocol": 100, "certs": 90, "broker": 90, "agent": 90, "client": 90, "airunner": 90}
 """Percent of lines and branches, for each part."""
-COMMANDS: Final = ("agents", "bad_input", "cancel", "controls", "doctor", "machines", "main_job", "run", "secrets")
+COMMANDS: Final = (
+    "agents",
+    "backup",
+    "bad_input",
+    "cancel",
+    "controls",
+    "doctor",
+    "machines",
+    "main_job",
+    "run",
+    "secrets",
+)
 """Those of the tests on clusters that are about command lines, which no other tests run, and so are measured. The
 others are not: a process that is measured takes nearly twice as long, and they start some hundreds."""
 

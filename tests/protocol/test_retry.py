@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -443,6 +444,17 @@ def test_bytes_that_never_become_a_message_keep_no_connection_for_ever() -> None
     asker.ask(ONE, b"one", 0, patience_ms=10**9)
     dropped_ms = silent_until_dropped(asker, moved=True)
     assert MOVING_MS_MAX <= dropped_ms <= MOVING_MS_MAX + (MISSES_MAX + 1) * HEARTBEAT_MS
+
+
+def test_what_a_busy_broker_is_to_be_asked_again_waits_no_longer_while_bytes_move() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0)
+    asker.ask(TWO, b"two", 0)
+    asker.heard(ONE, msgspec.structs.replace(BUSY, retry_ms=3 * HEARTBEAT_MS), 1)
+    asked_ms = 0
+    while ONE not in sent(asker.tick(asked_ms, moved=True)):
+        asked_ms = due(asker)
+    assert 3 * HEARTBEAT_MS <= asked_ms < PATIENCE_MS
 
 
 def test_a_broker_to_which_bytes_move_is_not_unheard() -> None:
