@@ -9,14 +9,13 @@ import errno
 from collections import Counter
 from pathlib import Path
 
-from airunner.agent import spool, workspace
-from airunner.agent.probes import Probes
+from airunner.agent import attempt, probes, spool, workspace
 from tests.simulation.machine import this_machine
 
 
 def may_be_full(rare: Counter[str]) -> None:
     """From here on a machine whose `disk_full` is set takes no spool, no workspace and no probe."""
-    write_all, make, writes = spool._write_all, workspace._make, Probes._writes
+    write_all, make, writes = spool._write_all, workspace._make, probes.takes_writes
 
     def written(descriptor: int, packed: bytes) -> None:
         _require_room(rare)
@@ -26,11 +25,12 @@ def may_be_full(rare: Counter[str]) -> None:
         _require_room(rare)
         make(folder)
 
-    def tried(self: Probes) -> bool:
+    def tried(folder: Path) -> bool:
         machine = this_machine()
-        return not (machine is not None and machine.disk_full) and writes(self)
+        return not (machine is not None and machine.disk_full) and writes(folder)
 
-    spool._write_all, workspace._make, Probes._writes = written, made, tried
+    spool._write_all, workspace._make = written, made
+    probes.takes_writes = attempt.takes_writes = tried
 
 
 def _require_room(rare: Counter[str]) -> None:
