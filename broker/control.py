@@ -1,6 +1,6 @@
 """Control socket of the broker: what its operator asks of it on its own machine. Today: a copy of the store.
 
-A Unix socket beside the store, 0600: whoever may write there may read the store anyway, and nobody else gets in; so no
+A Unix socket beside the store, 0600: who may write there may read the store anyway, and nobody else gets in; so no
 token is needed, and no tenant's administrator can reach it.
 
 ```

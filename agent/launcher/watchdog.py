@@ -1,4 +1,4 @@
-"""Keepers that do not answer: a job may stop its own, and whoever waits for it would wait for ever.
+"""Keepers that do not answer: a job may stop its own, and a wait for it would never end.
 
 A stopped one is woken, and killed where that does not help; its job's processes are found by their mark then. The
 agent's half: a keeper is the launcher's child and not ours, so it is known by its process id and when it began.

@@ -55,7 +55,7 @@ class Line:
         return True
 
     async def report(self, report: Report) -> None:
-        """Send when there is room; in vain where the other end has gone, which whoever receives notices."""
+        """Send when there is room; in vain where the other end has gone, which the receiver notices."""
         packet = msgspec.msgpack.encode(report)
         while True:
             try:
@@ -81,7 +81,7 @@ class Line:
             except ConnectionError:
                 packet = b""
             if not packet:
-                break  # the end; it is met again by whoever comes for more
+                break  # the end; the next receive meets it again
             packets.append(packet)
         await anyio.lowlevel.checkpoint()
         return packets

@@ -3,7 +3,7 @@
 SQLite's backup API copies from the very connection that the broker writes with, so what changes meanwhile is copied
 too, and the copy is the store as it stands at the last step. Between two steps the broker works on.
 
-The copy goes to a descriptor instead of a path: whoever asks for it has opened the file with rights of his own, and the
+The copy goes to a descriptor instead of a path: who asks for it has opened the file with rights of their own, and the
 broker, which a service unit may forbid every folder but its own, needs none.
 
 Sources: https://sqlite.org/backup.html, https://sqlite.org/c3ref/backup_finish.html
