@@ -26,8 +26,9 @@ from airunner.protocol.printable import one_line
 GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for what a command left behind and what is cancelled
 MESSAGE_CHARS_MAX: Final = 16_384
 NAMED_MAX: Final = 50
-HELD_S: Final = 1.0  # of silence, for what is still in a pipe that somebody outside the job holds open
-HELD_S_MAX: Final = 10.0  # for one who goes on writing
+HELD_S: Final = 1.0  # of silence, for what is still in a pipe that a process outside the job holds open
+HELD_S_MAX: Final = 10.0  # of listening, where that process goes on writing
+HELD_BYTES_MAX: Final = 1_048_576  # of it; a pipe holds no more without privileges (fs.pipe-max-size)
 
 
 class Ended(Struct, frozen=True):
@@ -70,12 +71,12 @@ class Console:
         grace_s = duration_ms = 0.0
         survivors: list[Survivor] = []
         ended: Exit | None = None
-        reading = _Reading(1 if process.stderr is None else 2)
+        sources = {Stream.STDOUT: process.stdout, Stream.STDERR: process.stderr}
+        listeners = {stream: _Listener(source) for stream, source in sources.items() if source is not None}
         beating = anyio.CancelScope()
         async with anyio.create_task_group() as group:
-            group.start_soon(self._read, process, process.stdout, Stream.STDOUT, reading)
-            if process.stderr is not None:
-                group.start_soon(self._read, process, process.stderr, Stream.STDERR, reading)
+            for stream, listener in listeners.items():
+                group.start_soon(self._read, process, listener, stream)
             group.start_soon(self._beat, process, beating)
             cut_short = await self._wait(process, timeout_s, *([self._tenure.cancelled] if cancellable else []))
             beating.cancel()
@@ -83,9 +84,10 @@ class Console:
             grace_s = self._cancel_grace_s if cut_short else GRACE_S
             survivors = await process.end(grace_s)
             ended = await process.wait()
-            if not await reading.over():
-                self.say(_held(await process.holders()))
-                group.cancel_scope.cancel()
+            for listener in listeners.values():
+                listener.finish()
+        if any(listener.held_open for listener in listeners.values()):
+            self.say(_held(await process.holders()))
         self._journal.end_output(self._wall_ms())
         assert ended is not None, "only an error ends the block before the process, and that goes on"
         if survivors:
@@ -111,13 +113,11 @@ class Console:
             return None
         return Reason.CANCELLED if any(flag.is_set() for flag in cancels) else Reason.TIMEOUT
 
-    async def _read(self, process: Process, source: ByteSource, stream: Stream, reading: _Reading) -> None:
-        while data := await source.receive(OUTPUT_BYTES_MAX):
-            reading.heard()
+    async def _read(self, process: Process, listener: _Listener, stream: Stream) -> None:
+        while data := await listener.receive():
             self.written[stream] += len(data)
             await self._journal.add_output(stream, data, self._wall_ms())
             self._note_size(process.terminal_size())
-        reading.ended()
 
     def _note_size(self, size: TerminalSize | None) -> None:
         """A program may change the size of its own terminal; whoever shows its output has to know."""
@@ -126,34 +126,36 @@ class Console:
             self._journal.add(TerminalResize(timestamp_ms=self._wall_ms(), cols=size.cols, rows=size.rows))
 
 
-class _Reading:
-    """Who reads on; and, once nothing of the job runs, for how much longer."""
+class _Listener:
+    """Reads one stream of a process, to its end.
 
-    def __init__(self, readers: int) -> None:
-        self._readers = readers
-        self._done = anyio.Event()
-        self._patience: anyio.CancelScope | None = None
-        self._end_s = math.inf
+    Once nothing of the job runs, it reads what is still in the pipe, which a process outside the job may hold open for
+    ever. Only the time in which it waits for bytes counts as silence: not the time in which the journal has no room,
+    nor the time in which this machine stood still.
+    """
 
-    def ended(self) -> None:
-        """One has come to the end."""
-        self._readers -= 1
-        if not self._readers:
-            self._done.set()
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self._waiting = anyio.CancelScope()
+        self._silence_s = self._left_s = self._left_bytes = math.inf
+        self.held_open = False  # given up before the end
 
-    def heard(self) -> None:
-        """Something came."""
-        if self._patience is not None:
-            self._patience.deadline = min(anyio.current_time() + HELD_S, self._end_s)
+    def finish(self) -> None:
+        """Nothing of the job runs any more."""
+        self._silence_s, self._left_s, self._left_bytes = HELD_S, HELD_S_MAX, HELD_BYTES_MAX
+        self._waiting.deadline = anyio.current_time() + HELD_S
 
-    async def over(self) -> bool:
-        """Whether all is read to its end; where somebody outside the job holds it open that is not waited for."""
-        if self._done.is_set():
-            return True
-        self._end_s = anyio.current_time() + HELD_S_MAX
-        with anyio.move_on_after(HELD_S) as self._patience:
-            await self._done.wait()
-        return not self._patience.cancelled_caught
+    async def receive(self) -> bytes:
+        """At least one byte; b"" at the end, or when it is not waited for any longer."""
+        asked_s = anyio.current_time()
+        if self._left_bytes > 0:
+            with anyio.CancelScope(deadline=asked_s + min(self._silence_s, self._left_s)) as self._waiting:
+                data = await self._source.receive(OUTPUT_BYTES_MAX)
+                self._left_s -= min(self._silence_s, anyio.current_time() - asked_s)
+                self._left_bytes -= len(data)
+                return data
+        self.held_open = True
+        return b""
 
 
 def ms_since(instant_s: float) -> int:
