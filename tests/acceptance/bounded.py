@@ -6,6 +6,7 @@ Root's processes are not counted. The user's number is that of no user on this m
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,10 +24,12 @@ MODULE = "tests.acceptance.bounded"
 USERS_FROM = 1_000_000  # beyond what distributions give to people and services
 
 needs_prlimit = pytest.mark.skipif(which("prlimit") is None, reason="processes are bounded by prlimit of util-linux")
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0 or which("setpriv") is None or which("prlimit") is None,
-    reason="only root can become another user, whose processes are bounded; by setpriv and prlimit of util-linux",
+WHY_NOT = (
+    "only root can become another user, whose processes are bounded; by setpriv and prlimit of util-linux"
+    if os.geteuid() != 0 or which("setpriv") is None or which("prlimit") is None
+    else ""
 )
+needs_root = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 
 
 @contextmanager
@@ -48,6 +51,14 @@ def give(folder: Path) -> None:
     """Let the ordinary user own a folder and all that is in it."""
     for path in (folder, *folder.rglob("*")):
         os.chown(path, user(), user(), follow_symlinks=False)
+
+
+def bound(pid: int, words: str) -> None:
+    """Bound a process of the ordinary user's that may have ended: as that user, for not every root may do it."""
+    become = ["--reuid", str(user()), "--regid", str(user()), "--clear-groups"]
+    command = ["setpriv", *become, "prlimit", "--pid", str(pid), words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or "No such process" in done.stderr, done.stderr
 
 
 def with_processes(home: Path, processes: int, arguments: list[str], more: Mapping[str, str]) -> Process:

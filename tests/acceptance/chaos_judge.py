@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,13 +13,14 @@ import anyio
 from msgspec import Struct
 
 from airunner import Client, Event, Job, JobState, JobSummary, Patience, Reason, Result, Stream
-from airunner.protocol.events import JobExpired, JobFinished, JobReleased, Output
+from airunner.protocol.events import JobExpired, JobFinished, JobReleased, Output, ProcessError
 from tests.acceptance.chaos_jobs import expected_code, expected_output
 from tests.acceptance.chaos_users import Journal, View, fingerprint, journals, views
 
 SHOWN_MAX: Final = 10  # of each kind of finding
 PAGE_SIZE: Final = 100
 COLUMN: Final = 24
+NO_PROCESS: Final = os.strerror(errno.EAGAIN)
 PATIENCE: Final = Patience(first_s=30, later_s=30)
 WRONGS: Final = (
     "lost",
@@ -27,6 +30,9 @@ WRONGS: Final = (
     "wrong results",
     "wrong views",
     "run twice at once",
+    "outlived their lease",  # on a machine that had slept past it
+    "refusals that counted",  # a machine's, as if an agent had been lost
+    "faults never seen",
     "processes left behind",
     "ended by themselves",  # or not when they should
 )
@@ -37,6 +43,7 @@ class Findings:
 
     def __init__(self) -> None:
         self.accepted = 0
+        self.refusals = 0  # of a process, by a machine that had none
         self._wrong: dict[str, list[str]] = {what: [] for what in WRONGS}
         self._notes: list[str] = []
 
@@ -141,6 +148,15 @@ def _judge_job(job: Job, log: Sequence[Event], findings: Findings) -> None:
     if wrong := _wrong_result(job, log):
         findings.add("wrong results", [f"{job.id}: {wrong}"])
     findings.add("logs with a hole", _wrong_output(job, log))
+    refused = _refused(log)
+    findings.refusals += len(refused)
+    lost = {event.attempt for event in log if isinstance(event.body, JobReleased) and event.body.lost}
+    findings.add("refusals that counted", [f"{job.id}: attempt {attempt}" for attempt in sorted(refused & lost)])
+
+
+def _refused(log: Sequence[Event]) -> set[int]:
+    """The attempts for which a machine had no process."""
+    return {event.attempt for event in log if isinstance(event.body, ProcessError) and NO_PROCESS in event.body.message}
 
 
 def _wrong_result(job: Job, log: Sequence[Event]) -> str | None:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -22,16 +22,20 @@ LAST_WORDS_BYTES: Final = 400
 class Victim:
     """One process of the cluster, and how it is started again."""
 
-    def __init__(self, name: str, arguments: Sequence[str], home: Path, broker: str) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], home: Path, more: Mapping[str, str]) -> None:
         self.name = name
         self.stopped = False
         self.killed = False  # and not yet started again
         self.kills = 0
         self.stops = 0
         self._arguments = arguments
-        self._environ = environment(home, {"AIRUNNER_BROKER": broker})
+        self._environ = environment(home, more)
         self._log = home.parent / f"{name}.log"
         self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def alive(self) -> bool:
@@ -86,6 +90,10 @@ class Victim:
         """SIGKILL."""
         self._process.kill()
         self._process.wait()
+
+    def count(self, words: str) -> int:
+        """How often it has said them."""
+        return self._log.read_bytes().count(words.encode())
 
     def _told(self) -> str:
         return f"exited with {self._process.returncode}: {self._last_words()}"
@@ -149,7 +157,9 @@ def airunner_processes(home: Path) -> list[int]:
     """Every process of airunner itself in this home: brokers, agents, clients, and launchers and keepers, who hold
     the lock of their agent's folder and have no environment to speak of.
     """
-    with_home = [pid for pid, variables in _all_variables() if variables.get("AIRUNNER_HOME") == str(home)]
+    with_home = [
+        pid for pid, variables in _all_variables() if Path(variables.get("AIRUNNER_HOME", "/")).is_relative_to(home)
+    ]
     with_lock = [pid for pid in _all_pids() if any(_opened(pid, home))]
     return sorted({*with_home, *with_lock} - {os.getpid()})
 

@@ -12,9 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.bounded import homes_of_an_ordinary_user
 from tests.acceptance.chaos_processes import airunner_processes, job_processes
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with homes_of_an_ordinary_user() as made:  # one of its agents is
+        yield made
 
 
 @contextmanager
@@ -37,23 +44,23 @@ def chaos(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.timeout(120)
-def test_nothing_is_lost_done_twice_holed_or_left_behind_whoever_is_killed(tmp_path: Path) -> None:
-    with chaos(tmp_path, "--seconds", "15") as run:
+def test_nothing_is_lost_done_twice_holed_or_left_behind_whoever_is_killed(folder: Path) -> None:
+    with chaos(folder, "--seconds", "15") as run:
         said, _ = run.communicate()
     assert run.returncode == 0, said
     assert "processes left behind   0" in said
 
 
 @pytest.mark.timeout(60)
-def test_a_run_that_is_interrupted_ends_all_that_it_began(tmp_path: Path) -> None:
-    with chaos(tmp_path, "--seconds", "600") as run:
+def test_a_run_that_is_interrupted_ends_all_that_it_began(folder: Path) -> None:
+    with chaos(folder, "--seconds", "600") as run:
         assert run.stdout is not None
         next(line for line in run.stdout if "jobs accepted" in line)
-        (folder,) = tmp_path.iterdir()
-        assert airunner_processes(folder / "home")
+        (made,) = folder.iterdir()
+        assert airunner_processes(made / "home")
         run.send_signal(signal.SIGINT)
         run.stdout.read()
     assert run.returncode == 128 + signal.SIGINT
-    assert not airunner_processes(folder / "home")
-    assert not job_processes(folder / "home")
-    assert not folder.exists()
+    assert not airunner_processes(made / "home")
+    assert not job_processes(made / "home")
+    assert not made.exists()
