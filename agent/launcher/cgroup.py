@@ -17,15 +17,18 @@ Where there are none, sessions and subreapers do the work. See cgroups(7) and th
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from airunner.agent.launcher.tree import KILL_AGAIN_MS
+
 PREFIX: Final = "airunner-"
 _KIND: Final = "cgroup2"
-_LOOK_AGAIN_S: Final = 0.01  # what is killed takes a moment
+_EVENTS_BYTES: Final = 4_096  # of what cgroup.events says: two short lines
 
 
 class Limits(NamedTuple):
@@ -84,6 +87,7 @@ def end_groups(folder: Path, within_s: float) -> list[int]:
     """Kill all in the groups of a launcher that was killed, and remove them; the processes left after `within_s`."""
     until_s = time.monotonic() + within_s
     while folder.is_dir():
+        change = _opened_events(folder)
         groups = [Path(path) for path, _, _ in os.walk(folder, topdown=False)]  # a job may have made others in its own
         with suppress(OSError):
             (folder / "cgroup.kill").write_text("1")
@@ -94,9 +98,9 @@ def end_groups(folder: Path, within_s: float) -> list[int]:
         for group in groups:
             with suppress(OSError):
                 group.rmdir()
+        _wait_for(change)
         if time.monotonic() >= until_s:
             return left
-        time.sleep(_LOOK_AGAIN_S)
     return []
 
 
@@ -174,6 +178,25 @@ def _mounts() -> list[str]:
     """Where control groups of the second kind are mounted."""
     with Path("/proc/self/mounts").open() as mounts:
         return [fields[1] for fields in map(str.split, mounts) if fields[2] == _KIND]
+
+
+def _opened_events(group: Path) -> int | None:
+    """What tells a change of `group` from now on: whether a process is in it, or below it, is what it says."""
+    with suppress(OSError):
+        descriptor = os.open(group / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        os.read(descriptor, _EVENTS_BYTES)  # only what comes after a reading counts as a change
+        return descriptor
+    return None
+
+
+def _wait_for(change: int | None) -> None:
+    """Until the last process of the group has ended, and no longer than a moment."""
+    poll = select.poll()
+    if change is not None:
+        poll.register(change, select.POLLPRI)
+    poll.poll(KILL_AGAIN_MS)
+    if change is not None:
+        os.close(change)
 
 
 def _processes(group: Path) -> list[int]:

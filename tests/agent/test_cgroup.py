@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from airunner.agent.launcher.cgroup import PREFIX, Limits, missing_controllers, oom_kills, own_group
+from airunner.agent.launcher.cgroup import PREFIX, Limits, end_groups, missing_controllers, oom_kills, own_group
 from airunner.agent.launcher.contract import LauncherDied
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
@@ -56,6 +57,21 @@ async def test_what_a_killed_keeper_kept_is_killed_in_one_step(launcher: ChildLa
         await process.wait()
     assert watched.gone_within(1)
     process.close()
+
+
+def test_groups_are_removed_as_soon_as_the_kernel_says_that_nothing_runs_in_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("airunner.agent.launcher.cgroup.KILL_AGAIN_MS", 60_000)  # longer than this test may take
+    base = own_group()
+    assert base is not None
+    folder = base / f"{PREFIX}{os.getpid()}-test"
+    inner = folder / "1" / "of a job's own"
+    inner.mkdir(parents=True)
+    with subprocess.Popen(("sleep", "1000")) as process:
+        (inner / "cgroup.procs").write_text(str(process.pid))
+        assert end_groups(folder, PATIENCE_S) == []
+        assert not folder.exists()
 
 
 async def test_a_bound_that_cannot_be_kept_is_not_promised() -> None:
