@@ -45,7 +45,7 @@ class Console:
     def has_status(self) -> bool:
         """Whether a status line may be shown: on a terminal that obeys, with words of our own."""
         obeys = os.environ.get("TERM", DUMB) != DUMB
-        return self._terminals and obeys and not self._quiet and None not in self._filters
+        return obeys and not self._quiet and None not in self._filters
 
     def show_status(self, text: str) -> None:
         """Show a line of our own until something else is written; none behind an unfinished line of the job's."""

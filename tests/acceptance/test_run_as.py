@@ -92,6 +92,7 @@ def test_terminals_are_the_users_hooks_are_not_and_what_it_may_not_run_is_told(c
     for words, code in (
         (["--pty", "--", "no-such-command"], 127),
         (["--", "no-such-command"], 127),
+        (["--env", f"PATH={closed}", "--", "program"], 127),
         (["--", str(closed / "program")], 126),
         (["--", str(folder / "program")], 126),
     ):

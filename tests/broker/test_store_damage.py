@@ -19,6 +19,7 @@ from airunner.protocol.messages import (
     GetJob,
     JobCompleted,
     JobEventsPublished,
+    JobEventsReplayed,
     JobsListed,
     JobsUpdated,
     ListJobs,
@@ -97,7 +98,7 @@ def test_a_hole_in_a_log_is_no_end_of_it(tmp_path: Path) -> None:
         page = ReplayJobEvents(job_id=job_id)
         assert "event 10 of this job's log is missing" in driver.refused("corrupt-log", page).message
         driver.refused("corrupt-log", ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 3))
-        assert driver.reply(object, ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 4))
+        assert not driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 4)).runs
 
 
 def test_a_segment_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
@@ -111,9 +112,19 @@ def test_a_job_whose_row_cannot_be_decoded_is_not_leased_and_those_behind_it_are
     with opened(tmp_path / "store.db") as (store, driver):
         first, second = driver.submit("first", "second")
         store._connection.execute("UPDATE job SET spec = x'c1' WHERE job_id = ?", (first,))
-        assert [lease.job_id for lease in driver.lease(slots=2)] == [second]
+        assert [lease.job_id for lease in driver.lease()] == [second]
         driver.refused("corrupt-log", GetJob(job_id=first))
         assert driver.lease() == ()
+
+
+def test_a_job_whose_page_cannot_be_read_is_not_leased_and_those_behind_it_are(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with opened(path) as (_, driver):
+        _, second = driver.submit("broken" * 3_000, "second")
+    damage_page_with(path, b"broken" * 300, of_one_value=True)
+    with opened(path) as (store, driver):
+        assert [lease.job_id for lease in driver.lease()] == [second]
+        assert len(store.aside) == 1
 
 
 def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others(
