@@ -81,7 +81,7 @@ def _respelled(
             yield from (next_word for next_word in [next(words, None)] if next_word is not None)  # its value
 
 
-def _spelling(option: Any, wanted: bool) -> list[str]:  # noqa: ANN401, FBT001
+def _spelling(option: Any, wanted: bool) -> list[str]:  # noqa: ANN401, FBT001 - an option of the parser's; the truth is what is spelled
     """How the parser takes it; without a word of its own, off is what it is anyhow."""
     names: list[str] = option.opts if wanted else option.secondary_opts
     return names[:1]
@@ -91,7 +91,7 @@ def with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
     """The command with an option `--debug`."""
 
     @wraps(command)
-    def debuggable(*args: Any, debug: bool = False, **options: Any) -> Any:  # noqa: ANN401
+    def debuggable(*args: Any, debug: bool = False, **options: Any) -> Any:  # noqa: ANN401 - the command's own, of any kind
         if debug:
             turn_debug_on()
         return command(*args, **options)

@@ -1,7 +1,7 @@
 """Descriptors that this process may open: a soft bound, which it may raise itself, below a hard one (getrlimit(2)).
 
 What a shell or systemd sets as the soft bound is meant for programs that wait with select(), which can watch 1,024. So
-whoever raises its own is to leave its children the one that it was started with.
+a process that raises its own is to leave its children the one that it was started with.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def refuse_open(*folders: Path) -> None:
         except FileNotFoundError:
             fault = fault_on_the_way(folder)
         except OSError:
-            continue  # whoever needs it says so
+            continue  # the code that opens it says so
         if fault:
             raise OperatorError(fault)
 

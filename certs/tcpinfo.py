@@ -2,7 +2,7 @@
 
 Bytes that were received count at once. Bytes that were sent count while others wait to be acknowledged behind them:
 then the link is carrying them. Once all are acknowledged they lie in the other end's buffers, read or not, and show
-nothing of whoever is to read them.
+nothing of the program that is to read them.
 """
 
 from __future__ import annotations

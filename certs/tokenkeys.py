@@ -3,7 +3,7 @@
 | who           | first              | then                              | else                           |
 |---------------|--------------------|-----------------------------------|--------------------------------|
 | broker        | `--jwt-public-key` | `JWT_PUBLIC_KEY` (one or several) | the home's `token.public.pem`  |
-| whoever signs | `--signing-key`    | `JWT_SIGNING_KEY`                 | the home's `token.secret.pem`  |
+| the signer    | `--signing-key`    | `JWT_SIGNING_KEY`                 | the home's `token.secret.pem`  |
 
 Each variable is PEM text or the path of a PEM file. A key is on the curve P-256 and serves ES256 and nothing
 else (RFC 8725, 3.1 and 3.2). Its name, the `kid`, is its RFC 7638 thumbprint: the two sides need not agree

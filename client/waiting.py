@@ -36,7 +36,7 @@ def with_timeout(command: Callable[..., Any]) -> Callable[..., Any]:
         return command
 
     @wraps(command)
-    def bounded(*args: Any, timeout: str | None = None, **options: Any) -> Any:  # noqa: ANN401
+    def bounded(*args: Any, timeout: str | None = None, **options: Any) -> Any:  # noqa: ANN401 - the command's own, of any kind
         _timeout_s.set(_seconds(timeout) if timeout else None)
         return command(*args, **options)
 
@@ -48,6 +48,7 @@ def with_parameter(wrapper: Callable[..., Any], command: Callable[..., Any], add
     """The wrapper, in which the parser finds the command's parameters and the one that is added."""
     known = signature(command, eval_str=True)
     parameters = [*known.parameters.values(), added]
+    # Ignored: functions have this attribute where somebody sets it, as signature() says; their type does not know it.
     wrapper.__signature__ = known.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return wrapper

@@ -24,7 +24,7 @@ SLOW_MS: Final = 4_000
 
 
 class RequestSize:
-    """The size that is asked for over one connection, whoever asks."""
+    """The size that is asked for over one connection, by all that share it."""
 
     def __init__(self) -> None:
         self.bytes_max = REQUEST_BYTES_FIRST

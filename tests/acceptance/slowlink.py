@@ -1,4 +1,4 @@
-"""A slow link: a TCP proxy on this machine that carries so many bytes a second each way, whoever shares it.
+"""A slow link: a TCP proxy on this machine that carries so many bytes a second each way, shared by all its connections.
 
 Its pace is what it is for; nothing is asserted of time. `cut_bytes` makes it lose each connection that has carried as
 much, as a bad line does.

@@ -1,4 +1,4 @@
-"""Agent, launcher and keepers killed at once: whoever comes next finds what nobody has ended, and ends it first."""
+"""Agent, launcher and keepers killed at once: the next agent finds what runs on, and ends it first."""
 
 from __future__ import annotations
 

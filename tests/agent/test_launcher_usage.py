@@ -48,7 +48,7 @@ def cpu_ms(spent: Spent) -> int:
     return spent.cpu_user_ms + spent.cpu_system_ms
 
 
-async def test_processor_time_is_the_sum_over_all_whoever_waited_for_them(launcher: ChildLauncher) -> None:
+async def test_processor_time_is_the_sum_over_all_also_of_those_that_others_waited_for(launcher: ChildLauncher) -> None:
     python = command(sys.executable, "-c", BURN)
     assert cpu_ms(await spent_by(launcher, python)) >= BURN_MS
     child = shell(f"{sys.executable} -c '{BURN}'; {sys.executable} -c '{BURN}'")
