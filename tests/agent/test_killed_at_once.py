@@ -18,12 +18,13 @@ from airunner.protocol.errors import OperatorError
 from tests.acceptance.bounded import give, homes_of_an_ordinary_user, needs_root, user
 from tests.agent.launching import PATIENCE_S, Watched, children_of
 
-# A tree that holds on to life in sessions of its own; one of it has cleared its environment.
+# A tree that holds on to life in sessions of its own; one of it has cleared its environment too, and is known by its
+# parent alone.
 TREE = """
 trap '' TERM HUP INT; echo $$
 setsid sh -c 'echo $$; while :; do sleep 1000; done' &
 (setsid sh -c 'echo $$; exec sleep 1001' &)
-env -i sh -c 'echo $$; exec sleep 1002' &
+env -i setsid sh -c 'echo $$; exec sleep 1002' &
 while :; do sleep 1003; done
 """
 AGENT = f"""
