@@ -19,9 +19,9 @@ import typer
 from airunner.agent.jobuser import RUN_AS_VARIABLE
 from airunner.agent.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
 from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of, require_loopback
-from airunner.certs.listhint import pairs_hint
 from airunner.protocol.durations import seconds_between
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.listhint import pairs_hint
 from airunner.protocol.names import NAME_CHARS_MAX, TAGS_MAX, fits_name, fits_tag_value
 from airunner.protocol.printable import own_lines
 

@@ -39,7 +39,7 @@ from airunner.agent.refusal import Scarce
 from airunner.agent.repository import Rules, redact
 from airunner.agent.workspace import Workspace
 from airunner.protocol.names import TEXT_CHARS_MAX
-from airunner.protocol.retry import full_jitter_ms
+from airunner.protocol.reconnect import full_jitter_ms
 
 _log = logging.getLogger("airunner.git")
 GIT_SILENCE_S: Final = 45.0  # with the grace below, under a minute

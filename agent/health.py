@@ -21,7 +21,7 @@ from airunner.agent.flag import Flag, unless
 from airunner.agent.refusal import HINTS, MachineRefused, counts
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.printable import one_line
-from airunner.protocol.retry import full_jitter_ms
+from airunner.protocol.reconnect import full_jitter_ms
 
 PROBE_FIRST_MS: Final = 1_000
 PROBE_LAST_MS: Final = 30_000

@@ -39,7 +39,7 @@ from airunner.protocol.messages import (
     Verdict,
 )
 from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
-from airunner.protocol.retry import PATIENCE_MS
+from airunner.protocol.reconnect import PATIENCE_MS
 
 RETURN_S: Final = 5.0  # for ending a parked request at a broker that is connected and slow
 GONE_S: Final = 0.3  # a broker that has not come back after so long is not waited for; the first two tries take 0.15 s

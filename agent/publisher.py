@@ -39,7 +39,7 @@ from airunner.protocol.messages import (
     PublishJobEvents,
     Refused,
 )
-from airunner.protocol.retry import full_jitter_ms
+from airunner.protocol.reconnect import full_jitter_ms
 
 REFUSED_FIRST_MS: Final = 200
 REFUSED_LAST_MS: Final = 30_000

@@ -18,7 +18,7 @@ from airunner.certs.channel import Channel
 from airunner.certs.edges import Edges
 from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
 from airunner.protocol.messages import BATCHES_MAX, EventBatch, JobEventsPublished, PublishJobEvents, ReleaseJob
-from airunner.protocol.retry import full_jitter_ms
+from airunner.protocol.reconnect import full_jitter_ms
 
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000

@@ -36,7 +36,7 @@ from airunner.protocol.events import ProcessError
 from airunner.protocol.job import JobState, ProcessType, Result
 from airunner.protocol.messages import JobLease
 from airunner.protocol.printable import one_line
-from airunner.protocol.retry import full_jitter_ms
+from airunner.protocol.reconnect import full_jitter_ms
 
 SPOOL_FOLDER: Final = "spool"
 DELIVERY_S: Final = 10.0  # for the last events of an attempt, once the agent is told to end

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from airunner.certs.findings import Finding, Verdict, shown
-from airunner.certs.jsonline import json_line
 from airunner.client.commands import BrokerOption, JsonOption, TokenOption
 from airunner.protocol.errors import OperatorError, PeerError
+from airunner.protocol.jsonline import json_line
 
 if TYPE_CHECKING:
     from airunner.certs.home import Home

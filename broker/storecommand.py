@@ -115,7 +115,7 @@ def _tell(report: StoreReport, path: Path, done: str, *, json: bool) -> None:
     """Print what was read. Raises `typer.Exit` with 1 where there is a fault."""
     size_bytes = path.stat().st_size
     if json:
-        from airunner.certs.jsonline import json_line
+        from airunner.protocol.jsonline import json_line
 
         faults = [{"job_id": fault.job_id, "words": fault.words} for fault in report.faults]
         sums = {"jobs": report.jobs, "events": report.events, "bytes": size_bytes}

@@ -1,6 +1,6 @@
 """The way to a broker: requests out, each with its token, replies in, over one CURVE connection.
 
-`Channel` is the shell around `protocol.retry.LazyPirate`: it owns the socket, the clock and the waiting
+`Channel` is the shell around `protocol.reconnect.LazyPirate`: it owns the socket, the clock and the waiting
 tasks, and decides nothing. It is an actor: `run` is its one loop, and `ask` is the message to it. Agents and
 clients use the same class. Its bounds: `PENDING_MAX` requests at once (further ones wait their turn), and
 `Patience` for a broker that is not heard.
@@ -23,8 +23,7 @@ from airunner.protocol.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Opera
 from airunner.protocol.frames import REVISION, pack_request, unpack_reply, unserved
 from airunner.protocol.messages import Nudge, Pong, Refused, Reply, Request
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
-from airunner.protocol.requestsize import RequestSize
-from airunner.protocol.retry import (
+from airunner.protocol.reconnect import (
     PATIENCE_MS,
     PENDING_MAX,
     PING,
@@ -37,6 +36,7 @@ from airunner.protocol.retry import (
     Resize,
     Send,
 )
+from airunner.protocol.requestsize import RequestSize
 
 _log = logging.getLogger("airunner.channel")
 MISMATCHES_TOLD: Final = 3  # handshakes broken off in a row; a restart breaks one, a wrong key all

@@ -103,7 +103,7 @@ def list_command(json: Annotated[bool, typer.Option("--json", help="One JSON obj
     home = own_home(os.environ)
     for machine in machines(home):
         if json:
-            from airunner.certs.jsonline import json_line
+            from airunner.protocol.jsonline import json_line
 
             print(json_line(machine))
         else:
@@ -166,7 +166,7 @@ def doctor_command(
     from airunner.certs.checkup import check_keys
     from airunner.certs.findings import Verdict, shown
     from airunner.certs.home import Home
-    from airunner.certs.jsonline import json_line
+    from airunner.protocol.jsonline import json_line
 
     home = Home.from_environment(os.environ)
     bad = False

@@ -23,7 +23,6 @@ import re
 import shlex
 from typing import Any, Final
 
-from airunner.certs.jsonline import json_line
 from airunner.client.watching import exit_status
 from airunner.protocol.events import (
     Event,
@@ -37,6 +36,7 @@ from airunner.protocol.events import (
     TerminalResize,
 )
 from airunner.protocol.job import JobSpec, ProcessType
+from airunner.protocol.jsonline import json_line
 
 VERSION: Final = 3
 TERMINAL_TYPE: Final = "xterm-256color"  # as the agent's terminals are

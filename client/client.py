@@ -35,6 +35,7 @@ from airunner.protocol.events import EVENT_KINDS, Event
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobSpec, JobState, ProcessType, TerminalSize, encode_spec
+from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
     AgentsListed,
@@ -66,7 +67,6 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId, fits_name
 from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.protocol.retrypolicy import RetryPolicy
 
 FIRST_PATIENCE_S: Final = 10.0
 PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)

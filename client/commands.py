@@ -23,7 +23,7 @@ from airunner.protocol.job import (
     PRIORITY_MAX,
     ProcessType,
 )
-from airunner.protocol.retrypolicy import RETRIES_MAX
+from airunner.protocol.jobretry import RETRIES_MAX
 
 if TYPE_CHECKING:
     from airunner.client.client import Client

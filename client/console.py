@@ -10,10 +10,10 @@ import os
 import sys
 from typing import Final
 
-from airunner.certs.jsonline import json_line
 from airunner.client.terminal import RESET, TerminalFilter
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Stream
+from airunner.protocol.jsonline import json_line
 from airunner.protocol.printable import own_lines
 
 STDOUT: Final = 1

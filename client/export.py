@@ -69,10 +69,10 @@ def export_command(
 
 def _writer(format_: Format, job: Job, console: Console, *, to_file: bool) -> Callable[[Event], bytes]:
     """What an event comes to."""
-    from airunner.certs.jsonline import json_line
     from airunner.client.cast import Cast
     from airunner.client.printing import event_object
     from airunner.protocol.events import Output, Stream
+    from airunner.protocol.jsonline import json_line
 
     cast = Cast(job.spec, f"airunner job {job.id}")
 

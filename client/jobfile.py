@@ -31,7 +31,7 @@ from airunner.client.written import load, meaning_of
 from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TERMINAL_SIDE_MAX, ProcessType, TerminalSize
-from airunner.protocol.retrypolicy import RetryPolicy
+from airunner.protocol.jobretry import RetryPolicy
 
 BACKOFF_S_MAX: Final = 86_400
 FILE_BYTES_MAX: Final = 1_048_576  # a job itself takes 64 KiB at the most

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from airunner.certs.listhint import pairs_hint, words_hint
 from airunner.client.instants import instant_ms
 from airunner.client.jobfile import BACKOFF_S_MAX, read_job_file
 from airunner.client.retrying import retry_policy
 from airunner.protocol.durations import duration_ms, of_flag, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
+from airunner.protocol.listhint import pairs_hint, words_hint
 
 _SIZE: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})", re.ASCII)
 

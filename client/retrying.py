@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterable
 
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.retrypolicy import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RetryOn, RetryPolicy
+from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RetryOn, RetryPolicy
 
 EXIT_CODE_MAX = 255
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from airunner.protocol.gitaddress import split_address
+from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.names import (
     ARGUMENTS_MAX,
     NAME_CHARS_MAX,
@@ -31,7 +32,6 @@ from airunner.protocol.names import (
 )
 from airunner.protocol.printable import escaped, is_plain
 from airunner.protocol.redaction import without_credentials
-from airunner.protocol.retrypolicy import RetryPolicy
 from airunner.protocol.usage import Usage
 
 DEFAULT_QUEUE: Final = "default"

@@ -19,7 +19,7 @@ from airunner.certs.channel import Channel, Patience
 from airunner.certs.edges import SYSTEM
 from airunner.client.client import Client
 from airunner.client.reach import reach
-from airunner.protocol import retry
+from airunner.protocol import reconnect as retry
 from airunner.protocol.events import Output, Stream, encode_bodies
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import EnqueueJob, JobsEnqueued

@@ -14,8 +14,8 @@ from airunner.broker.gateway import NUDGE_ID
 from airunner.certs.edges import Sent
 from airunner.protocol.errors import Unauthenticated
 from airunner.protocol.job import JobState, Reason, Result
+from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import Reply, Request, UpdateJob
-from airunner.protocol.retrypolicy import RetryPolicy
 from tests.agent.playing import CANCEL_GRACE_S, Stage, staged
 
 pytestmark = pytest.mark.anyio

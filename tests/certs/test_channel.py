@@ -14,7 +14,7 @@ from airunner.certs.edges import SYSTEM, Ending, Frames, Subscriber
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.frames import REVISION, magic
 from airunner.protocol.messages import CancelJob, Ping
-from airunner.protocol.retry import PING_ID
+from airunner.protocol.reconnect import PING_ID
 
 pytestmark = pytest.mark.anyio
 ENDPOINT = "tcp://broker.test:7070"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airunner.certs.listhint import pairs_hint, words_hint
+from airunner.protocol.listhint import pairs_hint, words_hint
 
 
 @pytest.mark.parametrize("pair", ["A=1;B=2", "A=1,B=2", "A=1; B=2", "stage=dev,team=x", "os=linux,arch=arm64", "A=,B="])

@@ -9,7 +9,7 @@ import pytest
 from airunner.client.jobfile import FILE_BYTES_MAX, KEYS, parse_job_file, read_job_file
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TerminalSize
-from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
+from airunner.protocol.jobretry import RetryOn, RetryPolicy
 
 WHOLE = b"""
 command: make

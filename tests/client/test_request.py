@@ -15,7 +15,7 @@ from airunner.client.requestid import request_id_of
 from airunner.client.retrying import policy_text
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TerminalSize
-from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
+from airunner.protocol.jobretry import RetryOn, RetryPolicy
 
 
 @pytest.mark.parametrize(

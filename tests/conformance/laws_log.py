@@ -10,6 +10,7 @@ import msgspec
 from airunner.broker.store.contract import WatchKeyFound
 from airunner.protocol.events import BATCH_EVENTS_MAX, EventRun, Output, events_of
 from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (
     KINDS_MAX,
     REPLAY_BYTES_MAX,
@@ -26,7 +27,6 @@ from airunner.protocol.messages import (
     WatchJob,
 )
 from airunner.protocol.names import JobId
-from airunner.protocol.retrypolicy import RetryPolicy
 from tests.conformance.driving import START_MS, Driver, batch, completion
 
 

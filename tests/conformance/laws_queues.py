@@ -9,6 +9,7 @@ from typing import Final
 from airunner.broker.store.contract import EXPIRE_MAX, QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
     PAGE_SIZE_MAX,
@@ -28,7 +29,6 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import REQUEST_ID_BYTES
 from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.protocol.retrypolicy import RetryPolicy
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, completion, release
 
 ID = b"r" * REQUEST_ID_BYTES

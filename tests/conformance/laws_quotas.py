@@ -8,6 +8,7 @@ from typing import Final
 from airunner.broker.quotas import Quotas
 from airunner.broker.store.retention import ANSWERS_KEPT_MS
 from airunner.protocol.job import JobSpec, JobState, encode_spec
+from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (
     LAST_BYTES_MAX,
     BatchStored,
@@ -25,7 +26,6 @@ from airunner.protocol.messages import (
     UpdateQueue,
 )
 from airunner.protocol.queues import QueueMode
-from airunner.protocol.retrypolicy import RetryPolicy
 from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, release
 
 JOB: Final = JobSpec(command="true")

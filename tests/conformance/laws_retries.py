@@ -10,6 +10,7 @@ import msgspec
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.events import JobFinished, JobScheduled
 from airunner.protocol.job import JobSpec, JobState, Reason, Result
+from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.messages import (
     CancelJob,
     EnqueueJob,
@@ -20,7 +21,6 @@ from airunner.protocol.messages import (
     RetryJob,
 )
 from airunner.protocol.names import REQUEST_ID_BYTES
-from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
 
 ID = b"r" * REQUEST_ID_BYTES

@@ -16,6 +16,7 @@ from airunner.broker.store.contract import QueueKey, Store
 from airunner.broker.store.sqlite import open_store
 from airunner.protocol.events import Output
 from airunner.protocol.job import JobSpec, JobState, Result
+from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.messages import (
     BatchStored,
     CancelJob,
@@ -41,7 +42,6 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import JobId
 from airunner.protocol.queues import QueueMode
-from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 from tests.conformance import model as m
 from tests.conformance.driving import Driver, batch, completion, ref, release
 

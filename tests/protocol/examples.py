@@ -29,6 +29,7 @@ from airunner.protocol.events import (
     encode_bodies,
 )
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Reason, Result, TerminalSize
+from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.messages import (
     AgentsListed,
     AgentSummary,
@@ -82,7 +83,6 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import JobId, task_token
 from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 from airunner.protocol.usage import Usage
 
 NOW_MS: Final = 1_767_225_600_000

@@ -12,6 +12,7 @@ from airunner.protocol import bounds, frames
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import EventBody, EventRun, Stream
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, ProcessType, Reason, Result, TerminalSize
+from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.messages import (
     AgentSummary,
     BatchStored,
@@ -25,7 +26,6 @@ from airunner.protocol.messages import (
     Verdict,
 )
 from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 from airunner.protocol.usage import Usage
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")

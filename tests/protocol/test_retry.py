@@ -11,7 +11,7 @@ from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NotFound
 from airunner.protocol.messages import Pong, Refused
 from airunner.protocol.names import RequestId
-from airunner.protocol.retry import (
+from airunner.protocol.reconnect import (
     BACKOFF_FIRST_MS,
     BACKOFF_LAST_MS,
     HEARTBEAT_MS,

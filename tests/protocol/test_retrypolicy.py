@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.protocol.job import Reason, Result
-from airunner.protocol.retrypolicy import (
+from airunner.protocol.jobretry import (
     BACKOFF_MAX_MS_DEFAULT,
     BACKOFF_MS_DEFAULT,
     BACKOFF_MS_LIMIT,

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from airunner.protocol.events import Heartbeat, JobExpired, JobFinished, Output, Stream
 from airunner.protocol.job import JobSpec, JobState, Reason
-from airunner.protocol.retrypolicy import RetryPolicy
+from airunner.protocol.jobretry import RetryPolicy
 from tests.simulation.bad_shortages import (
     a_client_is_never_answered,
     a_monitor_starves,

@@ -22,7 +22,7 @@ from airunner.broker.store import log as store_log
 from airunner.broker.store.contract import Applied, Command
 from airunner.broker.store.log import Log
 from airunner.broker.store.sqlite import SqliteStore
-from airunner.protocol import retry
+from airunner.protocol import reconnect as retry
 from airunner.protocol.errors import NotFound
 from airunner.protocol.messages import EventBatch
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize

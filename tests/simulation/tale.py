@@ -21,9 +21,9 @@ from airunner.protocol.events import (
     Stream,
 )
 from airunner.protocol.job import Job, JobSpec, JobState, Reason
+from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import Verdict
 from airunner.protocol.names import JobId
-from airunner.protocol.retrypolicy import RetryPolicy
 from tests.simulation.fold import fold
 from tests.simulation.history import (
     Acknowledged,

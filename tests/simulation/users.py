@@ -14,9 +14,9 @@ import anyio
 from airunner.client.client import Client
 from airunner.protocol.errors import PeerError
 from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import RequestId
 from airunner.protocol.queues import QueueMode
-from airunner.protocol.retrypolicy import RetryOn, RetryPolicy
 from tests.simulation.history import Acknowledged, FollowEnded, Invoked, Monitored
 from tests.simulation.machine import Machine
 from tests.simulation.processes import Script
