@@ -25,9 +25,9 @@ from airunner.agent.spool import spools_in
 from airunner.agent.spoolroom import SpoolRoom
 from airunner.agent.workspace import remove_workspaces
 from airunner.agent.workspaces import Workspaces
-from airunner.certs.channel import Channel
-from airunner.certs.edges import Edges
 from airunner.protocol.messages import Ping
+from airunner.transport.channel import Channel
+from airunner.transport.ports import Edges
 
 
 class Agent:

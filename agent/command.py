@@ -18,12 +18,12 @@ import typer
 
 from airunner.agent.jobuser import RUN_AS_VARIABLE
 from airunner.agent.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
-from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of, require_loopback
 from airunner.protocol.durations import seconds_between
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.listhint import pairs_hint
 from airunner.protocol.names import NAME_CHARS_MAX, TAGS_MAX, fits_name, fits_tag_value
 from airunner.protocol.printable import own_lines
+from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of, require_loopback
 
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
@@ -210,8 +210,8 @@ def agent_command(
     from airunner.agent.offloading import offload
     from airunner.agent.plan import Plan
     from airunner.agent.repository import Rules
-    from airunner.certs.edges import SYSTEM
     from airunner.protocol.redaction import SECRET_NAMES
+    from airunner.transport.ports import SYSTEM
 
     def open_box(queue: str, name: str, box: bytes) -> bytes:
         from airunner.certs.queuekeys import load_secret, open_secret
@@ -266,12 +266,12 @@ async def _run(
     import anyio
 
     from airunner.agent.agent import Agent
-    from airunner.certs.channel import Channel, Patience
     from airunner.certs.curve import load_broker_public, load_client_pair
-    from airunner.certs.edges import SYSTEM
     from airunner.certs.principal import Role
-    from airunner.certs.sockets import CurveNetwork, new_context
     from airunner.certs.tokensource import token_source
+    from airunner.transport.channel import Channel, Patience
+    from airunner.transport.ports import SYSTEM
+    from airunner.transport.sockets import CurveNetwork, new_context
 
     tokens = token_source(
         os.environ, home, explicit=token, file=token_file, subject="agent", roles=[Role.WORK], report=_say
@@ -315,7 +315,7 @@ def _slots_carried(spawn: int) -> int:
 
     Once the launcher is there, whose processes are to have the bound that we were given.
     """
-    from airunner.certs.descriptors import raise_descriptors
+    from airunner.transport.descriptors import raise_descriptors
 
     descriptors = raise_descriptors(AGENT_DESCRIPTORS + spawn * SLOT_DESCRIPTORS)
     carried = max(1, (descriptors - AGENT_DESCRIPTORS) // SLOT_DESCRIPTORS)

@@ -23,8 +23,6 @@ from airunner.agent.health import Health
 from airunner.agent.plan import Plan
 from airunner.agent.renewer import Renewer
 from airunner.agent.tenure import Tenure
-from airunner.certs.channel import Channel
-from airunner.certs.edges import Edges
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.messages import (
     SLOTS_MAX,
@@ -40,6 +38,8 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
 from airunner.protocol.reconnect import PATIENCE_MS
+from airunner.transport.channel import Channel
+from airunner.transport.ports import Edges
 
 RETURN_S: Final = 5.0  # for ending a parked request at a broker that is connected and slow
 GONE_S: Final = 0.3  # a broker that has not come back after so long is not waited for; the first two tries take 0.15 s

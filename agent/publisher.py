@@ -16,8 +16,6 @@ import anyio
 
 from airunner.agent.journal import Journal, now_in_ms
 from airunner.agent.spoolroom import SpoolRoom
-from airunner.certs.channel import Channel
-from airunner.certs.edges import Edges
 from airunner.protocol.errors import (
     BadRequest,
     IncompleteLog,
@@ -40,6 +38,8 @@ from airunner.protocol.messages import (
     Refused,
 )
 from airunner.protocol.reconnect import full_jitter_ms
+from airunner.transport.channel import Channel
+from airunner.transport.ports import Edges
 
 REFUSED_FIRST_MS: Final = 200
 REFUSED_LAST_MS: Final = 30_000

@@ -14,11 +14,11 @@ from typing import Final
 import anyio
 
 from airunner.agent.spool import ForeignSpool, NotASpool, Spool
-from airunner.certs.channel import Channel
-from airunner.certs.edges import Edges
 from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
 from airunner.protocol.messages import BATCHES_MAX, EventBatch, JobEventsPublished, PublishJobEvents, ReleaseJob
 from airunner.protocol.reconnect import full_jitter_ms
+from airunner.transport.channel import Channel
+from airunner.transport.ports import Edges
 
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000

@@ -17,10 +17,10 @@ import anyio
 from airunner.agent.health import Health
 from airunner.agent.plan import Plan
 from airunner.agent.tenure import Tenure
-from airunner.certs.channel import Channel
-from airunner.certs.edges import Edges
 from airunner.protocol.errors import PeerError
 from airunner.protocol.messages import LEASES_MAX, JobLease, JobsUpdated, LeaseRef, UpdateJob, Verdict
+from airunner.transport.channel import Channel
+from airunner.transport.ports import Edges
 
 RENEWAL_S_MAX: Final = 60.0
 RETRY_S: Final = 1.0  # after the broker refused a heartbeat as such

@@ -30,13 +30,13 @@ from airunner.agent.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.tenure import Tenure
 from airunner.agent.workspace import Workspace, remove_workspace
 from airunner.agent.workspaces import Workspaces
-from airunner.certs.edges import Edges
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import ProcessError
 from airunner.protocol.job import JobState, ProcessType, Result
 from airunner.protocol.messages import JobLease
 from airunner.protocol.printable import one_line
 from airunner.protocol.reconnect import full_jitter_ms
+from airunner.transport.ports import Edges
 
 SPOOL_FOLDER: Final = "spool"
 DELIVERY_S: Final = 10.0  # for the last events of an attempt, once the agent is told to end

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airunner.certs.channel import Patience as Patience
     from airunner.client.client import Client as Client
     from airunner.client.client import SubmittedJob as SubmittedJob
     from airunner.protocol.errors import BadRequest as BadRequest
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from airunner.protocol.job import ProcessType as ProcessType
     from airunner.protocol.job import Reason as Reason
     from airunner.protocol.job import Result as Result
+    from airunner.transport.channel import Patience as Patience
 
 _HOMES = {
-    "airunner.certs.channel": ["Patience"],
+    "airunner.transport.channel": ["Patience"],
     "airunner.client.client": ["Client", "SubmittedJob"],
     "airunner.protocol.errors": [
         "BadRequest",

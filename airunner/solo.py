@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from airunner.certs.endpoints import require_loopback
 from airunner.client.commands import EXIT_INTERRUPTED, RawOption, follow_job, split_operands
 from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import DEPTH_MAX, ProcessType
 from airunner.solohome import temporary_home
+from airunner.transport.endpoints import require_loopback
 
 if TYPE_CHECKING:
     from airunner.client.console import Console

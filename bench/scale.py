@@ -26,14 +26,14 @@ from msgspec import Struct
 from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Ask, MintedJob
 from airunner.broker.store.rows import Database
 from airunner.broker.store.sqlite import SqliteStore, prepare
-from airunner.certs.channel import Channel
 from airunner.certs.curve import load_broker_public, load_client_pair
-from airunner.certs.edges import SYSTEM
 from airunner.certs.home import Home
-from airunner.certs.sockets import CurveNetwork, new_context
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import ENQUEUE_MAX, DequeueJob, EnqueueJob, JobsLeased
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, SEED_BYTES, RequestId, WatchKey, new_job_id
+from airunner.transport.channel import Channel
+from airunner.transport.ports import SYSTEM
+from airunner.transport.sockets import CurveNetwork, new_context
 
 RATIO_MAX: Final = 1.5
 MEMORY_MIB_MAX: Final = 200.0

@@ -22,10 +22,10 @@ from airunner.broker.counts import Counts
 from airunner.broker.inbox import AnnouncerInbox
 from airunner.broker.store.contract import Appended
 from airunner.broker.watchers import Watchers
-from airunner.certs.edges import EVERYBODY_LEFT, Edges, Publisher
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
 from airunner.protocol.events import EventRun, LiveRun
 from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
+from airunner.transport.ports import EVERYBODY_LEFT, Edges, Publisher
 
 
 class Announcer:

@@ -36,8 +36,8 @@ from airunner.broker.store.contract import Appended, Store
 from airunner.broker.timekeeper import Timekeeper
 from airunner.broker.turns import Turns
 from airunner.broker.watchers import Watchers
-from airunner.certs.edges import Edges, Publisher, Router
 from airunner.certs.tokens import Authority
+from airunner.transport.ports import Edges, Publisher, Router
 
 
 class Broker:

@@ -117,8 +117,8 @@ def broker_command(
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.quotas import Quotas
     from airunner.broker.relay.relay import start_relay
-    from airunner.certs.descriptors import raise_descriptors
-    from airunner.certs.endpoints import require_loopback
+    from airunner.transport.descriptors import raise_descriptors
+    from airunner.transport.endpoints import require_loopback
 
     require_loopback([listen])
     store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
@@ -175,9 +175,9 @@ async def _run(
     from airunner.broker.store.sqlite import open_store, path_of
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
-    from airunner.certs.edges import SYSTEM
     from airunner.certs.ownership import own_home, refuse_open
-    from airunner.certs.sockets import CurveRouter, bind_gatekeeper, new_context
+    from airunner.transport.ports import SYSTEM
+    from airunner.transport.sockets import CurveRouter, bind_gatekeeper, new_context
 
     home = own_home(os.environ)
     refuse_open(home.store.parent)

@@ -16,9 +16,9 @@ from airunner.broker.counts import Counts
 from airunner.broker.rates import Bucket, For, Rates
 from airunner.certs.allowlist import AllowList, AllowListUnreadable
 from airunner.certs.curve import RAW_KEY_BYTES, text_key
-from airunner.certs.edges import Frames
-from airunner.certs.sockets import ZAP_DOMAIN, AnyioSocket
 from airunner.protocol.errors import Quota
+from airunner.transport.ports import Frames
+from airunner.transport.sockets import ZAP_DOMAIN, AnyioSocket
 
 VERSION: Final = b"1.0"
 ALLOWED: Final = b"200"

@@ -27,7 +27,6 @@ from airunner.broker.store.contract import Ask, LeasesCounted, MintedJob, WatchK
 from airunner.broker.tarpit import Tarpit
 from airunner.broker.turns import Turns
 from airunner.broker.watchers import Watchers
-from airunner.certs.edges import Edges, Incoming, Router, Sent
 from airunner.certs.sealed import topic_of
 from airunner.protocol.bounds import VALUES_MAX, check_structure
 from airunner.protocol.coding import decode_checked, decode_request, encode, refusal
@@ -58,6 +57,7 @@ from airunner.protocol.messages import (
     Verdict,
 )
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
+from airunner.transport.ports import Edges, Incoming, Router, Sent
 
 _log = logging.getLogger("airunner.gateway")
 PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list

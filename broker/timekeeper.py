@@ -12,7 +12,7 @@ from airunner.broker.clock import Clock
 from airunner.broker.inbox import Alarm, TimekeeperInbox
 from airunner.broker.store.contract import Expire, Resume
 from airunner.broker.turns import Turns
-from airunner.certs.edges import Edges
+from airunner.transport.ports import Edges
 
 
 class Timekeeper:

@@ -1,1 +1,1 @@
-"""Who is who: keys, the allow-list, tokens, sealed boxes, and the sockets that are made with them."""
+"""Identity: keys, the allow-list, tokens, sealed boxes, health checks of all of them, and `airunner certs`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -243,7 +244,6 @@ def token_command(
     Present it with --token or AIRUNNER_TOKEN. It cannot be taken back: keep its life short.
     """
     from airunner.certs.curve import is_carried
-    from airunner.certs.edges import SYSTEM
     from airunner.certs.ownership import own_home
     from airunner.certs.principal import ALL_ROLES, check_queue_names, parse_roles
     from airunner.certs.secretfile import MissingFile
@@ -262,7 +262,7 @@ def token_command(
             "the key that signs tokens is not on this machine: run this on the broker's, and give the token to this one"
         ) from error
     signer = TokenSigner(key)
-    now_s = SYSTEM.wall_ms() / 1_000
+    now_s = time.time()
     queues = check_queue_names(queue) if queue else None
     print(signer.mint(subject=subject, tenant=tenant, roles=roles, queues=queues, ttl_s=ttl_s, now_s=now_s))
 

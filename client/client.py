@@ -25,7 +25,6 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 from msgspec import Struct
 
-from airunner.certs.channel import Channel, Patience
 from airunner.client.follower import PAGES_MAX, Events, Failure, Follower
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
@@ -67,6 +66,7 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId, fits_name
 from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.transport.channel import Channel, Patience
 
 FIRST_PATIENCE_S: Final = 10.0
 PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.certs.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
 from airunner.protocol.job import (
     ATTEMPTS_MAX,
     DEFAULT_QUEUE,
@@ -24,6 +23,7 @@ from airunner.protocol.job import (
     ProcessType,
 )
 from airunner.protocol.jobretry import RETRIES_MAX
+from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
@@ -202,11 +202,11 @@ def submit_command(
 
     The id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
     """
-    from airunner.certs.edges import SYSTEM
     from airunner.client.client import spec_of
     from airunner.client.console import Console
     from airunner.client.request import SubmitFlags, fields_of, hints_of
     from airunner.client.requestid import request_id_of
+    from airunner.transport.ports import SYSTEM
 
     before, words = split_operands(operands or [], ctx.obj)
     flags = SubmitFlags(

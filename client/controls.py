@@ -95,8 +95,8 @@ def retry_command(
 
 def queues_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
     """List the queues: what waits and runs in each, and since when the longest has waited."""
-    from airunner.certs.edges import SYSTEM
     from airunner.client.listing import QUEUE_HEADINGS, queue_row
+    from airunner.transport.ports import SYSTEM
 
     async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
         async for queue in client.queues():
@@ -107,8 +107,8 @@ def queues_command(json: JsonOption = False, broker: BrokerOption = None, token:
 
 def agents_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
     """List the agents that were heard of in the last minutes, and how busy they are."""
-    from airunner.certs.edges import SYSTEM
     from airunner.client.listing import AGENT_HEADINGS, agent_row
+    from airunner.transport.ports import SYSTEM
 
     async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
         async for agent in client.agents():

@@ -23,7 +23,6 @@ import msgspec
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from airunner.certs.channel import Channel
 from airunner.certs.sealed import open_sealed, topic_of
 from airunner.client.live import Listening, LiveEvents
 from airunner.protocol.bounds import UNDECODABLE
@@ -31,6 +30,7 @@ from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.events import Event, LiveRun
 from airunner.protocol.follow import Follow
 from airunner.protocol.messages import JobEventsReplayed, JobWatched, ReplayJobEvents, WatchJob
+from airunner.transport.channel import Channel
 
 INBOX_RUNS_MAX: Final = 128  # a live run takes 2 KiB at the most, and of pages there is one
 PAGES_MAX: Final = 32  # of at most 1 MiB, on their way to one client: what a stopped one leaves waiting in the broker

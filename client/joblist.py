@@ -44,11 +44,11 @@ def list_command(
     """List jobs, newest first."""
     import sys
 
-    from airunner.certs.edges import SYSTEM
     from airunner.client.columns import PIPE, TERMINAL, columns_of, lines, table_text
     from airunner.client.console import Console
     from airunner.client.request import pairs_of
     from airunner.client.watchlist import JsonLines, Lines, Screen, watch_list
+    from airunner.transport.ports import SYSTEM
 
     console = Console()
     chosen = columns_of(columns) if columns is not None else None

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import anyio
 from anyio.abc import TaskGroup
 
-from airunner.certs.edges import Network, Subscriber
 from airunner.protocol.frames import TOPIC_BYTES
+from airunner.transport.ports import Network, Subscriber
 
 Hear = Callable[[bytes], None]
 """Takes one sealed run; an empty one says that the subscription stands."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from airunner.certs.edges import Edges, Network
-from airunner.certs.endpoints import endpoints_of, require_loopback
+from airunner.transport.endpoints import endpoints_of, require_loopback
+from airunner.transport.ports import Edges, Network
 
 
 class Reach(Struct, frozen=True):
@@ -36,10 +36,10 @@ def reach(
     Raises `OperatorError` for missing keys and for what is not an endpoint or a token.
     """
     from airunner.certs.curve import load_broker_public, load_client_pair
-    from airunner.certs.edges import SYSTEM
     from airunner.certs.ownership import own_home
-    from airunner.certs.sockets import CurveNetwork, new_context
     from airunner.certs.tokensource import token_source
+    from airunner.transport.ports import SYSTEM
+    from airunner.transport.sockets import CurveNetwork, new_context
 
     environ = os.environ if environ is None else environ
     endpoints = endpoints_of(broker, environ)

@@ -53,7 +53,7 @@ from airunner.agent.launcher.wire import (
     pack,
     send_with,
 )
-from airunner.certs.timers import BootTimer, boot_s
+from airunner.transport.timers import BootTimer, boot_s
 
 RECEIVE_BYTES: Final = 65_536
 SURVIVORS_MAX: Final = 100  # named ones; every one is ended

@@ -36,8 +36,8 @@ from airunner.agent.launcher.wire import (
 )
 from airunner.agent.offloading import offload
 from airunner.agent.refusal import MachineRefused, Scarce, scarce_at_launch
-from airunner.certs.descriptors import soft_descriptors
 from airunner.protocol.errors import OperatorError
+from airunner.transport.descriptors import soft_descriptors
 
 NO_LIMITS: Final = Limits()
 WIRE: Final = Path(wire.__file__)  # what a launcher that starts later would speak; it must be what we do

@@ -27,8 +27,8 @@ from airunner.broker.relay.listeners import Listeners
 from airunner.certs.allowlist import AllowList
 from airunner.certs.curve import load_broker_pair
 from airunner.certs.home import Home
-from airunner.certs.sockets import CurvePublisher, bind_gatekeeper, new_context
 from airunner.protocol.errors import OperatorError
+from airunner.transport.sockets import CurvePublisher, bind_gatekeeper, new_context
 
 COUNTS_S: Final = 0.1  # between two reports of what was counted
 _PR_SET_PDEATHSIG: Final = 1

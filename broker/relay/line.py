@@ -21,8 +21,8 @@ import anyio.lowlevel
 import msgspec
 from msgspec import Struct
 
-from airunner.certs.edges import Subscription
 from airunner.protocol.frames import TOPIC_BYTES
+from airunner.transport.ports import Subscription
 
 PACKET_BYTES_MAX: Final = 8_192  # a live run takes 2 KiB and its seal; 64 subscriptions some 5 KiB
 PACKETS_AT_ONCE: Final = 64  # then other tasks get their turn

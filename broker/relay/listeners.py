@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from airunner.broker.rates import Bucket, For, Rates
-from airunner.certs.edges import Subscription
 from airunner.protocol.errors import Quota
 from airunner.protocol.frames import TOPIC_BYTES
+from airunner.transport.ports import Subscription
 
 SUBSCRIPTIONS_A_SECOND: Final = 1_000.0  # of one machine; what the broker does for each takes some 10 µs
 BURST_S: Final = 10.0  # as when a client that follows thousands of jobs comes back

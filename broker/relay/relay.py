@@ -29,9 +29,9 @@ import msgspec
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health
 from airunner.broker.relay.line import Line, Report, packed
-from airunner.certs.edges import EVERYBODY_LEFT, Subscription
 from airunner.certs.ownership import own_home
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.transport.ports import EVERYBODY_LEFT, Subscription
 
 MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of data; idle it has some 40, and who does not read takes 0.3
 CONDITION: Final = "events"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import airunner.protocol.frames as ours
 from airunner.__main__ import main
 from airunner.broker import gateway
-from airunner.certs import channel
 from airunner.protocol.names import RequestId
+from airunner.transport import channel
 
 _answerable = ours.answerable
 

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from airunner.__main__ import main
-from airunner.certs import edges
+from airunner.transport import ports as edges
 
 STEP_MS = 3_600_000
 STEPPED = "the time was set"

@@ -15,14 +15,14 @@ import pytest
 
 from airunner.agent.recovery import recover
 from airunner.agent.spool import Spool, SpoolHeader
-from airunner.certs.channel import Channel, Patience
-from airunner.certs.edges import SYSTEM
 from airunner.client.client import Client
 from airunner.client.reach import reach
 from airunner.protocol import reconnect as retry
 from airunner.protocol.events import Output, Stream, encode_bodies
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import EnqueueJob, JobsEnqueued
+from airunner.transport.channel import Channel, Patience
+from airunner.transport.ports import SYSTEM
 from tests.acceptance.running import RunningBroker, airunner, running_broker
 from tests.acceptance.slowlink import slow_link
 from tests.client.working import Worker

@@ -19,9 +19,9 @@ from airunner.agent.probes import PROBE
 from airunner.agent.refusal import MachineRefused
 from airunner.agent.repository import Rules
 from airunner.agent.slot import SPOOL_FOLDER
-from airunner.certs.channel import Channel
-from airunner.certs.edges import Edges
 from airunner.client.client import Client
+from airunner.transport.channel import Channel
+from airunner.transport.ports import Edges
 from tests.client.wire import Wire, brokered, edges
 
 CANCEL_GRACE_S = 7.0

@@ -19,9 +19,9 @@ import pytest
 from trio.testing import MockClock
 
 from airunner.agent.tenure import MARGIN_S_MAX
-from airunner.certs.edges import SYSTEM, Edges, Sent
-from airunner.certs.timers import BootTimer, boot_s
 from airunner.protocol.messages import UpdateJob
+from airunner.transport.ports import SYSTEM, Edges, Sent
+from airunner.transport.timers import BootTimer, boot_s
 from tests.agent.playing import VISIBILITY_S, staged
 from tests.client.wire import edges
 
@@ -34,7 +34,7 @@ import anyio, ctypes, sys
 from pathlib import Path
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.launcher.local import start_launcher
-from airunner.certs.timers import boot_s
+from airunner.transport.timers import boot_s
 from tests.agent.launching import read_lines, shell
 if ctypes.CDLL(None).unshare({NEW_TIME}):
     sys.exit({NOT_POSSIBLE})
@@ -160,7 +160,7 @@ async def test_a_timer_of_the_kernel_wakes_at_its_instant() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_steps_of_the_clock_are_asked_of_the_kernel_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airunner.certs.timers._NEVER_S", 1)  # long ago: the timer wakes as by a step
+    monkeypatch.setattr("airunner.transport.timers._NEVER_S", 1)  # long ago: the timer wakes as by a step
     told = anyio.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(SYSTEM.watch_steps, told.set)

@@ -11,11 +11,11 @@ from trio.testing import MockClock
 from airunner.agent.flag import Flag, unless
 from airunner.agent.renewer import RENEWAL_S_MAX, RETRY_S
 from airunner.broker.gateway import NUDGE_ID
-from airunner.certs.edges import Sent
 from airunner.protocol.errors import Unauthenticated
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import Reply, Request, UpdateJob
+from airunner.transport.ports import Sent
 from tests.agent.playing import CANCEL_GRACE_S, Stage, staged
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ import pytest
 from airunner.agent.launcher.contract import Exit, LauncherDied, LeaseEnded, Process
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.agent.launcher.wire import deadline_ms
-from airunner.certs.timers import boot_s
+from airunner.transport.timers import boot_s
 from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ AGENT = f"""
 import anyio
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.launcher.local import start_launcher
-from airunner.certs.timers import boot_s
+from airunner.transport.timers import boot_s
 from tests.agent.launching import read_lines, shell
 async def main():
     launcher = start_launcher()

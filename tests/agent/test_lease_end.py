@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from airunner.agent.renewer import RENEWAL_S_MAX
 from airunner.agent.tenure import KEEPER_SHARE, MARGIN_S_MAX
-from airunner.certs.edges import Sent
 from airunner.protocol.job import JobState
+from airunner.transport.ports import Sent
 from tests.agent.playing import VISIBILITY_S, staged
 
 pytestmark = pytest.mark.anyio

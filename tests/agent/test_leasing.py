@@ -10,11 +10,11 @@ import pytest
 from trio.testing import MockClock
 
 from airunner.agent.slot import DELIVERY_S, UNSETTLED
-from airunner.certs.edges import Sent
 from airunner.protocol.coding import decode_reply, encode, refusal
 from airunner.protocol.errors import StaleToken
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import DequeueJob, JobEventsPublished, JobsLeased
+from airunner.transport.ports import Sent
 from tests.agent.playing import Stage, staged
 
 pytestmark = pytest.mark.anyio

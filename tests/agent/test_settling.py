@@ -13,8 +13,8 @@ from trio.testing import MockClock
 
 from airunner.agent.slot import DELIVERY_S, SPOOL_FOLDER, UNSETTLED
 from airunner.agent.spool import Spool, SpoolFailed
-from airunner.certs.edges import Sent
 from airunner.protocol.job import JobState, Reason
+from airunner.transport.ports import Sent
 from tests.agent.playing import VISIBILITY_S, Stage, staged
 
 pytestmark = pytest.mark.anyio

@@ -14,13 +14,13 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker.inbox import Asked
 from airunner.broker.store.contract import Applied, Ask, Command, Outcome
 from airunner.broker.store.room import Room
-from airunner.certs.edges import Edges, Incoming, Sent, Subscription
 from airunner.protocol.coding import decode_reply, encode
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.frames import pack_request, unpack_reply
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import DequeueJob, EnqueueJob, Reply, Request, StoreRequest
 from airunner.protocol.names import RequestId
+from airunner.transport.ports import Edges, Incoming, Sent, Subscription
 
 WALL_MS = 1_760_000_000_000
 VIRTUAL_S_MAX = 86_400  # a test that waits for what never comes fails at once

@@ -15,12 +15,12 @@ from airunner.broker.announcer import Announcer
 from airunner.broker.counts import Counts
 from airunner.broker.store.contract import Appended
 from airunner.broker.watchers import GRANT_MS, Watchers
-from airunner.certs.edges import EVERYBODY_LEFT
 from airunner.certs.sealed import open_sealed, topic_of
 from airunner.protocol.errors import Forged, Quota
 from airunner.protocol.events import EventRun
 from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.names import WatchKey
+from airunner.transport.ports import EVERYBODY_LEFT
 from tests.broker.stage import FakePublisher, acting, edges
 
 pytestmark = pytest.mark.anyio

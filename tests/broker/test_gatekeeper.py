@@ -16,21 +16,8 @@ from airunner.broker.rates import Bucket, For, Rates
 from airunner.broker.store.contract import Store
 from airunner.broker.store.sqlite import open_store
 from airunner.certs.allowlist import AllowList
-from airunner.certs.channel import MISMATCHES_TOLD, Channel, Patience
 from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key
-from airunner.certs.edges import SYSTEM
 from airunner.certs.home import Home
-from airunner.certs.sockets import (
-    ZAP_DOMAIN,
-    ZAP_ENDPOINT,
-    ZAP_FRAMES_MAX,
-    AnyioSocket,
-    CurveNetwork,
-    CurvePublisher,
-    CurveRouter,
-    bind_gatekeeper,
-    new_context,
-)
 from airunner.certs.tokens import NoVerifier
 from airunner.protocol.errors import OperatorError, Quota
 from airunner.protocol.frames import SERVED
@@ -44,6 +31,19 @@ from airunner.protocol.messages import (
     ListJobs,
     Ping,
     Pong,
+)
+from airunner.transport.channel import MISMATCHES_TOLD, Channel, Patience
+from airunner.transport.ports import SYSTEM
+from airunner.transport.sockets import (
+    ZAP_DOMAIN,
+    ZAP_ENDPOINT,
+    ZAP_FRAMES_MAX,
+    AnyioSocket,
+    CurveNetwork,
+    CurvePublisher,
+    CurveRouter,
+    bind_gatekeeper,
+    new_context,
 )
 
 pytestmark = pytest.mark.anyio

@@ -20,11 +20,11 @@ from airunner.broker.relay import relay as module
 from airunner.broker.relay.line import Line
 from airunner.broker.relay.relay import CONDITION, Relay
 from airunner.certs.curve import load_broker_public, load_client_pair
-from airunner.certs.edges import EVERYBODY_LEFT, Subscription
 from airunner.certs.home import Home
-from airunner.certs.sockets import CurveNetwork, CurveSubscriber, new_context
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
+from airunner.transport.ports import EVERYBODY_LEFT, Subscription
+from airunner.transport.sockets import CurveNetwork, CurveSubscriber, new_context
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 PATIENCE_S = 50  # several interpreters are started, beside other tests

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airunner.broker.relay.listeners import BURST_S, SUBSCRIPTIONS_A_SECOND, Listeners
-from airunner.certs.edges import Subscription
+from airunner.transport.ports import Subscription
 
 AT_ONCE = int(SUBSCRIPTIONS_A_SECOND * BURST_S)
 

@@ -13,11 +13,12 @@ from zmq.utils.monitor import parse_monitor_message
 from airunner.broker.counts import Counts
 from airunner.broker.gatekeeper import Gatekeeper
 from airunner.broker.rates import Rates
-from airunner.certs import sockets
 from airunner.certs.allowlist import AllowList
 from airunner.certs.curve import load_broker_pair, load_broker_public, load_client_pair
 from airunner.certs.home import Home
-from airunner.certs.sockets import (
+from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
+from airunner.transport import sockets
+from airunner.transport.sockets import (
     CURVE_BYTES,
     HANDSHAKE_MS,
     AnyioSocket,
@@ -27,7 +28,6 @@ from airunner.certs.sockets import (
     bind_gatekeeper,
     new_context,
 )
-from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 15

@@ -9,12 +9,12 @@ import msgpack
 import pytest
 from trio.testing import MockClock
 
-from airunner.certs.channel import NOTICE_S, Channel, Patience
-from airunner.certs.edges import SYSTEM, Ending, Frames, Subscriber
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.frames import REVISION, magic
 from airunner.protocol.messages import CancelJob, Ping
 from airunner.protocol.reconnect import PING_ID
+from airunner.transport.channel import NOTICE_S, Channel, Patience
+from airunner.transport.ports import SYSTEM, Ending, Frames, Subscriber
 
 pytestmark = pytest.mark.anyio
 ENDPOINT = "tcp://broker.test:7070"

@@ -8,7 +8,6 @@ import anyio
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.certs.edges import Sent
 from airunner.client.client import Client
 from airunner.client.follower import PAGES_MAX
 from airunner.protocol.errors import BadRequest, Conflict, NotFound, OperatorError
@@ -16,6 +15,7 @@ from airunner.protocol.events import Event, Output
 from airunner.protocol.follow import SILENCE_FIRST_MS
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import JobEventsReplayed, ReplayJobEvents
+from airunner.transport.ports import Sent
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker
 

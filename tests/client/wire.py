@@ -14,12 +14,12 @@ import anyio
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.store.sqlite import open_store
-from airunner.certs.edges import Edges, Ending, Frames, Incoming, Sent, Subscription
 from airunner.certs.tokens import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.coding import decode_request
 from airunner.protocol.messages import Request
+from airunner.transport.ports import Edges, Ending, Frames, Incoming, Sent, Subscription
 
 QUEUE = 4_096
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from airunner.certs.channel import Channel
 from airunner.client.client import Client
 from airunner.protocol.events import AgentBody, Output, ProcessEnd, ProcessStart, Stream, encode_bodies
 from airunner.protocol.job import Result
@@ -14,6 +13,7 @@ from airunner.protocol.messages import (
     JobsLeased,
     PublishJobEvents,
 )
+from airunner.transport.channel import Channel
 
 
 class Worker:

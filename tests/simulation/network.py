@@ -1,4 +1,4 @@
-"""The simulated network: what `certs.edges` promises of sockets, with everything that can go wrong between them.
+"""The simulated network: what `transport.ports` promises of sockets, with everything that can go wrong between them.
 
 Frames are the real ones, byte for byte. A message takes a while, and may be lost, doubled or overtaken; a pair of
 machines may be parted in one direction or both; a connection may break; a machine may have a slow link. The broker's
@@ -23,12 +23,12 @@ from random import Random
 import anyio
 from msgspec import Struct
 
-from airunner.certs.edges import Ending, Frames, Incoming, Sent, Subscription
-from airunner.certs.sockets import EVENTS_MESSAGES_MAX
 from airunner.protocol.coding import decode_reply, decode_request
 from airunner.protocol.errors import PeerError
 from airunner.protocol.frames import unpack_reply, unpack_request
 from airunner.protocol.messages import Ping, Request
+from airunner.transport.ports import Ending, Frames, Incoming, Sent, Subscription
+from airunner.transport.sockets import EVENTS_MESSAGES_MAX
 from tests.simulation.links import LONG_S, Way
 from tests.simulation.machine import Machine, this_machine, true_s
 from tests.simulation.recording import Recorder

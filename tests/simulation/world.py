@@ -25,12 +25,12 @@ from airunner.agent.plan import Plan
 from airunner.agent.slot import SPOOL_FOLDER
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
-from airunner.certs.channel import Channel, Patience
-from airunner.certs.edges import Edges
 from airunner.certs.tokens import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.job import JobSummary
+from airunner.transport.channel import Channel, Patience
+from airunner.transport.ports import Edges
 from tests.simulation.disk import Disk, MemoryDisk
 from tests.simulation.faults import Faults
 from tests.simulation.history import (

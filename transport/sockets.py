@@ -26,11 +26,11 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from airunner.certs.curve import CurvePair
-from airunner.certs.edges import Ending, Frames, Incoming, Sent, Subscription
-from airunner.certs.tcpinfo import tcp_info
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
 from airunner.protocol.names import PORT_MAX
+from airunner.transport.ports import Ending, Frames, Incoming, Sent, Subscription
+from airunner.transport.tcpinfo import tcp_info
 
 ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
@@ -128,7 +128,7 @@ class AnyioSocket:
 
 
 class CurveDealer:
-    """A DEALER to one broker; see `edges.Dealer`."""
+    """A DEALER to one broker; see `ports.Dealer`."""
 
     def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
         raw.reconnect_ivl = -1
@@ -189,7 +189,7 @@ class CurveDealer:
 
 
 class CurveSubscriber:
-    """A SUB; see `edges.Subscriber`."""
+    """A SUB; see `ports.Subscriber`."""
 
     def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
         raw.rcvhwm = EVENTS_MESSAGES_MAX
@@ -241,7 +241,7 @@ class CurveNetwork:
 
 
 class CurveRouter:
-    """The ROUTER; see `edges.Router`."""
+    """The ROUTER; see `ports.Router`."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
         raw = _server(context.socket(zmq.ROUTER), pair, BODY_BYTES_MAX)
@@ -301,7 +301,7 @@ class CurveRouter:
 
 
 class CurvePublisher:
-    """The socket of live events; see `edges.Publisher`. An XPUB, so that subscriptions are seen to arrive.
+    """The socket of live events; see `ports.Publisher`. An XPUB, so that subscriptions are seen to arrive.
 
     What peers send there is taken frame by frame: libzmq hands each on by itself, and not always with the ones that it
     says will follow.

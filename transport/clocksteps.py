@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 
-from airunner.certs.timers import StepTimer
+from airunner.transport.timers import StepTimer
 
 LOOK_AGAIN_S: Final = 5.0  # where the kernel does not say it
 

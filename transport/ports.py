@@ -1,6 +1,6 @@
 """What the actors touch of the world, as interfaces.
 
-Production hands in `certs.sockets` and `SYSTEM`; a simulation hands in its own, and the actors are the same
+Production hands in `transport.sockets` and `SYSTEM`; a simulation hands in its own, and the actors are the same
 classes. Everything that is not here (files, processes) belongs to one part alone and is defined there.
 """
 
@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio
 from msgspec import Struct
 
-from airunner.certs.clocksteps import no_steps, watch_steps
-from airunner.certs.timers import boot_s
+from airunner.transport.clocksteps import no_steps, watch_steps
+from airunner.transport.timers import boot_s
 
 Frames = list[bytes]
 ROUNDING_S: Final = 0.001  # between two clocks: who wakes a hair too early would wait for nothing, again and again

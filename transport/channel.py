@@ -17,7 +17,6 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
-from airunner.certs.edges import Dealer, Edges, Ending, Network
 from airunner.protocol.coding import decode_reply, encode, error_of
 from airunner.protocol.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, OperatorError, PeerError, Unsupported
 from airunner.protocol.frames import REVISION, pack_request, unpack_reply, unserved
@@ -37,6 +36,7 @@ from airunner.protocol.reconnect import (
     Send,
 )
 from airunner.protocol.requestsize import RequestSize
+from airunner.transport.ports import Dealer, Edges, Ending, Network
 
 _log = logging.getLogger("airunner.channel")
 MISMATCHES_TOLD: Final = 3  # handshakes broken off in a row; a restart breaks one, a wrong key all

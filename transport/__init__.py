@@ -1,0 +1,18 @@
+"""Transport: the network between broker, agents and clients, and the interfaces to the machine that are handed in.
+
+```
+ agent, client ──ask──► Channel ──► Dealer ~~~CURVE~~~ Router ──► broker
+                                    Subscriber ◄~~~~~~ Publisher ◄── broker
+```
+
+- `ports.py` defines the interfaces: clock, randomness, and the four kinds of sockets. Broker, agent and client are
+  given an implementation and never make one, so a simulation runs the same classes on a network of its own.
+- `sockets.py` implements the sockets with ZeroMQ and CURVE; `tcpinfo.py` reads how far the kernel's TCP connection is.
+- `channel.py` sends a request to one of several brokers until it is answered, and decides how long to wait.
+  Agents and clients use the same class.
+- `endpoints.py` parses the broker addresses of `--broker` and `AIRUNNER_BROKER`.
+- `timers.py` and `clocksteps.py` implement the clock that counts while the machine sleeps, and report when it was set.
+- `descriptors.py` raises the process's limit of open files.
+
+It imports `protocol` (what is sent) and `certs` (the keys of a connection). Broker, agent and client import it.
+"""
