@@ -24,8 +24,8 @@ import apsw
 from msgspec import Struct
 
 from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Ask, MintedJob
-from airunner.broker.store.rows import Database
-from airunner.broker.store.sqlite import SqliteStore, prepare
+from airunner.broker.store.sqlite.rows import Database
+from airunner.broker.store.sqlite.store import SqliteStore, prepare
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.protocol.job import JobSpec

@@ -17,8 +17,8 @@ from typing import Final
 import msgspec
 
 from airunner.broker.control import BACKUP, SUFFIX, short_path
-from airunner.broker.store.check import StoreReport, check_store, open_alone
-from airunner.broker.store.copying import Progress, StoreCopy
+from airunner.broker.store.sqlite.check import StoreReport, check_store, open_alone
+from airunner.broker.store.sqlite.copying import Progress, StoreCopy
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
 PARTIAL: Final = ".partial"

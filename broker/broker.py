@@ -16,6 +16,7 @@ from airunner.broker.announcer import Announcer
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Boundless, Disk
+from airunner.broker.fairqueue import Turns
 from airunner.broker.gateway import Gateway
 from airunner.broker.health import Health
 from airunner.broker.inbox import (
@@ -30,11 +31,10 @@ from airunner.broker.inbox import (
 )
 from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger, Offload
-from airunner.broker.quotas import Quotas
 from airunner.broker.rates import Rates
 from airunner.broker.store.contract import Appended, Store
+from airunner.broker.store.quotas import Quotas
 from airunner.broker.timekeeper import Timekeeper
-from airunner.broker.turns import Turns
 from airunner.broker.watchers import Watchers
 from airunner.certs.tokens import Authority
 from airunner.transport.ports import Edges, Publisher, Router

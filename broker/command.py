@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from airunner.broker.disk import StoreDisk
     from airunner.broker.health import Health
     from airunner.broker.janitor import RetentionPlan
-    from airunner.broker.quotas import Quotas
     from airunner.broker.relay.relay import Relay
-    from airunner.broker.store.damage import Aside
-    from airunner.broker.store.sqlite import SqliteStore
+    from airunner.broker.store.quotas import Quotas
+    from airunner.broker.store.sqlite.damage import Aside
+    from airunner.broker.store.sqlite.store import SqliteStore
     from airunner.certs.home import Home
     from airunner.certs.tokens import Authority
 
@@ -115,8 +115,8 @@ def broker_command(
     import anyio
 
     from airunner.broker.janitor import RetentionPlan
-    from airunner.broker.quotas import Quotas
     from airunner.broker.relay.relay import start_relay
+    from airunner.broker.store.quotas import Quotas
     from airunner.transport.descriptors import raise_descriptors
     from airunner.transport.endpoints import require_loopback
 
@@ -172,7 +172,7 @@ async def _run(
     from airunner.broker.http import open_http
     from airunner.broker.rates import Rates
     from airunner.broker.stalls import Stalls
-    from airunner.broker.store.sqlite import open_store, path_of
+    from airunner.broker.store.sqlite.store import open_store, path_of
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
     from airunner.certs.ownership import own_home, refuse_open

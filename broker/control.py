@@ -23,9 +23,9 @@ import anyio
 import msgspec
 from anyio.abc import SocketListener, SocketStream, UNIXSocketStream
 
+from airunner.broker.fairqueue import Turns
 from airunner.broker.inbox import Between
-from airunner.broker.store.copying import Progress
-from airunner.broker.turns import Turns
+from airunner.broker.store.sqlite.copying import Progress
 
 BACKUP: Final = b"backup\n"
 SUFFIX: Final = "-control"  # of the store's name; SQLite has -wal and -shm there
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Copy(Protocol):
-    """A copy of the store that is being made: see `store.copying.StoreCopy`."""
+    """A copy of the store that is being made: see `store.sqlite.copying.StoreCopy`."""
 
     done: bool
 

@@ -18,14 +18,14 @@ from msgspec.structs import replace
 
 from airunner.broker.admission import REVOKED, Admission
 from airunner.broker.counts import Counts
+from airunner.broker.fairqueue import Turns
 from airunner.broker.health import Health
 from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged
 from airunner.broker.prices import cost_of_reply
-from airunner.broker.quotas import Quotas
 from airunner.broker.roster import Roster
 from airunner.broker.store.contract import Ask, LeasesCounted, MintedJob, WatchKeyFound
+from airunner.broker.store.quotas import Quotas
 from airunner.broker.tarpit import Tarpit
-from airunner.broker.turns import Turns
 from airunner.broker.watchers import Watchers
 from airunner.certs.sealed import topic_of
 from airunner.protocol.bounds import VALUES_MAX, check_structure

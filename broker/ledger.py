@@ -27,6 +27,7 @@ import msgspec
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Disk
+from airunner.broker.fairqueue import Own, Turns
 from airunner.broker.inbox import (
     Alarm,
     Answer,
@@ -57,7 +58,6 @@ from airunner.broker.store.contract import (
 )
 from airunner.broker.store.needs import facts_of, meets, needs_of
 from airunner.broker.store.room import Room
-from airunner.broker.turns import Own, Turns
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.messages import (

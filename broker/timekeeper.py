@@ -9,9 +9,9 @@ from __future__ import annotations
 import anyio
 
 from airunner.broker.clock import Clock
+from airunner.broker.fairqueue import Turns
 from airunner.broker.inbox import Alarm, TimekeeperInbox
 from airunner.broker.store.contract import Expire, Resume
-from airunner.broker.turns import Turns
 from airunner.transport.ports import Edges
 
 

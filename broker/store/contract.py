@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from airunner.broker.quotas import Quotas
+from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventRun

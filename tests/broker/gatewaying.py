@@ -13,9 +13,9 @@ from airunner.broker.counts import Counts
 from airunner.broker.gateway import NUDGE_ID, Gateway
 from airunner.broker.health import Health
 from airunner.broker.inbox import Answer, Asked, Nudged
-from airunner.broker.quotas import Quotas
 from airunner.broker.rates import Rates
 from airunner.broker.store.contract import Expire, Retain, StoreReply
+from airunner.broker.store.quotas import Quotas
 from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Principal, Role

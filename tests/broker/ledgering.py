@@ -10,6 +10,7 @@ import anyio.lowlevel
 
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
+from airunner.broker.fairqueue import Turns
 from airunner.broker.inbox import Alarm, Answer, Asked, Nudged, Swept
 from airunner.broker.ledger import Ledger
 from airunner.broker.store.contract import (
@@ -22,7 +23,6 @@ from airunner.broker.store.contract import (
     Retain,
 )
 from airunner.broker.store.room import Room, Space
-from airunner.broker.turns import Turns
 from airunner.protocol.events import EventRun
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from airunner.broker.store.schema import ANSWER_BYTES, QUEUE_BYTES
-from airunner.broker.store.sqlite import SqliteStore
+from airunner.broker.store.sqlite.schema import ANSWER_BYTES, QUEUE_BYTES
+from airunner.broker.store.sqlite.store import SqliteStore
 
 KEPT = f"""
     SELECT tenant, sum(bytes) FROM (

@@ -9,10 +9,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from airunner.broker.store import copying
-from airunner.broker.store.check import check_store
-from airunner.broker.store.copying import StoreCopy
-from airunner.broker.store.sqlite import SqliteStore, open_store
+from airunner.broker.store.sqlite import copying
+from airunner.broker.store.sqlite.check import check_store
+from airunner.broker.store.sqlite.copying import StoreCopy
+from airunner.broker.store.sqlite.store import SqliteStore, open_store
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.messages import JobCompleted, JobEventsPublished, PublishJobEvents
 from tests.conformance.driving import Driver, batch, completion

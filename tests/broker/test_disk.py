@@ -14,7 +14,7 @@ from airunner.broker import disk as broker_disk
 from airunner.broker.disk import PIECE_BYTES, PLENTY_BYTES, StoreDisk
 from airunner.broker.health import Health
 from airunner.broker.store.room import Inside, Room
-from airunner.broker.store.sqlite import SqliteStore, open_store
+from airunner.broker.store.sqlite.store import SqliteStore, open_store
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import EnqueueJob

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from airunner.broker.store.check import check_store
 from airunner.broker.store.contract import Expire
-from airunner.broker.store.damage import Damaged
-from airunner.broker.store.sqlite import SqliteStore, open_store
+from airunner.broker.store.sqlite.check import check_store
+from airunner.broker.store.sqlite.damage import Damaged
+from airunner.broker.store.sqlite.store import SqliteStore, open_store
 from airunner.protocol.errors import EXIT_DAMAGED, OperatorError
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import (

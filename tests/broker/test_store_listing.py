@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airunner.broker.store import jobs, log
-from airunner.broker.store.sqlite import open_store
+from airunner.broker.store.sqlite import jobs, log
+from airunner.broker.store.sqlite.store import open_store
 from airunner.protocol.follow import Follow
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (

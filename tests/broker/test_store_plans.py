@@ -8,7 +8,7 @@ from typing import Final
 import apsw
 import pytest
 
-from airunner.broker.store.sqlite import open_store
+from airunner.broker.store.sqlite.store import open_store
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
 

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from airunner.broker.store.needs import NEEDS_MAX
-from airunner.broker.store.schema import MIGRATIONS
-from airunner.broker.store.sqlite import SqliteStore, open_store
+from airunner.broker.store.sqlite.schema import MIGRATIONS
+from airunner.broker.store.sqlite.store import SqliteStore, open_store
 from airunner.protocol.coding import canonical_hash
 from airunner.protocol.events import BrokerBody, JobFinished, JobLeased, JobReleased, JobScheduled, encode_bodies
 from airunner.protocol.job import METADATA_MAX, JobSpec, JobState, Reason, Result, encode_spec

@@ -9,8 +9,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from airunner.broker.store.schema import MIGRATIONS
-from airunner.broker.store.sqlite import open_store
+from airunner.broker.store.sqlite.schema import MIGRATIONS
+from airunner.broker.store.sqlite.store import open_store
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import (

@@ -7,10 +7,10 @@ import pytest
 from anyio import WouldBlock
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker import turns as module
+from airunner.broker import fairqueue as module
+from airunner.broker.fairqueue import LANE_ASKS_MAX, Turns
 from airunner.broker.inbox import Asked
 from airunner.broker.store.contract import Ask, Expire
-from airunner.broker.turns import LANE_ASKS_MAX, Turns
 from airunner.protocol.messages import ListJobs
 from tests.broker.stage import request_id
 

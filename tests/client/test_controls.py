@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from airunner.broker.store import jobs
+from airunner.broker.store.sqlite import jobs
 from airunner.client.columns import aligned
 from airunner.client.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, job_lines, queue_row
 from airunner.protocol.errors import BadRequest, Draining, NotFinished, NotFound

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from airunner.broker.quotas import Quotas
 from airunner.broker.store.contract import (
     Applied,
     Ask,
@@ -16,6 +15,7 @@ from airunner.broker.store.contract import (
     Retain,
     Store,
 )
+from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import AgentBody, Event, Output, Stream, encode_bodies, events_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from airunner.broker.quotas import Quotas
-from airunner.broker.store.retention import ANSWERS_KEPT_MS
+from airunner.broker.store.quotas import Quotas
+from airunner.broker.store.sqlite.retention import ANSWERS_KEPT_MS
 from airunner.protocol.job import JobSpec, JobState, encode_spec
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (

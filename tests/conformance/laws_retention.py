@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.store.contract import Outcome
-from airunner.broker.store.retention import ANSWERS_KEPT_MS, BYTES_PER_STEP, JOBS_PER_STEP, RUNS_PER_STEP
+from airunner.broker.store.sqlite.retention import ANSWERS_KEPT_MS, BYTES_PER_STEP, JOBS_PER_STEP, RUNS_PER_STEP
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     PAGE_SIZE_MAX,

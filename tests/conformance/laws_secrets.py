@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from airunner.broker.quotas import Quotas
+from airunner.broker.store.quotas import Quotas
 from airunner.protocol.coding import encode
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import JobSpec

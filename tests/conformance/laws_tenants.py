@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from airunner.broker.quotas import Quotas
 from airunner.broker.store.needs import NEEDS_MAX
+from airunner.broker.store.quotas import Quotas
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     BOX_BYTES_MAX,

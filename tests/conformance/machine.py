@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 from airunner.broker.store.contract import QueueKey, Store
-from airunner.broker.store.sqlite import open_store
+from airunner.broker.store.sqlite.store import open_store
 from airunner.protocol.events import Output
 from airunner.protocol.job import JobSpec, JobState, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy

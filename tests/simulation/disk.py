@@ -17,8 +17,8 @@ import apsw
 from airunner.broker.disk import PIECE_BYTES
 from airunner.broker.store.contract import Store
 from airunner.broker.store.room import Room, Space
-from airunner.broker.store.rows import Database, Rows, Values
-from airunner.broker.store.sqlite import SqliteStore, prepare
+from airunner.broker.store.sqlite.rows import Database, Rows, Values
+from airunner.broker.store.sqlite.store import SqliteStore, prepare
 
 BALLAST_PIECES = 8
 COMMIT_BYTES = 16_384  # that the store in memory counts for a transaction

@@ -16,12 +16,13 @@ from airunner.agent import health
 from airunner.agent.tenure import Tenure
 from airunner.broker import announcer
 from airunner.broker.ledger import Ledger
-from airunner.broker.quotas import Quotas
-from airunner.broker.store import endings, sqlite
-from airunner.broker.store import log as store_log
 from airunner.broker.store.contract import Applied, Command
-from airunner.broker.store.log import Log
-from airunner.broker.store.sqlite import SqliteStore
+from airunner.broker.store.quotas import Quotas
+from airunner.broker.store.sqlite import endings
+from airunner.broker.store.sqlite import log as store_log
+from airunner.broker.store.sqlite import store as sqlite
+from airunner.broker.store.sqlite.log import Log
+from airunner.broker.store.sqlite.store import SqliteStore
 from airunner.protocol import reconnect as retry
 from airunner.protocol.errors import NotFound
 from airunner.protocol.messages import EventBatch

@@ -16,8 +16,8 @@ from typing import Any
 import apsw
 from msgspec import Struct
 
-from airunner.broker.store.rows import Database
-from airunner.broker.store.sqlite import STATEMENTS_CACHED, prepare
+from airunner.broker.store.sqlite.rows import Database
+from airunner.broker.store.sqlite.store import STATEMENTS_CACHED, prepare
 from tests.simulation.disk import Disk
 
 SECTOR_BYTES = 512

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Ask, Outcome, QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.broker.store.room import Room
-from airunner.broker.store.rows import Database, fetch_all, within
-from airunner.broker.store.schema import QUEUE_BYTES
-from airunner.broker.store.usage import Usage
+from airunner.broker.store.sqlite.idempotency import answered, note_answer
+from airunner.broker.store.sqlite.rows import Database, fetch_all, within
+from airunner.broker.store.sqlite.schema import QUEUE_BYTES
+from airunner.broker.store.sqlite.usage import Usage
 from airunner.certs.principal import QueueScope
 from airunner.protocol.errors import BadRequest, NoSpace
 from airunner.protocol.messages import PAGE_SIZE_MAX, ListQueues, QueuesListed, QueueUpdated, UpdateQueue

@@ -32,7 +32,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
 
-from airunner.broker.store.rows import Database
+from airunner.broker.store.sqlite.rows import Database
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import decode_spec
 

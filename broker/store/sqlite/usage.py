@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from airunner.broker.quotas import Quotas
-from airunner.broker.store.rows import Database
+from airunner.broker.store.quotas import Quotas
+from airunner.broker.store.sqlite.rows import Database
 from airunner.protocol.errors import Quota
 
 RUNNING_FACTOR: Final = 2  # what runs may write its log until twice as much is kept as what is new may add to

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import apsw
 import msgspec
 
-from airunner.broker.store.rows import Database
-from airunner.broker.store.schema import MIGRATIONS
+from airunner.broker.store.sqlite.rows import Database
+from airunner.broker.store.sqlite.schema import MIGRATIONS
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError, PeerError
 from airunner.protocol.events import decode_bodies

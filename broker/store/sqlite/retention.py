@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from airunner.broker.store.contract import Outcome, Retain
-from airunner.broker.store.damage import Aside, about
-from airunner.broker.store.rows import Database, fetch_all, fetch_one
-from airunner.broker.store.schema import ANSWER_BYTES
-from airunner.broker.store.usage import Usage
+from airunner.broker.store.sqlite.damage import Aside, about
+from airunner.broker.store.sqlite.rows import Database, fetch_all, fetch_one
+from airunner.broker.store.sqlite.schema import ANSWER_BYTES
+from airunner.broker.store.sqlite.usage import Usage
 
 JOBS_PER_STEP: Final = 64  # of those that are too old; for their size they go one by one, as each may be large
 PAIRS_PER_STEP: Final = 1_024  # of metadata; a step ends with the job that reaches this

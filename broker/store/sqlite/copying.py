@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import apsw
 
-from airunner.broker.store.rows import Database
+from airunner.broker.store.sqlite.rows import Database
 
 PAGES_A_STEP: Final = 128  # half a MiB: some 2 ms in which no job is started
 _names = count(1)

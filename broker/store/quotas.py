@@ -8,8 +8,8 @@ from msgspec import Struct
 class Quotas(Struct, frozen=True, kw_only=True):
     """The most of each; None: as much as there is.
 
-    `waiting_max`: jobs that wait. `bytes_max`: of jobs and logs that are kept. `requests_per_s`: see `rates`.
-    `watched_max`: jobs whose live events are listened to, see `watchers`.
+    `waiting_max`: jobs that wait. `bytes_max`: of jobs and logs that are kept. `requests_per_s`: see `broker.rates`.
+    `watched_max`: jobs whose live events are listened to, see `broker.watchers`.
     """
 
     waiting_max: int | None = None

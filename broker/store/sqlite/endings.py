@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from airunner.broker.store.contract import EXPIRE_MAX, Appended, Ask, Outcome, QueueKey
-from airunner.broker.store.damage import Aside, about
-from airunner.broker.store.log import Holder, Log
-from airunner.broker.store.rows import Database, fetch_all, fetch_one
+from airunner.broker.store.sqlite.damage import Aside, about
+from airunner.broker.store.sqlite.log import Holder, Log
+from airunner.broker.store.sqlite.rows import Database, fetch_all, fetch_one
 from airunner.protocol.errors import IncompleteLog, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, JobCancelRequested, JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason, Result, decode_spec

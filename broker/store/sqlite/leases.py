@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from airunner.broker.store.contract import Appended, Ask, LeasesCounted, Outcome, QueueKey
-from airunner.broker.store.damage import Aside, about
-from airunner.broker.store.log import Log
 from airunner.broker.store.needs import facts_of, meets
-from airunner.broker.store.queues import heads
 from airunner.broker.store.room import Room
-from airunner.broker.store.rows import Database, fetch_all, fetch_one
-from airunner.broker.store.secrets import Secrets
+from airunner.broker.store.sqlite.damage import Aside, about
+from airunner.broker.store.sqlite.log import Log
+from airunner.broker.store.sqlite.queues import heads
+from airunner.broker.store.sqlite.rows import Database, fetch_all, fetch_one
+from airunner.broker.store.sqlite.secrets import Secrets
 from airunner.protocol.errors import Conflict, NoSpace, StaleToken
 from airunner.protocol.events import JobLeased
 from airunner.protocol.job import JobState, decode_spec

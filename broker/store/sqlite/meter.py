@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from airunner.broker.store.damage import READ_FAULTS, damage_of
-from airunner.broker.store.rows import Database, Rows, Values
+from airunner.broker.store.sqlite.damage import READ_FAULTS, damage_of
+from airunner.broker.store.sqlite.rows import Database, Rows, Values
 
 # Measured, in sixteenths of 100 µs: some 10 µs for a statement or a row written, 6 for a row that Python sees.
 POINTS_PER_UNIT: Final = 16

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import Ask, Outcome
 from airunner.broker.store.room import Room
-from airunner.broker.store.rows import Database, fetch_all, within
-from airunner.broker.store.usage import Usage
+from airunner.broker.store.sqlite.idempotency import answered, note_answer
+from airunner.broker.store.sqlite.rows import Database, fetch_all, within
+from airunner.broker.store.sqlite.usage import Usage
 from airunner.certs.principal import QueueScope
 from airunner.protocol.errors import NoSpace, NotFound, Quota
 from airunner.protocol.messages import (

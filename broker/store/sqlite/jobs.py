@@ -7,7 +7,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from airunner.broker.store.answers import answered, note_answer
 from airunner.broker.store.contract import (
     Appended,
     Ask,
@@ -17,13 +16,14 @@ from airunner.broker.store.contract import (
     WatchKeyFound,
     looks_through_many,
 )
-from airunner.broker.store.log import Log
 from airunner.broker.store.needs import needs_of
-from airunner.broker.store.queues import Queues
 from airunner.broker.store.room import Room
-from airunner.broker.store.rows import Database, fetch_all, fetch_one, within
-from airunner.broker.store.schema import fact_of, note_metadata
-from airunner.broker.store.usage import Usage
+from airunner.broker.store.sqlite.idempotency import answered, note_answer
+from airunner.broker.store.sqlite.log import Log
+from airunner.broker.store.sqlite.queues import Queues
+from airunner.broker.store.sqlite.rows import Database, fetch_all, fetch_one, within
+from airunner.broker.store.sqlite.schema import fact_of, note_metadata
+from airunner.broker.store.sqlite.usage import Usage
 from airunner.certs.principal import QueueScope
 from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled

@@ -32,20 +32,20 @@ from airunner.broker.store.contract import (
     Retain,
     StoreReply,
 )
-from airunner.broker.store.copying import StoreCopy
-from airunner.broker.store.damage import READ_FAULTS, Aside, Damaged
-from airunner.broker.store.endings import Endings
-from airunner.broker.store.jobs import Jobs
-from airunner.broker.store.leases import Leases
-from airunner.broker.store.log import Log
-from airunner.broker.store.meter import Meter
-from airunner.broker.store.queues import Queues
-from airunner.broker.store.retention import Retention
 from airunner.broker.store.room import TIGHT_JOURNAL_BYTES, TIGHT_JOURNAL_PAGES, Inside
-from airunner.broker.store.rows import Database, fetch_one
-from airunner.broker.store.schema import migrate
-from airunner.broker.store.secrets import Secrets
-from airunner.broker.store.usage import Usage
+from airunner.broker.store.sqlite.copying import StoreCopy
+from airunner.broker.store.sqlite.damage import READ_FAULTS, Aside, Damaged
+from airunner.broker.store.sqlite.endings import Endings
+from airunner.broker.store.sqlite.jobs import Jobs
+from airunner.broker.store.sqlite.leases import Leases
+from airunner.broker.store.sqlite.log import Log
+from airunner.broker.store.sqlite.meter import Meter
+from airunner.broker.store.sqlite.queues import Queues
+from airunner.broker.store.sqlite.retention import Retention
+from airunner.broker.store.sqlite.rows import Database, fetch_one
+from airunner.broker.store.sqlite.schema import migrate
+from airunner.broker.store.sqlite.secrets import Secrets
+from airunner.broker.store.sqlite.usage import Usage
 from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.coding import refusal

@@ -9,12 +9,12 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from airunner.broker.quotas import Quotas
 from airunner.broker.store.contract import Appended
-from airunner.broker.store.damage import Aside, Damaged, about
+from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
-from airunner.broker.store.rows import Database, Values, fetch_one
-from airunner.broker.store.usage import Usage
+from airunner.broker.store.sqlite.damage import Aside, Damaged, about
+from airunner.broker.store.sqlite.rows import Database, Values, fetch_one
+from airunner.broker.store.sqlite.usage import Usage
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest, CorruptLog, IndexGap, NoSpace, NotFound, Quota, StaleToken
 from airunner.protocol.events import (

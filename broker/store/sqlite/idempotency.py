@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from airunner.broker.store.contract import Ask
-from airunner.broker.store.rows import Database, fetch_one
-from airunner.broker.store.schema import ANSWER_BYTES
-from airunner.broker.store.usage import Usage
+from airunner.broker.store.sqlite.rows import Database, fetch_one
+from airunner.broker.store.sqlite.schema import ANSWER_BYTES
+from airunner.broker.store.sqlite.usage import Usage
 from airunner.protocol.coding import canonical_hash
 from airunner.protocol.errors import Conflict
 from airunner.protocol.messages import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue
