@@ -9,22 +9,22 @@ from collections.abc import Callable
 
 import anyio
 
-from airunner.agent.attempt import Surroundings
-from airunner.agent.health import Health
-from airunner.agent.jobuser import JobUsers
-from airunner.agent.leaser import Leaser, Orders
-from airunner.agent.mirrors import remove_unfinished
-from airunner.agent.occupancy import Occupancy
+from airunner.agent.attempt.attempt import Surroundings
+from airunner.agent.attempt.slot import SPOOL_FOLDER, Slot
+from airunner.agent.checkout.mirrors import remove_unfinished
+from airunner.agent.leases.health import Health
+from airunner.agent.leases.leaser import Leaser, Orders
+from airunner.agent.leases.occupancy import Occupancy
+from airunner.agent.leases.probes import Probes
+from airunner.agent.leases.renewer import Renewer
+from airunner.agent.output.publisher import Publisher
+from airunner.agent.output.recovery import recover
+from airunner.agent.output.spool import spools_in
+from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.agent.plan import Plan
-from airunner.agent.probes import Probes
-from airunner.agent.publisher import Publisher
-from airunner.agent.recovery import recover
-from airunner.agent.renewer import Renewer
-from airunner.agent.slot import SPOOL_FOLDER, Slot
-from airunner.agent.spool import spools_in
-from airunner.agent.spoolroom import SpoolRoom
-from airunner.agent.workspace import remove_workspaces
-from airunner.agent.workspaces import Workspaces
+from airunner.agent.workspace.jobuser import JobUsers
+from airunner.agent.workspace.workspace import remove_workspaces
+from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.messages import Ping
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.agent.jobuser import RUN_AS_VARIABLE
-from airunner.agent.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
+from airunner.agent.checkout.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
+from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE
 from airunner.protocol.durations import seconds_between
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.listhint import pairs_hint
@@ -27,11 +27,11 @@ from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoi
 
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
-    from airunner.agent.attempt import Surroundings
-    from airunner.agent.jobuser import JobUser
+    from airunner.agent.attempt.attempt import Surroundings
+    from airunner.agent.home import Place
     from airunner.agent.launcher.local import ChildLauncher
-    from airunner.agent.place import Place
     from airunner.agent.plan import Plan
+    from airunner.agent.workspace.jobuser import JobUser
     from airunner.certs.home import Home
 
 SLOTS_SPAWNED_MAX = 256
@@ -185,7 +185,7 @@ def agent_command(
 
     SIGTERM once: finish what runs and stop. Twice: end and release it. A third time: kill and exit.
     """
-    from airunner.agent.launcher.cgroup import Limits
+    from airunner.agent.launcher.child.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
     from airunner.certs.ownership import own_home, refuse_open
     from airunner.certs.secretfile import make_folder
@@ -203,13 +203,13 @@ def agent_command(
 
     import anyio
 
-    from airunner.agent.attempt import Surroundings
-    from airunner.agent.batching import flush_plan
-    from airunner.agent.jobuser import exposed_keys
-    from airunner.agent.mirrors import Mirrors
-    from airunner.agent.offloading import offload
+    from airunner.agent.attempt.attempt import Surroundings
+    from airunner.agent.checkout.mirrors import Mirrors
+    from airunner.agent.checkout.repository import Rules
+    from airunner.agent.launcher.offloading import offload
+    from airunner.agent.output.batching import flush_plan
     from airunner.agent.plan import Plan
-    from airunner.agent.repository import Rules
+    from airunner.agent.workspace.jobuser import exposed_keys
     from airunner.protocol.redaction import SECRET_NAMES
     from airunner.transport.ports import SYSTEM
 
@@ -302,7 +302,7 @@ def _place(agents: Path) -> Place:
 
     Raises `OperatorError`.
     """
-    from airunner.agent.place import take_place
+    from airunner.agent.home import take_place
 
     place = take_place(agents)
     if place.ended:
@@ -342,8 +342,8 @@ def _users(named: Sequence[str], slots: int, home: Home, folder: Path) -> tuple[
 
     Raises `OperatorError`.
     """
-    from airunner.agent.jobuser import job_users, let_pass
-    from airunner.agent.workspace import workspaces_folder
+    from airunner.agent.workspace.jobuser import job_users, let_pass
+    from airunner.agent.workspace.workspace import workspaces_folder
     from airunner.certs.secretfile import make_folder
 
     users = job_users(named, slots)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
-from airunner.agent.batching import FlushPlan
+from airunner.agent.output.batching import FlushPlan
 
 
 class Plan(Struct, frozen=True):

@@ -64,7 +64,7 @@ def _git() -> Finding:
 
 
 def _groups() -> Finding:
-    from airunner.agent.launcher.cgroup import Limits, missing_controllers, own_group
+    from airunner.agent.launcher.child.cgroup import Limits, missing_controllers, own_group
 
     group = own_group()
     if group is None:
@@ -93,7 +93,7 @@ def _home(home: Home) -> Iterator[Finding]:
 
 def _jobs(home: Home) -> Finding:
     """Whether jobs of an agent on this home are kept apart from its keys, as far as that can be told from here."""
-    from airunner.agent.jobuser import RUN_AS_VARIABLE, exposed_keys
+    from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE, exposed_keys
 
     if named := os.environ.get(RUN_AS_VARIABLE):
         return Finding("jobs", Verdict.GOOD, f"{RUN_AS_VARIABLE} has an agent here run them as {named}")

@@ -48,7 +48,7 @@ _CHILD: Final = """
 import os, signal, sys
 parent, path, *sys.argv[1:] = sys.argv[1:]
 sys.path[:] = path.split(os.pathsep)
-from airunner.agent.launcher.linux import call_me_when_my_parent_dies
+from airunner.agent.launcher.child.linux import call_me_when_my_parent_dies
 call_me_when_my_parent_dies(signal.SIGKILL)
 if os.getppid() != int(parent):
     sys.exit(1)

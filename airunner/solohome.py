@@ -91,8 +91,8 @@ def _remove(home: Path) -> None:
 
 def _clear(agents: Path) -> None:
     """See what a killed agent ran to its end, and remove what is not easily removed of it."""
-    from airunner.agent.place import take_place
-    from airunner.agent.workspace import remove_workspaces
+    from airunner.agent.home import take_place
+    from airunner.agent.workspace.workspace import remove_workspaces
 
     with suppress(OperatorError):  # what hangs in the kernel stays
         remove_workspaces(take_place(agents).folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,23 @@ MAY_IMPORT = {
     "client": {"protocol", "certs", "transport", "client"},
 }
 INNER = (("broker/store", "sqlite"),)
+# Of agent/, from the ground up: each imports only itself and those before it.
+FLOORS = (
+    "flag",
+    "launcher",
+    "workspace",
+    "checkout",
+    "output",
+    "plan",
+    "leases",
+    "attempt",
+    "home",
+    "agent",
+    "command",
+)
+# What the launcher's processes run: each import is paid for by every keeper.
+CHILD = ("agent/launcher/child/", "transport/timers.py")
+CHILD_MAY_IMPORT = {*sys.stdlib_module_names, "msgpack", "ptyprocess"}
 IMPURE = {"anyio", "asyncio", "datetime", "os", "random", "secrets", "select", "signal", "socket", "subprocess"}
 IMPURE |= {"threading", "time", "trio", "zmq", "pathlib", "tempfile", "logging", "apsw"}
 BANNED_MODULES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
@@ -86,6 +104,27 @@ def inner_folders_are_imported_by_nobody_around_them(path: str, source: str) -> 
             yield from (f"imports {name}" for name in imported(source) if f"{name}.".startswith(f"{inside}."))
 
 
+def agent_imports_downwards(path: str, source: str) -> Iterator[str]:
+    if not path.startswith("agent/") or path == "agent/__init__.py":
+        return
+    floor = path.split("/")[1].removesuffix(".py")
+    if floor not in FLOORS:
+        yield f"{floor} has no floor in agent/"
+        return
+    above = FLOORS[FLOORS.index(floor) + 1 :]
+    for module in imported(source):
+        if module.startswith("airunner.agent.") and module.split(".")[2] in above:
+            yield f"{floor} imports {module}"
+
+
+def launchers_child_imports_the_standard_library(path: str, source: str) -> Iterator[str]:
+    if path.startswith(CHILD):
+        for module in imported(source):
+            ours = module.startswith(("airunner.agent.launcher.child", "airunner.transport.timers"))
+            if not ours and module.split(".")[0] not in CHILD_MAY_IMPORT:
+                yield f"imports {module}"
+
+
 def protocol_is_pure(path: str, source: str) -> Iterator[str]:
     if path.startswith("protocol/"):
         yield from (f"imports {name}" for name in imported(source) if name.split(".")[0] in IMPURE)
@@ -135,6 +174,8 @@ PYTHON_RULES: tuple[Rule, ...] = (
     files_are_short,
     functions_are_short,
     imports_run_one_way,
+    agent_imports_downwards,
+    launchers_child_imports_the_standard_library,
     inner_folders_are_imported_by_nobody_around_them,
     protocol_is_pure,
     only_anyio_waits,
@@ -149,7 +190,7 @@ TEXT_RULES: tuple[Rule, ...] = (cancelled_has_two_ls, no_path_of_a_machine)
 OFFENDERS: tuple[tuple[Rule, str, str], ...] = (
     (files_are_short, "broker/x.py", "x = 1\n" * (FILE_LINES_MAX + 1)),
     (functions_are_short, "broker/x.py", "def f():\n" + "    x = 1\n" * (FUNCTION_LINES_MAX + 1)),
-    (imports_run_one_way, "broker/x.py", "from airunner.agent.slot import Slot"),
+    (imports_run_one_way, "broker/x.py", "from airunner.agent.attempt.slot import Slot"),
     (imports_run_one_way, "agent/x.py", "def f():\n    import airunner.client.client"),
     (imports_run_one_way, "client/x.py", "if TYPE_CHECKING:\n    from airunner import broker"),
     (imports_run_one_way, "certs/x.py", "from airunner.client import client"),
@@ -158,6 +199,15 @@ OFFENDERS: tuple[tuple[Rule, str, str], ...] = (
     (imports_run_one_way, "broker/x.py", "from . import ledger"),
     (imports_run_one_way, "broker/x.py", "from protocol.job import Job"),
     (inner_folders_are_imported_by_nobody_around_them, "broker/store/x.py", "from airunner.broker.store import sqlite"),
+    (agent_imports_downwards, "agent/output/x.py", "from airunner.agent.leases.tenure import Tenure"),
+    (agent_imports_downwards, "agent/launcher/x.py", "from airunner.agent import plan"),
+    (agent_imports_downwards, "agent/another.py", ""),
+    (launchers_child_imports_the_standard_library, "agent/launcher/child/x.py", "import anyio"),
+    (
+        launchers_child_imports_the_standard_library,
+        "agent/launcher/child/x.py",
+        "from airunner.agent.launcher import mark",
+    ),
     (protocol_is_pure, "protocol/x.py", "import time"),
     (protocol_is_pure, "protocol/x.py", "from os import urandom"),
     (only_anyio_waits, "agent/x.py", "import asyncio"),

@@ -9,11 +9,11 @@ cannot clean up after itself.
    └──socketpair (stream)────► keeper ──posix_spawn, or ptyprocess──► command ─► whatever it starts
 ```
 
-- The **launcher** (`child.py`) is a fresh interpreter without threads, ZeroMQ or anyio. It forks keepers
+- The **launcher** (`child/launcher.py`) is a fresh interpreter without threads, ZeroMQ or anyio. It forks keepers
   and, when a keeper is killed, ends what that one kept.
-- A **keeper** (`keeper.py`) runs one job at a time: it starts the command (`spawning.py`, `terminal.py`), tells of
-  its end, signals or ends its tree. It is a child-subreaper, so a daemon that forks twice or calls setsid becomes the
-  keeper's child and cannot leave. Hence the law everything rests on: *a keeper without children is a
+- A **keeper** (`child/keeper.py`) runs one job at a time: it starts the command (`spawning.py`, `terminal.py`),
+  tells of its end, signals or ends its tree. It is a child-subreaper, so a daemon that forks twice or calls setsid
+  becomes the keeper's child and cannot leave. Hence the law everything rests on: *a keeper without children is a
   keeper whose job has left nothing behind*, and one `waitpid` tells.
 - The agent's half (`local.py`, `process.py`, `streams.py`, `line.py`) is anyio only. It speaks with each
   keeper directly, and uses a keeper again once nothing of its job is left.

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from airunner.agent.launcher.child.tree import command_of, name_of
 from airunner.agent.launcher.contract import Holder
-from airunner.agent.launcher.tree import command_of, name_of
 
 HOLDERS_MAX: Final = 100
 _TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the number of a master's terminal

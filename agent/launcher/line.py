@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import anyio
 
+from airunner.agent.launcher.child.wire import Reader, ToAgent, ToKeeper, pack, receive_with
 from airunner.agent.launcher.contract import LauncherDied
 from airunner.agent.launcher.watchdog import KeeperProcess
-from airunner.agent.launcher.wire import Reader, ToAgent, ToKeeper, pack, receive_with
 
 _RECEIVE_BYTES: Final = 65_536
 

@@ -17,14 +17,9 @@ from typing import Final, NamedTuple
 
 import anyio
 
-from airunner.agent.launcher import wire
-from airunner.agent.launcher.cgroup import Limits, end_groups, launchers_group, missing_controllers, own_group
-from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
-from airunner.agent.launcher.line import Line
-from airunner.agent.launcher.mark import VARIABLE, end_marked, new_home_mark, new_launcher_mark
-from airunner.agent.launcher.process import KeptProcess
-from airunner.agent.launcher.watchdog import KeeperProcess
-from airunner.agent.launcher.wire import (
+from airunner.agent.launcher.child import wire
+from airunner.agent.launcher.child.cgroup import Limits, end_groups, launchers_group, missing_controllers, own_group
+from airunner.agent.launcher.child.wire import (
     DESCRIPTORS_MAX,
     Expired,
     Failed,
@@ -34,8 +29,13 @@ from airunner.agent.launcher.wire import (
     deadline_ms,
     send_with,
 )
-from airunner.agent.offloading import offload
-from airunner.agent.refusal import MachineRefused, Scarce, scarce_at_launch
+from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
+from airunner.agent.launcher.line import Line
+from airunner.agent.launcher.mark import VARIABLE, end_marked, new_home_mark, new_launcher_mark
+from airunner.agent.launcher.offloading import offload
+from airunner.agent.launcher.process import KeptProcess
+from airunner.agent.launcher.refusal import MachineRefused, Scarce, scarce_at_launch
+from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.protocol.errors import OperatorError
 from airunner.transport.descriptors import soft_descriptors
 
@@ -58,7 +58,7 @@ descriptor, held, group, bounds, mark, package, *sys.path[:] = sys.argv[1:]
 for name, folder in (("airunner", package), ("airunner.agent", package + "/agent")):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
-from airunner.agent.launcher.child import main
+from airunner.agent.launcher.child.launcher import main
 numbers = [int(number) for number in held.split()]
 main(int(descriptor), numbers, group, [int(bound) for bound in bounds.split()], mark)
 """

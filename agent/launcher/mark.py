@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from airunner.agent.launcher.tree import KILL_AGAIN_MS, command_of, name_of
+from airunner.agent.launcher.child.tree import KILL_AGAIN_MS, command_of, name_of
 
 VARIABLE: Final = "AIRUNNER_MARK"
 _NAME: Final = VARIABLE.encode()

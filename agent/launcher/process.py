@@ -10,13 +10,13 @@ from typing import Final
 
 import anyio
 
+from airunner.agent.launcher.child.wire import End, Ended, Exited, Expired, KeepUntil, Signal, ToAgent, deadline_ms
 from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Spent, Survivor, Vitals
 from airunner.agent.launcher.holders import holders_of
 from airunner.agent.launcher.line import Line
+from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.vitals import vitals_of
-from airunner.agent.launcher.wire import End, Ended, Exited, Expired, KeepUntil, Signal, ToAgent, deadline_ms
-from airunner.agent.offloading import offload
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
 
 STOPPED_S: Final = 1.0  # after the grace: a keeper that is stopped then is one that somebody keeps stopped

@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from airunner.agent.launcher.child.tree import descendants, parent_of
 from airunner.agent.launcher.contract import Vitals
-from airunner.agent.launcher.tree import descendants, parent_of
 
 
 def vitals_of(command: int) -> Vitals | None:

@@ -16,7 +16,7 @@ from threading import Event as Wakeup
 from types import MappingProxyType
 from typing import Final
 
-from airunner.agent.launcher.tree import descendants
+from airunner.agent.launcher.child.tree import descendants
 from tests.acceptance import bounded, suspending
 from tests.acceptance.chaos_processes import Victim, job_processes
 

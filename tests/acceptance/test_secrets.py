@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.redactor import patterns_of
+from airunner.agent.output.redactor import patterns_of
 from tests.acceptance.capturing import HOST, captured
 from tests.acceptance.gate import events
 from tests.acceptance.running import Cluster

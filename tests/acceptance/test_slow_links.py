@@ -13,8 +13,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from airunner.agent.recovery import recover
-from airunner.agent.spool import Spool, SpoolHeader
+from airunner.agent.output.recovery import recover
+from airunner.agent.output.spool import Spool, SpoolHeader
 from airunner.client.client import Client
 from airunner.client.reach import reach
 from airunner.protocol import reconnect as retry

@@ -7,12 +7,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from airunner.agent.batching import PIPE_WINDOW_MS, Batcher
 from airunner.agent.flag import Flag
-from airunner.agent.journal import Journal
-from airunner.agent.outputbound import OutputBound
-from airunner.agent.spool import Spool, SpoolHeader
-from airunner.agent.spoolroom import SpoolRoom
+from airunner.agent.output.batching import PIPE_WINDOW_MS, Batcher
+from airunner.agent.output.journal import Journal
+from airunner.agent.output.outputbound import OutputBound
+from airunner.agent.output.spool import Spool, SpoolHeader
+from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.events import EventBody, decode_bodies
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import BATCHES_MAX, JobLease

@@ -12,13 +12,13 @@ import anyio
 from anyio.abc import TaskGroup
 
 from airunner.agent.agent import Agent
-from airunner.agent.attempt import Surroundings
+from airunner.agent.attempt.attempt import Surroundings
+from airunner.agent.attempt.slot import SPOOL_FOLDER
+from airunner.agent.checkout.repository import Rules
 from airunner.agent.launcher.contract import Exit, Holder, LaunchSpec, LeaseEnded, Process, Spent, Survivor, Vitals
+from airunner.agent.launcher.refusal import MachineRefused
+from airunner.agent.leases.probes import PROBE
 from airunner.agent.plan import Plan
-from airunner.agent.probes import PROBE
-from airunner.agent.refusal import MachineRefused
-from airunner.agent.repository import Rules
-from airunner.agent.slot import SPOOL_FOLDER
 from airunner.client.client import Client
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airunner.agent.batching import (
+from airunner.agent.output.batching import (
     FLUSH_BYTES,
     FLUSH_EVENTS,
     PIPE_WINDOW_MS,

@@ -9,7 +9,7 @@ import pytest
 from trio.testing import MockClock
 
 from airunner.agent.flag import Flag, unless
-from airunner.agent.renewer import RENEWAL_S_MAX, RETRY_S
+from airunner.agent.leases.renewer import RENEWAL_S_MAX, RETRY_S
 from airunner.broker.gateway import NUDGE_ID
 from airunner.protocol.errors import Unauthenticated
 from airunner.protocol.job import JobState, Reason, Result

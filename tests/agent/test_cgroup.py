@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from airunner.agent.launcher.cgroup import PREFIX, Limits, end_groups, missing_controllers, oom_kills, own_group
+from airunner.agent.launcher.child.cgroup import PREFIX, Limits, end_groups, missing_controllers, oom_kills, own_group
 from airunner.agent.launcher.contract import LauncherDied
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
@@ -62,7 +62,7 @@ async def test_what_a_killed_keeper_kept_is_killed_in_one_step(launcher: ChildLa
 def test_groups_are_removed_as_soon_as_the_kernel_says_that_nothing_runs_in_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("airunner.agent.launcher.cgroup.KILL_AGAIN_MS", 60_000)  # longer than this test may take
+    monkeypatch.setattr("airunner.agent.launcher.child.cgroup.KILL_AGAIN_MS", 60_000)  # longer than this test may take
     base = own_group()
     assert base is not None
     folder = base / f"{PREFIX}{os.getpid()}-test"

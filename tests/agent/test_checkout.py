@@ -12,14 +12,14 @@ from threading import Thread
 import anyio
 import pytest
 
-from airunner.agent import checkout, git
-from airunner.agent.checkout import CheckedOut, Terms, check_out
-from airunner.agent.git import CheckoutFailed, spoken
+from airunner.agent.checkout import checkout, git
+from airunner.agent.checkout.checkout import CheckedOut, Terms, check_out
+from airunner.agent.checkout.git import CheckoutFailed, spoken
+from airunner.agent.checkout.mirrors import Mirror
+from airunner.agent.checkout.repository import Rules, Source
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
 from airunner.agent.launcher.local import start_launcher
-from airunner.agent.mirrors import Mirror
-from airunner.agent.repository import Rules, Source
-from airunner.agent.workspace import Workspace, make_workspace
+from airunner.agent.workspace.workspace import Workspace, make_workspace
 
 pytestmark = pytest.mark.anyio
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.checkout import Terms, check_out
-from airunner.agent.git import TRIES_MAX, CheckoutFailed, is_of_network
+from airunner.agent.checkout.checkout import Terms, check_out
+from airunner.agent.checkout.git import TRIES_MAX, CheckoutFailed, is_of_network
+from airunner.agent.checkout.repository import Rules, Source
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher
-from airunner.agent.repository import Rules, Source
-from airunner.agent.workspace import make_workspace
+from airunner.agent.workspace.workspace import make_workspace
 from tests.agent.repositories import git, new_repository
 from tests.agent.serving import HttpServer, over_http
 

@@ -8,11 +8,11 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.checkout import Terms, check_out
-from airunner.agent.git import GIT_GRACE_S, CheckoutFailed
+from airunner.agent.checkout.checkout import Terms, check_out
+from airunner.agent.checkout.git import GIT_GRACE_S, CheckoutFailed
+from airunner.agent.checkout.repository import Rules, Source
 from airunner.agent.launcher.contract import Exit, LauncherDied, LaunchSpec, Process, Survivor
-from airunner.agent.repository import Rules, Source
-from airunner.agent.workspace import Workspace
+from airunner.agent.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.anyio
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from airunner.agent.console import Console, Ended
-from airunner.agent.journal import Journal
+from airunner.agent.attempt.console import Console, Ended
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
-from airunner.agent.tenure import Tenure
+from airunner.agent.leases.tenure import Tenure
+from airunner.agent.output.journal import Journal
 from airunner.protocol.events import AgentBody, Output, ProcessError, Stream, TerminalResize
 from airunner.protocol.job import JobSpec, Reason, TerminalSize
 from airunner.protocol.messages import JobLease

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.checkout import Terms, check_out
-from airunner.agent.credentials import access_to
-from airunner.agent.git import CheckoutFailed
+from airunner.agent.checkout.checkout import Terms, check_out
+from airunner.agent.checkout.credentials import access_to
+from airunner.agent.checkout.git import CheckoutFailed
+from airunner.agent.checkout.mirrors import Mirror
+from airunner.agent.checkout.repository import Rules, Source
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher
-from airunner.agent.mirrors import Mirror
-from airunner.agent.repository import Rules, Source
-from airunner.agent.workspace import Workspace, make_workspace
+from airunner.agent.workspace.workspace import Workspace, make_workspace
 from tests.agent.repositories import git, new_repository
 from tests.agent.serving import HttpServer, over_http
 

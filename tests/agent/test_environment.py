@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.agent.environment import AttemptPlace, hook_environment, job_environment
+from airunner.agent.workspace.environment import AttemptPlace, hook_environment, job_environment
 
 PLACE = AttemptPlace(
     job_id="0192-job",

@@ -8,10 +8,10 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent import probes
-from airunner.agent.health import PROBE_LAST_MS
-from airunner.agent.probes import GROWN_BYTES, ROOM_BYTES, Probes
-from airunner.agent.refusal import MachineRefused, Scarce
+from airunner.agent.launcher.refusal import MachineRefused, Scarce
+from airunner.agent.leases import probes
+from airunner.agent.leases.health import PROBE_LAST_MS
+from airunner.agent.leases.probes import GROWN_BYTES, ROOM_BYTES, Probes
 from airunner.protocol.job import JobState, Reason
 from tests.agent.playing import PlayedLauncher, Stage, staged
 

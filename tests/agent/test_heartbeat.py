@@ -10,9 +10,9 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.heartbeat import HEARTBEAT_S, beat
-from airunner.agent.journal import Journal
+from airunner.agent.attempt.heartbeat import HEARTBEAT_S, beat
 from airunner.agent.launcher.contract import LaunchSpec
+from airunner.agent.output.journal import Journal
 from airunner.protocol.events import Heartbeat, Output, Stream
 from tests.agent.journaling import journal_in, taken
 from tests.agent.playing import PlayedProcess

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.checkout import Terms, check_out
-from airunner.agent.git import CheckoutFailed
+from airunner.agent.checkout.checkout import Terms, check_out
+from airunner.agent.checkout.git import CheckoutFailed
+from airunner.agent.checkout.repository import Rules, Source
+from airunner.agent.checkout.submodules import LEVELS_MAX
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher
-from airunner.agent.repository import Rules, Source
-from airunner.agent.submodules import LEVELS_MAX
-from airunner.agent.workspace import Workspace, make_workspace
+from airunner.agent.workspace.workspace import Workspace, make_workspace
 from tests.agent.repositories import commit, git, new_repository
 from tests.agent.serving import over_http
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.jobuser import JobUser, JobUsers, job_users, let_pass
-from airunner.agent.workspace import make_workspace
-from airunner.agent.workspaces import Workspaces
+from airunner.agent.workspace.jobuser import JobUser, JobUsers, job_users, let_pass
+from airunner.agent.workspace.workspace import make_workspace
+from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import OperatorError
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may run jobs as other users")

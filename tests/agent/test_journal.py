@@ -8,8 +8,8 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.journal import PATIENCE_S, Journal
-from airunner.agent.spool import Record, Spool, SpoolFailed
+from airunner.agent.output.journal import PATIENCE_S, Journal
+from airunner.agent.output.spool import Record, Spool, SpoolFailed
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     EventBody,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from airunner.agent.home import take_place
 from airunner.agent.launcher.mark import VARIABLE, end_marked, marked, new_home_mark, new_launcher_mark
-from airunner.agent.place import take_place
 from airunner.protocol.errors import OperatorError
 from tests.acceptance.bounded import give, homes_of_an_ordinary_user, needs_root, user
 from tests.agent.launching import PATIENCE_S, Watched, children_of
@@ -31,7 +31,7 @@ AGENT = f"""
 import anyio, sys
 from pathlib import Path
 from airunner.agent.launcher import local
-from airunner.agent.place import take_place
+from airunner.agent.home import take_place
 from tests.agent.launching import read_lines, shell
 if sys.argv[2] == "without groups":
     local.own_group = lambda: None
@@ -105,7 +105,7 @@ def test_an_ordinary_users_agent_finds_its_own(other: Watched) -> None:
         agent = Agent(home, WITHOUT_GROUPS, become)
         agent.kill()
         assert not agent.job.gone_within(0)
-        script = "import sys; from pathlib import Path; from airunner.agent.place import take_place"
+        script = "import sys; from pathlib import Path; from airunner.agent.home import take_place"
         taking = (*become, sys.executable, "-c", f"{script}; take_place(Path(sys.argv[1]))", str(home))
         subprocess.run(taking, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, check=True)
         assert agent.job.gone_within(0)
@@ -135,7 +135,7 @@ def take_another(descriptor: int, running: int, home: Path) -> str:
 
 
 def test_keepers_that_were_stopped_hold_up_no_other_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airunner.agent.place.KEEPERS_S", 0.1)
+    monkeypatch.setattr("airunner.agent.home.KEEPERS_S", 0.1)
     agent = Agent(tmp_path, WITHOUT_GROUPS)
     agent.kill(but_the_keeper=True)
     keeper = Watched([agent.keeper])
@@ -150,8 +150,8 @@ def test_keepers_that_were_stopped_hold_up_no_other_agent(tmp_path: Path, monkey
 def test_who_holds_the_lock_and_cannot_be_found_is_not_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airunner.agent.place.KEEPERS_S", 0.1)
-    monkeypatch.setattr("airunner.agent.place.END_S", 0.1)
+    monkeypatch.setattr("airunner.agent.home.KEEPERS_S", 0.1)
+    monkeypatch.setattr("airunner.agent.home.END_S", 0.1)
     folder = tmp_path / "1"
     folder.mkdir()
     lock = f"import fcntl; f = open({str(folder / 'running')!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX)"

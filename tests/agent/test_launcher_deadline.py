@@ -12,9 +12,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from airunner.agent.launcher.child.wire import deadline_ms
 from airunner.agent.launcher.contract import Exit, LauncherDied, LeaseEnded, Process
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
-from airunner.agent.launcher.wire import deadline_ms
 from airunner.transport.timers import boot_s
 from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 

@@ -13,13 +13,13 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from airunner.agent.launcher import spawning
+from airunner.agent.launcher.child import spawning
+from airunner.agent.launcher.child.spawning import Refusal, spawn
+from airunner.agent.launcher.child.wire import Start
 from airunner.agent.launcher.contract import Exit
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
-from airunner.agent.launcher.spawning import Refusal, spawn
-from airunner.agent.launcher.wire import Start
-from airunner.agent.offloading import offload
-from airunner.agent.refusal import MachineRefused, Scarce, scarce_at_launch
+from airunner.agent.launcher.offloading import offload
+from airunner.agent.launcher.refusal import MachineRefused, Scarce, scarce_at_launch
 from tests.agent.launching import PATIENCE_S, Watched, children_of, descriptors_of, read_all, shell
 
 NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes

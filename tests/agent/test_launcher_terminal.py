@@ -83,8 +83,8 @@ async def test_a_size_that_no_terminal_has_is_not_told(launcher: ChildLauncher, 
 
 LATE_SPAWN = """
 import os, sys, termios
-from airunner.agent.launcher.terminal import spawn_in_terminal
-from airunner.agent.launcher.wire import Start
+from airunner.agent.launcher.child.terminal import spawn_in_terminal
+from airunner.agent.launcher.child.wire import Start
 
 read, resized = os.read, sys.argv[1]
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.slot import DELIVERY_S, UNSETTLED
+from airunner.agent.attempt.slot import DELIVERY_S, UNSETTLED
 from airunner.protocol.coding import decode_reply, encode, refusal
 from airunner.protocol.errors import StaleToken
 from airunner.protocol.job import JobSpec, JobState

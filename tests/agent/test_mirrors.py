@@ -10,13 +10,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from airunner.agent.checkout import Terms, check_out
-from airunner.agent.git import CheckoutFailed
+from airunner.agent.checkout.checkout import Terms, check_out
+from airunner.agent.checkout.git import CheckoutFailed
+from airunner.agent.checkout.mirrors import FOLDER, Mirrors, remove_unfinished
+from airunner.agent.checkout.repository import Rules, Source
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher
-from airunner.agent.mirrors import FOLDER, Mirrors, remove_unfinished
-from airunner.agent.repository import Rules, Source
-from airunner.agent.workspace import Leftover, Workspace, make_workspace
+from airunner.agent.workspace.workspace import Leftover, Workspace, make_workspace
 from tests.agent.repositories import commit, git, new_repository
 
 pytestmark = pytest.mark.anyio

@@ -9,9 +9,9 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.console import HELD_BYTES_MAX, HELD_S, HELD_S_MAX, Console
+from airunner.agent.attempt.console import HELD_BYTES_MAX, HELD_S, HELD_S_MAX, Console
 from airunner.agent.launcher.contract import LaunchSpec
-from airunner.agent.tenure import Tenure
+from airunner.agent.leases.tenure import Tenure
 from airunner.protocol.events import Stream
 from tests.agent.playing import PlayedProcess
 from tests.agent.test_console import GRACE_S, LEASE, Page

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from airunner.agent.journal import PATIENCE_S
-from airunner.agent.outputbound import TAIL_BYTES, Gap, OutputBound, Piece
+from airunner.agent.output.journal import PATIENCE_S
+from airunner.agent.output.outputbound import TAIL_BYTES, Gap, OutputBound, Piece
 from airunner.protocol.events import Output, OutputTruncated, Stream
 from tests.agent.journaling import Sink, journal_in, taken
 

@@ -12,8 +12,8 @@ import pytest
 from trio.testing import MockClock
 
 from airunner.agent.flag import Flag
-from airunner.agent.publisher import Publisher
-from airunner.agent.spoolroom import SpoolRoom
+from airunner.agent.output.publisher import Publisher
+from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, Quota
 from airunner.protocol.events import (

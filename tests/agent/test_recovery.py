@@ -8,8 +8,8 @@ import msgpack
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.recovery import recover
-from airunner.agent.spool import Spool, SpoolHeader, spools_in
+from airunner.agent.output.recovery import recover
+from airunner.agent.output.spool import Spool, SpoolHeader, spools_in
 from airunner.protocol.errors import NoSpace, PeerError, StaleToken, Unauthenticated
 from airunner.protocol.events import Heartbeat, encode_bodies
 from airunner.protocol.messages import (

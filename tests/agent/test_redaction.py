@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.redactor import Redactor
-from airunner.agent.secrets import Secrets, kept_out
+from airunner.agent.attempt.secrets import Secrets, kept_out
+from airunner.agent.output.redactor import Redactor
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     GitCloneError,

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from airunner.agent import redactor as redactor_module
-from airunner.agent.redactor import Redactor, TooManySecrets, patterns_of, wrapped_patterns_of
+from airunner.agent.output import redactor as redactor_module
+from airunner.agent.output.redactor import Redactor, TooManySecrets, patterns_of, wrapped_patterns_of
 
 MARK = b"[REDACTED]"
 TOKEN = "s3cr3t/T0ken+with?odd=chars"

@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
-from airunner.agent.git import scarce_in
-from airunner.agent.refusal import MachineRefused, Scarce, counts, refusal_in, scarce_at_launch
+from airunner.agent.checkout.git import scarce_in
+from airunner.agent.launcher.refusal import MachineRefused, Scarce, counts, refusal_in, scarce_at_launch
 
 MACHINES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 JOBS = (errno.E2BIG, errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.ETXTBSY, 0)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.agent.repository import Rules, Source, redact, refusal
-from airunner.agent.revision import Kind, Wanted, wanted_of
+from airunner.agent.checkout.repository import Rules, Source, redact, refusal
+from airunner.agent.checkout.revision import Kind, Wanted, wanted_of
 from airunner.protocol.redaction import without_credentials
 
 ALLOWED = [

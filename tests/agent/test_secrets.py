@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.secrets import SecretMissing, Secrets, no_keys, secrets_of, write_files
+from airunner.agent.attempt.secrets import SecretMissing, Secrets, no_keys, secrets_of, write_files
 from airunner.protocol.errors import Forged
 from airunner.protocol.job import JobSpec
 

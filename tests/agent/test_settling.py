@@ -11,8 +11,8 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.slot import DELIVERY_S, SPOOL_FOLDER, UNSETTLED
-from airunner.agent.spool import Spool, SpoolFailed
+from airunner.agent.attempt.slot import DELIVERY_S, SPOOL_FOLDER, UNSETTLED
+from airunner.agent.output.spool import Spool, SpoolFailed
 from airunner.protocol.job import JobState, Reason
 from airunner.transport.ports import Sent
 from tests.agent.playing import VISIBILITY_S, Stage, staged

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airunner.agent.spool import (
+from airunner.agent.output.spool import (
     RECLAIM_BYTES_MIN,
     ForeignSpool,
     NotASpool,

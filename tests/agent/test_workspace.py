@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.workspace import (
+from airunner.agent.workspace.workspace import (
     LEFTOVERS_MAX,
     Workspace,
     make_workspace,
@@ -18,7 +18,7 @@ from airunner.agent.workspace import (
     remove_workspaces,
     workspaces_folder,
 )
-from airunner.agent.workspaces import Workspaces
+from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import OperatorError
 
 NOBODY = 65_534

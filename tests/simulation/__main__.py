@@ -26,7 +26,7 @@ from typing import Final, NoReturn
 import msgspec
 from msgspec import Struct
 
-from airunner.agent.launcher.linux import call_me_when_my_parent_dies
+from airunner.agent.launcher.child.linux import call_me_when_my_parent_dies
 from tests.simulation.machine import run_virtual
 from tests.simulation.mutants import MUTANTS, SEEDS_MAX
 from tests.simulation.oracle import check

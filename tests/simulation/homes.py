@@ -9,7 +9,10 @@ import errno
 from collections import Counter
 from pathlib import Path
 
-from airunner.agent import attempt, probes, spool, workspace
+from airunner.agent.attempt import attempt
+from airunner.agent.leases import probes
+from airunner.agent.output import spool
+from airunner.agent.workspace import workspace
 from tests.simulation.machine import this_machine
 
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import anyio
 
-from airunner.agent import health
-from airunner.agent.tenure import Tenure
+from airunner.agent.leases import health
+from airunner.agent.leases.tenure import Tenure
 from airunner.broker import announcer
 from airunner.broker.ledger import Ledger
 from airunner.broker.store.contract import Applied, Command

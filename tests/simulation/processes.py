@@ -28,7 +28,7 @@ from airunner.agent.launcher.contract import (
     Survivor,
     Vitals,
 )
-from airunner.agent.refusal import MachineRefused, scarce_at_launch
+from airunner.agent.launcher.refusal import MachineRefused, scarce_at_launch
 from airunner.protocol.events import Stream
 from tests.simulation.history import ProcessGone, ProcessStarted, ProcessWrote
 from tests.simulation.machine import Machine

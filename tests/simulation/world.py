@@ -20,9 +20,9 @@ import anyio
 import anyio.lowlevel
 
 from airunner.agent.agent import Agent
-from airunner.agent.attempt import Surroundings
+from airunner.agent.attempt.attempt import Surroundings
+from airunner.agent.attempt.slot import SPOOL_FOLDER
 from airunner.agent.plan import Plan
-from airunner.agent.slot import SPOOL_FOLDER
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.certs.tokens import NoVerifier

@@ -1,0 +1,333 @@
+"""One attempt at one job: hooks, checkout, process, result; and then nothing left behind.
+
+What happens is written to the journal as it happens. `perform` returns how it ended, or is cancelled: by a
+lost lease or an agent that is told to stop; or it raises `LeaseEnded`, when the agent could not act in time and
+the keepers did. Either way every process is gone when it is over.
+
+A job that is cancelled, or out of time, is told with SIGTERM and given a grace. What it says meanwhile is in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import anyio
+from msgspec import Struct
+from msgspec.structs import replace
+
+from airunner.agent.attempt.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
+from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, Hook, HookFailed, Hooks
+from airunner.agent.attempt.secrets import OpenBox, SecretMissing, kept_out, no_keys, secrets_of, write_files
+from airunner.agent.checkout.checkout import Terms, check_out
+from airunner.agent.checkout.git import CheckoutFailed
+from airunner.agent.checkout.mirrors import Mirrors
+from airunner.agent.checkout.repository import Rules, Source
+from airunner.agent.flag import unless
+from airunner.agent.launcher.attending import attended
+from airunner.agent.launcher.contract import (
+    Exit,
+    Launcher,
+    LaunchFailed,
+    LaunchSpec,
+    Process,
+    Spent,
+    Starter,
+)
+from airunner.agent.launcher.refusal import MachineRefused, Scarce, refusal_in
+from airunner.agent.leases.probes import takes_writes
+from airunner.agent.leases.tenure import LeasedLauncher, Tenure
+from airunner.agent.output.journal import Journal
+from airunner.agent.output.redactor import Redactor, TooManySecrets
+from airunner.agent.workspace.environment import AttemptPlace, hook_environment, job_environment
+from airunner.agent.workspace.jobuser import JobUser, UserStarter
+from airunner.agent.workspace.workspace import Leftover, Workspace, restore_checkout
+from airunner.protocol.events import (
+    GitCloneEnd,
+    GitCloneError,
+    GitCloneProgress,
+    GitCloneStart,
+    ProcessEnd,
+    ProcessStart,
+    Stream,
+)
+from airunner.protocol.gitaddress import shown_address
+from airunner.protocol.job import JobState, ProcessType, Reason, Result, TerminalSize
+from airunner.protocol.names import TEXT_CHARS_MAX
+from airunner.protocol.redaction import SECRET_NAMES
+from airunner.protocol.usage import Usage
+
+HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk takes no more"
+
+
+def zero() -> float:
+    """A chance that is none."""
+    return 0.0
+
+
+class Surroundings(Struct, frozen=True):
+    """What an attempt needs of its agent; `offload` runs what the disk makes slow, in production in a thread.
+
+    `redact`: patterns of the names of variables that hold secrets.
+    """
+
+    launcher: Launcher
+    wall_ms: Callable[[], int]
+    environ: Mapping[str, str]
+    offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
+    cancel_grace_s: float = GRACE_S
+    secrets: Mapping[str, str] = MappingProxyType({})  # that jobs may ask for by name
+    open_box: OpenBox = no_keys
+    hooks: Path | None = None
+    rules: Rules = Rules()
+    mirrors: Mirrors | None = None
+    random: Callable[[], float] = zero
+    redact: tuple[str, ...] = SECRET_NAMES
+    users: tuple[JobUser, ...] = ()  # that jobs run as; none: the agent's own
+
+
+class Attempt:
+    """The attempt that `tenure` is for, in `workspace`."""
+
+    def __init__(self, tenure: Tenure, workspace: Workspace, journal: Journal, surroundings: Surroundings) -> None:
+        self._tenure = tenure
+        self._lease = tenure.lease
+        self._spec = tenure.lease.spec
+        self._workspace = workspace
+        self._journal = journal
+        self._launcher: Starter = LeasedLauncher(surroundings.launcher, tenure)
+        user = workspace.user
+        self._jobs_launcher = self._launcher if user is None else UserStarter(self._launcher, user)
+        self._jobs_environ = surroundings.environ if user is None else user.environment(surroundings.environ)
+        self._wall_ms = surroundings.wall_ms
+        self._surroundings = surroundings
+        self._console = Console(tenure, journal, surroundings.wall_ms, surroundings.cancel_grace_s)
+        self._hooks = Hooks(surroundings.hooks, self._launcher, self._console, tenure.cancelled, workspace.checkout)
+        self._secrets: Mapping[str, str] = {}
+        self.begun = False  # the command runs, or has run
+        self._commit = ""
+        self._checkout_ms = 0
+        self._spent = Spent()
+        self._borrowed = AsyncExitStack()
+
+    async def perform(self) -> Result:
+        """Check out, run, and say how it ended. The timeout counts from the start of the command.
+
+        Raises `LauncherDied`, `LeaseEnded`, `MachineRefused`, alone or in a group.
+        """
+        try:
+            around = self._surroundings
+            secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
+            self._journal.redact(Redactor(kept_out(self._spec, secrets, around.redact)))
+            self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
+        except SecretMissing as missing:
+            self._console.say(str(missing))
+            return Result(reason=Reason.SECRET_MISSING)
+        except OSError as failed:
+            if refusal_in(failed) is not None:
+                raise
+            self._console.say(f"the files of the job's secrets cannot be written: {failed.strerror}")
+            return Result(reason=Reason.PROCESS_ERROR)
+        except TooManySecrets as refused:
+            self._console.say(str(refused))
+            return Result(reason=Reason.PROCESS_ERROR)
+        async with AsyncExitStack() as self._borrowed:  # what the checkout borrows from is there to the job's end
+            try:
+                result = await self._run()
+            except MachineRefused:
+                with suppress(MachineRefused):  # the hook runs however it went, where it can
+                    await self._after(Hook.PRE_EXIT, Result(reason=Reason.PROCESS_ERROR))
+                raise
+            result = await self._after(Hook.PRE_EXIT, result)
+        return replace(result, usage=self._usage())
+
+    async def _run(self) -> Result:
+        """Everything but the last hook."""
+        process: Process | None = None
+        try:
+            await self._prepare()
+            with unless(self._tenure.cancelled):
+                process = await self._jobs_launcher.launch(self._launch_spec(self._terminal))
+        except CheckoutFailed as failed:
+            if failed.scarce is not None:
+                raise MachineRefused(failed.scarce, failed.message, guessed=True) from failed
+            message = failed.message[:MESSAGE_CHARS_MAX]
+            self._journal.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
+            return Result(reason=Reason.CHECKOUT_FAILED)
+        except HookFailed as failed:
+            if not takes_writes(self._workspace.root):  # it failed for want of room, most likely
+                raise MachineRefused(Scarce.DISK, HOOK_WITHOUT_ROOM, guessed=True) from failed
+            return failed.result
+        except LaunchFailed as failed:
+            self._console.say(failed.message)
+            return Result(exit_code=failed.exit_code, reason=Reason.COMMAND_NOT_FOUND)
+        if process is None:
+            return Result(reason=Reason.CANCELLED)
+        async with attended(process):
+            result = await self._attend(process)
+        return await self._after(Hook.POST_COMMAND, result)
+
+    @property
+    def _terminal(self) -> TerminalSize | None:
+        return self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
+
+    async def _prepare(self) -> None:
+        """The checkout, and what the operator wants before the command.
+
+        Raises `CheckoutFailed`, `HookFailed`, `LauncherDied`, `LeaseEnded`.
+        """
+        if self._spec.repository:
+            await self._hooks.run(Hook.PRE_CHECKOUT, self._hooks_environment)
+            with unless(self._tenure.cancelled):
+                self._commit = await self._check_out()
+            await self._hooks.run(Hook.POST_CHECKOUT, self._hooks_environment)
+        await self._hooks.run(Hook.PRE_COMMAND, self._hooks_environment)
+
+    async def _after(self, hook: Hook, result: Result) -> Result:
+        """The result, once this hook has run; a cancelled job's has the grace for it."""
+        cancelled = self._tenure.cancelled.is_set()
+        bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
+        try:
+            self._restore_for(hook)
+            await self._hooks.run(hook, self._hooks_environment, status=result.exit_status, bound_s=bound_s)
+        except HookFailed as failed:
+            return failed.result if result.state is JobState.COMPLETED else result
+        return result
+
+    def _restore_for(self, hook: Hook) -> None:
+        """See to it that the hook has the checkout to run in. Raises `HookFailed`."""
+        if self._surroundings.hooks is None:
+            return
+        try:
+            restore_checkout(self._workspace)
+        except OSError as error:
+            self._console.say(f"the hook {hook} cannot be run: its folder cannot be made again: {error.strerror}")
+            raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED)) from error
+
+    async def _check_out(self) -> str:
+        """The commit that stands in the checkout now.
+
+        Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
+        """
+        spec = self._spec
+        started_s = anyio.current_time()
+        self._journal.add(
+            GitCloneStart(
+                timestamp_ms=self._wall_ms(),
+                repository=shown_address(spec.repository),
+                commit=spec.commit,
+                branch=spec.branch,
+            )
+        )
+        source = Source(
+            repository=spec.repository,
+            commit=spec.commit,
+            branch=spec.branch,
+            depth=spec.depth,
+            submodules=spec.submodules,
+        )
+        mirrors = self._surroundings.mirrors
+        mirror = await self._borrowed.enter_async_context(mirrors.borrowed(spec.repository)) if mirrors else None
+        done = await check_out(
+            self._jobs_launcher,
+            source,
+            Terms(self._surroundings.rules, self._surroundings.random, self._tell),
+            workspace=self._workspace,
+            agent_environ=self._jobs_environ,
+            mirror=mirror,
+        )
+        self._checkout_ms = ms_since(started_s)
+        self._journal.add(GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=self._checkout_ms))
+        return done.commit
+
+    def _tell(self, line: str) -> None:
+        """How far the checkout is."""
+        self._journal.add(GitCloneProgress(timestamp_ms=self._wall_ms(), message=line[:TEXT_CHARS_MAX]))
+
+    def _launch_spec(self, terminal: TerminalSize | None) -> LaunchSpec:
+        return LaunchSpec(
+            argv=self._spec.argv,
+            environment=self._environment(terminal=terminal is not None),
+            working_directory=Path(self._workspace.checkout, self._spec.working_directory),
+            terminal=terminal,
+        )
+
+    def _environment(self, *, terminal: bool) -> dict[str, str]:
+        return job_environment(
+            agent_environ=self._jobs_environ,
+            place=self._place,
+            job=self._spec.environment,
+            terminal=terminal,
+            secrets=self._secrets,
+        )
+
+    def _hooks_environment(self) -> dict[str, str]:
+        return hook_environment(
+            agent_environ=self._surroundings.environ,
+            place=self._place,
+            job=self._spec.environment,
+            secrets=self._secrets,
+        )
+
+    @property
+    def _place(self) -> AttemptPlace:
+        """With the commit, once it is known."""
+        return AttemptPlace(
+            job_id=self._lease.job_id,
+            attempt=self._lease.attempt,
+            queue=self._spec.queue,
+            repository=shown_address(self._spec.repository),
+            commit=self._commit,
+            branch=self._spec.branch,
+            workspace=self._workspace.checkout,
+            home=self._workspace.home,
+            temporary=self._workspace.temporary,
+        )
+
+    async def _attend(self, process: Process) -> Result:
+        """See the command to its end, and say how that was."""
+        self.begun = True
+        now_ms = self._wall_ms()
+        self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
+        ended = await self._console.attend(process, self._spec.timeout_seconds, terminal=self._terminal)
+        self._spent = process.spent
+        self._journal.add(
+            ProcessEnd(
+                timestamp_ms=self._wall_ms(),
+                pid=process.pid,
+                exit_code=ended.exit.exit_code,
+                signal=ended.exit.signal,
+                duration_ms=ended.duration_ms,
+                usage=self._usage(),
+            )
+        )
+        return _result(ended.exit, ended.cut_short)
+
+    def _usage(self) -> Usage | None:
+        """What the attempt has used by now; None where it is nothing that was measured."""
+        spent = self._spent
+        usage = Usage(
+            stdout_bytes=self._console.written[Stream.STDOUT],
+            stderr_bytes=self._console.written[Stream.STDERR],
+            cpu_user_ms=spent.cpu_user_ms,
+            cpu_system_ms=spent.cpu_system_ms,
+            memory_peak_bytes=spent.memory_peak_bytes,
+            read_bytes=spent.read_bytes,
+            written_bytes=spent.written_bytes,
+            checkout_ms=self._checkout_ms,
+        )
+        return usage if usage != Usage() else None
+
+
+def _result(ended: Exit, cut_short: Reason | None) -> Result:
+    if cut_short:
+        return Result(exit_code=ended.exit_code, signal=ended.signal, reason=cut_short)
+    if ended.oom:
+        return Result(exit_code=ended.exit_code, signal=ended.signal, reason=Reason.OUT_OF_MEMORY)
+    if ended.signal is not None:
+        return Result(signal=ended.signal, reason=Reason.SIGNAL)
+    assert ended.exit_code is not None, "an end has an exit code or a signal"
+    return Result(exit_code=ended.exit_code, reason=Reason.EXIT_CODE if ended.exit_code else None)

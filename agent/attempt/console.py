@@ -1,0 +1,183 @@
+"""Sees one process of an attempt to its end, and all that it writes into the journal.
+
+A process is over when nothing of its tree is left: its own end, then SIGTERM to what it had started, and SIGKILL
+after a grace. One that is cancelled or out of time is told so in the same way. What is said meanwhile is in the log,
+and so are the names of those that had to be ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+from msgspec import Struct
+
+from airunner.agent.attempt.heartbeat import beat
+from airunner.agent.flag import Flag, unless
+from airunner.agent.launcher.contract import ByteSource, Exit, Holder, Process, Survivor
+from airunner.agent.leases.tenure import Tenure
+from airunner.agent.output.journal import Journal
+from airunner.protocol.events import OUTPUT_BYTES_MAX, ProcessError, Stream, TerminalResize
+from airunner.protocol.job import Reason, TerminalSize
+from airunner.protocol.printable import one_line
+
+GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for what a command left behind and what is cancelled
+MESSAGE_CHARS_MAX: Final = 16_384
+NAMED_MAX: Final = 50
+HELD_S: Final = 1.0  # of silence, for what is still in a pipe that a process outside the job holds open
+HELD_S_MAX: Final = 10.0  # of listening, where that process goes on writing
+HELD_BYTES_MAX: Final = 1_048_576  # of it; a pipe holds no more without privileges (fs.pipe-max-size)
+
+
+class Ended(Struct, frozen=True):
+    """How a process ended, whether it was `cut_short` and why, and how long it ran."""
+
+    exit: Exit
+    cut_short: Reason | None
+    duration_ms: int
+
+
+class Console:
+    """The console of the attempt that `tenure` is for."""
+
+    def __init__(self, tenure: Tenure, journal: Journal, wall_ms: Callable[[], int], cancel_grace_s: float) -> None:
+        self._tenure = tenure
+        self._journal = journal
+        self._wall_ms = wall_ms
+        self._cancel_grace_s = cancel_grace_s
+        self._size: TerminalSize | None = None
+        self.written = {Stream.STDOUT: 0, Stream.STDERR: 0}  # bytes, whatever the log keeps of them
+
+    async def attend(
+        self,
+        process: Process,
+        timeout_s: float | None,
+        *,
+        terminal: TerminalSize | None = None,
+        cancellable: bool = True,
+    ) -> Ended:
+        """Read all that the process writes, to its end and that of its whole tree.
+
+        `terminal` is the size that its terminal was given, if it has one. One that is not `cancellable` is not ended
+        with the job: it clears up after it.
+
+        Raises `LauncherDied`, `LeaseEnded`, in a group.
+        """
+        began_s = anyio.current_time()
+        self._note_size(terminal)
+        cut_short: Reason | None = None
+        grace_s = duration_ms = 0.0
+        survivors: list[Survivor] = []
+        ended: Exit | None = None
+        sources = {Stream.STDOUT: process.stdout, Stream.STDERR: process.stderr}
+        listeners = {stream: _Listener(source) for stream, source in sources.items() if source is not None}
+        beating = anyio.CancelScope()
+        async with anyio.create_task_group() as group:
+            for stream, listener in listeners.items():
+                group.start_soon(self._read, process, listener, stream)
+            group.start_soon(self._beat, process, beating)
+            cut_short = await self._wait(process, timeout_s, *([self._tenure.cancelled] if cancellable else []))
+            beating.cancel()
+            duration_ms = ms_since(began_s)
+            grace_s = self._cancel_grace_s if cut_short else GRACE_S
+            survivors = await process.end(grace_s)
+            ended = await process.wait()
+            for listener in listeners.values():
+                listener.finish()
+        if any(listener.held_open for listener in listeners.values()):
+            self.say(_held(await process.holders()))
+        self._journal.end_output(self._wall_ms())
+        assert ended is not None, "only an error ends the block before the process, and that goes on"
+        if survivors:
+            self.say(_named(survivors, grace_s if cut_short else None))
+        return Ended(ended, cut_short, int(duration_ms))
+
+    def say(self, message: str) -> None:
+        """Have something that is amiss stand in the log."""
+        self._journal.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
+
+    async def _beat(self, process: Process, scope: anyio.CancelScope) -> None:
+        """Say now and then that a silent command still runs, until that is over."""
+        with scope:
+            await beat(process, self._journal, self._wall_ms)
+
+    async def _wait(self, process: Process, timeout_s: float | None, *cancels: Flag) -> Reason | None:
+        """The process's own end, or why it is not waited for any longer.
+
+        Raises `LauncherDied`, `LeaseEnded`.
+        """
+        with unless(*cancels, timeout_s=timeout_s):
+            await process.wait()
+            return None
+        return Reason.CANCELLED if any(flag.is_set() for flag in cancels) else Reason.TIMEOUT
+
+    async def _read(self, process: Process, listener: _Listener, stream: Stream) -> None:
+        while data := await listener.receive():
+            self.written[stream] += len(data)
+            await self._journal.add_output(stream, data, self._wall_ms())
+            self._note_size(process.terminal_size())
+
+    def _note_size(self, size: TerminalSize | None) -> None:
+        """A program may change the size of its own terminal; whoever shows its output has to know."""
+        if size is not None and size != self._size:
+            self._size = size
+            self._journal.add(TerminalResize(timestamp_ms=self._wall_ms(), cols=size.cols, rows=size.rows))
+
+
+class _Listener:
+    """Reads one stream of a process, to its end.
+
+    Once nothing of the job runs, it reads what is still in the pipe, which a process outside the job may hold open for
+    ever. Only the time in which it waits for bytes counts as silence: not the time in which the journal has no room,
+    nor the time in which this machine stood still.
+    """
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self._waiting = anyio.CancelScope()
+        self._silence_s = self._left_s = self._left_bytes = math.inf
+        self.held_open = False  # given up before the end
+
+    def finish(self) -> None:
+        """Nothing of the job runs any more."""
+        self._silence_s, self._left_s, self._left_bytes = HELD_S, HELD_S_MAX, HELD_BYTES_MAX
+        self._waiting.deadline = anyio.current_time() + HELD_S
+
+    async def receive(self) -> bytes:
+        """At least one byte; b"" at the end, or when it is not waited for any longer."""
+        asked_s = anyio.current_time()
+        if self._left_bytes > 0:
+            with anyio.CancelScope(deadline=asked_s + min(self._silence_s, self._left_s)) as self._waiting:
+                data = await self._source.receive(OUTPUT_BYTES_MAX)
+                self._left_s -= min(self._silence_s, anyio.current_time() - asked_s)
+                self._left_bytes -= len(data)
+                return data
+        self.held_open = True
+        return b""
+
+
+def ms_since(instant_s: float) -> int:
+    """Milliseconds since an instant of anyio's clock."""
+    return int((anyio.current_time() - instant_s) * 1_000)
+
+
+def _named(survivors: list[Survivor], grace_s: float | None) -> str:
+    """Who outlived the command; with a grace: who outlived that."""
+    lines = [
+        f"  {one.pid} {one_line(one.command)}" + (" (could not be ended)" if one.left else "") for one in survivors
+    ]
+    if grace_s is None:
+        return _listed("the command has ended, and these that it had started were ended after it:", lines)
+    return _listed(f"these had not ended {grace_s:g} s after SIGTERM, and were killed:", lines)
+
+
+def _held(holders: list[Holder]) -> str:
+    lines = [f"  {one.pid} {one_line(one.command)}" for one in holders] or ["  of another user, or gone by now"]
+    return _listed("the job has ended; its output is read no further, though these outside of it hold it open:", lines)
+
+
+def _listed(heading: str, lines: list[str]) -> str:
+    more = [f"  and {len(lines) - NAMED_MAX} more"] if len(lines) > NAMED_MAX else []
+    return "\n".join([heading, *lines[:NAMED_MAX], *more])

@@ -1,0 +1,117 @@
+"""The operator's own programs around every job of an agent: what is set up, checked or cleared away there.
+
+```
+pre-checkout → checkout → post-checkout → pre-command → COMMAND → post-command → pre-exit
+```
+
+A hook is an executable file of that name in the agent's folder of hooks. It runs in the checkout, with its output in
+the log, in the agent's own clean environment: the job's variables are in it under a prefix (see
+`workspace.environment`). One that fails before the command fails the job; the command is not run. `post-command` runs
+whenever the command has, `pre-exit` always; where one of them fails, so does a job that would have completed. The two
+around the checkout are for jobs with a repository.
+
+What others than root and the agent's user could have written is not run, and counts as one that fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from airunner.agent.attempt.console import Console, Ended
+from airunner.agent.flag import Flag
+from airunner.agent.launcher.attending import attended
+from airunner.agent.launcher.contract import LaunchFailed, LaunchSpec, Starter
+from airunner.certs.ownership import fault_of
+from airunner.protocol.job import Reason, Result
+
+HOOK_S_MAX: Final = 3_600.0
+NOT_EXECUTABLE: Final = 126  # as shells say it
+STATUS_VARIABLE: Final = "AIRUNNER_COMMAND_EXIT_STATUS"
+
+
+class Hook(StrEnum):
+    """When it runs."""
+
+    PRE_CHECKOUT = "pre-checkout"
+    POST_CHECKOUT = "post-checkout"
+    PRE_COMMAND = "pre-command"
+    POST_COMMAND = "post-command"
+    PRE_EXIT = "pre-exit"
+
+
+class HookFailed(Exception):
+    """The job is not to go on; `result` is how it ends."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(str(result.reason))
+        self.result = result
+
+
+class Hooks(Struct, frozen=True):
+    """Those in `folder`, for one attempt; without a folder there are none.
+
+    Once the job is `cancelled`, none that comes before the command's end is run any more.
+    """
+
+    folder: Path | None
+    launcher: Starter
+    console: Console
+    cancelled: Flag
+    working_directory: Path
+
+    async def run(
+        self,
+        hook: Hook,
+        environment: Callable[[], Mapping[str, str]],
+        *,
+        status: int | None = None,
+        bound_s: float = HOOK_S_MAX,
+    ) -> None:
+        """Run one, if it is there; `status` is the command's exit status, where it has ended.
+
+        Raises `HookFailed`; `LauncherDied`, `LeaseEnded`, alone or in a group.
+        """
+        if status is None and self.cancelled.is_set():
+            raise HookFailed(Result(reason=Reason.CANCELLED))
+        program = self._find(hook)
+        if program is None:
+            return
+        if fault := fault_of(program.parent) or fault_of(program):
+            self.console.say(f"the hook {hook} is not run: {fault}")
+            raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED))
+        told = {} if status is None else {STATUS_VARIABLE: str(status)}
+        spec = LaunchSpec((str(program),), {**environment(), "AIRUNNER_HOOK": hook, **told}, self.working_directory)
+        try:
+            process = await self.launcher.launch(spec)
+        except LaunchFailed as failed:
+            self.console.say(f"the hook {hook} cannot be run: {failed.message}")
+            raise HookFailed(Result(exit_code=failed.exit_code, reason=Reason.HOOK_FAILED)) from failed
+        async with attended(process):
+            ended = await self.console.attend(process, bound_s, cancellable=status is None)
+        if ended.cut_short is Reason.CANCELLED:
+            raise HookFailed(Result(reason=Reason.CANCELLED))
+        if ended.cut_short or ended.exit.exit_code != 0:
+            self.console.say(f"the hook {hook} {_how(ended, bound_s)}")
+            raise HookFailed(
+                Result(exit_code=ended.exit.exit_code or None, signal=ended.exit.signal, reason=Reason.HOOK_FAILED)
+            )
+
+    def _find(self, hook: Hook) -> Path | None:
+        if self.folder is None:
+            return None
+        program = self.folder / hook
+        return program if os.access(program, os.F_OK) else None
+
+
+def _how(ended: Ended, bound_s: float) -> str:
+    if ended.cut_short:
+        return f"was ended after {bound_s:g} s"
+    if ended.exit.signal is not None:
+        return f"was ended by signal {ended.exit.signal}"
+    return f"exited with {ended.exit.exit_code}"

@@ -1,0 +1,136 @@
+"""The secrets that a job names: their values, and how it is given them. All but `write_files` is pure.
+
+Where a value comes from, the strongest first
+- the job's own environment;
+- the queue's sealed secrets, which came with the lease and are opened here;
+- what the agent's operator offers.
+
+One that cannot be opened fails the job: a weaker one in its place could be a stale or a foreign value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from msgspec import Struct
+
+from airunner.agent.output.redactor import ENCODED_BYTES_MIN
+from airunner.agent.workspace.jobuser import JobUser
+from airunner.agent.workspace.workspace import give
+from airunner.protocol.errors import Forged, OperatorError
+from airunner.protocol.gitaddress import address_secrets
+from airunner.protocol.job import JobSpec
+from airunner.protocol.redaction import SECRET_NAMES, is_secret_name
+
+OpenBox = Callable[[str, str, bytes], bytes]
+"""The value of a queue's secret of some name, in its box. Raises `OperatorError`: there is no key; `Forged`."""
+
+_FILE_MODE: Final = 0o600
+_FOLDER_MODE: Final = 0o700
+
+
+class SecretMissing(Exception):
+    """The job cannot be given a secret that it names; the message says why and what to do."""
+
+
+class Secrets(Struct, frozen=True):
+    """By the names of variables: the values of some, and what is to be in the files that others name."""
+
+    values: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, bytes] = MappingProxyType({})
+
+
+def no_keys(queue: str, name: str, box: bytes) -> bytes:
+    """An agent that holds no queue's key."""
+    raise OperatorError(f"there is no key of queue {queue} to open {name} ({len(box)} bytes) with")
+
+
+def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, bytes], open_box: OpenBox) -> Secrets:
+    """What the job names.
+
+    Raises `SecretMissing`.
+    """
+
+    def value_of(name: str) -> bytes:
+        if name in spec.environment:
+            return spec.environment[name].encode()
+        if name in sealed:
+            return _opened(spec.queue, name, sealed[name], open_box)
+        if name in offered:
+            return offered[name].encode("utf-8", "surrogateescape")
+        raise SecretMissing(
+            f"the job needs the secret {name}: set it with `airunner secret set {name} --queue {spec.queue}`, give it "
+            f"in the job's environment, or start the agent with --secret {name} and that variable set"
+        )
+
+    return Secrets(
+        values={name: _as_variable(name, value_of(name)) for name in spec.secrets},
+        files={name: value_of(name) for name in spec.secret_files},
+    )
+
+
+def kept_out(spec: JobSpec, secrets: Secrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
+    """The values that are kept out of the log: of variables that the job names or whose names say so; of its URL.
+
+    What the job has named is one whatever it is. A name alone only makes a value one that is long enough to be a
+    secret: `API_KEY=true` is none, and `true` stays readable.
+    """
+    named = [*secrets.values.values(), *(_text(content) for content in secrets.files.values())]
+    by_name = [
+        value
+        for name, value in spec.environment.items()
+        if name not in spec.secret_names
+        and is_secret_name(name, patterns)
+        and len(value.strip().encode()) >= ENCODED_BYTES_MIN
+    ]
+    opens = [secret for secret in address_secrets(spec.repository) if len(secret.encode()) >= ENCODED_BYTES_MIN]
+    return [*named, *by_name, *opens]
+
+
+def write_files(secrets: Secrets, folder: Path, user: JobUser | None = None) -> dict[str, str]:
+    """Write those that are files into `folder`, which is made for that; the variables with their paths.
+
+    They are the `user`'s, where there is one.
+
+    Raises `OSError`.
+    """
+    if not secrets.files:
+        return {}
+    folder.mkdir(_FOLDER_MODE)
+    paths = {name: folder / name for name in secrets.files}
+    for name, path in paths.items():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.files[name])
+    if user is not None:
+        give(user, *paths.values(), folder)
+    return {name: str(path) for name, path in paths.items()}
+
+
+def _opened(queue: str, name: str, box: bytes, open_box: OpenBox) -> bytes:
+    try:
+        return open_box(queue, name, box)
+    except Forged as forged:
+        raise SecretMissing(
+            f"this agent's key of queue {queue} does not open the secret {name}: give it the key that it was sealed "
+            f"with, or set it again with `airunner secret set {name} --queue {queue}`"
+        ) from forged
+    except OperatorError as error:
+        raise SecretMissing(f"this agent cannot open the secret {name} of queue {queue}: {error.message}") from error
+
+
+def _as_variable(name: str, value: bytes) -> str:
+    try:
+        if b"\0" not in value:
+            return value.decode()
+    except UnicodeDecodeError:
+        pass
+    raise SecretMissing(f"the secret {name} has bytes that no variable can have: name it in secret_files instead")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")

@@ -1,0 +1,164 @@
+"""Puts one commit of a repository into an attempt's workspace.
+
+- A fixed argv: what a submitter wrote stands behind `--` or `--branch=`, after `repository.refusal` let it pass.
+- Whole history and all tags, as `git clone` gives them, so that the job's own git finds what it expects; or the
+  last `depth` commits. A commit that no branch or tag reaches is then asked for by its hash.
+- A full hash is that commit and nothing else. Another `commit` is the name of a branch or tag, as `branch` is.
+- What the agent has of the repository already is borrowed from its mirror (see `mirrors`). Where that goes wrong for
+  another reason than the network, it is tried once more without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, assert_never
+
+import anyio
+from msgspec import Struct
+
+from airunner.agent.checkout.git import CheckoutFailed, Git, git_environment
+from airunner.agent.checkout.mirrors import Mirror
+from airunner.agent.checkout.repository import Rules, Source, refusal
+from airunner.agent.checkout.revision import Kind, wanted_of
+from airunner.agent.checkout.submodules import Submodules
+from airunner.agent.launcher.contract import Starter
+from airunner.agent.workspace.workspace import Workspace, remove_workspace
+
+CHECKOUT_S_MAX: Final = 3_600.0
+
+
+class CheckedOut(Struct, frozen=True):
+    """`commit`, by its full name, stands in the checkout."""
+
+    commit: str
+
+
+class Terms(Struct, frozen=True):
+    """How an agent checks out: from where, with what chance between tries, and who hears of progress."""
+
+    rules: Rules
+    random: Callable[[], float]
+    tell: Callable[[str], None]
+
+
+async def check_out(
+    launcher: Starter,
+    source: Source,
+    terms: Terms,
+    *,
+    workspace: Workspace,
+    agent_environ: Mapping[str, str],
+    mirror: Mirror | None = None,
+) -> CheckedOut:
+    """Clone `source` into the empty folder `workspace.checkout`. Cancelled, it leaves no git.
+
+    Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
+    """
+    if reason := refusal(source, terms.rules):
+        raise CheckoutFailed(reason)
+    environment = git_environment(agent_environ, workspace, terms.rules)
+    git = Git(launcher, environment, workspace.checkout, source.repository, terms.tell, terms.random)
+    with anyio.move_on_after(CHECKOUT_S_MAX):
+        commit = await _with_mirror(git, source, workspace, mirror)
+        if source.submodules:
+            await Submodules(git, terms.rules, source).check_out(workspace.checkout)
+        return CheckedOut(commit)
+    raise CheckoutFailed(f"the checkout was not done after {CHECKOUT_S_MAX:.0f} s")
+
+
+async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: Mirror | None) -> str:
+    """The commit that is checked out, with what the mirror has where that is of use."""
+    if mirror is None or source.depth is not None:  # a few commits are brought sooner than all of them are kept
+        return await _Checkout(git, source).run()
+    if known := mirror.there:
+        git.tell("borrowing from the mirror")
+    await mirror.make(git)
+    mirror.settle()
+    if not mirror.there:
+        git.tell("the mirror is of no use; it will be made anew")
+        return await _Checkout(git, source).run()
+    try:
+        commit = await _Checkout(git, source, ("--reference", str(mirror.folder))).run()
+    except CheckoutFailed as failed:
+        if not known or failed.of_network or failed.scarce:
+            raise
+        git.tell("trying again without the mirror")
+        _empty(workspace)
+        commit = await _Checkout(git, source).run()  # where this fails too the mirror is not what is wrong
+        mirror.faulty = True
+        return commit
+    await mirror.take_over(git, workspace.checkout)
+    return commit
+
+
+def _empty(workspace: Workspace) -> None:
+    remove_workspace(workspace.checkout)
+    workspace.checkout.mkdir(mode=0o700, exist_ok=True)
+
+
+class _Checkout:
+    """The git processes of one checkout, one after another."""
+
+    def __init__(self, git: Git, source: Source, options: tuple[str, ...] = ()) -> None:
+        self._git = git
+        self._source = source
+        self._options = options
+        self._depth = [f"--depth={source.depth}"] if source.depth else []
+
+    async def run(self) -> str:
+        """The full name of the commit that stands in the checkout."""
+        git, wanted = self._git, wanted_of(self._source)
+        by_name = wanted.kind is Kind.NAME
+        which = f"--branch={wanted.text}" if by_name else "--no-checkout" if wanted.text else None
+        options = ("--progress", "--no-local", "--template=", *self._options, *self._depth, *([which] if which else []))
+        await git.need("clone", *options, "--", git.address, ".")
+        match wanted.kind:
+            case Kind.HEAD | Kind.NAME:
+                return await git.resolve("HEAD") or git.fail("the repository has no commit to check out")
+            case Kind.HASH:
+                commit = await git.resolve(wanted.text) or await self._fetch(wanted.text)
+                if not commit.startswith(wanted.text.lower()):
+                    git.fail(f"{wanted.text} is not a commit")
+            case Kind.HASH_OR_NAME:
+                commit = await self._hash_or_name(wanted.text)
+            case Kind.REF:
+                commit = await self._fetch(wanted.text)
+            case _:
+                assert_never(wanted.kind)
+        await git.need("checkout", "--progress", "--detach", commit, "--")
+        return commit
+
+    async def _hash_or_name(self, text: str) -> str:
+        """The branch or tag of that name, or the commit whose hash begins so; what could be either is refused."""
+        git = self._git
+        named = await self._named(text)
+        if named is None:
+            return await git.resolve(text) or git.fail(
+                f"no branch or tag is called {text}, and no branch or tag reaches a commit that begins so; "
+                "one that none reaches needs its full hash"
+            )
+        if await self._commits(text) - {named}:
+            git.fail(f"{text} is the name of a branch or tag, and another commit's hash begins so: give the full hash")
+        return named
+
+    async def _named(self, text: str) -> str | None:
+        """The commit of the remote's branch or tag of that name; a clone with a depth has not brought it yet."""
+        for local, remote in (
+            (f"refs/remotes/origin/{text}", f"refs/heads/{text}"),
+            (f"refs/tags/{text}", f"refs/tags/{text}"),
+        ):
+            if commit := await self._git.resolve(local):
+                return commit
+            if self._depth and (await self._git.need("ls-remote", "--", "origin", remote)).stdout:
+                return await self._fetch(remote)
+        return None
+
+    async def _commits(self, start: str) -> set[str]:
+        """The commits here whose hash begins so."""
+        listed = await self._git.run("rev-parse", f"--disambiguate={start.lower()}")
+        return {name for name in listed.stdout.decode().split() if await self._git.resolve(name) == name}
+
+    async def _fetch(self, name: str) -> str:
+        """Ask for what the clone has not brought: a commit by its full hash, or a ref such as `refs/pull/7/head`."""
+        await self._git.need("fetch", "--progress", "--no-tags", *self._depth, "--", "origin", name)
+        return await self._git.resolve("FETCH_HEAD") or self._git.fail(f"{name} is not a commit")

@@ -1,0 +1,316 @@
+"""Runs git as an untrusting stranger would, and hears what it says.
+
+- Nothing of the machine's git is used: no system or user configuration, hooks, templates, credential
+  helpers, prompts. What is passed on of the agent's environment: the way out (proxies, certificate
+  authorities) and the ssh agent. ssh itself still reads the keys and known hosts of the agent's user.
+- What comes in is checked as the Git project advises (`transfer.fsckObjects`), but for old sins that harm nobody.
+- git tells of its progress. A silent one is ended after `GIT_SILENCE_S`, so an unreachable host fails
+  within a minute, however long a large clone may take.
+- What a network does wrong is tried again, a few times, with a pause.
+- The git processes are the launcher's: when the agent is killed or its lease ends, they end too.
+- No message holds a credential, and neither does an argv (see `credentials`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+import anyio
+from msgspec import Struct
+
+from airunner.agent.checkout.credentials import access_to
+from airunner.agent.checkout.repository import Rules, redact
+from airunner.agent.launcher.attending import attended
+from airunner.agent.launcher.contract import (
+    ByteSource,
+    Exit,
+    LauncherDied,
+    LaunchFailed,
+    LaunchSpec,
+    LeaseEnded,
+    Process,
+    Starter,
+)
+from airunner.agent.launcher.refusal import Scarce
+from airunner.agent.workspace.environment import absolute_path
+from airunner.agent.workspace.workspace import Workspace
+from airunner.protocol.names import TEXT_CHARS_MAX
+from airunner.protocol.reconnect import full_jitter_ms
+
+_log = logging.getLogger("airunner.git")
+GIT_SILENCE_S: Final = 45.0  # with the grace below, under a minute
+GIT_GRACE_S: Final = 5.0  # git removes its lock files on SIGTERM
+OUTPUT_BYTES_MAX: Final = 65_536  # kept of each of git's streams: the last of it
+MESSAGE_CHARS_MAX: Final = 8_192
+TRIES_MAX: Final = 4
+PAUSE_FIRST_MS: Final = 1_000
+PAUSE_LAST_MS: Final = 15_000
+PROGRESS_S: Final = 1.0  # between two words on one stage of the work
+LINE_BYTES_MAX: Final = 1_024  # of a line of progress; a longer one is none
+
+_PASSED_ON: Final = frozenset({
+    "PATH", "LOGNAME", "USER", "SSH_AUTH_SOCK",
+    "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "all_proxy", "https_proxy", "http_proxy", "no_proxy",
+    "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "SSL_CERT_DIR", "SSL_CERT_FILE",
+})  # fmt: skip
+_FALLBACK_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+_SETTINGS: Final = (
+    "advice.detachedHead=false",
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "gc.auto=0",  # it would go on in the background
+    "maintenance.auto=false",
+    "protocol.ext.allow=never",
+    "submodule.recurse=false",
+    "transfer.fsckObjects=true",
+    "fetch.unpackLimit=1",  # what comes is one pack, not thousands of files
+    *(f"fetch.fsck.{sin}=ignore" for sin in ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone")),
+)
+_PROGRESS: Final = re.compile(r"(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Updating)\b.*\d")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_NETWORK: Final = re.compile(
+    r"Could not resolve host|name resolution|Failed to connect to|Connection (refused|timed out|reset|closed)"
+    r"|Operation timed out|Network is unreachable|No route to host|[Ee]arly EOF|unexpected disconnect|hung up"
+    r"|returned error: (429|5\d\d)|kex_exchange_identification|SSL_ERROR_SYSCALL|GnuTLS recv error|Broken pipe"
+)
+_FINAL: Final = re.compile(
+    r"Permission denied|[Nn]ot found|does not exist|Authentication failed|not appear to be a git|not our ref"
+    r"|Host key verification|No space left"
+)
+_SCARCE: Final = {
+    Scarce.DISK: re.compile(
+        r"No space left on device|[Qq]uota exceeded|Read-only file system|[Ii]nput/output error"
+        r"|unable to write (file|new index)|could not write config|failed to write"
+    ),
+    Scarce.PROCESSES: re.compile(
+        r"[Cc]annot (fork|allocate memory)|unable to (fork|create (async )?thread)|[Oo]ut of memory"
+        r"|Resource temporarily unavailable"
+    ),
+    Scarce.DESCRIPTORS: re.compile(r"Too many open files"),
+}
+_REMOTE: Final = "remote:"  # what begins so is told of another machine
+_SSH: Final = "ssh -oBatchMode=yes -oConnectTimeout=30 -oPermitLocalCommand=no -oClearAllForwardings=yes"
+
+
+class CheckoutFailed(Exception):
+    """There is no checkout. `message` is git's own words, or why git was not asked; no credentials in it.
+
+    `exit_code` is git's, None where git did not end by itself. `of_network`: the remote could not be reached. `scarce`:
+    what git says that this machine is out of.
+    """
+
+    def __init__(
+        self, message: str, exit_code: int | None = None, *, of_network: bool = False, scarce: Scarce | None = None
+    ) -> None:
+        super().__init__(message)
+        self.scarce = scarce
+        self.message = message
+        self.exit_code = exit_code
+        self.of_network = of_network
+
+
+def git_environment(agent_environ: Mapping[str, str], workspace: Workspace, rules: Rules) -> dict[str, str]:
+    """All that git sees of the world."""
+    return {
+        **{name: value for name, value in agent_environ.items() if name in _PASSED_ON},
+        "PATH": absolute_path(agent_environ.get("PATH", "")) or _FALLBACK_PATH,
+        "HOME": str(workspace.home),
+        "TMPDIR": str(workspace.temporary),
+        "LC_ALL": "C.UTF-8",
+        "GIT_ALLOW_PROTOCOL": ":".join(rules.transports),
+        "GIT_ASKPASS": "",  # set and empty: no program is asked, whatever else names one
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CEILING_DIRECTORIES": str(workspace.root),
+        "GIT_CONFIG_GLOBAL": "/dev/null" if workspace.user is None else str(workspace.git_settings),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_SYSTEM": "/dev/null",
+        "GIT_SSH_COMMAND": _SSH,
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
+class GitEnded(Struct, frozen=True):
+    """What became of one git process."""
+
+    exit: Exit | None  # None: it was silent for too long
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it exited with 0."""
+        return self.exit == Exit(exit_code=0, signal=None)
+
+
+class Git:
+    """Runs git in one folder, for the checkout of one repository, which it knows by its `address`."""
+
+    def __init__(
+        self,
+        launcher: Starter,
+        environment: Mapping[str, str],
+        folder: Path,
+        repository: str,
+        tell: Callable[[str], None],
+        random: Callable[[], float],
+    ) -> None:
+        access = access_to(repository)
+        self.address = access.address
+        self.environment = {**environment, **access.environment}
+        self.tell = tell
+        self._repository = repository
+        self._launcher = launcher
+        self._folder = folder
+        self._random = random
+
+    def at(self, folder: Path, environment: Mapping[str, str] | None = None) -> Git:
+        """The same in another folder, and perhaps in another environment."""
+        return Git(self._launcher, environment or self.environment, folder, self._repository, self.tell, self._random)
+
+    async def need(self, *arguments: str) -> GitEnded:
+        """Run git, again where the network has failed it.
+
+        Raises `CheckoutFailed` where git fails.
+        """
+        tries = 1
+        while not (ended := await self.run(*arguments)).succeeded:
+            lines = spoken(ended.stderr)
+            words = "\n".join(lines)
+            if tries == TRIES_MAX or ended.exit is None or not is_of_network(words) or scarce_in(lines):
+                self._fail_as(ended, arguments[0])
+            tries += 1
+            self.tell(redact(f"{lines[-1]}; trying again ({tries} of {TRIES_MAX})", self._repository))
+            await anyio.sleep(full_jitter_ms(self._random, tries - 2, PAUSE_FIRST_MS, PAUSE_LAST_MS) / 1_000)
+        return ended
+
+    async def resolve(self, name: str) -> str | None:
+        """The full name of the commit that `name` names."""
+        ended = await self.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        return ended.stdout.decode().strip() if ended.succeeded else None
+
+    def fail(
+        self, message: str, exit_code: int | None = None, *, of_network: bool = False, scarce: Scarce | None = None
+    ) -> NoReturn:
+        """Raises `CheckoutFailed`."""
+        shown = redact(message, self._repository)[-MESSAGE_CHARS_MAX:]
+        raise CheckoutFailed(shown, exit_code, of_network=of_network, scarce=scarce)
+
+    async def run(self, *arguments: str) -> GitEnded:
+        """Run git once; what it exits with is the caller's to judge.
+
+        Raises `CheckoutFailed` where there is no git; `LauncherDied`, `LeaseEnded`, `MachineRefused`.
+        """
+        settings = (part for setting in _SETTINGS for part in ("-c", setting))
+        _log.debug("running git %s", " ".join(arguments))  # no credential is in an argv
+        spec = LaunchSpec(("git", *settings, *arguments), self.environment, self._folder)
+        try:
+            process = await self._launcher.launch(spec)
+        except LaunchFailed as error:
+            self.fail(f"git cannot be started: {error.message}", error.exit_code)
+        async with attended(process):
+            return await _attend(process, _Progress(lambda line: self.tell(redact(line, self._repository))))
+
+    def _fail_as(self, ended: GitEnded, command: str) -> NoReturn:
+        exit_code = ended.exit.exit_code if ended.exit else None
+        lines = spoken(ended.stderr)
+        if ended.exit is None:
+            lines.append(f"git {command} said nothing for {GIT_SILENCE_S:.0f} s and was ended")
+        elif exit_code is None:
+            lines.append(f"git {command} was ended by signal {ended.exit.signal}")
+        of_network = ended.exit is None or is_of_network("\n".join(lines))
+        words = "\n".join(lines) or f"git {command} exited with {exit_code}"
+        self.fail(words, exit_code, of_network=of_network, scarce=scarce_in(lines))
+
+
+class _Progress:
+    """Hears how far git is, and tells it: each new stage at once, and one word a second within a stage."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._line = bytearray()
+        self._stage = ""
+        self._told_s = 0.0
+
+    def hear(self, chunk: bytes) -> None:
+        """A piece of what git writes."""
+        *lines, rest = re.split(rb"[\r\n]", bytes(self._line) + chunk)
+        self._line = bytearray(rest[:LINE_BYTES_MAX])
+        for raw in lines:
+            line = _CONTROL.sub("", raw.decode(errors="replace")).strip()
+            if _PROGRESS.match(line):
+                self._take(line)
+
+    def _take(self, line: str) -> None:
+        stage = line.partition(":")[0]
+        now_s = anyio.current_time()
+        if stage != self._stage or now_s - self._told_s >= PROGRESS_S:
+            self._stage, self._told_s = stage, now_s
+            self._tell(line[:TEXT_CHARS_MAX])
+
+
+def is_of_network(words: str) -> bool:
+    """Whether git says that it was the network's fault, which may be gone at the next try."""
+    return bool(_NETWORK.search(words)) and not _FINAL.search(words)
+
+
+def scarce_in(lines: Sequence[str]) -> Scarce | None:
+    """What these lines of git's say that this machine is out of; they may be wrong (see `launcher.refusal`)."""
+    words = "\n".join(line for line in lines if not line.startswith(_REMOTE))
+    return next((scarce for scarce, pattern in _SCARCE.items() if pattern.search(words)), None)
+
+
+async def _attend(process: Process, progress: _Progress) -> GitEnded:
+    """Read what git writes, as long as it writes; then leave nothing of it behind.
+
+    Raises `LauncherDied`, `LeaseEnded`.
+    """
+    assert process.stderr is not None
+    patience = anyio.CancelScope(deadline=anyio.current_time() + GIT_SILENCE_S)
+    stdout = _Tail(process.stdout, patience)
+    stderr = _Tail(process.stderr, patience, progress)
+    exit_: Exit | None = None
+    failed: LauncherDied | LeaseEnded | None = None
+    async with anyio.create_task_group() as readers:
+        readers.start_soon(stdout.read)
+        readers.start_soon(stderr.read)
+        try:
+            with patience:
+                exit_ = await process.wait()
+            await process.end(GIT_GRACE_S)
+        except (LauncherDied, LeaseEnded) as error:  # out of a task group it would come wrapped
+            failed = error
+            readers.cancel_scope.cancel()
+    if failed:
+        raise failed
+    return GitEnded(exit_, bytes(stdout.kept), bytes(stderr.kept))
+
+
+class _Tail:
+    """Reads a source to its end, keeps the last of it, and moves the deadline of `patience` with each piece."""
+
+    def __init__(self, source: ByteSource, patience: anyio.CancelScope, progress: _Progress | None = None) -> None:
+        self._source = source
+        self._patience = patience
+        self._progress = progress
+        self.kept = bytearray()
+
+    async def read(self) -> None:
+        while chunk := await self._source.receive():
+            self._patience.deadline = anyio.current_time() + GIT_SILENCE_S
+            if self._progress is not None:
+                self._progress.hear(chunk)
+            self.kept += chunk
+            excess = len(self.kept) - OUTPUT_BYTES_MAX
+            if excess > 0:  # whole lines only: half a line may show half a secret, which nobody would recognise
+                del self.kept[: self.kept.find(b"\n", excess) + 1 or None]
+
+
+def spoken(stderr: bytes) -> list[str]:
+    """The lines for people in what git wrote: without progress, which overwrites itself, and control characters."""
+    lines = [line.rpartition("\r")[2] for line in stderr.decode(errors="replace").replace("\r\n", "\n").split("\n")]
+    shown = [_CONTROL.sub("", line).rstrip() for line in lines if not _PROGRESS.match(line)]
+    return [line for line in shown if line and line != "Cloning into '.'..."]

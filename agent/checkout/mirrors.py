@@ -1,0 +1,190 @@
+"""What this agent has of each repository already, so that no job's checkout transfers it again.
+
+```
+<agent home>/mirrors/<hash of the URL>/     a bare repository; made by the first job, grown by those after it
+<workspace>/checkout/.git                   the job's own clone, which borrows the mirror's objects
+```
+
+- A mirror is one URL's, credentials and all: whoever may not read a repository is lent nothing of it. Each checkout
+  asks the remote itself, so a right that was withdrawn is withdrawn here.
+- It is made under a lock, in a folder that takes its place when it is whole; what later checkouts bring is taken over
+  from their clones, before their jobs run.
+- Nothing in it is removed while an attempt borrows from it. One in which git finds a fault is removed when the last
+  borrower is gone, and so are the ones that were not used for longest once all together exceed the bound.
+- Its configuration is written anew before each use. A job runs as the same user and could spoil what it borrows from;
+  jobs that must not trust each other belong to agents of different users.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from airunner.agent.checkout.git import CheckoutFailed, Git, scarce_in, spoken
+from airunner.agent.launcher.refusal import refusal_in
+from airunner.agent.workspace.workspace import Leftover, remove_workspace
+from airunner.certs.secretfile import make_folder
+from airunner.protocol.errors import OperatorError
+
+FOLDER: Final = "mirrors"
+MIRRORS_MAX: Final = 256  # that nobody borrows from
+NAME_BYTES: Final = 16
+PACKS_MAX: Final = 32  # then they are joined: git looks into each of them for each object
+_CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
+_NEW: Final = ".new-"
+_TAKEN_OVER: Final = (
+    "HEAD",  # perhaps a commit that no branch or tag reaches; its objects stay, as all do
+    *("+refs/remotes/origin/*:refs/heads/*", "^refs/remotes/origin/HEAD", "+refs/tags/*:refs/tags/*"),
+)
+
+
+class Mirror:
+    """One of them, as those see it who borrow from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = anyio.Lock()
+        self.borrowers = 0
+        self.faulty = False
+        self.grown = False
+
+    @property
+    def there(self) -> bool:
+        """Whether there is something to borrow."""
+        return not self.faulty and os.access(self.folder / "HEAD", os.R_OK)
+
+    def settle(self) -> None:
+        """Have it configured as it was made, whatever a job has done to it, and be seen as used now."""
+        fresh = self.folder / f"config{_NEW}"
+        try:
+            fresh.touch(0o600)  # whatever the umask
+            fresh.write_text(_CONFIG)
+            fresh.replace(self.folder / "config")
+            os.utime(self.folder)
+        except OSError:
+            self.faulty = True
+
+    async def make(self, git: Git) -> None:
+        """Clone it, where that has not been done.
+
+        Raises as `Git.need`.
+        """
+        if not self.there and self.lock.locked():
+            git.tell("waiting for the mirror that another job makes")
+        async with self.lock:
+            self.faulty |= not self.there and self.folder.exists()  # others may borrow from what is left of it
+            if self.there or self.faulty:
+                return
+            fresh = self.folder.with_name(f"{_NEW}{secrets.token_hex(NAME_BYTES)}")
+            try:
+                options = ("--bare", "--progress", "--no-local", "--template=")
+                await git.need("clone", *options, "--", git.address, str(fresh))
+                fresh.rename(self.folder)
+            finally:
+                if fresh.exists():
+                    remove_workspace(fresh)
+            self.grown = True
+
+    async def take_over(self, git: Git, checkout: Path) -> None:
+        """Keep what a fresh checkout has brought; where that fails the next one brings it again."""
+        if not _packs_in(checkout / ".git"):
+            return
+        async with self.lock:
+            self.grown = True
+            ours = git.at(self.folder, {**git.environment, "GIT_ALLOW_PROTOCOL": "file"})
+            options = ("--quiet", "--prune", "--no-write-fetch-head")
+            taken = await ours.run("fetch", *options, "--", str(checkout), *_TAKEN_OVER)
+            self.faulty |= not taken.succeeded and scarce_in(spoken(taken.stderr)) is None
+            if len(_packs_in(self.folder)) > PACKS_MAX:
+                await ours.run("repack", "--quiet", "--geometric=2", "-d")
+
+
+class Mirrors:
+    """All of the agent's with this home; those that nobody borrows from take up to `bytes_max` together.
+
+    `offload` runs what the disk makes slow.
+    """
+
+    def __init__(
+        self,
+        agent_home: Path,
+        offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]],
+        bytes_max: int,
+    ) -> None:
+        self._folder = agent_home / FOLDER
+        self._offload = offload
+        self._bytes_max = bytes_max
+        self._known: dict[str, Mirror] = {}
+
+    @asynccontextmanager
+    async def borrowed(self, repository: str) -> AsyncGenerator[Mirror]:
+        """A block in which the mirror of this URL is not removed; it may yet have to be made.
+
+        Raises `CheckoutFailed` where there can be none.
+        """
+        try:
+            make_folder(self._folder)
+        except OperatorError as error:
+            if isinstance(error.__cause__, OSError) and (refusal := refusal_in(error.__cause__)):
+                raise refusal from error
+            raise CheckoutFailed(error.message) from error
+        name = blake2b(repository.encode(errors="surrogateescape"), digest_size=NAME_BYTES).hexdigest()
+        mirror = self._known.setdefault(name, Mirror(self._folder.absolute() / name))
+        mirror.borrowers += 1
+        try:
+            yield mirror
+        finally:
+            mirror.borrowers -= 1
+            if not mirror.borrowers:
+                del self._known[name]
+                gone = self._put_away(mirror) if mirror.faulty or mirror.grown else []
+                if gone:
+                    with anyio.CancelScope(shield=True):
+                        await self._offload(lambda: [left for folder in gone for left in remove_workspace(folder)])
+
+    def _put_away(self, last: Mirror) -> list[Path]:
+        """Let nobody find what is faulty any more, and what is too much: the folders to remove.
+
+        It is done between two turns of the loop, so that nobody begins to borrow meanwhile.
+        """
+        borrowed = {mirror.folder for mirror in self._known.values()}
+        gone: list[Path] = []
+        total = 0
+        with suppress(OSError):  # a job was at work here too; the next one that is done tries again
+            here = [folder for folder in self._folder.absolute().iterdir() if not folder.name.startswith(_NEW)]
+            idle = sorted((folder for folder in here if folder not in borrowed), key=_used, reverse=True)
+            for number, folder in enumerate(idle):
+                total += _bytes_in(folder)
+                if total > self._bytes_max or number >= MIRRORS_MAX or (last.faulty and folder == last.folder):
+                    away = folder.with_name(f"{_NEW}{secrets.token_hex(NAME_BYTES)}")
+                    folder.rename(away)
+                    gone.append(away)
+        return gone
+
+
+def remove_unfinished(agent_home: Path) -> list[Leftover]:
+    """Remove what an agent that was killed had begun to clone or to remove. The home must be locked."""
+    return [left for folder in (agent_home / FOLDER).glob(f"{_NEW}*") for left in remove_workspace(folder)]
+
+
+def _used(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _packs_in(repository: Path) -> list[Path]:
+    return list(repository.glob("objects/pack/*.pack"))
+
+
+def _bytes_in(mirror: Path) -> int:
+    """What its packs take, which is nearly all."""
+    return sum(pack.stat().st_size for pack in _packs_in(mirror))

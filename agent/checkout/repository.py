@@ -1,0 +1,106 @@
+"""Which repositories, commits and branches are given to git at all, and how they are spoken of. Pure.
+
+git takes much more for a repository than a place: `ext::sh -c …` is a program, `--upload-pack=…` an option.
+So what is not plainly a URL of a known scheme, `host:path` for ssh, or an absolute path, is refused before
+git sees it. How git itself tells the three apart: https://git-scm.com/docs/git-clone#_git_urls
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote
+
+from msgspec import Struct
+
+from airunner.agent.checkout.revision import revision_refusal
+from airunner.protocol.gitaddress import (
+    LOCAL_SCHEME,
+    BadAddress,
+    GitAddress,
+    address_secrets,
+    split_address,
+)
+from airunner.protocol.redaction import REDACTED, without_credentials
+
+REMOTE_SCHEMES: Final = ("https", "ssh", "git", "http")
+SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
+NO_PLACES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # --allow-local says it of the first; the others run programs
+LOCAL_REFUSED: Final = "local repositories are not allowed on this agent; start it with --allow-local"
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """What is to be checked out: `commit` wins over `branch` (or tag); with neither, the remote's HEAD."""
+
+    repository: str
+    commit: str = ""
+    branch: str = ""
+    depth: int | None = None
+    submodules: bool = False
+
+
+class Rules(Struct, frozen=True):
+    """From where an agent checks out."""
+
+    schemes: tuple[str, ...] = REMOTE_SCHEMES
+    allow_local: bool = False
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """As GIT_ALLOW_PROTOCOL names them."""
+        return (*self.schemes, *([LOCAL_SCHEME] if self.allow_local else []))
+
+
+def refusal(source: Source, rules: Rules) -> str | None:
+    """Why git is not asked for this, for people; None where it may be."""
+    for what, value in (("repository", source.repository), ("commit", source.commit), ("branch", source.branch)):
+        if _CONTROL.search(value):
+            return f"the {what} contains a control character"
+    if source.repository.startswith("-"):
+        return "the repository begins with a dash"
+    if why := revision_refusal(source):
+        return why
+    return _repository_refusal(source.repository, rules)
+
+
+def redact(text: str, repository: str) -> str:
+    """`text` without what opens `repository`, in a URL or outside of one."""
+    for secret in address_secrets(repository):
+        text = text.replace(secret, REDACTED)
+    return without_credentials(text)
+
+
+def _repository_refusal(repository: str, rules: Rules) -> str | None:
+    try:
+        address = split_address(repository)
+    except BadAddress as bad:
+        return str(bad)
+    if address.is_local:
+        return _local_refusal(address, rules)
+    scheme = address.scheme or "ssh"
+    if scheme not in rules.schemes:
+        return _not_allowed(address.shown, scheme, rules)
+    return _host_refusal(address)
+
+
+def _local_refusal(address: GitAddress, rules: Rules) -> str | None:
+    if not address.scheme and not address.path.startswith("/"):
+        return f"{address.shown}: a local repository needs an absolute path"
+    return None if rules.allow_local else f"{address.shown}: {LOCAL_REFUSED}"
+
+
+def _not_allowed(shown: str, scheme: str, rules: Rules) -> str:
+    return (
+        f"{shown}: this agent's schemes are {', '.join(rules.schemes)}; for {scheme} it must be started with "
+        f"--allow-scheme {scheme}"
+    )
+
+
+def _host_refusal(address: GitAddress) -> str | None:
+    """Why neither git nor ssh is given this `user@host:port`, which git decodes before it splits it."""
+    user, host = unquote(address.user or ""), unquote(address.host)
+    if any(part.startswith("-") for part in (user, *re.split("[@:[]", host))):
+        return f"{address.shown}: the host begins with a dash"
+    return f"{address.shown}: there is no host" if not host.partition(":")[0] else None

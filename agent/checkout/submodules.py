@@ -1,0 +1,84 @@
+"""Checks submodules out, level by level: what `.gitmodules` says is the repository's word, and trusted no further.
+
+git itself refuses names that climb out and URLs that are options. Beyond that each URL is judged as the job's own is,
+no submodule of a remote repository is a local path, none stands behind a link, and there is an end to how deep they
+nest and how many they are.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from airunner.agent.checkout.git import Git
+from airunner.agent.checkout.repository import Rules, Source, refusal
+
+LEVELS_MAX: Final = 8
+SUBMODULES_MAX: Final = 256
+FILE_BYTES_MAX: Final = 1_048_576
+_RELATIVE: Final = ("./", "../")
+_KEY: Final = re.compile(r"submodule\.(.*)\.(path|url|update)", re.DOTALL)
+
+
+class Submodules:
+    """Those of one checkout."""
+
+    def __init__(self, git: Git, rules: Rules, source: Source) -> None:
+        local = refusal(Source(repository=source.repository), Rules(rules.schemes)) is not None
+        self._rules = rules if local else Rules(rules.schemes)
+        self._environment = {**git.environment, "GIT_ALLOW_PROTOCOL": ":".join(self._rules.transports)}
+        self._git = git
+        self._depth = source.depth
+        self._count = 0
+
+    async def check_out(self, folder: Path, level: int = 1) -> None:
+        """Check out those of the repository in `folder`, and theirs.
+
+        Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
+        """
+        listed = folder / ".gitmodules"
+        if not listed.is_file() and not listed.is_symlink():
+            return
+        if level > LEVELS_MAX:
+            self._git.fail(f"submodules are nested deeper than {LEVELS_MAX}")
+        git = self._git.at(folder, self._environment)
+        paths = await self._judged(git, folder)
+        shallow = [f"--depth={self._depth}"] if self._depth else []
+        await git.need("submodule", "update", "--init", "--checkout", "--progress", *shallow)
+        for path in paths:
+            if (folder / path / ".git").exists():
+                await self.check_out(folder / path, level + 1)
+
+    async def _judged(self, git: Git, folder: Path) -> list[str]:
+        """The paths of the submodules, all of which may be checked out."""
+        if (folder / ".gitmodules").is_symlink() or (folder / ".gitmodules").stat().st_size > FILE_BYTES_MAX:
+            git.fail(".gitmodules is a link, or too large")
+        ended = await git.need("config", "--null", "--file", ".gitmodules", "--list")
+        paths: list[str] = []
+        for entry in filter(None, ended.stdout.decode(errors="replace").split("\0")):
+            key, _, value = entry.partition("\n")
+            found = _KEY.fullmatch(key)
+            if found is None:
+                continue
+            match found[2]:
+                case "path":
+                    self._judge_path(git, folder, value)
+                    paths.append(value)
+                case "url" if not value.startswith(_RELATIVE):
+                    if why := refusal(Source(repository=value), self._rules):
+                        git.fail(f"submodule {found[1]}: {why}")
+                case _:
+                    pass
+        self._count += len(paths)
+        if self._count > SUBMODULES_MAX:
+            git.fail(f"there are more than {SUBMODULES_MAX} submodules")
+        return paths
+
+    def _judge_path(self, git: Git, folder: Path, path: str) -> None:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or ".git" in {part.lower() for part in parts}:
+            git.fail(f"submodule path {path!r} is not inside the checkout")
+        for depth in range(1, len(parts) + 1):
+            if folder.joinpath(*parts[:depth]).is_symlink():
+                git.fail(f"submodule path {path!r} leads through a link")

@@ -1,0 +1,217 @@
+"""A control group for each keeper, and so for each job, where this machine lets us make them. Standard library only.
+
+```
+<our own group>/
+└── airunner-<launcher's pid>-<its mark>/
+    ├── 1/      a keeper, and the job that it keeps
+    └── 2/
+```
+
+What a job starts is born into its keeper's group and cannot leave it unseen. A group can be killed in one step, which
+no fork outruns; it can be given bounds; and the kernel counts there whom it killed for want of memory. A keeper enters
+its group once: to move a process takes the kernel some 10 ms, which no job pays for.
+
+Where there are none, sessions and subreapers do the work. See cgroups(7) and the kernel's cgroup-v2 document.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from airunner.agent.launcher.child.tree import KILL_AGAIN_MS
+
+PREFIX: Final = "airunner-"
+_KIND: Final = "cgroup2"
+_EVENTS_BYTES: Final = 4_096  # of what cgroup.events says: two short lines
+
+
+class Limits(NamedTuple):
+    """For each job; None is no bound."""
+
+    memory_bytes: int | None = None
+    processes: int | None = None
+
+    @property
+    def controllers(self) -> list[str]:
+        """What the kernel must offer for them."""
+        asked = {"memory": self.memory_bytes, "pids": self.processes}
+        return [name for name, bound in asked.items() if bound is not None]
+
+
+def own_group() -> Path | None:
+    """The folder of the group that we are in, if we may make others in it."""
+    with suppress(OSError):
+        mount = next(iter(_mounts()), None)
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        path = next((line[3:] for line in lines if line.startswith("0::")), None)
+        if mount is not None and path is not None:
+            folder = Path(mount, path.lstrip("/"))
+            probe = folder / f"{PREFIX}probe-{os.getpid()}"
+            probe.mkdir()
+            probe.rmdir()
+            return folder
+    return None
+
+
+def missing_controllers(group: Path, limits: Limits) -> list[str]:
+    """Those that `limits` need and the kernel does not offer in this group."""
+    offered: list[str] = []
+    with suppress(OSError):
+        offered = (group / "cgroup.controllers").read_text().split()
+    return [name for name in limits.controllers if name not in offered]
+
+
+def oom_kills(group: Path | None) -> int:
+    """How often the kernel has killed something in this group for want of memory, as far as it tells."""
+    if group is not None:
+        with suppress(OSError, ValueError):
+            for line in (group / "memory.events").read_text().splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
+    return 0
+
+
+def launchers_group(base: Path, pid: int, mark: str) -> Path:
+    """The folder of the groups of a launcher, below `base`."""
+    return base / f"{PREFIX}{pid}-{mark}"
+
+
+def end_groups(folder: Path, within_s: float) -> list[int]:
+    """Kill all in the groups of a launcher that was killed, and remove them; the processes left after `within_s`."""
+    until_s = time.monotonic() + within_s
+    while folder.is_dir():
+        change = _opened_events(folder)
+        groups = [Path(path) for path, _, _ in os.walk(folder, topdown=False)]  # a job may have made others in its own
+        with suppress(OSError):
+            (folder / "cgroup.kill").write_text("1")
+        left = [pid for group in groups for pid in _processes(group)]
+        for pid in left:  # a kernel before 5.14 kills no groups
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        for group in groups:
+            with suppress(OSError):
+                group.rmdir()
+        _wait_for(change)
+        if time.monotonic() >= until_s:
+            return left
+    return []
+
+
+class Groups:
+    """The launcher's, below `base`; without a base there are none. What cannot be done is not done."""
+
+    def __init__(self, base: Path | None, limits: Limits, mark: str) -> None:
+        self._limits = limits
+        self._folder: Path | None = None
+        if base is not None:
+            with suppress(OSError):
+                _remove_left(base)
+                folder = launchers_group(base, os.getpid(), mark)
+                folder.mkdir()
+                self._folder = folder
+                _enable(base, limits)
+                _enable(folder, limits)
+
+    def enter(self, number: int) -> Path | None:
+        """Make the group of keeper `number`, and let this process be in it."""
+        if self._folder is None:
+            return None
+        group = self._folder / str(number)
+        try:
+            group.mkdir()
+            for name, bound in (("memory.max", self._limits.memory_bytes), ("pids.max", self._limits.processes)):
+                if bound is not None:
+                    (group / name).write_text(str(bound))
+            if self._limits.memory_bytes is not None:
+                with suppress(OSError):
+                    (group / "memory.swap.max").write_text("0")  # else the bound would only slow a job down
+            (group / "cgroup.procs").write_text("0")
+        except OSError:
+            return None
+        return group
+
+    def kill(self, number: int) -> None:
+        """Kill all that is left in the group of a keeper that has died, and let go of it."""
+        if self._folder is not None:
+            with suppress(OSError):
+                (self._folder / str(number) / "cgroup.kill").write_text("1")
+
+    def remove(self, number: int) -> None:
+        """Let go of an empty group."""
+        if self._folder is not None:
+            with suppress(OSError):
+                (self._folder / str(number)).rmdir()
+
+    def close(self) -> None:
+        """Let go of all, which are empty."""
+        if self._folder is not None:
+            with suppress(OSError):
+                for group in self._folder.iterdir():
+                    if group.is_dir():
+                        group.rmdir()
+                self._folder.rmdir()
+
+
+def _enable(group: Path, limits: Limits) -> None:
+    """Have the controllers at hand below `group`; first move its own processes, us and the agent, into a leaf."""
+    if not limits.controllers:
+        return
+    words = " ".join(f"+{name}" for name in limits.controllers)
+    try:
+        (group / "cgroup.subtree_control").write_text(words)
+    except OSError:
+        leaf = group / f"{PREFIX}own"
+        leaf.mkdir(exist_ok=True)
+        for pid in (os.getpid(), os.getppid()):
+            (leaf / "cgroup.procs").write_text(str(pid))
+        (group / "cgroup.subtree_control").write_text(words)
+
+
+def _mounts() -> list[str]:
+    """Where control groups of the second kind are mounted."""
+    with Path("/proc/self/mounts").open() as mounts:
+        return [fields[1] for fields in map(str.split, mounts) if fields[2] == _KIND]
+
+
+def _opened_events(group: Path) -> int | None:
+    """What tells a change of `group` from now on: whether a process is in it, or below it, is what it says."""
+    with suppress(OSError):
+        descriptor = os.open(group / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        os.read(descriptor, _EVENTS_BYTES)  # only what comes after a reading counts as a change
+        return descriptor
+    return None
+
+
+def _wait_for(change: int | None) -> None:
+    """Until the last process of the group has ended, and no longer than a moment."""
+    poll = select.poll()
+    if change is not None:
+        poll.register(change, select.POLLPRI)
+    poll.poll(KILL_AGAIN_MS)
+    if change is not None:
+        os.close(change)
+
+
+def _processes(group: Path) -> list[int]:
+    try:
+        return [int(word) for word in (group / "cgroup.procs").read_text().split()]
+    except OSError:  # it is gone
+        return []
+
+
+def _remove_left(base: Path) -> None:
+    """Remove what launchers that were killed have left; a group with a process in it is not removed."""
+    for folder in base.glob(f"{PREFIX}[0-9]*"):
+        if not Path("/proc", folder.name.removeprefix(PREFIX).partition("-")[0]).exists():
+            with suppress(OSError):
+                for group in folder.iterdir():
+                    if group.is_dir():
+                        group.rmdir()
+                folder.rmdir()

@@ -1,0 +1,94 @@
+"""Starts a command as another user than the agent's, which is root then. The child's half.
+
+Between fork and exec the new process gives up root for good: further groups, group and user, real, effective and
+saved. Its pipes are given to it, so that it may open /dev/stdout again. What is looked at before that (the working
+directory, the program) is looked at with that user's rights, so that no link of a job's leads anywhere else.
+
+`posix_spawn` cannot change the user: this forks the keeper, which has one thread and is small.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from airunner.agent.launcher.child.wire import Start
+
+_RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+_NUMBER_BYTES: Final = 4
+_NOT_EXECUTED: Final = 127
+
+
+def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
+    """The new process of the user `start.user`.
+
+    Raises `OSError`: it was not executed.
+    """
+    uid, gid, *_ = start.user
+    for descriptor in (stdout, stderr):
+        os.fchown(descriptor, uid, gid)
+    reader, writer = os.pipe()  # closed by a successful exec
+    with ExitStack() as always:
+        always.callback(os.close, reader)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _execute(start, program, (stdout, stderr), writer)
+        finally:
+            os.close(writer)
+        failed = os.read(reader, _NUMBER_BYTES)
+    if failed:
+        os.waitpid(pid, 0)
+        number = int.from_bytes(failed, "little")
+        raise OSError(number, os.strerror(number))
+    return pid
+
+
+def become(user: Sequence[int]) -> None:
+    """Be that user from now on, for good; for a process between fork and exec."""
+    uid, gid, *groups = user
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+@contextmanager
+def seen_as(user: Sequence[int]) -> Generator[None]:
+    """A block that sees the file system with the rights of that user; of ours, where there is none."""
+    if not user:
+        yield
+        return
+    uid, gid, *groups = user
+    before, our_uid, our_gid = os.getgroups(), os.geteuid(), os.getegid()
+    os.setgroups(groups)
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(our_uid)
+        os.setegid(our_gid)
+        os.setgroups(before)
+
+
+def _execute(start: Start, program: bytes, outputs: tuple[int, int], failure: int) -> NoReturn:
+    """What the new process does: it becomes the command, or says on `failure` why not."""
+    try:
+        os.setsid()
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        for target, output in zip((1, 2), outputs, strict=True):
+            os.dup2(output, target)
+        for number in _RESET:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        become(start.user)
+        os.execve(program, start.argv, start.environment)  # noqa: S606 - what a submitter asks to be run is run
+    except OSError as error:
+        os.write(failure, (error.errno or errno.EINVAL).to_bytes(_NUMBER_BYTES, "little"))
+    finally:
+        os._exit(_NOT_EXECUTED)

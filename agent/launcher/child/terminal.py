@@ -1,0 +1,74 @@
+"""Starts one command in a terminal, with ptyprocess. The child's half.
+
+ptyprocess opens the pair, makes the slave the new session's controlling terminal, sets its size, closes every other
+descriptor, and tells of a failed exec through a pipe. It forks this interpreter for that, which is safe here: a
+keeper has one thread. What it would do later (reading, signalling, waiting) is the agent's and the keeper's own.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import stat
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from ptyprocess import PtyProcess  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+
+from airunner.agent.launcher.child.otheruser import become, seen_as
+
+if TYPE_CHECKING:
+    from airunner.agent.launcher.child.wire import Start
+
+_TIOCGPTPEER: Final = 0x5441  # ioctl_tty(2): open the slave of this master, wherever it is mounted
+_RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+
+
+# Ignored: ptyprocess brings no types, as where it is imported.
+class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
+    """ptyprocess sets the size in the child, and once more when the command already runs and may have set its own."""
+
+    def setwinsize(self, rows: int = 0, cols: int = 0) -> None:
+        """Not once more."""
+
+
+def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int, int]:
+    """The new process, and the terminal's master and slave, which are the caller's to close.
+
+    `size` is rows and columns. The slave is to be held for as long as the command runs: one that closes all of its
+    own would otherwise end the terminal, and be sent SIGHUP for it.
+
+    Raises `OSError`: the command was not executed, or there is no terminal to be had.
+    """
+    with seen_as(start.user):
+        _check(program)
+    kept = cast("Any", _Spawned).spawn(
+        [os.fsdecode(word) for word in (program, *start.argv[1:])],
+        env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
+        preexec_fn=partial(_as_after_a_login, start.user),
+        dimensions=tuple(size),
+    )
+    master = os.dup(kept.fd)
+    kept.fileobj.close()
+    kept.closed = True  # its finaliser would end the command
+    return kept.pid, master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def _check(program: bytes) -> None:
+    """Raises `OSError` with the number that ptyprocess does not give for what it finds to be no program."""
+    mode = os.stat(program).st_mode  # noqa: PTH116 - no other module for one call
+    if not stat.S_ISREG(mode) or not os.access(program, os.X_OK, effective_ids=True):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _as_after_a_login(user: Sequence[int]) -> None:
+    """What a new process expects of its signals; and the terminal is its user's, as `login` has it."""
+    for number in _RESET:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if user:
+        os.fchown(0, user[0], -1)
+        become(user)

@@ -1,0 +1,137 @@
+"""Which processes descend from one, and signals to all of them. The child's half: standard library only.
+
+One pass over /proc/PID/stat. A process that lives through the whole pass is never missed unless one of
+its ancestors dies meanwhile; it is then its subreaper's child and the next pass sees it. So whoever must
+be thorough goes on until `waitpid` says that there are no children (`end_now`). The lists under
+/proc/PID/task are not used: many kernels are built without them, and they may skip.
+
+Signals go to process groups. The kernel signals a group in one step in which no member can fork, so a
+process that forks and exits faster than we can look does not escape. A job's command leads a session of
+its own, hence no group that a descendant is in holds anyone else; our own group is the exception.
+(One that also changes its group each time may outrun this for as long as it pleases.)
+
+A process id could in theory be used again between pass and signal; the kernel hands them out in a circle,
+so that would take a whole round within a millisecond.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from airunner.agent.launcher.child.spending import Spending
+    from airunner.agent.launcher.child.wakeup import Wakeup
+
+COMMAND_CHARS_MAX: Final = 200
+KILL_AGAIN_MS: Final = 20  # a fork may slip through a pass; every death of a child wakes us sooner
+
+_READ_BYTES: Final = 4_096  # a stat line takes some 300; of a command line we show less
+_STATE, _PARENT, _GROUP, _THREADS, _BEGAN = 0, 1, 2, 17, 19  # fields after the name, see proc_pid_stat(5)
+
+
+class Relative(NamedTuple):
+    """A descendant."""
+
+    pid: int
+    group: int
+    alive: bool
+    began: int  # in ticks of the kernel since it booted
+
+
+def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
+    """All descendants of `root`; neither those named in `besides` nor what descends from them."""
+    children: dict[int, list[Relative]] = {}
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit() and (fields := _stat(entry.name)):
+                # A first thread that has ended while others run looks like a zombie, and is none.
+                alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
+                relative = Relative(int(entry.name), int(fields[_GROUP]), alive, int(fields[_BEGAN]))
+                children.setdefault(int(fields[_PARENT]), []).append(relative)
+    found: list[Relative] = []
+    waiting = [root]
+    while waiting:
+        for relative in children.pop(waiting.pop(), ()):
+            if relative.pid not in besides:
+                found.append(relative)
+                waiting.append(relative.pid)
+    return found
+
+
+def now_in_ticks() -> int:
+    """The instant, as `Relative.began` has it."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
+def signal_all(relatives: Iterable[Relative], number: int) -> None:
+    """Send signal `number` to their groups; who is gone or belongs to another user is passed over."""
+    ours = os.getpgrp()  # a keeper that was just forked is still in it
+    for target in {relative.pid if relative.group == ours else -relative.group for relative in relatives}:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(target, number)
+
+
+def command_of(pid: int) -> str:
+    """The command line for people; empty: it ends, or begins another program just now, or never had one."""
+    with suppress(OSError):
+        line = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ")
+        return line.decode(errors="replace")[:COMMAND_CHARS_MAX]
+    return ""
+
+
+def name_of(pid: int) -> str:
+    """The name in brackets, as ps(1) has it for one without a command line; empty: it is gone."""
+    with suppress(OSError):
+        return "[" + _read(f"/proc/{pid}/comm").decode(errors="replace").strip() + "]"
+    return ""
+
+
+def parent_of(pid: int) -> int | None:
+    """The process that `pid` is a child of; None where it is gone."""
+    fields = _stat(str(pid))
+    return int(fields[_PARENT]) if fields else None
+
+
+def reap(options: int = 0, spending: Spending | None = None) -> tuple[list[tuple[int, int]], bool]:
+    """Take every child that has ended: `(pid, wait status)` of each, and whether none is left at all.
+
+    `options` as waitpid(2) has them, to hear of more than ends. What they have used is added to `spending`.
+    """
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status, used = os.wait4(-1, os.WNOHANG | options)
+        except ChildProcessError:
+            return ended, True
+        if not pid:
+            return ended, False
+        if spending is not None:
+            spending.add(used)
+        ended.append((pid, status))
+
+
+def end_now(wakeup: Wakeup) -> None:
+    """SIGKILL to all descendants of this process until there are none."""
+    while not reap()[1]:
+        signal_all(descendants(os.getpid()), signal.SIGKILL)
+        wakeup.wait(KILL_AGAIN_MS)
+
+
+def _stat(pid: str) -> list[bytes] | None:
+    try:
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except OSError:  # it ended while we looked
+        return None
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""Refusals of the agent's own machine, which are no fault of the job that meets them. Pure.
+
+A machine that is out of processes, memory, descriptors or disk says so by an errno, to whatever happens to ask it then.
+The job goes back as if it had not been leased: it is not counted towards `max_attempts`, the agent says why, and leases
+nothing until it can run jobs again (see `leases.health`). What the command itself is refused, once it runs, is the
+job's own business.
+
+Where only git's words tell of it they are believed as far as the machine's state bears them out: a repository that does
+not fit on a disk with room for others, or a program that says such things, is not to go round for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import StrEnum
+from typing import Final, cast
+
+
+class Scarce(StrEnum):
+    """What a machine can be out of."""
+
+    PROCESSES = "processes or memory"
+    DESCRIPTORS = "open files"
+    DISK = "disk"
+
+
+HINTS: Final = {
+    Scarce.PROCESSES: "raise its bounds (ulimit -u, TasksMax=, memory) or lower --spawn",
+    Scarce.DESCRIPTORS: "raise its bound of open files (ulimit -n, LimitNOFILE=) or lower --spawn",
+    Scarce.DISK: "make room on the disk of AIRUNNER_HOME, and let it be written",
+}
+"""What to do about each, for the agent's operator."""
+
+_SCARCE: Final = {
+    errno.EAGAIN: Scarce.PROCESSES,
+    errno.ENOMEM: Scarce.PROCESSES,
+    errno.EMFILE: Scarce.DESCRIPTORS,
+    errno.ENFILE: Scarce.DESCRIPTORS,
+    errno.ENOBUFS: Scarce.DESCRIPTORS,
+    errno.ETOOMANYREFS: Scarce.DESCRIPTORS,  # of those that are on their way between two processes
+    errno.ENOSPC: Scarce.DISK,
+    errno.EDQUOT: Scarce.DISK,
+    errno.EROFS: Scarce.DISK,
+    errno.EIO: Scarce.DISK,
+}
+
+
+class MachineRefused(Exception):
+    """This machine cannot do it now; the message says what, and why.
+
+    `guessed`: it is told by a program's words, and not by an errno. `begun`: a command of the job's had run by then.
+    """
+
+    def __init__(self, scarce: Scarce, message: str, *, guessed: bool = False, begun: bool = False) -> None:
+        super().__init__(message)
+        self.scarce = scarce
+        self.message = message
+        self.guessed = guessed
+        self.begun = begun
+        self.room_bytes = 0  # that the disk has to have before it is tried again
+
+
+def scarce_at_launch(number: int) -> Scarce | None:
+    """What the machine is out of when starting a process fails with the errno `number`; None: it is the command.
+
+    No room for another terminal is ENOSPC too, and no matter of the disk.
+    """
+    scarce = _SCARCE.get(number)
+    return Scarce.PROCESSES if number == errno.ENOSPC else scarce
+
+
+def scarce_at_home(number: int | None) -> Scarce:
+    """What the machine is out of when a file of the agent's own home is refused with the errno `number`."""
+    return _SCARCE.get(number or 0, Scarce.DISK)
+
+
+def counts(refusal: MachineRefused, *, begun: bool, able: bool) -> bool:
+    """Whether giving the job back counts towards its `max_attempts`, as an agent that is lost does.
+
+    `begun`: its command was running; each further attempt runs it once more. `able`: the machine, looked at afterwards,
+    is out of nothing; what only words tell of is then the job's own, such as a repository larger than the disk.
+    """
+    return begun or refusal.begun or (refusal.guessed and able)
+
+
+def refusal_in(error: BaseException) -> MachineRefused | None:
+    """The machine's refusal that `error` is, or that is among what a task group raised.
+
+    An `OSError` that nobody has translated is one too: all that an attempt touches in the agent is the agent's own.
+    """
+    if isinstance(error, MachineRefused):
+        return error
+    if isinstance(error, OSError) and error.errno in _SCARCE:
+        return MachineRefused(_SCARCE[error.errno], str(error))
+    if isinstance(error, BaseExceptionGroup):
+        exceptions = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        found = (refusal_in(one) for one in exceptions)
+        return next((one for one in found if one is not None), None)
+    return None

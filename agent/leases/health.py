@@ -1,0 +1,130 @@
+"""Health of this agent's machine: whether jobs can be run here now. While they cannot, none is leased.
+
+```
+ refused ──► trouble ── a probe, again and again with more and more time between ──► it passes: well again
+                │                                ▲ and at once when an attempt has ended, which may have held it
+                └ parked requests end, the broker hears why
+```
+
+An attempt that the machine refuses says so here. What the trouble is, and that it is over, is reported once each; the
+broker is told of it with each heartbeat, and shows it in `airunner agents` and /health.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import anyio
+
+from airunner.agent.flag import Flag, unless
+from airunner.agent.launcher.refusal import HINTS, MachineRefused, counts
+from airunner.protocol.names import TEXT_CHARS_MAX
+from airunner.protocol.printable import one_line
+from airunner.protocol.reconnect import full_jitter_ms
+
+PROBE_FIRST_MS: Final = 1_000
+PROBE_LAST_MS: Final = 30_000
+CALM_S: Final = 60.0  # after which a trouble is a new one, and looked at as soon as the first
+
+
+class Probe(Protocol):
+    """Tries what the machine has refused."""
+
+    async def passes(self, refusal: MachineRefused) -> bool:
+        """Whether the machine does it now."""
+        ...
+
+    def raise_bar(self, refusal: MachineRefused) -> None:
+        """From now on let only more than there is at this moment pass: what there is was not enough."""
+        ...
+
+
+class Health:
+    """The actor; `changed` is called when trouble begins and when it is over. `closed` ends what waits for a lease."""
+
+    def __init__(
+        self,
+        probe: Probe,
+        random: Callable[[], float],
+        report: Callable[[str], None],
+    ) -> None:
+        self._probe = probe
+        self._random = random
+        self._report = report
+        self.changed: Callable[[], None] = lambda: None
+        self._refusal: MachineRefused | None = None
+        self._well_s = -CALM_S
+        self._failures = 0
+        self._opened = anyio.Event()
+        self._opened.set()
+        self._woken = anyio.Event()
+        self.closed = Flag()
+
+    @property
+    def trouble(self) -> str:
+        """Why no job can be run here now; empty when they can."""
+        if self._refusal is None:
+            return ""
+        refusal = self._refusal
+        return one_line(f"{refusal.message}: out of {refusal.scarce}; {HINTS[refusal.scarce]}")[:TEXT_CHARS_MAX]
+
+    async def well(self, drain: Flag) -> None:
+        """Return when jobs can be run, or a drain came."""
+        with unless(drain):
+            await self._opened.wait()
+
+    async def refused(self, refusal: MachineRefused, *, begun: bool) -> bool:
+        """Lease nothing from now on, unless the machine is found able; whether giving the job back counts.
+
+        `begun`: the job's command was running. Of what the attempt held nothing is to be left.
+        """
+        able = refusal.guessed and await self._probe.passes(refusal)
+        if not able:
+            if refusal.guessed:
+                self._probe.raise_bar(refusal)
+            self._close(refusal)
+        return counts(refusal, begun=begun, able=able)
+
+    def _close(self, refusal: MachineRefused) -> None:
+        if self._refusal is not None:
+            self._refusal.room_bytes = max(self._refusal.room_bytes, refusal.room_bytes)
+            return
+        if anyio.current_time() - self._well_s >= CALM_S:
+            self._failures = 0
+        self._refusal = refusal
+        self._report(f"no job can be run here now, and none is leased: {self.trouble}")
+        self._opened = anyio.Event()
+        self.closed.set()
+        self._wake()
+        self.changed()
+
+    def attempt_ended(self) -> None:
+        """What it held is free; perhaps it was that."""
+        if self._refusal is not None:
+            self._wake()
+
+    async def run(self) -> None:
+        """Probe for ever, while there is trouble."""
+        while True:
+            if self._refusal is None:
+                await self._woken.wait()
+                continue
+            pause_ms = full_jitter_ms(self._drawn, self._failures, PROBE_FIRST_MS, PROBE_LAST_MS)
+            with anyio.move_on_after(pause_ms / 1_000) as pause:
+                await self._woken.wait()
+            self._failures += pause.cancelled_caught
+            if await self._probe.passes(self._refusal):
+                self._refusal = None
+                self._well_s = anyio.current_time()
+                self._report("jobs can be run here again")
+                self.closed = Flag()
+                self._opened.set()
+                self.changed()
+
+    def _drawn(self) -> float:
+        return (1 + self._random()) / 2  # of the pause at least half
+
+    def _wake(self) -> None:
+        self._woken.set()
+        self._woken = anyio.Event()

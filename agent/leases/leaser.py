@@ -1,0 +1,205 @@
+"""The Leaser: asks the broker for jobs, for all slots of an agent.
+
+```
+ cold   each free slot has a request of its own parked: the broker knows of every one, and answers with one message
+ warm   what was asked for was granted, so more jobs may wait: one request at a time, for all slots that are free
+        by then, and it is not parked; who becomes free meanwhile goes with the next
+```
+
+An idle agent starts a job one message after it was submitted, and a busy one asks once for several.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from airunner.agent.flag import Flag, unless
+from airunner.agent.leases.health import Health
+from airunner.agent.leases.renewer import Renewer
+from airunner.agent.leases.tenure import Tenure
+from airunner.agent.plan import Plan
+from airunner.protocol.errors import NotFound, PeerError, StaleToken
+from airunner.protocol.messages import (
+    SLOTS_MAX,
+    WAIT_MS_MAX,
+    DequeueJob,
+    JobLease,
+    JobsLeased,
+    JobsUpdated,
+    LeaseRef,
+    ReleaseJob,
+    UpdateJob,
+    Verdict,
+)
+from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
+from airunner.protocol.reconnect import PATIENCE_MS
+from airunner.transport.channel import Channel
+from airunner.transport.ports import Edges
+
+RETURN_S: Final = 5.0  # for ending a parked request at a broker that is connected and slow
+GONE_S: Final = 0.3  # a broker that has not come back after so long is not waited for; the first two tries take 0.15 s
+STALE_SHARE: Final = 2  # a grant that half of its time has passed on is renewed before it is begun
+LOST: Final = "has lost its lease; its processes are ended"
+
+
+class Orders:
+    """What the agent has been told: `drain` leases no more, `stop` also ends what runs."""
+
+    def __init__(self) -> None:
+        self.drain = Flag()
+        self.stop = Flag()
+
+
+class _Turn:
+    """A free slot of a warm agent; called when it is to ask, or has been asked for."""
+
+    def __init__(self) -> None:
+        self.called = anyio.Event()
+        self.asks = False
+        self.tenure: Tenure | None = None
+        self.failure: PeerError | None = None
+
+
+class Leaser:
+    """The actor; it works in the tasks of the slots that ask it."""
+
+    def __init__(
+        self, plan: Plan, channel: Channel, renewer: Renewer, health: Health, edges: Edges, orders: Orders
+    ) -> None:
+        self._plan = plan
+        self._channel = channel
+        self._renewer = renewer
+        self._health = health
+        self._edges = edges
+        self._orders = orders
+        self._free: deque[_Turn] = deque()
+        self._gathering = False  # somebody asks for all who are free: now, or when the last request is answered
+        self._warm = False
+
+    async def lease(self) -> Tenure | None:
+        """The next lease; None when the wait was in vain, a drain came, or no job can be run here any more.
+
+        Raises `PeerError`.
+        """
+        if not self._warm:
+            tenures = await self._leased(1, min(WAIT_MS_MAX, self._plan.visibility_ms // 3))
+            self._warm = bool(tenures)
+            return tenures[0] if tenures else None
+        turn = _Turn()
+        self._free.append(turn)
+        if self._gathering:
+            with unless(self._orders.drain):
+                await turn.called.wait()
+        else:
+            self._gathering = turn.asks = True
+            await anyio.lowlevel.checkpoint()  # for those that become free in this moment
+        if turn.asks:
+            await self._ask()
+        if turn.failure is not None:
+            raise turn.failure
+        return turn.tenure
+
+    async def release(self, lease: JobLease, *, lost: bool = False) -> str:
+        """Give an attempt back; says what became of it. `lost` counts as if the lease had expired."""
+        token = lease.task_token
+        try:
+            await self._channel.ask(ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=token, lost=lost))
+        except (StaleToken, NotFound):
+            return LOST
+        except PeerError as error:
+            return f"is not released, its lease will expire: {error.message}"
+        return "is released"
+
+    async def _ask(self) -> None:
+        """Ask for all who are free, and call them."""
+        turns = [self._free.popleft() for _ in range(min(len(self._free), SLOTS_MAX))]
+        try:
+            tenures = await self._leased(len(turns), 0)
+            self._warm = len(tenures) == len(turns)
+            for turn, tenure in zip(turns, tenures, strict=False):
+                turn.tenure = tenure
+        except PeerError as failure:
+            self._warm = False
+            for turn in turns:
+                turn.failure = failure
+        finally:
+            self._call(turns)
+
+    def _call(self, turns: list[_Turn]) -> None:
+        """Those who were asked for; and the next to ask, or all others, when it has got cold."""
+        self._gathering = self._warm and bool(self._free)
+        if self._gathering:
+            self._free[0].asks = True
+            turns.append(self._free[0])
+        else:
+            turns += self._free
+            self._free.clear()
+        for turn in turns:
+            turn.called.set()
+
+    async def _leased(self, slots: int, wait_ms: int) -> list[Tenure]:
+        """At most so many leases, which are kept from now on.
+
+        Raises `PeerError`.
+        """
+        request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
+        seed = self._edges.random_bytes(SEED_BYTES)
+        asked_s = self._edges.boot_s()
+        reply: JobsLeased | None = None
+        with unless(self._orders.drain, self._health.closed):
+            reply = await self._dequeue(request_id, seed, slots, wait_ms)
+        if reply is None:
+            with unless(self._orders.stop, timeout_s=RETURN_S):
+                await self._return_parked(request_id, seed, slots)
+            return []
+        leases = list(reply.leases)
+        while leases and self._edges.boot_s() - asked_s > self._plan.visibility_ms / 1_000 / STALE_SHARE:
+            # It was asked for again and again while the broker was away: it has to be renewed before it is begun.
+            asked_s = self._edges.boot_s()
+            leases = await self._kept(leases)
+        return [self._renewer.hold(lease, asked_s) for lease in leases]
+
+    async def _kept(self, leases: list[JobLease]) -> list[JobLease]:
+        """Renew leases before they are begun; those that are still ours."""
+        refs = [LeaseRef(job_id=one.job_id, attempt=one.attempt, task_token=one.task_token) for one in leases]
+        reply = await self._channel.ask(UpdateJob(leases=tuple(refs), visibility_ms=self._plan.visibility_ms))
+        assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
+        return [lease for lease, one in zip(leases, reply.leases, strict=True) if one.verdict is not Verdict.LOST]
+
+    async def _dequeue(self, request_id: RequestId, seed: bytes, slots: int, wait_ms: int) -> JobsLeased:
+        request = DequeueJob(
+            agent=self._plan.name,
+            agent_slots=self._plan.slots,
+            version=self._plan.version,
+            tags=dict(self._plan.tags),
+            queues=self._plan.queues,
+            slots=slots,
+            visibility_ms=self._plan.visibility_ms,
+            wait_ms=wait_ms,
+            token_seed=seed,
+        )
+        reply = await self._channel.ask(request, request_id=request_id, patience_ms=wait_ms + PATIENCE_MS)
+        assert isinstance(reply, JobsLeased), "the answer to DequeueJob"
+        return reply
+
+    async def _return_parked(self, request_id: RequestId, seed: bytes, slots: int) -> None:
+        """Ask the parked request again, now without a wait: it ends the parking, and what it holds goes back.
+
+        What a broker that has gone had granted meanwhile waits for the visibility timeout.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_when_gone, group.cancel_scope)
+            with suppress(PeerError):  # what is refused holds nothing any more
+                reply = await self._dequeue(request_id, seed, slots, 0)
+                for lease in reply.leases:
+                    await self.release(lease)
+            group.cancel_scope.cancel()
+
+    async def _cancel_when_gone(self, scope: anyio.CancelScope) -> None:
+        await self._channel.gone(GONE_S)
+        scope.cancel()

@@ -1,0 +1,75 @@
+"""Probes: cheap tries of what this machine has refused, to find out whether it does it again.
+
+For processes and descriptors that is a process that does nothing, started as jobs are; for the disk a small file in the
+agent's home. A checkout needs more room than a small file: there, room counts as well.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from airunner.agent.launcher.attending import attended
+from airunner.agent.launcher.contract import Launcher, LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded
+from airunner.agent.launcher.refusal import MachineRefused, Scarce
+
+FILE: Final = "probe"
+FILE_BYTES: Final = 65_536  # as much as a batch of a job's output
+ROOM_BYTES: Final = 64 * 1_048_576  # free on the disk: what does not fit there is too large, and the disk not full
+GROWN_BYTES: Final = 1_048_576  # more than there was when a checkout found no room: then it is worth another try
+PROBE: Final = LaunchSpec(("true",), {"PATH": os.defpath}, Path("/"))
+
+
+class Probes:
+    """Those of the agent with this `home`, which starts its processes by `launcher`."""
+
+    def __init__(self, launcher: Launcher, home: Path) -> None:
+        self._launcher = launcher
+        self._home = home
+
+    async def passes(self, refusal: MachineRefused) -> bool:
+        """Whether the machine does now what it has refused."""
+        if refusal.scarce is Scarce.DISK:
+            room_bytes = refusal.room_bytes or (ROOM_BYTES if refusal.guessed else 0)
+            return free_bytes(self._home) >= room_bytes and takes_writes(self._home)
+        return await self._starts()
+
+    def raise_bar(self, refusal: MachineRefused) -> None:
+        """What the disk has now was not enough."""
+        refusal.room_bytes = min(ROOM_BYTES, free_bytes(self._home) + GROWN_BYTES)
+
+    async def _starts(self) -> bool:
+        try:
+            process = await self._launcher.launch(PROBE)
+            async with attended(process):
+                await process.wait()
+                await process.end(0)
+        except LaunchFailed:
+            return True  # a machine without `true`, but with a process to look for it
+        except (MachineRefused, LauncherDied, LeaseEnded):
+            return False
+        return True
+
+
+def takes_writes(folder: Path) -> bool:
+    """Whether the disk of `folder` takes as much as a batch of output now."""
+    path = folder / FILE
+    try:
+        path.write_bytes(bytes(FILE_BYTES))
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            path.unlink()
+    return True
+
+
+def free_bytes(folder: Path) -> int:
+    """What may still be written on the disk of `folder`; nothing where that cannot be seen."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return 0
+    return disk.f_bavail * disk.f_frsize

@@ -1,0 +1,141 @@
+"""The Renewer: keeps all leases of this agent alive, and ends what it cannot keep.
+
+One UpdateJob is the heartbeat of all leases. An attempt whose deadline comes near without a renewal is ended
+while the lease still stands, so that two agents never run one job at once (see `tenure`).
+
+Its answer also says which jobs somebody has cancelled. A Nudge of the broker asks for a heartbeat at once, and
+several for one: it makes the news quick, and the next heartbeat makes it certain.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, assert_never
+
+import anyio
+
+from airunner.agent.leases.health import Health
+from airunner.agent.leases.tenure import Tenure
+from airunner.agent.plan import Plan
+from airunner.protocol.errors import PeerError
+from airunner.protocol.messages import LEASES_MAX, JobLease, JobsUpdated, LeaseRef, UpdateJob, Verdict
+from airunner.transport.channel import Channel
+from airunner.transport.ports import Edges
+
+RENEWAL_S_MAX: Final = 60.0
+RETRY_S: Final = 1.0  # after the broker refused a heartbeat as such
+
+
+class Renewer:
+    """The actor; slots `hold` a lease when it is granted and `drop` it when it is settled."""
+
+    def __init__(self, channel: Channel, plan: Plan, health: Health, edges: Edges) -> None:
+        self._channel = channel
+        self._plan = plan
+        self._health = health
+        self._edges = edges
+        health.changed = self.announce
+        self._visibility_s = plan.visibility_ms / 1_000
+        self._interval_s = min(RENEWAL_S_MAX, self._visibility_s / 3)
+        self._tenures: dict[tuple[str, int], Tenure] = {}
+        self._changed = anyio.Event()
+        self._renewal_s = self._end_s = math.inf  # what the two loops wait for
+        self._nudged = False
+        self._said_s = -math.inf  # when the broker was last told how we are
+        self._news = False  # it is to be told now
+
+    def hold(self, lease: JobLease, asked_s: float) -> Tenure:
+        """Keep this lease from now on; `asked_s` is when it was asked for (`Edges.boot_s`)."""
+        assert len(self._tenures) < LEASES_MAX, "one heartbeat carries all leases"
+        tenure = Tenure(lease, asked_s, self._visibility_s)
+        self._tenures[tenure.key] = tenure
+        if asked_s + self._interval_s < self._renewal_s or tenure.end_s < self._end_s:
+            self._wake()  # it is due before those that are waited for; most often it is not
+        return tenure
+
+    def drop(self, tenure: Tenure) -> None:
+        """It is settled; keep it no more."""
+        self._tenures.pop(tenure.key, None)
+
+    def nudge(self) -> None:
+        """Heartbeat at once; without a lease, when there is one."""
+        self._nudged = True
+        self._wake()
+
+    def announce(self) -> None:
+        """Heartbeat at once, also without a lease: whether jobs can be run here has changed."""
+        self._news = True
+        self._wake()
+
+    async def run(self) -> None:
+        """Renew and watch for ever; a machine that has slept looks at once what has become due."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._renew)
+            group.start_soon(self._watch)
+            group.start_soon(self._edges.watch_steps, self._wake)
+
+    async def _renew(self) -> None:
+        while True:
+            renewed_s = min((one.renewed_s for one in self._tenures.values()), default=math.inf)
+            said_s = self._said_s if self._health.trouble else math.inf
+            self._renewal_s = min(renewed_s, said_s) + self._interval_s
+            nudged = self._nudged and self._tenures
+            if nudged or self._news or self._renewal_s <= self._edges.boot_s():
+                await self._heartbeat()
+            else:
+                with self._edges.wait_until(self._renewal_s):
+                    await self._changed.wait()
+
+    async def _heartbeat(self) -> None:
+        self._nudged = self._news = False
+        asked_s = self._said_s = self._edges.boot_s()
+        held = list(self._tenures.values())
+        refs = [
+            LeaseRef(job_id=one.lease.job_id, attempt=one.lease.attempt, task_token=one.lease.task_token)
+            for one in held
+        ]
+        request = UpdateJob(
+            agent=self._plan.name,
+            agent_slots=self._plan.slots,
+            version=self._plan.version,
+            tags=dict(self._plan.tags),
+            trouble=self._health.trouble,
+            leases=tuple(refs),
+            visibility_ms=self._plan.visibility_ms,
+        )
+        try:
+            reply = await self._channel.ask(request)
+        except PeerError:
+            await anyio.sleep(RETRY_S)  # the deadlines stand, and end what this does not mend
+            self._nudged = self._news = True
+            return
+        assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
+        for tenure, verdict in zip(held, reply.leases, strict=True):
+            match verdict.verdict:
+                case Verdict.KEPT:
+                    tenure.renew(asked_s)
+                case Verdict.CANCEL:
+                    tenure.renew(asked_s)
+                    tenure.cancelled.set()
+                case Verdict.LOST:
+                    self._lose(tenure)
+                case _:
+                    assert_never(verdict.verdict)
+
+    async def _watch(self) -> None:
+        """End every attempt whose deadline is near."""
+        while True:
+            self._end_s = min((one.end_s for one in self._tenures.values()), default=math.inf)
+            with self._edges.wait_until(self._end_s):
+                await self._changed.wait()
+            now_s = self._edges.boot_s()
+            for tenure in [one for one in self._tenures.values() if one.end_s <= now_s]:
+                self._lose(tenure)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _lose(self, tenure: Tenure) -> None:
+        self.drop(tenure)
+        tenure.lost.set()

@@ -1,0 +1,109 @@
+"""What the last agent of this folder left: it is delivered, and its jobs are given back at once.
+
+An agent that was killed leaves its spools, each with the token of its attempt. By the time that this runs,
+nothing of those attempts does (see `home`). So what they had written is published, the attempts are
+released, and a crash costs seconds where otherwise the visibility timeout would have to pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from airunner.agent.output.spool import ForeignSpool, NotASpool, Spool
+from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
+from airunner.protocol.messages import BATCHES_MAX, EventBatch, JobEventsPublished, PublishJobEvents, ReleaseJob
+from airunner.protocol.reconnect import full_jitter_ms
+from airunner.transport.channel import Channel
+from airunner.transport.ports import Edges
+
+REFUSED_FIRST_MS: Final = 500
+REFUSED_LAST_MS: Final = 30_000
+FINAL: Final = (StaleToken, NotFound, BadRequest)  # the attempt is over, or its events are of no use to anybody
+
+
+async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
+    """Deliver and release what lies in these files, each by itself, however long the broker takes nothing.
+
+    Raises, in a group, `SpoolFailed`: the disk cannot be read; `OperatorError`: this key is not let in.
+    """
+    turns = anyio.Lock()
+    async with anyio.create_task_group() as group:
+        for path in spools:
+            try:
+                spool = Spool.recover(path)
+            except NotASpool:
+                path.unlink()  # its agent died before the attempt's first event
+            except ForeignSpool as foreign:
+                report(str(foreign))
+            else:
+                group.start_soon(_recover, spool, channel, turns, edges, report)
+
+
+async def _recover(
+    spool: Spool, channel: Channel, turns: anyio.Lock, edges: Edges, report: Callable[[str], None]
+) -> None:
+    """One file; it is removed only when the broker has taken it, or has said that it never will."""
+    attempt = f"job {spool.header.job_id} attempt {spool.header.attempt} of the last agent"
+    failures = 0
+    try:
+        while True:
+            try:
+                await _settle(spool, channel, turns)
+            except FINAL as error:
+                report(f"{attempt}: {error.message}")
+            except PeerError as error:
+                if not failures:
+                    report(f"{attempt} is not taken now, and offered again: {error.message}")
+                pause_ms = full_jitter_ms(edges.random, failures, REFUSED_FIRST_MS, REFUSED_LAST_MS)
+                failures += 1
+                await anyio.sleep(pause_ms / 1_000)
+                continue
+            else:
+                report(f"{attempt} is released")
+            spool.remove()
+            return
+    finally:
+        spool.close()
+
+
+async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
+    """Publish, by one request of all spools at a time: a heartbeat behind them is not to wait for long.
+
+    Raises `PeerError`: the attempt is over, or its events are not taken; then its lease expires.
+    """
+    header = spool.header
+    while spool.pending:
+
+        def publish() -> PublishJobEvents:
+            return _next_of(spool, channel.request_size.bytes_max)
+
+        async with turns:
+            reply = await channel.ask(publish(), smaller=publish)
+        assert isinstance(reply, JobEventsPublished), "the answer to PublishJobEvents"
+        for stored in reply.batches:
+            if stored.code is not None:
+                raise PeerError.from_wire(stored.code, stored.code)
+            spool.acknowledge(stored.next_index)
+    release = ReleaseJob(job_id=header.job_id, attempt=header.attempt, task_token=header.task_token, lost=True)
+    await channel.ask(release)  # a job that takes its agents down is not to do so for ever
+
+
+def _next_of(spool: Spool, bytes_max: int) -> PublishJobEvents:
+    header = spool.header
+    records = spool.read_from(spool.kept_index, bytes_max)[:BATCHES_MAX]
+    batches = tuple(
+        EventBatch(
+            job_id=header.job_id,
+            attempt=header.attempt,
+            task_token=header.task_token,
+            first_index=record.first_index,
+            count=record.count,
+            events=record.events,
+        )
+        for record in records
+    )
+    return PublishJobEvents(batches=batches)

@@ -1,0 +1,68 @@
+"""What one attempt writes, as it may be told: every stream of output and every message less the job's secrets. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_never
+
+import msgspec
+
+from airunner.agent.output.redactor import Redactor
+from airunner.protocol.events import (
+    AgentBody,
+    GitCloneEnd,
+    GitCloneError,
+    GitCloneProgress,
+    GitCloneStart,
+    Heartbeat,
+    Output,
+    OutputTruncated,
+    ProcessEnd,
+    ProcessError,
+    ProcessStart,
+    Stream,
+    TerminalResize,
+)
+from airunner.protocol.names import TEXT_CHARS_MAX
+
+
+class Redaction:
+    """Of one attempt. A stream's last bytes may be withheld until `finish`: see `redactor`."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._streams = {stream: redactor.stream() for stream in Stream}
+
+    def output(self, stream: Stream, piece: bytes) -> bytes:
+        """What may go on of `stream` now; a mark is longer than a short secret, so it may be more than has come."""
+        return self._streams[stream].feed(piece)
+
+    def finish(self) -> Iterator[tuple[Stream, bytes]]:
+        """What was withheld, as nothing follows it."""
+        for stream, redacting in self._streams.items():
+            if rest := redacting.finish():
+                yield stream, rest
+
+    def body(self, body: AgentBody) -> AgentBody:
+        """An event that is not output."""
+        if self._redactor.idle:
+            return body
+        match body:
+            case GitCloneStart():
+                return msgspec.structs.replace(
+                    body,
+                    repository=self._text(body.repository),
+                    commit=self._text(body.commit),
+                    branch=self._text(body.branch),
+                )
+            case GitCloneProgress() | GitCloneError() | ProcessError():
+                return msgspec.structs.replace(body, message=self._text(body.message))
+            case GitCloneEnd() | ProcessStart() | ProcessEnd() | Heartbeat() | TerminalResize() | OutputTruncated():
+                return body  # numbers, and a commit's own name
+            case Output():
+                raise AssertionError("output goes through its stream")
+            case _:
+                assert_never(body)
+
+    def _text(self, text: str) -> str:
+        return self._redactor.text(text)[: max(len(text), TEXT_CHARS_MAX)]

@@ -1,0 +1,376 @@
+"""One attempt's events on disk: written before they are sent, dropped once the broker has stored them.
+
+```
+ append ──► [header][record][record][record]···   ◄── read_from: straight from the file, never from memory
+                    └ acknowledged ┘└ to be sent ┘    and one more in memory, where the disk had no room for it
+```
+
+Laws
+- A record is in the file before its bytes are sent. No fsync: a power cut ends the job too, and the page
+  cache outlives an agent that is killed.
+- But for the one that the disk refuses. That is sent from memory, and nothing is appended until it is acknowledged
+  (`full`): a full disk makes a command wait, and loses a batch only where the agent is killed just then.
+- A record holds the batch exactly as it goes on the wire; nothing encodes it again.
+- Only the kept place and the place of the next read are in memory, so a broker that is away for hours
+  costs nothing but disk.
+- What is acknowledged gives its room back at once, in pieces that are worth a call: the file is cut where nothing else
+  is left in it, and has a hole otherwise. Neither needs any room.
+- Whatever follows the last whole record is a torn tail: `recover` cuts it off, and the next one goes there.
+- The header holds the task token, so the file is 0600 from its first byte.
+- The agent's home is locked by one process; nobody else writes here.
+
+The file is a sequence of MessagePack maps. Calls are synchronous: they reach the page cache, not the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, cast
+
+import msgpack
+import msgspec
+from msgspec import Struct
+
+from airunner.agent.launcher.refusal import MachineRefused, scarce_at_home
+from airunner.agent.output.holes import after_zeros, punch
+from airunner.protocol.events import BATCH_BYTES_MAX
+from airunner.protocol.names import JobName, Natural, Positive, Token
+
+RECLAIM_BYTES_MIN: Final = 65_536  # less is not worth a call; most jobs never get there
+_FORMAT: Final = 1
+_FILE_MODE: Final = 0o600
+_FOLDER_MODE: Final = 0o700
+_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
+_READ_BYTES: Final = 65_536
+_BUFFER_BYTES: Final = 2 * BATCH_BYTES_MAX  # a whole record and the beginning of the next
+_encoder = msgspec.msgpack.Encoder()
+_UNREADABLE: Final = (ValueError, msgpack.UnpackException)  # all that msgpack raises for what is not MessagePack
+
+
+class SpoolFailed(MachineRefused):
+    """The spool cannot be written or read; the message says why. What it held before is untouched."""
+
+    def __init__(self, message: str, error: OSError | None = None) -> None:
+        super().__init__(scarce_at_home(error.errno if error else None), message)
+
+
+class NotASpool(SpoolFailed):
+    """There is no whole header: an agent died before the attempt's first event, or this is another file."""
+
+
+class ForeignSpool(SpoolFailed):
+    """Another version of airunner has written this spool, in a format that is not known here; it is left as it is."""
+
+
+class SpoolHeader(Struct, frozen=True, kw_only=True):
+    """Whose events these are, and the proof that lets them be delivered."""
+
+    job_id: JobName
+    attempt: Positive
+    task_token: Token
+    format: int = _FORMAT
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """`count` events from `first_index` on; `events` is their MessagePack array as it is sent.
+
+    In the file a record without events marks the place at which older ones were cut away.
+    """
+
+    first_index: Natural
+    count: Natural
+    events: bytes
+
+    @property
+    def next_index(self) -> int:
+        """The index after this record's last event."""
+        return self.first_index + self.count
+
+
+class _Place(Struct, frozen=True):
+    """Where in the file the record that begins with event `index` stands, or will stand."""
+
+    index: int
+    offset: int
+
+
+class Spool:
+    """The one writer and reader of one attempt's file. `create` or `recover` makes it."""
+
+    def __init__(self, path: Path, descriptor: int, header: SpoolHeader, begin: int, end: _Place) -> None:
+        self.path = path
+        self.header = header
+        self._descriptor = descriptor
+        self._begin = begin
+        self._kept = self._read = _Place(0, begin)
+        self._end = end
+        self._reclaimed = begin  # before here the file is a hole
+        self._aside: Record | None = None  # the last one, for which the disk had no room
+        self._writable = True  # else something torn stands at the file's end, and nothing may stand behind it
+
+    @classmethod
+    def create(cls, path: Path, header: SpoolHeader) -> Spool:
+        """A new file.
+
+        Raises `SpoolFailed`, also when `path` exists.
+        """
+        with _failing(f"cannot make the spool {path}"):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                descriptor = os.open(path, flags, _FILE_MODE)
+            except FileNotFoundError:  # a job, or what clears temporary folders, has removed the empty folder
+                path.parent.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
+                descriptor = os.open(path, flags, _FILE_MODE)
+        spool = cls(path, descriptor, header, 0, _Place(0, 0))
+        try:
+            spool._write(_encoder.encode(header))
+        except SpoolFailed:
+            spool.remove()
+            raise
+        begin = os.fstat(descriptor).st_size
+        return cls(path, descriptor, header, begin, _Place(0, begin))
+
+    @classmethod
+    def recover(cls, path: Path) -> Spool:
+        """What an agent that died left in `path`, less its torn tail.
+
+        Raises `NotASpool`: there is nothing to deliver, remove it; `ForeignSpool`: leave it alone; `SpoolFailed`: it
+        cannot be read.
+        """
+        with _failing(f"cannot open the spool {path}"):
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                header, begin = _read_header(descriptor, path)
+                start = after_zeros(descriptor, begin)
+                first: int | None = None
+                end = _Place(0, start)
+                for record, offset in _records(descriptor, end, None):
+                    first = record.first_index if first is None else first
+                    end = _Place(record.next_index, offset)
+                os.ftruncate(descriptor, end.offset)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        spool = cls(path, descriptor, header, begin, end)
+        spool._kept = spool._read = _Place(first or 0, start)
+        spool._reclaimed = start
+        return spool
+
+    @property
+    def next_index(self) -> int:
+        """The index of the next event to be appended: how many the attempt has had."""
+        return self._end.index
+
+    @property
+    def kept_index(self) -> int:
+        """The first index that may still be read: all before it are acknowledged."""
+        return self._kept.index
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is not acknowledged yet."""
+        return self._kept.index < self._end.index
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing may be appended until all is acknowledged: the disk had no room for the last record."""
+        return self._aside is not None
+
+    @property
+    def pending_bytes(self) -> int:
+        """The room that what is not acknowledged takes on disk."""
+        return self._end.offset - self._kept.offset
+
+    def append(self, first_index: int, count: int, events: bytes) -> Record:
+        """Put a batch behind all others. Where the disk has no room for it the spool is `full` from here on."""
+        assert not self.full, "a batch waits for an acknowledgement already"
+        assert first_index == self._end.index, "the agent's events have a hole"
+        assert count >= 1
+        assert len(events) <= BATCH_BYTES_MAX
+        record = Record(first_index=first_index, count=count, events=events)
+        try:
+            size = self._write(_encoder.encode(record)) if self._writable else 0
+        except SpoolFailed:
+            size = 0
+        if not size:
+            self._aside = record
+        self._end = _Place(record.next_index, self._end.offset + size)
+        return record
+
+    def read_from(self, index: int, bytes_max: int) -> list[Record]:
+        """Whole records from the one that holds event `index` on, up to `bytes_max` of events; at least one.
+
+        Empty where there is none yet. Going on where the last call ended reads nothing twice.
+
+        Raises `SpoolFailed`.
+        """
+        assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
+        found: list[Record] = []
+        total = 0
+        place = self._read if index == self._read.index else self._kept
+        with _failing(f"cannot read the spool {self.path}"):
+            for record, offset in _records(self._descriptor, place, self._end.offset):
+                if record.next_index > index:
+                    total += len(record.events)
+                    if found and total > bytes_max:
+                        break
+                    found.append(record)
+                self._read = place = _Place(record.next_index, offset)
+        last = self._aside
+        if last is not None and last.next_index > index and (not found or total + len(last.events) <= bytes_max):
+            found.append(last)
+        assert found or index == self._end.index, "the spool lost a record"
+        return found
+
+    def acknowledge(self, next_index: int) -> None:
+        """The broker has stored every event below `next_index`; one that it said before changes nothing.
+
+        A power cut can lose records that were sent: the broker's count then stands, and the next
+        event follows it.
+
+        Raises `SpoolFailed`.
+        """
+        with _failing(f"cannot read the spool {self.path}"):
+            if next_index >= self._end.index:
+                gap = next_index > self._end.index or self.full  # between what the file holds and what follows
+                self._aside = None
+                self._kept = self._end = _Place(next_index, self._end.offset)
+                if gap or self._end.offset - self._begin >= RECLAIM_BYTES_MIN:
+                    self._reclaim()
+            elif next_index > self._kept.index:
+                for record, offset in _records(self._descriptor, self._kept, self._end.offset):
+                    if record.next_index > next_index:
+                        break
+                    self._kept = _Place(record.next_index, offset)
+                if self._kept.offset - self._reclaimed >= RECLAIM_BYTES_MIN:
+                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # with the page that was half kept
+                    with suppress(OSError):  # no holes here: the room is given back when all is acknowledged
+                        punch(self._descriptor, begin, self._kept.offset)
+                    self._reclaimed = self._kept.offset
+        if self._read.index < self._kept.index:
+            self._read = self._kept
+
+    def cut_back(self, index: int) -> None:
+        """Drop every record from event `index` on, where one begins; the next event to be appended is that one.
+
+        Raises `SpoolFailed`.
+        """
+        assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
+        with _failing(f"cannot cut the spool {self.path}"):
+            place = self._kept
+            for record, offset in _records(self._descriptor, self._kept, self._end.offset):
+                if record.next_index > index:
+                    break
+                place = _Place(record.next_index, offset)
+            assert place.index == index, "a record begins there"
+            os.ftruncate(self._descriptor, place.offset)
+        self._end = place
+        if self._read.index > index:
+            self._read = self._kept
+
+    def close(self) -> None:
+        """Let go of the file; a later `recover` finds it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def remove(self) -> None:
+        """Close, and delete the file: the attempt is over, and all was delivered that the broker takes."""
+        self.close()
+        with _failing(f"cannot remove the spool {self.path}"):
+            self.path.unlink(missing_ok=True)
+
+    def _reclaim(self) -> None:
+        """Give the space back, as all of it is acknowledged, and mark the place that was reached.
+
+        The mark needs no room: it stands in the same page as the header.
+        """
+        index = self._end.index
+        mark = _encoder.encode(Record(first_index=index, count=0, events=b""))
+        try:
+            os.ftruncate(self._descriptor, self._begin)
+            self._kept = self._read = self._end = _Place(index, self._begin)
+            self._reclaimed = self._begin
+            size = self._write(mark)
+        except (OSError, SpoolFailed):  # what follows is sent from memory, until this can be done
+            self._writable = False
+        else:
+            self._writable = True
+            self._kept = self._read = self._end = _Place(index, self._begin + size)
+
+    def _write(self, packed: bytes) -> int:
+        with _failing(f"cannot write the spool {self.path}"):
+            try:
+                _write_all(self._descriptor, packed)
+            except OSError:
+                self._writable = False
+                os.ftruncate(self._descriptor, self._end.offset)  # no torn record in the middle
+                self._writable = True
+                raise
+        return len(packed)
+
+
+def spools_in(folder: Path) -> list[Path]:
+    """The spools that the last agent left, in order."""
+    return sorted(folder.iterdir())
+
+
+def _write_all(descriptor: int, packed: bytes) -> None:
+    rest = memoryview(packed)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _read_header(descriptor: int, path: Path) -> tuple[SpoolHeader, int]:
+    for value, offset in _values(descriptor, 0, None):
+        if isinstance(value, dict) and (found := cast("dict[str, object]", value).get("format", _FORMAT)) != _FORMAT:
+            raise ForeignSpool(
+                f"{path} was written by another version of airunner (format {found}): "
+                "run an agent of that version in this home to deliver it, or remove it"
+            )
+        try:
+            header = msgspec.convert(value, SpoolHeader)
+        except msgspec.ValidationError as error:
+            raise NotASpool(f"{path} is not a spool: {error}") from error
+        return header, offset
+    raise NotASpool(f"{path} has no whole header")
+
+
+def _records(descriptor: int, place: _Place, end: int | None) -> Iterator[tuple[Record, int]]:
+    """The records from `place` on, each with the offset after it; stops at the first that cannot be one."""
+    index: int | None = place.index if end is not None else None
+    for value, offset in _values(descriptor, place.offset, end):
+        try:
+            record = msgspec.convert(value, Record)
+        except msgspec.ValidationError:
+            return
+        if index is not None and record.first_index != index:
+            return
+        yield record, offset
+        index = record.next_index
+
+
+def _values(descriptor: int, offset: int, end: int | None) -> Iterator[tuple[object, int]]:
+    """The MessagePack values from `offset` up to `end` or the file's end, with the offset after each."""
+    unpacker = msgpack.Unpacker(max_buffer_size=_BUFFER_BYTES)
+    reached = offset
+    try:
+        while chunk := os.pread(descriptor, _READ_BYTES if end is None else min(_READ_BYTES, end - reached), reached):
+            reached += len(chunk)
+            unpacker.feed(chunk)
+            for value in unpacker:
+                yield value, offset + unpacker.tell()
+    except _UNREADABLE:
+        return
+
+
+@contextmanager
+def _failing(doing: str) -> Generator[None]:
+    """The operating system's refusal, as this module's error."""
+    try:
+        yield
+    except OSError as error:
+        raise SpoolFailed(f"{doing}: {error.strerror}", error) from error

@@ -1,0 +1,277 @@
+"""Where an attempt works: a fresh folder, 0700, under the agent's home, and its complete removal.
+
+```
+<agent home>/workspaces/<job id>-<attempt>-<random>/
+├── checkout/     the repository, or empty
+├── home/         HOME
+├── tmp/          TMPDIR
+└── secrets/      where the job asks for secrets as files
+```
+
+Where jobs run as a user of their own, the root stays the agent's, so that the job cannot exchange the folders in it.
+
+Removal meets whatever a job can make: read-only folders, links that point elsewhere, trees deeper than a
+path may be long or descriptors may be many. So it opens nothing by a path below the workspace's root,
+follows no link, and never descends: a folder inside a folder is first moved up into the root, then emptied
+there. What it cannot remove (another user's folder, a mount, an immutable file) it reports.
+
+It is meant for when no process of the attempt is left. Linux only, for /proc/self/fd.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from airunner.agent.launcher.refusal import MachineRefused, refusal_in, scarce_at_home
+from airunner.agent.workspace.jobuser import PASSABLE, JobUser
+from airunner.certs.secretfile import make_folder
+from airunner.protocol.errors import OperatorError
+
+FOLDER_MODE: Final = 0o700
+NAME_BYTES: Final = 4  # drawn for each; the job and the attempt tell them apart already
+LEFTOVERS_MAX: Final = 100  # reported; the rest is of the same kind
+PATH_CHARS_MAX: Final = 4_096  # of a reported path; the kernel's own bound on one (PATH_MAX)
+
+_ANYBODYS: Final = "[safe]\n\tdirectory = *\n"
+_READABLE: Final = 0o644
+_FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Workspace(Struct, frozen=True):
+    """One attempt's folders; all but that of its secrets exist, absolute. What is in the root is the `user`'s."""
+
+    root: Path
+    user: JobUser | None = None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """What every attempt has below the root."""
+        return self.checkout, self.home, self.temporary
+
+    @property
+    def checkout(self) -> Path:
+        """The repository, or empty."""
+        return self.root / "checkout"
+
+    @property
+    def home(self) -> Path:
+        """The job's HOME."""
+        return self.root / "home"
+
+    @property
+    def temporary(self) -> Path:
+        """The job's TMPDIR."""
+        return self.root / "tmp"
+
+    @property
+    def git_settings(self) -> Path:
+        """Where the job is a user's: what its git is told, who owns a local repository being another."""
+        return self.root / "gitconfig"
+
+    @property
+    def secrets(self) -> Path:
+        """The secrets that the job asks for as files."""
+        return self.root / "secrets"
+
+
+class WorkspaceFailed(MachineRefused):
+    """There is no room for a workspace; the message says why."""
+
+    def __init__(self, doing: str, error: OSError) -> None:
+        super().__init__(scarce_at_home(error.errno), f"{doing}: {error.strerror}")
+
+
+class Leftover(Struct, frozen=True):
+    """Something that could not be removed, and the system's reason."""
+
+    path: str
+    why: str
+
+    @classmethod
+    def of(cls, path: str, error: OSError) -> Leftover:
+        """What `error` says of `path`, whose name need not be text."""
+        return cls(os.fsencode(path).decode(errors="replace"), error.strerror or type(error).__name__)
+
+
+def workspaces_folder(agent_home: Path) -> Path:
+    """Where all workspaces of this agent lie."""
+    return agent_home / "workspaces"
+
+
+def fresh_root(agent_home: Path, job_id: str, attempt: int) -> Path:
+    """Where a workspace may be, and nothing is."""
+    return workspaces_folder(agent_home).absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}"
+
+
+def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | None = None) -> Workspace:
+    """A workspace that nobody has used before. Four folders are made sooner than a thread is woken to make them.
+
+    Raises `OperatorError` where there can be no workspaces, `WorkspaceFailed` where there is no room for this one;
+    then nothing of it is left.
+    """
+    folder = workspaces_folder(agent_home)
+    workspace = Workspace(fresh_root(agent_home, job_id, attempt), user)
+    try:
+        try:
+            workspace.root.mkdir(FOLDER_MODE)
+        except (FileNotFoundError, NotADirectoryError):
+            _make(folder)
+            workspace.root.mkdir(FOLDER_MODE)
+        for place in workspace.folders:
+            place.mkdir(FOLDER_MODE)
+        if user is not None:
+            give(user, *workspace.folders)
+            workspace.git_settings.write_text(_ANYBODYS)
+            workspace.git_settings.chmod(_READABLE)
+            workspace.root.chmod(FOLDER_MODE | PASSABLE)
+    except OSError as error:
+        remove_workspace(workspace.root)
+        raise WorkspaceFailed(f"cannot make a workspace in {folder}", error) from error
+    return workspace
+
+
+def restore_checkout(workspace: Workspace) -> None:
+    """Make the checkout a folder again where its job has removed it, closed it, or put a link to elsewhere there.
+
+    What runs in it next is the operator's, and is not to run where a job has chosen. Raises `OSError`.
+    """
+    for folder in (workspace.root, workspace.checkout):
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                folder.unlink()
+            elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                folder.chmod(FOLDER_MODE)
+        folder.mkdir(FOLDER_MODE, exist_ok=True)
+
+
+def _make(folder: Path) -> None:
+    """Raises `OperatorError`; where it is the machine that refuses, `OSError`."""
+    try:
+        make_folder(folder)
+    except OperatorError as error:
+        if isinstance(error.__cause__, OSError) and refusal_in(error.__cause__) is not None:
+            raise error.__cause__ from error
+        raise
+
+
+def give(user: JobUser, *places: Path) -> None:
+    """Make what is in a folder of ours that user's; nobody else can exchange it meanwhile."""
+    for place in places:
+        os.chown(place, user.uid, user.gid, follow_symlinks=False)
+
+
+def remove_workspaces(agent_home: Path) -> list[Leftover]:
+    """Remove every workspace: what an agent that was killed has left. The home must be locked."""
+    folder = workspaces_folder(agent_home)
+    if not folder.is_dir():
+        return []
+    return [leftover for root in sorted(folder.iterdir()) for leftover in remove_workspace(root)]
+
+
+def remove_workspace(root: Path) -> list[Leftover]:
+    """Remove a workspace and all that is in it; an empty list: all is gone, or there was nothing.
+
+    It takes as long as there are files: for a thread.
+    """
+    try:
+        if not stat.S_ISDIR(root.lstat().st_mode):
+            root.unlink()  # the job has put something else in its place
+            return []
+        top = _open_folder(str(root), None)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [Leftover.of(str(root), error)]
+    try:
+        removal = _Removal(top, str(root))
+        removal.run()
+    finally:
+        os.close(top)
+    if not removal.leftovers:
+        try:
+            root.rmdir()
+        except OSError as error:
+            return [Leftover.of(str(root), error)]
+    return removal.leftovers
+
+
+class _Removal:
+    """Empties the folder open as `top`. Two descriptors at a time, no recursion."""
+
+    def __init__(self, top: int, path: str) -> None:
+        self._top = top
+        self._path = path
+        self._waiting: list[tuple[str, str]] = []  # folders in `top`: name there, and where it was
+        self._prefix = f".removing-{secrets.token_hex(8)}-"
+        self._moved = 0
+        self.leftovers: list[Leftover] = []
+
+    def run(self) -> None:
+        """Remove what can be removed; the rest is in `leftovers`."""
+        try:
+            self._empty(self._top, self._path)
+        except OSError as error:
+            self._report(self._path, error)
+        while self._waiting:
+            name, was = self._waiting.pop()
+            try:
+                folder = _open_folder(name, self._top)
+                try:
+                    emptied = self._empty(folder, was)
+                finally:
+                    os.close(folder)
+                if emptied:
+                    os.rmdir(name, dir_fd=self._top)
+            except OSError as error:
+                self._report(was, error)
+
+    def _empty(self, folder: int, path: str) -> bool:
+        """Unlink the files and move the folders up; whether nothing stayed."""
+        emptied = True
+        with os.scandir(folder) as entries:
+            listed = list(entries)
+        for entry in listed:
+            was = f"{path}/{entry.name}"[:PATH_CHARS_MAX]
+            try:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=folder)
+                elif folder == self._top:
+                    self._waiting.append((entry.name, was))
+                else:
+                    self._move_up(entry.name, folder, was)
+            except OSError as error:
+                self._report(was, error)
+                emptied = False
+        return emptied
+
+    def _move_up(self, name: str, folder: int, was: str) -> None:
+        with suppress(OSError):  # empty: done, even where it is another user's
+            os.rmdir(name, dir_fd=folder)
+            return
+        os.close(_open_folder(name, folder))  # moving a folder takes the right to write in it
+        self._moved += 1
+        new = f"{self._prefix}{self._moved}"
+        os.rename(name, new, src_dir_fd=folder, dst_dir_fd=self._top)
+        self._waiting.append((new, was))
+
+    def _report(self, path: str, error: OSError) -> None:
+        if len(self.leftovers) < LEFTOVERS_MAX:
+            self.leftovers.append(Leftover.of(path, error))
+
+
+def _open_folder(name: str, parent: int | None) -> int:
+    """Open a folder that may be closed to its owner; never through a link."""
+    place = os.open(name, os.O_PATH | _FOLDER, dir_fd=parent)
+    try:
+        with suppress(PermissionError):  # another user's: it may be open to us as it is
+            Path(f"/proc/self/fd/{place}").chmod(FOLDER_MODE)
+        return os.open(".", os.O_RDONLY | _FOLDER, dir_fd=place)
+    finally:
+        os.close(place)

@@ -1,0 +1,111 @@
+"""The workspaces of one agent: made for each attempt, and used again where an attempt has left its own untouched.
+
+Most short jobs need no files. To make four folders for each and to remove them again takes a file system longer than
+such a command runs, and waits for the disk where others sync it; to rename one takes next to nothing. Untouched means:
+the same folders, with nothing in them, whose inodes have not been changed since they were made.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from airunner.agent.workspace.jobuser import JobUser, JobUsers
+from airunner.agent.workspace.workspace import (
+    FOLDER_MODE,
+    Workspace,
+    WorkspaceFailed,
+    fresh_root,
+    make_workspace,
+    remove_workspace,
+)
+
+NO_USERS: Final = JobUsers(())
+UNUSED: Final = "unused"  # instead of a job's name, while it is nobody's
+
+_OURS: Final = stat.S_IFDIR | FOLDER_MODE
+_Stamp = tuple[int, int, int]  # of a folder: its mode, inode and when that was changed (ns)
+
+
+class _Unused(Struct, frozen=True):
+    workspace: Workspace
+    stamps: tuple[_Stamp, ...]
+
+
+class Workspaces:
+    """Those in `agent_home`. One that cannot be reclaimed is for `remove_workspace`."""
+
+    def __init__(self, agent_home: Path, users: JobUsers = NO_USERS) -> None:
+        self._home = agent_home
+        self._users = users
+        self._unused: list[_Unused] = []
+        self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}
+
+    def take(self, job_id: str, attempt: int) -> Workspace:
+        """An empty workspace that no other attempt has or has touched.
+
+        Raises as `make_workspace`.
+        """
+        if (user := self._users.take()) is not None:
+            return self._make_for(user, job_id, attempt)
+        if self._unused:
+            unused = self._unused.pop()
+            workspace = Workspace(fresh_root(self._home, job_id, attempt))
+            try:
+                unused.workspace.root.rename(workspace.root)
+            except OSError as error:
+                raise WorkspaceFailed(f"cannot use the workspace {unused.workspace.root}", error) from error
+            self._stamps[workspace] = unused.stamps
+        else:
+            workspace = make_workspace(self._home, job_id, attempt)
+            self._stamps[workspace] = tuple(_stamp(folder) for folder in workspace.folders)
+        return workspace
+
+    def reclaim(self, workspace: Workspace) -> bool:
+        """The attempt is over, and nothing of it runs: whether it has left all as it was, to be used again."""
+        if workspace.user is not None:  # another user may have the next job
+            return False
+        stamps = self._stamps.pop(workspace)
+        try:
+            if not _untouched(workspace, stamps):
+                return False
+            kept = Workspace(fresh_root(self._home, UNUSED, len(self._unused)))
+            workspace.root.rename(kept.root)
+        except OSError:  # the job has removed something
+            return False
+        self._unused.append(_Unused(kept, stamps))
+        return True
+
+    def removed(self, workspace: Workspace) -> None:
+        """Nothing is left of it: its user may have another job."""
+        if workspace.user is not None:
+            self._users.give_back(workspace.user)
+
+    def _make_for(self, user: JobUser, job_id: str, attempt: int) -> Workspace:
+        try:
+            return make_workspace(self._home, job_id, attempt, user)
+        except BaseException:
+            self._users.give_back(user)
+            raise
+
+    def close(self) -> None:
+        """Remove what is nobody's."""
+        while self._unused:
+            remove_workspace(self._unused.pop().workspace.root)
+
+
+def _untouched(workspace: Workspace, stamps: tuple[_Stamp, ...]) -> bool:
+    """Whether all is as it was made. Raises `OSError`."""
+    folders = workspace.folders
+    if tuple(_stamp(folder) for folder in folders) != stamps or any(any(os.scandir(folder)) for folder in folders):
+        return False
+    return len(list(os.scandir(workspace.root))) == len(folders) and _stamp(workspace.root)[0] == _OURS
+
+
+def _stamp(folder: Path) -> _Stamp:
+    status = os.lstat(folder)
+    return status.st_mode, status.st_ino, status.st_ctime_ns
