@@ -18,14 +18,14 @@ from airunner.agent.command import agent_command
 from airunner.broker.command import broker_command
 from airunner.broker.storecommand import backup_command, store_app
 from airunner.certs.command import certs_app, token_command
-from airunner.client.commands import add_commands, words_behind_dashes
-from airunner.client.console import ReaderGone, silence_stdout
-from airunner.client.controls import add_controls
-from airunner.client.export import export_command
-from airunner.client.joblist import list_command
-from airunner.client.monitor import monitor_command
-from airunner.client.secrets import secret_app
-from airunner.client.waiting import with_timeout
+from airunner.client.cli.commands import add_commands, words_behind_dashes
+from airunner.client.cli.console import ReaderGone, silence_stdout
+from airunner.client.cli.controls import add_controls
+from airunner.client.cli.export import export_command
+from airunner.client.cli.joblist import list_command
+from airunner.client.cli.monitor import monitor_command
+from airunner.client.cli.secrets import secret_app
+from airunner.client.cli.waiting import with_timeout
 from airunner.doctor import doctor_command
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.printable import own_lines

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from airunner.certs.findings import Finding, Verdict, shown
-from airunner.client.commands import BrokerOption, JsonOption, TokenOption
+from airunner.client.cli.commands import BrokerOption, JsonOption, TokenOption
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.jsonline import json_line
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from airunner.client.commands import EXIT_INTERRUPTED, RawOption, follow_job, split_operands
+from airunner.client.cli.commands import EXIT_INTERRUPTED, RawOption, follow_job, split_operands
 from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import DEPTH_MAX, ProcessType
@@ -36,7 +36,7 @@ from airunner.solohome import temporary_home
 from airunner.transport.endpoints import require_loopback
 
 if TYPE_CHECKING:
-    from airunner.client.console import Console
+    from airunner.client.cli.console import Console
     from airunner.protocol.events import Event
     from airunner.protocol.job import JobSpec
 
@@ -125,10 +125,10 @@ def run_command(
     """
     import anyio
 
+    from airunner.client.cli.console import Console
+    from airunner.client.cli.export import recording
+    from airunner.client.cli.request import SubmitFlags, fields_of, hints_of
     from airunner.client.client import spec_of
-    from airunner.client.console import Console
-    from airunner.client.export import recording
-    from airunner.client.request import SubmitFlags, fields_of, hints_of
 
     before, words = split_operands(operands or [], ctx.obj)
     flags = SubmitFlags(

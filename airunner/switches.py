@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from airunner.client.waiting import with_parameter
+from airunner.client.cli.waiting import with_parameter
 from airunner.protocol.errors import OperatorError
 
 _TRUTHS: Final = {

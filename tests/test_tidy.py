@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "agent": {"protocol", "certs", "transport", "agent"},
     "client": {"protocol", "certs", "transport", "client"},
 }
-INNER = (("broker/store", "sqlite"),)
+INNER = (("broker/store", "sqlite"), ("client", "cli"))
 # Of agent/, from the ground up: each imports only itself and those before it.
 FLOORS = (
     "flag",
@@ -198,6 +198,11 @@ OFFENDERS: tuple[tuple[Rule, str, str], ...] = (
     (imports_run_one_way, "protocol/x.py", "from airunner.certs.home import Home"),
     (imports_run_one_way, "broker/x.py", "from . import ledger"),
     (imports_run_one_way, "broker/x.py", "from protocol.job import Job"),
+    (
+        inner_folders_are_imported_by_nobody_around_them,
+        "client/x.py",
+        "from airunner.client.cli.console import Console",
+    ),
     (inner_folders_are_imported_by_nobody_around_them, "broker/store/x.py", "from airunner.broker.store import sqlite"),
     (agent_imports_downwards, "agent/output/x.py", "from airunner.agent.leases.tenure import Tenure"),
     (agent_imports_downwards, "agent/launcher/x.py", "from airunner.agent import plan"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.client.cast import CLEARED, Cast
+from airunner.client.cli.cast import CLEARED, Cast
 from airunner.protocol.events import (
     Event,
     EventBody,

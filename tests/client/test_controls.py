@@ -6,8 +6,8 @@ import anyio
 import pytest
 
 from airunner.broker.store.sqlite import jobs
-from airunner.client.columns import aligned
-from airunner.client.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, job_lines, queue_row
+from airunner.client.cli.columns import aligned
+from airunner.client.cli.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, job_lines, queue_row
 from airunner.protocol.errors import BadRequest, Draining, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.job import JobSpec, JobState

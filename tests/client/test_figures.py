@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from airunner.client.columns import COLUMNS, columns_of, lines
-from airunner.client.figures import bytes_text
-from airunner.client.listing import job_lines
+from airunner.client.cli.columns import COLUMNS, columns_of, lines
+from airunner.client.cli.figures import bytes_text
+from airunner.client.cli.listing import job_lines
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import Job, JobState, JobSummary, Result
 from airunner.protocol.messages import JobFound

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.client.jobfile import FILE_BYTES_MAX, KEYS, parse_job_file, read_job_file
+from airunner.client.cli.jobfile import FILE_BYTES_MAX, KEYS, parse_job_file, read_job_file
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TerminalSize
 from airunner.protocol.jobretry import RetryOn, RetryPolicy

@@ -12,15 +12,15 @@ from typing import Final, cast
 import msgspec
 import pytest
 
+from airunner.client.cli.columns import COLUMNS, TERMINAL, fitting, lines, table_text
+from airunner.client.cli.commands import watch_job
+from airunner.client.cli.console import Console, ReaderGone
+from airunner.client.cli.listing import job_lines
+from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
+from airunner.client.cli.terminal import RESET
+from airunner.client.cli.watching import exit_status
+from airunner.client.cli.wording import duration_text, end_text, instant_text
 from airunner.client.client import Client
-from airunner.client.columns import COLUMNS, TERMINAL, fitting, lines, table_text
-from airunner.client.commands import watch_job
-from airunner.client.console import Console, ReaderGone
-from airunner.client.listing import job_lines
-from airunner.client.printing import ConsolePrinter, JsonPrinter
-from airunner.client.terminal import RESET
-from airunner.client.watching import exit_status
-from airunner.client.wording import duration_text, end_text, instant_text
 from airunner.protocol.events import (
     Event,
     EventBody,

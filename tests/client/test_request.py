@@ -8,11 +8,11 @@ from uuid import UUID
 import pytest
 from msgspec import structs
 
+from airunner.client.cli.commands import split_operands, words_behind_dashes
+from airunner.client.cli.request import SubmitFlags, fields_of, hints_of
+from airunner.client.cli.retrying import policy_text
 from airunner.client.client import spec_of
-from airunner.client.commands import split_operands, words_behind_dashes
-from airunner.client.request import SubmitFlags, fields_of, hints_of
 from airunner.client.requestid import request_id_of
-from airunner.client.retrying import policy_text
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TerminalSize
 from airunner.protocol.jobretry import RetryOn, RetryPolicy

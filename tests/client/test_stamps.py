@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.client.stamps import Stamps, Timestamps, clock_text
+from airunner.client.cli.stamps import Stamps, Timestamps, clock_text
 from airunner.protocol.events import Event, EventBody, JobLeased, Output, ProcessStart, Stream
 from airunner.protocol.names import MILLISECONDS_MAX, JobId
 

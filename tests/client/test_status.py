@@ -13,9 +13,9 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.client.console import CLEAR, DIM, PLAIN, RESTORE, SAVE, Console
-from airunner.client.printing import ConsolePrinter
-from airunner.client.status import Progress, WithStatus
+from airunner.client.cli.console import CLEAR, DIM, PLAIN, RESTORE, SAVE, Console
+from airunner.client.cli.printing import ConsolePrinter
+from airunner.client.cli.status import Progress, WithStatus
 from airunner.protocol.events import (
     Event,
     EventBody,

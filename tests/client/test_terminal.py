@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airunner.client.terminal import RESET, SEQUENCE_CHARS_MAX, TerminalFilter
+from airunner.client.cli.terminal import RESET, SEQUENCE_CHARS_MAX, TerminalFilter
 
 LINE_OR_COLOUR = re.compile(r"\x1b\[[0-9;:]*[mKCDGPX@]")
 FORBIDDEN = re.compile("[\x00-\x07\x0b-\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")

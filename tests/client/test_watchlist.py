@@ -12,10 +12,10 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from airunner.client.columns import PIPE, TERMINAL
-from airunner.client.console import Console
-from airunner.client.joblist import page_text
-from airunner.client.watchlist import WATCH_S, JsonLines, Lines, Screen, watch_list
+from airunner.client.cli.columns import PIPE, TERMINAL
+from airunner.client.cli.console import Console
+from airunner.client.cli.joblist import page_text
+from airunner.client.cli.watchlist import WATCH_S, JsonLines, Lines, Screen, watch_list
 from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.messages import JobsListed
 from airunner.protocol.names import JobId

@@ -12,9 +12,9 @@ from typing import Final, Self
 
 import anyio
 
-from airunner.client.console import Console
-from airunner.client.figures import bytes_text
-from airunner.client.wording import duration_text
+from airunner.client.cli.console import Console
+from airunner.client.cli.figures import bytes_text
+from airunner.client.cli.wording import duration_text
 from airunner.protocol.events import (
     Event,
     GitCloneStart,

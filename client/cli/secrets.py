@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.commands import BrokerOption, JsonOption, QuietOption, TokenOption, run_client
-from airunner.client.controls import show_rows
+from airunner.client.cli.commands import BrokerOption, JsonOption, QuietOption, TokenOption, run_client
+from airunner.client.cli.controls import show_rows
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import DEFAULT_QUEUE
 from airunner.protocol.names import NAME_CHARS_MAX, fits_name, fits_variable
@@ -56,7 +56,7 @@ def set_command(
     """
     from airunner.certs.ownership import own_home
     from airunner.certs.queuekeys import load_public, public_path, seal_secret
-    from airunner.client.console import Console
+    from airunner.client.cli.console import Console
 
     _check(name, queue)
     public = load_public(key or public_path(own_home(os.environ), queue), queue)
@@ -79,7 +79,7 @@ def list_command(
     token: TokenOption = None,
 ) -> None:
     """List the names of secrets, and when each was set. Their values nobody can list."""
-    from airunner.client.listing import SECRET_HEADINGS, secret_row
+    from airunner.client.cli.listing import SECRET_HEADINGS, secret_row
 
     if queue is not None:
         _check_queue(queue)
@@ -100,7 +100,7 @@ def remove_command(
     token: TokenOption = None,
 ) -> None:
     """Remove a secret. Jobs that run keep what they were given."""
-    from airunner.client.console import Console
+    from airunner.client.cli.console import Console
 
     _check(name, queue)
     console = Console(quiet=quiet)

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from airunner.client.instants import instant_ms
-from airunner.client.jobfile import BACKOFF_S_MAX, read_job_file
-from airunner.client.retrying import retry_policy
+from airunner.client.cli.instants import instant_ms
+from airunner.client.cli.jobfile import BACKOFF_S_MAX, read_job_file
+from airunner.client.cli.retrying import retry_policy
 from airunner.protocol.durations import duration_ms, of_flag, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize

@@ -23,7 +23,7 @@ import re
 import shlex
 from typing import Any, Final
 
-from airunner.client.watching import exit_status
+from airunner.client.cli.watching import exit_status
 from airunner.protocol.events import (
     Event,
     JobFinished,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.commands import BrokerOption, JobArgument, QuietOption, TokenOption, run_client
+from airunner.client.cli.commands import BrokerOption, JobArgument, QuietOption, TokenOption, run_client
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
+    from airunner.client.cli.console import Console
     from airunner.client.client import Client
-    from airunner.client.console import Console
     from airunner.protocol.events import Event
     from airunner.protocol.job import Job, JobSpec
 
@@ -49,7 +49,7 @@ def export_command(
     token: TokenOption = None,
 ) -> None:
     """Export what is in a job's log by now. Of a job that still runs it is what there is so far."""
-    from airunner.client.console import Console
+    from airunner.client.cli.console import Console
 
     console = Console(quiet=quiet)
 
@@ -69,8 +69,8 @@ def export_command(
 
 def _writer(format_: Format, job: Job, console: Console, *, to_file: bool) -> Callable[[Event], bytes]:
     """What an event comes to."""
-    from airunner.client.cast import Cast
-    from airunner.client.printing import event_object
+    from airunner.client.cli.cast import Cast
+    from airunner.client.cli.printing import event_object
     from airunner.protocol.events import Output, Stream
     from airunner.protocol.jsonline import json_line
 
@@ -123,7 +123,7 @@ def recording(path: Path | None, spec: JobSpec, console: Console) -> Generator[C
 
     Raises `OperatorError`.
     """
-    from airunner.client.cast import Cast
+    from airunner.client.cli.cast import Cast
 
     if path is None:
         yield None

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from airunner.client.figures import CELLS
-from airunner.client.wording import duration_text, instant_text
+from airunner.client.cli.figures import CELLS
+from airunner.client.cli.wording import duration_text, instant_text
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.printable import one_line

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from airunner.client.columns import took_text
-from airunner.client.figures import usage_facts
-from airunner.client.retrying import policy_text
-from airunner.client.wording import duration_text, end_text, instant_text
+from airunner.client.cli.columns import took_text
+from airunner.client.cli.figures import usage_facts
+from airunner.client.cli.retrying import policy_text
+from airunner.client.cli.wording import duration_text, end_text, instant_text
 from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, Job
 from airunner.protocol.messages import AgentSummary, SecretSummary
 from airunner.protocol.printable import one_line

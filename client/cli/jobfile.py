@@ -25,9 +25,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeGuard
 
-from airunner.client.instants import instant_ms
-from airunner.client.retrying import retry_policy
-from airunner.client.written import load, meaning_of
+from airunner.client.cli.instants import instant_ms
+from airunner.client.cli.retrying import retry_policy
+from airunner.client.cli.written import load, meaning_of
 from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import TERMINAL_SIDE_MAX, ProcessType, TerminalSize

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from airunner.client.wording import duration_text
+from airunner.client.cli.wording import duration_text
 from airunner.protocol.job import Job, JobSummary
 from airunner.protocol.usage import Usage
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from airunner.client.cli.console import Console
+from airunner.client.cli.printing import Printer
+from airunner.client.cli.status import WithStatus
 from airunner.client.client import Client
-from airunner.client.console import Console
-from airunner.client.printing import Printer
-from airunner.client.status import WithStatus
 from airunner.protocol.events import JobFinished
 from airunner.protocol.job import JobState, Result
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.commands import (
+from airunner.client.cli.commands import (
     BrokerOption,
     JobArgument,
     JsonOption,
@@ -16,7 +16,7 @@ from airunner.client.commands import (
     TokenOption,
     run_client,
 )
-from airunner.client.stamps import Stamps, Timestamps
+from airunner.client.cli.stamps import Stamps, Timestamps
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import EVENT_KINDS
 
@@ -61,9 +61,9 @@ def monitor_command(
 
     With --event-filter the broker leaves out what it can; the exit code is the job's all the same.
     """
-    from airunner.client.console import Console
-    from airunner.client.printing import ConsolePrinter, JsonPrinter
-    from airunner.client.watching import watch
+    from airunner.client.cli.console import Console
+    from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
+    from airunner.client.cli.watching import watch
 
     if json and timestamps is not None:
         raise OperatorError("--timestamps is for the console: with --json each event has its timestamp_ms")

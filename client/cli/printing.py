@@ -8,9 +8,9 @@ from typing import Any, Protocol, assert_never
 
 import msgspec
 
-from airunner.client.console import Console
-from airunner.client.stamps import Stamps
-from airunner.client.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
+from airunner.client.cli.console import Console
+from airunner.client.cli.stamps import Stamps
+from airunner.client.cli.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
 from airunner.protocol.events import (
     Event,
     GitCloneEnd,

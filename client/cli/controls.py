@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.commands import (
+from airunner.client.cli.commands import (
     BrokerOption,
     JobArgument,
     JsonOption,
@@ -40,7 +40,7 @@ def cancel_command(
 
     Exits with 0 when all of them are cancelled or about to be, with 1 when one had ended otherwise before.
     """
-    from airunner.client.console import Console
+    from airunner.client.cli.console import Console
     from airunner.protocol.errors import NotFound
 
     console = Console(quiet=quiet)
@@ -80,7 +80,7 @@ def retry_command(
     token: TokenOption = None,
 ) -> None:
     """Submit a job that has ended anew, follow it, and exit as `submit` does. It is a new job with an id of its own."""
-    from airunner.client.console import Console
+    from airunner.client.cli.console import Console
 
     console = Console(quiet=quiet, raw=raw)
     watched = [job]
@@ -95,7 +95,7 @@ def retry_command(
 
 def queues_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
     """List the queues: what waits and runs in each, and since when the longest has waited."""
-    from airunner.client.listing import QUEUE_HEADINGS, queue_row
+    from airunner.client.cli.listing import QUEUE_HEADINGS, queue_row
     from airunner.transport.ports import SYSTEM
 
     async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
@@ -107,7 +107,7 @@ def queues_command(json: JsonOption = False, broker: BrokerOption = None, token:
 
 def agents_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
     """List the agents that were heard of in the last minutes, and how busy they are."""
-    from airunner.client.listing import AGENT_HEADINGS, agent_row
+    from airunner.client.cli.listing import AGENT_HEADINGS, agent_row
     from airunner.transport.ports import SYSTEM
 
     async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
@@ -155,7 +155,7 @@ def add_controls(app: typer.Typer) -> None:
 def _set_mode(
     queue: str, mode: QueueMode, told: str, broker: list[str] | None, token: str | None, *, quiet: bool
 ) -> None:
-    from airunner.client.console import Console
+    from airunner.client.cli.console import Console
 
     console = Console(quiet=quiet)
 
@@ -176,8 +176,8 @@ def show_rows(
     json: bool,
 ) -> None:
     """Print a list: a JSON object a line, or columns that a pipe can read as well as a person."""
-    from airunner.client.columns import aligned
-    from airunner.client.console import Console
+    from airunner.client.cli.columns import aligned
+    from airunner.client.cli.console import Console
 
     console = Console()
 

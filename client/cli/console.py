@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Final
 
-from airunner.client.terminal import RESET, TerminalFilter
+from airunner.client.cli.terminal import RESET, TerminalFilter
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Stream
 from airunner.protocol.jsonline import json_line

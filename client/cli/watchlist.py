@@ -15,8 +15,8 @@ from typing import Final, Protocol
 
 import anyio
 
-from airunner.client.columns import COLUMNS, row, table_text, widths_of
-from airunner.client.console import Console
+from airunner.client.cli.columns import COLUMNS, row, table_text, widths_of
+from airunner.client.cli.console import Console
 from airunner.protocol.job import JobSummary
 from airunner.protocol.messages import JobsListed
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.commands import BrokerOption, JsonOption, TokenOption, run_client
+from airunner.client.cli.commands import BrokerOption, JsonOption, TokenOption, run_client
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import PAGE_MAX, PAGE_SIZE_MAX
 
@@ -44,10 +44,10 @@ def list_command(
     """List jobs, newest first."""
     import sys
 
-    from airunner.client.columns import PIPE, TERMINAL, columns_of, lines, table_text
-    from airunner.client.console import Console
-    from airunner.client.request import pairs_of
-    from airunner.client.watchlist import JsonLines, Lines, Screen, watch_list
+    from airunner.client.cli.columns import PIPE, TERMINAL, columns_of, lines, table_text
+    from airunner.client.cli.console import Console
+    from airunner.client.cli.request import pairs_of
+    from airunner.client.cli.watchlist import JsonLines, Lines, Screen, watch_list
     from airunner.transport.ports import SYSTEM
 
     console = Console()

@@ -26,8 +26,8 @@ from airunner.protocol.jobretry import RETRIES_MAX
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
 
 if TYPE_CHECKING:
+    from airunner.client.cli.console import Console
     from airunner.client.client import Client
-    from airunner.client.console import Console
     from airunner.protocol.events import Event
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
@@ -202,9 +202,9 @@ def submit_command(
 
     The id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
     """
+    from airunner.client.cli.console import Console
+    from airunner.client.cli.request import SubmitFlags, fields_of, hints_of
     from airunner.client.client import spec_of
-    from airunner.client.console import Console
-    from airunner.client.request import SubmitFlags, fields_of, hints_of
     from airunner.client.requestid import request_id_of
     from airunner.transport.ports import SYSTEM
 
@@ -256,8 +256,8 @@ def show_command(
     job: JobArgument, json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None
 ) -> None:
     """Show how one job stands."""
-    from airunner.client.console import Console
-    from airunner.client.listing import job_lines
+    from airunner.client.cli.console import Console
+    from airunner.client.cli.listing import job_lines
 
     console = Console()
 
@@ -318,8 +318,8 @@ async def watch_job(
     client: Client, job_id: str, console: Console, *, json: bool, record: Callable[[Event], None] | None = None
 ) -> int:
     """Show a job's events to its end, and record them; the exit code."""
-    from airunner.client.printing import ConsolePrinter, JsonPrinter, Printer, Recorded
-    from airunner.client.watching import watch
+    from airunner.client.cli.printing import ConsolePrinter, JsonPrinter, Printer, Recorded
+    from airunner.client.cli.watching import watch
 
     printer: Printer = JsonPrinter(console) if json else ConsolePrinter(console)
     status = console if console.has_status and not json else None
@@ -342,8 +342,8 @@ def run_client(
     """
     import anyio
 
+    from airunner.client.cli.waiting import patience
     from airunner.client.client import Client
-    from airunner.client.waiting import patience
     from airunner.protocol.errors import NotFound, OperatorError
 
     def notice(endpoint: str, left_s: float | None) -> None:

@@ -1,0 +1,18 @@
+"""The command line: `airunner submit`, `monitor`, `list`, `show` and the other commands of a client.
+
+```
+ airunner/__main__.py ──► commands · controls · joblist · monitor · export · secrets ──► client/client.py ──► broker
+                             │ reads                                 │ shows
+                             request · jobfile                       watching · printing · listing ──► console
+```
+
+- Commands: `commands.py` (submit, show), `monitor.py`, `joblist.py` (list), `controls.py` (cancel, retry, queues,
+  agents, pause, resume, drain), `export.py`, `secrets.py`.
+- Input: `request.py` joins flags and job file; `jobfile.py` and `written.py` read YAML; `instants.py` and `retrying.py`
+  parse values; `waiting.py` is `--timeout`.
+- Output: `watching.py` follows a job; `printing.py`, `stamps.py` and `cast.py` format its events; `status.py` is the
+  line at the foot of a terminal; `listing.py`, `columns.py`, `figures.py`, `wording.py` and `watchlist.py` format
+  lists; `console.py` writes to the terminal, through the filter in `terminal.py`.
+
+It imports the SDK (`client/`), and the SDK imports nothing of it.
+"""
