@@ -15,7 +15,7 @@ from threading import Thread
 import pytest
 
 from tests.acceptance.running import Cluster, Process
-from tests.agent.repositories import git, new_repository
+from tests.agent.checkout.repositories import git, new_repository
 
 pytestmark = pytest.mark.timeout(120)
 

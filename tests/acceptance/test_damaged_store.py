@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.acceptance.running import Cluster, environment
-from tests.broker.damaging import damage_page_with
+from tests.broker.store.sqlite.damaging import damage_page_with
 
 pytestmark = pytest.mark.timeout(60)  # a dozen processes are started, one after the other
 PRINTS = "import sys\nfor n in range(400): print(f'{sys.argv[1]}-{n:04}-' * 30)"

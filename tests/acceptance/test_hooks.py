@@ -11,7 +11,7 @@ import pytest
 
 from tests.acceptance.gate import Gate, events, submit
 from tests.acceptance.running import Cluster
-from tests.agent.repositories import git, new_repository
+from tests.agent.checkout.repositories import git, new_repository
 
 pytestmark = pytest.mark.timeout(60)
 

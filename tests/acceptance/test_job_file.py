@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.acceptance.running import Cluster
-from tests.agent.repositories import commit, git, new_repository
+from tests.agent.checkout.repositories import commit, git, new_repository
 
 BASH = "/usr/bin/bash"
 JOB_FILE = """\

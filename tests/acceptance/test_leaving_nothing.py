@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance.chaos_processes import job_processes
 from tests.acceptance.gate import Gate, events, submit
 from tests.acceptance.running import Cluster
-from tests.agent.launching import Watched, children_of
+from tests.agent.launcher.launching import Watched, children_of
 
 pytestmark = pytest.mark.timeout(90)
 

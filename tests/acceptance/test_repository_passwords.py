@@ -13,8 +13,8 @@ import pytest
 from airunner.protocol.job import JobSpec, decode_spec, encode_spec
 from tests.acceptance.running import Cluster, airunner
 from tests.acceptance.test_plain_msgpack import Plain
-from tests.agent.repositories import git, new_repository
-from tests.agent.serving import HttpServer, over_http
+from tests.agent.checkout.repositories import git, new_repository
+from tests.agent.checkout.serving import HttpServer, over_http
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,8 +16,8 @@ import pytest
 from tests.acceptance.chaos_processes import job_processes
 from tests.acceptance.gate import Gate
 from tests.acceptance.running import Cluster, environment
-from tests.agent.launching import Watched, children_of
-from tests.agent.repositories import new_repository
+from tests.agent.checkout.repositories import new_repository
+from tests.agent.launcher.launching import Watched, children_of
 
 pytestmark = pytest.mark.timeout(60)
 

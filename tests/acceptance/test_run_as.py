@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance.gate import events
 from tests.acceptance.running import Cluster, airunner, running_cluster
-from tests.agent.repositories import new_repository
+from tests.agent.checkout.repositories import new_repository
 
 pytestmark = [
     pytest.mark.timeout(90),  # a cluster and several jobs

@@ -16,7 +16,7 @@ from airunner.protocol.events import JobReleased, Output
 from airunner.protocol.job import JobState
 from tests.acceptance.running import Cluster, environment
 from tests.acceptance.smalldisk import MODULE, needs_mounts, on_small_disk, variables
-from tests.agent.repositories import commit, new_repository
+from tests.agent.checkout.repositories import commit, new_repository
 
 pytestmark = [pytest.mark.timeout(60), needs_mounts]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.gate import Gate, events, gone, stored, submit
 from tests.acceptance.running import Cluster
-from tests.agent.launching import Watched
+from tests.agent.launcher.launching import Watched
 
 pytestmark = pytest.mark.timeout(60)
 

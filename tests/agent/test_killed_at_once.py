@@ -16,7 +16,7 @@ from airunner.agent.home import take_place
 from airunner.agent.launcher.mark import VARIABLE, end_marked, marked, new_home_mark, new_launcher_mark
 from airunner.protocol.errors import OperatorError
 from tests.acceptance.bounded import give, homes_of_an_ordinary_user, needs_root, user
-from tests.agent.launching import PATIENCE_S, Watched, children_of
+from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of
 
 # A tree that holds on to life in sessions of its own; one of it has cleared its environment too, and is known by its
 # parent alone.
@@ -32,7 +32,7 @@ import anyio, sys
 from pathlib import Path
 from airunner.agent.launcher import local
 from airunner.agent.home import take_place
-from tests.agent.launching import read_lines, shell
+from tests.agent.launcher.launching import read_lines, shell
 if sys.argv[2] == "without groups":
     local.own_group = lambda: None
 async def main():

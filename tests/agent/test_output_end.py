@@ -13,8 +13,8 @@ from airunner.agent.attempt.console import HELD_BYTES_MAX, HELD_S, HELD_S_MAX, C
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.leases.tenure import Tenure
 from airunner.protocol.events import Stream
+from tests.agent.attempt.test_console import GRACE_S, LEASE, Page
 from tests.agent.playing import PlayedProcess
-from tests.agent.test_console import GRACE_S, LEASE, Page
 
 pytestmark = pytest.mark.anyio
 

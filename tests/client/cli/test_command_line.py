@@ -167,7 +167,7 @@ def test_a_named_key_signs_and_verifies_tokens(
     assert principal.expires_s - now_s == pytest.approx(5_400, abs=60)
     assert run(["certs", "init"]) == 0
     broker = [sys.executable, "-m", "airunner", "broker", "--jwt-public-key", str(pem)]
-    refused = subprocess.run(broker, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    refused = subprocess.run(broker, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
     assert refused.returncode == 2
     assert f"{pem} holds a private key" in refused.stderr
 
@@ -242,7 +242,7 @@ def test_help_imports_nothing_that_it_does_not_need() -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     ).stderr
     imported = {line.rpartition("|")[2].strip() for line in shown.splitlines()}
     assert not imported & {"anyio", "zmq", "rich", "yaml", "apsw", "jwt", "nacl", "cryptography", "asyncio"}

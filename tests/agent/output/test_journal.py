@@ -20,7 +20,7 @@ from airunner.protocol.events import (
     decode_bodies,
 )
 from airunner.protocol.job import JobState, Result
-from tests.agent.journaling import EVERYTHING, Sink, journal_in, no_more_than, taken
+from tests.agent.output.journaling import EVERYTHING, Sink, journal_in, no_more_than, taken
 
 pytestmark = pytest.mark.anyio
 

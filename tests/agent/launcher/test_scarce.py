@@ -20,7 +20,7 @@ from airunner.agent.launcher.contract import Exit
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, scarce_at_launch
-from tests.agent.launching import PATIENCE_S, Watched, children_of, descriptors_of, read_all, shell
+from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, descriptors_of, read_all, shell
 
 NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes
 

@@ -16,7 +16,7 @@ from airunner.agent.launcher.child.wire import deadline_ms
 from airunner.agent.launcher.contract import Exit, LauncherDied, LeaseEnded, Process
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.transport.timers import boot_s
-from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
+from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ import anyio
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.launcher.local import start_launcher
 from airunner.transport.timers import boot_s
-from tests.agent.launching import read_lines, shell
+from tests.agent.launcher.launching import read_lines, shell
 async def main():
     launcher = start_launcher()
     process = await launcher.launch(shell({TREE!r}), boot_s() + 0.5)
@@ -84,7 +84,7 @@ def test_a_stopped_agent_has_nothing_running_after_the_deadline() -> None:
     agent = subprocess.Popen(
         (sys.executable, "-c", AGENT),
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
     with agent:
         assert agent.stdout is not None

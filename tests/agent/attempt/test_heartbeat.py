@@ -14,7 +14,7 @@ from airunner.agent.attempt.heartbeat import HEARTBEAT_S, beat
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.output.journal import Journal
 from airunner.protocol.events import Heartbeat, Output, Stream
-from tests.agent.journaling import journal_in, taken
+from tests.agent.output.journaling import journal_in, taken
 from tests.agent.playing import PlayedProcess
 
 pytestmark = pytest.mark.anyio

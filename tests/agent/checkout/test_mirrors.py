@@ -17,7 +17,7 @@ from airunner.agent.checkout.repository import Rules, Source
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher
 from airunner.agent.workspace.workspace import Leftover, Workspace, make_workspace
-from tests.agent.repositories import commit, git, new_repository
+from tests.agent.checkout.repositories import commit, git, new_repository
 
 pytestmark = pytest.mark.anyio
 

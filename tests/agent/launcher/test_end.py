@@ -12,7 +12,7 @@ import pytest
 from airunner.agent.launcher.contract import Exit
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.job import TerminalSize
-from tests.agent.launching import PATIENCE_S, Watched, children_of, command, read_all, read_lines, shell
+from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, command, read_all, read_lines, shell
 
 pytestmark = pytest.mark.anyio
 

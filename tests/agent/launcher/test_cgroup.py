@@ -15,7 +15,7 @@ from airunner.agent.launcher.child.cgroup import PREFIX, Limits, end_groups, mis
 from airunner.agent.launcher.contract import LauncherDied
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
-from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
+from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(own_group() is None, reason="no group that we may write")]
 

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from airunner.broker.store.sqlite.store import open_store
-from tests.broker.taking import kept, taken
+from tests.broker.store.sqlite.taking import kept, taken
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
 

@@ -35,7 +35,7 @@ from airunner.protocol.messages import (
     Refused,
 )
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
-from tests.agent.journaling import EVERYTHING, journal_in
+from tests.agent.output.journaling import EVERYTHING, journal_in
 from tests.client.wire import edges
 
 pytestmark = pytest.mark.anyio

@@ -15,8 +15,8 @@ from airunner.agent.checkout.submodules import LEVELS_MAX
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher
 from airunner.agent.workspace.workspace import Workspace, make_workspace
-from tests.agent.repositories import commit, git, new_repository
-from tests.agent.serving import over_http
+from tests.agent.checkout.repositories import commit, git, new_repository
+from tests.agent.checkout.serving import over_http
 
 pytestmark = pytest.mark.anyio
 

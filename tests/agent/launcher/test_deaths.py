@@ -17,7 +17,7 @@ from airunner.agent.launcher.contract import Exit, LauncherDied, NoLauncher
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.agent.launcher.process import KeptProcess
 from airunner.agent.launcher.watchdog import KeeperProcess
-from tests.agent.launching import PATIENCE_S, Watched, children_of, read_lines, shell
+from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 
 DEATH_S = 1.0  # what is promised
 JOBS = 8
@@ -32,7 +32,7 @@ while :; do sleep 1002; done
 AGENT = f"""
 import anyio, sys
 from airunner.agent.launcher.local import start_launcher
-from tests.agent.launching import read_lines, shell
+from tests.agent.launcher.launching import read_lines, shell
 async def main():
     launcher = start_launcher()
     processes = [await launcher.launch(shell({TREE!r})) for _ in range({JOBS})]
@@ -64,7 +64,7 @@ def test_when_the_agent_is_killed_its_jobs_are(die: Callable[[subprocess.Popen[b
         (sys.executable, "-c", AGENT),
         stdout=subprocess.PIPE,
         process_group=0,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
     with agent:
         assert agent.stdout is not None

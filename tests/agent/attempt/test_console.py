@@ -21,7 +21,7 @@ from airunner.protocol.events import AgentBody, Output, ProcessError, Stream, Te
 from airunner.protocol.job import JobSpec, Reason, TerminalSize
 from airunner.protocol.messages import JobLease
 from airunner.protocol.names import JobId
-from tests.agent.launching import PATIENCE_S, command, shell
+from tests.agent.launcher.launching import PATIENCE_S, command, shell
 
 pytestmark = pytest.mark.anyio
 

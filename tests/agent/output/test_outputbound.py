@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from airunner.agent.output.journal import PATIENCE_S
 from airunner.agent.output.outputbound import TAIL_BYTES, Gap, OutputBound, Piece
 from airunner.protocol.events import Output, OutputTruncated, Stream
-from tests.agent.journaling import Sink, journal_in, taken
+from tests.agent.output.journaling import Sink, journal_in, taken
 
 pieces = st.lists(st.tuples(st.sampled_from(Stream), st.binary(min_size=1, max_size=40)), max_size=30)
 

@@ -31,7 +31,7 @@ from airunner.protocol.messages import (
     Verdict,
 )
 from airunner.protocol.names import JobId, task_token, token_hash
-from tests.broker.taking import kept, taken
+from tests.broker.store.sqlite.taking import kept, taken
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
 
 ID, LEASE_ID, SEED = b"q" * 16, b"l" * 16, b"s" * 32

@@ -35,7 +35,7 @@ from pathlib import Path
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.launcher.local import start_launcher
 from airunner.transport.timers import boot_s
-from tests.agent.launching import read_lines, shell
+from tests.agent.launcher.launching import read_lines, shell
 if ctypes.CDLL(None).unshare({NEW_TIME}):
     sys.exit({NOT_POSSIBLE})
 Path("/proc/self/timens_offsets").write_text("boottime {ASLEEP_S} 0")
@@ -94,7 +94,7 @@ def test_what_a_keeper_keeps_is_killed_when_the_machine_has_slept_past_its_deadl
         (sys.executable, "-c", LAUNCHED_ASLEEP),
         stdout=subprocess.PIPE,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
     if done.returncode == NOT_POSSIBLE:
         pytest.skip("only root may make a time namespace, in which so much time has passed")

@@ -29,7 +29,7 @@ from airunner.protocol.messages import (
     UpdateJob,
     Verdict,
 )
-from tests.broker.damaging import damage_page_with
+from tests.broker.store.sqlite.damaging import damage_page_with
 from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, ref, release
 
 SEGMENTS = 60

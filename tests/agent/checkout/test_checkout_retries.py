@@ -14,8 +14,8 @@ from airunner.agent.checkout.repository import Rules, Source
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher
 from airunner.agent.workspace.workspace import make_workspace
-from tests.agent.repositories import git, new_repository
-from tests.agent.serving import HttpServer, over_http
+from tests.agent.checkout.repositories import git, new_repository
+from tests.agent.checkout.serving import HttpServer, over_http
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ import pytest
 
 from airunner.agent.launcher.contract import LaunchSpec, Spent, Vitals
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
-from tests.agent.launching import PATIENCE_S, command, read_lines, shell
+from tests.agent.launcher.launching import PATIENCE_S, command, read_lines, shell
 
 pytestmark = pytest.mark.anyio
 MIB: Final = 1 << 20

@@ -30,7 +30,7 @@ from airunner.protocol.events import (
     Stream,
 )
 from airunner.protocol.job import JobState
-from tests.client.test_output import Terminal, event
+from tests.client.cli.test_output import Terminal, event
 
 CLEARED = f"{SAVE}{PLAIN}{CLEAR}{RESTORE}".encode()
 

@@ -20,7 +20,7 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.job import JobSpec
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name, without_secrets
-from tests.agent.journaling import journal_in, taken
+from tests.agent.output.journaling import journal_in, taken
 
 SECRET = "hunter2hunter2"
 pytestmark = pytest.mark.anyio
