@@ -17,6 +17,7 @@ from anyio import WouldBlock
 
 from airunner.broker.inbox import Asked, Between
 from airunner.broker.store.contract import Expire, Resume, Retain
+from airunner.transport.bell import Bell
 
 LANE_ASKS_MAX: Final = 2_048
 LANE_BYTES_MAX: Final = 33_554_432
@@ -34,7 +35,7 @@ class Turns:
         self._lanes: dict[str, deque[Asked]] = {}  # none is empty; the first is next
         self._bytes: dict[str, int] = {}
         self._asks = 0
-        self._came = anyio.Event()
+        self._came = Bell()
 
     def send_nowait(self, entry: Entry) -> None:
         """Raises `WouldBlock`: the tenant's lane is full, or all are."""
@@ -42,7 +43,7 @@ class Turns:
             self._put(entry)
         else:
             self._own.append(entry)  # bounded: each of those who send here waits for what comes of it
-        self._came.set()
+        self._came.ring()
 
     async def send(self, entry: Own) -> None:
         """The same, for the broker's own actors."""
@@ -55,7 +56,6 @@ class Turns:
             try:
                 return self.receive_nowait()
             except WouldBlock:
-                self._came = anyio.Event()
                 await self._came.wait()
 
     def next(self) -> Entry | None:

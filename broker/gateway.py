@@ -57,6 +57,7 @@ from airunner.protocol.messages import (
     Verdict,
 )
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
+from airunner.transport.bell import Bell
 from airunner.transport.ports import Edges, Incoming, Router, Sent
 
 _log = logging.getLogger("airunner.gateway")
@@ -94,7 +95,7 @@ class Gateway:
         self._health = health
         self._roster = Roster()
         self._tarpit = Tarpit()
-        self._held = anyio.Event()
+        self._held = Bell()
         self._held_until_ms = math.inf
         self._askers: dict[tuple[str, RequestId], bytes] = {}
 
@@ -127,7 +128,6 @@ class Gateway:
             for held in self._tarpit.due(_now_ms()):
                 self._send(held.peer, held.request_id, held.refused, held.revision)
                 await anyio.lowlevel.checkpoint()  # they may be thousands
-            self._held = anyio.Event()
             self._held_until_ms = self._tarpit.next_ms() or math.inf
             with anyio.CancelScope(deadline=(self._held_until_ms + 1) / 1_000):
                 await self._held.wait()
@@ -219,7 +219,7 @@ class Gateway:
             later = replace(refused, retry_ms=refused.retry_ms - hold_ms)
             if self._tarpit.hold(due_ms, incoming.peer, request_id, later, revision):
                 if due_ms < self._held_until_ms:
-                    self._held.set()
+                    self._held.ring()
                 return
         self._send(incoming.peer, request_id, refused, revision)
 

@@ -36,6 +36,7 @@ from airunner.protocol.reconnect import (
     Send,
 )
 from airunner.protocol.requestsize import RequestSize
+from airunner.transport.bell import Bell
 from airunner.transport.ports import Dealer, Edges, Ending, Network
 
 _log = logging.getLogger("airunner.channel")
@@ -102,8 +103,8 @@ class Channel:
         self._pirate = LazyPirate(endpoints, edges.random)
         self._waiters: dict[RequestId, _Waiter] = {}
         self._room = anyio.Semaphore(PENDING_MAX, fast_acquire=True)
-        self._changed = anyio.Event()
-        self._moved = anyio.Event()  # a broker was heard for the first time on its connection, or one has ended
+        self._changed = Bell()
+        self._moved = Bell()  # a broker was heard for the first time on its connection, or one has ended
         self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
@@ -196,14 +197,13 @@ class Channel:
         # The first moment after that millisecond: a clock that falls short of it by a hair would spin here.
         with anyio.CancelScope(deadline=(self._asleep_until_ms + 1) / 1_000):
             await self._changed.wait()
-        self._changed = anyio.Event()
         self._asleep_until_ms = -math.inf
 
     def _wake_in_time(self) -> None:
         """Something may be due sooner. What is due later than it was needs no waking: most often all is well."""
         due_ms = self._due_ms()
         if due_ms < self._asleep_until_ms:
-            self._changed.set()
+            self._changed.ring()
 
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -294,7 +294,7 @@ class Channel:
                 self._do(self._pirate.heard(request_id, reply, self._now_ms()))
                 self._measure(request_id, len(body))
                 if not reachable:
-                    self._move()
+                    self._moved.ring()
             self._wake_in_time()
 
     def _measure(self, request_id: RequestId, reply_bytes: int) -> None:
@@ -317,12 +317,8 @@ class Channel:
         elif self._mismatches == MISMATCHES_TOLD and self._patience.doubt is not None:
             self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))
-        self._move()
+        self._moved.ring()
         self._wake_in_time()
-
-    def _move(self) -> None:
-        self._moved.set()
-        self._moved = anyio.Event()
 
     def _notice(self) -> None:
         """Say once that we wait, and give up when patience ends."""

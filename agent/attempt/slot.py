@@ -35,7 +35,7 @@ from airunner.protocol.events import ProcessError
 from airunner.protocol.job import JobState, ProcessType, Result
 from airunner.protocol.messages import JobLease
 from airunner.protocol.printable import one_line
-from airunner.protocol.reconnect import full_jitter_ms
+from airunner.transport.backoff import Backoff
 from airunner.transport.ports import Edges
 
 SPOOL_FOLDER: Final = "spool"
@@ -77,33 +77,37 @@ class Slot:
         self._occupancy = occupancy
         self._health = health
         self._report = report
+        self._backoff = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
         self._settled = anyio.Event()
         self._settled.set()
 
     async def run(self) -> None:
         """Work until told to drain, or until the plan's jobs are done."""
-        failures = jobs = 0
+        jobs = 0
         async with anyio.create_task_group() as settling:
             while not self._orders.drain.is_set() and jobs != self._plan.jobs_max:
                 await self._health.well(self._orders.drain)
-                try:
-                    tenure = await self._leaser.lease()
-                    if tenure is not None:
-                        with self._occupancy.taken():
-                            attempted = await self._work(tenure)
-                            await self._settled.wait()  # of the last job: one at a time waits for the broker
-                        self._settled = anyio.Event()
-                        settling.start_soon(self._settle, attempted)
-                        jobs += not attempted.refused
-                except PeerError as error:
-                    if not failures:
-                        self._report(f"no job can be leased now: {error}; trying again")
-                    failures += 1
-                    pause_ms = full_jitter_ms(self._edges.random, failures, REFUSED_FIRST_MS, REFUSED_LAST_MS)
-                    with anyio.move_on_after(pause_ms / 1_000):
-                        await self._orders.drain.wait()
-                else:
-                    failures = 0
+                tenure = await self._lease()
+                if tenure is not None:
+                    with self._occupancy.taken():
+                        attempted = await self._work(tenure)
+                        await self._settled.wait()  # of the last job: one at a time waits for the broker
+                    self._settled = anyio.Event()
+                    settling.start_soon(self._settle, attempted)
+                    jobs += not attempted.refused
+
+    async def _lease(self) -> Tenure | None:
+        """The next lease; None when there is none for now."""
+        try:
+            tenure = await self._leaser.lease()
+        except PeerError as error:
+            if not self._backoff.failures:
+                self._report(f"no job can be leased now: {error}; trying again")
+            with unless(self._orders.drain):
+                await self._backoff.pause()
+            return None
+        self._backoff.reset()
+        return tenure
 
     async def _work(self, tenure: Tenure) -> _Attempted:
         """Attempt what was leased."""

@@ -39,7 +39,7 @@ from airunner.agent.launcher.refusal import Scarce
 from airunner.agent.workspace.environment import absolute_path
 from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.names import TEXT_CHARS_MAX
-from airunner.protocol.reconnect import full_jitter_ms
+from airunner.transport.backoff import Backoff
 
 _log = logging.getLogger("airunner.git")
 GIT_SILENCE_S: Final = 45.0  # with the grace below, under a minute
@@ -176,15 +176,15 @@ class Git:
 
         Raises `CheckoutFailed` where git fails.
         """
-        tries = 1
+        backoff = Backoff(self._random, PAUSE_FIRST_MS, PAUSE_LAST_MS)
         while not (ended := await self.run(*arguments)).succeeded:
             lines = spoken(ended.stderr)
             words = "\n".join(lines)
+            tries = backoff.failures + 1
             if tries == TRIES_MAX or ended.exit is None or not is_of_network(words) or scarce_in(lines):
                 self._fail_as(ended, arguments[0])
-            tries += 1
-            self.tell(redact(f"{lines[-1]}; trying again ({tries} of {TRIES_MAX})", self._repository))
-            await anyio.sleep(full_jitter_ms(self._random, tries - 2, PAUSE_FIRST_MS, PAUSE_LAST_MS) / 1_000)
+            self.tell(redact(f"{lines[-1]}; trying again ({tries + 1} of {TRIES_MAX})", self._repository))
+            await backoff.pause()
         return ended
 
     async def resolve(self, name: str) -> str | None:

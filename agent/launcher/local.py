@@ -37,6 +37,7 @@ from airunner.agent.launcher.process import KeptProcess
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, scarce_at_launch
 from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.protocol.errors import OperatorError
+from airunner.transport.bell import Bell
 from airunner.transport.descriptors import soft_descriptors
 
 NO_LIMITS: Final = Limits()
@@ -168,7 +169,7 @@ class ChildLauncher:
         self._settings = settings
         self._launcher = spawned
         self._launches = 0
-        self._restarted: anyio.Event | None = None
+        self._restarted = Bell()
         self._idle: list[Line] = []
         self._closed = False
         self._wire = WIRE.read_bytes()
@@ -222,7 +223,6 @@ class ChildLauncher:
         They are told by the kernel; but one that is stopped does nothing of it.
         """
         while True:
-            self._restarted = anyio.Event()
             launcher = self._launcher
             with suppress(ProcessLookupError):  # it has died already
                 descriptor = os.pidfd_open(launcher.child.pid)
@@ -231,8 +231,13 @@ class ChildLauncher:
                 finally:
                     os.close(descriptor)
             with anyio.move_on_after(KEEPERS_S):
-                await self._restarted.wait()
+                await self._replaced(launcher)
             await self._bury(launcher, launcher.mark)
+            await self._replaced(launcher)
+
+    async def _replaced(self, launcher: _Spawned) -> None:
+        """Return once another launcher has been started."""
+        while self._launcher is launcher:
             await self._restarted.wait()
 
     async def aclose(self) -> None:
@@ -361,8 +366,7 @@ class ChildLauncher:
             self._launcher = _spawn(self._settings)
         except OSError as error:
             raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error
-        if self._restarted is not None:
-            self._restarted.set()
+        self._restarted.ring()
 
 
 def _end_all(mark: str, folder: Path | None) -> None:

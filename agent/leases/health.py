@@ -21,7 +21,8 @@ from airunner.agent.flag import Flag, unless
 from airunner.agent.launcher.refusal import HINTS, MachineRefused, counts
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.printable import one_line
-from airunner.protocol.reconnect import full_jitter_ms
+from airunner.transport.backoff import Backoff
+from airunner.transport.bell import Bell
 
 PROBE_FIRST_MS: Final = 1_000
 PROBE_LAST_MS: Final = 30_000
@@ -50,15 +51,13 @@ class Health:
         report: Callable[[str], None],
     ) -> None:
         self._probe = probe
-        self._random = random
         self._report = report
         self.changed: Callable[[], None] = lambda: None
         self._refusal: MachineRefused | None = None
         self._well_s = -CALM_S
-        self._failures = 0
-        self._opened = anyio.Event()
-        self._opened.set()
-        self._woken = anyio.Event()
+        # Of a pause at least half: a machine that is out of something is not helped by trying at once.
+        self._backoff = Backoff(lambda: (1 + random()) / 2, PROBE_FIRST_MS, PROBE_LAST_MS)
+        self._changed = Bell()
         self.closed = Flag()
 
     @property
@@ -72,7 +71,8 @@ class Health:
     async def well(self, drain: Flag) -> None:
         """Return when jobs can be run, or a drain came."""
         with unless(drain):
-            await self._opened.wait()
+            while self._refusal is not None:
+                await self._changed.wait()
 
     async def refused(self, refusal: MachineRefused, *, begun: bool) -> bool:
         """Lease nothing from now on, unless the machine is found able; whether giving the job back counts.
@@ -91,40 +91,32 @@ class Health:
             self._refusal.room_bytes = max(self._refusal.room_bytes, refusal.room_bytes)
             return
         if anyio.current_time() - self._well_s >= CALM_S:
-            self._failures = 0
+            self._backoff.reset()
         self._refusal = refusal
         self._report(f"no job can be run here now, and none is leased: {self.trouble}")
-        self._opened = anyio.Event()
         self.closed.set()
-        self._wake()
+        self._changed.ring()
         self.changed()
 
     def attempt_ended(self) -> None:
         """What it held is free; perhaps it was that."""
         if self._refusal is not None:
-            self._wake()
+            self._changed.ring()
 
     async def run(self) -> None:
         """Probe for ever, while there is trouble."""
         while True:
             if self._refusal is None:
-                await self._woken.wait()
+                await self._changed.wait()
                 continue
-            pause_ms = full_jitter_ms(self._drawn, self._failures, PROBE_FIRST_MS, PROBE_LAST_MS)
-            with anyio.move_on_after(pause_ms / 1_000) as pause:
-                await self._woken.wait()
-            self._failures += pause.cancelled_caught
+            with anyio.move_on_after(self._backoff.next_s()) as pause:
+                await self._changed.wait()
+            if not pause.cancelled_caught:  # an attempt has ended sooner: the next pause is no longer for it
+                self._backoff.failures -= 1
             if await self._probe.passes(self._refusal):
                 self._refusal = None
                 self._well_s = anyio.current_time()
                 self._report("jobs can be run here again")
                 self.closed = Flag()
-                self._opened.set()
+                self._changed.ring()
                 self.changed()
-
-    def _drawn(self) -> float:
-        return (1 + self._random()) / 2  # of the pause at least half
-
-    def _wake(self) -> None:
-        self._woken.set()
-        self._woken = anyio.Event()

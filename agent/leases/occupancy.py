@@ -7,13 +7,15 @@ from contextlib import contextmanager
 
 import anyio
 
+from airunner.transport.bell import Bell
+
 
 class Occupancy:
     """Of one agent; idle at first."""
 
     def __init__(self) -> None:
         self._busy = 0
-        self._changed = anyio.Event()
+        self._changed = Bell()
 
     @contextmanager
     def taken(self) -> Generator[None]:
@@ -36,5 +38,4 @@ class Occupancy:
 
     def _move(self, slots: int) -> None:
         self._busy += slots
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._changed.ring()

@@ -19,6 +19,7 @@ from airunner.agent.leases.tenure import Tenure
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import PeerError
 from airunner.protocol.messages import LEASES_MAX, JobLease, JobsUpdated, LeaseRef, UpdateJob, Verdict
+from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
@@ -38,7 +39,7 @@ class Renewer:
         self._visibility_s = plan.visibility_ms / 1_000
         self._interval_s = min(RENEWAL_S_MAX, self._visibility_s / 3)
         self._tenures: dict[tuple[str, int], Tenure] = {}
-        self._changed = anyio.Event()
+        self._changed = Bell()
         self._renewal_s = self._end_s = math.inf  # what the two loops wait for
         self._nudged = False
         self._said_s = -math.inf  # when the broker was last told how we are
@@ -50,7 +51,7 @@ class Renewer:
         tenure = Tenure(lease, asked_s, self._visibility_s)
         self._tenures[tenure.key] = tenure
         if asked_s + self._interval_s < self._renewal_s or tenure.end_s < self._end_s:
-            self._wake()  # it is due before those that are waited for; most often it is not
+            self._changed.ring()  # it is due before those that are waited for; most often it is not
         return tenure
 
     def drop(self, tenure: Tenure) -> None:
@@ -60,19 +61,19 @@ class Renewer:
     def nudge(self) -> None:
         """Heartbeat at once; without a lease, when there is one."""
         self._nudged = True
-        self._wake()
+        self._changed.ring()
 
     def announce(self) -> None:
         """Heartbeat at once, also without a lease: whether jobs can be run here has changed."""
         self._news = True
-        self._wake()
+        self._changed.ring()
 
     async def run(self) -> None:
         """Renew and watch for ever; a machine that has slept looks at once what has become due."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._renew)
             group.start_soon(self._watch)
-            group.start_soon(self._edges.watch_steps, self._wake)
+            group.start_soon(self._edges.watch_steps, self._changed.ring)
 
     async def _renew(self) -> None:
         while True:
@@ -131,10 +132,6 @@ class Renewer:
             now_s = self._edges.boot_s()
             for tenure in [one for one in self._tenures.values() if one.end_s <= now_s]:
                 self._lose(tenure)
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
     def _lose(self, tenure: Tenure) -> None:
         self.drop(tenure)

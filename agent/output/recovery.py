@@ -16,7 +16,7 @@ import anyio
 from airunner.agent.output.spool import ForeignSpool, NotASpool, Spool
 from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
 from airunner.protocol.messages import BATCHES_MAX, EventBatch, JobEventsPublished, PublishJobEvents, ReleaseJob
-from airunner.protocol.reconnect import full_jitter_ms
+from airunner.transport.backoff import Backoff, retry
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
@@ -48,24 +48,19 @@ async def _recover(
 ) -> None:
     """One file; it is removed only when the broker has taken it, or has said that it never will."""
     attempt = f"job {spool.header.job_id} attempt {spool.header.attempt} of the last agent"
-    failures = 0
+
+    def refused(error: PeerError) -> None:
+        report(f"{attempt} is not taken now, and offered again: {error.message}")
+
+    backoff = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
     try:
-        while True:
-            try:
-                await _settle(spool, channel, turns)
-            except FINAL as error:
-                report(f"{attempt}: {error.message}")
-            except PeerError as error:
-                if not failures:
-                    report(f"{attempt} is not taken now, and offered again: {error.message}")
-                pause_ms = full_jitter_ms(edges.random, failures, REFUSED_FIRST_MS, REFUSED_LAST_MS)
-                failures += 1
-                await anyio.sleep(pause_ms / 1_000)
-                continue
-            else:
-                report(f"{attempt} is released")
-            spool.remove()
-            return
+        try:
+            await retry(lambda: _settle(spool, channel, turns), backoff, refused, final=FINAL)
+        except FINAL as error:
+            report(f"{attempt}: {error.message}")
+        else:
+            report(f"{attempt} is released")
+        spool.remove()
     finally:
         spool.close()
 

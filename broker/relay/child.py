@@ -28,6 +28,7 @@ from airunner.certs.allowlist import AllowList
 from airunner.certs.curve import load_broker_pair
 from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError
+from airunner.transport.bell import Bell
 from airunner.transport.sockets import CurvePublisher, bind_gatekeeper, new_context
 
 COUNTS_S: Final = 0.1  # between two reports of what was counted
@@ -52,17 +53,17 @@ class HandedCounts(Counts):
     def __init__(self) -> None:
         super().__init__()
         self._more: dict[str, int] = {}
-        self._counted = anyio.Event()
+        self._counted = Bell()
 
     def add(self, name: str, more: int = 1) -> None:
         """Count `more` of `name`."""
         self._more[name] = self._more.get(name, 0) + more
-        self._counted.set()
+        self._counted.ring()
 
     async def taken(self) -> dict[str, int]:
         """What was counted since it was last asked; waits for something."""
-        await self._counted.wait()
-        self._counted = anyio.Event()
+        while not self._more:
+            await self._counted.wait()
         more, self._more = self._more, {}
         return more
 
