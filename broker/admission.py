@@ -22,8 +22,8 @@ from airunner.broker.queuescope import named_queues, require_queues
 from airunner.broker.rates import Bucket, For, Rates
 from airunner.broker.store.contract import Ask
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
+from airunner.certs.authority import Authority
 from airunner.certs.principal import ANONYMOUS, Principal, Role, narrowed
-from airunner.certs.tokens import Authority
 from airunner.protocol.errors import Busy, Forbidden, Unauthenticated
 from airunner.protocol.messages import (
     CancelJob,

@@ -36,7 +36,7 @@ from airunner.broker.store.contract import Appended, Store
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.timekeeper import Timekeeper
 from airunner.broker.watchers import Watchers
-from airunner.certs.tokens import Authority
+from airunner.certs.authority import Authority
 from airunner.transport.ports import Edges, Publisher, Router
 
 

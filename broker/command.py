@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from airunner.broker.store.quotas import Quotas
     from airunner.broker.store.sqlite.damage import Aside
     from airunner.broker.store.sqlite.store import SqliteStore
+    from airunner.certs.authority import Authority
     from airunner.certs.home import Home
-    from airunner.certs.tokens import Authority
 
 DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
 DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
@@ -245,8 +245,9 @@ def _judge_store(aside: Aside, health: Health) -> None:
 
 
 def _authority(home: Home, public_key: Path | None, *, auth: bool) -> Authority:
+    from airunner.certs.authority import NoVerifier
     from airunner.certs.tokenkeys import load_verifying_keys
-    from airunner.certs.tokens import CachedVerifier, NoVerifier, TokenVerifier
+    from airunner.certs.tokens import CachedVerifier, TokenVerifier
 
     if auth:
         return CachedVerifier(TokenVerifier(load_verifying_keys(os.environ, home, public_key)))

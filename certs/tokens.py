@@ -24,16 +24,16 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Meta, Struct
 
+from airunner.certs.authority import Verifier
 from airunner.certs.principal import (
     ALL_ROLES,
-    ANONYMOUS,
     DEFAULT_TENANT,
     QUEUES_BOUND_MAX,
     Principal,
@@ -82,22 +82,6 @@ class _Header(Struct, frozen=True):
     kid: str | None = None
     typ: str | None = None
     crit: list[str] | None = None
-
-
-class Verifier(Protocol):
-    """Whoever can tell a principal by its token."""
-
-    def verify(self, token: bytes, now_s: float) -> Principal:
-        """Raises `Unauthenticated`, which says what is wrong with the token and never repeats it."""
-        ...
-
-
-class Authority(Verifier, Protocol):
-    """One that remembers: what it knows costs next to nothing, and what it does not know a signature's check."""
-
-    def known(self, token: bytes, now_s: float) -> Principal | None:
-        """The principal, where this very token was verified before and has not expired."""
-        ...
 
 
 class TokenSigner:
@@ -228,19 +212,6 @@ class CachedVerifier:
             del self._principals[next(iter(self._principals))]
         self._principals[_name_of(token)] = principal
         return principal
-
-
-class NoVerifier:
-    """Takes everybody for `ANONYMOUS`: `--no-auth`, for development."""
-
-    def known(self, token: bytes, now_s: float) -> Principal:
-        """Everybody is."""
-        return self.verify(token, now_s)
-
-    def verify(self, token: bytes, now_s: float) -> Principal:
-        """Never raises; looks at nothing."""
-        del token, now_s
-        return ANONYMOUS
 
 
 def _name_of(token: bytes) -> bytes:

@@ -20,6 +20,11 @@ from airunner.transport.clocksteps import no_steps, watch_steps
 from airunner.transport.timers import boot_s
 
 Frames = list[bytes]
+DRAIN_MESSAGES_MAX: Final = 64  # that one `receive` returns; then other tasks get their turn
+DRAIN_REQUESTS_MAX: Final = 4  # of the broker's, from all peers in turn: each takes some 100 µs to judge
+QUEUE_MESSAGES_MAX: Final = 4_096  # that wait on a connection for requests, in each direction
+REPLIES_MAX: Final = 1_024  # that wait for a peer to read them; each may be a page of a log
+EVENTS_MESSAGES_MAX: Final = 128  # of `LIVE_BYTES_MAX`, that wait for a subscriber; it replays what it misses
 ROUNDING_S: Final = 0.001  # between two clocks: who wakes a hair too early would wait for nothing, again and again
 
 

@@ -29,18 +29,24 @@ from airunner.certs.curve import CurvePair
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
 from airunner.protocol.names import PORT_MAX
-from airunner.transport.ports import Ending, Frames, Incoming, Sent, Subscription
+from airunner.transport.ports import (
+    DRAIN_MESSAGES_MAX,
+    DRAIN_REQUESTS_MAX,
+    EVENTS_MESSAGES_MAX,
+    QUEUE_MESSAGES_MAX,
+    REPLIES_MAX,
+    Ending,
+    Frames,
+    Incoming,
+    Sent,
+    Subscription,
+)
 from airunner.transport.tcpinfo import tcp_info
 
 ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
 ZAP_FRAMES_MAX: Final = 16  # an envelope, six fields and the mechanism's credentials
-DRAIN_MESSAGES_MAX: Final = 64  # then other tasks get their turn
-DRAIN_REQUESTS_MAX: Final = 4  # of the broker's, from all peers in turn: each takes some 100 µs to judge
 SURPLUS_FRAMES_MAX: Final = 64  # of a message with too many, dropped at once: then others get their turn
-QUEUE_MESSAGES_MAX: Final = 4_096  # HWM of request sockets, a connection and a direction
-REPLIES_MAX: Final = 1_024  # that wait for a peer to read them; each may be a page of a log
-EVENTS_MESSAGES_MAX: Final = 128  # HWM of the events sockets: of `LIVE_BYTES_MAX`; beyond it replays
 EVENTS_KERNEL_BYTES: Final = 131_072  # of a connection, in each of its kernel's buffers; else they grow to some 6 MiB
 CURVE_BYTES: Final = 33  # by which a frame grows in its box (RFC 26: name, nonce, MAC, flags); libzmq measures the box
 HANDSHAKE_MS: Final = 5_000

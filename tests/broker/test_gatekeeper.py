@@ -16,9 +16,9 @@ from airunner.broker.rates import Bucket, For, Rates
 from airunner.broker.store.contract import Store
 from airunner.broker.store.sqlite.store import open_store
 from airunner.certs.allowlist import AllowList
+from airunner.certs.authority import NoVerifier
 from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key
 from airunner.certs.home import Home
-from airunner.certs.tokens import NoVerifier
 from airunner.protocol.errors import OperatorError, Quota
 from airunner.protocol.frames import SERVED
 from airunner.protocol.job import JobSpec

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airunner.certs.authority import NoVerifier
 from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal, Role
 from airunner.certs.tokenkeys import new_signing_pem, parse_signing_key, public_pem, thumbprint
-from airunner.certs.tokens import LEEWAY_S, CachedVerifier, NoVerifier, TokenSigner, TokenVerifier
+from airunner.certs.tokens import LEEWAY_S, CachedVerifier, TokenSigner, TokenVerifier
 from airunner.protocol.errors import OperatorError, Unauthenticated
 from airunner.protocol.frames import TOKEN_BYTES_MAX
 

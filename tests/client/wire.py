@@ -14,7 +14,7 @@ import anyio
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.store.sqlite.store import open_store
-from airunner.certs.tokens import NoVerifier
+from airunner.certs.authority import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.coding import decode_request

@@ -18,7 +18,7 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.job import JobState, Reason
-from airunner.transport.sockets import EVENTS_MESSAGES_MAX
+from airunner.transport.ports import EVENTS_MESSAGES_MAX
 from tests.simulation.evidence import Case, Evidence, Found, Life
 from tests.simulation.history import FollowEnded, Monitored, Observed, Piled
 

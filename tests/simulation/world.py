@@ -25,7 +25,7 @@ from airunner.agent.attempt.slot import SPOOL_FOLDER
 from airunner.agent.plan import Plan
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
-from airunner.certs.tokens import NoVerifier
+from airunner.certs.authority import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.job import JobSummary

@@ -1,0 +1,254 @@
+"""In-process network: the four sockets of `ports` as queues in memory, for a broker and its peers in one process.
+
+```
+ MemoryDealer ──requests──► MemoryRouter          MemorySubscriber ◄──events── MemoryPublisher
+              ◄──replies───                                        ──changes─►
+```
+
+Each queue is as long as that of a ZeroMQ socket, and a sender learns in the same way that one is full. There are no
+keys: every peer is this process. A connection ends when either end is closed, and is never lost otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import count
+from typing import Final, Generic, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from airunner.transport.ports import (
+    DRAIN_MESSAGES_MAX,
+    DRAIN_REQUESTS_MAX,
+    EVENTS_MESSAGES_MAX,
+    QUEUE_MESSAGES_MAX,
+    REPLIES_MAX,
+    Ending,
+    Frames,
+    Incoming,
+    Sent,
+    Subscription,
+)
+
+REQUESTS_ENDPOINT: Final = "memory://broker:1"
+EVENTS_ENDPOINT: Final = "memory://broker:2"
+PEER_KEY: Final = ""  # of every peer
+T = TypeVar("T")
+
+
+class _Queue(Generic[T]):
+    """Bounded FIFO queue with a single reader."""
+
+    def __init__(self, length_max: int) -> None:
+        self._length_max = length_max
+        self._messages: deque[T] = deque()
+        self._filled = anyio.Event()
+
+    def put(self, message: T) -> bool:
+        """Append a message; False when the queue is full."""
+        if len(self._messages) >= self._length_max:
+            return False
+        self._messages.append(message)
+        self._filled.set()
+        return True
+
+    async def take(self, count_max: int = DRAIN_MESSAGES_MAX) -> list[T]:
+        """Remove the oldest messages, at least one; waits for it."""
+        await anyio.lowlevel.checkpoint()
+        while not self._messages:
+            self._filled = anyio.Event()
+            await self._filled.wait()
+        return [self._messages.popleft() for _ in range(min(count_max, len(self._messages)))]
+
+
+class MemoryDealer:
+    """Connection of one peer to the router; see `ports.Dealer`."""
+
+    def __init__(self, router: MemoryRouter, peer: bytes) -> None:
+        self.peer = peer
+        self.requests: deque[Frames] = deque()
+        self.replies: _Queue[Frames] = _Queue(REPLIES_MAX)
+        self.over = anyio.Event()
+        self.taken_bytes = 0  # of requests, by the router
+        self._router = router
+        self._received_bytes = 0
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        """Queue a message without waiting; False when the queue is full or the connection has ended."""
+        if self.over.is_set() or len(self.requests) >= QUEUE_MESSAGES_MAX:
+            return False
+        self.requests.append(list(frames))
+        self._router.wake(self)
+        return True
+
+    async def receive(self) -> list[Frames]:
+        """Return the messages that are there, at least one; waits for it."""
+        messages = await self.replies.take()
+        self._received_bytes += sum(len(frame) for frames in messages for frame in frames)
+        return messages
+
+    async def ended(self) -> Ending:
+        """Wait until the router is closed."""
+        await self.over.wait()
+        return Ending.DROPPED
+
+    def progress(self) -> int:
+        """Count the bytes that either end has taken."""
+        return self.taken_bytes + self._received_bytes
+
+    def close(self) -> None:
+        """Close at once; drops what is queued."""
+        self.over.set()
+        self.requests.clear()
+        self._router.leave(self)
+
+
+class MemoryRouter:
+    """The broker's socket for requests; see `ports.Router`. It takes one request of each peer in turn."""
+
+    endpoint = REQUESTS_ENDPOINT
+
+    def __init__(self) -> None:
+        self._peers: dict[bytes, MemoryDealer] = {}
+        self._turns: deque[MemoryDealer] = deque()  # peers with requests, each once
+        self._filled = anyio.Event()
+        self._numbers = count(1)
+        self._closed = False
+
+    def connect(self) -> MemoryDealer:
+        """Open a connection; it has ended already where the router is closed."""
+        dealer = MemoryDealer(self, b"%d" % next(self._numbers))
+        if self._closed:
+            dealer.over.set()
+        else:
+            self._peers[dealer.peer] = dealer
+        return dealer
+
+    def wake(self, dealer: MemoryDealer) -> None:
+        """A peer has queued a request."""
+        if len(dealer.requests) == 1:
+            self._turns.append(dealer)
+            self._filled.set()
+
+    def leave(self, dealer: MemoryDealer) -> None:
+        """A peer has closed its connection."""
+        self._peers.pop(dealer.peer, None)
+        if dealer in self._turns:
+            self._turns.remove(dealer)
+
+    async def receive(self) -> list[Incoming]:
+        """Return the messages that are there, at least one; waits for it."""
+        await anyio.lowlevel.checkpoint()
+        while not self._turns:
+            self._filled = anyio.Event()
+            await self._filled.wait()
+        batch: list[Incoming] = []
+        while self._turns and len(batch) < DRAIN_REQUESTS_MAX:
+            dealer = self._turns.popleft()
+            frames = dealer.requests.popleft()
+            dealer.taken_bytes += sum(map(len, frames))
+            batch.append(Incoming(dealer.peer, PEER_KEY, frames))
+            if dealer.requests:
+                self._turns.append(dealer)
+        return batch
+
+    def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
+        """Send to one peer without waiting."""
+        dealer = self._peers.get(peer)
+        if dealer is None:
+            return Sent.GONE
+        return Sent.DONE if dealer.replies.put(list(frames)) else Sent.FULL
+
+    def close(self) -> None:
+        """Close at once; every connection ends."""
+        self._closed = True
+        for dealer in list(self._peers.values()):
+            dealer.close()
+
+
+class MemorySubscriber:
+    """Connection of one subscriber to the publisher; see `ports.Subscriber`."""
+
+    def __init__(self, publisher: MemoryPublisher) -> None:
+        self.topics: set[bytes] = set()
+        self.events: _Queue[Frames] = _Queue(EVENTS_MESSAGES_MAX)
+        self._publisher = publisher
+
+    def subscribe(self, topic: bytes) -> None:
+        """Ask for what is published under `topic`."""
+        if topic not in self.topics:
+            self.topics.add(topic)
+            self._publisher.change(Subscription(topic, wanted=True, key=PEER_KEY))
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Ask for it no more."""
+        if topic in self.topics:
+            self.topics.remove(topic)
+            self._publisher.change(Subscription(topic, wanted=False, key=PEER_KEY))
+
+    async def receive(self) -> list[Frames]:
+        """Return the messages that are there, at least one; waits for it."""
+        return await self.events.take()
+
+    def close(self) -> None:
+        """Close at once."""
+        self._publisher.leave(self)
+
+
+class MemoryPublisher:
+    """The broker's socket for live events; see `ports.Publisher`. A topic covers what begins with it, as in ZeroMQ."""
+
+    endpoint = EVENTS_ENDPOINT
+
+    def __init__(self) -> None:
+        self._subscribers: dict[MemorySubscriber, None] = {}
+        self._changes: _Queue[Subscription] = _Queue(QUEUE_MESSAGES_MAX)
+
+    def connect(self) -> MemorySubscriber:
+        """Open a connection."""
+        subscriber = MemorySubscriber(self)
+        self._subscribers[subscriber] = None
+        return subscriber
+
+    def change(self, change: Subscription) -> None:
+        """A topic was subscribed or left; lost where too many changes wait: its subscriber then only replays."""
+        self._changes.put(change)
+
+    def leave(self, subscriber: MemorySubscriber) -> None:
+        """A subscriber has closed its connection."""
+        if self._subscribers.pop(subscriber, subscriber) is None:
+            for topic in subscriber.topics:
+                self.change(Subscription(topic, wanted=False, key=None))
+
+    def publish(self, frames: Sequence[bytes]) -> None:
+        """Send to all subscribers; one whose queue is full misses it."""
+        for subscriber in self._subscribers:
+            if frames[0].startswith(tuple(subscriber.topics)):
+                subscriber.events.put(list(frames))
+
+    async def subscriptions(self) -> list[Subscription]:
+        """Return what was subscribed or left since the last call, at least one change; waits for it."""
+        return await self._changes.take()
+
+    def close(self) -> None:
+        """Close at once; nothing is held."""
+
+
+class MemoryNetwork:
+    """The only network of a process, with the broker's two sockets; see `ports.Network`."""
+
+    def __init__(self) -> None:
+        self.router = MemoryRouter()
+        self.publisher = MemoryPublisher()
+
+    def dealer(self, endpoint: str) -> MemoryDealer:
+        """Open a connection for requests."""
+        assert endpoint == REQUESTS_ENDPOINT, "no other broker is in this process"
+        return self.router.connect()
+
+    def subscriber(self, endpoint: str) -> MemorySubscriber:
+        """Open a connection for live events."""
+        assert endpoint == EVENTS_ENDPOINT, "no other broker is in this process"
+        return self.publisher.connect()
