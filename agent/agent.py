@@ -1,4 +1,4 @@
-"""The agent: its slots, the Publisher and the Renewer over one channel, and nothing else.
+"""The agent: its slots, the EventPublisher and the Renewer over one channel, and nothing else.
 
 Every edge is handed in. It runs until it is told to drain and its slots are done.
 """
@@ -17,7 +17,7 @@ from airunner.agent.leases.leaser import Leaser, Orders
 from airunner.agent.leases.occupancy import Occupancy
 from airunner.agent.leases.probes import Probes
 from airunner.agent.leases.renewer import Renewer
-from airunner.agent.output.publisher import Publisher
+from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recovery import recover
 from airunner.agent.output.spool import spools_in
 from airunner.agent.output.spoolroom import SpoolRoom
@@ -50,7 +50,7 @@ class Agent:
 
     async def run(self) -> None:
         """Work until `orders.drain` is set and what runs has ended, or the plan's jobs are done."""
-        publisher = Publisher(self._channel, self._edges, self._report, SpoolRoom(self._plan.spool_bytes_max))
+        publisher = EventPublisher(self._channel, self._edges, self._report, SpoolRoom(self._plan.spool_bytes_max))
         probes = Probes(self._surroundings.launcher, self._plan.home)
         health = Health(probes, self._edges.random, self._report)
         renewer = Renewer(self._channel, self._plan, health, self._edges)

@@ -28,7 +28,7 @@ from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoi
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.attempt.attempt import Surroundings
-    from airunner.agent.home import Place
+    from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.agent.plan import Plan
     from airunner.agent.workspace.jobuser import JobUser
@@ -196,10 +196,10 @@ def agent_command(
     home = own_home(os.environ)
     refuse_open(home.agent)
     make_folder(home.root)
-    place = _place(home.agent)
-    users = _users(run_as or (), spawn, home, place.folder)
+    locked = _lock_home(home.agent)
+    users = _users(run_as or (), spawn, home, locked.folder)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
-    launcher = start_launcher([place.running], Limits(memory_bytes_max, pids_max), place.mark, place.groups)
+    launcher = start_launcher([locked.running], Limits(memory_bytes_max, pids_max), locked.mark, locked.groups)
 
     import anyio
 
@@ -219,11 +219,11 @@ def agent_command(
         return open_secret(load_secret(home, queue), queue, name, box)  # a key that is made later counts at once
 
     plan = Plan(
-        name=name or f"{socket.gethostname()}-{place.number}",
+        name=name or f"{socket.gethostname()}-{locked.number}",
         slots=_slots_carried(spawn),
         queues=tuple(queue or ["default"]),
         visibility_ms=int(visibility_timeout * 1_000),
-        home=place.folder,
+        home=locked.folder,
         version=_version(),
         tags=_tags(tag or ()),
         log_bytes_max=log_mib_max << 20,
@@ -243,7 +243,7 @@ def agent_command(
         hooks=_hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
         rules=Rules(_schemes(allow_scheme), allow_local),
-        mirrors=Mirrors(place.folder, offload, int(mirror_gib * _GIB)) if mirror_gib and not users else None,
+        mirrors=Mirrors(locked.folder, offload, int(mirror_gib * _GIB)) if mirror_gib and not users else None,
         random=SYSTEM.random,
         users=users,
     )
@@ -297,17 +297,17 @@ async def _run(
     _say("airunner agent stopped")
 
 
-def _place(agents: Path) -> Place:
+def _lock_home(agents: Path) -> LockedHome:
     """The agent's own folder.
 
     Raises `OperatorError`.
     """
-    from airunner.agent.home import take_place
+    from airunner.agent.home import lock_home
 
-    place = take_place(agents)
-    if place.ended:
-        _say(f"ended what the last agent of this home had left running: {place.ended}")
-    return place
+    locked = lock_home(agents)
+    if locked.ended:
+        _say(f"ended what the last agent of this home had left running: {locked.ended}")
+    return locked
 
 
 def _slots_carried(spawn: int) -> int:
@@ -385,7 +385,7 @@ def _tags(pairs: Sequence[str]) -> dict[str, str]:
 def _schemes(named: Sequence[str] | None) -> tuple[str, ...]:
     """Of which URLs checkouts may be.
 
-    Raises `OperatorError` for what is no scheme of a place.
+    Raises `OperatorError` for what is no scheme of a remote repository.
     """
     for scheme in named or ():
         if not SCHEME.fullmatch(scheme) or scheme in NO_PLACES:
@@ -398,14 +398,14 @@ def _hooks_folder(named: Path | None, usual: Path) -> Path | None:
 
     Raises `OperatorError` for a folder that was named and is none, and for one in which others could write.
     """
-    from airunner.certs.ownership import fault_of
+    from airunner.certs.ownership import unsafe_reason
 
     if named is not None and not named.is_dir():
         raise OperatorError(f"--hooks {named}: there is no such folder")
     folder = named or usual
     if not folder.is_dir():
         return None
-    if fault := fault_of(folder):
+    if fault := unsafe_reason(folder):
         raise OperatorError(f"the hooks in it are not to be trusted: {fault}")
     return folder.absolute()
 

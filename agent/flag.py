@@ -1,4 +1,7 @@
-"""A fact that comes true once, and the blocks that end with it: a drain, a lost lease, a cancelled job."""
+"""Flag: a fact that becomes true once and stays so, such as a drain, a lost lease or a cancelled job.
+
+`cancelled_by` opens a block that ends when a flag is set, so that no task has to wait for it.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +9,45 @@ from types import TracebackType
 
 import anyio
 
+from airunner.transport.bell import Bell
+
 
 class Flag:
-    """Not set at first. Whoever only has to end with it needs no task that waits for it: see `unless`."""
+    """A flag that is set once; tasks wait for it, and blocks opened by `cancelled_by` end with it."""
 
     def __init__(self) -> None:
         self._set = False
-        self._event: anyio.Event | None = None
+        self._bell = Bell()
         self._scopes: set[anyio.CancelScope] = set()
 
     def is_set(self) -> bool:
-        """Whether it has come true."""
+        """Return whether it has been set."""
         return self._set
 
     def set(self) -> None:
-        """Let it be true from now on."""
+        """Set the flag: wake its waiters and cancel its blocks."""
         self._set = True
-        if self._event is not None:
-            self._event.set()
+        self._bell.ring()
         for scope in self._scopes:
             scope.cancel()
 
     async def wait(self) -> None:
-        """Return once it is true."""
-        if self._set:
-            return
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()
+        """Wait until it is set."""
+        if not self._set:
+            await self._bell.wait()
 
-    def hang(self, scope: anyio.CancelScope) -> None:
-        """Cancel `scope` when it comes true."""
+    def add(self, scope: anyio.CancelScope) -> None:
+        """Cancel this scope when the flag is set."""
         self._scopes.add(scope)
         if self._set:
             scope.cancel()
 
-    def drop(self, scope: anyio.CancelScope) -> None:
-        """The block has been left."""
+    def remove(self, scope: anyio.CancelScope) -> None:
+        """Forget a scope whose block has been left."""
         self._scopes.discard(scope)
 
 
-class Unless:
-    """See `unless`."""
-
+class _CancelledBy:
     def __init__(self, flags: tuple[Flag, ...], timeout_s: float | None) -> None:
         self._flags = flags
         self._scope = anyio.CancelScope() if timeout_s is None else anyio.move_on_after(timeout_s)
@@ -56,17 +55,17 @@ class Unless:
     def __enter__(self) -> anyio.CancelScope:
         self._scope.__enter__()
         for flag in self._flags:
-            flag.hang(self._scope)
+            flag.add(self._scope)
         return self._scope
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         for flag in self._flags:
-            flag.drop(self._scope)
+            flag.remove(self._scope)
         return bool(self._scope.__exit__(kind, error, traceback))
 
 
-def unless(*flags: Flag, timeout_s: float | None = None) -> Unless:
-    """A block that ends when one of `flags` is set, be it already; or after `timeout_s`."""
-    return Unless(flags, timeout_s)
+def cancelled_by(*flags: Flag, timeout_s: float | None = None) -> _CancelledBy:
+    """Open a block that ends when any of these flags is set, at once if one is already, or after `timeout_s`."""
+    return _CancelledBy(flags, timeout_s)

@@ -35,7 +35,7 @@ KEEPERS_S: Final = 5.0  # for the keepers of a killed agent to end its jobs: a m
 END_S: Final = 10.0  # for what SIGKILL ends; only what hangs in the kernel takes longer
 
 
-class Place(Struct, frozen=True):
+class LockedHome(Struct, frozen=True):
     """The folder that is ours while `descriptor` is open; `running` is for the launcher to hold.
 
     Its jobs' processes bear the `mark`; `groups` is for launchers to note their control groups in. `ended` says what
@@ -51,7 +51,7 @@ class Place(Struct, frozen=True):
     ended: str
 
 
-def take_place(agents: Path) -> Place:
+def lock_home(agents: Path) -> LockedHome:
     """The first folder that no living agent holds, once nothing runs any more of the last that did.
 
     Raises `OperatorError`.
@@ -81,7 +81,7 @@ def take_place(agents: Path) -> Place:
         if keepers.is_alive():
             raise OperatorError(f"something of the last agent's still holds {folder / 'running'}: end it, see fuser(1)")
         make_folder(folder / SPOOL_FOLDER)
-        return Place(number, folder, descriptor, running, mark, groups, ended)
+        return LockedHome(number, folder, descriptor, running, mark, groups, ended)
     raise OperatorError(f"{AGENTS_MAX} agents run on {agents} already; give one more slots with --spawn")
 
 

@@ -91,8 +91,8 @@ def _remove(home: Path) -> None:
 
 def _clear(agents: Path) -> None:
     """See what a killed agent ran to its end, and remove what is not easily removed of it."""
-    from airunner.agent.home import take_place
+    from airunner.agent.home import lock_home
     from airunner.agent.workspace.workspace import remove_workspaces
 
     with suppress(OperatorError):  # what hangs in the kernel stays
-        remove_workspaces(take_place(agents).folder)
+        remove_workspaces(lock_home(agents).folder)

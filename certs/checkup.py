@@ -25,7 +25,7 @@ from airunner.certs.curve import (
 )
 from airunner.certs.findings import Finding, Verdict
 from airunner.certs.home import Home
-from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, fault_of
+from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, unsafe_reason
 from airunner.certs.principal import Principal
 from airunner.certs.queuekeys import load_public, public_path, secret_path
 from airunner.certs.queuekeys import load_secret as load_queue_secret
@@ -84,7 +84,7 @@ def _checked(what: str, check: Callable[_P, _Told], *arguments: _P.args, **named
 
 def _folder(folder: Path, forbidden: int = OTHERS_WRITE) -> _Told:
     """Whoever may write in a folder may put files of their own in the place of those that are there."""
-    fault = fault_of(folder, forbidden)
+    fault = unsafe_reason(folder, forbidden)
     return (Verdict.BAD, fault) if fault else (Verdict.GOOD, str(folder))
 
 

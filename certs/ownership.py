@@ -47,7 +47,7 @@ def refuse_open(*folders: Path) -> None:
     refuse_another_users(*folders)
     for folder in folders:
         try:
-            fault = fault_of(folder)
+            fault = unsafe_reason(folder)
         except FileNotFoundError:
             fault = fault_on_the_way(folder)
         except OSError:
@@ -72,7 +72,7 @@ def refuse_another_users(*folders: Path) -> None:
             raise OperatorError(f"{folder} belongs to {user_name(owner)}: {as_user(owner)}")
 
 
-def fault_of(path: Path, forbidden: int = OTHERS_WRITE) -> str:
+def unsafe_reason(path: Path, forbidden: int = OTHERS_WRITE) -> str:
     """Why what is at `path`, or in that folder, may be the work of others; empty where it may not.
 
     Raises `OSError` where it cannot be looked at.

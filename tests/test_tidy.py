@@ -204,7 +204,7 @@ OFFENDERS: tuple[tuple[Rule, str, str], ...] = (
         "from airunner.client.cli.console import Console",
     ),
     (inner_folders_are_imported_by_nobody_around_them, "broker/store/x.py", "from airunner.broker.store import sqlite"),
-    (agent_imports_downwards, "agent/output/x.py", "from airunner.agent.leases.tenure import Tenure"),
+    (agent_imports_downwards, "agent/output/x.py", "from airunner.agent.leases.heldlease import HeldLease"),
     (agent_imports_downwards, "agent/launcher/x.py", "from airunner.agent import plan"),
     (agent_imports_downwards, "agent/another.py", ""),
     (launchers_child_imports_the_standard_library, "agent/launcher/child/x.py", "import anyio"),

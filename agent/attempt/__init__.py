@@ -1,17 +1,17 @@
 """Attempts: one run of one job, from its lease to its result.
 
 ```
- Slot ──► Attempt ──► hooks, checkout ──► Console ──► launcher
+ Slot ──► Attempt ──► hooks, checkout ──► Supervisor ──► launcher
    │         └──────────── Journal ◄─── output, heartbeats
    └──► completes, releases, or gives up a lost lease
 ```
 
 - `slot.py` leases a job, runs an attempt at it, tells the broker how it ended, and takes the next.
 - `attempt.py` runs the steps in order: checkout, command, and the hooks around both.
-- `console.py` waits for one process and writes its output to the journal; `heartbeat.py` adds an event while it is
+- `supervisor.py` waits for one process and writes its output to the journal; `heartbeat.py` adds an event while it is
   silent.
 - `hooks.py` runs the operator's own programs around a job.
-- `secrets.py` finds the values of the secrets that a job names, and gives them to it.
+- `jobsecrets.py` finds the values of the secrets that a job names, and gives them to it.
 
 `agent.py` starts the slots. The package imports checkout, workspace, output, leases and launcher; they never import it.
 """

@@ -19,14 +19,14 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from airunner.agent.attempt.console import GRACE_S, MESSAGE_CHARS_MAX, Console, ms_since
 from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, Hook, HookFailed, Hooks
-from airunner.agent.attempt.secrets import OpenBox, SecretMissing, kept_out, no_keys, secrets_of, write_files
+from airunner.agent.attempt.jobsecrets import OpenBox, SecretMissing, kept_out, no_keys, secrets_of, write_files
+from airunner.agent.attempt.supervisor import GRACE_S, MESSAGE_CHARS_MAX, Supervisor, ms_since
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import Mirrors
 from airunner.agent.checkout.repository import Rules, Source
-from airunner.agent.flag import unless
+from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
     Exit,
@@ -38,11 +38,11 @@ from airunner.agent.launcher.contract import (
     Starter,
 )
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, refusal_in
+from airunner.agent.leases.heldlease import HeldLease, LeasedLauncher
 from airunner.agent.leases.probes import takes_writes
-from airunner.agent.leases.tenure import LeasedLauncher, Tenure
 from airunner.agent.output.journal import Journal
 from airunner.agent.output.redactor import Redactor, TooManySecrets
-from airunner.agent.workspace.environment import AttemptPlace, hook_environment, job_environment
+from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
 from airunner.agent.workspace.jobuser import JobUser, UserStarter
 from airunner.agent.workspace.workspace import Leftover, Workspace, restore_checkout
 from airunner.protocol.events import (
@@ -63,7 +63,7 @@ from airunner.protocol.usage import Usage
 HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk takes no more"
 
 
-def zero() -> float:
+def no_jitter() -> float:
     """A chance that is none."""
     return 0.0
 
@@ -84,28 +84,28 @@ class Surroundings(Struct, frozen=True):
     hooks: Path | None = None
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
-    random: Callable[[], float] = zero
+    random: Callable[[], float] = no_jitter
     redact: tuple[str, ...] = SECRET_NAMES
     users: tuple[JobUser, ...] = ()  # that jobs run as; none: the agent's own
 
 
 class Attempt:
-    """The attempt that `tenure` is for, in `workspace`."""
+    """The attempt that `held` is for, in `workspace`."""
 
-    def __init__(self, tenure: Tenure, workspace: Workspace, journal: Journal, surroundings: Surroundings) -> None:
-        self._tenure = tenure
-        self._lease = tenure.lease
-        self._spec = tenure.lease.spec
+    def __init__(self, held: HeldLease, workspace: Workspace, journal: Journal, surroundings: Surroundings) -> None:
+        self._held = held
+        self._lease = held.lease
+        self._spec = held.lease.spec
         self._workspace = workspace
         self._journal = journal
-        self._launcher: Starter = LeasedLauncher(surroundings.launcher, tenure)
+        self._launcher: Starter = LeasedLauncher(surroundings.launcher, held)
         user = workspace.user
         self._jobs_launcher = self._launcher if user is None else UserStarter(self._launcher, user)
         self._jobs_environ = surroundings.environ if user is None else user.environment(surroundings.environ)
         self._wall_ms = surroundings.wall_ms
         self._surroundings = surroundings
-        self._console = Console(tenure, journal, surroundings.wall_ms, surroundings.cancel_grace_s)
-        self._hooks = Hooks(surroundings.hooks, self._launcher, self._console, tenure.cancelled, workspace.checkout)
+        self._supervisor = Supervisor(held, journal, surroundings.wall_ms, surroundings.cancel_grace_s)
+        self._hooks = Hooks(surroundings.hooks, self._launcher, self._supervisor, held.cancelled, workspace.checkout)
         self._secrets: Mapping[str, str] = {}
         self.begun = False  # the command runs, or has run
         self._commit = ""
@@ -124,15 +124,15 @@ class Attempt:
             self._journal.redact(Redactor(kept_out(self._spec, secrets, around.redact)))
             self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
         except SecretMissing as missing:
-            self._console.say(str(missing))
+            self._supervisor.say(str(missing))
             return Result(reason=Reason.SECRET_MISSING)
         except OSError as failed:
             if refusal_in(failed) is not None:
                 raise
-            self._console.say(f"the files of the job's secrets cannot be written: {failed.strerror}")
+            self._supervisor.say(f"the files of the job's secrets cannot be written: {failed.strerror}")
             return Result(reason=Reason.PROCESS_ERROR)
         except TooManySecrets as refused:
-            self._console.say(str(refused))
+            self._supervisor.say(str(refused))
             return Result(reason=Reason.PROCESS_ERROR)
         async with AsyncExitStack() as self._borrowed:  # what the checkout borrows from is there to the job's end
             try:
@@ -149,7 +149,7 @@ class Attempt:
         process: Process | None = None
         try:
             await self._prepare()
-            with unless(self._tenure.cancelled):
+            with cancelled_by(self._held.cancelled):
                 process = await self._jobs_launcher.launch(self._launch_spec(self._terminal))
         except CheckoutFailed as failed:
             if failed.scarce is not None:
@@ -162,7 +162,7 @@ class Attempt:
                 raise MachineRefused(Scarce.DISK, HOOK_WITHOUT_ROOM, guessed=True) from failed
             return failed.result
         except LaunchFailed as failed:
-            self._console.say(failed.message)
+            self._supervisor.say(failed.message)
             return Result(exit_code=failed.exit_code, reason=Reason.COMMAND_NOT_FOUND)
         if process is None:
             return Result(reason=Reason.CANCELLED)
@@ -181,14 +181,14 @@ class Attempt:
         """
         if self._spec.repository:
             await self._hooks.run(Hook.PRE_CHECKOUT, self._hooks_environment)
-            with unless(self._tenure.cancelled):
+            with cancelled_by(self._held.cancelled):
                 self._commit = await self._check_out()
             await self._hooks.run(Hook.POST_CHECKOUT, self._hooks_environment)
         await self._hooks.run(Hook.PRE_COMMAND, self._hooks_environment)
 
     async def _after(self, hook: Hook, result: Result) -> Result:
         """The result, once this hook has run; a cancelled job's has the grace for it."""
-        cancelled = self._tenure.cancelled.is_set()
+        cancelled = self._held.cancelled.is_set()
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
             self._restore_for(hook)
@@ -204,7 +204,7 @@ class Attempt:
         try:
             restore_checkout(self._workspace)
         except OSError as error:
-            self._console.say(f"the hook {hook} cannot be run: its folder cannot be made again: {error.strerror}")
+            self._supervisor.say(f"the hook {hook} cannot be run: its folder cannot be made again: {error.strerror}")
             raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED)) from error
 
     async def _check_out(self) -> str:
@@ -258,7 +258,7 @@ class Attempt:
     def _environment(self, *, terminal: bool) -> dict[str, str]:
         return job_environment(
             agent_environ=self._jobs_environ,
-            place=self._place,
+            facts=self._facts,
             job=self._spec.environment,
             terminal=terminal,
             secrets=self._secrets,
@@ -267,15 +267,15 @@ class Attempt:
     def _hooks_environment(self) -> dict[str, str]:
         return hook_environment(
             agent_environ=self._surroundings.environ,
-            place=self._place,
+            facts=self._facts,
             job=self._spec.environment,
             secrets=self._secrets,
         )
 
     @property
-    def _place(self) -> AttemptPlace:
+    def _facts(self) -> AttemptFacts:
         """With the commit, once it is known."""
-        return AttemptPlace(
+        return AttemptFacts(
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,
             queue=self._spec.queue,
@@ -292,7 +292,7 @@ class Attempt:
         self.begun = True
         now_ms = self._wall_ms()
         self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
-        ended = await self._console.attend(process, self._spec.timeout_seconds, terminal=self._terminal)
+        ended = await self._supervisor.supervise(process, self._spec.timeout_seconds, terminal=self._terminal)
         self._spent = process.spent
         self._journal.add(
             ProcessEnd(
@@ -310,8 +310,8 @@ class Attempt:
         """What the attempt has used by now; None where it is nothing that was measured."""
         spent = self._spent
         usage = Usage(
-            stdout_bytes=self._console.written[Stream.STDOUT],
-            stderr_bytes=self._console.written[Stream.STDERR],
+            stdout_bytes=self._supervisor.written[Stream.STDOUT],
+            stderr_bytes=self._supervisor.written[Stream.STDERR],
             cpu_user_ms=spent.cpu_user_ms,
             cpu_system_ms=spent.cpu_system_ms,
             memory_peak_bytes=spent.memory_peak_bytes,

@@ -23,11 +23,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.agent.attempt.console import Console, Ended
+from airunner.agent.attempt.supervisor import CommandEnd, Supervisor
 from airunner.agent.flag import Flag
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import LaunchFailed, LaunchSpec, Starter
-from airunner.certs.ownership import fault_of
+from airunner.certs.ownership import unsafe_reason
 from airunner.protocol.job import Reason, Result
 
 HOOK_S_MAX: Final = 3_600.0
@@ -61,7 +61,7 @@ class Hooks(Struct, frozen=True):
 
     folder: Path | None
     launcher: Starter
-    console: Console
+    supervisor: Supervisor
     cancelled: Flag
     working_directory: Path
 
@@ -82,22 +82,22 @@ class Hooks(Struct, frozen=True):
         program = self._find(hook)
         if program is None:
             return
-        if fault := fault_of(program.parent) or fault_of(program):
-            self.console.say(f"the hook {hook} is not run: {fault}")
+        if fault := unsafe_reason(program.parent) or unsafe_reason(program):
+            self.supervisor.say(f"the hook {hook} is not run: {fault}")
             raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED))
         told = {} if status is None else {STATUS_VARIABLE: str(status)}
         spec = LaunchSpec((str(program),), {**environment(), "AIRUNNER_HOOK": hook, **told}, self.working_directory)
         try:
             process = await self.launcher.launch(spec)
         except LaunchFailed as failed:
-            self.console.say(f"the hook {hook} cannot be run: {failed.message}")
+            self.supervisor.say(f"the hook {hook} cannot be run: {failed.message}")
             raise HookFailed(Result(exit_code=failed.exit_code, reason=Reason.HOOK_FAILED)) from failed
         async with attended(process):
-            ended = await self.console.attend(process, bound_s, cancellable=status is None)
+            ended = await self.supervisor.supervise(process, bound_s, cancellable=status is None)
         if ended.cut_short is Reason.CANCELLED:
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if ended.cut_short or ended.exit.exit_code != 0:
-            self.console.say(f"the hook {hook} {_how(ended, bound_s)}")
+            self.supervisor.say(f"the hook {hook} {_how(ended, bound_s)}")
             raise HookFailed(
                 Result(exit_code=ended.exit.exit_code or None, signal=ended.exit.signal, reason=Reason.HOOK_FAILED)
             )
@@ -109,7 +109,7 @@ class Hooks(Struct, frozen=True):
         return program if os.access(program, os.F_OK) else None
 
 
-def _how(ended: Ended, bound_s: float) -> str:
+def _how(ended: CommandEnd, bound_s: float) -> str:
     if ended.cut_short:
         return f"was ended after {bound_s:g} s"
     if ended.exit.signal is not None:

@@ -14,18 +14,18 @@ import anyio
 from msgspec import Struct
 
 from airunner.agent.attempt.attempt import Attempt, Surroundings
-from airunner.agent.attempt.console import MESSAGE_CHARS_MAX
-from airunner.agent.flag import unless
+from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX
+from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in
 from airunner.agent.leases.health import Health
+from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.leases.leaser import LOST, Leaser, Orders
 from airunner.agent.leases.occupancy import Occupancy
 from airunner.agent.leases.renewer import Renewer
-from airunner.agent.leases.tenure import Tenure
 from airunner.agent.output.journal import Journal
 from airunner.agent.output.outputbound import OutputBound
-from airunner.agent.output.publisher import Publisher
+from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.plan import Plan
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
@@ -56,7 +56,7 @@ class Slot:
         self,
         plan: Plan,
         leaser: Leaser,
-        publisher: Publisher,
+        publisher: EventPublisher,
         renewer: Renewer,
         workspaces: Workspaces,
         surroundings: Surroundings,
@@ -87,37 +87,37 @@ class Slot:
         async with anyio.create_task_group() as settling:
             while not self._orders.drain.is_set() and jobs != self._plan.jobs_max:
                 await self._health.well(self._orders.drain)
-                tenure = await self._lease()
-                if tenure is not None:
-                    with self._occupancy.taken():
-                        attempted = await self._work(tenure)
+                held = await self._lease()
+                if held is not None:
+                    with self._occupancy.busy():
+                        attempted = await self._work(held)
                         await self._settled.wait()  # of the last job: one at a time waits for the broker
                     self._settled = anyio.Event()
                     settling.start_soon(self._settle, attempted)
                     jobs += not attempted.refused
 
-    async def _lease(self) -> Tenure | None:
+    async def _lease(self) -> HeldLease | None:
         """The next lease; None when there is none for now."""
         try:
-            tenure = await self._leaser.lease()
+            held = await self._leaser.lease()
         except PeerError as error:
             if not self._backoff.failures:
                 self._report(f"no job can be leased now: {error}; trying again")
-            with unless(self._orders.drain):
+            with cancelled_by(self._orders.drain):
                 await self._backoff.pause()
             return None
         self._backoff.reset()
-        return tenure
+        return held
 
-    async def _work(self, tenure: Tenure) -> _Attempted:
+    async def _work(self, held: HeldLease) -> _Attempted:
         """Attempt what was leased."""
-        lease = tenure.lease
+        lease = held.lease
         self._report(f"job {lease.job_id} attempt {lease.attempt} begins: {one_line(lease.spec.command)}")
         workspace: Workspace | None = None
-        attempted = _Attempted(tenure)
+        attempted = _Attempted(held)
         refusal: MachineRefused | None = None
         try:
-            workspace = self._workspaces.take(lease.job_id, lease.attempt)
+            workspace = self._workspaces.acquire(lease.job_id, lease.attempt)
             self._open(attempted)
             await self._perform(attempted, workspace)
         except (MachineRefused, OSError, BaseExceptionGroup) as error:
@@ -145,7 +145,7 @@ class Slot:
 
     def _close(self, attempted: _Attempted, *, settled: bool) -> None:
         """Let go of it; what is not settled is for the next agent of this home to deliver."""
-        self._renewer.drop(attempted.tenure)
+        self._renewer.drop(attempted.held)
         if attempted.journal is not None:
             self._publisher.close(attempted.journal)
         if attempted.spool is not None:
@@ -164,13 +164,13 @@ class Slot:
 
     def _open(self, attempted: _Attempted) -> None:
         """Raises `SpoolFailed`."""
-        lease = attempted.tenure.lease
+        lease = attempted.held.lease
         header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
         spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
         terminal = lease.spec.process_type is ProcessType.PTY
         batcher = self._plan.flush.batcher(terminal=terminal)
         bound = OutputBound(self._plan.log_bytes_max)
-        journal = Journal(lease, spool, batcher, self._publisher, bound, attempted.tenure.cancelled)
+        journal = Journal(lease, spool, batcher, self._publisher, bound, attempted.held.cancelled)
         attempted.spool, attempted.journal = spool, journal
         self._publisher.open(journal)
 
@@ -181,9 +181,9 @@ class Slot:
         """
         journal = attempted.journal
         assert journal is not None, "it has been opened"
-        attempt = Attempt(attempted.tenure, workspace, journal, self._surroundings)
+        attempt = Attempt(attempted.held, workspace, journal, self._surroundings)
         try:
-            with unless(self._orders.stop, attempted.tenure.lost, journal.lost, journal.broken):
+            with cancelled_by(self._orders.stop, attempted.held.lost, journal.lost, journal.broken):
                 attempted.result = await attempt.perform()
         except* LeaseEnded:
             pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
@@ -199,7 +199,7 @@ class Slot:
 
     async def _settle(self, attempted: _Attempted) -> None:
         """See to it that the broker knows how it ended, or may give the job to another."""
-        lease = attempted.tenure.lease
+        lease = attempted.held.lease
         journal = attempted.journal
         outcome = ""
         if journal is None:
@@ -220,7 +220,7 @@ class Slot:
         Nothing runs any more: it may wait for the broker as long as it takes, unless the agent is told to stop.
         """
         state: JobState | None = None
-        with unless(self._orders.stop):
+        with cancelled_by(self._orders.stop):
             state = await journal.settled()
         if state is None:
             with anyio.move_on_after(DELIVERY_S):
@@ -260,7 +260,7 @@ class _Attempted(Struct):
     `begun`: its command has run. `refused`: by this machine. `counts`: its end is one of the job's `max_attempts`.
     """
 
-    tenure: Tenure
+    held: HeldLease
     spool: Spool | None = None
     journal: Journal | None = None
     result: Result | None = None

@@ -242,9 +242,9 @@ class _Progress:
         for raw in lines:
             line = _CONTROL.sub("", raw.decode(errors="replace")).strip()
             if _PROGRESS.match(line):
-                self._take(line)
+                self._report_stage(line)
 
-    def _take(self, line: str) -> None:
+    def _report_stage(self, line: str) -> None:
         stage = line.partition(":")[0]
         now_s = anyio.current_time()
         if stage != self._stage or now_s - self._told_s >= PROGRESS_S:

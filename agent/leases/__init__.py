@@ -5,12 +5,12 @@
                   ▲ waits while unwell
                 Health ◄── probes                      can this machine run jobs at present?
                   │ reported with each heartbeat
- Tenure ◄───── Renewer ──UpdateJob──► broker           one heartbeat for all leases
+ HeldLease ◄───── Renewer ──UpdateJob──► broker           one heartbeat for all leases
 ```
 
 - `leaser.py` asks the broker for jobs for all slots of the agent.
 - `renewer.py` renews all leases with one request, ends attempts whose lease is lost, and hears of cancelled jobs.
-- `tenure.py` is one lease as the agent holds it: its deadlines, and whether it is lost or its job cancelled.
+- `heldlease.py` is one lease as the agent holds it: its deadlines, and whether it is lost or its job cancelled.
 - `health.py` stops leasing while the machine refuses to run jobs; `probes.py` tries whether it still does.
 - `occupancy.py` counts busy slots, for agents that end when idle.
 

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import anyio
 
-from airunner.agent.flag import Flag, unless
+from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.refusal import HINTS, MachineRefused, counts
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.printable import one_line
@@ -70,7 +70,7 @@ class Health:
 
     async def well(self, drain: Flag) -> None:
         """Return when jobs can be run, or a drain came."""
-        with unless(drain):
+        with cancelled_by(drain):
             while self._refusal is not None:
                 await self._changed.wait()
 

@@ -18,10 +18,10 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from airunner.agent.flag import Flag, unless
+from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.leases.health import Health
+from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.leases.renewer import Renewer
-from airunner.agent.leases.tenure import Tenure
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.messages import (
@@ -61,7 +61,7 @@ class _Turn:
     def __init__(self) -> None:
         self.called = anyio.Event()
         self.asks = False
-        self.tenure: Tenure | None = None
+        self.held: HeldLease | None = None
         self.failure: PeerError | None = None
 
 
@@ -81,19 +81,19 @@ class Leaser:
         self._gathering = False  # somebody asks for all who are free: now, or when the last request is answered
         self._warm = False
 
-    async def lease(self) -> Tenure | None:
+    async def lease(self) -> HeldLease | None:
         """The next lease; None when the wait was in vain, a drain came, or no job can be run here any more.
 
         Raises `PeerError`.
         """
         if not self._warm:
-            tenures = await self._leased(1, min(WAIT_MS_MAX, self._plan.visibility_ms // 3))
-            self._warm = bool(tenures)
-            return tenures[0] if tenures else None
+            found = await self._leased(1, min(WAIT_MS_MAX, self._plan.visibility_ms // 3))
+            self._warm = bool(found)
+            return found[0] if found else None
         turn = _Turn()
         self._free.append(turn)
         if self._gathering:
-            with unless(self._orders.drain):
+            with cancelled_by(self._orders.drain):
                 await turn.called.wait()
         else:
             self._gathering = turn.asks = True
@@ -102,7 +102,7 @@ class Leaser:
             await self._ask()
         if turn.failure is not None:
             raise turn.failure
-        return turn.tenure
+        return turn.held
 
     async def release(self, lease: JobLease, *, lost: bool = False) -> str:
         """Give an attempt back; says what became of it. `lost` counts as if the lease had expired."""
@@ -119,10 +119,10 @@ class Leaser:
         """Ask for all who are free, and call them."""
         turns = [self._free.popleft() for _ in range(min(len(self._free), SLOTS_MAX))]
         try:
-            tenures = await self._leased(len(turns), 0)
-            self._warm = len(tenures) == len(turns)
-            for turn, tenure in zip(turns, tenures, strict=False):
-                turn.tenure = tenure
+            found = await self._leased(len(turns), 0)
+            self._warm = len(found) == len(turns)
+            for turn, held in zip(turns, found, strict=False):
+                turn.held = held
         except PeerError as failure:
             self._warm = False
             for turn in turns:
@@ -142,7 +142,7 @@ class Leaser:
         for turn in turns:
             turn.called.set()
 
-    async def _leased(self, slots: int, wait_ms: int) -> list[Tenure]:
+    async def _leased(self, slots: int, wait_ms: int) -> list[HeldLease]:
         """At most so many leases, which are kept from now on.
 
         Raises `PeerError`.
@@ -151,10 +151,10 @@ class Leaser:
         seed = self._edges.random_bytes(SEED_BYTES)
         asked_s = self._edges.boot_s()
         reply: JobsLeased | None = None
-        with unless(self._orders.drain, self._health.closed):
+        with cancelled_by(self._orders.drain, self._health.closed):
             reply = await self._dequeue(request_id, seed, slots, wait_ms)
         if reply is None:
-            with unless(self._orders.stop, timeout_s=RETURN_S):
+            with cancelled_by(self._orders.stop, timeout_s=RETURN_S):
                 await self._return_parked(request_id, seed, slots)
             return []
         leases = list(reply.leases)

@@ -18,7 +18,7 @@ class Occupancy:
         self._changed = Bell()
 
     @contextmanager
-    def taken(self) -> Generator[None]:
+    def busy(self) -> Generator[None]:
         """A block in which a slot has a job."""
         self._move(1)
         try:

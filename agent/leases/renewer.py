@@ -1,7 +1,7 @@
 """The Renewer: keeps all leases of this agent alive, and ends what it cannot keep.
 
 One UpdateJob is the heartbeat of all leases. An attempt whose deadline comes near without a renewal is ended
-while the lease still stands, so that two agents never run one job at once (see `tenure`).
+while the lease still stands, so that two agents never run one job at once (see `held`).
 
 Its answer also says which jobs somebody has cancelled. A Nudge of the broker asks for a heartbeat at once, and
 several for one: it makes the news quick, and the next heartbeat makes it certain.
@@ -15,7 +15,7 @@ from typing import Final, assert_never
 import anyio
 
 from airunner.agent.leases.health import Health
-from airunner.agent.leases.tenure import Tenure
+from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import PeerError
 from airunner.protocol.messages import LEASES_MAX, JobLease, JobsUpdated, LeaseRef, UpdateJob, Verdict
@@ -38,25 +38,25 @@ class Renewer:
         health.changed = self.announce
         self._visibility_s = plan.visibility_ms / 1_000
         self._interval_s = min(RENEWAL_S_MAX, self._visibility_s / 3)
-        self._tenures: dict[tuple[str, int], Tenure] = {}
+        self._held: dict[tuple[str, int], HeldLease] = {}
         self._changed = Bell()
         self._renewal_s = self._end_s = math.inf  # what the two loops wait for
         self._nudged = False
         self._said_s = -math.inf  # when the broker was last told how we are
         self._news = False  # it is to be told now
 
-    def hold(self, lease: JobLease, asked_s: float) -> Tenure:
+    def hold(self, lease: JobLease, asked_s: float) -> HeldLease:
         """Keep this lease from now on; `asked_s` is when it was asked for (`Edges.boot_s`)."""
-        assert len(self._tenures) < LEASES_MAX, "one heartbeat carries all leases"
-        tenure = Tenure(lease, asked_s, self._visibility_s)
-        self._tenures[tenure.key] = tenure
-        if asked_s + self._interval_s < self._renewal_s or tenure.end_s < self._end_s:
+        assert len(self._held) < LEASES_MAX, "one heartbeat carries all leases"
+        held = HeldLease(lease, asked_s, self._visibility_s)
+        self._held[held.key] = held
+        if asked_s + self._interval_s < self._renewal_s or held.end_s < self._end_s:
             self._changed.ring()  # it is due before those that are waited for; most often it is not
-        return tenure
+        return held
 
-    def drop(self, tenure: Tenure) -> None:
+    def drop(self, held: HeldLease) -> None:
         """It is settled; keep it no more."""
-        self._tenures.pop(tenure.key, None)
+        self._held.pop(held.key, None)
 
     def nudge(self) -> None:
         """Heartbeat at once; without a lease, when there is one."""
@@ -77,10 +77,10 @@ class Renewer:
 
     async def _renew(self) -> None:
         while True:
-            renewed_s = min((one.renewed_s for one in self._tenures.values()), default=math.inf)
+            renewed_s = min((one.renewed_s for one in self._held.values()), default=math.inf)
             said_s = self._said_s if self._health.trouble else math.inf
             self._renewal_s = min(renewed_s, said_s) + self._interval_s
-            nudged = self._nudged and self._tenures
+            nudged = self._nudged and self._held
             if nudged or self._news or self._renewal_s <= self._edges.boot_s():
                 await self._heartbeat()
             else:
@@ -90,10 +90,10 @@ class Renewer:
     async def _heartbeat(self) -> None:
         self._nudged = self._news = False
         asked_s = self._said_s = self._edges.boot_s()
-        held = list(self._tenures.values())
+        heartbeat = list(self._held.values())
         refs = [
             LeaseRef(job_id=one.lease.job_id, attempt=one.lease.attempt, task_token=one.lease.task_token)
-            for one in held
+            for one in heartbeat
         ]
         request = UpdateJob(
             agent=self._plan.name,
@@ -111,28 +111,28 @@ class Renewer:
             self._nudged = self._news = True
             return
         assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
-        for tenure, verdict in zip(held, reply.leases, strict=True):
+        for held, verdict in zip(heartbeat, reply.leases, strict=True):
             match verdict.verdict:
                 case Verdict.KEPT:
-                    tenure.renew(asked_s)
+                    held.renew(asked_s)
                 case Verdict.CANCEL:
-                    tenure.renew(asked_s)
-                    tenure.cancelled.set()
+                    held.renew(asked_s)
+                    held.cancelled.set()
                 case Verdict.LOST:
-                    self._lose(tenure)
+                    self._lose(held)
                 case _:
                     assert_never(verdict.verdict)
 
     async def _watch(self) -> None:
         """End every attempt whose deadline is near."""
         while True:
-            self._end_s = min((one.end_s for one in self._tenures.values()), default=math.inf)
+            self._end_s = min((one.end_s for one in self._held.values()), default=math.inf)
             with self._edges.wait_until(self._end_s):
                 await self._changed.wait()
             now_s = self._edges.boot_s()
-            for tenure in [one for one in self._tenures.values() if one.end_s <= now_s]:
-                self._lose(tenure)
+            for held in [one for one in self._held.values() if one.end_s <= now_s]:
+                self._lose(held)
 
-    def _lose(self, tenure: Tenure) -> None:
-        self.drop(tenure)
-        tenure.lost.set()
+    def _lose(self, held: HeldLease) -> None:
+        self.drop(held)
+        held.lost.set()

@@ -1,7 +1,7 @@
 """Output: the events of an attempt, from the process that writes to the broker that stores.
 
 ```
- Console ──► Journal: redaction ──► outputbound ──► batching ──► Spool (disk) ──► Publisher ──► broker
+ Supervisor ──► Journal: redaction ──► outputbound ──► batching ──► Spool (disk) ──► Publisher ──► broker
                                                                     ▲───────acknowledged──────────┘
 ```
 

@@ -31,7 +31,7 @@ FLUSH_BYTES: Final = OUTPUT_BYTES_MAX
 FLUSH_EVENTS: Final = 512
 FLUSH_MS_MIN: Final = 5  # shorter ones are lost in what a request takes
 FLUSH_MS_MAX: Final = 10_000  # who watches a job is not to think that it hangs
-TAKEN_BYTES_MAX: Final = 262_144  # of one batch, roughly: it is to be within BATCH_BYTES_MAX when encoded
+BATCH_BYTES_ROUGH_MAX: Final = 262_144  # of one batch, roughly: it is to be within BATCH_BYTES_MAX when encoded
 _CHAR_BYTES_MAX: Final = 4  # of UTF-8
 _SMALL_BYTES: Final = 256  # of an event without a text of others
 
@@ -99,7 +99,7 @@ class Batcher:
         self._bytes += len(data)
 
     def due_ms(self, now_ms: int, *, busy: bool = False) -> int | None:
-        """When to `take`, with or without an answer that is owed; None while there is nothing."""
+        """When to `next_batch`, with or without an answer that is owed; None while there is nothing."""
         if self._began_ms is None:
             return None
         if self._bytes >= self._flush_bytes or len(self._bodies) >= FLUSH_EVENTS:
@@ -110,16 +110,16 @@ class Batcher:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to `take`."""
+        """Whether there is nothing to `next_batch`."""
         return self._began_ms is None
 
-    def take(self, now_ms: int) -> list[AgentBody]:
+    def next_batch(self, now_ms: int) -> list[AgentBody]:
         """As much as one batch holds, in order; that is all of it, unless it could not be taken when it was due."""
         self._close_piece()
         count = size = 0
         for body in self._bodies[:FLUSH_EVENTS]:
             size += _bytes_of(body)
-            if count and size > TAKEN_BYTES_MAX:
+            if count and size > BATCH_BYTES_ROUGH_MAX:
                 break
             count += 1
         bodies, self._bodies = self._bodies[:count], self._bodies[count:]

@@ -140,7 +140,7 @@ class Journal:
 
     def cut(self) -> None:
         """Put what has gathered on the disk; where one batch waits for the broker already it gathers on."""
-        while not self._spool.full and (bodies := self._batcher.take(now_in_ms())):
+        while not self._spool.full and (bodies := self._batcher.next_batch(now_in_ms())):
             self._newest = self._spool.append(self._spool.next_index, len(bodies), encode_bodies(bodies))
             self._count()
             self._sender.wake()
@@ -279,7 +279,7 @@ class Journal:
     def _put_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
         for at in range(0, len(data), OUTPUT_BYTES_MAX):  # more than one piece only where marks have made it longer
             piece = data[at : at + OUTPUT_BYTES_MAX] if len(data) > OUTPUT_BYTES_MAX else data
-            going_on = self._bound.take(Piece(stream, piece, timestamp_ms), room=not self._tight)
+            going_on = self._bound.add(Piece(stream, piece, timestamp_ms), room=not self._tight)
             self._put(going_on, timestamp_ms)
 
     def _put(self, going_on: Sequence[Piece | Gap], timestamp_ms: int) -> None:
@@ -319,11 +319,11 @@ class Journal:
 
     def give_back(self) -> None:
         """The spool takes no room any more, or is the next agent's."""
-        self._room.take(-self._taken_bytes)
+        self._room.account(-self._taken_bytes)
         self._taken_bytes = 0
 
     def _count(self) -> None:
-        self._room.take(self._spool.pending_bytes - self._taken_bytes)
+        self._room.account(self._spool.pending_bytes - self._taken_bytes)
         self._taken_bytes = self._spool.pending_bytes
 
     def _batch(self, record: Record) -> EventBatch:

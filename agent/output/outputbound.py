@@ -50,7 +50,7 @@ class OutputBound:
         """Whether something is held back."""
         return bool(self._held)
 
-    def take(self, piece: Piece, *, room: bool) -> list[Piece | Gap]:
+    def add(self, piece: Piece, *, room: bool) -> list[Piece | Gap]:
         """What goes on now that `piece` has come, with or without room for it."""
         going_on: list[Piece | Gap] = []
         left_bytes = self._head_bytes - self._passed_bytes if room else 0

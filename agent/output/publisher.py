@@ -1,4 +1,4 @@
-"""The Publisher: sends what all attempts have spooled, as many batches in one request as are there.
+"""The EventPublisher: sends what all attempts have spooled, as many batches in one request as are there.
 
 One request is on its way at a time; while it is, or while a completion is, the next gathers: see `batching`. Each
 batch is judged by itself, so a lost attempt does not hold up its neighbours.
@@ -51,7 +51,7 @@ NO_ROOM: Final[Mapping[str | None, str]] = MappingProxyType(
 )
 
 
-class Publisher:
+class EventPublisher:
     """The actor; attempts `open` and `close` their journals with it."""
 
     def __init__(self, channel: Channel, edges: Edges, report: Callable[[str], None], room: SpoolRoom) -> None:

@@ -11,7 +11,7 @@ Laws
 - But for the one that the disk refuses. That is sent from memory, and nothing is appended until it is acknowledged
   (`full`): a full disk makes a command wait, and loses a batch only where the agent is killed just then.
 - A record holds the batch exactly as it goes on the wire; nothing encodes it again.
-- Only the kept place and the place of the next read are in memory, so a broker that is away for hours
+- Only the kept position and the position of the next read are in memory, so a broker that is away for hours
   costs nothing but disk.
 - What is acknowledged gives its room back at once, in pieces that are worth a call: the file is cut where nothing else
   is left in it, and has a hole otherwise. Neither needs any room.
@@ -77,7 +77,7 @@ class SpoolHeader(Struct, frozen=True, kw_only=True):
 class Record(Struct, frozen=True, kw_only=True):
     """`count` events from `first_index` on; `events` is their MessagePack array as it is sent.
 
-    In the file a record without events marks the place at which older ones were cut away.
+    In the file a record without events marks the position at which older ones were cut away.
     """
 
     first_index: Natural
@@ -90,7 +90,7 @@ class Record(Struct, frozen=True, kw_only=True):
         return self.first_index + self.count
 
 
-class _Place(Struct, frozen=True):
+class _Position(Struct, frozen=True):
     """Where in the file the record that begins with event `index` stands, or will stand."""
 
     index: int
@@ -100,12 +100,12 @@ class _Place(Struct, frozen=True):
 class Spool:
     """The one writer and reader of one attempt's file. `create` or `recover` makes it."""
 
-    def __init__(self, path: Path, descriptor: int, header: SpoolHeader, begin: int, end: _Place) -> None:
+    def __init__(self, path: Path, descriptor: int, header: SpoolHeader, begin: int, end: _Position) -> None:
         self.path = path
         self.header = header
         self._descriptor = descriptor
         self._begin = begin
-        self._kept = self._read = _Place(0, begin)
+        self._kept = self._read = _Position(0, begin)
         self._end = end
         self._reclaimed = begin  # before here the file is a hole
         self._aside: Record | None = None  # the last one, for which the disk had no room
@@ -124,14 +124,14 @@ class Spool:
             except FileNotFoundError:  # a job, or what clears temporary folders, has removed the empty folder
                 path.parent.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
                 descriptor = os.open(path, flags, _FILE_MODE)
-        spool = cls(path, descriptor, header, 0, _Place(0, 0))
+        spool = cls(path, descriptor, header, 0, _Position(0, 0))
         try:
             spool._write(_encoder.encode(header))
         except SpoolFailed:
             spool.remove()
             raise
         begin = os.fstat(descriptor).st_size
-        return cls(path, descriptor, header, begin, _Place(0, begin))
+        return cls(path, descriptor, header, begin, _Position(0, begin))
 
     @classmethod
     def recover(cls, path: Path) -> Spool:
@@ -146,16 +146,16 @@ class Spool:
                 header, begin = _read_header(descriptor, path)
                 start = after_zeros(descriptor, begin)
                 first: int | None = None
-                end = _Place(0, start)
+                end = _Position(0, start)
                 for record, offset in _records(descriptor, end, None):
                     first = record.first_index if first is None else first
-                    end = _Place(record.next_index, offset)
+                    end = _Position(record.next_index, offset)
                 os.ftruncate(descriptor, end.offset)
             except BaseException:
                 os.close(descriptor)
                 raise
         spool = cls(path, descriptor, header, begin, end)
-        spool._kept = spool._read = _Place(first or 0, start)
+        spool._kept = spool._read = _Position(first or 0, start)
         spool._reclaimed = start
         return spool
 
@@ -197,7 +197,7 @@ class Spool:
             size = 0
         if not size:
             self._aside = record
-        self._end = _Place(record.next_index, self._end.offset + size)
+        self._end = _Position(record.next_index, self._end.offset + size)
         return record
 
     def read_from(self, index: int, bytes_max: int) -> list[Record]:
@@ -210,15 +210,15 @@ class Spool:
         assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
         found: list[Record] = []
         total = 0
-        place = self._read if index == self._read.index else self._kept
+        position = self._read if index == self._read.index else self._kept
         with _failing(f"cannot read the spool {self.path}"):
-            for record, offset in _records(self._descriptor, place, self._end.offset):
+            for record, offset in _records(self._descriptor, position, self._end.offset):
                 if record.next_index > index:
                     total += len(record.events)
                     if found and total > bytes_max:
                         break
                     found.append(record)
-                self._read = place = _Place(record.next_index, offset)
+                self._read = position = _Position(record.next_index, offset)
         last = self._aside
         if last is not None and last.next_index > index and (not found or total + len(last.events) <= bytes_max):
             found.append(last)
@@ -237,14 +237,14 @@ class Spool:
             if next_index >= self._end.index:
                 gap = next_index > self._end.index or self.full  # between what the file holds and what follows
                 self._aside = None
-                self._kept = self._end = _Place(next_index, self._end.offset)
+                self._kept = self._end = _Position(next_index, self._end.offset)
                 if gap or self._end.offset - self._begin >= RECLAIM_BYTES_MIN:
                     self._reclaim()
             elif next_index > self._kept.index:
                 for record, offset in _records(self._descriptor, self._kept, self._end.offset):
                     if record.next_index > next_index:
                         break
-                    self._kept = _Place(record.next_index, offset)
+                    self._kept = _Position(record.next_index, offset)
                 if self._kept.offset - self._reclaimed >= RECLAIM_BYTES_MIN:
                     begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # with the page that was half kept
                     with suppress(OSError):  # no holes here: the room is given back when all is acknowledged
@@ -260,14 +260,14 @@ class Spool:
         """
         assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
         with _failing(f"cannot cut the spool {self.path}"):
-            place = self._kept
+            position = self._kept
             for record, offset in _records(self._descriptor, self._kept, self._end.offset):
                 if record.next_index > index:
                     break
-                place = _Place(record.next_index, offset)
-            assert place.index == index, "a record begins there"
-            os.ftruncate(self._descriptor, place.offset)
-        self._end = place
+                position = _Position(record.next_index, offset)
+            assert position.index == index, "a record begins there"
+            os.ftruncate(self._descriptor, position.offset)
+        self._end = position
         if self._read.index > index:
             self._read = self._kept
 
@@ -284,7 +284,7 @@ class Spool:
             self.path.unlink(missing_ok=True)
 
     def _reclaim(self) -> None:
-        """Give the space back, as all of it is acknowledged, and mark the place that was reached.
+        """Give the space back, as all of it is acknowledged, and mark the position that was reached.
 
         The mark needs no room: it stands in the same page as the header.
         """
@@ -292,14 +292,14 @@ class Spool:
         mark = _encoder.encode(Record(first_index=index, count=0, events=b""))
         try:
             os.ftruncate(self._descriptor, self._begin)
-            self._kept = self._read = self._end = _Place(index, self._begin)
+            self._kept = self._read = self._end = _Position(index, self._begin)
             self._reclaimed = self._begin
             size = self._write(mark)
         except (OSError, SpoolFailed):  # what follows is sent from memory, until this can be done
             self._writable = False
         else:
             self._writable = True
-            self._kept = self._read = self._end = _Place(index, self._begin + size)
+            self._kept = self._read = self._end = _Position(index, self._begin + size)
 
     def _write(self, packed: bytes) -> int:
         with _failing(f"cannot write the spool {self.path}"):
@@ -339,10 +339,10 @@ def _read_header(descriptor: int, path: Path) -> tuple[SpoolHeader, int]:
     raise NotASpool(f"{path} has no whole header")
 
 
-def _records(descriptor: int, place: _Place, end: int | None) -> Iterator[tuple[Record, int]]:
-    """The records from `place` on, each with the offset after it; stops at the first that cannot be one."""
-    index: int | None = place.index if end is not None else None
-    for value, offset in _values(descriptor, place.offset, end):
+def _records(descriptor: int, position: _Position, end: int | None) -> Iterator[tuple[Record, int]]:
+    """The records from `position` on, each with the offset after it; stops at the first that cannot be one."""
+    index: int | None = position.index if end is not None else None
+    for value, offset in _values(descriptor, position.offset, end):
         try:
             record = msgspec.convert(value, Record)
         except msgspec.ValidationError:

@@ -24,6 +24,6 @@ class SpoolRoom:
             self._full = False
         return self._full
 
-    def take(self, size: int) -> None:
+    def account(self, size: int) -> None:
         """So much was written; given back, where it is negative."""
         self._bytes += size

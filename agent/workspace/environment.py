@@ -37,7 +37,7 @@ _FALLBACK: Final = {
 }
 
 
-class AttemptPlace(Struct, frozen=True, kw_only=True):
+class AttemptFacts(Struct, frozen=True, kw_only=True):
     """Which attempt this is, and where it runs. `repository`, `commit` and `branch` may be empty."""
 
     job_id: str
@@ -54,7 +54,7 @@ class AttemptPlace(Struct, frozen=True, kw_only=True):
 def job_environment(
     *,
     agent_environ: Mapping[str, str],
-    place: AttemptPlace,
+    facts: AttemptFacts,
     job: Mapping[str, str],
     terminal: bool,
     secrets: Mapping[str, str] = MappingProxyType({}),
@@ -63,20 +63,20 @@ def job_environment(
     return {
         **_FALLBACK,
         **_passed_on(agent_environ),
-        "HOME": str(place.home),
-        "TMPDIR": str(place.temporary),
+        "HOME": str(facts.home),
+        "TMPDIR": str(facts.temporary),
         "TERM": TERMINAL_TYPE if terminal else NO_TERMINAL_TYPE,
         "CI": "true",
         **job,
         **secrets,
-        **_facts(place),
+        **_variables(facts),
     }
 
 
 def hook_environment(
     *,
     agent_environ: Mapping[str, str],
-    place: AttemptPlace,
+    facts: AttemptFacts,
     job: Mapping[str, str],
     secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
@@ -91,9 +91,9 @@ def hook_environment(
         "TERM": NO_TERMINAL_TYPE,
         "CI": "true",
         **{f"{JOB_PREFIX}{name}": value for name, value in {**job, **secrets}.items() if fits_variable(name)},
-        **_facts(place),
-        "AIRUNNER_JOB_HOME": str(place.home),
-        "AIRUNNER_JOB_TMPDIR": str(place.temporary),
+        **_variables(facts),
+        "AIRUNNER_JOB_HOME": str(facts.home),
+        "AIRUNNER_JOB_TMPDIR": str(facts.temporary),
     }
 
 
@@ -108,14 +108,14 @@ def _passed_on(agent_environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _facts(place: AttemptPlace) -> dict[str, str]:
+def _variables(facts: AttemptFacts) -> dict[str, str]:
     return {
         "AIRUNNER": "true",
-        "AIRUNNER_JOB_ID": place.job_id,
-        "AIRUNNER_ATTEMPT": str(place.attempt),
-        "AIRUNNER_QUEUE": place.queue,
-        "AIRUNNER_REPOSITORY": place.repository,
-        "AIRUNNER_COMMIT": place.commit,
-        "AIRUNNER_BRANCH": place.branch,
-        "AIRUNNER_WORKSPACE": str(place.workspace),
+        "AIRUNNER_JOB_ID": facts.job_id,
+        "AIRUNNER_ATTEMPT": str(facts.attempt),
+        "AIRUNNER_QUEUE": facts.queue,
+        "AIRUNNER_REPOSITORY": facts.repository,
+        "AIRUNNER_COMMIT": facts.commit,
+        "AIRUNNER_BRANCH": facts.branch,
+        "AIRUNNER_WORKSPACE": str(facts.workspace),
     }

@@ -51,14 +51,14 @@ class JobUser(Struct, frozen=True):
 
 
 class JobUsers:
-    """Those of one agent, or none; `take` gives one, and `give_back` takes it back when nothing of its job is left."""
+    """User pool of an agent, perhaps empty: `assign` a user to a job, and `give_back` when nothing of the job is left."""
 
     def __init__(self, users: Sequence[JobUser]) -> None:
         self._shared = users[0] if len(users) == 1 else None
         self._any = bool(users)
         self._free = list(reversed(users))
 
-    def take(self) -> JobUser | None:
+    def assign(self) -> JobUser | None:
         """One that no other job has, where there are several; None where jobs run as the agent's own user."""
         return self._shared or (self._free.pop() if self._any else None)
 

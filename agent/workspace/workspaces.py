@@ -45,12 +45,12 @@ class Workspaces:
         self._unused: list[_Unused] = []
         self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}
 
-    def take(self, job_id: str, attempt: int) -> Workspace:
+    def acquire(self, job_id: str, attempt: int) -> Workspace:
         """An empty workspace that no other attempt has or has touched.
 
         Raises as `make_workspace`.
         """
-        if (user := self._users.take()) is not None:
+        if (user := self._users.assign()) is not None:
             return self._make_for(user, job_id, attempt)
         if self._unused:
             unused = self._unused.pop()

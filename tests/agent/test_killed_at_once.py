@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.home import take_place
+from airunner.agent.home import lock_home
 from airunner.agent.launcher.mark import VARIABLE, end_marked, marked, new_home_mark, new_launcher_mark
 from airunner.protocol.errors import OperatorError
 from tests.acceptance.bounded import give, homes_of_an_ordinary_user, needs_root, user
@@ -31,12 +31,12 @@ AGENT = f"""
 import anyio, sys
 from pathlib import Path
 from airunner.agent.launcher import local
-from airunner.agent.home import take_place
+from airunner.agent.home import lock_home
 from tests.agent.launcher.launching import read_lines, shell
 if sys.argv[2] == "without groups":
     local.own_group = lambda: None
 async def main():
-    place = take_place(Path(sys.argv[1]))
+    place = lock_home(Path(sys.argv[1]))
     launcher = local.start_launcher([place.running], mark=place.mark, groups=place.groups)
     process = await launcher.launch(shell({TREE!r}))
     print(launcher.pid, *await read_lines(process.stdout, 4), flush=True)
@@ -86,7 +86,7 @@ def test_the_next_agent_of_the_home_has_ended_them_before_it_does_anything(
     agent = Agent(tmp_path, groups)
     agent.kill()
     assert not agent.job.gone_within(0)
-    place = take_place(tmp_path)
+    place = lock_home(tmp_path)
     assert agent.job.gone_within(0)
     assert not other.gone_within(0)
     assert str(agent.pids[0]) in place.ended
@@ -105,8 +105,8 @@ def test_an_ordinary_users_agent_finds_its_own(other: Watched) -> None:
         agent = Agent(home, WITHOUT_GROUPS, become)
         agent.kill()
         assert not agent.job.gone_within(0)
-        script = "import sys; from pathlib import Path; from airunner.agent.home import take_place"
-        taking = (*become, sys.executable, "-c", f"{script}; take_place(Path(sys.argv[1]))", str(home))
+        script = "import sys; from pathlib import Path; from airunner.agent.home import lock_home"
+        taking = (*become, sys.executable, "-c", f"{script}; lock_home(Path(sys.argv[1]))", str(home))
         subprocess.run(taking, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, check=True)
         assert agent.job.gone_within(0)
         assert not other.gone_within(0)
@@ -115,20 +115,20 @@ def test_an_ordinary_users_agent_finds_its_own(other: Watched) -> None:
 def test_an_agent_of_a_copied_home_ends_nothing_of_the_others(tmp_path: Path) -> None:
     agent = Agent(tmp_path / "home", WITHOUT_GROUPS)
     shutil.copytree(tmp_path / "home", tmp_path / "copy")
-    place = take_place(tmp_path / "copy")
+    place = lock_home(tmp_path / "copy")
     os.close(place.descriptor)
     os.close(place.running)
     assert place.ended == ""
     assert not agent.job.gone_within(0)
     agent.kill()
-    assert take_place(tmp_path / "home").ended, "its own are found as before"
+    assert lock_home(tmp_path / "home").ended, "its own are found as before"
 
 
 def take_another(descriptor: int, running: int, home: Path) -> str:
     """What an agent after this one finds."""
     os.close(descriptor)
     os.close(running)
-    place = take_place(home)
+    place = lock_home(home)
     os.close(place.descriptor)
     os.close(place.running)
     return place.ended
@@ -140,7 +140,7 @@ def test_keepers_that_were_stopped_hold_up_no_other_agent(tmp_path: Path, monkey
     agent.kill(but_the_keeper=True)
     keeper = Watched([agent.keeper])
     assert not keeper.gone_within(0)
-    place = take_place(tmp_path)
+    place = lock_home(tmp_path)
     assert agent.job.gone_within(0)
     assert keeper.gone_within(0)
     os.close(place.descriptor)
@@ -160,7 +160,7 @@ def test_who_holds_the_lock_and_cannot_be_found_is_not_passed_over(
         assert one.stdout is not None
         one.stdout.readline()
         with pytest.raises(OperatorError, match=r"still holds .*/running: end it"):
-            take_place(tmp_path)
+            lock_home(tmp_path)
         one.kill()
 
 

@@ -9,11 +9,11 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.attempt.console import HELD_BYTES_MAX, HELD_S, HELD_S_MAX, Console
+from airunner.agent.attempt.supervisor import HELD_BYTES_MAX, HELD_S, HELD_S_MAX, Supervisor
 from airunner.agent.launcher.contract import LaunchSpec
-from airunner.agent.leases.tenure import Tenure
+from airunner.agent.leases.heldlease import HeldLease
 from airunner.protocol.events import Stream
-from tests.agent.attempt.test_console import GRACE_S, LEASE, Page
+from tests.agent.attempt.test_supervisor import GRACE_S, LEASE, Page
 from tests.agent.playing import PlayedProcess
 
 pytestmark = pytest.mark.anyio
@@ -62,14 +62,14 @@ async def logged(pipe: Pipe, full_s: float = 0.0) -> FullPage:
     process = PlayedProcess(LaunchSpec(("true",), {}, "/"), stubborn=False)
     process.stdout = pipe  # type: ignore[assignment] # another played source
     process.exit(0)
-    await Console(Tenure(LEASE, anyio.current_time(), 1_000), page, lambda: 1, GRACE_S).attend(process, None)
+    await Supervisor(HeldLease(LEASE, anyio.current_time(), 1_000), page, lambda: 1, GRACE_S).supervise(process, None)
     return page
 
 
 async def test_output_that_waits_for_room_is_not_given_up_as_silent() -> None:
     page = await logged(Pipe(iter([b"1", b"2", b"3"])), full_s=2 * HELD_S_MAX)
     assert page.output == b"123"
-    assert page.words[0].startswith("the job has ended; its output is read no further")
+    assert page.words[0].startswith("stopped reading output")
 
 
 async def test_a_process_outside_the_job_that_writes_for_ever_does_not_keep_it_running() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from airunner.certs.home import Home
 from airunner.certs.init import init
-from airunner.certs.ownership import fault_of, own_home
+from airunner.certs.ownership import own_home, unsafe_reason
 from airunner.protocol.errors import OperatorError
 from tests.acceptance.running import environment
 
@@ -72,7 +72,7 @@ def test_a_link_is_as_good_as_the_folders_on_both_of_its_ends(tmp_path: Path) ->
         refused(Home(name), rf"^{shared} is open to others")
     own_home({"AIRUNNER_HOME": str(own / "home")})
     with pytest.raises(OSError, match="symbolic links"):
-        fault_of(own / "loop")
+        unsafe_reason(own / "loop")
 
 
 @needs_root

@@ -13,7 +13,7 @@ from typing import Any, Final
 import anyio
 
 from airunner.agent.leases import health
-from airunner.agent.leases.tenure import Tenure
+from airunner.agent.leases.heldlease import HeldLease
 from airunner.broker import announcer
 from airunner.broker.ledger import Ledger
 from airunner.broker.store.contract import Applied, Command
@@ -130,12 +130,12 @@ def synchronous_normal() -> None:
 
 def deadline_from_after_the_reply() -> None:
     """An agent counts its lease from when it heard of it, and not from when it asked."""
-    renew = Tenure.renew
+    renew = HeldLease.renew
 
-    def late(self: Tenure, asked_s: float) -> None:
+    def late(self: HeldLease, asked_s: float) -> None:
         renew(self, max(asked_s, anyio.current_time()))
 
-    Tenure.renew = late
+    HeldLease.renew = late
 
 
 def leases_on_the_monotonic_clock() -> None:

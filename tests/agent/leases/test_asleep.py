@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.leases.tenure import MARGIN_S_MAX
+from airunner.agent.leases.heldlease import MARGIN_S_MAX
 from airunner.protocol.messages import UpdateJob
 from airunner.transport.ports import SYSTEM, Edges, Sent
 from airunner.transport.timers import BootTimer, boot_s

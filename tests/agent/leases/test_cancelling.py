@@ -8,7 +8,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.flag import Flag, unless
+from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.leases.renewer import RENEWAL_S_MAX, RETRY_S
 from airunner.broker.gateway import NUDGE_ID
 from airunner.protocol.errors import Unauthenticated
@@ -189,14 +189,14 @@ async def test_an_agent_says_what_it_is(tmp_path: Path) -> None:
 async def test_a_cancel_that_came_first_ends_every_later_wait() -> None:
     cancelled = Flag()
     cancelled.set()
-    with unless(cancelled) as scope:
+    with cancelled_by(cancelled) as scope:
         await anyio.sleep_forever()
     assert scope.cancelled_caught
 
 
 async def test_a_block_that_was_left_is_not_ended_any_more() -> None:
     cancelled = Flag()
-    with unless(cancelled) as scope:
+    with cancelled_by(cancelled) as scope:
         await anyio.lowlevel.checkpoint()
     cancelled.set()
     assert not scope.cancel_called

@@ -8,8 +8,8 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
+from airunner.agent.leases.heldlease import KEEPER_SHARE, MARGIN_S_MAX
 from airunner.agent.leases.renewer import RENEWAL_S_MAX
-from airunner.agent.leases.tenure import KEEPER_SHARE, MARGIN_S_MAX
 from airunner.protocol.job import JobState
 from airunner.transport.ports import Sent
 from tests.agent.playing import VISIBILITY_S, staged

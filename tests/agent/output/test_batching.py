@@ -29,7 +29,7 @@ def test_the_first_bytes_after_quiet_are_due_at_once_and_what_follows_after_the_
     assert batcher.due_ms(LATER_MS) is None
     wrote(batcher, b"Password: ", LATER_MS)
     assert batcher.due_ms(LATER_MS) == LATER_MS
-    batcher.take(LATER_MS)
+    batcher.next_batch(LATER_MS)
     wrote(batcher, b"more", LATER_MS + 1)
     assert batcher.due_ms(LATER_MS + 1) == LATER_MS + window_ms
 
@@ -41,24 +41,24 @@ def test_while_an_answer_is_owed_all_gathers_but_no_longer_than_the_window() -> 
     assert batcher.due_ms(LATER_MS + 50, busy=True) == LATER_MS + PIPE_WINDOW_MS
     assert batcher.due_ms(LATER_MS + 50) == LATER_MS + 50
     assert batcher.due_ms(LATER_MS + 2 * PIPE_WINDOW_MS, busy=True) == LATER_MS + 2 * PIPE_WINDOW_MS
-    batcher.take(LATER_MS + 200)
+    batcher.next_batch(LATER_MS + 200)
     batcher.add(Heartbeat(timestamp_ms=1), LATER_MS + 300)
     assert batcher.due_ms(LATER_MS + 300, busy=True) == LATER_MS + 300 + PIPE_WINDOW_MS
 
 
 def test_what_is_not_output_waits_for_no_window() -> None:
     batcher = Batcher(PIPE_WINDOW_MS)
-    batcher.take(LATER_MS)
+    batcher.next_batch(LATER_MS)
     batcher.add(Heartbeat(timestamp_ms=1), LATER_MS + 1)
     assert batcher.due_ms(LATER_MS + 1) == LATER_MS + 1
 
 
 def test_a_full_batch_is_due_at_once_whatever_is_owed() -> None:
     batcher = Batcher(PIPE_WINDOW_MS)
-    batcher.take(LATER_MS)
+    batcher.next_batch(LATER_MS)
     wrote(batcher, bytes(FLUSH_BYTES), LATER_MS + 1)
     assert batcher.due_ms(LATER_MS + 1, busy=True) == LATER_MS + 1
-    batcher.take(LATER_MS + 1)
+    batcher.next_batch(LATER_MS + 1)
     for _ in range(FLUSH_EVENTS):
         batcher.add(Heartbeat(timestamp_ms=1), LATER_MS + 2)
     assert batcher.due_ms(LATER_MS + 2, busy=True) == LATER_MS + 2
@@ -71,7 +71,7 @@ def test_when_output_goes_out_is_the_operators_to_say() -> None:
         assert _second_due_ms(usual.batcher(terminal=terminal)) == window_ms
         assert _second_due_ms(flush_plan("1.5s", 64).batcher(terminal=terminal)) == 1_500
     small = flush_plan("10s", 2).batcher(terminal=False)
-    small.take(LATER_MS)
+    small.next_batch(LATER_MS)
     wrote(small, bytes(2_047), LATER_MS)
     assert small.due_ms(LATER_MS) == LATER_MS + 10_000
     wrote(small, b"x", LATER_MS)
@@ -86,7 +86,7 @@ def test_an_interval_that_helps_nobody_is_refused(interval: str) -> None:
 
 def _second_due_ms(batcher: Batcher) -> int:
     wrote(batcher, b"a", LATER_MS)
-    batcher.take(LATER_MS)
+    batcher.next_batch(LATER_MS)
     wrote(batcher, b"b", LATER_MS)
     due_ms = batcher.due_ms(LATER_MS)
     assert due_ms is not None
@@ -101,7 +101,7 @@ def test_neighbours_of_one_stream_become_one_event_and_nothing_is_reordered() ->
     batcher.add(Heartbeat(timestamp_ms=4), 4)
     wrote(batcher, bytes(OUTPUT_BYTES_MAX - 1), 5)
     wrote(batcher, b"de", 6)
-    shown = [(one.stream, len(one.data)) if isinstance(one, Output) else one for one in batcher.take(7)]
+    shown = [(one.stream, len(one.data)) if isinstance(one, Output) else one for one in batcher.next_batch(7)]
     assert shown == [
         (Stream.STDOUT, 2),
         (Stream.STDERR, 1),
@@ -109,4 +109,4 @@ def test_neighbours_of_one_stream_become_one_event_and_nothing_is_reordered() ->
         (Stream.STDOUT, OUTPUT_BYTES_MAX - 1),
         (Stream.STDOUT, 2),
     ]
-    assert batcher.take(8) == []
+    assert batcher.next_batch(8) == []

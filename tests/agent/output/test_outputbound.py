@@ -34,7 +34,7 @@ def test_head_and_tail_are_kept_and_all_else_is_counted(
     written: list[tuple[Stream, bytes]], log_bytes: int, tail_bytes: int
 ) -> None:
     bound = OutputBound(log_bytes, tail_bytes)
-    going_on = [one for stream, data in written for one in bound.take(Piece(stream, data, 1), room=True)]
+    going_on = [one for stream, data in written for one in bound.add(Piece(stream, data, 1), room=True)]
     going_on += bound.finish()
     whole = b"".join(data for _, data in written)
     kept, gaps = told(going_on)
@@ -55,7 +55,7 @@ def test_what_there_was_no_room_for_is_counted_where_it_is_missing(
     bound = OutputBound(1 << 30, tail_bytes)
     length = 0
     for data, room in written:
-        for one in bound.take(Piece(Stream.STDOUT, data, 1), room=room):
+        for one in bound.add(Piece(Stream.STDOUT, data, 1), room=room):
             length += one.omitted_bytes if isinstance(one, Gap) else len(one.data)
         if room:
             assert not bound.holding

@@ -12,7 +12,7 @@ import pytest
 from trio.testing import MockClock
 
 from airunner.agent.flag import Flag
-from airunner.agent.output.publisher import Publisher
+from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, Quota
@@ -92,7 +92,7 @@ async def test_what_there_is_no_room_for_is_kept_and_sent_again_and_said_once(
 ) -> None:
     said: list[str] = []
     channel = Full(5, refuse)
-    publisher = Publisher(channel, edges(), said.append, SpoolRoom(EVERYTHING))
+    publisher = EventPublisher(channel, edges(), said.append, SpoolRoom(EVERYTHING))
     journals = [journal_in(tmp_path, number, sink=publisher) for number in (1, 2)]
     began_s = anyio.current_time()
     async with anyio.create_task_group() as group:
@@ -117,7 +117,7 @@ async def test_what_there_is_no_room_for_is_kept_and_sent_again_and_said_once(
 async def test_when_there_was_room_again_the_next_want_of_it_is_said_too(tmp_path: Path) -> None:
     said: list[str] = []
     channel = Full(1)
-    publisher = Publisher(channel, edges(), said.append, SpoolRoom(EVERYTHING))
+    publisher = EventPublisher(channel, edges(), said.append, SpoolRoom(EVERYTHING))
     journal = journal_in(tmp_path, 1, sink=publisher)
     publisher.open(journal)
     async with anyio.create_task_group() as group:
@@ -156,7 +156,7 @@ class Newer(Full):
 @pytest.mark.parametrize("end", [False, True])
 async def test_a_refusal_that_is_not_known_ends_that_attempt_and_no_other(tmp_path: Path, *, end: bool) -> None:
     said: list[str] = []
-    publisher = Publisher(Newer("job1", end=end), edges(), said.append, SpoolRoom(EVERYTHING))
+    publisher = EventPublisher(Newer("job1", end=end), edges(), said.append, SpoolRoom(EVERYTHING))
     journals = [journal_in(tmp_path, number, sink=publisher) for number in (1, 2)]
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)
@@ -198,7 +198,7 @@ async def test_what_a_lost_connection_did_not_carry_is_sent_in_smaller_pieces_an
     tmp_path: Path,
 ) -> None:
     channel = Breaking()
-    publisher = Publisher(channel, edges(), lambda _: None, SpoolRoom(EVERYTHING))
+    publisher = EventPublisher(channel, edges(), lambda _: None, SpoolRoom(EVERYTHING))
     journals = [journal_in(tmp_path, number, sink=publisher) for number in (1, 2)]
     for journal in journals:
         for stamp in (1, 2):
@@ -243,7 +243,7 @@ class KeepsEndsOnly(Full):
 async def test_a_cancelled_job_ends_without_the_output_for_which_there_is_no_room(tmp_path: Path, code: str) -> None:
     channel = KeepsEndsOnly()
     channel.code = code
-    publisher = Publisher(channel, edges(), print, SpoolRoom(EVERYTHING))
+    publisher = EventPublisher(channel, edges(), print, SpoolRoom(EVERYTHING))
     journal = journal_in(tmp_path, 1, sink=publisher)
     publisher.open(journal)
     for _ in range(40):
@@ -266,7 +266,7 @@ async def test_a_cancelled_job_ends_without_the_output_for_which_there_is_no_roo
 
 async def test_a_job_that_is_cancelled_after_its_command_has_ended_waits_for_no_room_either(tmp_path: Path) -> None:
     channel = KeepsEndsOnly()
-    publisher = Publisher(channel, edges(), print, SpoolRoom(EVERYTHING))
+    publisher = EventPublisher(channel, edges(), print, SpoolRoom(EVERYTHING))
     cancelled = Flag()
     journal = journal_in(tmp_path, 1, sink=publisher, cancelled=cancelled)
     async with anyio.create_task_group() as group:
@@ -291,7 +291,7 @@ async def test_a_job_that_is_cancelled_after_its_command_has_ended_waits_for_no_
 
 async def test_an_end_is_told_at_once_while_others_have_no_room(tmp_path: Path) -> None:
     channel = KeepsEndsOnly()
-    publisher = Publisher(channel, edges(), print, SpoolRoom(EVERYTHING))
+    publisher = EventPublisher(channel, edges(), print, SpoolRoom(EVERYTHING))
     chatty, brief = (journal_in(tmp_path, number, sink=publisher) for number in (1, 2))
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)

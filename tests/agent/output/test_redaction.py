@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.attempt.secrets import Secrets, kept_out
+from airunner.agent.attempt.jobsecrets import JobSecrets, kept_out
 from airunner.agent.output.redactor import Redactor
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
@@ -78,9 +78,9 @@ async def test_what_grows_by_its_marks_still_fits_every_bound(tmp_path: Path) ->
 def test_names_tell_what_is_secret_and_the_job_names_more() -> None:
     environment = {"DEPLOY_TOKEN": "abcdef", "Api_Key": "true", "login": "x", "KEYBOARD": "qwertz", "MY_PIN": "123456"}
     named = JobSpec(command="true", environment=environment, secrets=("login",))
-    assert kept_out(named, Secrets({"login": "x"}, {"FILE": b"in it"})) == ["x", "in it", "abcdef"]
+    assert kept_out(named, JobSecrets({"login": "x"}, {"FILE": b"in it"})) == ["x", "in it", "abcdef"]
     unnamed = JobSpec(command="true", environment=environment)
-    assert kept_out(unnamed, Secrets(), (*SECRET_NAMES, "*_pin")) == ["abcdef", "123456"]
+    assert kept_out(unnamed, JobSecrets(), (*SECRET_NAMES, "*_pin")) == ["abcdef", "123456"]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.agent.workspace.environment import AttemptPlace, hook_environment, job_environment
+from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
 
-PLACE = AttemptPlace(
+FACTS = AttemptFacts(
     job_id="0192-job",
     attempt=2,
     queue="default",
@@ -35,7 +35,7 @@ variables = st.dictionaries(st.text(min_size=1), st.text())
 
 
 def test_a_bare_agent_still_makes_a_usable_environment() -> None:
-    assert job_environment(agent_environ={}, place=PLACE, job={}, terminal=False) == {
+    assert job_environment(agent_environ={}, facts=FACTS, job={}, terminal=False) == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
         "SHELL": "/bin/sh",
@@ -57,27 +57,27 @@ def test_language_zone_and_user_are_the_agents() -> None:
         "LOGNAME": "u",
         "SHELL": "/s",
     }
-    assert theirs.items() <= job_environment(agent_environ=theirs, place=PLACE, job={}, terminal=False).items()
+    assert theirs.items() <= job_environment(agent_environ=theirs, facts=FACTS, job={}, terminal=False).items()
 
 
 def test_home_and_temporary_folder_are_not_the_agents() -> None:
-    made = job_environment(agent_environ={"HOME": "/root", "TMPDIR": "/x"}, place=PLACE, job={}, terminal=False)
+    made = job_environment(agent_environ={"HOME": "/root", "TMPDIR": "/x"}, facts=FACTS, job={}, terminal=False)
     assert (made["HOME"], made["TMPDIR"]) == ("/w/home", "/w/tmp")
 
 
 def test_a_terminal_has_colours() -> None:
-    assert job_environment(agent_environ={}, place=PLACE, job={}, terminal=True)["TERM"] == "xterm-256color"
+    assert job_environment(agent_environ={}, facts=FACTS, job={}, terminal=True)["TERM"] == "xterm-256color"
 
 
 def test_the_jobs_own_variables_beat_the_base() -> None:
     own = {"PATH": "/mine", "HOME": "/mine", "TERM": "vt100", "CI": "false", "AIRUNNER_TOKEN": "the job's"}
-    assert own.items() <= job_environment(agent_environ={"PATH": "/p"}, place=PLACE, job=own, terminal=True).items()
+    assert own.items() <= job_environment(agent_environ={"PATH": "/p"}, facts=FACTS, job=own, terminal=True).items()
 
 
 @given(agent=variables, job=variables)
 def test_a_job_cannot_say_that_it_is_another(agent: dict[str, str], job: dict[str, str]) -> None:
     made = job_environment(
-        agent_environ=agent | OURS | {"AIRUNNER": "no"}, place=PLACE, job=job | dict.fromkeys(OURS, "x"), terminal=False
+        agent_environ=agent | OURS | {"AIRUNNER": "no"}, facts=FACTS, job=job | dict.fromkeys(OURS, "x"), terminal=False
     )
     assert OURS.items() <= made.items()
 
@@ -92,7 +92,7 @@ def test_nothing_else_of_the_agents_reaches_a_job(agent: dict[str, str]) -> None
         "PYTHONPATH": "s",
     }
     passed = {"LANGUAGE", "TZ", "USER", "LOGNAME"}
-    made = job_environment(agent_environ=agent | secrets, place=PLACE, job={}, terminal=False)
+    made = job_environment(agent_environ=agent | secrets, facts=FACTS, job={}, terminal=False)
     assert {name for name in made if not name.startswith("LC_")} <= MADE_HERE | passed
 
 
@@ -100,8 +100,8 @@ def test_nothing_else_of_the_agents_reaches_a_job(agent: dict[str, str]) -> None
 def test_a_hook_finds_the_jobs_variables_under_a_prefix_and_nowhere_else(
     agent: dict[str, str], job: dict[str, str]
 ) -> None:
-    without = hook_environment(agent_environ=agent, place=PLACE, job={})
-    told = hook_environment(agent_environ=agent, place=PLACE, job={**job, "LEVEL": "3"}, secrets={"LEVEL": "4"})
+    without = hook_environment(agent_environ=agent, facts=FACTS, job={})
+    told = hook_environment(agent_environ=agent, facts=FACTS, job={**job, "LEVEL": "3"}, secrets={"LEVEL": "4"})
     assert without.items() <= told.items()
     assert {name[:13] for name in told.keys() - without.keys()} == {"AIRUNNER_ENV_"}
     assert told["AIRUNNER_ENV_LEVEL"] == "4"
@@ -109,9 +109,9 @@ def test_a_hook_finds_the_jobs_variables_under_a_prefix_and_nowhere_else(
 
 def test_a_hook_has_the_agents_own_home_and_no_relative_path() -> None:
     agent = {"HOME": "/root", "TMPDIR": "/x", "PATH": ".:/p::q:/r:", "LD_PRELOAD": "s", "BASH_ENV": "s"}
-    made = hook_environment(agent_environ=agent, place=PLACE, job={})
+    made = hook_environment(agent_environ=agent, facts=FACTS, job={})
     assert (made["HOME"], made["TMPDIR"], made["PATH"]) == ("/root", "/x", "/p:/r")
     assert (made["AIRUNNER_JOB_HOME"], made["AIRUNNER_JOB_TMPDIR"]) == ("/w/home", "/w/tmp")
     assert not {"LD_PRELOAD", "BASH_ENV"} & made.keys()
-    bare = hook_environment(agent_environ={"PATH": "."}, place=PLACE, job={})
+    bare = hook_environment(agent_environ={"PATH": "."}, facts=FACTS, job={})
     assert (bare["HOME"], bare["PATH"][:15]) == ("/", "/usr/local/sbin")

@@ -62,14 +62,14 @@ def test_only_root_may(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_is_shared_and_several_are_not() -> None:
     other = JobUser("b", 7, 7, (7,))
-    assert JobUsers([]).take() is None
+    assert JobUsers([]).assign() is None
     shared = JobUsers([SOMEBODY])
-    assert [shared.take(), shared.take()] == [SOMEBODY, SOMEBODY]
+    assert [shared.assign(), shared.assign()] == [SOMEBODY, SOMEBODY]
     shared.give_back(SOMEBODY)
     apart = JobUsers([SOMEBODY, other])
-    assert [apart.take(), apart.take()] == [SOMEBODY, other]
+    assert [apart.assign(), apart.assign()] == [SOMEBODY, other]
     apart.give_back(other)
-    assert apart.take() == other
+    assert apart.assign() == other
 
 
 def test_a_users_environment_is_not_the_agents() -> None:
@@ -106,7 +106,7 @@ def test_who_gets_through_a_folder_is_told_as_the_kernel_does(tmp_path: Path) ->
 @needs_root
 def test_a_users_workspace_is_in_a_folder_of_the_agents_and_never_anothers(tmp_path: Path) -> None:
     workspaces = Workspaces(tmp_path, JobUsers([SOMEBODY]))
-    workspace = workspaces.take("job", 1)
+    workspace = workspaces.acquire("job", 1)
     assert workspace.user == SOMEBODY
     assert (workspace.root.stat().st_uid, workspace.root.stat().st_mode & 0o777) == (0, 0o711)
     assert {(folder.stat().st_uid, folder.stat().st_mode & 0o777) for folder in workspace.folders} == {(54_321, 0o700)}

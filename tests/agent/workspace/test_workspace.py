@@ -182,14 +182,14 @@ def test_what_a_killed_agent_left_is_removed(tmp_path: Path) -> None:
 
 def test_one_that_was_left_untouched_serves_again_under_another_name(tmp_path: Path) -> None:
     workspaces = Workspaces(tmp_path)
-    first = workspaces.take("job1", 1)
+    first = workspaces.acquire("job1", 1)
     inode = first.root.stat().st_ino
     assert workspaces.reclaim(first)
     assert not first.root.exists()
-    second = workspaces.take("job2", 3)
+    second = workspaces.acquire("job2", 3)
     assert second.root.name.startswith("job2-3-")
     assert second.root.stat().st_ino == inode
-    third = workspaces.take("job3", 1)
+    third = workspaces.acquire("job3", 1)
     assert {second.root, third.root} == set(workspaces_folder(tmp_path).iterdir())
     assert workspaces.reclaim(second)
     assert workspaces.reclaim(third)
@@ -217,8 +217,8 @@ TOUCHES: dict[str, Callable[[Workspace], object]] = {
 @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES)
 def test_one_that_was_touched_is_nobodys_again(tmp_path: Path, touch: Callable[[Workspace], object]) -> None:
     workspaces = Workspaces(tmp_path)
-    workspace = workspaces.take("job", 1)
+    workspace = workspaces.acquire("job", 1)
     touch(workspace)
     assert not workspaces.reclaim(workspace)
     assert remove_workspace(workspace.root) == []
-    assert workspaces.take("job", 2).root.stat().st_mode == stat.S_IFDIR | 0o700
+    assert workspaces.acquire("job", 2).root.stat().st_mode == stat.S_IFDIR | 0o700

@@ -1,14 +1,14 @@
-"""A lease as its agent holds it: until when, and what runs under it.
+"""Held lease: a lease as its agent holds it, with its deadlines and the processes that run under it.
 
 ```
  asked ─────────── visibility timeout ───────────► deadline
                        │             │                └ the broker may give the job to another agent
-                       │             └ kill_s: the keepers kill what still runs, be the agent stopped or not
+                       │             └ kill_s: the keepers kill what still runs, even if the agent is stopped
                        └ end_s: the agent ends the attempt
 ```
 
-The deadline is measured on a clock of this machine that counts its sleep in (`Edges.boot_s`), from *before* the request
-that granted or renewed the lease was sent: however long the answer took, the broker counts from later.
+The deadline is measured on a clock of this machine that counts its sleep (`Edges.boot_s`), from *before* the request
+that granted or renewed the lease was sent: however long the reply took, the broker counts from later.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from airunner.agent.flag import Flag
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
 from airunner.protocol.messages import JobLease
 
-MARGIN_SHARE: Final = 10  # a tenth of the visibility timeout, and at most
-MARGIN_S_MAX: Final = 5.0  # so long before the deadline the agent ends the attempt
+MARGIN_SHARE: Final = 10  # the agent ends the attempt a tenth of the visibility timeout before the deadline
+MARGIN_S_MAX: Final = 5.0  # and at most this long before
 KEEPER_SHARE: Final = 2  # the keepers kill when half of the margin is left
 
 
-class Tenure:
-    """One lease; `lost` is set when it is ours no more, `cancelled` when the job is to be ended by us."""
+class HeldLease:
+    """A lease that this agent holds: `lost` is set when it no longer does, `cancelled` when the job is cancelled."""
 
     def __init__(self, lease: JobLease, asked_s: float, visibility_s: float) -> None:
         self.lease = lease
@@ -38,45 +38,45 @@ class Tenure:
 
     @property
     def key(self) -> tuple[str, int]:
-        """The attempt."""
+        """The attempt's job id and number."""
         return self.lease.job_id, self.lease.attempt
 
     @property
     def end_s(self) -> float:
-        """When the agent ends the attempt."""
+        """The instant at which the agent ends the attempt."""
         return self.renewed_s + self._visibility_s - self._margin_s
 
     @property
     def kill_s(self) -> float:
-        """When the keepers kill its processes."""
+        """The instant at which the keepers kill its processes."""
         return self.renewed_s + self._visibility_s - self._margin_s / KEEPER_SHARE
 
     def renew(self, asked_s: float) -> None:
-        """The broker has renewed the lease; it was asked at `asked_s`."""
+        """Move the deadlines: the broker has renewed the lease, and was asked to at `asked_s`."""
         self.renewed_s = max(self.renewed_s, asked_s)
         for process in self._processes:
             process.keep_until(self.kill_s)
 
-    def take(self, process: Process, kept_until_s: float) -> None:
-        """From now on this process, which was started to live until then, lives as long as the lease."""
-        if kept_until_s != self.kill_s:  # the lease was renewed while it was started
+    def add_process(self, process: Process, kept_until_s: float) -> None:
+        """Keep a process, which was started to live until `kept_until_s`, for as long as the lease."""
+        if kept_until_s != self.kill_s:  # the lease was renewed while the process was started
             process.keep_until(self.kill_s)
         self._processes.append(process)
 
 
 class LeasedLauncher:
-    """The `Starter` of the attempt that `tenure` is for."""
+    """The launcher of one attempt: a `Starter` whose processes live no longer than the lease."""
 
-    def __init__(self, launcher: Launcher, tenure: Tenure) -> None:
+    def __init__(self, launcher: Launcher, held: HeldLease) -> None:
         self._launcher = launcher
-        self._tenure = tenure
+        self._held = held
 
     async def launch(self, spec: LaunchSpec) -> Process:
         """Start a command.
 
         Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
         """
-        until_s = self._tenure.kill_s
+        until_s = self._held.kill_s
         process = await self._launcher.launch(spec, until_s)
-        self._tenure.take(process, until_s)
+        self._held.add_process(process, until_s)
         return process

@@ -11,11 +11,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from airunner.agent.attempt.console import Console, Ended
+from airunner.agent.attempt.supervisor import CommandEnd, Supervisor
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
-from airunner.agent.leases.tenure import Tenure
+from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.output.journal import Journal
 from airunner.protocol.events import AgentBody, Output, ProcessError, Stream, TerminalResize
 from airunner.protocol.job import JobSpec, Reason, TerminalSize
@@ -98,13 +98,13 @@ async def launcher() -> AsyncIterator[ChildLauncher]:
         await launcher.aclose()
 
 
-async def seen(launcher: ChildLauncher, spec: LaunchSpec, timeout_s: float | None = None) -> tuple[Ended, Page]:
+async def seen(launcher: ChildLauncher, spec: LaunchSpec, timeout_s: float | None = None) -> tuple[CommandEnd, Page]:
     """How it ended, and what is in the log of it."""
     page = Page()
-    console = Console(Tenure(LEASE, anyio.current_time(), 1_000), page, lambda: 1, GRACE_S)
+    supervisor = Supervisor(HeldLease(LEASE, anyio.current_time(), 1_000), page, lambda: 1, GRACE_S)
     process = await launcher.launch(spec)
     async with attended(process):
-        return await console.attend(process, timeout_s, terminal=spec.terminal), page
+        return await supervisor.supervise(process, timeout_s, terminal=spec.terminal), page
 
 
 async def test_who_outlives_the_command_is_named(launcher: ChildLauncher) -> None:
@@ -132,7 +132,7 @@ async def test_whoever_holds_the_output_open_is_named_and_not_waited_for(
         assert ended.exit.exit_code == 0
         assert page.output == b"from the job\n"
         [word] = page.words
-        assert word.startswith("the job has ended; its output is read no further")
+        assert word.startswith("stopped reading output")
         assert f"  {daemon} " in word
 
 

@@ -37,7 +37,7 @@ class SecretMissing(Exception):
     """The job cannot be given a secret that it names; the message says why and what to do."""
 
 
-class Secrets(Struct, frozen=True):
+class JobSecrets(Struct, frozen=True):
     """By the names of variables: the values of some, and what is to be in the files that others name."""
 
     values: Mapping[str, str] = MappingProxyType({})
@@ -49,7 +49,7 @@ def no_keys(queue: str, name: str, box: bytes) -> bytes:
     raise OperatorError(f"there is no key of queue {queue} to open {name} ({len(box)} bytes) with")
 
 
-def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, bytes], open_box: OpenBox) -> Secrets:
+def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, bytes], open_box: OpenBox) -> JobSecrets:
     """What the job names.
 
     Raises `SecretMissing`.
@@ -67,13 +67,13 @@ def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, b
             f"in the job's environment, or start the agent with --secret {name} and that variable set"
         )
 
-    return Secrets(
+    return JobSecrets(
         values={name: _as_variable(name, value_of(name)) for name in spec.secrets},
         files={name: value_of(name) for name in spec.secret_files},
     )
 
 
-def kept_out(spec: JobSpec, secrets: Secrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
+def kept_out(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
     """The values that are kept out of the log: of variables that the job names or whose names say so; of its URL.
 
     What the job has named is one whatever it is. A name alone only makes a value one that is long enough to be a
@@ -91,7 +91,7 @@ def kept_out(spec: JobSpec, secrets: Secrets, patterns: Sequence[str] = SECRET_N
     return [*named, *by_name, *opens]
 
 
-def write_files(secrets: Secrets, folder: Path, user: JobUser | None = None) -> dict[str, str]:
+def write_files(secrets: JobSecrets, folder: Path, user: JobUser | None = None) -> dict[str, str]:
     """Write those that are files into `folder`, which is made for that; the variables with their paths.
 
     They are the `user`'s, where there is one.

@@ -15,9 +15,9 @@ import anyio
 from msgspec import Struct
 
 from airunner.agent.attempt.heartbeat import beat
-from airunner.agent.flag import Flag, unless
+from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import ByteSource, Exit, Holder, Process, Survivor
-from airunner.agent.leases.tenure import Tenure
+from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.output.journal import Journal
 from airunner.protocol.events import OUTPUT_BYTES_MAX, ProcessError, Stream, TerminalResize
 from airunner.protocol.job import Reason, TerminalSize
@@ -31,7 +31,7 @@ HELD_S_MAX: Final = 10.0  # of listening, where that process goes on writing
 HELD_BYTES_MAX: Final = 1_048_576  # of it; a pipe holds no more without privileges (fs.pipe-max-size)
 
 
-class Ended(Struct, frozen=True):
+class CommandEnd(Struct, frozen=True):
     """How a process ended, whether it was `cut_short` and why, and how long it ran."""
 
     exit: Exit
@@ -39,25 +39,25 @@ class Ended(Struct, frozen=True):
     duration_ms: int
 
 
-class Console:
-    """The console of the attempt that `tenure` is for."""
+class Supervisor:
+    """The console of the attempt that `held` is for."""
 
-    def __init__(self, tenure: Tenure, journal: Journal, wall_ms: Callable[[], int], cancel_grace_s: float) -> None:
-        self._tenure = tenure
+    def __init__(self, held: HeldLease, journal: Journal, wall_ms: Callable[[], int], cancel_grace_s: float) -> None:
+        self._held = held
         self._journal = journal
         self._wall_ms = wall_ms
         self._cancel_grace_s = cancel_grace_s
         self._size: TerminalSize | None = None
         self.written = {Stream.STDOUT: 0, Stream.STDERR: 0}  # bytes, whatever the log keeps of them
 
-    async def attend(
+    async def supervise(
         self,
         process: Process,
         timeout_s: float | None,
         *,
         terminal: TerminalSize | None = None,
         cancellable: bool = True,
-    ) -> Ended:
+    ) -> CommandEnd:
         """Read all that the process writes, to its end and that of its whole tree.
 
         `terminal` is the size that its terminal was given, if it has one. One that is not `cancellable` is not ended
@@ -78,7 +78,7 @@ class Console:
             for stream, listener in listeners.items():
                 group.start_soon(self._read, process, listener, stream)
             group.start_soon(self._beat, process, beating)
-            cut_short = await self._wait(process, timeout_s, *([self._tenure.cancelled] if cancellable else []))
+            cut_short = await self._wait(process, timeout_s, *([self._held.cancelled] if cancellable else []))
             beating.cancel()
             duration_ms = ms_since(began_s)
             grace_s = self._cancel_grace_s if cut_short else GRACE_S
@@ -92,7 +92,7 @@ class Console:
         assert ended is not None, "only an error ends the block before the process, and that goes on"
         if survivors:
             self.say(_named(survivors, grace_s if cut_short else None))
-        return Ended(ended, cut_short, int(duration_ms))
+        return CommandEnd(ended, cut_short, int(duration_ms))
 
     def say(self, message: str) -> None:
         """Have something that is amiss stand in the log."""
@@ -108,7 +108,7 @@ class Console:
 
         Raises `LauncherDied`, `LeaseEnded`.
         """
-        with unless(*cancels, timeout_s=timeout_s):
+        with cancelled_by(*cancels, timeout_s=timeout_s):
             await process.wait()
             return None
         return Reason.CANCELLED if any(flag.is_set() for flag in cancels) else Reason.TIMEOUT
@@ -175,7 +175,7 @@ def _named(survivors: list[Survivor], grace_s: float | None) -> str:
 
 def _held(holders: list[Holder]) -> str:
     lines = [f"  {one.pid} {one_line(one.command)}" for one in holders] or ["  of another user, or gone by now"]
-    return _listed("the job has ended; its output is read no further, though these outside of it hold it open:", lines)
+    return _listed("stopped reading output: other processes still hold the pipe open:", lines)
 
 
 def _listed(heading: str, lines: list[str]) -> str:

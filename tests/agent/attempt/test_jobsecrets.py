@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.attempt.secrets import SecretMissing, Secrets, no_keys, secrets_of, write_files
+from airunner.agent.attempt.jobsecrets import JobSecrets, SecretMissing, no_keys, secrets_of, write_files
 from airunner.protocol.errors import Forged
 from airunner.protocol.job import JobSpec
 
@@ -33,11 +33,11 @@ def test_the_jobs_own_is_stronger_than_a_sealed_one_and_that_than_the_agents(
     environment: dict[str, str], sealed: dict[str, bytes], value: str
 ) -> None:
     spec = JobSpec(command="true", secrets=("A",), secret_files=("B",), environment=environment)
-    assert secrets_of(spec, OFFERED, sealed, opened) == Secrets({"A": value}, {"B": value.encode()})
+    assert secrets_of(spec, OFFERED, sealed, opened) == JobSecrets({"A": value}, {"B": value.encode()})
 
 
 def test_a_job_gets_what_it_names_and_nothing_else() -> None:
-    assert secrets_of(JobSpec(command="true"), OFFERED, SEALED, opened) == Secrets()
+    assert secrets_of(JobSpec(command="true"), OFFERED, SEALED, opened) == JobSecrets()
 
 
 def test_one_that_is_nowhere_is_told_with_what_to_do() -> None:
@@ -68,7 +68,7 @@ def test_one_cannot_be_both() -> None:
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        paths = write_files(Secrets(files={"A": b"one", "B": b"\0\xff"}), tmp_path / "secrets")
+        paths = write_files(JobSecrets(files={"A": b"one", "B": b"\0\xff"}), tmp_path / "secrets")
     finally:
         os.umask(before)
     assert {name: Path(path).read_bytes() for name, path in paths.items()} == {"A": b"one", "B": b"\0\xff"}
@@ -77,5 +77,5 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_without_files_no_folder_is_made(tmp_path: Path) -> None:
-    assert write_files(Secrets({"A": "value"}), tmp_path / "secrets") == {}
+    assert write_files(JobSecrets({"A": "value"}), tmp_path / "secrets") == {}
     assert not (tmp_path / "secrets").exists()
