@@ -51,7 +51,7 @@ class JobUser(Struct, frozen=True):
 
 
 class JobUsers:
-    """User pool of an agent, perhaps empty: `assign` a user to a job, and `give_back` when nothing of the job is left."""
+    """User pool of an agent, perhaps empty: `assign` a user to a job, `give_back` when nothing of the job is left."""
 
     def __init__(self, users: Sequence[JobUser]) -> None:
         self._shared = users[0] if len(users) == 1 else None
