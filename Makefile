@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos fuzz bench bench-flood bench-run bench-checkout bench-scale certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos fuzz bench bench-flood bench-run bench-checkout bench-scale bench-queue certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +60,9 @@ bench-checkout: $(VENV)/.test ## measure the second checkout of a repository bes
 
 bench-scale: $(VENV)/.test ## measure what a queue of a million jobs costs
 	$(BIN)/python -m bench.scale
+
+bench-queue: $(VENV)/.test ## measure no-op jobs through the wire, beside pyzmq and apsw alone
+	$(BIN)/python -m bench.queue
 
 certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
 	@$(BIN)/airunner certs init

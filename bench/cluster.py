@@ -19,17 +19,18 @@ STOP_S = 10
 
 
 class Cluster(Struct, frozen=True):
-    """Where it is reached, and the home whose keys open it."""
+    """Where it is reached, the home whose keys open it, and the broker's process."""
 
     requests: str
     home: Path
+    broker_pid: int
 
 
 @contextmanager
-def cluster(*, spawn: int, agents: int = 1, tenant: str = "default") -> Generator[Cluster]:
+def cluster(*, spawn: int, agents: int = 1, tenant: str = "default", requests_per_s: int = 1_000) -> Generator[Cluster]:
     """A running broker with `agents` agents of `spawn` slots each, on the disk of the temporary folder.
 
-    The agents work for `tenant`.
+    The agents work for `tenant`; each tenant may ask for `requests_per_s`.
     """
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airunner-bench-")))
@@ -37,9 +38,10 @@ def cluster(*, spawn: int, agents: int = 1, tenant: str = "default") -> Generato
         subprocess.run([*_airunner(), "certs", "init"], env=environ, check=True, capture_output=True)
         anywhere = "tcp://127.0.0.1:0"
         broker = ["broker", "--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]
-        ready = stack.enter_context(_running(broker, environ))
+        broker += ["--tenant-requests", str(requests_per_s)]
+        ready, pid = stack.enter_context(_running(broker, environ))
         requests = next(word for word in ready.split() if word.startswith("tcp://"))
-        running = Cluster(requests, home)
+        running = Cluster(requests, home, pid)
         agent = ["agent", "--broker", requests, "--spawn", str(spawn), "--token", token(running, tenant)]
         for _ in range(agents):
             stack.enter_context(_running(agent, environ))
@@ -58,8 +60,8 @@ def token(running: Cluster, tenant: str) -> str:
 
 
 @contextmanager
-def _running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[str]:
-    """One process, from its ready line (which this yields) to its end."""
+def _running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[tuple[str, int]]:
+    """One process, from its ready line (which this yields, with its id) to its end."""
     process = subprocess.Popen([*_airunner(), *arguments], env=environ, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said: list[str] = []
@@ -72,7 +74,7 @@ def _running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[str
             raise RuntimeError(f"airunner {arguments[0]} did not get ready:\n{''.join(said)}")
         # What it says from here on is read and dropped: a full pipe would stop it.
         Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
-        yield said[-1]
+        yield said[-1], process.pid
     finally:
         process.terminate()
         process.wait(STOP_S)

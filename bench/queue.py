@@ -1,0 +1,351 @@
+"""Queue throughput: no-op jobs through the real wire, and the processor time that each takes in every process.
+
+A producer submits jobs and a worker leases and completes them without running anything, each in a process of its own,
+against a broker with CURVE, tokens and an fsync for each commit. The reference does the same with pyzmq and apsw alone:
+the same number of messages, a loop that takes what has come, one transaction for it, an fsync. All are measured in
+turns. Run it with `python -m bench.queue [--jobs 8000]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+import anyio
+import apsw
+import msgspec
+import zmq
+from msgspec import Struct
+from msgspec.structs import replace
+
+from airunner.certs.curve import load_broker_public, load_client_pair
+from airunner.certs.home import Home
+from airunner.client.reach import reach
+from airunner.protocol.events import AgentBody, ProcessEnd, ProcessStart, encode_bodies
+from airunner.protocol.job import JobSpec, JobState, Result
+from airunner.protocol.messages import (
+    CompleteJob,
+    DequeueJob,
+    EnqueueJob,
+    EventBatch,
+    JobCompleted,
+    JobEventsPublished,
+    JobsLeased,
+    PublishJobEvents,
+)
+from airunner.protocol.names import SEED_BYTES
+from airunner.transport.channel import Channel
+from bench.cluster import Cluster, cluster, token
+
+LIFE_US_MAX: Final = 110.0  # of the broker, for a job's whole life in batches
+LONE_US_MAX: Final = 500.0  # of the broker, for an EnqueueJob of one job that nothing else stands beside
+SUBMITTED: Final = 64  # jobs in an EnqueueJob
+LEASED: Final = 16  # jobs in a DequeueJob, and in the PublishJobEvents that completes them
+ASKING: Final = 8  # requests that the producer and the worker each keep on the wire
+LONE: Final = 500  # jobs that are submitted alone, one after another
+VISIBILITY_MS: Final = 600_000
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+SPEC: Final = JobSpec(command="true")
+EVENTS: Final[list[AgentBody]] = [
+    ProcessStart(timestamp_ms=1, pid=1, started_at=1),
+    ProcessEnd(timestamp_ms=2, pid=1, exit_code=0, duration_ms=1),
+]
+
+
+class Costs(Struct, frozen=True):
+    """Jobs a second, and µs of processor time for each job."""
+
+    rate: float
+    broker_us: float
+    worker_us: float
+    producer_us: float
+
+    def __str__(self) -> str:
+        """One line of the report."""
+        return (
+            f"{self.rate:7.0f} jobs/s   broker {self.broker_us:6.1f} µs a job   "
+            f"worker {self.worker_us:6.1f}   producer {self.producer_us:6.1f}"
+        )
+
+
+class Worked(NamedTuple):
+    """Processor time that a worker took, and the instant (of the steady clock) at which its last job had ended."""
+
+    processor_s: float
+    ended_s: float
+
+
+def processor_s(pid: int) -> float:
+    """Seconds of processor time that a process and its children have taken."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # that process has ended
+        if pid in (int(stat.parent.name), int(fields[1])):
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / TICKS_PER_S
+
+
+# --- the wire of airunner -----------------------------------------------------------------------------
+
+
+async def _with_channel(where: Cluster, token_text: str, use: Callable[[Channel], Awaitable[None]]) -> float:
+    """Seconds of this process's processor time that `use` took."""
+    way = reach(where.requests, token_text, where.home)
+    taken_s = 0.0
+    try:
+        async with anyio.create_task_group() as group:
+            channel = Channel(way.network, way.endpoints, way.token, way.edges)
+            await group.start(channel.run)
+            began_s = time.process_time()
+            await use(channel)
+            taken_s = time.process_time() - began_s
+            group.cancel_scope.cancel()
+    finally:
+        way.close()
+    return taken_s
+
+
+def produce(where: Cluster, token_text: str, jobs: int, each: int, asking: int, queue: str = "default") -> float:
+    """Submit `jobs` jobs, `each` in a request, `asking` requests at once; the processor time that this took."""
+
+    async def submit(channel: Channel) -> None:
+        left = [(SPEC if queue == "default" else replace(SPEC, queue=queue),) * each] * (jobs // each)
+
+        async def some() -> None:
+            while left:
+                await channel.ask(EnqueueJob(jobs=left.pop()))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(asking):
+                group.start_soon(some)
+
+    return anyio.run(_with_channel, where, token_text, submit)
+
+
+def work(where: Cluster, token_text: str, jobs: int) -> Worked:
+    """Lease and complete `jobs` jobs."""
+    events = encode_bodies(EVENTS)
+    ended, ended_s = 0, 0.0
+
+    async def complete(channel: Channel) -> None:
+        async def some() -> None:
+            nonlocal ended, ended_s
+            while ended < jobs:
+                leases = await channel.ask(
+                    DequeueJob(
+                        agent="bench",
+                        queues=("default",),
+                        slots=LEASED,
+                        visibility_ms=VISIBILITY_MS,
+                        wait_ms=1_000,
+                        token_seed=os.urandom(SEED_BYTES),
+                    )
+                )
+                assert isinstance(leases, JobsLeased)
+                if not leases.leases:
+                    continue
+                published = await channel.ask(_ended(leases, events))
+                assert isinstance(published, JobEventsPublished)
+                assert set(published.completions) == {JobCompleted(state=JobState.COMPLETED)}, published
+                ended, ended_s = ended + len(leases.leases), time.monotonic()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(ASKING):
+                group.start_soon(some)
+
+    return Worked(anyio.run(_with_channel, where, token_text, complete), ended_s)
+
+
+def _ended(leased: JobsLeased, events: bytes) -> PublishJobEvents:
+    """All events of the leased attempts, and their ends."""
+    batches: list[EventBatch] = []
+    completions: list[CompleteJob] = []
+    for lease in leased.leases:
+        batches.append(
+            EventBatch(
+                job_id=lease.job_id,
+                attempt=lease.attempt,
+                task_token=lease.task_token,
+                first_index=0,
+                count=len(EVENTS),
+                events=events,
+            )
+        )
+        completions.append(
+            CompleteJob(
+                job_id=lease.job_id,
+                attempt=lease.attempt,
+                task_token=lease.task_token,
+                event_count=len(EVENTS),
+                result=Result(exit_code=0),
+            )
+        )
+    return PublishJobEvents(batches=tuple(batches), completions=tuple(completions))
+
+
+# --- the same with pyzmq and apsw alone ---------------------------------------------------------------
+
+
+def bare_broker(home: Path, ready: Connection) -> None:
+    """A broker that only moves bytes between a ROUTER and two tables, until it is ended."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.curve_server = True
+    router.curve_secretkey = (home / "certs" / "broker.secret").read_bytes().strip()
+    ready.send(f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}")
+    database: Any = apsw.Connection(str(home / "bare.db"))
+    database.execute("PRAGMA journal_mode = wal; PRAGMA synchronous = full")
+    database.execute("CREATE TABLE jobs (id INTEGER PRIMARY KEY, state INTEGER, spec BLOB)")
+    database.execute("CREATE INDEX waiting ON jobs (id) WHERE state = 0")
+    database.execute("CREATE TABLE runs (id INTEGER PRIMARY KEY, job INTEGER, events BLOB)")
+    parked: list[bytes] = []
+    while True:
+        asked = [router.recv_multipart()]
+        while router.poll(0) and len(asked) < SUBMITTED:
+            asked.append(router.recv_multipart())
+        replies: list[list[bytes]] = []
+        database.execute("BEGIN IMMEDIATE")
+        for peer, kind, *rows in asked:
+            if kind == b"lease":
+                parked.append(peer)
+                continue
+            if kind == b"enqueue":
+                database.executemany("INSERT INTO jobs (state, spec) VALUES (0, ?)", ((row,) for row in rows))
+            else:
+                ids = [int(row) for row in rows[0::2]]
+                database.executemany("UPDATE jobs SET state = 2 WHERE id = ?", ((number,) for number in ids))
+                runs = zip(ids, rows[1::2], strict=True)
+                database.executemany("INSERT INTO runs (job, events) VALUES (?, ?)", runs)
+            replies.append([peer, b"done"])
+        while parked:
+            waiting = list(database.execute("SELECT id, spec FROM jobs WHERE state = 0 ORDER BY id LIMIT ?", (LEASED,)))
+            if not waiting:
+                break
+            database.executemany("UPDATE jobs SET state = 1 WHERE id = ?", ((number,) for number, _ in waiting))
+            replies.append([parked.pop(0), *(part for number, spec in waiting for part in (b"%d" % number, spec))])
+        database.execute("COMMIT")
+        for reply in replies:
+            router.send_multipart(reply)
+
+
+@contextmanager
+def _dealer(home: Path, endpoint: str) -> Generator[zmq.Socket[bytes]]:
+    """A connection to the bare broker."""
+    place = Home(home)
+    pair, broker = load_client_pair(place), load_broker_public(place)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.curve_serverkey, dealer.curve_publickey, dealer.curve_secretkey = broker, pair.public, pair.secret
+        dealer.connect(endpoint)
+        yield dealer
+
+
+def bare_produce(home: Path, endpoint: str, jobs: int) -> float:
+    """As `produce`."""
+    with _dealer(home, endpoint) as dealer:
+        began_s = time.process_time()
+        requests = jobs // SUBMITTED
+        for number in range(requests):
+            dealer.send_multipart([b"enqueue", *([msgspec.msgpack.encode(SPEC)] * SUBMITTED)])
+            if number >= ASKING:
+                dealer.recv_multipart()
+        for _ in range(min(requests, ASKING)):
+            dealer.recv_multipart()
+        return time.process_time() - began_s
+
+
+def bare_work(home: Path, endpoint: str, jobs: int) -> Worked:
+    """As `work`."""
+    events = encode_bodies(EVENTS)
+    with _dealer(home, endpoint) as dealer:
+        began_s = time.process_time()
+        requests = jobs // LEASED
+        for _ in range(min(requests, ASKING)):
+            dealer.send_multipart([b"lease"])
+        ended = 0
+        while ended < requests:
+            reply = dealer.recv_multipart()
+            if reply != [b"done"]:
+                dealer.send_multipart([b"complete", *(part for row in reply[0::2] for part in (row, events))])
+                continue
+            ended += 1
+            if ended <= requests - ASKING:
+                dealer.send_multipart([b"lease"])
+        return Worked(time.process_time() - began_s, time.monotonic())
+
+
+# --- the measurement ----------------------------------------------------------------------------------
+
+
+def _measured(pid: int, jobs: int, worker: Future[Worked], producer: Future[float]) -> Costs:
+    """Costs of the jobs that both have just begun with."""
+    before_s, began_s = processor_s(pid), time.monotonic()
+    worked = worker.result()
+    seconds = (processor_s(pid) - before_s, worked.processor_s, producer.result())
+    return Costs(jobs / (worked.ended_s - began_s), *(taken_s / jobs * 1e6 for taken_s in seconds))
+
+
+def main() -> None:
+    """Print the costs of each round and their medians; exit 1 when the broker takes more than its bounds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=8_000, help="in each round (default 8000)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each kind, in turns (default 3)")
+    options = parser.parse_args()
+    jobs = math.ceil(options.jobs / SUBMITTED) * SUBMITTED
+    spawning = get_context("spawn")
+    ours: list[Costs] = []
+    bares: list[Costs] = []
+    lones_us: list[float] = []
+    with cluster(spawn=1, agents=0, requests_per_s=1_000_000) as where, ProcessPoolExecutor(2, spawning) as pool:
+        opens = token(where, "default")
+        receiver, sender = spawning.Pipe(duplex=False)
+        bare = spawning.Process(target=bare_broker, args=(where.home, sender), daemon=True)
+        bare.start()
+        endpoint: str = receiver.recv()
+
+        def life(count: int) -> Costs:
+            worker = pool.submit(work, where, opens, count)
+            return _measured(
+                where.broker_pid, count, worker, pool.submit(produce, where, opens, count, SUBMITTED, ASKING)
+            )
+
+        def bare_life(count: int) -> Costs:
+            assert bare.pid is not None
+            worker = pool.submit(bare_work, where.home, endpoint, count)
+            return _measured(bare.pid, count, worker, pool.submit(bare_produce, where.home, endpoint, count))
+
+        life(SUBMITTED)
+        bare_life(SUBMITTED)  # not counted: these import, and open what is opened once
+        for _ in range(options.rounds):
+            ours.append(life(jobs))
+            print(f"airunner   {ours[-1]}", flush=True)
+            bares.append(bare_life(jobs))
+            print(f"bare       {bares[-1]}", flush=True)
+            before_s = processor_s(where.broker_pid)
+            pool.submit(produce, where, opens, LONE, 1, 1, "lone").result()
+            lones_us.append((processor_s(where.broker_pid) - before_s) / LONE * 1e6)
+            print(f"lone EnqueueJob: broker {lones_us[-1]:.0f} µs", flush=True)
+        bare.terminate()
+    life_us, lone_us = median(costs.broker_us for costs in ours), median(lones_us)
+    bare_us = median(costs.broker_us for costs in bares)
+    print(f"median: broker {life_us:.1f} µs a job (at most {LIFE_US_MAX:g}; bare {bare_us:.1f})")
+    print(f"        broker {lone_us:.0f} µs a lone EnqueueJob (at most {LONE_US_MAX:g})")
+    sys.exit(life_us > LIFE_US_MAX or lone_us > LONE_US_MAX)
+
+
+if __name__ == "__main__":
+    main()
