@@ -2,13 +2,13 @@
 
 ```
  Slot ──► Attempt ──► hooks, checkout ──► Supervisor ──► launcher
-   │         └──────────── Journal ◄─── output, heartbeats
-   └──► completes, releases, or gives up a lost lease
+   │         └──────────── Recorder ◄─── output, heartbeats
+   └──► Settlement: completed, released, lost or left behind
 ```
 
 - `slot.py` leases a job, runs an attempt at it, tells the broker how it ended, and takes the next.
 - `attempt.py` runs the steps in order: checkout, command, and the hooks around both.
-- `supervisor.py` waits for one process and writes its output to the journal; `heartbeat.py` adds an event while it is
+- `supervisor.py` waits for one process and passes its output to the recorder; `heartbeat.py` adds an event while it is
   silent.
 - `hooks.py` runs the operator's own programs around a job.
 - `jobsecrets.py` finds the values of the secrets that a job names, and gives them to it.

@@ -40,7 +40,7 @@ from airunner.agent.launcher.contract import (
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, refusal_in
 from airunner.agent.leases.heldlease import HeldLease, LeasedLauncher
 from airunner.agent.leases.probes import takes_writes
-from airunner.agent.output.journal import Journal
+from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.redactor import Redactor, TooManySecrets
 from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
 from airunner.agent.workspace.jobuser import JobUser, UserStarter
@@ -92,19 +92,19 @@ class Surroundings(Struct, frozen=True):
 class Attempt:
     """The attempt that `held` is for, in `workspace`."""
 
-    def __init__(self, held: HeldLease, workspace: Workspace, journal: Journal, surroundings: Surroundings) -> None:
+    def __init__(self, held: HeldLease, workspace: Workspace, recorder: Recorder, surroundings: Surroundings) -> None:
         self._held = held
         self._lease = held.lease
         self._spec = held.lease.spec
         self._workspace = workspace
-        self._journal = journal
+        self._recorder = recorder
         self._launcher: Starter = LeasedLauncher(surroundings.launcher, held)
         user = workspace.user
         self._jobs_launcher = self._launcher if user is None else UserStarter(self._launcher, user)
         self._jobs_environ = surroundings.environ if user is None else user.environment(surroundings.environ)
         self._wall_ms = surroundings.wall_ms
         self._surroundings = surroundings
-        self._supervisor = Supervisor(held, journal, surroundings.wall_ms, surroundings.cancel_grace_s)
+        self._supervisor = Supervisor(held, recorder, surroundings.wall_ms, surroundings.cancel_grace_s)
         self._hooks = Hooks(surroundings.hooks, self._launcher, self._supervisor, held.cancelled, workspace.checkout)
         self._secrets: Mapping[str, str] = {}
         self.begun = False  # the command runs, or has run
@@ -121,7 +121,7 @@ class Attempt:
         try:
             around = self._surroundings
             secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
-            self._journal.redact(Redactor(kept_out(self._spec, secrets, around.redact)))
+            self._recorder.redact(Redactor(kept_out(self._spec, secrets, around.redact)))
             self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
         except SecretMissing as missing:
             self._supervisor.say(str(missing))
@@ -155,7 +155,7 @@ class Attempt:
             if failed.scarce is not None:
                 raise MachineRefused(failed.scarce, failed.message, guessed=True) from failed
             message = failed.message[:MESSAGE_CHARS_MAX]
-            self._journal.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
+            self._recorder.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
             return Result(reason=Reason.CHECKOUT_FAILED)
         except HookFailed as failed:
             if not takes_writes(self._workspace.root):  # it failed for want of room, most likely
@@ -214,7 +214,7 @@ class Attempt:
         """
         spec = self._spec
         started_s = anyio.current_time()
-        self._journal.add(
+        self._recorder.add(
             GitCloneStart(
                 timestamp_ms=self._wall_ms(),
                 repository=shown_address(spec.repository),
@@ -240,12 +240,12 @@ class Attempt:
             mirror=mirror,
         )
         self._checkout_ms = ms_since(started_s)
-        self._journal.add(GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=self._checkout_ms))
+        self._recorder.add(GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=self._checkout_ms))
         return done.commit
 
     def _tell(self, line: str) -> None:
         """How far the checkout is."""
-        self._journal.add(GitCloneProgress(timestamp_ms=self._wall_ms(), message=line[:TEXT_CHARS_MAX]))
+        self._recorder.add(GitCloneProgress(timestamp_ms=self._wall_ms(), message=line[:TEXT_CHARS_MAX]))
 
     def _launch_spec(self, terminal: TerminalSize | None) -> LaunchSpec:
         return LaunchSpec(
@@ -291,10 +291,10 @@ class Attempt:
         """See the command to its end, and say how that was."""
         self.begun = True
         now_ms = self._wall_ms()
-        self._journal.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
+        self._recorder.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
         ended = await self._supervisor.supervise(process, self._spec.timeout_seconds, terminal=self._terminal)
         self._spent = process.spent
-        self._journal.add(
+        self._recorder.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),
                 pid=process.pid,

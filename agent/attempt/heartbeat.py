@@ -8,13 +8,13 @@ from typing import Final
 import anyio
 
 from airunner.agent.launcher.contract import Process, Vitals
-from airunner.agent.output.journal import Journal
+from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import Heartbeat
 
 HEARTBEAT_S: Final = 30.0  # of silence: people wonder after half a minute, and a day of them takes some 200 KB
 
 
-async def beat(process: Process, journal: Journal, wall_ms: Callable[[], int]) -> None:
+async def beat(process: Process, recorder: Recorder, wall_ms: Callable[[], int]) -> None:
     """Put a HEARTBEAT behind every `HEARTBEAT_S` without an event, for ever.
 
     None while events wait for a broker that is away: it would only fill the spool, and be read when it is over.
@@ -26,14 +26,14 @@ async def beat(process: Process, journal: Journal, wall_ms: Callable[[], int]) -
     while True:
         await anyio.sleep_until(due_s)
         now_s = anyio.current_time()
-        due_s = journal.touched_s + HEARTBEAT_S
+        due_s = recorder.touched_s + HEARTBEAT_S
         if due_s > now_s:
             continue
         due_s = now_s + HEARTBEAT_S
-        if journal.behind:
+        if recorder.behind:
             continue
         vitals = await process.vitals() or Vitals()
-        journal.add(
+        recorder.add(
             Heartbeat(
                 timestamp_ms=wall_ms(),
                 elapsed_ms=int((now_s - began_s) * 1_000),

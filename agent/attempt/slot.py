@@ -1,14 +1,14 @@
-"""One slot: leases a job, attempts it, and leases the next while the broker hears how it ended.
+"""Slot: leases a job, attempts it, and leases the next while the broker hears how it ended.
 
-An agent with N slots runs N of these over one connection. What a slot holds it settles in one of three ways, and
-never in two: it completes, it releases, or it has lost the lease and may say nothing. An attempt whose lease ran out
-here is still offered back: a broker that was away may have prolonged it meanwhile.
+An agent with N slots runs N of these over one connection. What a slot leases, it settles once, in one of the ways of
+`leases.settlement`. An attempt whose lease ran out here is still released: a broker that was away may have prolonged
+the lease meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, assert_never
 
 import anyio
 from msgspec import Struct
@@ -20,12 +20,14 @@ from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in
 from airunner.agent.leases.health import Health
 from airunner.agent.leases.heldlease import HeldLease
-from airunner.agent.leases.leaser import LOST, Leaser, Orders
+from airunner.agent.leases.leaser import Leaser, Orders
 from airunner.agent.leases.occupancy import Occupancy
 from airunner.agent.leases.renewer import Renewer
-from airunner.agent.output.journal import Journal
+from airunner.agent.leases.settlement import Completed, LeftBehind, Lost, Released, Settlement, described
+from airunner.agent.output.outbox import Outbox
 from airunner.agent.output.outputbound import OutputBound
 from airunner.agent.output.publisher import EventPublisher
+from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.plan import Plan
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
@@ -33,24 +35,41 @@ from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import ProcessError
 from airunner.protocol.job import JobState, ProcessType, Result
-from airunner.protocol.messages import JobLease
 from airunner.protocol.printable import one_line
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import Edges
 
 SPOOL_FOLDER: Final = "spool"
-DELIVERY_S: Final = 10.0  # for the last events of an attempt, once the agent is told to end
+DELIVERY_S: Final = 10.0  # for the last events of an attempt, once the agent is told to stop
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
 LAUNCHER_DIED: Final = (
     "the agent's launcher was killed, and every process of the job with it; the job is given back for another attempt"
 )
 REFUSED: Final = "this agent's machine cannot run the job now, and gives it back"
-UNSETTLED: Final = "is left for the next agent of this home to deliver and release"
+
+
+class _Attempted(Struct):
+    """An attempt and its outcome; without a `result` it was ended before it had one.
+
+    `begun`: its command has run. `refused`: by this machine. `counts`: its end is one of the job's `max_attempts`.
+    """
+
+    held: HeldLease
+    recorder: Recorder | None = None
+    result: Result | None = None
+    begun: bool = False
+    refused: bool = False
+    counts: bool = False
+
+    @property
+    def name(self) -> str:
+        """The attempt's name in reports."""
+        return f"job {self.held.lease.job_id} attempt {self.held.lease.attempt}"
 
 
 class Slot:
-    """The actor."""
+    """One of the agent's slots, which runs one job at a time."""
 
     def __init__(
         self,
@@ -72,18 +91,17 @@ class Slot:
         self._renewer = renewer
         self._workspaces = workspaces
         self._surroundings = surroundings
-        self._edges = edges
         self._orders = orders
         self._occupancy = occupancy
         self._health = health
         self._report = report
         self._backoff = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
-        self._settled = anyio.Event()
-        self._settled.set()
 
     async def run(self) -> None:
         """Work until told to drain, or until the plan's jobs are done."""
         jobs = 0
+        settled = anyio.Event()
+        settled.set()
         async with anyio.create_task_group() as settling:
             while not self._orders.drain.is_set() and jobs != self._plan.jobs_max:
                 await self._health.well(self._orders.drain)
@@ -91,13 +109,13 @@ class Slot:
                 if held is not None:
                     with self._occupancy.busy():
                         attempted = await self._work(held)
-                        await self._settled.wait()  # of the last job: one at a time waits for the broker
-                    self._settled = anyio.Event()
-                    settling.start_soon(self._settle, attempted)
+                        await settled.wait()  # of the last job: only one at a time waits for the broker
+                    settled = anyio.Event()
+                    settling.start_soon(self._settle, attempted, settled)
                     jobs += not attempted.refused
 
     async def _lease(self) -> HeldLease | None:
-        """The next lease; None when there is none for now."""
+        """Return the next lease; None when there is none for now."""
         try:
             held = await self._leaser.lease()
         except PeerError as error:
@@ -110,16 +128,16 @@ class Slot:
         return held
 
     async def _work(self, held: HeldLease) -> _Attempted:
-        """Attempt what was leased."""
+        """Attempt a leased job."""
         lease = held.lease
-        self._report(f"job {lease.job_id} attempt {lease.attempt} begins: {one_line(lease.spec.command)}")
-        workspace: Workspace | None = None
         attempted = _Attempted(held)
+        self._report(f"{attempted.name} begins: {one_line(lease.spec.command)}")
+        workspace: Workspace | None = None
         refusal: MachineRefused | None = None
         try:
             workspace = self._workspaces.acquire(lease.job_id, lease.attempt)
-            self._open(attempted)
-            await self._perform(attempted, workspace)
+            attempted.recorder = self._recorder(held)
+            await self._perform(attempted, attempted.recorder, workspace)
         except (MachineRefused, OSError, BaseExceptionGroup) as error:
             refusal = refusal_in(error)
             if refusal is None:
@@ -134,136 +152,120 @@ class Slot:
             await self._refuse(attempted, refusal)
         return attempted
 
+    def _recorder(self, held: HeldLease) -> Recorder:
+        """Create the attempt's spool, outbox and recorder.
+
+        Raises `SpoolFailed`.
+        """
+        lease = held.lease
+        header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+        spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
+        batcher = self._plan.flush.batcher(terminal=lease.spec.process_type is ProcessType.PTY)
+        outbox = Outbox(lease, spool, batcher, self._publisher, held.cancelled)
+        self._publisher.open(outbox)
+        return Recorder(batcher, outbox, OutputBound(self._plan.log_bytes_max))
+
+    async def _perform(self, attempted: _Attempted, recorder: Recorder, workspace: Workspace) -> None:
+        """Run the attempt until it ends or is ended; a result is on its way to the broker then.
+
+        Raises `MachineRefused`, `OSError`, alone or in a group.
+        """
+        outbox = recorder.outbox
+        attempt = Attempt(attempted.held, workspace, recorder, self._surroundings)
+        try:
+            with cancelled_by(self._orders.stop, attempted.held.lost, outbox.lost, outbox.broken):
+                attempted.result = await attempt.perform()
+        except* LeaseEnded:
+            pass  # its keeper did what we could not; whether the lease is lost, the broker decides
+        except* LauncherDied:
+            attempted.counts = True  # whatever ran: nobody knows how it went
+            recorder.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=LAUNCHER_DIED))
+        finally:
+            attempted.begun = attempt.begun
+        if outbox.failure is not None:
+            raise outbox.failure
+        if attempted.result is not None:
+            outbox.finish(attempted.result)
+
     async def _refuse(self, attempted: _Attempted, refusal: MachineRefused) -> None:
-        """Nothing can be done for this job here and now: another is to have it."""
+        """Note that this machine cannot run the job now: another is to have it."""
         attempted.refused = True
         attempted.result = None
         attempted.counts |= await self._health.refused(refusal, begun=attempted.begun)
-        if attempted.journal is not None and not attempted.journal.broken.is_set():
+        if attempted.recorder is not None and not attempted.recorder.outbox.broken.is_set():
             message = f"{REFUSED}: {refusal.message}"[:MESSAGE_CHARS_MAX]
-            attempted.journal.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=message))
-
-    def _close(self, attempted: _Attempted, *, settled: bool) -> None:
-        """Let go of it; what is not settled is for the next agent of this home to deliver."""
-        self._renewer.drop(attempted.held)
-        if attempted.journal is not None:
-            self._publisher.close(attempted.journal)
-        if attempted.spool is not None:
-            try:
-                if settled:
-                    attempted.spool.remove()
-                else:
-                    attempted.spool.close()
-            except SpoolFailed as failed:  # the next agent of this home finds it, and that it is over
-                self._report(str(failed))
+            attempted.recorder.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=message))
 
     async def _clear(self, workspace: Workspace) -> None:
         for leftover in await self._surroundings.offload(lambda: remove_workspace(workspace.root)):
             self._report(f"could not remove {leftover.path}: {leftover.why}")
         self._workspaces.removed(workspace)
 
-    def _open(self, attempted: _Attempted) -> None:
-        """Raises `SpoolFailed`."""
-        lease = attempted.held.lease
-        header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
-        spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
-        terminal = lease.spec.process_type is ProcessType.PTY
-        batcher = self._plan.flush.batcher(terminal=terminal)
-        bound = OutputBound(self._plan.log_bytes_max)
-        journal = Journal(lease, spool, batcher, self._publisher, bound, attempted.held.cancelled)
-        attempted.spool, attempted.journal = spool, journal
-        self._publisher.open(journal)
+    async def _settle(self, attempted: _Attempted, settled: anyio.Event) -> None:
+        """Settle the lease, and let go of what the attempt had."""
+        settlement = await self._settlement(attempted)
+        self._renewer.drop(attempted.held)
+        if attempted.recorder is not None:
+            outbox = attempted.recorder.outbox
+            self._publisher.close(outbox)
+            try:
+                match settlement:
+                    case Completed() | Released() | Lost():
+                        outbox.remove()
+                    case LeftBehind():
+                        outbox.leave()
+                    case _:
+                        assert_never(settlement)
+            except SpoolFailed as failed:  # the next agent of this home finds it, and that it is over
+                self._report(str(failed))
+        self._report(f"{attempted.name} {described(settlement)}")
+        settled.set()
 
-    async def _perform(self, attempted: _Attempted, workspace: Workspace) -> None:
-        """Run the attempt until it ends or is ended; a result is on its way to the broker then.
-
-        Raises `MachineRefused`, `OSError`, alone or in a group.
-        """
-        journal = attempted.journal
-        assert journal is not None, "it has been opened"
-        attempt = Attempt(attempted.held, workspace, journal, self._surroundings)
-        try:
-            with cancelled_by(self._orders.stop, attempted.held.lost, journal.lost, journal.broken):
-                attempted.result = await attempt.perform()
-        except* LeaseEnded:
-            pass  # its keeper did what we could not; whether the lease is lost is the broker's to say
-        except* LauncherDied:
-            attempted.counts = True  # and whatever ran: nobody knows how it went
-            journal.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=LAUNCHER_DIED))
-        finally:
-            attempted.begun = attempt.begun
-        if journal.failure is not None:
-            raise journal.failure
+    async def _settlement(self, attempted: _Attempted) -> Settlement:
+        """Tell the broker the result, or release the lease, and return which it was."""
+        if attempted.recorder is None:
+            return await self._leaser.release(attempted.held.lease, lost=attempted.counts)
+        outbox = attempted.recorder.outbox
         if attempted.result is not None:
-            journal.finish(attempted.result)
+            if (state := await self._completed(outbox)) is not None:
+                return Completed(state, attempted.result.exit_status)
+            if not outbox.lost.is_set() and not outbox.broken.is_set():
+                return LeftBehind()
+        return await self._give_back(attempted, outbox)
 
-    async def _settle(self, attempted: _Attempted) -> None:
-        """See to it that the broker knows how it ended, or may give the job to another."""
-        lease = attempted.held.lease
-        journal = attempted.journal
-        outcome = ""
-        if journal is None:
-            outcome = await self._leaser.release(lease, lost=attempted.counts)
-        else:
-            if attempted.result is not None:
-                outcome = await self._completed(journal, attempted.result)
-            if not outcome and (attempted.result is None or journal.lost.is_set() or journal.broken.is_set()):
-                counts = attempted.counts or (journal.broken.is_set() and attempted.begun)
-                outcome = await self._give_back(lease, journal, lost=counts)
-        self._close(attempted, settled=bool(outcome))
-        self._report(f"job {lease.job_id} attempt {lease.attempt} {outcome or UNSETTLED}")
-        self._settled.set()
+    async def _completed(self, outbox: Outbox) -> JobState | None:
+        """Return the job's state once the broker has the result; None where that is not known, or the lease is lost.
 
-    async def _completed(self, journal: Journal, result: Result) -> str:
-        """What became of the job; empty when that is not known, or the lease was lost.
-
-        Nothing runs any more: it may wait for the broker as long as it takes, unless the agent is told to stop.
+        No process runs any more, so it waits for the broker as long as it takes, unless the agent is told to stop.
         """
-        state: JobState | None = None
         with cancelled_by(self._orders.stop):
-            state = await journal.settled()
-        if state is None:
-            with anyio.move_on_after(DELIVERY_S):
-                state = await journal.settled()
-        if state is None:
-            return ""
-        if state is JobState.SCHEDULED:
-            return f"ends with exit status {result.exit_status}, and the job will be tried again"
-        return f"ends {state} with exit status {result.exit_status}"
+            return await outbox.settled()
+        with anyio.move_on_after(DELIVERY_S):
+            return await outbox.settled()
+        return None
 
-    async def _give_back(self, lease: JobLease, journal: Journal, *, lost: bool) -> str:
-        """Deliver what the command has written, then release; empty when a drain did not leave the time for it.
+    async def _give_back(self, attempted: _Attempted, outbox: Outbox) -> Settlement:
+        """Deliver what the command has written, then release, unless a drain does not leave the time for it.
 
-        `lost` counts: a job that kills what starts it is not to do so for ever.
+        A job that makes its agent fail again and again counts as lost each time, so that this ends.
         """
-        settled = ""
+        settlement: Settlement = LeftBehind()
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_when_draining, group.cancel_scope)
             try:
-                await journal.deliver()
+                await outbox.deliver()
             except SpoolFailed as failed:
-                self._report(f"job {lease.job_id} attempt {lease.attempt}: {failed}")
-            settled = LOST if journal.lost.is_set() else await self._leaser.release(lease, lost=lost)
+                self._report(f"{attempted.name}: {failed}")
+            if outbox.lost.is_set():
+                settlement = Lost()
+            else:
+                counts = attempted.counts or (outbox.broken.is_set() and attempted.begun)
+                settlement = await self._leaser.release(attempted.held.lease, lost=counts)
             group.cancel_scope.cancel()
-        return settled
+        return settlement
 
     async def _cancel_when_draining(self, scope: anyio.CancelScope) -> None:
-        """Until then there is time: a slot whose broker is away has nothing else to do."""
+        """Cancel `scope` some time after a drain; before that a slot whose broker is away has nothing else to do."""
         await self._orders.drain.wait()
         await anyio.sleep(DELIVERY_S)
         scope.cancel()
-
-
-class _Attempted(Struct):
-    """An attempt and what came of it; without a `result` it was ended before it had one, and is given back.
-
-    `begun`: its command has run. `refused`: by this machine. `counts`: its end is one of the job's `max_attempts`.
-    """
-
-    held: HeldLease
-    spool: Spool | None = None
-    journal: Journal | None = None
-    result: Result | None = None
-    begun: bool = False
-    refused: bool = False
-    counts: bool = False

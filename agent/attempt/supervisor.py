@@ -18,7 +18,7 @@ from airunner.agent.attempt.heartbeat import beat
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import ByteSource, Exit, Holder, Process, Survivor
 from airunner.agent.leases.heldlease import HeldLease
-from airunner.agent.output.journal import Journal
+from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import OUTPUT_BYTES_MAX, ProcessError, Stream, TerminalResize
 from airunner.protocol.job import Reason, TerminalSize
 from airunner.protocol.printable import one_line
@@ -42,9 +42,9 @@ class CommandEnd(Struct, frozen=True):
 class Supervisor:
     """The console of the attempt that `held` is for."""
 
-    def __init__(self, held: HeldLease, journal: Journal, wall_ms: Callable[[], int], cancel_grace_s: float) -> None:
+    def __init__(self, held: HeldLease, recorder: Recorder, wall_ms: Callable[[], int], cancel_grace_s: float) -> None:
         self._held = held
-        self._journal = journal
+        self._recorder = recorder
         self._wall_ms = wall_ms
         self._cancel_grace_s = cancel_grace_s
         self._size: TerminalSize | None = None
@@ -88,7 +88,7 @@ class Supervisor:
                 listener.finish()
         if any(listener.held_open for listener in listeners.values()):
             self.say(_held(await process.holders()))
-        self._journal.end_output(self._wall_ms())
+        self._recorder.end_output(self._wall_ms())
         assert ended is not None, "only an error ends the block before the process, and that goes on"
         if survivors:
             self.say(_named(survivors, grace_s if cut_short else None))
@@ -96,12 +96,12 @@ class Supervisor:
 
     def say(self, message: str) -> None:
         """Have something that is amiss stand in the log."""
-        self._journal.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
+        self._recorder.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
 
     async def _beat(self, process: Process, scope: anyio.CancelScope) -> None:
         """Say now and then that a silent command still runs, until that is over."""
         with scope:
-            await beat(process, self._journal, self._wall_ms)
+            await beat(process, self._recorder, self._wall_ms)
 
     async def _wait(self, process: Process, timeout_s: float | None, *cancels: Flag) -> Reason | None:
         """The process's own end, or why it is not waited for any longer.
@@ -116,14 +116,14 @@ class Supervisor:
     async def _read(self, process: Process, listener: _Listener, stream: Stream) -> None:
         while data := await listener.receive():
             self.written[stream] += len(data)
-            await self._journal.add_output(stream, data, self._wall_ms())
+            await self._recorder.add_output(stream, data, self._wall_ms())
             self._note_size(process.terminal_size())
 
     def _note_size(self, size: TerminalSize | None) -> None:
         """A program may change the size of its own terminal; whoever shows its output has to know."""
         if size is not None and size != self._size:
             self._size = size
-            self._journal.add(TerminalResize(timestamp_ms=self._wall_ms(), cols=size.cols, rows=size.rows))
+            self._recorder.add(TerminalResize(timestamp_ms=self._wall_ms(), cols=size.cols, rows=size.rows))
 
 
 class _Listener:

@@ -22,6 +22,7 @@ from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.leases.health import Health
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.leases.renewer import Renewer
+from airunner.agent.leases.settlement import Lost, Released
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.messages import (
@@ -44,7 +45,6 @@ from airunner.transport.ports import Edges
 RETURN_S: Final = 5.0  # for ending a parked request at a broker that is connected and slow
 GONE_S: Final = 0.3  # a broker that has not come back after so long is not waited for; the first two tries take 0.15 s
 STALE_SHARE: Final = 2  # a grant that half of its time has passed on is renewed before it is begun
-LOST: Final = "has lost its lease; its processes are ended"
 
 
 class Orders:
@@ -104,16 +104,16 @@ class Leaser:
             raise turn.failure
         return turn.held
 
-    async def release(self, lease: JobLease, *, lost: bool = False) -> str:
-        """Give an attempt back; says what became of it. `lost` counts as if the lease had expired."""
+    async def release(self, lease: JobLease, *, lost: bool = False) -> Released | Lost:
+        """Release a lease; with `lost` it counts towards `max_attempts`, as if it had expired."""
         token = lease.task_token
         try:
             await self._channel.ask(ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=token, lost=lost))
         except (StaleToken, NotFound):
-            return LOST
+            return Lost()
         except PeerError as error:
-            return f"is not released, its lease will expire: {error.message}"
-        return "is released"
+            return Lost(error.message)
+        return Released()
 
     async def _ask(self) -> None:
         """Ask for all who are free, and call them."""

@@ -1,11 +1,12 @@
 """Output: the events of an attempt, from the process that writes to the broker that stores.
 
 ```
- Supervisor ──► Journal: redaction ──► outputbound ──► batching ──► Spool (disk) ──► Publisher ──► broker
-                                                                    ▲───────acknowledged──────────┘
+ Attempt ──► Recorder: redaction ──► outputbound ──► batching ──► Outbox: spool (disk) ──► EventPublisher ──► broker
+                                                                    ▲──────────acknowledged──────────┘
 ```
 
-- `journal.py` is the log of one attempt and joins the steps; `publisher.py` sends the batches of all attempts.
+- `recorder.py` takes in the events of one attempt and joins the first steps; `outbox.py` keeps its batches until the
+  broker has them; `publisher.py` sends what is in the outboxes of all attempts.
 - `redaction.py` and `redactor.py` remove secrets before anything reaches the disk (pure).
 - `outputbound.py` keeps the head and the tail of a log that is too long (pure).
 - `batching.py` decides when output is sent, and in which pieces.

@@ -15,7 +15,7 @@ import anyio
 
 from airunner.agent.output.spool import ForeignSpool, NotASpool, Spool
 from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
-from airunner.protocol.messages import BATCHES_MAX, EventBatch, JobEventsPublished, PublishJobEvents, ReleaseJob
+from airunner.protocol.messages import BATCHES_MAX, JobEventsPublished, PublishJobEvents, ReleaseJob
 from airunner.transport.backoff import Backoff, retry
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
@@ -88,17 +88,5 @@ async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
 
 
 def _next_of(spool: Spool, bytes_max: int) -> PublishJobEvents:
-    header = spool.header
     records = spool.read_from(spool.kept_index, bytes_max)[:BATCHES_MAX]
-    batches = tuple(
-        EventBatch(
-            job_id=header.job_id,
-            attempt=header.attempt,
-            task_token=header.task_token,
-            first_index=record.first_index,
-            count=record.count,
-            events=record.events,
-        )
-        for record in records
-    )
-    return PublishJobEvents(batches=batches)
+    return PublishJobEvents(batches=tuple(map(spool.header.batch, records)))

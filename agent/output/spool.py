@@ -37,6 +37,7 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, scarce_at_home
 from airunner.agent.output.holes import after_zeros, punch
 from airunner.protocol.events import BATCH_BYTES_MAX
+from airunner.protocol.messages import EventBatch
 from airunner.protocol.names import JobName, Natural, Positive, Token
 
 RECLAIM_BYTES_MIN: Final = 65_536  # less is not worth a call; most jobs never get there
@@ -72,6 +73,17 @@ class SpoolHeader(Struct, frozen=True, kw_only=True):
     attempt: Positive
     task_token: Token
     format: int = _FORMAT
+
+    def batch(self, record: Record) -> EventBatch:
+        """Return a record of this spool as it is sent."""
+        return EventBatch(
+            job_id=self.job_id,
+            attempt=self.attempt,
+            task_token=self.task_token,
+            first_index=record.first_index,
+            count=record.count,
+            events=record.events,
+        )
 
 
 class Record(Struct, frozen=True, kw_only=True):

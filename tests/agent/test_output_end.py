@@ -45,7 +45,7 @@ class Pipe:
 
 
 class FullPage(Page):
-    """A journal that has no room for a while, before each piece of output that it takes."""
+    """A recorder that has no room for a while, before each piece of output that it takes."""
 
     def __init__(self, full_s: float) -> None:
         super().__init__()

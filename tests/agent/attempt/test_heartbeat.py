@@ -12,9 +12,9 @@ from trio.testing import MockClock
 
 from airunner.agent.attempt.heartbeat import HEARTBEAT_S, beat
 from airunner.agent.launcher.contract import LaunchSpec
-from airunner.agent.output.journal import Journal
+from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import Heartbeat, Output, Stream
-from tests.agent.output.journaling import journal_in, taken
+from tests.agent.output.recording import recorder_in, taken
 from tests.agent.playing import PlayedProcess
 
 pytestmark = pytest.mark.anyio
@@ -26,47 +26,47 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 
 @asynccontextmanager
-async def beating(folder: Path) -> AsyncIterator[Journal]:
-    journal = journal_in(folder)
+async def beating(folder: Path) -> AsyncIterator[Recorder]:
+    recorder = recorder_in(folder)
     process = PlayedProcess(LaunchSpec(("true",), {}, folder), stubborn=False)
     async with anyio.create_task_group() as group:
-        group.start_soon(beat, process, journal, lambda: 7)
-        yield journal
+        group.start_soon(beat, process, recorder, lambda: 7)
+        yield recorder
         group.cancel_scope.cancel()
 
 
-def beats(journal: Journal) -> list[int]:
+def beats(recorder: Recorder) -> list[int]:
     """When each came, in s."""
-    bodies = taken(journal)
+    bodies = taken(recorder)
     assert all(isinstance(body, Heartbeat) and (body.processes, body.memory_bytes) == (1, 4_096) for body in bodies)
     return [body.elapsed_ms // 1_000 for body in bodies if isinstance(body, Heartbeat)]
 
 
 async def test_a_silent_command_is_heard_of_each_half_minute(tmp_path: Path) -> None:
-    async with beating(tmp_path) as journal:
+    async with beating(tmp_path) as recorder:
         for turn in range(1, 4):
             await anyio.sleep(HEARTBEAT_S + 0.01)  # virtual
-            assert beats(journal) == [30 * turn]
-            journal.acknowledge(turn)
+            assert beats(recorder) == [30 * turn]
+            recorder.outbox.acknowledge(turn)
 
 
 async def test_half_a_minute_is_counted_from_the_last_event(tmp_path: Path) -> None:
-    async with beating(tmp_path) as journal:
+    async with beating(tmp_path) as recorder:
         await anyio.sleep(20)  # virtual
-        await journal.add_output(Stream.STDOUT, b"still here\n", 7)
-        [output] = taken(journal)
+        await recorder.add_output(Stream.STDOUT, b"still here\n", 7)
+        [output] = taken(recorder)
         assert isinstance(output, Output)
-        journal.acknowledge(1)
+        recorder.outbox.acknowledge(1)
         await anyio.sleep(29)  # virtual
-        assert not journal.behind
+        assert not recorder.behind
         await anyio.sleep(2)  # virtual
-        assert beats(journal) == [50]
+        assert beats(recorder) == [50]
 
 
 async def test_nothing_is_added_while_the_broker_takes_nothing(tmp_path: Path) -> None:
-    async with beating(tmp_path) as journal:
+    async with beating(tmp_path) as recorder:
         await anyio.sleep(100 * HEARTBEAT_S)  # virtual
-        assert beats(journal) == [30], "what nobody has taken is not added to"
-        journal.acknowledge(1)
+        assert beats(recorder) == [30], "what nobody has taken is not added to"
+        recorder.outbox.acknowledge(1)
         await anyio.sleep(2 * HEARTBEAT_S)  # virtual
-        assert len(beats(journal)) == 1
+        assert len(beats(recorder)) == 1

@@ -11,7 +11,8 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.attempt.slot import DELIVERY_S, SPOOL_FOLDER, UNSETTLED
+from airunner.agent.attempt.slot import DELIVERY_S, SPOOL_FOLDER
+from airunner.agent.leases.settlement import LeftBehind, described
 from airunner.agent.output.spool import Spool, SpoolFailed
 from airunner.protocol.job import JobState, Reason
 from airunner.transport.ports import Sent
@@ -52,7 +53,7 @@ async def test_what_is_stopped_while_the_broker_is_away_is_delivered_by_the_next
         stop(stage)
         await stage.ended.wait()
         assert anyio.current_time() - stopped_s < 2 * DELIVERY_S
-        assert f"job {job.id} attempt 1 {UNSETTLED}" in stage.reports
+        assert f"job {job.id} attempt 1 {described(LeftBehind())}" in stage.reports
         assert len(list((tmp_path / SPOOL_FOLDER).iterdir())) == 1
         del stage.wire.send
         stage.start()

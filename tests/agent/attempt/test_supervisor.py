@@ -16,7 +16,7 @@ from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.agent.leases.heldlease import HeldLease
-from airunner.agent.output.journal import Journal
+from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import AgentBody, Output, ProcessError, Stream, TerminalResize
 from airunner.protocol.job import JobSpec, Reason, TerminalSize
 from airunner.protocol.messages import JobLease
@@ -64,8 +64,8 @@ def handed_to_a_daemon(folder: Path) -> Iterator[tuple[tuple[str, ...], int]]:
         yield (sys.executable, "-c", HAND_OVER, door), daemon.pid
 
 
-class Page(Journal):
-    """A journal on no disk."""
+class Page(Recorder):
+    """A recorder on no disk."""
 
     def __init__(self) -> None:
         self.bodies: list[AgentBody] = []

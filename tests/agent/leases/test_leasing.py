@@ -9,7 +9,8 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.attempt.slot import DELIVERY_S, UNSETTLED
+from airunner.agent.attempt.slot import DELIVERY_S
+from airunner.agent.leases.settlement import LeftBehind, described
 from airunner.protocol.coding import decode_reply, encode, refusal
 from airunner.protocol.errors import StaleToken
 from airunner.protocol.job import JobSpec, JobState
@@ -114,7 +115,7 @@ async def test_an_end_that_the_broker_has_not_heard_of_is_left_to_the_next_agent
         stopped_s = anyio.current_time()
         await stage.ended.wait()
         assert anyio.current_time() - stopped_s < 2 * DELIVERY_S
-        assert f"job {job} attempt 1 {UNSETTLED}" in stage.reports
+        assert f"job {job} attempt 1 {described(LeftBehind())}" in stage.reports
 
 
 async def test_an_idle_agent_does_not_wait_for_a_broker_that_has_gone(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from airunner.agent.output.journal import PATIENCE_S
 from airunner.agent.output.outputbound import TAIL_BYTES, Gap, OutputBound, Piece
+from airunner.agent.output.recorder import PATIENCE_S
 from airunner.protocol.events import Output, OutputTruncated, Stream
-from tests.agent.output.journaling import Sink, journal_in, taken
+from tests.agent.output.recording import Sink, recorder_in, taken
 
 pieces = st.lists(st.tuples(st.sampled_from(Stream), st.binary(min_size=1, max_size=40)), max_size=30)
 
@@ -65,13 +65,13 @@ def test_what_there_was_no_room_for_is_counted_where_it_is_missing(
 
 @pytest.mark.anyio
 async def test_a_log_beyond_its_bound_keeps_head_and_tail(tmp_path: Path) -> None:
-    journal = journal_in(tmp_path, log_bytes_max=2 * TAIL_BYTES)
+    recorder = recorder_in(tmp_path, log_bytes_max=2 * TAIL_BYTES)
     block = bytes(range(256)) * 256
     for _ in range(40):
-        await journal.add_output(Stream.STDOUT, block, 1)
-    await journal.add_output(Stream.STDERR, b"last words", 2)
-    journal.end_output(3)
-    bodies = taken(journal)
+        await recorder.add_output(Stream.STDOUT, block, 1)
+    await recorder.add_output(Stream.STDERR, b"last words", 2)
+    recorder.end_output(3)
+    bodies = taken(recorder)
     (gap,) = [body for body in bodies if isinstance(body, OutputTruncated)]
     assert gap.omitted_bytes == 40 * len(block) + len(b"last words") - 2 * TAIL_BYTES
     at = bodies.index(gap)
@@ -82,17 +82,17 @@ async def test_a_log_beyond_its_bound_keeps_head_and_tail(tmp_path: Path) -> Non
 @pytest.mark.anyio
 async def test_a_broker_that_is_away_holds_a_command_up_only_for_a_moment(tmp_path: Path) -> None:
     sink = Sink(spool_bytes_max=1_000_000)
-    journal = journal_in(tmp_path, sink=sink)
+    recorder = recorder_in(tmp_path, sink=sink)
     block = b"x" * 65_536
     began_s = anyio.current_time()
     for _ in range(100):
-        await journal.add_output(Stream.STDOUT, block, 1)
+        await recorder.add_output(Stream.STDOUT, block, 1)
     assert PATIENCE_S <= anyio.current_time() - began_s < 2 * PATIENCE_S
-    head = taken(journal)
+    head = taken(recorder)
     assert not any(isinstance(body, OutputTruncated) for body in head)
-    journal.acknowledge(len(head))
-    await journal.add_output(Stream.STDOUT, b"there is room again", 2)
-    bodies = taken(journal)
+    recorder.outbox.acknowledge(len(head))
+    await recorder.add_output(Stream.STDOUT, b"there is room again", 2)
+    bodies = taken(recorder)
     assert isinstance(bodies[0], OutputTruncated)
     shown = sum(len(body.data) for body in head + bodies if isinstance(body, Output))
     assert shown + bodies[0].omitted_bytes == 100 * len(block) + len(b"there is room again")
@@ -102,7 +102,7 @@ async def test_a_broker_that_is_away_holds_a_command_up_only_for_a_moment(tmp_pa
 
 @pytest.mark.anyio
 async def test_a_broker_that_answers_is_waited_for_and_nothing_is_left_out(tmp_path: Path) -> None:
-    journal = journal_in(tmp_path, sink=Sink(spool_bytes_max=1_000_000))
+    recorder = recorder_in(tmp_path, sink=Sink(spool_bytes_max=1_000_000))
     got = 0
 
     async def slow_broker() -> None:
@@ -110,16 +110,16 @@ async def test_a_broker_that_answers_is_waited_for_and_nothing_is_left_out(tmp_p
         count = 0
         while True:
             await anyio.sleep(PATIENCE_S / 2)  # virtual
-            bodies = taken(journal)
+            bodies = taken(recorder)
             assert not any(isinstance(body, OutputTruncated) for body in bodies)
             got += sum(len(body.data) for body in bodies if isinstance(body, Output))
             count += len(bodies)
-            journal.acknowledge(count)
+            recorder.outbox.acknowledge(count)
 
     async with anyio.create_task_group() as group:
         group.start_soon(slow_broker)
         for _ in range(200):
-            await journal.add_output(Stream.STDOUT, b"x" * 65_536, 1)
+            await recorder.add_output(Stream.STDOUT, b"x" * 65_536, 1)
         await anyio.sleep(PATIENCE_S)  # virtual
         group.cancel_scope.cancel()
     assert got == 200 * 65_536
@@ -128,11 +128,11 @@ async def test_a_broker_that_answers_is_waited_for_and_nothing_is_left_out(tmp_p
 @pytest.mark.anyio
 async def test_what_is_settled_gives_its_room_to_others(tmp_path: Path) -> None:
     sink = Sink(spool_bytes_max=500_000)
-    first, second = journal_in(tmp_path, 1, sink=sink), journal_in(tmp_path, 2, sink=sink)
+    first, second = recorder_in(tmp_path, 1, sink=sink), recorder_in(tmp_path, 2, sink=sink)
     for _ in range(8):
         await first.add_output(Stream.STDOUT, b"x" * 65_536, 1)
     assert sink.room.full
-    first.give_back()
+    first.outbox.free_room()
     assert not sink.room.full
     await second.add_output(Stream.STDOUT, b"y", 1)
     assert taken(second) == [Output(stream=Stream.STDOUT, data=b"y", timestamp_ms=1)]

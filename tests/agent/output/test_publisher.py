@@ -35,7 +35,7 @@ from airunner.protocol.messages import (
     Refused,
 )
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
-from tests.agent.output.journaling import EVERYTHING, journal_in
+from tests.agent.output.recording import EVERYTHING, recorder_in
 from tests.client.wire import edges
 
 pytestmark = pytest.mark.anyio
@@ -93,42 +93,42 @@ async def test_what_there_is_no_room_for_is_kept_and_sent_again_and_said_once(
     said: list[str] = []
     channel = Full(5, refuse)
     publisher = EventPublisher(channel, edges(), said.append, SpoolRoom(EVERYTHING))
-    journals = [journal_in(tmp_path, number, sink=publisher) for number in (1, 2)]
+    recorders = [recorder_in(tmp_path, number, sink=publisher) for number in (1, 2)]
     began_s = anyio.current_time()
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)
-        for journal in journals:
-            publisher.open(journal)
-            journal.add(Heartbeat(timestamp_ms=1))
-            journal.cut()
-            journal.add(Heartbeat(timestamp_ms=2))
-            journal.finish(Result(exit_code=0))
-        states = [await journal.settled() for journal in journals]
+        for recorder in recorders:
+            publisher.open(recorder.outbox)
+            recorder.add(Heartbeat(timestamp_ms=1))
+            recorder.outbox.cut()
+            recorder.add(Heartbeat(timestamp_ms=2))
+            recorder.outbox.finish(Result(exit_code=0))
+        states = [await recorder.outbox.settled() for recorder in recorders]
         group.cancel_scope.cancel()
     assert states == [JobState.COMPLETED] * 2
     assert channel.stored == {"job1": 2, "job2": 2}
     assert len(said) == 1
     assert channel.asked < 12, "it is asked again after a pause, and not at once"
     assert anyio.current_time() > began_s
-    for journal in journals:
-        publisher.close(journal)
+    for recorder in recorders:
+        publisher.close(recorder.outbox)
 
 
 async def test_when_there_was_room_again_the_next_want_of_it_is_said_too(tmp_path: Path) -> None:
     said: list[str] = []
     channel = Full(1)
     publisher = EventPublisher(channel, edges(), said.append, SpoolRoom(EVERYTHING))
-    journal = journal_in(tmp_path, 1, sink=publisher)
-    publisher.open(journal)
+    recorder = recorder_in(tmp_path, 1, sink=publisher)
+    publisher.open(recorder.outbox)
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)
         for stamp in (1, 2):
             channel.full = 2
-            journal.add(Heartbeat(timestamp_ms=stamp))
-            await journal.deliver()
+            recorder.add(Heartbeat(timestamp_ms=stamp))
+            await recorder.outbox.deliver()
         group.cancel_scope.cancel()
     assert len(said) == 2
-    publisher.close(journal)
+    publisher.close(recorder.outbox)
 
 
 class Newer(Full):
@@ -157,21 +157,21 @@ class Newer(Full):
 async def test_a_refusal_that_is_not_known_ends_that_attempt_and_no_other(tmp_path: Path, *, end: bool) -> None:
     said: list[str] = []
     publisher = EventPublisher(Newer("job1", end=end), edges(), said.append, SpoolRoom(EVERYTHING))
-    journals = [journal_in(tmp_path, number, sink=publisher) for number in (1, 2)]
+    recorders = [recorder_in(tmp_path, number, sink=publisher) for number in (1, 2)]
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)
-        for journal in journals:
-            publisher.open(journal)
-            journal.add(Heartbeat(timestamp_ms=1))
-            journal.finish(Result(exit_code=0))
-        states = [await journal.settled() for journal in journals]
+        for recorder in recorders:
+            publisher.open(recorder.outbox)
+            recorder.add(Heartbeat(timestamp_ms=1))
+            recorder.outbox.finish(Result(exit_code=0))
+        states = [await recorder.outbox.settled() for recorder in recorders]
         group.cancel_scope.cancel()
     assert states == [None, JobState.COMPLETED]
     [line] = said
     assert line.startswith("job job1 attempt 1 is ended: the broker refuses")
     assert "too-tired" in line
-    for journal in journals:
-        publisher.close(journal)
+    for recorder in recorders:
+        publisher.close(recorder.outbox)
 
 
 class Breaking(Full):
@@ -199,22 +199,22 @@ async def test_what_a_lost_connection_did_not_carry_is_sent_in_smaller_pieces_an
 ) -> None:
     channel = Breaking()
     publisher = EventPublisher(channel, edges(), lambda _: None, SpoolRoom(EVERYTHING))
-    journals = [journal_in(tmp_path, number, sink=publisher) for number in (1, 2)]
-    for journal in journals:
+    recorders = [recorder_in(tmp_path, number, sink=publisher) for number in (1, 2)]
+    for recorder in recorders:
         for stamp in (1, 2):
-            journal.add(Heartbeat(timestamp_ms=stamp))
-            journal.cut()
-        publisher.open(journal)
-        journal.finish(Result(exit_code=0))
+            recorder.add(Heartbeat(timestamp_ms=stamp))
+            recorder.outbox.cut()
+        publisher.open(recorder.outbox)
+        recorder.outbox.finish(Result(exit_code=0))
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)
-        states = [await journal.settled() for journal in journals]
+        states = [await recorder.outbox.settled() for recorder in recorders]
         group.cancel_scope.cancel()
     assert states == [JobState.COMPLETED] * 2
     assert channel.stored == {"job1": 2, "job2": 2}
     assert channel.sizes == [(4, 2), (1, 0), (3, 2)]
-    for journal in journals:
-        publisher.close(journal)
+    for recorder in recorders:
+        publisher.close(recorder.outbox)
 
 
 class KeepsEndsOnly(Full):
@@ -244,67 +244,67 @@ async def test_a_cancelled_job_ends_without_the_output_for_which_there_is_no_roo
     channel = KeepsEndsOnly()
     channel.code = code
     publisher = EventPublisher(channel, edges(), print, SpoolRoom(EVERYTHING))
-    journal = journal_in(tmp_path, 1, sink=publisher)
-    publisher.open(journal)
+    recorder = recorder_in(tmp_path, 1, sink=publisher)
+    publisher.open(recorder.outbox)
     for _ in range(40):
-        await journal.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
-    journal.end_output(2)
-    journal.add(ProcessEnd(timestamp_ms=3, pid=1, signal=15))
+        await recorder.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
+    recorder.end_output(2)
+    recorder.add(ProcessEnd(timestamp_ms=3, pid=1, signal=15))
     with anyio.move_on_after(60):
         await publisher.run()
-    assert journal.bytes_to_end == math.inf
-    journal.finish(Result(reason=Reason.CANCELLED))
+    assert recorder.outbox.bytes_to_end == math.inf
+    recorder.outbox.finish(Result(reason=Reason.CANCELLED))
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)
-        assert await journal.settled() is JobState.COMPLETED
+        assert await recorder.outbox.settled() is JobState.COMPLETED
         group.cancel_scope.cancel()
     truncated, end = channel.events
     assert truncated == OutputTruncated(timestamp_ms=3, omitted_bytes=40 * OUTPUT_BYTES_MAX)
     assert end == ProcessEnd(timestamp_ms=3, pid=1, signal=15)
-    publisher.close(journal)
+    publisher.close(recorder.outbox)
 
 
 async def test_a_job_that_is_cancelled_after_its_command_has_ended_waits_for_no_room_either(tmp_path: Path) -> None:
     channel = KeepsEndsOnly()
     publisher = EventPublisher(channel, edges(), print, SpoolRoom(EVERYTHING))
     cancelled = Flag()
-    journal = journal_in(tmp_path, 1, sink=publisher, cancelled=cancelled)
+    recorder = recorder_in(tmp_path, 1, sink=publisher, cancelled=cancelled)
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)
-        publisher.open(journal)
+        publisher.open(recorder.outbox)
         for _ in range(40):
-            await journal.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
-        journal.end_output(2)
-        journal.add(ProcessEnd(timestamp_ms=3, pid=1, exit_code=0))
-        journal.finish(Result(exit_code=0))
+            await recorder.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
+        recorder.end_output(2)
+        recorder.add(ProcessEnd(timestamp_ms=3, pid=1, exit_code=0))
+        recorder.outbox.finish(Result(exit_code=0))
         await anyio.sleep(300)  # virtual
-        assert journal.state is None, "without a word of its user's, no output is left out"
+        assert recorder.outbox.state is None, "without a word of its user's, no output is left out"
         cancelled.set()
         with anyio.fail_after(300):
-            assert await journal.settled() is JobState.COMPLETED
+            assert await recorder.outbox.settled() is JobState.COMPLETED
         group.cancel_scope.cancel()
     truncated, end = channel.events
     assert truncated == OutputTruncated(timestamp_ms=3, omitted_bytes=40 * OUTPUT_BYTES_MAX)
     assert end == ProcessEnd(timestamp_ms=3, pid=1, exit_code=0)
-    publisher.close(journal)
+    publisher.close(recorder.outbox)
 
 
 async def test_an_end_is_told_at_once_while_others_have_no_room(tmp_path: Path) -> None:
     channel = KeepsEndsOnly()
     publisher = EventPublisher(channel, edges(), print, SpoolRoom(EVERYTHING))
-    chatty, brief = (journal_in(tmp_path, number, sink=publisher) for number in (1, 2))
+    chatty, brief = (recorder_in(tmp_path, number, sink=publisher) for number in (1, 2))
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)
-        publisher.open(chatty)
+        publisher.open(chatty.outbox)
         for _ in range(2):
             await chatty.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
         await anyio.sleep(300)  # virtual: it is asked again more and more rarely
-        publisher.open(brief)
+        publisher.open(brief.outbox)
         brief.add(Heartbeat(timestamp_ms=1))
         began_s = anyio.current_time()
-        brief.finish(Result(exit_code=0))
-        assert await brief.settled() is JobState.COMPLETED
+        brief.outbox.finish(Result(exit_code=0))
+        assert await brief.outbox.settled() is JobState.COMPLETED
         assert anyio.current_time() - began_s < 0.1
         group.cancel_scope.cancel()
-    for journal in (chatty, brief):
-        publisher.close(journal)
+    for recorder in (chatty, brief):
+        publisher.close(recorder.outbox)

@@ -20,7 +20,7 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.job import JobSpec
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name, without_secrets
-from tests.agent.output.journaling import journal_in, taken
+from tests.agent.output.recording import recorder_in, taken
 
 SECRET = "hunter2hunter2"
 pytestmark = pytest.mark.anyio
@@ -31,19 +31,19 @@ def spooled(folder: Path) -> bytes:
 
 
 async def test_no_event_carries_a_secret_to_the_disk(tmp_path: Path) -> None:
-    journal = journal_in(tmp_path)
-    journal.redact(Redactor([SECRET]))
+    recorder = recorder_in(tmp_path)
+    recorder.redact(Redactor([SECRET]))
     said = f"see {SECRET}, or https://x/?{SECRET}"
-    journal.add(GitCloneStart(timestamp_ms=1, repository=said, commit=SECRET, branch=SECRET))
-    journal.add(GitCloneProgress(timestamp_ms=1, message=said))
-    journal.add(GitCloneError(timestamp_ms=1, message=said))
-    journal.add(ProcessStart(timestamp_ms=1, pid=1, started_at=1))
-    journal.add(ProcessError(timestamp_ms=1, message=said))
+    recorder.add(GitCloneStart(timestamp_ms=1, repository=said, commit=SECRET, branch=SECRET))
+    recorder.add(GitCloneProgress(timestamp_ms=1, message=said))
+    recorder.add(GitCloneError(timestamp_ms=1, message=said))
+    recorder.add(ProcessStart(timestamp_ms=1, pid=1, started_at=1))
+    recorder.add(ProcessError(timestamp_ms=1, message=said))
     for piece in (b"pass: hun", b"ter2hu", b"nter2\n"):
-        await journal.add_output(Stream.STDOUT, piece, 1)
-        await journal.add_output(Stream.STDERR, piece, 1)
-    journal.end_output(1)
-    bodies = taken(journal)
+        await recorder.add_output(Stream.STDOUT, piece, 1)
+        await recorder.add_output(Stream.STDERR, piece, 1)
+    recorder.end_output(1)
+    bodies = taken(recorder)
     assert SECRET.encode() not in spooled(tmp_path)
     assert spooled(tmp_path).count(b"[REDACTED]") == 3 + 4 * 1 + 2 + 2 + 1
     for stream in Stream:
@@ -52,24 +52,24 @@ async def test_no_event_carries_a_secret_to_the_disk(tmp_path: Path) -> None:
 
 
 async def test_streams_are_cut_apart_and_the_end_gives_what_waited(tmp_path: Path) -> None:
-    journal = journal_in(tmp_path)
-    journal.redact(Redactor([SECRET]))
-    await journal.add_output(Stream.STDOUT, b"hunter2", 1)
-    await journal.add_output(Stream.STDERR, b"hunter2", 1)
-    assert taken(journal) == []
-    journal.end_output(5)
-    assert taken(journal) == [
+    recorder = recorder_in(tmp_path)
+    recorder.redact(Redactor([SECRET]))
+    await recorder.add_output(Stream.STDOUT, b"hunter2", 1)
+    await recorder.add_output(Stream.STDERR, b"hunter2", 1)
+    assert taken(recorder) == []
+    recorder.end_output(5)
+    assert taken(recorder) == [
         Output(timestamp_ms=5, stream=Stream.STDOUT, data=b"hunter2"),
         Output(timestamp_ms=5, stream=Stream.STDERR, data=b"hunter2"),
     ]
 
 
 async def test_what_grows_by_its_marks_still_fits_every_bound(tmp_path: Path) -> None:
-    journal = journal_in(tmp_path)
-    journal.redact(Redactor(["x"]))
-    await journal.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
-    journal.add(ProcessError(timestamp_ms=1, message="x" * 16_384))
-    *outputs, said = taken(journal)
+    recorder = recorder_in(tmp_path)
+    recorder.redact(Redactor(["x"]))
+    await recorder.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
+    recorder.add(ProcessError(timestamp_ms=1, message="x" * 16_384))
+    *outputs, said = taken(recorder)
     assert b"".join(body.data for body in outputs if isinstance(body, Output)) == b"[REDACTED]" * OUTPUT_BYTES_MAX
     assert isinstance(said, ProcessError)
     assert len(said.message) == 16_384

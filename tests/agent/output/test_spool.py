@@ -22,7 +22,7 @@ from airunner.agent.output.spool import (
     SpoolHeader,
 )
 from airunner.protocol.events import BATCH_BYTES_MAX
-from tests.agent.output.journaling import no_more_than
+from tests.agent.output.recording import no_more_than
 
 HEADER = SpoolHeader(job_id="0192-job", attempt=3, task_token=b"t" * 32)
 EVERYTHING = 1 << 30

@@ -1,4 +1,4 @@
-"""How an attempt's journal ends: the broker is told behind all that was written, and again until it has heard."""
+"""The outbox of an attempt: the broker gets the result behind all events, and is asked again until it has it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.output.journal import PATIENCE_S, Journal
+from airunner.agent.output.recorder import PATIENCE_S, Recorder
 from airunner.agent.output.spool import Record, Spool, SpoolFailed
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
@@ -20,7 +20,7 @@ from airunner.protocol.events import (
     decode_bodies,
 )
 from airunner.protocol.job import JobState, Result
-from tests.agent.output.journaling import EVERYTHING, Sink, journal_in, no_more_than, taken
+from tests.agent.output.recording import EVERYTHING, Sink, no_more_than, recorder_in, taken
 
 pytestmark = pytest.mark.anyio
 
@@ -32,79 +32,79 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
     return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
-def with_events(folder: Path, events: int) -> Journal:
-    journal = journal_in(folder)
+def with_events(folder: Path, events: int) -> Recorder:
+    recorder = recorder_in(folder)
     for number in range(events):
-        journal.add(ProcessError(timestamp_ms=1, message=str(number)))
-        journal.cut()
-    return journal
+        recorder.add(ProcessError(timestamp_ms=1, message=str(number)))
+        recorder.outbox.cut()
+    return recorder
 
 
 async def test_the_end_is_told_once_every_event_is_sent(tmp_path: Path) -> None:
-    journal = with_events(tmp_path, 2)
-    assert journal.completion() is None, "it has not ended"
-    journal.finish(RESULT)
-    assert journal.completion() is None, "its events are not sent"
-    assert len(journal.unsent(1, EVERYTHING)) == 1
-    assert journal.completion() is None, "one of them is not sent"
-    assert len(taken(journal)) == 1
-    completion = journal.completion()
+    recorder = with_events(tmp_path, 2)
+    assert recorder.outbox.completion() is None, "it has not ended"
+    recorder.outbox.finish(RESULT)
+    assert recorder.outbox.completion() is None, "its events are not sent"
+    assert len(recorder.outbox.unsent(1, EVERYTHING)) == 1
+    assert recorder.outbox.completion() is None, "one of them is not sent"
+    assert len(taken(recorder)) == 1
+    completion = recorder.outbox.completion()
     assert completion is not None
     assert (completion.event_count, completion.result) == (2, RESULT)
-    assert journal.completion() == completion, "until the broker has answered"
-    journal.complete(JobState.COMPLETED)
-    assert journal.completion() is None
-    assert await journal.settled() is JobState.COMPLETED
+    assert recorder.outbox.completion() == completion, "until the broker has answered"
+    recorder.outbox.complete(JobState.COMPLETED)
+    assert recorder.outbox.completion() is None
+    assert await recorder.outbox.settled() is JobState.COMPLETED
 
 
 async def test_an_attempt_without_events_ends_too(tmp_path: Path) -> None:
-    journal = with_events(tmp_path, 0)
-    journal.finish(RESULT)
-    completion = journal.completion()
+    recorder = with_events(tmp_path, 0)
+    recorder.outbox.finish(RESULT)
+    completion = recorder.outbox.completion()
     assert completion is not None
     assert completion.event_count == 0
 
 
 async def test_what_the_broker_misses_is_sent_again_before_the_end(tmp_path: Path) -> None:
-    journal = with_events(tmp_path, 3)
-    journal.finish(RESULT)
-    assert len(taken(journal)) == 3
-    journal.resend_from(1)
-    assert journal.completion() is None
-    assert [body.message for body in taken(journal) if isinstance(body, ProcessError)] == ["1", "2"]
-    assert journal.completion() is not None
+    recorder = with_events(tmp_path, 3)
+    recorder.outbox.finish(RESULT)
+    assert len(taken(recorder)) == 3
+    recorder.outbox.resend_from(1)
+    assert recorder.outbox.completion() is None
+    assert [body.message for body in taken(recorder) if isinstance(body, ProcessError)] == ["1", "2"]
+    assert recorder.outbox.completion() is not None
 
 
 async def test_a_broker_that_has_lost_what_it_had_is_not_asked_for_ever(tmp_path: Path) -> None:
-    journal = with_events(tmp_path, 3)
-    journal.finish(RESULT)
-    taken(journal)
-    journal.acknowledge(3)
-    journal.resend_from(1)
-    assert journal.lost.is_set()
-    assert journal.completion() is None
-    assert await journal.settled() is None
+    recorder = with_events(tmp_path, 3)
+    recorder.outbox.finish(RESULT)
+    taken(recorder)
+    recorder.outbox.acknowledge(3)
+    recorder.outbox.resend_from(1)
+    assert recorder.outbox.lost.is_set()
+    assert recorder.outbox.completion() is None
+    assert await recorder.outbox.settled() is None
 
 
 async def test_a_full_disk_holds_a_command_up_for_the_broker_and_leaves_nothing_out(tmp_path: Path) -> None:
     sink = Sink()
-    journal = journal_in(tmp_path, sink=sink)
+    recorder = recorder_in(tmp_path, sink=sink)
     expected = {stream: b"".join(b"%s %d\n" % (stream.encode(), n) for n in range(500)) for stream in Stream}
     written = dict.fromkeys(Stream, b"")
 
     async def write(stream: Stream) -> None:
         for line in expected[stream].splitlines(keepends=True):
-            await journal.add_output(stream, line, 1)
+            await recorder.add_output(stream, line, 1)
 
     async def take() -> None:
         while True:
             await anyio.sleep(PATIENCE_S / 2)  # virtual
-            for batch in journal.unsent(1, EVERYTHING):
+            for batch in recorder.outbox.unsent(1, EVERYTHING):
                 for body in decode_bodies(batch.events):
                     assert isinstance(body, Output)
                     written[body.stream] += body.data
-                journal.acknowledge(batch.first_index + batch.count)
-            journal.cut()
+                recorder.outbox.acknowledge(batch.first_index + batch.count)
+            recorder.outbox.cut()
 
     with no_more_than((tmp_path / "job1").stat().st_size):
         async with anyio.create_task_group() as group:
@@ -112,27 +112,27 @@ async def test_a_full_disk_holds_a_command_up_for_the_broker_and_leaves_nothing_
             async with anyio.create_task_group() as readers:
                 for stream in Stream:
                     readers.start_soon(write, stream)
-            journal.end_output(1)
-            await journal.deliver()
+            recorder.end_output(1)
+            await recorder.outbox.deliver()
             group.cancel_scope.cancel()
     assert written == expected
 
 
 async def test_a_full_disk_holds_up_nothing_while_the_broker_is_away(tmp_path: Path) -> None:
-    journal = journal_in(tmp_path)
+    recorder = recorder_in(tmp_path)
     with no_more_than((tmp_path / "job1").stat().st_size):
         began_s = anyio.current_time()
         for _ in range(100):
-            await journal.add_output(Stream.STDOUT, bytes(OUTPUT_BYTES_MAX), 1)
+            await recorder.add_output(Stream.STDOUT, bytes(OUTPUT_BYTES_MAX), 1)
         assert anyio.current_time() - began_s <= PATIENCE_S
-        journal.end_output(1)
-        journal.finish(RESULT)
+        recorder.end_output(1)
+        recorder.outbox.finish(RESULT)
         bodies: list[EventBody] = []
-        while journal.completion() is None:
-            for batch in journal.unsent(1, EVERYTHING):
+        while recorder.outbox.completion() is None:
+            for batch in recorder.outbox.unsent(1, EVERYTHING):
                 bodies += decode_bodies(batch.events)
-                journal.acknowledge(batch.first_index + batch.count)
-            journal.cut()
+                recorder.outbox.acknowledge(batch.first_index + batch.count)
+            recorder.outbox.cut()
     kept = sum(len(body.data) for body in bodies if isinstance(body, Output))
     omitted = sum(body.omitted_bytes for body in bodies if isinstance(body, OutputTruncated))
     assert (kept + omitted, omitted > 0) == (100 * OUTPUT_BYTES_MAX, True)
@@ -141,14 +141,14 @@ async def test_a_full_disk_holds_up_nothing_while_the_broker_is_away(tmp_path: P
 async def test_a_disk_that_can_be_read_no_more_breaks_the_attempt_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = with_events(tmp_path, 2)
+    recorder = with_events(tmp_path, 2)
 
     def fail(*_: object) -> list[Record]:
         raise SpoolFailed("cannot read the spool")
 
     monkeypatch.setattr(Spool, "read_from", fail)
-    assert journal.unsent(1, EVERYTHING) == []
-    assert journal.broken.is_set()
+    assert recorder.outbox.unsent(1, EVERYTHING) == []
+    assert recorder.outbox.broken.is_set()
     with pytest.raises(SpoolFailed):
-        await journal.deliver()
-    assert await journal.settled() is None
+        await recorder.outbox.deliver()
+    assert await recorder.outbox.settled() is None

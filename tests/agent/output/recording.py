@@ -1,4 +1,4 @@
-"""A journal with a real spool, and nobody who sends what it holds but the test."""
+"""A recorder and an outbox with a real spool, and a sender that sends nothing: the test does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 from airunner.agent.flag import Flag
 from airunner.agent.output.batching import PIPE_WINDOW_MS, Batcher
-from airunner.agent.output.journal import Journal
+from airunner.agent.output.outbox import Outbox
 from airunner.agent.output.outputbound import OutputBound
+from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spool import Spool, SpoolHeader
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.events import EventBody, decode_bodies
@@ -43,25 +44,31 @@ def lease_of(number: int = 1) -> JobLease:
     return JobLease(job_id=job_id, attempt=1, task_token=TASK_TOKEN, visibility_ms=60_000, spec=JobSpec(command="true"))
 
 
-def journal_in(
+def recorder_in(
     folder: Path,
     number: int = 1,
     *,
     sink: Sink | None = None,
     log_bytes_max: int = EVERYTHING,
     cancelled: Flag | None = None,
-) -> Journal:
-    """The journal of the `number`th job."""
+) -> Recorder:
+    """The recorder of the `number`th job."""
     lease = lease_of(number)
     header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=TASK_TOKEN)
     spool = Spool.create(folder / lease.job_id, header)
-    return Journal(lease, spool, Batcher(PIPE_WINDOW_MS), sink or Sink(), OutputBound(log_bytes_max), cancelled)
+    batcher = Batcher(PIPE_WINDOW_MS)
+    outbox = Outbox(lease, spool, batcher, sink or Sink(), cancelled)
+    return Recorder(batcher, outbox, OutputBound(log_bytes_max))
 
 
-def taken(journal: Journal) -> list[EventBody]:
+def taken(recorder: Recorder) -> list[EventBody]:
     """All that it has to send; it counts as sent, and not as acknowledged."""
-    journal.cut()
-    return [body for batch in journal.unsent(BATCHES_MAX * 1_000, EVERYTHING) for body in decode_bodies(batch.events)]
+    recorder.outbox.cut()
+    return [
+        body
+        for batch in recorder.outbox.unsent(BATCHES_MAX * 1_000, EVERYTHING)
+        for body in decode_bodies(batch.events)
+    ]
 
 
 @contextmanager
