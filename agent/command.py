@@ -187,14 +187,14 @@ def agent_command(
     """
     from airunner.agent.launcher.child.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
-    from airunner.certs.ownership import own_home, refuse_open
+    from airunner.certs.ownership import own_home, refuse_unsafe
     from airunner.certs.secretfile import make_folder
 
     _check_names(name, queue or ())
     endpoints = endpoints_of(broker, os.environ)
     require_loopback(endpoints)
     home = own_home(os.environ)
-    refuse_open(home.agent)
+    refuse_unsafe(home.agent)
     make_folder(home.root)
     locked = _lock_home(home.agent)
     users = _users(run_as or (), spawn, home, locked.folder)

@@ -175,12 +175,12 @@ async def _run(
     from airunner.broker.store.sqlite.store import open_store, path_of
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
-    from airunner.certs.ownership import own_home, refuse_open
+    from airunner.certs.ownership import own_home, refuse_unsafe
     from airunner.transport.ports import SYSTEM
     from airunner.transport.sockets import CurveRouter, bind_gatekeeper, new_context
 
     home = own_home(os.environ)
-    refuse_open(home.store.parent)
+    refuse_unsafe(home.store.parent)
     pair = load_broker_pair(home)
     authority = _authority(home, public_key, auth=auth)
     counts = Counts()

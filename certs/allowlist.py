@@ -1,4 +1,4 @@
-"""The broker's allow-list: whose CURVE keys may connect at all.
+"""The allow-list file of the broker: which CURVE keys may connect, with which roles.
 
 ```
 # a comment (no key begins with a hash: in Z85 the first of five characters is % at most)
@@ -7,12 +7,12 @@ D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs  local    client agent
 ```
 
 Laws
-- Every change of the file counts from the next handshake on; nothing is restarted. The bytes are read each
-  time (a few microseconds) and parsed when they differ, so no clock or time stamp decides what is seen.
-- It fails closed. A line that is not understood lets nobody in and is reported by its number, and the other
-  lines stand. A file that cannot be read lets nobody in, and says so in a way that is not "you are unlisted".
-- Where this process has no descriptor left to read it with, which any stranger can bring about, what was read last
-  holds as long as the file has not changed since.
+- A change of the file takes effect at the next handshake, without a restart. The broker reads the bytes each time (a
+  few microseconds) and parses them when they differ, so no time stamp decides which version it uses.
+- The list fails closed. A line that cannot be parsed admits nobody and is reported by its number; the other lines
+  stay in force. A file that cannot be read admits nobody, and peers are told to retry instead of "not on the list".
+- When the process has no free descriptor to read the file with, which any stranger can cause, the entries read last
+  stay in force as long as `stat` shows an unchanged file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from airunner.certs.secretfile import read_public
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 
-COMPLAINTS_MAX: Final = 20  # enough to see what is wrong; a picture copied here by mistake has thousands
+COMPLAINTS_MAX: Final = 20  # enough to see the problem; a binary file copied here by mistake has thousands
 _PREFACE: Final = (
     b"# Machines that may connect to this broker: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"
     b"  (roles: client, agent)\n"
@@ -41,14 +41,17 @@ _Stamp = tuple[int, int, int, int, int]
 
 
 class PeerRole(StrEnum):
-    """What a machine may be to the broker."""
+    """Roles that the allow-list may give to a machine."""
 
     CLIENT = "client"
     AGENT = "agent"
 
 
 class Entry(Struct, frozen=True):
-    """One line: who has the key; its tokens may be of any tenant, or of `tenant` alone, and work in `queues` alone."""
+    """One entry of the allow-list: the machine's name and roles.
+
+    With `tenant`, the machine may present tokens of that tenant only; with `queues`, it may use those queues only.
+    """
 
     name: str
     roles: frozenset[PeerRole]
@@ -57,11 +60,14 @@ class Entry(Struct, frozen=True):
 
 
 class AllowListUnreadable(OperatorError):
-    """Nobody can be judged now: peers are to be told to try again, not that they are unlisted."""
+    """The allow-list cannot be read: peers are told to try again, and not that their key is not listed."""
 
 
 class AllowList:
-    """What the file at `path` says at this moment; `report` is given a line on each thing wrong with it."""
+    """The allow-list in the file at `path`, read again when it changed.
+
+    `report` is called with one line of text for each problem in the file.
+    """
 
     def __init__(self, path: Path, report: Callable[[str], None]) -> None:
         self._path = path
@@ -72,7 +78,9 @@ class AllowList:
         self._complaint = ""
 
     def entry_for(self, public_key: bytes) -> Entry | None:
-        """Whose key this is (as the 32 bytes that ZAP carries, or its Z85), or None: not on the list.
+        """Return the entry of a public key, or None when the key is not listed.
+
+        The key is given as the 32 raw bytes that ZAP carries, or as Z85.
 
         Raises `AllowListUnreadable`.
         """
@@ -91,7 +99,7 @@ class AllowList:
         except OperatorError as error:
             if _no_descriptor(error) and stamp is not None and stamp == self._stamp:
                 return
-            if self._complaint != error.message:  # said once, not at every handshake
+            if self._complaint != error.message:  # reported once, not at every handshake
                 self._complaint = error.message
                 self._report(error.message)
             raise AllowListUnreadable(error.message) from error
@@ -107,7 +115,7 @@ class AllowList:
 
 
 def _stamp_of(path: Path) -> _Stamp | None:
-    """What changes when the file does; it takes no descriptor to see. None: it is not there."""
+    """Return the file's identity, size and times, which need no descriptor to read; None when there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -120,7 +128,7 @@ def _no_descriptor(error: OperatorError) -> bool:
 
 
 def parse(content: bytes) -> tuple[dict[bytes, Entry], list[tuple[int, str]]]:
-    """The entries by their raw keys, and each line that is not understood: its number and why."""
+    """Parse the list: return the entries by raw key, and the number and error of each line that is invalid."""
     entries: dict[bytes, Entry] = {}
     complaints: list[tuple[int, str]] = []
     for number, line in enumerate(content.split(b"\n"), start=1):
@@ -134,12 +142,15 @@ def parse(content: bytes) -> tuple[dict[bytes, Entry], list[tuple[int, str]]]:
             continue
         first = entries.setdefault(key, entry)
         if first is not entry:
-            complaints.append((number, f"the key is there already, as that of {first.name}"))
+            complaints.append((number, f"the key is already listed, as {first.name}"))
     return entries, complaints
 
 
 def _parse_line(line: list[bytes]) -> tuple[bytes, Entry]:
-    """Raises `ValueError` with what is wrong."""
+    """Parse one line into a raw key and its entry.
+
+    Raises `ValueError` with the reason.
+    """
     text, *rest = line
     key = raw_key(text)
     name, *words = (word.decode("ascii", errors="replace") for word in rest or [b""])
@@ -176,7 +187,7 @@ def with_entry(
     tenant: str | None = None,
     queues: QueueScope = None,
 ) -> bytes:
-    """The list `content` (empty: a new one) and one line more; `public_key` is Z85."""
+    """Return the list `content` with one more line; an empty `content` becomes a new list. `public_key` is Z85."""
     raw_key(public_key)
     before = content or _PREFACE
     if not before.endswith(b"\n"):
@@ -190,7 +201,7 @@ def with_entry(
 
 
 def without_entry(content: bytes, name: str) -> bytes:
-    """The list without the lines of this name; as it is where there is none."""
+    """Return the list without the lines of the machine `name`."""
     lines = content.splitlines(keepends=True)
     return b"".join(line for line in lines if not _is_of(line, name))
 

@@ -14,26 +14,29 @@ class Verifier(Protocol):
     """Token verifier: turns a valid token into the principal that it names."""
 
     def verify(self, token: bytes, now_s: float) -> Principal:
-        """Raises `Unauthenticated`, which says what is wrong with the token and never repeats it."""
+        """Verify `token` at `now_s` (Unix seconds) and return its principal.
+
+        Raises `Unauthenticated`, whose message states the reason and never repeats the token.
+        """
         ...
 
 
 class Authority(Verifier, Protocol):
-    """Token verifier with a cache: a token that it knows costs next to nothing, another one a signature check."""
+    """Token verifier with a cache: a known token costs almost nothing, any other one a signature check."""
 
     def known(self, token: bytes, now_s: float) -> Principal | None:
-        """The principal, where this very token was verified before and has not expired."""
+        """Return the cached principal, if this token was verified before and has not expired."""
         ...
 
 
 class NoVerifier:
-    """Token authority of `--no-auth` and `airunner run`: every request is the `ANONYMOUS` principal's."""
+    """Token authority of `--no-auth` and `airunner run`: every request is from `ANONYMOUS`."""
 
     def known(self, token: bytes, now_s: float) -> Principal:
-        """The anonymous principal is always known."""
+        """Return `ANONYMOUS`."""
         return self.verify(token, now_s)
 
     def verify(self, token: bytes, now_s: float) -> Principal:
-        """Never raises; looks at nothing."""
+        """Return `ANONYMOUS`, whatever the token; never raises."""
         del token, now_s
         return ANONYMOUS

@@ -1,6 +1,6 @@
-"""What is wrong with an installation's keys, and what to do about it: modes, mismatches, tokens that have ended.
+"""Health check of an installation's keys and token: file modes, mismatched pairs, tokens that expire.
 
-Each key is read by whoever reads it in earnest, so nothing is judged here otherwise than there.
+Each key is read by the function that reads it in production, so the check and the product cannot disagree.
 """
 
 from __future__ import annotations
@@ -36,20 +36,22 @@ from airunner.certs.tokensource import TOKEN_VARIABLE, TokenFile
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, Unauthenticated
 
-SOON_S: Final = 600.0  # a token that ends sooner is worth a word
+SOON_S: Final = 600.0  # a token that expires sooner gets a note
 
 
 def check_keys(
     home: Home, environ: Mapping[str, str], now_s: float, *, token: str | None = None, token_file: Path | None = None
 ) -> Iterator[Finding]:
-    """Everything that `home` holds, and the token that would be presented at `now_s`; every secret is left unsaid."""
+    """Check every key in `home`, and the token to present at `now_s` (Unix seconds). No secret is shown."""
     try:
         there = home.certs.is_dir()
     except OSError as error:
         yield Finding("folder", Verdict.BAD, f"{home.certs}: {error.strerror}")
         return
     if not there:
-        yield Finding("folder", Verdict.BAD, f"{home.certs} is not there: `airunner certs init` or `import` makes it")
+        yield Finding(
+            "folder", Verdict.BAD, f"{home.certs} does not exist: run `airunner certs init`, or `airunner certs import`"
+        )
         return
     yield _checked("home", _folder, home.root)
     for what, folder in (("hooks", home.hooks), ("agent's folder", home.agent), ("broker's folder", home.store.parent)):
@@ -68,27 +70,27 @@ def check_keys(
         yield _checked(f"queue {queue}", _queue, home, queue)
 
 
-_Told = tuple[Verdict, str]
+_Result = tuple[Verdict, str]
 _P = ParamSpec("_P")
 
 
-def _checked(what: str, check: Callable[_P, _Told], *arguments: _P.args, **named: _P.kwargs) -> Finding:
+def _checked(what: str, check: Callable[_P, _Result], *arguments: _P.args, **named: _P.kwargs) -> Finding:
     try:
         verdict, words = check(*arguments, **named)
     except (OperatorError, Unauthenticated) as error:
         verdict, words = Verdict.BAD, error.message
-    except OSError as error:  # a folder that we may not enter
+    except OSError as error:  # a folder that this user may not enter
         verdict, words = Verdict.BAD, f"{error.filename}: {error.strerror}"
     return Finding(what, verdict, words)
 
 
-def _folder(folder: Path, forbidden: int = OTHERS_WRITE) -> _Told:
-    """Whoever may write in a folder may put files of their own in the place of those that are there."""
-    fault = unsafe_reason(folder, forbidden)
-    return (Verdict.BAD, fault) if fault else (Verdict.GOOD, str(folder))
+def _folder(folder: Path, forbidden: int = OTHERS_WRITE) -> _Result:
+    """Check the folder's permissions: a user who may write in a folder can replace the files in it."""
+    reason = unsafe_reason(folder, forbidden)
+    return (Verdict.BAD, reason) if reason else (Verdict.GOOD, str(folder))
 
 
-def _broker(home: Home) -> _Told:
+def _broker(home: Home) -> _Result:
     if home.broker_secret.exists():
         load_broker_pair(home)
         return Verdict.GOOD, "its pair is here: a broker can run on this home"
@@ -96,27 +98,27 @@ def _broker(home: Home) -> _Told:
     return Verdict.GOOD, "its public key is here"
 
 
-def _client(home: Home) -> _Told:
+def _client(home: Home) -> _Result:
     public = load_client_pair(home).public
     if home.allowed_clients.exists():
         listed, _ = parse(read_public(home.allowed_clients, "the allow-list"))
         entry = listed.get(raw_key(public))
         if entry is None:
-            return Verdict.FAIR, "its key is not on the allow-list here: `airunner certs add NAME --key` lets it in"
+            return Verdict.FAIR, "its key is not on the allow-list here: `airunner certs add NAME --key` adds it"
         return Verdict.GOOD, f"its pair is here, and listed as {entry.name} ({','.join(sorted(entry.roles))})"
     return Verdict.GOOD, "its pair is here"
 
 
-def _allow_list(home: Home) -> _Told:
+def _allow_list(home: Home) -> _Result:
     entries, complaints = parse(read_public(home.allowed_clients, "the allow-list"))
     if complaints:
         lines = "; ".join(f"line {number}: {why}" for number, why in complaints[:3])
         more = f"; and {len(complaints) - 3} more" if len(complaints) > 3 else ""  # noqa: PLR2004 - as above
-        return Verdict.BAD, f"{home.allowed_clients} has lines that let nobody in: {lines}{more}"
+        return Verdict.BAD, f"{home.allowed_clients} has invalid lines, which are ignored: {lines}{more}"
     return Verdict.GOOD, f"{len(entries)} machines"
 
 
-def _pair(home: Home, secret: Path) -> _Told:
+def _pair(home: Home, secret: Path) -> _Result:
     name = secret.stem
     _halves(secret.with_suffix(".public"), secret, f"{name}'s", f"airunner certs revoke {name}`, then `add")
     listed = parse(read_public(home.allowed_clients, "the allow-list"))[0] if home.allowed_clients.exists() else {}
@@ -126,55 +128,58 @@ def _pair(home: Home, secret: Path) -> _Told:
     return Verdict.GOOD, "its pair is here, for `airunner certs export`"
 
 
-def _token_keys(environ: Mapping[str, str], home: Home) -> _Told:
+def _token_keys(environ: Mapping[str, str], home: Home) -> _Result:
     signing = find_signing_key(environ, home)
     if not home.token_public.exists() and signing is None:
-        return Verdict.FAIR, "none here: tokens have to be given, and no broker can run on this home"
+        return Verdict.FAIR, "none here: tokens have to be supplied, and no broker can run on this home"
     verifying = [thumbprint(key) for key in load_verifying_keys(environ, home)]
-    known = f"a broker here believes {len(verifying)} key{'s' if len(verifying) > 1 else ''} ({', '.join(verifying)})"
+    known = f"a broker here trusts {len(verifying)} key{'s' if len(verifying) > 1 else ''} ({', '.join(verifying)})"
     if signing is None:
-        return Verdict.GOOD, f"{known}, and none is here to sign with"
+        return Verdict.GOOD, f"{known}; there is no key here to sign tokens with"
     name = thumbprint(signing.public_key())
     if name not in verifying:
-        return Verdict.BAD, f"tokens are signed here with {name}, which a broker here does not believe: {known}"
-    return Verdict.GOOD, f"{known}, and tokens are signed here with {name}"
+        return Verdict.BAD, f"tokens are signed here with {name}, which a broker here does not trust: {known}"
+    return Verdict.GOOD, f"{known}; tokens are signed here with {name}"
 
 
-def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str | None, file: Path | None) -> _Told:
+def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str | None, file: Path | None) -> _Result:
     given = explicit or environ.get(TOKEN_VARIABLE, "")
     token = TokenFile(file).token_at(now_s) if file is not None else given.strip().encode()
     if not token:
         if find_signing_key(environ, home) is None:
             return (
                 Verdict.FAIR,
-                f"none is given: set {TOKEN_VARIABLE}, or give --token or --token-file",
+                f"none is set: set {TOKEN_VARIABLE}, or use --token or --token-file",
             )
-        return Verdict.GOOD, "none is given, and none is needed where one can be signed"
+        return Verdict.GOOD, "none is set, and none is needed: one can be signed here"
     if not home.token_public.exists() and not environ.get(PUBLIC_VARIABLE):
-        principal, doubt = _says(token), "; only the broker can tell whether it is valid"
+        principal, doubt = _unverified(token), "; only the broker can verify it"
         if principal.expires_s <= now_s:
-            return Verdict.BAD, f"what is given for {principal.subject} has ended: present a new one"
+            return Verdict.BAD, f"the token of {principal.subject} has expired: get a new one"
     else:
         principal, doubt = TokenVerifier(load_verifying_keys(environ, home)).verify(token, now_s), ""
     left_s = principal.expires_s - now_s
     who = f"{principal.subject} of tenant {principal.tenant}, {','.join(sorted(principal.roles))}"
     if left_s < SOON_S:
-        return Verdict.FAIR, f"{who}; it ends in {left_s:.0f} s{doubt}"
-    return Verdict.GOOD, f"{who}; it ends in {left_s / 3_600:.1f} h{doubt}"
+        return Verdict.FAIR, f"{who}; it expires in {left_s:.0f} s{doubt}"
+    return Verdict.GOOD, f"{who}; it expires in {left_s / 3_600:.1f} h{doubt}"
 
 
-def _says(token: bytes) -> Principal:
-    """Whose the token says to be, with nothing proved. Raises `OperatorError`: it is none of ours."""
+def _unverified(token: bytes) -> Principal:
+    """Return the token's principal without verifying its signature.
+
+    Raises `OperatorError`: it is not a token of airunner.
+    """
     try:
         claims = msgspec.json.decode(jwt.PyJWS().decode(token, options={"verify_signature": False}), type=Claims)
     except (jwt.InvalidTokenError, RecursionError, *UNDECODABLE) as error:
         raise OperatorError(
-            "what is given is no token of airunner's: `airunner token`, where the signing key is, prints one"
+            "this is not a token of airunner: run `airunner token` on the machine with the signing key"
         ) from error
     return Principal(claims.sub, claims.tenant, claims.roles, claims.exp)
 
 
-def _queue(home: Home, queue: str) -> _Told:
+def _queue(home: Home, queue: str) -> _Result:
     secret, public = secret_path(home, queue), public_path(home, queue)
     if not secret.exists():
         load_public(public, queue)
@@ -187,7 +192,10 @@ def _queue(home: Home, queue: str) -> _Told:
 
 
 def _halves(public: Path, secret: Path, whose: str, again: str) -> None:
-    """Raises `OperatorError`: one of them is damaged, missing or open to others, or they are of two pairs."""
+    """Check that the two files hold one pair of keys.
+
+    Raises `OperatorError`: one of them is damaged, missing or open to others, or they belong to two pairs.
+    """
     what = f"{whose} public key"
     if key_in(read_public(public, what), public, what) != public_of(load_secret(secret, whose)):
         raise OperatorError(f"{public} does not belong to {secret}: move it away and run `{again}`")
@@ -198,7 +206,7 @@ def _in(folder: Path, pattern: str) -> list[Path]:
 
 
 def _is_there(path: Path) -> bool:
-    """What we may not look at is told by those that are always looked at."""
+    """Return whether the path exists; a path that may not be looked at is reported by the checks of its folders."""
     try:
         return path.exists()
     except OSError:

@@ -1,9 +1,8 @@
-"""`airunner certs …` and `airunner token`: keys and tokens from the command line.
+"""Commands `airunner certs …` and `airunner token`: keys and tokens from the command line.
 
 Laws
-- What a command is asked for is all that stands on stdout, so `TOKEN=$(airunner token …)` works; whatever else
-  there is to say goes to stderr.
-- No secret is printed, save the token that was asked for.
+- stdout carries the result of the command alone, so `TOKEN=$(airunner token …)` works; everything else goes to stderr.
+- No secret is printed, except the token that was asked for.
 - Errors are raised; the composition root prints their line and exits with their code.
 """
 
@@ -24,14 +23,14 @@ from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 if TYPE_CHECKING:
     from airunner.certs.machines import Machine
 
-certs_app = typer.Typer(help="The keys of this installation.", no_args_is_help=True)
+certs_app = typer.Typer(help="Manage the keys of this installation.", no_args_is_help=True)
 
 
 @certs_app.command("init")
 def init_command() -> None:
-    """Make whatever is missing: CURVE keys, the allow-list, the pair for tokens. What is there stays.
+    """Make the keys that are missing: CURVE keys, the allow-list, the pair for tokens. Existing files stay unchanged.
 
-    They lie in $AIRUNNER_HOME/certs, and only you may read them.
+    The keys lie in $AIRUNNER_HOME/certs, readable by you alone.
     """
     from airunner.certs.init import init
     from airunner.certs.ownership import own_home
@@ -46,28 +45,30 @@ def init_command() -> None:
 
 @certs_app.command("add")
 def add_command(
-    name: Annotated[str, typer.Argument(help="What the machine is called; it is on the list once.")],
+    name: Annotated[str, typer.Argument(help="Name of the machine, unique on the allow-list.")],
     role: Annotated[
         list[str] | None,
-        typer.Option(help="What it may be, of client,agent; with commas, or repeated.", show_default="client"),
+        typer.Option(help="Role: client, agent or both; separate with commas, or repeat.", show_default="client"),
     ] = None,
-    tenant: Annotated[str | None, typer.Option(help="Whose tokens it may present; without, anybody's.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Tenant whose tokens it may present.", show_default="any tenant")
+    ] = None,
     queue: Annotated[
         list[str] | None,
         typer.Option(
             metavar="QUEUE",
-            help="A queue that it may lease from, submit to and read; repeat it for more.",
-            show_default="all, for a client; an agent has to say",
+            help="Queue that it may lease from, submit to and read; repeat for more.",
+            show_default="all, for a client; required for an agent",
         ),
     ] = None,
-    any_queue: Annotated[bool, typer.Option("--any-queue", help="Let an agent lease from every queue.")] = False,
+    any_queue: Annotated[bool, typer.Option("--any-queue", help="Allow an agent to lease from every queue.")] = False,
     key: Annotated[
-        str | None, typer.Option(metavar="PUBLIC", help="Its own public key; without, a pair is made here.")
+        str | None, typer.Option(metavar="PUBLIC", help="Public key of the machine.", show_default="make a pair here")
     ] = None,
 ) -> None:
-    """Let a machine in. A running broker takes it up at once.
+    """Add a machine to the allow-list. A running broker accepts it at once.
 
-    What runs on an agent may use its key: bind it with --queue to the queues whose jobs it is meant to run.
+    Jobs on an agent can use the agent's key: with --queue, limit it to the queues whose jobs it runs.
     """
     from airunner.certs.allowlist import PeerRole
     from airunner.certs.machines import add
@@ -78,24 +79,24 @@ def add_command(
     try:
         roles = frozenset(PeerRole(word) for word in words)
     except ValueError as error:
-        raise OperatorError(f"--role {','.join(words)!r}: give one or both of {','.join(PeerRole)}") from error
+        raise OperatorError(f"--role {','.join(words)!r}: use one or both of {','.join(PeerRole)}") from error
     if queue and any_queue:
-        raise OperatorError("give --queue or --any-queue, not both")
+        raise OperatorError("use --queue or --any-queue, not both")
     if PeerRole.AGENT in roles and not queue and not any_queue:
         raise OperatorError(
-            f"which queues may {name} lease from? Give --queue QUEUE (repeat it for more), or --any-queue for all: "
-            "a job could use its agent's key to lease from every queue that it opens"
+            f"which queues may {name} lease from? Use --queue QUEUE (repeat for more), or --any-queue for all: "
+            "a job can use its agent's key to lease from every queue that the key allows"
         )
     queues = check_queue_names(queue) if queue else None
     home = own_home(os.environ)
     machine = add(home, name, roles, tenant, None if key is None else key.encode(), queues)
-    print(_told(machine))
+    print(_table_row(machine))
     if machine.here:
-        print(f"`airunner certs export {name}` makes the file that it needs", file=sys.stderr)
+        print(f"`airunner certs export {name}` makes the file to import on that machine", file=sys.stderr)
 
 
 @certs_app.command("list")
-def list_command(json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
+def list_command(json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False) -> None:
     """List the machines that may connect to this broker."""
     from airunner.certs.allowlist import COMPLAINTS_MAX
     from airunner.certs.machines import ignored, machines
@@ -108,7 +109,7 @@ def list_command(json: Annotated[bool, typer.Option("--json", help="One JSON obj
 
             print(json_line(machine))
         else:
-            print(_told(machine))
+            print(_table_row(machine))
     wrong = ignored(home)
     for number, why in wrong[:COMPLAINTS_MAX]:
         print(f"{home.allowed_clients}:{number}: {why}; the line is ignored", file=sys.stderr)
@@ -117,50 +118,50 @@ def list_command(json: Annotated[bool, typer.Option("--json", help="One JSON obj
 
 
 @certs_app.command("revoke")
-def revoke_command(name: Annotated[str, typer.Argument(help="The machine's name on the list.")]) -> None:
-    """Let a machine in no more. A running broker refuses it from its next request on."""
+def revoke_command(name: Annotated[str, typer.Argument(help="Name of the machine on the allow-list.")]) -> None:
+    """Remove a machine from the allow-list. A running broker refuses its next request."""
     from airunner.certs.machines import revoke
     from airunner.certs.ownership import own_home
 
     revoke(own_home(os.environ), name)
-    print(f"{name} is off the allow-list")
+    print(f"{name} is removed from the allow-list")
 
 
 @certs_app.command("queue-key")
 def queue_key_command(
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")],
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="Name of the queue.")],
 ) -> None:
-    """Make the keys that a queue's secrets are sealed with, and print the public one.
+    """Make the key pair that seals a queue's secrets, and print the public key.
 
-    The secret half is for the queue's agents alone: copy its file to their homes. The public half is for those who
-    set secrets.
+    Copy the secret key's file to the homes of the queue's agents, and to no other machine. Users who set secrets need
+    the public key.
     """
     from airunner.certs.ownership import own_home
     from airunner.certs.queuekeys import load_public, load_secret, make_queue_key, public_path, secret_path
 
     if not fits_name(queue):
         raise OperatorError(
-            f"{queue!r} is no name of a queue: expected 1 to {NAME_CHARS_MAX} of letters, digits, _.@:/+-"
+            f"{queue!r} is not a queue name: use 1 to {NAME_CHARS_MAX} letters, digits or any of _.@:/+-"
         )
     home = own_home(os.environ)
     if make_queue_key(home, queue):
-        print(f"made {secret_path(home, queue)}, for the queue's agents alone,", file=sys.stderr)
-        print(f"and {public_path(home, queue)}, for those who set secrets:", file=sys.stderr)
+        print(f"made {secret_path(home, queue)}, for the queue's agents only,", file=sys.stderr)
+        print(f"and {public_path(home, queue)}, for users who set secrets:", file=sys.stderr)
     load_secret(home, queue)
     print(load_public(public_path(home, queue), queue).decode())
 
 
 @certs_app.command("doctor")
 def doctor_command(
-    token: Annotated[str | None, typer.Option(help="A token to look at; AIRUNNER_TOKEN too.")] = None,
+    token: Annotated[str | None, typer.Option(help="Token to check.", show_default="AIRUNNER_TOKEN")] = None,
     token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A file with one, as agents take it.", show_default="none")
+        Path | None, typer.Option(metavar="FILE", help="File with the token to check.", show_default="none")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Tell what is wrong with the keys of this installation and its token, and what to do. Exits with 1 if anything is.
+    """Check the keys and the token of this installation, and how to fix each problem. Exits with 1 if there is one.
 
-    It looks at who may read each file, at halves that do not belong together, and at when the token ends.
+    It checks who may read each file, whether the halves of each pair belong together, and when the token expires.
     """
     import time
 
@@ -179,10 +180,10 @@ def doctor_command(
 
 @certs_app.command("export")
 def export_command(
-    name: Annotated[str, typer.Argument(help="A machine whose keys were made here.")],
-    output: Annotated[Path | None, typer.Option(help="The file to make, 0600; without, it goes to stdout.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of a machine whose keys were made here.")],
+    output: Annotated[Path | None, typer.Option(help="File to make, with mode 0600.", show_default="stdout")] = None,
 ) -> None:
-    """Make the one file that another machine needs: its keys, and the broker's public one."""
+    """Export the keys that another machine needs as one file: its own pair, and the broker's public key."""
     from airunner.certs.machines import export
     from airunner.certs.ownership import own_home
     from airunner.certs.secretfile import create
@@ -190,58 +191,60 @@ def export_command(
     content = export(own_home(os.environ), name)
     if output is not None:
         if not create(output, content):
-            raise OperatorError(f"{output} is there already: name another --output")
-        print(f"made {output}; `airunner certs import` takes it there. It is a secret: carry it so, and remove it")
+            raise OperatorError(f"{output} exists already: name another --output")
+        print(f"made {output}: run `airunner certs import` with it there. It holds a secret key: delete it afterwards")
     elif sys.stdout.isatty():
-        raise OperatorError("this is a secret, which a terminal would show: give --output FILE, or a pipe")
+        raise OperatorError("this would show a secret key on the terminal: use --output FILE, or a pipe")
     else:
         sys.stdout.write(content.decode())
 
 
 @certs_app.command("import")
 def import_command(
-    file: Annotated[Path, typer.Argument(help="What `airunner certs export` has made.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace other keys that are here.")] = False,
+    file: Annotated[Path, typer.Argument(help="File made by `airunner certs export`.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace other keys that are already here.")] = False,
 ) -> None:
-    """Make this machine the one in FILE."""
-    from airunner.certs.machines import take_in
+    """Import the keys in FILE: this machine becomes the exported one."""
+    from airunner.certs.machines import import_keys
     from airunner.certs.ownership import own_home
 
     home = own_home(os.environ)
-    print(f"this is {take_in(home, file, force=force)} now; its keys are in {home.certs}")
+    print(f"this machine is now {import_keys(home, file, force=force)}; its keys are in {home.certs}")
 
 
-def _told(machine: Machine) -> str:
-    """One line for people."""
+def _table_row(machine: Machine) -> str:
+    """Return the machine as one line of a table."""
     whose = f"tenant={machine.tenant}" if machine.tenant else "any tenant"
     where = "any queue" if machine.queues is None else f"queue={','.join(machine.queues)}"
-    kept = "  its keys are here" if machine.here else ""
+    kept = "  keys are here" if machine.here else ""
     return f"{machine.name:<24} {','.join(machine.roles):<14} {whose:<20} {where:<20} {machine.fingerprint}{kept}"
 
 
 def token_command(
-    subject: Annotated[str, typer.Option(help="Whom the token stands for: a person, a machine, a pipeline.")],
-    ttl: Annotated[str, typer.Option(help="How long it is valid: 90s, 15m, 1h30m, 7d.")] = "1h",
-    tenant: Annotated[str, typer.Option(help="Whose jobs and queues it opens.")] = "default",
+    subject: Annotated[str, typer.Option(help="Name of the token's owner: a person, a machine, a pipeline.")],
+    ttl: Annotated[str, typer.Option(help="Lifetime: 90s, 15m, 1h30m, 7d.")] = "1h",
+    tenant: Annotated[str, typer.Option(help="Tenant whose jobs and queues it gives access to.")] = "default",
     role: Annotated[
         list[str] | None,
         typer.Option(
-            help="What it may do, of submit,read,work,admin; with commas, or repeated.",
+            help="Role: submit, read, work, admin; separate with commas, or repeat.",
             show_default="submit,read,work,admin",
         ),
     ] = None,
     signing_key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The key to sign with, PEM.", show_default="JWT_SIGNING_KEY, or the home's"),
+        typer.Option(
+            metavar="FILE", help="PEM file of the signing key.", show_default="JWT_SIGNING_KEY, or the home's"
+        ),
     ] = None,
     queue: Annotated[
         list[str] | None,
-        typer.Option(metavar="QUEUE", help="A queue that it opens; repeat it for more.", show_default="all"),
+        typer.Option(metavar="QUEUE", help="Queue that it gives access to; repeat for more.", show_default="all"),
     ] = None,
 ) -> None:
     """Print a token, signed with --signing-key, JWT_SIGNING_KEY or the home's key.
 
-    Present it with --token or AIRUNNER_TOKEN. It cannot be taken back: keep its life short.
+    Present it with --token or AIRUNNER_TOKEN. A token cannot be revoked: keep its lifetime short.
     """
     from airunner.certs.curve import is_carried
     from airunner.certs.ownership import own_home
@@ -259,7 +262,7 @@ def token_command(
         if signing_key is not None or not is_carried(home):
             raise
         raise OperatorError(
-            "the key that signs tokens is not on this machine: run this on the broker's, and give the token to this one"
+            "the key that signs tokens is not on this machine: run this on the broker's, and copy the token here"
         ) from error
     signer = TokenSigner(key)
     now_s = time.time()
@@ -268,11 +271,11 @@ def token_command(
 
 
 def parse_ttl_s(text: str) -> int:
-    """The seconds in `90s`, `15m`, `1h30m` or `7d`.
+    """Parse the lifetime `90s`, `15m`, `1h30m` or `7d` into seconds.
 
-    Raises `OperatorError`: written in another way.
+    Raises `OperatorError`: it is written in another way.
     """
     try:
-        return duration_ms(text, plain_seconds=False) // 1_000  # the bounds are TokenSigner's to judge
+        return duration_ms(text, plain_seconds=False) // 1_000  # TokenSigner checks the bounds
     except OperatorError as error:
         raise OperatorError(f"--ttl {error.message}") from error

@@ -1,7 +1,7 @@
-"""CURVE key pairs: which machine is at the other end of a socket.
+"""CURVE key pairs, which identify the machine at the other end of a socket.
 
-A key is 32 bytes; in files, on the allow-list and in socket options it stands as 40 characters of Z85.
-The secret key determines the public one, so of two files that disagree the secret is right.
+A key has 32 bytes; files, the allow-list and socket options hold it as 40 characters of Z85.
+The secret key determines the public one, so when two files disagree the secret key is right.
 
 Source: CurveZMQ, https://rfc.zeromq.org/spec/26/ and Z85, https://rfc.zeromq.org/spec/32/
 """
@@ -22,18 +22,18 @@ from airunner.protocol.errors import OperatorError
 
 Z85_KEY_CHARS: Final = 40
 RAW_KEY_BYTES: Final = 32
-IMPORT: Final = "run `airunner certs import FILE`, with what `airunner certs export` makes on the broker's machine"
+IMPORT: Final = "run `airunner certs import FILE`, with a file from `airunner certs export` on the broker's machine"
 
 
 class Mismatch(OperatorError):
-    """Two halves of different pairs."""
+    """A public and a secret key that belong to different pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePair:
-    """One machine's keys, each `Z85_KEY_CHARS` of Z85, as `zmq.CURVE_PUBLICKEY` and its kin take them.
+    """The key pair of one machine, each key `Z85_KEY_CHARS` of Z85, as `zmq.CURVE_PUBLICKEY` and its kin take them.
 
-    A dataclass, since it can keep a field out of every repr (and so out of a traceback or a log).
+    A dataclass, because a dataclass can keep a field out of its repr, and so out of tracebacks and logs.
     """
 
     public: bytes
@@ -41,7 +41,7 @@ class CurvePair:
 
 
 def raw_key(text: bytes) -> bytes:
-    """The `RAW_KEY_BYTES` bytes of the key that `text` is the Z85 of.
+    """Decode a Z85 key to its `RAW_KEY_BYTES` bytes.
 
     Raises `ValueError`: not `Z85_KEY_CHARS` characters, or not Z85.
     """
@@ -54,22 +54,22 @@ def raw_key(text: bytes) -> bytes:
 
 
 def text_key(raw: bytes) -> str:
-    """The Z85 of a key's `RAW_KEY_BYTES` bytes."""
+    """Encode the `RAW_KEY_BYTES` bytes of a key as Z85."""
     return z85.encode(raw).decode("ascii")
 
 
 def new_secret() -> bytes:
-    """A fresh secret key, Z85."""
+    """Generate a secret key, Z85."""
     return zmq.curve_keypair()[1]
 
 
 def public_of(secret: bytes) -> bytes:
-    """The public key, Z85, that belongs to `secret`."""
+    """Return the public key, Z85, that belongs to the secret key `secret`."""
     return zmq.curve_public(secret)
 
 
 def load_broker_pair(home: Home) -> CurvePair:
-    """The broker's own keys.
+    """Load the broker's key pair.
 
     Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
     """
@@ -77,7 +77,7 @@ def load_broker_pair(home: Home) -> CurvePair:
 
 
 def load_client_pair(home: Home) -> CurvePair:
-    """The keys of this machine as agent, client or monitor.
+    """Load this machine's key pair, for its agent, client or monitor.
 
     Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
     """
@@ -90,17 +90,17 @@ def load_client_pair(home: Home) -> CurvePair:
     except Mismatch as error:
         raise OperatorError(
             f"{home.client_public} does not belong to {home.client_secret}: run `airunner certs import --force FILE`, "
-            "with what `airunner certs export` makes on the broker's machine"
+            "with a file from `airunner certs export` on the broker's machine"
         ) from error
 
 
 def is_carried(home: Home) -> bool:
-    """Whether the keys came from the broker's machine: `airunner certs init` makes none here."""
+    """Return whether the keys were imported from the broker's machine, so `airunner certs init` makes none here."""
     return home.broker_public.exists() and not home.broker_secret.exists()
 
 
 def load_broker_public(home: Home) -> bytes:
-    """The key that a broker must prove to have before anything is sent to it, Z85.
+    """Load the public key, Z85, that a broker must prove to own before anything is sent to it.
 
     Raises `OperatorError`: missing, unreadable or malformed.
     """
@@ -110,7 +110,7 @@ def load_broker_public(home: Home) -> bytes:
 
 
 def load_pair(public_path: Path, secret_path: Path, whose: str, *, if_missing: str = RUN_INIT) -> CurvePair:
-    """The pair in these two files; `whose` names it in errors.
+    """Load the key pair in these two files; `whose` names it in errors.
 
     Raises `OperatorError`: missing, unreadable or malformed; `Mismatch`.
     """
@@ -123,7 +123,7 @@ def load_pair(public_path: Path, secret_path: Path, whose: str, *, if_missing: s
 
 
 def load_secret(path: Path, whose: str, *, if_missing: str = RUN_INIT) -> bytes:
-    """The secret key in this file, Z85; `whose` names it in errors.
+    """Load the secret key in this file, Z85; `whose` names it in errors.
 
     Raises `OperatorError`: missing, unreadable or malformed.
     """
@@ -132,17 +132,17 @@ def load_secret(path: Path, whose: str, *, if_missing: str = RUN_INIT) -> bytes:
 
 
 def mismatch(public_path: Path, secret_path: Path) -> str:
-    """What to do about two halves of different pairs."""
+    """Return the error message for two halves of different pairs."""
     return (
         f"{public_path} does not belong to {secret_path}: "
-        f"move {public_path} away and run `airunner certs init`, which makes it anew from the secret key"
+        f"move {public_path} away and run `airunner certs init`, which makes it again from the secret key"
     )
 
 
 def key_in(content: bytes, path: Path, what: str) -> bytes:
-    """The key, Z85, in what stands in the file at `path`; `what` names it in errors.
+    """Return the Z85 key in a file's `content`; `what` names it in errors.
 
-    Raises `OperatorError`: it is none.
+    Raises `OperatorError`: it is not a key.
     """
     text = content.strip()
     try:

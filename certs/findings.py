@@ -1,4 +1,4 @@
-"""What somebody who looks whether all is well has found, and how it is told."""
+"""Results of a health check, and how they are printed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airunner.protocol.printable import one_line
 
 
 class Verdict(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     GOOD = "ok"
     FAIR = "note"
@@ -18,7 +18,7 @@ class Verdict(StrEnum):
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was looked at."""
+    """Result of one check: what was checked, how bad it is, and the explanation."""
 
     what: str
     verdict: Verdict
@@ -26,5 +26,5 @@ class Finding(Struct, frozen=True):
 
 
 def shown(finding: Finding) -> str:
-    """One line for people."""
+    """Format a finding as one line of text."""
     return one_line(f"{finding.verdict:<8}{finding.what + ':':<16}{finding.words}")

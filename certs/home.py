@@ -1,4 +1,4 @@
-"""Where everything of one installation lies.
+"""Home folder of an installation: the path of each of its files.
 
 ```
 $AIRUNNER_HOME  (default ~/.airunner)
@@ -7,8 +7,8 @@ $AIRUNNER_HOME  (default ~/.airunner)
 │   ├── broker.secret      Z85
 │   ├── client.public      Z85     this machine's key, as agent or client
 │   ├── client.secret      Z85
-│   ├── allowed-clients            the public keys that the broker lets in
-│   ├── clients/                   pairs that were made here for other machines
+│   ├── allowed-clients            the public keys that the broker accepts
+│   ├── clients/                   key pairs made here for other machines
 │   ├── queues/                    the keys that queues' secrets are sealed with
 │   ├── token.public.pem   ES256   the broker verifies tokens with it
 │   └── token.secret.pem   ES256   tokens are signed with it
@@ -17,7 +17,7 @@ $AIRUNNER_HOME  (default ~/.airunner)
 └── hooks/                         programs that agents run around each job
 ```
 
-Only names; nothing here touches the disk.
+This module computes paths only and never touches the disk.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from airunner.protocol.errors import OperatorError
 
 
 class Home(Struct, frozen=True):
-    """The layout below one absolute `root`."""
+    """The folder layout below one absolute `root`."""
 
     root: Path
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Home:
-        """`$AIRUNNER_HOME`, or `~/.airunner`.
+        """Return the home at `$AIRUNNER_HOME`, or at `~/.airunner` when that is not set.
 
-        Raises `OperatorError` where neither it nor the user's home folder is known.
+        Raises `OperatorError` when neither the variable nor the user's home folder is known.
         """
         try:
             root = Path(environ.get("AIRUNNER_HOME") or "~/.airunner").expanduser()
         except RuntimeError as error:
-            raise OperatorError("there is no home folder: set AIRUNNER_HOME to the folder to use") from error
-        return cls(root.absolute())  # a later change of the working directory must not move it
+            raise OperatorError("this user has no home folder: set AIRUNNER_HOME to the folder to use") from error
+        return cls(root.absolute())  # stays the same when the working directory changes
 
     @property
     def certs(self) -> Path:
@@ -54,7 +54,7 @@ class Home(Struct, frozen=True):
 
     @property
     def broker_public(self) -> Path:
-        """The CURVE key that clients pin."""
+        """The broker's CURVE public key, which clients pin."""
         return self.certs / "broker.public"
 
     @property
@@ -64,7 +64,7 @@ class Home(Struct, frozen=True):
 
     @property
     def client_public(self) -> Path:
-        """The CURVE key by which the broker knows this machine."""
+        """The CURVE public key that identifies this machine to the broker."""
         return self.certs / "client.public"
 
     @property
@@ -74,17 +74,17 @@ class Home(Struct, frozen=True):
 
     @property
     def allowed_clients(self) -> Path:
-        """The allow-list; `certs/allowlist.py` says how it is written."""
+        """The allow-list; `certs/allowlist.py` describes its format."""
         return self.certs / "allowed-clients"
 
     @property
     def clients(self) -> Path:
-        """The pairs that were made here for other machines, until they are revoked."""
+        """Key pairs that were made here for other machines, kept until they are revoked."""
         return self.certs / "clients"
 
     @property
     def queue_keys(self) -> Path:
-        """The keys that queues' secrets are sealed with; `certs/queuekeys.py` says how they are called."""
+        """Queue keys, which seal the queues' secrets; `certs/queuekeys.py` names the files."""
         return self.certs / "queues"
 
     @property

@@ -1,9 +1,9 @@
-"""`airunner certs init`: every key that one installation needs.
+"""Key generation, `airunner certs init`: makes every key that one installation needs.
 
 Laws
-- What exists is never touched, so a second run changes nothing and one that was cut off is completed.
-- A public key is always derived from the secret key on disk, so two runs at once cannot mix two pairs;
-  where both exist and disagree, that is an error for the operator to decide.
+- Existing files are never changed, so a second run changes nothing, and a run after an interrupted one completes it.
+- A public key is always derived from the secret key on disk, so two runs at once cannot mix two pairs. When both
+  exist and disagree, the operator has to decide.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msgspec import Struct
 from airunner.certs import curve, tokenkeys
 from airunner.certs.allowlist import PeerRole, with_entry
 from airunner.certs.home import Home
-from airunner.certs.ownership import refuse_another_users
+from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.secretfile import create, locked, make_folder, read_public, replace
 from airunner.protocol.errors import OperatorError
 
@@ -25,18 +25,18 @@ FIRST_CLIENT_NAME: Final = "local"
 
 
 class InitReport(Struct, frozen=True):
-    """What is new, and what was there already."""
+    """The files that were made, and the files that existed already."""
 
     made: tuple[Path, ...]
     kept: tuple[Path, ...]
 
 
 def init(home: Home) -> InitReport:
-    """Make whatever of `home`'s keys is missing.
+    """Make the keys that are missing in `home`.
 
-    Raises `OperatorError`: not writable, or what is there is damaged or does not belong together.
+    Raises `OperatorError`: not writable, or the existing keys are damaged or do not belong together.
     """
-    refuse_another_users(home.root, home.certs)
+    refuse_foreign_owner(home.root, home.certs)
     make_folder(home.certs)
     with locked(home.certs):
         made = [*_complete_broker(home), *_complete_client(home), *_complete_token(home)]
@@ -59,9 +59,9 @@ def _complete_broker(home: Home) -> list[Path]:
 
 
 def _complete_client(home: Home) -> list[Path]:
-    """The first agent and client, let in by the broker.
+    """Make the key pair of the first agent and client, and add it to the allow-list.
 
-    Only a pair that is new is put on a list that exists: an older one may have been taken off it.
+    When the list exists, only a new pair is added: an older pair may have been revoked.
     """
     made = complete_curve(home.client_secret, home.client_public, "this machine's")
     public = curve.load_client_pair(home).public
@@ -85,9 +85,9 @@ def _complete_token(home: Home) -> list[Path]:
 
 
 def complete_curve(secret: Path, public: Path, whose: str) -> list[Path]:
-    """Make what is missing of one pair of X25519 keys, Z85; `whose` names it in errors. The folder must be locked.
+    """Make the missing half of a pair of X25519 keys, Z85; `whose` names it in errors. The folder must be locked.
 
-    Raises `OperatorError`: not writable, damaged, or the secret half is gone.
+    Raises `OperatorError`: not writable, damaged, or the secret key is missing.
     """
 
     def derive() -> bytes:
@@ -97,10 +97,10 @@ def complete_curve(secret: Path, public: Path, whose: str) -> list[Path]:
 
 
 def _complete(secret: Path, public: Path, generate: Callable[[], bytes], derive: Callable[[], bytes]) -> list[Path]:
-    """Make what is missing of one pair: the secret key first, then the public key from what is on disk."""
+    """Make the missing half of a pair: the secret key first, then the public key from the secret key on disk."""
     if public.exists() and not secret.exists():
         raise OperatorError(
-            f"{public} is there and {secret} is not: put the secret key back, or move {public} away for a new pair "
+            f"{public} exists and {secret} does not: put the secret key back, or move {public} away for a new pair "
             "(machines that know the old one must then be given the new one)"
         )
     made: list[Path] = []

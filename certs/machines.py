@@ -1,10 +1,10 @@
-"""The machines that a broker lets in: `airunner certs add`, `list`, `revoke`, `export` and `import`.
+"""Machines on the allow-list: `airunner certs add`, `list`, `revoke`, `export` and `import`.
 
 Laws
-- A secret key is 0600 from its first byte, here, in the file that carries it and on the machine that takes it.
-- A name stands on the allow-list once; what is there already is never exchanged without being asked to.
-- A pair whose name is not on the list may have been exported, and taken off by hand: it is never let in again.
-- An import is checked whole before anything of it is written, so that a damaged file changes nothing.
+- A secret key has mode 0600 from its first byte: here, in the exported file, and on the machine that imports it.
+- A name is on the allow-list once, and existing keys are replaced only on request.
+- A key pair whose name is not on the list may have been exported and then revoked by hand: it is never added again.
+- An import checks the whole file before it writes anything, so a damaged file changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from airunner.certs.allowlist import Entry, PeerRole, parse, with_entry, without_entry
 from airunner.certs.curve import is_carried, load_broker_public, load_pair, new_secret, public_of, raw_key
 from airunner.certs.home import Home
-from airunner.certs.ownership import refuse_another_users
+from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.principal import QueueScope
 from airunner.certs.secretfile import (
     RUN_INIT,
@@ -39,7 +39,7 @@ _Text = Annotated[str, Meta(max_length=4_096)]
 
 
 class Machine(Struct, frozen=True, kw_only=True):
-    """One line of the allow-list; `here`: its secret key is on this machine, to be exported."""
+    """One machine of the allow-list; `here`: its secret key is on this computer and can be exported."""
 
     name: str
     roles: tuple[PeerRole, ...]
@@ -50,7 +50,7 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 class Carried(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one file carries to another machine."""
+    """Content of an exported file, which carries one machine's keys."""
 
     format: str
     name: _Text
@@ -60,13 +60,13 @@ class Carried(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def fingerprint(public: bytes) -> str:
-    """A short name of a key (Z85), to be compared by people."""
+    """Return a short hash of a public key (Z85), for people to compare."""
     digest = blake2b(raw_key(public), digest_size=FINGERPRINT_BYTES).hexdigest()
     return ":".join(digest[at : at + 4] for at in range(0, len(digest), 4))
 
 
 def fits_machine(name: str) -> bool:
-    """Whether a machine may be called so: its keys lie in files of that name."""
+    """Return whether a machine name is valid: its keys lie in files of that name."""
     return fits_name(name) and "/" not in name
 
 
@@ -78,24 +78,28 @@ def add(
     public: bytes | None,
     queues: QueueScope = None,
 ) -> Machine:
-    """Let a machine in: one that has the key `public` (Z85), or one whose pair is made here, to be exported.
+    """Add a machine to the allow-list: with its public key `public` (Z85), or with a pair made here, to be exported.
 
-    It may lease from, submit to and read in `queues` alone; None: every queue.
+    It may lease from, submit to and read `queues` only; None: every queue.
 
-    Raises `OperatorError`: a name that is none or is taken, a tenant or a key that is none.
+    Raises `OperatorError`: an invalid name, tenant or key, or a name that is listed already.
     """
     if not fits_machine(name):
-        raise OperatorError(f"the name {name!r}: give letters, digits and any of _.@:+-, not beginning with a sign")
+        raise OperatorError(
+            f"the name {name!r}: use letters, digits and any of _.@:+-, beginning with a letter or digit"
+        )
     if tenant is not None and not fits_name(tenant):
-        raise OperatorError(f"--tenant {tenant!r}: give letters, digits and any of _.@:/+-, not beginning with a sign")
+        raise OperatorError(
+            f"--tenant {tenant!r}: use letters, digits and any of _.@:/+-, beginning with a letter or digit"
+        )
     if public is not None:
         _check_key(public, "--key")
-    refuse_another_users(home.root, home.certs)
-    _listed(home)  # says what to do where there is none yet
+    refuse_foreign_owner(home.root, home.certs)
+    _listed(home)  # raises when there is no list yet
     with locked(home.certs):
         listed = _listed(home)
-        if any(one.name == name for one in parse(listed)[0].values()):
-            raise OperatorError(f"{name} is on the allow-list already; `airunner certs revoke {name}` takes it off")
+        if any(entry.name == name for entry in parse(listed)[0].values()):
+            raise OperatorError(f"{name} is on the allow-list already; `airunner certs revoke {name}` removes it")
         _remove_pair(home, name)
         if public is None:
             public = _new_pair(home, name)
@@ -106,35 +110,47 @@ def add(
 
 
 def machines(home: Home) -> list[Machine]:
-    """Those on the allow-list, by name. Raises `OperatorError`: it cannot be read."""
-    return sorted((_machine(home, key, entry) for key, entry in _entries(home).items()), key=lambda one: one.name)
+    """List the machines on the allow-list, sorted by name.
+
+    Raises `OperatorError`: the list cannot be read.
+    """
+    listed = (_machine(home, key, entry) for key, entry in _entries(home).items())
+    return sorted(listed, key=lambda machine: machine.name)
 
 
 def ignored(home: Home) -> list[tuple[int, str]]:
-    """The lines of the allow-list that let nobody in: their numbers, and why. Raises `OperatorError` as `machines`."""
+    """List the invalid lines of the allow-list: their numbers, and the reasons.
+
+    Raises `OperatorError`: the list cannot be read.
+    """
     return parse(_listed(home))[1]
 
 
 def revoke(home: Home, name: str) -> None:
-    """Take a machine off the allow-list, and remove its pair where that was made here; either may be all there is.
+    """Remove a machine from the allow-list, and its key pair if it was made here; one of the two may be missing.
 
-    A running broker refuses it from its next request on. Raises `OperatorError`: there is none of that name.
+    A running broker refuses the machine's next request.
+
+    Raises `OperatorError`: there is no machine of that name.
     """
-    refuse_another_users(home.root, home.certs)
+    refuse_foreign_owner(home.root, home.certs)
     _listed(home)
     with locked(home.certs):
         listed = _listed(home)
         shorter = without_entry(listed, name)
         if shorter != listed:
-            replace(home.allowed_clients, shorter)  # first: what is interrupted now lets nobody in
+            replace(home.allowed_clients, shorter)  # first: after an interruption here the machine is already refused
         if not _remove_pair(home, name) and shorter == listed:
-            raise OperatorError(f"there is no {name} on the allow-list; `airunner certs list` says who is")
+            raise OperatorError(f"there is no {name} on the allow-list; `airunner certs list` shows it")
 
 
 def export(home: Home, name: str) -> bytes:
-    """The file that makes another machine this one. Raises `OperatorError`: its pair is not here."""
+    """Return the file that makes another computer this machine.
+
+    Raises `OperatorError`: the machine's key pair is not here.
+    """
     if not fits_machine(name) or not _secret(home, name).exists():
-        raise OperatorError(f"the keys of {name} are not here: `airunner certs add {name}` without --key makes some")
+        raise OperatorError(f"the keys of {name} are not here: `airunner certs add {name}` without --key makes them")
     pair = load_pair(_public(home, name), _secret(home, name), f"{name}'s")
     carried = Carried(
         format=FORMAT,
@@ -146,20 +162,20 @@ def export(home: Home, name: str) -> bytes:
     return msgspec.json.format(msgspec.json.encode(carried)) + b"\n"
 
 
-def take_in(home: Home, path: Path, *, force: bool) -> str:
-    """Make this machine the one in the file; its name.
+def import_keys(home: Home, path: Path, *, force: bool) -> str:
+    """Import the keys in the file at `path`, and return the machine's name.
 
-    Raises `OperatorError`: the file is not one, or other keys are here and are not to be replaced.
+    Raises `OperatorError`: the file is not an export, or other keys are here and `force` is not set.
     """
     content = read_secret(path, "the machine's file", if_missing="`airunner certs export NAME` makes it")
     try:
         carried = msgspec.json.decode(content, type=Carried)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise OperatorError(f"{path} is not what `airunner certs export` makes: {str(error)[:200]}") from error
+        raise OperatorError(f"{path} was not made by `airunner certs export`: {str(error)[:200]}") from error
     if carried.format != FORMAT:
         raise OperatorError(f"{path} was made by another version of airunner")
     if not fits_machine(carried.name):
-        raise OperatorError(f"{path} is not what `airunner certs export` makes: no machine is called {carried.name!r}")
+        raise OperatorError(f"{path} was not made by `airunner certs export`: {carried.name!r} is not a machine name")
     for key in (carried.broker_public, carried.client_public, carried.client_secret):
         _check_key(key.encode(), str(path))
     if public_of(carried.client_secret.encode()) != carried.client_public.encode():
@@ -169,21 +185,21 @@ def take_in(home: Home, path: Path, *, force: bool) -> str:
         home.client_public: carried.client_public.encode() + b"\n",
         home.broker_public: carried.broker_public.encode() + b"\n",
     }
-    refuse_another_users(home.root, home.certs)
+    refuse_foreign_owner(home.root, home.certs)
     make_folder(home.certs)
     with locked(home.certs):
         if home.broker_secret.exists():
             raise OperatorError(f"{home.root} is a broker's home; use another AIRUNNER_HOME")
         other = [place for place, key in wanted.items() if place.exists() and place.read_bytes() != key]
         if other and not force:
-            raise OperatorError(f"{other[0]} is there and is another key; --force replaces what is there")
+            raise OperatorError(f"{other[0]} holds another key; --force replaces it")
         for place, wanted_key in wanted.items():
             replace(place, wanted_key)
     return carried.name
 
 
 def _new_pair(home: Home, name: str) -> bytes:
-    """The public key of a pair that is on disk."""
+    """Make a key pair on disk, and return the public key."""
     secret = new_secret()
     make_folder(home.clients)
     replace(_secret(home, name), secret + b"\n")
@@ -192,9 +208,9 @@ def _new_pair(home: Home, name: str) -> bytes:
 
 
 def _remove_pair(home: Home, name: str) -> bool:
-    """Whether there was anything of one. The list must be locked."""
+    """Remove the key pair; return whether a file of it existed. The list must be locked."""
     if not fits_machine(name):
-        return False  # somebody has written it on the list
+        return False  # the line was written by hand
     there = [path for path in (_secret(home, name), _public(home, name)) if path.exists()]
     for path in there:
         path.unlink()

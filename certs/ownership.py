@@ -1,13 +1,13 @@
-"""Folder ownership: who else could put files of their own in the place of ours, and the refusal to work there.
+"""Folder ownership: checks which other users could replace our files, and refuses to work in such a folder.
 
-A key is worth what the folders above it are: who may write in one of them may rename what is in it and put something
-else in its place. So a folder of ours, and every folder on the way to it, links followed, has to belong to us or to
-root and be writable by nobody else, as `sshd` has it with StrictModes. As Debian's `sshd` has it, a folder *on the way*
-may be writable by a group that is the user's own and has no other member. A folder with the sticky bit, such as /tmp,
-may be on the way where what is next in it is ours: others can then neither rename nor remove that.
+A key is as safe as the folders above it: a user who may write in one of them can rename the key and put another file
+in its place. So our folders, and every folder on the path to them, with links followed, must belong to us or to root
+and be writable by nobody else, as `sshd` demands with StrictModes. As in Debian's `sshd`, a folder *on the path* may
+be writable by a group that is the user's own and has no other member. A folder with the sticky bit, such as /tmp, may
+be on the path if the next component is ours: other users can then neither rename nor remove it.
 
-One check for `airunner certs doctor` and for all that start on a home. An access control list (POSIX) that lets others
-write shows in the mode of the folder, as its mask.
+`airunner certs doctor` and every process that starts on a home make the same check. A POSIX access control list that
+lets others write shows in the mode of the folder, as its mask.
 """
 
 from __future__ import annotations
@@ -25,64 +25,66 @@ from airunner.protocol.errors import OperatorError
 
 OTHERS_READ_OR_WRITE: Final = 0o077
 OTHERS_WRITE: Final = 0o022
-LINKS_MAX: Final = 40  # on the way to a folder, as the kernel's own bound
+LINKS_MAX: Final = 40  # symbolic links on a path, as in the kernel
 _ROOT: Final = 0
 
 
 def own_home(environ: Mapping[str, str]) -> Home:
-    """The home to work in: `$AIRUNNER_HOME`, or `~/.airunner`; nothing of it need exist yet.
+    """Return the home folder to work in: `$AIRUNNER_HOME`, or `~/.airunner`. It need not exist yet.
 
-    Raises `OperatorError` where others could change what is in it.
+    Raises `OperatorError` when other users could change files in it.
     """
     home = Home.from_environment(environ)
-    refuse_open(home.root, home.certs, home.clients, home.queue_keys)
+    refuse_unsafe(home.root, home.certs, home.clients, home.queue_keys)
     return home
 
 
-def refuse_open(*folders: Path) -> None:
-    """Refuse folders that others may write; they need not exist yet.
+def refuse_unsafe(*folders: Path) -> None:
+    """Refuse folders that other users may write to; the folders need not exist yet.
 
-    Raises `OperatorError`: the folder, and the command that closes it.
+    Raises `OperatorError`, with the command that fixes the folder's mode.
     """
-    refuse_another_users(*folders)
+    refuse_foreign_owner(*folders)
     for folder in folders:
         try:
-            fault = unsafe_reason(folder)
+            reason = unsafe_reason(folder)
         except FileNotFoundError:
-            fault = fault_on_the_way(folder)
+            reason = unsafe_parent_reason(folder)
         except OSError:
-            continue  # the code that opens it says so
-        if fault:
-            raise OperatorError(fault)
+            continue  # the code that opens it reports it
+        if reason:
+            raise OperatorError(reason)
 
 
-def refuse_another_users(*folders: Path) -> None:
-    """What root would make in them, their owner could not use.
+def refuse_foreign_owner(*folders: Path) -> None:
+    """Refuse folders of another user when we are root: their owner could not use the files that root makes there.
 
-    Raises `OperatorError` where we are root and one of them is there and another user's.
+    Raises `OperatorError` when one of them exists and belongs to another user.
     """
     if os.geteuid() != _ROOT:
-        return  # who may not write there is told by the attempt
+        return  # another user gets an error from the attempt to write
     for folder in folders:
         try:
             owner = folder.stat().st_uid
         except OSError:
-            continue  # it is not there, or nothing can be made in it
+            continue  # it does not exist, or nothing can be made in it
         if owner != _ROOT:
             raise OperatorError(f"{folder} belongs to {user_name(owner)}: {as_user(owner)}")
 
 
 def unsafe_reason(path: Path, forbidden: int = OTHERS_WRITE) -> str:
-    """Why what is at `path`, or in that folder, may be the work of others; empty where it may not.
+    """Return why other users could have written the file or folder at `path`; empty when they could not.
 
-    Raises `OSError` where it cannot be looked at.
+    Raises `OSError` when it cannot be looked at.
     """
     remedy = f"chmod {'go-w' if forbidden == OTHERS_WRITE else 'go-rwx'} {path}"
-    return fault_in(path.stat(), str(path), forbidden, "make it your own", remedy) or fault_on_the_way(path)
+    return unsafe_status_reason(path.stat(), str(path), forbidden, "make it your own", remedy) or unsafe_parent_reason(
+        path
+    )
 
 
-def fault_in(status: os.stat_result, called: str, forbidden: int, if_anothers: str, remedy: str) -> str:
-    """The same of something that was looked at already."""
+def unsafe_status_reason(status: os.stat_result, called: str, forbidden: int, if_anothers: str, remedy: str) -> str:
+    """Return the same for a file whose `stat` result is known; `called` names it."""
     if status.st_uid not in (os.geteuid(), _ROOT):
         return f"{called} belongs to {user_name(status.st_uid)}, who could change it: {if_anothers}"
     if status.st_mode & forbidden:
@@ -90,10 +92,10 @@ def fault_in(status: os.stat_result, called: str, forbidden: int, if_anothers: s
     return ""
 
 
-def fault_on_the_way(path: Path) -> str:
-    """Why others could put something else in the place of `path`, as far as that is there; empty where they could not.
+def unsafe_parent_reason(path: Path) -> str:
+    """Return why other users could replace `path`, or as much of it as exists; empty when they could not.
 
-    Raises `OSError` where a folder cannot be looked at.
+    Raises `OSError` when a folder cannot be looked at.
     """
     for folder, status, inner in _steps(path):
         if status.st_uid not in _trusted():
@@ -113,7 +115,7 @@ def fault_on_the_way(path: Path) -> str:
 
 
 def user_name(uid: int) -> str:
-    """As people know the user."""
+    """Return the user's name, or words with the number when it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -121,14 +123,14 @@ def user_name(uid: int) -> str:
 
 
 def as_user(uid: int) -> str:
-    """How to do the same again as that user."""
+    """Return advice to run the same command as that user."""
     name = user_name(uid)
-    word = name if " " not in name else f"'#{uid}'"
-    return f"run this as {name} (`sudo -u {word} ...`)"
+    argument = name if " " not in name else f"'#{uid}'"
+    return f"run this as {name} (`sudo -u {argument} ...`)"
 
 
 def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result, os.stat_result | None]]:
-    """Every folder on the way to `path` with what is next in it, links followed; None where that is not there."""
+    """Yield each folder on the path to `path` and the `stat` of the next component, links followed (None: missing)."""
     folder, names = Path("/"), list(path.absolute().parts[1:])
     links = 0
     while names:
@@ -145,7 +147,7 @@ def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result, os.stat_result | 
         if not stat.S_ISLNK(inner.st_mode):
             folder /= name
         elif links == LINKS_MAX:
-            return  # nobody can open it
+            return  # the kernel refuses to open it
         else:
             links += 1
             target = (folder / name).readlink()
@@ -155,7 +157,7 @@ def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result, os.stat_result | 
 
 
 def _writable_by_others(status: os.stat_result) -> bool:
-    """A group of the user's own, without other members, is nobody else."""
+    """Return whether other users may write; the user's own group, without other members, does not count."""
     if status.st_mode & stat.S_IWOTH:
         return True
     if not status.st_mode & stat.S_IWGRP:
@@ -168,7 +170,10 @@ def _writable_by_others(status: os.stat_result) -> bool:
 
 
 def _trusted() -> tuple[int, ...]:
-    """Who may own what is on the way. In a user namespace root of the machine has no number, and is shown as nobody."""
+    """Return the user ids that may own folders on the path.
+
+    In a user namespace, root of the machine has no id of its own and appears as the overflow user (nobody).
+    """
     outside = () if _all_users_here() else (_number("/proc/sys/kernel/overflowuid"),)
     return (os.geteuid(), _ROOT, *outside)
 

@@ -1,6 +1,6 @@
-"""Who asks, and what that one may do.
+"""Principals: the authenticated sender of a request, and what it may do.
 
-A principal comes out of a verified token (certs/tokens.py) and belongs to exactly one tenant.
+A principal comes from a verified token (certs/tokens.py) and belongs to exactly one tenant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airunner.protocol.names import fits_name
 
 
 class Role(StrEnum):
-    """What a request may need; `protocol/messages.py` says which message needs which."""
+    """Roles that a request may require; each kind of request requires one."""
 
     SUBMIT = "submit"
     READ = "read"
@@ -26,37 +26,39 @@ class Role(StrEnum):
 
 
 DEFAULT_TENANT: Final = "default"
-QUEUES_BOUND_MAX: Final = 32  # queues that one key or token may be bound to: a token stays within its frame
+QUEUES_BOUND_MAX: Final = 32  # queues that one key or token is limited to: a token has to fit its frame
 ALL_ROLES: Final = frozenset(Role)
 
 
 QueueScope = frozenset[str] | None
-"""The queues that a key or a token is bound to; None: every queue of its tenant."""
+"""The queues that a key or a token is limited to; None: every queue of its tenant."""
 
 
 def narrowed(scope: QueueScope, other: QueueScope) -> QueueScope:
-    """The queues that both scopes allow."""
+    """Return the queues that both scopes allow."""
     if scope is None or other is None:
         return other if scope is None else scope
     return scope & other
 
 
 def check_queue_names(names: Iterable[str]) -> frozenset[str]:
-    """The queues of a `--queue` option, checked.
+    """Check the queue names of a `--queue` option.
 
-    Raises `OperatorError`: a name that no queue may have, or more than `QUEUES_BOUND_MAX`.
+    Raises `OperatorError`: an invalid name, or more than `QUEUES_BOUND_MAX`.
     """
     queues = frozenset(names)
     for name in queues:
         if not fits_name(name):
-            raise OperatorError(f"--queue {name!r}: give letters, digits and any of _.@:/+-, not beginning with a sign")
+            raise OperatorError(
+                f"--queue {name!r}: use letters, digits and any of _.@:/+-, beginning with a letter or digit"
+            )
     if len(queues) > QUEUES_BOUND_MAX:
-        raise OperatorError(f"--queue: a key or a token is bound to at most {QUEUES_BOUND_MAX} queues")
+        raise OperatorError(f"--queue: a key or a token is limited to at most {QUEUES_BOUND_MAX} queues")
     return queues
 
 
 class Principal(Struct, frozen=True):
-    """`subject` of `tenant`, with `roles` in `queues`, until the instant `expires_s` (Unix seconds; then no more)."""
+    """The principal `subject` of `tenant`, with `roles` in `queues`, valid before `expires_s` (Unix seconds)."""
 
     subject: str
     tenant: str
@@ -65,22 +67,25 @@ class Principal(Struct, frozen=True):
     queues: QueueScope = None
 
     def require(self, role: Role) -> None:
-        """Raises `Forbidden` unless this principal has `role`; no role implies another."""
+        """Require the role `role`; no role implies another.
+
+        Raises `Forbidden` when this principal does not have it.
+        """
         if role not in self.roles:
-            raise Forbidden(f"this needs the role {role}, and the token of {self.subject} does not carry it")
+            raise Forbidden(f"this needs the role {role}, which the token of {self.subject} does not have")
 
 
 ANONYMOUS: Final = Principal("anonymous", DEFAULT_TENANT, ALL_ROLES, math.inf)
-"""Everybody, where tokens are turned off."""
+"""The principal of every request when tokens are turned off."""
 
 
 def parse_roles(text: str) -> frozenset[Role]:
-    """The roles in a comma-separated list.
+    """Parse the roles in a comma-separated list.
 
-    Raises `OperatorError`: none, or one that does not exist.
+    Raises `OperatorError`: the list is empty or has an unknown role.
     """
     words = [word.strip() for word in text.split(",")]
     try:
         return frozenset(Role(word) for word in words)
     except ValueError as error:
-        raise OperatorError(f"roles {text!r}: give one or more of {','.join(Role)}") from error
+        raise OperatorError(f"roles {text!r}: use one or more of {','.join(Role)}") from error

@@ -1,10 +1,10 @@
-"""Sealed secrets: whoever has a queue's public key can seal a value for it, only its agents can open one.
+"""Queue keys for sealed secrets: anyone with the public key can seal a value, only the queue's agents can open it.
 
-A queue's keys are an X25519 pair like a CURVE one, made by `airunner certs queue-key`. The secret half goes to the
-queue's agents and to nobody else; the broker has neither half. A box is a NaCl sealed box (an ephemeral X25519
-key, XSalsa20-Poly1305) around the value together with its queue and name, so that it opens under no other name.
+A queue's keys are an X25519 pair like a CURVE one, made by `airunner certs queue-key`. The secret key goes to the
+queue's agents and nowhere else; the broker has neither. A box is a NaCl sealed box (an ephemeral X25519 key,
+XSalsa20-Poly1305) around the value together with its queue and name, so that it opens under no other name.
 
-It does not prove who made it: whoever has the public key can seal another value.
+A box does not prove who made it: anyone with the public key can seal another value.
 
 Source: https://doc.libsodium.org/public-key_cryptography/sealed_boxes
 """
@@ -23,7 +23,7 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 from airunner.certs.curve import key_in, public_of, raw_key
 from airunner.certs.home import Home
 from airunner.certs.init import complete_curve
-from airunner.certs.ownership import refuse_another_users
+from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.secretfile import locked, make_folder, read_public, read_secret
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import Forged, OperatorError
@@ -39,32 +39,32 @@ class _Sealed(Struct, frozen=True):
 
 
 def public_path(home: Home, queue: str) -> Path:
-    """Where the public half lies, for those who set secrets."""
+    """Return the path of the public key, for users who set secrets."""
     return home.queue_keys / f"{quote(queue, safe='')}.public"
 
 
 def secret_path(home: Home, queue: str) -> Path:
-    """Where the secret half lies, for the queue's agents."""
+    """Return the path of the secret key, for the queue's agents."""
     return home.queue_keys / f"{quote(queue, safe='')}.secret"
 
 
 def make_queue_key(home: Home, queue: str) -> bool:
-    """Make the pair of `queue`, or what is missing of it; whether there was something to make.
+    """Make the key pair of `queue`, or its missing half; return whether anything was made.
 
     Raises `OperatorError`.
     """
-    refuse_another_users(home.root, home.certs, home.queue_keys)
+    refuse_foreign_owner(home.root, home.certs, home.queue_keys)
     make_folder(home.queue_keys)
     secret, public = secret_path(home, queue), public_path(home, queue)
     with locked(home.queue_keys):
-        made = complete_curve(secret, public, f"queue {queue}'s")  # it leaves what is there as it is
+        made = complete_curve(secret, public, f"queue {queue}'s")  # existing keys stay unchanged
         if load_public(public, queue) != public_of(load_secret(home, queue)):
             raise OperatorError(f"{public} does not belong to {secret}: move it away and run this again")
     return bool(made)
 
 
 def load_public(path: Path, queue: str) -> bytes:
-    """The public key of `queue` in the file at `path`, Z85.
+    """Load the public key of `queue` from the file at `path`, Z85.
 
     Raises `OperatorError`: missing, unreadable or malformed.
     """
@@ -74,7 +74,7 @@ def load_public(path: Path, queue: str) -> bytes:
 
 
 def load_secret(home: Home, queue: str) -> bytes:
-    """The secret key of `queue`, Z85.
+    """Load the secret key of `queue`, Z85.
 
     Raises `OperatorError`: missing, unreadable or malformed.
     """
@@ -85,12 +85,12 @@ def load_secret(home: Home, queue: str) -> bytes:
 
 
 def seal_secret(public: bytes, queue: str, name: str, value: bytes) -> bytes:
-    """A box with `value`, at most `VALUE_BYTES_MAX`, which opens only as the secret `name` of `queue`.
+    """Seal `value`, at most `VALUE_BYTES_MAX` bytes, in a box that opens only as the secret `name` of `queue`.
 
-    Raises `OperatorError`: it is longer.
+    Raises `OperatorError`: the value is too long.
     """
     if len(value) > VALUE_BYTES_MAX:
-        raise OperatorError(f"a secret has at most {VALUE_BYTES_MAX} bytes, and this one {len(value)}")
+        raise OperatorError(f"a secret may have at most {VALUE_BYTES_MAX} bytes, and this one has {len(value)}")
     inside = msgspec.msgpack.encode(_Sealed(queue, name, value))
     box = SealedBox(PublicKey(raw_key(public))).encrypt(inside)
     assert len(box) <= BOX_BYTES_MAX, "there is room for the names"
@@ -98,7 +98,7 @@ def seal_secret(public: bytes, queue: str, name: str, value: bytes) -> bytes:
 
 
 def open_secret(secret: bytes, queue: str, name: str, box: bytes) -> bytes:
-    """The value in `box`.
+    """Open the box and return its value.
 
     Raises `Forged`: sealed for another key, queue or name, or changed since.
     """

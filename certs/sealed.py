@@ -1,10 +1,10 @@
-"""Live events go to every subscriber's socket; only a watch key opens those of its job.
+"""Sealed live events: every subscriber receives them, and only the watch key of a job opens its events.
 
-A sealed payload is `nonce (24 bytes) ‖ SecretBox(watch key)`: XSalsa20-Poly1305, so whoever opens it knows
-that a holder of the watch key made it. Its topic is a hash of the watch key: holders can subscribe to it
-and others learn nothing from it.
+A sealed payload is `nonce (24 bytes) ‖ SecretBox(watch key)`: XSalsa20-Poly1305, so a reader who can open it knows
+that a holder of the watch key made it. Its topic is a hash of the watch key: holders can subscribe to it, and
+others learn nothing from it.
 
-The broker makes a fresh random nonce for each payload; with 192 bits no two ever meet.
+The broker makes a fresh random nonce for each payload; with 192 bits, repeats do not happen.
 
 Source: https://nacl.cr.yp.to/secretbox.html
 """
@@ -22,24 +22,24 @@ from airunner.protocol.frames import TOPIC_BYTES
 
 NONCE_BYTES: Final = SecretBox.NONCE_SIZE
 SEAL_BYTES: Final = SecretBox.NONCE_SIZE + SecretBox.MACBYTES
-"""How much longer a payload is once sealed."""
+"""Bytes by which sealing makes a payload longer."""
 
 
 def topic_of(watch_key: bytes) -> bytes:
-    """The `TOPIC_BYTES` under which the events of this key's job are published."""
+    """Return the topic, `TOPIC_BYTES` long, under which the events of this key's job are published."""
     return blake2b(key=watch_key, digest_size=TOPIC_BYTES, person=b"airunner topic").digest()
 
 
 def seal(watch_key: bytes, payload: bytes, nonce: bytes) -> bytes:
-    """`payload` for holders of `watch_key`; `nonce` is `NONCE_BYTES` that were never used with this key."""
-    # A box is 0.2 µs to make and 3 µs to use: keeping one per job would buy nothing.
+    """Seal `payload` for holders of `watch_key`; `nonce` is `NONCE_BYTES` that were never used with this key."""
+    # A SecretBox takes 0.2 µs to make and 3 µs to use: a cache of them would save nothing.
     return SecretBox(watch_key).encrypt(payload, nonce)
 
 
 def open_sealed(watch_key: bytes, sealed: bytes) -> bytes:
-    """The payload in `sealed`.
+    """Open a sealed payload.
 
-    Raises `Forged`: not made with this key, changed on its way, or cut short.
+    Raises `Forged`: not made with this key, changed in transit, or cut short.
     """
     if len(sealed) < SEAL_BYTES:
         raise Forged(f"a sealed payload has at least {SEAL_BYTES} bytes, not {len(sealed)}")

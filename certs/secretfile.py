@@ -1,12 +1,12 @@
-"""Files that nobody else may read or change.
+"""Secret files: written so that nobody else may read or change them, and refused when somebody else may.
 
 Laws
-- 0600 from the first byte, whatever the umask: a key is never readable by others, not for an instant.
-- Whole or not at all: content is written and synced under another name and then linked or renamed into
-  place, so neither a reader nor a power cut ever meets half a key.
-- `create` never touches what exists, even when two processes race; `replace` is the one that does.
-- What is read is judged on the open descriptor, so it cannot be exchanged between the look and the read.
-- The folders above are judged by `ownership`, once, when something starts on them.
+- Mode 0600 from the first byte, whatever the umask: other users can never read a key, not even for an instant.
+- Whole or not at all: content is written and synced under another name and then linked or renamed into place, so
+  neither a reader nor a power cut ever sees half a key.
+- `create` never changes an existing file, even when two processes race; `replace` does.
+- A file is checked on the open descriptor, so it cannot be exchanged between the check and the read.
+- `ownership` checks the folders above once, when a process starts on them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, as_user, fault_in
+from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, as_user, unsafe_status_reason
 from airunner.protocol.errors import OperatorError
 
 FILE_BYTES_MAX: Final = 1_048_576  # 15 000 lines of an allow-list; keys take a few hundred bytes
@@ -30,19 +30,19 @@ _FOLDER_MODE: Final = 0o700
 
 
 class MissingFile(OperatorError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and whatever of its parents is missing, each 0700; one that exists stays as it is.
+    """Make `folder` and its missing parents, each with mode 0700; an existing folder stays unchanged.
 
-    Raises `OperatorError` where that cannot be done, or where we could not work in it.
+    Raises `OperatorError` when a folder cannot be made, or `folder` cannot be written to.
     """
     try:
         for place in (*reversed(folder.parents), folder):
             if not place.exists():
                 place.mkdir(mode=_FOLDER_MODE, exist_ok=True)
-                place.chmod(_FOLDER_MODE)  # a umask can take bits of ours away
+                place.chmod(_FOLDER_MODE)  # a umask can remove permission bits
     except OSError as error:
         raise OperatorError(f"cannot make the folder {folder}: {error.strerror}") from error
     if not folder.is_dir():
@@ -52,13 +52,13 @@ def make_folder(folder: Path) -> None:
 
 
 def create(path: Path, content: bytes) -> bool:
-    """Make the file `path`; False where something has that name already, which then stays as it was.
+    """Create the file `path`; return False, and leave the file unchanged, when it exists.
 
-    Raises `OperatorError` where it cannot be written.
+    Raises `OperatorError` when it cannot be written.
     """
-    with _operators_fault(f"cannot write {path}"), _draft(path, content) as draft:
+    with _os_error_reported(f"cannot write {path}"), _draft(path, content) as draft:
         try:
-            os.link(draft, path)  # unlike a rename, it fails on what exists
+            os.link(draft, path)  # unlike a rename, it fails when the name exists
         except FileExistsError:
             return False
         _sync_folder(path.parent)
@@ -66,17 +66,17 @@ def create(path: Path, content: bytes) -> bool:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Make the file `path`, over what has that name already; readers see the old one or the new one.
+    """Write the file `path` in the place of an existing one; readers see the old content or the new.
 
-    Raises `OperatorError` where it cannot be written.
+    Raises `OperatorError` when it cannot be written.
     """
-    with _operators_fault(f"cannot write {path}"), _draft(path, content) as draft:
+    with _os_error_reported(f"cannot write {path}"), _draft(path, content) as draft:
         draft.rename(path)
         _sync_folder(path.parent)
 
 
 def read_secret(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
-    """The content of `path`, which only its owner may read; `what` names it in errors.
+    """Read the file `path`, which only its owner may read; `what` names it in errors.
 
     Raises `MissingFile`; `OperatorError`: unreadable, too big, owned by another, or open to others.
     """
@@ -84,7 +84,7 @@ def read_secret(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
 
 
 def read_public(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
-    """The content of `path`, which all may read and only its owner may write; `what` names it in errors.
+    """Read the file `path`, which all users may read and only its owner may write; `what` names it in errors.
 
     Raises `MissingFile`; `OperatorError`: unreadable, too big, owned by another, or writable by others.
     """
@@ -92,14 +92,14 @@ def read_public(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
 
 
 def _read(path: Path, what: str, if_missing: str, *, forbidden: int, remedy: str) -> bytes:
-    with _operators_fault(f"cannot read {what} {path}"):
+    with _os_error_reported(f"cannot read {what} {path}"):
         try:
-            # O_NONBLOCK: opening a FIFO would otherwise wait for its writer.
+            # O_NONBLOCK: otherwise opening a FIFO waits for its writer.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
             raise MissingFile(f"{what} {path} is missing: {if_missing}") from error
         try:
-            _judge(os.fstat(descriptor), f"{what} {path}", forbidden, f"{remedy} {path}")
+            _check(os.fstat(descriptor), f"{what} {path}", forbidden, f"{remedy} {path}")
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 content = file.read(FILE_BYTES_MAX + 1)
         finally:
@@ -109,23 +109,26 @@ def _read(path: Path, what: str, if_missing: str, *, forbidden: int, remedy: str
     return content
 
 
-def _judge(status: os.stat_result, called: str, forbidden: int, remedy: str) -> None:
-    """Raise `OperatorError` unless this is a file that only we, or root, could have written."""
+def _check(status: os.stat_result, called: str, forbidden: int, remedy: str) -> None:
+    """Check that this is a file that only we, or root, could have written.
+
+    Raises `OperatorError`.
+    """
     if not stat.S_ISREG(status.st_mode):
         raise OperatorError(f"{called} is not a file")
     owner = status.st_uid
     copy = "" if os.geteuid() == 0 else ", or make your own copy"
-    if fault := fault_in(status, called, forbidden, f"{as_user(owner)}{copy}", remedy):
-        raise OperatorError(fault)
+    if reason := unsafe_status_reason(status, called, forbidden, f"{as_user(owner)}{copy}", remedy):
+        raise OperatorError(reason)
 
 
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
-    """One process at a time changes what is in `folder`; ends with its process, so it is never stale.
+    """Lock `folder` against changes by other processes; the lock ends with the process, so it is never stale.
 
-    Raises `OperatorError` where the folder cannot be opened.
+    Raises `OperatorError` when the folder cannot be opened.
     """
-    with _operators_fault(f"cannot open the folder {folder}"):
+    with _os_error_reported(f"cannot open the folder {folder}"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -136,12 +139,12 @@ def locked(folder: Path) -> Generator[None]:
 
 @contextmanager
 def _draft(path: Path, content: bytes) -> Generator[Path]:
-    """`content` on disk beside `path`, under a name that is gone at the end."""
+    """Write `content` to a temporary file beside `path`, which is removed at the end."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, _FILE_MODE)  # a umask can take bits of ours away
+            os.fchmod(descriptor, _FILE_MODE)  # a umask can remove permission bits
             file.write(content)
             file.flush()
             os.fsync(descriptor)
@@ -151,7 +154,7 @@ def _draft(path: Path, content: bytes) -> Generator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A name is on disk once its folder is."""
+    """Sync the folder: only then is a new name in it on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -160,8 +163,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _operators_fault(doing: str) -> Generator[None]:
-    """The operating system's refusal, as a line for the operator."""
+def _os_error_reported(doing: str) -> Generator[None]:
+    """Turn an error of the operating system into a line for the operator."""
     try:
         yield
     except OSError as error:

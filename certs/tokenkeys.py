@@ -1,13 +1,13 @@
-"""The ES256 keys that tokens are signed and verified with, and where they come from.
+"""ES256 keys that sign and verify tokens, and where they come from.
 
 | who           | first              | then                              | else                           |
 |---------------|--------------------|-----------------------------------|--------------------------------|
 | broker        | `--jwt-public-key` | `JWT_PUBLIC_KEY` (one or several) | the home's `token.public.pem`  |
 | the signer    | `--signing-key`    | `JWT_SIGNING_KEY`                 | the home's `token.secret.pem`  |
 
-Each variable is PEM text or the path of a PEM file. A key is on the curve P-256 and serves ES256 and nothing
-else (RFC 8725, 3.1 and 3.2). Its name, the `kid`, is its RFC 7638 thumbprint: the two sides need not agree
-on a name, and a name cannot point at another key.
+Each variable holds PEM text or the path of a PEM file. A key is on the curve P-256 and is used for ES256 only
+(RFC 8725, 3.1 and 3.2). Its name, the `kid`, is its RFC 7638 thumbprint: the two sides need not agree on a name,
+and a name cannot refer to another key.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ _PUBLIC_WHAT: Final = "the key that verifies tokens,"
 
 
 def new_signing_pem() -> bytes:
-    """A fresh private key, PEM (PKCS #8)."""
+    """Generate a private key, PEM (PKCS #8)."""
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
-    """`key` as PEM (SubjectPublicKeyInfo)."""
+    """Encode the public key `key` as PEM (SubjectPublicKeyInfo)."""
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
-    """The name of a P-256 key: 43 characters (RFC 7638, with the members that RFC 7518, 6.2.1 requires)."""
+    """Return the thumbprint of a P-256 key: 43 characters (RFC 7638, with the members of RFC 7518, 6.2.1)."""
     numbers = key.public_numbers()
     x, y = (_base64url(number.to_bytes(32, "big")) for number in (numbers.x, numbers.y))
     return _base64url(sha256(f'{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}'.encode()).digest())
@@ -62,7 +62,7 @@ def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
 def load_verifying_keys(
     environ: Mapping[str, str], home: Home, file: Path | None = None
 ) -> list[ec.EllipticCurvePublicKey]:
-    """The keys whose tokens the broker believes; those in `file`, where one was named.
+    """Load the public keys that the broker verifies tokens with: those in `file` when it is given.
 
     Raises `OperatorError`: missing, unreadable, or not a P-256 public key.
     """
@@ -79,7 +79,7 @@ def load_verifying_keys(
 
 
 def load_signing_key(environ: Mapping[str, str], home: Home, file: Path | None = None) -> ec.EllipticCurvePrivateKey:
-    """The key to sign tokens with; that in `file`, where one was named.
+    """Load the private key that signs tokens: that in `file` when it is given.
 
     Raises `OperatorError`: missing, unreadable, or not a P-256 private key.
     """
@@ -96,9 +96,9 @@ def load_signing_key(environ: Mapping[str, str], home: Home, file: Path | None =
 
 
 def find_signing_key(environ: Mapping[str, str], home: Home) -> ec.EllipticCurvePrivateKey | None:
-    """The same, and None where nobody has given this machine one.
+    """Find the private key that signs tokens; None when this machine has none.
 
-    Raises `OperatorError`: there is one, and it is unreadable or not a P-256 private key.
+    Raises `OperatorError`: the key exists and is unreadable or not a P-256 private key.
     """
     try:
         return load_signing_key(environ, home)
@@ -109,12 +109,12 @@ def find_signing_key(environ: Mapping[str, str], home: Home) -> ec.EllipticCurve
 
 
 def parse_public_keys(pem: bytes, where: str) -> list[ec.EllipticCurvePublicKey]:
-    """Every public key in `pem`; `where` names it in errors.
+    """Parse every public key in `pem`; `where` names the source in errors.
 
-    Raises `OperatorError`: none there, or one that is not for ES256.
+    Raises `OperatorError`: there is none, or one is not for ES256.
     """
     if b"PRIVATE KEY-----" in pem:
-        raise OperatorError(f"{where} holds a private key: the broker is to be given the public one")
+        raise OperatorError(f"{where} holds a private key: give the broker the public key")
     keys: list[ec.EllipticCurvePublicKey] = []
     for block in _BLOCK.finditer(pem):
         try:
@@ -122,7 +122,7 @@ def parse_public_keys(pem: bytes, where: str) -> list[ec.EllipticCurvePublicKey]
         except (ValueError, UnsupportedAlgorithm) as error:
             raise OperatorError(f"{where} holds a damaged public key") from error
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise OperatorError(f"{where} holds a key of another kind: tokens are ES256, an EC key on P-256")
+            raise OperatorError(f"{where} holds a key of another kind: tokens need an EC key on P-256 (ES256)")
         keys.append(key)
     if not keys:
         raise OperatorError(f"{where} holds no PEM public key")
@@ -130,23 +130,25 @@ def parse_public_keys(pem: bytes, where: str) -> list[ec.EllipticCurvePublicKey]
 
 
 def parse_signing_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
-    """The private key in `pem`; `where` names it in errors.
+    """Parse the private key in `pem`; `where` names the source in errors.
 
-    Raises `OperatorError`: none there, encrypted, or not for ES256.
+    Raises `OperatorError`: there is none, or it is encrypted or not for ES256.
     """
     try:
         key = load_pem_private_key(pem, password=None)
     except TypeError as error:
-        raise OperatorError(f"{where} is encrypted: give the key without a passphrase, in a 0600 file") from error
+        raise OperatorError(
+            f"{where} is encrypted: use a key without a passphrase, in a file with mode 0600"
+        ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise OperatorError(f"{where} holds no PEM private key, or a damaged one") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise OperatorError(f"{where} holds a key of another kind: tokens are ES256, an EC key on P-256")
+        raise OperatorError(f"{where} holds a key of another kind: tokens need an EC key on P-256 (ES256)")
     return key
 
 
 def _text(value: str) -> bytes:
-    """PEM out of a variable; files that set variables write its line ends as two characters."""
+    """Decode PEM from a variable; files that set variables often write its line ends as two characters."""
     return value.replace("\\n", "\n").encode("utf-8", errors="replace")
 
 

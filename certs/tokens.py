@@ -1,21 +1,21 @@
-"""Tokens: JWTs signed with ES256, saying who asks, for which tenant, with which roles, until when.
+"""Tokens: JWTs signed with ES256, which state subject, tenant, roles and expiry.
 
 The header is `{"alg": "ES256", "kid": <thumbprint of the key>, "typ": "JWT"}`; the claims are `Claims` below.
 
 How RFC 8725 (JSON Web Token Best Current Practices) is met, point by point
-- 3.1, 3.2  one algorithm, ES256, fixed here and never taken from the token; a key serves that one only.
-- 3.3, 3.4  the signature is checked before a claim is looked at; `cryptography` refuses points off the curve.
+- 3.1, 3.2  one algorithm, ES256, fixed here and never taken from the token; a key is used for that one only.
+- 3.3, 3.4  the signature is checked before any claim is used; `cryptography` refuses points off the curve.
 - 3.5       keys are generated, never derived from a password.
 - 3.6, 3.7  nothing is compressed or decompressed; JSON is UTF-8 or it is refused.
 - 3.8       the issuer is fixed, the subject required; the keys are those of that issuer.
 - 3.9       the audience is required and must be this system.
-- 3.10      `kid` picks from the keys that we have and does nothing else; `jku`, `x5u` and `jwk` are not looked at.
-- 3.11      `typ` is JWT or absent: a signed thing of another declared type is refused.
+- 3.10      `kid` selects one of the known keys and does nothing else; `jku`, `x5u` and `jwk` are ignored.
+- 3.11      `typ` is JWT or absent: a token of another declared type is refused.
 - 3.12      these keys, this issuer and this audience make one kind of token only.
 
-A token with `crit` asks for extensions (RFC 7515, 4.1.11); there are none here, so it is refused.
+A token with `crit` requires extensions (RFC 7515, 4.1.11); none are supported, so it is refused.
 
-Time is handed in, in Unix seconds, and judged here: `exp` to the instant, `iat` and `nbf` with `LEEWAY_S`.
+The caller passes the time in Unix seconds: `exp` is checked exactly, `iat` and `nbf` with `LEEWAY_S`.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ from airunner.protocol.names import Label, Name
 ISSUER: Final = "airunner"
 AUDIENCE: Final = "airunner"
 ALGORITHM: Final = "ES256"
-LEEWAY_S: Final = 60.0  # how far the clock of the one who signed may be ahead of the broker's
+LEEWAY_S: Final = 60.0  # how far the signer's clock may be ahead of the broker's
 TTL_S_MIN: Final = 1  # instants are whole seconds
 TTL_S_MAX: Final = 315_360_000
 CACHE_ENTRIES_MAX: Final = 4_096  # about 2 MiB; each live peer uses one or two tokens at a time
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
-"""RFC 7515, 3.1. Decoders that pass over other characters give one token endless spellings, each verified anew."""
+"""RFC 7515, 3.1. A decoder that skips other characters gives one token endless spellings, none of them cached."""
 
-_LAST_INSTANT_S: Final = 253_402_300_799  # the end of the year 9999: an instant that can be printed
+_LAST_INSTANT_S: Final = 253_402_300_799  # the end of the year 9999, the last that can be printed
 _Instant = Annotated[float, Meta(ge=0, le=_LAST_INSTANT_S)]
 
 
 class Claims(Struct, frozen=True, omit_defaults=True):
-    """What a token says; each of these is required, except `nbf` and `queues` (without: every queue of the tenant)."""
+    """Claims of a token; all are required except `nbf` and `queues` (absent: every queue of the tenant)."""
 
     iss: str
     aud: str | list[str]
@@ -76,7 +76,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
 
 
 class _Header(Struct, frozen=True):
-    """What is looked at before the signature; all of it is the sender's unproven word."""
+    """Header fields that are read before the signature is checked: all of it is unproven."""
 
     alg: str
     kid: str | None = None
@@ -85,7 +85,7 @@ class _Header(Struct, frozen=True):
 
 
 class TokenSigner:
-    """Makes tokens with one private key."""
+    """Token signer: makes tokens with one private key."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         self._key = key
@@ -101,12 +101,14 @@ class TokenSigner:
         ttl_s: float,
         now_s: float,
     ) -> str:
-        """A token of `subject` that is valid from `now_s` for `ttl_s`, in `queues` alone where they are given.
+        """Make a token for `subject`, valid from `now_s` (Unix seconds) for `ttl_s` s, limited to `queues` if given.
 
-        Raises `OperatorError`: a subject, tenant or time that no broker would take.
+        Raises `OperatorError`: a subject, tenant or lifetime that no broker would accept.
         """
         if not TTL_S_MIN <= ttl_s <= TTL_S_MAX:
-            raise OperatorError(f"a token lives from {TTL_S_MIN} s to {TTL_S_MAX} s (ten years), not {ttl_s:g} s")
+            raise OperatorError(
+                f"the lifetime of a token is {TTL_S_MIN} s to {TTL_S_MAX} s (ten years), not {ttl_s:g} s"
+            )
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
@@ -120,19 +122,19 @@ class TokenSigner:
         try:
             msgspec.convert(claims, Claims)
         except msgspec.ValidationError as error:
-            raise OperatorError(f"such a token would be refused: {error}") from error
+            raise OperatorError(f"the broker would refuse this token: {error}") from error
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})
 
 
 class TokenVerifier:
-    """Verifies tokens made with one of `keys`."""
+    """Token verifier for tokens signed with one of `keys`."""
 
     def __init__(self, keys: Iterable[ec.EllipticCurvePublicKey]) -> None:
         self._keys: Mapping[str, ec.EllipticCurvePublicKey] = {thumbprint(key): key for key in keys}
-        self._jws = jwt.PyJWS(algorithms=[ALGORITHM])  # it has no other algorithm to be talked into
+        self._jws = jwt.PyJWS(algorithms=[ALGORITHM])  # no other algorithm can be chosen
 
     def verify(self, token: bytes, now_s: float) -> Principal:
-        """The principal of `token`, if it is valid at `now_s`.
+        """Verify `token` at `now_s` (Unix seconds) and return its principal.
 
         Raises `Unauthenticated`.
         """
@@ -142,7 +144,7 @@ class TokenVerifier:
         return Principal(claims.sub, claims.tenant, claims.roles, claims.exp, claims.queues)
 
     def _authentic_claims(self, token: bytes) -> Claims:
-        """What somebody with one of our keys has signed."""
+        """Return the claims of a token whose signature is valid."""
         key = self._key_of(token)
         try:
             payload = self._jws.decode(token, key, algorithms=[ALGORITHM])
@@ -151,13 +153,13 @@ class TokenVerifier:
         try:
             return msgspec.json.decode(payload, type=Claims)
         except UNDECODABLE as error:
-            raise Unauthenticated("the token's claims are not what airunner's are: " + str(error)[:200]) from error
+            raise Unauthenticated("the token's claims are not those of airunner: " + str(error)[:200]) from error
 
     def _key_of(self, token: bytes) -> ec.EllipticCurvePublicKey:
-        """The key that the token says it is signed with, if it is one of ours."""
+        """Return the key that the token's header names, if it is one of ours."""
         if not token:
             raise Unauthenticated(
-                "a token is needed: give --token or AIRUNNER_TOKEN, or use a home that holds the signing key"
+                "a token is needed: use --token or AIRUNNER_TOKEN, or a home that holds the signing key"
             )
         if len(token) > TOKEN_BYTES_MAX:
             raise Unauthenticated(f"the token is longer than {TOKEN_BYTES_MAX} bytes")
@@ -165,17 +167,17 @@ class TokenVerifier:
             raise Unauthenticated("the token is not a JWT")
         try:
             header = msgspec.convert(self._jws.get_unverified_header(token), _Header)
-        # Not every PyJWT catches what a deeply nested header raises, or refuses `crit`; we do, whichever is here.
+        # Not every version of PyJWT catches the error of a deeply nested header, or refuses `crit`.
         except (jwt.InvalidTokenError, msgspec.ValidationError, RecursionError) as error:
             raise Unauthenticated("the token is not a JWT") from error
         if header.crit is not None:
-            raise Unauthenticated("the token needs extensions (crit) that are not known here")
+            raise Unauthenticated("the token requires extensions (crit) that are not supported")
         if header.alg != ALGORITHM:
             raise Unauthenticated(f"the token is not signed with {ALGORITHM}")
         if header.typ is not None and header.typ.upper() != "JWT":
-            raise Unauthenticated("the token is of another type than JWT")
+            raise Unauthenticated("the token's type is not JWT")
         if header.kid is None:
-            raise Unauthenticated("the token does not say which key signed it (kid)")
+            raise Unauthenticated("the token does not name the key that signed it (kid)")
         key = self._keys.get(header.kid)
         if key is None:
             raise Unauthenticated("the token is signed with a key that this broker does not know")
@@ -183,9 +185,9 @@ class TokenVerifier:
 
 
 class CachedVerifier:
-    """Remembers what `inner` accepted until it expires, so that a token's signature is checked once.
+    """Token cache: remembers the tokens that `inner` accepted until they expire, so each signature is checked once.
 
-    It keeps hashes instead of tokens, the most recently used of them, and never a refusal.
+    It stores hashes instead of tokens, keeps the most recently used, and never stores a refusal.
     """
 
     def __init__(self, inner: Verifier, entries_max: int = CACHE_ENTRIES_MAX) -> None:
@@ -195,7 +197,7 @@ class CachedVerifier:
         self._principals: dict[bytes, Principal] = {}  # least recently used first
 
     def known(self, token: bytes, now_s: float) -> Principal | None:
-        """Who it is, at a hundredth of what verifying costs; None: to be verified."""
+        """Return the cached principal, at a hundredth of the cost of verifying; None: the token has to be verified."""
         name = _name_of(token)
         principal = self._principals.pop(name, None)
         if principal is None or now_s >= principal.expires_s:
@@ -204,7 +206,7 @@ class CachedVerifier:
         return principal
 
     def verify(self, token: bytes, now_s: float) -> Principal:
-        """As `TokenVerifier.verify`, and then it is known."""
+        """Verify the token as `TokenVerifier.verify` does, and cache the result."""
         if (known := self.known(token, now_s)) is not None:
             return known
         principal = self._inner.verify(token, now_s)
@@ -228,11 +230,11 @@ def _check_meant_for_us(claims: Claims) -> None:
 
 def _check_time(claims: Claims, now_s: float) -> None:
     if now_s >= claims.exp:
-        raise Unauthenticated(f"the token expired at {_printed(claims.exp)}: present a new one")
+        raise Unauthenticated(f"the token expired at {_printed(claims.exp)}: get a new one")
     begin_s = max(claims.iat, claims.nbf)
     if begin_s > now_s + LEEWAY_S:
         raise Unauthenticated(
-            f"the token is valid from {_printed(begin_s)} on and the broker's clock shows {_printed(now_s)}"
+            f"the token is valid from {_printed(begin_s)}, and the broker's clock shows {_printed(now_s)}"
         )
 
 

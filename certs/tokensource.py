@@ -1,8 +1,8 @@
-"""Which token a client or an agent presents with a request.
+"""Token source: chooses the token that a client or an agent presents with a request.
 
-In this order: the one given by `--token`; the one in the file that `--token-file` names; `AIRUNNER_TOKEN`; one minted
-here, where the signing key is; none, for a broker that runs with `--no-auth`. A minted one is short-lived and replaced
-in good time, and a file is read again whenever it has changed, so that work of any length goes on without a restart.
+In this order: the value of `--token`; the file named by `--token-file`; `AIRUNNER_TOKEN`; a token minted here, if the
+signing key is here; none, for a broker that runs with `--no-auth`. A minted token is short-lived and replaced in good
+time, and a file is read again when it has changed, so that work of any length goes on without a restart.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ MINTED_TTL_S: Final = 600.0  # long enough for a slow request, short enough to b
 
 
 def _unsaid(_: str) -> None:
-    """For those who read a token once, and are told by an error."""
+    """Ignore a report, for callers that read a token once and get an error."""
 
 
 class TokenFile:
-    """A token that somebody renews in a file, 0600. While that cannot be read, the last one is presented.
+    """Token in a file, 0600, that another program renews. While the file cannot be read, the last token is presented.
 
-    `report` is given a line on each thing that is wrong with it, once.
+    `report` is called with one line of text for each problem, once.
     """
 
     def __init__(self, path: Path, report: Callable[[str], None] = _unsaid) -> None:
-        """Raises `OperatorError`: it cannot be read, or holds no token."""
+        """Read the token; raises `OperatorError`: the file cannot be read, or holds no token."""
         self._path = path
         self._report = report
         self._complaint = ""
@@ -44,14 +44,14 @@ class TokenFile:
         self._read()
 
     def token_at(self, now_s: float) -> bytes:
-        """What to present now."""
+        """Return the token to present now."""
         del now_s
         try:
             self._read()
         except OperatorError as error:
-            if self._complaint != error.message:  # said once, not with every request
+            if self._complaint != error.message:  # reported once, not with every request
                 self._complaint = error.message
-                self._report(f"{error.message}; until then the last token is presented")
+                self._report(f"{error.message}; until this is fixed the last token is presented")
         else:
             self._complaint = ""
         return self._token
@@ -69,7 +69,7 @@ class TokenFile:
 
 
 class TokenSource:
-    """A fixed token, or one minted whenever the last is past half of its life; neither: none."""
+    """Token source with a fixed token, or one that mints a new token at half of the last one's lifetime."""
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class TokenSource:
         self._minted_s = float("-inf")
 
     def token_at(self, now_s: float) -> bytes:
-        """What to present at `now_s` (Unix seconds); empty: nothing."""
-        # A clock that was set back makes the last token one from the future: it is replaced as well.
+        """Return the token to present at `now_s` (Unix seconds); empty: none."""
+        # When the clock was set back, the last token is from the future: it is replaced as well.
         if self._signer and not self._minted_s <= now_s < self._minted_s + MINTED_TTL_S / 2:
             minted = self._signer.mint(
                 subject=self._subject, tenant=self._tenant, roles=self._roles, ttl_s=MINTED_TTL_S, now_s=now_s
@@ -109,21 +109,21 @@ def token_source(
     roles: Iterable[Role] = ALL_ROLES,
     report: Callable[[str], None] = _unsaid,
 ) -> TokenSource | TokenFile:
-    """The source for one process; `explicit` is the word after `--token`, `file` the one after `--token-file`.
+    """Choose the token source of one process; `explicit` is the value of `--token`, `file` that of `--token-file`.
 
-    `report` is told what is wrong with the file later on.
+    `report` is called with later problems of the file.
 
-    Raises `OperatorError`: the token given cannot be one, or the signing key is there and not usable.
+    Raises `OperatorError`: the given token cannot be a token, or the signing key exists and is not usable.
     """
     if file is not None:
         if explicit is not None:
-            raise OperatorError("give --token or --token-file, not both")
+            raise OperatorError("use --token or --token-file, not both")
         return TokenFile(file, report)
     given = explicit if explicit is not None else environ.get(TOKEN_VARIABLE, "")
     if explicit is not None or given.strip():
-        of_the_variable = explicit in {None, environ.get(TOKEN_VARIABLE)}  # an option may take it from there
+        of_the_variable = explicit in {None, environ.get(TOKEN_VARIABLE)}  # the option may have read it from there
         return TokenSource(fixed=_checked(given, TOKEN_VARIABLE if of_the_variable else "--token"))
-    # Whoever is given a token signs none, and starts 60 ms sooner without what signing takes.
+    # A process with a token signs none, and starts 60 ms sooner without the imports of signing.
     from airunner.certs.tokenkeys import find_signing_key
     from airunner.certs.tokens import TokenSigner
 
@@ -132,7 +132,7 @@ def token_source(
 
 
 def _checked(given: str, where: str) -> bytes:
-    """What the wire can carry; whether it is valid is the broker's to say."""
+    """Check that the token fits the wire; the broker checks whether it is valid."""
     token = given.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise OperatorError(f"{where} holds no token: `airunner token --subject NAME` prints one")

@@ -126,7 +126,7 @@ def test_no_key_begins_with_a_hash(key: bytes) -> None:
         (BOB + b" \xff agent", "a name has at most 128 printable ASCII characters"),
         (BOB + b" \x1b[2J agent", "a name has at most 128 printable ASCII characters"),
         (BOB + b" " + b"n" * 129 + b" agent", "a name has at most 128 printable ASCII characters"),
-        (ALICE + b" b agent", "the key is there already, as that of a"),
+        (ALICE + b" b agent", "the key is already listed, as a"),
     ],
 )
 def test_a_malformed_line_lets_nobody_in_and_the_others_stand(line: bytes, why: str, home: Home) -> None:

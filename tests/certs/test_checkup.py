@@ -89,7 +89,7 @@ def _other_public(path: Path) -> None:
             lambda home: _other_public(home.clients / "build-7.public"),
             "`airunner certs revoke build-7`",
         ),
-        ("token keys", lambda home: home.token_secret.write_bytes(new_signing_pem()), "does not believe"),
+        ("token keys", lambda home: home.token_secret.write_bytes(new_signing_pem()), "does not trust"),
         ("token keys", lambda home: home.token_secret.chmod(0o640), "run `chmod 600"),
         ("queue a/b", lambda home: _other_public(public_path(home, "a/b")), "run `airunner certs queue-key a/b`"),
         ("queue a/b", lambda home: secret_path(home, "a/b").chmod(0o604), "run `chmod 600"),
@@ -104,8 +104,8 @@ def test_each_fault_is_told_by_itself(home: Home, what: str, breaking: Callable[
 @pytest.mark.parametrize(
     ("ttl_s", "verdict", "told"),
     [
-        (7_200, Verdict.GOOD, "ada of tenant t, read; it ends in 2.0 h"),
-        (120, Verdict.FAIR, "it ends in 120 s"),
+        (7_200, Verdict.GOOD, "ada of tenant t, read; it expires in 2.0 h"),
+        (120, Verdict.FAIR, "it expires in 120 s"),
     ],
 )
 def test_a_token_is_told_with_when_it_ends(home: Home, ttl_s: float, verdict: Verdict, told: str) -> None:
@@ -128,10 +128,10 @@ def test_a_token_that_has_ended_and_one_of_another_key_are_told(home: Home, tmp_
 @pytest.mark.parametrize(
     ("ttl_s", "verdict", "told"),
     [
-        (7_200, Verdict.GOOD, "ada of tenant t, read; it ends in 2.0 h; only the broker can tell whether it is valid"),
-        (120, Verdict.FAIR, "it ends in 120 s; only"),
-        (-60, Verdict.BAD, "has ended"),
-        (None, Verdict.BAD, "is no token of airunner's"),
+        (7_200, Verdict.GOOD, "ada of tenant t, read; it expires in 2.0 h; only the broker can verify it"),
+        (120, Verdict.FAIR, "it expires in 120 s; only"),
+        (-60, Verdict.BAD, "has expired"),
+        (None, Verdict.BAD, "is not a token of airunner"),
     ],
 )
 def test_without_a_key_to_verify_it_a_token_is_told_by_what_it_says(
@@ -155,7 +155,7 @@ def test_a_machine_that_only_submits_lacks_nothing(home: Home) -> None:
         path.unlink()
     told = found(home)
     assert told["token keys"][0] is Verdict.FAIR
-    assert told["token"] == (Verdict.FAIR, "none is given: set AIRUNNER_TOKEN, or give --token or --token-file")
+    assert told["token"] == (Verdict.FAIR, "none is set: set AIRUNNER_TOKEN, or use --token or --token-file")
     assert told["queue a/b"] == (Verdict.GOOD, "its public key is here: secrets can be set")
     assert told["broker"] == (Verdict.GOOD, "its public key is here")
     assert Verdict.BAD not in {verdict for verdict, _ in told.values()}

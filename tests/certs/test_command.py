@@ -117,14 +117,14 @@ def test_the_signing_key_of_the_environment_comes_before_that_of_the_home(home: 
     ("words", "why"),
     [
         (["--ttl", "1"], r"--ttl '1': expected a number and a unit, as in 90s, 15m, 1h30m or 7d"),
-        (["--ttl", "0s"], "a token lives from 1 s to"),
-        (["--ttl", "4000d"], "a token lives from 1 s to"),
-        (["--role", "root"], "give one or more of submit,read,work,admin"),
-        (["--role", ""], "give one or more of submit,read,work,admin"),
-        (["--tenant", "two words"], r"would be refused: .*\$\.tenant"),
-        (["--queue", "two words"], "--queue 'two words': give letters"),
+        (["--ttl", "0s"], "the lifetime of a token is 1 s to"),
+        (["--ttl", "4000d"], "the lifetime of a token is 1 s to"),
+        (["--role", "root"], "use one or more of submit,read,work,admin"),
+        (["--role", ""], "use one or more of submit,read,work,admin"),
+        (["--tenant", "two words"], r"would refuse this token: .*\$\.tenant"),
+        (["--queue", "two words"], "--queue 'two words': use letters"),
         ([word for number in range(33) for word in ("--queue", f"q{number}")], "at most 32 queues"),
-        (["--subject", ""], r"would be refused: .*\$\.sub"),
+        (["--subject", ""], r"would refuse this token: .*\$\.sub"),
     ],
 )
 def test_a_token_that_makes_no_sense_is_not_printed(words: list[str], why: str, home: Home) -> None:

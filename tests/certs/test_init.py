@@ -112,7 +112,7 @@ def test_a_public_key_without_its_secret_is_an_error_that_says_what_to_do(secret
     init(home)
     (home.certs / secret).unlink()
     before = contents(home)
-    with pytest.raises(OperatorError, match=rf"{public} is there and .*{secret} is not: put"):
+    with pytest.raises(OperatorError, match=rf"{public} exists and .*{secret} does not: put"):
         init(home)
     assert contents(home) == before
 

@@ -150,7 +150,7 @@ def test_the_name_in_a_file_is_a_machines_or_the_file_is_not_taken(broker: Home,
     run(broker, "certs", "add", "build-7")
     file = carried(broker)
     file.write_bytes(file.read_bytes().replace(b"build-7", b"x\\u001b]0;t\\u0007"))
-    with pytest.raises(OperatorError, match=r"no machine is called 'x\\x1b\]0;t\\x07'"):
+    with pytest.raises(OperatorError, match=r"'x\\x1b\]0;t\\x07' is not a machine name"):
         run(elsewhere, "certs", "import", str(file))
     assert not elsewhere.root.exists()
 

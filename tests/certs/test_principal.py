@@ -13,7 +13,7 @@ def test_a_role_gives_itself_and_no_other(role: Role) -> None:
     principal = Principal("ada", "team", frozenset({role}), 1.0)
     principal.require(role)
     for other in ALL_ROLES - {role}:
-        with pytest.raises(Forbidden, match=rf"needs the role {other}, and the token of ada"):
+        with pytest.raises(Forbidden, match=rf"needs the role {other}, which the token of ada"):
             principal.require(other)
 
 
@@ -29,5 +29,5 @@ def test_roles_are_a_list_with_commas() -> None:
 
 @pytest.mark.parametrize("text", ["", "root", "submit,,read", "submit;read", "SUBMIT"])
 def test_a_role_that_does_not_exist_is_named_with_those_that_do(text: str) -> None:
-    with pytest.raises(OperatorError, match=r"give one or more of submit,read,work,admin"):
+    with pytest.raises(OperatorError, match=r"use one or more of submit,read,work,admin"):
         parse_roles(text)

@@ -96,7 +96,7 @@ def test_a_well_sealed_box_of_something_else_is_told_as_one_that_does_not_open(i
 def test_the_longest_value_with_the_longest_names_fits_a_message_and_one_more_byte_is_refused() -> None:
     queue, name = "q" * NAME_CHARS_MAX, "A" * NAME_CHARS_MAX
     assert len(seal_secret(PUBLIC, queue, name, bytes(VALUE_BYTES_MAX))) <= BOX_BYTES_MAX
-    with pytest.raises(OperatorError, match="at most 32768 bytes, and this one 32769"):
+    with pytest.raises(OperatorError, match="at most 32768 bytes, and this one has 32769"):
         seal_secret(PUBLIC, queue, name, bytes(VALUE_BYTES_MAX + 1))
 
 

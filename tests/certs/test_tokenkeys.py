@@ -99,9 +99,9 @@ def test_nobody_has_to_have_a_signing_key(home: Home) -> None:
 def test_a_key_of_another_kind_is_refused(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    with pytest.raises(OperatorError, match=r"here holds a key of another kind: tokens are ES256"):
+    with pytest.raises(OperatorError, match=r"here holds a key of another kind: tokens need an EC key"):
         parse_signing_key(private, "here")
-    with pytest.raises(OperatorError, match=r"here holds a key of another kind: tokens are ES256"):
+    with pytest.raises(OperatorError, match=r"here holds a key of another kind: tokens need an EC key"):
         parse_public_keys(public, "here")
 
 
