@@ -144,7 +144,7 @@ def names_say_what_a_thing_is(path: str, source: str) -> Iterator[str]:
 
 
 def sql_stands_in_the_store(path: str, source: str) -> Iterator[str]:
-    if path.startswith(("broker/store/sqlite/", "tests/")):
+    if path.startswith(("broker/store/sqlite/", "bench/queue.py", "tests/")):
         return
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENTS.search(node.value):
