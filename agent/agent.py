@@ -10,7 +10,7 @@ from collections.abc import Callable
 import anyio
 
 from airunner.agent.attempt.attempt import Surroundings
-from airunner.agent.attempt.slot import SPOOL_FOLDER, Slot
+from airunner.agent.attempt.slot import Slot
 from airunner.agent.checkout.mirrors import remove_unfinished
 from airunner.agent.leases.health import Health
 from airunner.agent.leases.leaser import Leaser, Orders
@@ -19,7 +19,7 @@ from airunner.agent.leases.probes import Probes
 from airunner.agent.leases.renewer import Renewer
 from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recovery import recover
-from airunner.agent.output.spool import spools_in
+from airunner.agent.output.spool import SPOOL_FOLDER, spools_in
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.agent.plan import Plan
 from airunner.agent.workspace.jobuser import JobUsers

@@ -24,9 +24,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.agent.attempt.slot import SPOOL_FOLDER
 from airunner.agent.launcher.child.cgroup import PREFIX, end_groups
 from airunner.agent.launcher.mark import commands_of, end_marked, marked, new_home_mark
+from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 

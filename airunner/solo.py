@@ -1,30 +1,27 @@
-"""`airunner run`: one job with a cluster of its own, for as long as it runs.
+"""`airunner run`: one job in a process of its own, with no cluster, keys or home.
 
-A broker, an agent and a monitor in one process group, on keys and a store in a temporary folder: the same code as
-anywhere, the same output, the same exit code. Nothing of it is left, however it ends; but SIGKILL leaves the folder
-(`airunner-run-…`, 0700) until somebody runs the next one (`solohome`).
+Broker, agent and client are the same code as anywhere, on the in-process network and a store in memory. Only the
+launcher, and below it the job, is another process. Nothing is left, however it ends; but SIGKILL leaves a temporary
+folder (`airunner-run-…`, 0700), which the next `airunner run` of the same user removes (`solohome`).
 
 ```
- airunner run ─┬─ airunner broker     SIGINT and SIGHUP are blocked in both: Ctrl-C is ours to act on,
-  (the client) └─ airunner agent      and when we die the kernel tells them
+ airunner run: client ◄──► broker ◄──► agent ─── launcher ── keeper ── job
 ```
 
-Ctrl-C once cancels the job and shows it to its end; twice ends everything at once (see `interrupts`). Where the broker
-or the agent dies, nobody is left to wait for.
+Ctrl-C once cancels the job and shows it to its end; twice ends everything at once (see `interrupts`). Output is written
+in a thread: a reader that pauses must not stop the agent from renewing its lease.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import signal
-import subprocess
-import sys
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -32,30 +29,20 @@ from airunner.client.cli.commands import EXIT_INTERRUPTED, RawOption, follow_job
 from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import DEPTH_MAX, ProcessType
-from airunner.solohome import temporary_home
-from airunner.transport.endpoints import require_loopback
+from airunner.solohome import agents_folder, temporary_home
 
 if TYPE_CHECKING:
+    from airunner.agent.agent import Agent
+    from airunner.agent.home import LockedHome
+    from airunner.agent.launcher.local import ChildLauncher
     from airunner.client.cli.console import Console
     from airunner.protocol.events import Event
     from airunner.protocol.job import JobSpec
+    from airunner.transport.memory import MemoryNetwork
 
-READY: Final = "ready:"
-STOP_S: Final = 15.0  # for an agent that has nothing more to do
-LINES_KEPT: Final = 20
-_ANYWHERE: Final = "tcp://127.0.0.1:0"
-_CHILD: Final = """
-import os, signal, sys
-parent, path, *sys.argv[1:] = sys.argv[1:]
-sys.path[:] = path.split(os.pathsep)
-from airunner.agent.launcher.child.linux import call_me_when_my_parent_dies
-call_me_when_my_parent_dies(signal.SIGKILL)
-if os.getppid() != int(parent):
-    sys.exit(1)
-from airunner.__main__ import main
-main()
-"""
+VISIBILITY_MS: Final = 300_000  # of the only lease; the keeper ends the job when this process has hung for so long
 _OURS: Final = ("AIRUNNER_", "JWT_")  # variables that speak of another cluster
+_log: Final = logging.getLogger("airunner.run")
 
 
 def run_command(
@@ -123,8 +110,6 @@ def run_command(
 
     Ctrl-C cancels it; twice ends everything at once.
     """
-    import anyio
-
     from airunner.client.cli.console import Console
     from airunner.client.cli.export import recording
     from airunner.client.cli.request import SubmitFlags, fields_of, hints_of
@@ -148,7 +133,7 @@ def run_command(
         submodules=submodules,
     )
     spec = spec_of(fields_of(flags))
-    require_loopback([_ANYWHERE])
+    secrets = _secrets(spec)
     console = Console(quiet=quiet, raw=raw)
     for hint in hints_of(flags):
         console.say(hint)
@@ -156,11 +141,10 @@ def run_command(
         recording(output, spec, console) as record,
         Interrupts() as interrupts,
         temporary_home() as home,
-        _cluster(home, spec) as cluster,
     ):
         try:
             interrupts.follow()
-            code = anyio.run(_follow, cluster, home, spec, console, json, record, interrupts)
+            code = _run_job(home, spec, secrets, partial(_follow, spec, console, json, record, interrupts))
         finally:
             interrupts.end()
         if code is None:
@@ -168,122 +152,159 @@ def run_command(
     raise typer.Exit(code)
 
 
-class _Part(NamedTuple):
-    """One process of the cluster, the words of its ready line, and the last lines that it has said."""
+def _secrets(spec: JobSpec) -> dict[str, str]:
+    """Return the secrets that the job names, from this environment.
 
-    name: str
-    pid: int
-    words: list[str]
-    said: deque[str]
+    Raises `OperatorError` for a variable that is not set.
+    """
+    names = [name for name in spec.secret_names if name not in spec.environment]
+    for name in names:
+        if name not in os.environ:
+            raise OperatorError(f"--secret {name}: there is no such variable in your environment; set it")
+    return {name: os.environ[name] for name in names}
+
+
+def _run_job(
+    home: Path, spec: JobSpec, secrets: Mapping[str, str], follow: Callable[[MemoryNetwork], Awaitable[int | None]]
+) -> int | None:
+    """Run broker and agent as long as `follow` follows the job, and return its result."""
+    from airunner.agent.home import lock_home
+    from airunner.agent.launcher.local import start_launcher
+
+    locked = lock_home(agents_folder(home))
+    try:
+        # Started before anything else is imported: it takes as long to get ready as that does.
+        launcher = start_launcher([locked.running], mark=locked.mark, groups=locked.groups)
+
+        import anyio
+
+        return anyio.run(_in_one_process, locked, launcher, spec, secrets, follow)
+    finally:
+        os.close(locked.descriptor)  # so that what is left in it can be removed
+        os.close(locked.running)
+
+
+async def _in_one_process(
+    locked: LockedHome,
+    launcher: ChildLauncher,
+    spec: JobSpec,
+    secrets: Mapping[str, str],
+    follow: Callable[[MemoryNetwork], Awaitable[int | None]],
+) -> int | None:
+    import anyio
+
+    from airunner.broker.broker import Broker
+    from airunner.broker.counts import Counts
+    from airunner.broker.store.sqlite.store import open_store
+    from airunner.certs.authority import NoVerifier
+    from airunner.transport.memory import MemoryNetwork
+    from airunner.transport.ports import SYSTEM
+
+    network = MemoryNetwork()
+    code: int | None = None
+    with closing(open_store("memory:")) as store:
+        broker = Broker(store, network.router, network.publisher, NoVerifier(), SYSTEM, _at_once, Counts())
+        agent = _agent(locked, launcher, network, spec, secrets)
+        try:
+            async with anyio.create_task_group() as group:
+                await group.start(broker.run)
+                group.start_soon(launcher.watch)
+                group.start_soon(agent.run)
+                code = await follow(network)
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await launcher.aclose()
+    return code
+
+
+def _agent(
+    locked: LockedHome, launcher: ChildLauncher, network: MemoryNetwork, spec: JobSpec, secrets: Mapping[str, str]
+) -> Agent:
+    """Build the agent of a single slot, which has whatever the job requires."""
+    from airunner.agent.agent import Agent
+    from airunner.agent.attempt.attempt import Surroundings
+    from airunner.agent.checkout.repository import Rules
+    from airunner.agent.launcher.offloading import offload
+    from airunner.agent.plan import Plan
+    from airunner.transport.channel import Channel
+    from airunner.transport.ports import SYSTEM
+
+    plan = Plan(
+        name=f"{socket.gethostname()}-{locked.number}",
+        slots=1,
+        queues=(spec.queue,),
+        visibility_ms=VISIBILITY_MS,
+        home=locked.folder,
+        tags=spec.require,
+    )
+    surroundings = Surroundings(
+        launcher=launcher,
+        wall_ms=SYSTEM.wall_ms,
+        environ={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
+        offload=offload,
+        secrets=secrets,
+        rules=Rules(allow_local=True),
+        random=SYSTEM.random,
+    )
+    channel = Channel(network, [network.router.endpoint], _no_token, SYSTEM)
+    return Agent(plan, channel, surroundings, SYSTEM, _log.debug)
 
 
 async def _follow(
-    cluster: Sequence[_Part],
-    home: Path,
     spec: JobSpec,
     console: Console,
     json: bool,
     record: Callable[[Event], None] | None,
     interrupts: Interrupts,
+    network: MemoryNetwork,
 ) -> int | None:
-    """Submit the job and show it to its end; the exit code, or None where everything is to end at once.
-
-    Raises `OperatorError`, in a group: a part of the cluster has died.
-    """
+    """Submit the job and show it to its end; the exit code, or None where everything is to end at once."""
     import anyio
 
+    from airunner.agent.launcher.offloading import offload
     from airunner.client.client import Client
+    from airunner.client.reach import Reach
+    from airunner.transport.ports import SYSTEM
 
     pressed = 0
     code = 1
-    async with Client(_endpoint(cluster[0]), home=home) as client, anyio.create_task_group() as group:
+    writing = anyio.Lock()
+
+    async def write(call: Callable[[], None]) -> None:
+        async with writing:
+            await offload(call, abandon=True)
+
+    reach = Reach(network=network, endpoints=(network.router.endpoint,), token=_no_token, edges=SYSTEM, close=_nothing)
+    async with Client(reach=reach) as client, anyio.create_task_group() as group:
 
         async def obey(job_id: str) -> None:
             nonlocal pressed
             await interrupts.next()
             pressed = 1
-            console.say("cancelling; once more to end everything at once")
             group.start_soon(client.cancel, job_id)
+            group.start_soon(write, partial(console.say, "cancelling; once more to end everything at once"))
             await interrupts.next()
             pressed = 2
             group.cancel_scope.cancel()
 
-        for part in cluster:
-            group.start_soon(_outlive, part)
         job = await client.submit(spec)
         group.start_soon(obey, job.id)
-        code = await follow_job(client, job.id, console, json=json, monitor=True, record=record)
+        code = await follow_job(client, job.id, console, json=json, monitor=True, record=record, offload=write)
         group.cancel_scope.cancel()
     if pressed:
         return EXIT_INTERRUPTED if pressed == 1 else None
     return code
 
 
-async def _outlive(part: _Part) -> None:
-    """Raises `OperatorError` when it has died."""
-    import anyio
-
-    descriptor = os.pidfd_open(part.pid)
-    try:
-        await anyio.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
-    last = f"; the last it said: {part.said[-1].strip()}" if part.said else ""
-    raise OperatorError(f"the {part.name} has died, and the job with it{last}", exit_code=1)
+async def _at_once(call: Callable[[], None]) -> None:
+    """Run what another broker gives to a thread: a store in memory waits for no disk."""
+    call()
 
 
-def _endpoint(broker: _Part) -> str:
-    return broker.words[broker.words.index("requests") + 1]
+def _no_token() -> bytes:
+    return b""
 
 
-@contextmanager
-def _cluster(home: Path, spec: JobSpec) -> Generator[tuple[_Part, _Part]]:
-    """A broker and an agent that are there while the block runs."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    environ["AIRUNNER_HOME"] = str(home)
-    doors = ("--listen", _ANYWHERE, "--events", _ANYWHERE, "--http", "127.0.0.1:0", "--store", "memory:")
-    with _running("broker", doors, environ) as broker:
-        offered = [word for name in spec.secret_names if name not in spec.environment for word in ("--secret", name)]
-        tags = [word for name, value in spec.require.items() for word in ("--tag", f"{name}={value}")]
-        options = ("--queue", spec.queue, "--allow-local", "--mirror-gib", "0")
-        with _running("agent", ("--broker", _endpoint(broker), *options, *offered, *tags), environ) as agent:
-            yield broker, agent
-
-
-@contextmanager
-def _running(part: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Generator[_Part]:
-    """One process of the cluster, from its ready line to its end."""
-    path = os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
-    try:
-        process = subprocess.Popen(  # noqa: S603 - ourselves
-            # -P: the folder that we are in is the job's, and no place to import from.
-            (sys.executable, "-P", "-c", _CHILD, str(os.getpid()), path, part, *arguments),
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    assert process.stderr is not None, "it was asked for"
-    said: deque[str] = deque(maxlen=LINES_KEPT)
-    try:
-        for line in process.stderr:
-            said.append(line)
-            if READY in line:
-                break
-        else:
-            raise OperatorError(f"the {part} did not start: {' '.join(said).strip()}", exit_code=1)
-        # What it says from here on is read, and only the last of it kept: a full pipe would stop it.
-        words = said.pop().split()
-        Thread(target=said.extend, args=(process.stderr,), daemon=True).start()
-        yield _Part(part, process.pid, words, said)
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_S)
-    finally:
-        process.kill()
-        process.wait()
+def _nothing() -> None:
+    """Close nothing: the network ends with the process."""

@@ -1,11 +1,12 @@
-"""Temporary homes of `airunner run`: keys and a store for one job, gone afterwards.
+"""Temporary folders of `airunner run`: the agent's files for one job, removed afterwards.
 
 ```
 $TMPDIR/airunner-run-<16 hex digits>/   0700
-└── lock                                held as long as its `airunner run` lives; the kernel lets go of it
+├── lock                                held as long as its `airunner run` lives; the kernel lets go of it
+└── agent/                              spool and workspace
 ```
 
-One that was killed with SIGKILL leaves its folder, with secret keys in it: the next one of the same user removes it.
+An `airunner run` that was killed with SIGKILL leaves its folder: the next one of the same user removes it.
 While its lock is held it lives; a folder of another name, of another user's, or without a lock is not touched.
 """
 
@@ -33,10 +34,7 @@ _LOCK_TO_BE: Final = "lock.new"
 
 @contextmanager
 def temporary_home() -> Generator[Path]:
-    """A folder with keys of its own, gone afterwards; those that were left by others of this user go first."""
-    from airunner.certs.home import Home
-    from airunner.certs.init import init
-
+    """A folder that is removed afterwards; those that were left by killed runs of this user are removed first."""
     # Ctrl-C may come after any step: what is to be removed has its name before it is made. Not by `tempfile`: it tries
     # folders out with a file that it would then leave.
     temporary = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - what is made there is 0700
@@ -48,7 +46,6 @@ def temporary_home() -> Generator[Path]:
         lock = os.open(home / _LOCK_TO_BE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         (home / _LOCK_TO_BE).rename(home / _LOCK)  # by that name it is held from the first moment on
-        init(Home(home))
         yield home
     finally:
         _remove(home)
@@ -78,10 +75,13 @@ def _remove_if_left(folder: Path) -> None:
         os.close(lock)
 
 
-def _remove(home: Path) -> None:
-    from airunner.certs.home import Home
+def agents_folder(home: Path) -> Path:
+    """The part of it that is the agent's."""
+    return home / "agent"
 
-    agents = Home(home).agent
+
+def _remove(home: Path) -> None:
+    agents = agents_folder(home)
     if agents.is_dir():
         clearing = Thread(target=_clear, args=(agents,), daemon=True)
         clearing.start()

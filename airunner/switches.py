@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from inspect import Parameter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 import typer
 from typer.core import TyperGroup
@@ -39,10 +39,45 @@ DebugOption = Annotated[
 class SwitchGroup(TyperGroup):
     """A group of commands whose switches may be given a truth."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - the parser's own, which Typer hides
+        """Parse the group's own options."""
+        _spare_converters(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the parser's own, which Typer hides
         """The command that is named, and its words respelled."""
         name, command, rest = super().resolve_command(ctx, args)
+        _spare_converters(command.get_params(ctx) if command is not None else ())
         return name, command, respelled(rest, command.params if command is not None else ())
+
+
+def _spare_converters(options: Sequence[Any]) -> None:
+    """Give options a converter that does without typer's own where it can; older versions of typer have none."""
+    for option in options:
+        if hasattr(option, "get_runtime_param"):
+            option.get_runtime_param = _Words(option).same
+
+
+class _Words:
+    """Converter of an option's value that leaves words as they are, which most options want.
+
+    Typer's own import pydantic, which takes a tenth of a second: they are built for values of other types alone.
+    """
+
+    def __init__(self, option: Any) -> None:  # noqa: ANN401 - an option of the parser's
+        self._several = option.multiple or option.nargs != 1
+        self._is_text = option.type_descriptor.annotation in (str, list[str])
+        self._full = option.get_runtime_param
+
+    def same(self) -> Self:
+        """Stand in for the converter that typer builds."""
+        return self
+
+    def coerce(self, value: Any, **context: Any) -> Any:  # noqa: ANN401 - what the parser has read
+        """Return the option's value: none, the words, or what typer makes of them."""
+        if value is None:
+            return () if self._several else None
+        return value if self._is_text else self._full().coerce(value, **context)
 
 
 def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:

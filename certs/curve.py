@@ -3,6 +3,8 @@
 A key has 32 bytes; files, the allow-list and socket options hold it as 40 characters of Z85.
 The secret key determines the public one, so when two files disagree the secret key is right.
 
+ZeroMQ is imported when a key is made or decoded: modules that only name keys, such as the allow-list, load without it.
+
 Source: CurveZMQ, https://rfc.zeromq.org/spec/26/ and Z85, https://rfc.zeromq.org/spec/32/
 """
 
@@ -12,9 +14,6 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-
-import zmq
-from zmq.utils import z85
 
 from airunner.certs.home import Home
 from airunner.certs.secretfile import RUN_INIT, read_public, read_secret
@@ -47,6 +46,8 @@ def raw_key(text: bytes) -> bytes:
     """
     if len(text) != Z85_KEY_CHARS:
         raise ValueError(f"a key has {Z85_KEY_CHARS} characters, not {len(text)}")
+    from zmq.utils import z85
+
     try:
         return z85.decode(text)
     except (KeyError, struct.error):  # a character outside the alphabet, or five that exceed 32 bits
@@ -55,16 +56,22 @@ def raw_key(text: bytes) -> bytes:
 
 def text_key(raw: bytes) -> str:
     """Encode the `RAW_KEY_BYTES` bytes of a key as Z85."""
+    from zmq.utils import z85
+
     return z85.encode(raw).decode("ascii")
 
 
 def new_secret() -> bytes:
     """Generate a secret key, Z85."""
+    import zmq
+
     return zmq.curve_keypair()[1]
 
 
 def public_of(secret: bytes) -> bytes:
     """Return the public key, Z85, that belongs to the secret key `secret`."""
+    import zmq
+
     return zmq.curve_public(secret)
 
 

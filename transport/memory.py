@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 import anyio
 import anyio.lowlevel
 
+from airunner.transport.bell import Bell
 from airunner.transport.ports import (
     DRAIN_MESSAGES_MAX,
     DRAIN_REQUESTS_MAX,
@@ -44,21 +45,21 @@ class _Queue(Generic[T]):
     def __init__(self, length_max: int) -> None:
         self._length_max = length_max
         self._messages: deque[T] = deque()
-        self._filled = anyio.Event()
+        self._filled = Bell()
 
     def put(self, message: T) -> bool:
         """Append a message; False when the queue is full."""
         if len(self._messages) >= self._length_max:
             return False
         self._messages.append(message)
-        self._filled.set()
+        self._filled.ring()
         return True
 
     async def take(self, count_max: int = DRAIN_MESSAGES_MAX) -> list[T]:
         """Remove the oldest messages, at least one; waits for it."""
         await anyio.lowlevel.checkpoint()
         while not self._messages:
-            self._filled = anyio.Event()
+            self._filled = Bell()
             await self._filled.wait()
         return [self._messages.popleft() for _ in range(min(count_max, len(self._messages)))]
 
@@ -113,7 +114,7 @@ class MemoryRouter:
     def __init__(self) -> None:
         self._peers: dict[bytes, MemoryDealer] = {}
         self._turns: deque[MemoryDealer] = deque()  # peers with requests, each once
-        self._filled = anyio.Event()
+        self._filled = Bell()
         self._numbers = count(1)
         self._closed = False
 
@@ -130,7 +131,7 @@ class MemoryRouter:
         """A peer has queued a request."""
         if len(dealer.requests) == 1:
             self._turns.append(dealer)
-            self._filled.set()
+            self._filled.ring()
 
     def leave(self, dealer: MemoryDealer) -> None:
         """A peer has closed its connection."""
@@ -142,7 +143,7 @@ class MemoryRouter:
         """Return the messages that are there, at least one; waits for it."""
         await anyio.lowlevel.checkpoint()
         while not self._turns:
-            self._filled = anyio.Event()
+            self._filled = Bell()
             await self._filled.wait()
         batch: list[Incoming] = []
         while self._turns and len(batch) < DRAIN_REQUESTS_MAX:

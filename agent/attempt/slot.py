@@ -28,7 +28,7 @@ from airunner.agent.output.outbox import Outbox
 from airunner.agent.output.outputbound import OutputBound
 from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recorder import Recorder
-from airunner.agent.output.spool import Spool, SpoolFailed, SpoolHeader
+from airunner.agent.output.spool import SPOOL_FOLDER, Spool, SpoolFailed, SpoolHeader
 from airunner.agent.plan import Plan
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
 from airunner.agent.workspace.workspaces import Workspaces
@@ -39,7 +39,6 @@ from airunner.protocol.printable import one_line
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import Edges
 
-SPOOL_FOLDER: Final = "spool"
 DELIVERY_S: Final = 10.0  # for the last events of an attempt, once the agent is told to stop
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000

@@ -10,8 +10,8 @@ import anyio.to_thread
 T = TypeVar("T")
 
 
-async def offload(call: Callable[[], T]) -> T:
-    """What `call` returns."""
+async def offload(call: Callable[[], T], *, abandon: bool = False) -> T:
+    """Run `call` in a thread and return its result; with `abandon` a cancelled task does not wait for it."""
     begun = False
 
     def run() -> T:
@@ -20,7 +20,7 @@ async def offload(call: Callable[[], T]) -> T:
         return call()
 
     try:
-        return await anyio.to_thread.run_sync(run)
+        return await anyio.to_thread.run_sync(run, abandon_on_cancel=abandon)
     except RuntimeError:  # threading's own word for it: there is no errno
         if begun:
             raise

@@ -40,6 +40,7 @@ from airunner.protocol.events import BATCH_BYTES_MAX
 from airunner.protocol.messages import EventBatch
 from airunner.protocol.names import JobName, Natural, Positive, Token
 
+SPOOL_FOLDER: Final = "spool"  # of an agent's home
 RECLAIM_BYTES_MIN: Final = 65_536  # less is not worth a call; most jobs never get there
 _FORMAT: Final = 1
 _FILE_MODE: Final = 0o600

@@ -27,6 +27,7 @@ from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
 
 if TYPE_CHECKING:
     from airunner.client.cli.console import Console
+    from airunner.client.cli.watching import Offload
     from airunner.client.client import Client
     from airunner.protocol.events import Event
 
@@ -303,6 +304,7 @@ async def follow_job(
     json: bool,
     monitor: bool,
     record: Callable[[Event], None] | None = None,
+    offload: Offload | None = None,
 ) -> int:
     """Say the id of a job that was just submitted, and follow it if that is wanted; the exit code."""
     if json:
@@ -311,11 +313,19 @@ async def follow_job(
         console.say(f"job {job_id}")
     else:
         console.out_line(job_id)
-    return await watch_job(client, job_id, console, json=json, record=record) if monitor else 0
+    if not monitor:
+        return 0
+    return await watch_job(client, job_id, console, json=json, record=record, offload=offload)
 
 
 async def watch_job(
-    client: Client, job_id: str, console: Console, *, json: bool, record: Callable[[Event], None] | None = None
+    client: Client,
+    job_id: str,
+    console: Console,
+    *,
+    json: bool,
+    record: Callable[[Event], None] | None = None,
+    offload: Offload | None = None,
 ) -> int:
     """Show a job's events to its end, and record them; the exit code."""
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter, Printer, Recorded
@@ -324,7 +334,8 @@ async def watch_job(
     printer: Printer = JsonPrinter(console) if json else ConsolePrinter(console)
     status = console if console.has_status and not json else None
     try:
-        return await watch(client, job_id, printer if record is None else Recorded(printer, record), status=status)
+        shown = printer if record is None else Recorded(printer, record)
+        return await watch(client, job_id, shown, status=status, offload=offload)
     finally:
         console.job_over()
 

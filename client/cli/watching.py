@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from airunner.client.cli.console import Console
 from airunner.client.cli.printing import Printer
@@ -10,6 +11,9 @@ from airunner.client.cli.status import WithStatus
 from airunner.client.client import Client
 from airunner.protocol.events import JobFinished
 from airunner.protocol.job import JobState, Result
+
+Offload = Callable[[Callable[[], None]], Awaitable[None]]
+"""Runs a call that may block, such as a write to a pipe that nobody reads, while other tasks go on."""
 
 
 async def watch(
@@ -21,16 +25,20 @@ async def watch(
     from_timestamp_ms: int | None = None,
     kinds: Sequence[str] = (),
     status: Console | None = None,
+    offload: Offload | None = None,
 ) -> int:
     """Show every event, or those of some kinds, and return what the command is to exit with, as `exit_status` says.
 
-    While none comes a status line is shown on the terminal of `status`.
+    While none comes a status line is shown on the terminal of `status`. The printer is called by `offload`, if given.
 
     Raises what `Client.follow` raises, and what the printer does.
     """
     async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
         async for event in events if status is None else WithStatus(events, status):
-            printer.show(event)
+            if offload is None:
+                printer.show(event)
+            else:
+                await offload(partial(printer.show, event))
             if isinstance(event.body, JobFinished):
                 return exit_status(event.body)
     # From beyond the last event, or without it, there is nothing to show, but an exit code there is.

@@ -13,11 +13,11 @@ from anyio.abc import TaskGroup
 
 from airunner.agent.agent import Agent
 from airunner.agent.attempt.attempt import Surroundings
-from airunner.agent.attempt.slot import SPOOL_FOLDER
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.launcher.contract import Exit, Holder, LaunchSpec, LeaseEnded, Process, Spent, Survivor, Vitals
 from airunner.agent.launcher.refusal import MachineRefused
 from airunner.agent.leases.probes import PROBE
+from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
 from airunner.client.client import Client
 from airunner.transport.channel import Channel

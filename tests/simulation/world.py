@@ -21,7 +21,7 @@ import anyio.lowlevel
 
 from airunner.agent.agent import Agent
 from airunner.agent.attempt.attempt import Surroundings
-from airunner.agent.attempt.slot import SPOOL_FOLDER
+from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts

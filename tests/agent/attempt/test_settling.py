@@ -11,9 +11,9 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from airunner.agent.attempt.slot import DELIVERY_S, SPOOL_FOLDER
+from airunner.agent.attempt.slot import DELIVERY_S
 from airunner.agent.leases.settlement import LeftBehind, described
-from airunner.agent.output.spool import Spool, SpoolFailed
+from airunner.agent.output.spool import SPOOL_FOLDER, Spool, SpoolFailed
 from airunner.protocol.job import JobState, Reason
 from airunner.transport.ports import Sent
 from tests.agent.playing import VISIBILITY_S, Stage, staged
