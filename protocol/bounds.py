@@ -1,8 +1,8 @@
-"""The bounds of one MessagePack body, checked before anything is built from it.
+"""Bounds of a MessagePack body, checked before anything is built from it.
 
-A decoder allocates what a header claims and recurses as deep as it is told. This walk does neither: it
-goes over the bytes once, counts, and refuses. Lengths of strings are then the typed decoder's, which has
-the whole body, already bounded by its frame, in hand.
+A decoder allocates as much as a header claims and recurses as deep as the body is nested. This check does neither: it
+walks over the bytes once, counts, and refuses. The typed decoder then checks the lengths of strings, on a body whose
+size its frame has already bounded.
 
 Source: the MessagePack specification, https://github.com/msgpack/msgpack/blob/master/spec.md
 """
@@ -16,11 +16,11 @@ import msgspec
 from airunner.protocol.errors import BadRequest
 
 DEPTH_MAX: Final = 16
-VALUES_MAX: Final = 32_768  # a walk of some milliseconds at the most
-REPLY_VALUES_MAX: Final = 262_144  # a full grant of jobs with as many arguments and variables as jobs may have
+VALUES_MAX: Final = 32_768  # walked in a few milliseconds
+REPLY_VALUES_MAX: Final = 262_144  # a full grant of jobs, each with as many arguments and variables as allowed
 
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Everything that msgspec raises for bytes that are not what they should be."""
+"""Every exception that msgspec raises for bytes that it cannot decode."""
 
 _FIXED: Final[dict[int, int]] = {  # lead byte: bytes that follow
     0xC0: 0,
@@ -47,7 +47,7 @@ _NESTED: Final[dict[int, tuple[int, int]]] = {  # lead byte: bytes of length, va
 
 
 def check_structure(body: bytes, values_max: int = VALUES_MAX) -> int:
-    """How many values `body` holds, which is one whole map within `DEPTH_MAX` and `values_max`.
+    """Check that `body` is one whole map within `DEPTH_MAX` and `values_max`, and return the number of its values.
 
     Raises `BadRequest`: it is not.
     """
@@ -63,10 +63,10 @@ def check_structure(body: bytes, values_max: int = VALUES_MAX) -> int:
 
 
 def _walk(body: bytes, values_max: int) -> tuple[int, int]:
-    """The offset after the first value in `body`, and how many values that holds."""
+    """Return the offset after the first value in `body`, and the number of values that it holds."""
     offset = 0
     values = 0
-    left = [1]  # values still to come at each level
+    left = [1]  # values not yet read at each level
     while left:
         if not left[-1]:
             left.pop()
@@ -86,7 +86,7 @@ def _walk(body: bytes, values_max: int) -> tuple[int, int]:
 
 
 def _step(body: bytes, offset: int) -> tuple[int, int]:
-    """The offset behind the value's head and flat content, and how many values it nests."""
+    """Return the offset after the value's head and flat content, and the number of values nested in it."""
     lead = body[offset]
     offset += 1
     if lead <= 0x7F or lead >= 0xE0:
@@ -105,7 +105,7 @@ def _step(body: bytes, offset: int) -> tuple[int, int]:
     if lead in _NESTED:
         width, factor = _NESTED[lead]
         return offset + width, factor * _length(body, offset, width)
-    raise BadRequest(f"the body holds a value of a kind that is not used here (0x{lead:02x})")
+    raise BadRequest(f"the body holds a value of a type that is not used here (0x{lead:02x})")
 
 
 def _length(body: bytes, offset: int, width: int) -> int:

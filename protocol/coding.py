@@ -1,4 +1,4 @@
-"""Messages as bodies and back: MessagePack, whose structure is checked before anything is built from it."""
+"""Encoding of messages as MessagePack bodies, and decoding, which checks the structure before it builds anything."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(message: Request | Reply) -> bytes:
-    """`message` as a body.
+    """Encode `message` as a body.
 
-    Raises `BadRequest`, where a user's words are no text or a number of his is beyond all bounds.
+    Raises `BadRequest` when a text in it is not valid Unicode or a number is too large.
     """
     try:
         return _encoder.encode(message)
-    except UnicodeEncodeError as error:  # such as bytes of a command line that are not UTF-8
-        raise BadRequest("what was given is not UTF-8 text, and cannot be sent") from error
+    except UnicodeEncodeError as error:  # for example, bytes of a command line that are not UTF-8
+        raise BadRequest("a text is not UTF-8 and cannot be sent") from error
     except OverflowError as error:
-        raise BadRequest("a number that was given is too large to be sent") from error
+        raise BadRequest("a number is too large to be sent") from error
 
 
 def decode_request(body: bytes) -> Request:
-    """The request in a body.
+    """Decode the request in a body.
 
     Raises `BadRequest` for anything that is not one request within its bounds.
     """
@@ -40,7 +40,7 @@ def decode_request(body: bytes) -> Request:
 
 
 def decode_checked(body: bytes) -> Request:
-    """The request in a body whose structure was checked.
+    """Decode the request in a body whose structure has been checked.
 
     Raises `BadRequest` for anything that is not one request.
     """
@@ -51,7 +51,7 @@ def decode_checked(body: bytes) -> Request:
 
 
 def decode_reply(body: bytes) -> Reply:
-    """The reply in a body, `Refused` included.
+    """Decode the reply in a body, `Refused` included.
 
     Raises `BadRequest` when the broker sent something else.
     """
@@ -63,7 +63,7 @@ def decode_reply(body: bytes) -> Reply:
 
 
 def refusal(error: PeerError) -> Refused:
-    """`error` as it goes on the wire."""
+    """Convert an error to the `Refused` reply that is sent for it."""
     return Refused(
         code=error.code,
         message=error.message[:1_000],
@@ -73,10 +73,10 @@ def refusal(error: PeerError) -> Refused:
 
 
 def error_of(reply: Refused) -> PeerError:
-    """The error that a `Refused` stands for, to be raised."""
+    """Convert a `Refused` reply to the error that it was made from."""
     return PeerError.from_wire(reply.code, reply.message, reply.expected_index, reply.retry_ms)
 
 
 def canonical_hash(request: Request) -> bytes:
-    """The same for two encodings of one request: tells a repeat from another body under one id."""
+    """Return a hash that is the same for every encoding of one request, to compare a repeat with the original."""
     return blake2b(_sorted_encoder.encode(request), digest_size=HASH_BYTES).digest()

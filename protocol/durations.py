@@ -1,7 +1,7 @@
-"""Durations as people write them: `90s`, `15m`, `1h30m`, `1.5h`, `7d`; one parser for flags and job files.
+"""Duration parser for flags and job files: `90s`, `15m`, `1h30m`, `1.5h`, `7d`.
 
-The units are those of Go's `time.ParseDuration`, which docker and kubectl use, and days and weeks. Where a number may
-stand alone, it counts seconds.
+The units are those of Go's `time.ParseDuration`, which docker and kubectl use, plus days and weeks. A number without a
+unit, where it is allowed, counts seconds.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ EXPECTED: Final = "a number and a unit, as in 90s, 15m, 1h30m or 7d"
 
 
 def duration_ms(text: str, *, plain_seconds: bool = True) -> int:
-    """The duration in ms; a number without a unit counts seconds, unless that is not wanted.
+    """Parse a duration into ms; a number without a unit counts seconds if `plain_seconds` is set.
 
-    Raises `OperatorError`: written in another way, or longer than any instant.
+    Raises `OperatorError`: it is written in another way, or longer than `MILLISECONDS_MAX`.
     """
     if plain_seconds and _SECONDS.fullmatch(text):
         text += "s"
@@ -33,14 +33,14 @@ def duration_ms(text: str, *, plain_seconds: bool = True) -> int:
         raise OperatorError(f"{text!r}: expected {EXPECTED}")
     total = int(sum(Decimal(piece[1]) * _UNITS_MS[piece[2]] for piece in _PIECE.finditer(text)))
     if total > MILLISECONDS_MAX:
-        raise OperatorError(f"{text!r} is longer than anything lasts here")
+        raise OperatorError(f"{text!r} is too long a duration")
     return total
 
 
 def whole_seconds(text: str) -> int:
-    """The duration in seconds, as `duration_ms` reads it.
+    """Parse a duration into whole seconds.
 
-    Raises `OperatorError`: also for a part of a second.
+    Raises `OperatorError`, also for a fraction of a second.
     """
     seconds, rest = divmod(duration_ms(text), 1_000)
     if rest:
@@ -49,9 +49,9 @@ def whole_seconds(text: str) -> int:
 
 
 def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:
-    """What `read` makes of the text that was given with `flag`.
+    """Parse the value `text` of the option `flag` with `read`.
 
-    Raises `OperatorError`, which names the flag.
+    Raises `OperatorError`, whose message names the option.
     """
     try:
         return read(text)
@@ -60,9 +60,9 @@ def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:
 
 
 def seconds_between(flag: str, least: int, most: int) -> Callable[[object], float]:
-    """A reader of the seconds that are given with a flag: `90`, or `1h30m`.
+    """Return a parser for an option's duration of `least` to `most` seconds: `90`, or `1h30m`.
 
-    What it returns raises `OperatorError` for another text, and out of these bounds.
+    The parser raises `OperatorError` for an invalid text or a value out of these bounds.
     """
 
     def read(text: object) -> float:

@@ -1,10 +1,10 @@
-"""What can go wrong, by fault.
+"""Errors, classified by whose fault they are.
 
-- `PeerError`: the other side asked for something it may not have or cannot get. It has a `code`,
-  travels on the wire as `messages.Refused` and comes out at the far end as the same class again.
-- `OperatorError`: the person at the keyboard can mend it (a bad flag, a missing key, a broker that is
-  not there). The command line prints its one line and exits with its `exit_code`.
-- Anything that is ours is an `assert` and ends the process.
+- `PeerError`: the other side asked for something it may not have or cannot get. It has a `code`, travels on the wire
+  as `messages.Refused` and is raised at the other end as the same class.
+- `OperatorError`: the user can fix it (a bad flag, a missing key, a broker that does not run). The command line prints
+  its one-line message and exits with its `exit_code`.
+- Our own bugs are an `assert` and end the process.
 
 The docstring of a class is its default message.
 """
@@ -21,7 +21,7 @@ EXIT_NO_PERMISSION: Final = 77  # EX_NOPERM of sysexits.h
 
 
 class OperatorError(Exception):
-    """Something that the operator can mend; the message says how."""
+    """Error that the operator can fix; the message says how."""
 
     def __init__(self, message: str, *, exit_code: int = EXIT_USAGE) -> None:
         super().__init__(message)
@@ -46,17 +46,17 @@ class PeerError(Exception):
     ) -> None:
         self.message = message or cleandoc(type(self).__doc__ or self.code)
         self.expected_index = expected_index
-        self.retry_ms = retry_ms  # after so long the same request may be met; None: no time will help
+        self.retry_ms = retry_ms  # pause before the same request may succeed; None: it never will
         super().__init__(self.message)
 
     @staticmethod
     def from_wire(code: str, message: str, expected_index: int | None = None, retry_ms: int | None = None) -> PeerError:
-        """The error a peer named; a code from a newer peer becomes a plain `PeerError`."""
+        """Build the error for a code of the wire; a code from a newer peer becomes a plain `PeerError`."""
         return PeerError._by_code.get(code, PeerError)(message, expected_index=expected_index, retry_ms=retry_ms)
 
     @classmethod
     def codes(cls) -> dict[str, type[PeerError]]:
-        """Every code that may stand on the wire."""
+        """Return every error code of the wire and its class."""
         return dict(cls._by_code)
 
 
@@ -82,7 +82,7 @@ class Unauthenticated(PeerError):
 
 
 class Forbidden(PeerError):
-    """The token does not carry the role that this request needs."""
+    """The token lacks the role that this request needs."""
 
     code = "forbidden"
     exit_code = EXIT_NO_PERMISSION
@@ -95,31 +95,31 @@ class NotFound(PeerError):
 
 
 class Conflict(PeerError):
-    """This request id was used before with another body."""
+    """The request id was used before with another body."""
 
     code = "conflict"
 
 
 class NotFinished(PeerError):
-    """The job has not ended yet; only one that has can be run again."""
+    """The job has not finished yet; only a finished job can be run again."""
 
     code = "not-finished"
 
 
 class Draining(PeerError):
-    """The queue is being drained and takes no new jobs; `airunner resume` opens it."""
+    """The queue is being drained and accepts no new jobs; `airunner resume` opens it."""
 
     code = "queue-draining"
 
 
 class StaleToken(PeerError):
-    """This attempt's lease has ended; a newer attempt owns the job."""
+    """The attempt's lease has ended; a newer attempt owns the job."""
 
     code = "stale-token"
 
 
 class IndexGap(PeerError):
-    """Events are missing before this batch; `expected_index` says where to go on."""
+    """Events are missing before this batch; `expected_index` is the first one."""
 
     code = "index-gap"
 
@@ -131,14 +131,14 @@ class IncompleteLog(PeerError):
 
 
 class Busy(PeerError):
-    """The broker is at its limit; the same request may be sent again after a pause."""
+    """The broker is at its limit; send the same request again after a pause."""
 
     code = "busy"
     exit_code = EXIT_UNAVAILABLE
 
 
 class Quota(PeerError):
-    """The tenant has as much of this as it may have."""
+    """The tenant's quota is used up."""
 
     code = "quota"
     exit_code = EXIT_UNAVAILABLE
@@ -158,6 +158,6 @@ class CorruptLog(PeerError):
 
 
 class Forged(PeerError):
-    """A sealed payload was not made with this key."""
+    """The sealed payload was not made with this key."""
 
     code = "forged"

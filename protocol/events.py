@@ -1,9 +1,9 @@
-"""The event log: what may stand in it and how it is numbered.
+"""Events of a job's log: their kinds, and how they are numbered.
 
-An event's **body** says what happened and when, by the clock of whoever saw it; that clock is shown and
-never trusted. Its **sequence** is given by the broker: 1, 2, 3, … in one job, without a hole, across
-attempts. A **run** is a stretch of the log as it is stored and sent: the bytes are those of the agent's
-batch, a MessagePack array of bodies, which nobody on the way encodes again.
+An event's **body** says what happened and when, by the clock of the machine that saw it; that clock is shown and
+never trusted. The broker gives each event its **sequence**: 1, 2, 3, … within a job, without a gap, across attempts.
+A **run** is a segment of the log as it is stored and sent: the bytes are those of the agent's batch, a MessagePack
+array of bodies, which is never encoded again on its way.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from airunner.protocol.job import JobState, Reason, TerminalSide
 from airunner.protocol.names import JobId, Natural, Positive, Text
 from airunner.protocol.usage import Usage
 
-KIND_CHARS_MAX: Final = 128  # of the kind of an event that is not known here
-OUTPUT_BYTES_MAX: Final = 65_536  # one OUTPUT event; also the size at which an agent flushes
+KIND_CHARS_MAX: Final = 128  # of an unknown kind's name
+OUTPUT_BYTES_MAX: Final = 65_536  # of one OUTPUT event; an agent flushes at this size
 BATCH_EVENTS_MAX: Final = 1_024
-BATCH_BYTES_MAX: Final = 524_288  # encoded; two fit one frame with room to spare
+BATCH_BYTES_MAX: Final = 524_288  # encoded; two fit in one frame
 
 
 class Stream(StrEnum):
-    """Which of a process's outputs a piece came from; a terminal has only `stdout`."""
+    """Output stream of a process; a terminal has only `stdout`."""
 
     STDOUT = "stdout"
     STDERR = "stderr"
 
 
 class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
-    """What every event has."""
+    """Fields that every event has."""
 
     timestamp_ms: Natural
 
@@ -43,8 +43,8 @@ class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kin
 class JobScheduled(Body, frozen=True, kw_only=True, tag="JOB_SCHEDULED"):
     """The job waits in `queue`, and is not leased before `not_before_ms`.
 
-    The first event of every job, which names the `origin` that it retries, if any; and again whenever its
-    own policy has a failed command run once more: then `retry` counts from 1.
+    It is the first event of every job, and names the `origin` that the job retries, if any. It is also written when the
+    job's retry policy runs a failed command again: then `retry` counts from 1.
     """
 
     queue: str
@@ -54,27 +54,27 @@ class JobScheduled(Body, frozen=True, kw_only=True, tag="JOB_SCHEDULED"):
 
 
 class JobLeased(Body, frozen=True, kw_only=True, tag="JOB_LEASED"):
-    """An attempt has begun on `agent`."""
+    """An attempt has started on `agent`."""
 
     agent: str
 
 
 class JobReleased(Body, frozen=True, kw_only=True, tag="JOB_RELEASED"):
-    """The agent gave the job back, or another did for one that died (`lost`); it waits in its old place."""
+    """The agent returned the job, or a later agent did so for it (`lost`); the job waits in its old place."""
 
     lost: bool = False
 
 
 class JobExpired(Body, frozen=True, kw_only=True, tag="JOB_EXPIRED"):
-    """The agent was not heard from in time; the job waits in its old place."""
+    """The lease expired without a heartbeat; the job waits in its old place."""
 
 
 class JobCancelRequested(Body, frozen=True, kw_only=True, tag="JOB_CANCEL_REQUESTED"):
-    """Somebody asked for the job to be ended; it will not be leased again."""
+    """A client cancelled the running job; it will not be leased again."""
 
 
 class JobFinished(Body, frozen=True, kw_only=True, tag="JOB_FINISHED"):
-    """The last event of every job."""
+    """The job has finished: the last event of every log."""
 
     state: JobState
     exit_code: int | None = None
@@ -91,13 +91,13 @@ class GitCloneStart(Body, frozen=True, kw_only=True, tag="GIT_CLONE_START"):
 
 
 class GitCloneProgress(Body, frozen=True, kw_only=True, tag="GIT_CLONE_PROGRESS"):
-    """How far the checkout is, or why it is tried again, in one line."""
+    """The checkout's progress, or the reason of its next try, in one line."""
 
     message: Text
 
 
 class GitCloneEnd(Body, frozen=True, kw_only=True, tag="GIT_CLONE_END"):
-    """The checkout stands at exactly `commit`."""
+    """The checkout is complete, at exactly `commit`."""
 
     commit: Text
     duration_ms: Natural = 0
@@ -111,21 +111,21 @@ class GitCloneError(Body, frozen=True, kw_only=True, tag="GIT_CLONE_ERROR"):
 
 
 class ProcessStart(Body, frozen=True, kw_only=True, tag="PROCESS_START"):
-    """The command runs; `started_at` is in ms since the epoch."""
+    """The command has started; `started_at` is in ms since the epoch."""
 
     pid: Positive
     started_at: Natural
 
 
 class Output(Body, frozen=True, kw_only=True, tag="OUTPUT"):
-    """A piece of the console: bytes, in whatever encoding the command wrote."""
+    """Console output: bytes, in whatever encoding the command wrote."""
 
     stream: Stream
     data: Annotated[bytes, Meta(min_length=1, max_length=OUTPUT_BYTES_MAX)]
 
 
 class ProcessEnd(Body, frozen=True, kw_only=True, tag="PROCESS_END"):
-    """The command ended with an exit code or by a signal, and so much was used until then."""
+    """The command ended with an exit code or by a signal; `usage` is what the attempt used until then."""
 
     pid: Positive
     exit_code: int | None = None
@@ -135,13 +135,13 @@ class ProcessEnd(Body, frozen=True, kw_only=True, tag="PROCESS_END"):
 
 
 class ProcessError(Body, frozen=True, kw_only=True, tag="PROCESS_ERROR"):
-    """The command could not be started, or something was amiss with it."""
+    """The command could not be started, or something went wrong with it."""
 
     message: Annotated[str, Meta(max_length=OUTPUT_BYTES_MAX)]
 
 
 class Heartbeat(Body, frozen=True, kw_only=True, tag="HEARTBEAT"):
-    """A command that has written nothing for a while is still running; of its processes, what could be seen."""
+    """The command still runs and has written nothing for a while; the figures are those of its processes."""
 
     elapsed_ms: Natural = 0
     processes: Natural = 0
@@ -149,14 +149,14 @@ class Heartbeat(Body, frozen=True, kw_only=True, tag="HEARTBEAT"):
 
 
 class TerminalResize(Body, frozen=True, kw_only=True, tag="TERMINAL_RESIZE"):
-    """The terminal has this size from here on."""
+    """The terminal has a new size from here on."""
 
     cols: TerminalSide
     rows: TerminalSide
 
 
 class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
-    """This much output was left out here, because a bound was reached."""
+    """Output was left out here, because a bound was reached."""
 
     omitted_bytes: Positive
 
@@ -183,7 +183,7 @@ EVENT_KINDS: Final = tuple(str(body.__struct_config__.tag) for body in get_args(
 
 
 class UnknownBody(Struct, frozen=True, kw_only=True):
-    """An event that a newer agent or broker has written and this software cannot read: `fields` is all of it."""
+    """Event of a kind that only newer software knows; `fields` holds all of it."""
 
     kind: Annotated[str, Meta(max_length=KIND_CHARS_MAX)]
     timestamp_ms: Natural
@@ -191,9 +191,9 @@ class UnknownBody(Struct, frozen=True, kw_only=True):
 
 
 class EventRun(Struct, frozen=True, kw_only=True):
-    """`count` events from `first_sequence` on, all of one attempt; `events` is their MessagePack array.
+    """Segment of `count` events from `first_sequence` on, all of one attempt; `events` is their MessagePack array.
 
-    Where only some kinds were asked for, `events` may be empty: none of these is among them.
+    When a replay asks for some kinds only, `events` may be empty: the segment holds no event of these kinds.
     """
 
     first_sequence: Positive
@@ -203,18 +203,18 @@ class EventRun(Struct, frozen=True, kw_only=True):
 
     @property
     def next_sequence(self) -> int:
-        """The sequence after the last event of this run."""
+        """The sequence after the last event of this segment."""
         return self.first_sequence + self.count
 
 
 class LiveRun(EventRun, frozen=True, kw_only=True, omit_defaults=True):
-    """A run as it is published: one of more than `LIVE_BYTES_MAX` without its events, which are to be asked for."""
+    """Segment as it is published: one of more than `LIVE_BYTES_MAX` comes without its events."""
 
     events: bytes = b""
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One event of one job, as a monitor sees it."""
+    """Event of a job, as a monitor sees it."""
 
     job_id: JobId
     sequence: Positive
@@ -223,7 +223,7 @@ class Event(Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> str:
-        """The name of what happened, such as `OUTPUT`."""
+        """Name of the event's kind, such as `OUTPUT`."""
         if isinstance(self.body, UnknownBody):
             return self.body.kind
         tag = type(self.body).__struct_config__.tag
@@ -232,7 +232,7 @@ class Event(Struct, frozen=True, kw_only=True):
 
     @property
     def timestamp_ms(self) -> int:
-        """When it happened, by the clock of whoever saw it, in ms since the epoch."""
+        """Time of the event in ms since the epoch, by the clock of the machine that saw it."""
         return self.body.timestamp_ms
 
 
@@ -247,15 +247,14 @@ _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
 def encode_bodies(bodies: list[AgentBody] | list[BrokerBody]) -> bytes:
-    """The bodies of a batch as the MessagePack array that is spooled, sent and stored."""
+    """Encode a batch of bodies as the MessagePack array that is spooled, sent and stored."""
     return _encoder.encode(bodies)
 
 
 def check_batch(raw: bytes) -> list[AgentBody]:
-    """The bodies in an agent's batch.
+    """Decode the bodies in an agent's batch.
 
-    Raises `BadRequest` unless `raw` is an array of 1 to `BATCH_EVENTS_MAX` events that an agent may
-    publish.
+    Raises `BadRequest` unless `raw` is an array of 1 to `BATCH_EVENTS_MAX` events that an agent may publish.
     """
     try:
         return _agent_decoder.decode(raw)
@@ -264,22 +263,25 @@ def check_batch(raw: bytes) -> list[AgentBody]:
 
 
 def decode_bodies(raw: bytes) -> Sequence[EventBody | UnknownBody]:
-    """The bodies of a stored run, those of kinds that are not known here among them.
+    """Decode the bodies of a stored segment, those of unknown kinds included.
 
     Raises `BadRequest` when it is not what a broker sends.
     """
     try:
         return _bodies_decoder.decode(raw)
     except UNDECODABLE:
-        pass  # one of them is from newer software, or all of it is broken
+        pass  # an event is from newer software, or the array is broken
     try:
-        return [_decode_body(one) for one in _raw_decoder.decode(raw)]
+        return [_decode_body(body) for body in _raw_decoder.decode(raw)]
     except UNDECODABLE as error:
         raise BadRequest(f"events: {error}") from error
 
 
 def _decode_body(raw: msgspec.Raw) -> EventBody | UnknownBody:
-    """Raises `msgspec.DecodeError` for what is no event of any kind."""
+    """Decode one body, of a known or unknown kind.
+
+    Raises `msgspec.DecodeError` for anything that is not an event.
+    """
     try:
         return _body_decoder.decode(raw)
     except msgspec.ValidationError:
@@ -288,19 +290,19 @@ def _decode_body(raw: msgspec.Raw) -> EventBody | UnknownBody:
 
 
 def may_hold(raw: bytes, kinds: Sequence[str]) -> bool:
-    """Whether an event of one of these kinds may stand in a batch; no is certain, and nothing is decoded for it."""
+    """Return whether a batch may hold an event of one of these kinds; False is certain. Nothing is decoded."""
     return any(kind.encode() in raw for kind in kinds)
 
 
 def without_first(raw: bytes, count: int) -> bytes:
-    """The batch `raw` less its first `count` events; those that stay keep their bytes."""
+    """Remove the first `count` events of the batch `raw`; the others keep their bytes."""
     return _encoder.encode(_raw_decoder.decode(raw)[count:])
 
 
 def events_of(job_id: JobId, run: EventRun) -> list[Event]:
-    """The events of a run, numbered.
+    """Decode the events of a segment, numbered.
 
-    Raises `BadRequest` when the run does not hold as many events as it says.
+    Raises `BadRequest` when the segment does not hold as many events as it claims.
     """
     bodies = decode_bodies(run.events)
     if len(bodies) != run.count:

@@ -1,21 +1,20 @@
-"""Follow: every event of one job, once and in order, whatever the live socket lost.
+"""Follow: delivers every event of one job once and in order, whatever the live socket lost.
 
-One `Follow` is the state of one monitor. It owns no socket and no clock. Live runs come as they come:
-late, twice, with holes, or never; stored runs come by replay. What it returns is always the next event
-and never another.
+One `Follow` is the state of one monitor. It owns no socket and no clock. Live segments may arrive late, twice, with
+gaps, or never; stored segments arrive by replay. What it returns is always the next event and never another.
 
 ```
- live run ──► next? ──yes──► events ──► JOB_FINISHED: the end
-               │ no: kept, and the hole is asked for
- replay  ──────┘
+ live segment ──► next? ──yes──► events ──► JOB_FINISHED: the end
+                   │ no: kept, and the gap is replayed
+ replay      ──────┘
 ```
 
-When a replay is wanted
-- at the start, and again once the subscription is known to stand (events may have passed in between);
-- when a live run leaves a hole, or was too long to be sent live and comes without its events;
+It asks for a replay
+- at the start, and again once the subscription is confirmed (events may have passed in between);
+- when a live segment leaves a gap, or was too long to be sent live and comes without its events;
 - while the last page says that there is more;
-- after a silence, for the last event of a job has nothing behind it that could show it missing. The silence
-  asked after grows from `SILENCE_FIRST_MS` to `SILENCE_LAST_MS`: it is a net under the live socket, not the way.
+- after a silence, because nothing follows a job's last event that could show it missing. The silence grows from
+  `SILENCE_FIRST_MS` to `SILENCE_LAST_MS`: replays are a safety net for the live socket.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from airunner.protocol.names import JobId
 
 SILENCE_FIRST_MS: Final = 1_000
 SILENCE_LAST_MS: Final = 15_000
-LAST_KIND: Final = "JOB_FINISHED"  # asked for in any case: it is the end
-KEPT_RUNS_MAX: Final = 128  # live runs held while a hole is asked for; what is beyond is replayed too
+LAST_KIND: Final = "JOB_FINISHED"  # always requested: it ends the log
+KEPT_RUNS_MAX: Final = 128  # live segments kept while a gap is replayed; more are dropped, and replayed too
 
 
 class Follow:
-    """One monitor's place in one job's log.
+    """Position of one monitor in one job's log.
 
-    `from_timestamp_ms`, where given, skips to the first event that is not older. With `kinds` only events of these are
-    returned; the others are known to be there all the same, by their numbers.
+    `from_timestamp_ms`, when given, skips to the first event that is not older. With `kinds`, only events of
+    these kinds are returned; the others are still counted.
     """
 
     def __init__(
@@ -58,12 +57,12 @@ class Follow:
         self._kept: dict[int, EventRun] = {}
         self._asked = False
         self._wanted = True
-        self._stored_to = 0  # the sequence after the last event that is known to be stored and was not asked for yet
+        self._stored_to = 0  # the sequence after the last event that is known to be stored and was not requested yet
         self._silence_ms = SILENCE_FIRST_MS
         self._deadline_ms = now_ms + SILENCE_FIRST_MS
 
     def request(self, bytes_max: int = REPLAY_BYTES_MAX) -> ReplayJobEvents | None:
-        """The replay to send now, if one is wanted and none is on its way; of about `bytes_max`."""
+        """Return the replay request to send now, of about `bytes_max`; None: none is wanted, or one is in flight."""
         if self.finished or self._asked or not (self._wanted or self._stored_to > self.next_sequence):
             return None
         self._asked = True
@@ -72,7 +71,7 @@ class Follow:
         return self.smaller(bytes_max)
 
     def smaller(self, bytes_max: int) -> ReplayJobEvents:
-        """The replay to send in the place of one that is on its way."""
+        """Return the replay request that replaces the one in flight."""
         assert self._asked, "there is one"
         return ReplayJobEvents(
             job_id=self.job_id,
@@ -83,11 +82,11 @@ class Follow:
         )
 
     def subscribed(self) -> None:
-        """From now on live runs arrive; what passed before is asked for."""
+        """Note that the subscription is confirmed: replay what passed before, live segments follow."""
         self._wanted = True
 
     def live(self, run: EventRun, now_ms: int) -> list[Event]:
-        """Take in a live run; returns what is next in order, often all of it."""
+        """Process a live segment and return the next events in order, often all of it."""
         if self.finished or run.next_sequence <= self.next_sequence:
             return []
         self._silence_ms = SILENCE_FIRST_MS
@@ -103,11 +102,11 @@ class Follow:
         return [*self._advance(run), *self._from_kept()]
 
     def replayed(self, page: JobEventsReplayed, now_ms: int) -> list[Event]:
-        """Take in the answer to `request`.
+        """Process the reply to `request` and return the next events in order.
 
-        Raises `CorruptLog`: what is stored there is not what was; asked again it would be no better.
+        Raises `CorruptLog`: the stored bytes are damaged, and a repeat would not help.
         """
-        assert self._asked, "a page that was not asked for"
+        assert self._asked, "this page was requested"
         self._asked = False
         if self.finished:
             return []
@@ -118,18 +117,18 @@ class Follow:
         if self.next_sequence > page.last_sequence and not self._kept:
             if page.finished:
                 self.finished = True
-        elif brought:  # a page that brings nothing is not asked for again before the silence is over
+        elif brought:  # after a page without news the next replay waits for the silence
             self._wanted = True
         self._silence_ms = SILENCE_FIRST_MS if brought else min(SILENCE_LAST_MS, 2 * self._silence_ms)
         self._deadline_ms = now_ms + self._silence_ms
         return events
 
     def deadline_ms(self) -> int | None:
-        """When `tick` is next to be called; None while a replay is on its way or nothing more comes."""
+        """Return when to call `tick` next; None while a replay is in flight or after the end."""
         return None if self.finished or self._asked else self._deadline_ms
 
     def tick(self, now_ms: int) -> None:
-        """After a silence a replay is wanted."""
+        """Request a replay after a silence."""
         if now_ms >= self._deadline_ms:
             self._wanted = True
 
@@ -153,10 +152,10 @@ class Follow:
         return events[first:]
 
     def _advance(self, run: EventRun) -> list[Event]:
-        """The events of `run` from `next_sequence` on; a run that lies behind or leaves a hole has none."""
+        """Return the events of `run` from `next_sequence` on; none if the segment lies behind or leaves a gap."""
         if self.finished or not run.first_sequence <= self.next_sequence < run.next_sequence:
             return []
-        if self._kinds and not run.events:  # none that was asked for is among them
+        if self._kinds and not run.events:  # no event of the wanted kinds is in it
             self.next_sequence = run.next_sequence
             return []
         events = events_of(self.job_id, run)[self.next_sequence - run.first_sequence :]

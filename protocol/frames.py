@@ -1,17 +1,17 @@
-"""The envelopes around a body: what stands in which frame.
+"""Frames of the messages on the wire: what each frame of an envelope holds.
 
 ```
 request   DEALER → ROUTER   [b"AR2", request id (16 bytes), token (may be empty), body]
 reply     ROUTER → DEALER   [b"AR2", request id, body]
-live      PUB → SUB         [topic (16 bytes), sealed run]      an empty second frame: you are subscribed
+live      PUB → SUB         [topic (16 bytes), sealed segment]  an empty second frame: you are subscribed
 ```
 
-The number in the first frame is the protocol's revision. An asker speaks one, `REVISION`; a broker answers in the
-asker's where that is one of `SERVED`, and refuses every other in words. What every revision keeps for ever, so that
-any two can tell each other that they do not fit: the first two frames, `Refused`, and messages under the id of zeros
-(Ping, Pong, Nudge), which travel as `FIRST`.
+The number in the first frame is the protocol's revision. A client or agent uses one, `REVISION`; a broker replies in
+the request's revision if that is one of `SERVED`, and refuses any other with an explanation. Some things stay the same
+in every revision, so that any two peers can tell that they do not match: the first two frames, `Refused`, and messages
+under the id of zeros (Ping, Pong, Nudge), which travel as `FIRST`.
 
-Count and sizes are checked before any frame's content is looked at.
+The number and sizes of frames are checked before any content is used.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from airunner.protocol.errors import BadRequest, Unsupported
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 
 FIRST: Final = 1
-REVISION = 2  # what this software asks in
-SERVED: tuple[int, ...] = (1, 2)  # what its broker answers: the last two, so that brokers can be upgraded first
+REVISION = 2  # of the requests that this software sends
+SERVED: tuple[int, ...] = (1, 2)  # that its broker replies to: the last two, so that brokers can be upgraded first
 NO_REQUEST: Final = RequestId(bytes(REQUEST_ID_BYTES))  # of Pings, Pongs and Nudges
 TOKEN_BYTES_MAX: Final = 8_192
 BODY_BYTES_MAX: Final = 2_097_152
@@ -35,13 +35,13 @@ REQUEST_FRAMES: Final = 4
 REPLY_FRAMES: Final = 3
 FRAMES_MAX: Final = REQUEST_FRAMES
 TOPIC_BYTES: Final = 16
-LIVE_BYTES_MAX: Final = 2_048  # of events that are sent live; longer runs are only named, and asked for
+LIVE_BYTES_MAX: Final = 2_048  # of events that are sent live; a longer segment is announced without them, and replayed
 SUBSCRIPTION_BYTES_MAX: Final = 512  # CURVE's own INITIATE must pass too, and takes more than 256
 _MAGIC: Final = re.compile(rb"AR([1-9][0-9]{0,5})")
 
 
 class RequestFrames(Struct, frozen=True):
-    """A request still in its envelope."""
+    """Request in its envelope, not decoded yet."""
 
     request_id: RequestId
     token: bytes
@@ -50,12 +50,12 @@ class RequestFrames(Struct, frozen=True):
 
 
 def magic(revision: int) -> bytes:
-    """The first frame of all that is said in a revision."""
+    """Return the first frame of every message of a revision."""
     return b"AR%d" % revision
 
 
 def pack_request(request_id: RequestId, token: bytes, body: bytes) -> list[bytes]:
-    """The frames of a request; the asker sees to the bounds, so here they are asserted."""
+    """Pack a request into frames; the caller keeps the bounds, which are asserted here."""
     assert len(request_id) == REQUEST_ID_BYTES
     assert len(token) <= TOKEN_BYTES_MAX
     assert len(body) <= BODY_BYTES_MAX
@@ -63,7 +63,7 @@ def pack_request(request_id: RequestId, token: bytes, body: bytes) -> list[bytes
 
 
 def unpack_request(frames: Sequence[bytes]) -> RequestFrames:
-    """The request in `frames`.
+    """Unpack the request in `frames`.
 
     Raises `Unsupported` for a revision that is not served, `BadRequest` for anything out of bounds.
     """
@@ -75,20 +75,20 @@ def unpack_request(frames: Sequence[bytes]) -> RequestFrames:
     _, request_id, token, body = frames
     _check_request_id(request_id)
     if len(token) > TOKEN_BYTES_MAX:
-        raise BadRequest(f"the token takes {len(token)} bytes and {TOKEN_BYTES_MAX} is the most")
+        raise BadRequest(f"the token has {len(token)} bytes, at most {TOKEN_BYTES_MAX} are allowed")
     _check_body(body)
     return RequestFrames(RequestId(request_id), token, body, revision)
 
 
 def pack_reply(request_id: RequestId, body: bytes, revision: int) -> list[bytes]:
-    """The frames of a reply, in the revision of its request."""
+    """Pack a reply into frames, in the revision of its request."""
     assert len(request_id) == REQUEST_ID_BYTES
     assert len(body) <= BODY_BYTES_MAX, f"a reply of {len(body)} bytes"
     return [magic(revision), request_id, body]
 
 
 def unpack_reply(frames: Sequence[bytes]) -> tuple[RequestId, bytes]:
-    """The request id and body of a reply, in whichever revision: a refusal is the same in all.
+    """Unpack the request id and body of a reply, in any revision: a refusal is the same in all of them.
 
     Raises `Unsupported` for another protocol, `BadRequest` for anything out of bounds.
     """
@@ -102,14 +102,14 @@ def unpack_reply(frames: Sequence[bytes]) -> tuple[RequestId, bytes]:
 
 
 def answerable(frames: Sequence[bytes]) -> tuple[RequestId, int] | None:
-    """The request id and revision of a malformed request, where it has such that a refusal can name."""
+    """Return the request id and revision of a malformed request, if it has them, so that it can be refused."""
     if len(frames) > 1 and len(frames[1]) == REQUEST_ID_BYTES and (found := _MAGIC.fullmatch(frames[0])):
         return RequestId(frames[1]), int(found[1])
     return None
 
 
 def unserved(asked: int, served: Sequence[int]) -> str:
-    """Words for two sides that do not fit: the broker serves these revisions, and the asker speaks another."""
+    """Return the message for a broker that serves these revisions and a client or agent that speaks another."""
     old = "broker (brokers come first)" if asked > max(served) else "client or agent"
     several = f"revisions {' and '.join(map(str, served))}" if len(served) > 1 else f"revision {served[0]}"
     return f"the broker speaks {several} of the protocol, and this client or agent revision {asked}: upgrade the {old}"
@@ -118,7 +118,7 @@ def unserved(asked: int, served: Sequence[int]) -> str:
 def _revision(frames: Sequence[bytes]) -> int:
     found = _MAGIC.fullmatch(frames[0]) if frames else None
     if found is None:
-        raise Unsupported(f"the first frame is none like {magic(REVISION).decode()}: another protocol")
+        raise Unsupported(f"the first frame is not of the form {magic(REVISION).decode()}: this is another protocol")
     return int(found[1])
 
 
@@ -129,4 +129,4 @@ def _check_request_id(request_id: bytes) -> None:
 
 def _check_body(body: bytes) -> None:
     if len(body) > BODY_BYTES_MAX:
-        raise BadRequest(f"the body takes {len(body)} bytes and {BODY_BYTES_MAX} is the most")
+        raise BadRequest(f"the body has {len(body)} bytes, at most {BODY_BYTES_MAX} are allowed")

@@ -1,11 +1,11 @@
-"""Repository addresses: split once into scheme, user, password, host and path, as git reads them. Pure.
+"""Repository addresses: split into scheme, user, password, host and path, as git reads them.
 
-git takes three forms (https://git-scm.com/docs/git-clone#_git_urls): a URL, `user@host:path` for ssh, and a path. Which
-part of a text is a password depends on where the host begins, so what could be read in two ways is not read at all:
-`https://user:pa/ss@host/x` has the host `user` for one program and `host` for another. The refusal says how to write it
-and repeats nothing of the address, which may hold a password anywhere.
+git accepts three forms (https://git-scm.com/docs/git-clone#_git_urls): a URL, `user@host:path` for ssh, and a path.
+Which part of a text is a password depends on where the host begins, so an ambiguous address is refused:
+`https://user:pa/ss@host/x` has the host `user` for one program and `host` for another. The error says how to write
+the address and repeats nothing of it, because it may hold a password anywhere.
 
-Everything that shows an address, hands its credentials to git or keeps them out of a log takes them from here.
+All code that shows an address, passes its credentials to git or keeps them out of a log uses this module.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from airunner.protocol.printable import is_plain
 from airunner.protocol.redaction import REDACTED
 
 LOCAL_SCHEME: Final = "file"
-USER_CHARS_MIN: Final = 8  # a lone user name may be a token, and may be `git`, which is in every message
+USER_CHARS_MIN: Final = 8  # a user name without a password may be a token, or `git`, which many messages hold
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
-_HOST: Final = re.compile(r"(\[[^\[\]@/]*\]|[^\[\]:@]*)(:[0-9]*)?")  # an IPv6 address stands in brackets
+_HOST: Final = re.compile(r"(\[[^\[\]@/]*\]|[^\[\]:@]*)(:[0-9]*)?")  # an IPv6 address is in brackets
 _SSH_HOST: Final = re.compile(r"(?:[^:/@\[\]]*@)?(?:\[[^\[\]/]*\]|[^:/@\[\]]*):")
 _SCHEMES_WITHOUT_SLASHES: Final = frozenset({"http", "https", "ssh", "git", "ftp", "ftps", LOCAL_SCHEME})
-_PLACEHOLDERS: Final = frozenset({"", "x-oauth-basic"})  # in the place of a password, where the user is the token
+_PLACEHOLDERS: Final = frozenset({"", "x-oauth-basic"})  # instead of a password, when the user name is the token
 _ESCAPE: Final = "write %40 for @, %2F for /, %3F for ? and %23 for # in a user name, a password or a path"
 
 
 class BadAddress(ValueError):
-    """The address cannot be split; the message says why and shows nothing of it."""
+    """Address that cannot be split; the message states the reason and shows nothing of the address."""
 
 
 class GitAddress(Struct, frozen=True, kw_only=True):
-    """A repository's address in its parts, as they were written.
+    """Repository address in its parts, as they were written.
 
-    `scheme` is empty for `user@host:path` and for a path. `user` and `password` are None where there is no `@`, and no
-    `:` in what is before it. `host` includes the port; it is empty for a path. `path` is the rest.
+    `scheme` is empty for `user@host:path` and for a path. `user` is None without an `@`, and `password` without a `:`
+    before it. `host` includes the port; it is empty for a path. `path` is the rest.
     """
 
     scheme: str = ""
@@ -51,17 +51,17 @@ class GitAddress(Struct, frozen=True, kw_only=True):
 
     @property
     def is_local(self) -> bool:
-        """Whether it names a folder of the machine that reads it."""
+        """Whether the address names a folder of the machine that reads it."""
         return self.scheme.lower() == LOCAL_SCHEME or not (self.scheme or self.host)
 
     @property
     def plain(self) -> str:
-        """The address without user and password, of a URL."""
+        """The URL without user and password."""
         return f"{self.scheme}://{self.host}{self.path}"
 
     @property
     def shown(self) -> str:
-        """The address as others may see it. The user of `user@host:path` is a login name, and stays."""
+        """The address without its credentials, to be shown. The user of `user@host:path` is a login name, and stays."""
         if not self.scheme:
             login = "" if self.user is None else f"{self.user}@"
             return f"{login}{self.host}:{self.path}" if self.host else self.path
@@ -69,7 +69,7 @@ class GitAddress(Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> list[str]:
-        """What opens the repository, written and decoded, longest first: the password, or a user that is a token."""
+        """The credentials as written and decoded, longest first: the password, or a user name that is a token."""
         if not self.scheme or self.user is None:
             return []
         user = [self.user] if (self.password or "") in _PLACEHOLDERS and len(self.user) >= USER_CHARS_MIN else []
@@ -79,9 +79,9 @@ class GitAddress(Struct, frozen=True, kw_only=True):
 
 
 def split_address(repository: str) -> GitAddress:
-    """The parts of `repository`.
+    """Split a repository's address into its parts.
 
-    Raises `BadAddress` where its user and password cannot be told from the rest.
+    Raises `BadAddress` when it is ambiguous where user and password end.
     """
     if not repository:
         raise BadAddress("the repository is empty")
@@ -100,7 +100,7 @@ def split_address(repository: str) -> GitAddress:
 
 
 def shown_address(repository: str) -> str:
-    """The address as others may see it: what cannot be split is not shown at all, but for its scheme."""
+    """Return the address without its credentials; of an address that cannot be split, only the scheme."""
     if not repository:
         return ""
     try:
@@ -111,7 +111,7 @@ def shown_address(repository: str) -> str:
 
 
 def address_secrets(repository: str) -> list[str]:
-    """What opens `repository` and is kept out of words about it; of one that cannot be split, all behind its scheme."""
+    """Return the credentials in an address, to be redacted; if it cannot be split, all after its scheme."""
     if not repository:
         return []
     try:
@@ -130,13 +130,13 @@ def _split_url(scheme: str, rest: str) -> GitAddress:
         raise BadAddress("the repository: a URL has no space and no backslash; write %20 and %5C")
     authority, path = _cut(rest, "/?#")
     if "?" in path or "#" in path:
-        raise BadAddress(f"the repository: its URL has a query or a fragment, which git does not ask for; {_ESCAPE}")
+        raise BadAddress(f"the repository: its URL has a query or a fragment, which git does not use; {_ESCAPE}")
     credentials, at, host = authority.rpartition("@")
     found = _HOST.fullmatch(host)
     if found is None:
-        raise BadAddress(f"the repository: where its host begins and ends is not clear; {_ESCAPE}")
+        raise BadAddress(f"the repository: it is ambiguous where its host begins and ends; {_ESCAPE}")
     if any(char in unicodedata.normalize("NFKC", found[1]) for char in "/?#@"):
-        raise BadAddress("the repository: its host contains characters that stand for others")
+        raise BadAddress("the repository: its host contains characters that are read as others")
     if "://" in path:
         raise BadAddress(f"the repository: another URL begins in its path; {_ESCAPE}")
     _, at_in_path, behind = path.rpartition("@")
@@ -155,13 +155,11 @@ def _split_ssh(login: str, path: str) -> GitAddress:
     if not at and host.lower() in _SCHEMES_WITHOUT_SLASHES:
         raise BadAddress(f"the repository: two slashes follow {host.lower()}: in a URL")
     if "@" in path:
-        raise BadAddress(
-            "the repository: an @ behind the host's colon could end a password; write ssh://user@host/path"
-        )
+        raise BadAddress("the repository: an @ after the host's colon could end a password; write ssh://user@host/path")
     return GitAddress(user=user if at else None, host=host, path=path)
 
 
 def _cut(text: str, ends: str) -> tuple[str, str]:
-    """`text` before the first of the characters `ends`, and from there on."""
+    """Split `text` before the first of the characters `ends`."""
     at = min((text.index(char) for char in ends if char in text), default=len(text))
     return text[:at], text[at:]

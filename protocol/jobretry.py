@@ -1,7 +1,7 @@
-"""What is done about a command that fails: how often it is run again, after which pause, and for which ends.
+"""Retry policy of a job: how often a failed command runs again, after which pause, and for which failures.
 
-Pure, and without a draw of its own: the jitter of a pause is handed in, so a broker that applies the same
-completion twice comes to the same instant. A lost agent is none of this: `JobSpec.max_attempts` counts those.
+The caller passes in the jitter of a pause, so a broker that applies the same completion twice computes the same
+instant. A lost agent does not count here: `JobSpec.max_attempts` counts those.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ BackoffMs = Annotated[int, Meta(ge=0, le=BACKOFF_MS_LIMIT)]
 
 
 class RetryOn(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The ends after which a command is run again; any other is final."""
+    """Failures that are retried; any other is final."""
 
     exit_codes: Annotated[tuple[Annotated[int, Meta(ge=1, le=255)], ...], Meta(max_length=CODES_MAX)] = ()
     signals: Annotated[tuple[Annotated[int, Meta(ge=1, le=64)], ...], Meta(max_length=CODES_MAX)] = ()
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Run a command that failed again, up to `limit` times.
+    """Retry policy: runs a failed command again, up to `limit` times.
 
     The pause before retry n is drawn evenly between half of and all of min(`backoff_max_ms`, `backoff_ms` × 2ⁿ⁻¹).
-    Without `on` every failure counts, that of a checkout or by timeout too.
+    Without `on`, every failure is retried, including those of a checkout or by timeout.
     """
 
     limit: Annotated[int, Meta(ge=1, le=RETRIES_MAX)]
@@ -39,15 +39,16 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on: RetryOn | None = None
 
     def covers(self, exit_code: int | None, signal: int | None, *, by_itself: bool) -> bool:
-        """Whether a failure is one to retry; `by_itself`: the command ended so, and nobody ended it."""
+        """Return whether a failure is retried; `by_itself`: the command ended by itself, and was not stopped."""
         if self.on is None:
             return True
         return by_itself and (exit_code in self.on.exit_codes or signal in self.on.signals)
 
     def pause_ms(self, retry: int, jitter: float) -> int:
-        """The pause before the `retry`-th retry, counted from 1; `jitter` is in [0, 1).
+        """Return the pause in ms before the `retry`-th retry, counted from 1; `jitter` is in [0, 1).
 
-        "Equal jitter" of "Exponential Backoff And Jitter", AWS Architecture Blog: it spreads, and never hurries.
+        "Equal jitter" of "Exponential Backoff And Jitter", AWS Architecture Blog: spreads the retries,
+        and keeps at least half of the pause.
         """
         assert retry >= 1, "the first retry is number 1"
         most_ms = min(self.backoff_max_ms, self.backoff_ms << min(retry - 1, 32))

@@ -1,6 +1,6 @@
-"""One JSON object on one line, as `--json` prints it: what a terminal would obey stands in it escaped.
+"""JSON lines, as `--json` prints them: one object a line, with the characters escaped that a terminal would obey.
 
-JSON itself escapes ASCII's controls only.
+JSON itself escapes ASCII control characters only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,6 @@ import msgspec
 from airunner.protocol.printable import escaped_json
 
 
-def json_line(one: object) -> str:
-    """`one` without a newline at its end; to whoever parses it the escapes make no difference."""
-    return escaped_json(msgspec.json.encode(one).decode())
+def json_line(value: object) -> str:
+    """Encode `value` as one line of JSON, without a newline; a parser reads the escapes as the original characters."""
+    return escaped_json(msgspec.json.encode(value).decode())

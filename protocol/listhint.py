@@ -1,7 +1,6 @@
-"""Hints for values that look like a list: an option is repeated for more values, and takes commas literally.
+"""Hints for option values that look like a list: an option is repeated for more values, and commas are literal.
 
-A hint is only a line to read, but a false one is a nuisance: what is surely no list, such as a URL, JSON, prose or
-`-Wl,-rpath`, gets none.
+A false hint annoys, so values that are certainly not a list, such as a URL, JSON, prose or `-Wl,-rpath`, get none.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ _WORDS: Final = re.compile(r"[A-Za-z][\w./-]*([,;][A-Za-z][\w./-]*)+", re.ASCII)
 
 
 def pairs_hint(flag: str, pairs: Sequence[str]) -> str | None:
-    """A hint where one of NAME=VALUE looks like several; `A=1;B=2` does, `OPTS=rw,size=1m` and URLs do not."""
+    """Return a hint when one NAME=VALUE looks like several: `A=1;B=2` does, `OPTS=rw,size=1m` and URLs do not."""
     for pair in pairs:
         found = _PAIRS.match(pair)
         if found and "://" not in found[2] and (found[1].isupper() <= found[3].isupper()):
-            return f"{flag} {pair!r} sets {found[1]} alone, to all of the rest; repeat {flag} for more"
+            return f"{flag} {pair!r} sets {found[1]} alone, to all of the rest; repeat {flag} for more variables"
     return None
 
 
 def words_hint(flag: str, words: Sequence[str]) -> str | None:
-    """A hint where the one word that was given looks like several; who has repeated the flag knows how."""
+    """Return a hint when the only value of an option looks like several."""
     if len(words) == 1 and (_OPTIONS.match(words[0]) or _WORDS.fullmatch(words[0])):
-        return f"{flag} {words[0]!r} is one word, commas and all; repeat {flag} for more"
+        return f"{flag} {words[0]!r} is one value, commas included; repeat {flag} for more values"
     return None

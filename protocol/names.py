@@ -1,7 +1,7 @@
-"""The kinds of names, and the bounds of what may stand in one.
+"""Types of names and ids, and the bounds of their values.
 
-A `NewType` costs nothing at run time and keeps a job's id from being taken for a queue's name.
-Lengths are bounded where a message is decoded, so nothing behind the Gateway meets an unbounded one.
+A `NewType` costs nothing at run time and prevents a job's id from being used as a queue's name.
+Lengths are checked where a message is decoded, so no code after the Gateway meets an unbounded value.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from uuid import UUID
 from msgspec import Meta
 
 RequestId = NewType("RequestId", bytes)
-"""16 bytes chosen by the asker; the key of idempotency."""
+"""16 bytes chosen by the sender; the key of idempotency."""
 
 TaskToken = NewType("TaskToken", bytes)
-"""256 random bits; proves one attempt, dies with it."""
+"""256 random bits that authorize one attempt, until it ends."""
 
 TokenHash = NewType("TokenHash", bytes)
-"""What the broker keeps of a task token."""
+"""Hash of a task token, which the broker stores."""
 
 WatchKey = NewType("WatchKey", bytes)
-"""256 random bits; opens one job's live events."""
+"""256 random bits that decrypt one job's live events."""
 
 JobId = NewType("JobId", str)
 """A UUID version 7 (RFC 9562) in its canonical text: it sorts by time and cannot be guessed."""
@@ -41,11 +41,11 @@ ARGUMENTS_MAX: Final = 4_096
 VARIABLES_MAX: Final = 1_024
 TAGS_MAX: Final = 32
 PORT_MAX: Final = 65_535
-MILLISECONDS_MAX: Final = 2**53 - 1  # every language's number holds it
+MILLISECONDS_MAX: Final = 2**53 - 1  # a number of any language holds it
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*\Z"
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
-"""A queue, a tenant, an agent: what stands in a URL or a shell without quotes."""
+"""Name of a queue, a tenant or an agent: it needs no quotes in a URL or a shell."""
 
 JobName = Annotated[str, Meta(min_length=1, max_length=64)]
 TAG_VALUE_PATTERN: Final = r"^[ -~]*\Z"
@@ -53,7 +53,7 @@ TagValue = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=TAG_VALUE_PATT
 Label = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 VARIABLE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
 Variable = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=VARIABLE_PATTERN)]
-"""The name of a variable that every shell can read."""
+"""Name of a variable that every shell can read."""
 
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Argument = Annotated[str, Meta(max_length=ARGUMENT_CHARS_MAX)]
@@ -64,35 +64,35 @@ Seed = Annotated[bytes, Meta(min_length=SEED_BYTES, max_length=SEED_BYTES)]
 
 
 def fits_name(text: str) -> bool:
-    """Whether `text` may be a `Name`."""
+    """Return whether `text` is a valid `Name`."""
     return 1 <= len(text) <= NAME_CHARS_MAX and re.match(NAME_PATTERN, text) is not None
 
 
 def fits_tag_value(text: str) -> bool:
-    """Whether `text` may be a `TagValue`."""
+    """Return whether `text` is a valid `TagValue`."""
     return len(text) <= NAME_CHARS_MAX and re.match(TAG_VALUE_PATTERN, text) is not None
 
 
 def fits_variable(text: str) -> bool:
-    """Whether `text` may be a `Variable`."""
+    """Return whether `text` is a valid `Variable`."""
     return len(text) <= NAME_CHARS_MAX and re.match(VARIABLE_PATTERN, text) is not None
 
 
 def task_token(seed: bytes, job_id: str, attempt: int) -> TaskToken:
-    """The token of one grant, derived so that a repeated request is given the very same one.
+    """Derive the task token of one grant, so that a repeated request gets the same token.
 
-    `seed` is fresh random with each DequeueJob and is never stored.
+    `seed` is drawn at random for each DequeueJob and is never stored.
     """
     return TaskToken(blake2b(f"{job_id}\n{attempt}".encode(), key=seed, digest_size=TOKEN_BYTES).digest())
 
 
 def token_hash(token: bytes) -> TokenHash:
-    """What is stored of `token`; 256 random bits need no salt."""
+    """Hash a task token for the store; 256 random bits need no salt."""
     return TokenHash(blake2b(token, digest_size=HASH_BYTES, person=b"airunner token").digest())
 
 
 def new_job_id(now_ms: int, randomness: bytes) -> JobId:
-    """A UUID version 7 of the instant `now_ms` and ten random bytes (RFC 9562, section 5.7)."""
+    """Make a job id, a UUID version 7, of the instant `now_ms` and ten random bytes (RFC 9562, section 5.7)."""
     assert len(randomness) == JOB_ID_RANDOM_BYTES
     tail = int.from_bytes(randomness, "big")
     number = (now_ms & (2**48 - 1)) << 80 | 0x7 << 76 | (tail >> 68) << 64 | 0b10 << 62 | tail & (2**62 - 1)

@@ -1,11 +1,12 @@
-"""Words of others as they may be shown: seen as they are, or escaped, and never as a line of airunner's own.
+"""Printable text: escapes other people's text so that a terminal cannot obey it, and no line of it looks like ours.
 
-A terminal obeys, besides the controls of ASCII: those of C1, U+009D among them, which begins the sequence that fills a
-clipboard (OSC 52); the separators of lines (U+2028, U+2029); and what sets the direction of text, so that it reads as
-what it is not (https://trojansource.codes). What has no width (U+200B and its like) lets two names look the same.
+Besides the ASCII controls, a terminal obeys: the C1 controls, among them U+009D, which begins the sequence that fills a
+clipboard (OSC 52); the line separators (U+2028, U+2029); and the characters that set the direction of text, so that it
+reads as something else (https://trojansource.codes). Characters without width (U+200B and the like) make two different
+names look the same.
 
-One mechanism: `is_plain` is asked of names before they are taken, and what is shown goes through `one_line` (a cell, a
-fact, a line of a log) or `own_lines` (words of ours that hold several lines of somebody's).
+There is one mechanism: names are checked with `is_plain` before they are accepted, and shown text goes through
+`one_line` (a cell, a fact, a line of a log) or `own_lines` (a message of ours that quotes several lines).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 OBEYED: Final = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-"""Beyond ASCII's own controls, as it stands between the brackets of a regular expression."""
+"""Characters that a terminal obeys, besides the ASCII controls; for the brackets of a regular expression."""
 
 CONTINUED: Final = "| "
-"""What begins each further line of words that are one message."""
+"""Prefix of each further line of one message."""
 
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -29,27 +30,27 @@ _BASIC_PLANE_MAX: Final = 0xFFFF
 
 
 def is_plain(text: str) -> bool:
-    """Whether all of `text` is seen as it is: no controls, nothing invisible, no space but U+0020."""
+    """Return whether all of `text` is visible as it is: no controls, no invisible characters, no space but U+0020."""
     return text.isprintable() and not _INVISIBLE.search(text)
 
 
 def one_line(text: str) -> str:
-    """`text` for a line of a log or a cell of a table: newlines and tabs become spaces, what is not seen is escaped."""
+    """Escape `text` for a line of a log or a cell of a table: newlines and tabs become spaces."""
     return escaped(text.translate(_SPACES))
 
 
 def own_lines(text: str) -> str:
-    """A message of ours that may hold lines of somebody else's: none of them begins as a message does."""
+    """Escape a message of ours that may quote several lines: each further line gets the prefix `CONTINUED`."""
     return f"\n{CONTINUED}".join(one_line(line) for line in text.split("\n"))
 
 
 def escaped(text: str) -> str:
-    r"""`text` with what is not seen as Python writes it: `\x1b`, `\u200b`, `\U000e0001`."""
+    r"""Escape invisible characters in `text` as Python writes them: `\x1b`, `\u200b`, `\U000e0001`."""
     return text if is_plain(text) else "".join(_escapes(text, _python))
 
 
 def escaped_json(text: str) -> str:
-    """The same of a text that is JSON, which means what it did."""
+    """Escape invisible characters in a JSON text without changing its meaning."""
     return text if is_plain(text) else "".join(_escapes(text, _json))
 
 

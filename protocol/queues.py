@@ -1,4 +1,4 @@
-"""What a queue is: a name, a mode, and a count of what is in it."""
+"""Queues as clients see them: a name, a mode, and counts of jobs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from airunner.protocol.names import Natural
 
 
 class QueueMode(StrEnum):
-    """What a queue lets happen. What runs already runs on in every mode."""
+    """Mode of a queue. Running jobs continue in every mode."""
 
     OPEN = "open"
-    PAUSED = "paused"  # takes jobs, and leases none
-    DRAINING = "draining"  # leases jobs, and takes none
+    PAUSED = "paused"  # accepts jobs, and leases none
+    DRAINING = "draining"  # leases jobs, and accepts none
 
 
 class QueueSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`waiting` jobs, `delayed` ones that are not due yet among them; `oldest_ms`: since when the longest has waited.
+    """Counts of a queue: `waiting` jobs, including the `delayed` ones that are not due yet, and `running` jobs.
 
-    `oldest_ms` is the instant of its submission, in ms since the epoch; None where none waits.
+    `oldest_ms` is when the job that has waited longest was submitted, in ms since the epoch; None: no job waits.
     """
 
     queue: str

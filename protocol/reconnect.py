@@ -1,21 +1,20 @@
-"""Lazy Pirate: ask, wait, on silence go to the next broker and ask the same again.
+"""Lazy Pirate: sends a request, waits, and on silence sends the same request to the next broker.
 
-One `LazyPirate` is the state of one connection that carries many requests at once. It owns no socket and
-no clock: every method takes `now_ms`, any steadily rising count of milliseconds, and returns what is to be
-done. The laws it keeps:
+One `LazyPirate` is the state of one connection that carries many requests at once. It owns no socket and no clock:
+every method takes `now_ms`, any steadily rising count of milliseconds, and returns the actions to carry out. Its laws:
 
-- A request is asked under one request id until it is answered or forgotten. The broker makes a repeat
-  harmless, so nothing here has to guess whether the first was heard.
-- A request that stays unanswered on a living connection is asked again after its patience, then twice it, …:
-  a single message can be lost too.
-- Any traffic proves life. Silence for `HEARTBEAT_MS` while something is owed brings a Ping, `MISSES_MAX` of
-  them unanswered end the connection, so a parked request may wait long and a dead broker not. Each Ping has
-  its full time, however late `tick` is called: a process that was stopped for a while loses no connection.
-- On a slow link a message that is on its way for long is no silence: bytes that move meanwhile are signs of life, for
-  as long as the largest message can take, and each piece of a large request earns the time that it takes unseen.
-- What can be asked in smaller pieces is not sent again as it was over the next connection (`Resize`), and what is small
-  goes first.
-- Between two connections lies a pause with full jitter, so a thousand agents do not return at once.
+- A request keeps its request id until it is answered or forgotten. The broker makes a repeat harmless, so this code
+  never has to guess whether the first one arrived.
+- A request without an answer on a living connection is sent again after its patience, then after twice that, and so
+  on: a single message can be lost too.
+- Any traffic proves life. Silence for `HEARTBEAT_MS` while an answer is owed causes a Ping, and `MISSES_MAX`
+  unanswered Pings end the connection: so a parked request may wait long, and a dead broker is noticed soon. Each Ping
+  has its full time, however late `tick` is called: a process that was stopped for a while loses no connection.
+- On a slow link a long transfer does not count as silence: bytes that move are signs of life, for as long as the
+  largest message can take, and each piece of a large request extends the time by what it takes unseen.
+- A request that can be made smaller is not sent unchanged over the next connection (`Resize`), and small requests go
+  first.
+- Between two connections lies a pause with full jitter, so that a thousand agents do not return at once.
 
 ```
           ask                       dropped, or MISSES_MAX × HEARTBEAT_MS of silence
@@ -41,17 +40,19 @@ from airunner.protocol.frames import BODY_BYTES_MAX, NO_REQUEST
 from airunner.protocol.messages import Ping, Refused, Reply
 from airunner.protocol.names import RequestId
 
-HEARTBEAT_MS: Final = 2_000  # any traffic counts; three misses mean: next endpoint
+HEARTBEAT_MS: Final = 2_000  # without any traffic; after three of them the next endpoint is tried
 MISSES_MAX: Final = 3
 BACKOFF_FIRST_MS: Final = 50
 BACKOFF_LAST_MS: Final = 5_000
 PATIENCE_MS: Final = 10_000  # for an answer on a living connection; a parked request adds its own wait
 PATIENCE_LAST_MS: Final = 120_000
 PENDING_MAX: Final = 4_096  # requests in flight on one connection
-SLOWEST_BYTES_A_S: Final = 8_192  # of a link that is provided for
-MISS_BYTES: Final = SLOWEST_BYTES_A_S * HEARTBEAT_MS // 1_000  # of requests owed, each for one more miss
-HIDDEN_BYTES_MAX: Final = 131_072  # of these: a batch of events, which a proxy may have swallowed at once
-MOVING_MS_MAX: Final = 1_000 * BODY_BYTES_MAX // SLOWEST_BYTES_A_S  # within which a whole message comes over any link
+SLOWEST_BYTES_A_S: Final = 8_192  # of the slowest link that is supported
+MISS_BYTES: Final = SLOWEST_BYTES_A_S * HEARTBEAT_MS // 1_000  # of unanswered requests that allow one more miss
+HIDDEN_BYTES_MAX: Final = 131_072  # at most: a batch of events, which a proxy may have buffered whole
+MOVING_MS_MAX: Final = (
+    1_000 * BODY_BYTES_MAX // SLOWEST_BYTES_A_S
+)  # in which the largest message crosses the slowest link
 
 _NEVER_MS: Final = 2**63
 PING_ID: Final = NO_REQUEST
@@ -59,30 +60,30 @@ PING: Final = encode(Ping())
 
 
 class Connect(Struct, frozen=True):
-    """Open a socket to `endpoint`; there is none now."""
+    """Action: open a socket to `endpoint`; none is open."""
 
     endpoint: str
 
 
 class Disconnect(Struct, frozen=True):
-    """Close the socket."""
+    """Action: close the socket."""
 
 
 class Send(Struct, frozen=True):
-    """Send this request on the open socket."""
+    """Action: send this request on the open socket."""
 
     request_id: RequestId
     body: bytes
 
 
 class Resize(Struct, frozen=True):
-    """Ask this again in a smaller piece, by `LazyPirate.resized`: the connection that it was sent on has ended."""
+    """Action: replace this request by a smaller one with `LazyPirate.resized`; its connection has ended."""
 
     request_id: RequestId
 
 
 class Deliver(Struct, frozen=True):
-    """The answer to a request; it is owed no more."""
+    """Action: hand the reply to the caller; it is owed no more."""
 
     request_id: RequestId
     reply: Reply
@@ -97,17 +98,17 @@ class _Pending(Struct):
     resend_ms: int
     resizable: bool = False
     sent: bool = False
-    busy: bool = False  # answered so, and not asked again since
+    busy: bool = False  # refused as busy, and not sent again since
     busy_count: int = 0
 
 
 def full_jitter_ms(random: Callable[[], float], failures: int, first_ms: int, last_ms: int) -> int:
-    """A pause drawn evenly from nothing to an exponentially growing bound; `random` gives [0, 1)."""
+    """Draw a pause evenly from zero to an exponentially growing bound; `random` returns a number in [0, 1)."""
     return int(random() * min(last_ms, first_ms * 2 ** min(failures, 32)))
 
 
 class LazyPirate:
-    """The requests that one connection owes an answer to, and the state of that connection."""
+    """State of one connection: its unanswered requests, and whether the broker is alive."""
 
     def __init__(self, endpoints: Sequence[str], random: Callable[[], float]) -> None:
         assert endpoints, "a broker's endpoint is needed"
@@ -128,7 +129,7 @@ class LazyPirate:
 
     @property
     def endpoint(self) -> str:
-        """The endpoint in use, or the next to be tried."""
+        """Endpoint in use, or the next to be tried."""
         return self._endpoints[self._turn % len(self._endpoints)]
 
     @property
@@ -138,12 +139,12 @@ class LazyPirate:
 
     @property
     def unheard_since_ms(self) -> int | None:
-        """Since when an answer is owed and no broker has been heard; None while all is well."""
+        """Start of the current silence: a reply has been owed since then; None while all is well."""
         return self._unheard_since_ms
 
     @property
     def pending(self) -> int:
-        """How many requests are owed an answer; `PENDING_MAX` is the most."""
+        """Number of unanswered requests, at most `PENDING_MAX`."""
         return len(self._pending)
 
     def ask(
@@ -155,9 +156,9 @@ class LazyPirate:
         *,
         resizable: bool = False,
     ) -> list[Action]:
-        """Take on one request; `patience_ms` is how long an answer may take on a living connection, beside its way.
+        """Add a request; `patience_ms` is how long the reply may take on a living connection, besides its transfer.
 
-        With `resizable` each further connection brings a `Resize` for it.
+        A `resizable` request causes a `Resize` at each further connection.
         """
         assert request_id not in self._pending, "one id, one request"
         assert request_id != PING_ID, "the id of our own Pings"
@@ -175,20 +176,20 @@ class LazyPirate:
         return self._reopen(now_ms) if now_ms >= self._reopen_ms else []
 
     def resized(self, request_id: RequestId, smaller_id: RequestId, body: bytes, now_ms: int) -> list[Action]:
-        """Have `body` asked under another id, in the place of a request that was to be resized."""
+        """Send `body` under another id instead of a request that was to be resized."""
         assert smaller_id not in self._pending, "one id, one request"
         pending = self._pending[smaller_id] = self._pending.pop(request_id)
         pending.body = body
         return [self._send(smaller_id, pending, now_ms)] if self._open else []
 
     def forget(self, request_id: RequestId) -> None:
-        """Nobody waits for this answer any more."""
+        """Forget a request: its caller no longer waits for the reply."""
         self._pending.pop(request_id, None)
         if not self._pending:
             self._unheard_since_ms = None
 
     def heard(self, request_id: RequestId, reply: Reply, now_ms: int) -> list[Action]:
-        """Take in one reply; one that nobody waits for only proves life."""
+        """Process a reply; an unexpected reply only proves that the broker is alive."""
         self._quiet(now_ms)
         self._heard = True
         self._heard_ms = now_ms
@@ -207,7 +208,7 @@ class LazyPirate:
         return [Deliver(request_id, reply)]
 
     def dropped(self, now_ms: int) -> list[Action]:
-        """The connection ended, or could not be made."""
+        """Note that the connection ended or could not be made."""
         if not self._open:
             return []
         self._open = False
@@ -219,7 +220,7 @@ class LazyPirate:
         return [Disconnect()]
 
     def tick(self, now_ms: int, *, moved: bool = False) -> list[Action]:
-        """Do what is due at `now_ms`; `moved`: since the last call bytes have come from the broker or gone to it."""
+        """Return the actions due at `now_ms`; `moved`: bytes were received or sent since the last call."""
         if not self._pending:
             return []
         if not self._open:
@@ -233,7 +234,7 @@ class LazyPirate:
         self._ping_ms = now_ms + HEARTBEAT_MS
         if moving and self._pings and now_ms - self._heard_ms < MOVING_MS_MAX:
             self._pings = 1
-            self._put_off(now_ms)
+            self._postpone(now_ms)
             return []
         if self._pings >= self._misses_max():
             return [*self.dropped(now_ms), *self.tick(now_ms)]
@@ -241,7 +242,7 @@ class LazyPirate:
         return [Send(PING_ID, PING), *self._resend(now_ms)]
 
     def deadline_ms(self) -> int | None:
-        """When `tick` is next to be called; None while nothing is owed."""
+        """Return when to call `tick` next; None while no reply is owed."""
         if not self._pending:
             return None
         if not self._open:
@@ -262,12 +263,12 @@ class LazyPirate:
         return [Connect(self.endpoint), *asks]
 
     def _misses_max(self) -> int:
-        """How many Pings may stay unanswered: some more while the link may have to carry what shows no movement."""
+        """Return how many Pings may stay unanswered: more while bytes may move unseen."""
         owed_bytes = sum(len(pending.body) for pending in self._pending.values())
         return MISSES_MAX + min(owed_bytes, HIDDEN_BYTES_MAX) // MISS_BYTES
 
-    def _put_off(self, now_ms: int) -> None:
-        """Ask nothing again that may still be on its way."""
+    def _postpone(self, now_ms: int) -> None:
+        """Postpone the repeats of requests that may still be in transit."""
         for pending in self._pending.values():
             if not pending.busy:
                 pending.resend_ms = max(pending.resend_ms, now_ms + pending.patience_ms)

@@ -1,6 +1,6 @@
-"""Redaction of a job for its readers: credentials in URLs, and the values of its secret variables. Pure.
+"""Redaction of a job for its readers: removes credentials in URLs and the values of its secret variables.
 
-A repository's address is redacted by `gitaddress`, which knows where it begins and ends.
+`gitaddress` redacts a repository's address, whose beginning and end it knows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 REDACTED: Final = "[REDACTED]"
-URL_USER_CHARS_MAX: Final = 2_048  # of a user and password in the midst of a text: what is scanned at each ://
+URL_USER_CHARS_MAX: Final = 2_048  # of a user and password within a text; bounds the scan at each ://
 _MOST: Final = f"{{0,{URL_USER_CHARS_MAX}}}"
 _AUTHORITY: Final = rf"[^/?#\s]{_MOST}"
 _NO_PORT: Final = rf"[^/?#\s:@\[]{_MOST}:(?![0-9]*(?:[/?#\s]|$))\S{_MOST}"
@@ -25,25 +25,25 @@ SECRET_NAMES: Final = (
     *("*_PASSWD", "*_PASSPHRASE", "*_CREDENTIALS"),
     *("TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIALS", "APIKEY", "PGPASSWORD", "MYSQL_PWD"),
 )
-"""Patterns of the names of variables whose values are secret whatever the job says."""
+"""Name patterns of variables whose values are always secret."""
 
 
 def without_credentials(text: str) -> str:
-    """`text`, which may hold URLs among other words, with each of them less its user and password.
+    """Remove user and password from each URL in `text`.
 
-    They end at the last @ before the host's end, as curl reads it. Where the host would be followed by a colon and no
-    port, as in `https://user:pa/ss@host`, they end at the last @ of the word. A repository's address is split instead.
+    They end at the last @ before the host's end, as curl reads a URL. If the host would be followed by a colon without
+    a port, as in `https://user:pa/ss@host`, they end at the last @ of the word. Repository addresses are split instead.
     """
     return _SECRET_PARAMETER.sub(rf"\1={REDACTED}", _USER.sub(f"{REDACTED}@", text))
 
 
 def is_secret_name(name: str, patterns: Sequence[str] = SECRET_NAMES) -> bool:
-    """Whether a variable of this name holds a secret; `*` in a pattern stands for anything, and case for nothing."""
+    """Return whether a variable of this name holds a secret; `*` in a pattern matches anything, and case is ignored."""
     return any(fnmatchcase(name.upper(), pattern.upper()) for pattern in patterns)
 
 
 def without_secrets(environment: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
-    """`environment` as others may see it."""
+    """Return `environment` with its secret values redacted."""
     return {
         name: REDACTED if name in named or is_secret_name(name) else without_credentials(value)
         for name, value in environment.items()

@@ -1,9 +1,9 @@
-"""Request size: how many bytes of a log to move with one request, from what the link has carried so far. Pure.
+"""Request size: how many bytes of a log to move with one request, judged by the requests before it.
 
-It starts small and doubles while answers come soon, and shrinks when they come late or the connection ends before they
-do: so a request is on its way for some seconds at the most, whatever the link, and what waits behind it on the same
-connection (a heartbeat, the answer to a Ping) is in time. The idea is slow start's (RFC 5681), with the time that an
-answer takes in place of losses.
+It starts small, doubles while replies come soon, and shrinks when they come late or the connection ends before them.
+So a request takes a few seconds at most, on any link, and the messages that wait behind it on the same connection (a
+heartbeat, the reply to a Ping) arrive in time. The idea is that of slow start (RFC 5681), with the time of a reply
+instead of losses.
 
 ```
            answered within QUICK_MS: × 2                    16 KiB ≤ bytes_max ≤ 1 MiB
@@ -16,23 +16,23 @@ from __future__ import annotations
 
 from typing import Final
 
-REQUEST_BYTES_MIN: Final = 16_384  # two seconds of the slowest link that is provided for, 8 KB/s
+REQUEST_BYTES_MIN: Final = 16_384  # two seconds on the slowest supported link, 8 KB/s
 REQUEST_BYTES_FIRST: Final = 32_768
-REQUEST_BYTES_MAX: Final = 1_048_576  # fits one frame, with the batch that goes beyond it
-QUICK_MS: Final = 2_000  # more than the round trip of a satellite's link, and no longer than a Ping is waited for
+REQUEST_BYTES_MAX: Final = 1_048_576  # fits in one frame, with the batch that exceeds it
+QUICK_MS: Final = 2_000  # longer than a satellite link's round trip, and no longer than the wait for a Ping
 SLOW_MS: Final = 4_000
 
 
 class RequestSize:
-    """The size that is asked for over one connection, by all that share it."""
+    """Request size of one connection, shared by all its users."""
 
     def __init__(self) -> None:
         self.bytes_max = REQUEST_BYTES_FIRST
 
     def answered(self, size_bytes: int, took_ms: int) -> None:
-        """A request that moved so many bytes, either way, was answered after so long.
+        """Adjust the size after a request that moved `size_bytes`, either way, was answered in `took_ms`.
 
-        One that moved less than half of what it might have shows nothing of what the link carries.
+        A request that moved less than half of the size shows nothing of what the link carries.
         """
         if took_ms >= SLOW_MS:
             self.bytes_max = max(REQUEST_BYTES_MIN, self.bytes_max // 2)
@@ -40,5 +40,5 @@ class RequestSize:
             self.bytes_max = min(REQUEST_BYTES_MAX, 2 * self.bytes_max)
 
     def broken(self) -> None:
-        """The connection ended while an answer was owed."""
+        """Reduce the size after the connection ended while a reply was owed."""
         self.bytes_max = max(REQUEST_BYTES_MIN, self.bytes_max // 4)

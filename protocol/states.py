@@ -1,7 +1,6 @@
-"""The life of a job, as one table. The diagram in docs/ARCHITECTURE.md is drawn from it.
+"""States of a job and the changes between them, as one table. The diagram in docs/ARCHITECTURE.md is drawn from it.
 
-The table is the law: a Store that wants to move a job asks `next_state`, and what is not in the table
-does not happen.
+The table is the law: a change of a job's state that is not in it never happens.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from airunner.protocol.job import JobState
 
 
 class Change(StrEnum):
-    """What can happen to a job."""
+    """Changes of a job's state."""
 
     LEASE = "lease"
     RELEASE = "release"
@@ -46,12 +45,12 @@ FINISHING: Final[Mapping[JobState, Change]] = MappingProxyType(
 
 
 def next_state(state: JobState, change: Change) -> JobState | None:
-    """The state that follows, or None where the table has no such step."""
+    """Return the state after a change; None: the table has no such transition."""
     return TRANSITIONS.get((state, change))
 
 
 def mermaid() -> str:
-    """The table as a Mermaid state diagram."""
+    """Draw the table as a Mermaid state diagram."""
     steps = [f"    {state} --> {target}: {change}" for (state, change), target in TRANSITIONS.items()]
     ends = [f"    {state} --> [*]" for state in JobState if state.terminal]
     return "\n".join(["stateDiagram-v2", "    [*] --> SCHEDULED: enqueue", *steps, *ends])

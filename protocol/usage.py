@@ -1,4 +1,4 @@
-"""What an attempt has used of its machine, as its agent measured it."""
+"""Resource usage of an attempt, as its agent measured it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from airunner.protocol.names import Natural
 
 
 class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Figures of one attempt; 0 is nothing, or not known.
+    """Usage of one attempt; 0 means nothing, or unknown.
 
-    Processor time, memory and disk are those of the command and of all that it started, as the kernel counts them when
-    they end. `memory_peak_bytes` is the largest that any one of these processes was; the kernel counts the some 12 MiB
-    of the process that starts them among it, so it is never less. `read_bytes` and `written_bytes` are what went from
-    and to a disk. `stdout_bytes` and `stderr_bytes` are what was written there, also what the log leaves out; a
-    terminal has only the first. `events` is how many the attempt has published.
+    Processor time, memory and disk are those of the command and of every process that it started, as the kernel counts
+    them when they end. `memory_peak_bytes` is the peak of the largest of these processes; it includes the process that
+    starts them, and so is at least 12 MiB. `read_bytes` and `written_bytes` went from and to a disk. `stdout_bytes` and
+    `stderr_bytes` count what was written, including what the log leaves out; a terminal has only the first. `events` is
+    the number of events that the attempt has published.
     """
 
     stdout_bytes: Natural = 0
