@@ -170,13 +170,6 @@ class Process(Protocol):
         """
         ...
 
-    async def signal_tree(self, number: int) -> None:
-        """Send signal `number` to every process of the job; after its end to none.
-
-        Raises `LauncherDied`.
-        """
-        ...
-
     async def end(self, grace_s: float) -> list[Survivor]:
         """Leave nothing behind: SIGTERM to all, SIGKILL after `grace_s` to what is left; until none is.
 

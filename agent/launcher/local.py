@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import anyio
 
@@ -30,8 +28,9 @@ from airunner.agent.launcher.child.wire import (
     send_with,
 )
 from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
+from airunner.agent.launcher.launcherprocess import LauncherProcess, LauncherSettings, spawn_launcher
 from airunner.agent.launcher.line import Line
-from airunner.agent.launcher.mark import VARIABLE, end_marked, new_home_mark, new_launcher_mark
+from airunner.agent.launcher.mark import VARIABLE, end_marked, new_home_mark
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.process import KeptProcess
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, scarce_at_launch
@@ -47,22 +46,6 @@ LAUNCH_S: Final = 30.0  # and then: for a disk that takes its time
 KEEPERS_S: Final = 2.0  # for the keepers of a dead launcher to end their jobs; milliseconds, unless they are stopped
 BURY_S: Final = 5.0  # for what SIGKILL ends; only what hangs in the kernel takes longer
 CLOSE_WAIT_S: Final = 5.0  # to kill everything; what takes longer hangs in the kernel
-
-# Nothing of the agent's environment but what an interpreter may need to start: it stays readable in /proc.
-_PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
-
-# `airunner` and `airunner.agent` are stood in for, so that importing the launcher brings nothing else in:
-# the public API would load ZeroMQ, and every fork would carry it.
-_BOOTSTRAP: Final = """
-import sys, types
-descriptor, held, group, bounds, mark, package, *sys.path[:] = sys.argv[1:]
-for name, folder in (("airunner", package), ("airunner.agent", package + "/agent")):
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [folder]
-from airunner.agent.launcher.child.launcher import main
-numbers = [int(number) for number in held.split()]
-main(int(descriptor), numbers, group, [int(bound) for bound in bounds.split()], mark)
-"""
 
 
 def start_launcher(
@@ -85,66 +68,11 @@ def start_launcher(
             f"jobs cannot be bounded here: the kernel offers this process no control group (version 2) for "
             f"{' and '.join(missing)}; see `airunner doctor`"
         )
-    settings = _Settings(tuple(held), group, limits, mark or new_home_mark(), groups, soft_descriptors())
+    settings = LauncherSettings(tuple(held), group, limits, mark or new_home_mark(), groups, soft_descriptors())
     try:
-        return ChildLauncher(settings, _spawn(settings))
+        return ChildLauncher(settings, spawn_launcher(settings))
     except OSError as error:
         raise OperatorError(f"cannot start the launcher: {error.strerror}") from error
-
-
-class _Settings(NamedTuple):
-    """What every launcher of this agent is started with."""
-
-    held: tuple[int, ...]
-    group: Path | None
-    limits: Limits
-    mark: str
-    groups: Path | None
-    descriptors: int  # that a job may open, until it raises its own bound; ours may be raised by now
-
-
-class _Spawned(NamedTuple):
-    """A launcher's process, our end of the line to it, and the mark of what it starts."""
-
-    child: subprocess.Popen[bytes]
-    line: socket.socket
-    mark: str
-
-
-def _spawn(settings: _Settings) -> _Spawned:
-    """Start a launcher. Nothing of ours runs between its fork and its exec."""
-    mark = new_launcher_mark(settings.mark)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    package = str(Path(__file__).absolute().parents[2])  # through the link: the folder that is `airunner`
-    held = settings.held
-    bounds = " ".join(str(bound or 0) for bound in settings.limits)
-    group = str(settings.group or "")
-    arguments = (str(theirs.fileno()), " ".join(map(str, held)), group, bounds, mark, package, *sys.path)
-    with theirs:
-        try:
-            child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
-                (sys.executable, "-I", "-X", "utf8", "-c", _BOOTSTRAP, *arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *held),
-                env={VARIABLE: mark, **{name: os.environ[name] for name in _PASSED_ON if name in os.environ}},
-                start_new_session=True,
-            )
-        except OSError:
-            ours.close()
-            raise
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (settings.descriptors, hard))
-    ours.settimeout(0)
-    try:
-        if settings.group is not None and settings.groups is not None:
-            with settings.groups.open("a") as noted:
-                print(launchers_group(settings.group, child.pid, mark), file=noted)
-    except OSError:
-        ours.close()
-        child.wait()
-        raise
-    return _Spawned(child, ours, mark)
 
 
 @contextmanager
@@ -165,7 +93,7 @@ class ChildLauncher:
     When the process dies, its keepers end their jobs and die with it; the next launch starts another.
     """
 
-    def __init__(self, settings: _Settings, spawned: _Spawned) -> None:
+    def __init__(self, settings: LauncherSettings, spawned: LauncherProcess) -> None:
         self._settings = settings
         self._launcher = spawned
         self._launches = 0
@@ -235,7 +163,7 @@ class ChildLauncher:
             await self._bury(launcher, launcher.mark)
             await self._replaced(launcher)
 
-    async def _replaced(self, launcher: _Spawned) -> None:
+    async def _replaced(self, launcher: LauncherProcess) -> None:
         """Return once another launcher has been started."""
         while self._launcher is launcher:
             await self._restarted.wait()
@@ -307,7 +235,7 @@ class ChildLauncher:
         else:
             self._launcher.child.kill()
 
-    async def _bury(self, launcher: _Spawned, mark: str) -> None:
+    async def _bury(self, launcher: LauncherProcess, mark: str) -> None:
         """Kill what bears the mark, and all that the control groups of this launcher hold, where it is dead."""
         folder = None
         if self._settings.group is not None and launcher.child.poll() is not None:
@@ -354,7 +282,7 @@ class ChildLauncher:
     def _restart(self) -> None:
         """Start another process in the place of one that has died.
 
-        ZeroMQ's threads are there by now; what `_spawn` does is safe beside them.
+        ZeroMQ's threads are there by now; what `spawn_launcher` does is safe beside them.
 
         Raises `NoLauncher`.
         """
@@ -363,7 +291,7 @@ class ChildLauncher:
         try:
             if WIRE.read_bytes() != self._wire:
                 raise NoLauncher("airunner was upgraded beneath this agent, whose launcher has died: restart it")
-            self._launcher = _spawn(self._settings)
+            self._launcher = spawn_launcher(self._settings)
         except OSError as error:
             raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error
         self._restarted.ring()

@@ -10,7 +10,7 @@ from typing import Final
 
 import anyio
 
-from airunner.agent.launcher.child.wire import End, Ended, Exited, Expired, KeepUntil, Signal, ToAgent, deadline_ms
+from airunner.agent.launcher.child.wire import End, Ended, Exited, Expired, KeepUntil, ToAgent, deadline_ms
 from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Spent, Survivor, Vitals
 from airunner.agent.launcher.holders import holders_of
 from airunner.agent.launcher.line import Line
@@ -109,14 +109,6 @@ class KeptProcess:
         """Move the instant at which the keeper kills the job, whatever became of us."""
         if self._line is not None:
             self._line.tell(KeepUntil(deadline_ms(deadline_s)))
-
-    async def signal_tree(self, number: int) -> None:
-        """Send signal `number` to every process of the job.
-
-        Raises `LauncherDied`.
-        """
-        if self._line is not None:
-            await self._line.send(Signal(number))
 
     async def end(self, grace_s: float) -> list[Survivor]:
         """Leave nothing behind; of several callers' graces the shortest counts.

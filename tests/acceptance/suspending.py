@@ -39,10 +39,10 @@ def main() -> None:
     path = sys.argv.pop(1)
     stand_still(path)
     from airunner.__main__ import main as airunner
-    from airunner.agent.launcher import local
+    from airunner.agent.launcher import launcherprocess
 
     clock = f"import mmap, struct, time\n{getsource(stand_still)}stand_still({path!r})\n"
-    vars(local)["_BOOTSTRAP"] = clock + vars(local)["_BOOTSTRAP"]
+    vars(launcherprocess)["_BOOTSTRAP"] = clock + vars(launcherprocess)["_BOOTSTRAP"]
     airunner()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airunner.agent.launcher import local
+from airunner.agent.launcher import launcherprocess
 
 COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"  # how coverage reaches the processes that a measured one starts
 
@@ -14,5 +14,5 @@ COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"  # how coverage reaches the proces
 @pytest.fixture(autouse=True, scope="session")
 def measured_launcher() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "_PASSED_ON", (*local._PASSED_ON, COVERAGE_VARIABLE))
+        patch.setattr(launcherprocess, "_PASSED_ON", (*launcherprocess._PASSED_ON, COVERAGE_VARIABLE))
         yield

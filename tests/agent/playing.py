@@ -89,9 +89,6 @@ class PlayedProcess:
             raise LeaseEnded
         return self._exit
 
-    async def signal_tree(self, number: int) -> None:
-        raise AssertionError(number)
-
     async def end(self, grace_s: float) -> list[Survivor]:
         self.graces_s.append(grace_s)
         if self._expired:

@@ -230,10 +230,6 @@ class SimProcess:
             raise LeaseEnded
         return self._exit
 
-    async def signal_tree(self, number: int) -> None:
-        if number == SIGKILL:
-            self.kill()
-
     async def end(self, grace_s: float) -> list[Survivor]:
         if self._exit is None:
             if not grace_s:

@@ -45,7 +45,6 @@ from airunner.agent.launcher.child.wire import (
     Failed,
     KeepUntil,
     Reader,
-    Signal,
     Start,
     Started,
     ToAgent,
@@ -158,8 +157,6 @@ class Keeper:
                 self._start(message)
             case KeepUntil():
                 self._deadline = _seconds(message.deadline_ms)
-            case Signal():
-                signal_all(descendants(os.getpid()), message.number)
             case End():
                 self._end(message.grace_ms)
             case _:

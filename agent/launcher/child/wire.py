@@ -35,12 +35,6 @@ class KeepUntil(NamedTuple):
     deadline_ms: int | None
 
 
-class Signal(NamedTuple):
-    """Agent → keeper: send this signal to every process of the job. No answer."""
-
-    number: int
-
-
 class End(NamedTuple):
     """Agent → keeper: SIGTERM to all, SIGKILL after the grace to what is left. Each is answered by one `Ended`.
 
@@ -90,11 +84,11 @@ class Expired(NamedTuple):
     """Keeper → agent, its last word of a job: the deadline came, and nothing is left. Answers whatever is owed."""
 
 
-ToKeeper = Start | KeepUntil | Signal | End
+ToKeeper = Start | KeepUntil | End
 ToAgent = Started | Failed | Exited | Ended | Expired
 
 _KINDS: Final[dict[str, Any]] = {
-    kind.__name__: kind for kind in (Start, KeepUntil, Signal, End, Started, Failed, Exited, Ended, Expired)
+    kind.__name__: kind for kind in (Start, KeepUntil, End, Started, Failed, Exited, Ended, Expired)
 }
 
 

@@ -47,9 +47,6 @@ class PlayedProcess:
         await anyio.sleep_forever()
         raise AssertionError
 
-    async def signal_tree(self, number: int) -> None:
-        raise AssertionError(number)
-
     def keep_until(self, deadline_s: float) -> None:
         raise AssertionError(deadline_s)
 

@@ -76,7 +76,7 @@ async def test_every_waiter_hears_of_the_end(launcher: ChildLauncher) -> None:
         tasks.start_soon(wait)
         tasks.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
-        await process.signal_tree(signal.SIGKILL)
+        await process.end(0)
     assert seen == [Exit(None, signal.SIGKILL)] * 2
     process.close()
 
