@@ -1,4 +1,4 @@
-"""`airunner agent`: builds the agent of real parts and runs it until it is told to stop.
+"""Command `airunner agent`: builds an agent of real parts and runs it until it is told to stop.
 
 The launcher is started first, before there is a ZeroMQ context whose threads a fork would meet.
 """
@@ -10,18 +10,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.agent.checkout.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
+from airunner.agent.checkout.repository import REMOTE_SCHEMES
 from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE
 from airunner.protocol.durations import seconds_between
-from airunner.protocol.errors import OperatorError
 from airunner.protocol.listhint import pairs_hint
-from airunner.protocol.names import NAME_CHARS_MAX, TAGS_MAX, fits_name, fits_tag_value
 from airunner.protocol.printable import own_lines
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of, require_loopback
 
@@ -31,12 +28,9 @@ if TYPE_CHECKING:
     from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.agent.plan import Plan
-    from airunner.agent.workspace.jobuser import JobUser
     from airunner.certs.home import Home
 
 SLOTS_SPAWNED_MAX = 256
-SLOT_DESCRIPTORS = 8  # a running job takes 4 (two pipes, its keeper's line, its spool), and up to 4 more for a moment
-AGENT_DESCRIPTORS = 64  # of an agent without jobs 20, and some for its disk and another connection
 VISIBILITY_S_MIN = 3
 VISIBILITY_S_MAX = 43_200
 IDLE_S_MAX = 31_536_000  # a year
@@ -44,7 +38,7 @@ MIRROR_GIB = 20
 LOG_MIB_MAX = 1_024
 SPOOL_GIB = 10
 FLUSH_KIB = 64
-FLUSH_KIB_MAX = 256  # what one batch holds
+FLUSH_KIB_MAX = 256  # the size of one batch
 _GIB = 1 << 30
 
 
@@ -52,26 +46,26 @@ def agent_command(
     broker: Annotated[
         list[str] | None,
         typer.Option(
-            help="A broker's endpoint; repeat it for more, which are tried in turn.",
+            help="A broker's endpoint; repeat it for several brokers, which are tried in turn.",
             envvar=BROKER_VARIABLE,
             show_default=DEFAULT_BROKER,
         ),
     ] = None,
     queue: Annotated[
         list[str] | None,
-        typer.Option(help="A queue to take jobs from; repeat it in order of preference.", show_default="default"),
+        typer.Option(help="A queue to lease jobs from; repeat it in order of preference.", show_default="default"),
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(metavar="TAG=VALUE", help="What this agent has, for jobs that require it; may be repeated."),
+        typer.Option(metavar="TAG=VALUE", help="A tag of this agent, for jobs that require it; may be repeated."),
     ] = None,
-    spawn: Annotated[int, typer.Option(min=1, max=SLOTS_SPAWNED_MAX, help="How many jobs to run at once.")] = 1,
+    spawn: Annotated[int, typer.Option(min=1, max=SLOTS_SPAWNED_MAX, help="Number of jobs to run at once.")] = 1,
     visibility_timeout: Annotated[
         float,
         typer.Option(
             parser=seconds_between("--visibility-timeout", VISIBILITY_S_MIN, VISIBILITY_S_MAX),
             metavar="SECONDS",
-            help="Seconds after which a job of an agent that is not heard from is given to another.",
+            help="Seconds without a heartbeat after which the broker gives a job to another agent.",
         ),
     ] = 300,
     cancel_grace: Annotated[
@@ -86,48 +80,53 @@ def agent_command(
         list[str] | None,
         typer.Option(
             metavar="SCHEME",
-            help="A scheme of the URLs that repositories may have; may be repeated.",
+            help="A URL scheme to allow for repositories, instead of the default ones; may be repeated.",
             show_default=", ".join(REMOTE_SCHEMES),
         ),
     ] = None,
     allow_local: Annotated[
-        bool, typer.Option("--allow-local", help="Check out of local paths and file:// URLs too.")
+        bool, typer.Option("--allow-local", help="Allow repositories at local paths and file:// URLs too.")
     ] = False,
     mirror_gib: Annotated[
-        float, typer.Option(min=0, help="What copies of repositories may take, to check out from again; 0: none.")
+        float,
+        typer.Option(
+            min=0, help="GiB of disk for mirrors, which make repeated checkouts of a repository faster; 0: none."
+        ),
     ] = MIRROR_GIB,
     log_mib_max: Annotated[
         int,
-        typer.Option(min=1, help="MiB of a job's output that are kept: beyond them its head and tail."),
+        typer.Option(min=1, help="MiB of a job's output to keep: of a longer one its head and tail."),
     ] = LOG_MIB_MAX,
     flush_interval: Annotated[
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="How long output gathers before it is sent, such as 500ms.",
+            help="Time that output gathers before it is sent, such as 500ms.",
             show_default="100ms, of terminals 20ms",
         ),
     ] = None,
     flush_kib: Annotated[
-        int, typer.Option(min=1, max=FLUSH_KIB_MAX, help="KiB of output at which it is sent sooner.")
+        int, typer.Option(min=1, max=FLUSH_KIB_MAX, help="KiB of output at which it is sent earlier.")
     ] = FLUSH_KIB,
     spool_gib: Annotated[
         float,
-        typer.Option(min=0.001, help="GiB of disk for what a broker that is away has not taken yet."),
+        typer.Option(min=0.001, help="GiB of disk for output that the broker has not acknowledged yet."),
     ] = SPOOL_GIB,
     memory_max_mib: Annotated[
         int | None,
-        typer.Option(min=8, help="MiB of memory for each job; needs control groups.", show_default="no bound"),
+        typer.Option(min=8, help="Maximum memory of each job in MiB; needs control groups.", show_default="no limit"),
     ] = None,
     pids_max: Annotated[
         int | None,
-        typer.Option(min=2, help="Processes and threads for each job; likewise.", show_default="no bound"),
+        typer.Option(
+            min=2, help="Maximum processes and threads of each job; needs control groups.", show_default="no limit"
+        ),
     ] = None,
     secret: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A variable of this agent's environment that jobs may ask for as a secret; may be repeated.",
+            help="A variable of the agent's environment that jobs may use as a secret; may be repeated.",
             show_default="none",
         ),
     ] = None,
@@ -135,29 +134,32 @@ def agent_command(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Programs to run around each job: pre-checkout, post-checkout, pre-command, post-command, pre-exit.",
-            show_default="$AIRUNNER_HOME/hooks, if it is there",
+            help="Folder of hooks to run around each job: pre-checkout, post-checkout, pre-command, post-command, pre-exit.",
+            show_default="$AIRUNNER_HOME/hooks, if it exists",
         ),
     ] = None,
     run_as: Annotated[
         list[str] | None,
         typer.Option(
             metavar="USER",
-            help="Run jobs as this user (or UID, UID:GID); the agent must be root. With several, repeated or behind "
-            "commas, each slot has one of its own.",
+            help="Run jobs as this user (or UID, UID:GID); the agent must be root. With several users, repeated or "
+            "separated by commas, each slot has its own.",
             envvar=RUN_AS_VARIABLE,
             show_default="the agent's own",
         ),
     ] = None,
     disconnect_after_job: Annotated[
-        bool, typer.Option("--disconnect-after-job", help="Let each slot end after one job, and the agent with them.")
+        bool,
+        typer.Option(
+            "--disconnect-after-job", help="End each slot after one job, and the agent when all slots have ended."
+        ),
     ] = False,
     disconnect_after_idle: Annotated[
         float | None,
         typer.Option(
             parser=seconds_between("--disconnect-after-idle", 0, IDLE_S_MAX),
             metavar="SECONDS",
-            help="Leave after so long without a job.",
+            help="End the agent after this many seconds without a job.",
             show_default="never",
         ),
     ] = None,
@@ -165,39 +167,52 @@ def agent_command(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Keep the values of a job's variables with such names out of its log, as NAME or *_NAME; repeatable.",
+            help="Keep values of variables with such names, as NAME or *_NAME, out of a job's log; may be repeated.",
             show_default="*_TOKEN, *_SECRET, *_PASSWORD, *_KEY and the like, always",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The agent's name in logs.", show_default="HOST-NUMBER")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the agent.", show_default="HOST-NUMBER")] = None,
     token: Annotated[
         str | None,
-        typer.Option(help="The token to present; AIRUNNER_TOKEN too.", show_default="one of its own, if it can"),
+        typer.Option(
+            help="Token to present to the broker, as AIRUNNER_TOKEN.",
+            show_default="signed with the home's key, if there",
+        ),
     ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A file (0600) with the token, read again whenever it changes.", show_default="none"
+            metavar="FILE", help="File (0600) with the token, read again whenever it changes.", show_default="none"
         ),
     ] = None,
 ) -> None:
     """Run an agent: it leases jobs, checks repositories out, runs commands and streams every byte back.
 
-    SIGTERM once: finish what runs and stop. Twice: end and release it. A third time: kill and exit.
+    SIGTERM once: finish running jobs and stop. Twice: end and release them. A third time: kill them and exit.
     """
     from airunner.agent.launcher.child.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
+    from airunner.agent.plan import (
+        Plan,
+        check_names,
+        hooks_folder,
+        offered_secrets,
+        schemes_of,
+        slots_possible,
+        tags_of,
+        users_of,
+    )
     from airunner.certs.ownership import own_home, refuse_unsafe
     from airunner.certs.secretfile import make_folder
 
-    _check_names(name, queue or ())
+    check_names(name, queue or ())
     endpoints = endpoints_of(broker, os.environ)
     require_loopback(endpoints)
     home = own_home(os.environ)
     refuse_unsafe(home.agent)
     make_folder(home.root)
     locked = _lock_home(home.agent)
-    users = _users(run_as or (), spawn, home, locked.folder)
+    users = users_of(run_as or (), spawn, home, locked.folder)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
     launcher = start_launcher([locked.running], Limits(memory_bytes_max, pids_max), locked.mark, locked.groups)
 
@@ -208,7 +223,6 @@ def agent_command(
     from airunner.agent.checkout.repository import Rules
     from airunner.agent.launcher.offloading import offload
     from airunner.agent.output.batching import flush_plan
-    from airunner.agent.plan import Plan
     from airunner.agent.workspace.jobuser import exposed_keys
     from airunner.protocol.redaction import SECRET_NAMES
     from airunner.transport.ports import SYSTEM
@@ -218,14 +232,16 @@ def agent_command(
 
         return open_secret(load_secret(home, queue), queue, name, box)  # a key that is made later counts at once
 
+    if (hint := pairs_hint("--tag", tag or ())) is not None:
+        _say(hint)
     plan = Plan(
         name=name or f"{socket.gethostname()}-{locked.number}",
-        slots=_slots_carried(spawn),
+        slots=slots_possible(spawn, _say),
         queues=tuple(queue or ["default"]),
         visibility_ms=int(visibility_timeout * 1_000),
         home=locked.folder,
         version=_version(),
-        tags=_tags(tag or ()),
+        tags=tags_of(tag or ()),
         log_bytes_max=log_mib_max << 20,
         spool_bytes_max=int(spool_gib * _GIB),
         flush=flush_plan(flush_interval, flush_kib),
@@ -238,18 +254,18 @@ def agent_command(
         environ=dict(os.environ),
         offload=offload,
         cancel_grace_s=cancel_grace,
-        secrets=_offered(secret or ()),
+        secrets=offered_secrets(secret or (), os.environ),
         open_box=open_box,
-        hooks=_hooks_folder(hooks, home.hooks),
+        hooks=hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
-        rules=Rules(_schemes(allow_scheme), allow_local),
+        rules=Rules(schemes_of(allow_scheme), allow_local),
         mirrors=Mirrors(locked.folder, offload, int(mirror_gib * _GIB)) if mirror_gib and not users else None,
         random=SYSTEM.random,
         users=users,
     )
     if not users:
         _say(f"note: {exposed_keys(home)}")
-    gc.freeze()  # what was imported stays: no collection is to look through it
+    gc.freeze()  # what was imported stays: no collection has to look through it
     anyio.run(_run, home, plan, surroundings, launcher, endpoints, token, token_file)
 
 
@@ -262,7 +278,7 @@ async def _run(
     token: str | None,
     token_file: Path | None,
 ) -> None:
-    """The agent's life."""
+    """Run the agent, and end every job's processes when it ends."""
     import anyio
 
     from airunner.agent.agent import Agent
@@ -298,7 +314,7 @@ async def _run(
 
 
 def _lock_home(agents: Path) -> LockedHome:
-    """The agent's own folder.
+    """Lock the agent's own folder.
 
     Raises `OperatorError`.
     """
@@ -310,108 +326,8 @@ def _lock_home(agents: Path) -> LockedHome:
     return locked
 
 
-def _slots_carried(spawn: int) -> int:
-    """How many slots the descriptors carry that this process may have; where that is fewer it is said.
-
-    Once the launcher is there, whose processes are to have the bound that we were given.
-    """
-    from airunner.transport.descriptors import raise_descriptors
-
-    descriptors = raise_descriptors(AGENT_DESCRIPTORS + spawn * SLOT_DESCRIPTORS)
-    carried = max(1, (descriptors - AGENT_DESCRIPTORS) // SLOT_DESCRIPTORS)
-    if carried < spawn:
-        _say(
-            f"--spawn {spawn}: only {carried} jobs run at once, for this process may open {descriptors} files; "
-            "raise its hard bound (ulimit -Hn, LimitNOFILE=) or lower --spawn"
-        )
-    return min(spawn, carried)
-
-
-def _check_names(name: str | None, queues: Sequence[str]) -> None:
-    """Raises `OperatorError` for one that no agent or no queue can have."""
-    for what, word in [("--name", name or "agent"), *(("--queue", word) for word in queues)]:
-        if not fits_name(word):
-            raise OperatorError(
-                f"{what} {word!r}: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, "
-                "not beginning with a sign"
-            )
-
-
-def _users(named: Sequence[str], slots: int, home: Home, folder: Path) -> tuple[JobUser, ...]:
-    """The users that jobs run as, who get through to their workspaces.
-
-    Raises `OperatorError`.
-    """
-    from airunner.agent.workspace.jobuser import job_users, let_pass
-    from airunner.agent.workspace.workspace import workspaces_folder
-    from airunner.certs.secretfile import make_folder
-
-    users = job_users(named, slots)
-    if users:
-        workspaces = workspaces_folder(folder)
-        make_folder(workspaces)
-        let_pass(users, workspaces, (home.root, home.agent, folder, workspaces))
-    return users
-
-
-def _offered(names: Sequence[str]) -> dict[str, str]:
-    """The secrets that jobs may ask for.
-
-    Raises `OperatorError` for one that is not there.
-    """
-    for name in names:
-        if name not in os.environ:
-            raise OperatorError(f"--secret {name}: there is no such variable in the agent's environment; set it")
-    return {name: os.environ[name] for name in names}
-
-
-def _tags(pairs: Sequence[str]) -> dict[str, str]:
-    """Names and values.
-
-    Raises `OperatorError` for what is not both.
-    """
-    if (hint := pairs_hint("--tag", pairs)) is not None:
-        _say(hint)
-    split = [pair.partition("=") for pair in pairs]
-    for pair, (name, equals, value) in zip(pairs, split, strict=True):
-        if not equals or not fits_name(name) or not fits_tag_value(value):
-            raise OperatorError(f"--tag {pair!r}: expected TAG=VALUE such as os=linux, up to {NAME_CHARS_MAX} each")
-    tags = {name: value for name, _, value in split}
-    if len(tags) > TAGS_MAX:
-        raise OperatorError(f"an agent has up to {TAGS_MAX} tags")
-    return tags
-
-
-def _schemes(named: Sequence[str] | None) -> tuple[str, ...]:
-    """Of which URLs checkouts may be.
-
-    Raises `OperatorError` for what is no scheme of a remote repository.
-    """
-    for scheme in named or ():
-        if not SCHEME.fullmatch(scheme) or scheme in NO_PLACES:
-            raise OperatorError(f"--allow-scheme {scheme!r}: expected a scheme such as https, ssh, git or http")
-    return tuple(dict.fromkeys(named)) if named else REMOTE_SCHEMES
-
-
-def _hooks_folder(named: Path | None, usual: Path) -> Path | None:
-    """Where hooks are.
-
-    Raises `OperatorError` for a folder that was named and is none, and for one in which others could write.
-    """
-    from airunner.certs.ownership import unsafe_reason
-
-    if named is not None and not named.is_dir():
-        raise OperatorError(f"--hooks {named}: there is no such folder")
-    folder = named or usual
-    if not folder.is_dir():
-        return None
-    if fault := unsafe_reason(folder):
-        raise OperatorError(f"the hooks in it are not to be trusted: {fault}")
-    return folder.absolute()
-
-
 def _version() -> str:
-    """Of this software, where it is installed."""
+    """Return the version of this software, empty where it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -421,7 +337,7 @@ def _version() -> str:
 
 
 async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
-    """Once: drain. Twice: end and release. A third time: kill."""
+    """Drain at the first signal, end and release at the second, kill at the third."""
     import anyio
 
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -430,10 +346,10 @@ async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
             count += 1
             match count:
                 case 1:
-                    _say("draining: no more jobs are taken; once more to release those that run")
+                    _say("draining: no more jobs are leased; signal again to release those that run")
                     agent.orders.drain.set()
                 case 2:
-                    _say("stopping: what runs is ended and released; once more to exit at once")
+                    _say("stopping: running jobs are ended and released; signal again to exit at once")
                     agent.orders.stop.set()
                 case _:
                     _say("killed")

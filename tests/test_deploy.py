@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.command import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS, SLOTS_SPAWNED_MAX
+from airunner.agent.command import SLOTS_SPAWNED_MAX
+from airunner.agent.plan import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS
 from airunner.broker.command import DESCRIPTORS
 
 ROOT = Path(__file__).parents[1]

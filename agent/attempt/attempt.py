@@ -25,7 +25,8 @@ from airunner.agent.attempt.supervisor import GRACE_S, MESSAGE_CHARS_MAX, Superv
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import Mirrors
-from airunner.agent.checkout.repository import Rules, Source
+from airunner.agent.checkout.repository import Rules
+from airunner.agent.checkout.source import Source
 from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (

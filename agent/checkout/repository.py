@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from airunner.agent.checkout.revision import revision_refusal
+from airunner.agent.checkout.source import Source
 from airunner.protocol.gitaddress import (
     LOCAL_SCHEME,
     BadAddress,
@@ -29,16 +30,6 @@ NO_PLACES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # --allow-local says 
 LOCAL_REFUSED: Final = "local repositories are not allowed on this agent; start it with --allow-local"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class Source(Struct, frozen=True, kw_only=True):
-    """What is to be checked out: `commit` wins over `branch` (or tag); with neither, the remote's HEAD."""
-
-    repository: str
-    commit: str = ""
-    branch: str = ""
-    depth: int | None = None
-    submodules: bool = False
 
 
 class Rules(Struct, frozen=True):

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from airunner.agent.checkout.repository import Source
+from airunner.agent.checkout.source import Source
 
 FULL_HASH_CHARS: Final = (40, 64)  # SHA-1, SHA-256
 HEAD: Final = "HEAD"

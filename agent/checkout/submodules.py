@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from airunner.agent.checkout.git import Git
-from airunner.agent.checkout.repository import Rules, Source, refusal
+from airunner.agent.checkout.repository import Rules, refusal
+from airunner.agent.checkout.source import Source
 
 LEVELS_MAX: Final = 8
 SUBMODULES_MAX: Final = 256

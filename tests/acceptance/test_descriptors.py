@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from airunner import Client
-from airunner.agent.command import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS
+from airunner.agent.plan import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS
 from airunner.protocol.events import Output
 from airunner.protocol.job import JobState
 from tests.acceptance.bounded import needs_prlimit, with_descriptors

@@ -16,7 +16,8 @@ from airunner.agent.checkout import checkout, git
 from airunner.agent.checkout.checkout import CheckedOut, Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed, spoken
 from airunner.agent.checkout.mirrors import Mirror
-from airunner.agent.checkout.repository import Rules, Source
+from airunner.agent.checkout.repository import Rules
+from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
 from airunner.agent.launcher.local import start_launcher
 from airunner.agent.workspace.workspace import Workspace, make_workspace

@@ -10,7 +10,8 @@ import pytest
 
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import TRIES_MAX, CheckoutFailed, is_of_network
-from airunner.agent.checkout.repository import Rules, Source
+from airunner.agent.checkout.repository import Rules
+from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher
 from airunner.agent.workspace.workspace import make_workspace

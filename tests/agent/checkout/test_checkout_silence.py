@@ -10,7 +10,8 @@ from trio.testing import MockClock
 
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import GIT_GRACE_S, CheckoutFailed
-from airunner.agent.checkout.repository import Rules, Source
+from airunner.agent.checkout.repository import Rules
+from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Exit, LauncherDied, LaunchSpec, Process, Survivor
 from airunner.agent.workspace.workspace import Workspace
 

@@ -10,7 +10,8 @@ import pytest
 
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
-from airunner.agent.checkout.repository import Rules, Source
+from airunner.agent.checkout.repository import Rules
+from airunner.agent.checkout.source import Source
 from airunner.agent.checkout.submodules import LEVELS_MAX
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher

@@ -13,7 +13,8 @@ import pytest
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import FOLDER, Mirrors, remove_unfinished
-from airunner.agent.checkout.repository import Rules, Source
+from airunner.agent.checkout.repository import Rules
+from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.launcher.local import start_launcher
 from airunner.agent.workspace.workspace import Leftover, Workspace, make_workspace

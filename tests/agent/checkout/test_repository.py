@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.agent.checkout.repository import Rules, Source, redact, refusal
+from airunner.agent.checkout.repository import Rules, redact, refusal
 from airunner.agent.checkout.revision import Kind, Wanted, wanted_of
+from airunner.agent.checkout.source import Source
 from airunner.protocol.redaction import without_credentials
 
 ALLOWED = [
