@@ -134,7 +134,7 @@ def agent_command(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of hooks to run around each job: pre-checkout, post-checkout, pre-command, post-command, pre-exit.",
+            help="Folder of hooks around each job: pre-checkout, post-checkout, pre-command, post-command, pre-exit.",
             show_default="$AIRUNNER_HOME/hooks, if it exists",
         ),
     ] = None,
