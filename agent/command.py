@@ -18,13 +18,13 @@ import typer
 from airunner.agent.checkout.repository import REMOTE_SCHEMES
 from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE
 from airunner.protocol.durations import seconds_between
-from airunner.protocol.listhint import pairs_hint
 from airunner.protocol.printable import own_lines
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of, require_loopback
 
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.attempt.attempt import Surroundings
+    from airunner.agent.attempt.jobsecrets import OpenBox
     from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.agent.plan import Plan
@@ -190,29 +190,20 @@ def agent_command(
 
     SIGTERM once: finish running jobs and stop. Twice: end and release them. A third time: kill them and exit.
     """
+    from airunner.agent import plan as planning
     from airunner.agent.launcher.child.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
-    from airunner.agent.plan import (
-        Plan,
-        check_names,
-        hooks_folder,
-        offered_secrets,
-        schemes_of,
-        slots_possible,
-        tags_of,
-        users_of,
-    )
     from airunner.certs.ownership import own_home, refuse_unsafe
     from airunner.certs.secretfile import make_folder
 
-    check_names(name, queue or ())
+    planning.check_names(name, queue or ())
     endpoints = endpoints_of(broker, os.environ)
     require_loopback(endpoints)
     home = own_home(os.environ)
     refuse_unsafe(home.agent)
     make_folder(home.root)
     locked = _lock_home(home.agent)
-    users = users_of(run_as or (), spawn, home, locked.folder)
+    users = planning.users_of(run_as or (), spawn, home, locked.folder)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
     launcher = start_launcher([locked.running], Limits(memory_bytes_max, pids_max), locked.mark, locked.groups)
 
@@ -227,21 +218,14 @@ def agent_command(
     from airunner.protocol.redaction import SECRET_NAMES
     from airunner.transport.ports import SYSTEM
 
-    def open_box(queue: str, name: str, box: bytes) -> bytes:
-        from airunner.certs.queuekeys import load_secret, open_secret
-
-        return open_secret(load_secret(home, queue), queue, name, box)  # a key that is made later counts at once
-
-    if (hint := pairs_hint("--tag", tag or ())) is not None:
-        _say(hint)
-    plan = Plan(
+    plan = planning.Plan(
         name=name or f"{socket.gethostname()}-{locked.number}",
-        slots=slots_possible(spawn, _say),
+        slots=planning.slots_possible(spawn, _say),
         queues=tuple(queue or ["default"]),
         visibility_ms=int(visibility_timeout * 1_000),
         home=locked.folder,
         version=_version(),
-        tags=tags_of(tag or ()),
+        tags=planning.tags_of(tag or (), _say),
         log_bytes_max=log_mib_max << 20,
         spool_bytes_max=int(spool_gib * _GIB),
         flush=flush_plan(flush_interval, flush_kib),
@@ -254,11 +238,11 @@ def agent_command(
         environ=dict(os.environ),
         offload=offload,
         cancel_grace_s=cancel_grace,
-        secrets=offered_secrets(secret or (), os.environ),
-        open_box=open_box,
-        hooks=hooks_folder(hooks, home.hooks),
+        secrets=planning.offered_secrets(secret or (), os.environ),
+        open_box=_box_opener(home),
+        hooks=planning.hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
-        rules=Rules(schemes_of(allow_scheme), allow_local),
+        rules=Rules(planning.schemes_of(allow_scheme), allow_local),
         mirrors=Mirrors(locked.folder, offload, int(mirror_gib * _GIB)) if mirror_gib and not users else None,
         random=SYSTEM.random,
         users=users,
@@ -324,6 +308,17 @@ def _lock_home(agents: Path) -> LockedHome:
     if locked.ended:
         _say(f"ended what the last agent of this home had left running: {locked.ended}")
     return locked
+
+
+def _box_opener(home: Home) -> OpenBox:
+    """Return the function that opens sealed secrets with the home's queue keys, also those that are made later."""
+
+    def open_box(queue: str, name: str, box: bytes) -> bytes:
+        from airunner.certs.queuekeys import load_secret, open_secret
+
+        return open_secret(load_secret(home, queue), queue, name, box)
+
+    return open_box
 
 
 def _version() -> str:

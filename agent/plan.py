@@ -17,6 +17,7 @@ from airunner.certs.home import Home
 from airunner.certs.ownership import unsafe_reason
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.listhint import pairs_hint
 from airunner.protocol.names import NAME_CHARS_MAX, TAGS_MAX, fits_name, fits_tag_value
 from airunner.transport.descriptors import raise_descriptors
 
@@ -54,11 +55,13 @@ def check_names(name: str | None, queues: Sequence[str]) -> None:
             )
 
 
-def tags_of(pairs: Sequence[str]) -> dict[str, str]:
-    """Parse the tags of `--tag`, each TAG=VALUE.
+def tags_of(pairs: Sequence[str], report: Callable[[str], None]) -> dict[str, str]:
+    """Parse the tags of `--tag`, each TAG=VALUE, and report a list that was most likely meant for several.
 
     Raises `OperatorError`.
     """
+    if (hint := pairs_hint("--tag", pairs)) is not None:
+        report(hint)
     split = [pair.partition("=") for pair in pairs]
     for pair, (name, equals, value) in zip(pairs, split, strict=True):
         if not equals or not fits_name(name) or not fits_tag_value(value):
