@@ -17,8 +17,9 @@ from airunner.broker.rates import Bucket, For, Rates
 from airunner.certs.allowlist import AllowList, AllowListUnreadable
 from airunner.certs.curve import RAW_KEY_BYTES, text_key
 from airunner.protocol.errors import Quota
+from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.ports import Frames
-from airunner.transport.sockets import ZAP_DOMAIN, AnyioSocket
+from airunner.transport.sockets import ZAP_DOMAIN
 
 VERSION: Final = b"1.0"
 ALLOWED: Final = b"200"

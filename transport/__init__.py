@@ -7,7 +7,8 @@
 
 - `ports.py` defines the interfaces: clock, randomness, and the four kinds of sockets. Broker, agent and client are
   given an implementation and never make one, so a simulation runs the same classes on a network of its own.
-- `sockets.py` implements the sockets with ZeroMQ and CURVE; `tcpinfo.py` reads how far the kernel's TCP connection is.
+- `sockets.py` implements the sockets with ZeroMQ and CURVE, on `anyiosocket.py`, which waits for one. `tcpinfo.py`
+  reads how far the kernel's TCP connection is.
 - `memory.py` implements them as queues, for a broker, agent and client in one process.
 - `channel.py` sends a request to one of several brokers until it is answered, and decides how long to wait.
   Agents and clients use the same class.

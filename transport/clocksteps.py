@@ -1,7 +1,7 @@
-"""Steps of the machine's clock, as something to react to: its time was set, or it woke up from a sleep.
+"""Clock steps: reports when the machine's time was set, or when the machine woke up from sleep.
 
-Instants are compared with clocks that count on, but a wait of the event loop stands still while the machine does. So
-what waits for an instant looks again at each step.
+Code compares instants by clocks that count on during sleep, but a wait of the event loop stands still while the machine
+sleeps. So code that waits for an instant checks the time again after each step.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import anyio
 
 from airunner.transport.timers import StepTimer
 
-LOOK_AGAIN_S: Final = 5.0  # where the kernel does not say it
+LOOK_AGAIN_S: Final = 5.0  # where the kernel does not report steps
 
 
 async def no_steps(_react: Callable[[], None]) -> None:
-    """Steps of a clock that nobody sets: there are none."""
+    """Watch a clock that is never set: never calls `_react`."""
     await anyio.sleep_forever()
 
 
 async def watch_steps(react: Callable[[], None]) -> None:
-    """Call `react` after each step of this machine's clock, for ever; several that come at once may count as one."""
+    """Watch the machine's clock: call `react` after each step, for ever. Steps that come at once may count as one."""
     if sys.platform != "linux":
         while True:
             await anyio.sleep(LOOK_AGAIN_S)

@@ -1,7 +1,7 @@
-"""Descriptors that this process may open: a soft bound, which it may raise itself, below a hard one (getrlimit(2)).
+"""File descriptors of this process: raises its soft limit, up to the hard limit (getrlimit(2)).
 
-What a shell or systemd sets as the soft bound is meant for programs that wait with select(), which can watch 1,024. So
-a process that raises its own is to leave its children the one that it was started with.
+The soft limit that a shell or systemd sets is meant for programs that wait with select(), which can watch 1,024. So a
+process that raises its own limit leaves its children the one that it was started with.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import resource
 
 
 def soft_descriptors() -> int:
-    """How many this process may open as it is."""
+    """Return the soft limit of open descriptors."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def raise_descriptors(wanted: int) -> int:
-    """Have `wanted`, or as many as the hard bound lets us; how many there are then."""
+    """Raise the limit to `wanted`, or as far as the hard limit allows, and return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return max(soft, wanted)

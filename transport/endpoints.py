@@ -1,4 +1,4 @@
-"""Where brokers are: the words in which an operator names them. Agents and clients read the same."""
+"""Broker endpoints of `--broker` and `AIRUNNER_BROKER`: one parser for agents and clients."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DEFAULT_BROKER: Final = "tcp://127.0.0.1:7070"
 BROKER_VARIABLE: Final = "AIRUNNER_BROKER"
 _LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
 _NO_WAY: Final = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH)
-ENDPOINTS_MAX: Final = 64  # tried in turn; more than that is a mistake
+ENDPOINTS_MAX: Final = 64  # tried in turn; more are surely a mistake
 
 
 def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The endpoints in `broker`, else in `AIRUNNER_BROKER`, else the default; commas and spaces part them.
+    """Return the endpoints in `broker`, else in `AIRUNNER_BROKER`, else the default; separated by commas or spaces.
 
     Raises `OperatorError` when none or too many are named.
     """
@@ -29,9 +29,9 @@ def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str])
 
 
 def require_loopback(endpoints: Sequence[str]) -> None:
-    """See that this machine reaches itself, where all of `endpoints` are its own: else who connects waits in vain.
+    """Check that the loopback interface is up if all `endpoints` are on it; otherwise a client would wait in vain.
 
-    Raises `OperatorError`: the loopback interface is down, as in a network namespace that was just made.
+    Raises `OperatorError`: it is down, as in a new network namespace.
     """
     import socket
 
@@ -41,7 +41,7 @@ def require_loopback(endpoints: Sequence[str]) -> None:
     for place in places:
         kind, host = (socket.AF_INET6, "::1") if place.startswith("[") else (socket.AF_INET, "127.0.0.1")
         try:
-            with socket.socket(kind, socket.SOCK_DGRAM) as probe:  # which looks for the way, and sends nothing
+            with socket.socket(kind, socket.SOCK_DGRAM) as probe:  # connect() checks the route and sends nothing
                 probe.connect((host, 9))
         except OSError as error:
             if error.errno in _NO_WAY:

@@ -5,8 +5,8 @@
               ◄──replies───                                        ──changes─►
 ```
 
-Each queue is as long as that of a ZeroMQ socket, and a sender learns in the same way that one is full. There are no
-keys: every peer is this process. A connection ends when either end is closed, and is never lost otherwise.
+Each queue is as long as that of a ZeroMQ socket, and a full one is reported in the same way. There are no keys: every
+peer is this process. A connection ends when either end is closed, and is never lost otherwise.
 """
 
 from __future__ import annotations
@@ -56,10 +56,9 @@ class _Queue(Generic[T]):
         return True
 
     async def take(self, count_max: int = DRAIN_MESSAGES_MAX) -> list[T]:
-        """Remove the oldest messages, at least one; waits for it."""
+        """Remove the oldest messages, as many as there are up to `count_max`; wait for the first."""
         await anyio.lowlevel.checkpoint()
         while not self._messages:
-            self._filled = Bell()
             await self._filled.wait()
         return [self._messages.popleft() for _ in range(min(count_max, len(self._messages)))]
 
@@ -85,7 +84,7 @@ class MemoryDealer:
         return True
 
     async def receive(self) -> list[Frames]:
-        """Return the messages that are there, at least one; waits for it."""
+        """Receive the messages that have arrived; wait for the first."""
         messages = await self.replies.take()
         self._received_bytes += sum(len(frame) for frames in messages for frame in frames)
         return messages
@@ -96,11 +95,11 @@ class MemoryDealer:
         return Ending.DROPPED
 
     def progress(self) -> int:
-        """Count the bytes that either end has taken."""
+        """Return the bytes that either end has taken."""
         return self.taken_bytes + self._received_bytes
 
     def close(self) -> None:
-        """Close at once; drops what is queued."""
+        """Close at once; queued messages are dropped."""
         self.over.set()
         self.requests.clear()
         self._router.leave(self)
@@ -119,7 +118,7 @@ class MemoryRouter:
         self._closed = False
 
     def connect(self) -> MemoryDealer:
-        """Open a connection; it has ended already where the router is closed."""
+        """Open a connection; it has already ended if the router is closed."""
         dealer = MemoryDealer(self, b"%d" % next(self._numbers))
         if self._closed:
             dealer.over.set()
@@ -128,22 +127,21 @@ class MemoryRouter:
         return dealer
 
     def wake(self, dealer: MemoryDealer) -> None:
-        """A peer has queued a request."""
+        """Give a peer that has queued a request its turn."""
         if len(dealer.requests) == 1:
             self._turns.append(dealer)
             self._filled.ring()
 
     def leave(self, dealer: MemoryDealer) -> None:
-        """A peer has closed its connection."""
+        """Remove a peer that has closed its connection."""
         self._peers.pop(dealer.peer, None)
         if dealer in self._turns:
             self._turns.remove(dealer)
 
     async def receive(self) -> list[Incoming]:
-        """Return the messages that are there, at least one; waits for it."""
+        """Receive the messages that have arrived; wait for the first."""
         await anyio.lowlevel.checkpoint()
         while not self._turns:
-            self._filled = Bell()
             await self._filled.wait()
         batch: list[Incoming] = []
         while self._turns and len(batch) < DRAIN_REQUESTS_MAX:
@@ -178,19 +176,19 @@ class MemorySubscriber:
         self._publisher = publisher
 
     def subscribe(self, topic: bytes) -> None:
-        """Ask for what is published under `topic`."""
+        """Subscribe to `topic`."""
         if topic not in self.topics:
             self.topics.add(topic)
             self._publisher.change(Subscription(topic, wanted=True, key=PEER_KEY))
 
     def unsubscribe(self, topic: bytes) -> None:
-        """Ask for it no more."""
+        """End the subscription to `topic`."""
         if topic in self.topics:
             self.topics.remove(topic)
             self._publisher.change(Subscription(topic, wanted=False, key=PEER_KEY))
 
     async def receive(self) -> list[Frames]:
-        """Return the messages that are there, at least one; waits for it."""
+        """Receive the messages that have arrived; wait for the first."""
         return await self.events.take()
 
     def close(self) -> None:
@@ -199,7 +197,7 @@ class MemorySubscriber:
 
 
 class MemoryPublisher:
-    """The broker's socket for live events; see `ports.Publisher`. A topic covers what begins with it, as in ZeroMQ."""
+    """The broker's socket for live events; see `ports.Publisher`. A topic matches every topic that begins with it."""
 
     endpoint = EVENTS_ENDPOINT
 
@@ -214,27 +212,27 @@ class MemoryPublisher:
         return subscriber
 
     def change(self, change: Subscription) -> None:
-        """A topic was subscribed or left; lost where too many changes wait: its subscriber then only replays."""
+        """Report a subscription; lost if too many wait: its subscriber then only replays."""
         self._changes.put(change)
 
     def leave(self, subscriber: MemorySubscriber) -> None:
-        """A subscriber has closed its connection."""
+        """Remove a subscriber that has closed its connection."""
         if self._subscribers.pop(subscriber, subscriber) is None:
             for topic in subscriber.topics:
                 self.change(Subscription(topic, wanted=False, key=None))
 
     def publish(self, frames: Sequence[bytes]) -> None:
-        """Send to all subscribers; one whose queue is full misses it."""
+        """Send to all subscribers; a subscriber whose queue is full misses the message."""
         for subscriber in self._subscribers:
             if frames[0].startswith(tuple(subscriber.topics)):
                 subscriber.events.put(list(frames))
 
     async def subscriptions(self) -> list[Subscription]:
-        """Return what was subscribed or left since the last call, at least one change; waits for it."""
+        """Receive the subscriptions that began or ended; wait for the first."""
         return await self._changes.take()
 
     def close(self) -> None:
-        """Close at once; nothing is held."""
+        """Close at once: nothing to release."""
 
 
 class MemoryNetwork:

@@ -1,7 +1,7 @@
-"""What the actors touch of the world, as interfaces.
+"""Ports: the interfaces through which the actors use clock, randomness and network.
 
-Production hands in `transport.sockets` and `SYSTEM`; a simulation hands in its own, and the actors are the same
-classes. Everything that is not here (files, processes) belongs to one part alone and is defined there.
+Production passes in `transport.sockets` and `SYSTEM`; a simulation passes in its own, to the same classes. Interfaces
+that only one part uses (files, processes) are defined in that part.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from airunner.transport.timers import boot_s
 
 Frames = list[bytes]
 DRAIN_MESSAGES_MAX: Final = 64  # that one `receive` returns; then other tasks get their turn
-DRAIN_REQUESTS_MAX: Final = 4  # of the broker's, from all peers in turn: each takes some 100 µs to judge
+DRAIN_REQUESTS_MAX: Final = 4  # that the broker takes at once, from all peers in turn: each takes some 100 µs to check
 QUEUE_MESSAGES_MAX: Final = 4_096  # that wait on a connection for requests, in each direction
 REPLIES_MAX: Final = 1_024  # that wait for a peer to read them; each may be a page of a log
 EVENTS_MESSAGES_MAX: Final = 128  # of `LIVE_BYTES_MAX`, that wait for a subscriber; it replays what it misses
-ROUNDING_S: Final = 0.001  # between two clocks: who wakes a hair too early would wait for nothing, again and again
+ROUNDING_S: Final = 0.001  # between two clocks: a task that wakes slightly too early would loop without a wait
 
 
 class Edges(Struct, frozen=True):
-    """A wall clock (ms since the epoch), two sources of randomness, and a clock to measure leases on.
+    """Clocks and randomness: a wall clock (ms since the epoch), two random sources, and a clock that measures leases.
 
-    `boot_s` counts seconds on while the machine sleeps, and nobody sets it. Waiting is anyio's own clock, which may
-    stand still meanwhile: `watch_steps` calls what is to look again, whenever the machine woke up or its time was set.
+    `boot_s` counts seconds, also while the machine sleeps, and is never set. Waits use anyio's own clock, which may
+    stand still during sleep: `watch_steps` calls its argument whenever the machine woke up or its time was set.
     """
 
     wall_ms: Callable[[], int]
@@ -42,7 +42,7 @@ class Edges(Struct, frozen=True):
     watch_steps: Callable[[Callable[[], None]], Coroutine[Any, Any, None]] = no_steps
 
     def wait_until(self, instant_s: float) -> anyio.CancelScope:
-        """A block that ends when `instant_s` of `boot_s` has come, if the machine does not sleep meanwhile."""
+        """Open a block that ends when `boot_s` reaches `instant_s`, unless the machine sleeps meanwhile."""
         return anyio.CancelScope(deadline=anyio.current_time() + instant_s - self.boot_s() + ROUNDING_S)
 
 
@@ -56,23 +56,23 @@ SYSTEM: Final = Edges(
 
 
 class Ending(Enum):
-    """Why a connection is over."""
+    """Reason why a connection ended."""
 
     DROPPED = auto()  # gone, or never there; another try may succeed
-    REFUSED = auto()  # the broker does not let this key in
+    REFUSED = auto()  # the broker does not accept this key
     MISMATCHED = auto()  # the handshake broke off: most likely not the broker whose key is pinned
 
 
 class Sent(Enum):
-    """What became of a reply."""
+    """Outcome of sending a reply."""
 
     DONE = auto()
-    FULL = auto()  # that peer does not read; it may ask again
-    GONE = auto()  # that peer is not connected any more
+    FULL = auto()  # the peer does not read; it may send the request again
+    GONE = auto()  # the peer is no longer connected
 
 
 class Incoming(NamedTuple):
-    """One message at the ROUTER: where it came from, the key that the Gatekeeper let in (Z85), what it says."""
+    """Message at the ROUTER: its routing id, the key that the Gatekeeper accepted (Z85), and its frames."""
 
     peer: bytes
     key: str
@@ -80,7 +80,7 @@ class Incoming(NamedTuple):
 
 
 class Subscription(NamedTuple):
-    """Somebody asks for a topic, or does so no more: the machine with this key (Z85); None: whose connection ended."""
+    """Subscription to a topic, or its end, by the machine with this key (Z85); None: its connection ended."""
 
     topic: bytes
     wanted: bool
@@ -88,49 +88,49 @@ class Subscription(NamedTuple):
 
 
 EVERYBODY_LEFT: Final = Subscription(b"", wanted=False, key="")
-"""All subscriptions are gone at once, as when the process that holds them has ended."""
+"""The end of all subscriptions at once, as when the process that holds them has ended."""
 
 
 class Dealer(Protocol):
-    """One connection to one broker. It never reconnects by itself."""
+    """Connection to one broker; it never reconnects by itself."""
 
     def send(self, frames: Sequence[bytes]) -> bool:
         """Queue a message without waiting; False when the queue is full."""
         ...
 
     async def receive(self) -> list[Frames]:
-        """The messages that are there, at least one; waits for it."""
+        """Receive the messages that have arrived; wait for the first."""
         ...
 
     async def ended(self) -> Ending:
-        """Wait until the connection is over."""
+        """Wait until the connection has ended, and return why."""
         ...
 
     def progress(self) -> int:
-        """Bytes known to have moved, either way; 0 until the broker's handshake.
+        """Return the bytes known to have moved, either way; 0 until the broker's handshake.
 
-        It rises while a message is on its way. What has come to rest in the other end's buffers does not count.
+        The count rises while a message is in transit. Bytes in the buffers of the other end do not count.
         """
         ...
 
     def close(self) -> None:
-        """Close at once; whatever is queued is dropped."""
+        """Close at once; queued messages are dropped."""
         ...
 
 
 class Subscriber(Protocol):
-    """A SUB socket, which reconnects by itself and subscribes anew when it does."""
+    """SUB socket, which reconnects by itself and then subscribes again."""
 
     def subscribe(self, topic: bytes) -> None:
-        """Ask for what is published under `topic`."""
+        """Subscribe to `topic`."""
         ...
 
     def unsubscribe(self, topic: bytes) -> None:
-        """Ask for it no more."""
+        """End the subscription to `topic`."""
         ...
 
     async def receive(self) -> list[Frames]:
-        """The messages that are there, at least one; waits for it."""
+        """Receive the messages that have arrived; wait for the first."""
         ...
 
     def close(self) -> None:
@@ -139,12 +139,12 @@ class Subscriber(Protocol):
 
 
 class Router(Protocol):
-    """The broker's door for requests."""
+    """The broker's socket for requests."""
 
     endpoint: str
 
     async def receive(self) -> list[Incoming]:
-        """The messages that are there, at least one; waits for it."""
+        """Receive the messages that have arrived; wait for the first."""
         ...
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
@@ -162,11 +162,11 @@ class Publisher(Protocol):
     endpoint: str
 
     def publish(self, frames: Sequence[bytes]) -> None:
-        """Send to whoever subscribes; a subscriber whose queue is full misses it."""
+        """Send to all subscribers; a subscriber whose queue is full misses the message."""
         ...
 
     async def subscriptions(self) -> list[Subscription]:
-        """What was subscribed, each time anew, or left, by each subscriber; at least one."""
+        """Receive the subscriptions that began or ended, each time that a subscriber asks; wait for the first."""
         ...
 
     def close(self) -> None:
@@ -175,12 +175,12 @@ class Publisher(Protocol):
 
 
 class Network(Protocol):
-    """How a client or an agent reaches brokers."""
+    """Network of a client or an agent, which connects to brokers."""
 
     def dealer(self, endpoint: str) -> Dealer:
-        """A new connection for requests."""
+        """Open a connection for requests."""
         ...
 
     def subscriber(self, endpoint: str) -> Subscriber:
-        """A new connection for live events."""
+        """Open a connection for live events."""
         ...

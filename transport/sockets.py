@@ -1,15 +1,13 @@
 """CURVE sockets under anyio: the only place where a ZeroMQ socket is made, so that none is without keys.
 
-What was measured of libzmq, and is kept here
-- A socket's FD tells of a *change*, not of a state: it is read together with `EVENTS`, before every wait
-  and after every send, and a task whose edge a send has swallowed is woken. A loop without that stalls.
-- `ZAP_ENFORCE_DOMAIN` with a non-empty domain on every server socket: else a missing Gatekeeper lets
-  everyone in.
+Behaviour of libzmq that was measured, and what follows from it
+- `ZAP_ENFORCE_DOMAIN` is set, with a non-empty domain, on every server socket: otherwise a missing Gatekeeper admits
+  everybody.
 - ZMTP heartbeats stay off: they can abort a connecting process and make a busy ROUTER lose requests.
-- With `RECONNECT_IVL` -1 a connecting socket tries once, and its monitor says within a millisecond how
-  that ended. When to try again is the Lazy Pirate's to say.
-- The monitor gives a connection's descriptor when it is made. libzmq owns it: it is only asked for its counts, and not
-  duplicated, since a duplicate would keep the connection open.
+- With `RECONNECT_IVL` -1 a connecting socket tries once, and its monitor reports the result within a millisecond. The
+  Lazy Pirate decides when to try again.
+- The monitor reports a connection's descriptor when it is made. libzmq owns it: it is only asked for its counts, and
+  not duplicated, because a duplicate would keep the connection open.
 - Routing ids are drawn with libc's `rand()`, which libzmq never seeds.
 """
 
@@ -20,7 +18,6 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-import anyio
 import anyio.lowlevel
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -29,6 +26,7 @@ from airunner.certs.curve import CurvePair
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
 from airunner.protocol.names import PORT_MAX
+from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.ports import (
     DRAIN_MESSAGES_MAX,
     DRAIN_REQUESTS_MAX,
@@ -46,9 +44,9 @@ from airunner.transport.tcpinfo import tcp_info
 ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
 ZAP_FRAMES_MAX: Final = 16  # an envelope, six fields and the mechanism's credentials
-SURPLUS_FRAMES_MAX: Final = 64  # of a message with too many, dropped at once: then others get their turn
-EVENTS_KERNEL_BYTES: Final = 131_072  # of a connection, in each of its kernel's buffers; else they grow to some 6 MiB
-CURVE_BYTES: Final = 33  # by which a frame grows in its box (RFC 26: name, nonce, MAC, flags); libzmq measures the box
+SURPLUS_FRAMES_MAX: Final = 64  # of a message with too many, dropped at once before other tasks get their turn
+EVENTS_KERNEL_BYTES: Final = 131_072  # in each kernel buffer of a connection, which would otherwise grow to some 6 MiB
+CURVE_BYTES: Final = 33  # added to each frame (RFC 26: name, nonce, MAC, flags); libzmq's bound includes them
 HANDSHAKE_MS: Final = 5_000
 KEEPALIVE_IDLE_S: Final = 30
 KEEPALIVE_INTERVAL_S: Final = 10
@@ -61,86 +59,19 @@ _MADE: Final = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 def new_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """A context whose automatic routing ids cannot be predicted."""
+    """Make a context whose automatic routing ids cannot be predicted."""
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     return zmq.Context()
 
 
-class AnyioSocket:
-    """Waits for one raw socket without a thread and without losing an edge."""
-
-    def __init__(self, raw: zmq.Socket[bytes], frames_max: int = FRAMES_MAX) -> None:
-        self.raw = raw
-        self._frames_max = frames_max
-        self._fd = raw.FD
-        self._waiting: anyio.CancelScope | None = None
-
-    def send(self, frames: Sequence[bytes]) -> None:
-        """Send without waiting; raises `zmq.Again` when the queue is full."""
-        try:
-            self.raw.send_multipart(frames, zmq.NOBLOCK)
-        finally:
-            self._wake()
-
-    def set_option(self, option: int, value: bytes) -> None:
-        """Set an option of a socket that is in use; like a send, it can swallow an edge."""
-        self.raw.setsockopt(option, value)
-        self._wake()
-
-    async def receive(self) -> list[Frames]:
-        """What is there, at least one message and at most `DRAIN_MESSAGES_MAX`."""
-        while True:
-            batch: list[Frames] = []
-            while len(batch) < DRAIN_MESSAGES_MAX and (frames := self._receive_one()) is not None:
-                batch.append(frames)
-            if batch:
-                await anyio.lowlevel.checkpoint()
-                return batch
-            await self.readable()
-
-    async def readable(self) -> None:
-        """Wait until a message is there."""
-        while not self.has_message():
-            with anyio.CancelScope() as self._waiting:
-                await anyio.wait_readable(self._fd)
-            self._waiting = None
-
-    def close(self) -> None:
-        """Close at once; a task that waits gets `anyio.ClosedResourceError`."""
-        if not self.raw.closed:
-            anyio.notify_closing(self._fd)
-            self.raw.close(linger=0)
-
-    def _receive_one(self) -> Frames | None:
-        """One message; what stands beyond one frame too many is let go."""
-        if not self.has_message():  # a third of what it costs to be told by an error
-            return None
-        frames = [self.raw.recv(zmq.NOBLOCK)]
-        while self.raw.getsockopt(zmq.RCVMORE):
-            frame = self.raw.recv(zmq.NOBLOCK)
-            if len(frames) <= self._frames_max:
-                frames.append(frame)
-        return frames
-
-    def _wake(self) -> None:
-        if self._waiting is not None and self.has_message():
-            self._waiting.cancel()
-
-    def has_message(self) -> bool:
-        """Whether a message can be received at once."""
-        events = self.raw.getsockopt(zmq.EVENTS)
-        assert isinstance(events, int)
-        return bool(events & zmq.POLLIN)
-
-
 class CurveDealer:
-    """A DEALER to one broker; see `ports.Dealer`."""
+    """DEALER socket to one broker; see `ports.Dealer`."""
 
     def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
         raw.reconnect_ivl = -1
         monitor = raw.get_monitor_socket(_MADE | _ENDINGS | _BROKEN | _REFUSED)
         self._descriptor = -1
-        self._trusted = False  # the handshake has shown that the other end is the broker
+        self._trusted = False  # the handshake has proved that the other end is the broker
         self._carried_bytes = 0
         self._socket = AnyioSocket(raw)
         self._monitor = AnyioSocket(monitor)
@@ -155,11 +86,11 @@ class CurveDealer:
         return True
 
     async def receive(self) -> list[Frames]:
-        """The messages that are there, at least one; waits for it."""
+        """Receive the messages that have arrived; wait for the first."""
         return await self._socket.receive()
 
     async def ended(self) -> Ending:
-        """Wait until the connection is over."""
+        """Wait until the connection has ended, and return why."""
         ending = Ending.DROPPED
         while True:
             for frames in await self._monitor.receive():
@@ -178,7 +109,7 @@ class CurveDealer:
                     return ending
 
     def progress(self) -> int:
-        """Bytes that are known to have moved since the broker's handshake."""
+        """Return the bytes known to have moved since the broker's handshake."""
         found = tcp_info(self._descriptor) if self._trusted else None
         if found is None:
             return 0
@@ -187,7 +118,7 @@ class CurveDealer:
         return found.received_bytes + self._carried_bytes
 
     def close(self) -> None:
-        """Close at once; whatever is queued is dropped."""
+        """Close at once; queued messages are dropped."""
         if not self._socket.raw.closed:
             self._socket.raw.disable_monitor()
             self._monitor.close()
@@ -195,7 +126,7 @@ class CurveDealer:
 
 
 class CurveSubscriber:
-    """A SUB; see `ports.Subscriber`."""
+    """SUB socket; see `ports.Subscriber`."""
 
     def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
         raw.rcvhwm = EVENTS_MESSAGES_MAX
@@ -204,15 +135,15 @@ class CurveSubscriber:
         raw.connect(endpoint)
 
     def subscribe(self, topic: bytes) -> None:
-        """Ask for what is published under `topic`."""
+        """Subscribe to `topic`."""
         self._socket.set_option(zmq.SUBSCRIBE, topic)
 
     def unsubscribe(self, topic: bytes) -> None:
-        """Ask for it no more."""
+        """End the subscription to `topic`."""
         self._socket.set_option(zmq.UNSUBSCRIBE, topic)
 
     async def receive(self) -> list[Frames]:
-        """The messages that are there, at least one; waits for it."""
+        """Receive the messages that have arrived; wait for the first."""
         return await self._socket.receive()
 
     def close(self) -> None:
@@ -221,7 +152,7 @@ class CurveSubscriber:
 
 
 class CurveNetwork:
-    """Sockets of one key, to brokers of one pinned key."""
+    """Network of one key pair, to brokers of one pinned key."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, broker_public: bytes) -> None:
         self._context = context
@@ -229,12 +160,12 @@ class CurveNetwork:
         self._broker_public = broker_public
 
     def dealer(self, endpoint: str) -> CurveDealer:
-        """A new connection for requests."""
-        _checked(endpoint)  # before there is a socket that nobody would close
+        """Open a connection for requests."""
+        _checked(endpoint)  # before the socket is made, which would stay open
         return CurveDealer(self._raw(zmq.DEALER), endpoint)
 
     def subscriber(self, endpoint: str) -> CurveSubscriber:
-        """A new connection for live events."""
+        """Open a connection for live events."""
         _checked(endpoint)
         return CurveSubscriber(self._raw(zmq.SUB), endpoint)
 
@@ -247,7 +178,7 @@ class CurveNetwork:
 
 
 class CurveRouter:
-    """The ROUTER; see `ports.Router`."""
+    """ROUTER socket; see `ports.Router`."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
         raw = _server(context.socket(zmq.ROUTER), pair, BODY_BYTES_MAX)
@@ -257,7 +188,7 @@ class CurveRouter:
         self.endpoint = _bind(raw, endpoint)
 
     async def receive(self) -> list[Incoming]:
-        """The messages that are there, at least one; waits for it."""
+        """Receive the messages that have arrived; wait for the first."""
         while True:
             batch: list[Incoming] = []
             while len(batch) < DRAIN_REQUESTS_MAX and self._socket.has_message():
@@ -286,18 +217,18 @@ class CurveRouter:
         self._socket.close()
 
     def _receive_begin(self) -> Incoming:
-        """A message, as far as its frames may be; one more shows that there are too many."""
+        """Receive a message up to the bound of its frames; one more frame shows that there are too many."""
         raw = self._socket.raw
         peer = raw.recv(zmq.NOBLOCK, copy=False)
         frames: Frames = []
         while len(frames) <= FRAMES_MAX and raw.getsockopt(zmq.RCVMORE):
             frames.append(raw.recv(zmq.NOBLOCK))
         key = peer.get("User-Id")
-        assert isinstance(key, str), "the Gatekeeper tells the key of every peer"
+        assert isinstance(key, str), "the Gatekeeper sets the key of every peer"
         return Incoming(peer.bytes, key, frames)
 
     def _receive_rest(self) -> bool:
-        """Let go of some of the frames that are too many; whether that was all."""
+        """Drop some of the surplus frames; return whether none is left."""
         raw = self._socket.raw
         for _ in range(SURPLUS_FRAMES_MAX):
             if not raw.getsockopt(zmq.RCVMORE):
@@ -307,10 +238,10 @@ class CurveRouter:
 
 
 class CurvePublisher:
-    """The socket of live events; see `ports.Publisher`. An XPUB, so that subscriptions are seen to arrive.
+    """XPUB socket of live events; see `ports.Publisher`. An XPUB reports subscriptions.
 
-    What peers send there is taken frame by frame: libzmq hands each on by itself, and not always with the ones that it
-    says will follow.
+    Subscriptions are received frame by frame: libzmq delivers each one by itself, and not always with the frames that
+    it announces.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
@@ -322,11 +253,11 @@ class CurvePublisher:
         self.endpoint = _bind(raw, endpoint)
 
     def publish(self, frames: Sequence[bytes]) -> None:
-        """Send to whoever subscribes; a subscriber whose queue is full misses it."""
+        """Send to all subscribers; a subscriber whose queue is full misses the message."""
         self._socket.send(frames)
 
     async def subscriptions(self) -> list[Subscription]:
-        """What was subscribed, each time anew, or left, by each subscriber; at least one."""
+        """Receive the subscriptions that began or ended, each time that a subscriber asks; wait for the first."""
         while True:
             changes: list[Subscription] = []
             for _ in range(DRAIN_MESSAGES_MAX):
@@ -346,18 +277,18 @@ class CurvePublisher:
 
 
 def _machine(frame: zmq.Frame) -> str | None:
-    """The key of the peer that has sent this; None where libzmq has made it, for a connection that has ended."""
+    """Return the key of the peer that sent the frame; None: libzmq made it, for a connection that has ended."""
     try:
         key = frame.get("User-Id")
     except zmq.ZMQError:
         return None
-    assert isinstance(key, str), "the Gatekeeper tells the key of every peer"
+    assert isinstance(key, str), "the Gatekeeper sets the key of every peer"
     return key
 
 
 def bind_gatekeeper(context: zmq.Context[zmq.Socket[bytes]]) -> AnyioSocket:
-    """The socket that libzmq asks about every peer; bound before any door opens."""
-    raw = context.socket(zmq.ROUTER)  # answers as many at once as ask; a REP would take them one by one
+    """Bind the ZAP socket, which libzmq asks about every peer; it is bound before any other socket."""
+    raw = context.socket(zmq.ROUTER)  # replies to many at once; a REP would take them one by one
     raw.linger = 0
     raw.bind(ZAP_ENDPOINT)
     return AnyioSocket(raw, ZAP_FRAMES_MAX)
@@ -386,7 +317,7 @@ def _server(raw: zmq.Socket[bytes], pair: CurvePair, frame_bytes_max: int) -> zm
 
 
 def _bind(raw: zmq.Socket[bytes], endpoint: str) -> str:
-    """Bind, and say where: port 0 has become a real one."""
+    """Bind the socket and return its endpoint, with the real port instead of port 0."""
     try:
         raw.bind(_checked(endpoint).replace(":0", ":*") if endpoint.endswith(":0") else _checked(endpoint))
     except zmq.ZMQError as error:
@@ -401,9 +332,9 @@ def _bind(raw: zmq.Socket[bytes], endpoint: str) -> str:
 
 
 def _checked(endpoint: str) -> str:
-    """`endpoint`, when it has the form that all of ours have.
+    """Check that `endpoint` has the form tcp://HOST:PORT.
 
-    Raises `OperatorError` for anything but tcp://HOST:PORT.
+    Raises `OperatorError`.
     """
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     if not endpoint.startswith("tcp://") or not host or not port.isdecimal() or int(port) > PORT_MAX:

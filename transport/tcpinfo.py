@@ -1,8 +1,8 @@
-"""TCP progress of one connection, as the kernel counts it (Linux's TCP_INFO, tcp(7) and linux/tcp.h).
+"""TCP progress of a connection, as the kernel counts it (Linux's TCP_INFO, tcp(7) and linux/tcp.h).
 
-Bytes that were received count at once. Bytes that were sent count while others wait to be acknowledged behind them:
-then the link is carrying them. Once all are acknowledged they lie in the other end's buffers, read or not, and show
-nothing of the program that is to read them.
+Received bytes count at once. Sent bytes count while others behind them are not yet acknowledged: then the link is
+carrying them. Once all are acknowledged they are in the other end's buffers, read or not, and say nothing about the
+program that is to read them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-# Where struct tcp_info has them: grown at its end only, so older kernels give less and newer ones more.
+# Offsets in struct tcp_info, which only grows at its end: older kernels return less, newer ones more.
 _UNACKED_AT: Final = 24  # u32, segments
 _BYTES_ACKED_AT: Final = 120  # u64
 _BYTES_RECEIVED_AT: Final = 128  # u64
@@ -23,7 +23,7 @@ _INFO_BYTES: Final = 148
 
 
 class TcpInfo(Struct, frozen=True):
-    """What is used of it; `outstanding`: some bytes are not acknowledged, or not sent."""
+    """TCP counts of a connection; `outstanding`: some bytes are not acknowledged, or not sent."""
 
     received_bytes: int
     acked_bytes: int
@@ -31,7 +31,7 @@ class TcpInfo(Struct, frozen=True):
 
 
 def tcp_info(descriptor: int) -> TcpInfo | None:
-    """The counts of a connection that somebody else owns; None where the kernel has none, or it is closed."""
+    """Return the TCP counts of a descriptor that libzmq owns; None: there are none, or it is closed."""
     if sys.platform != "linux":
         return None
     try:

@@ -1,8 +1,8 @@
-"""Kernel timers as file descriptors: timerfd_create(2), which Python has only from 3.13 on. Standard library only.
+"""Timers of the kernel as file descriptors: timerfd_create(2), which Python has only since 3.13. Standard library only.
 
-`BootTimer` goes off at an instant of CLOCK_BOOTTIME, which counts on while the machine sleeps: after a sleep it goes
-off at once, where a wait with a timeout would last longer by the time asleep. `StepTimer` goes off when the machine's
-time is set, or when the machine wakes up, which sets it too.
+`BootTimer` fires at an instant of CLOCK_BOOTTIME, which counts on while the machine sleeps: after a sleep it fires at
+once, while a wait with a timeout would last longer by the time asleep. `StepTimer` fires when the machine's time is set
+or the machine wakes up, which sets it too.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import time
 from contextlib import suppress
 from typing import Final
 
-BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS: its monotonic clock counts sleep in
+BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS: its monotonic clock includes sleep
 _ABSOLUTE: Final = 1  # TFD_TIMER_ABSTIME
 _CANCEL_ON_SET: Final = 2  # TFD_TIMER_CANCEL_ON_SET
-_COUNT_BYTES: Final = 8  # of how often it went off
+_COUNT_BYTES: Final = 8  # of the count of expirations
 _NEVER_S: Final = 9_000_000_000  # seconds since 1970; the kernel counts nanoseconds in 63 bits
 
 
@@ -26,18 +26,18 @@ class _Timespec(ctypes.Structure):
 
 
 class _Setting(ctypes.Structure):
-    """struct itimerspec."""
+    """C structure `struct itimerspec`."""
 
     _fields_ = (("interval", _Timespec), ("value", _Timespec))
 
 
 def boot_s() -> float:
-    """Seconds of the clock that no sleep of the machine stops and nobody sets."""
+    """Return the seconds of a clock that counts on during sleep and is never set."""
     return time.clock_gettime(BOOT_CLOCK)
 
 
 class _Timer:
-    """One timerfd; its descriptor is readable from the instant on that was `_set`."""
+    """Timer on one timerfd: its descriptor is readable once the instant given to `_set` has passed."""
 
     def __init__(self, clock: int) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -46,7 +46,7 @@ class _Timer:
             self._fail("timerfd_create")
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         os.close(self.descriptor)
 
     def _set(self, instant_s: float, flags: int) -> None:
@@ -62,27 +62,27 @@ class _Timer:
 
 
 class BootTimer(_Timer):
-    """Readable from an instant of CLOCK_BOOTTIME on, until another is set."""
+    """Timer that fires at an instant of CLOCK_BOOTTIME and stays readable until another instant is set."""
 
     def __init__(self) -> None:
         super().__init__(BOOT_CLOCK)
         self._instant_s = math.inf
 
     def set(self, instant_s: float) -> None:
-        """Go off at `instant_s`, as `boot_s` counts; inf: not at all."""
+        """Set the instant, as `boot_s` counts; inf: never."""
         if instant_s != self._instant_s:
             self._instant_s = instant_s
             self._set(0.0 if instant_s == math.inf else max(instant_s, 1e-9), _ABSOLUTE)  # 0 would disarm it
 
 
 class StepTimer(_Timer):
-    """Readable once the machine's time has been set, or the machine has woken up."""
+    """Timer that fires when the machine's time was set, or the machine has woken up."""
 
     def __init__(self) -> None:
         super().__init__(time.CLOCK_REALTIME)
         self._set(_NEVER_S, _ABSOLUTE | _CANCEL_ON_SET)
 
     def again(self) -> None:
-        """Wait for the next step; the timer stays set."""
-        with suppress(OSError):  # ECANCELED: what it is for
+        """Wait for the next step again; the timer stays set."""
+        with suppress(OSError):  # ECANCELED: the expected result
             os.read(self.descriptor, _COUNT_BYTES)

@@ -32,13 +32,13 @@ from airunner.protocol.messages import (
     Ping,
     Pong,
 )
+from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.channel import MISMATCHES_TOLD, Channel, Patience
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import (
     ZAP_DOMAIN,
     ZAP_ENDPOINT,
     ZAP_FRAMES_MAX,
-    AnyioSocket,
     CurveNetwork,
     CurvePublisher,
     CurveRouter,

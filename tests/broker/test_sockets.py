@@ -18,10 +18,10 @@ from airunner.certs.curve import load_broker_pair, load_broker_public, load_clie
 from airunner.certs.home import Home
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
 from airunner.transport import sockets
+from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.sockets import (
     CURVE_BYTES,
     HANDSHAKE_MS,
-    AnyioSocket,
     CurveNetwork,
     CurvePublisher,
     CurveRouter,
