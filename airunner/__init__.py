@@ -1,6 +1,6 @@
-"""airunner: any command in any Git repository, on any number of machines, with nothing lost.
+"""airunner runs any command in any Git repository, on any number of machines, and loses nothing.
 
-This is the public API. Names are imported when they are first used, so that `airunner --help` is quick.
+These names are the public API. Each is imported when it is first used, so that `airunner --help` is quick.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The composition root: the only place that knows broker, agent and client at once.
+"""Composition root: the only module that imports broker, agent and client.
 
-It also owns how the program ends: whatever an operator or the other side can mend becomes one line on stderr and
-an exit code, never a traceback. A traceback is a bug of ours.
+It also decides how the program ends: an error that an operator or the other side can fix becomes one line on stderr and
+an exit code, never a traceback. A traceback means a bug of ours.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ add_controls(app)
 app.command("run")(run_command)
 app.command("broker")(broker_command)
 app.command("agent")(agent_command)
-app.command("worker", hidden=True)(agent_command)  # as other runners call it
+app.command("worker", hidden=True)(agent_command)  # the name that other runners use
 app.command("token")(token_command)
 app.command("backup")(backup_command)
 app.command("doctor")(doctor_command)
@@ -80,7 +80,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def root(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -90,7 +90,7 @@ def root(
 
 
 def run(argv: Sequence[str]) -> int:
-    """The exit code of `airunner ARGV`."""
+    """Run `airunner ARGV` and return its exit code."""
     try:
         app(list(argv), prog_name="airunner", obj=words_behind_dashes(argv))
     except SystemExit as ended:
@@ -101,23 +101,23 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except (OperatorError, PeerError, OSError) as error:
-        return _tell(error)
+        return _report(error)
     except BaseExceptionGroup as group:
         if group.split(ReaderGone)[1] is None:
             silence_stdout()
             return EXIT_READER_GONE
-        return _tell(_only_mendable(group))
+        return _report(_only_fixable(group))
     return 0
 
 
-def _tell(error: OperatorError | PeerError | OSError) -> int:
-    """Print the error's one line; returns its exit code."""
+def _report(error: OperatorError | PeerError | OSError) -> int:
+    """Print the error on one line of stderr and return its exit code."""
     if debug_is_on():
         import traceback
 
         traceback.print_exception(error)
     message = _os_line(error) if isinstance(error, OSError) else error.message
-    print(f"airunner: {own_lines(message)}", file=sys.stderr)  # it may hold a word of somebody else
+    print(f"airunner: {own_lines(message)}", file=sys.stderr)  # it may quote other people's text
     return 1 if isinstance(error, OSError) else error.exit_code
 
 
@@ -126,15 +126,15 @@ def _os_line(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
-def _only_mendable(group: BaseExceptionGroup[BaseException]) -> OperatorError | PeerError | OSError:
-    """The error in a task group's wrapping, where all of them are for the operator.
+def _only_fixable(group: BaseExceptionGroup[BaseException]) -> OperatorError | PeerError | OSError:
+    """Return the error inside a task group's exception group, if all of them are for the operator.
 
-    Raises `group`, when there is a bug of ours among them.
+    Raises `group` when a bug of ours is among them.
     """
-    mendable, ours = group.split((OperatorError, PeerError, OSError))
-    if ours is not None or mendable is None:
+    fixable, ours = group.split((OperatorError, PeerError, OSError))
+    if ours is not None or fixable is None:
         raise group
-    error: BaseException = mendable
+    error: BaseException = fixable
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     assert isinstance(error, (OperatorError, PeerError, OSError)), "split says so"
@@ -142,13 +142,13 @@ def _only_mendable(group: BaseExceptionGroup[BaseException]) -> OperatorError | 
 
 
 def main() -> None:
-    """The `airunner` command."""
+    """Run the `airunner` command."""
     _open_standard_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def _open_standard_streams() -> None:
-    """Open what is closed of stdin, stdout and stderr: the next file to be opened would be taken for it."""
+    """Open stdin, stdout and stderr if they are closed: otherwise the next opened file would get their descriptor."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to the end of the process

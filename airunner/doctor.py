@@ -1,4 +1,4 @@
-"""`airunner doctor`: what this machine has of what airunner needs, and what to do about the rest."""
+"""Health check `airunner doctor`: checks what airunner needs on this machine, and prints how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def doctor_command(
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
-    """Tell what this machine has of what airunner needs. Exits with 1 where there is a problem."""
+    """Check what airunner needs on this machine. Exits with 1 when there is a problem."""
     from airunner.certs.home import Home
 
     bad = False
@@ -53,7 +53,7 @@ def _machine() -> Iterator[Finding]:
 def _git() -> Finding:
     program = shutil.which("git")
     if program is None:
-        return Finding("git", Verdict.BAD, "not found: install it, or agents can check nothing out")
+        return Finding("git", Verdict.BAD, "not found: install it, or agents cannot check out repositories")
     said = subprocess.run((program, "--version"), capture_output=True, text=True, check=False).stdout.split()  # noqa: S603 - git
     version = said[2] if len(said) > 2 else "unknown"  # noqa: PLR2004 - git version NUMBER
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
@@ -71,19 +71,21 @@ def _groups() -> Finding:
         return Finding(
             "control groups",
             Verdict.FAIR,
-            "none that we may write: sessions and a subreaper end what jobs leave, and memory has no bounds",
+            "none is writable: sessions and a subreaper end the processes of a job, and its memory has no limit",
         )
     missing = missing_controllers(group, Limits(1, 1))
-    bounded = f"no bounds on {' and '.join(missing)}" if missing else "memory and processes can be bounded"
-    return Finding("control groups", Verdict.GOOD, f"each job in its own below {group}; {bounded}")
+    bounded = f"no limits on {' and '.join(missing)}" if missing else "memory and processes can be limited"
+    return Finding("control groups", Verdict.GOOD, f"each job in its own group below {group}; {bounded}")
 
 
 def _home(home: Home) -> Iterator[Finding]:
     if not home.root.is_dir():
-        yield Finding("home", Verdict.BAD, f"{home.root} is not there: `airunner certs init` makes it")
+        yield Finding("home", Verdict.BAD, f"{home.root} does not exist: `airunner certs init` makes it")
         return
     writable = os.access(home.root, os.R_OK | os.W_OK | os.X_OK)
-    yield Finding("home", Verdict.GOOD if writable else Verdict.BAD, f"{home.root}{'' if writable else ' is not ours'}")
+    yield Finding(
+        "home", Verdict.GOOD if writable else Verdict.BAD, f"{home.root}{'' if writable else ' is not writable'}"
+    )
     yield _keys(home)
     yield _jobs(home)
     room_bytes = shutil.disk_usage(home.root).free
@@ -92,16 +94,16 @@ def _home(home: Home) -> Iterator[Finding]:
 
 
 def _jobs(home: Home) -> Finding:
-    """Whether jobs of an agent on this home are kept apart from its keys, as far as that can be told from here."""
+    """Check whether jobs of an agent on this home run as another user, and so cannot read its keys."""
     from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE, exposed_keys
 
     if named := os.environ.get(RUN_AS_VARIABLE):
-        return Finding("jobs", Verdict.GOOD, f"{RUN_AS_VARIABLE} has an agent here run them as {named}")
+        return Finding("jobs", Verdict.GOOD, f"{RUN_AS_VARIABLE} makes an agent here run them as {named}")
     return Finding("jobs", Verdict.FAIR, f"without --run-as {exposed_keys(home)}")
 
 
 def _keys(home: Home) -> Finding:
-    """The first thing that is wrong with them."""
+    """Check the keys, and return the first problem."""
     from airunner.certs.checkup import check_keys
 
     findings = list(check_keys(home, os.environ, time.time()))
@@ -122,7 +124,7 @@ def _broker(home: Home, broker: list[str] | None, token: str | None) -> Finding:
         async with Client(broker, token=token, home=home.root, patience=Patience(first_s=BROKER_S)) as client:
             await client.list_jobs(page_size=1)
 
-    finding = Finding("broker", Verdict.GOOD, "it answers, and takes our key and token")
+    finding = Finding("broker", Verdict.GOOD, "it replies, and accepts our key and token")
     try:
         anyio.run(ask)
     except* (OperatorError, PeerError) as group:

@@ -1,11 +1,11 @@
-"""What Ctrl-C and its kin mean to `airunner run`, at every moment of its life.
+"""Interrupts of `airunner run`: what Ctrl-C means in each of its phases.
 
 ```
- starting ──► KeyboardInterrupt, once    following ──► `next` returns    clearing up ──► not heard
+ starting ──► KeyboardInterrupt, once    following ──► `next` returns    cleaning up ──► ignored
 ```
 
-SIGTERM, and the SIGHUP of a terminal that is closed, are taken as Ctrl-C is. What is cleared up is cleared up
-undisturbed, however often somebody presses.
+SIGTERM, and the SIGHUP of a closed terminal, mean the same as Ctrl-C. The cleanup always completes, however often
+Ctrl-C is pressed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """A block in which they mean that, and the last one of its process; those that were ignored still are."""
+    """Signal block of `airunner run`, the last of its process; signals that were ignored before stay ignored."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -37,20 +37,20 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)  # until the process has ended, which is all that is left to do
+            signal.signal(number, signal.SIG_IGN)  # until the process ends, which comes next
         os.close(self._reader)
         os.close(self._writer)
 
     def follow(self) -> None:
-        """From now on `next` hears of them."""
+        """Begin the phase in which `next` returns the signals."""
         self._following = True
 
     def end(self) -> None:
-        """From now on they are not heard."""
+        """Begin the cleanup, which ignores the signals."""
         self._over = True
 
     async def next(self) -> None:
-        """Return when one has come; several that come at once may count as one."""
+        """Wait for an interrupt; several at once may count as one."""
         import anyio
 
         await anyio.wait_readable(self._reader)
@@ -60,7 +60,7 @@ class Interrupts:
         if self._over:
             return
         if self._following:
-            with suppress(BlockingIOError):  # full: there are enough of them
+            with suppress(BlockingIOError):  # the pipe is full: enough are recorded
                 os.write(self._writer, b"!")
             return
         self._over = True

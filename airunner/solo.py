@@ -1,15 +1,15 @@
 """`airunner run`: one job in a process of its own, with no cluster, keys or home.
 
-Broker, agent and client are the same code as anywhere, on the in-process network and a store in memory. Only the
-launcher, and below it the job, is another process. Nothing is left, however it ends; but SIGKILL leaves a temporary
-folder (`airunner-run-…`, 0700), which the next `airunner run` of the same user removes (`solohome`).
+Broker, agent and client are the usual code, on the in-process network and a store in memory. Only the launcher, and
+below it the job, is another process. Nothing is left, however it ends, except after SIGKILL: the next `airunner run` of
+the same user then removes the temporary folder (`airunner-run-…`, 0700; see `solohome`).
 
 ```
  airunner run: client ◄──► broker ◄──► agent ─── launcher ── keeper ── job
 ```
 
-Ctrl-C once cancels the job and shows it to its end; twice ends everything at once (see `interrupts`). Output is written
-in a thread: a reader that pauses must not stop the agent from renewing its lease.
+The first Ctrl-C cancels the job and shows it to its end; the second ends everything at once (see `interrupts`). Output
+is written in a thread: a reader that pauses must not stop the agent from renewing its lease.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from airunner.protocol.job import JobSpec
     from airunner.transport.memory import MemoryNetwork
 
-VISIBILITY_MS: Final = 300_000  # of the only lease; the keeper ends the job when this process has hung for so long
-_OURS: Final = ("AIRUNNER_", "JWT_")  # variables that speak of another cluster
+VISIBILITY_MS: Final = 300_000  # of the only lease; the keeper ends the job when this process hangs for this long
+_OURS: Final = ("AIRUNNER_", "JWT_")  # variables that configure another cluster
 _log: Final = logging.getLogger("airunner.run")
 
 
@@ -148,7 +148,7 @@ def run_command(
         finally:
             interrupts.end()
         if code is None:
-            raise typer.Exit(EXIT_INTERRUPTED)  # in here: nothing is waited for
+            raise typer.Exit(EXIT_INTERRUPTED)  # inside the block: wait for nothing
     raise typer.Exit(code)
 
 
@@ -167,20 +167,20 @@ def _secrets(spec: JobSpec) -> dict[str, str]:
 def _run_job(
     home: Path, spec: JobSpec, secrets: Mapping[str, str], follow: Callable[[MemoryNetwork], Awaitable[int | None]]
 ) -> int | None:
-    """Run broker and agent as long as `follow` follows the job, and return its result."""
+    """Run broker and agent while `follow` follows the job, and return its result."""
     from airunner.agent.home import lock_home
     from airunner.agent.launcher.local import start_launcher
 
     locked = lock_home(agents_folder(home))
     try:
-        # Started before anything else is imported: it takes as long to get ready as that does.
+        # Started before other imports: the launcher's start takes as long as they do.
         launcher = start_launcher([locked.running], mark=locked.mark, groups=locked.groups)
 
         import anyio
 
         return anyio.run(_in_one_process, locked, launcher, spec, secrets, follow)
     finally:
-        os.close(locked.descriptor)  # so that what is left in it can be removed
+        os.close(locked.descriptor)  # so that its remaining files can be removed
         os.close(locked.running)
 
 
@@ -221,7 +221,7 @@ async def _in_one_process(
 def _agent(
     locked: LockedHome, launcher: ChildLauncher, network: MemoryNetwork, spec: JobSpec, secrets: Mapping[str, str]
 ) -> Agent:
-    """Build the agent of a single slot, which has whatever the job requires."""
+    """Build an agent with a single slot, which satisfies all requirements of the job."""
     from airunner.agent.agent import Agent
     from airunner.agent.attempt.attempt import Surroundings
     from airunner.agent.checkout.repository import Rules
@@ -259,7 +259,7 @@ async def _follow(
     interrupts: Interrupts,
     network: MemoryNetwork,
 ) -> int | None:
-    """Submit the job and show it to its end; the exit code, or None where everything is to end at once."""
+    """Submit the job and show it to its end; return its exit code, or None when everything is to end at once."""
     import anyio
 
     from airunner.agent.launcher.offloading import offload
@@ -298,7 +298,7 @@ async def _follow(
 
 
 async def _at_once(call: Callable[[], None]) -> None:
-    """Run what another broker gives to a thread: a store in memory waits for no disk."""
+    """Run in the event loop what another broker gives to a thread: a store in memory never waits for a disk."""
     call()
 
 

@@ -2,12 +2,12 @@
 
 ```
 $TMPDIR/airunner-run-<16 hex digits>/   0700
-├── lock                                held as long as its `airunner run` lives; the kernel lets go of it
+├── lock                                held while its `airunner run` lives; the kernel releases it
 └── agent/                              spool and workspace
 ```
 
-An `airunner run` that was killed with SIGKILL leaves its folder: the next one of the same user removes it.
-While its lock is held it lives; a folder of another name, of another user's, or without a lock is not touched.
+An `airunner run` that was killed with SIGKILL leaves its folder, and the next one of the same user removes it. A folder
+whose lock is held, with another name, of another user, or without a lock is not touched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final
 
 from airunner.protocol.errors import OperatorError
 
-LAST_S: Final = 5.0  # for what a killed agent ran; only what hangs in the kernel takes longer
+LAST_S: Final = 5.0  # for the end of a killed agent's processes; only one that hangs in the kernel takes longer
 _NAME: Final = re.compile("airunner-run-[0-9a-f]{16}")
 _LOCK: Final = "lock"
 _LOCK_TO_BE: Final = "lock.new"
@@ -34,10 +34,10 @@ _LOCK_TO_BE: Final = "lock.new"
 
 @contextmanager
 def temporary_home() -> Generator[Path]:
-    """A folder that is removed afterwards; those that were left by killed runs of this user are removed first."""
-    # Ctrl-C may come after any step: what is to be removed has its name before it is made. Not by `tempfile`: it tries
-    # folders out with a file that it would then leave.
-    temporary = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - what is made there is 0700
+    """Make a temporary folder and remove it afterwards; folders left by killed runs of this user are removed first."""
+    # Ctrl-C may come after any step, so the folder is named before it is made. `tempfile` is not used: it tests a
+    # folder with a file that an interrupt would leave there.
+    temporary = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - the folder made there is 0700
     _sweep(temporary)
     home = temporary / f"airunner-run-{secrets.token_hex(8)}"
     lock: int | None = None
@@ -45,7 +45,7 @@ def temporary_home() -> Generator[Path]:
         home.mkdir(0o700)
         lock = os.open(home / _LOCK_TO_BE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (home / _LOCK_TO_BE).rename(home / _LOCK)  # by that name it is held from the first moment on
+        (home / _LOCK_TO_BE).rename(home / _LOCK)  # under this name it has always been held
         yield home
     finally:
         _remove(home)
@@ -54,7 +54,7 @@ def temporary_home() -> Generator[Path]:
 
 
 def _sweep(temporary: Path) -> None:
-    """Remove the homes of those that were killed."""
+    """Remove the folders of killed runs."""
     with suppress(OSError):
         for folder in temporary.iterdir():
             if _NAME.fullmatch(folder.name):
@@ -63,7 +63,10 @@ def _sweep(temporary: Path) -> None:
 
 
 def _remove_if_left(folder: Path) -> None:
-    """Raises `OSError`: it cannot be looked at, or somebody lives in it."""
+    """Remove the folder of a killed run.
+
+    Raises `OSError`: it cannot be looked at, or its run still lives.
+    """
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return
@@ -76,7 +79,7 @@ def _remove_if_left(folder: Path) -> None:
 
 
 def agents_folder(home: Path) -> Path:
-    """The part of it that is the agent's."""
+    """Return the agent's part of the folder."""
     return home / "agent"
 
 
@@ -90,9 +93,9 @@ def _remove(home: Path) -> None:
 
 
 def _clear(agents: Path) -> None:
-    """See what a killed agent ran to its end, and remove what is not easily removed of it."""
+    """End the processes of a killed agent, and remove its workspaces."""
     from airunner.agent.home import lock_home
     from airunner.agent.workspace.workspace import remove_workspaces
 
-    with suppress(OperatorError):  # what hangs in the kernel stays
+    with suppress(OperatorError):  # a process that hangs in the kernel stays
         remove_workspaces(lock_home(agents).folder)

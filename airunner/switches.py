@@ -1,7 +1,7 @@
-"""Switches of the command line, in every way that people write them: `--monitor=false`, `--json=true`, `--debug`.
+"""Switches of the command line in all common spellings: `--monitor=false`, `--json=true`, `--debug`.
 
-The parser knows `--monitor` and `--no-monitor` alone, so words are respelled before it sees them. `--debug` is added to
-every command here, and by nobody else.
+The parser knows `--monitor` and `--no-monitor` only, so the arguments are rewritten before it reads them. This module
+alone adds `--debug` to every command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TRUTHS: Final = {
     **dict.fromkeys(("false", "f", "0", "no", "off"), False),
 }
 _BARE: Final = {"--timestamps": "clock"}
-"""Options that may stand alone, and what they mean then."""
+"""Options that may be used without a value, and their value then."""
 _LOG: Final = "airunner"  # the parent of all our loggers
 
 DebugOption = Annotated[
@@ -31,13 +31,13 @@ DebugOption = Annotated[
     typer.Option(
         "--debug",
         envvar="AIRUNNER_DEBUG",
-        help="Say on stderr what is sent and tried, and where errors come from; no secrets.",
+        help="Print requests, retries and tracebacks on stderr, without secrets.",
     ),
 ]
 
 
 class SwitchGroup(TyperGroup):
-    """A group of commands whose switches may be given a truth."""
+    """Command group whose switches accept true or false."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - the parser's own, which Typer hides
         """Parse the group's own options."""
@@ -45,7 +45,7 @@ class SwitchGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the parser's own, which Typer hides
-        """The command that is named, and its words respelled."""
+        """Find the named command and rewrite its arguments."""
         name, command, rest = super().resolve_command(ctx, args)
         _spare_converters(command.get_params(ctx) if command is not None else ())
         return name, command, respelled(rest, command.params if command is not None else ())
@@ -81,9 +81,9 @@ class _Words:
 
 
 def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
-    """The words of one command, with `--monitor=false` as `--no-monitor`; what stands behind `--` is left alone.
+    """Rewrite `--monitor=false` as `--no-monitor` in a command's arguments; those after `--` stay unchanged.
 
-    Raises `OperatorError` for a switch that is given neither true nor false.
+    Raises `OperatorError` for a switch with a value other than true or false.
     """
     switches = {name: option for option in options if getattr(option, "is_flag", False) for name in option.opts}
     opposites = {name: option for option in options for name in getattr(option, "secondary_opts", ())}
@@ -117,13 +117,13 @@ def _respelled(
 
 
 def _spelling(option: Any, wanted: bool) -> list[str]:  # noqa: ANN401, FBT001 - an option of the parser's; the truth is what is spelled
-    """How the parser takes it; without a word of its own, off is what it is anyhow."""
+    """Return the switch as the parser accepts it; a switch without a `--no-` form is left out when off."""
     names: list[str] = option.opts if wanted else option.secondary_opts
     return names[:1]
 
 
 def with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with an option `--debug`."""
+    """Add the option `--debug` to a command."""
 
     @wraps(command)
     def debuggable(*args: Any, debug: bool = False, **options: Any) -> Any:  # noqa: ANN401 - the command's own, of any kind
@@ -136,7 +136,7 @@ def with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def turn_debug_on() -> None:
-    """Let our loggers say everything on stderr."""
+    """Print all our log messages on stderr."""
     import logging
 
     logger = logging.getLogger(_LOG)
@@ -149,7 +149,7 @@ def turn_debug_on() -> None:
 
 
 def debug_is_on() -> bool:
-    """Whether somebody has asked for it."""
+    """Return whether `--debug` is on."""
     import logging
 
     return logging.getLogger(_LOG).level == logging.DEBUG

@@ -1,4 +1,4 @@
-"""A second job's checkout of one repository beside the first's: what the mirror saves.
+"""Checkout time of a second job on one repository beside the first job's: what the mirror saves.
 
 The repository has 50 MB of history, served by `git daemon`; both jobs check it out and do nothing else. Run it with
 `python -m bench.checkout`.
@@ -25,14 +25,14 @@ from airunner.protocol.events import GitCloneEnd
 from bench.cluster import cluster
 
 HISTORY_BYTES: Final = 50_000_000
-VERSIONS: Final = 10  # of one file, none like the other
+VERSIONS: Final = 10  # of one file, all different
 SHARE_MAX: Final = 0.2
 ROUNDS: Final = 3
 WHO: Final = ("-c", "user.name=bench", "-c", "user.email=bench@example.org", "-c", "gc.auto=0")
 
 
 def make_repository(folder: Path) -> None:
-    """The last version is the only one in the work tree."""
+    """Make a repository with `VERSIONS` versions of one file, of which only the last is in the work tree."""
     folder.mkdir()
     chance = random.Random(1)
     subprocess.run(("git", "init", "--quiet", "--initial-branch=main", folder), check=True)
@@ -45,7 +45,7 @@ def make_repository(folder: Path) -> None:
 
 @contextmanager
 def served(folder: Path) -> Generator[str]:
-    """The URL at which the repositories in `folder` are served while the block runs."""
+    """Serve the repositories in `folder` during the block, and yield their URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -59,7 +59,7 @@ def served(folder: Path) -> Generator[str]:
 
 
 async def checkout_ms(requests: str, home: str, repository: str) -> int:
-    """How long one job's checkout takes."""
+    """Return the milliseconds that one job's checkout takes."""
     async with Client(requests, home=home) as client:
         job = await client.submit(command="true", repository=repository)
         bodies = [event.body async for event in client.follow(job.id)]
@@ -79,7 +79,7 @@ def main() -> None:
                 )
             shares.append(second / first)
             print(f"first {first} ms   second {second} ms   {second / first:.1%}", flush=True)
-    print(f"median {median(shares):.1%}; at most {SHARE_MAX:.0%} is asked for")
+    print(f"median {median(shares):.1%}; at most {SHARE_MAX:.0%} is required")
     sys.exit(median(shares) > SHARE_MAX)
 
 

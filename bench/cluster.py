@@ -1,4 +1,4 @@
-"""A broker and agents as real processes in a home of their own, for the length of a measurement."""
+"""Cluster for a measurement: a broker and agents as real processes in a home of their own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STOP_S = 10
 
 
 class Cluster(Struct, frozen=True):
-    """Where it is reached, the home whose keys open it, and the broker's process."""
+    """Cluster's endpoint for requests, its home with the keys, and the broker's process id."""
 
     requests: str
     home: Path
@@ -28,9 +28,9 @@ class Cluster(Struct, frozen=True):
 
 @contextmanager
 def cluster(*, spawn: int, agents: int = 1, tenant: str = "default", requests_per_s: int = 1_000) -> Generator[Cluster]:
-    """A running broker with `agents` agents of `spawn` slots each, on the disk of the temporary folder.
+    """Run a broker with `agents` agents of `spawn` slots each, on the disk of the temporary folder.
 
-    The agents work for `tenant`; each tenant may ask for `requests_per_s`.
+    The agents work for `tenant`; each tenant may send `requests_per_s`.
     """
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airunner-bench-")))
@@ -49,7 +49,7 @@ def cluster(*, spawn: int, agents: int = 1, tenant: str = "default", requests_pe
 
 
 def token(running: Cluster, tenant: str) -> str:
-    """One that opens all of a tenant's, for an hour."""
+    """Make a token with all roles in a tenant, valid for an hour."""
     return subprocess.run(
         [*_airunner(), "token", "--subject", "bench", "--tenant", tenant],
         env={**os.environ, "AIRUNNER_HOME": str(running.home)},
@@ -61,7 +61,7 @@ def token(running: Cluster, tenant: str) -> str:
 
 @contextmanager
 def _running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[tuple[str, int]]:
-    """One process, from its ready line (which this yields, with its id) to its end."""
+    """Run one process until the end of the block; yields its ready line and its id."""
     process = subprocess.Popen([*_airunner(), *arguments], env=environ, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said: list[str] = []
@@ -72,7 +72,7 @@ def _running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[tup
                 break
         else:
             raise RuntimeError(f"airunner {arguments[0]} did not get ready:\n{''.join(said)}")
-        # What it says from here on is read and dropped: a full pipe would stop it.
+        # Later output is read and dropped: a full pipe would stop the process.
         Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
         yield said[-1], process.pid
     finally:

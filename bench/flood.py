@@ -1,8 +1,8 @@
-"""One tenant's way from submit to start while another floods the broker, beside the same on an idle one.
+"""Start latency of one tenant's jobs while another tenant floods the broker, beside that on an idle broker.
 
-The flood is a process that keeps hundreds of requests on the wire, over several connections, and sends another for each
-answer, whatever it says: small submissions, large ones, and questions. The tenant at peace submits a job now and then,
-to an agent of its own. Both are measured in turns, and the medians compared.
+The flood is a process that keeps hundreds of requests in flight on several connections and sends another one for each
+reply, whatever it is: small submissions, large ones, and lists. The peaceful tenant submits jobs at a low rate, to an
+agent of its own. Both are measured in turns, and their medians compared.
 Run it with `python -m bench.flood [--rounds 3]`.
 """
 
@@ -35,7 +35,7 @@ from bench.latency import measure
 RATIO_MAX: Final = 2.0
 CONNECTIONS: Final = 4
 OUTSTANDING: Final = 256  # on each connection
-RATE: Final = 20.0  # jobs a second, of the tenant at peace
+RATE: Final = 20.0  # jobs a second, of the peaceful tenant
 SECONDS: Final = 5.0
 BODIES: Final = (
     encode(EnqueueJob(jobs=(JobSpec(command="true", queue="flood"),))),
@@ -45,10 +45,10 @@ BODIES: Final = (
 
 
 def flood(requests: str, home: str, token_text: str) -> None:
-    """For ever."""
+    """Flood the broker, for ever."""
     random = Random(1)
-    place = Home(Path(home))
-    pair, broker = load_client_pair(place), load_broker_public(place)
+    keys = Home(Path(home))
+    pair, broker = load_client_pair(keys), load_broker_public(keys)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     poller = zmq.Poller()
     sockets: list[zmq.Socket[bytes]] = []
@@ -79,7 +79,7 @@ def flood(requests: str, home: str, token_text: str) -> None:
 
 @contextmanager
 def flooded(running: Cluster) -> Generator[list[str]]:
-    """A block in which tenant `flood` floods; what it has reached is in the list at its end, a second."""
+    """Flood as tenant `flood` during the block; then the yielded list holds its rates in requests/s."""
     arguments = [running.requests, str(running.home), token(running, "flood")]
     command = [sys.executable, "-c", "import sys; from bench.flood import flood; flood(*sys.argv[1:])", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -96,25 +96,25 @@ def flooded(running: Cluster) -> Generator[list[str]]:
 def main() -> None:
     """Print both medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="of both, in turns (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, in turns (default 3)")
     options = parser.parse_args()
     ratios: list[float] = []
     with cluster(spawn=4, tenant="peace") as running:
         peace = token(running, "peace")
 
-        def way_ms() -> float:
+        def latency_ms() -> float:
             return median(anyio.run(measure, running.requests, str(running.home), RATE, SECONDS, peace))
 
         for _ in range(options.rounds):
-            idle_ms = way_ms()
+            idle_ms = latency_ms()
             with flooded(running) as said:
-                busy_ms = way_ms()
+                busy_ms = latency_ms()
             ratios.append(busy_ms / idle_ms)
             print(
                 f"idle {idle_ms:5.1f} ms   beside {said[-1]} requests/s {busy_ms:5.1f} ms   {ratios[-1]:.2f} times",
                 flush=True,
             )
-    print(f"median {median(ratios):.2f} times the idle way; {RATIO_MAX:g} is the most")
+    print(f"median {median(ratios):.2f} times the idle latency (at most {RATIO_MAX:g})")
     sys.exit(median(ratios) > RATIO_MAX)
 
 

@@ -1,7 +1,7 @@
-"""From submit to PROCESS_START, as a client sees it: real processes, encrypted sockets, a disk that syncs.
+"""Start latency from submit to PROCESS_START, as a client sees it, with real processes, CURVE sockets and fsync.
 
-Jobs are submitted at a steady rate, each is followed, and the clock runs from before `submit` until the
-follower is handed PROCESS_START. Run it with `python -m bench.latency [--rate 50] [--seconds 10]`.
+Jobs are submitted at a steady rate, each is followed, and the clock runs from before `submit` until the follower
+receives PROCESS_START. Run it with `python -m bench.latency [--rate 50] [--seconds 10]`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from bench.cluster import cluster
 
 
 async def measure(requests: str, home: str, rate: float, seconds: float, token: str | None = None) -> list[float]:
-    """Milliseconds for each of rate × seconds jobs."""
+    """Measure the milliseconds to the start of each of rate × seconds jobs."""
     measured: list[float] = []
 
-    async def one(client: Client) -> None:
+    async def start(client: Client) -> None:
         began = anyio.current_time()
         job = await client.submit(command="true")
-        starts = [anyio.current_time() async for event in client.follow(job.id) if event.kind == "PROCESS_START"]
-        measured.extend((start - began) * 1_000 for start in starts)
+        started = [anyio.current_time() async for event in client.follow(job.id) if event.kind == "PROCESS_START"]
+        measured.extend((instant - began) * 1_000 for instant in started)
 
     async with Client(requests, home=home, token=token) as client, anyio.create_task_group() as group:
-        await one(client)  # the first opens the connections
+        await start(client)  # the first job opens the connections
         measured.clear()
-        start = anyio.current_time()
+        begin = anyio.current_time()
         for number in range(int(rate * seconds)):
-            await anyio.sleep_until(start + number / rate)
-            group.start_soon(one, client)
+            await anyio.sleep_until(begin + number / rate)
+            group.start_soon(start, client)
     return measured
 
 

@@ -49,11 +49,11 @@ from airunner.transport.channel import Channel
 from bench.cluster import Cluster, cluster, token
 
 LIFE_US_MAX: Final = 110.0  # of the broker, for a job's whole life in batches
-LONE_US_MAX: Final = 500.0  # of the broker, for an EnqueueJob of one job that nothing else stands beside
+LONE_US_MAX: Final = 500.0  # of the broker, for an EnqueueJob of one job without other requests beside it
 SUBMITTED: Final = 64  # jobs in an EnqueueJob
 LEASED: Final = 16  # jobs in a DequeueJob, and in the PublishJobEvents that completes them
-ASKING: Final = 8  # requests that the producer and the worker each keep on the wire
-LONE: Final = 500  # jobs that are submitted alone, one after another
+ASKING: Final = 8  # requests that the producer and the worker each keep in flight
+LONE: Final = 500  # jobs submitted one after another
 VISIBILITY_MS: Final = 600_000
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 SPEC: Final = JobSpec(command="true")
@@ -64,7 +64,7 @@ EVENTS: Final[list[AgentBody]] = [
 
 
 class Costs(Struct, frozen=True):
-    """Jobs a second, and µs of processor time for each job."""
+    """Throughput in jobs a second, and processor time in µs for each job."""
 
     rate: float
     broker_us: float
@@ -72,7 +72,7 @@ class Costs(Struct, frozen=True):
     producer_us: float
 
     def __str__(self) -> str:
-        """One line of the report."""
+        """Format the costs as one line of the report."""
         return (
             f"{self.rate:7.0f} jobs/s   broker {self.broker_us:6.1f} µs a job   "
             f"worker {self.worker_us:6.1f}   producer {self.producer_us:6.1f}"
@@ -80,14 +80,14 @@ class Costs(Struct, frozen=True):
 
 
 class Worked(NamedTuple):
-    """Processor time that a worker took, and the instant (of the steady clock) at which its last job had ended."""
+    """Processor time of a worker, and the instant (on the steady clock) at which its last job ended."""
 
     processor_s: float
     ended_s: float
 
 
 def processor_s(pid: int) -> float:
-    """Seconds of processor time that a process and its children have taken."""
+    """Return the seconds of processor time that a process and its children have used."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -103,7 +103,7 @@ def processor_s(pid: int) -> float:
 
 
 async def _with_channel(where: Cluster, token_text: str, use: Callable[[Channel], Awaitable[None]]) -> float:
-    """Seconds of this process's processor time that `use` took."""
+    """Run `use` with a channel, and return the seconds of this process's processor time that it used."""
     way = reach(where.requests, token_text, where.home)
     taken_s = 0.0
     try:
@@ -120,7 +120,7 @@ async def _with_channel(where: Cluster, token_text: str, use: Callable[[Channel]
 
 
 def produce(where: Cluster, token_text: str, jobs: int, each: int, asking: int, queue: str = "default") -> float:
-    """Submit `jobs` jobs, `each` in a request, `asking` requests at once; the processor time that this took."""
+    """Submit `jobs` jobs, `each` in a request, `asking` requests at once; return the processor time used in seconds."""
 
     async def submit(channel: Channel) -> None:
         left = [(SPEC if queue == "default" else replace(SPEC, queue=queue),) * each] * (jobs // each)
@@ -171,7 +171,7 @@ def work(where: Cluster, token_text: str, jobs: int) -> Worked:
 
 
 def _ended(leased: JobsLeased, events: bytes) -> PublishJobEvents:
-    """All events of the leased attempts, and their ends."""
+    """Make the request that publishes all events of the leased attempts and completes them."""
     batches: list[EventBatch] = []
     completions: list[CompleteJob] = []
     for lease in leased.leases:
@@ -201,7 +201,7 @@ def _ended(leased: JobsLeased, events: bytes) -> PublishJobEvents:
 
 
 def bare_broker(home: Path, ready: Connection) -> None:
-    """A broker that only moves bytes between a ROUTER and two tables, until it is ended."""
+    """Run a broker that only moves bytes between a ROUTER and two tables, until it is killed."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.curve_server = True
@@ -244,9 +244,9 @@ def bare_broker(home: Path, ready: Connection) -> None:
 
 @contextmanager
 def _dealer(home: Path, endpoint: str) -> Generator[zmq.Socket[bytes]]:
-    """A connection to the bare broker."""
-    place = Home(home)
-    pair, broker = load_client_pair(place), load_broker_public(place)
+    """Connect to the bare broker."""
+    keys = Home(home)
+    pair, broker = load_client_pair(keys), load_broker_public(keys)
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 0
         dealer.curve_serverkey, dealer.curve_publickey, dealer.curve_secretkey = broker, pair.public, pair.secret
@@ -255,7 +255,7 @@ def _dealer(home: Path, endpoint: str) -> Generator[zmq.Socket[bytes]]:
 
 
 def bare_produce(home: Path, endpoint: str, jobs: int) -> float:
-    """As `produce`."""
+    """Submit jobs to the bare broker, as `produce` does."""
     with _dealer(home, endpoint) as dealer:
         began_s = time.process_time()
         requests = jobs // SUBMITTED
@@ -269,7 +269,7 @@ def bare_produce(home: Path, endpoint: str, jobs: int) -> float:
 
 
 def bare_work(home: Path, endpoint: str, jobs: int) -> Worked:
-    """As `work`."""
+    """Lease and complete jobs of the bare broker, as `work` does."""
     events = encode_bodies(EVENTS)
     with _dealer(home, endpoint) as dealer:
         began_s = time.process_time()
@@ -292,7 +292,7 @@ def bare_work(home: Path, endpoint: str, jobs: int) -> Worked:
 
 
 def _measured(pid: int, jobs: int, worker: Future[Worked], producer: Future[float]) -> Costs:
-    """Costs of the jobs that both have just begun with."""
+    """Measure the costs of the jobs that worker and producer have just started."""
     before_s, began_s = processor_s(pid), time.monotonic()
     worked = worker.result()
     seconds = (processor_s(pid) - before_s, worked.processor_s, producer.result())
@@ -300,10 +300,10 @@ def _measured(pid: int, jobs: int, worker: Future[Worked], producer: Future[floa
 
 
 def main() -> None:
-    """Print the costs of each round and their medians; exit 1 when the broker takes more than its bounds."""
+    """Print the costs of each round and their medians; exit with 1 when the broker uses more than its bounds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=8_000, help="in each round (default 8000)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each kind, in turns (default 3)")
+    parser.add_argument("--jobs", type=int, default=8_000, help="number of jobs in each round (default 8000)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, in turns (default 3)")
     options = parser.parse_args()
     jobs = math.ceil(options.jobs / SUBMITTED) * SUBMITTED
     spawning = get_context("spawn")
@@ -329,7 +329,7 @@ def main() -> None:
             return _measured(bare.pid, count, worker, pool.submit(bare_produce, where.home, endpoint, count))
 
         life(SUBMITTED)
-        bare_life(SUBMITTED)  # not counted: these import, and open what is opened once
+        bare_life(SUBMITTED)  # not counted: these import modules and open connections
         for _ in range(options.rounds):
             ours.append(life(jobs))
             print(f"airunner   {ours[-1]}", flush=True)

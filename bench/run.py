@@ -1,8 +1,8 @@
-"""Short jobs as fast as an agent runs them, beside what starting so many processes costs at the least.
+"""Job rate of an agent with short jobs, beside the rate of bare processes.
 
-2,000 jobs of /bin/true wait in a paused queue; the rate is theirs from the first lease to the last end, with every
-event of every log stored and checked. The bare rate is that of `os.posix_spawn` and `waitpid` in as many threads as
-the agent has slots. Both are measured in one run, in turns. Run it with `python -m bench.run [--jobs 2000]`.
+2,000 jobs of /bin/true wait in a paused queue; their rate is measured from the first lease to the last end, with every
+event of every log stored and checked. The bare rate is that of `os.posix_spawn` and `waitpid` in as many threads as the
+agent has slots. Both are measured in one run, in turns. Run it with `python -m bench.run [--jobs 2000]`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOLLOWED: Final = 32  # logs read at once
 
 
 def bare_rate(processes: int, threads: int) -> float:
-    """Processes a second, each started and waited for."""
+    """Measure how many bare processes a second are started and waited for."""
 
     def some() -> None:
         for _ in range(processes // threads):
@@ -47,7 +47,7 @@ def bare_rate(processes: int, threads: int) -> float:
 
 
 async def job_rate(requests: str, home: str, jobs: int) -> float:
-    """Jobs a second, from the first lease to the last end; their logs are read back whole."""
+    """Measure the jobs a second from the first lease to the last end; their logs are read back whole."""
     async with Client(requests, home=home) as client:
         await client.update_queue(DEFAULT_QUEUE, QueueMode.PAUSED)
         submitted = [
@@ -69,7 +69,7 @@ async def job_rate(requests: str, home: str, jobs: int) -> float:
             starts.append(job.started_ms)
             ends.append(job.finished_ms)
 
-        await check(submitted[-1].id)  # while the jobs run only the last is watched
+        await check(submitted[-1].id)  # while the jobs run, only the last is followed
         async with anyio.create_task_group() as group:
             for job in submitted[:-1]:
                 group.start_soon(check, job.id)
@@ -84,9 +84,9 @@ def _batches(jobs: int) -> Iterator[int]:
 def main() -> None:
     """Print both rates and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=2_000, help="how many (default 2000)")
+    parser.add_argument("--jobs", type=int, default=2_000, help="number of jobs (default 2000)")
     parser.add_argument("--spawn", type=int, default=4, help="slots of the agent, and threads (default 4)")
-    parser.add_argument("--rounds", type=int, default=3, help="of both, in turns (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, in turns (default 3)")
     options = parser.parse_args()
     shares: list[float] = []
     with cluster(spawn=options.spawn) as running:
@@ -96,7 +96,7 @@ def main() -> None:
             jobs = anyio.run(job_rate, running.requests, str(running.home), options.jobs)
             shares.append(jobs / bare)
             print(f"{jobs:7.0f} jobs/s   {bare:7.0f} bare processes/s   {jobs / bare:6.1%}", flush=True)
-    print(f"median {median(shares):.1%} of the bare rate; {SHARE_MIN:.0%} is asked for")
+    print(f"median {median(shares):.1%} of the bare rate; {SHARE_MIN:.0%} is required")
     sys.exit(median(shares) < SHARE_MIN)
 
 

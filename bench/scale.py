@@ -1,8 +1,8 @@
-"""One million waiting jobs in one queue, beside one thousand: what the depth of a queue costs.
+"""Queue depth: lease latency, memory and start of a broker with a million waiting jobs, beside one with a thousand.
 
-Two brokers on two stores, asked in turn within one run, so that whatever else the machine does meets both. It
-fails when leasing is more than `RATIO_MAX` times as slow, the broker takes more than `MEMORY_MIB_MAX`, or more than
-`START_S_MAX` to start. Run it with `python -m bench.scale [--jobs 1000000]`.
+Two brokers on two stores take requests in turn within one run, so that other load on the machine affects both. The
+benchmark fails when leasing is more than `RATIO_MAX` times as slow, the broker takes more than `MEMORY_MIB_MAX`, or its
+start takes more than `START_S_MAX`. Run it with `python -m bench.scale [--jobs 1000000]`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ MEMORY_MIB_MAX: Final = 200.0
 START_S_MAX: Final = 2.0
 FEW: Final = 1_000
 LEASES: Final = 400  # of each
-WARMING: Final = 10  # not counted: the first open the connections
+WARMING: Final = 10  # not counted: the first requests open the connections
 VISIBILITY_MS: Final = 3_600_000
 
 
 class Measured(Struct):
-    """One broker."""
+    """Measurements of one broker."""
 
     jobs: int
     start_s: float
@@ -54,12 +54,12 @@ class Measured(Struct):
 
 
 def _database(path: Path) -> Database:
-    """An open file; apsw has no types of its own for Python 3.11."""
+    """Open the file; apsw has no types of its own for Python 3.11."""
     return apsw.Connection(str(path))
 
 
 def fill(path: Path, jobs: int) -> None:
-    """A store with so many waiting jobs, submitted as a broker would; only its syncs are left out."""
+    """Fill a store with waiting jobs, submitted as a broker does, but without syncs."""
     connection = _database(path)
     prepare(connection)
     connection.execute("PRAGMA synchronous = off")
@@ -84,7 +84,7 @@ def fill(path: Path, jobs: int) -> None:
 
 @contextmanager
 def broker(home: Path, path: Path) -> Generator[tuple[str, int, float]]:
-    """A running broker: its endpoint, its process, and how long it took to be ready."""
+    """Run a broker; yields its endpoint, its process id, and the seconds until it was ready."""
     anywhere = "tcp://127.0.0.1:0"
     doors = ["--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]
     command = [sys.executable, "-m", "airunner", "broker", *doors, "--store", f"sqlite:///{path}", "--no-auth"]
@@ -102,7 +102,7 @@ def broker(home: Path, path: Path) -> Generator[tuple[str, int, float]]:
 
 
 async def lease(endpoints: list[str], home: Path) -> list[list[float]]:
-    """Milliseconds of each DequeueJob of one job, in turn at each endpoint."""
+    """Measure the milliseconds of each DequeueJob of one job, in turn at each endpoint."""
     place = Home(home)
     network = CurveNetwork(new_context(), load_client_pair(place), load_broker_public(place))
     taken_ms: list[list[float]] = [[] for _ in endpoints]
@@ -126,13 +126,13 @@ async def lease(endpoints: list[str], home: Path) -> list[list[float]]:
 
 
 def memory_mib(pid: int) -> float:
-    """The most that the process ever had in memory."""
+    """Return the process's peak memory in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1_024
 
 
 def measure(jobs: int, folder: Path) -> list[Measured]:
-    """The few and the many."""
+    """Measure a broker with few jobs and one with `jobs`."""
     home = folder / "home"
     environ = {**os.environ, "AIRUNNER_HOME": str(home)}
     subprocess.run([sys.executable, "-m", "airunner", "certs", "init"], env=environ, check=True, capture_output=True)
@@ -147,29 +147,29 @@ def measure(jobs: int, folder: Path) -> list[Measured]:
             endpoints.append(endpoint)
             pids.append(pid)
             measured.append(Measured(count, start_s, []))
-        for one, pid, taken_ms in zip(measured, pids, anyio.run(lease, endpoints, home), strict=True):
-            one.leases_ms = taken_ms
-            one.memory_mib = memory_mib(pid)
+        for broker_measured, pid, taken_ms in zip(measured, pids, anyio.run(lease, endpoints, home), strict=True):
+            broker_measured.leases_ms = taken_ms
+            broker_measured.memory_mib = memory_mib(pid)
     return measured
 
 
 def main() -> int:
-    """Print what was measured; 1 when a bound is broken."""
+    """Print the measurements; return 1 when a bound is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1_000_000, help="waiting jobs in the long queue (default 1000000)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="airunner-scale-") as folder:
         few, many = measure(options.jobs, Path(folder))
-    for one in (few, many):
+    for found in (few, many):
         print(
-            f"{one.jobs:>9} waiting: start {one.start_s:.2f} s   lease median {median(one.leases_ms):.3f} ms   "
-            f"memory {one.memory_mib:.0f} MiB"
+            f"{found.jobs:>9} waiting: start {found.start_s:.2f} s   lease median {median(found.leases_ms):.3f} ms   "
+            f"memory {found.memory_mib:.0f} MiB"
         )
     ratio = median(many.leases_ms) / median(few.leases_ms)
-    print(f"leasing one of {many.jobs} takes {ratio:.2f} times as long as one of {few.jobs} (at most {RATIO_MAX})")
+    print(f"a lease from {many.jobs} jobs takes {ratio:.2f} times as long as one from {few.jobs} (at most {RATIO_MAX})")
     kept = ratio <= RATIO_MAX and many.memory_mib < MEMORY_MIB_MAX and many.start_s < START_S_MAX
     if not kept:
-        print(f"a bound is broken: {RATIO_MAX} times, {MEMORY_MIB_MAX:.0f} MiB, {START_S_MAX} s")
+        print(f"a bound is exceeded: {RATIO_MAX} times, {MEMORY_MIB_MAX:.0f} MiB, {START_S_MAX} s")
     return 0 if kept else 1
 
 

@@ -1,4 +1,4 @@
-"""`make up` and `make down`: the Procfile's cluster in the background, in $AIRUNNER_HOME or .airunner here."""
+"""Cluster of `make up` and `make down`: the Procfile's processes in the background, on $AIRUNNER_HOME or .airunner."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Final, NamedTuple
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 STOP_S: Final = 15
 AGENT: Final = "local-agent"
-QUEUE: Final = "default"  # what the Procfile's agent takes jobs from
-AGENT_TTL: Final = "30d"  # a new one is made by each `up`; a cluster that runs for longer is started again
+QUEUE: Final = "default"  # of the Procfile's agent
+AGENT_TTL: Final = "30d"  # each `up` makes a new token; a cluster that runs for longer has to be started again
 
 
 class Ports(NamedTuple):
-    """Of the broker's three doors."""
+    """Ports of the broker's three sockets."""
 
     requests: int = 7070
     events: int = 7071
@@ -29,14 +29,14 @@ class Ports(NamedTuple):
 
     @classmethod
     def free(cls) -> Ports:
-        """Three that nobody listens on now."""
+        """Return three free ports."""
         with ExitStack() as stack:
             sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-            return cls(*(one.getsockname()[1] for one in sockets))
+            return cls(*(bound.getsockname()[1] for bound in sockets))
 
 
 def procfile_environment(home: Path, ports: Ports) -> dict[str, str]:
-    """What the Procfile's processes, and whoever talks to them, are to have set."""
+    """Return the environment of the Procfile's processes and of their clients."""
     broker = f"tcp://127.0.0.1:{ports.requests}"
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRUNNER_", "JWT_"))}
     ours |= {name: os.environ[name] for name in ("AIRUNNER_RUN_AS",) if name in os.environ}
@@ -54,12 +54,12 @@ def procfile_environment(home: Path, ports: Ports) -> dict[str, str]:
 
 
 def agent_home(home: Path) -> Path:
-    """The agent's own home: with a key and a token of its own, and not the key that signs tokens."""
+    """Return the agent's own home, which has a key and a token and lacks the key that signs tokens."""
     return home / AGENT
 
 
 def make_homes(home: Path, environ: Mapping[str, str]) -> None:
-    """Make whatever keys are missing, and a new token for the agent; its hooks and its queues' keys are the home's."""
+    """Make the keys that are missing, and a new token for the agent; it shares the home's hooks and queue keys."""
 
     def airunner(*words: str, at: Path = home, output: int | None = None) -> None:
         there = {**environ, "AIRUNNER_HOME": str(at)}
@@ -89,7 +89,7 @@ def make_homes(home: Path, environ: Mapping[str, str]) -> None:
 
 
 def stop(pid: int) -> None:
-    """SIGTERM, and SIGKILL to its whole group when that is not heard; returns when it is gone."""
+    """Stop a process: SIGTERM, then SIGKILL to its group when it does not end; returns when it has ended."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -104,9 +104,9 @@ def stop(pid: int) -> None:
 
 
 def up(home: Path) -> int:
-    """Start it, and return when it answers."""
+    """Start the cluster, and return when it replies."""
     if running(home) is not None:
-        print(f"a cluster of {home} runs already; stop it with `make down`", file=sys.stderr)
+        print(f"a cluster of {home} is already running; stop it with `make down`", file=sys.stderr)
         return 1
     environ = procfile_environment(home, Ports())
     make_homes(home, environ)
@@ -124,20 +124,20 @@ def up(home: Path) -> int:
     listed = subprocess.run(["airunner", "list"], env=environ, check=False, stdout=subprocess.DEVNULL)
     if listed.returncode or honcho.poll() is not None:
         stop(honcho.pid)
-        print(f"the cluster did not start; {log} says why", file=sys.stderr)
+        print(f"the cluster did not start; see {log}", file=sys.stderr)
         return 1
     record(home).write_text(f"{honcho.pid}\n")
-    print(f"a cluster runs; its log is {log}. Use it from here:\n")
+    print(f"the cluster is running; its log is {log}. To use it:\n")
     print(f"  export AIRUNNER_HOME={home} PATH={Path(sys.executable).parent}:$PATH")
-    print("  airunner submit -- echo hello\n\nand stop it with `make down`")
+    print("  airunner submit -- echo hello\n\nTo stop it: `make down`")
     return 0
 
 
 def down(home: Path) -> int:
-    """Stop it."""
+    """Stop the cluster."""
     pid = running(home)
     if pid is None:
-        print(f"no cluster of {home} runs", file=sys.stderr)
+        print(f"no cluster of {home} is running", file=sys.stderr)
         return 1
     stop(pid)
     record(home).unlink()
@@ -146,12 +146,12 @@ def down(home: Path) -> int:
 
 
 def record(home: Path) -> Path:
-    """Where `up` leaves the process for `down`."""
+    """Return the file in which `up` records the process id for `down`."""
     return home / "cluster.pid"
 
 
 def running(home: Path) -> int | None:
-    """The process that `up` started, where it is still that and still there."""
+    """Return the process id that `up` recorded, if that process still runs."""
     try:
         pid = int(record(home).read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -161,7 +161,7 @@ def running(home: Path) -> int | None:
 
 
 def main() -> int:
-    """`up` or `down`."""
+    """Run `up` or `down`."""
     home = Path(os.environ.get("AIRUNNER_HOME") or CHECKOUT / ".airunner").absolute()
     return {"up": up, "down": down}[sys.argv[1]](home)
 

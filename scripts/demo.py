@@ -1,4 +1,4 @@
-"""`make demo`: a cluster of its own, a real job through it, and nothing left behind.
+"""Demonstration `make demo`: starts a cluster, runs a real job through it, and leaves nothing behind.
 
 The job is configs/example-job.yaml: this project's own fast tests, cloned from this checkout.
 """
@@ -21,13 +21,13 @@ REPLAYED_EVENTS: Final = 4
 
 
 def run(environ: Mapping[str, str], *words: str) -> int:
-    """Show a command and run it; its exit code."""
+    """Show a command, run it, and return its exit code."""
     print(f"\n\033[1m$ {shlex.join(words)}\033[0m" if sys.stdout.isatty() else f"\n$ {shlex.join(words)}", flush=True)
     return subprocess.run(words, env=environ, cwd=CHECKOUT, check=False).returncode
 
 
 def newest(environ: Mapping[str, str]) -> tuple[str, int]:
-    """The newest job's id, and how many events its log has."""
+    """Return the newest job's id, and the number of events in its log."""
     listed = subprocess.run(
         ["airunner", "list", "--page-size", "1", "--json"], env=environ, check=True, capture_output=True
     )
@@ -38,7 +38,7 @@ def newest(environ: Mapping[str, str]) -> tuple[str, int]:
 
 @contextmanager
 def cluster(environ: Mapping[str, str], log: Path) -> Generator[None]:
-    """The Procfile's processes, from here to the end of the block."""
+    """Run the Procfile's processes until the end of the block."""
     with log.open("wb") as output:
         honcho = subprocess.Popen(
             [sys.executable, "-m", "honcho", "start"],
@@ -56,7 +56,7 @@ def cluster(environ: Mapping[str, str], log: Path) -> Generator[None]:
 
 
 def demonstrate(environ: Mapping[str, str]) -> int:
-    """Submit, list, replay, show; the exit code of the first that fails."""
+    """Submit, list, replay and show a job; return the exit code of the first that fails."""
     submitted = run(environ, "airunner", "submit", "--config", "configs/example-job.yaml", str(CHECKOUT))
     listed = run(environ, "airunner", "list")
     job_id, events = newest(environ)
@@ -67,7 +67,7 @@ def demonstrate(environ: Mapping[str, str]) -> int:
 
 
 def main() -> int:
-    """0 when the job ran through and was COMPLETED."""
+    """Run the demonstration; return 0 when the job was COMPLETED."""
     with tempfile.TemporaryDirectory(prefix="airunner-demo-") as scratch:
         home = Path(scratch, "home")
         environ = procfile_environment(home, Ports.free())

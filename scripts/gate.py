@@ -1,7 +1,7 @@
-"""Runs every test under coverage and holds the bounds: all of protocol/, nine tenths of each other part.
+"""Coverage gate: runs every test under coverage and checks the bounds, 100 % of protocol/ and 90 % of each other part.
 
-Processes that tests start are measured too, the launcher and its keepers among them (tests/agent/conftest.py);
-what a process ran that is killed with SIGKILL is not counted, so the true numbers are a little higher.
+Processes that tests start are measured too, including the launcher and its keepers (tests/agent/conftest.py). Code that
+a process ran before a SIGKILL is not counted, so the true numbers are a little higher.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ COMMANDS: Final = (
     "run",
     "secrets",
 )
-"""Those of the tests on clusters that are about command lines, which no other tests run, and so are measured. The
-others are not: a process that is measured takes nearly twice as long, and they start some hundreds."""
+"""Acceptance tests of command lines that no other test runs: these are measured. The others are not, because a measured
+process takes nearly twice as long, and they start some hundreds."""
 
 
 def coverage(*arguments: str) -> int:
-    """The exit code of `coverage ARGUMENTS`."""
+    """Run `coverage ARGUMENTS` and return its exit code."""
     return subprocess.run([sys.executable, "-m", "coverage", *arguments], cwd=CHECKOUT, check=False).returncode
 
 
 def run_tests(options: Sequence[str]) -> int:
-    """The exit code of all tests: those on a cluster mostly wait, and so run beside the others."""
+    """Run all tests and return the exit code; tests on a cluster mostly wait, and so run beside the others."""
     bare = [sys.executable, "-m", "pytest", "-q", *options]
     measuring = [sys.executable, "-m", "coverage", "run", *bare[1:]]
     commands = [f"{CLUSTERS}/test_{name}.py" for name in COMMANDS]
@@ -66,30 +66,30 @@ def run_tests(options: Sequence[str]) -> int:
 
 
 def unmeasured(measured: Coverage) -> list[str]:
-    """Modules of which not a line has run: the report would leave them out, as it follows no links."""
+    """Return the modules that never ran: the report would omit them, because it follows no links."""
     seen = measured.get_data().measured_files()
     modules = [path for part in BOUNDS for path in (CHECKOUT / part).rglob("*.py")]
     return [str(path.relative_to(CHECKOUT)) for path in modules if path.stat().st_size and str(path) not in seen]
 
 
 def shortfalls() -> list[str]:
-    """Every bound that does not hold, in words; prints how each part stands."""
+    """Return a message for each bound that is not met; print the coverage of each part."""
     measured = Coverage()
     measured.load()
     faults = [f"{module} was never run" for module in unmeasured(measured)]
     for part, bound in BOUNDS.items():
         percent = measured.report(include=[f"{part}/*"], file=StringIO())
-        print(f"  {part:<9} {percent:6.2f} % of at least {bound} %")
+        print(f"  {part:<9} {percent:6.2f} % (at least {bound} %)")
         if percent < bound:
-            faults.append(f"coverage of {part}/ is {percent:.2f} %, and {bound} % is the least")
+            faults.append(f"coverage of {part}/ is {percent:.2f} %, below {bound} %")
     return faults
 
 
 def main() -> int:
-    """0 when every test passes and every bound holds."""
+    """Run the gate; return 0 when every test passes and every bound is met."""
     coverage("erase")
     failed = run_tests(sys.argv[1:])
-    # Killed processes leave torn files, which are passed over and then removed.
+    # Killed processes leave truncated files, which are skipped and then removed.
     combined = [sys.executable, "-m", "coverage", "combine", "--quiet"]
     subprocess.run(combined, cwd=CHECKOUT, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for torn in CHECKOUT.glob(".coverage.*"):
