@@ -1,4 +1,4 @@
-"""Secret files: written so that nobody else may read or change them, and refused when somebody else may.
+"""Secret files: written so that nobody else may read or change them, and refused when another user may.
 
 Laws
 - Mode 0600 from the first byte, whatever the umask: other users can never read a key, not even for an instant.

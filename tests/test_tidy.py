@@ -54,6 +54,31 @@ SLEEPERS = {("time", "sleep"), ("anyio", "sleep"), ("trio", "sleep"), ("asyncio"
 MACHINE_PATHS = re.compile("/(?:" + "|".join(("wo" + "rk", "ro" + "ot", "far" + "m")) + r")/\w")
 AMERICAN = re.compile("cancel" + r"ed\b")
 
+# Words that make a newcomer stop, or hide what they search for, and what to say instead; names of things included.
+WORDS = {
+    r"whoever|somebody|anybody": "the sender, the agent, another process: name it",
+    r"anew": "again",
+    r"tells": "shows, reports, lists",
+    r"beats it": "overrides it",
+    r"put off": "defer, postpone",
+    r"told late": "delayed",
+    r"may be asked once": "idempotent",
+    r"kept for what": "minimum free disk, reserve",
+    r"so much was": "account for `size` bytes",
+    r"for one in|lambda one": "for job, lease, batch in",
+    r"knocks?|knocking|knocked": "connects, unattributed request",
+    r"doomed": "pending deletion",
+    r"unless flag": "cancelled by flag",
+    r"take in|take place": "import_keys, lock_home",
+    r"fault of": "unsafe reason",
+    r"tenure": "held lease",
+    r"_told": "name what it returns: a line, a row, a message",
+}
+UNWORDY = {name: re.compile(rf"(?<![a-z])(?:{name.replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE) for name in WORDS}
+# Grows until it is the whole of the product and its documents.
+WORDY = ("certs/", "transport/", "protocol/", "airunner/", "scripts/", "bench/")
+NOT_WORDY_YET = ("protocol/job.py", "protocol/messages.py", "transport/channel.py", "airunner/solo.py")
+
 Rule = Callable[[str, str], Iterator[str]]
 
 
@@ -170,6 +195,14 @@ def no_path_of_a_machine(_: str, source: str) -> Iterator[str]:
     yield from (f"{found[0]!r}" for found in MACHINE_PATHS.finditer(source))
 
 
+def words_are_plain(path: str, source: str) -> Iterator[str]:
+    if path.startswith(WORDY) and not path.startswith(NOT_WORDY_YET):
+        for words, pattern in UNWORDY.items():
+            for found in pattern.finditer(source):
+                line = source.count("\n", 0, found.start()) + 1
+                yield f"line {line} says {found[0]!r}; say instead: {WORDS[words]}"
+
+
 PYTHON_RULES: tuple[Rule, ...] = (
     files_are_short,
     functions_are_short,
@@ -184,8 +217,9 @@ PYTHON_RULES: tuple[Rule, ...] = (
     no_test_sleeps,
     cancelled_has_two_ls,
     no_path_of_a_machine,
+    words_are_plain,
 )
-TEXT_RULES: tuple[Rule, ...] = (cancelled_has_two_ls, no_path_of_a_machine)
+TEXT_RULES: tuple[Rule, ...] = (cancelled_has_two_ls, no_path_of_a_machine, words_are_plain)
 
 OFFENDERS: tuple[tuple[Rule, str, str], ...] = (
     (files_are_short, "broker/x.py", "x = 1\n" * (FILE_LINES_MAX + 1)),
@@ -223,6 +257,10 @@ OFFENDERS: tuple[tuple[Rule, str, str], ...] = (
     (no_test_sleeps, "tests/x.py", "async def f():\n    await anyio.sleep(0.1)"),
     (cancelled_has_two_ls, "README.md", "the job was " + "cancel" + "ed"),
     (no_path_of_a_machine, "README.md", "see /" + "wo" + "rk/main"),
+    (words_are_plain, "certs/x.py", "# Whoever asks"),
+    (words_are_plain, "certs/x.py", "for one in jobs: ..."),
+    (words_are_plain, "certs/x.py", "def _told(job): ..."),
+    (words_are_plain, "certs/x.py", "KNOCKS_PER_S = 1"),
 )
 
 
