@@ -195,7 +195,7 @@ async def _in_one_process(
 
     from airunner.broker.broker import Broker
     from airunner.broker.counts import Counts
-    from airunner.broker.store.sqlite.store import open_store
+    from airunner.broker.store.open import open_store
     from airunner.certs.authority import NoVerifier
     from airunner.transport.memory import MemoryNetwork
     from airunner.transport.ports import SYSTEM

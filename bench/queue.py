@@ -177,9 +177,7 @@ def _ended(leased: JobsLeased, events: bytes) -> PublishJobEvents:
     for lease in leased.leases:
         batches.append(
             EventBatch(
-                job_id=lease.job_id,
-                attempt=lease.attempt,
-                task_token=lease.task_token,
+                lease=lease.ref,
                 first_index=0,
                 count=len(EVENTS),
                 events=events,
@@ -187,9 +185,7 @@ def _ended(leased: JobsLeased, events: bytes) -> PublishJobEvents:
         )
         completions.append(
             CompleteJob(
-                job_id=lease.job_id,
-                attempt=lease.attempt,
-                task_token=lease.task_token,
+                lease=lease.ref,
                 event_count=len(EVENTS),
                 result=Result(exit_code=0),
             )

@@ -23,9 +23,11 @@ import anyio
 import apsw
 from msgspec import Struct
 
-from airunner.broker.store.contract import BATCH_COMMANDS_MAX, Ask, MintedJob
+from airunner.broker.lifecycle.commands import MintedJob, TenantRequest
+from airunner.broker.store.batch import Store
+from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.store.sqlite.opening import prepare
 from airunner.broker.store.sqlite.rows import Database
-from airunner.broker.store.sqlite.store import SqliteStore, prepare
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.protocol.job import JobSpec
@@ -63,11 +65,11 @@ def fill(path: Path, jobs: int) -> None:
     connection = _database(path)
     prepare(connection)
     connection.execute("PRAGMA synchronous = off")
-    store = SqliteStore(connection)
+    store = Store(SqliteEngine(connection))
     left = jobs
     while left:
-        asks: list[Ask] = []
-        while left and len(asks) < BATCH_COMMANDS_MAX:
+        asks: list[TenantRequest] = []
+        while left and len(asks) < store.batch_max:
             count = min(left, ENQUEUE_MAX)
             left -= count
             now_ms = SYSTEM.wall_ms()
@@ -77,7 +79,7 @@ def fill(path: Path, jobs: int) -> None:
             )
             request = EnqueueJob(jobs=(JobSpec(command="true"),) * count)
             request_id = RequestId(os.urandom(REQUEST_ID_BYTES))
-            asks.append(Ask(tenant="default", request_id=request_id, request=request, minted=minted))
+            asks.append(TenantRequest(tenant="default", request_id=request_id, request=request, minted=minted))
         store.apply(asks, SYSTEM.wall_ms())
     store.close()
 

@@ -17,10 +17,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.prices import VERIFYING_UNITS, units_of, units_of_decoding, usual_cost
 from airunner.broker.queuescope import named_queues, require_queues
 from airunner.broker.rates import Bucket, For, Rates
-from airunner.broker.store.contract import Ask
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.authority import Authority
 from airunner.certs.principal import ANONYMOUS, Principal, Role, narrowed
@@ -182,7 +182,7 @@ class Admission:
             self._rates.require(bucket, now_ms)
         self._rates.charge(bucket, units_of(request), now_ms)
 
-    def charge(self, ask: Ask, cost: int, now_ms: int) -> None:
+    def charge(self, ask: TenantRequest, cost: int, now_ms: int) -> None:
         """Charge what a request has cost beyond what is usual for one that does as much; `cost` is in 100 µs."""
         more = cost - usual_cost(ask.request)
         if more > 0:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from airunner.broker.counts import Counts
 from airunner.broker.inbox import AnnouncerInbox
-from airunner.broker.store.contract import Appended
+from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.watchers import Watchers
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
 from airunner.protocol.events import EventRun, LiveRun

@@ -16,9 +16,10 @@ from typing import Final
 
 import msgspec
 
+from airunner.broker.checking import StoreReport, check_store
 from airunner.broker.control import BACKUP, SUFFIX, short_path
-from airunner.broker.store.sqlite.check import StoreReport, check_store, open_alone
-from airunner.broker.store.sqlite.copying import Progress, StoreCopy
+from airunner.broker.store.sqlite.copying import Progress
+from airunner.broker.store.sqlite.opening import open_alone
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
 PARTIAL: Final = ".partial"
@@ -181,7 +182,7 @@ def _copy_offline(store: Path, descriptor: int, told: Told) -> None:
     """Copy a store that no broker has. Raises `OperatorError`, `OSError`."""
     source = open_alone(store)
     try:
-        copy = StoreCopy(source, descriptor)
+        copy = source.copy_to(descriptor)
         try:
             while not copy.done:
                 told(copy.step())

@@ -13,6 +13,7 @@ from anyio.abc import TaskStatus
 
 from airunner.broker.admission import KNOCKS_PER_S, Admission, Machines, everybody
 from airunner.broker.announcer import Announcer
+from airunner.broker.bus import LocalBus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Boundless, Disk
@@ -31,8 +32,9 @@ from airunner.broker.inbox import (
 )
 from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger, Offload
+from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.rates import Rates
-from airunner.broker.store.contract import Appended, Store
+from airunner.broker.store.batch import Store
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.timekeeper import Timekeeper
 from airunner.broker.watchers import Watchers
@@ -96,8 +98,7 @@ class Broker:
             self._store,
             self.ledger_inbox,
             to_gateway,
-            to_announcer,
-            to_timekeeper,
+            LocalBus(to_gateway, to_announcer, to_timekeeper),
             to_janitor,
             clock,
             self._offload,

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.relay.relay import Relay
     from airunner.broker.store.quotas import Quotas
-    from airunner.broker.store.sqlite.damage import Aside
-    from airunner.broker.store.sqlite.store import SqliteStore
+    from airunner.broker.store.sqlite.engine import SqliteEngine
     from airunner.certs.authority import Authority
     from airunner.certs.home import Home
 
@@ -172,7 +171,8 @@ async def _run(
     from airunner.broker.http import open_http
     from airunner.broker.rates import Rates
     from airunner.broker.stalls import Stalls
-    from airunner.broker.store.sqlite.store import open_store, path_of
+    from airunner.broker.store.batch import Store
+    from airunner.broker.store.open import open_engine, path_of
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
     from airunner.certs.ownership import own_home, refuse_unsafe
@@ -186,10 +186,10 @@ async def _run(
     counts = Counts()
     health = Health(lambda line: _say(f"airunner broker: {line}"))
     store_url = store_url or f"sqlite:///{home.store}"
-    store = open_store(store_url)
-    health.watch(lambda: _judge_store(store.aside, health))
+    engine = open_engine(store_url)
+    health.watch(lambda: _judge_store(engine.damage, health))
     path = path_of(store_url)
-    with closing(store):
+    with closing(engine):
         context = new_context()
         allowed = AllowList(home.allowed_clients, _say)
         gatekeeper = Gatekeeper(
@@ -203,14 +203,14 @@ async def _run(
             group.start_soon(relay.run, counts, health, name="Relay")
             door = await open_http(http, counts, health)
             broker = Broker(
-                store=store,
+                store=Store(engine),
                 router=router,
                 publisher=relay,
                 authority=authority,
                 edges=SYSTEM,
                 offload=Stalls(anyio.to_thread.run_sync, health),
                 counts=counts,
-                disk=None if path is None else _disk_under(path, store, reserve_bytes, health),
+                disk=None if path is None else _disk_under(path, engine, reserve_bytes, health),
                 retention=retention,
                 machines=allowed.entry_for,
                 quotas=quotas,
@@ -218,28 +218,29 @@ async def _run(
             )
             group.start_soon(door.run, name="HttpDoor")
             if path is not None:
-                control = await open_control(path, broker.ledger_inbox, store.copy_to)
+                control = await open_control(path, broker.ledger_inbox, engine.copy_to)
                 group.start_soon(control.run, name="ControlDoor")
             await group.start(broker.run, name="Broker")
             _say(f"airunner broker ready: requests {router.endpoint} events {relay.endpoint} http {door.address}")
         _say("airunner broker stopped")
 
 
-def _disk_under(path: Path, store: SqliteStore, reserve_bytes: int, health: Health) -> StoreDisk:
+def _disk_under(path: Path, engine: SqliteEngine, reserve_bytes: int, health: Health) -> StoreDisk:
     """The store's disk; what is wrong with it is said before the broker is ready."""
     from airunner.broker.disk import StoreDisk
 
-    disk = StoreDisk(path, store, reserve_bytes, health)
+    disk = StoreDisk(path, engine, reserve_bytes, health)
     disk.look()
     return disk
 
 
-def _judge_store(aside: Aside, health: Health) -> None:
+def _judge_store(damage: tuple[int, int], health: Health) -> None:
     """Tell the health of damage in the store: it is over when a broker starts on a store that is whole."""
-    if aside.met:
+    met, aside = damage
+    if met:
         health.degrade(
             "store",
-            f"part of the store cannot be read, {len(aside)} jobs are set aside, and what is asked of them is refused; "
+            f"part of the store cannot be read, {aside} jobs are set aside, and what is asked of them is refused; "
             "stop the broker, run `airunner store check`, and put a backup back with `airunner store restore`",
         )
 

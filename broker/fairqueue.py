@@ -16,7 +16,7 @@ import anyio.lowlevel
 from anyio import WouldBlock
 
 from airunner.broker.inbox import Asked, Between
-from airunner.broker.store.contract import Expire, Resume, Retain
+from airunner.broker.lifecycle.commands import Expire, Resume, Retain
 from airunner.transport.bell import Bell
 
 LANE_ASKS_MAX: Final = 2_048

@@ -21,9 +21,9 @@ from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import Turns
 from airunner.broker.health import Health
 from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged
+from airunner.broker.lifecycle.commands import LeasesCounted, MintedJob, TenantRequest, WatchKeyFound
 from airunner.broker.prices import cost_of_reply
 from airunner.broker.roster import Roster
-from airunner.broker.store.contract import Ask, LeasesCounted, MintedJob, WatchKeyFound
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.tarpit import Tarpit
 from airunner.broker.watchers import Watchers
@@ -180,7 +180,7 @@ class Gateway:
             self._roster.heard(principal.tenant, request, now_ms)
             self._note_troubled(now_ms)
         minted = self._mint(_jobs_made(request))
-        ask = Ask(
+        ask = TenantRequest(
             tenant=principal.tenant,
             request_id=frames.request_id,
             request=request,
@@ -267,10 +267,10 @@ class Gateway:
                 assert isinstance(answer.ask.request, PublishJobEvents), "what this answers"
                 for asked, completed in zip(answer.ask.request.completions, completions, strict=True):
                     if isinstance(completed, JobCompleted):
-                        self._roster.settled(tenant, asked.job_id)
+                        self._roster.settled(tenant, asked.lease.job_id)
             case JobCompleted() | JobReleasedReply():
                 assert isinstance(answer.ask.request, CompleteJob | ReleaseJob), "what these answer"
-                self._roster.settled(tenant, answer.ask.request.job_id)
+                self._roster.settled(tenant, answer.ask.request.lease.job_id)
             case _:
                 pass
 
@@ -280,7 +280,7 @@ class Gateway:
             assert peer is not None, "taken out above"
             self._send(peer, NUDGE_ID, Nudge(), FIRST)
 
-    def _note(self, peer: bytes, ask: Ask) -> None:
+    def _note(self, peer: bytes, ask: TenantRequest) -> None:
         """Remember who asked last: each DequeueJob on its way is a place in the inbox or in the parking."""
         if isinstance(ask.request, DequeueJob):
             self._askers[ask.tenant, ask.request_id] = peer
@@ -293,7 +293,9 @@ class Gateway:
             self._askers.pop(key, None)
         return newest
 
-    def _send(self, peer: bytes, request_id: RequestId, reply: Reply, revision: int, payer: Ask | None = None) -> Sent:
+    def _send(
+        self, peer: bytes, request_id: RequestId, reply: Reply, revision: int, payer: TenantRequest | None = None
+    ) -> Sent:
         if isinstance(reply, Refused):
             self._counts.add("requests_refused")
         body = encode(reply)
@@ -307,13 +309,13 @@ class Gateway:
             self._counts.add("replies_undelivered")
         return sent
 
-    def _give_back(self, asked: Ask, leases: tuple[JobLease, ...]) -> None:
+    def _give_back(self, asked: TenantRequest, leases: tuple[JobLease, ...]) -> None:
         """Nobody heard of this grant, so nobody would start its jobs before it expired; `asked` may come again."""
         for lease in leases:
-            ask = Ask(
+            ask = TenantRequest(
                 tenant=asked.tenant,
                 request_id=asked.request_id,
-                request=ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token),
+                request=ReleaseJob(lease=lease.ref),
             )
             with suppress(WouldBlock):  # then the visibility timeout gives them back
                 self._ledger.send_nowait(Asked(None, ask))

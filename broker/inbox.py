@@ -13,7 +13,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from msgspec import Struct
 
-from airunner.broker.store.contract import Appended, Ask, StoreReply
+from airunner.broker.lifecycle.commands import Appended, StoreReply, TenantRequest
 from airunner.protocol.frames import REVISION
 from airunner.protocol.names import JobId
 
@@ -30,7 +30,7 @@ class Asked(Struct, frozen=True):
     """
 
     peer: bytes | None
-    ask: Ask
+    ask: TenantRequest
     key: str = ""
     size_bytes: int = 0
     revision: int = REVISION
@@ -40,7 +40,7 @@ class Answer(Struct, frozen=True):
     """Ledger → Gateway: it is on disk; tell `peer`."""
 
     peer: bytes
-    ask: Ask
+    ask: TenantRequest
     reply: StoreReply
     key: str = ""
     revision: int = REVISION

@@ -15,7 +15,7 @@ from msgspec import Struct
 from airunner.broker.clock import Clock
 from airunner.broker.fairqueue import Turns
 from airunner.broker.inbox import JanitorInbox
-from airunner.broker.store.contract import Retain
+from airunner.broker.lifecycle.commands import Retain
 
 REST_S: Final = 60.0
 DAY_MS: Final = 86_400_000

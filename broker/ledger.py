@@ -1,17 +1,16 @@
 """The Ledger: owns the Store, and with it the queue and the event log.
 
-*Commit, then speak.* It takes the commands that wait, up to a bound, applies them in one transaction, and
-only when that is on disk are replies sent and events announced. While one batch commits, the next gathers
-in the inbox: under load the price of an fsync is shared by hundreds, and idle nobody waits for company.
+*Commit, then speak.* It takes the commands that wait, up to a bound, applies them in one transaction, and only when
+that is on disk are replies sent and news told. While one batch commits, the next gathers in the inbox: under load the
+price of an fsync is shared by hundreds, and idle nobody waits for company.
 
-It also holds the parked long-polls. A batch that submits jobs takes along those who wait for them, so that
-enqueue and lease are one transaction and a job starts one fsync after it was submitted.
+It also holds the parked long-polls. A batch that submits jobs takes along those who wait for them, so that enqueue and
+lease are one transaction and a job starts one fsync after it was submitted.
 
 ```
-Gateway ──asks──► inbox ─► batch ─► Store.apply ─┬─► Gateway     (answers)
-Timekeeper ─expire─┤         ▲                   ├─► Announcer   (appended runs)
-Janitor ────retain─┘      Parking ◄──nothing yet─┼─► Timekeeper  (next deadline)
-                                                 └─► Janitor     (go on, or rest)
+Gateway ──asks──► inbox ─► batch ─► Store.stage, commit ─┬─► Gateway  (replies)
+Timekeeper ─expire─┤         ▲                           ├─► Janitor  (go on, or rest)
+Janitor ────retain─┘      Parking ◄── queues ready ── Bus ◄─ news
 ```
 """
 
@@ -19,43 +18,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, get_args
 
 import anyio
 import msgspec
 
+from airunner.broker.bus import BatchNews, Bus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Disk
 from airunner.broker.fairqueue import Own, Turns
-from airunner.broker.inbox import (
-    Alarm,
-    Answer,
-    Asked,
-    Between,
-    Nudged,
-    Swept,
-    ToAnnouncer,
-    ToGateway,
-    ToJanitor,
-    ToTimekeeper,
-)
-from airunner.broker.parking import Parked, Parking, steps_of_queues
-from airunner.broker.store.contract import (
-    BATCH_COMMANDS_MAX,
-    Appended,
+from airunner.broker.inbox import Alarm, Answer, Asked, Between, Nudged, Swept, ToGateway, ToJanitor
+from airunner.broker.lifecycle.commands import (
     Applied,
-    Ask,
     Command,
+    Done,
     Expire,
-    Outcome,
-    QueueKey,
+    News,
+    Reading,
     Resume,
     Retain,
-    Store,
     StoreReply,
-    looks_through_many,
+    TenantRequest,
 )
+from airunner.broker.parking import Parked, Parking
+from airunner.broker.steps import BATCH_STEPS_MAX, steps_of
+from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, meets, needs_of
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
@@ -69,19 +58,14 @@ from airunner.protocol.messages import (
     ListJobs,
     ListQueues,
     ListSecrets,
-    PublishJobEvents,
     ReplayJobEvents,
-    UpdateJob,
     WatchJob,
 )
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
-READING: Final = (GetJob, ReplayJobEvents, WatchJob)  # nothing to sync, and at most a page to read
+AT_ONCE: Final = (GetJob, ReplayJobEvents, WatchJob)  # nothing to sync, and at most a page to read
 LISTING: Final = (ListJobs, ListQueues, ListAgents, ListSecrets)
-CHANGELESS: Final = (*READING, *LISTING)  # answered even when the disk is full
-BATCH_STEPS_MAX: Final = 32  # of some 50 µs each: however much others ask, nobody waits long for a batch under way
-STEPS_OF_A_PAGE: Final = 16
-PAIRS_PER_STEP: Final = 4  # of metadata
+READING: Final = get_args(Reading)  # answered even when the disk is full
 READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
@@ -91,14 +75,14 @@ The statements before are run where we are: a thread that runs many short ones b
 interpreter between any two of them, and takes ten times as long.
 """
 
-Charge = Callable[[Ask, int], None]
-"""Is told what a request has cost the store, in the units of `Outcome.cost`, whatever became of it."""
+Charge = Callable[[TenantRequest, int], None]
+"""Is told what a request has cost the store, in the units of `Done.cost`, whatever became of it."""
 
 _Applied = Asked | Expire | Resume | Retain | Parked
 _Entry = _Applied | Between
 
 
-def free(_ask: Ask, _cost: int) -> None:
+def free(_ask: TenantRequest, _cost: int) -> None:
     """Nobody pays."""
 
 
@@ -114,8 +98,7 @@ class Ledger:
         store: Store,
         inbox: Turns,
         gateway: ToGateway,
-        announcer: ToAnnouncer,
-        timekeeper: ToTimekeeper,
+        bus: Bus,
         janitor: ToJanitor,
         clock: Clock,
         offload: Offload,
@@ -126,8 +109,7 @@ class Ledger:
         self._store = store
         self._inbox = inbox
         self._gateway = gateway
-        self._announcer = announcer
-        self._timekeeper = timekeeper
+        self._bus = bus
         self._janitor = janitor
         self._clock = clock
         self._offload = offload
@@ -159,21 +141,22 @@ class Ledger:
     async def _gather(self) -> list[_Entry]:
         """What is to be done next, at least one thing unless a wait ended."""
         batch: list[_Entry] = []
+        self._ready |= self._bus.take_ready()
         if not self._parking.waits_on(self._ready):
             self._ready.clear()
             if (first := await self._next()) is not None:
                 batch.append(first)
-        steps = sum(_steps(entry) for entry in batch)
+        steps = sum(map(steps_of, batch))
         while (waiting := self._inbox.next()) is not None:
-            steps += _steps(waiting)
-            if batch and steps > BATCH_STEPS_MAX:
+            steps += steps_of(waiting)
+            if batch and (steps > BATCH_STEPS_MAX or len(batch) == self._store.batch_max):
                 break
             batch.append(self._inbox.receive_nowait())
         for entry in batch:
             if isinstance(entry, Asked) and isinstance(entry.ask.request, DequeueJob):
                 self._parking.discard(entry)
         for parked in self._parking.take(self._wanted(batch), BATCH_STEPS_MAX):
-            if len(batch) < BATCH_COMMANDS_MAX:
+            if len(batch) < self._store.batch_max:
                 batch.append(parked)
             else:
                 self._parking.park(parked.asked, parked.until_ms)
@@ -208,49 +191,49 @@ class Ledger:
                 await self._offload(entry.work)
                 entry.done.set()
         applied = [entry for entry in batch if not isinstance(entry, Between)]
-        reads = [entry for entry in applied if _is(entry, CHANGELESS)]
-        changes = [entry for entry in applied if not _is(entry, CHANGELESS)]
-        if reads:
-            await self._read(reads)
-        stored = True
-        if changes:
-            offset_ms: float | None = None
-            if any(isinstance(entry, Resume) for entry in changes):
-                changes.sort(key=lambda entry: not isinstance(entry, Resume))  # nothing is due by the new time before
-                offset_ms = self._clock.follow()
-            now_ms = self._clock.now_ms()
-            woken = any(isinstance(entry, Expire) for entry in changes)
-            woken |= offset_ms is not None and self._alarm.due_ms is not None
-            staged = await self._store_all(self._commands(changes), now_ms)
-            if staged is None:
-                if offset_ms is not None:
-                    self._clock.back(offset_ms)
-                await self._speak(changes, [Outcome(reply=refusal(NoSpace()))] * len(changes))
-                if woken:  # the Timekeeper waits for the next instant
-                    await self._set_alarm(self._clock.now_ms() + NO_SPACE_PAUSE_MS, expired=True)
-                stored = False
-            else:
-                self._counts.add("commits")
-                self._counts.add("commands", len(changes))
-                await self._speak(changes, staged.outcomes)
-                if offset_ms is not None:
-                    self._resume_ms = None
-                if self._resume_ms is None:
-                    await self._set_alarm(staged.next_due_ms, expired=woken)
+        changes = [entry for entry in applied if not _asks(entry, READING)]
+        # What is read by a key is read sooner than a thread is woken for it; lists may take long.
+        for kinds, call in ((AT_ONCE, self._at_once), (LISTING, self._offload)):
+            if reads := [entry for entry in applied if _asks(entry, kinds)]:
+                await self._read(reads, call)
+        stored = not changes or await self._change(changes)
         await self._release_expired()
         return stored
 
-    async def _store_all(self, commands: Sequence[Command], now_ms: int) -> Applied | None:
-        """Have a batch on disk; on a full one, what ends or keeps something. None: nothing of it."""
+    async def _change(self, changes: Sequence[_Applied]) -> bool:
+        """Apply what changes something, and tell; False when nothing of it is stored, and that is told."""
+        offset_ms = self._clock.follow() if any(isinstance(entry, Resume) for entry in changes) else None
+        now_ms = self._clock.now_ms()
+        woken = any(isinstance(entry, Expire) for entry in changes)
+        woken |= offset_ms is not None and self._alarm.due_ms is not None
+        try:
+            staged = await self._store_all(self._commands(changes), now_ms)
+        except (NoSpace, Busy) as refused:
+            if offset_ms is not None:
+                self._clock.back(offset_ms)
+            # The Timekeeper waits for the next instant.
+            alarm = self._next_alarm(self._clock.now_ms() + NO_SPACE_PAUSE_MS, expired=True) if woken else None
+            await self._speak(changes, [Done(refusal(refused), News(), cost=0)] * len(changes), alarm)
+            return False
+        self._counts.add("commits")
+        self._counts.add("commands", len(changes))
+        if offset_ms is not None:
+            self._resume_ms = None
+        alarm = self._next_alarm(staged.next_due_ms, expired=woken) if self._resume_ms is None else None
+        await self._speak(changes, staged.done, alarm)
+        return True
+
+    async def _store_all(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        """Have a batch on disk; on a full one, what ends or keeps something. Raises `NoSpace`, `Busy`: nothing is."""
         try:
             applied = await self._write(commands, now_ms)
         except NoSpace:
             return await self._store_least([when_full(command) for command in commands], now_ms)
-        if any(isinstance(command, Ask) and command.room is Room.AMPLE for command in commands):
+        if any(isinstance(command, TenantRequest) and command.room is Room.AMPLE for command in commands):
             self._disk.fits()
         return applied
 
-    async def _store_least(self, commands: Sequence[Command], now_ms: int) -> Applied | None:
+    async def _store_least(self, commands: Sequence[Command], now_ms: int) -> Applied:
         """Have a batch on a full disk: in what the journal gives back, and in the ballast as far as it takes that."""
         while True:
             await self._offload(self._store.write_back)
@@ -259,73 +242,63 @@ class Ledger:
             except NoSpace:
                 if not self._disk.spare():
                     self._disk.full(kept=False)
-                    return None
+                    raise
             else:
                 self._disk.full(kept=True)
                 return applied
 
     async def _write(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Raises `NoSpace`: nothing of it is stored."""
+        """Raises `NoSpace`, `Busy`: nothing of it is stored."""
         applied = self._store.stage(commands, now_ms)
         await self._offload(self._store.commit)
         return applied
 
-    async def _read(self, reads: Sequence[_Applied]) -> None:
-        """What is read by a key is read sooner than a thread is woken for it; lists may take long."""
-        for kind, call in ((READING, self._at_once), (LISTING, self._offload)):
-            if some := [entry for entry in reads if _is(entry, kind)]:
-                await self._look_up(some, call)
-
-    async def _look_up(self, reads: Sequence[_Applied], call: Offload) -> None:
-        now_ms = self._clock.now_ms()
-        commands = [_command(entry) for entry in reads]
-        outcomes: list[Outcome] = []
+    async def _read(self, reads: Sequence[_Applied], call: Offload) -> None:
+        requests = [command for entry in reads if isinstance(command := _command(entry), TenantRequest)]
+        done: list[Done] = []
         try:
-            await call(lambda: outcomes.extend(self._store.apply(commands, now_ms).outcomes))
+            await call(lambda: done.extend(self._store.read(requests)))
         except NoSpace as full:  # a read writes no row, but may have to make room in the cache
-            outcomes = [Outcome(reply=refusal(full))] * len(reads)
+            done = [Done(refusal(full), News(), cost=0)] * len(reads)
         self._counts.add("commands", len(reads))
-        await self._speak(reads, outcomes)
+        await self._speak(reads, done)
 
     @staticmethod
     async def _at_once(call: Callable[[], None]) -> None:
         call()
 
-    async def _speak(self, batch: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
-        """Tell everybody what is on disk now."""
+    async def _speak(self, batch: Sequence[_Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
+        """Send replies, and tell the news of what is on disk now."""
         answers: list[Answer | Nudged] = []
-        appended: list[Appended] = []
-        for entry, outcome in zip(batch, outcomes, strict=True):
-            self._ready |= outcome.ready
-            appended += outcome.appended
+        told = BatchNews(alarm=alarm)
+        for entry, one in zip(batch, done, strict=True):
+            news = one.news
+            told.ready |= news.ready
+            told.appended += news.appended
             asked = entry.asked if isinstance(entry, Parked) else entry
-            if isinstance(asked, Asked) and outcome.cost:
-                self._charge(asked.ask, outcome.cost)
-            if outcome.exhausted and self._ready:
-                assert isinstance(asked, Asked), "somebody asked for jobs"
-                self._exhaust(asked, outcome.exhausted)
-            if isinstance(asked, Asked) and outcome.reply is not None:
-                reply = self._unless_parked(entry, asked, outcome.reply)
+            if isinstance(asked, Asked):
+                if one.cost:
+                    self._charge(asked.ask, one.cost)
+                if news.exhausted:
+                    self._exhaust(asked, news.exhausted, told.ready)
+                if news.nudged:
+                    told.nudged.append(Nudged(asked.ask.tenant, tuple(news.nudged)))
+                reply = None if one.reply is None else self._unless_parked(entry, asked, one.reply)
                 if reply is not None and asked.peer is not None:
                     answers.append(Answer(asked.peer, asked.ask, reply, asked.key, asked.revision))
-            if outcome.nudged:
-                assert isinstance(asked, Asked), "somebody has asked for the end of these"
-                answers.append(Nudged(asked.ask.tenant, outcome.nudged))
             if isinstance(entry, Retain):
-                await self._janitor.send(Swept(outcome.more))
+                await self._janitor.send(Swept(news.more))
         if answers:
             await self._gateway.send(answers)
-        if appended:
-            self._counts.add("events", sum(one.run.count for one in appended))
-            await self._announcer.send(appended)
+        self._counts.add("events", sum(appended.run.count for appended in told.appended))
+        await self._bus.tell(told)
 
-    def _exhaust(self, asked: Asked, queues: frozenset[QueueKey]) -> None:
+    def _exhaust(self, asked: Asked, queues: set[QueueKey], ready: set[QueueKey]) -> None:
         """These queues have nothing more for an agent with the asker's tags; for others they may."""
         assert isinstance(asked.ask.request, DequeueJob), "nothing else looks through queues"
         facts = facts_of(asked.ask.request.tags)
-        self._ready = {
-            key for key in self._ready if key._replace(needs="") not in queues or not meets(facts, key.needs)
-        }
+        for keys in (self._ready, ready):
+            keys -= {key for key in keys if key._replace(needs="") in queues and meets(facts, key.needs)}
 
     def _unless_parked(self, entry: object, asked: Asked, reply: StoreReply) -> StoreReply | None:
         """The reply, or None where the asker waits on for its first job."""
@@ -347,11 +320,13 @@ class Ledger:
         if answers:
             await self._gateway.send(answers)
 
-    async def _set_alarm(self, due_ms: int | None, *, expired: bool) -> None:
+    def _next_alarm(self, due_ms: int | None, *, expired: bool) -> Alarm | None:
+        """The alarm to be told; None where it is as before."""
         alarm = Alarm(due_ms)
-        if alarm != self._alarm or expired:
-            self._alarm = alarm
-            await self._timekeeper.send(alarm)
+        if alarm == self._alarm and not expired:
+            return None
+        self._alarm = alarm
+        return alarm
 
     def _commands(self, entries: Sequence[_Applied]) -> list[Command]:
         """What is asked of the store, each with the room that the ones before leave it."""
@@ -360,7 +335,7 @@ class Ledger:
         wanted_bytes = 0
         for entry in entries:
             command = _command(entry)
-            if isinstance(command, Ask):
+            if isinstance(command, TenantRequest):
                 size_bytes = entry.size_bytes if isinstance(entry, Asked) else 0
                 room = self._disk.room(space, wanted_bytes + size_bytes)
                 if room is not Room.AMPLE:
@@ -373,7 +348,7 @@ class Ledger:
 
 def when_full(command: Command) -> Command:
     """What is tried of a command where the disk is full: it adds nothing new then, and ends or keeps what is there."""
-    return msgspec.structs.replace(command, room=Room.KEEPING) if isinstance(command, Ask) else command
+    return msgspec.structs.replace(command, room=Room.KEEPING) if isinstance(command, TenantRequest) else command
 
 
 def _command(entry: _Applied) -> Command:
@@ -386,25 +361,6 @@ def _command(entry: _Applied) -> Command:
             return entry
 
 
-def _steps(entry: _Entry) -> int:
-    """How much work it is for the store, roughly: a job, a lease, a batch of events or two rows of a list are one."""
-    match entry:
-        case Asked(ask=Ask(request=EnqueueJob(jobs=jobs))):
-            return len(jobs) + sum(len(job.metadata) for job in jobs) // PAIRS_PER_STEP
-        case Asked(ask=Ask(request=DequeueJob() as request)):
-            return request.slots + steps_of_queues(request)
-        case Asked(ask=Ask(request=PublishJobEvents(batches=batches, completions=completions))):
-            return len(batches) + len(completions)
-        case Asked(ask=Ask(request=UpdateJob(leases=leases))):
-            return 1 + len(leases) // 4
-        case Asked(ask=Ask(request=ListJobs() as request)):
-            return 1 + request.page_size // 2 + (BATCH_STEPS_MAX if looks_through_many(request) else 0)
-        case Asked(ask=Ask(request=ListQueues() | ListAgents() | ListSecrets() | ReplayJobEvents())):
-            return STEPS_OF_A_PAGE
-        case _:
-            return 1
-
-
-def _is(entry: _Entry, kinds: tuple[type, ...]) -> bool:
+def _asks(entry: _Entry, kinds: tuple[type, ...]) -> bool:
     """Whether somebody asks one of these requests."""
     return isinstance(entry, Asked) and isinstance(entry.ask.request, kinds)

@@ -17,7 +17,7 @@ import typer
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
-    from airunner.broker.store.sqlite.check import StoreReport
+    from airunner.broker.checking import StoreReport
     from airunner.broker.store.sqlite.copying import Progress
 
 _MIB: Final = 1_048_576
@@ -75,7 +75,7 @@ def check_command(store: StoreOption = None, json: JsonOption = False) -> None:
 
     The broker has to be stopped; of one that runs, check a backup: --store sqlite:///PATH.
     """
-    from airunner.broker.store.sqlite.check import check_store
+    from airunner.broker.checking import check_store
 
     path = _path(store)
     _tell(check_store(path), path, "checked", json=json)
@@ -102,7 +102,7 @@ class _Bar:
 
 def _path(store: str | None) -> Path:
     """Raises `OperatorError`: it is not a file."""
-    from airunner.broker.store.sqlite.store import path_of
+    from airunner.broker.store.open import path_of
     from airunner.certs.home import Home
 
     path = Home.from_environment(os.environ).store if store is None else path_of(store)

@@ -11,7 +11,7 @@ import anyio
 from airunner.broker.clock import Clock
 from airunner.broker.fairqueue import Turns
 from airunner.broker.inbox import Alarm, TimekeeperInbox
-from airunner.broker.store.contract import Expire, Resume
+from airunner.broker.lifecycle.commands import Expire, Resume
 from airunner.transport.ports import Edges
 
 

@@ -1,8 +1,8 @@
 """Frames of the messages on the wire: what each frame of an envelope holds.
 
 ```
-request   DEALER → ROUTER   [b"AR2", request id (16 bytes), token (may be empty), body]
-reply     ROUTER → DEALER   [b"AR2", request id, body]
+request   DEALER → ROUTER   [b"AR3", request id (16 bytes), token (may be empty), body]
+reply     ROUTER → DEALER   [b"AR3", request id, body]
 live      PUB → SUB         [topic (16 bytes), sealed segment]  an empty second frame: you are subscribed
 ```
 
@@ -26,8 +26,8 @@ from airunner.protocol.errors import BadRequest, Unsupported
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 
 FIRST: Final = 1
-REVISION = 2  # of the requests that this software sends
-SERVED: tuple[int, ...] = (1, 2)  # that its broker replies to: the last two, so that brokers can be upgraded first
+REVISION = 3  # of the requests that this software sends
+SERVED: tuple[int, ...] = (3,)  # that its broker replies to: the last two, so that brokers can be upgraded first
 NO_REQUEST: Final = RequestId(bytes(REQUEST_ID_BYTES))  # of Pings, Pongs and Nudges
 TOKEN_BYTES_MAX: Final = 8_192
 BODY_BYTES_MAX: Final = 2_097_152

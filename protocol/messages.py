@@ -103,7 +103,7 @@ class DequeueJob(Message, frozen=True, kw_only=True):
 
 
 class LeaseRef(Struct, frozen=True, kw_only=True):
-    """One attempt, and the proof that it is the sender's."""
+    """A lease reference: one attempt, and the proof that it is the sender's."""
 
     job_id: JobName
     attempt: Positive
@@ -128,9 +128,7 @@ class UpdateJob(Message, frozen=True, kw_only=True):
 class EventBatch(Struct, frozen=True, kw_only=True):
     """Events of one attempt, the first of them numbered `first_index` by its agent."""
 
-    job_id: JobName
-    attempt: Positive
-    task_token: Token
+    lease: LeaseRef
     first_index: Natural
     count: Annotated[int, Meta(ge=1, le=BATCH_EVENTS_MAX)]
     events: Annotated[bytes, Meta(min_length=1, max_length=BATCH_BYTES_MAX)]
@@ -142,9 +140,7 @@ class CompleteJob(Message, frozen=True, kw_only=True):
     It may also travel with its last events, and with other completions: see `PublishJobEvents`.
     """
 
-    job_id: JobName
-    attempt: Positive
-    task_token: Token
+    lease: LeaseRef
     event_count: Natural
     result: Result
 
@@ -175,9 +171,7 @@ class ReleaseJob(Message, frozen=True, kw_only=True):
     `lost`: its agent died, and another speaks for it; that counts as if the lease had expired.
     """
 
-    job_id: JobName
-    attempt: Positive
-    task_token: Token
+    lease: LeaseRef
     lost: bool = False
 
 
@@ -336,6 +330,11 @@ class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
     visibility_ms: VisibilityMs
     spec: JobSpec
     sealed: dict[str, bytes] = {}
+
+    @property
+    def ref(self) -> LeaseRef:
+        """The lease reference that requests about this attempt carry."""
+        return LeaseRef(job_id=self.job_id, attempt=self.attempt, task_token=self.task_token)
 
 
 class JobsLeased(Message, frozen=True, kw_only=True):

@@ -157,7 +157,7 @@ class Slot:
         Raises `SpoolFailed`.
         """
         lease = held.lease
-        header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+        header = SpoolHeader(lease=lease.ref)
         spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
         batcher = self._plan.flush.batcher(terminal=lease.spec.process_type is ProcessType.PTY)
         outbox = Outbox(lease, spool, batcher, self._publisher, held.cancelled)

@@ -32,7 +32,6 @@ from airunner.protocol.messages import (
     JobLease,
     JobsLeased,
     JobsUpdated,
-    LeaseRef,
     ReleaseJob,
     UpdateJob,
     Verdict,
@@ -106,9 +105,8 @@ class Leaser:
 
     async def release(self, lease: JobLease, *, lost: bool = False) -> Released | Lost:
         """Release a lease; with `lost` it counts towards `max_attempts`, as if it had expired."""
-        token = lease.task_token
         try:
-            await self._channel.ask(ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=token, lost=lost))
+            await self._channel.ask(ReleaseJob(lease=lease.ref, lost=lost))
         except (StaleToken, NotFound):
             return Lost()
         except PeerError as error:
@@ -166,7 +164,7 @@ class Leaser:
 
     async def _kept(self, leases: list[JobLease]) -> list[JobLease]:
         """Renew leases before they are begun; those that are still ours."""
-        refs = [LeaseRef(job_id=one.job_id, attempt=one.attempt, task_token=one.task_token) for one in leases]
+        refs = [lease.ref for lease in leases]
         reply = await self._channel.ask(UpdateJob(leases=tuple(refs), visibility_ms=self._plan.visibility_ms))
         assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
         return [lease for lease, one in zip(leases, reply.leases, strict=True) if one.verdict is not Verdict.LOST]

@@ -18,7 +18,7 @@ from airunner.agent.leases.health import Health
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import PeerError
-from airunner.protocol.messages import LEASES_MAX, JobLease, JobsUpdated, LeaseRef, UpdateJob, Verdict
+from airunner.protocol.messages import LEASES_MAX, JobLease, JobsUpdated, UpdateJob, Verdict
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
@@ -91,10 +91,7 @@ class Renewer:
         self._nudged = self._news = False
         asked_s = self._said_s = self._edges.boot_s()
         heartbeat = list(self._held.values())
-        refs = [
-            LeaseRef(job_id=one.lease.job_id, attempt=one.lease.attempt, task_token=one.lease.task_token)
-            for one in heartbeat
-        ]
+        refs = [held.lease.ref for held in heartbeat]
         request = UpdateJob(
             agent=self._plan.name,
             agent_slots=self._plan.slots,

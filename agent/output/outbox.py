@@ -150,9 +150,7 @@ class Outbox:
         if self._sent < self._spool.next_index or not self._batcher.empty:
             return None
         return CompleteJob(
-            job_id=self.lease.job_id,
-            attempt=self.lease.attempt,
-            task_token=self.lease.task_token,
+            lease=self.lease.ref,
             event_count=self._spool.next_index,
             result=_counted(self._result, self._spool.next_index),
         )

@@ -179,10 +179,10 @@ class EventPublisher:
         count = max(1, sum(end <= room_bytes for end in ends))
         left_out = request.batches[count:]
         for batch in reversed(left_out):
-            if (outbox := self._outboxes.get((batch.job_id, batch.attempt))) is not None:
+            if (outbox := self._outboxes.get((batch.lease.job_id, batch.lease.attempt))) is not None:
                 outbox.resend_from(batch.first_index)
-        behind = {(batch.job_id, batch.attempt) for batch in left_out}
-        completions = tuple(end for end in request.completions if (end.job_id, end.attempt) not in behind)
+        behind = {batch.lease for batch in left_out}
+        completions = tuple(end for end in request.completions if end.lease not in behind)
         return PublishJobEvents(batches=request.batches[:count], completions=completions)
 
     async def _wait_for_room(self, refused: Sequence[BatchStored]) -> None:
@@ -227,7 +227,7 @@ class EventPublisher:
                 self._give_up(outbox, f"events of it: {code}")
 
     def _note_completed(self, asked: CompleteJob, completed: JobCompleted | Refused) -> None:
-        outbox = self._outboxes.get((asked.job_id, asked.attempt))
+        outbox = self._outboxes.get((asked.lease.job_id, asked.lease.attempt))
         if outbox is None:
             return
         match completed:

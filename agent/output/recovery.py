@@ -47,7 +47,7 @@ async def _recover(
     spool: Spool, channel: Channel, turns: anyio.Lock, edges: Edges, report: Callable[[str], None]
 ) -> None:
     """One file; it is removed only when the broker has taken it, or has said that it never will."""
-    attempt = f"job {spool.header.job_id} attempt {spool.header.attempt} of the last agent"
+    attempt = f"job {spool.header.lease.job_id} attempt {spool.header.lease.attempt} of the last agent"
 
     def refused(error: PeerError) -> None:
         report(f"{attempt} is not taken now, and offered again: {error.message}")
@@ -70,7 +70,6 @@ async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
 
     Raises `PeerError`: the attempt is over, or its events are not taken; then its lease expires.
     """
-    header = spool.header
     while spool.pending:
 
         def publish() -> PublishJobEvents:
@@ -83,7 +82,7 @@ async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
             if stored.code is not None:
                 raise PeerError.from_wire(stored.code, stored.code)
             spool.acknowledge(stored.next_index)
-    release = ReleaseJob(job_id=header.job_id, attempt=header.attempt, task_token=header.task_token, lost=True)
+    release = ReleaseJob(lease=spool.header.lease, lost=True)
     await channel.ask(release)  # a job that takes its agents down is not to do so for ever
 
 

@@ -37,12 +37,12 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, scarce_at_home
 from airunner.agent.output.holes import after_zeros, punch
 from airunner.protocol.events import BATCH_BYTES_MAX
-from airunner.protocol.messages import EventBatch
-from airunner.protocol.names import JobName, Natural, Positive, Token
+from airunner.protocol.messages import EventBatch, LeaseRef
+from airunner.protocol.names import Natural
 
 SPOOL_FOLDER: Final = "spool"  # of an agent's home
 RECLAIM_BYTES_MIN: Final = 65_536  # less is not worth a call; most jobs never get there
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
@@ -70,21 +70,12 @@ class ForeignSpool(SpoolFailed):
 class SpoolHeader(Struct, frozen=True, kw_only=True):
     """Whose events these are, and the proof that lets them be delivered."""
 
-    job_id: JobName
-    attempt: Positive
-    task_token: Token
+    lease: LeaseRef
     format: int = _FORMAT
 
     def batch(self, record: Record) -> EventBatch:
         """Return a record of this spool as it is sent."""
-        return EventBatch(
-            job_id=self.job_id,
-            attempt=self.attempt,
-            task_token=self.task_token,
-            first_index=record.first_index,
-            count=record.count,
-            events=record.events,
-        )
+        return EventBatch(lease=self.lease, first_index=record.first_index, count=record.count, events=record.events)
 
 
 class Record(Struct, frozen=True, kw_only=True):

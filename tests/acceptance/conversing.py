@@ -125,20 +125,20 @@ def _converse(here: _Recorder) -> None:
         {"kind": "PROCESS_ERROR", "timestamp_ms": now_ms, "message": "something"},
         {"kind": "PROCESS_END", "timestamp_ms": now_ms, "pid": 7, "exit_code": 0, "duration_ms": 5, "usage": used},
     ]
-    batch = {**held[first], "first_index": 0, "count": len(bodies), "events": msgpack.packb(bodies)}
-    gap = {**held[second], "first_index": 3, "count": 1, "events": msgpack.packb(bodies[:1])}
-    completion = {"type": "CompleteJob", **held[first], "event_count": len(bodies), "result": ended}
-    ask("CompleteJob", **held[first], event_count=len(bodies), result=ended)
+    batch = {"lease": held[first], "first_index": 0, "count": len(bodies), "events": msgpack.packb(bodies)}
+    gap = {"lease": held[second], "first_index": 3, "count": 1, "events": msgpack.packb(bodies[:1])}
+    completion = {"type": "CompleteJob", "lease": held[first], "event_count": len(bodies), "result": ended}
+    ask("CompleteJob", lease=held[first], event_count=len(bodies), result=ended)
     ask("PublishJobEvents", batches=[batch, gap], completions=[completion])
-    ask("ReleaseJob", **held[second])
-    ask("ReleaseJob", **held[second])
+    ask("ReleaseJob", lease=held[second])
+    ask("ReleaseJob", lease=held[second])
     again = {"agent": "recorded-1", "tags": {"os": "linux"}, "queues": ["default"], "visibility_ms": 60_000}
     (lease,) = ask("DequeueJob", **again, token_seed=SEED)["leases"]
     other = {name: lease[name] for name in ("job_id", "attempt", "task_token")}
     ask("ListAgents")
     ask("CancelJob", job_id=second)
     ask("UpdateJob", leases=[other], visibility_ms=60_000)
-    ask("CompleteJob", **other, event_count=0, result={"signal": 15, "reason": "cancelled"})
+    ask("CompleteJob", lease=other, event_count=0, result={"signal": 15, "reason": "cancelled"})
     ask("CancelJob", job_id=third)
     ask("RetryJob", job_id=first)
     ask("UpdateQueue", queue="default", mode="paused")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgpack
 import zmq
@@ -81,10 +81,16 @@ def state(owner: Plain) -> list[Map]:
 def example(name: str, lease: Map) -> Map:
     """The request of that name, aimed at the job of this lease."""
     request: Map = msgpack.unpackb(encode(REQUESTS[name]))
-    parts = [request, *request.get("leases", ()), *request.get("batches", ()), *request.get("completions", ())]
-    for part in parts:
-        part.update({field: value for field, value in lease.items() if field in part})
-    return request
+    aimed: Map = _aimed(request, lease)
+    return aimed
+
+
+def _aimed(part: Any, target: Map) -> Any:
+    if isinstance(part, list):
+        return [_aimed(piece, target) for piece in part]
+    if isinstance(part, dict):
+        return {name: target.get(name, _aimed(piece, target)) for name, piece in part.items()}
+    return part
 
 
 def handshake(

@@ -20,6 +20,7 @@ ANSWER_MS_MAX = 10_000
 LIVE_TOPIC_PERSON = b"airunner topic"
 
 Map = dict[str, Any]
+VERSION = b"AR3"
 
 
 class Plain:
@@ -48,12 +49,12 @@ class Plain:
 
     def send(self, request: Map, request_id: bytes | None = None) -> bytes:
         request_id = request_id or urandom(16)
-        self.dealer.send_multipart([b"AR1", request_id, self.token, msgpack.packb(request)])
+        self.dealer.send_multipart([VERSION, request_id, self.token, msgpack.packb(request)])
         return request_id
 
     def receive(self) -> tuple[bytes, Map]:
         version, request_id, body = self.dealer.recv_multipart()
-        assert version == b"AR1"
+        assert version == VERSION
         return request_id, msgpack.unpackb(body)
 
     def ask(self, request: Map, request_id: bytes | None = None) -> Map:
@@ -150,15 +151,15 @@ def run(plain: Plain, job_id: str, held: Map) -> None:
         {"kind": "PROCESS_START", "timestamp_ms": now_ms, "pid": 7, "started_at": now_ms},
         {"kind": "OUTPUT", "timestamp_ms": now_ms, "stream": "stdout", "data": b"hi\n\xff"},
     ]
-    batch = {**held, "first_index": 0, "count": 2, "events": msgpack.packb(said)}
+    batch = {"lease": held, "first_index": 0, "count": 2, "events": msgpack.packb(said)}
     stored = [{"job_id": job_id, "attempt": 1, "next_index": 2}]
     publish = {"type": "PublishJobEvents", "batches": [batch]}
     assert plain.ask(publish)["batches"] == stored
     assert plain.ask(publish)["batches"] == stored, "a repeat is ignored"
     end = [{"kind": "PROCESS_END", "timestamp_ms": now_ms, "pid": 7, "exit_code": 0}]
-    complete = {"type": "CompleteJob", **held, "event_count": 3, "result": {"exit_code": 0}}
+    complete = {"type": "CompleteJob", "lease": held, "event_count": 3, "result": {"exit_code": 0}}
     assert plain.ask(complete)["code"] == "incomplete-log"
-    last = {**held, "first_index": 2, "count": 1, "events": msgpack.packb(end)}
+    last = {"lease": held, "first_index": 2, "count": 1, "events": msgpack.packb(end)}
     together = {"type": "PublishJobEvents", "batches": [last], "completions": [complete]}
     completed = {"type": "JobCompleted", "state": "COMPLETED"}
     for _ in range(2):
@@ -207,13 +208,13 @@ AMISS = [
     (b"\xdf\xff\xff\xff\xff", "bad-request"),
     (b"\x81\xa1a" + b"\x91" * 40_000 + b"\x00", "bad-request"),
 ]
-GARBAGE = [[b""], [b"XR1", bytes(16), b"", b"\x80"], [b"AR1"], [b"AR1", b"short", b"", b"\x80"], [b"x"] * 50]
+GARBAGE = [[b""], [b"XR1", bytes(16), b"", b"\x80"], [VERSION], [VERSION, b"short", b"", b"\x80"], [b"x"] * 50]
 
 
 def test_what_is_amiss_is_refused_and_the_next_request_served(plain: Plain) -> None:
     for body, code in AMISS:
         request_id = urandom(16)
-        plain.dealer.send_multipart([b"AR1", request_id, plain.token, body])
+        plain.dealer.send_multipart([VERSION, request_id, plain.token, body])
         answered, reply = plain.receive()
         assert (answered, reply["type"], reply["code"]) == (request_id, "Refused", code), body[:40]
         assert plain.ask({"type": "Ping"})["type"] == "Pong"

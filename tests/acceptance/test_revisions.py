@@ -11,7 +11,7 @@ from typing import Final
 import msgpack
 import pytest
 
-from airunner.protocol.frames import REVISION, SERVED, magic
+from airunner.protocol.frames import REVISION, SERVED, magic, unserved
 from tests.acceptance.conversing import Speaker, conversation, hold, missing
 from tests.acceptance.running import Process, RunningBroker, environment
 
@@ -39,7 +39,7 @@ def test_a_peer_of_a_newer_revision_is_refused_in_words_that_it_can_read(broker:
     finally:
         speaker.close()
     assert (refused["type"], refused["code"]) == ("Refused", "unsupported")
-    assert f"revisions 1 and 2 of the protocol, and this client or agent revision {revision}" in refused["message"]
+    assert unserved(revision, SERVED) in refused["message"]
 
 
 @pytest.mark.parametrize("revision", SERVED)
@@ -52,7 +52,7 @@ def test_a_client_of_another_revision_says_so_in_one_line(door: RunningBroker) -
     done = listed(door, REVISION + 2)
     assert done.returncode == UNSERVED
     [line] = done.stderr.splitlines()
-    assert "the broker speaks revisions 1 and 2 of the protocol, and this client or agent revision 4" in line
+    assert unserved(REVISION + 2, SERVED) in line
     assert "upgrade the broker" in line
 
 
@@ -68,13 +68,13 @@ def test_a_client_says_at_once_that_the_broker_is_from_before_revisions(old: Run
     done = listed(old, REVISION)
     assert done.returncode == UNSERVED
     [line] = done.stderr.splitlines()
-    assert "the broker speaks revision 1 of the protocol, and this client or agent revision 2" in line
+    assert unserved(REVISION, [1]) in line
 
 
 def test_an_agent_that_is_upgraded_first_says_so_once_and_works_when_its_broker_is(old: RunningBroker) -> None:
     agent = Process(old.home, ["agent", "--broker", old.requests])
     try:
-        agent.line("the broker speaks revision 1 of the protocol, and this client or agent revision 2")
+        agent.line(unserved(REVISION, [1]))
         old.process.kill()
         old.upgrade()
         agent.line("airunner agent ready")

@@ -119,8 +119,7 @@ async def test_events_are_delivered_over_a_link_that_carries_no_megabyte_in_time
 ) -> None:
     async with leased(broker) as (near, worker):
         lease = worker._lease
-        header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
-        spool = Spool.create(tmp_path / "spool", header)
+        spool = Spool.create(tmp_path / "spool", SpoolHeader(lease=lease.ref))
         for index in range(PIECES):
             spool.append(index, 1, encode_bodies([Output(timestamp_ms=1, stream=Stream.STDOUT, data=PIECE)]))
         spool.close()

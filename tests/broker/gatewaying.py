@@ -13,8 +13,8 @@ from airunner.broker.counts import Counts
 from airunner.broker.gateway import NUDGE_ID, Gateway
 from airunner.broker.health import Health
 from airunner.broker.inbox import Answer, Asked, Nudged
+from airunner.broker.lifecycle.commands import Expire, Retain, StoreReply
 from airunner.broker.rates import Rates
-from airunner.broker.store.contract import Expire, Retain, StoreReply
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole

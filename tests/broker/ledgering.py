@@ -8,20 +8,14 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.lowlevel
 
+from airunner.broker.bus import LocalBus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import Turns
 from airunner.broker.inbox import Alarm, Answer, Asked, Nudged, Swept
 from airunner.broker.ledger import Ledger
-from airunner.broker.store.contract import (
-    Appended,
-    Ask,
-    Command,
-    Expire,
-    Outcome,
-    QueueKey,
-    Retain,
-)
+from airunner.broker.lifecycle.commands import Appended, Command, Done, Expire, News, Retain, TenantRequest
+from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room, Space
 from airunner.protocol.events import EventRun
 from airunner.protocol.job import JobSpec, JobState
@@ -51,29 +45,29 @@ class Queue:
     def __init__(self) -> None:
         self.waiting = 0
 
-    def __call__(self, command: Command) -> Outcome:
+    def __call__(self, command: Command) -> Done:
         match command:
-            case Ask(request=EnqueueJob(jobs=jobs)):
+            case TenantRequest(request=EnqueueJob(jobs=jobs)):
                 self.waiting += len(jobs)
                 ids = tuple(JobId("j") for _ in jobs)
-                return Outcome(reply=JobsEnqueued(job_ids=ids), appended=(RUN,), ready=frozenset({DEFAULT}))
-            case Ask(request=DequeueJob(slots=slots)):
+                return Done(JobsEnqueued(job_ids=ids), News(appended=[RUN], ready={DEFAULT}))
+            case TenantRequest(request=DequeueJob(slots=slots)):
                 granted = min(slots, self.waiting)
                 self.waiting -= granted
-                exhausted = frozenset({DEFAULT}) if granted < slots else frozenset()
-                return Outcome(reply=JobsLeased(leases=(LEASE,) * granted), exhausted=exhausted)
-            case Ask(request=CancelJob(job_id=job_id)):
+                exhausted = {DEFAULT} if granted < slots else set()
+                return Done(JobsLeased(leases=(LEASE,) * granted), News(exhausted=exhausted))
+            case TenantRequest(request=CancelJob(job_id=job_id)):
                 reply = JobCancelled(state=JobState.RUNNING)
-                return Outcome(reply=reply, appended=(RUN,), nudged=(JobId(job_id),))
+                return Done(reply, News(appended=[RUN], nudged=[JobId(job_id)]))
             case Retain():
-                return Outcome(more=command == MORE)
-            case Ask():
-                return Outcome(reply=JobsListed(jobs=(), more=False))
+                return Done(None, News(more=command == MORE))
+            case TenantRequest():
+                return Done(JobsListed(jobs=(), more=False), News())
             case Expire():
                 self.waiting += 1
-                return Outcome(ready=frozenset({DEFAULT}))
+                return Done(None, News(ready={DEFAULT}))
             case _:
-                return Outcome()
+                return Done(None, News())
 
 
 class Left:
@@ -124,8 +118,7 @@ class Stage:
             self.store,
             self.asks,
             self.to_gateway,
-            self.to_announcer,
-            self.to_timekeeper,
+            LocalBus(self.to_gateway, self.to_announcer, self.to_timekeeper),
             self.to_janitor,
             Clock(lambda: WALL_MS),
             self.disk,
@@ -153,7 +146,9 @@ class Stage:
 
     async def news(self) -> list[Answer]:
         """The next answers that are told together, without nudges."""
-        return [answer for answer in await self.answers.receive() if isinstance(answer, Answer)]
+        while not (answers := [answer for answer in await self.answers.receive() if isinstance(answer, Answer)]):
+            pass
+        return answers
 
     def silent(self) -> bool:
         inboxes = (self.answers, self.announced, self.alarms, self.swept)

@@ -12,7 +12,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.inbox import Asked
-from airunner.broker.store.contract import Applied, Ask, Command, Outcome
+from airunner.broker.lifecycle.commands import Applied, Command, Done, TenantRequest
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import decode_reply, encode
 from airunner.protocol.errors import NoSpace
@@ -59,7 +59,7 @@ def dequeue(
 
 
 def asked(number: int, request: StoreRequest, peer: bytes | None = b"peer", tenant: str = "default") -> Asked:
-    return Asked(peer, Ask(tenant=tenant, request_id=request_id(number), request=request))
+    return Asked(peer, TenantRequest(tenant=tenant, request_id=request_id(number), request=request))
 
 
 @asynccontextmanager
@@ -134,7 +134,7 @@ class FakePublisher:
 class ScriptedStore:
     """A store double for the order of effects: it remembers the batches and answers as it is told."""
 
-    def __init__(self, answer: Callable[[Command], Outcome]) -> None:
+    def __init__(self, answer: Callable[[Command], Done]) -> None:
         self.answer = answer
         self.batches: list[list[Command]] = []
         self.next_due_ms: int | None = None
@@ -143,8 +143,10 @@ class ScriptedStore:
         self.full_at: Room | None = None  # nor for one with a request at this room
         self.full_times = 0  # nor so often, whatever is in it
 
-    def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        return self.stage(commands, now_ms)
+    batch_max = 256
+
+    def read(self, commands: Sequence[TenantRequest]) -> list[Done]:
+        return self.stage(commands, 0).done
 
     def commit(self) -> None:
         """Nothing is written."""
@@ -160,10 +162,10 @@ class ScriptedStore:
         self.full_times -= 1
         if self.full_times >= 0 or any(self._is_full_for(command) for command in commands):
             raise NoSpace
-        return Applied(tuple(self.answer(command) for command in commands), self.next_due_ms)
+        return Applied([self.answer(command) for command in commands], self.next_due_ms)
 
     def _is_full_for(self, command: Command) -> bool:
-        if not isinstance(command, Ask):
+        if not isinstance(command, TenantRequest):
             return isinstance(command, self.full_for)
         return isinstance(command.request, self.full_for) or command.room is self.full_at
 

@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from airunner.broker.admission import ROLES, Admission
+from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.prices import VALUES_A_UNIT, VERIFYING_UNITS, usual_cost
 from airunner.broker.rates import BURST_S, DEBT_S, REFUSED_DEBT_S, Bucket, For, Rates
-from airunner.broker.store.contract import Ask
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal, Role
 from airunner.protocol.coding import encode
@@ -22,7 +22,7 @@ from tests.protocol.examples import REQUESTS
 BOTH = frozenset(PeerRole)
 PRINCIPAL = Principal("s", "acme", ALL_ROLES, math.inf)
 RATE = 10.0
-ASK = Ask(tenant="acme", request_id=request_id(1), request=dequeue())
+ASK = TenantRequest(tenant="acme", request_id=request_id(1), request=dequeue())
 ASKS, WORKS, KNOCKS = Bucket("acme", For.ASKING), Bucket("acme", For.WORKING), Bucket("key", For.KNOCKING)
 
 

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker import watchers as module
 from airunner.broker.announcer import Announcer
 from airunner.broker.counts import Counts
-from airunner.broker.store.contract import Appended
+from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.watchers import GRANT_MS, Watchers
 from airunner.certs.sealed import open_sealed, topic_of
 from airunner.protocol.errors import Forged, Quota

@@ -13,8 +13,8 @@ import pytest
 from airunner.broker import disk as broker_disk
 from airunner.broker.disk import PIECE_BYTES, PLENTY_BYTES, StoreDisk
 from airunner.broker.health import Health
+from airunner.broker.store.open import open_store
 from airunner.broker.store.room import Inside, Room
-from airunner.broker.store.sqlite.store import SqliteStore, open_store
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import EnqueueJob
@@ -148,5 +148,4 @@ def test_a_quota_or_limit_that_the_disk_does_not_tell_of_is_a_full_disk(tmp_path
             with pytest.raises(NoSpace):
                 driver.apply(driver.ask(large))
             assert driver.cancel(job_id) is JobState.CANCELLED
-        assert isinstance(store, SqliteStore)
         driver.reply(object, large)

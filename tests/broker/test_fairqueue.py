@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker import fairqueue as module
 from airunner.broker.fairqueue import LANE_ASKS_MAX, Turns
 from airunner.broker.inbox import Asked
-from airunner.broker.store.contract import Ask, Expire
+from airunner.broker.lifecycle.commands import Expire, TenantRequest
 from airunner.protocol.messages import ListJobs
 from tests.broker.stage import request_id
 
@@ -23,7 +23,9 @@ def anyio_backend() -> str:
 
 
 def asked(tenant: str, number: int, size_bytes: int = 1) -> Asked:
-    return Asked(b"peer", Ask(tenant=tenant, request_id=request_id(number), request=ListJobs()), size_bytes=size_bytes)
+    return Asked(
+        b"peer", TenantRequest(tenant=tenant, request_id=request_id(number), request=ListJobs()), size_bytes=size_bytes
+    )
 
 
 def taken(turns: Turns) -> list[tuple[str, int]]:

@@ -13,8 +13,8 @@ from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.gatekeeper import Gatekeeper
 from airunner.broker.rates import Bucket, For, Rates
-from airunner.broker.store.contract import Store
-from airunner.broker.store.sqlite.store import open_store
+from airunner.broker.store.batch import Store
+from airunner.broker.store.open import open_store
 from airunner.certs.allowlist import AllowList
 from airunner.certs.authority import NoVerifier
 from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key

@@ -6,7 +6,7 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.admission import ROLES
-from airunner.broker.store.contract import LeasesCounted, WatchKeyFound
+from airunner.broker.lifecycle.commands import LeasesCounted, WatchKeyFound
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Role
 from airunner.protocol.coding import encode
@@ -50,6 +50,10 @@ from tests.broker.stage import WALL_MS, dequeue, enqueue, request_id
 from tests.protocol.examples import BEYOND_BOUNDS
 
 pytestmark = pytest.mark.anyio
+
+
+def _ref(job_id: str) -> LeaseRef:
+    return LeaseRef(job_id=job_id, attempt=1, task_token=bytes(32))
 
 
 @pytest.fixture
@@ -202,7 +206,7 @@ async def test_a_grant_whose_peer_is_gone_is_given_back(stage: Stage) -> None:
         back = await stage.asked()
         assert back.peer is None
         assert back.ask.tenant == "acme"
-        assert back.ask.request == ReleaseJob(job_id="j", attempt=1, task_token=bytes(32))
+        assert back.ask.request == ReleaseJob(lease=_ref("j"))
         assert stage.counts["replies_undelivered"] == 1
 
 
@@ -257,7 +261,7 @@ async def test_another_reply_whose_peer_is_gone_is_let_go(stage: Stage) -> None:
 
 def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[UpdateJob, JobsUpdated]:
     """One of the jobs "j0", "j1" … and what is said to it."""
-    refs = tuple(LeaseRef(job_id=f"j{n}", attempt=1, task_token=bytes(32)) for n in range(len(verdicts)))
+    refs = tuple(_ref(f"j{n}") for n in range(len(verdicts)))
     said = tuple(LeaseVerdict(job_id=JobId(f"j{n}"), attempt=1, verdict=one) for n, one in enumerate(verdicts))
     return UpdateJob(agent=agent, leases=refs, visibility_ms=60_000), JobsUpdated(leases=said)
 
@@ -295,10 +299,10 @@ async def test_who_holds_several_is_told_once(stage: Stage) -> None:
 async def test_who_has_ended_the_job_is_not_nudged(stage: Stage) -> None:
     ends: list[tuple[Request, Reply]] = [
         (
-            CompleteJob(job_id="j0", attempt=1, task_token=bytes(32), event_count=0, result=Result(exit_code=0)),
+            CompleteJob(lease=_ref("j0"), event_count=0, result=Result(exit_code=0)),
             JobCompleted(state=JobState.COMPLETED),
         ),
-        (ReleaseJob(job_id="j0", attempt=1, task_token=bytes(32)), JobReleasedReply()),
+        (ReleaseJob(lease=_ref("j0")), JobReleasedReply()),
     ]
     heartbeat, kept = _heartbeat(Verdict.KEPT)
     async with stage.running():
@@ -378,7 +382,7 @@ async def test_a_machine_that_was_revoked_while_it_waited_is_given_no_job(stage:
         assert isinstance(await stage.reply(), Refused)
         given_back = (await stage.asked()).ask.request
         assert isinstance(given_back, ReleaseJob)
-        assert given_back.job_id == "j"
+        assert given_back.lease.job_id == "j"
         assert await stage.nudged("j") == []
 
 

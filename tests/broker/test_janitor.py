@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker.clock import Clock
 from airunner.broker.inbox import Asked, Swept
 from airunner.broker.janitor import DAY_MS, REST_S, Janitor, RetentionPlan
-from airunner.broker.store.contract import Expire, Retain
+from airunner.broker.lifecycle.commands import Expire, Retain
 from tests.broker.stage import WALL_MS, acting
 
 pytestmark = pytest.mark.anyio

@@ -7,18 +7,11 @@ import anyio.lowlevel
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker import parking
+from airunner.broker import ledger, parking
 from airunner.broker.inbox import Alarm, Answer
-from airunner.broker.ledger import BATCH_STEPS_MAX, NO_SPACE_PAUSE_MS
-from airunner.broker.store.contract import (
-    BATCH_COMMANDS_MAX,
-    Ask,
-    Command,
-    Expire,
-    Outcome,
-    QueueKey,
-    Resume,
-)
+from airunner.broker.ledger import NO_SPACE_PAUSE_MS
+from airunner.broker.lifecycle.commands import Command, Done, Expire, News, Resume, TenantRequest
+from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NoSpace, NotFound
@@ -38,7 +31,7 @@ from airunner.protocol.messages import (
     StoreRequest,
 )
 from tests.broker.ledgering import DEFAULT, LEASE, RUN, Stage
-from tests.broker.stage import WALL_MS, asked, dequeue, enqueue
+from tests.broker.stage import WALL_MS, ScriptedStore, asked, dequeue, enqueue
 
 pytestmark = pytest.mark.anyio
 
@@ -72,14 +65,13 @@ async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage
         stage.disk.hold()
         stage.ask(asked(1, enqueue("true")))
         await stage.disk.committing.wait()
-        stage.ask(*(asked(number, CancelJob(job_id="j")) for number in range(2, BATCH_COMMANDS_MAX + 10)))
+        stage.ask(*(asked(number, CancelJob(job_id="j")) for number in range(2, ScriptedStore.batch_max + 10)))
         stage.disk.let_go()
         await wait_all_tasks_blocked()
         sizes = [len(batch) for batch in stage.store.batches]
         assert sizes[:2] == [1, 1]
-        assert sum(sizes[2:]) == BATCH_COMMANDS_MAX + 8
-        assert sizes[2] == BATCH_STEPS_MAX
-        assert max(sizes) == BATCH_STEPS_MAX
+        assert sum(sizes[2:]) == ScriptedStore.batch_max + 8
+        assert sizes[2] == max(sizes) == ScriptedStore.batch_max
 
 
 async def test_an_enqueue_takes_a_parked_dequeue_along_in_the_same_transaction(stage: Stage) -> None:
@@ -93,7 +85,7 @@ async def test_an_enqueue_takes_a_parked_dequeue_along_in_the_same_transaction(s
             (b"client", JobsEnqueued),
             (b"agent", JobsLeased),
         ]
-        kinds = [type(command.request) for command in stage.store.batches[-1] if isinstance(command, Ask)]
+        kinds = [type(command.request) for command in stage.store.batches[-1] if isinstance(command, TenantRequest)]
         assert kinds == [EnqueueJob, DequeueJob]
 
 
@@ -269,7 +261,7 @@ async def test_what_it_does_is_counted(stage: Stage) -> None:
 
 
 async def test_who_finds_no_place_in_a_full_batch_waits_on(stage: Stage) -> None:
-    parked = BATCH_COMMANDS_MAX + 20
+    parked = ScriptedStore.batch_max + 20
     async with stage.running():
         stage.ask(*(asked(number, dequeue(wait_ms=30_000)) for number in range(1, parked + 1)))
         await wait_all_tasks_blocked()
@@ -279,7 +271,7 @@ async def test_who_finds_no_place_in_a_full_batch_waits_on(stage: Stage) -> None
             batch = await stage.answers.receive()
             answered |= {int.from_bytes(one.ask.request_id, "big") for one in batch if isinstance(one, Answer)}
         assert answered == set(range(1, parked + 1))
-        assert max(len(batch) for batch in stage.store.batches) <= BATCH_COMMANDS_MAX
+        assert max(len(batch) for batch in stage.store.batches) <= ScriptedStore.batch_max
 
 
 async def test_a_read_alone_waits_for_no_thread(stage: Stage) -> None:
@@ -294,14 +286,14 @@ async def test_who_asks_is_charged_for_what_it_cost_the_store(stage: Stage) -> N
     """Also where it was refused, was only read, or found nothing and waits on."""
     costs = {GetJob: 2, CancelJob: 3, DequeueJob: 5, EnqueueJob: 7}
 
-    def answer(command: Command) -> Outcome:
-        if not isinstance(command, Ask):
-            return Outcome(cost=11)
+    def answer(command: Command) -> Done:
+        if not isinstance(command, TenantRequest):
+            return Done(None, News(), cost=11)
         waits = isinstance(command.request, DequeueJob)
-        ready = frozenset({DEFAULT}) if isinstance(command.request, EnqueueJob) else frozenset[QueueKey]()
+        ready = {DEFAULT} if isinstance(command.request, EnqueueJob) else set[QueueKey]()
         reply = JobsLeased() if waits else refusal(NotFound())
-        exhausted = frozenset({DEFAULT}) if waits else frozenset[QueueKey]()
-        return Outcome(reply=reply, ready=ready, exhausted=exhausted, cost=costs[type(command.request)])
+        exhausted = {DEFAULT} if waits else set[QueueKey]()
+        return Done(reply, News(ready=ready, exhausted=exhausted), cost=costs[type(command.request)])
 
     stage.store.answer = answer
     async with stage.running():
@@ -312,8 +304,11 @@ async def test_who_asks_is_charged_for_what_it_cost_the_store(stage: Stage) -> N
         assert stage.charged == [(1, 2), (2, 3), (3, 5), (4, 7), (3, 5)]
 
 
-async def test_what_is_much_work_shares_its_transaction_with_little(stage: Stage) -> None:
+async def test_what_is_much_work_shares_its_transaction_with_little(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many queues, or many pieces of metadata."""
+    monkeypatch.setattr(ledger, "BATCH_STEPS_MAX", 32)
     pairs = {f"n{number}": "" for number in range(64)}
     noted = EnqueueJob(jobs=(JobSpec(command="true", metadata=pairs),) * 2)
     broad = dequeue(*(f"q{number}" for number in range(QUEUES_MAX)))

@@ -7,10 +7,7 @@ from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.inbox import Answer, Nudged, Swept
-from airunner.broker.store.contract import (
-    Ask,
-    Retain,
-)
+from airunner.broker.lifecycle.commands import Retain, TenantRequest
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.job import JobState, Result
@@ -25,7 +22,7 @@ from airunner.protocol.messages import (
     StoreRequest,
 )
 from airunner.protocol.names import JobId
-from tests.broker.ledgering import LAST, MORE, Stage
+from tests.broker.ledgering import LAST, LEASE, MORE, Stage
 from tests.broker.stage import asked, dequeue, enqueue
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +41,8 @@ async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage
         await wait_all_tasks_blocked()
         assert stage.silent()
         stage.disk.let_go()
-        [answer, nudged] = await stage.answers.receive()
+        [answer] = await stage.answers.receive()
+        [nudged] = await stage.answers.receive()
         assert isinstance(answer, Answer)
         assert answer.reply == JobCancelled(state=JobState.RUNNING)
         assert nudged == Nudged("default", (JobId("j"),))
@@ -96,7 +94,7 @@ async def test_without_room_the_store_is_told_so_by_whoever_produces(stage: Stag
             stage.ask(asked(1, request_))
             await stage.reply()
             [command] = stage.store.batches[-1]
-            assert isinstance(command, Ask)
+            assert isinstance(command, TenantRequest)
             assert command.room is room
 
 
@@ -105,8 +103,8 @@ async def test_without_room_the_store_is_told_so_by_whoever_produces(stage: Stag
     [
         dequeue(),
         CancelJob(job_id="j"),
-        ReleaseJob(job_id="j", attempt=1, task_token=bytes(32)),
-        CompleteJob(job_id="j", attempt=1, task_token=bytes(32), event_count=0, result=Result(exit_code=0)),
+        ReleaseJob(lease=LEASE.ref),
+        CompleteJob(lease=LEASE.ref, event_count=0, result=Result(exit_code=0)),
     ],
 )
 async def test_without_room_what_runs_may_end(stage: Stage, request_: StoreRequest) -> None:

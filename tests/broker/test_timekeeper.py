@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.clock import Clock
 from airunner.broker.inbox import Alarm, Asked
-from airunner.broker.store.contract import Expire, Resume
+from airunner.broker.lifecycle.commands import Expire, Resume
 from airunner.broker.timekeeper import Timekeeper
 from tests.broker.stage import WALL_MS, acting, edges
 

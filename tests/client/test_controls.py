@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from airunner.broker.store.sqlite import jobs
+from airunner.broker.lifecycle import reading
 from airunner.client.cli.columns import aligned
 from airunner.client.cli.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, job_lines, queue_row
 from airunner.protocol.errors import BadRequest, Draining, NotFinished, NotFound
@@ -88,7 +88,7 @@ async def test_every_queue_is_listed_page_by_page() -> None:
 
 
 async def test_a_list_that_the_broker_gives_in_pieces_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "LOOKED_MAX", 3)
+    monkeypatch.setattr(reading, "LOOKED_MAX", 3)
     async with brokered() as (_, client):
         specs = [JobSpec(command="true", queue="ab"[number % 4 > 0], owner="o") for number in range(16)]
         submitted = await client.submit_many(specs)

@@ -13,7 +13,7 @@ import anyio
 
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
-from airunner.broker.store.sqlite.store import open_store
+from airunner.broker.store.open import open_store
 from airunner.certs.authority import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach

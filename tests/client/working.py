@@ -35,9 +35,7 @@ class Worker:
 
     async def publish(self, *bodies: AgentBody) -> None:
         batch = EventBatch(
-            job_id=self._lease.job_id,
-            attempt=self._lease.attempt,
-            task_token=self._lease.task_token,
+            lease=self._lease.ref,
             first_index=self._index,
             count=len(bodies),
             events=encode_bodies(list(bodies)),
@@ -50,13 +48,7 @@ class Worker:
 
     async def complete(self, exit_code: int = 0) -> None:
         await self._channel.ask(
-            CompleteJob(
-                job_id=self._lease.job_id,
-                attempt=self._lease.attempt,
-                task_token=self._lease.task_token,
-                event_count=self._index,
-                result=Result(exit_code=exit_code),
-            )
+            CompleteJob(lease=self._lease.ref, event_count=self._index, result=Result(exit_code=exit_code))
         )
 
     async def run(self, lines: int, exit_code: int = 0) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from airunner.broker.store.contract import (
-    Applied,
-    Ask,
+from msgspec.structs import replace
+
+from airunner.broker.lifecycle.commands import (
+    Appended,
     Command,
+    Done,
     Expire,
     MintedJob,
-    Outcome,
+    Reading,
     Resume,
     Retain,
-    Store,
+    StoreReply,
+    TenantRequest,
 )
+from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
@@ -35,7 +40,6 @@ from airunner.protocol.messages import (
     JobsEnqueued,
     JobsLeased,
     JobsUpdated,
-    LeaseRef,
     ListQueues,
     QueuesListed,
     QueueUpdated,
@@ -52,8 +56,32 @@ from airunner.protocol.names import JobId, RequestId, WatchKey
 from airunner.protocol.queues import QueueMode, QueueSummary
 
 T = TypeVar("T")
+_Part = TypeVar("_Part", EventBatch, CompleteJob, ReleaseJob)
 START_MS = 1_000_000
 VISIBILITY_MS = 10_000
+
+
+class Outcome(NamedTuple):
+    """What came of a command, its reply beside its news."""
+
+    reply: StoreReply | None
+    appended: tuple[Appended, ...]
+    ready: frozenset[QueueKey]
+    exhausted: frozenset[QueueKey]
+    nudged: tuple[JobId, ...]
+    more: bool
+    cost: int
+
+
+class Applied(NamedTuple):
+    outcomes: tuple[Outcome, ...]
+    next_due_ms: int | None
+
+
+def outcome_of(done: Done) -> Outcome:
+    news = done.news
+    ready, exhausted = frozenset(news.ready), frozenset(news.exhausted)
+    return Outcome(done.reply, tuple(news.appended), ready, exhausted, tuple(news.nudged), news.more, done.cost)
 
 
 class Driver:
@@ -77,13 +105,13 @@ class Driver:
         request_id: bytes | None = None,
         room: bool | Room = True,
         queues: QueueScope = None,
-    ) -> Ask:
+    ) -> TenantRequest:
         jobs = len(request.jobs) if isinstance(request, EnqueueJob) else int(isinstance(request, RetryJob))
         minted = tuple(
             MintedJob(JobId(f"job-{int.from_bytes(self.draw(8), 'big'):08}"), WatchKey(self.draw(32)))
             for _ in range(jobs)
         )
-        return Ask(
+        return TenantRequest(
             tenant=tenant,
             request_id=RequestId(request_id or self.draw(16)),
             request=request,
@@ -94,7 +122,10 @@ class Driver:
         )
 
     def apply(self, *commands: Command) -> Applied:
-        return self.store.apply(commands, self.now_ms)
+        if commands and isinstance(commands[0], TenantRequest) and isinstance(commands[0].request, Reading):
+            return Applied(tuple(map(outcome_of, self.store.read(commands))), None)
+        applied = self.store.apply(commands, self.now_ms)
+        return Applied(tuple(map(outcome_of, applied.done)), applied.next_due_ms)
 
     def outcome(self, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None) -> Outcome:
         (outcome,) = self.apply(self.ask(request, tenant=tenant, request_id=request_id)).outcomes
@@ -161,7 +192,7 @@ class Driver:
 
     def verdict(self, lease: JobLease) -> Verdict:
         """What a heartbeat says of the lease, and it renews it."""
-        request = UpdateJob(leases=(ref(lease),), visibility_ms=VISIBILITY_MS)
+        request = UpdateJob(leases=(lease.ref,), visibility_ms=VISIBILITY_MS)
         return self.reply(JobsUpdated, request).leases[0].verdict
 
     def set_mode(self, mode: QueueMode, queue: str = "default") -> Outcome:
@@ -206,12 +237,13 @@ class Driver:
         return [event.kind for event in self.log(job_id)]
 
 
-def ref(lease: JobLease) -> LeaseRef:
-    return LeaseRef(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
-
-
 def release(lease: JobLease) -> ReleaseJob:
-    return ReleaseJob(job_id=lease.job_id, attempt=lease.attempt, task_token=lease.task_token)
+    return ReleaseJob(lease=lease.ref)
+
+
+def replaced(part: _Part, **changes: object) -> _Part:
+    """The same, about another attempt or with another token."""
+    return replace(part, lease=replace(part.lease, **changes))
 
 
 def output(*pieces: str, timestamp_ms: int = START_MS) -> list[AgentBody]:
@@ -220,9 +252,7 @@ def output(*pieces: str, timestamp_ms: int = START_MS) -> list[AgentBody]:
 
 def batch(lease: JobLease, first_index: int, *pieces: str, timestamp_ms: int = START_MS) -> EventBatch:
     return EventBatch(
-        job_id=lease.job_id,
-        attempt=lease.attempt,
-        task_token=lease.task_token,
+        lease=lease.ref,
         first_index=first_index,
         count=len(pieces),
         events=encode_bodies(output(*pieces, timestamp_ms=timestamp_ms)),
@@ -236,10 +266,4 @@ def completion(
     exit_code: int = 0,
     result: Result | None = None,
 ) -> CompleteJob:
-    return CompleteJob(
-        job_id=lease.job_id,
-        attempt=lease.attempt,
-        task_token=lease.task_token,
-        event_count=event_count,
-        result=result or Result(exit_code=exit_code),
-    )
+    return CompleteJob(lease=lease.ref, event_count=event_count, result=result or Result(exit_code=exit_code))

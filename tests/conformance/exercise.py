@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Final
 
-from airunner.broker.store.contract import Store
+from airunner.broker.store.batch import Store
 from tests.conformance import (
     laws_costs,
     laws_endings,

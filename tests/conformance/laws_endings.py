@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, JobSpec, JobState, Reason, Result
 from airunner.protocol.messages import (
@@ -22,7 +20,7 @@ from airunner.protocol.messages import (
     ReleaseJob,
     Verdict,
 )
-from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
+from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release, replaced
 
 DEFAULT = frozenset({QueueKey("home", "default")})
 CANCELLED = Result(reason=Reason.CANCELLED)
@@ -56,8 +54,8 @@ def agents_lost_too_often_fail_the_job(driver: Driver) -> None:
 def a_released_job_waits_in_its_old_place(driver: Driver) -> None:
     first, second = driver.submit("a", "b")
     lease = driver.lease_one()
-    release = ReleaseJob(job_id=first, attempt=1, task_token=lease.task_token)
-    driver.refused("stale-token", msgspec.structs.replace(release, task_token=bytes(32)))
+    release = ReleaseJob(lease=lease.ref)
+    driver.refused("stale-token", replaced(release, task_token=bytes(32)))
     driver.refused("not-found", release, tenant="other")
     outcome = driver.outcome(release)
     assert outcome.reply == JobReleasedReply()
@@ -75,13 +73,13 @@ def a_job_ends_once(driver: Driver) -> None:
     lease = driver.lease_one()
     driver.now_ms += 5
     driver.refused("not-found", completion(lease), tenant="other")
-    driver.refused("stale-token", msgspec.structs.replace(completion(lease), task_token=bytes(32)))
-    driver.refused("stale-token", msgspec.structs.replace(completion(lease), attempt=2))
+    driver.refused("stale-token", replaced(completion(lease), task_token=bytes(32)))
+    driver.refused("stale-token", replaced(completion(lease), attempt=2))
     assert driver.reply(JobCompleted, completion(lease, exit_code=7)).state is JobState.FAILED
     again = driver.outcome(completion(lease))
     assert again.reply == JobCompleted(state=JobState.FAILED)
     assert again.appended == ()
-    driver.refused("stale-token", ReleaseJob(job_id=job_id, attempt=1, task_token=lease.task_token))
+    driver.refused("stale-token", ReleaseJob(lease=lease.ref))
     job = driver.reply(JobFound, GetJob(job_id=job_id)).job
     assert (job.state, job.result) == (JobState.FAILED, Result(exit_code=7))
     assert (job.started_ms, job.finished_ms, job.agent) == (START_MS, START_MS + 5, "agent")
@@ -98,7 +96,7 @@ def a_late_completion_is_refused(driver: Driver) -> None:
     driver.refused("stale-token", completion(stale))
     fresh = driver.lease_one()
     driver.refused("stale-token", completion(stale))
-    driver.refused("stale-token", msgspec.structs.replace(completion(stale), attempt=fresh.attempt))
+    driver.refused("stale-token", replaced(completion(stale), attempt=fresh.attempt))
     request = PublishJobEvents(batches=(batch(stale, 0, "late"),), completions=(completion(stale, 1),))
     (refused,) = driver.reply(JobEventsPublished, request).completions
     assert isinstance(refused, Refused)

@@ -87,7 +87,7 @@ def a_repeated_request_is_granted_the_very_same(driver: Driver) -> None:
     done, held = first.leases
     driver.reply(JobCompleted, completion(done))
     assert driver.reply(JobsLeased, request, request_id=ID).leases == (held,)
-    assert driver.reply(JobsUpdated, _renewal(LeaseRef(job_id=held.job_id, attempt=1, task_token=held.task_token)))
+    assert driver.reply(JobsUpdated, _renewal(held.ref))
 
 
 def a_repeat_after_the_end_is_granted_no_other_job(driver: Driver) -> None:
@@ -106,7 +106,7 @@ def a_grant_that_nobody_heard_of_may_be_granted_again(driver: Driver) -> None:
     request = driver.dequeue()
     request_id = driver.draw(16)
     (lease,) = driver.reply(JobsLeased, request, request_id=request_id).leases
-    release = ReleaseJob(job_id=lease.job_id, attempt=1, task_token=lease.task_token)
+    release = ReleaseJob(lease=lease.ref)
     driver.reply(JobReleasedReply, release, request_id=request_id)
     (again,) = driver.reply(JobsLeased, request, request_id=request_id).leases
     assert (again.job_id, again.attempt) == (lease.job_id, 2)
@@ -114,9 +114,8 @@ def a_grant_that_nobody_heard_of_may_be_granted_again(driver: Driver) -> None:
 
 def an_agent_that_died_is_lost_though_its_successor_speaks_for_it(driver: Driver) -> None:
     (job_id,) = driver.submit()
-    for attempt in range(1, MAX_ATTEMPTS_DEFAULT + 1):
-        lease = driver.lease_one()
-        request = ReleaseJob(job_id=job_id, attempt=attempt, task_token=lease.task_token, lost=True)
+    for _ in range(MAX_ATTEMPTS_DEFAULT):
+        request = ReleaseJob(lease=driver.lease_one().ref, lost=True)
         driver.reply(JobReleasedReply, request)
         driver.reply(JobReleasedReply, request)  # said twice, counted once
     job = driver.reply(JobFound, GetJob(job_id=job_id)).job
@@ -156,9 +155,8 @@ def a_repeated_grant_lasts_a_full_period_from_the_repeat(driver: Driver) -> None
 
 
 def a_heartbeat_keeps_what_is_held_and_says_what_is_lost(driver: Driver) -> None:
-    (job_id,) = driver.submit()
-    lease = driver.lease_one()
-    mine = LeaseRef(job_id=job_id, attempt=1, task_token=lease.task_token)
+    driver.submit()
+    mine = driver.lease_one().ref
     forged = [msgspec.structs.replace(mine, task_token=bytes(32)), msgspec.structs.replace(mine, attempt=2)]
     absent = msgspec.structs.replace(mine, job_id="absent")
     driver.now_ms += VISIBILITY_MS - 1
@@ -174,10 +172,8 @@ def a_heartbeat_keeps_what_is_held_and_says_what_is_lost(driver: Driver) -> None
 
 
 def a_heartbeat_never_shortens_a_lease(driver: Driver) -> None:
-    (job_id,) = driver.submit()
-    lease = driver.lease_one()
-    ref = LeaseRef(job_id=job_id, attempt=1, task_token=lease.task_token)
-    driver.reply(JobsUpdated, UpdateJob(leases=(ref,), visibility_ms=1_000))
+    driver.submit()
+    driver.reply(JobsUpdated, UpdateJob(leases=(driver.lease_one().ref,), visibility_ms=1_000))
     assert driver.apply().next_due_ms == START_MS + VISIBILITY_MS
 
 

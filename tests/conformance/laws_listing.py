@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from airunner.broker.store.contract import LeasesCounted
+from airunner.broker.lifecycle.commands import LeasesCounted
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     EnqueueJob,

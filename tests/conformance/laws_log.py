@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from airunner.broker.store.contract import WatchKeyFound
+from airunner.broker.lifecycle.commands import WatchKeyFound
 from airunner.protocol.events import BATCH_EVENTS_MAX, EventRun, Output, events_of
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.jobretry import RetryPolicy
@@ -27,7 +27,7 @@ from airunner.protocol.messages import (
     WatchJob,
 )
 from airunner.protocol.names import JobId
-from tests.conformance.driving import START_MS, Driver, batch, completion
+from tests.conformance.driving import START_MS, Driver, batch, completion, replaced
 
 
 def _publish(driver: Driver, *batches: EventBatch) -> list[tuple[int, str | None]]:
@@ -96,8 +96,8 @@ def what_is_no_batch_of_an_agents_is_refused(driver: Driver) -> None:
 def nobody_else_writes_into_a_log(driver: Driver) -> None:
     lease = _started(driver)
     good = batch(lease, 0, "a")
-    forged = msgspec.structs.replace(good, task_token=bytes(32))
-    absent = msgspec.structs.replace(good, job_id="absent")
+    forged = replaced(good, task_token=bytes(32))
+    absent = replaced(good, job_id="absent")
     assert _publish(driver, forged, absent) == [(0, "stale-token"), (0, "not-found")]
     reply = driver.reply(JobEventsPublished, PublishJobEvents(batches=(good,)), tenant="other")
     assert reply.batches == (BatchStored(job_id=lease.job_id, attempt=1, code="not-found"),)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from airunner.broker.store.contract import EXPIRE_MAX, QueueKey
+from airunner.broker.lifecycle.commands import EXPIRE_MAX
+from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.jobretry import RetryPolicy

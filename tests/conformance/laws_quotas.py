@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from airunner.broker.lifecycle.retention import RECORDS_KEPT_MS
 from airunner.broker.store.quotas import Quotas
-from airunner.broker.store.sqlite.retention import ANSWERS_KEPT_MS
 from airunner.protocol.job import JobSpec, JobState, encode_spec
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (
@@ -98,7 +98,7 @@ def what_is_removed_makes_room(driver: Driver) -> None:
         driver.reply(object, last)
     driver.quotas = Quotas(bytes_max=SPEC_BYTES)
     driver.refused("quota", _jobs(1))
-    driver.now_ms += 2 * ANSWERS_KEPT_MS
+    driver.now_ms += 2 * RECORDS_KEPT_MS
     while driver.retain(finished_before_ms=driver.now_ms).more:
         pass
     driver.reply(JobsEnqueued, _jobs(1))
@@ -137,7 +137,7 @@ def a_remembered_answer_is_something_that_a_tenant_has(driver: Driver) -> None:
         changes += 2
     assert changes < 100
     driver.refused("quota", _jobs(1))
-    driver.now_ms += 2 * ANSWERS_KEPT_MS
+    driver.now_ms += 2 * RECORDS_KEPT_MS
     while driver.retain(finished_before_ms=driver.now_ms).more:
         pass
     driver.reply(JobsEnqueued, _jobs(1))

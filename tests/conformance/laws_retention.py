@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from airunner.broker.store.contract import Outcome
-from airunner.broker.store.sqlite.retention import ANSWERS_KEPT_MS, BYTES_PER_STEP, JOBS_PER_STEP, RUNS_PER_STEP
+from airunner.broker.lifecycle.retention import (
+    BYTES_PER_STEP,
+    JOBS_PER_STEP,
+    RECORDS_KEPT_MS,
+    RECORDS_PER_STEP,
+    SEGMENTS_PER_STEP,
+)
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     PAGE_SIZE_MAX,
     CancelJob,
-    CompleteJob,
     EnqueueJob,
     GetJob,
     JobLease,
@@ -29,7 +33,7 @@ from airunner.protocol.messages import (
     WatchJob,
 )
 from airunner.protocol.names import REQUEST_ID_BYTES
-from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, ref
+from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion
 
 ID = b"r" * REQUEST_ID_BYTES
 STEPS_MAX: Final = 100
@@ -43,7 +47,9 @@ def _swept(driver: Driver, *, finished_before_ms: int = 0, store_bytes_max: int 
     """Step by step until nothing is left to do; how many steps that took."""
     for steps in range(1, STEPS_MAX):
         outcome = driver.retain(finished_before_ms=finished_before_ms, store_bytes_max=store_bytes_max)
-        assert outcome == Outcome(more=outcome.more, cost=outcome.cost), "nothing is told of it"
+        assert (outcome.reply, outcome.appended, outcome.ready, outcome.nudged) == (None, (), frozenset(), ()), (
+            "nothing is told of it"
+        )
         if not outcome.more:
             return steps
     raise AssertionError("it comes to an end")
@@ -120,34 +126,34 @@ def a_removed_job_is_gone_for_everybody_at_once(driver: Driver) -> None:
         ReplayJobEvents(job_id=job_id),
         CancelJob(job_id=job_id),
         RetryJob(job_id=job_id),
-        CompleteJob(
-            job_id=job_id, attempt=1, task_token=lease.task_token, event_count=1, result=completion(lease).result
-        ),
+        completion(lease, 1),
         ListJobs(before=job_id),
     ):
         driver.refused("not-found", request)
     for listing in (ListJobs(), ListJobs(owner="o"), ListJobs(metadata={"k": "v"}), ListJobs(queue="default")):
         assert driver.reply(JobsListed, listing).jobs == ()
-    updated = driver.reply(JobsUpdated, UpdateJob(leases=(ref(lease),), visibility_ms=VISIBILITY_MS))
+    updated = driver.reply(JobsUpdated, UpdateJob(leases=(lease.ref,), visibility_ms=VISIBILITY_MS))
     assert updated.leases[0].verdict is Verdict.LOST
     assert driver.reply(QueuesListed, ListQueues()).queues == ()
 
 
 def a_large_log_goes_in_several_steps_and_its_job_at_once(driver: Driver) -> None:
-    many = _large(driver, 2 * RUNS_PER_STEP + 1, 1)
+    many = _large(driver, 2 * SEGMENTS_PER_STEP + 1, 1)
     assert driver.retain(finished_before_ms=driver.now_ms + 1).more
     assert _there(driver) == set()
     driver.refused("not-found", ReplayJobEvents(job_id=many))
+    new = _running(driver, 3, 1)
     assert _swept(driver, finished_before_ms=driver.now_ms + 1) >= 3
-    new = _large(driver, 3, 1)
-    assert [event.sequence for event in driver.log(new)] == list(range(1, 7)), "nothing of the old is in the new"
+    driver.reply(object, completion(new, 3))
+    sequences = [event.sequence for event in driver.log(new.job_id)]
+    assert sequences == list(range(1, 7)), "nothing of the old is in the new, which came before all of that was removed"
 
 
 def a_log_of_large_runs_goes_in_several_steps(driver: Driver) -> None:
     driver.submit()
     lease = driver.lease_one()
     piece, runs = "x" * 60_000, 2 * BYTES_PER_STEP // 480_000
-    assert runs < RUNS_PER_STEP, "it is their size that is too much for one step"
+    assert runs < SEGMENTS_PER_STEP, "it is their size that is too much for one step"
     for run in range(runs):
         driver.reply(object, PublishJobEvents(batches=(batch(lease, 8 * run, *[piece] * 8),)))
     driver.reply(object, completion(lease, 8 * runs))
@@ -207,7 +213,7 @@ def a_request_is_remembered_until_its_own_age(driver: Driver) -> None:
     assert _there(driver) == set()
     again = driver.outcome(request, request_id=ID)
     assert (again.reply, again.appended) == (first, ()), "its job is gone, and it is not run a second time"
-    driver.now_ms += 2 * ANSWERS_KEPT_MS
+    driver.now_ms += 2 * RECORDS_KEPT_MS
     _swept(driver, finished_before_ms=START_MS)
     assert driver.reply(JobsEnqueued, request, request_id=ID) == first
     _swept(driver, finished_before_ms=START_MS + 1)
@@ -217,7 +223,7 @@ def a_request_is_remembered_until_its_own_age(driver: Driver) -> None:
 def a_request_is_remembered_for_a_day_however_short_jobs_are_kept(driver: Driver) -> None:
     request = EnqueueJob(jobs=(JobSpec(command="a"),))
     first = driver.reply(JobsEnqueued, request, request_id=ID)
-    driver.now_ms += ANSWERS_KEPT_MS
+    driver.now_ms += RECORDS_KEPT_MS
     _swept(driver, finished_before_ms=driver.now_ms)
     assert driver.reply(JobsEnqueued, request, request_id=ID) == first
     driver.now_ms += 1
@@ -234,11 +240,11 @@ def a_repeated_retry_is_answered_when_its_origin_is_gone(driver: Driver) -> None
 
 
 def very_many_requests_are_forgotten_in_steps(driver: Driver) -> None:
-    for _ in range(2 * RUNS_PER_STEP + 1):
+    for _ in range(2 * RECORDS_PER_STEP + 1):
         driver.submit()
-    driver.now_ms += 2 * ANSWERS_KEPT_MS
+    driver.now_ms += 2 * RECORDS_KEPT_MS
     assert _swept(driver, finished_before_ms=START_MS + 1) == 3
-    assert driver.queue().waiting == 2 * RUNS_PER_STEP + 1
+    assert driver.queue().waiting == 2 * RECORDS_PER_STEP + 1
 
 
 def an_origin_may_be_gone_before_what_retries_it(driver: Driver) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from airunner.broker.store.contract import Outcome
 from airunner.broker.store.room import Room
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
@@ -30,7 +29,7 @@ from airunner.protocol.messages import (
     Verdict,
 )
 from airunner.protocol.queues import QueueMode
-from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, ref, release
+from tests.conformance.driving import VISIBILITY_MS, Driver, Outcome, batch, completion, release
 
 ID = b"r" * 16
 
@@ -51,7 +50,7 @@ def with_little_room_what_ends_or_keeps_something_is_stored(driver: Driver) -> N
     renewed, completed, released, cancelled = driver.lease(slots=4)
     driver.reply(object, SetSecret(queue="default", name="S", box=b"sealed"))
     driver.now_ms += VISIBILITY_MS - 1
-    heartbeat = UpdateJob(leases=(ref(renewed), ref(cancelled)), visibility_ms=VISIBILITY_MS)
+    heartbeat = UpdateJob(leases=(renewed.ref, cancelled.ref), visibility_ms=VISIBILITY_MS)
     reply = _kept(driver, heartbeat).reply
     assert isinstance(reply, JobsUpdated)
     assert {one.verdict for one in reply.leases} == {Verdict.KEPT}

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
-from airunner.broker.store.contract import QueueKey, Store
-from airunner.broker.store.sqlite.store import open_store
+from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import QueueKey
 from airunner.protocol.events import Output
 from airunner.protocol.job import JobSpec, JobState, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
@@ -43,7 +43,8 @@ from airunner.protocol.messages import (
 from airunner.protocol.names import JobId
 from airunner.protocol.queues import QueueMode
 from tests.conformance import model as m
-from tests.conformance.driving import Driver, batch, completion, ref, release
+from tests.conformance.driving import Driver, batch, completion, release
+from tests.conformance.memory import MemoryEngine
 
 TENANTS = st.sampled_from(["home", "home", "home", "other"])
 QUEUES = st.sampled_from(["a", "b"])
@@ -97,9 +98,11 @@ class StoreAndModel(RuleBasedStateMachine):
 
     grants: Bundle[tuple[JobLease, m.Grant]] = Bundle("grants")
 
+    make: Callable[[], Store] = staticmethod(lambda: Store(MemoryEngine()))
+
     def __init__(self) -> None:
         super().__init__()
-        self.store: Store = open_store("memory:")
+        self.store = self.make()
         self.driver = Driver(self.store)
         self.model = m.Model()
         self.requests: list[tuple[str, bytes, DequeueJob]] = []
@@ -140,7 +143,7 @@ class StoreAndModel(RuleBasedStateMachine):
         minted = [one.job_id for one in ask.minted]
         assert told(outcome.reply) == expected(lambda: self.submit_to_model(submission, minted, room=room))
         made = self.model.jobs[known:]
-        assert (len(outcome.appended), outcome.ready) == (len(made), {one.ready for one in made})
+        assert (len(outcome.appended), outcome.ready) == (len(made), {job.ready for job in made if job.waits})
         self.jobs += made
 
     def submit_to_model(self, submission: Submission, minted: list[str], *, room: bool) -> JobsEnqueued:
@@ -201,7 +204,7 @@ class StoreAndModel(RuleBasedStateMachine):
     @rule(pair=grants, visibility_ms=VISIBILITY_MS)
     def renew(self, pair: tuple[JobLease, m.Grant], visibility_ms: int) -> None:
         lease, grant = pair
-        request = UpdateJob(leases=(ref(lease),), visibility_ms=visibility_ms)
+        request = UpdateJob(leases=(lease.ref,), visibility_ms=visibility_ms)
         reply = self.driver.reply(JobsUpdated, request, tenant=grant.job.tenant)
         assert reply.leases[0].verdict == self.model.renew(grant, visibility_ms, self.driver.now_ms)
 

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from airunner.broker.store.sqlite.store import open_store
+from airunner.broker.store.batch import Store
+from airunner.broker.store.sqlite.opening import open_sqlite
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
 
 
 @pytest.mark.parametrize("law", LAWS)
 def test_in_memory(law: str):
-    with closing(open_store("memory:")) as store:
+    with closing(Store(open_sqlite(None))) as store:
         LAWS[law](Driver(store))
 
 
 @pytest.mark.parametrize("law", LAWS)
 def test_on_disk(law: str, tmp_path: Path):
-    with closing(open_store(f"sqlite:///{tmp_path}/store.db")) as store:
+    with closing(Store(open_sqlite(tmp_path / "store.db"))) as store:
         LAWS[law](Driver(store))

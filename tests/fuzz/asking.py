@@ -100,17 +100,16 @@ class Aims:
         """The example with a job or a lease in place of its own; `chance` (0 to 1) says which."""
         known = self._leases if self._leases and chance < 0.7 else self._jobs
         target = known[int(chance * 1_000) % len(known)]
-        return {name: self._part(part, target) for name, part in {**example, **_only(example, target)}.items()}
-
-    @staticmethod
-    def _part(part: object, target: Map) -> object:
-        if isinstance(part, list) and part and isinstance(part[0], dict):
-            return [{**part[0], **_only(part[0], target)}, *part[1:]]
-        return part
+        aimed: Map = _aimed(example, target)
+        return aimed
 
 
-def _only(example: Map, target: Map) -> Map:
-    return {name: value for name, value in target.items() if name in example}
+def _aimed(part: Any, target: Map) -> Any:
+    if isinstance(part, list):
+        return [_aimed(piece, target) for piece in part]
+    if isinstance(part, dict):
+        return {name: target.get(name, _aimed(piece, target)) for name, piece in part.items()}
+    return part
 
 
 class Asking:

@@ -89,6 +89,7 @@ NOW_MS: Final = 1_767_225_600_000
 JOB_ID: Final = JobId("019b7765-6400-7000-8000-000000000001")
 SEED: Final = bytes(range(32))
 TOKEN: Final = task_token(SEED, JOB_ID, 1)
+LEASE: Final = LeaseRef(job_id=JOB_ID, attempt=1, task_token=TOKEN)
 SPEC: Final = JobSpec(
     command="sh",
     args=("-c", "make test"),
@@ -143,14 +144,12 @@ EVENTS: Final[dict[str, EventBody]] = {
 }
 
 _BATCH: Final = EventBatch(
-    job_id=JOB_ID,
-    attempt=1,
-    task_token=TOKEN,
+    lease=LEASE,
     first_index=0,
     count=1,
     events=encode_bodies([Heartbeat(timestamp_ms=NOW_MS)]),
 )
-_COMPLETION: Final = CompleteJob(job_id=JOB_ID, attempt=1, task_token=TOKEN, event_count=1, result=Result(exit_code=0))
+_COMPLETION: Final = CompleteJob(lease=LEASE, event_count=1, result=Result(exit_code=0))
 
 REQUESTS: Final[dict[str, Request]] = {
     "Ping": Ping(),
@@ -158,10 +157,10 @@ REQUESTS: Final[dict[str, Request]] = {
     "DequeueJob": DequeueJob(
         agent="agent-1", queues=("default",), slots=2, visibility_ms=300_000, wait_ms=30_000, token_seed=SEED
     ),
-    "UpdateJob": UpdateJob(leases=(LeaseRef(job_id=JOB_ID, attempt=1, task_token=TOKEN),), visibility_ms=300_000),
+    "UpdateJob": UpdateJob(leases=(LEASE,), visibility_ms=300_000),
     "PublishJobEvents": PublishJobEvents(batches=(_BATCH,), completions=(_COMPLETION,)),
     "CompleteJob": _COMPLETION,
-    "ReleaseJob": ReleaseJob(job_id=JOB_ID, attempt=1, task_token=TOKEN),
+    "ReleaseJob": ReleaseJob(lease=LEASE),
     "CancelJob": CancelJob(job_id=JOB_ID),
     "RetryJob": RetryJob(job_id=JOB_ID),
     "UpdateQueue": UpdateQueue(queue="default", mode=QueueMode.PAUSED),
@@ -179,7 +178,7 @@ REQUESTS: Final[dict[str, Request]] = {
 }
 
 REPLIES: Final[dict[str, Reply]] = {
-    "Pong": Pong(revisions=(1, 2)),
+    "Pong": Pong(revisions=(3,)),
     "JobsEnqueued": JobsEnqueued(job_ids=(JOB_ID,)),
     "JobsLeased": JobsLeased(
         leases=(

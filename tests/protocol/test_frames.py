@@ -42,12 +42,11 @@ def test_another_protocol_is_unsupported(unpack, frames: list[bytes]):
         unpack(frames)
 
 
-def test_the_last_two_revisions_are_served_and_no_other():
-    assert SERVED == (REVISION - 1, REVISION)
-    for revision in SERVED:
-        assert unpack_request([magic(revision), ID, b"", b""]).revision == revision
-    for revision, old in ((REVISION + 1, "broker"), (999_999, "broker")):
-        with pytest.raises(Unsupported, match=f"revisions 1 and 2 .* revision {revision}: upgrade the {old}"):
+def test_its_own_revision_is_served_and_no_other():
+    assert SERVED == (REVISION,), "and the one before, once one was released"
+    assert unpack_request([magic(REVISION), ID, b"", b""]).revision == REVISION
+    for revision, old in ((REVISION - 1, "client or agent"), (REVISION + 1, "broker"), (999_999, "broker")):
+        with pytest.raises(Unsupported, match=f"revision {REVISION} .* revision {revision}: upgrade the {old}"):
             unpack_request([magic(revision), ID, b"", b""])
 
 
@@ -86,7 +85,7 @@ def test_a_reply_out_of_bounds_is_refused(frames: list[bytes]):
 
 
 def test_a_refusal_finds_the_id_where_there_is_one():
-    assert answerable([VERSION, ID]) == (ID, 2)
+    assert answerable([VERSION, ID]) == (ID, REVISION)
     assert answerable([b"AR7", ID]) == (ID, 7), "a refusal can be read in every revision"
     assert answerable([VERSION, b"short"]) is None
     assert answerable([VERSION]) is None

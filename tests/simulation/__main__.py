@@ -60,7 +60,9 @@ REACHED: Final = (
     "a write failed",
     "a write found no space",
     "the broker crashed inside a write",
+    "a batch was decided on a job that had moved",
 )
+STORES: Final = ("memory", "sqlite", "dicts")
 HASHING: Final = {"PYTHONHASHSEED": "0"}  # the order of sets is part of what a seed draws
 
 
@@ -94,8 +96,8 @@ def run_seed(seed: int, store: str, folder: Path, writer: int, *, trace: bool) -
 
 
 def store_of(seed: int, store: str) -> str:
-    """With both, every other seed has the one or the other."""
-    return ("memory", "sqlite")[seed % 2] if store == "both" else store
+    """With all, each seed has one in turn."""
+    return STORES[seed % len(STORES)] if store == "all" else store
 
 
 def judged(world: World, seed: int, error: BaseException | None, *, trace: bool) -> Verdict:
@@ -231,7 +233,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0:100", help="FIRST:BEYOND")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--store", choices=["memory", "sqlite", "both"], default="both")
+    parser.add_argument("--store", choices=[*STORES, "all"], default="all")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--mutants", action="store_true", help="show that lies are found out")
     parser.add_argument("--keep-going", action="store_true", help="run every seed, whatever fails")

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 import apsw
 
 from airunner.broker.disk import PIECE_BYTES
-from airunner.broker.store.contract import Store
+from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import Engine
 from airunner.broker.store.room import Room, Space
-from airunner.broker.store.sqlite.rows import Database, Rows, Values
-from airunner.broker.store.sqlite.store import SqliteStore, prepare
+from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.store.sqlite.opening import prepare
+from airunner.broker.store.sqlite.rows import Values
 
 BALLAST_PIECES = 8
 COMMIT_BYTES = 16_384  # that the store in memory counts for a transaction
@@ -48,12 +50,12 @@ class Disk(ABC):
         """As a new broker does it."""
         self.life += 1
         self._crash_in = 0
-        store = SqliteStore(self.prepared())
+        store = Store(self.engine())
         self._kept.append(store)
         return store
 
     @abstractmethod
-    def prepared(self) -> Database:
+    def engine(self) -> Engine:
         """The database, as this life of the broker sees it."""
 
     @abstractmethod
@@ -142,8 +144,8 @@ class MemoryDisk(Disk):
         self._connection = apsw.Connection(":memory:")
         prepare(self._connection)
 
-    def prepared(self) -> Database:
-        return _Watched(self._connection, self)
+    def engine(self) -> Engine:
+        return SqliteEngine(_Watched(self._connection, self))
 
     def crash(self, *, power: bool) -> None:
         super().crash(power=power)
@@ -167,7 +169,7 @@ class _Watched:
     def in_transaction(self) -> bool:
         return self._connection.in_transaction
 
-    def execute(self, statements: str, bindings: Values | None = None) -> Rows:
+    def execute(self, statements: str, bindings: Values | None = None) -> Iterator[Values]:
         changes = self._connection.total_changes()
         writes = statements == "COMMIT" and changes > self._begun_at
         self._disk.step(self._life, writes=writes, grows_bytes=COMMIT_BYTES if writes else 0)
@@ -178,8 +180,9 @@ class _Watched:
             self._disk.step(self._life, writes=False)  # what is kept need not have been told
         return done
 
-    def changes(self) -> int:
-        return self._connection.changes()
+    def executemany(self, statements: str, sequenceofbindings: Iterable[Values]) -> Iterator[Values]:
+        self._disk.step(self._life, writes=False)
+        return self._connection.executemany(statements, sequenceofbindings)
 
     def total_changes(self) -> int:
         return self._connection.total_changes()

@@ -11,121 +11,94 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import anyio
+from msgspec.structs import replace
 
 from airunner.agent.leases import health
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.broker import announcer
 from airunner.broker.ledger import Ledger
-from airunner.broker.store.contract import Applied, Command
-from airunner.broker.store.quotas import Quotas
-from airunner.broker.store.sqlite import endings
-from airunner.broker.store.sqlite import log as store_log
-from airunner.broker.store.sqlite import store as sqlite
-from airunner.broker.store.sqlite.log import Log
-from airunner.broker.store.sqlite.store import SqliteStore
+from airunner.broker.lifecycle import decide, publishing
+from airunner.broker.lifecycle.commands import Applied, Command, TenantRequest
+from airunner.broker.lifecycle.world import World as Batch
+from airunner.broker.store.batch import Store
+from airunner.broker.store.sqlite import opening
+from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.protocol import reconnect as retry
-from airunner.protocol.errors import NotFound
+from airunner.protocol.errors import NoSpace
 from airunner.protocol.messages import EventBatch
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
-from tests.simulation import torn, world
+from tests.conformance.memory import MemoryEngine
+from tests.simulation import world
 from tests.simulation.machine import Machine
 from tests.simulation.network import SimDealer
 
 SEEDS_MAX: Final = 200
+FOR_EVER_MS: Final = 2**53
 
 
 def without_the_fence() -> None:
     """Whoever names a job may speak for its attempt, however old his own is."""
-
-    def holder(self: Log, tenant: str, job_id: str, attempt: int, task_token: bytes) -> store_log.Holder:
-        del attempt, task_token
-        columns = ", ".join(store_log.Holder._fields)
-        found = store_log.fetch_one(
-            self._connection,
-            store_log.Holder,
-            f"SELECT {columns} FROM job WHERE job_id = ? AND tenant = ?",
-            (job_id, tenant),
-        )
-        if found is None:
-            raise NotFound
-        return found
-
-    Log.holder = holder
-    anybody = "(1 OR attempt = ? OR token_hash = ?)"
-    endings._HELD = endings._HELD.replace("attempt = ? AND token_hash = ?", anybody)
-    store_log._EXTEND = store_log._EXTEND.replace("attempt = ? AND token_hash = ?", anybody)
+    Batch.held = lambda self, tenant, lease: self.job(tenant, lease.job_id)
 
 
 def reply_before_commit() -> None:
     """What is told is only committed when the next batch comes."""
-    stage = SqliteStore.stage
+    stage, commit = Store.stage, Store.commit
+    owed: set[Store] = set()
 
-    def lazily(self: SqliteStore, commands: Sequence[Command], now_ms: int) -> Applied:
-        connection = self._connection
-        if not isinstance(connection, _Lazy):
-            connection = self._connection = _Lazy(connection)
-        connection.catch_up()
+    def lazily(self: Store, commands: Sequence[Command], now_ms: int) -> Applied:
+        if self in owed:
+            owed.discard(self)
+            commit(self)
         return stage(self, commands, now_ms)
 
-    SqliteStore.stage = lazily
+    def not_yet(self: Store) -> None:
+        owed.add(self)
 
-
-class _Lazy:
-    """A connection that says of a COMMIT that it was done."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self._owed = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def execute(self, statements: str, bindings: Any = None) -> Any:
-        if statements == "COMMIT":
-            self._owed = True
-            return None
-        return self._connection.execute(statements, bindings)
-
-    def catch_up(self) -> None:
-        if self._owed:
-            self._owed = False
-            self._connection.execute("COMMIT")
+    Store.stage, Store.commit = lazily, not_yet
 
 
 def without_dedup() -> None:
     """A batch of events that is sent again is stored again."""
-    publish = Log.publish
+    store = publishing._store
 
-    def blindly(self: Log, tenant: str, batch: EventBatch, quotas: Quotas, *, last: bool = False) -> Any:
-        holder = self.holder(tenant, batch.job_id, batch.attempt, batch.task_token)
-        again = EventBatch(
-            job_id=batch.job_id,
-            attempt=batch.attempt,
-            task_token=batch.task_token,
-            first_index=max(batch.first_index, holder.next_index),
-            count=batch.count,
-            events=batch.events,
-        )
-        return publish(self, tenant, again, quotas, last=last)
+    def blindly(world: Batch, command: TenantRequest, batch: EventBatch, *, last: bool) -> int:
+        job = world.held(command.tenant, batch.lease)
+        again = replace(batch, first_index=max(batch.first_index, job.next_index))
+        return store(world, command, again, last=last)
 
-    Log.publish = blindly
+    publishing._store = blindly
 
 
 def lease_without_deadline_check() -> None:
     """A lease ends whenever the broker looks, due or not."""
-    endings._EXPIRED = endings._EXPIRED.replace("deadline_ms <= ?", "? IS NOT NULL")
-    endings._DUE = endings._DUE.replace("deadline_ms <= ?", "? IS NOT NULL")
+    expire = decide.expire
+
+    def hastily(batch: Batch) -> None:
+        for job in batch.due():
+            if job.deadline_ms is not None:
+                job.deadline_ms = min(job.deadline_ms, batch.now_ms)
+        expire(batch)
+
+    decide.expire = hastily
+    for engine in (SqliteEngine, MemoryEngine):
+        engine.due = _all_of(engine.due)
+
+
+def _all_of(due: Any) -> Any:
+    return lambda self, _, limit: due(self, FOR_EVER_MS, limit)
+
+
+def save_without_its_version_check() -> None:
+    """What another broker has changed meanwhile is written over."""
+    MemoryEngine.require_unmoved = lambda *_: None
 
 
 def synchronous_normal() -> None:
     """A commit is in the page cache and may wait there."""
-    prepare = sqlite.prepare
-
-    def hastily(connection: Any) -> None:
-        prepare(connection)
-        connection.execute("PRAGMA synchronous = normal")
-
-    torn.prepare = hastily
+    opening._SETTINGS = tuple(
+        setting.replace("synchronous = full", "synchronous = normal") for setting in opening._SETTINGS
+    )
 
 
 def deadline_from_after_the_reply() -> None:
@@ -161,6 +134,7 @@ def renewals_refused_when_full() -> None:
 
     async def nothing(self: Ledger, *_: object) -> None:
         self._disk.full(kept=False)
+        raise NoSpace
 
     Ledger._store_least = nothing
 
@@ -172,17 +146,18 @@ def long_runs_published_live() -> None:
 
 MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingProxyType(
     {
-        "without-the-fence": (without_the_fence, "both"),
-        "reply-before-commit": (reply_before_commit, "both"),
-        "without-dedup": (without_dedup, "both"),
-        "lease-without-deadline-check": (lease_without_deadline_check, "both"),
-        "deadline-from-after-the-reply": (deadline_from_after_the_reply, "both"),
-        "leases-on-the-monotonic-clock": (leases_on_the_monotonic_clock, "both"),
-        "megabytes-whatever-the-link": (megabytes_whatever_the_link, "both"),
-        "refusals-count-as-lost-agents": (refusals_count_as_lost_agents, "both"),
-        "renewals-refused-when-full": (renewals_refused_when_full, "both"),
-        "long-runs-published-live": (long_runs_published_live, "both"),
+        "without-the-fence": (without_the_fence, "all"),
+        "reply-before-commit": (reply_before_commit, "all"),
+        "without-dedup": (without_dedup, "all"),
+        "lease-without-deadline-check": (lease_without_deadline_check, "all"),
+        "deadline-from-after-the-reply": (deadline_from_after_the_reply, "all"),
+        "leases-on-the-monotonic-clock": (leases_on_the_monotonic_clock, "all"),
+        "megabytes-whatever-the-link": (megabytes_whatever_the_link, "all"),
+        "refusals-count-as-lost-agents": (refusals_count_as_lost_agents, "all"),
+        "renewals-refused-when-full": (renewals_refused_when_full, "all"),
+        "long-runs-published-live": (long_runs_published_live, "all"),
         "synchronous-normal": (synchronous_normal, "sqlite"),
+        "save-without-its-version-check": (save_without_its_version_check, "dicts"),
     }
 )
 """Each mutant, and the kind of disk on which its lie can show."""

@@ -67,10 +67,10 @@ class Recorder:
                         self.rare["late events refused"] += 1
                 for one, completed in zip(request.completions, completions, strict=True):
                     self.told(machine, request_id, one, asked_at_ms, completed)
-            case JobCompleted(state=state), CompleteJob(job_id=job_id, attempt=attempt):
-                self.add(Completed, **common, job_id=job_id, attempt=attempt, state=state)
-            case JobReleasedReply(), ReleaseJob(job_id=job_id, attempt=attempt):
-                self.add(Released, **common, job_id=job_id, attempt=attempt)
+            case JobCompleted(state=state), CompleteJob(lease=lease):
+                self.add(Completed, **common, job_id=lease.job_id, attempt=lease.attempt, state=state)
+            case JobReleasedReply(), ReleaseJob(lease=lease):
+                self.add(Released, **common, job_id=lease.job_id, attempt=lease.attempt)
             case Refused(code=code), _:
                 kind = type(request).__name__
                 self.add(

@@ -16,8 +16,9 @@ from typing import Any
 import apsw
 from msgspec import Struct
 
-from airunner.broker.store.sqlite.rows import Database
-from airunner.broker.store.sqlite.store import STATEMENTS_CACHED, prepare
+from airunner.broker.store.contract import Engine
+from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.store.sqlite.opening import STATEMENTS_CACHED, prepare
 from tests.simulation.disk import Disk
 
 SECTOR_BYTES = 512
@@ -78,10 +79,10 @@ class TornDisk(Disk):
         self.files: dict[str, _File] = {}
         self._vfs = _Vfs(f"torn{next(_names)}", self)
 
-    def prepared(self) -> Database:
+    def engine(self) -> Engine:
         connection = apsw.Connection("/store.db", vfs=self._vfs.name, statementcachesize=STATEMENTS_CACHED)
         prepare(connection)
-        return connection
+        return SqliteEngine(connection)
 
     def lose_power(self) -> None:
         for file in self.files.values():

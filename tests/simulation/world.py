@@ -31,6 +31,7 @@ from airunner.client.reach import Reach
 from airunner.protocol.job import JobSummary
 from airunner.transport.channel import Channel, Patience
 from airunner.transport.ports import Edges
+from tests.simulation.dicts import DictDisk
 from tests.simulation.disk import Disk, MemoryDisk
 from tests.simulation.faults import Faults
 from tests.simulation.history import (
@@ -65,7 +66,11 @@ COMPLETED_MIN: Final = 5
 CANCEL_GRACE_S: Final = 2.0
 SLOW_SHARE: Final = 0.12
 SLOW_BYTES_A_S: Final = (8_192.0, 8_192.0, 20_000.0, 80_000.0)
-DISKS: Final[dict[str, Callable[[Random, Counter[str]], Disk]]] = {"memory": MemoryDisk, "sqlite": TornDisk}
+DISKS: Final[dict[str, Callable[[Random, Counter[str]], Disk]]] = {
+    "memory": MemoryDisk,
+    "sqlite": TornDisk,
+    "dicts": DictDisk,
+}
 _FOR_EVER: Final = Patience()
 T = TypeVar("T")
 

@@ -12,7 +12,6 @@ Sources: https://sqlite.org/backup.html, https://sqlite.org/c3ref/backup_finish.
 from __future__ import annotations
 
 import os
-from itertools import count
 from typing import Any, Final, NamedTuple, cast
 
 import apsw
@@ -20,7 +19,6 @@ import apsw
 from airunner.broker.store.sqlite.rows import Database
 
 PAGES_A_STEP: Final = 128  # half a MiB: some 2 ms in which no job is started
-_names = count(1)
 
 
 class Progress(NamedTuple):
@@ -37,7 +35,7 @@ class StoreCopy:
     """
 
     def __init__(self, source: Database, descriptor: int) -> None:
-        self._vfs = _DescriptorVfs(f"descriptor{next(_names)}", descriptor)
+        self._vfs = _DescriptorVfs(f"descriptor{descriptor}", descriptor)
         self._target = apsw.Connection("/copy", vfs=self._vfs.name)
         _without_safety(self._target)
         self._backup = self._target.backup("main", cast("apsw.Connection", source), "main")
@@ -67,79 +65,56 @@ class StoreCopy:
 
 def _without_safety(target: Database) -> None:
     """A copy that is cut off is thrown away, so nothing of it is worth a journal or a sync."""
-    for setting in ("journal_mode = off", "synchronous = off", "temp_store = memory"):
-        target.execute(f"PRAGMA {setting}")
+    for setting in ("journal_mode", "synchronous"):
+        target.execute(f"PRAGMA {setting} = off")
 
 
 class _DescriptorVfs(apsw.VFS):
-    """A folder with one file, which is open already. `failure` is why it took no more."""
+    """A folder with one file, which is open already, and no journal beside it. `failure` is why it took no more."""
 
     def __init__(self, name: str, descriptor: int) -> None:
         super().__init__(name, "")
         self.name = name
         self.failure: OSError | None = None
-        self._descriptor = descriptor
+        self.descriptor = descriptor
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
         flags[1] = flags[0]
-        return cast("apsw.VFSFile", _DescriptorFile(self, self._descriptor))
-
-    def xDelete(self, filename: str, syncdir: bool) -> None:
-        """Nothing but the copy is there."""
+        return cast("apsw.VFSFile", _DescriptorFile(self))
 
     def xAccess(self, pathname: str, flags: int) -> bool:
-        return False  # no journal lies beside it
+        return False
 
     def xFullPathname(self, name: str) -> str:
         return name
 
 
 class _DescriptorFile:
-    """That file."""
+    """That file: who opened it has it synced, and closes it; nobody else knows of it, so no lock is needed."""
 
-    def __init__(self, vfs: _DescriptorVfs, descriptor: int) -> None:
+    def __init__(self, vfs: _DescriptorVfs) -> None:
         self._vfs = vfs
-        self._descriptor = descriptor
 
     def xRead(self, amount: int, offset: int) -> bytes:
-        return os.pread(self._descriptor, amount, offset)
+        return os.pread(self._vfs.descriptor, amount, offset)
 
     def xWrite(self, data: bytes, offset: int) -> None:
         rest = memoryview(data)
         try:
             while rest:
-                written = os.pwrite(self._descriptor, rest, offset)
+                written = os.pwrite(self._vfs.descriptor, rest, offset)
                 rest, offset = rest[written:], offset + written
         except OSError as error:
             self._vfs.failure = error
             raise apsw.FullError(str(error)) from error
 
     def xTruncate(self, newsize: int) -> None:
-        os.ftruncate(self._descriptor, newsize)
-
-    def xSync(self, flags: int) -> None:
-        """Who opened it has it synced."""
+        os.ftruncate(self._vfs.descriptor, newsize)
 
     def xFileSize(self) -> int:
-        return os.fstat(self._descriptor).st_size
+        return os.fstat(self._vfs.descriptor).st_size
 
-    def xLock(self, level: int) -> None:
-        """Nobody else knows of it."""
-
-    def xUnlock(self, level: int) -> None:
-        """The same."""
-
-    def xCheckReservedLock(self) -> bool:
+    def xSync(self, *_: int) -> bool:
         return False
 
-    def xFileControl(self, op: int, ptr: int) -> bool:
-        return False
-
-    def xSectorSize(self) -> int:
-        return 4_096
-
-    def xDeviceCharacteristics(self) -> int:
-        return 0
-
-    def xClose(self) -> None:
-        """Who opened it closes it."""
+    xLock = xUnlock = xCheckReservedLock = xFileControl = xSectorSize = xDeviceCharacteristics = xClose = xSync

@@ -1,77 +1,182 @@
-"""Rows of SQLite as typed tuples: what comes out of the database is checked once, where it comes out."""
+"""Rows of SQLite, read and written set by set, and checked where they come out; and damage, where that shows.
+
+A disk that returns an error, or other bytes than were written, costs the jobs that these belong to, and no other:
+
+- A set of rows that meets damage is read or written again row by row, which shows whose row is damaged.
+- A job that is set aside is as good as gone until a backup is restored: nothing is written to it, its lease does not
+  expire, it is neither leased nor removed. What can be read of it is still shown.
+- Damage that belongs to no job and no request (the schema, counters, the transaction itself) ends the broker, in words.
+
+Nothing of this is stored: after a restart it is met again. `airunner store check` finds all of it at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol, TypeVar
+import errno
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from operator import itemgetter
+from typing import Any, Final, Protocol, TypeVar
 
+import apsw
 import msgspec
 
-Row = TypeVar("Row", bound=NamedTuple)
-Values = tuple[int | float | str | bytes | None, ...]
+from airunner.broker.store.contract import JobRow, Moved
+from airunner.protocol.bounds import UNDECODABLE
+from airunner.protocol.errors import EXIT_DAMAGED, NoSpace, OperatorError
 
-
-class Rows(Protocol):
-    """What a statement found."""
-
-    @property
-    def get(self) -> object:
-        """The only value of the only row; None where there is no row."""
-        ...
-
-    def fetchone(self) -> object:
-        """The next row, or None."""
-        ...
-
-    def __iter__(self) -> Iterator[tuple[object, ...]]: ...
+Row = TypeVar("Row")
+Values = tuple[Any, ...]
+Owner = int | str | tuple[str | bytes, ...]
+"""Whose row is damaged: a job's, by its number or id, a request's, or those of a part of an index."""
+FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a quota or a limit is a full disk too
+STEPS_COUNTED: Final = 1_000  # of SQLite's virtual machine, between two calls of `_stepped`
+ROWS_STEPPED: Final = 100  # that it may have looked at; each takes about ten steps
+FIELDS: Final = JobRow.__struct_fields__
+COLUMNS: Final = ", ".join(f"job.{name}" for name in FIELDS)
+_COLUMNS_BUT_SPEC: Final = ", ".join(f"job.{name}" for name in FIELDS[:-1])
+_FAILED: Final = (
+    "the store is damaged, or its disk fails ({}): nothing more can be promised; run `airunner store check`, and put a"
+    " backup back with `airunner store restore`"
+)
+_READING: Final = [getattr(apsw, f"SQLITE_IOERR_{what}") for what in ("READ", "SHORT_READ", "CORRUPTFS", "DATA")]
 
 
 class Database(Protocol):
-    """The part of an `apsw.Connection` that is used here; apsw's own types can only be read from Python 3.12 on."""
+    """The part of `apsw.Connection` in use here; apsw's own types can only be read from Python 3.12 on."""
 
     @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-        ...
+    def in_transaction(self) -> bool: ...
 
-    def execute(self, statements: str, bindings: Values | None = None) -> Rows:
-        """Run statements, with values for their question marks."""
-        ...
+    def execute(self, statements: str, bindings: Values | None = None) -> Iterator[Values]: ...
 
-    def changes(self) -> int:
-        """How many rows the last statement that writes has changed."""
-        ...
+    def executemany(self, statements: str, sequenceofbindings: Iterable[Values]) -> Iterator[Values]: ...
 
-    def total_changes(self) -> int:
-        """How many rows were changed since the database was opened, by triggers too."""
-        ...
+    def total_changes(self) -> int: ...
 
-    def config(self, setting: int, value: int, /) -> int:
-        """Set one of SQLite's `SQLITE_DBCONFIG` settings; what it is then."""
-        ...
+    def config(self, setting: int, value: int, /) -> int: ...
 
-    def set_progress_handler(self, stepped: Callable[[], bool], steps: int, /) -> None:
-        """Have `stepped` called whenever SQLite has taken so many steps; where it says true, the statement is ended."""
-        ...
+    def set_progress_handler(self, stepped: Callable[[], bool], steps: int, /) -> None: ...
 
-    def close(self) -> None:
-        """Let go of the database."""
-        ...
+    def close(self) -> None: ...
 
 
-def within(column: str, names: frozenset[str] | None) -> tuple[str, tuple[str, ...]]:
-    """The condition that `column` is one of `names`, and its values; None: any."""
-    if names is None:
-        return "TRUE", ()
-    return f"{column} IN ({', '.join('?' * len(names))})", tuple(sorted(names))
+class Damaged(OperatorError):
+    """A row cannot be read: the broker ends, unless it is found whose it is."""
 
 
-def fetch_all(connection: Database, kind: type[Row], sql: str, values: Values) -> list[Row]:
-    """Every row that `sql` finds; its columns are the fields of `kind`, in order."""
-    return [msgspec.convert(row, kind) for row in connection.execute(sql, values)]
+def select(where: str, *, spec: bool = True) -> str:
+    """The statement that reads job rows."""
+    return f"SELECT {COLUMNS if spec else _COLUMNS_BUT_SPEC} FROM job WHERE {where}"
 
 
-def fetch_one(connection: Database, kind: type[Row], sql: str, values: Values) -> Row | None:
-    """The one row that `sql` finds, if any."""
-    row = connection.execute(sql, values).fetchone()
-    return None if row is None else msgspec.convert(row, kind)
+class RowReader:
+    """Reader of rows over a connection: counts its work, and sets aside whose rows are damaged."""
+
+    def __init__(self, connection: Database) -> None:
+        self._db = connection
+        self._looked = 0  # rows
+        self._met = 0  # damage
+        self._aside: set[Owner] = set()
+        connection.set_progress_handler(self._stepped, STEPS_COUNTED)
+
+    def work(self) -> int:
+        return self._looked + self._db.total_changes()
+
+    def _stepped(self) -> bool:
+        """Count what SQLite does between two rows; the statement is to go on."""
+        self._looked += ROWS_STEPPED
+        return False
+
+    @property
+    def damage(self) -> tuple[int, int]:
+        return self._met, sum(isinstance(owner, int) for owner in self._aside)
+
+    def set_aside(self, owner: Owner | None) -> None:
+        """Set a job aside, by its number and by its id, or a request."""
+        self._met += 1
+        if isinstance(owner, str | int):
+            column = "job_id" if isinstance(owner, str) else "number"
+            with suppress(Damaged):
+                self._aside.update(*self._run(f"SELECT number, job_id FROM job WHERE {column} = ?", ((owner,),)))
+        if owner is not None:
+            self._aside.add(owner)
+
+    @property
+    def _others(self) -> str:
+        """A condition: the row's job is none that is set aside."""
+        numbers = sorted(owner for owner in self._aside if isinstance(owner, int))
+        return f"number NOT IN ({', '.join(map(str, numbers))})" if numbers else "TRUE"
+
+    def _moved(self, *owners: Owner | None) -> Moved:
+        """The batch is to be decided again, without those. In this transaction SQLite writes nothing after damage."""
+        self._undo()
+        for owner in owners:
+            self.set_aside(owner)
+        return Moved()
+
+    def _run(self, sql: str, keys: Iterable[Values] = ((),)) -> list[Values]:
+        """Every row that a statement finds for each of `keys`. Raises `NoSpace`, with all rolled back; `Damaged`."""
+        try:
+            rows = list(self._db.executemany(sql, keys))
+        except (apsw.Error, *UNDECODABLE) as error:
+            raise self._judged(error) from error
+        self._looked += len(rows)
+        return rows
+
+    def _fetch(self, kind: type[list[Row]], sql: str, keys: Iterable[Values] = ((),)) -> list[Row]:
+        """What `_run` finds, whose columns are the fields of `kind`. Raises as it."""
+        rows = self._run(sql, keys)
+        try:
+            return msgspec.convert(rows, kind)
+        except UNDECODABLE as error:
+            raise self._judged(error) from error
+
+    def _judged(self, error: Exception) -> Exception:
+        """What an error of SQLite says."""
+        failed = isinstance(error, apsw.IOError)
+        if isinstance(error, apsw.FullError) or (failed and getattr(self._db, "system_errno", 0) in FULL_ERRNOS):
+            self._undo()
+            return NoSpace()
+        if not failed and not isinstance(error, (apsw.CorruptError, apsw.NotADBError, *UNDECODABLE)):
+            return error
+        self._met += 1
+        read = not failed or getattr(error, "extendedresult", 0) in _READING
+        return (Damaged if read else OperatorError)(_FAILED.format(error), exit_code=EXIT_DAMAGED)
+
+    def _undo(self) -> None:
+        with suppress(apsw.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _fetch_each(
+        self, kind: type[list[Row]], sql: str, keys: Iterable[Values], whose: Callable[[Values], Owner]
+    ) -> list[Row]:
+        """Every row, but those that are damaged: they are left out, and whose they are is set aside. Raises `Moved`."""
+        keys = [key for key in keys if whose(key) not in self._aside or not self._db.in_transaction]
+        with suppress(Damaged):
+            return self._fetch(kind, sql, keys) if keys else []
+        found: list[Row] = []
+        for key in keys:
+            try:
+                found += self._fetch(kind, sql, (key,))
+            except Damaged:
+                self.set_aside(whose(key))
+        if self._db.in_transaction:
+            raise self._moved()
+        return found
+
+    def _fetch_sound(self, where: str, keys: Iterable[Values]) -> list[JobRow]:
+        """Every job row that `where` finds in an index, but of jobs that are set aside. Raises `Moved`."""
+
+        def part(key: Values) -> Owner:
+            return (where, *(value for value in key if isinstance(value, str)))
+
+        keys = [key for key in keys if part(key) not in self._aside]
+        sound = f"{self._others} AND {where}"
+        try:
+            return self._fetch(list[JobRow], select(sound), keys)
+        except Damaged as error:
+            numbers = self._fetch_each(list[Values], f"SELECT number FROM job WHERE {sound}", keys, part)
+            self._fetch_each(list[JobRow], select("number = ?"), numbers, itemgetter(0))
+            raise self._moved() from error

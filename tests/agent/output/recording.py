@@ -54,7 +54,7 @@ def recorder_in(
 ) -> Recorder:
     """The recorder of the `number`th job."""
     lease = lease_of(number)
-    header = SpoolHeader(job_id=lease.job_id, attempt=lease.attempt, task_token=TASK_TOKEN)
+    header = SpoolHeader(lease=lease.ref)
     spool = Spool.create(folder / lease.job_id, header)
     batcher = Batcher(PIPE_WINDOW_MS)
     outbox = Outbox(lease, spool, batcher, sink or Sink(), cancelled)

@@ -63,11 +63,11 @@ class Full:
         self.full -= 1
         if self.full >= 0 and self.refuse is not None:
             self.refuse()
-        batches = tuple(self._store(batch.job_id, batch.first_index, batch.count) for batch in request.batches)
+        batches = tuple(self._store(batch.lease.job_id, batch.first_index, batch.count) for batch in request.batches)
         completions = tuple(
             JobCompleted(state=JobState.COMPLETED)
-            if self.stored.get(one.job_id, 0) == one.event_count
-            else refusal(IncompleteLog(expected_index=self.stored.get(one.job_id, 0)))
+            if self.stored.get(one.lease.job_id, 0) == one.event_count
+            else refusal(IncompleteLog(expected_index=self.stored.get(one.lease.job_id, 0)))
             for one in request.completions
         )
         return JobEventsPublished(batches=batches, completions=completions)
@@ -142,7 +142,7 @@ class Newer(Full):
     async def ask(self, request: PublishJobEvents, **_: object) -> JobEventsPublished:
         reply = await super().ask(request)
         completions = tuple(
-            Refused(code="too-tired", message="") if self.end and asked.job_id == self.refused else said
+            Refused(code="too-tired", message="") if self.end and asked.lease.job_id == self.refused else said
             for asked, said in zip(request.completions, reply.completions, strict=True)
         )
         return JobEventsPublished(batches=reply.batches, completions=completions)
@@ -227,10 +227,10 @@ class KeepsEndsOnly(Full):
         self.sizes = Counter[str]()
 
     async def ask(self, request: PublishJobEvents, **_: object) -> JobEventsPublished:
-        self.ending = {completion.job_id for completion in request.completions}
+        self.ending = {completion.lease.job_id for completion in request.completions}
         self.sizes = Counter[str]()
         for batch in request.batches:
-            self.sizes[batch.job_id] += len(batch.events)
+            self.sizes[batch.lease.job_id] += len(batch.events)
         self.events = [body for batch in request.batches for body in decode_bodies(batch.events)]
         return await super().ask(request)
 

@@ -16,6 +16,7 @@ from airunner.protocol.messages import (
     BatchStored,
     JobEventsPublished,
     JobReleasedReply,
+    LeaseRef,
     PublishJobEvents,
     ReleaseJob,
     Reply,
@@ -55,7 +56,7 @@ class Refusing:
 
 @pytest.fixture
 def left(tmp_path: Path) -> Path:
-    spool = Spool.create(tmp_path / "job.1", SpoolHeader(job_id=JOB, attempt=1, task_token=bytes(32)))
+    spool = Spool.create(tmp_path / "job.1", SpoolHeader(lease=LeaseRef(job_id=JOB, attempt=1, task_token=bytes(32))))
     spool.append(0, 1, encode_bodies([Heartbeat(timestamp_ms=1)]))
     spool.close()
     return spool.path
@@ -83,7 +84,7 @@ async def test_what_will_never_be_taken_is_let_go(left: Path, final: PeerError |
 
 async def test_a_spool_of_another_format_is_left_as_it_is_and_the_others_are_delivered(left: Path) -> None:
     foreign = left.parent / "another.1"
-    newer = msgpack.packb({"format": 2, "lease": {"job": "another"}})
+    newer = msgpack.packb({"format": 3, "lease": {"job": "another"}})
     foreign.write_bytes(newer)
     channel = Refusing()
     said: list[str] = []
@@ -91,4 +92,4 @@ async def test_a_spool_of_another_format_is_left_as_it_is_and_the_others_are_del
     assert spools_in(left.parent) == [foreign]
     assert foreign.read_bytes() == newer
     assert [type(request) for request in channel.asked] == [PublishJobEvents, ReleaseJob]
-    assert any("another version of airunner (format 2)" in line for line in said)
+    assert any("another version of airunner (format 3)" in line for line in said)

@@ -22,9 +22,11 @@ from airunner.agent.output.spool import (
     SpoolHeader,
 )
 from airunner.protocol.events import BATCH_BYTES_MAX
+from airunner.protocol.messages import LeaseRef
 from tests.agent.output.recording import no_more_than
 
-HEADER = SpoolHeader(job_id="0192-job", attempt=3, task_token=b"t" * 32)
+LEASE = {"job_id": "0192-job", "attempt": 3, "task_token": b"t" * 32}
+HEADER = SpoolHeader(lease=LeaseRef(job_id="0192-job", attempt=3, task_token=b"t" * 32))
 EVERYTHING = 1 << 30
 
 
@@ -73,7 +75,7 @@ def test_a_record_is_in_the_file_as_soon_as_append_returns(spool: Spool) -> None
     spool.append(0, 1, b"batch")
     with spool.path.open("rb") as file:
         header, record = msgpack.Unpacker(file)  # plain MessagePack, nothing of ours
-    assert (header["job_id"], header["attempt"], header["task_token"]) == ("0192-job", 3, b"t" * 32)
+    assert header == {"lease": LEASE, "format": 2}
     assert record == {"first_index": 0, "count": 1, "events": b"batch"}
 
 
@@ -148,7 +150,7 @@ def test_a_file_without_a_whole_header_is_not_a_spool(tmp_path: Path, content: b
 
 def test_another_versions_spool_is_not_thrown_away_as_none(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    for header in ({"job_id": "x", "attempt": 1, "task_token": b"t" * 32, "format": 2}, {"lease": {}, "format": 3}):
+    for header in ({**LEASE, "format": 1}, {"lease": LEASE, "format": 3}):
         path.write_bytes(msgpack.packb(header))
         with pytest.raises(ForeignSpool, match="another version"):
             Spool.recover(path)

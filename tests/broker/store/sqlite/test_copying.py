@@ -9,10 +9,12 @@ from pathlib import Path
 import apsw
 import pytest
 
+from airunner.broker.checking import check_store
+from airunner.broker.store.batch import Store
 from airunner.broker.store.sqlite import copying
-from airunner.broker.store.sqlite.check import check_store
 from airunner.broker.store.sqlite.copying import StoreCopy
-from airunner.broker.store.sqlite.store import SqliteStore, open_store
+from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.messages import JobCompleted, JobEventsPublished, PublishJobEvents
 from tests.conformance.driving import Driver, batch, completion
@@ -27,15 +29,15 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+def engine(tmp_path: Path) -> Iterator[SqliteEngine]:
+    opened = open_sqlite(tmp_path / "store.db")
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def driver(store: SqliteStore) -> Driver:
-    return Driver(store)
+def driver(engine: SqliteEngine) -> Driver:
+    return Driver(Store(engine))
 
 
 @pytest.fixture
@@ -63,10 +65,10 @@ def finish(copy: StoreCopy) -> None:
 
 
 def test_a_copy_is_the_store_as_it_is_at_its_last_step(
-    store: SqliteStore, driver: Driver, target: int, tmp_path: Path
+    engine: SqliteEngine, driver: Driver, target: int, tmp_path: Path
 ) -> None:
     before = logged(driver, MANY)
-    copy = store.copy_to(target)
+    copy = engine.copy_to(target)
     during: list[str] = []
     while not copy.done:
         during += logged(driver, 1) if len(during) < MANY else []
@@ -77,17 +79,17 @@ def test_a_copy_is_the_store_as_it_is_at_its_last_step(
     assert len(during) == MANY
     report = check_store(tmp_path / "copy.db")
     assert (report.jobs, report.faults) == (2 * MANY, ())
-    restored = open_store(f"sqlite:///{tmp_path / 'copy.db'}")
-    again = Driver(restored)
+    restored = open_sqlite(tmp_path / "copy.db")
+    again = Driver(Store(restored))
     for job_id in before + during:
         assert again.log(job_id) == driver.log(job_id)
     restored.close()
 
 
-def test_a_copy_that_finds_no_room_says_so_and_the_store_goes_on(store: SqliteStore, driver: Driver) -> None:
+def test_a_copy_that_finds_no_room_says_so_and_the_store_goes_on(engine: SqliteEngine, driver: Driver) -> None:
     logged(driver, MANY)
     full = os.open("/dev/full", os.O_RDWR)
-    copy = store.copy_to(full)
+    copy = engine.copy_to(full)
     with pytest.raises(OSError, match="No space left"):
         finish(copy)
     copy.close()
@@ -95,9 +97,9 @@ def test_a_copy_that_finds_no_room_says_so_and_the_store_goes_on(store: SqliteSt
     logged(driver, 1)
 
 
-def test_a_copy_that_is_given_up_leaves_the_store_as_it_was(store: SqliteStore, driver: Driver, target: int) -> None:
+def test_a_copy_that_is_given_up_leaves_the_store_as_it_was(engine: SqliteEngine, driver: Driver, target: int) -> None:
     logged(driver, MANY)
-    copy = store.copy_to(target)
+    copy = engine.copy_to(target)
     copy.step()
     copy.close()
     logged(driver, 1)
@@ -119,11 +121,11 @@ def test_a_file_that_is_no_store_is_refused_in_words(content: bytes, tmp_path: P
 
 
 DAMAGES = {
-    "DELETE FROM event WHERE number = 2 AND first_sequence = 3": "a hole: event 3 is missing",
-    "UPDATE event SET count = 1 WHERE number = 2 AND first_sequence = 3": "has 3 events and should have 1",
-    "UPDATE event SET events = x'c1' WHERE number = 2 AND first_sequence = 3": "cannot be read",
-    "DELETE FROM event WHERE number = 2 AND first_sequence = 6": "ends with event 5 instead of 6",
-    "UPDATE job SET last_sequence = 5 WHERE number = 2; DELETE FROM event WHERE number = 2 AND first_sequence = 6": (
+    "DELETE FROM segment WHERE number = 2 AND first_sequence = 3": "a hole: event 3 is missing",
+    "UPDATE segment SET count = 1 WHERE number = 2 AND first_sequence = 3": "has 3 events and should have 1",
+    "UPDATE segment SET events = x'c1' WHERE number = 2 AND first_sequence = 3": "cannot be read",
+    "DELETE FROM segment WHERE number = 2 AND first_sequence = 6": "ends with event 5 instead of 6",
+    "UPDATE job SET last_sequence = 5 WHERE number = 2; DELETE FROM segment WHERE number = 2 AND first_sequence = 6": (
         "ends with OUTPUT instead of JOB_FINISHED"
     ),
 }
@@ -131,10 +133,10 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_log_that_is_not_whole_is_named_by_its_job(
-    store: SqliteStore, driver: Driver, damage: str, tmp_path: Path
+    engine: SqliteEngine, driver: Driver, damage: str, tmp_path: Path
 ) -> None:
     job_ids = logged(driver, 3)
-    store.close()
+    engine.close()
     connection = apsw.Connection(str(tmp_path / "store.db"))
     connection.execute(damage)
     connection.close()
@@ -143,9 +145,9 @@ def test_a_log_that_is_not_whole_is_named_by_its_job(
     assert DAMAGES[damage] in fault.words
 
 
-def test_a_page_that_cannot_be_read_is_named_by_its_job(store: SqliteStore, driver: Driver, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_read_is_named_by_its_job(engine: SqliteEngine, driver: Driver, tmp_path: Path) -> None:
     job_ids = logged(driver, 3)
-    store.close()
+    engine.close()
     path = tmp_path / "store.db"
     content = bytearray(path.read_bytes())
     at = content.index(b"marker of 1 ")  # the first of the log of the second job

@@ -6,20 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 
-from airunner.broker.store.contract import Expire
-from airunner.broker.store.sqlite.check import check_store
-from airunner.broker.store.sqlite.damage import Damaged
-from airunner.broker.store.sqlite.store import SqliteStore, open_store
+from airunner.broker.checking import check_store
+from airunner.broker.lifecycle.commands import Expire
+from airunner.broker.store.batch import Store
+from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import EXIT_DAMAGED, OperatorError
-from airunner.protocol.job import JobState
+from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
     CancelJob,
+    EnqueueJob,
     GetJob,
+    JobCancelled,
     JobCompleted,
     JobEventsPublished,
     JobEventsReplayed,
+    JobsEnqueued,
     JobsListed,
     JobsUpdated,
     ListJobs,
@@ -29,19 +34,30 @@ from airunner.protocol.messages import (
     UpdateJob,
     Verdict,
 )
-from tests.broker.store.sqlite.damaging import damage_page_with
-from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, ref, release
+from tests.broker.store.sqlite.damaging import PAGE_BYTES, damage_page_with
+from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, release
 
 SEGMENTS = 60
+ID = b"d" * 16
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[SqliteStore, Driver]]:
-    store = open_store(f"sqlite:///{path}")
+def opened(path: Path | None = None) -> Iterator[tuple[SqliteEngine, Driver]]:
+    engine = open_sqlite(path)
     try:
-        yield store, Driver(store)
+        yield engine, Driver(Store(engine))
     finally:
-        store.close()
+        engine.close()
+
+
+def break_writes(engine: SqliteEngine, change: str, which: str) -> None:
+    """From now on such a change meets damage: a trigger that fails in the words in which SQLite says so of a page."""
+    engine._db.create_scalar_function("damage", _damage)
+    engine._db.execute(f"CREATE TEMP TRIGGER broken BEFORE {change} WHEN {which} BEGIN SELECT damage(); END")
+
+
+def _damage() -> None:
+    raise apsw.CorruptError("database disk image is malformed")
 
 
 def long_job(driver: Driver, word: str) -> str:
@@ -56,92 +72,105 @@ def long_job(driver: Driver, word: str) -> str:
 
 
 @pytest.fixture
-def damaged(tmp_path: Path) -> Iterator[tuple[SqliteStore, Driver, str, str]]:
+def damaged(tmp_path: Path) -> Iterator[tuple[SqliteEngine, Driver, str, str]]:
     """A store in which one page of the first of two logs is damaged; and both jobs' ids."""
     path = tmp_path / "store.db"
     with opened(path) as (_, driver):
         broken, whole = (long_job(driver, word) for word in ("broken", "whole"))
     damage_page_with(path, b"broken-0030-")
     assert [fault.job_id for fault in check_store(path).faults if fault.job_id] == [broken]
-    with opened(path) as (store, driver):
+    with opened(path) as (engine, driver):
         driver.now_ms += VISIBILITY_MS
-        yield store, driver, broken, whole
+        yield engine, driver, broken, whole
 
 
-def test_a_damaged_log_is_refused_and_every_other_is_served(damaged: tuple[SqliteStore, Driver, str, str]) -> None:
-    store, driver, broken, whole = damaged
+def test_a_damaged_log_is_refused_and_every_other_is_served(damaged: tuple[SqliteEngine, Driver, str, str]) -> None:
+    engine, driver, broken, whole = damaged
     refused = driver.refused("corrupt-log", ReplayJobEvents(job_id=broken))
     assert "airunner store check" in refused.message
     assert len(driver.log(whole)) == SEGMENTS + 3
     assert driver.job(broken).state is JobState.COMPLETED
     assert {job.id for job in driver.reply(JobsListed, ListJobs()).jobs} == {broken, whole}
     assert driver.log(driver.ended("new")[0])
-    assert store.aside.met == 1
+    assert engine.damage == (1, 0)
 
 
-def test_retention_leaves_a_damaged_log_and_goes_on(damaged: tuple[SqliteStore, Driver, str, str]) -> None:
-    store, driver, broken, whole = damaged
+def test_retention_leaves_a_damaged_log_and_goes_on(damaged: tuple[SqliteEngine, Driver, str, str]) -> None:
+    engine, driver, broken, whole = damaged
     steps = 0
     while driver.retain(finished_before_ms=driver.now_ms).more:
         steps += 1
         assert steps < 100
     for job_id in (broken, whole):
         driver.refused("not-found", GetJob(job_id=job_id))
-    left = {number for (number,) in store._connection.execute("SELECT DISTINCT number FROM doomed")}
-    assert left == {1}
+    assert set(engine._db.execute("SELECT DISTINCT number FROM segment")) == {(1,)}
 
 
-def test_a_hole_in_a_log_is_no_end_of_it(tmp_path: Path) -> None:
-    with opened(tmp_path / "store.db") as (store, driver):
+def test_a_hole_in_a_log_is_no_end_of_it() -> None:
+    with opened() as (engine, driver):
         job_id = long_job(driver, "x")
-        store._connection.execute("DELETE FROM event WHERE first_sequence IN (10, ?)", (SEGMENTS + 3,))
+        engine._db.execute("DELETE FROM segment WHERE first_sequence IN (10, ?)", (SEGMENTS + 3,))
         page = ReplayJobEvents(job_id=job_id)
         assert "event 10 of this job's log is missing" in driver.refused("corrupt-log", page).message
         driver.refused("corrupt-log", ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 3))
         assert not driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 4)).runs
 
 
-def test_a_segment_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
-    with opened(tmp_path / "store.db") as (store, driver):
+def test_a_segment_that_cannot_be_decoded_is_refused() -> None:
+    with opened() as (engine, driver):
         job_id = long_job(driver, "x")
-        store._connection.execute("UPDATE event SET events = x'c1' WHERE first_sequence = 10")
+        engine._db.execute("UPDATE segment SET events = x'c1' WHERE first_sequence = 10")
         driver.refused("corrupt-log", ReplayJobEvents(job_id=job_id, from_timestamp_ms=1, from_sequence=10))
 
 
-def test_a_job_whose_row_cannot_be_decoded_is_not_leased_and_those_behind_it_are(tmp_path: Path) -> None:
-    with opened(tmp_path / "store.db") as (store, driver):
+def test_a_job_whose_spec_cannot_be_decoded_is_not_leased_and_those_behind_it_are() -> None:
+    with opened() as (engine, driver):
         first, second = driver.submit("first", "second")
-        store._connection.execute("UPDATE job SET spec = x'c1' WHERE job_id = ?", (first,))
-        assert [lease.job_id for lease in driver.lease()] == [second]
+        engine._db.execute("UPDATE job SET spec = x'c1' WHERE job_id = ?", (first,))
+        assert [lease.job_id for lease in driver.lease(slots=2)] == [second]
         driver.refused("corrupt-log", GetJob(job_id=first))
         assert driver.lease() == ()
 
 
-def test_a_job_whose_page_cannot_be_read_is_not_leased_and_those_behind_it_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [3_500, 20_000])  # a row with a page of its own, and a value with several
+def test_a_job_whose_row_cannot_be_read_or_written_costs_no_other(length: int, tmp_path: Path) -> None:
+    """Whether it is met first by a request that names it, or by a lease; and though nothing else is written then."""
     path = tmp_path / "store.db"
     with opened(path) as (_, driver):
-        _, second = driver.submit("broken" * 3_000, "second")
-    damage_page_with(path, b"broken" * 300, of_one_value=True)
-    with opened(path) as (store, driver):
-        assert [lease.job_id for lease in driver.lease()] == [second]
-        assert len(store.aside) == 1
+        words = ("first", "broken", "whole")  # the first lies where the table begins, and grows from
+        first, broken, whole = (driver.submit(word * (length // len(word)))[0] for word in words)
+    damage_page_with(path, b"brokenbroken", of_one_value=length > PAGE_BYTES)
+    with opened(path) as (engine, driver):
+        driver.draw(8)
+        asks = driver.ask(CancelJob(job_id=broken)), driver.ask(CancelJob(job_id=first))
+        refused, cancelled = (outcome.reply for outcome in driver.apply(*asks).outcomes)
+        assert isinstance(refused, Refused)
+        assert refused.code == "corrupt-log"
+        assert cancelled == JobCancelled(state=JobState.CANCELLED)
+    with opened(path) as (engine, driver):
+        assert [lease.job_id for lease in driver.lease(slots=3)] == [whole]
+        driver.refused("corrupt-log", GetJob(job_id=broken))
+        assert engine.damage[1] == 1
 
 
-def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_the_end_of_all_jobs_is_damaged_those_before_it_run_on(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with opened(path) as (_, driver):
+        first, _, broken = (driver.submit(word * 700)[0] for word in ("first", "second", "broken"))
+    damage_page_with(path, b"brokenbroken")
+    with opened(path) as (_, driver):
+        driver._drawn = 100  # not an id again
+        driver.refused("corrupt-log", EnqueueJob(jobs=(JobSpec(command="new"),)))
+        assert driver.lease_one().job_id == first
+        driver.refused("corrupt-log", CancelJob(job_id=broken))
+
+
+def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others() -> None:
     """Met by what is written: events, ends, renewals and expiries."""
-    with opened(tmp_path / "store.db") as (store, driver):
+    with opened() as (engine, driver):
         driver.submit("broken", "whole", "brief")
         broken, whole, brief = driver.lease(slots=3)
-        insert = store._log._insert
-
-        def damaged_insert(number: int, *rest: object) -> object:
-            if number == 1:
-                raise Damaged("database disk image is malformed", number)
-            return insert(number, *rest)
-
-        monkeypatch.setattr(store._log, "_insert", damaged_insert)
+        break_writes(engine, "INSERT ON segment", "new.number = 1")
         reply = driver.reply(
             JobEventsPublished,
             PublishJobEvents(
@@ -149,7 +178,7 @@ def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others(
                 completions=(completion(broken, 1), completion(brief, 1)),
             ),
         )
-        assert [one.code for one in reply.batches] == [None, "corrupt-log", None]
+        assert [stored.code for stored in reply.batches] == [None, "corrupt-log", None]
         refused, ended = reply.completions
         assert isinstance(refused, Refused)
         assert refused.code == "corrupt-log"
@@ -157,61 +186,69 @@ def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others(
         driver.refused("corrupt-log", release(broken))
         driver.refused("corrupt-log", CancelJob(job_id=broken.job_id))
         driver.now_ms += VISIBILITY_MS + 1
-        applied = driver.apply(Expire())
-        assert applied.next_due_ms is None
+        assert driver.apply(Expire()).next_due_ms is None
         assert [driver.state(lease.job_id) for lease in (broken, whole)] == [JobState.RUNNING, JobState.SCHEDULED]
 
 
-def test_a_row_that_cannot_be_renewed_loses_its_lease_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with opened(tmp_path / "store.db") as (store, driver):
+def test_a_row_that_cannot_be_renewed_loses_its_lease_and_no_other() -> None:
+    with opened() as (engine, driver):
         driver.submit("broken", "whole")
         broken, whole = driver.lease(slots=2)
-        renewed = store._leases._renewed
-
-        def damaged_renewal(tenant: str, one: object, *rest: int) -> object:
-            if one == ref(broken):
-                raise Damaged("disk I/O error")
-            return renewed(tenant, one, *rest)
-
-        monkeypatch.setattr(store._leases, "_renewed", damaged_renewal)
-        request = UpdateJob(leases=(ref(broken), ref(whole)), visibility_ms=VISIBILITY_MS)
-        verdicts = [one.verdict for one in driver.reply(JobsUpdated, request).leases]
+        driver.now_ms += 1
+        break_writes(engine, "UPDATE ON job", "old.number = 1")
+        request = UpdateJob(leases=(broken.ref, whole.ref), visibility_ms=VISIBILITY_MS)
+        verdicts = [lease.verdict for lease in driver.reply(JobsUpdated, request).leases]
         assert verdicts == [Verdict.LOST, Verdict.KEPT]
 
 
-def test_a_start_gives_each_lease_its_period_but_the_damaged_one(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    with opened(path) as (_, driver):
-        driver.submit("whole", "broken" * 3_000)
-        driver.lease(slots=2)
-    with opened(path) as (store, driver):
-        # A trigger stands for a row that cannot be written: SQLite says so in the same words.
-        store._connection.create_scalar_function("damage", _damage)
-        store._connection.execute(
-            "CREATE TEMP TRIGGER broken BEFORE UPDATE ON job WHEN old.number = 2 BEGIN SELECT damage(); END"
-        )
+def test_a_start_gives_each_lease_its_period_but_the_damaged_ones() -> None:
+    with opened() as (engine, driver):
+        driver.submit("whole", "broken", "broken too")
+        driver.lease(slots=3)
+        break_writes(engine, "UPDATE ON job", "old.number > 1")
         driver.now_ms += 10 * VISIBILITY_MS
         assert driver.resume().next_due_ms == driver.now_ms + VISIBILITY_MS
-        assert len(store.aside) == 1
+        assert engine.damage[1] == 2
 
 
-def _damage() -> None:
-    import apsw
+def test_a_job_that_cannot_be_added_is_refused_and_the_others_are_taken() -> None:
+    with opened() as (engine, driver):
+        break_writes(engine, "INSERT ON job", "new.owner = 'o'")
+        broken = driver.ask(EnqueueJob(jobs=(JobSpec(command="a", owner="o"),)))
+        whole = driver.ask(EnqueueJob(jobs=(JobSpec(command="b"),)))
+        refused, taken = (outcome.reply for outcome in driver.apply(broken, whole).outcomes)
+        assert isinstance(refused, Refused)
+        assert refused.code == "corrupt-log"
+        assert isinstance(taken, JobsEnqueued)
+        assert driver.lease_one().job_id == taken.job_ids[0]
 
-    raise apsw.CorruptError("database disk image is malformed")
+
+def test_a_request_whose_record_cannot_be_read_or_written_is_refused_and_the_others_are_answered() -> None:
+    with opened() as (engine, driver):
+        request = EnqueueJob(jobs=(JobSpec(command="a"),))
+        driver.outcome(request, request_id=ID)
+        engine._db.execute("UPDATE record SET job_ids = CAST(x'ff' AS TEXT)")
+        outcomes = driver.apply(driver.ask(request, request_id=ID), driver.ask(request)).outcomes
+        assert [type(outcome.reply) for outcome in outcomes] == [Refused, JobsEnqueued]
+        other = ID.replace(b"d", b"e")
+        break_writes(engine, "INSERT ON record", f"new.request_id = x'{other.hex()}'")
+        outcomes = driver.apply(driver.ask(request, request_id=other), driver.ask(request)).outcomes
+        assert [type(outcome.reply) for outcome in outcomes] == [Refused, JobsEnqueued]
 
 
-def test_damage_that_no_command_is_about_ends_the_broker_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with opened(tmp_path / "store.db") as (store, driver):
+def test_records_that_cannot_be_removed_stop_no_retention() -> None:
+    with opened() as (engine, driver):
+        driver.ended("a")
+        break_writes(engine, "DELETE ON record", "TRUE")
+        driver.now_ms += 10**9
+        while driver.retain(finished_before_ms=driver.now_ms).more:
+            pass
+        assert driver.reply(JobsListed, ListJobs()).jobs == ()
 
-        def write() -> None:
-            raise Damaged("database disk image is malformed")
 
-        monkeypatch.setattr(store._usage, "write", write)
+def test_damage_that_no_job_and_no_request_is_about_ends_the_broker_in_words() -> None:
+    with opened() as (engine, driver):
+        break_writes(engine, "INSERT ON usage", "TRUE")
         with pytest.raises(OperatorError, match="airunner store check") as raised:
             driver.submit("a")
         assert raised.value.exit_code == EXIT_DAMAGED

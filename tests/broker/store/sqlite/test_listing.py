@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airunner.broker.store.sqlite import jobs, log
-from airunner.broker.store.sqlite.store import open_store
+from airunner.broker.lifecycle import reading, replaying
+from airunner.broker.store.open import open_store
 from airunner.protocol.follow import Follow
 from airunner.protocol.job import JobSpec, JobState
 from airunner.protocol.messages import (
@@ -74,7 +74,7 @@ def test_the_pieces_are_the_page(driver: Driver, request: ListJobs, looked: int)
     whole = driver.reply(JobsListed, request)
     assert whole.going_on is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "LOOKED_MAX", looked)
+        patch.setattr(reading, "LOOKED_MAX", looked)
         found, asked, more = _piecewise(driver, request)
     assert found == [job.id for job in whole.jobs]
     assert more or not whole.more, "what follows is not forgotten"
@@ -91,8 +91,8 @@ def test_all_pages_are_counted_as_far_as_is_looked(
     reply = driver.reply(JobsListed, msgspec.structs.replace(request, count=True))
     assert (reply.total, reply.beyond) == (total, False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "LOOKED_MAX", looked)
-        patch.setattr(jobs, "COUNTED_MAX", counted)
+        patch.setattr(reading, "LOOKED_MAX", looked)
+        patch.setattr(reading, "COUNTED_MAX", counted)
         bounded = driver.reply(JobsListed, msgspec.structs.replace(request, count=True))
     assert bounded.total is not None
     assert bounded.total <= min(total, counted)
@@ -104,14 +104,14 @@ def test_all_pages_are_counted_as_far_as_is_looked(
 def test_a_list_that_an_index_has_in_order_is_one_piece(
     driver: Driver, request_: ListJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "LOOKED_MAX", 30)
+    monkeypatch.setattr(reading, "LOOKED_MAX", 30)
     assert driver.reply(JobsListed, request_).going_on is None
 
 
 def test_what_a_list_costs_does_not_grow_with_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor with the page, nor with what is asked for."""
-    monkeypatch.setattr(jobs, "LOOKED_MAX", 200)
-    monkeypatch.setattr(jobs, "COUNTED_MAX", 200)
+    monkeypatch.setattr(reading, "LOOKED_MAX", 200)
+    monkeypatch.setattr(reading, "COUNTED_MAX", 200)
     facts = {f"k{number}": "v" for number in range(FILTERS_MAX)}
     requests = (
         ListJobs(owner="o", state=JobState.RUNNING),
@@ -136,7 +136,7 @@ def test_what_a_list_costs_does_not_grow_with_what_is_stored(monkeypatch: pytest
 
 def test_the_first_event_that_is_new_enough_is_looked_for_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """And who follows finds it, wherever it is."""
-    monkeypatch.setattr(log, "RUNS_LOOKED_MAX", 4)
+    monkeypatch.setattr(replaying, "SEGMENTS_LOOKED_MAX", 4)
     with closing(open_store("memory:")) as store:
         driver = Driver(store)
         (job_id,) = driver.submit()

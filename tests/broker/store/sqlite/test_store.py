@@ -1,4 +1,4 @@
-"""The file that the store lives in: private, one broker's alone, whole after anything."""
+"""The file that the store lives in: private, one broker's alone, of one version, whole after anything."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
-from airunner.broker.store.sqlite.schema import MIGRATIONS
-from airunner.broker.store.sqlite.store import open_store
+from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import Changes, JobRow, Keys, Moved, Usage
+from airunner.broker.store.open import open_engine
+from airunner.broker.store.sqlite.opening import VERSION, open_alone, open_sqlite
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import (
@@ -24,13 +27,9 @@ from airunner.protocol.messages import (
 from tests.conformance.driving import Driver, batch, completion
 
 
-def _url(path: Path) -> str:
-    return f"sqlite:///{path}"
-
-
 def test_folder_and_files_are_private(tmp_path: Path):
     path = tmp_path / "new" / "store.db"
-    with closing(open_store(_url(path))) as store:
+    with closing(Store(open_sqlite(path))) as store:
         Driver(store).submit()
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
@@ -38,92 +37,129 @@ def test_folder_and_files_are_private(tmp_path: Path):
 
 def test_a_relative_path_is_taken_from_where_the_broker_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    open_store("sqlite:///relative.db").close()
+    open_engine("sqlite:///relative.db").close()
     assert (tmp_path / "relative.db").exists()
 
 
 @pytest.mark.parametrize("url", ["", "sqlite:", "sqlite:///", "postgresql://host/base", "memory", "store.db"])
 def test_another_url_is_the_operators_to_mend(url: str):
     with pytest.raises(OperatorError, match="--store"):
-        open_store(url)
+        open_engine(url)
 
 
 def test_a_second_broker_is_told_so(tmp_path: Path):
-    url = _url(tmp_path / "store.db")
-    with closing(open_store(url)):
-        with pytest.raises(OperatorError, match="another broker") as caught:
-            open_store(url)
-        assert caught.value.exit_code == EXIT_UNAVAILABLE
-    open_store(url).close()
-    with closing(open_store(url)), pytest.raises(OperatorError, match="another broker"):
-        open_store(url)
+    path = tmp_path / "store.db"
+    for _ in range(2):
+        with closing(open_sqlite(path)):
+            with pytest.raises(OperatorError, match="a broker uses the store") as caught:
+                open_sqlite(path)
+            assert caught.value.exit_code == EXIT_UNAVAILABLE
 
 
-def test_what_is_no_store_is_left_alone(tmp_path: Path):
-    text, foreign, newer = tmp_path / "text", tmp_path / "foreign", tmp_path / "newer"
+@pytest.mark.parametrize(
+    ("version", "words"), [(VERSION - 1, "an earlier airunner"), (VERSION + 1, "a newer airunner"), (0, "not a store")]
+)
+def test_a_store_of_another_version_is_refused_in_one_line_and_left_alone(version: int, words: str, tmp_path: Path):
+    path = tmp_path / "store.db"
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute(f"CREATE TABLE job (number); PRAGMA user_version = {version}")
+    for _ in range(2):
+        with pytest.raises(OperatorError, match=words) as caught:
+            open_sqlite(path)
+        assert (caught.value.exit_code, "\n" in caught.value.message) == (2, False)
+    with closing(apsw.Connection(str(path))) as connection:
+        assert connection.pragma("user_version") == version
+        assert connection.execute("SELECT name FROM sqlite_schema").get == "job"
+
+
+def test_what_is_no_database_is_left_alone(tmp_path: Path):
+    text = tmp_path / "text"
     text.write_bytes(b"dear diary " * 1_000)
-    for path, sql in ((foreign, "CREATE TABLE job (x)"), (newer, f"PRAGMA user_version = {len(MIGRATIONS) + 1}")):
-        with closing(apsw.Connection(str(path))) as connection:
-            connection.execute(sql)
-    for path in (text, foreign, newer, tmp_path, text / "store.db"):
+    for path in (text, tmp_path, text / "store.db"):
         with pytest.raises(OperatorError):
-            open_store(_url(path))
+            open_sqlite(path)
     assert text.read_bytes() == b"dear diary " * 1_000
 
 
 def test_everything_is_there_after_opening_again(tmp_path: Path):
-    url = _url(tmp_path / "store.db")
-    with closing(open_store(url)) as store:
+    path = tmp_path / "store.db"
+    with closing(Store(open_sqlite(path))) as store:
         first = Driver(store)
         job_id, waiting = first.submit("a", "b")
         lease = first.lease_one()
         last = PublishJobEvents(batches=(batch(lease, 0, "x", "y"),), completions=(completion(lease, 2),))
         first.reply(JobEventsPublished, last)
         log = first.log(job_id)
-    with closing(open_store(url)) as store:
+    with closing(Store(open_sqlite(path))) as store:
         again = Driver(store)
         assert again.log(job_id) == log
         assert again.lease_one().job_id == waiting
 
 
 def test_a_commit_waits_for_the_disk(tmp_path: Path):
-    with closing(open_store(_url(tmp_path / "store.db"))) as store:
-        connection = store._connection
-        assert connection.pragma("journal_mode") == "wal"
-        assert connection.pragma("synchronous") == 2
-        assert connection.pragma("foreign_keys") == 0
-        assert connection.pragma("locking_mode") == "exclusive"
-        assert connection.pragma("user_version") == len(MIGRATIONS)
+    with closing(open_sqlite(tmp_path / "store.db")) as engine:
+        settings = ("journal_mode", "synchronous", "foreign_keys", "locking_mode", "user_version")
+        assert [engine._db.pragma(setting) for setting in settings] == ["wal", 2, 0, "exclusive", VERSION]
 
 
 def test_a_statement_is_planned_once_and_not_for_each_value():
-    with closing(open_store("memory:")) as store:
-        assert store._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
+    with closing(open_sqlite(None)) as engine:
+        assert engine._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
 
 
-def test_a_full_disk_stores_nothing_of_the_batch_and_the_store_goes_on(tmp_path: Path):
-    with closing(open_store(_url(tmp_path / "store.db"))) as store:
+def test_the_columns_of_a_job_are_the_fields_of_its_row_in_order():
+    with closing(open_sqlite(None)) as engine:
+        columns = [name for _, name, *_ in engine._db.execute("PRAGMA table_info(job)")]
+    assert columns == list(JobRow.__struct_fields__)
+
+
+def test_a_full_disk_stores_nothing_of_the_batch_and_the_store_goes_on():
+    with closing(Store(open_sqlite(None))) as store:
         driver = Driver(store)
         driver.submit("before")
-        pages = store._connection.pragma("page_count")
-        store._connection.pragma("max_page_count", pages)
+        database = store.engine._db
+        database.pragma("max_page_count", database.pragma("page_count"))
         big = EnqueueJob(jobs=(JobSpec(command="x" * 60_000),))
         with pytest.raises(NoSpace):
             driver.apply(driver.ask(EnqueueJob(jobs=(JobSpec(command="small"),))), driver.ask(big))
         assert [job.command for job in driver.reply(JobsListed, ListJobs()).jobs] == ["before"]
-        store._connection.pragma("max_page_count", 1_000_000)
+        database.pragma("max_page_count", 1_000_000)
         driver.reply(JobsEnqueued, big)
 
 
-def test_a_fault_in_the_middle_leaves_nothing_of_the_batch():
-    with closing(open_store("memory:")) as store:
+def test_a_fault_in_the_middle_leaves_nothing_of_the_batch(monkeypatch: pytest.MonkeyPatch):
+    with closing(Store(open_sqlite(None))) as store:
         driver = Driver(store)
         driver.submit("before")
-        good = driver.ask(EnqueueJob(jobs=(JobSpec(command="good"),)))
-        with pytest.raises(apsw.ConstraintError):
-            driver.apply(good, driver.ask(good.request), *_same_job_id(driver, good))
-        assert [job.command for job in driver.reply(JobsListed, ListJobs()).jobs] == ["before"]
+        with monkeypatch.context() as patch:
+            patch.setattr(store.engine, "next_due_ms", lambda: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                driver.submit("good")
+        assert driver.submit("after")
+        assert [job.command for job in driver.reply(JobsListed, ListJobs()).jobs] == ["after", "before"]
 
 
-def _same_job_id(driver: Driver, ask):
-    return [type(ask)(tenant="home", request_id=driver.draw(16), request=ask.request, minted=ask.minted)]
+def test_a_job_that_was_changed_since_it_was_loaded_is_moved_and_nothing_is_stored():
+    with closing(open_sqlite(None)) as engine:
+        (job_id,) = Driver(Store(engine)).submit()
+        keys = Keys(jobs={("home", job_id)})
+        (loaded,) = engine.load(keys).jobs
+        for agent in ("first", "second"):
+            engine.begin()
+            changed = msgspec.structs.replace(loaded, agent=agent, attempt=1)
+            changes = Changes(changed=[(loaded, changed)], usage={"home": Usage(7, 0)})
+            if agent == "first":
+                engine.save(changes)
+                engine.commit()
+                usages = engine.usages()
+        with pytest.raises(Moved):
+            engine.save(changes)
+        assert engine.load(keys).jobs[0].agent == "first"
+        assert engine.usages() == usages
+
+
+def test_a_store_that_a_broker_has_is_not_opened_beside_it(tmp_path: Path):
+    path = tmp_path / "store.db"
+    with closing(open_sqlite(path)), pytest.raises(OperatorError, match="stop it first") as caught:
+        open_alone(path)
+    assert caught.value.exit_code == EXIT_UNAVAILABLE

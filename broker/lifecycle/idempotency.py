@@ -1,0 +1,41 @@
+"""Idempotency records: a request that changes something once is answered again as it was the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airunner.broker.lifecycle.commands import TenantRequest
+from airunner.broker.lifecycle.world import World
+from airunner.broker.store.contract import Record
+from airunner.protocol.coding import canonical_hash
+from airunner.protocol.errors import Conflict
+from airunner.protocol.messages import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue
+from airunner.protocol.names import JobId
+
+Once = EnqueueJob | RetryJob | UpdateQueue | SetSecret | RemoveSecret
+
+
+def answered(world: World, command: TenantRequest, request: Once) -> tuple[JobId, ...] | None:
+    """The jobs that this very request was answered with; None where it comes for the first time.
+
+    Raises `Conflict`: it came with another body.
+    """
+    before = world.record(command.tenant, command.request_id)
+    if before is None:
+        return None
+    if before.body_hash != canonical_hash(request):
+        raise Conflict
+    return tuple(map(JobId, before.job_ids.split()))
+
+
+def note_answer(world: World, command: TenantRequest, request: Once, job_ids: Sequence[JobId] = ()) -> None:
+    """Remember what this request is answered."""
+    world.note(
+        Record(
+            tenant=command.tenant,
+            request_id=command.request_id,
+            body_hash=canonical_hash(request),
+            answered_ms=world.now_ms,
+            job_ids=" ".join(job_ids),
+        )
+    )

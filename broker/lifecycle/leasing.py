@@ -1,0 +1,128 @@
+"""Leases: DequeueJob grants them, UpdateJob renews them. How they end is in `ending`."""
+
+from __future__ import annotations
+
+from airunner.broker.lifecycle.commands import TenantRequest
+from airunner.broker.lifecycle.world import World
+from airunner.broker.store.contract import JobRow, QueueKey
+from airunner.broker.store.needs import facts_of
+from airunner.broker.store.room import Room
+from airunner.protocol.errors import Conflict, NoSpace, PeerError, StaleToken
+from airunner.protocol.events import JobLeased
+from airunner.protocol.job import JobState
+from airunner.protocol.messages import (
+    DequeueJob,
+    JobLease,
+    JobsLeased,
+    JobsUpdated,
+    LeaseRef,
+    LeaseVerdict,
+    UpdateJob,
+    Verdict,
+)
+from airunner.protocol.names import JobId, task_token, token_hash
+from airunner.protocol.queues import QueueMode
+from airunner.protocol.states import Change, next_state
+
+
+def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLeased:
+    """Grant what this request holds already, or else what waits.
+
+    Raises `Conflict`: what it holds was granted to another seed; `StaleToken`: what it was granted has ended since, so
+    this is a late copy that nobody waits for; `NoSpace`.
+    """
+    held = _held(world, command, request)
+    if held:
+        return JobsLeased(leases=held)
+    if command.room < Room.RUNNING:
+        raise NoSpace
+    leases: list[JobLease] = []
+    facts = facts_of(request.tags)
+    for queue in dict.fromkeys(request.queues):
+        room = request.slots - len(leases)
+        if not room:
+            break
+        paused = world.mode(command.tenant, queue) is QueueMode.PAUSED
+        jobs = [] if paused else world.take_waiting(command.tenant, queue, facts, room)
+        if len(jobs) < room:
+            world.news.exhausted.add(QueueKey(command.tenant, queue))
+        leases += [_grant(world, command, request, job) for job in jobs]
+    return JobsLeased(leases=tuple(leases))
+
+
+def update(world: World, command: TenantRequest, request: UpdateJob) -> JobsUpdated:
+    """Renew leases: one verdict for each."""
+    return JobsUpdated(leases=tuple(_renewed(world, command.tenant, ref, request) for ref in request.leases))
+
+
+def _held(world: World, command: TenantRequest, request: DequeueJob) -> tuple[JobLease, ...]:
+    """The leases that this very request was granted, good for a full period from its repeat.
+
+    In the order of submission, which is that of the first grant only within one queue.
+    """
+    granted = world.granted(command.tenant, command.request_id)
+    running = [job for job in granted if job.state == JobState.RUNNING]
+    if granted and not running:
+        raise StaleToken
+    leases = tuple(_lease(world, request, job, job.attempt, job.visibility_ms or 0) for job in running)
+    if any(token_hash(lease.task_token) != job.token_hash for lease, job in zip(leases, running, strict=True)):
+        raise Conflict
+    for job in running:
+        _extend(world, job, job.visibility_ms or 0)
+    return leases
+
+
+def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRow) -> JobLease:
+    lease = _lease(world, request, job, job.attempt + 1, request.visibility_ms)
+    before = world.change(job)
+    state = next_state(JobState.SCHEDULED, Change.LEASE)
+    assert state is not None, "what waits may be leased"
+    job.state = state
+    job.attempt = lease.attempt
+    job.next_index = 0
+    job.agent = request.agent
+    job.token_hash = token_hash(lease.task_token)
+    job.visibility_ms = request.visibility_ms
+    job.deadline_ms = world.now_ms + request.visibility_ms
+    if job.started_ms is None:
+        job.started_ms = world.now_ms
+    job.settled = None
+    world.lease(job, command.request_id)
+    world.moved(job, before)
+    world.write(job, [JobLeased(timestamp_ms=world.now_ms, agent=request.agent)])
+    return lease
+
+
+def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibility_ms: int) -> JobLease:
+    """The grant, with the token that this request's seed gives; the same whenever it is asked again."""
+    spec = world.spec(job)
+    names = [name for name in spec.secret_names if name not in spec.environment]
+    boxes = world.boxes(job.tenant, job.queue) if names else {}
+    return JobLease(
+        job_id=job.job_id,
+        attempt=attempt,
+        task_token=task_token(request.token_seed, job.job_id, attempt),
+        visibility_ms=visibility_ms,
+        spec=spec,
+        sealed={name: boxes[name].box for name in names if name in boxes},
+    )
+
+
+def _renewed(world: World, tenant: str, ref: LeaseRef, request: UpdateJob) -> LeaseVerdict:
+    try:
+        job = world.held(tenant, ref)
+    except PeerError:
+        job = None
+    if job is None or job.state != JobState.RUNNING:
+        verdict = Verdict.LOST
+    else:
+        _extend(world, job, request.visibility_ms)
+        job.visibility_ms = request.visibility_ms
+        verdict = Verdict.KEPT if job.cancel_requested_ms is None else Verdict.CANCEL
+    return LeaseVerdict(job_id=JobId(ref.job_id), attempt=ref.attempt, verdict=verdict)
+
+
+def _extend(world: World, job: JobRow, visibility_ms: int) -> None:
+    """The lease lasts that long from now, at least."""
+    world.change(job)
+    job.deadline_ms = max(job.deadline_ms or 0, world.now_ms + visibility_ms)

@@ -1,0 +1,93 @@
+"""Publications: PublishJobEvents appends events to the logs of attempts, exactly once and in order, and ends them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from airunner.broker.lifecycle.commands import TenantRequest
+from airunner.broker.lifecycle.ending import complete
+from airunner.broker.lifecycle.quota import require_log
+from airunner.broker.lifecycle.world import World
+from airunner.broker.store.room import Room
+from airunner.protocol.coding import refusal
+from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, PeerError, Quota, StaleToken
+from airunner.protocol.events import check_batch, without_first
+from airunner.protocol.job import JobState
+from airunner.protocol.messages import (
+    LAST_BYTES_MAX,
+    BatchStored,
+    CompleteJob,
+    EventBatch,
+    JobCompleted,
+    JobEventsPublished,
+    LeaseRef,
+    PublishJobEvents,
+    Refused,
+)
+from airunner.protocol.names import JobId
+
+
+def publish(world: World, command: TenantRequest, request: PublishJobEvents) -> JobEventsPublished:
+    """Store batches and end attempts; each is judged by itself."""
+    lasts = _lasts(request) if request.completions else set[LeaseRef]()
+    batches = tuple(_batch(world, command, batch, last=batch.lease in lasts) for batch in request.batches)
+    completions = tuple(_completion(world, command.tenant, completion) for completion in request.completions)
+    return JobEventsPublished(batches=batches, completions=completions)
+
+
+def _batch(world: World, command: TenantRequest, batch: EventBatch, *, last: bool) -> BatchStored:
+    code: str | None = None
+    try:
+        next_index = _store(world, command, batch, last=last)
+    except PeerError as error:
+        next_index, code = error.expected_index or 0, error.code
+    return BatchStored(job_id=JobId(batch.lease.job_id), attempt=batch.lease.attempt, next_index=next_index, code=code)
+
+
+def _completion(world: World, tenant: str, completion: CompleteJob) -> JobCompleted | Refused:
+    try:
+        return complete(world, tenant, completion)
+    except PeerError as error:
+        return refusal(error)
+
+
+def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: bool) -> int:
+    """Store what is not stored yet of `batch`; the attempt's next index.
+
+    `last`: the end of the attempt comes with it, and it is small.
+
+    Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`, `NoSpace`, `Quota`, `CorruptLog`.
+    """
+    job = world.held(command.tenant, batch.lease)
+    next_index = batch.first_index + batch.count
+    if batch.first_index > job.next_index:
+        raise IndexGap(expected_index=job.next_index)
+    if next_index <= job.next_index:
+        return job.next_index
+    if job.state != JobState.RUNNING:
+        raise StaleToken
+    if command.room < Room.RUNNING and not last:
+        raise NoSpace(expected_index=job.next_index)
+    try:
+        require_log(world, command.tenant, command.quotas, last=last)
+    except Quota as refused:
+        refused.expected_index = job.next_index
+        raise
+    bodies = check_batch(batch.events)
+    if len(bodies) != batch.count:
+        raise BadRequest(f"a batch of {batch.count} events holds {len(bodies)}")
+    known = job.next_index - batch.first_index
+    raw = without_first(batch.events, known) if known else batch.events
+    world.change(job)
+    job.next_index = next_index
+    world.append(job, batch.count - known, raw, max(body.timestamp_ms for body in bodies[known:]))
+    return next_index
+
+
+def _lasts(request: PublishJobEvents) -> set[LeaseRef]:
+    """The attempts that end with this request, as far as it has little else of them."""
+    size_bytes: Counter[LeaseRef] = Counter()
+    for batch in request.batches:
+        size_bytes[batch.lease] += len(batch.events)
+    ending = {completion.lease for completion in request.completions}
+    return {lease for lease in ending if size_bytes[lease] <= LAST_BYTES_MAX}

@@ -1,0 +1,90 @@
+"""Queues: UpdateQueue sets a mode; SetSecret and RemoveSecret keep what agents are to open."""
+
+from __future__ import annotations
+
+from airunner.broker.lifecycle.commands import TenantRequest
+from airunner.broker.lifecycle.idempotency import answered, note_answer
+from airunner.broker.lifecycle.quota import require, require_end
+from airunner.broker.lifecycle.world import QUEUE_BYTES, World
+from airunner.broker.store.contract import QueueKey, SecretRow
+from airunner.broker.store.room import Room
+from airunner.protocol.errors import NoSpace, NotFound, Quota
+from airunner.protocol.messages import (
+    BOXES_BYTES_MAX,
+    QueueUpdated,
+    RemoveSecret,
+    SecretRemoved,
+    SecretSet,
+    SetSecret,
+    UpdateQueue,
+)
+from airunner.protocol.queues import QueueMode
+
+
+def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> QueueUpdated:
+    """Set the mode; what waits may be leased from here on, unless the queue is paused.
+
+    A late copy of a request that was answered changes nothing: a newer one may have come since.
+
+    Raises `Conflict`; `NoSpace` and `Quota`, where it would begin to be kept without a job.
+    """
+    tenant, queue, mode = command.tenant, request.queue, request.mode
+    reply = QueueUpdated(queue=queue, mode=mode)
+    if answered(world, command, request) is not None:
+        return reply
+    before = world.mode(tenant, queue)
+    if before is None and mode is not QueueMode.OPEN:
+        if command.room < Room.AMPLE:
+            raise NoSpace
+        require(world, tenant, 0, command.quotas)
+    else:
+        require_end(world, tenant, command.quotas)
+    kept = int(mode is not QueueMode.OPEN) - int(before not in (None, QueueMode.OPEN))
+    world.take(tenant, kept * QUEUE_BYTES)
+    note_answer(world, command, request)
+    world.set_mode(tenant, queue, mode)
+    if mode is not QueueMode.PAUSED:
+        world.news.ready |= {QueueKey(tenant, queue), *world.ready(tenant, queue)}
+    return reply
+
+
+def set_secret(world: World, command: TenantRequest, request: SetSecret) -> SecretSet:
+    """Keep a box. A late copy of a request that was answered changes nothing: a newer one may have come since.
+
+    Raises `Quota`, `NoSpace`, `Conflict`.
+    """
+    tenant, queue = command.tenant, request.queue
+    if answered(world, command, request) is not None:
+        return SecretSet()
+    if command.room < Room.AMPLE:
+        raise NoSpace
+    boxes = world.boxes(tenant, queue)
+    before = len(boxes[request.name].box) if request.name in boxes else 0
+    taken = sum(len(secret.box) for secret in boxes.values()) - before
+    if taken + len(request.box) > BOXES_BYTES_MAX:
+        raise Quota(
+            f"the secrets of queue {queue} take {taken} sealed bytes without this one, which "
+            f"takes {len(request.box)}; {BOXES_BYTES_MAX} are the most"
+        )
+    require(world, tenant, 0, command.quotas)
+    world.take(tenant, len(request.box) - before)
+    world.set_secret(SecretRow(tenant=tenant, queue=queue, name=request.name, box=request.box, set_ms=world.now_ms))
+    note_answer(world, command, request)
+    return SecretSet()
+
+
+def remove_secret(world: World, command: TenantRequest, request: RemoveSecret) -> SecretRemoved:
+    """Forget a box; a late copy changes nothing, as for `set_secret`.
+
+    Raises `NotFound`, `Conflict`, `Quota`.
+    """
+    if answered(world, command, request) is not None:
+        return SecretRemoved()
+    secret = world.boxes(command.tenant, request.queue).get(request.name)
+    if secret is None:
+        raise NotFound(f"queue {request.queue} has no secret {request.name}")
+    require_end(world, command.tenant, command.quotas)
+    world.take(command.tenant, -len(secret.box))
+    world.remove_secret(secret)
+    note_answer(world, command, request)
+    return SecretRemoved()

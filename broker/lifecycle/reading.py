@@ -1,0 +1,224 @@
+"""Requests that change nothing: pages of the engine made into replies. They are answered outside of a transaction."""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+import msgspec
+
+from airunner.broker.lifecycle.commands import (
+    Done,
+    LeasesCounted,
+    News,
+    Reading,
+    StoreReply,
+    TenantRequest,
+    WatchKeyFound,
+)
+from airunner.broker.lifecycle.replaying import replay
+from airunner.broker.lifecycle.submitting import fact_of
+from airunner.broker.lifecycle.world import POINTS_PER_UNIT
+from airunner.broker.store.contract import Engine, JobFilter, JobRow, Keys
+from airunner.certs.principal import QueueScope
+from airunner.protocol.bounds import UNDECODABLE
+from airunner.protocol.coding import refusal
+from airunner.protocol.errors import CorruptLog, NotFound, PeerError
+from airunner.protocol.gitaddress import shown_address
+from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, command_summary, decode_spec
+from airunner.protocol.messages import (
+    PAGE_SIZE_MAX,
+    GetJob,
+    JobFound,
+    JobsListed,
+    ListAgents,
+    ListJobs,
+    ListPlace,
+    ListQueues,
+    ListSecrets,
+    QueuesListed,
+    ReplayJobEvents,
+    SecretsListed,
+    SecretSummary,
+    WatchJob,
+)
+from airunner.protocol.names import JobId
+from airunner.protocol.queues import QueueSummary
+from airunner.protocol.redaction import without_credentials, without_secrets
+
+COUNTED_MAX: Final = 10_000  # jobs on all pages together, in one request: about a ms
+LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for one list that no index has in order: some 10 ms
+_result_decoder = msgspec.msgpack.Decoder(Result)
+
+
+def read(engine: Engine, command: TenantRequest) -> Done:
+    """Answer a request that changes nothing."""
+    before = engine.work()
+    try:
+        reply = _answer(engine, command)
+    except PeerError as error:
+        reply = refusal(error)
+    return Done(reply, News(), 1 + (engine.work() - before) // POINTS_PER_UNIT)
+
+
+def _answer(engine: Engine, command: TenantRequest) -> StoreReply:
+    request = command.request
+    assert isinstance(request, Reading), "what changes something is decided"
+    tenant, queues = command.tenant, command.queues
+    match request:
+        case ListJobs():
+            return _list_jobs(engine, tenant, request, queues)
+        case ListQueues():
+            return _list_queues(engine, tenant, request, queues)
+        case ListAgents():
+            return LeasesCounted(engine.leases(tenant))
+        case ListSecrets():
+            return _list_secrets(engine, tenant, request, queues)
+        case GetJob():
+            return JobFound(job=_job(engine, _named(engine, tenant, request.job_id, queues, spec=True)))
+        case WatchJob():
+            return WatchKeyFound(_named(engine, tenant, request.job_id, queues).watch_key)
+        case ReplayJobEvents():
+            return replay(engine, _named(engine, tenant, request.job_id, queues), request)
+        case _:
+            assert_never(request)
+
+
+def _named(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec: bool = False) -> JobRow:
+    """The job of that id. Raises `NotFound`: there is none in these queues; `CorruptLog`: its row cannot be read."""
+    names = {(tenant, job_id)}
+    loaded = engine.load(Keys(jobs=names, specs=names if spec else set()))
+    for job in loaded.jobs:
+        if job.job_id == job_id and (queues is None or job.queue in queues):
+            return job
+    raise CorruptLog if job_id in loaded.damaged else NotFound
+
+
+def _list_jobs(engine: Engine, tenant: str, request: ListJobs, queues: QueueScope) -> JobsListed:
+    """A page of jobs in `queues`, newest first; a row more than it is read to know whether another follows.
+
+    No more than `LOOKED_MAX` jobs are looked through; then the reply says where to go on.
+
+    Raises `NotFound`: there is no job `before`.
+    """
+    before = None if request.before is None else _named(engine, tenant, request.before, None).number
+    wanted = JobFilter(
+        tenant=tenant,
+        queue=request.queue,
+        state=request.state,
+        owner=request.owner,
+        facts=tuple(fact_of(name, value) for name, value in request.metadata.items()),
+        queues=None if request.queue is not None else queues,
+    )
+    looked_max = LOOKED_MAX // max(1, len(request.metadata))  # each further piece is looked up for each job
+    skip = request.skip + (request.page - 1) * request.page_size
+    page = engine.jobs(wanted, before, skip, request.page_size + 1, looked_max)
+    summaries = tuple(_summary(engine, job) for job in page.jobs[: request.page_size])
+    more = len(page.jobs) > request.page_size
+    total, beyond = engine.count(wanted, COUNTED_MAX, looked_max) if request.count else (None, False)
+    if page.stopped_at is None or more:
+        return JobsListed(jobs=summaries, more=more, total=total, beyond=beyond)
+    place = ListPlace(before=page.stopped_at, skip=skip - page.skipped)
+    return JobsListed(jobs=summaries, more=True, going_on=place, total=total, beyond=beyond)
+
+
+def _list_queues(engine: Engine, tenant: str, request: ListQueues, queues: QueueScope) -> QueuesListed:
+    rows = engine.queues(tenant, request.after or "", queues, PAGE_SIZE_MAX + 1)
+    return QueuesListed(
+        queues=tuple(
+            QueueSummary(
+                queue=row.name,
+                mode=row.mode,
+                waiting=row.waiting,
+                running=row.running,
+                delayed=row.delayed,
+                oldest_ms=row.oldest_ms,
+            )
+            for row in rows[:PAGE_SIZE_MAX]
+        ),
+        more=len(rows) > PAGE_SIZE_MAX,
+    )
+
+
+def _list_secrets(engine: Engine, tenant: str, request: ListSecrets, queues: QueueScope) -> SecretsListed:
+    rows = engine.secrets(tenant, request.queue, request.after or ("", ""), queues, PAGE_SIZE_MAX + 1)
+    return SecretsListed(
+        secrets=tuple(SecretSummary(queue=row.queue, name=row.name, set_ms=row.set_ms) for row in rows[:PAGE_SIZE_MAX]),
+        more=len(rows) > PAGE_SIZE_MAX,
+    )
+
+
+def _spec(engine: Engine, job: JobRow) -> JobSpec:
+    """Raises `CorruptLog`: it cannot be decoded, and is set aside."""
+    try:
+        return decode_spec(job.spec)
+    except UNDECODABLE as error:
+        engine.set_aside(job.job_id)
+        raise CorruptLog from error
+
+
+def _result(engine: Engine, job: JobRow) -> Result | None:
+    """Raises `CorruptLog`, as `_spec`."""
+    try:
+        return None if job.result is None else _result_decoder.decode(job.result)
+    except UNDECODABLE as error:
+        engine.set_aside(job.job_id)
+        raise CorruptLog from error
+
+
+def _job(engine: Engine, job: JobRow) -> Job:
+    spec = _spec(engine, job)
+    return Job(
+        id=JobId(job.job_id),
+        state=JobState(job.state),
+        spec=_shown(spec),
+        submitted_ms=job.submitted_ms,
+        attempt=job.attempt,
+        last_sequence=job.last_sequence,
+        agent=job.agent,
+        started_ms=job.started_ms,
+        finished_ms=job.finished_ms,
+        result=_result(engine, job),
+        due_ms=job.due_ms,
+        retries=job.retries,
+        cancel_requested_ms=job.cancel_requested_ms,
+        origin=job.origin,
+        waited_ms=_waited_ms(job, spec),
+    )
+
+
+def _summary(engine: Engine, job: JobRow) -> JobSummary:
+    spec = _spec(engine, job)
+    return JobSummary(
+        id=JobId(job.job_id),
+        state=JobState(job.state),
+        queue=spec.queue,
+        command=command_summary(spec),
+        submitted_ms=job.submitted_ms,
+        attempt=job.attempt,
+        owner=spec.owner,
+        repository=shown_address(spec.repository),
+        started_ms=job.started_ms,
+        finished_ms=job.finished_ms,
+        result=_result(engine, job),
+        priority=spec.priority,
+        due_ms=job.due_ms,
+        cancel_requested_ms=job.cancel_requested_ms,
+        origin=job.origin,
+        waited_ms=_waited_ms(job, spec),
+    )
+
+
+def _shown(spec: JobSpec) -> JobSpec:
+    """The spec as a reader may see it; the agent that runs the job is given all."""
+    return msgspec.structs.replace(
+        spec,
+        command=without_credentials(spec.command),
+        args=tuple(map(without_credentials, spec.args)),
+        repository=shown_address(spec.repository),
+        environment=without_secrets(spec.environment, spec.secret_names),
+    )
+
+
+def _waited_ms(job: JobRow, spec: JobSpec) -> int | None:
+    """How long the job could have been leased before it first was; None where it was not yet."""
+    return None if job.started_ms is None else max(0, job.started_ms - max(job.submitted_ms, spec.not_before_ms or 0))

@@ -1,0 +1,90 @@
+"""Replays: pages of a job's log, bounded in bytes, in segments and in how much is looked through."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from msgspec.structs import replace
+
+from airunner.broker.store.contract import Engine, JobRow, Segment
+from airunner.protocol.bounds import UNDECODABLE
+from airunner.protocol.errors import BadRequest, CorruptLog
+from airunner.protocol.events import EventRun, decode_bodies, may_hold, without_first
+from airunner.protocol.job import JobState
+from airunner.protocol.messages import REPLAY_BYTES_MAX, REPLAY_RUNS_MAX, JobEventsReplayed, ReplayJobEvents
+
+LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # times the kinds that are looked for: some 2 ms a MiB
+KINDS_LOOKED_MAX: Final = 8  # who wants more kinds wants most of the log, and is sent all of it
+SEGMENTS_LOOKED_MAX: Final = 8_192  # for the first that is new enough; a few ms
+
+
+def replay(engine: Engine, job: JobRow, request: ReplayJobEvents) -> JobEventsReplayed:
+    """A page of a job's log. Raises `CorruptLog`, where the log is not whole."""
+    with _decoding():
+        start, beyond = _start(engine, job, request)
+        runs = _page(engine.segments(job.number, start), start, request) if start is not None else []
+    if start is not None and start <= job.last_sequence and not runs:
+        raise CorruptLog(f"event {start} of this job's log is missing; {CorruptLog().message}")
+    return JobEventsReplayed(
+        runs=tuple(runs),
+        next_sequence=runs[-1].next_sequence if runs else beyond,
+        last_sequence=job.last_sequence,
+        finished=JobState(job.state).terminal,
+    )
+
+
+def _start(engine: Engine, job: JobRow, request: ReplayJobEvents) -> tuple[int | None, int]:
+    """The first sequence of the page; None where nothing is new enough, and then where to go on."""
+    instant_ms = request.from_timestamp_ms
+    if instant_ms is None:
+        return request.from_sequence, request.from_sequence
+    for looked, segment in enumerate(engine.segments(job.number, request.from_sequence, instant_ms)):
+        if looked == SEGMENTS_LOOKED_MAX:
+            return None, max(request.from_sequence, segment.first_sequence)
+        # The first such segment may have its only new enough event before `from_sequence`: hence the loop.
+        if segment.last_timestamp_ms >= instant_ms:
+            for sequence, body in enumerate(decode_bodies(segment.events), start=segment.first_sequence):
+                if sequence >= request.from_sequence and body.timestamp_ms >= instant_ms:
+                    return sequence, sequence
+    return None, max(request.from_sequence, job.last_sequence + 1)
+
+
+def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> list[EventRun]:
+    """The segments of a page; of some kinds alone, what holds none of them is joined into runs without events."""
+    kinds = request.kinds if len(request.kinds) <= KINDS_LOOKED_MAX else ()
+    looked_bytes_max = LOOKED_BYTES_MAX // max(2, len(kinds))
+    runs: list[EventRun] = []
+    size_bytes = looked_bytes = 0
+    for looked, segment in enumerate(segments):
+        known = max(0, start - segment.first_sequence)
+        if known >= segment.count:
+            continue
+        expected = runs[-1].next_sequence if runs else start
+        first_sequence = segment.first_sequence + known
+        if first_sequence != expected:
+            raise CorruptLog(f"event {expected} of this job's log is missing; {CorruptLog().message}")
+        raw = without_first(segment.events, known) if known else segment.events
+        looked_bytes += len(raw)
+        if kinds and not may_hold(raw, kinds):
+            raw = b""
+        size_bytes += len(raw)
+        beyond = size_bytes > request.bytes_max or looked_bytes > looked_bytes_max
+        if runs and (beyond or looked > REPLAY_RUNS_MAX or len(runs) == REPLAY_RUNS_MAX):
+            break
+        count = segment.count - known
+        if runs and not (raw or runs[-1].events) and runs[-1].attempt == segment.attempt:
+            runs[-1] = replace(runs[-1], count=runs[-1].count + count)
+            continue
+        runs.append(EventRun(first_sequence=first_sequence, count=count, attempt=segment.attempt, events=raw))
+    return runs
+
+
+@contextmanager
+def _decoding() -> Generator[None]:
+    """Raises `CorruptLog`, where what is stored is not what was."""
+    try:
+        yield
+    except (BadRequest, *UNDECODABLE) as error:
+        raise CorruptLog(f"a segment of this job's log cannot be decoded; {CorruptLog().message}") from error

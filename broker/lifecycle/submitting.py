@@ -1,0 +1,134 @@
+"""Submissions: EnqueueJob adds jobs, RetryJob adds an ended job again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Final
+
+from airunner.broker.lifecycle.commands import MintedJob, TenantRequest
+from airunner.broker.lifecycle.idempotency import answered, note_answer
+from airunner.broker.lifecycle.quota import require
+from airunner.broker.lifecycle.world import World
+from airunner.broker.store.contract import JobRow, QueueKey
+from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX, needs_of
+from airunner.broker.store.room import Room
+from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished
+from airunner.protocol.events import JobScheduled
+from airunner.protocol.job import JobSpec, JobState, check_new, encode_spec
+from airunner.protocol.messages import EnqueueJob, JobsEnqueued, RetryJob
+from airunner.protocol.names import JobId
+from airunner.protocol.queues import QueueMode
+
+FACT_BYTES: Final = 16  # of a hash that only has to be rare enough
+
+
+def fact_of(name: str, value: str) -> bytes:
+    """The hash that stands for one piece of metadata in an index."""
+    return blake2b(f"{name}={value}".encode(), digest_size=FACT_BYTES).digest()  # a name has no equals sign
+
+
+def enqueue(world: World, command: TenantRequest, request: EnqueueJob) -> JobsEnqueued:
+    """Submit all of the jobs, or name those that this request id has submitted.
+
+    Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`, `Quota`.
+    """
+    if (before := answered(world, command, request)) is not None:
+        return JobsEnqueued(job_ids=before)
+    return _submit(world, command, request, request.jobs, None)
+
+
+def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:
+    """Submit an ended job again. A repeat is answered as the first, though the job may have been removed since.
+
+    Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`.
+    """
+    if (before := answered(world, command, request)) is not None:
+        return JobsEnqueued(job_ids=before)
+    ended = world.job(command.tenant, request.job_id)
+    if not JobState(ended.state).terminal:
+        raise NotFinished
+    spec = world.spec(ended)
+    try:
+        check_new(spec)
+    except ValueError as error:
+        raise BadRequest(f"the job cannot be submitted again as it is: {error}") from error
+    return _submit(world, command, request, [spec], ended.job_id)
+
+
+def _submit(
+    world: World,
+    command: TenantRequest,
+    request: EnqueueJob | RetryJob,
+    jobs: Sequence[JobSpec],
+    origin: JobId | None,
+) -> JobsEnqueued:
+    tenant = command.tenant
+    if command.room < Room.AMPLE:
+        raise NoSpace
+    require(world, tenant, len(jobs), command.quotas)
+    for queue in dict.fromkeys(job.queue for job in jobs):
+        if world.mode(tenant, queue) is QueueMode.DRAINING:
+            raise Draining(f"queue {queue} is being drained and takes no new jobs; `airunner resume` opens it")
+    needs = [needs_of(job.require) if job.require else "" for job in jobs]
+    if any(needs):
+        keys = (QueueKey(tenant, job.queue, need) for job, need in zip(jobs, needs, strict=True) if need)
+        _require_kinds(world, tenant, keys)
+    try:
+        specs = [encode_spec(job) for job in jobs]
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    assert len(command.minted) == len(jobs), "an id for each job"
+    world.require_sound(command.minted)
+    for minted, job, spec, need in zip(command.minted, jobs, specs, needs, strict=True):
+        _add(world, tenant, minted, job, spec, need, origin)
+    job_ids = tuple(minted.job_id for minted in command.minted)
+    note_answer(world, command, request, job_ids)
+    return JobsEnqueued(job_ids=job_ids)
+
+
+def _add(
+    world: World, tenant: str, minted: MintedJob, spec: JobSpec, raw: bytes, needs: str, origin: JobId | None
+) -> None:
+    now_ms = world.now_ms
+    due_ms = spec.not_before_ms if spec.not_before_ms is not None and spec.not_before_ms > now_ms else None
+    job = JobRow(
+        number=0,
+        job_id=minted.job_id,
+        tenant=tenant,
+        queue=spec.queue,
+        needs=needs,
+        gate=0,
+        state=JobState.SCHEDULED,
+        priority=spec.priority,
+        owner=spec.owner,
+        watch_key=minted.watch_key,
+        submitted_ms=now_ms,
+        due_ms=due_ms,
+        max_attempts=spec.max_attempts,
+        origin=origin,
+        spec=raw,
+    )
+    world.add_job(job, _facts(spec.metadata))
+    world.write(job, [JobScheduled(timestamp_ms=now_ms, queue=spec.queue, not_before_ms=due_ms, origin=origin)])
+
+
+def _facts(metadata: Mapping[str, str]) -> Sequence[bytes]:
+    return [fact_of(name, value) for name, value in metadata.items()] if metadata else ()
+
+
+def _require_kinds(world: World, tenant: str, wanted: Iterable[QueueKey]) -> None:
+    """Raises `BadRequest` where jobs with these needs would make more kinds than a lease looks at."""
+    new = [key for key in dict.fromkeys(wanted) if key.needs not in world.kinds(tenant, key.queue)]
+    for queue, count in Counter(key.queue for key in new).items():
+        if len(world.kinds(tenant, queue)) + count > NEEDS_MAX:
+            raise BadRequest(
+                f"the jobs in queue {queue} that have not ended require {NEEDS_MAX} different sets of tags "
+                "already; use another queue, or fewer sets"
+            )
+    if new and world.kinds_of(tenant) + len(new) > TENANT_NEEDS_MAX:
+        raise BadRequest(
+            f"the jobs in all queues that have not ended require {TENANT_NEEDS_MAX} different sets of tags "
+            "already; use fewer sets, or fewer queues with them"
+        )

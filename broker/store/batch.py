@@ -1,0 +1,128 @@
+"""The Store: loads the rows of a batch, has its commands decided, and saves what they change, in one transaction.
+
+- A batch is atomic: all of it is on disk once `commit` has returned, or nothing of it is.
+- It is deterministic: instants, ids and keys come in with the commands.
+- A command that is refused changes nothing and does not disturb its neighbours. Commands take effect in their order.
+- Where the engine finds that a job has been moved meanwhile, by another broker, the batch is decided again on what is
+  there now.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from airunner.broker.lifecycle.commands import EXPIRE_MAX, Applied, Command, Done, Expire, Resume, TenantRequest
+from airunner.broker.lifecycle.decide import decide
+from airunner.broker.lifecycle.keys import keys_of, keys_of_retries
+from airunner.broker.lifecycle.reading import read
+from airunner.broker.lifecycle.world import Undecodable, World
+from airunner.broker.store.contract import Engine, Moved, QueueKey
+from airunner.broker.store.needs import facts_of, meets
+from airunner.protocol.errors import Busy
+from airunner.protocol.messages import CancelJob, DequeueJob, RetryJob, UpdateQueue
+
+TRIES_MAX: Final = 8  # of one batch, before its askers are told to come again: others are at its jobs all the time
+
+
+class Store:
+    """The queue and the event log over an `engine`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def batch_max(self) -> int:
+        """How many commands one batch may hold."""
+        return self.engine.batch_max
+
+    def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        """Apply a batch as one transaction: `stage` and `commit`. Raises `NoSpace`, `Busy`: nothing of it is stored."""
+        applied = self.stage(commands, now_ms)
+        self.commit()
+        return applied
+
+    def stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        """All of `apply` but the waiting for the disk: what it returns holds once `commit` has returned.
+
+        Nothing else may be asked of the store in between. Raises `NoSpace`, `Busy`.
+        """
+        assert len(commands) <= self.batch_max
+        tries = 0
+        while tries < TRIES_MAX:
+            try:
+                return self._stage(commands, now_ms)
+            except Undecodable as undecodable:
+                self.engine.set_aside(undecodable.job_id)
+            except Moved:
+                tries += 1
+        raise Busy
+
+    def commit(self) -> None:
+        """Have on disk what was staged. Raises `NoSpace`."""
+        self.engine.commit()
+
+    def read(self, commands: Sequence[TenantRequest]) -> list[Done]:
+        """Answer requests that change nothing; between two batches."""
+        return [read(self.engine, command) for command in commands]
+
+    def write_back(self) -> None:
+        """Give back what a journal takes of the disk, as far as there is room for that; between two batches."""
+        self.engine.write_back()
+
+    def close(self) -> None:
+        """Let go of the store; it can be opened again."""
+        self.engine.close()
+
+    def _stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        """Raises `Moved`, `Undecodable`: to be done again."""
+        engine = self.engine
+        engine.begin()
+        if any(isinstance(command, Resume) for command in commands):
+            engine.resume(now_ms)
+        world = self._load(commands, now_ms)
+        done = [decide(world, engine, command) for command in commands]
+        engine.save(world.changes())
+        return Applied(done, engine.next_due_ms())
+
+    def _load(self, commands: Sequence[Command], now_ms: int) -> World:
+        engine = self.engine
+        loaded = engine.load(keys_of(commands))
+        world = World(loaded, now_ms, engine.boxes)
+        if any(isinstance(command, TenantRequest) and isinstance(command.request, RetryJob) for command in commands):
+            world.adopt_queues(engine.load(keys_of_retries(commands, world.queues_of())))
+        if any(isinstance(command, Expire) for command in commands):
+            world.adopt_due(engine.due(now_ms, EXPIRE_MAX))
+        if wanted := _wanted(commands, loaded.kinds):
+            world.adopt_waiting(engine.waiting(wanted))
+        return world
+
+
+def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int]) -> dict[QueueKey, int]:
+    """How many waiting jobs of each queue and need the batch may look at: what it leases, and what it cancels."""
+    wanted: Counter[QueueKey] = Counter()
+    cancels = 0
+    needs_of: dict[tuple[str, str], list[QueueKey]] = {}
+    for key in kinds:
+        needs_of.setdefault((key.tenant, key.queue), []).append(key)
+    for command in commands:
+        if not isinstance(command, TenantRequest):
+            continue
+        tenant = command.tenant
+        match command.request:
+            case DequeueJob() as request:
+                facts = facts_of(request.tags)
+                for queue in dict.fromkeys(request.queues):
+                    wanted[QueueKey(tenant, queue)] += request.slots
+                    for key in needs_of.get((tenant, queue), ()):
+                        if meets(facts, key.needs):
+                            wanted[key] += request.slots
+            case UpdateQueue() as request:
+                for key in (QueueKey(tenant, request.queue), *needs_of.get((tenant, request.queue), ())):
+                    wanted[key] += 1
+            case CancelJob():
+                cancels += 1
+            case _:
+                pass
+    return {key: count + cancels for key, count in wanted.items()} if cancels else wanted

@@ -1,0 +1,40 @@
+"""Opening of stores by their URLs, as `--store` names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from airunner.broker.store.batch import Store
+from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.store.sqlite.opening import open_sqlite
+from airunner.protocol.errors import OperatorError
+
+MEMORY_URL: Final = "memory:"
+FILE_URL: Final = "sqlite:///"
+
+
+def path_of(url: str) -> Path | None:
+    """The path of a store's file; None: the store is in memory.
+
+    Raises `OperatorError`: another URL.
+    """
+    if url == MEMORY_URL:
+        return None
+    path = Path(url.removeprefix(FILE_URL))
+    if not url.startswith(FILE_URL) or not path.name:
+        raise OperatorError(f"--store {url!r} is not a store; write sqlite:///PATH or memory:")
+    return path
+
+
+def open_engine(url: str) -> SqliteEngine:
+    """The engine of the store at `sqlite:///PATH` (a fourth slash: an absolute path) or `memory:`.
+
+    Raises `OperatorError`: another URL, a folder that cannot be written, a file that another broker has.
+    """
+    return open_sqlite(path_of(url))
+
+
+def open_store(url: str) -> Store:
+    """The store at that URL. Raises `OperatorError`, as `open_engine`."""
+    return Store(open_engine(url))

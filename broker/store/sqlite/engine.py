@@ -1,0 +1,301 @@
+"""SQLite engine: transactions, the rows that a batch is decided on, and what it changes.
+
+A file is one broker's alone: it is locked as long as the engine is open. Of a changed job the columns that differ are
+written, so that only their indexes are touched. Rows are read and written set by set; where damage is met, row by row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from contextlib import suppress
+from itertools import compress
+from operator import itemgetter, ne
+from typing import Final, NamedTuple
+
+import apsw
+from msgspec.structs import astuple
+
+from airunner.broker.store.contract import Changes, JobRow, Keys, Loaded, Moved, QueueKey, Record, Segment, Usage
+from airunner.broker.store.room import TIGHT_JOURNAL_BYTES, TIGHT_JOURNAL_PAGES, Inside
+from airunner.broker.store.sqlite.copying import StoreCopy
+from airunner.broker.store.sqlite.pages import PageReader
+from airunner.broker.store.sqlite.rows import FIELDS, Damaged, Owner, Values, select
+from airunner.protocol.errors import NoSpace
+from airunner.protocol.queues import QueueMode
+
+CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
+JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # what a WAL that once grew keeps of the disk
+_INSIDE: Final = (
+    "SELECT page_count * page_size, freelist_count * page_size"
+    " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+)
+_WAITING: Final = "tenant = ? AND queue = ? AND needs = ? AND gate = 0 ORDER BY priority DESC, number LIMIT ?"
+_EXPIRED: Final = "deadline_ms <= ? ORDER BY deadline_ms LIMIT ?"
+_DELAYED: Final = "due_ms <= ? ORDER BY due_ms LIMIT ?"
+_FINISHED: Final = "finished_ms < ? ORDER BY finished_ms LIMIT ?"
+_FINISHED_OF: Final = "tenant = ? AND finished_ms IS NOT NULL ORDER BY finished_ms LIMIT 1"
+_USAGE: Final = "SELECT tenant, size_bytes, waiting FROM usage"
+_AS_LOADED: Final = "number = ? AND state = ? AND attempt = ? AND next_index = ? AND last_sequence = ?"
+_RESUMED: Final = "UPDATE job SET deadline_ms = ?2 + visibility_ms WHERE number = ?1"
+_RETRIED: Final = "UPDATE job SET due_ms = min(due_ms, ?2 + pause_ms) WHERE number = ?1 AND pause_ms IS NOT NULL"
+_REMOVE_SEGMENTS: Final = (
+    "WITH piece AS (SELECT rowid, first_sequence, length(events) AS size_bytes FROM segment WHERE number = ?"
+    " ORDER BY first_sequence LIMIT ?), summed AS (SELECT rowid, sum(size_bytes) OVER (ORDER BY first_sequence)"
+    " - size_bytes AS before_bytes FROM piece) DELETE FROM segment WHERE rowid IN"
+    " (SELECT rowid FROM summed WHERE before_bytes < ?) RETURNING length(events)"
+)
+_LOG_REMOVED: Final = (
+    "DELETE FROM pending_deletion WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM segment WHERE number = ?1)"
+)
+_FORGET: Final = (
+    "DELETE FROM record WHERE (tenant, request_id) IN"
+    " (SELECT tenant, request_id FROM record WHERE answered_ms < ? LIMIT ?) RETURNING tenant"
+)
+_RECORD: Final = f"SELECT {', '.join(Record.__struct_fields__)} FROM record WHERE tenant = ? AND request_id = ?"
+_DROP_QUEUE: Final = (
+    "DELETE FROM queue WHERE tenant = ?1 AND name = ?2 AND mode = 'open' AND waiting = 0 AND running = 0"
+    " AND NOT EXISTS (SELECT 1 FROM job WHERE tenant = ?1 AND queue = ?2)"
+)
+
+
+def _insert(table: str, columns: tuple[str, ...], **otherwise: str) -> str:
+    """The statement that inserts a row, or where it is there does `otherwise` to these columns."""
+    conflict = ", ".join(f"{column} = {value.format(column)}" for column, value in otherwise.items())
+    insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    return f"{insert} ON CONFLICT DO UPDATE SET {conflict}" if conflict else insert
+
+
+_SET: Final = "excluded.{0}"
+_ADD: Final = "{0} + excluded.{0}"
+_ADD_JOB: Final = _insert("job", FIELDS)
+_ADD_SEGMENT: Final = _insert("segment", Segment.__struct_fields__)
+_ADD_FACT: Final = _insert("metadata", ("tenant", "fact", "number")).replace("INSERT", "INSERT OR IGNORE")
+_ADD_RECORD: Final = _insert("record", Record.__struct_fields__)
+_SET_MODE: Final = _insert("queue", ("tenant", "name", "mode"), mode=_SET)
+_SET_SECRET: Final = _insert("secret", ("tenant", "queue", "name", "box", "set_ms"), box=_SET, set_ms=_SET)
+_COUNTS: Final = ("waiting", "delayed", "running")
+_COUNT_QUEUE: Final = _insert("queue", ("tenant", "name", *_COUNTS), **dict.fromkeys(_COUNTS, _ADD))
+_COUNT_KIND: Final = _insert("kind", ("tenant", "queue", "needs", "jobs"), jobs=_ADD)
+_COUNT_USAGE: Final = _insert("usage", ("tenant", "size_bytes", "waiting"), size_bytes=_ADD, waiting=_ADD)
+
+
+class _Write(NamedTuple):
+    """A statement that is run for each of `rows`; `owner`: whose a row of values is."""
+
+    sql: str
+    rows: Collection[Values]
+    owner: Callable[[Values], Owner | None] = lambda _: None
+
+
+class SqliteEngine(PageReader):
+    """See `contract.Engine`."""
+
+    batch_max = 256  # commands in one transaction; a commit's fsync is shared by so many
+
+    def begin(self) -> None:
+        self._undo()
+        self._run("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._run("COMMIT")
+
+    def load(self, keys: Keys) -> Loaded:
+        # Each job has a log, which outlives it; but the end of one of these tables may be damaged.
+        last = [number for table in ("segment", "job") for (number,) in self._last(f"SELECT max(number) FROM {table}")]
+        found = Loaded(next_number=1 + max((number or 0 for number in last), default=2**62))
+        for some, spec in ((keys.jobs - keys.specs, False), (keys.specs, True)):
+            names = [(job_id, tenant) for tenant, job_id in some]
+            found.jobs += self._fetch_each(
+                list[JobRow], select("job_id = ? AND tenant = ?", spec=spec), names, itemgetter(0)
+            )
+        by_grant = select(f"{self._others} AND tenant = ? AND lease_request = ?")
+        if granted := self._fetch_each(list[JobRow], by_grant, keys.grants, tuple):
+            found.jobs = list({row.number: row for row in (*found.jobs, *granted)}.values())
+        found.records = self._fetch_each(list[Record], _RECORD, keys.records, tuple)
+        if keys.queues:
+            sql = "SELECT tenant, name, mode FROM queue WHERE tenant = ? AND name = ?"
+            modes = self._fetch(list[tuple[str, str, QueueMode]], sql, {key[:2] for key in keys.queues})
+            found.modes = {QueueKey(tenant, name): mode for tenant, name, mode in modes}
+        if keys.kinds:
+            sql = "SELECT tenant, queue, needs, jobs FROM kind WHERE tenant = ? AND queue = ?"
+            kinds = self._fetch(list[tuple[str, str, str, int]], sql, {key[:2] for key in keys.kinds})
+            found.kinds = {QueueKey(*key): jobs for *key, jobs in kinds}
+        if keys.tenants:
+            tenants = [(tenant,) for tenant in keys.tenants]
+            sql = "SELECT tenant, count(*) FROM kind WHERE tenant = ? GROUP BY tenant"
+            found.kinds_of = dict(self._fetch(list[tuple[str, int]], sql, tenants))
+            found.usage = self._usage(f"{_USAGE} WHERE tenant = ?", tenants)
+        if self._aside:
+            found.damaged = {owner for owner in self._aside if isinstance(owner, str)}
+            found.damaged |= {row.job_id for row in found.jobs if row.number in self._aside}
+            found.unreadable = keys.records.union(keys.grants) & self._aside
+        return found
+
+    def _last(self, sql: str) -> list[Values]:
+        return self._fetch_each(list[Values], sql, ((),), lambda _: (sql,))
+
+    def waiting(self, wanted: Mapping[QueueKey, int]) -> list[JobRow]:
+        return self._fetch_sound(_WAITING, [(*key, how_many) for key, how_many in wanted.items()])
+
+    def due(self, now_ms: int, limit: int) -> list[JobRow]:
+        return [job for where in (_EXPIRED, _DELAYED) for job in self._fetch_sound(where, ((now_ms, limit),))]
+
+    def next_due_ms(self) -> int | None:
+        sql = "SELECT {0} FROM job WHERE {0} IS NOT NULL AND {1} ORDER BY {0} LIMIT 1"
+        soonest = [self._run(sql.format(column, self._others)) for column in ("deadline_ms", "due_ms")]
+        return min((at_ms for found in soonest for (at_ms,) in found), default=None)
+
+    def save(self, changes: Changes) -> None:
+        try:
+            self._write(lambda: self._changes(changes))
+        except apsw.ConstraintError as error:  # a number, or a request, that another has taken
+            raise self._moved() from error
+
+    def resume(self, now_ms: int) -> None:
+        self._write(lambda: self._resumed(now_ms))
+
+    def _write(self, writes: Callable[[], Iterable[_Write]]) -> None:
+        """Run statements set by set; where damage is met, one by one. Raises `Moved`: whose it is, is set aside now."""
+        try:
+            for write in writes():
+                if write.rows:
+                    self._run(write.sql, write.rows)
+        except Damaged as error:
+            self.begin()
+            owners: list[Owner | None] = []
+            with suppress(Moved):  # what is damaged is not changed
+                for write in writes():
+                    for row in write.rows:
+                        try:
+                            self._run(write.sql, (row,))
+                        except Damaged:
+                            owners.append(write.owner(row))
+                            self.begin()
+            if not owners or None in owners:
+                raise
+            raise self._moved(*owners) from error
+
+    def _changes(self, changes: Changes) -> Generator[_Write]:
+        """Every statement of a batch. Raises `Moved` behind those that change jobs."""
+        new: dict[int, Owner] = {row.number: row.job_id for row in changes.added}  # or else their numbers are others'
+
+        def of_job(at: int) -> Callable[[Values], Owner]:
+            """Whose a row is that has the job's number in this place."""
+            return lambda row: new[row[at]] if row[at] in new else row[at]
+
+        yield from self._changed(changes, of_job(-5))
+        yield _Write(_ADD_JOB, [astuple(row) for row in changes.added], of_job(0))
+        yield _Write(_ADD_SEGMENT, [astuple(segment) for segment in changes.segments], of_job(0))
+        yield _Write(_ADD_FACT, changes.facts, of_job(2))
+        yield _Write(_ADD_RECORD, [astuple(record) for record in changes.records], itemgetter(slice(2)))
+        yield _Write(_SET_MODE, [(*key[:2], mode) for key, mode in changes.modes.items()])
+        yield _Write(_SET_SECRET, [astuple(secret) for secret in changes.secrets])
+        yield _Write("DELETE FROM secret WHERE tenant = ? AND queue = ? AND name = ?", changes.secrets_removed)
+        yield _Write(_COUNT_QUEUE, [(*key[:2], *counts) for key, counts in changes.counts.items()])
+        yield _Write(_COUNT_KIND, [(*key, jobs) for key, jobs in changes.kinds.items()])
+        ended = [key for key, jobs in changes.kinds.items() if jobs < 0]
+        yield _Write("DELETE FROM kind WHERE tenant = ? AND queue = ? AND needs = ? AND jobs <= 0", ended)
+        yield _Write(_COUNT_USAGE, [(tenant, *astuple(usage)) for tenant, usage in changes.usage.items()])
+        yield _Write(_DROP_QUEUE, {row.key[:2] for row in changes.removed} | {key[:2] for key in changes.modes})
+
+    def _changed(self, changes: Changes, whose: Callable[[Values], Owner]) -> Generator[_Write]:
+        """Update and remove jobs. Raises `Moved`."""
+        updates: dict[tuple[bool, ...], list[Values]] = {}
+        for old, new in changes.changed:
+            values = astuple(new)
+            differs = tuple(map(ne, astuple(old), values))
+            if True in differs:
+                updates.setdefault(differs, []).append((*compress(values, differs), old.number, *old.version))
+        expected = self._db.total_changes() + sum(map(len, updates.values())) + len(changes.removed)
+        for differs, rows in updates.items():
+            columns = ", ".join(f"{column} = ?" for column in compress(FIELDS, differs))
+            yield _Write(f"UPDATE job SET {columns} WHERE {_AS_LOADED}", rows, whose)
+        removed = [(row.number, *row.version) for row in changes.removed]
+        yield _Write(f"DELETE FROM job WHERE {_AS_LOADED}", removed, whose)
+        if self._db.total_changes() != expected:
+            raise self._moved()
+        yield _Write("DELETE FROM metadata WHERE number = ?", [row[:1] for row in removed], itemgetter(0))
+        pending = [(row.number, row.tenant) for row in changes.removed]
+        yield _Write("INSERT INTO pending_deletion (number, tenant) VALUES (?, ?)", pending)
+
+    def _resumed(self, now_ms: int) -> Generator[_Write]:
+        for sql, column in ((_RESUMED, "deadline_ms"), (_RETRIED, "due_ms")):
+            numbers = self._run(f"SELECT number FROM job WHERE {column} IS NOT NULL AND {self._others}")
+            yield _Write(sql, [(number, now_ms) for (number,) in numbers], itemgetter(0))
+
+    def finished(self, before_ms: int, limit: int) -> list[JobRow]:
+        return self._fetch_sound(_FINISHED, ((before_ms, limit),))
+
+    def finished_of(self, tenant: str) -> JobRow | None:
+        return next(iter(self._fetch_sound(_FINISHED_OF, ((tenant,),))), None)
+
+    def store_bytes(self) -> int:
+        return self.inside().store_bytes - self.inside().reusable_bytes
+
+    def usages(self) -> dict[str, Usage]:
+        return self._usage(_USAGE)
+
+    def _usage(self, sql: str, tenants: Iterable[Values] = ((),)) -> dict[str, Usage]:
+        return {tenant: Usage(*usage) for tenant, *usage in self._fetch(list[tuple[str, int, int]], sql, tenants)}
+
+    def remove_logs(self, segments_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:
+        pending = f"SELECT number, tenant FROM pending_deletion WHERE {self._others} ORDER BY number LIMIT 1"
+        for number, tenant in self._run(pending):
+            try:
+                freed = self._run(_REMOVE_SEGMENTS, ((number, segments_max, bytes_max),))
+                self._run(_LOG_REMOVED, ((number,),))
+            except Damaged as error:
+                raise self._moved(number) from error
+            return {tenant: sum(size_bytes for (size_bytes,) in freed)}, True
+        return {}, False
+
+    def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:
+        if (_FORGET,) in self._aside:
+            return {}
+        try:
+            return Counter(tenant for (tenant,) in self._run(_FORGET, ((answered_before_ms, limit),)))
+        except Damaged as error:
+            raise self._moved((_FORGET,)) from error
+
+    def job_after(self, number: int) -> JobRow | None:
+        """The next job, by its number. Raises `CorruptLog`."""
+        return next(iter(self._page(list[JobRow], select("number > ? ORDER BY number LIMIT 1"), (number,))), None)
+
+    def faults(self, limit: int) -> list[str]:
+        """What SQLite finds wrong with the file."""
+        try:
+            return [line for (line,) in self._run(f"PRAGMA integrity_check({limit})") if line != "ok"]
+        except Damaged as error:
+            return [str(error.__cause__)]
+
+    def inside(self) -> Inside:
+        """What the file holds once the journal is written back."""
+        return self._fetch(list[Inside], _INSIDE)[0]
+
+    def tighten(self, *, tight: bool, shorten: bool) -> None:
+        """Write the journal back early, and keep it short, while there is little room; or as usual.
+
+        `shorten`: it is longer than it is to be, and gives that back at once.
+        """
+        pages = TIGHT_JOURNAL_PAGES if tight else CHECKPOINT_PAGES
+        size_bytes = TIGHT_JOURNAL_BYTES if tight else JOURNAL_BYTES_MAX
+        self._run(f"PRAGMA wal_autocheckpoint = {pages}")
+        self._run(f"PRAGMA journal_size_limit = {size_bytes}")
+        if tight:
+            self._checkpoint("TRUNCATE" if shorten else "RESTART")
+
+    def write_back(self) -> None:
+        """Copy what is in the journal into the store, so that the journal begins again; as far as there is room."""
+        self._checkpoint("RESTART")  # it keeps its place on the disk, and is written over
+
+    def _checkpoint(self, mode: str) -> None:
+        with suppress(NoSpace):
+            self._run(f"PRAGMA wal_checkpoint({mode})")
+
+    def copy_to(self, descriptor: int) -> StoreCopy:
+        """A copy of the store into an open file, made step by step; see `StoreCopy`."""
+        return StoreCopy(self._db, descriptor)
+
+    def close(self) -> None:
+        self._db.close()

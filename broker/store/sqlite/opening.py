@@ -1,0 +1,158 @@
+"""Schema of a store file, created once, and the opening of a file: one broker's alone, and of this version.
+
+- A column of `job` is a field of `contract.JobRow`, in that order; the spec comes last, so that no read passes it.
+- Partial indexes hold what is ahead of a job: `job_waiting` those that may be leased, `job_deadline` those that are
+  held, `job_due` those that are delayed. What has ended is in none of them, so a lease is as fast with a million jobs.
+- `job_oldest` has the longest waiting of a queue, whatever it needs and whatever its priority.
+- `job_granted` finds the jobs that a request was granted, also when they have ended.
+- `segment` holds the logs; each row is a batch of events as it came. `fact` in `metadata` is a hash of one piece.
+- `queue`, `kind` and `usage` are counters: `save` adds to them.
+- `pending_deletion` names removed jobs whose logs are removed step by step. Hence no foreign keys.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from airunner.broker.store.sqlite.engine import CHECKPOINT_PAGES, JOURNAL_BYTES_MAX, SqliteEngine
+from airunner.broker.store.sqlite.rows import Database
+from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+
+STATEMENTS_CACHED: Final = 512  # apsw's most: each row that is written takes a place
+_SETTINGS: Final = (
+    "locking_mode = exclusive",  # a broker's file is its own; then there is no shared memory to map either
+    "journal_mode = wal",
+    "synchronous = full",
+    f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    f"journal_size_limit = {JOURNAL_BYTES_MAX}",
+)
+VERSION: Final = 8  # of the schema; 1 to 7 were steps to it, before the first release
+SCHEMA: Final = f"""
+    CREATE TABLE job (
+        number INTEGER PRIMARY KEY, job_id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, queue TEXT NOT NULL,
+        needs TEXT NOT NULL, gate INTEGER NOT NULL, state TEXT NOT NULL, priority INTEGER NOT NULL, owner TEXT NOT NULL,
+        watch_key BLOB NOT NULL, submitted_ms INTEGER NOT NULL, due_ms INTEGER, pause_ms INTEGER, started_ms INTEGER,
+        finished_ms INTEGER, deadline_ms INTEGER, visibility_ms INTEGER, attempt INTEGER NOT NULL,
+        retries INTEGER NOT NULL, agents_lost INTEGER NOT NULL, max_attempts INTEGER NOT NULL,
+        last_sequence INTEGER NOT NULL, next_index INTEGER NOT NULL, agent TEXT, token_hash BLOB, lease_request BLOB,
+        settled TEXT, cancel_requested_ms INTEGER, origin TEXT, result BLOB, spec BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX job_waiting ON job (tenant, queue, needs, priority DESC, number) WHERE gate = 0;
+    CREATE INDEX job_oldest ON job (tenant, queue, number) WHERE gate = 0;
+    CREATE INDEX job_deadline ON job (deadline_ms, tenant, agent) WHERE deadline_ms IS NOT NULL;
+    CREATE INDEX job_due ON job (due_ms) WHERE due_ms IS NOT NULL;
+    CREATE INDEX job_granted ON job (tenant, lease_request) WHERE lease_request IS NOT NULL;
+    CREATE INDEX job_finished ON job (finished_ms) WHERE finished_ms IS NOT NULL;
+    CREATE INDEX job_finished_of ON job (tenant, finished_ms) WHERE finished_ms IS NOT NULL;
+    CREATE INDEX job_listed ON job (tenant, number);
+    CREATE INDEX job_by_queue ON job (tenant, queue, number);
+    CREATE INDEX job_by_state ON job (tenant, state, number);
+    CREATE INDEX job_by_queue_and_state ON job (tenant, queue, state, number);
+    CREATE INDEX job_by_owner ON job (tenant, owner, number) WHERE owner != '';
+    CREATE TABLE metadata (
+        tenant TEXT NOT NULL, fact BLOB NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (tenant, fact, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX metadata_of ON metadata (number);
+    CREATE TABLE segment (
+        number INTEGER NOT NULL, first_sequence INTEGER NOT NULL, count INTEGER NOT NULL, attempt INTEGER NOT NULL,
+        last_timestamp_ms INTEGER NOT NULL, events BLOB NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX segment_at ON segment (number, first_sequence);
+    CREATE TABLE pending_deletion (number INTEGER PRIMARY KEY, tenant TEXT NOT NULL) STRICT;
+    CREATE TABLE record (
+        tenant TEXT NOT NULL, request_id BLOB NOT NULL, body_hash BLOB NOT NULL, answered_ms INTEGER NOT NULL,
+        job_ids TEXT NOT NULL, PRIMARY KEY (tenant, request_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX record_at ON record (answered_ms);
+    CREATE TABLE secret (
+        tenant TEXT NOT NULL, queue TEXT NOT NULL, name TEXT NOT NULL, box BLOB NOT NULL, set_ms INTEGER NOT NULL,
+        PRIMARY KEY (tenant, queue, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE queue (
+        tenant TEXT NOT NULL, name TEXT NOT NULL, mode TEXT NOT NULL DEFAULT 'open', waiting INTEGER NOT NULL DEFAULT 0,
+        delayed INTEGER NOT NULL DEFAULT 0, running INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (tenant, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE kind (
+        tenant TEXT NOT NULL, queue TEXT NOT NULL, needs TEXT NOT NULL, jobs INTEGER NOT NULL,
+        PRIMARY KEY (tenant, queue, needs)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE usage (
+        tenant TEXT NOT NULL PRIMARY KEY, size_bytes INTEGER NOT NULL, waiting INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = {VERSION};
+"""
+
+
+def open_sqlite(path: Path | None) -> SqliteEngine:
+    """Open the store file at `path`, which is made if it is not there; None: a store in memory.
+
+    Raises `OperatorError`: a folder that cannot be written, a file that another broker has or another version wrote.
+    """
+    if path is not None:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise OperatorError(f"cannot open the store {path}: {error}; name another with --store") from error
+    with _connected(path) as connection:
+        prepare(connection, path)
+        return SqliteEngine(connection)
+
+
+def prepare(connection: Database, path: Path | None = None) -> None:
+    """Set an open database up as this broker's alone, with the schema in it. Raises `OperatorError`."""
+    for setting in _SETTINGS:
+        connection.execute(f"PRAGMA {setting}")  # one by one: a statement that returns a row ends an execute
+    # Else a statement whose plan might depend on a value is planned for each: twenty times what it takes to run.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    if next(connection.execute("SELECT count(*) FROM sqlite_schema"))[0]:
+        require_version(connection, path)
+    else:
+        connection.execute(f"BEGIN IMMEDIATE; {SCHEMA}; COMMIT")
+
+
+def open_alone(path: Path) -> SqliteEngine:
+    """Open the store file at `path` as it is, locked against brokers, to be read or copied. Raises `OperatorError`."""
+    if not path.is_file():
+        raise OperatorError(f"there is no store at {path}; name another with --store")
+    with _connected(path) as connection:
+        connection.execute(f"PRAGMA {_SETTINGS[0]}")
+        with suppress(apsw.CorruptError, apsw.IOError):  # a check says where
+            connection.execute("BEGIN IMMEDIATE; ROLLBACK")
+            require_version(connection, path)
+        return SqliteEngine(connection)
+
+
+@contextmanager
+def _connected(path: Path | None) -> Generator[Database]:
+    """A connection, which is closed where something goes wrong in this block. Raises `OperatorError`."""
+    with ExitStack() as opened:
+        try:
+            connection: Database = apsw.Connection(str(path or ":memory:"), statementcachesize=STATEMENTS_CACHED)
+            opened.callback(connection.close)
+            yield connection
+            opened.pop_all()
+        except apsw.BusyError as error:
+            words = f"a broker uses the store {path}: stop it first, or name another file with --store"
+            raise OperatorError(words, exit_code=EXIT_UNAVAILABLE) from error
+        except apsw.NotADBError as error:
+            raise OperatorError(f"{path} is not a store of airunner's; name another with --store") from error
+        except apsw.Error as error:
+            words = f"cannot use the store {path}: {error}; make room or restore it, or name another with --store"
+            raise OperatorError(words) from error
+
+
+def require_version(connection: Database, path: Path | None) -> None:
+    """Raises `OperatorError` for a file with the schema of another version, or of another program."""
+    ((version,),) = connection.execute("PRAGMA user_version")
+    if version < VERSION:
+        why = "was written by an earlier airunner: run that version" if version else "is not a store of airunner's"
+        raise OperatorError(f"{path} {why}, or name another file with --store")
+    if version > VERSION:
+        raise OperatorError(f"{path} was written by a newer airunner: run that version")
