@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos fuzz bench bench-flood bench-run bench-checkout bench-scale bench-queue certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos fuzz bench bench-cli bench-flood bench-run bench-checkout bench-scale bench-queue certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,9 @@ fuzz: $(VENV)/.test ## send a broker REQUESTS=1000000 and STREAMS=1000000 that a
 bench: $(VENV)/.test ## measure the way from submit to start, and from cancel to the end
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.cancel
+
+bench-cli: $(VENV)/.test ## measure how long a command takes to start beside an empty Python
+	$(BIN)/python -m bench.cli
 
 bench-flood: $(VENV)/.test ## measure one tenant's jobs while another floods the broker
 	$(BIN)/python -m bench.flood
