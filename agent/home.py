@@ -32,6 +32,7 @@ from airunner.protocol.errors import OperatorError
 
 AGENTS_MAX: Final = 64  # processes on one home; use --spawn for more slots
 KEEPERS_S: Final = 5.0  # for the keepers of a killed agent to end its jobs: a moment, unless one is stopped
+MARK_FILE: Final = "mark"
 END_S: Final = 10.0  # for what SIGKILL ends; only what hangs in the kernel takes longer
 
 
@@ -72,11 +73,12 @@ def lock_home(agents: Path) -> LockedHome:
             os.close(descriptor)
             os.close(running)
             continue
-        mark, groups = _mark(folder / "mark"), folder / "groups"
+        fresh = not (folder / MARK_FILE).exists()  # nothing bears a mark that is drawn now
+        mark, groups = _mark(folder / MARK_FILE), folder / "groups"
         keepers = Thread(target=fcntl.flock, args=(running, fcntl.LOCK_EX), daemon=True)
         keepers.start()
         keepers.join(KEEPERS_S)
-        ended = _end_left(mark, groups)
+        ended = "" if fresh else _end_left(mark, groups)
         keepers.join(END_S)
         if keepers.is_alive():
             raise OperatorError(f"something of the last agent's still holds {folder / 'running'}: end it, see fuser(1)")

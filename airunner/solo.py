@@ -168,7 +168,7 @@ def _run_job(
     home: Path, spec: JobSpec, secrets: Mapping[str, str], follow: Callable[[MemoryNetwork], Awaitable[int | None]]
 ) -> int | None:
     """Run broker and agent while `follow` follows the job, and return its result."""
-    from airunner.agent.home import lock_home
+    from airunner.agent.home import MARK_FILE, lock_home
     from airunner.agent.launcher.local import start_launcher
 
     locked = lock_home(agents_folder(home))
@@ -178,7 +178,10 @@ def _run_job(
 
         import anyio
 
-        return anyio.run(_in_one_process, locked, launcher, spec, secrets, follow)
+        code = anyio.run(_in_one_process, locked, launcher, spec, secrets, follow)
+        # The launcher has ended all processes with the mark: the removal need not look for any.
+        (locked.folder / MARK_FILE).unlink(missing_ok=True)
+        return code
     finally:
         os.close(locked.descriptor)  # so that its remaining files can be removed
         os.close(locked.running)

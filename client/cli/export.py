@@ -123,11 +123,11 @@ def recording(path: Path | None, spec: JobSpec, console: Console) -> Generator[C
 
     Raises `OperatorError`.
     """
-    from airunner.client.cli.cast import Cast
-
     if path is None:
         yield None
         return
+    from airunner.client.cli.cast import Cast
+
     cast = Cast(spec, "airunner run")
     with sink(path, console) as put:
         yield lambda event: put(cast.feed(event).encode())
