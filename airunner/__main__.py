@@ -8,61 +8,86 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
-from airunner.agent.command import agent_command
-from airunner.broker.command import broker_command
-from airunner.broker.storecommand import backup_command, store_app
-from airunner.certs.command import certs_app, token_command
-from airunner.client.cli.commands import add_commands, words_behind_dashes
+from airunner.client.cli.commands import words_behind_dashes
 from airunner.client.cli.console import ReaderGone, silence_stdout
-from airunner.client.cli.controls import add_controls
-from airunner.client.cli.export import export_command
-from airunner.client.cli.joblist import list_command
-from airunner.client.cli.monitor import monitor_command
-from airunner.client.cli.secrets import secret_app
 from airunner.client.cli.waiting import with_timeout
-from airunner.doctor import doctor_command
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.printable import own_lines
-from airunner.solo import run_command
 from airunner.switches import DebugOption, SwitchGroup, debug_is_on, turn_debug_on, with_debug
 
 EXIT_READER_GONE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
-app = typer.Typer(
-    name="airunner",
-    cls=SwitchGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # rich takes 60 ms to import
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-add_commands(app)
-app.command("monitor")(monitor_command)
-app.command("list")(list_command)
-app.command("export")(export_command)
-add_controls(app)
-app.command("run")(run_command)
-app.command("broker")(broker_command)
-app.command("agent")(agent_command)
-app.command("worker", hidden=True)(agent_command)  # the name that other runners use
-app.command("token")(token_command)
-app.command("backup")(backup_command)
-app.command("doctor")(doctor_command)
-app.add_typer(certs_app, name="certs", cls=SwitchGroup)
-app.add_typer(store_app, name="store", cls=SwitchGroup)
-app.add_typer(secret_app, name="secret", cls=SwitchGroup)
-for group in (app, certs_app, store_app, secret_app):
-    for command in group.registered_commands:
-        assert command.callback is not None, "a command does something"
-        command.callback = with_debug(with_timeout(command.callback))
+COMMANDS: Final = {
+    "submit": "airunner.client.cli.commands:submit_command",
+    "show": "airunner.client.cli.commands:show_command",
+    "monitor": "airunner.client.cli.monitor:monitor_command",
+    "list": "airunner.client.cli.joblist:list_command",
+    "export": "airunner.client.cli.export:export_command",
+    "cancel": "airunner.client.cli.controls:cancel_command",
+    "retry": "airunner.client.cli.controls:retry_command",
+    "queues": "airunner.client.cli.controls:queues_command",
+    "agents": "airunner.client.cli.controls:agents_command",
+    "pause": "airunner.client.cli.controls:pause_command",
+    "resume": "airunner.client.cli.controls:resume_command",
+    "drain": "airunner.client.cli.controls:drain_command",
+    "run": "airunner.solo:run_command",
+    "broker": "airunner.broker.command:broker_command",
+    "agent": "airunner.agent.command:agent_command",
+    "worker": "airunner.agent.command:agent_command",  # the name that other runners use
+    "token": "airunner.certs.command:token_command",
+    "backup": "airunner.broker.storecommand:backup_command",
+    "doctor": "airunner.doctor:doctor_command",
+}
+"""Where each command is defined: of all these modules a command imports only its own."""
+GROUPS: Final = {
+    "certs": "airunner.certs.command:certs_app",
+    "store": "airunner.broker.storecommand:store_app",
+    "secret": "airunner.client.cli.secrets:secret_app",
+}
+HIDDEN: Final = ("worker",)
+
+
+def make_app(named: str = "") -> typer.Typer:
+    """Build the command line: the command that is `named` alone, or all of them where none is."""
+    app = typer.Typer(
+        name="airunner",
+        cls=SwitchGroup,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # rich takes 60 ms to import
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    known = named in COMMANDS or named in GROUPS
+    for name, place in COMMANDS.items():
+        if name == named or not known:
+            app.command(name, hidden=name in HIDDEN)(_wrapped(_import(place)))
+    for name, place in GROUPS.items():
+        if name == named or not known:
+            defined = _import(place)
+            group = typer.Typer(help=defined.info.help, no_args_is_help=True)
+            for command in defined.registered_commands:
+                group.command(command.name)(_wrapped(command.callback))
+            app.add_typer(group, name=name, cls=SwitchGroup)
+    return app
+
+
+def _import(place: str) -> Any:  # noqa: ANN401 - a command or a group of them
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _wrapped(command: Callable[..., Any]) -> Callable[..., Any]:
+    return with_debug(with_timeout(command))
 
 
 def _show_version(wanted: bool) -> None:
@@ -77,8 +102,7 @@ def _show_version(wanted: bool) -> None:
     raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -92,7 +116,8 @@ def root(
 def run(argv: Sequence[str]) -> int:
     """Run `airunner ARGV` and return its exit code."""
     try:
-        app(list(argv), prog_name="airunner", obj=words_behind_dashes(argv))
+        named = next((word for word in argv if not word.startswith("-")), "")
+        make_app(named)(list(argv), prog_name="airunner", obj=words_behind_dashes(argv))
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except (ReaderGone, BrokenPipeError):

@@ -1,7 +1,7 @@
 """Start-up time of the command line, beside what an empty Python takes to start and end.
 
-Each round runs every command once, in turns, so that a machine that gets slower slows all of them. It prints medians, in
-ms and as multiples of `python -c pass`. Run it with `python -m bench.cli [--rounds 15]`.
+Each round runs every command once, in turns, so that a machine that gets slower slows all of them. It prints medians,
+in ms and as multiples of `python -c pass`. Run it with `python -m bench.cli [--rounds 15]`.
 """
 
 from __future__ import annotations

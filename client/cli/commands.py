@@ -274,12 +274,6 @@ def show_command(
     run_client(run, console, broker, token, [job])
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Hang the client's commands into the command line."""
-    app.command("submit")(submit_command)
-    app.command("show")(show_command)
-
-
 def words_behind_dashes(argv: Sequence[str]) -> int | None:
     """How many words stand behind the first `--`; None where there is none.
 

@@ -138,20 +138,6 @@ def drain_command(
     _set_mode(queue, QueueMode.DRAINING, "is draining: it takes no new jobs", broker, token, quiet=quiet)
 
 
-def add_controls(app: typer.Typer) -> None:
-    """Hang these into the command line."""
-    for name, command in (
-        ("cancel", cancel_command),
-        ("retry", retry_command),
-        ("queues", queues_command),
-        ("agents", agents_command),
-        ("pause", pause_command),
-        ("resume", resume_command),
-        ("drain", drain_command),
-    ):
-        app.command(name)(command)
-
-
 def _set_mode(
     queue: str, mode: QueueMode, told: str, broker: list[str] | None, token: str | None, *, quiet: bool
 ) -> None:
