@@ -1,4 +1,4 @@
-"""The agent: its slots, the EventPublisher and the Renewer over one channel, and nothing else.
+"""Agent: runs its slots, the EventPublisher and the Renewer over one channel.
 
 Every edge is handed in. It runs until it is told to drain and its slots are done.
 """
@@ -31,7 +31,7 @@ from airunner.transport.ports import Edges
 
 
 class Agent:
-    """The one that `plan` describes."""
+    """Agent that `plan` describes."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Agent:
         self.orders = Orders()
 
     async def run(self) -> None:
-        """Work until `orders.drain` is set and what runs has ended, or the plan's jobs are done."""
+        """Run jobs until `orders.drain` is set and running jobs have ended, or the plan's jobs are done."""
         publisher = EventPublisher(self._channel, self._edges, self._report, SpoolRoom(self._plan.spool_bytes_max))
         probes = Probes(self._surroundings.launcher, self._plan.home)
         health = Health(probes, self._edges.random, self._report)
@@ -96,7 +96,7 @@ class Agent:
             self.orders.drain.set()
 
     async def _greet(self) -> None:
-        """Say when the broker was first heard."""
+        """Report when the broker was first heard."""
         await self._channel.ask(Ping())
         queues = ", ".join(self._plan.queues)
         self._report(

@@ -1,4 +1,4 @@
-"""The agent's own folder, locked by one process.
+"""Agent home: the agent's own folder, locked by one process.
 
 ```
 $AIRUNNER_HOME/agent/
@@ -37,10 +37,10 @@ END_S: Final = 10.0  # for what SIGKILL ends; only what hangs in the kernel take
 
 
 class LockedHome(Struct, frozen=True):
-    """The folder that is ours while `descriptor` is open; `running` is for the launcher to hold.
+    """Locked home: the folder that is ours while `descriptor` is open; the launcher holds `running` open.
 
-    Its jobs' processes bear the `mark`; `groups` is for launchers to note their control groups in. `ended` says what
-    ran still of the last agent's jobs.
+    Its jobs' processes carry the `mark`; launchers note their control groups in the file `groups`. `ended` names the
+    processes of the last agent's jobs that still ran.
     """
 
     number: int
@@ -53,7 +53,7 @@ class LockedHome(Struct, frozen=True):
 
 
 def lock_home(agents: Path) -> LockedHome:
-    """The first folder that no living agent holds, once nothing runs any more of the last that did.
+    """Lock the first home that no living agent holds, once no process of its last agent's jobs runs any more.
 
     Raises `OperatorError`.
     """
@@ -88,9 +88,9 @@ def lock_home(agents: Path) -> LockedHome:
 
 
 def _end_left(mark: str, groups: Path) -> str:
-    """See to it that nothing runs of the jobs of a killed agent, nor keeps one: what did, for people.
+    """End the processes that a killed agent's jobs and keepers have left, and return their names.
 
-    Where its launcher and keepers were killed with it, nobody has ended them.
+    Where its launcher and keepers were killed with it, nothing else has ended them.
 
     Raises `OperatorError`: they cannot be ended, and no other may run these jobs.
     """
@@ -112,9 +112,9 @@ def _end_left(mark: str, groups: Path) -> str:
 
 
 def _mark(path: Path) -> str:
-    """The mark of this home; a new one where there is none yet.
+    """Read the mark of this home, or make one.
 
-    The file's inode is part of it: a copy of the home has another mark, and ends nothing of this one's.
+    The file's inode is part of it: a copy of the home has another mark, and ends none of this home's processes.
 
     Raises `OperatorError`.
     """

@@ -1,10 +1,10 @@
-"""One attempt at one job: hooks, checkout, process, result; and then nothing left behind.
+"""Attempt: runs one job once, with its hooks, checkout and command, and leaves no process behind.
 
-What happens is written to the journal as it happens. `perform` returns how it ended, or is cancelled: by a
-lost lease or an agent that is told to stop; or it raises `LeaseEnded`, when the agent could not act in time and
-the keepers did. Either way every process is gone when it is over.
+What happens is recorded as it happens. `perform` returns the result, or is cancelled by a lost lease or by an agent
+that is told to stop; or it raises `LeaseEnded`, when the agent could not act in time and the keepers did. In each case
+every process is gone when it is over.
 
-A job that is cancelled, or out of time, is told with SIGTERM and given a grace. What it says meanwhile is in the log.
+A job that is cancelled or out of time gets SIGTERM and a grace. What it writes meanwhile is in the log.
 """
 
 from __future__ import annotations
@@ -65,14 +65,15 @@ HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk takes no more"
 
 
 def no_jitter() -> float:
-    """A chance that is none."""
+    """Draw no jitter, for a checkout that pauses as briefly as possible."""
     return 0.0
 
 
 class Surroundings(Struct, frozen=True):
-    """What an attempt needs of its agent; `offload` runs what the disk makes slow, in production in a thread.
+    """Surroundings of an attempt, the same for all attempts of an agent.
 
-    `redact`: patterns of the names of variables that hold secrets.
+    `offload` runs slow work on the disk, in production in a thread. `redact`: patterns of the names of variables that
+    hold secrets.
     """
 
     launcher: Launcher
@@ -91,7 +92,7 @@ class Surroundings(Struct, frozen=True):
 
 
 class Attempt:
-    """The attempt that `held` is for, in `workspace`."""
+    """Attempt at the job of a held lease, in `workspace`."""
 
     def __init__(self, held: HeldLease, workspace: Workspace, recorder: Recorder, surroundings: Surroundings) -> None:
         self._held = held
@@ -115,7 +116,7 @@ class Attempt:
         self._borrowed = AsyncExitStack()
 
     async def perform(self) -> Result:
-        """Check out, run, and say how it ended. The timeout counts from the start of the command.
+        """Run the attempt and return its result. The timeout counts from the start of the command.
 
         Raises `LauncherDied`, `LeaseEnded`, `MachineRefused`, alone or in a group.
         """
@@ -146,7 +147,7 @@ class Attempt:
         return replace(result, usage=self._usage())
 
     async def _run(self) -> Result:
-        """Everything but the last hook."""
+        """Run everything but the last hook."""
         process: Process | None = None
         try:
             await self._prepare()
@@ -176,7 +177,7 @@ class Attempt:
         return self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
 
     async def _prepare(self) -> None:
-        """The checkout, and what the operator wants before the command.
+        """Run the checkout, and the hooks before the command.
 
         Raises `CheckoutFailed`, `HookFailed`, `LauncherDied`, `LeaseEnded`.
         """
@@ -188,7 +189,7 @@ class Attempt:
         await self._hooks.run(Hook.PRE_COMMAND, self._hooks_environment)
 
     async def _after(self, hook: Hook, result: Result) -> Result:
-        """The result, once this hook has run; a cancelled job's has the grace for it."""
+        """Run a hook and return the attempt's result; a cancelled job's hook has the grace to end in."""
         cancelled = self._held.cancelled.is_set()
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
@@ -199,7 +200,10 @@ class Attempt:
         return result
 
     def _restore_for(self, hook: Hook) -> None:
-        """See to it that the hook has the checkout to run in. Raises `HookFailed`."""
+        """Restore the checkout's folder for a hook to run in.
+
+        Raises `HookFailed`.
+        """
         if self._surroundings.hooks is None:
             return
         try:
@@ -209,7 +213,7 @@ class Attempt:
             raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED)) from error
 
     async def _check_out(self) -> str:
-        """The commit that stands in the checkout now.
+        """Check the commit out, and return its full name.
 
         Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
         """
@@ -245,7 +249,7 @@ class Attempt:
         return done.commit
 
     def _tell(self, line: str) -> None:
-        """How far the checkout is."""
+        """Record a line of git's progress."""
         self._recorder.add(GitCloneProgress(timestamp_ms=self._wall_ms(), message=line[:TEXT_CHARS_MAX]))
 
     def _launch_spec(self, terminal: TerminalSize | None) -> LaunchSpec:
@@ -275,7 +279,7 @@ class Attempt:
 
     @property
     def _facts(self) -> AttemptFacts:
-        """With the commit, once it is known."""
+        """The attempt as its environment describes it, with the commit once that is known."""
         return AttemptFacts(
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,
@@ -289,7 +293,7 @@ class Attempt:
         )
 
     async def _attend(self, process: Process) -> Result:
-        """See the command to its end, and say how that was."""
+        """Supervise the command to its end, and return the result."""
         self.begun = True
         now_ms = self._wall_ms()
         self._recorder.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
@@ -308,7 +312,7 @@ class Attempt:
         return _result(ended.exit, ended.cut_short)
 
     def _usage(self) -> Usage | None:
-        """What the attempt has used by now; None where it is nothing that was measured."""
+        """Return the usage of the attempt so far; None where nothing was measured."""
         spent = self._spent
         usage = Usage(
             stdout_bytes=self._supervisor.written[Stream.STDOUT],

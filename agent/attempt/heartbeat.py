@@ -1,4 +1,4 @@
-"""Heartbeats of a silent command: while nothing else stands in its log, an event says that it is still running."""
+"""Heartbeats of a silent command: events that say that it still runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HEARTBEAT_S: Final = 30.0  # of silence: people wonder after half a minute, and 
 
 
 async def beat(process: Process, recorder: Recorder, wall_ms: Callable[[], int]) -> None:
-    """Put a HEARTBEAT behind every `HEARTBEAT_S` without an event, for ever.
+    """Record a HEARTBEAT after every `HEARTBEAT_S` without an event, for ever.
 
-    None while events wait for a broker that is away: it would only fill the spool, and be read when it is over.
+    There is none while events wait for a broker that is away: it would only fill the spool.
 
     Raises `SpoolFailed`.
     """

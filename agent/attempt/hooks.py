@@ -1,4 +1,4 @@
-"""The operator's own programs around every job of an agent: what is set up, checked or cleared away there.
+"""Hooks: the operator's programs around every job of an agent, which set up, check or clean up.
 
 ```
 pre-checkout → checkout → post-checkout → pre-command → COMMAND → post-command → pre-exit
@@ -36,7 +36,7 @@ STATUS_VARIABLE: Final = "AIRUNNER_COMMAND_EXIT_STATUS"
 
 
 class Hook(StrEnum):
-    """When it runs."""
+    """Hook, by when it runs."""
 
     PRE_CHECKOUT = "pre-checkout"
     POST_CHECKOUT = "post-checkout"
@@ -46,7 +46,7 @@ class Hook(StrEnum):
 
 
 class HookFailed(Exception):
-    """The job is not to go on; `result` is how it ends."""
+    """Failure of a hook: the job does not go on, and `result` is how it ends."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(str(result.reason))
@@ -54,7 +54,7 @@ class HookFailed(Exception):
 
 
 class Hooks(Struct, frozen=True):
-    """Those in `folder`, for one attempt; without a folder there are none.
+    """Hooks in `folder`, for one attempt; without a folder there are none.
 
     Once the job is `cancelled`, none that comes before the command's end is run any more.
     """
@@ -73,7 +73,7 @@ class Hooks(Struct, frozen=True):
         status: int | None = None,
         bound_s: float = HOOK_S_MAX,
     ) -> None:
-        """Run one, if it is there; `status` is the command's exit status, where it has ended.
+        """Run a hook, if it exists; `status` is the command's exit status, where that has ended.
 
         Raises `HookFailed`; `LauncherDied`, `LeaseEnded`, alone or in a group.
         """

@@ -38,19 +38,22 @@ class SecretMissing(Exception):
 
 
 class JobSecrets(Struct, frozen=True):
-    """By the names of variables: the values of some, and what is to be in the files that others name."""
+    """Secrets of one job, by variable: the values of some, and the content of the files that others name."""
 
     values: Mapping[str, str] = MappingProxyType({})
     files: Mapping[str, bytes] = MappingProxyType({})
 
 
 def no_keys(queue: str, name: str, box: bytes) -> bytes:
-    """An agent that holds no queue's key."""
+    """Refuse to open a box: this agent holds no queue's key.
+
+    Raises `OperatorError`.
+    """
     raise OperatorError(f"there is no key of queue {queue} to open {name} ({len(box)} bytes) with")
 
 
 def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, bytes], open_box: OpenBox) -> JobSecrets:
-    """What the job names.
+    """Find the secrets that a job names.
 
     Raises `SecretMissing`.
     """
@@ -74,10 +77,10 @@ def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, b
 
 
 def kept_out(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
-    """The values that are kept out of the log: of variables that the job names or whose names say so; of its URL.
+    """List the secret values to keep out of the log: named by the job, by their variables' names, or in its URL.
 
-    What the job has named is one whatever it is. A name alone only makes a value one that is long enough to be a
-    secret: `API_KEY=true` is none, and `true` stays readable.
+    What the job names is secret whatever it is. A variable's name alone makes its value secret only where that is long
+    enough: `API_KEY=true` is not, and `true` stays readable.
     """
     named = [*secrets.values.values(), *(_text(content) for content in secrets.files.values())]
     by_name = [
@@ -92,9 +95,9 @@ def kept_out(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRE
 
 
 def write_files(secrets: JobSecrets, folder: Path, user: JobUser | None = None) -> dict[str, str]:
-    """Write those that are files into `folder`, which is made for that; the variables with their paths.
+    """Write secrets that are files into a new `folder`, and return the variables that hold their paths.
 
-    They are the `user`'s, where there is one.
+    The files belong to `user`, if given.
 
     Raises `OSError`.
     """

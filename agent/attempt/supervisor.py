@@ -1,8 +1,8 @@
-"""Sees one process of an attempt to its end, and all that it writes into the journal.
+"""Supervisor: waits for the end of one process of an attempt, and records all that it writes.
 
-A process is over when nothing of its tree is left: its own end, then SIGTERM to what it had started, and SIGKILL
-after a grace. One that is cancelled or out of time is told so in the same way. What is said meanwhile is in the log,
-and so are the names of those that had to be ended.
+A process is over when nothing of its tree is left: after its own end, what it has started gets SIGTERM, and SIGKILL
+after a grace. A process that is cancelled or out of time is ended in the same way. What is written meanwhile is in the
+log, and so are the names of the processes that had to be ended.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HELD_BYTES_MAX: Final = 1_048_576  # of it; a pipe holds no more without privile
 
 
 class CommandEnd(Struct, frozen=True):
-    """How a process ended, whether it was `cut_short` and why, and how long it ran."""
+    """End of a command: how it exited, why it was `cut_short` if it was, and how long it ran."""
 
     exit: Exit
     cut_short: Reason | None
@@ -40,7 +40,7 @@ class CommandEnd(Struct, frozen=True):
 
 
 class Supervisor:
-    """The console of the attempt that `held` is for."""
+    """Supervisor of the processes of one attempt, the one that `held` is for."""
 
     def __init__(self, held: HeldLease, recorder: Recorder, wall_ms: Callable[[], int], cancel_grace_s: float) -> None:
         self._held = held
@@ -58,10 +58,10 @@ class Supervisor:
         terminal: TerminalSize | None = None,
         cancellable: bool = True,
     ) -> CommandEnd:
-        """Read all that the process writes, to its end and that of its whole tree.
+        """Supervise a process until its whole tree has ended, and record its output.
 
-        `terminal` is the size that its terminal was given, if it has one. One that is not `cancellable` is not ended
-        with the job: it clears up after it.
+        `terminal` is the size that its terminal was given, if it has one. A process that is not `cancellable` is not
+        ended with the job: it cleans up after it.
 
         Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
@@ -95,16 +95,16 @@ class Supervisor:
         return CommandEnd(ended, cut_short, int(duration_ms))
 
     def say(self, message: str) -> None:
-        """Have something that is amiss stand in the log."""
+        """Record an error message in the log."""
         self._recorder.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
 
     async def _beat(self, process: Process, scope: anyio.CancelScope) -> None:
-        """Say now and then that a silent command still runs, until that is over."""
+        """Record heartbeats of a silent command, until `scope` is cancelled."""
         with scope:
             await beat(process, self._recorder, self._wall_ms)
 
     async def _wait(self, process: Process, timeout_s: float | None, *cancels: Flag) -> Reason | None:
-        """The process's own end, or why it is not waited for any longer.
+        """Wait for the process's own end, and return the reason to end it earlier, if there is one.
 
         Raises `LauncherDied`, `LeaseEnded`.
         """
@@ -120,18 +120,18 @@ class Supervisor:
             self._note_size(process.terminal_size())
 
     def _note_size(self, size: TerminalSize | None) -> None:
-        """A program may change the size of its own terminal; whoever shows its output has to know."""
+        """Record the terminal's size when it has changed: a program may change that of its own terminal."""
         if size is not None and size != self._size:
             self._size = size
             self._recorder.add(TerminalResize(timestamp_ms=self._wall_ms(), cols=size.cols, rows=size.rows))
 
 
 class _Listener:
-    """Reads one stream of a process, to its end.
+    """Listener of one stream of a process, to its end.
 
-    Once nothing of the job runs, it reads what is still in the pipe, which a process outside the job may hold open for
-    ever. Only the time in which it waits for bytes counts as silence: not the time in which the journal has no room,
-    nor the time in which this machine stood still.
+    Once no process of the job runs, it reads what is still in the pipe, which a process outside the job may hold open
+    for ever. Only the time in which it waits for bytes counts as silence: not the time in which the recorder has no
+    room, nor the time in which this machine slept.
     """
 
     def __init__(self, source: ByteSource) -> None:
@@ -141,12 +141,12 @@ class _Listener:
         self.held_open = False  # given up before the end
 
     def finish(self) -> None:
-        """Nothing of the job runs any more."""
+        """Limit the reading that is left: no process of the job runs any more."""
         self._silence_s, self._left_s, self._left_bytes = HELD_S, HELD_S_MAX, HELD_BYTES_MAX
         self._waiting.deadline = anyio.current_time() + HELD_S
 
     async def receive(self) -> bytes:
-        """At least one byte; b"" at the end, or when it is not waited for any longer."""
+        """Receive at least one byte; b"" at the end, or when it is not waited for any longer."""
         asked_s = anyio.current_time()
         if self._left_bytes > 0:
             with anyio.CancelScope(deadline=asked_s + min(self._silence_s, self._left_s)) as self._waiting:
@@ -159,14 +159,15 @@ class _Listener:
 
 
 def ms_since(instant_s: float) -> int:
-    """Milliseconds since an instant of anyio's clock."""
+    """Return the milliseconds since an instant of anyio's clock."""
     return int((anyio.current_time() - instant_s) * 1_000)
 
 
 def _named(survivors: list[Survivor], grace_s: float | None) -> str:
-    """Who outlived the command; with a grace: who outlived that."""
+    """Return a message that names the processes that outlived the command, or its grace if there was one."""
     lines = [
-        f"  {one.pid} {one_line(one.command)}" + (" (could not be ended)" if one.left else "") for one in survivors
+        f"  {survivor.pid} {one_line(survivor.command)}" + (" (could not be ended)" if survivor.left else "")
+        for survivor in survivors
     ]
     if grace_s is None:
         return _listed("the command has ended, and these that it had started were ended after it:", lines)
@@ -174,7 +175,9 @@ def _named(survivors: list[Survivor], grace_s: float | None) -> str:
 
 
 def _held(holders: list[Holder]) -> str:
-    lines = [f"  {one.pid} {one_line(one.command)}" for one in holders] or ["  of another user, or gone by now"]
+    lines = [f"  {holder.pid} {one_line(holder.command)}" for holder in holders] or [
+        "  of another user, or gone by now"
+    ]
     return _listed("stopped reading output: other processes still hold the pipe open:", lines)
 
 

@@ -1,4 +1,4 @@
-"""Puts one commit of a repository into an attempt's workspace.
+"""Checkout: puts one commit of a repository into an attempt's workspace.
 
 - A fixed argv: what a submitter wrote stands behind `--` or `--branch=`, after `repository.refusal` let it pass.
 - Whole history and all tags, as `git clone` gives them, so that the job's own git finds what it expects; or the
@@ -29,13 +29,13 @@ CHECKOUT_S_MAX: Final = 3_600.0
 
 
 class CheckedOut(Struct, frozen=True):
-    """`commit`, by its full name, stands in the checkout."""
+    """Result of a checkout: the full name of its commit."""
 
     commit: str
 
 
 class Terms(Struct, frozen=True):
-    """How an agent checks out: from where, with what chance between tries, and who hears of progress."""
+    """Terms of an agent's checkouts: allowed sources, randomness for pauses, and the function told of progress."""
 
     rules: Rules
     random: Callable[[], float]
@@ -68,7 +68,7 @@ async def check_out(
 
 
 async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: Mirror | None) -> str:
-    """The commit that is checked out, with what the mirror has where that is of use."""
+    """Check out, with the help of the mirror where it is of use, and return the commit."""
     if mirror is None or source.depth is not None:  # a few commits are brought sooner than all of them are kept
         return await _Checkout(git, source).run()
     if known := mirror.there:
@@ -76,7 +76,7 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
     await mirror.make(git)
     mirror.settle()
     if not mirror.there:
-        git.tell("the mirror is of no use; it will be made anew")
+        git.tell("the mirror is of no use; it will be made again")
         return await _Checkout(git, source).run()
     try:
         commit = await _Checkout(git, source, ("--reference", str(mirror.folder))).run()
@@ -98,7 +98,7 @@ def _empty(workspace: Workspace) -> None:
 
 
 class _Checkout:
-    """The git processes of one checkout, one after another."""
+    """Git processes of one checkout, one after another."""
 
     def __init__(self, git: Git, source: Source, options: tuple[str, ...] = ()) -> None:
         self._git = git
@@ -107,7 +107,7 @@ class _Checkout:
         self._depth = [f"--depth={source.depth}"] if source.depth else []
 
     async def run(self) -> str:
-        """The full name of the commit that stands in the checkout."""
+        """Check out, and return the full name of the commit."""
         git, wanted = self._git, wanted_of(self._source)
         by_name = wanted.kind is Kind.NAME
         which = f"--branch={wanted.text}" if by_name else "--no-checkout" if wanted.text else None
@@ -130,7 +130,7 @@ class _Checkout:
         return commit
 
     async def _hash_or_name(self, text: str) -> str:
-        """The branch or tag of that name, or the commit whose hash begins so; what could be either is refused."""
+        """Find the branch or tag of that name, or the commit whose hash begins so; an ambiguous name is refused."""
         git = self._git
         named = await self._named(text)
         if named is None:
@@ -143,7 +143,7 @@ class _Checkout:
         return named
 
     async def _named(self, text: str) -> str | None:
-        """The commit of the remote's branch or tag of that name; a clone with a depth has not brought it yet."""
+        """Find the commit of the remote's branch or tag of that name, which a shallow clone has to fetch first."""
         for local, remote in (
             (f"refs/remotes/origin/{text}", f"refs/heads/{text}"),
             (f"refs/tags/{text}", f"refs/tags/{text}"),
@@ -155,11 +155,11 @@ class _Checkout:
         return None
 
     async def _commits(self, start: str) -> set[str]:
-        """The commits here whose hash begins so."""
+        """List the commits here whose hash begins with `start`."""
         listed = await self._git.run("rev-parse", f"--disambiguate={start.lower()}")
         return {name for name in listed.stdout.decode().split() if await self._git.resolve(name) == name}
 
     async def _fetch(self, name: str) -> str:
-        """Ask for what the clone has not brought: a commit by its full hash, or a ref such as `refs/pull/7/head`."""
+        """Fetch what the clone did not: a commit by its full hash, or a ref such as `refs/pull/7/head`."""
         await self._git.need("fetch", "--progress", "--no-tags", *self._depth, "--", "origin", name)
         return await self._git.resolve("FETCH_HEAD") or self._git.fail(f"{name} is not a commit")

@@ -1,8 +1,8 @@
-"""Gives git what opens a repository through its environment: in no argv and in no file of the clone. Pure.
+"""Git credentials: passed to git in its environment, in no argv and in no file of the clone. Pure.
 
-`https://user:password@host/…` is asked for as `https://host/…`. Where that host wants to know who asks, git runs the
-credential helper that stands in its environment, and no other; no other host is told. A job that talks to the remote
-itself brings a secret of its own.
+`https://user:password@host/…` is asked for as `https://host/…`. Where that host asks for credentials, git runs the
+credential helper in its environment, and no other; no other host gets them. A job that talks to the remote itself
+brings a secret of its own.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _HELPER: Final = f"""!f() {{ test "$1" != get || printf 'username=%s\\npassword=
 
 
 class Access(Struct, frozen=True):
-    """Where a repository is, without credentials, and the variables by which git has them."""
+    """Access to a repository: its address without credentials, and the variables that give them to git."""
 
     address: str
     environment: Mapping[str, str]
 
 
 def access_to(repository: str) -> Access:
-    """How git is asked for `repository`; ssh and local paths are taken as they are."""
+    """Return how git gets at `repository`; ssh addresses and local paths stay as they are."""
     try:
         address = split_address(repository)
     except BadAddress:  # `repository.refusal` has it never come to this

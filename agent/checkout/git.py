@@ -1,12 +1,12 @@
-"""Runs git as an untrusting stranger would, and hears what it says.
+"""Git: runs it with nothing of this machine's configuration, and reads what it reports.
 
 - Nothing of the machine's git is used: no system or user configuration, hooks, templates, credential
   helpers, prompts. What is passed on of the agent's environment: the way out (proxies, certificate
   authorities) and the ssh agent. ssh itself still reads the keys and known hosts of the agent's user.
 - What comes in is checked as the Git project advises (`transfer.fsckObjects`), but for old sins that harm nobody.
-- git tells of its progress. A silent one is ended after `GIT_SILENCE_S`, so an unreachable host fails
+- git reports its progress. A silent git is ended after `GIT_SILENCE_S`, so an unreachable host fails
   within a minute, however long a large clone may take.
-- What a network does wrong is tried again, a few times, with a pause.
+- Network failures are retried a few times, with a pause.
 - The git processes are the launcher's: when the agent is killed or its lease ends, they end too.
 - No message holds a credential, and neither does an argv (see `credentials`).
 """
@@ -134,7 +134,7 @@ def git_environment(agent_environ: Mapping[str, str], workspace: Workspace, rule
 
 
 class GitEnded(Struct, frozen=True):
-    """What became of one git process."""
+    """End of one git process, and its output."""
 
     exit: Exit | None  # None: it was silent for too long
     stdout: bytes
@@ -147,7 +147,7 @@ class GitEnded(Struct, frozen=True):
 
 
 class Git:
-    """Runs git in one folder, for the checkout of one repository, which it knows by its `address`."""
+    """Git in one folder, for the checkout of one repository, which it knows by its `address`."""
 
     def __init__(
         self,
@@ -168,11 +168,11 @@ class Git:
         self._random = random
 
     def at(self, folder: Path, environment: Mapping[str, str] | None = None) -> Git:
-        """The same in another folder, and perhaps in another environment."""
+        """Return a Git for another folder, and perhaps with another environment."""
         return Git(self._launcher, environment or self.environment, folder, self._repository, self.tell, self._random)
 
     async def need(self, *arguments: str) -> GitEnded:
-        """Run git, again where the network has failed it.
+        """Run git, and retry where the network failed.
 
         Raises `CheckoutFailed` where git fails.
         """
@@ -188,19 +188,19 @@ class Git:
         return ended
 
     async def resolve(self, name: str) -> str | None:
-        """The full name of the commit that `name` names."""
+        """Return the full name of the commit that `name` refers to; None where there is none."""
         ended = await self.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         return ended.stdout.decode().strip() if ended.succeeded else None
 
     def fail(
         self, message: str, exit_code: int | None = None, *, of_network: bool = False, scarce: Scarce | None = None
     ) -> NoReturn:
-        """Raises `CheckoutFailed`."""
+        """Raise `CheckoutFailed`, without credentials in its message."""
         shown = redact(message, self._repository)[-MESSAGE_CHARS_MAX:]
         raise CheckoutFailed(shown, exit_code, of_network=of_network, scarce=scarce)
 
     async def run(self, *arguments: str) -> GitEnded:
-        """Run git once; what it exits with is the caller's to judge.
+        """Run git once, and return how it ended.
 
         Raises `CheckoutFailed` where there is no git; `LauncherDied`, `LeaseEnded`, `MachineRefused`.
         """
@@ -227,7 +227,7 @@ class Git:
 
 
 class _Progress:
-    """Hears how far git is, and tells it: each new stage at once, and one word a second within a stage."""
+    """Progress of git: reports each new stage at once, and within a stage one line a second."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -236,7 +236,7 @@ class _Progress:
         self._told_s = 0.0
 
     def hear(self, chunk: bytes) -> None:
-        """A piece of what git writes."""
+        """Take in a piece of git's output."""
         *lines, rest = re.split(rb"[\r\n]", bytes(self._line) + chunk)
         self._line = bytearray(rest[:LINE_BYTES_MAX])
         for raw in lines:
@@ -253,18 +253,18 @@ class _Progress:
 
 
 def is_of_network(words: str) -> bool:
-    """Whether git says that it was the network's fault, which may be gone at the next try."""
+    """Return whether git reports a network failure, which may be gone at the next try."""
     return bool(_NETWORK.search(words)) and not _FINAL.search(words)
 
 
 def scarce_in(lines: Sequence[str]) -> Scarce | None:
-    """What these lines of git's say that this machine is out of; they may be wrong (see `launcher.refusal`)."""
+    """Return what this machine lacks according to git's messages, which may be wrong (see `launcher.refusal`)."""
     words = "\n".join(line for line in lines if not line.startswith(_REMOTE))
     return next((scarce for scarce, pattern in _SCARCE.items() if pattern.search(words)), None)
 
 
 async def _attend(process: Process, progress: _Progress) -> GitEnded:
-    """Read what git writes, as long as it writes; then leave nothing of it behind.
+    """Read git's output to its end or until it is silent for too long, and leave no process behind.
 
     Raises `LauncherDied`, `LeaseEnded`.
     """
@@ -310,7 +310,7 @@ class _Tail:
 
 
 def spoken(stderr: bytes) -> list[str]:
-    """The lines for people in what git wrote: without progress, which overwrites itself, and control characters."""
+    """Return the lines of git's stderr for people: without progress and control characters."""
     lines = [line.rpartition("\r")[2] for line in stderr.decode(errors="replace").replace("\r\n", "\n").split("\n")]
     shown = [_CONTROL.sub("", line).rstrip() for line in lines if not _PROGRESS.match(line)]
     return [line for line in shown if line and line != "Cloning into '.'..."]

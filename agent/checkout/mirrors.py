@@ -1,17 +1,17 @@
-"""What this agent has of each repository already, so that no job's checkout transfers it again.
+"""Mirrors: what this agent has of each repository, so that no job's checkout transfers it again.
 
 ```
 <agent home>/mirrors/<hash of the URL>/     a bare repository; made by the first job, grown by those after it
 <workspace>/checkout/.git                   the job's own clone, which borrows the mirror's objects
 ```
 
-- A mirror is one URL's, credentials and all: whoever may not read a repository is lent nothing of it. Each checkout
+- A mirror is one URL's, credentials and all: a job that may not read a repository borrows nothing of it. Each checkout
   asks the remote itself, so a right that was withdrawn is withdrawn here.
 - It is made under a lock, in a folder that takes its place when it is whole; what later checkouts bring is taken over
   from their clones, before their jobs run.
 - Nothing in it is removed while an attempt borrows from it. One in which git finds a fault is removed when the last
   borrower is gone, and so are the ones that were not used for longest once all together exceed the bound.
-- Its configuration is written anew before each use. A job runs as the same user and could spoil what it borrows from;
+- Its configuration is written again before each use. A job runs as the same user and could spoil what it borrows from;
   jobs that must not trust each other belong to agents of different users.
 """
 
@@ -46,7 +46,7 @@ _TAKEN_OVER: Final = (
 
 
 class Mirror:
-    """One of them, as those see it who borrow from it."""
+    """Mirror of one repository, as a checkout borrows from it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,11 +57,11 @@ class Mirror:
 
     @property
     def there(self) -> bool:
-        """Whether there is something to borrow."""
+        """Whether there are objects to borrow."""
         return not self.faulty and os.access(self.folder / "HEAD", os.R_OK)
 
     def settle(self) -> None:
-        """Have it configured as it was made, whatever a job has done to it, and be seen as used now."""
+        """Restore its configuration, whatever a job has done to that, and mark it as used now."""
         fresh = self.folder / f"config{_NEW}"
         try:
             fresh.touch(0o600)  # whatever the umask
@@ -72,7 +72,7 @@ class Mirror:
             self.faulty = True
 
     async def make(self, git: Git) -> None:
-        """Clone it, where that has not been done.
+        """Clone the mirror, where that has not been done.
 
         Raises as `Git.need`.
         """
@@ -93,7 +93,7 @@ class Mirror:
             self.grown = True
 
     async def take_over(self, git: Git, checkout: Path) -> None:
-        """Keep what a fresh checkout has brought; where that fails the next one brings it again."""
+        """Keep the objects of a fresh checkout; where that fails, the next checkout transfers them again."""
         if not _packs_in(checkout / ".git"):
             return
         async with self.lock:
@@ -107,7 +107,7 @@ class Mirror:
 
 
 class Mirrors:
-    """All of the agent's with this home; those that nobody borrows from take up to `bytes_max` together.
+    """Mirrors of the agent with this home; those that no checkout borrows from take up to `bytes_max` together.
 
     `offload` runs what the disk makes slow.
     """
@@ -125,7 +125,7 @@ class Mirrors:
 
     @asynccontextmanager
     async def borrowed(self, repository: str) -> AsyncGenerator[Mirror]:
-        """A block in which the mirror of this URL is not removed; it may yet have to be made.
+        """Open a block in which the mirror of this URL is not removed; it may have to be made yet.
 
         Raises `CheckoutFailed` where there can be none.
         """
@@ -150,7 +150,7 @@ class Mirrors:
                         await self._offload(lambda: [left for folder in gone for left in remove_workspace(folder)])
 
     def _put_away(self, last: Mirror) -> list[Path]:
-        """Let nobody find what is faulty any more, and what is too much: the folders to remove.
+        """Rename faulty and excess mirrors, so that no checkout finds them, and return the folders to remove.
 
         It is done between two turns of the loop, so that nobody begins to borrow meanwhile.
         """
@@ -170,7 +170,7 @@ class Mirrors:
 
 
 def remove_unfinished(agent_home: Path) -> list[Leftover]:
-    """Remove what an agent that was killed had begun to clone or to remove. The home must be locked."""
+    """Remove mirrors that a killed agent had begun to clone or to remove. The home must be locked."""
     return [left for folder in (agent_home / FOLDER).glob(f"{_NEW}*") for left in remove_workspace(folder)]
 
 
@@ -186,5 +186,5 @@ def _packs_in(repository: Path) -> list[Path]:
 
 
 def _bytes_in(mirror: Path) -> int:
-    """What its packs take, which is nearly all."""
+    """Return the bytes of a mirror's packs, which are nearly all of it."""
     return sum(pack.stat().st_size for pack in _packs_in(mirror))

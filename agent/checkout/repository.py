@@ -1,6 +1,6 @@
-"""Which repositories, commits and branches are given to git at all, and how they are spoken of. Pure.
+"""Repository rules: which repositories, commits and branches git is given at all. Pure.
 
-git takes much more for a repository than a place: `ext::sh -c …` is a program, `--upload-pack=…` an option.
+git accepts more than locations for a repository: `ext::sh -c …` is a program, `--upload-pack=…` an option.
 So what is not plainly a URL of a known scheme, `host:path` for ssh, or an absolute path, is refused before
 git sees it. How git itself tells the three apart: https://git-scm.com/docs/git-clone#_git_urls
 """
@@ -33,19 +33,19 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Rules(Struct, frozen=True):
-    """From where an agent checks out."""
+    """Rules of an agent: which sources it checks out from."""
 
     schemes: tuple[str, ...] = REMOTE_SCHEMES
     allow_local: bool = False
 
     @property
     def transports(self) -> tuple[str, ...]:
-        """As GIT_ALLOW_PROTOCOL names them."""
+        """The allowed schemes, as GIT_ALLOW_PROTOCOL names them."""
         return (*self.schemes, *([LOCAL_SCHEME] if self.allow_local else []))
 
 
 def refusal(source: Source, rules: Rules) -> str | None:
-    """Why git is not asked for this, for people; None where it may be."""
+    """Return why git must not be given this source; None where it may."""
     for what, value in (("repository", source.repository), ("commit", source.commit), ("branch", source.branch)):
         if _CONTROL.search(value):
             return f"the {what} contains a control character"
@@ -57,7 +57,7 @@ def refusal(source: Source, rules: Rules) -> str | None:
 
 
 def redact(text: str, repository: str) -> str:
-    """`text` without what opens `repository`, in a URL or outside of one."""
+    """Remove the repository's credentials from `text`, and those in any other URL."""
     for secret in address_secrets(repository):
         text = text.replace(secret, REDACTED)
     return without_credentials(text)
@@ -90,7 +90,7 @@ def _not_allowed(shown: str, scheme: str, rules: Rules) -> str:
 
 
 def _host_refusal(address: GitAddress) -> str | None:
-    """Why neither git nor ssh is given this `user@host:port`, which git decodes before it splits it."""
+    """Return why git and ssh must not be given this `user@host:port`, which git decodes before it splits it."""
     user, host = unquote(address.user or ""), unquote(address.host)
     if any(part.startswith("-") for part in (user, *re.split("[@:[]", host))):
         return f"{address.shown}: the host begins with a dash"

@@ -1,4 +1,4 @@
-"""What a job's `commit` and `branch` name: a hash, a branch or tag, a full ref, or the remote's HEAD. Pure.
+"""Revision: what a job's `commit` and `branch` name (a hash, a branch or tag, a ref, or the remote's HEAD). Pure.
 
 | commit                  | is                                                                              |
 |-------------------------|---------------------------------------------------------------------------------|
@@ -29,7 +29,7 @@ _NO_NAME: Final = re.compile(
 
 
 class Kind(Enum):
-    """What kind of name it is."""
+    """Kind of a revision's name."""
 
     HEAD = auto()
     NAME = auto()
@@ -39,14 +39,14 @@ class Kind(Enum):
 
 
 class Wanted(Struct, frozen=True):
-    """What to check out."""
+    """Wanted revision: its name, and the kind of that."""
 
     kind: Kind
     text: str = ""
 
 
 def wanted_of(source: Source) -> Wanted:
-    """What a source asks for."""
+    """Return the revision that a source asks for."""
     by_commit = source.commit not in ("", HEAD)
     text = source.commit if by_commit else source.branch
     if text in ("", HEAD):
@@ -59,7 +59,7 @@ def wanted_of(source: Source) -> Wanted:
 
 
 def revision_refusal(source: Source) -> str | None:
-    """Why git is not given this commit and branch, for people; None where it may be."""
+    """Return why git must not be given this commit and branch; None where it may."""
     for what, text in (("commit", source.commit), ("branch", source.branch)):
         if text.startswith("-"):
             return f"the {what} begins with a dash"

@@ -1,4 +1,4 @@
-"""Checks submodules out, level by level: what `.gitmodules` says is the repository's word, and trusted no further.
+"""Submodules: checked out level by level. What `.gitmodules` says is the repository's, and not trusted.
 
 git itself refuses names that climb out and URLs that are options. Beyond that each URL is judged as the job's own is,
 no submodule of a remote repository is a local path, none stands behind a link, and there is an end to how deep they
@@ -23,7 +23,7 @@ _KEY: Final = re.compile(r"submodule\.(.*)\.(path|url|update)", re.DOTALL)
 
 
 class Submodules:
-    """Those of one checkout."""
+    """Submodules of one checkout."""
 
     def __init__(self, git: Git, rules: Rules, source: Source) -> None:
         local = refusal(Source(repository=source.repository), Rules(rules.schemes)) is not None
@@ -34,7 +34,7 @@ class Submodules:
         self._count = 0
 
     async def check_out(self, folder: Path, level: int = 1) -> None:
-        """Check out those of the repository in `folder`, and theirs.
+        """Check out the submodules of the repository in `folder`, and their own.
 
         Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
         """
@@ -52,7 +52,7 @@ class Submodules:
                 await self.check_out(folder / path, level + 1)
 
     async def _judged(self, git: Git, folder: Path) -> list[str]:
-        """The paths of the submodules, all of which may be checked out."""
+        """Return the submodules' paths, all of which may be checked out."""
         if (folder / ".gitmodules").is_symlink() or (folder / ".gitmodules").stat().st_size > FILE_BYTES_MAX:
             git.fail(".gitmodules is a link, or too large")
         ended = await git.need("config", "--null", "--file", ".gitmodules", "--list")

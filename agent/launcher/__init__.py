@@ -12,9 +12,9 @@ cannot clean up after itself.
 - The **launcher** (`child/launcher.py`) is a fresh interpreter without threads, ZeroMQ or anyio. It forks keepers
   and, when a keeper is killed, ends what that one kept.
 - A **keeper** (`child/keeper.py`) runs one job at a time: it starts the command (`spawning.py`, `terminal.py`),
-  tells of its end, ends its tree. It is a child-subreaper, so a daemon that forks twice or calls setsid
+  reports its end, ends its tree. It is a child-subreaper, so a daemon that forks twice or calls setsid
   becomes the keeper's child and cannot leave. Hence the law everything rests on: *a keeper without children is a
-  keeper whose job has left nothing behind*, and one `waitpid` tells.
+  keeper whose job has left nothing behind*, which one `waitpid` shows.
 - The agent's half (`local.py`, `process.py`, `streams.py`, `line.py`) is anyio only. It speaks with each
   keeper directly, and uses a keeper again once nothing of its job is left.
 

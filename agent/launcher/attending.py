@@ -1,4 +1,4 @@
-"""How whoever started a process leaves it."""
+"""Attended processes: left only when nothing of them runs any more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airunner.agent.launcher.contract import LauncherDied, LeaseEnded, Process
 
 @asynccontextmanager
 async def attended(process: Process) -> AsyncGenerator[None]:
-    """A block in which `process` is seen to its end. Cancelled, it is over only when nothing of it is left."""
+    """Open a block that ends the process when cancelled, and is over only when nothing of it is left."""
     try:
         yield
     except anyio.get_cancelled_exc_class():

@@ -1,4 +1,4 @@
-"""What the agent asks of a launcher, and what it gets back. Fakes in tests keep this contract too."""
+"""Launcher contract: what the agent asks of a launcher, and what it gets back. Fakes in tests keep it too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECEIVE_BYTES: Final = 65_536  # what a pipe holds at the most, unless it was en
 
 
 class LaunchSpec(Struct, frozen=True):
-    """A process to be: pipes without a `terminal`, a terminal of that size otherwise.
+    """Specification of a process: with pipes, or in a terminal of the size `terminal`.
 
     The environment is all that it gets; `working_directory` is absolute. `user`: the ids of the user that it runs as,
     of its group and of its further groups; empty: the agent's own.
@@ -30,7 +30,7 @@ class LaunchSpec(Struct, frozen=True):
 
 
 class Exit(Struct, frozen=True):
-    """How the command ended: an exit code or a signal; and whether the job was out of memory, where that is known."""
+    """Exit of a command: its exit code or signal, and whether the job was out of memory, where that is known."""
 
     exit_code: int | None
     signal: int | None
@@ -38,7 +38,7 @@ class Exit(Struct, frozen=True):
 
 
 class Spent(Struct, frozen=True):
-    """What a job's processes have used: processor time in ms, the largest of them, bytes from and to a disk."""
+    """Resources that a job's processes have used: processor time, the memory of the largest, disk bytes."""
 
     cpu_user_ms: int = 0
     cpu_system_ms: int = 0
@@ -48,14 +48,14 @@ class Spent(Struct, frozen=True):
 
 
 class Vitals(Struct, frozen=True):
-    """How many processes of a job live, and what memory they hold; 0: it cannot be seen."""
+    """Living processes of a job and their memory; 0: it cannot be seen."""
 
     processes: int = 0
     memory_bytes: int = 0
 
 
 class Survivor(Struct, frozen=True):
-    """A process that outlived the command's own end, or the grace of a job that was cut short.
+    """Surviving process: it outlived the command's own end, or the grace of a job that was cut short.
 
     `left`: SIGKILL has not ended it within seconds; it hangs in the kernel or belongs to another user.
     """
@@ -66,7 +66,7 @@ class Survivor(Struct, frozen=True):
 
 
 class Holder(Struct, frozen=True):
-    """A process outside the job that holds a pipe or the terminal of the job's open."""
+    """Process outside the job that holds a pipe or the terminal of the job open."""
 
     pid: int
     command: str
@@ -140,7 +140,7 @@ class Process(Protocol):
         ...
 
     def terminal_size(self) -> TerminalSize | None:
-        """What its terminal measures now; None without one, when that is over, or where no terminal is of that size."""
+        """Return its terminal's current size; None without one, after its end, or for a size no terminal has."""
         ...
 
     @property
@@ -149,15 +149,15 @@ class Process(Protocol):
         ...
 
     async def vitals(self) -> Vitals | None:
-        """How its processes are now; None where the command has ended."""
+        """Count its living processes and their memory; None where the command has ended."""
         ...
 
     async def holders(self) -> list[Holder]:
-        """Who, of those that can be seen, holds open what has not been read to its end."""
+        """List the visible processes that hold open what has not been read to its end."""
         ...
 
     async def wait(self) -> Exit:
-        """The command's own end; others of its tree may live on. Any number of callers.
+        """Wait for the command's own end; other processes of its tree may live on. Any number of tasks may wait.
 
         Raises `LauncherDied`, `LeaseEnded`.
         """
@@ -171,7 +171,7 @@ class Process(Protocol):
         ...
 
     async def end(self, grace_s: float) -> list[Survivor]:
-        """Leave nothing behind: SIGTERM to all, SIGKILL after `grace_s` to what is left; until none is.
+        """End all processes of the job: SIGTERM to all, SIGKILL after `grace_s` to what is left, until none is.
 
         Owed after every `wait`, and the way to cut a job short; a second call may shorten the grace.
         Cancelled, it kills at once and is over when nothing is left. The survivors are those who

@@ -1,4 +1,4 @@
-"""Who holds the other end of a pipe or terminal open: what a job's descriptors were handed to. Linux only."""
+"""Pipe holders: processes that hold the other end of a pipe or terminal open. Linux only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the number of a master's terminal
 
 
 def holders_of(descriptors: list[int]) -> list[Holder]:
-    """The processes, this one not counted, that hold the other end of any of these; another user's are not seen."""
+    """List the other processes that hold the other end of any of these open; another user's cannot be seen."""
     wanted = {_other_end(descriptor) for descriptor in descriptors}
     found: list[Holder] = []
     for pid in _pids():
@@ -30,7 +30,7 @@ def holders_of(descriptors: list[int]) -> list[Holder]:
 
 
 def _other_end(descriptor: int) -> str:
-    """As a link in /proc/PID/fd names it."""
+    """Return the other end's name, as a link in /proc/PID/fd has it."""
     if os.isatty(descriptor):
         (number,) = struct.unpack("I", fcntl.ioctl(descriptor, _TIOCGPTN, bytes(4)))
         return f"/dev/pts/{number}"

@@ -1,4 +1,4 @@
-"""The agent's end of the socket to one keeper, under anyio."""
+"""Line to a keeper: the agent's end of its socket, under anyio."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _RECEIVE_BYTES: Final = 65_536
 
 
 class Line:
-    """Whole messages both ways. One task sends at a time, and one receives."""
+    """Line of whole messages both ways. One task sends at a time, and one receives."""
 
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(0)
         self._socket = end
         self._reader = Reader()
         self._received: deque[Any] = deque()
-        self.descriptors: list[int] = []  # as they came with `Started`; whoever takes them closes them
+        self.descriptors: list[int] = []  # as they came with `Started`; their taker closes them
         self.keeper: KeeperProcess | None = None  # at the other end, once it has said so
 
     @property
@@ -38,7 +38,10 @@ class Line:
             return True
 
     async def send(self, message: ToKeeper) -> None:
-        """Raises `LauncherDied`. Cancelled in the middle, the line is of no more use."""
+        """Send a message. Cancelled in the middle, the line is of no more use.
+
+        Raises `LauncherDied`.
+        """
         left = memoryview(pack(message))
         while left:
             try:
@@ -61,7 +64,7 @@ class Line:
             await anyio.wait_readable(self._socket)
 
     async def receive(self) -> ToAgent:
-        """The next message. Cancelled, nothing is lost.
+        """Receive the next message. Cancelled, nothing is lost.
 
         Raises `LauncherDied`.
         """

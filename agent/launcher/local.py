@@ -1,4 +1,4 @@
-"""Starts the launcher's process on this machine, and speaks with it: the agent's `Launcher`."""
+"""Local launcher: the agent's `Launcher`, which talks to the launcher process on this machine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def start_launcher(
 ) -> ChildLauncher:
     """Start the launcher's process; meant to come before the first ZeroMQ context of this one.
 
-    It and its keepers hold the descriptors `held` open, and no job does: a lock on one of them tells
+    It and its keepers hold the descriptors `held` open, and no job does: a lock on one of them shows
     whether a keeper of a job still lives. The `limits` are each job's. What it starts bears the `mark` of the
     agent's home, or one of its own; its control groups' folder is noted in the file `groups`.
 
@@ -146,9 +146,9 @@ class ChildLauncher:
                 raise AssertionError(f"a keeper said {other} out of turn")
 
     async def watch(self) -> None:
-        """For ever: when the launcher dies, see to it that its keepers and their jobs do too.
+        """Watch the launcher for ever: when it dies, end its keepers and their jobs too.
 
-        They are told by the kernel; but one that is stopped does nothing of it.
+        The kernel signals them, but a keeper that is stopped does not act on that.
         """
         while True:
             launcher = self._launcher
@@ -194,7 +194,7 @@ class ChildLauncher:
             await self._bury(launcher, launcher.mark)
 
     async def _answer(self, line: Line, start: Start, bury: Callable[[], Awaitable[None]]) -> ToAgent:
-        """What the keeper says to a Start. Where it says nothing its line is closed, and what it has begun is killed.
+        """Return the keeper's answer to a Start. If there is none, close its line and kill what it has begun.
 
         Raises `LauncherDied`; `OSError` where there are no descriptors for what it would hand over.
         """
@@ -214,7 +214,7 @@ class ChildLauncher:
             raise
 
     async def _heeded(self, line: Line, start: Start) -> bool:
-        """Whether the keeper answers; soon it is woken, with the launcher: a job may have stopped either."""
+        """Return whether the keeper answers. Soon it is woken, with the launcher: a job may have stopped either."""
         with anyio.move_on_after(WAKE_S):
             with suppress(LauncherDied):  # what the line still holds says it, or something better
                 await line.send(start)
@@ -236,7 +236,7 @@ class ChildLauncher:
             self._launcher.child.kill()
 
     async def _bury(self, launcher: LauncherProcess, mark: str) -> None:
-        """Kill what bears the mark, and all that the control groups of this launcher hold, where it is dead."""
+        """Kill the processes with the mark, and where this launcher is dead, those in its control groups."""
         folder = None
         if self._settings.group is not None and launcher.child.poll() is not None:
             folder = launchers_group(self._settings.group, launcher.child.pid, launcher.mark)

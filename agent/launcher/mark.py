@@ -36,7 +36,7 @@ _STATE, _PARENT, _GROUP, _SESSION, _THREADS = 0, 1, 2, 3, 17  # fields after the
 
 
 class _Standing(NamedTuple):
-    """Where a process stands among the others."""
+    """Process in the tree: its parent, its session, and whether it has ended."""
 
     parent: int
     group: int
@@ -44,17 +44,17 @@ class _Standing(NamedTuple):
 
 
 def new_home_mark() -> str:
-    """The mark of an agent's home."""
+    """Make the mark of an agent's home."""
     return secrets.token_hex(_HOME_BYTES)
 
 
 def new_launcher_mark(home: str) -> str:
-    """The mark of another launcher of this home."""
+    """Make the mark of another launcher of this home."""
     return f"{home}.{secrets.token_hex(_LAUNCHER_BYTES)}"
 
 
 def end_marked(mark: str, within_s: float) -> list[int]:
-    """SIGKILL to all with `mark`, or with one that it begins; those that have not ended in so many seconds.
+    """Kill all processes whose mark begins with `mark`, and return those that have not ended in time.
 
     Returns when there are none: what they start meanwhile is found too.
     """
@@ -77,28 +77,28 @@ def end_marked(mark: str, within_s: float) -> list[int]:
 
 
 def marked(mark: str) -> dict[int, int]:
-    """The living processes with `mark`, or with one that it begins; their sessions, and what descends from them.
+    """List the living processes whose mark begins with `mark`, with their sessions and descendants.
 
     By process, and what to signal for it: its group, in one step in which no member can fork, where the whole session
-    is the job's. A session whose leader lives and has no mark is somebody else's, who has borrowed this environment.
+    is the job's. A session whose leader lives and has no mark is another's, which has inherited this environment.
     """
     standing = {pid: one for pid in _pids() if pid != os.getpid() and (one := _standing(pid)) is not None}
     found = {pid for pid in standing if _carries(pid, os.fsencode(mark))}
     sessions = {standing[pid].session for pid in found} - {os.getsid(0)}
     sessions = {session for session in sessions if session in found or session not in standing}
-    found |= {pid for pid, one in standing.items() if one.session in sessions}
-    while more := {pid for pid, one in standing.items() if one.parent in found} - found:
+    found |= {pid for pid, status in standing.items() if status.session in sessions}
+    while more := {pid for pid, status in standing.items() if status.parent in found} - found:
         found |= more
     return {pid: -standing[pid].group if standing[pid].session in sessions else pid for pid in found}
 
 
 def commands_of(pids: Iterable[int]) -> str:
-    """These processes for people."""
+    """Name these processes for a message."""
     return ", ".join(f"{pid} ({command_of(pid) or name_of(pid)})" for pid in pids)
 
 
 def _wait_for(pid: int) -> None:
-    """Until it has ended, and no longer than a moment."""
+    """Wait for a process's end, for a moment."""
     with suppress(OSError):
         descriptor = os.pidfd_open(pid)
         poll = select.poll()

@@ -1,4 +1,4 @@
-"""Threads for what is slow; where the machine has none to give, it is done here and now: late, and not never."""
+"""Offloading: runs slow calls in threads; where the machine has none to give, in the event loop after all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One job's process tree as the agent sees it: a `Process` over the line to its keeper."""
+"""Kept process: one job's process tree as the agent sees it, a `Process` over the line to its keeper."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.vitals import vitals_of
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
 
-STOPPED_S: Final = 1.0  # after the grace: a keeper that is stopped then is one that somebody keeps stopped
+STOPPED_S: Final = 1.0  # after the grace: a keeper that is still stopped is stopped again and again
 SILENT_S: Final = 15.0  # after the grace: what its SIGKILL does not end a keeper gives up after ten seconds
 
 
 class KeptProcess:
-    """Holds the line while the job lasts and gives it back when nothing of the job is left.
+    """Kept process: holds the line while the job lasts, and gives it back when nothing of the job is left.
 
-    No task of its own: whoever waits for something reads the line for all who wait.
+    It has no task of its own: the task that waits for something reads the line for all that wait.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class KeptProcess:
         return self._stderr
 
     def terminal_size(self) -> TerminalSize | None:
-        """What its terminal measures now; its program may say anything there, and what no terminal has is not told."""
+        """Return the current size of its terminal; None for a size that no terminal has, which its program may set."""
         descriptor = self._stdout.descriptor
         if self._stderr is not None or descriptor is None:
             return None
@@ -84,11 +84,11 @@ class KeptProcess:
         return self._spent
 
     async def vitals(self) -> Vitals | None:
-        """How its processes are now."""
+        """Count its living processes and their memory."""
         return await offload(lambda: vitals_of(self._pid))
 
     async def holders(self) -> list[Holder]:
-        """Who holds open what has not been read to its end."""
+        """List the processes that hold open what has not been read to its end."""
         sources = [self._stdout, *([self._stderr] if self._stderr is not None else [])]
         unread = [source.descriptor for source in sources if source.descriptor is not None]
         try:
@@ -97,7 +97,7 @@ class KeptProcess:
             return []
 
     async def wait(self) -> Exit:
-        """The command's own end.
+        """Wait for the command's own end.
 
         Raises `LauncherDied`, `LeaseEnded`.
         """
@@ -111,7 +111,7 @@ class KeptProcess:
             self._line.tell(KeepUntil(deadline_ms(deadline_s)))
 
     async def end(self, grace_s: float) -> list[Survivor]:
-        """Leave nothing behind; of several callers' graces the shortest counts.
+        """End all processes of the job; of several callers' graces the shortest counts.
 
         A keeper that does not answer in time is killed, and what it kept with it.
 
@@ -128,7 +128,7 @@ class KeptProcess:
             return await self._ended()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), suppress(LauncherDied, LeaseEnded, anyio.ClosedResourceError):
-                await self.end(0)  # whoever cancels may count on it that nothing runs any more
+                await self.end(0)  # so that after a cancellation nothing runs any more
             raise
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class KeptProcess:
             self._stderr.close()
 
     async def _ended(self) -> list[Survivor]:
-        """Those who outlived it, once nothing is left.
+        """Wait until nothing is left, and return the processes that outlived the command.
 
         Raises `LauncherDied`, `LeaseEnded`.
         """
@@ -163,7 +163,7 @@ class KeptProcess:
             self._answers += 1
 
     async def _receive(self, done: Callable[[], bool]) -> None:
-        """Take the next message in, unless another task's turn has brought what is waited for."""
+        """Receive the next message, unless another task has received what is waited for meanwhile."""
         async with self._receiving:
             if done():
                 return
@@ -190,7 +190,7 @@ class KeptProcess:
                     raise AssertionError(f"a keeper said {other} out of turn")
 
     async def _heard(self, line: Line) -> ToAgent:
-        """The next message; whatever is left of the job is killed before a keeper's death is told.
+        """Receive the next message; before a keeper's death is reported, kill what is left of the job.
 
         Raises `LauncherDied`.
         """

@@ -1,4 +1,4 @@
-"""Refusals of the agent's own machine, which are no fault of the job that meets them. Pure.
+"""Refusals of the agent's own machine, which are not the fault of the job that meets them. Pure.
 
 A machine that is out of processes, memory, descriptors or disk says so by an errno, to whatever happens to ask it then.
 The job goes back as if it had not been leased: it is not counted towards `max_attempts`, the agent says why, and leases
@@ -17,7 +17,7 @@ from typing import Final, cast
 
 
 class Scarce(StrEnum):
-    """What a machine can be out of."""
+    """Scarce resource: what a machine can be out of."""
 
     PROCESSES = "processes or memory"
     DESCRIPTORS = "open files"
@@ -46,7 +46,7 @@ _SCARCE: Final = {
 
 
 class MachineRefused(Exception):
-    """This machine cannot do it now; the message says what, and why.
+    """Refusal of this machine, which cannot do something now; the message says what, and why.
 
     `guessed`: it is told by a program's words, and not by an errno. `begun`: a command of the job's had run by then.
     """
@@ -61,7 +61,7 @@ class MachineRefused(Exception):
 
 
 def scarce_at_launch(number: int) -> Scarce | None:
-    """What the machine is out of when starting a process fails with the errno `number`; None: it is the command.
+    """Return what the machine lacks when starting a process fails with errno `number`; None: it is the command's fault.
 
     No room for another terminal is ENOSPC too, and no matter of the disk.
     """
@@ -70,12 +70,12 @@ def scarce_at_launch(number: int) -> Scarce | None:
 
 
 def scarce_at_home(number: int | None) -> Scarce:
-    """What the machine is out of when a file of the agent's own home is refused with the errno `number`."""
+    """Return what the machine lacks when it refuses a file of the agent's own home with errno `number`."""
     return _SCARCE.get(number or 0, Scarce.DISK)
 
 
 def counts(refusal: MachineRefused, *, begun: bool, able: bool) -> bool:
-    """Whether giving the job back counts towards its `max_attempts`, as an agent that is lost does.
+    """Return whether giving the job back counts towards its `max_attempts`, as a lost agent does.
 
     `begun`: its command was running; each further attempt runs it once more. `able`: the machine, looked at afterwards,
     is out of nothing; what only words tell of is then the job's own, such as a repository larger than the disk.
@@ -84,7 +84,7 @@ def counts(refusal: MachineRefused, *, begun: bool, able: bool) -> bool:
 
 
 def refusal_in(error: BaseException) -> MachineRefused | None:
-    """The machine's refusal that `error` is, or that is among what a task group raised.
+    """Find the machine's refusal in `error`, which may be what a task group raised.
 
     An `OSError` that nobody has translated is one too: all that an attempt touches in the agent is the agent's own.
     """
@@ -94,6 +94,6 @@ def refusal_in(error: BaseException) -> MachineRefused | None:
         return MachineRefused(_SCARCE[error.errno], str(error))
     if isinstance(error, BaseExceptionGroup):
         exceptions = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        found = (refusal_in(one) for one in exceptions)
-        return next((one for one in found if one is not None), None)
+        found = (refusal_in(exception) for exception in exceptions)
+        return next((refusal for refusal in found if refusal is not None), None)
     return None

@@ -1,4 +1,4 @@
-"""Reads a pipe or a terminal under anyio."""
+"""Descriptor source: reads a pipe or a terminal under anyio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airunner.agent.launcher.contract import RECEIVE_BYTES
 
 
 class DescriptorSource:
-    """A `ByteSource` that owns the descriptor: closed at the end, or by `close`."""
+    """Source that owns its descriptor, which is closed at the end, or by `close`."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)  # our end only: the writer's has flags of its own
@@ -20,11 +20,11 @@ class DescriptorSource:
 
     @property
     def descriptor(self) -> int | None:
-        """None once it is closed."""
+        """The descriptor, None once it is closed."""
         return self._descriptor
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
-        """At least one byte, as soon as there is one; b"" at the end and ever after.
+        """Receive at least one byte, as soon as there is one; b"" at the end and ever after.
 
         Raises `anyio.ClosedResourceError` where another task closes it meanwhile.
         """

@@ -1,4 +1,4 @@
-"""How a job's processes are while they run: how many, and how much memory they hold. The agent's half."""
+"""Vitals of a running job: how many processes it has, and their memory. The agent's half."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airunner.agent.launcher.contract import Vitals
 
 
 def vitals_of(command: int) -> Vitals | None:
-    """Look at all that the keeper of this command keeps; None where the command has gone, or nothing can be seen.
+    """Count the processes of this command's keeper; None where the command has gone, or they cannot be seen.
 
     Pages that processes share are counted for each of them.
     """

@@ -17,7 +17,7 @@ _STOPPED: Final = (b"T", b"t")  # by a signal, or by who traces it
 
 
 class KeeperProcess:
-    """The process of a keeper, which lives when this is made."""
+    """Keeper process, which lives when this is made."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -25,16 +25,16 @@ class KeeperProcess:
 
     @property
     def stopped(self) -> bool:
-        """Whether it can do nothing until somebody wakes it."""
+        """Whether it is stopped."""
         fields = self._stat()
         return fields[_BEGAN:][:1] == self._began and fields[_STATE] in _STOPPED
 
     def wake(self) -> None:
-        """Let it go on, if it was stopped."""
+        """Continue it, if it was stopped."""
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Kill it with SIGKILL."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:

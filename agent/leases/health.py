@@ -30,19 +30,19 @@ CALM_S: Final = 60.0  # after which a trouble is a new one, and looked at as soo
 
 
 class Probe(Protocol):
-    """Tries what the machine has refused."""
+    """Probe: tries again what the machine has refused."""
 
     async def passes(self, refusal: MachineRefused) -> bool:
-        """Whether the machine does it now."""
+        """Return whether the machine does it now."""
         ...
 
     def raise_bar(self, refusal: MachineRefused) -> None:
-        """From now on let only more than there is at this moment pass: what there is was not enough."""
+        """Require more than the machine has at this moment, which was not enough."""
         ...
 
 
 class Health:
-    """The actor; `changed` is called when trouble begins and when it is over. `closed` ends what waits for a lease."""
+    """Health of the machine. `changed` is called when trouble begins and ends; `closed` is set meanwhile."""
 
     def __init__(
         self,
@@ -62,20 +62,20 @@ class Health:
 
     @property
     def trouble(self) -> str:
-        """Why no job can be run here now; empty when they can."""
+        """The reason why no job can be run here now; empty when jobs can."""
         if self._refusal is None:
             return ""
         refusal = self._refusal
         return one_line(f"{refusal.message}: out of {refusal.scarce}; {HINTS[refusal.scarce]}")[:TEXT_CHARS_MAX]
 
     async def well(self, drain: Flag) -> None:
-        """Return when jobs can be run, or a drain came."""
+        """Wait until jobs can be run, or the agent drains."""
         with cancelled_by(drain):
             while self._refusal is not None:
                 await self._changed.wait()
 
     async def refused(self, refusal: MachineRefused, *, begun: bool) -> bool:
-        """Lease nothing from now on, unless the machine is found able; whether giving the job back counts.
+        """Stop leasing unless the machine is found able, and return whether giving the job back counts.
 
         `begun`: the job's command was running. Of what the attempt held nothing is to be left.
         """
@@ -99,7 +99,7 @@ class Health:
         self.changed()
 
     def attempt_ended(self) -> None:
-        """What it held is free; perhaps it was that."""
+        """Probe at once: an attempt has ended, which may have held what the machine lacks."""
         if self._refusal is not None:
             self._changed.ring()
 

@@ -1,4 +1,4 @@
-"""The Leaser: asks the broker for jobs, for all slots of an agent.
+"""Leaser: asks the broker for jobs, for all slots of an agent.
 
 ```
  cold   each free slot has a request of its own parked: the broker knows of every one, and answers with one message
@@ -47,7 +47,7 @@ STALE_SHARE: Final = 2  # a grant that half of its time has passed on is renewed
 
 
 class Orders:
-    """What the agent has been told: `drain` leases no more, `stop` also ends what runs."""
+    """Orders to the agent: with `drain` it leases no more jobs, with `stop` it also ends those that run."""
 
     def __init__(self) -> None:
         self.drain = Flag()
@@ -55,7 +55,7 @@ class Orders:
 
 
 class _Turn:
-    """A free slot of a warm agent; called when it is to ask, or has been asked for."""
+    """Turn of a free slot of a warm agent; `called` when it is to ask, or another slot has asked for it."""
 
     def __init__(self) -> None:
         self.called = anyio.Event()
@@ -65,7 +65,7 @@ class _Turn:
 
 
 class Leaser:
-    """The actor; it works in the tasks of the slots that ask it."""
+    """Leaser of an agent. It has no task of its own: it works in those of the slots."""
 
     def __init__(
         self, plan: Plan, channel: Channel, renewer: Renewer, health: Health, edges: Edges, orders: Orders
@@ -77,11 +77,11 @@ class Leaser:
         self._edges = edges
         self._orders = orders
         self._free: deque[_Turn] = deque()
-        self._gathering = False  # somebody asks for all who are free: now, or when the last request is answered
+        self._gathering = False  # a slot asks for all that are free: now, or when the last request is answered
         self._warm = False
 
     async def lease(self) -> HeldLease | None:
-        """The next lease; None when the wait was in vain, a drain came, or no job can be run here any more.
+        """Return the next lease; None when there was no job in time, after a drain, or when no job can be run here.
 
         Raises `PeerError`.
         """
@@ -114,7 +114,7 @@ class Leaser:
         return Released()
 
     async def _ask(self) -> None:
-        """Ask for all who are free, and call them."""
+        """Ask for leases for all free slots, and call those."""
         turns = [self._free.popleft() for _ in range(min(len(self._free), SLOTS_MAX))]
         try:
             found = await self._leased(len(turns), 0)
@@ -129,7 +129,7 @@ class Leaser:
             self._call(turns)
 
     def _call(self, turns: list[_Turn]) -> None:
-        """Those who were asked for; and the next to ask, or all others, when it has got cold."""
+        """Call the slots that were asked for, and the next slot to ask, or all others when the agent has got cold."""
         self._gathering = self._warm and bool(self._free)
         if self._gathering:
             self._free[0].asks = True
@@ -141,7 +141,7 @@ class Leaser:
             turn.called.set()
 
     async def _leased(self, slots: int, wait_ms: int) -> list[HeldLease]:
-        """At most so many leases, which are kept from now on.
+        """Ask for at most `slots` leases, which are renewed from now on.
 
         Raises `PeerError`.
         """
@@ -163,11 +163,13 @@ class Leaser:
         return [self._renewer.hold(lease, asked_s) for lease in leases]
 
     async def _kept(self, leases: list[JobLease]) -> list[JobLease]:
-        """Renew leases before they are begun; those that are still ours."""
+        """Renew leases before their jobs are begun, and return those that are still ours."""
         refs = [lease.ref for lease in leases]
         reply = await self._channel.ask(UpdateJob(leases=tuple(refs), visibility_ms=self._plan.visibility_ms))
         assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
-        return [lease for lease, one in zip(leases, reply.leases, strict=True) if one.verdict is not Verdict.LOST]
+        return [
+            lease for lease, renewal in zip(leases, reply.leases, strict=True) if renewal.verdict is not Verdict.LOST
+        ]
 
     async def _dequeue(self, request_id: RequestId, seed: bytes, slots: int, wait_ms: int) -> JobsLeased:
         request = DequeueJob(
@@ -186,7 +188,7 @@ class Leaser:
         return reply
 
     async def _return_parked(self, request_id: RequestId, seed: bytes, slots: int) -> None:
-        """Ask the parked request again, now without a wait: it ends the parking, and what it holds goes back.
+        """Repeat the parked request without a wait, which ends the parking, and release what it was granted.
 
         What a broker that has gone had granted meanwhile waits for the visibility timeout.
         """

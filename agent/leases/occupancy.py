@@ -1,4 +1,4 @@
-"""How many slots have a job, and for how long none has had one."""
+"""Occupancy: how many slots have a job, and how long none has had one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airunner.transport.bell import Bell
 
 
 class Occupancy:
-    """Of one agent; idle at first."""
+    """Occupancy of an agent's slots; idle at first."""
 
     def __init__(self) -> None:
         self._busy = 0
@@ -19,7 +19,7 @@ class Occupancy:
 
     @contextmanager
     def busy(self) -> Generator[None]:
-        """A block in which a slot has a job."""
+        """Open a block in which a slot has a job."""
         self._move(1)
         try:
             yield
@@ -27,7 +27,7 @@ class Occupancy:
             self._move(-1)
 
     async def idle_for(self, seconds: float) -> None:
-        """Return once no slot has had a job for so long, counted from now on."""
+        """Wait until no slot has had a job for `seconds`, counted from now on."""
         while True:
             while self._busy:
                 await self._changed.wait()

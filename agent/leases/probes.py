@@ -23,21 +23,21 @@ PROBE: Final = LaunchSpec(("true",), {"PATH": os.defpath}, Path("/"))
 
 
 class Probes:
-    """Those of the agent with this `home`, which starts its processes by `launcher`."""
+    """Probes of the agent with this `home`, which starts its processes by `launcher`."""
 
     def __init__(self, launcher: Launcher, home: Path) -> None:
         self._launcher = launcher
         self._home = home
 
     async def passes(self, refusal: MachineRefused) -> bool:
-        """Whether the machine does now what it has refused."""
+        """Return whether the machine does now what it has refused."""
         if refusal.scarce is Scarce.DISK:
             room_bytes = refusal.room_bytes or (ROOM_BYTES if refusal.guessed else 0)
             return free_bytes(self._home) >= room_bytes and takes_writes(self._home)
         return await self._starts()
 
     def raise_bar(self, refusal: MachineRefused) -> None:
-        """What the disk has now was not enough."""
+        """Require more room than the disk has now, which was not enough."""
         refusal.room_bytes = min(ROOM_BYTES, free_bytes(self._home) + GROWN_BYTES)
 
     async def _starts(self) -> bool:
@@ -54,7 +54,7 @@ class Probes:
 
 
 def takes_writes(folder: Path) -> bool:
-    """Whether the disk of `folder` takes as much as a batch of output now."""
+    """Return whether the disk of `folder` takes as much as a batch of output now."""
     path = folder / FILE
     try:
         path.write_bytes(bytes(FILE_BYTES))
@@ -67,7 +67,7 @@ def takes_writes(folder: Path) -> bool:
 
 
 def free_bytes(folder: Path) -> int:
-    """What may still be written on the disk of `folder`; nothing where that cannot be seen."""
+    """Return the free bytes on the disk of `folder`; 0 where that cannot be seen."""
     try:
         disk = os.statvfs(folder)
     except OSError:

@@ -1,10 +1,10 @@
-"""The Renewer: keeps all leases of this agent alive, and ends what it cannot keep.
+"""Renewer: keeps all leases of this agent alive, and ends the attempts whose lease it cannot keep.
 
 One UpdateJob is the heartbeat of all leases. An attempt whose deadline comes near without a renewal is ended
 while the lease still stands, so that two agents never run one job at once (see `held`).
 
-Its answer also says which jobs somebody has cancelled. A Nudge of the broker asks for a heartbeat at once, and
-several for one: it makes the news quick, and the next heartbeat makes it certain.
+The reply also says which jobs are cancelled. A Nudge of the broker asks for a heartbeat at once, and several Nudges for
+one: they make the news quick, and the next heartbeat makes it certain.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RETRY_S: Final = 1.0  # after the broker refused a heartbeat as such
 
 
 class Renewer:
-    """The actor; slots `hold` a lease when it is granted and `drop` it when it is settled."""
+    """Renewer of an agent's leases: it renews each from `hold` to `drop`."""
 
     def __init__(self, channel: Channel, plan: Plan, health: Health, edges: Edges) -> None:
         self._channel = channel
@@ -46,7 +46,7 @@ class Renewer:
         self._news = False  # it is to be told now
 
     def hold(self, lease: JobLease, asked_s: float) -> HeldLease:
-        """Keep this lease from now on; `asked_s` is when it was asked for (`Edges.boot_s`)."""
+        """Renew a lease from now on; `asked_s` is when it was asked for (`Edges.boot_s`)."""
         assert len(self._held) < LEASES_MAX, "one heartbeat carries all leases"
         held = HeldLease(lease, asked_s, self._visibility_s)
         self._held[held.key] = held
@@ -55,21 +55,21 @@ class Renewer:
         return held
 
     def drop(self, held: HeldLease) -> None:
-        """It is settled; keep it no more."""
+        """Renew a lease no more, as it is settled."""
         self._held.pop(held.key, None)
 
     def nudge(self) -> None:
-        """Heartbeat at once; without a lease, when there is one."""
+        """Send a heartbeat at once; while there is no lease, as soon as there is one."""
         self._nudged = True
         self._changed.ring()
 
     def announce(self) -> None:
-        """Heartbeat at once, also without a lease: whether jobs can be run here has changed."""
+        """Send a heartbeat at once, even without a lease: whether jobs can be run here has changed."""
         self._news = True
         self._changed.ring()
 
     async def run(self) -> None:
-        """Renew and watch for ever; a machine that has slept looks at once what has become due."""
+        """Renew leases and watch their deadlines for ever, at once after the machine has slept."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._renew)
             group.start_soon(self._watch)
@@ -77,7 +77,7 @@ class Renewer:
 
     async def _renew(self) -> None:
         while True:
-            renewed_s = min((one.renewed_s for one in self._held.values()), default=math.inf)
+            renewed_s = min((held.renewed_s for held in self._held.values()), default=math.inf)
             said_s = self._said_s if self._health.trouble else math.inf
             self._renewal_s = min(renewed_s, said_s) + self._interval_s
             nudged = self._nudged and self._held
@@ -121,13 +121,13 @@ class Renewer:
                     assert_never(verdict.verdict)
 
     async def _watch(self) -> None:
-        """End every attempt whose deadline is near."""
+        """Watch the deadlines, and end every attempt whose deadline is near."""
         while True:
-            self._end_s = min((one.end_s for one in self._held.values()), default=math.inf)
+            self._end_s = min((held.end_s for held in self._held.values()), default=math.inf)
             with self._edges.wait_until(self._end_s):
                 await self._changed.wait()
             now_s = self._edges.boot_s()
-            for held in [one for one in self._held.values() if one.end_s <= now_s]:
+            for held in [held for held in self._held.values() if held.end_s <= now_s]:
                 self._lose(held)
 
     def _lose(self, held: HeldLease) -> None:

@@ -1,4 +1,4 @@
-"""When output goes out: at once after a quiet while, else gathered for a moment or up to a size.
+"""Batching: when output is sent, at once after a quiet while, else gathered for a moment or up to a size.
 
 Pure. The first bytes after `window_ms` of quiet are due at once, so a prompt is seen as soon as it is
 written; what follows closely is gathered, so a chatty command does not become a flood of small batches. While the
@@ -37,19 +37,19 @@ _SMALL_BYTES: Final = 256  # of an event without a text of others
 
 
 class FlushPlan(Struct, frozen=True):
-    """When output goes out: after `window_ms`, or so long as suits a pipe or a terminal, and at `size_bytes`."""
+    """Flush plan: output is sent after `window_ms`, by default what suits a pipe or a terminal, or at `size_bytes`."""
 
     window_ms: int | None = None
     size_bytes: int = FLUSH_BYTES
 
     def batcher(self, *, terminal: bool) -> Batcher:
-        """The batcher of one attempt."""
+        """Make the batcher of one attempt."""
         usual_ms = TERMINAL_WINDOW_MS if terminal else PIPE_WINDOW_MS
         return Batcher(usual_ms if self.window_ms is None else self.window_ms, self.size_bytes)
 
 
 def flush_plan(interval: str | None, size_kib: int) -> FlushPlan:
-    """The plan that `--flush-interval` and `--flush-kib` ask for.
+    """Make the plan that `--flush-interval` and `--flush-kib` describe.
 
     Raises `OperatorError` for an interval out of bounds.
     """
@@ -62,7 +62,7 @@ def flush_plan(interval: str | None, size_kib: int) -> FlushPlan:
 
 
 class Batcher:
-    """The events of one attempt that are not in a batch yet.
+    """Batcher: holds the events of one attempt that are not in a batch yet.
 
     `window_ms` is how long output gathers, `flush_bytes` how much of it at the most.
     """
@@ -80,14 +80,14 @@ class Batcher:
         self._urgent = False
 
     def add(self, body: AgentBody, now_ms: int) -> None:
-        """An event that is not output; it goes out at once."""
+        """Add an event that is not output; it is due at once."""
         self._begin(now_ms)
         self._close_piece()
         self._bodies.append(body)
         self._urgent = True
 
     def add_output(self, stream: Stream, data: bytes, timestamp_ms: int, now_ms: int) -> None:
-        """At most `OUTPUT_BYTES_MAX` bytes of output."""
+        """Add output, at most `OUTPUT_BYTES_MAX` bytes."""
         self._begin(now_ms)
         assert 0 < len(data) <= OUTPUT_BYTES_MAX
         if stream is not self._piece_stream or len(self._piece) + len(data) > OUTPUT_BYTES_MAX:
@@ -99,7 +99,7 @@ class Batcher:
         self._bytes += len(data)
 
     def due_ms(self, now_ms: int, *, busy: bool = False) -> int | None:
-        """When to `next_batch`, with or without an answer that is owed; None while there is nothing."""
+        """Return when the next batch is due, later while the broker owes a reply; None while there is nothing."""
         if self._began_ms is None:
             return None
         if self._bytes >= self._flush_bytes or len(self._bodies) >= FLUSH_EVENTS:
@@ -110,11 +110,11 @@ class Batcher:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to `next_batch`."""
+        """Whether there is nothing for a batch."""
         return self._began_ms is None
 
     def next_batch(self, now_ms: int) -> list[AgentBody]:
-        """As much as one batch holds, in order; that is all of it, unless it could not be taken when it was due."""
+        """Take as much as one batch holds, in order: everything, unless a batch could not be taken when it was due."""
         self._close_piece()
         count = size = 0
         for body in self._bodies[:FLUSH_EVENTS]:
@@ -141,7 +141,7 @@ class Batcher:
 
 
 def _bytes_of(body: AgentBody) -> int:
-    """What it takes when encoded, roughly."""
+    """Estimate the size of an event when encoded."""
     match body:
         case Output(data=data):
             return len(data)

@@ -1,4 +1,4 @@
-"""Holes in files give room on the disk back from the beginning of one that is still written at its end. Linux only.
+"""Holes in files: free the disk space of a file's beginning while its end is still written. Linux only.
 
 It needs no room itself, where a copy of what is kept would need as much again. Not every file system can do it.
 """
@@ -15,7 +15,7 @@ _SEEK_BYTES: Final = 65_536
 
 
 def punch(descriptor: int, begin: int, end: int) -> None:
-    """Let the bytes from `begin` up to `end` be zeros that take no room, but for parts of pages.
+    """Punch a hole: the bytes from `begin` up to `end` become zeros that take no space, but for parts of pages.
 
     Raises `OSError` where this file system has no holes.
     """
@@ -27,7 +27,7 @@ def punch(descriptor: int, begin: int, end: int) -> None:
 
 
 def after_zeros(descriptor: int, begin: int) -> int:
-    """Where the first byte from `begin` on stands that is not zero; the file's end where there is none.
+    """Find the first byte from `begin` on that is not zero; the file's end where there is none.
 
     Raises `OSError`.
     """

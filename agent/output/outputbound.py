@@ -1,4 +1,4 @@
-"""How much of a job's output is kept: its head and its tail, and in between the word of how much is missing. Pure.
+"""Output bound: keeps head and tail of a long log, and between them an event that says how much is missing. Pure.
 
 ```
  passed on ─────── head ───────┐ left out: counted │ tail ┐
@@ -21,7 +21,7 @@ TAIL_BYTES: Final = 262_144  # in memory, for each attempt that has come so far
 
 
 class Piece(NamedTuple):
-    """Some output, and when it was read."""
+    """Piece of output, and when it was read."""
 
     stream: Stream
     data: bytes
@@ -29,13 +29,13 @@ class Piece(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """So much is missing here."""
+    """Gap in the output: how much is missing here."""
 
     omitted_bytes: int
 
 
 class OutputBound:
-    """Of one attempt."""
+    """Output bound of one attempt."""
 
     def __init__(self, log_bytes_max: int, tail_bytes: int = TAIL_BYTES) -> None:
         self._head_bytes = max(0, log_bytes_max - tail_bytes)
@@ -47,11 +47,11 @@ class OutputBound:
 
     @property
     def holding(self) -> bool:
-        """Whether something is held back."""
+        """Whether output is held back."""
         return bool(self._held)
 
     def add(self, piece: Piece, *, room: bool) -> list[Piece | Gap]:
-        """What goes on now that `piece` has come, with or without room for it."""
+        """Add a piece of output, with or without room for it, and return what is to be logged now."""
         going_on: list[Piece | Gap] = []
         left_bytes = self._head_bytes - self._passed_bytes if room else 0
         if self._held and left_bytes > 0:
@@ -67,7 +67,7 @@ class OutputBound:
         return going_on
 
     def finish(self) -> list[Piece | Gap]:
-        """What was held back, as it waits for nothing any more."""
+        """Return what was held back, at the end of the output."""
         going_on: list[Piece | Gap] = [Gap(self._omitted_bytes)] if self._omitted_bytes else []
         going_on += self._held
         self._passed_bytes += self._held_bytes

@@ -1,4 +1,4 @@
-"""What the last agent of this folder left: it is delivered, and its jobs are given back at once.
+"""Recovery: delivers the spools that the last agent of this home left, and releases its jobs at once.
 
 An agent that was killed leaves its spools, each with the token of its attempt. By the time that this runs,
 nothing of those attempts does (see `home`). So what they had written is published, the attempts are
@@ -26,7 +26,7 @@ FINAL: Final = (StaleToken, NotFound, BadRequest)  # the attempt is over, or its
 
 
 async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
-    """Deliver and release what lies in these files, each by itself, however long the broker takes nothing.
+    """Deliver each of these spools and release its attempt, however long the broker takes nothing.
 
     Raises, in a group, `SpoolFailed`: the disk cannot be read; `OperatorError`: this key is not let in.
     """
@@ -46,7 +46,7 @@ async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report
 async def _recover(
     spool: Spool, channel: Channel, turns: anyio.Lock, edges: Edges, report: Callable[[str], None]
 ) -> None:
-    """One file; it is removed only when the broker has taken it, or has said that it never will."""
+    """Recover one spool; remove it only when the broker has taken it, or refuses it for good."""
     attempt = f"job {spool.header.lease.job_id} attempt {spool.header.lease.attempt} of the last agent"
 
     def refused(error: PeerError) -> None:
@@ -66,7 +66,7 @@ async def _recover(
 
 
 async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
-    """Publish, by one request of all spools at a time: a heartbeat behind them is not to wait for long.
+    """Publish a spool and release its attempt, by one request at a time of all spools: heartbeats must not wait long.
 
     Raises `PeerError`: the attempt is over, or its events are not taken; then its lease expires.
     """

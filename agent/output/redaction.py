@@ -1,4 +1,4 @@
-"""What one attempt writes, as it may be told: every stream of output and every message less the job's secrets. Pure."""
+"""Redaction of one attempt: removes the job's secrets from streams of output and from messages. Pure."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from airunner.protocol.names import TEXT_CHARS_MAX
 
 
 class Redaction:
-    """Of one attempt. A stream's last bytes may be withheld until `finish`: see `redactor`."""
+    """Redaction of one attempt. A stream's last bytes may be withheld until `finish`: see `redactor`."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._streams = {stream: redactor.stream() for stream in Stream}
 
     def output(self, stream: Stream, piece: bytes) -> bytes:
-        """What may go on of `stream` now; a mark is longer than a short secret, so it may be more than has come."""
+        """Redact a piece of output, and return what may be logged now; marks may make it longer than the piece."""
         return self._streams[stream].feed(piece)
 
     def finish(self) -> Iterator[tuple[Stream, bytes]]:
-        """What was withheld, as nothing follows it."""
+        """Return what was withheld, at the end of the output."""
         for stream, redacting in self._streams.items():
             if rest := redacting.finish():
                 yield stream, rest
 
     def body(self, body: AgentBody) -> AgentBody:
-        """An event that is not output."""
+        """Redact an event that is not output."""
         if self._redactor.idle:
             return body
         match body:

@@ -1,4 +1,4 @@
-"""Takes secrets out of what an attempt writes, before anything of it reaches the disk. Pure.
+"""Redactor: removes secrets from what an attempt writes, before any of it reaches the disk. Pure.
 
 Every occurrence of a **pattern** is covered: a secret's value and what is likely to be made of it (see `patterns_of`).
 Where occurrences overlap they are covered together, so no part of any is left readable; each stretch that is covered
@@ -56,7 +56,7 @@ class TooManySecrets(Exception):
 
 
 class Redactor:
-    """Knows the patterns of `secrets`, and redacts one stream or whole messages.
+    """Redactor of the patterns of `secrets`, in streams and in whole messages.
 
     Raises `TooManySecrets`.
     """
@@ -72,11 +72,11 @@ class Redactor:
         self._longest = max(map(len, found), default=0)
 
     def stream(self) -> StreamRedactor:
-        """For one stream of output."""
+        """Make the redactor of one stream of output."""
         return StreamRedactor(self)
 
     def text(self, message: str) -> str:
-        """A whole message. Its lines may have been cut to some length, and so a secret at the end of one."""
+        """Redact a whole message. Its lines may have been cut to some length, and so a secret at the end of a line."""
         if not self._patterns:
             return message
         whole = _bytes(message)
@@ -96,11 +96,11 @@ class Redactor:
 
     @property
     def idle(self) -> bool:
-        """Whether there is no secret to be kept."""
+        """Whether there is no secret to remove."""
         return not self._patterns
 
     def occurrences(self, text: bytes) -> list[tuple[int, int]]:
-        """Where the patterns stand, overlapping ones taken together, in order."""
+        """Find the patterns in `text`, in order, overlapping ones merged."""
         spans: list[tuple[int, int]] = []
         for pattern, period in self._patterns:
             at = text.find(pattern)
@@ -121,7 +121,7 @@ class Redactor:
         return _joined(spans)
 
     def undecided(self, text: bytes) -> int:
-        """Where the longest end of `text` begins that is the beginning, and not the whole, of a pattern."""
+        """Find where the longest end of `text` begins that is the beginning, and not the whole, of a pattern."""
         tail = text[max(0, len(text) - self._longest + 1) :]
         first = len(tail)
         for pattern, _ in self._patterns:
@@ -138,7 +138,7 @@ class Redactor:
 
 
 class StreamRedactor:
-    """One stream on its way; `Redactor.stream` makes it."""
+    """Redactor of one stream; `Redactor.stream` makes it."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -146,19 +146,19 @@ class StreamRedactor:
         self._covered = 0  # of what is held: this much belongs to a stretch whose mark has gone on already
 
     def feed(self, piece: bytes) -> bytes:
-        """What may go on now that `piece` has come."""
+        """Feed a piece in, and return what may be logged now."""
         if self._redactor.idle:
             return piece
         text = self._held + piece if self._held else piece
         return self._pass(text, self._redactor.undecided(text))
 
     def finish(self) -> bytes:
-        """The rest, as the stream has ended. Another one may begin."""
+        """Return the rest, at the end of the stream. Another stream may begin."""
         text = self._held
         return self._pass(text, len(text)) if text else b""
 
     def _pass(self, text: bytes, decided: int) -> bytes:
-        """What of `text` goes on up to `decided`; from there on it is held."""
+        """Redact `text` up to `decided`, and hold the rest."""
         spans = self._redactor.occurrences(text)
         if self._covered:
             spans = _joined([(0, self._covered), *spans])
@@ -182,7 +182,7 @@ class StreamRedactor:
 
 
 def patterns_of(secret: str) -> set[bytes]:
-    """What gives `secret` away: itself, as a terminal shows it, its lines, and how it is commonly encoded."""
+    """List the patterns of a secret: itself, as a terminal shows it, its lines, and its common encodings."""
     patterns: set[bytes] = set()
     for value in _values(secret):
         raw = _bytes(value)
@@ -194,7 +194,7 @@ def patterns_of(secret: str) -> set[bytes]:
 
 
 def wrapped_patterns_of(secret: str) -> set[bytes]:
-    """The encodings of `secret` that may be wrapped anywhere."""
+    """List the encodings of a secret that may be wrapped anywhere."""
     raws = (_bytes(value) for value in _values(secret))
     return {pattern for raw in raws if len(raw) >= ENCODED_BYTES_MIN for pattern in (*_in_base64(raw), *_in_hex(raw))}
 
@@ -204,12 +204,12 @@ def _values(secret: str) -> set[str]:
 
 
 def _bytes(text: str) -> bytes:
-    """As a file or a variable holds it, which need not be text."""
+    """Encode a secret as a file or a variable holds it, which need not be text."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def _in_base64(raw: bytes) -> Iterator[bytes]:
-    """As it stands in the encoding of anything that it is a part of.
+    """Encode a secret in base64 as part of anything longer.
 
     The characters at either end that neighbours have a share in are left out: they tell a few bits. What stands before
     the first whole four may be the end of a line, so there is a pattern without it.
@@ -222,7 +222,7 @@ def _in_base64(raw: bytes) -> Iterator[bytes]:
 
 
 def _in_base64_lines(raw: bytes) -> Iterator[bytes]:
-    """Its lines, where it is encoded from its beginning on and each has something before it, such as a time."""
+    """List the lines of a base64 encoding, which may each have something before them, such as a time."""
     alone = base64.b64encode(raw)[: len(raw) * 8 // 6]
     for columns in BASE64_COLUMNS:
         if len(alone) > columns:
@@ -231,21 +231,21 @@ def _in_base64_lines(raw: bytes) -> Iterator[bytes]:
 
 
 def _in_hex(raw: bytes) -> Iterator[bytes]:
-    """In either case; the first byte may be the last of a line."""
+    """List hexadecimal digits in either case; the first byte may be the last of a line."""
     for part in (raw, raw[1:]):
         yield part.hex().encode()
         yield part.hex().upper().encode()
 
 
 def _in_urls(raw: bytes) -> Iterator[bytes]:
-    """As the usual functions quote it for a URL or a form, with upper- and lower-case digits."""
+    """Quote a secret as for a URL or a form, with upper- and lower-case digits."""
     for quoted in (quote(raw, safe=""), quote(raw), quote(raw, safe="!'()*"), quote_plus(raw)):
         yield quoted.encode()
         yield _ESCAPE.sub(lambda escape: escape[0].lower(), quoted).encode()
 
 
 def _in_json(value: str) -> Iterator[bytes]:
-    """As it stands between the quotes of a JSON string."""
+    """Quote a secret as within a JSON string."""
     for ascii_only in (True, False):
         escaped = _bytes(json.dumps(value, ensure_ascii=ascii_only)[1:-1])
         yield escaped
@@ -253,14 +253,14 @@ def _in_json(value: str) -> Iterator[bytes]:
 
 
 def _in_shells(value: str) -> Iterator[bytes]:
-    """As `bash -x`, `dash -x` and `export -p` quote it."""
+    """Quote a secret as `bash -x`, `dash -x` and `export -p` do."""
     yield _bytes(value.replace("'", r"'\''"))
     yield _bytes(value.replace("'", "'\"'\"'"))
     yield _bytes(_IN_QUOTES.sub(r"\\\1", value))
 
 
 def _end_of(pattern: bytes, text: bytes, begin: int) -> int:
-    """Where what begins there as `pattern` ends, whatever white space stands in it; `_NO` or `_MAYBE` if nowhere."""
+    """Find where what begins there as `pattern` ends, with any white space in it; `_NO` or `_MAYBE` if nowhere."""
     at, left = begin, len(pattern)
     while left:
         if at - begin + left > SPREAD_MAX * len(pattern):
@@ -277,7 +277,7 @@ def _end_of(pattern: bytes, text: bytes, begin: int) -> int:
 
 
 def _may_begin(pattern: bytes, text: bytes, before: int) -> int:
-    """Where the longest end of `text` begins that may become `pattern`, if that is before `before`; else that."""
+    """Find where the longest end of `text` begins that may become `pattern`; `before` if it is not before that."""
     head = pattern[:HEAD_BYTES]
     at = text.find(head, max(0, len(text) - SPREAD_MAX * len(pattern)), before + len(head) - 1)
     while at >= 0:
@@ -291,14 +291,14 @@ def _may_begin(pattern: bytes, text: bytes, before: int) -> int:
 
 
 def _parts(pattern: bytes) -> Iterator[bytes]:
-    """The pattern itself, or parts of it that cover it."""
+    """Return the pattern, or parts that cover it."""
     for at in range(0, max(1, len(pattern) - PATTERN_BYTES_MAX), PATTERN_BYTES_MAX):
         yield pattern[at : at + PATTERN_BYTES_MAX]
     yield pattern[-PATTERN_BYTES_MAX:]
 
 
 def _period(pattern: bytes) -> int:
-    """How far after one occurrence the next may begin at the earliest."""
+    """Return how far after one occurrence the next may begin at the earliest."""
     at = pattern.find(pattern[:1], 1)
     while at >= 0:
         if pattern.startswith(pattern[at:]):
@@ -308,7 +308,7 @@ def _period(pattern: bytes) -> int:
 
 
 def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """In order, those that overlap as one."""
+    """Sort the spans, and merge those that overlap."""
     joined: list[tuple[int, int]] = []
     for begin, end in sorted(spans):
         if joined and begin < joined[-1][1]:

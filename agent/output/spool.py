@@ -1,4 +1,4 @@
-"""One attempt's events on disk: written before they are sent, dropped once the broker has stored them.
+"""Spool: one attempt's events on disk, written before they are sent, dropped once the broker has stored them.
 
 ```
  append ──► [header][record][record][record]···   ◄── read_from: straight from the file, never from memory
@@ -68,7 +68,7 @@ class ForeignSpool(SpoolFailed):
 
 
 class SpoolHeader(Struct, frozen=True, kw_only=True):
-    """Whose events these are, and the proof that lets them be delivered."""
+    """Header of a spool: the attempt whose events these are, and the token to deliver them with."""
 
     lease: LeaseRef
     format: int = _FORMAT
@@ -79,7 +79,7 @@ class SpoolHeader(Struct, frozen=True, kw_only=True):
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """`count` events from `first_index` on; `events` is their MessagePack array as it is sent.
+    """Record of `count` events from `first_index` on; `events` is their MessagePack array as it is sent.
 
     In the file a record without events marks the position at which older ones were cut away.
     """
@@ -95,14 +95,14 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 class _Position(Struct, frozen=True):
-    """Where in the file the record that begins with event `index` stands, or will stand."""
+    """Position in the file of the record that begins with event `index`, also of one to come."""
 
     index: int
     offset: int
 
 
 class Spool:
-    """The one writer and reader of one attempt's file. `create` or `recover` makes it."""
+    """Spool of one attempt: its file's only writer and reader. `create` or `recover` makes it."""
 
     def __init__(self, path: Path, descriptor: int, header: SpoolHeader, begin: int, end: _Position) -> None:
         self.path = path
@@ -117,7 +117,7 @@ class Spool:
 
     @classmethod
     def create(cls, path: Path, header: SpoolHeader) -> Spool:
-        """A new file.
+        """Create a new file.
 
         Raises `SpoolFailed`, also when `path` exists.
         """
@@ -139,7 +139,7 @@ class Spool:
 
     @classmethod
     def recover(cls, path: Path) -> Spool:
-        """What an agent that died left in `path`, less its torn tail.
+        """Open the spool that an agent that died left in `path`, without its torn tail.
 
         Raises `NotASpool`: there is nothing to deliver, remove it; `ForeignSpool`: leave it alone; `SpoolFailed`: it
         cannot be read.
@@ -175,21 +175,21 @@ class Spool:
 
     @property
     def pending(self) -> bool:
-        """Whether anything is not acknowledged yet."""
+        """Whether events are not acknowledged yet."""
         return self._kept.index < self._end.index
 
     @property
     def full(self) -> bool:
-        """Whether nothing may be appended until all is acknowledged: the disk had no room for the last record."""
+        """Whether no record may be appended until all is acknowledged: the disk had no room for the last one."""
         return self._aside is not None
 
     @property
     def pending_bytes(self) -> int:
-        """The room that what is not acknowledged takes on disk."""
+        """The bytes on disk that are not acknowledged."""
         return self._end.offset - self._kept.offset
 
     def append(self, first_index: int, count: int, events: bytes) -> Record:
-        """Put a batch behind all others. Where the disk has no room for it the spool is `full` from here on."""
+        """Append a batch. Where the disk has no room for it, the spool is `full` from here on."""
         assert not self.full, "a batch waits for an acknowledgement already"
         assert first_index == self._end.index, "the agent's events have a hole"
         assert count >= 1
@@ -205,7 +205,7 @@ class Spool:
         return record
 
     def read_from(self, index: int, bytes_max: int) -> list[Record]:
-        """Whole records from the one that holds event `index` on, up to `bytes_max` of events; at least one.
+        """Read whole records from the one that holds event `index` on, up to `bytes_max` of events; at least one.
 
         Empty where there is none yet. Going on where the last call ended reads nothing twice.
 
@@ -230,7 +230,7 @@ class Spool:
         return found
 
     def acknowledge(self, next_index: int) -> None:
-        """The broker has stored every event below `next_index`; one that it said before changes nothing.
+        """Drop every event below `next_index`, which the broker has stored; an older acknowledgement changes nothing.
 
         A power cut can lose records that were sent: the broker's count then stands, and the next
         event follows it.
@@ -276,19 +276,19 @@ class Spool:
             self._read = self._kept
 
     def close(self) -> None:
-        """Let go of the file; a later `recover` finds it."""
+        """Close the file; a later `recover` finds it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Close, and delete the file: the attempt is over, and all was delivered that the broker takes."""
+        """Delete the file: the attempt is over, and all was delivered that the broker takes."""
         self.close()
         with _failing(f"cannot remove the spool {self.path}"):
             self.path.unlink(missing_ok=True)
 
     def _reclaim(self) -> None:
-        """Give the space back, as all of it is acknowledged, and mark the position that was reached.
+        """Free the file's space, as all of it is acknowledged, and mark the position that was reached.
 
         The mark needs no room: it stands in the same page as the header.
         """
@@ -318,7 +318,7 @@ class Spool:
 
 
 def spools_in(folder: Path) -> list[Path]:
-    """The spools that the last agent left, in order."""
+    """List the spools that the last agent left, in order."""
     return sorted(folder.iterdir())
 
 
@@ -344,7 +344,7 @@ def _read_header(descriptor: int, path: Path) -> tuple[SpoolHeader, int]:
 
 
 def _records(descriptor: int, position: _Position, end: int | None) -> Iterator[tuple[Record, int]]:
-    """The records from `position` on, each with the offset after it; stops at the first that cannot be one."""
+    """Read records from `position` on, each with the offset after it, up to the first that cannot be a record."""
     index: int | None = position.index if end is not None else None
     for value, offset in _values(descriptor, position.offset, end):
         try:
@@ -358,7 +358,7 @@ def _records(descriptor: int, position: _Position, end: int | None) -> Iterator[
 
 
 def _values(descriptor: int, offset: int, end: int | None) -> Iterator[tuple[object, int]]:
-    """The MessagePack values from `offset` up to `end` or the file's end, with the offset after each."""
+    """Read MessagePack values from `offset` up to `end` or the file's end, with the offset after each."""
     unpacker = msgpack.Unpacker(max_buffer_size=_BUFFER_BYTES)
     reached = offset
     try:
@@ -373,7 +373,7 @@ def _values(descriptor: int, offset: int, end: int | None) -> Iterator[tuple[obj
 
 @contextmanager
 def _failing(doing: str) -> Generator[None]:
-    """The operating system's refusal, as this module's error."""
+    """Translate the operating system's error into this module's."""
     try:
         yield
     except OSError as error:

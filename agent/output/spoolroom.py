@@ -1,4 +1,4 @@
-"""How much of the disk all spools of an agent take together."""
+"""Spool room: the disk space that all spools of an agent share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LOW_SHARE: Final = 2  # once full it has room again when half of it is free
 
 
 class SpoolRoom:
-    """Counted in bytes by whoever writes and gives back."""
+    """Spool room of `bytes_max`, as the outboxes account for it."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -17,7 +17,7 @@ class SpoolRoom:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more is to be written for now."""
+        """Whether no outbox may write more for now."""
         if self._bytes >= self._bytes_max:
             self._full = True
         elif self._bytes <= self._bytes_max // LOW_SHARE:
@@ -25,5 +25,5 @@ class SpoolRoom:
         return self._full
 
     def account(self, size: int) -> None:
-        """So much was written; given back, where it is negative."""
+        """Account for `size` bytes written (negative: freed)."""
         self._bytes += size

@@ -38,7 +38,7 @@ _FALLBACK: Final = {
 
 
 class AttemptFacts(Struct, frozen=True, kw_only=True):
-    """Which attempt this is, and where it runs. `repository`, `commit` and `branch` may be empty."""
+    """Facts of an attempt for its environment. `repository`, `commit` and `branch` may be empty."""
 
     job_id: str
     attempt: int
@@ -59,7 +59,7 @@ def job_environment(
     terminal: bool,
     secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """The whole environment of one attempt's command."""
+    """Return the whole environment of an attempt's command."""
     return {
         **_FALLBACK,
         **_passed_on(agent_environ),
@@ -80,7 +80,7 @@ def hook_environment(
     job: Mapping[str, str],
     secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """The whole environment of a hook: what of the job's has a name that no shell can read is left out."""
+    """Return the whole environment of a hook, without the job's variables whose names no shell can read."""
     own = {name: agent_environ[name] for name in _HOOKS_OWN if name in agent_environ}
     return {
         **_FALLBACK,
@@ -98,7 +98,7 @@ def hook_environment(
 
 
 def absolute_path(path: str) -> str:
-    """`path` less its relative folders, an empty one among them: from a checkout they would lead into it."""
+    """Remove relative and empty folders from a PATH: in a checkout they would lead into it."""
     return ":".join(folder for folder in path.split(":") if folder.startswith("/"))
 
 

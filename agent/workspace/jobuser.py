@@ -29,7 +29,7 @@ RUN_AS_VARIABLE: Final = "AIRUNNER_RUN_AS"
 
 
 class JobUser(Struct, frozen=True):
-    """A user with the groups that a login would give it."""
+    """User that jobs run as, with the groups that a login would give it."""
 
     name: str
     uid: int
@@ -37,12 +37,12 @@ class JobUser(Struct, frozen=True):
     groups: tuple[int, ...]
 
     def environment(self, agent_environ: Mapping[str, str]) -> dict[str, str]:
-        """The agent's environment as far as it is true of this user, who has no part in the agent's ssh agent."""
+        """Return the agent's environment as far as it applies to this user, without the agent's ssh agent."""
         left = {name: value for name, value in agent_environ.items() if name not in ("SSH_AUTH_SOCK", "SHELL")}
         return {**left, "USER": self.name, "LOGNAME": self.name}
 
     def may_pass(self, folder: os.stat_result) -> bool:
-        """Whether this user gets at what is in a folder whose name it knows."""
+        """Return whether this user may pass through a folder."""
         if folder.st_uid == self.uid:
             return bool(folder.st_mode & stat.S_IXUSR)
         if folder.st_gid in self.groups:
@@ -59,24 +59,24 @@ class JobUsers:
         self._free = list(reversed(users))
 
     def assign(self) -> JobUser | None:
-        """One that no other job has, where there are several; None where jobs run as the agent's own user."""
+        """Return a user, where there are several one that no other job has; None: jobs run as the agent's own user."""
         return self._shared or (self._free.pop() if self._any else None)
 
     def give_back(self, user: JobUser) -> None:
-        """Its job is over."""
+        """Let another job have this user."""
         if user is not self._shared:
             self._free.append(user)
 
 
 class UserStarter:
-    """A `Starter` whose processes are a user's."""
+    """User starter: a `Starter` whose processes run as a user."""
 
     def __init__(self, starter: Starter, user: JobUser) -> None:
         self._starter = starter
         self._user = user
 
     async def launch(self, spec: LaunchSpec) -> Process:
-        """Start a command as that user. Raises as `Starter.launch`."""
+        """Start a command as that user; raises as `Starter.launch`."""
         user = self._user
         return await self._starter.launch(
             LaunchSpec(
@@ -90,7 +90,7 @@ class UserStarter:
 
 
 def job_users(named: Sequence[str], slots: int) -> tuple[JobUser, ...]:
-    """What `--run-as` names: users, or `UID[:GID]` for such as have no account.
+    """Look up the users of `--run-as`, or `UID[:GID]` for those without an account.
 
     Raises `OperatorError`: we are not root, a user is root or unknown, or there are fewer than slots.
     """
@@ -125,7 +125,7 @@ def let_pass(users: Sequence[JobUser], folder: Path, ours: Sequence[Path]) -> No
 
 
 def exposed_keys(home: Home) -> str:
-    """What jobs that run as the agent's own user can read of it, and what to do about that."""
+    """Describe what jobs that run as the agent's own user can read, and what to do about that."""
     keys = "its keys, the one that signs tokens among them" if home.token_secret.exists() else "its keys"
     return f"jobs run as the agent's own user and can read {keys}; start it as root with --run-as USER to part them"
 

@@ -1,4 +1,4 @@
-"""Where an attempt works: a fresh folder, 0700, under the agent's home, and its complete removal.
+"""Workspace of an attempt: a fresh folder, 0700, under the agent's home, and its complete removal.
 
 ```
 <agent home>/workspaces/<job id>-<attempt>-<random>/
@@ -45,19 +45,19 @@ _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Workspace(Struct, frozen=True):
-    """One attempt's folders; all but that of its secrets exist, absolute. What is in the root is the `user`'s."""
+    """Workspace of one attempt: absolute folders, which exist but for that of secrets. In the root all is `user`'s."""
 
     root: Path
     user: JobUser | None = None
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """What every attempt has below the root."""
+        """The folders that every attempt has below the root."""
         return self.checkout, self.home, self.temporary
 
     @property
     def checkout(self) -> Path:
-        """The repository, or empty."""
+        """The folder of the checkout, empty without a repository."""
         return self.root / "checkout"
 
     @property
@@ -72,12 +72,12 @@ class Workspace(Struct, frozen=True):
 
     @property
     def git_settings(self) -> Path:
-        """Where the job is a user's: what its git is told, who owns a local repository being another."""
+        """The git configuration of a job with its own user, to which local repositories do not belong."""
         return self.root / "gitconfig"
 
     @property
     def secrets(self) -> Path:
-        """The secrets that the job asks for as files."""
+        """The folder of secrets that the job asks for as files."""
         return self.root / "secrets"
 
 
@@ -89,29 +89,29 @@ class WorkspaceFailed(MachineRefused):
 
 
 class Leftover(Struct, frozen=True):
-    """Something that could not be removed, and the system's reason."""
+    """Leftover: a path that could not be removed, and the system's reason."""
 
     path: str
     why: str
 
     @classmethod
     def of(cls, path: str, error: OSError) -> Leftover:
-        """What `error` says of `path`, whose name need not be text."""
+        """Make a leftover of `path`, whose name need not be text, and the error."""
         return cls(os.fsencode(path).decode(errors="replace"), error.strerror or type(error).__name__)
 
 
 def workspaces_folder(agent_home: Path) -> Path:
-    """Where all workspaces of this agent lie."""
+    """Return the folder of all workspaces of this agent."""
     return agent_home / "workspaces"
 
 
 def fresh_root(agent_home: Path, job_id: str, attempt: int) -> Path:
-    """Where a workspace may be, and nothing is."""
+    """Return a path for a new workspace, where nothing is."""
     return workspaces_folder(agent_home).absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}"
 
 
 def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | None = None) -> Workspace:
-    """A workspace that nobody has used before. Four folders are made sooner than a thread is woken to make them.
+    """Make a new workspace. Making four folders takes less time than waking a thread for it.
 
     Raises `OperatorError` where there can be no workspaces, `WorkspaceFailed` where there is no room for this one;
     then nothing of it is left.
@@ -138,7 +138,7 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | 
 
 
 def restore_checkout(workspace: Workspace) -> None:
-    """Make the checkout a folder again where its job has removed it, closed it, or put a link to elsewhere there.
+    """Restore the checkout's folder where its job has removed it, closed it, or put a link in its place.
 
     What runs in it next is the operator's, and is not to run where a job has chosen. Raises `OSError`.
     """
@@ -152,7 +152,10 @@ def restore_checkout(workspace: Workspace) -> None:
 
 
 def _make(folder: Path) -> None:
-    """Raises `OperatorError`; where it is the machine that refuses, `OSError`."""
+    """Make the folder of all workspaces.
+
+    Raises `OperatorError`; where it is the machine that refuses, `OSError`.
+    """
     try:
         make_folder(folder)
     except OperatorError as error:
@@ -162,13 +165,13 @@ def _make(folder: Path) -> None:
 
 
 def give(user: JobUser, *places: Path) -> None:
-    """Make what is in a folder of ours that user's; nobody else can exchange it meanwhile."""
+    """Give paths in a folder of ours to that user; nobody else can exchange them meanwhile."""
     for place in places:
         os.chown(place, user.uid, user.gid, follow_symlinks=False)
 
 
 def remove_workspaces(agent_home: Path) -> list[Leftover]:
-    """Remove every workspace: what an agent that was killed has left. The home must be locked."""
+    """Remove every workspace, which an agent that was killed has left. The home must be locked."""
     folder = workspaces_folder(agent_home)
     if not folder.is_dir():
         return []
@@ -203,7 +206,7 @@ def remove_workspace(root: Path) -> list[Leftover]:
 
 
 class _Removal:
-    """Empties the folder open as `top`. Two descriptors at a time, no recursion."""
+    """Removal of what is in the folder open as `top`, with two descriptors at a time and without recursion."""
 
     def __init__(self, top: int, path: str) -> None:
         self._top = top
@@ -233,7 +236,7 @@ class _Removal:
                 self._report(was, error)
 
     def _empty(self, folder: int, path: str) -> bool:
-        """Unlink the files and move the folders up; whether nothing stayed."""
+        """Unlink the files and move the folders up, and return whether nothing stayed."""
         emptied = True
         with os.scandir(folder) as entries:
             listed = list(entries)

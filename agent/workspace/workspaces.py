@@ -1,4 +1,4 @@
-"""The workspaces of one agent: made for each attempt, and used again where an attempt has left its own untouched.
+"""Workspaces of one agent: made for each attempt, and used again where an attempt has left its own untouched.
 
 Most short jobs need no files. To make four folders for each and to remove them again takes a file system longer than
 such a command runs, and waits for the disk where others sync it; to rename one takes next to nothing. Untouched means:
@@ -37,7 +37,7 @@ class _Unused(Struct, frozen=True):
 
 
 class Workspaces:
-    """Those in `agent_home`. One that cannot be reclaimed is for `remove_workspace`."""
+    """Workspaces in `agent_home`. One that cannot be reclaimed is for `remove_workspace`."""
 
     def __init__(self, agent_home: Path, users: JobUsers = NO_USERS) -> None:
         self._home = agent_home
@@ -46,7 +46,7 @@ class Workspaces:
         self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}
 
     def acquire(self, job_id: str, attempt: int) -> Workspace:
-        """An empty workspace that no other attempt has or has touched.
+        """Return an empty workspace that no other attempt has or has touched.
 
         Raises as `make_workspace`.
         """
@@ -66,7 +66,7 @@ class Workspaces:
         return workspace
 
     def reclaim(self, workspace: Workspace) -> bool:
-        """The attempt is over, and nothing of it runs: whether it has left all as it was, to be used again."""
+        """Take a workspace back after its attempt, and return whether it is untouched and will be used again."""
         if workspace.user is not None:  # another user may have the next job
             return False
         stamps = self._stamps.pop(workspace)
@@ -81,7 +81,7 @@ class Workspaces:
         return True
 
     def removed(self, workspace: Workspace) -> None:
-        """Nothing is left of it: its user may have another job."""
+        """Note that a workspace is removed: its user may have another job."""
         if workspace.user is not None:
             self._users.give_back(workspace.user)
 
@@ -93,13 +93,16 @@ class Workspaces:
             raise
 
     def close(self) -> None:
-        """Remove what is nobody's."""
+        """Remove the unused workspaces."""
         while self._unused:
             remove_workspace(self._unused.pop().workspace.root)
 
 
 def _untouched(workspace: Workspace, stamps: tuple[_Stamp, ...]) -> bool:
-    """Whether all is as it was made. Raises `OSError`."""
+    """Return whether a workspace is as it was made.
+
+    Raises `OSError`.
+    """
     folders = workspace.folders
     if tuple(_stamp(folder) for folder in folders) != stamps or any(any(os.scandir(folder)) for folder in folders):
         return False

@@ -45,7 +45,7 @@ class Limits(NamedTuple):
 
 
 def own_group() -> Path | None:
-    """The folder of the group that we are in, if we may make others in it."""
+    """Return the folder of this process's control group, if it may make others in it."""
     with suppress(OSError):
         mount = next(iter(_mounts()), None)
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -68,7 +68,7 @@ def missing_controllers(group: Path, limits: Limits) -> list[str]:
 
 
 def oom_kills(group: Path | None) -> int:
-    """How often the kernel has killed something in this group for want of memory, as far as it tells."""
+    """Count how often the kernel has killed a process in this group for lack of memory, where it reports that."""
     if group is not None:
         with suppress(OSError, ValueError):
             for line in (group / "memory.events").read_text().splitlines():
@@ -79,7 +79,7 @@ def oom_kills(group: Path | None) -> int:
 
 
 def launchers_group(base: Path, pid: int, mark: str) -> Path:
-    """The folder of the groups of a launcher, below `base`."""
+    """Return the folder of a launcher's control groups, below `base`."""
     return base / f"{PREFIX}{pid}-{mark}"
 
 
@@ -181,7 +181,7 @@ def _mounts() -> list[str]:
 
 
 def _opened_events(group: Path) -> int | None:
-    """What tells a change of `group` from now on: whether a process is in it, or below it, is what it says."""
+    """Open a descriptor that reports when `group`, with all groups below it, becomes empty or stops being so."""
     with suppress(OSError):
         descriptor = os.open(group / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         os.read(descriptor, _EVENTS_BYTES)  # only what comes after a reading counts as a change

@@ -1,4 +1,4 @@
-"""Keeps one job at a time: starts its command, tells of its end, and ends whatever it left. Child's half.
+"""Keeper: runs one job at a time, reports how its command ended, and ends whatever it left. Child's half.
 
 One thread, one loop, no clock but the grace and the deadline, which a sleep of the machine counts towards. A job goes
 Start → Exited → (End → Ended); without the last two where nothing was left (`alone`). Then the next Start may come.
@@ -62,7 +62,7 @@ STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for one
 
 
 class _Ending:
-    """One End or several that are not yet answered; the earliest deadline counts."""
+    """Ending of a job: one End or several that are not yet answered; the earliest deadline counts."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -87,13 +87,13 @@ class _Ending:
         name of its own, and unnamed what it started after the pass: that group has to wait for it.
         """
         now = time.monotonic()
-        commands = {one.pid: command_of(one.pid) for one in relatives}
+        commands = {relative.pid: command_of(relative.pid) for relative in relatives}
         self.unsettled = {pid: self.unsettled.get(pid, now) for pid, command in commands.items() if not command}
         settling = {pid for pid, since in self.unsettled.items() if now - since < LOOK_AGAIN_MS / 1000}
-        waiting = {one.group for one in relatives if one.pid in settling}
-        settled = [one for one in relatives if one.group not in waiting]
-        for one in settled:
-            self._note(one.pid, commands[one.pid])
+        waiting = {relative.group for relative in relatives if relative.pid in settling}
+        settled = [relative for relative in relatives if relative.group not in waiting]
+        for relative in settled:
+            self._note(relative.pid, commands[relative.pid])
         return settled
 
     def _note(self, pid: int, command: str) -> None:
@@ -102,7 +102,7 @@ class _Ending:
 
 
 class Keeper:
-    """The one in this process."""
+    """Keeper of this process."""
 
     def __init__(self, line: socket.socket, wakeup: Wakeup, group: Path | None) -> None:
         self._line = line
@@ -122,7 +122,7 @@ class Keeper:
         self._expired = False
 
     def run(self) -> None:
-        """Until the agent lets go or the launcher dies. On return no process is left."""
+        """Keep jobs until the agent closes the line or the launcher dies. On return no process is left."""
         try:
             while self._turn():
                 pass
@@ -192,12 +192,16 @@ class Keeper:
         self._ending.answers += 1
 
     def _tell(self, ending: _Ending) -> None:
-        """Send SIGTERM to whoever was there when the End came, each once, and name those who outlived the command.
+        """Send SIGTERM once to each process that was there when the End came, and name those that outlived the command.
 
-        What they start from then on, to put their house in order, is left alone.
+        What they start from then on, to clean up, is left alone.
         """
         tree = descendants(os.getpid())
-        fresh = [one for one in tree if one.alive and one.pid not in ending.told and one.began <= ending.began]
+        fresh = [
+            relative
+            for relative in tree
+            if relative.alive and relative.pid not in ending.told and relative.began <= ending.began
+        ]
         if ending.outlived:
             fresh = ending.name_settled(fresh)
         ending.told.update(relative.pid for relative in fresh)
@@ -267,7 +271,7 @@ class Keeper:
 
 
 def keep(line: socket.socket, launcher: int, group: Path | None) -> None:
-    """What a fork of the launcher does, all its life."""
+    """Run a keeper, in a fork of the launcher, until the end of its process."""
     try:
         set_name("airunner-keeper")
         os.setsid()

@@ -1,4 +1,4 @@
-"""The launcher's process: forks a keeper for each packet on its line, and cleans up after dead ones.
+"""Launcher process: forks a keeper for each packet on its line, and cleans up after dead keepers.
 
 It holds no job's state; it cannot be made to wait by a job. When the agent's end of the line closes, it
 kills all that descends from it, keepers included, and exits.
@@ -27,7 +27,7 @@ _UMASK: Final = 0o022
 
 
 class LauncherChild:
-    """The one in this process."""
+    """Launcher of this process."""
 
     def __init__(self, line: socket.socket, groups: Groups) -> None:
         self._line = line
@@ -40,7 +40,7 @@ class LauncherChild:
         self._strays = False
 
     def run(self) -> None:
-        """Until the agent lets go of the line. On return no process is left."""
+        """Run until the agent closes the line. On return no process is left."""
         while True:
             ready, _ = self._wakeup.wait(STRAY_AGAIN_MS if self._strays else None)
             self._reap()
@@ -83,7 +83,7 @@ class LauncherChild:
             os._exit(status)
 
     def _reap(self) -> None:
-        """Bury the dead, and kill what a killed keeper kept: it is ours now."""
+        """Reap ended processes, and kill what a killed keeper kept, which are our children now."""
         changed, _ = reap(os.WUNTRACED)
         for pid, status in changed:
             if os.WIFSTOPPED(status):  # by its job: a stopped keeper could not end that

@@ -18,12 +18,12 @@ def become_subreaper() -> None:
 
 
 def call_me_when_my_parent_dies(number: signal.Signals) -> None:
-    """The kernel sends this process `number` when its parent dies. Not inherited by a fork."""
+    """Ask the kernel to send this process signal `number` when its parent dies. A fork does not inherit it."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def set_name(name: str) -> None:
-    """The name in ps(1), 15 bytes at the most."""
+    """Set the process's name in ps(1), 15 bytes at most."""
     buffer = ctypes.create_string_buffer(name.encode())
     _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
 

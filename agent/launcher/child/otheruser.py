@@ -1,4 +1,4 @@
-"""Starts a command as another user than the agent's, which is root then. The child's half.
+"""Other user: starts a command as a user that is not the agent's, which is root then. The child's half.
 
 Between fork and exec the new process gives up root for good: further groups, group and user, real, effective and
 saved. Its pipes are given to it, so that it may open /dev/stdout again. What is looked at before that (the working
@@ -25,7 +25,7 @@ _NOT_EXECUTED: Final = 127
 
 
 def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
-    """The new process of the user `start.user`.
+    """Start a process as the user `start.user`.
 
     Raises `OSError`: it was not executed.
     """
@@ -50,7 +50,7 @@ def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
 
 
 def become(user: Sequence[int]) -> None:
-    """Be that user from now on, for good; for a process between fork and exec."""
+    """Become that user for good, in a process between fork and exec."""
     uid, gid, *groups = user
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
@@ -59,7 +59,7 @@ def become(user: Sequence[int]) -> None:
 
 @contextmanager
 def seen_as(user: Sequence[int]) -> Generator[None]:
-    """A block that sees the file system with the rights of that user; of ours, where there is none."""
+    """Open a block that sees the file system with the rights of `user`, or our own where there is none."""
     if not user:
         yield
         return
@@ -77,7 +77,7 @@ def seen_as(user: Sequence[int]) -> Generator[None]:
 
 
 def _execute(start: Start, program: bytes, outputs: tuple[int, int], failure: int) -> NoReturn:
-    """What the new process does: it becomes the command, or says on `failure` why not."""
+    """Execute the command in the new process, or report on `failure` why not."""
     try:
         os.setsid()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)

@@ -1,4 +1,4 @@
-"""Starts one command, with pipes or in a terminal, and says in a shell's words why it could not. The child's half."""
+"""Spawning: starts one command, with pipes or in a terminal, or says why not in a shell's words. The child's half."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Refusal(Exception):
 
 
 class Spawned(NamedTuple):
-    """A new process; all the descriptors are the caller's to close."""
+    """Spawned process; its descriptors are the caller's to close."""
 
     pid: int
     readers: list[int]  # to read its output from
@@ -66,7 +66,7 @@ def spawn(start: Start) -> Spawned:
 
 
 def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
-    """The new process, and the descriptors to read its output from.
+    """Start a process, and return it with the descriptors to read its output from.
 
     By `posix_spawn` and not by a fork of this interpreter: the kernel neither copies its page tables nor runs any
     Python in the new process, and a failed exec comes back as its errno.
@@ -102,7 +102,7 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
 
 
 def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
-    """The program's path by the *job's* PATH; relative ones are seen from the working directory.
+    """Find the program by the *job's* PATH, relative paths from the working directory.
 
     Raises `Refusal`.
     """
@@ -119,7 +119,7 @@ def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
 
 
 def _refusal(name: bytes, number: int, program: bytes | None) -> Refusal:
-    """What is said of a command that could not be executed, in the words of a shell."""
+    """Return the refusal of a command that could not be executed, in the words of a shell."""
     text = os.fsdecode(name)
     if number in _ABSENT:
         script = program is not None and os.path.exists(program)  # noqa: PTH110 - likewise

@@ -1,4 +1,4 @@
-"""What the processes of a job have used, added up as they are reaped. The child's half: standard library only.
+"""Spending: the resources of a job's processes, added up as they are reaped. Child's half: standard library only.
 
 The kernel hands the figures of a process, and of those that it has waited for itself, to the one that reaps it. Every
 process of a job whose parent is gone is reaped by its keeper, so that none is missed and none counted twice.
@@ -17,14 +17,14 @@ _MS: Final = 1_000
 
 
 class Spending:
-    """The sums of one job."""
+    """Spending of one job."""
 
     def __init__(self) -> None:
         self._user_s = self._system_s = 0.0
         self._peak_bytes = self._read_bytes = self._written_bytes = 0
 
     def add(self, used: resource.struct_rusage) -> None:
-        """Count a process that has ended."""
+        """Add a process that has ended."""
         self._user_s += used.ru_utime
         self._system_s += used.ru_stime
         self._peak_bytes = max(self._peak_bytes, used.ru_maxrss * _KIB)
@@ -33,6 +33,6 @@ class Spending:
 
     @property
     def figures(self) -> list[int]:
-        """As `Spent` of the contract has them."""
+        """The sums in the order of the contract's `Spent`."""
         times = [round(self._user_s * _MS), round(self._system_s * _MS)]
         return [*times, self._peak_bytes, self._read_bytes, self._written_bytes]

@@ -1,7 +1,7 @@
 """Starts one command in a terminal, with ptyprocess. The child's half.
 
 ptyprocess opens the pair, makes the slave the new session's controlling terminal, sets its size, closes every other
-descriptor, and tells of a failed exec through a pipe. It forks this interpreter for that, which is safe here: a
+descriptor, and reports a failed exec through a pipe. It forks this interpreter for that, which is safe here: a
 keeper has one thread. What it would do later (reading, signalling, waiting) is the agent's and the keeper's own.
 """
 
@@ -36,7 +36,7 @@ class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntyp
 
 
 def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int, int]:
-    """The new process, and the terminal's master and slave, which are the caller's to close.
+    """Start a process in a terminal, and return it with the terminal's master and slave, for the caller to close.
 
     `size` is rows and columns. The slave is to be held for as long as the command runs: one that closes all of its
     own would otherwise end the terminal, and be sent SIGHUP for it.
@@ -58,14 +58,17 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
 
 
 def _check(program: bytes) -> None:
-    """Raises `OSError` with the number that ptyprocess does not give for what it finds to be no program."""
+    """Check that a program can be executed, as ptyprocess gives no errno for one that cannot.
+
+    Raises `OSError`.
+    """
     mode = os.stat(program).st_mode  # noqa: PTH116 - no other module for one call
     if not stat.S_ISREG(mode) or not os.access(program, os.X_OK, effective_ids=True):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _as_after_a_login(user: Sequence[int]) -> None:
-    """What a new process expects of its signals; and the terminal is its user's, as `login` has it."""
+    """Reset the new process's signals, and give the terminal to its user, as `login` does."""
     for number in _RESET:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

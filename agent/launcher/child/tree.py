@@ -1,7 +1,7 @@
-"""Which processes descend from one, and signals to all of them. The child's half: standard library only.
+"""Process tree: the descendants of a process, and signals to all of them. Child's half: standard library only.
 
 One pass over /proc/PID/stat. A process that lives through the whole pass is never missed unless one of
-its ancestors dies meanwhile; it is then its subreaper's child and the next pass sees it. So whoever must
+its ancestors dies meanwhile; it is then its subreaper's child and the next pass sees it. So code that must
 be thorough goes on until `waitpid` says that there are no children (`end_now`). The lists under
 /proc/PID/task are not used: many kernels are built without them, and they may skip.
 
@@ -64,7 +64,7 @@ def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
 
 
 def now_in_ticks() -> int:
-    """The instant, as `Relative.began` has it."""
+    """Return the current instant in the unit of `Relative.began`."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
@@ -77,7 +77,7 @@ def signal_all(relatives: Iterable[Relative], number: int) -> None:
 
 
 def command_of(pid: int) -> str:
-    """The command line for people; empty: it ends, or begins another program just now, or never had one."""
+    """Return a process's command line; empty: it is ending, or executing another program just now, or has none."""
     with suppress(OSError):
         line = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ")
         return line.decode(errors="replace")[:COMMAND_CHARS_MAX]
@@ -85,14 +85,14 @@ def command_of(pid: int) -> str:
 
 
 def name_of(pid: int) -> str:
-    """The name in brackets, as ps(1) has it for one without a command line; empty: it is gone."""
+    """Return a process's name in brackets, as ps(1) shows one without a command line; empty: it is gone."""
     with suppress(OSError):
         return "[" + _read(f"/proc/{pid}/comm").decode(errors="replace").strip() + "]"
     return ""
 
 
 def parent_of(pid: int) -> int | None:
-    """The process that `pid` is a child of; None where it is gone."""
+    """Return the parent of process `pid`; None where it is gone."""
     fields = _stat(str(pid))
     return int(fields[_PARENT]) if fields else None
 

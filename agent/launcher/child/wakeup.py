@@ -1,4 +1,4 @@
-"""Signals as something that `poll` sees, for processes without an event loop. Standard library only."""
+"""Wakeup pipe: signals as something that `poll` sees, for processes without an event loop. Standard library only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Wakeup:
         self._poll.register(descriptor, select.POLLIN)
 
     def wait(self, timeout_ms: int | None = None) -> tuple[set[int], bytes]:
-        """The watched descriptors that are ready, and the numbers of the signals that came."""
+        """Wait, and return the watched descriptors that are ready and the numbers of the signals that came."""
         ready = {descriptor for descriptor, _ in self._poll.poll(timeout_ms)}
         if self._reader not in ready:
             return ready, b""
@@ -39,4 +39,4 @@ class Wakeup:
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:
-    """The wakeup pipe has it; the handler only keeps the signal from being ignored or deadly."""
+    """Keep the signal from being ignored or deadly; the wakeup pipe reports it."""

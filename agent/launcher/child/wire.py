@@ -1,4 +1,4 @@
-"""What agent and keeper say to each other: MessagePack arrays `[kind, field, …]` on a stream socket.
+"""Wire format between agent and keeper: MessagePack arrays `[kind, field, …]` on a stream socket.
 
 Descriptors travel beside them (SCM_RIGHTS, unix(7)). Standard library and msgpack only: the child
 imports this. Commands, variables and paths are bytes, as
@@ -93,7 +93,7 @@ _KINDS: Final[dict[str, Any]] = {
 
 
 def deadline_ms(instant_s: float) -> int | None:
-    """A deadline as the wire has it, never a later one; None for one that never comes."""
+    """Convert a deadline to the wire's unit, rounded down; None for one that never comes."""
     return None if instant_s == math.inf else math.floor(instant_s * 1_000)
 
 
@@ -110,7 +110,7 @@ class Reader:
         self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=MESSAGE_BYTES_MAX)
 
     def feed(self, chunk: bytes) -> list[Any]:
-        """The messages that are whole now."""
+        """Feed a chunk in, and return the messages that are complete."""
         self._unpacker.feed(chunk)
         return [_KINDS[kind](*fields) for kind, *fields in self._unpacker]
 
@@ -125,7 +125,7 @@ def send_with(line: socket.socket, chunk: bytes, descriptors: list[int]) -> None
 
 
 def receive_with(line: socket.socket, bytes_max: int) -> tuple[bytes, list[int]]:
-    """What has come, with the descriptors that came beside it; no child of ours inherits those."""
+    """Receive bytes, with the descriptors that came beside them, which no child of ours inherits."""
     descriptors = array.array("i")
     space = socket.CMSG_LEN(DESCRIPTORS_MAX * descriptors.itemsize)
     chunk, beside, _, _ = line.recvmsg(bytes_max, space, socket.MSG_CMSG_CLOEXEC)
