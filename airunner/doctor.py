@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from airunner.certs.findings import Finding, Verdict, shown
+from airunner.certs.findings import Finding, Severity, shown
 from airunner.client.cli.commands import BrokerOption, JsonOption, TokenOption
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.jsonline import json_line
@@ -36,16 +36,16 @@ def doctor_command(
     bad = False
     home = Home.from_environment(os.environ)
     for finding in (*_machine(), *_home(home), _broker(home, broker, token)):
-        bad |= finding.verdict is Verdict.BAD
+        bad |= finding.severity is Severity.BAD
         typer.echo(json_line(finding) if json else shown(finding))
     raise typer.Exit(int(bad))
 
 
 def _machine() -> Iterator[Finding]:
     linux = sys.platform == "linux"
-    words = "Linux" if linux else f"{sys.platform}: agents need Linux; this machine can submit and monitor"
-    yield Finding("system", Verdict.GOOD if linux else Verdict.FAIR, words)
-    yield Finding("python", Verdict.GOOD, sys.version.split()[0])
+    message = "Linux" if linux else f"{sys.platform}: agents need Linux; this machine can submit and monitor"
+    yield Finding("system", Severity.GOOD if linux else Severity.FAIR, message)
+    yield Finding("python", Severity.GOOD, sys.version.split()[0])
     yield _git()
     yield _groups()
 
@@ -53,14 +53,14 @@ def _machine() -> Iterator[Finding]:
 def _git() -> Finding:
     program = shutil.which("git")
     if program is None:
-        return Finding("git", Verdict.BAD, "not found: install it, or agents cannot check out repositories")
+        return Finding("git", Severity.BAD, "not found: install it, or agents cannot check out repositories")
     said = subprocess.run((program, "--version"), capture_output=True, text=True, check=False).stdout.split()  # noqa: S603 - git
     version = said[2] if len(said) > 2 else "unknown"  # noqa: PLR2004 - git version NUMBER
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if numbers < GIT_OLDEST:
         oldest = ".".join(map(str, GIT_OLDEST))
-        return Finding("git", Verdict.BAD, f"{version} is too old: {oldest} or newer is needed")
-    return Finding("git", Verdict.GOOD, version)
+        return Finding("git", Severity.BAD, f"{version} is too old: {oldest} or newer is needed")
+    return Finding("git", Severity.GOOD, version)
 
 
 def _groups() -> Finding:
@@ -70,27 +70,27 @@ def _groups() -> Finding:
     if group is None:
         return Finding(
             "control groups",
-            Verdict.FAIR,
+            Severity.FAIR,
             "none is writable: sessions and a subreaper end the processes of a job, and its memory has no limit",
         )
     missing = missing_controllers(group, Limits(1, 1))
     bounded = f"no limits on {' and '.join(missing)}" if missing else "memory and processes can be limited"
-    return Finding("control groups", Verdict.GOOD, f"each job in its own group below {group}; {bounded}")
+    return Finding("control groups", Severity.GOOD, f"each job in its own group below {group}; {bounded}")
 
 
 def _home(home: Home) -> Iterator[Finding]:
     if not home.root.is_dir():
-        yield Finding("home", Verdict.BAD, f"{home.root} does not exist: `airunner certs init` makes it")
+        yield Finding("home", Severity.BAD, f"{home.root} does not exist: `airunner certs init` makes it")
         return
     writable = os.access(home.root, os.R_OK | os.W_OK | os.X_OK)
     yield Finding(
-        "home", Verdict.GOOD if writable else Verdict.BAD, f"{home.root}{'' if writable else ' is not writable'}"
+        "home", Severity.GOOD if writable else Severity.BAD, f"{home.root}{'' if writable else ' is not writable'}"
     )
     yield _keys(home)
     yield _jobs(home)
     room_bytes = shutil.disk_usage(home.root).free
-    words = f"{room_bytes / (1 << 30):.1f} GiB free"
-    yield Finding("disk", Verdict.GOOD if room_bytes >= ROOM_BYTES else Verdict.FAIR, words)
+    message = f"{room_bytes / (1 << 30):.1f} GiB free"
+    yield Finding("disk", Severity.GOOD if room_bytes >= ROOM_BYTES else Severity.FAIR, message)
 
 
 def _jobs(home: Home) -> Finding:
@@ -98,8 +98,8 @@ def _jobs(home: Home) -> Finding:
     from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE, exposed_keys
 
     if named := os.environ.get(RUN_AS_VARIABLE):
-        return Finding("jobs", Verdict.GOOD, f"{RUN_AS_VARIABLE} makes an agent here run them as {named}")
-    return Finding("jobs", Verdict.FAIR, f"without --run-as {exposed_keys(home)}")
+        return Finding("jobs", Severity.GOOD, f"{RUN_AS_VARIABLE} makes an agent here run them as {named}")
+    return Finding("jobs", Severity.FAIR, f"without --run-as {exposed_keys(home)}")
 
 
 def _keys(home: Home) -> Finding:
@@ -107,11 +107,11 @@ def _keys(home: Home) -> Finding:
     from airunner.certs.checkup import check_keys
 
     findings = list(check_keys(home, os.environ, time.time()))
-    bad = [finding for finding in findings if finding.verdict is Verdict.BAD]
+    bad = [finding for finding in findings if finding.severity is Severity.BAD]
     if not bad:
-        return Finding("keys", Verdict.GOOD, str(home.certs))
+        return Finding("keys", Severity.GOOD, str(home.certs))
     more = f"; {len(bad) - 1} more, see `airunner certs doctor`" if len(bad) > 1 else ""
-    return Finding("keys", Verdict.BAD, bad[0].words + more)
+    return Finding("keys", Severity.BAD, bad[0].message + more)
 
 
 def _broker(home: Home, broker: list[str] | None, token: str | None) -> Finding:
@@ -124,12 +124,12 @@ def _broker(home: Home, broker: list[str] | None, token: str | None) -> Finding:
         async with Client(broker, token=token, home=home.root, patience=Patience(first_s=BROKER_S)) as client:
             await client.list_jobs(page_size=1)
 
-    finding = Finding("broker", Verdict.GOOD, "it replies, and accepts our key and token")
+    finding = Finding("broker", Severity.GOOD, "it replies, and accepts our key and token")
     try:
         anyio.run(ask)
     except* (OperatorError, PeerError) as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        finding = Finding("broker", Verdict.FAIR, str(error))
+        finding = Finding("broker", Severity.FAIR, str(error))
     return finding

@@ -23,7 +23,7 @@ from airunner.certs.curve import (
     public_of,
     raw_key,
 )
-from airunner.certs.findings import Finding, Verdict
+from airunner.certs.findings import Finding, Severity
 from airunner.certs.home import Home
 from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, unsafe_reason
 from airunner.certs.principal import Principal
@@ -46,11 +46,13 @@ def check_keys(
     try:
         there = home.certs.is_dir()
     except OSError as error:
-        yield Finding("folder", Verdict.BAD, f"{home.certs}: {error.strerror}")
+        yield Finding("folder", Severity.BAD, f"{home.certs}: {error.strerror}")
         return
     if not there:
         yield Finding(
-            "folder", Verdict.BAD, f"{home.certs} does not exist: run `airunner certs init`, or `airunner certs import`"
+            "folder",
+            Severity.BAD,
+            f"{home.certs} does not exist: run `airunner certs init`, or `airunner certs import`",
         )
         return
     yield _checked("home", _folder, home.root)
@@ -70,32 +72,32 @@ def check_keys(
         yield _checked(f"queue {queue}", _queue, home, queue)
 
 
-_Result = tuple[Verdict, str]
+_Result = tuple[Severity, str]
 _P = ParamSpec("_P")
 
 
 def _checked(what: str, check: Callable[_P, _Result], *arguments: _P.args, **named: _P.kwargs) -> Finding:
     try:
-        verdict, words = check(*arguments, **named)
+        severity, message = check(*arguments, **named)
     except (OperatorError, Unauthenticated) as error:
-        verdict, words = Verdict.BAD, error.message
+        severity, message = Severity.BAD, error.message
     except OSError as error:  # a folder that this user may not enter
-        verdict, words = Verdict.BAD, f"{error.filename}: {error.strerror}"
-    return Finding(what, verdict, words)
+        severity, message = Severity.BAD, f"{error.filename}: {error.strerror}"
+    return Finding(what, severity, message)
 
 
 def _folder(folder: Path, forbidden: int = OTHERS_WRITE) -> _Result:
     """Check the folder's permissions: a user who may write in a folder can replace the files in it."""
     reason = unsafe_reason(folder, forbidden)
-    return (Verdict.BAD, reason) if reason else (Verdict.GOOD, str(folder))
+    return (Severity.BAD, reason) if reason else (Severity.GOOD, str(folder))
 
 
 def _broker(home: Home) -> _Result:
     if home.broker_secret.exists():
         load_broker_pair(home)
-        return Verdict.GOOD, "its pair is here: a broker can run on this home"
+        return Severity.GOOD, "its pair is here: a broker can run on this home"
     load_broker_public(home)
-    return Verdict.GOOD, "its public key is here"
+    return Severity.GOOD, "its public key is here"
 
 
 def _client(home: Home) -> _Result:
@@ -104,9 +106,9 @@ def _client(home: Home) -> _Result:
         listed, _ = parse(read_public(home.allowed_clients, "the allow-list"))
         entry = listed.get(raw_key(public))
         if entry is None:
-            return Verdict.FAIR, "its key is not on the allow-list here: `airunner certs add NAME --key` adds it"
-        return Verdict.GOOD, f"its pair is here, and listed as {entry.name} ({','.join(sorted(entry.roles))})"
-    return Verdict.GOOD, "its pair is here"
+            return Severity.FAIR, "its key is not on the allow-list here: `airunner certs add NAME --key` adds it"
+        return Severity.GOOD, f"its pair is here, and listed as {entry.name} ({','.join(sorted(entry.roles))})"
+    return Severity.GOOD, "its pair is here"
 
 
 def _allow_list(home: Home) -> _Result:
@@ -114,8 +116,8 @@ def _allow_list(home: Home) -> _Result:
     if complaints:
         lines = "; ".join(f"line {number}: {why}" for number, why in complaints[:3])
         more = f"; and {len(complaints) - 3} more" if len(complaints) > 3 else ""  # noqa: PLR2004 - as above
-        return Verdict.BAD, f"{home.allowed_clients} has invalid lines, which are ignored: {lines}{more}"
-    return Verdict.GOOD, f"{len(entries)} machines"
+        return Severity.BAD, f"{home.allowed_clients} has invalid lines, which are ignored: {lines}{more}"
+    return Severity.GOOD, f"{len(entries)} machines"
 
 
 def _pair(home: Home, secret: Path) -> _Result:
@@ -124,22 +126,22 @@ def _pair(home: Home, secret: Path) -> _Result:
     listed = parse(read_public(home.allowed_clients, "the allow-list"))[0] if home.allowed_clients.exists() else {}
     entry = listed.get(raw_key(public_of(load_secret(secret, f"{name}'s"))))
     if entry is None or entry.name != name:
-        return Verdict.FAIR, f"its pair is here and not on the allow-list: `airunner certs revoke {name}` removes it"
-    return Verdict.GOOD, "its pair is here, for `airunner certs export`"
+        return Severity.FAIR, f"its pair is here and not on the allow-list: `airunner certs revoke {name}` removes it"
+    return Severity.GOOD, "its pair is here, for `airunner certs export`"
 
 
 def _token_keys(environ: Mapping[str, str], home: Home) -> _Result:
     signing = find_signing_key(environ, home)
     if not home.token_public.exists() and signing is None:
-        return Verdict.FAIR, "none here: tokens have to be supplied, and no broker can run on this home"
+        return Severity.FAIR, "none here: tokens have to be supplied, and no broker can run on this home"
     verifying = [thumbprint(key) for key in load_verifying_keys(environ, home)]
     known = f"a broker here trusts {len(verifying)} key{'s' if len(verifying) > 1 else ''} ({', '.join(verifying)})"
     if signing is None:
-        return Verdict.GOOD, f"{known}; there is no key here to sign tokens with"
+        return Severity.GOOD, f"{known}; there is no key here to sign tokens with"
     name = thumbprint(signing.public_key())
     if name not in verifying:
-        return Verdict.BAD, f"tokens are signed here with {name}, which a broker here does not trust: {known}"
-    return Verdict.GOOD, f"{known}; tokens are signed here with {name}"
+        return Severity.BAD, f"tokens are signed here with {name}, which a broker here does not trust: {known}"
+    return Severity.GOOD, f"{known}; tokens are signed here with {name}"
 
 
 def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str | None, file: Path | None) -> _Result:
@@ -148,21 +150,21 @@ def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str |
     if not token:
         if find_signing_key(environ, home) is None:
             return (
-                Verdict.FAIR,
+                Severity.FAIR,
                 f"none is set: set {TOKEN_VARIABLE}, or use --token or --token-file",
             )
-        return Verdict.GOOD, "none is set, and none is needed: one can be signed here"
+        return Severity.GOOD, "none is set, and none is needed: one can be signed here"
     if not home.token_public.exists() and not environ.get(PUBLIC_VARIABLE):
         principal, doubt = _unverified(token), "; only the broker can verify it"
         if principal.expires_s <= now_s:
-            return Verdict.BAD, f"the token of {principal.subject} has expired: get a new one"
+            return Severity.BAD, f"the token of {principal.subject} has expired: get a new one"
     else:
         principal, doubt = TokenVerifier(load_verifying_keys(environ, home)).verify(token, now_s), ""
     left_s = principal.expires_s - now_s
     who = f"{principal.subject} of tenant {principal.tenant}, {','.join(sorted(principal.roles))}"
     if left_s < SOON_S:
-        return Verdict.FAIR, f"{who}; it expires in {left_s:.0f} s{doubt}"
-    return Verdict.GOOD, f"{who}; it expires in {left_s / 3_600:.1f} h{doubt}"
+        return Severity.FAIR, f"{who}; it expires in {left_s:.0f} s{doubt}"
+    return Severity.GOOD, f"{who}; it expires in {left_s / 3_600:.1f} h{doubt}"
 
 
 def _unverified(token: bytes) -> Principal:
@@ -183,12 +185,12 @@ def _queue(home: Home, queue: str) -> _Result:
     secret, public = secret_path(home, queue), public_path(home, queue)
     if not secret.exists():
         load_public(public, queue)
-        return Verdict.GOOD, "its public key is here: secrets can be set"
+        return Severity.GOOD, "its public key is here: secrets can be set"
     if not public.exists():
         load_queue_secret(home, queue)
-        return Verdict.GOOD, "its secret key is here: agents can open its secrets"
+        return Severity.GOOD, "its secret key is here: agents can open its secrets"
     _halves(public, secret, f"queue {queue}'s", f"airunner certs queue-key {queue}")
-    return Verdict.GOOD, "its pair is here: secrets can be set, and agents can open them"
+    return Severity.GOOD, "its pair is here: secrets can be set, and agents can open them"
 
 
 def _halves(public: Path, secret: Path, whose: str, again: str) -> None:

@@ -166,14 +166,14 @@ def doctor_command(
     import time
 
     from airunner.certs.checkup import check_keys
-    from airunner.certs.findings import Verdict, shown
+    from airunner.certs.findings import Severity, shown
     from airunner.certs.home import Home
     from airunner.protocol.jsonline import json_line
 
     home = Home.from_environment(os.environ)
     bad = False
     for finding in check_keys(home, os.environ, time.time(), token=token, token_file=token_file):
-        bad |= finding.verdict is Verdict.BAD
+        bad |= finding.severity is Severity.BAD
         print(json_line(finding) if json else shown(finding))
     raise typer.Exit(int(bad))
 

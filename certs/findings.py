@@ -9,8 +9,8 @@ from msgspec import Struct
 from airunner.protocol.printable import one_line
 
 
-class Verdict(StrEnum):
-    """Severity of a finding."""
+class Severity(StrEnum):
+    """How severe a finding is."""
 
     GOOD = "ok"
     FAIR = "note"
@@ -20,11 +20,11 @@ class Verdict(StrEnum):
 class Finding(Struct, frozen=True):
     """Result of one check: what was checked, how bad it is, and the explanation."""
 
-    what: str
-    verdict: Verdict
-    words: str
+    check: str
+    severity: Severity
+    message: str
 
 
 def shown(finding: Finding) -> str:
     """Format a finding as one line of text."""
-    return one_line(f"{finding.verdict:<8}{finding.what + ':':<16}{finding.words}")
+    return one_line(f"{finding.severity:<8}{finding.check + ':':<16}{finding.message}")

@@ -24,7 +24,7 @@ def doctor(home: Path, *arguments: str, path: str | None = None) -> tuple[int, d
         check=False,
     )
     findings = [json.loads(line) for line in done.stdout.splitlines()]
-    return done.returncode, {one["what"]: (one["verdict"], one["words"]) for one in findings}
+    return done.returncode, {one["check"]: (one["severity"], one["message"]) for one in findings}
 
 
 def test_a_machine_with_all_is_well(cluster: Cluster) -> None:

@@ -121,5 +121,5 @@ def test_an_agent_without_it_says_once_what_its_jobs_can_read(cluster: Cluster) 
     [note] = [line for line in agent.lines if line.startswith("note: ")]
     assert "the one that signs tokens among them" in note
     done = cluster.airunner("doctor", "--json")
-    [finding] = [json.loads(line) for line in done.stdout.splitlines() if json.loads(line)["what"] == "jobs"]
-    assert finding["verdict"] == "note"
+    [finding] = [json.loads(line) for line in done.stdout.splitlines() if json.loads(line)["check"] == "jobs"]
+    assert finding["severity"] == "note"

@@ -12,7 +12,7 @@ import pytest
 from airunner.certs.allowlist import PeerRole
 from airunner.certs.checkup import check_keys
 from airunner.certs.curve import new_secret, public_of
-from airunner.certs.findings import Verdict
+from airunner.certs.findings import Severity
 from airunner.certs.home import Home
 from airunner.certs.init import init
 from airunner.certs.machines import add
@@ -35,8 +35,11 @@ def home(tmp_path: Path) -> Home:
 
 def found(
     home: Home, environ: dict[str, str] | None = None, file: Path | None = None
-) -> dict[str, tuple[Verdict, str]]:
-    return {one.what: (one.verdict, one.words) for one in check_keys(home, environ or {}, NOW_S, token_file=file)}
+) -> dict[str, tuple[Severity, str]]:
+    return {
+        finding.check: (finding.severity, finding.message)
+        for finding in check_keys(home, environ or {}, NOW_S, token_file=file)
+    }
 
 
 def minted(home: Home, ttl_s: float, now_s: float = NOW_S) -> str:
@@ -46,7 +49,7 @@ def minted(home: Home, ttl_s: float, now_s: float = NOW_S) -> str:
 
 def test_where_all_is_well_all_is_said_to_be(home: Home) -> None:
     told = found(home)
-    assert {verdict for verdict, _ in told.values()} == {Verdict.GOOD}
+    assert {verdict for verdict, _ in told.values()} == {Severity.GOOD}
     assert set(told) == {
         "home",
         "folder",
@@ -98,17 +101,17 @@ def _other_public(path: Path) -> None:
 def test_each_fault_is_told_by_itself(home: Home, what: str, breaking: Callable[[Home], object], told: str) -> None:
     breaking(home)
     verdict, words = found(home)[what]
-    assert (verdict, told in words, words) == (Verdict.BAD, True, words)
+    assert (verdict, told in words, words) == (Severity.BAD, True, words)
 
 
 @pytest.mark.parametrize(
     ("ttl_s", "verdict", "told"),
     [
-        (7_200, Verdict.GOOD, "ada of tenant t, read; it expires in 2.0 h"),
-        (120, Verdict.FAIR, "it expires in 120 s"),
+        (7_200, Severity.GOOD, "ada of tenant t, read; it expires in 2.0 h"),
+        (120, Severity.FAIR, "it expires in 120 s"),
     ],
 )
-def test_a_token_is_told_with_when_it_ends(home: Home, ttl_s: float, verdict: Verdict, told: str) -> None:
+def test_a_token_is_told_with_when_it_ends(home: Home, ttl_s: float, verdict: Severity, told: str) -> None:
     assert found(home, {"AIRUNNER_TOKEN": minted(home, ttl_s)})["token"][0] is verdict
     assert told in found(home, {"AIRUNNER_TOKEN": minted(home, ttl_s)})["token"][1]
 
@@ -128,14 +131,14 @@ def test_a_token_that_has_ended_and_one_of_another_key_are_told(home: Home, tmp_
 @pytest.mark.parametrize(
     ("ttl_s", "verdict", "told"),
     [
-        (7_200, Verdict.GOOD, "ada of tenant t, read; it expires in 2.0 h; only the broker can verify it"),
-        (120, Verdict.FAIR, "it expires in 120 s; only"),
-        (-60, Verdict.BAD, "has expired"),
-        (None, Verdict.BAD, "is not a token of airunner"),
+        (7_200, Severity.GOOD, "ada of tenant t, read; it expires in 2.0 h; only the broker can verify it"),
+        (120, Severity.FAIR, "it expires in 120 s; only"),
+        (-60, Severity.BAD, "has expired"),
+        (None, Severity.BAD, "is not a token of airunner"),
     ],
 )
 def test_without_a_key_to_verify_it_a_token_is_told_by_what_it_says(
-    home: Home, ttl_s: float | None, verdict: Verdict, told: str
+    home: Home, ttl_s: float | None, verdict: Severity, told: str
 ) -> None:
     given = "gar.ba.ge" if ttl_s is None else minted(home, 14_400, NOW_S - 14_400 + ttl_s)
     home.token_public.unlink()
@@ -154,25 +157,25 @@ def test_a_machine_that_only_submits_lacks_nothing(home: Home) -> None:
     ):
         path.unlink()
     told = found(home)
-    assert told["token keys"][0] is Verdict.FAIR
-    assert told["token"] == (Verdict.FAIR, "none is set: set AIRUNNER_TOKEN, or use --token or --token-file")
-    assert told["queue a/b"] == (Verdict.GOOD, "its public key is here: secrets can be set")
-    assert told["broker"] == (Verdict.GOOD, "its public key is here")
-    assert Verdict.BAD not in {verdict for verdict, _ in told.values()}
+    assert told["token keys"][0] is Severity.FAIR
+    assert told["token"] == (Severity.FAIR, "none is set: set AIRUNNER_TOKEN, or use --token or --token-file")
+    assert told["queue a/b"] == (Severity.GOOD, "its public key is here: secrets can be set")
+    assert told["broker"] == (Severity.GOOD, "its public key is here")
+    assert Severity.BAD not in {verdict for verdict, _ in told.values()}
 
 
 def test_a_key_that_was_taken_off_the_list_is_noticed(home: Home) -> None:
     home.allowed_clients.write_bytes(b"")
-    assert found(home)["this machine"][0] is Verdict.FAIR
+    assert found(home)["this machine"][0] is Severity.FAIR
     told = found(home)["machine build-7"]
-    assert (told[0], "`airunner certs revoke build-7`" in told[1]) == (Verdict.FAIR, True)
+    assert (told[0], "`airunner certs revoke build-7`" in told[1]) == (Severity.FAIR, True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders away")
 def test_a_folder_of_another_user_is_told(home: Home) -> None:
     os.chown(home.certs, 65_534, -1)
     verdict, words = found(home)["folder"]
-    assert (verdict, "who could change it" in words) == (Verdict.BAD, True)
+    assert (verdict, "who could change it" in words) == (Severity.BAD, True)
 
 
 @pytest.mark.parametrize("closed", ["queues", "certs"])
@@ -189,13 +192,13 @@ def test_a_folder_that_may_not_be_entered_is_told_and_the_rest_is_looked_at(
 
     monkeypatch.setattr(Path, "stat", refuse)
     told = found(home)
-    assert told["home"][0] is Verdict.GOOD
+    assert told["home"][0] is Severity.GOOD
     if closed == "queues":
-        assert told["queue a/b"] == (Verdict.BAD, f"{secret_path(home, 'a/b')}: Permission denied")
-        assert told["broker"][0] is Verdict.GOOD
+        assert told["queue a/b"] == (Severity.BAD, f"{secret_path(home, 'a/b')}: Permission denied")
+        assert told["broker"][0] is Severity.GOOD
     else:
-        assert told["broker"] == (Verdict.BAD, f"{home.broker_secret}: Permission denied")
+        assert told["broker"] == (Severity.BAD, f"{home.broker_secret}: Permission denied")
 
 
 def test_without_an_installation_that_is_told(tmp_path: Path) -> None:
-    assert found(Home(tmp_path / "nowhere"))["folder"][0] is Verdict.BAD
+    assert found(Home(tmp_path / "nowhere"))["folder"][0] is Severity.BAD
