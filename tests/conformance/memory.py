@@ -71,7 +71,7 @@ class MemoryEngine:
         self._saved = self._now
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing is held."""
 
     def write_back(self) -> None:
         """There is no journal."""
@@ -89,21 +89,17 @@ class MemoryEngine:
         named = {t.numbers[job_id] for _, job_id in keys.jobs if job_id in t.numbers}
         granted = {job.number for job in t.jobs.values() if (job.tenant, job.lease_request) in keys.grants}
         jobs = [t.jobs[number] for number in sorted(named | granted)]
-        wanted = {QueueKey(queue.tenant, queue.queue) for queue in keys.kinds}
+        known = self._known() if keys.queues else set()
         return Loaded(
             jobs=[copy(job) for job in jobs if (job.tenant, job.job_id) in keys.jobs or job.number in granted],
             records=[t.records[key] for key in keys.records if key in t.records],
-            modes={queue: mode for queue in keys.queues if (mode := self._mode(queue)) is not None},
-            kinds={key: jobs for key, jobs in t.kinds.items() if key._replace(needs="") in wanted},
+            modes={queue: t.modes.get(queue, QueueMode.OPEN) for queue in keys.queues if queue in known},
+            kinds={key: jobs for key, jobs in t.kinds.items() if key._replace(needs="") in keys.kinds},
             kinds_of={tenant: sum(key.tenant == tenant for key in t.kinds) for tenant in keys.tenants},
             usage={tenant: t.usage[tenant] for tenant in keys.tenants if tenant in t.usage},
             next_number=t.last_number + 1,
             damaged=self._aside & {job.job_id for job in jobs},
         )
-
-    def _mode(self, queue: QueueKey) -> QueueMode | None:
-        known = self._now.modes.get(queue)
-        return known or (QueueMode.OPEN if any(_queue(job) == queue for job in self._now.jobs.values()) else None)
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> list[JobRow]:
         left = Counter(wanted)
@@ -196,11 +192,10 @@ class MemoryEngine:
         skipped = 0
         for looked, job in enumerate(self._newest(wanted.tenant, before), start=1):
             self._work += 1
-            if self._fits(job, wanted):
-                if skipped < skip:
-                    skipped += 1
-                else:
-                    page.jobs.append(copy(job))
+            if self._fits(job, wanted) and skipped < skip:
+                skipped += 1
+            elif self._fits(job, wanted):
+                page.jobs.append(copy(job))
             if len(page.jobs) == limit:
                 break
             if looked == looked_max:
@@ -227,42 +222,35 @@ class MemoryEngine:
         return min(len(found.jobs), limit), found.stopped_at is not None or len(found.jobs) > limit
 
     def queues(self, tenant: str, after: str, names: frozenset[str] | None, limit: int) -> list[QueueRow]:
-        t = self._now
-        there = {_queue(job) for job in t.jobs.values()} | t.modes.keys()
-        listed = sorted(queue for queue in there if queue.tenant == tenant and queue.queue > after)
-        within = [queue for queue in listed if names is None or queue.queue in names][:limit]
+        there = {queue for owner, queue, _ in self._known() if owner == tenant and queue > after}
+        within = sorted(queue for queue in there if names is None or queue in names)[:limit]
         self._work += len(within)
-        return [self._queue_row(queue) for queue in within]
+        oldest: dict[str, int] = {}
+        for job in self._now.jobs.values():
+            if not job.gate and job.tenant == tenant:
+                oldest[job.queue] = min(job.submitted_ms, oldest.get(job.queue, job.submitted_ms))
+        return [self._queue_row(QueueKey(tenant, queue), oldest.get(queue)) for queue in within]
 
-    def _queue_row(self, queue: QueueKey) -> QueueRow:
-        counts = self._now.counts.get(queue, QueueCounts())
-        waiting = (job.submitted_ms for job in self._now.jobs.values() if not job.gate and _queue(job) == queue)
+    def _known(self) -> set[tuple[str, str, str]]:
+        return {*self._now.modes, *((job.tenant, job.queue, "") for job in self._now.jobs.values())}
+
+    def _queue_row(self, queue: QueueKey, oldest_ms: int | None) -> QueueRow:
+        mode = self._now.modes.get(queue, QueueMode.OPEN)
+        waiting, delayed, running = self._now.counts.get(queue, QueueCounts())
         return QueueRow(
-            name=queue.queue,
-            mode=self._now.modes.get(queue, QueueMode.OPEN),
-            waiting=counts.waiting,
-            delayed=counts.delayed,
-            running=counts.running,
-            oldest_ms=min(waiting, default=None),
+            name=queue.queue, mode=mode, waiting=waiting, delayed=delayed, running=running, oldest_ms=oldest_ms
         )
 
     def secrets(
         self, tenant: str, queue: str | None, after: tuple[str, str], names: frozenset[str] | None, limit: int
     ) -> list[SecretRow]:
         rows = sorted(self._now.secrets.values(), key=lambda row: (row.queue, row.name))
-        return [
-            row
-            for row in rows
-            if row.tenant == tenant
-            and queue in (None, row.queue)
-            and (row.queue, row.name) > after
-            and (names is None or row.queue in names)
-        ][:limit]
+        mine = [row for row in rows if row.tenant == tenant and (row.queue, row.name) > after]
+        return [row for row in mine if queue in (None, row.queue) and (names is None or row.queue in names)][:limit]
 
     def leases(self, tenant: str) -> dict[str, int]:
-        return Counter(
-            job.agent for job in self._now.jobs.values() if job.tenant == tenant and job.deadline_ms is not None
-        )
+        running = (job for job in self._now.jobs.values() if job.tenant == tenant and job.deadline_ms is not None)
+        return Counter(job.agent for job in running)
 
     def segments(self, number: int, sequence: int, from_timestamp_ms: int | None = None) -> Iterator[Segment]:
         del from_timestamp_ms
@@ -279,13 +267,11 @@ class MemoryEngine:
         return [copy(job) for job in ended[:limit]]
 
     def finished_of(self, tenant: str) -> JobRow | None:
-        mine = [job for job in self.finished(2**62, len(self._now.jobs)) if job.tenant == tenant]
-        return mine[0] if mine else None
+        return next((job for job in self.finished(2**62, len(self._now.jobs)) if job.tenant == tenant), None)
 
     def store_bytes(self) -> int:
         segments = [segment for log in self._now.logs.values() for segment in log]
-        rows = len(self._now.jobs) + len(segments)
-        return ROW_BYTES * rows + sum(len(segment.events) for segment in segments)
+        return ROW_BYTES * (len(self._now.jobs) + len(segments)) + sum(len(segment.events) for segment in segments)
 
     def usages(self) -> dict[str, Usage]:
         return dict(self._now.usage)
@@ -298,8 +284,7 @@ class MemoryEngine:
         log = t.logs.get(number, ())
         size_bytes = gone = 0
         while gone < min(len(log), segments_max) and size_bytes < bytes_max:
-            size_bytes += len(log[gone].events)
-            gone += 1
+            gone, size_bytes = gone + 1, size_bytes + len(log[gone].events)
         t.logs[number] = log[gone:]
         if not t.logs[number]:
             del t.logs[number], t.left[number]
@@ -311,9 +296,4 @@ class MemoryEngine:
         old = [key for key, record in records.items() if record.answered_ms < answered_before_ms][:limit]
         for key in old:
             del records[key]
-        self._work += len(old)
-        return dict(Counter(tenant for tenant, _ in old))
-
-
-def _queue(job: JobRow) -> QueueKey:
-    return QueueKey(job.tenant, job.queue)
+        return Counter(tenant for tenant, _ in old)
