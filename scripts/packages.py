@@ -1,7 +1,8 @@
 """Package graph: which package imports which, read from the code and drawn as a Mermaid diagram.
 
-A node is a folder of modules. A module that its own inner folders import, as `agent/flag.py`, is a node by itself:
-otherwise the two would seem to import each other. An arrow that follows from others is left out.
+A node is a folder of modules. Where two folders would seem to import each other, what lies at the bottom is a node by
+itself: a module that one of them imports and that imports nothing of it, as `agent/flag.py`. An arrow that follows from
+others is left out.
 """
 
 from __future__ import annotations
@@ -31,16 +32,21 @@ def mermaid(root: Path = ROOT) -> str:
 def imports_between_packages(root: Path) -> Graph:
     """Return, for each package, the packages that it imports."""
     modules = {path: set(_imported(root, path)) for part in PARTS for path in _modules(root / part)}
-    shared = {
-        imported
+    folders: dict[Path, set[Path]] = {}
+    for path, targets in modules.items():
+        folders.setdefault(path.parent, set()).update(target.parent for target in targets)
+    lone = {
+        target
         for path, targets in modules.items()
-        for imported in targets
-        if imported.parent in path.parents and imported.parent != path.parent
+        for target in targets
+        if path.parent != target.parent
+        and path.parent in folders[target.parent]
+        and path.parent not in target.parent.parents  # of two folders in each other, the outer one's
+        and not any(module.parent == path.parent for module in _below(modules, target))
     }
-    cyclic = {module for module in shared if any(_is_inside(target, module) for target in _siblings(modules, module))}
 
     def node(module: Path) -> str:
-        return str((module if module in cyclic else module.parent).relative_to(root))
+        return str((module if module in lone else module.parent).relative_to(root))
 
     graph: dict[str, set[str]] = {}
     for path, targets in modules.items():
@@ -86,13 +92,12 @@ def _file(root: Path, name: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def _siblings(modules: Mapping[Path, set[Path]], module: Path) -> Iterator[Path]:
-    """Yield what the modules beside `module` import."""
-    for path, targets in modules.items():
-        if path.parent == module.parent and path != module:
-            yield from targets
-
-
-def _is_inside(target: Path, module: Path) -> bool:
-    """Return whether `target` is in a folder inside that of `module`."""
-    return module.parent in target.parents and target.parent != module.parent
+def _below(graph: Mapping[Path, set[Path]], start: Path) -> set[Path]:
+    """Return everything that `start` imports, directly or not."""
+    found: set[Path] = set()
+    left = [start]
+    while left:
+        new = graph.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found

@@ -28,8 +28,3 @@ def test_a_relative_home_stays_put_when_the_working_directory_changes(
     home = Home.from_environment({"AIRUNNER_HOME": "here"})
     monkeypatch.chdir("/")
     assert home.certs == tmp_path / "here" / "certs"
-
-
-def test_the_store_and_the_agent_have_their_own_folders(home: Home) -> None:
-    assert home.store == home.root / "broker" / "airunner.db"
-    assert home.agent == home.root / "agent"

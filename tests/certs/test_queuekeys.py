@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
 import msgspec
 import pytest
 from hypothesis import given
@@ -30,18 +26,6 @@ from airunner.protocol.names import NAME_CHARS_MAX
 
 SECRET = new_secret()
 PUBLIC = public_of(SECRET)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
-def open_umask() -> Iterator[None]:
-    before = os.umask(0)
-    yield
-    os.umask(before)
 
 
 @given(value=st.binary(max_size=200))
