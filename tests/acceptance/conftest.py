@@ -8,16 +8,21 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import holding
-from tests.acceptance.running import Cluster, RunningBroker, airunner, running_broker, running_cluster
+from tests.acceptance.running import Cluster, RunningBroker, make_home, running_broker, running_cluster, warm
 from tests.acceptance.test_plain_msgpack import Map, Plain
+
+
+@pytest.fixture(autouse=True, scope="session")
+def warm_interpreter() -> Iterator[None]:
+    with warm():
+        yield
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home with every key, as `airunner certs init` makes it."""
-    root = tmp_path / "home"
-    airunner(root, "certs", "init")
-    return root
+    """A home with every key."""
+    make_home(tmp_path / "home")
+    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ def cluster(home: Path) -> Iterator[Cluster]:
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     """One broker for all who are refused: none of them may change anything."""
     home = tmp_path_factory.mktemp("doors") / "home"
-    airunner(home, "certs", "init")
+    make_home(home)
     # The owner looks at all that it has before and after each test, which is more than a tenant may ask a second.
     with running_broker(home, "memory:", "--tenant-requests", "1000000") as running:
         yield running

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.acceptance.running import Cluster, Process, environment
+from tests.acceptance.running import Cluster, Process, start
 
 
 class Gate:
@@ -50,11 +49,7 @@ def events(cluster: Cluster, job_id: str) -> Iterator[dict[str, object]]:
 
 def stored(cluster: Cluster, job_id: str, kind: str) -> None:
     """Wait until the broker has such an event of the job; what a process has done its agent may still have to tell."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "airunner", "monitor", "--json", job_id],
-        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
-        stdout=subprocess.PIPE,
-    ) as monitor:
+    with start(cluster.environ, "monitor", "--json", job_id, stdout=subprocess.PIPE) as monitor:
         assert monitor.stdout is not None
         assert any(json.loads(line)["kind"] == kind for line in monitor.stdout), f"it ended without {kind}"
         monitor.kill()

@@ -14,6 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
+from typing import Any
+
+from airunner.certs.home import Home
+from airunner.certs.init import init
+from tests.acceptance.warm import Forked, Warm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 READY_S_MAX = 30.0
@@ -26,18 +31,53 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
     return {**ours, "AIRUNNER_HOME": str(home), "PYTHONPATH": str(REPOSITORY), **(more or {})}
 
 
+_warm: list[Warm] = []
+
+
+@contextmanager
+def warm() -> Iterator[None]:
+    """While the block runs each airunner is a fork of one interpreter: see `warm.py`."""
+    _warm.append(Warm())
+    try:
+        yield
+    finally:
+        _warm.pop().close()
+
+
+def start(
+    environ: Mapping[str, str], *arguments: str, module: str = "airunner", **options: Any
+) -> subprocess.Popen[bytes]:
+    """`airunner ARGUMENTS`, or another module that takes such words; the options are Popen's."""
+    options = {"stdin": subprocess.DEVNULL, **options}
+    if _warm and module == "airunner":
+        return Forked(_warm[0], arguments, env=environ, **options)
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environ, **options)
+
+
+def run(
+    environ: Mapping[str, str], *arguments: str, timeout_s: float = READY_S_MAX, given: bytes = b"", **options: Any
+) -> subprocess.CompletedProcess[bytes]:
+    """What becomes of it, with `given` as its stdin; it is killed where it takes longer."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start(environ, *arguments, **pipes, **options) as process:
+        try:
+            stdout, stderr = process.communicate(given, timeout_s)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def make_home(root: Path) -> None:
+    """As `airunner certs init` does."""
+    init(Home(root))
+
+
 def airunner(home: Path, *arguments: str, timeout_s: float = READY_S_MAX) -> str:
     """What `airunner ARGUMENTS` prints; it has to succeed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "airunner", *arguments],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    assert done.returncode == 0, f"airunner {' '.join(arguments)} exited with {done.returncode}\n{done.stderr}"
-    return done.stdout
+    done = run(environment(home), *arguments, timeout_s=timeout_s)
+    assert done.returncode == 0, f"airunner {' '.join(arguments)} exited with {done.returncode}\n{done.stderr.decode()}"
+    return done.stdout.decode()
 
 
 class Process:
@@ -48,15 +88,8 @@ class Process:
     ) -> None:
         self.lines: list[str] = []
         self._heard: SimpleQueue[str | None] = SimpleQueue()
-        self._popen = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env=environment(home, more),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+        self._popen = start(environment(home, more), *arguments, module=module, **pipes)
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -170,18 +203,14 @@ class Cluster:
         agent.line("airunner agent ready")
         return agent
 
-    def airunner(
-        self, *arguments: str, timeout_s: float = READY_S_MAX, given: bytes = b""
-    ) -> subprocess.CompletedProcess[bytes]:
-        """What becomes of `airunner ARGUMENTS` against this cluster, with `given` as its stdin."""
-        return subprocess.run(
-            [sys.executable, "-m", "airunner", *arguments],
-            env=environment(self.home, {"AIRUNNER_BROKER": self.broker.requests}),
-            input=given,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-        )
+    @property
+    def environ(self) -> dict[str, str]:
+        """Of this home's clients."""
+        return environment(self.home, {"AIRUNNER_BROKER": self.broker.requests})
+
+    def airunner(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        """What becomes of `airunner ARGUMENTS` against this cluster; the options are those of `run`."""
+        return run(self.environ, *arguments, **options)
 
     def close(self) -> None:
         """End all of it."""

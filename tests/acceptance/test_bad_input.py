@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.acceptance.running import Cluster, RunningBroker, airunner, environment, running_broker
+from tests.acceptance import running
+from tests.acceptance.running import Cluster, RunningBroker, environment, make_home, running_broker
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -25,9 +26,7 @@ def said(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def run(home: Path, broker: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    cluster_of = environment(home, {"AIRUNNER_BROKER": broker})
-    words = [sys.executable, "-m", "airunner", *arguments]
-    return subprocess.run(words, env=cluster_of, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    return running.run(environment(home, {"AIRUNNER_BROKER": broker}), *arguments)
 
 
 def test_an_unreachable_broker_is_waited_for_a_while_and_named(home: Path) -> None:
@@ -54,7 +53,7 @@ def test_an_agent_whose_key_is_not_listed_ends_and_says_so(broker: RunningBroker
 
 def test_another_brokers_key_is_told_from_a_broker_that_is_away(broker: RunningBroker, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    airunner(other, "certs", "init")
+    make_home(other)
     done = run(other, broker.requests, "list")
     assert done.returncode == 77
     assert "broker.public" in said(done)
@@ -114,9 +113,8 @@ def test_a_second_broker_on_one_store_says_why_it_cannot_be(cluster: Cluster) ->
 
 def test_a_reader_that_goes_away_ends_submit_quietly(cluster: Cluster) -> None:
     cluster.agent()
-    words = [sys.executable, "-m", "airunner", "submit", "--quiet", "--", "seq", "1", "200000"]
-    environ = environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests})
-    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as submit:
+    words = ("submit", "--quiet", "--", "seq", "1", "200000")
+    with running.start(cluster.environ, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as submit:
         assert submit.stdout is not None
         assert submit.stderr is not None
         assert submit.stdout.read(2) == b"1\n"
@@ -127,9 +125,10 @@ def test_a_reader_that_goes_away_ends_submit_quietly(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
 def test_a_closed_standard_stream_is_no_bug_of_ours(cluster: Cluster, closed: str) -> None:
-    environ = environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests})
     words = ["sh", "-c", f'exec "$0" -m airunner list {closed}', sys.executable]
-    done = subprocess.run(words, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        words, env=cluster.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
 
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import Cluster, environment
+from tests.acceptance.running import Cluster, environment, run
 
 pytestmark = pytest.mark.timeout(60)
 
 
 def doctor(home: Path, *arguments: str, path: str | None = None) -> tuple[int, dict[str, tuple[str, str]]]:
     """The exit code, and of each finding its verdict and words."""
-    done = subprocess.run(
-        [sys.executable, "-m", "airunner", "doctor", "--json", *arguments],
-        env=environment(home, {} if path is None else {"PATH": path}),
-        capture_output=True,
-        timeout=40,
-        check=False,
-    )
+    done = run(environment(home, {} if path is None else {"PATH": path}), "doctor", "--json", *arguments)
     findings = [json.loads(line) for line in done.stdout.splitlines()]
     return done.returncode, {one["check"]: (one["severity"], one["message"]) for one in findings}
 

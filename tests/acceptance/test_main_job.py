@@ -16,7 +16,7 @@ import pytest
 from airunner.client.client import Client
 from airunner.protocol.events import Event, Output
 from airunner.protocol.job import JobSpec, JobState
-from tests.acceptance.running import Cluster, environment
+from tests.acceptance.running import Cluster, start
 
 CLIENTS = 8
 JOBS_PER_CLIENT = 25
@@ -179,9 +179,7 @@ def test_monitors_that_join_at_different_times_print_the_same_events(cluster: Cl
     gate = tmp_path / "gate"
     subprocess.run(["mkfifo", gate], check=True)
     job_id = submit(cluster, "--no-monitor", "--", "sh", "-c", f"echo early; cat {gate}; echo late").stdout.decode()
-    monitor = [sys.executable, "-m", "airunner", "monitor", job_id.strip(), "--json"]
-    environ = environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests})
-    with subprocess.Popen(monitor, env=environ, stdout=subprocess.PIPE) as early:
+    with start(cluster.environ, "monitor", job_id.strip(), "--json", stdout=subprocess.PIPE) as early:
         assert early.stdout is not None
         heard = b""
         while b"early" not in heard:

@@ -19,7 +19,7 @@ import pytest
 import zmq
 
 from tests.acceptance.gate import Gate
-from tests.acceptance.running import Cluster, airunner, environment
+from tests.acceptance.running import Cluster, airunner, start
 from tests.acceptance.test_plain_msgpack import LIVE_TOPIC_PERSON, Plain
 
 pytestmark = pytest.mark.timeout(240)
@@ -54,11 +54,7 @@ def most_memory(pid: int) -> int:
 def monitored(cluster: Cluster, job_id: str) -> tuple[int, str]:
     """The exit code of a monitor, and the hash of all that it writes to stdout."""
     hashed = hashlib.sha256()
-    with subprocess.Popen(
-        [sys.executable, "-m", "airunner", "monitor", "--quiet", job_id],
-        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
-        stdout=subprocess.PIPE,
-    ) as monitor:
+    with start(cluster.environ, "monitor", "--quiet", job_id, stdout=subprocess.PIPE) as monitor:
         assert monitor.stdout is not None
         while block := monitor.stdout.read(1 << 20):
             hashed.update(block)
@@ -68,9 +64,8 @@ def monitored(cluster: Cluster, job_id: str) -> tuple[int, str]:
 @contextmanager
 def unread_monitor(cluster: Cluster, job_id: str) -> Iterator[int]:
     """The process of a monitor whose pipe nobody reads."""
-    arguments = [sys.executable, "-m", "airunner", "monitor", job_id]
-    environ = environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests})
-    with subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as monitor:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with start(cluster.environ, "monitor", job_id, **pipes) as monitor:
         yield monitor.pid
         monitor.kill()
 

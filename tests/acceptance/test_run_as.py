@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.gate import events
-from tests.acceptance.running import Cluster, airunner, running_cluster
+from tests.acceptance.running import Cluster, make_home, running_cluster
 from tests.agent.checkout.repositories import new_repository
 
 pytestmark = [
@@ -48,7 +48,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def cluster(folder: Path) -> Iterator[Cluster]:
-    airunner(folder / "home", "certs", "init")
+    make_home(folder / "home")
     with running_cluster(folder / "home") as running:
         yield running
 

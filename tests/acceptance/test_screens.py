@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import pytest
 from ptyprocess import PtyProcess
 
-from tests.acceptance.running import Cluster, environment
+from tests.acceptance.running import Cluster
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -20,10 +19,7 @@ JOB = ["submit", "--quiet", "--", sys.executable, "-c", f"import os; os.write(1,
 
 def on_a_terminal(cluster: Cluster, *arguments: str) -> bytes:
     """All that a person's terminal gets of `airunner ARGUMENTS`."""
-    child = PtyProcess.spawn(
-        [sys.executable, "-m", "airunner", *arguments],
-        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
-    )
+    child = PtyProcess.spawn([sys.executable, "-m", "airunner", *arguments], env=cluster.environ)
     seen = b""
     try:
         while True:
@@ -39,13 +35,7 @@ def test_a_terminal_gets_colours_and_a_pipe_gets_every_byte(cluster: Cluster) ->
     assert on_a_terminal(cluster, *JOB).replace(b"\x1b[0m\x1b[0m", b"\x1b[0m") in (FIT, FIT + b"\x1b[0m")
     raw = on_a_terminal(cluster, JOB[0], "--raw", *JOB[1:])
     assert raw == WRITTEN.replace(b"\n", b"\r\n")
-    piped = subprocess.run(
-        [sys.executable, "-m", "airunner", *JOB],
-        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
-        capture_output=True,
-        check=True,
-    )
-    assert piped.stdout == WRITTEN
+    assert cluster.airunner(*JOB).stdout == WRITTEN
     job_id = cluster.airunner("list", "--json").stdout.split(b'"id":"')[1].split(b'"')[0].decode()
     assert on_a_terminal(cluster, "monitor", "--quiet", job_id).startswith(FIT)
     assert cluster.airunner("monitor", "--quiet", job_id).stdout == WRITTEN

@@ -23,7 +23,7 @@ from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import EnqueueJob, JobsEnqueued
 from airunner.transport.channel import Channel, Patience
 from airunner.transport.ports import SYSTEM
-from tests.acceptance.running import RunningBroker, airunner, running_broker
+from tests.acceptance.running import RunningBroker, make_home, running_broker
 from tests.acceptance.slowlink import slow_link
 from tests.client.working import Worker
 
@@ -45,7 +45,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     home = tmp_path_factory.mktemp("slow") / "home"
-    airunner(home, "certs", "init")
+    make_home(home)
     with running_broker(home, "memory:", "--tenant-requests", "1000000") as running:
         yield running
 

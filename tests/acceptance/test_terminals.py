@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import Cluster, environment
+from tests.acceptance.running import Cluster, start
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -26,12 +26,8 @@ def test_a_prompt_is_seen_while_the_command_waits(cluster: Cluster, tmp_path: Pa
     go = tmp_path / "go"
     os.mkfifo(go)
     script = f'printf "{PROMPT.decode()}"; cat {go}'
-    with subprocess.Popen(
-        [sys.executable, "-m", "airunner", "submit", *mode, "--", "sh", "-c", script],
-        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as monitor:
+    words = ("submit", *mode, "--", "sh", "-c", script)
+    with start(cluster.environ, *words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as monitor:
         assert monitor.stdout is not None
         seen = b""
         while seen != PROMPT:  # it comes only if it does not wait for the command, which waits for us

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import Cluster, environment
+from tests.acceptance.running import Cluster, start
 
 pytestmark = pytest.mark.timeout(60)  # starting a cluster takes seconds
 
@@ -60,13 +60,7 @@ def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster
     assert [line.split()[0] for line in listed.stdout.decode().splitlines()] == ["ID", third, second]
     assert listed.stderr == b"airunner: page 1 of 2, 3 jobs; there are more: --page 2\n"
     assert b" ada " in listed.stdout
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "airunner", "list", "--watch", "--json"],
-        env=environment(cluster.home, {"AIRUNNER_BROKER": cluster.broker.requests}),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with watching:
+    with start(cluster.environ, "list", "--watch", "--json", stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         seen = [json.loads(watching.stdout.readline()) for _ in range(3)]
         assert [(job["id"], job["state"]) for job in seen] == [(id_, "SCHEDULED") for id_ in (first, second, third)]
