@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from msgspec.structs import replace
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 from airunner.protocol.events import (
     Event,
     EventBody,
+    Heartbeat,
     JobCancelRequested,
     JobExpired,
     JobFinished,
@@ -63,8 +65,50 @@ class Tale:
         self.logs: dict[str, list[Event]] = {}
         self.shown: dict[str, Job] = {}  # instead of what the log comes to
         self.unread: set[str] = set()  # jobs whose logs are not given in the end
+        self.pid = 0  # of the process that was started last
+        self.leases: dict[tuple[str, int], bytes] = {}  # the request that each attempt was granted to
         self._ids = 0
         self.add(Started(at_ms=0, machine="broker", broker=True, wall_offset_ms=WALL_MS))
+
+    # --- one job's life in words ----------------------------------------------------------------------
+
+    def play(self, words: str, spec: JobSpec | None = None) -> str:
+        """A job is submitted, and then `act`; its id."""
+        job = self.submit(*([] if spec is None else [spec]))
+        self.act(job, words)
+        return job
+
+    def act(self, job: str, words: str) -> None:
+        """What happens to the job, in its order; some words have a number behind a colon."""
+        for word in words.split():
+            name, _, number = word.partition(":")
+            self._step(job, name, int(number) if number else None)
+
+    def _step(self, job: str, name: str, number: int | None) -> None:
+        steps: dict[str, Callable[[], object]] = {
+            "again": lambda: self.granted(job, number or 1, self.leases[(job, number or 1)]),
+            "beat": lambda: self.log(job, Heartbeat(timestamp_ms=0), number),
+            "cancel": lambda: self.cancel(job),
+            "completed": lambda: self.completed(job, JobState.COMPLETED, number),
+            "die": lambda: self.die(self.pid, 0),
+            "exit": lambda: self.exit(job, self.pid, number or 0),
+            "expire": lambda: self.expire(job, VISIBILITY_MS if number is None else number),
+            "finish": lambda: self.finish(job, number or 0),
+            "kill": lambda: self.die(self.pid, signal=9),
+            "lease": lambda: self.lease(job, attempt=number),
+            "lost": lambda: self.log(job, JobFinished(timestamp_ms=0, state=JobState.FAILED, reason=Reason.AGENT_LOST)),
+            "output": lambda: self.log(job, Output(timestamp_ms=0, stream=Stream.STDOUT, data=b"hello\n")),
+            "release": lambda: self.release(job),
+            "renew": lambda: self.renew(job, attempt=number),
+            "restart": lambda: self.restart(number or 0),
+            "run": lambda: self.run(job),
+            "silent": lambda: self.run(job, logged=b""),
+            "stored": lambda: self.stored(job, number or 0),
+            "wait": lambda: self.wait(number or 0),
+            "waits": lambda: self.scheduled(job, retry=1),
+            "work": lambda: self.work(job),
+        }
+        steps[name]()
 
     # --- what happens ---------------------------------------------------------------------------------
 
@@ -162,14 +206,13 @@ class Tale:
 
     # --- broker and agents ----------------------------------------------------------------------------
 
-    def lease(self, job: str, agent: str = "agent-1", attempt: int | None = None) -> bytes:
-        """The job is leased to an agent, who is told; the request's id."""
+    def lease(self, job: str, agent: str = "agent-1", attempt: int | None = None) -> None:
+        """The job is leased to an agent, who is told."""
         attempt = fold(tuple(self.logs[job])).attempt + 1 if attempt is None else attempt
         self.add()
         self.log(job, JobLeased(timestamp_ms=0, agent=agent), attempt)
-        request_id = self.request_id()
-        self.granted(job, attempt, request_id, agent)
-        return request_id
+        self.leases[job, attempt] = self.request_id()
+        self.granted(job, attempt, self.leases[job, attempt], agent)
 
     def granted(self, job: str, attempt: int, request_id: bytes, agent: str = "agent-1") -> None:
         """The broker tells of a grant."""
@@ -200,9 +243,9 @@ class Tale:
             )
         )
 
-    def run(self, job: str, output: bytes = b"hello\n", logged: bytes | None = None, pid: int | None = None) -> int:
+    def run(self, job: str, output: bytes = b"hello\n", logged: bytes | None = None) -> int:
         """The job's process starts and writes; `logged` of it comes to the log."""
-        pid = len(self.records) if pid is None else pid
+        pid = self.pid = len(self.records)
         attempt = self.attempt(job)
         self.add(ProcessStarted(at_ms=0, machine="agent-1", pid=pid, job_id=job, attempt=attempt))
         self.log(job, ProcessStart(timestamp_ms=0, pid=pid, started_at=0))
