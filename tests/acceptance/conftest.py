@@ -39,6 +39,16 @@ def cluster(home: Path) -> Iterator[Cluster]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster with an agent, for tests that look at their own jobs alone and leave everything running."""
+    home = tmp_path_factory.mktemp("standing") / "home"
+    make_home(home)
+    with running_cluster(home) as running:
+        running.agent(spawn=2)
+        yield running
+
+
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     """One broker for all who are refused: none of them may change anything."""

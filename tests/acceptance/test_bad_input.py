@@ -71,16 +71,16 @@ def test_another_brokers_key_is_told_from_a_broker_that_is_away(broker: RunningB
         (["list", "--state", "asleep"], 2, "asleep"),
     ],
 )
-def test_what_cannot_be_is_said(broker: RunningBroker, home: Path, arguments: list[str], code: int, words: str) -> None:
-    done = run(home, broker.requests, *arguments)
+def test_what_cannot_be_is_said(standing: Cluster, arguments: list[str], code: int, words: str) -> None:
+    done = standing.airunner(*arguments)
     assert done.returncode == code
     assert words in said(done)
 
 
-def test_an_ill_typed_job_file_is_told_by_its_key(broker: RunningBroker, home: Path, tmp_path: Path) -> None:
+def test_an_ill_typed_job_file_is_told_by_its_key(standing: Cluster, tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text("command: make\ntimeout: soon\n")
-    done = run(home, broker.requests, "submit", "--config", str(job))
+    done = standing.airunner("submit", "--config", str(job))
     assert done.returncode == 2
     assert "timeout" in said(done)
     assert "whole seconds" in said(done)
@@ -111,10 +111,9 @@ def test_a_second_broker_on_one_store_says_why_it_cannot_be(cluster: Cluster) ->
     assert "another broker uses the store" in said(done)
 
 
-def test_a_reader_that_goes_away_ends_submit_quietly(cluster: Cluster) -> None:
-    cluster.agent()
+def test_a_reader_that_goes_away_ends_submit_quietly(standing: Cluster) -> None:
     words = ("submit", "--quiet", "--", "seq", "1", "200000")
-    with running.start(cluster.environ, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as submit:
+    with running.start(standing.environ, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as submit:
         assert submit.stdout is not None
         assert submit.stderr is not None
         assert submit.stdout.read(2) == b"1\n"
@@ -124,10 +123,10 @@ def test_a_reader_that_goes_away_ends_submit_quietly(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
-def test_a_closed_standard_stream_is_no_bug_of_ours(cluster: Cluster, closed: str) -> None:
+def test_a_closed_standard_stream_is_no_bug_of_ours(standing: Cluster, closed: str) -> None:
     words = ["sh", "-c", f'exec "$0" -m airunner list {closed}', sys.executable]
     done = subprocess.run(
-        words, env=cluster.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+        words, env=standing.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
 

@@ -51,23 +51,21 @@ def submit_and_wait(cluster: Cluster, script: str) -> str:
     return job_id
 
 
-def test_an_ended_job_is_run_again_and_its_exit_code_is_ours(cluster: Cluster) -> None:
-    cluster.agent()
-    first = submit_and_wait(cluster, "echo again; exit 7")
-    done = cluster.airunner("retry", first)
+def test_an_ended_job_is_run_again_and_its_exit_code_is_ours(standing: Cluster) -> None:
+    first = submit_and_wait(standing, "echo again; exit 7")
+    done = standing.airunner("retry", first)
     assert (done.returncode, done.stdout) == (7, b"again\n")
     assert f"as a retry of {first}" in done.stderr.decode()
-    (second,) = lines(cluster, "retry", "--no-monitor", first)
-    assert json.loads(cluster.airunner("show", "--json", second).stdout)["origin"] == first
-    assert "there is no job nothing" in told(cluster, "retry", "nothing", code=1)
+    (second,) = lines(standing, "retry", "--no-monitor", first)
+    assert json.loads(standing.airunner("show", "--json", second).stdout)["origin"] == first
+    assert "there is no job nothing" in told(standing, "retry", "nothing", code=1)
 
 
-def test_a_command_that_fails_is_run_again_as_its_policy_says(cluster: Cluster) -> None:
-    cluster.agent()
+def test_a_command_that_fails_is_run_again_as_its_policy_says(standing: Cluster) -> None:
     flags = ("--retry", "2", "--retry-on", "75", "--retry-backoff", "0")
-    done = cluster.airunner("submit", *flags, "--", "sh", "-c", "echo $AIRUNNER_ATTEMPT; exit 75")
+    done = standing.airunner("submit", *flags, "--", "sh", "-c", "echo $AIRUNNER_ATTEMPT; exit 75")
     assert (done.returncode, done.stdout) == (75, b"1\n2\n3\n")
-    done = cluster.airunner("submit", *flags, "--", "sh", "-c", "echo $AIRUNNER_ATTEMPT; exit 1")
+    done = standing.airunner("submit", *flags, "--", "sh", "-c", "echo $AIRUNNER_ATTEMPT; exit 1")
     assert (done.returncode, done.stdout) == (1, b"1\n")
 
 

@@ -30,36 +30,31 @@ def submit(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[byt
     return cluster.airunner("submit", *arguments)
 
 
-def test_the_console_and_the_exit_code_of_a_job_are_those_of_submit(cluster: Cluster) -> None:
-    cluster.agent()
-    done = submit(cluster, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+def test_the_console_and_the_exit_code_of_a_job_are_those_of_submit(standing: Cluster) -> None:
+    done = submit(standing, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert done.returncode == 7
     assert done.stdout == b"out\n"
     assert b"err\n" in done.stderr
 
 
-def test_a_signal_is_told_as_a_shell_tells_it(cluster: Cluster) -> None:
-    cluster.agent()
-    assert submit(cluster, "--", "sh", "-c", "kill -TERM $$").returncode == 128 + signal.SIGTERM
+def test_a_signal_is_told_as_a_shell_tells_it(standing: Cluster) -> None:
+    assert submit(standing, "--", "sh", "-c", "kill -TERM $$").returncode == 128 + signal.SIGTERM
 
 
-def test_output_is_bytes_and_stays_so(cluster: Cluster) -> None:
-    cluster.agent()
+def test_output_is_bytes_and_stays_so(standing: Cluster) -> None:
     every_byte = r"import os; os.write(1, bytes(range(256)) * 1000)"
-    assert submit(cluster, "--", sys.executable, "-c", every_byte).stdout == bytes(range(256)) * 1_000
+    assert submit(standing, "--", sys.executable, "-c", every_byte).stdout == bytes(range(256)) * 1_000
 
 
-def test_a_repository_that_cannot_be_cloned_fails_the_job_with_gits_words(cluster: Cluster) -> None:
-    cluster.agent()
-    done = submit(cluster, "https://unreachable.invalid/x.git", "--", "true")
+def test_a_repository_that_cannot_be_cloned_fails_the_job_with_gits_words(standing: Cluster) -> None:
+    done = submit(standing, "https://unreachable.invalid/x.git", "--", "true")
     assert done.returncode not in (0, 69, 77)
     assert b"unreachable.invalid" in done.stderr
     assert b"FAILED" in done.stderr
 
 
-def test_a_command_that_does_not_exist_exits_127(cluster: Cluster) -> None:
-    cluster.agent()
-    done = submit(cluster, "--", "no-such-command-anywhere")
+def test_a_command_that_does_not_exist_exits_127(standing: Cluster) -> None:
+    done = submit(standing, "--", "no-such-command-anywhere")
     assert done.returncode == 127
     assert b"no-such-command-anywhere" in done.stderr
 
@@ -74,9 +69,8 @@ def test_a_command_runs_in_the_checkout_of_the_commit_that_was_asked_for(cluster
     assert at_first.stdout == b"one"
 
 
-def test_a_job_over_its_time_is_ended(cluster: Cluster) -> None:
-    cluster.agent()
-    done = submit(cluster, "--timeout-seconds", "1", "--", "sleep", "1000")
+def test_a_job_over_its_time_is_ended(standing: Cluster) -> None:
+    done = submit(standing, "--timeout-seconds", "1", "--", "sleep", "1000")
     assert done.returncode == 124
     assert b"timeout" in done.stderr
 
@@ -164,22 +158,20 @@ def test_an_acknowledged_submit_survives_the_brokers_death(cluster: Cluster) -> 
     assert (monitored.returncode, monitored.stdout) == (0, b"still here\n")
 
 
-def test_a_monitor_starts_at_exactly_the_sequence_asked_for(cluster: Cluster) -> None:
-    cluster.agent()
-    job_id = submit(cluster, "--no-monitor", "--", "sh", "-c", "echo a; echo b >&2; echo c").stdout.decode().strip()
-    cluster.airunner("monitor", job_id)
-    monitored = cluster.airunner("monitor", job_id, "--from-sequence", "5", "--json")
+def test_a_monitor_starts_at_exactly_the_sequence_asked_for(standing: Cluster) -> None:
+    job_id = submit(standing, "--no-monitor", "--", "sh", "-c", "echo a; echo b >&2; echo c").stdout.decode().strip()
+    standing.airunner("monitor", job_id)
+    monitored = standing.airunner("monitor", job_id, "--from-sequence", "5", "--json")
     sequences = [json.loads(line)["sequence"] for line in monitored.stdout.splitlines()]
     assert sequences[0] == 5
     assert sequences == list(range(5, 5 + len(sequences)))
 
 
-def test_monitors_that_join_at_different_times_print_the_same_events(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.agent()
+def test_monitors_that_join_at_different_times_print_the_same_events(standing: Cluster, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     subprocess.run(["mkfifo", gate], check=True)
-    job_id = submit(cluster, "--no-monitor", "--", "sh", "-c", f"echo early; cat {gate}; echo late").stdout.decode()
-    with start(cluster.environ, "monitor", job_id.strip(), "--json", stdout=subprocess.PIPE) as early:
+    job_id = submit(standing, "--no-monitor", "--", "sh", "-c", f"echo early; cat {gate}; echo late").stdout.decode()
+    with start(standing.environ, "monitor", job_id.strip(), "--json", stdout=subprocess.PIPE) as early:
         assert early.stdout is not None
         heard = b""
         while b"early" not in heard:
@@ -187,7 +179,7 @@ def test_monitors_that_join_at_different_times_print_the_same_events(cluster: Cl
         gate.write_bytes(b"between\n")
         heard += early.stdout.read()
     assert early.returncode == 0
-    assert cluster.airunner("monitor", job_id.strip(), "--json").stdout == heard
+    assert standing.airunner("monitor", job_id.strip(), "--json").stdout == heard
     assert b"between" in heard
 
 

@@ -149,11 +149,11 @@ def test_secrets_are_set_listed_and_removed_and_outlive_the_broker(cluster: Clus
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(
-    cluster: Cluster, arguments: tuple[str, ...], given: bytes, told: str
+    standing: Cluster, arguments: tuple[str, ...], given: bytes, told: str
 ) -> None:
-    assert cluster.airunner("certs", "queue-key", "made").returncode == 0
-    done = cluster.airunner("secret", *arguments, given=given)
+    assert standing.airunner("certs", "queue-key", "made").returncode == 0
+    done = standing.airunner("secret", *arguments, given=given)
     assert done.returncode != 0
     assert done.stderr.decode().count("\n") == 1
     assert told in done.stderr.decode()
-    assert cluster.airunner("secret", "list", "--json").stdout == b""
+    assert standing.airunner("secret", "list", "--json").stdout == b""

@@ -44,7 +44,7 @@ def listed(cluster: Cluster) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("tag", ["os", "=linux", "o s=x", "os=" + "x" * 200])
-def test_a_tag_that_is_none_is_told(cluster: Cluster, tag: str) -> None:
-    done = cluster.airunner("agent", "--tag", tag)
+def test_a_tag_that_is_none_is_told(standing: Cluster, tag: str) -> None:
+    done = standing.airunner("agent", "--tag", tag)
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
     assert b"expected TAG=VALUE" in done.stderr

@@ -21,13 +21,12 @@ SCREEN_BYTES = 1_000_000
 
 
 @pytest.mark.parametrize("mode", [(), ("--pty",)], ids=["pipe", "pty"])
-def test_a_prompt_is_seen_while_the_command_waits(cluster: Cluster, tmp_path: Path, mode: tuple[str, ...]) -> None:
-    cluster.agent()
+def test_a_prompt_is_seen_while_the_command_waits(standing: Cluster, tmp_path: Path, mode: tuple[str, ...]) -> None:
     go = tmp_path / "go"
     os.mkfifo(go)
     script = f'printf "{PROMPT.decode()}"; cat {go}'
     words = ("submit", *mode, "--", "sh", "-c", script)
-    with start(cluster.environ, *words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as monitor:
+    with start(standing.environ, *words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as monitor:
         assert monitor.stdout is not None
         seen = b""
         while seen != PROMPT:  # it comes only if it does not wait for the command, which waits for us
@@ -37,26 +36,24 @@ def test_a_prompt_is_seen_while_the_command_waits(cluster: Cluster, tmp_path: Pa
         assert monitor.wait() == 0
 
 
-def test_a_terminal_is_one_and_has_the_size_asked_for(cluster: Cluster) -> None:
-    cluster.agent()
+def test_a_terminal_is_one_and_has_the_size_asked_for(standing: Cluster) -> None:
     look = "import os,sys; print(sys.stdout.isatty(), *os.get_terminal_size(), os.environ['TERM'])"
     for size, told in (((), "80 24"), (("--terminal", "101x33"), "101 33")):
-        done = cluster.airunner("submit", "--pty", *size, "--", sys.executable, "-c", look)
+        done = standing.airunner("submit", "--pty", *size, "--", sys.executable, "-c", look)
         assert (done.returncode, done.stdout) == (0, f"True {told} xterm-256color\r\n".encode())
 
 
-def test_a_full_screen_is_replayed_to_the_byte(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_full_screen_is_replayed_to_the_byte(standing: Cluster, tmp_path: Path) -> None:
     drawn = tmp_path / "screen"
     chance = random.Random(7)
     places = [(chance.randint(1, 24), chance.randint(1, 80), chance.randint(0, 7)) for _ in range(50_000)]
     moves = [f"\x1b[{row};{column}H\x1b[3{colour}m" for row, column, colour in places]
     drawn.write_bytes(("\x1b[?1049h" + "█\r\n".join(moves)).encode()[:SCREEN_BYTES] + b"\x1b[?1049l")
-    cluster.agent()
-    done = cluster.airunner("submit", "--json", "--pty", "--", "sh", "-c", f"stty raw; cat {drawn}", timeout_s=50)
+    done = standing.airunner("submit", "--json", "--pty", "--", "sh", "-c", f"stty raw; cat {drawn}", timeout_s=50)
     log = [json.loads(line) for line in done.stdout.splitlines()[1:]]
     assert log[-1]["state"] == "COMPLETED"
     assert b"".join(written(event) for event in log if event["kind"] == "OUTPUT") == drawn.read_bytes()
-    replayed = cluster.airunner("monitor", "--json", log[0]["job_id"], timeout_s=50)
+    replayed = standing.airunner("monitor", "--json", log[0]["job_id"], timeout_s=50)
     assert [json.loads(line) for line in replayed.stdout.splitlines()] == log
     assert [(event["cols"], event["rows"]) for event in log if event["kind"] == "TERMINAL_RESIZE"] == [(80, 24)]
 

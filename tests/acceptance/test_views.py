@@ -27,31 +27,30 @@ def submitted(cluster: Cluster, *arguments: str) -> str:
     return cluster.airunner("submit", "--monitor=false", *arguments).stdout.decode().strip()
 
 
-def test_a_job_is_shown_as_it_is_asked_for(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.agent()
-    job = submitted(cluster, "--pty", "--", sys.executable, "-c", SCRIPT)
+def test_a_job_is_shown_as_it_is_asked_for(standing: Cluster, tmp_path: Path) -> None:
+    job = submitted(standing, "--pty", "--", sys.executable, "-c", SCRIPT)
 
-    timed = cluster.airunner("monitor", "--timestamps=relative", "--quiet", "--from-sequence", "0", job)
+    timed = standing.airunner("monitor", "--timestamps=relative", "--quiet", "--from-sequence", "0", job)
     assert timed.returncode == 7
     assert re.fullmatch(r"\[\+\d+\.\ds\] caf\u00e9\r\n\[\+\d+\.\ds\] done\r\n", timed.stdout.decode())
-    clocked = cluster.airunner("monitor", "--timestamps", "--event-filter", "output,process-start", job)
+    clocked = standing.airunner("monitor", "--timestamps", "--event-filter", "output,process-start", job)
     assert len(re.findall(rb"(?m)^\[\d\d:\d\d:\d\d\] ", clocked.stdout)) == 2
     assert re.fullmatch(rb"airunner: \[\d\d:\d\d:\d\d\] started, pid \d+\n", clocked.stderr)
-    some = cluster.airunner("monitor", "--json", "--event-filter", "PROCESS_END,TERMINAL_RESIZE", job)
+    some = standing.airunner("monitor", "--json", "--event-filter", "PROCESS_END,TERMINAL_RESIZE", job)
     kinds = [json.loads(line)["kind"] for line in some.stdout.splitlines()]
     assert (some.returncode, kinds) == (7, ["TERMINAL_RESIZE", "TERMINAL_RESIZE", "PROCESS_END"])
 
-    header, *lines = map(json.loads, cluster.airunner("export", job).stdout.splitlines())
+    header, *lines = map(json.loads, standing.airunner("export", job).stdout.splitlines())
     assert (header["version"], header["term"]["cols"], header["term"]["rows"]) == (3, 80, 24)
     assert "".join(data for _, code, data in lines if code == "o") == "caf\u00e9\r\ndone\r\n"
     assert [data for _, code, data in lines if code in "rx"] == ["120x40", "7"]
     assert sum(seconds for seconds, _, _ in lines) >= 0.45, "the sleeps are in it"
     recording = tmp_path / "raw"
-    assert cluster.airunner("export", "--format", "RAW", "-o", str(recording), job).returncode == 0
+    assert standing.airunner("export", "--format", "RAW", "-o", str(recording), job).returncode == 0
     assert recording.read_bytes() == "caf\u00e9\r\ndone\r\n".encode()
-    every = cluster.airunner("monitor", "--json", job)
-    assert cluster.airunner("export", "--format", "jsonl", job).stdout == every.stdout
-    assert cluster.airunner("export", "no-such-job").returncode == 1
+    every = standing.airunner("monitor", "--json", job)
+    assert standing.airunner("export", "--format", "jsonl", job).stdout == every.stdout
+    assert standing.airunner("export", "no-such-job").returncode == 1
 
 
 def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster: Cluster) -> None:

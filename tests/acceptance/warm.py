@@ -97,6 +97,7 @@ def _serve(control: socket.socket) -> list[str]:
     waking.setblocking(False)  # noqa: FBT003 - as the wakeup descriptor has to be
     signal.set_wakeup_fd(waking.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
     running: dict[int, int] = {}
     while True:
         ready, _, _ = select.select([control, woken], [], [])
@@ -112,6 +113,7 @@ def _serve(control: socket.socket) -> list[str]:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             for end in (control, woken, waking):
                 end.close()
             return _become(json.loads(said), descriptors)
