@@ -25,9 +25,9 @@ test: $(VENV)/.test ## run every test, and hold the coverage
 check: $(VENV)/.check ## ruff, mypy, pyright and the house's own rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pyright
-	$(BIN)/python -m pytest -q tests/test_tidy.py
+	@# The two that take longest run side by side.
+	@$(BIN)/pyright & types=$$!; $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_tidy.py; code=$$?; \
+		wait $$types && exit $$code
 
 format: $(VENV)/.check ## format the code
 	$(BIN)/ruff check --fix --exit-zero .

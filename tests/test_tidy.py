@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -86,9 +87,15 @@ NOT_WORDY_YET = ("protocol/job.py", "protocol/messages.py", "transport/channel.p
 Rule = Callable[[str, str], Iterator[str]]
 
 
+@cache
+def nodes(source: str) -> tuple[ast.AST, ...]:
+    """The nodes of a module's syntax tree: every rule looks at every file."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
 def imported(source: str) -> Iterator[str]:
     """Every module that is imported, wherever the import stands; relative ones begin with a dot."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -104,7 +111,7 @@ def files_are_short(_: str, source: str) -> Iterator[str]:
 
 
 def functions_are_short(_: str, source: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             # Without its signature: that of a command is the table of its options.
             lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
@@ -178,7 +185,7 @@ def only_anyio_waits(path: str, source: str) -> Iterator[str]:
 def names_say_what_a_thing_is(path: str, source: str) -> Iterator[str]:
     if Path(path).stem in BANNED_MODULES:
         yield f"a module called {Path(path).stem}"
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.ClassDef) and BANNED_WORDS.search(node.name):
             yield f"a class called {node.name}"
 
@@ -186,7 +193,7 @@ def names_say_what_a_thing_is(path: str, source: str) -> Iterator[str]:
 def sql_stands_in_the_store(path: str, source: str) -> Iterator[str]:
     if path.startswith(("broker/store/sqlite/", "bench/queue.py", "tests/")):  # which measures bare SQLite too
         return
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENTS.search(node.value):
             yield f"line {node.lineno} has SQL"
 
@@ -195,7 +202,7 @@ def no_test_sleeps(path: str, source: str) -> Iterator[str]:
     if not path.startswith("tests/"):
         return
     lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr=name)) if (module, name) in SLEEPERS:
                 if "# virtual" not in lines[node.lineno - 1]:  # on a clock that jumps nobody waits

@@ -26,14 +26,3 @@ def test_a_cancelled_job_is_ended_long_before_the_next_heartbeat(cluster: Cluste
     log = list(events(cluster, job_id))
     assert [event["kind"] for event in log[-3:]] == ["JOB_CANCEL_REQUESTED", "PROCESS_END", "JOB_FINISHED"]
     assert (log[-1]["state"], log[-1]["signal"]) == ("CANCELLED", signal.SIGTERM)
-
-
-def test_what_ignores_a_cancel_is_killed_after_the_grace(cluster: Cluster, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    cluster.agent("--cancel-grace", "1")
-    job_id = submit(cluster, f"trap '' TERM; echo $$ > {gate.begun}; while :; do sleep 1000; done")
-    process = Watched([gate.wait()])
-    assert cluster.airunner("cancel", job_id).returncode == 0
-    assert process.gone_within(PATIENCE_S)
-    log = list(events(cluster, job_id))
-    assert (log[-1]["state"], log[-1]["signal"]) == ("CANCELLED", signal.SIGKILL)

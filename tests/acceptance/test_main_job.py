@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -17,6 +16,7 @@ from airunner.client.client import Client
 from airunner.protocol.events import Event, Output
 from airunner.protocol.job import JobSpec, JobState
 from tests.acceptance.running import Cluster, start
+from tests.agent.checkout.repositories import commit, git, new_repository
 
 CLIENTS = 8
 JOBS_PER_CLIENT = 25
@@ -60,8 +60,8 @@ def test_a_command_that_does_not_exist_exits_127(standing: Cluster) -> None:
 
 
 def test_a_command_runs_in_the_checkout_of_the_commit_that_was_asked_for(cluster: Cluster, tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    first = commit(repository, "one")
+    repository = new_repository(tmp_path / "repository")  # with "one"
+    first = git(repository, "rev-parse", "HEAD")
     commit(repository, "two")
     cluster.agent()
     assert submit(cluster, str(repository), "--", "cat", "file").stdout == b"two"
@@ -75,14 +75,8 @@ def test_a_job_over_its_time_is_ended(standing: Cluster) -> None:
     assert b"timeout" in done.stderr
 
 
-async def follow(client: Client, job_id: str) -> list[Event]:
-    return [event async for event in client.follow(job_id)]
-
-
-async def run_counting_jobs(
-    cluster: Cluster, meanwhile: Callable[[anyio.Event], Awaitable[None]]
-) -> dict[str, list[Event]]:
-    """Every job's log as its submitter followed it; `meanwhile` is told when a quarter of them have ended."""
+async def run_counting_jobs(cluster: Cluster) -> dict[str, list[Event]]:
+    """Every job's log as its submitter followed it; the broker is killed when a quarter of them have ended."""
     logs: dict[str, list[Event]] = {}
     quarter = anyio.Event()
 
@@ -91,7 +85,7 @@ async def run_counting_jobs(
 
             async def one() -> None:
                 job = await client.submit(COUNTING)
-                logs[job.id] = await follow(client, job.id)
+                logs[job.id] = [event async for event in client.follow(job.id)]
                 if len(logs) >= CLIENTS * JOBS_PER_CLIENT // 4:
                     quarter.set()
 
@@ -101,7 +95,9 @@ async def run_counting_jobs(
     async with anyio.create_task_group() as group:
         for _ in range(CLIENTS):
             group.start_soon(work)
-        group.start_soon(meanwhile, quarter)
+        await quarter.wait()
+        await anyio.to_thread.run_sync(cluster.broker.kill)
+        await anyio.to_thread.run_sync(cluster.broker.start)
     return logs
 
 
@@ -120,42 +116,14 @@ async def check_counting_jobs(cluster: Cluster, logs: dict[str, list[Event]]) ->
             assert b"".join(body.data for body in last if isinstance(body, Output)) == COUNTED
 
 
-def test_two_hundred_jobs_by_eight_clients_on_two_agents(cluster: Cluster) -> None:
-    cluster.agent(spawn=4)
-    cluster.agent(spawn=4)
-
-    async def nothing(_: anyio.Event) -> None:
-        pass
-
-    async def run() -> None:
-        await check_counting_jobs(cluster, await run_counting_jobs(cluster, nothing))
-
-    anyio.run(run)
-
-
 def test_a_killed_broker_loses_no_job_and_finishes_none_twice(cluster: Cluster) -> None:
     cluster.agent(spawn=4)
     cluster.agent(spawn=4)
 
-    async def kill_and_start(quarter: anyio.Event) -> None:
-        await quarter.wait()
-        await anyio.to_thread.run_sync(cluster.broker.kill)
-        await anyio.to_thread.run_sync(cluster.broker.start)
-
     async def run() -> None:
-        await check_counting_jobs(cluster, await run_counting_jobs(cluster, kill_and_start))
+        await check_counting_jobs(cluster, await run_counting_jobs(cluster))
 
     anyio.run(run)
-
-
-def test_an_acknowledged_submit_survives_the_brokers_death(cluster: Cluster) -> None:
-    submitted = submit(cluster, "--no-monitor", "--", "echo", "still here")
-    assert submitted.returncode == 0
-    cluster.broker.kill()
-    cluster.broker.start()
-    cluster.agent()
-    monitored = cluster.airunner("monitor", submitted.stdout.decode().strip())
-    assert (monitored.returncode, monitored.stdout) == (0, b"still here\n")
 
 
 def test_a_monitor_starts_at_exactly_the_sequence_asked_for(standing: Cluster) -> None:
@@ -181,14 +149,3 @@ def test_monitors_that_join_at_different_times_print_the_same_events(standing: C
     assert early.returncode == 0
     assert standing.airunner("monitor", job_id.strip(), "--json").stdout == heard
     assert b"between" in heard
-
-
-def commit(repository: Path, content: str) -> str:
-    """Commit `content` as the only file; the commit's name."""
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-C", str(repository)]
-    if not repository.exists():
-        subprocess.run(["git", "init", "-q", "-b", "main", repository], check=True)
-    (repository / "file").write_text(content)
-    subprocess.run([*git, "add", "file"], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", content], check=True)
-    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()

@@ -15,7 +15,8 @@ import pytest
 
 from tests.acceptance.chaos_processes import job_processes
 from tests.acceptance.gate import Gate
-from tests.acceptance.running import Cluster, environment
+from tests.acceptance.running import Cluster, environment, start
+from tests.acceptance.running import run as run_airunner
 from tests.agent.checkout.repositories import new_repository
 from tests.agent.launcher.launching import Watched, children_of
 
@@ -31,14 +32,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(
-        [sys.executable, "-m", "airunner", "run", *arguments],
-        env=environ(tmp_path),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=40,
-        check=False,
-    )
+    done = run_airunner(environ(tmp_path), "run", *arguments)
     assert list((tmp_path / "tmp").iterdir()) == []
     assert not (tmp_path / "untouched").exists()
     return done
@@ -47,15 +41,8 @@ def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
 @contextmanager
 def running(tmp_path: Path, script: str) -> Iterator[subprocess.Popen[bytes]]:
     """In a process group of its own, as a shell starts it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "airunner", "run", "--", "sh", "-c", script],
-        env=environ(tmp_path),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        process_group=0,
-    )
-    with process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start(environ(tmp_path), "run", "--", "sh", "-c", script, process_group=0, **pipes) as process:
         try:
             yield process
         finally:
@@ -168,10 +155,10 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
 
 def test_nothing_of_the_folder_it_runs_in_is_imported(tmp_path: Path) -> None:
     """Somebody's own `msgpack.py` is no part of a cluster."""
-    start = "import sys; sys.path.pop(0); from airunner.__main__ import main; main()"
+    code = "import sys; sys.path.pop(0); from airunner.__main__ import main; main()"
     (tmp_path / "msgpack.py").write_text("raise SystemExit('imported')")
     done = subprocess.run(
-        [sys.executable, "-c", start, "run", "-q", "--", "echo", "well"],
+        [sys.executable, "-c", code, "run", "-q", "--", "echo", "well"],
         cwd=tmp_path,
         env=environ(tmp_path),
         stdin=subprocess.DEVNULL,
@@ -205,8 +192,7 @@ def test_what_a_killed_run_has_left_goes_with_the_next_and_what_lives_stays(tmp_
         assert parts.gone_within(10)
         (folder / "airunner-run-0123456789abcdef").mkdir()  # of a name that it could have, but nobody's
         assert len(list(folder.iterdir())) == 3
-        another = [sys.executable, "-m", "airunner", "run", "-q", "--", "true"]
-        assert subprocess.run(another, env=environ(tmp_path), timeout=40, check=False).returncode == 0
+        assert run_airunner(environ(tmp_path), "run", "-q", "--", "true").returncode == 0
         (home,) = [path for path in folder.iterdir() if list(path.iterdir())]
         assert (home / "agent").is_dir()
         living.terminate()

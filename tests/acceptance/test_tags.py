@@ -19,14 +19,6 @@ def submitted(cluster: Cluster, *require: str) -> str:
     return done.stdout.decode().strip()
 
 
-def test_a_job_passes_by_the_agent_that_waits_first_and_cannot_run_it(cluster: Cluster) -> None:
-    cluster.agent("--name", "plain")
-    cluster.agent("--name", "able", "--tag", "os=linux", "--tag", "arch=arm")
-    jobs = [submitted(cluster, "os=linux", "arch=arm") for _ in range(3)]
-    for job_id in jobs:
-        assert [event["agent"] for event in events(cluster, job_id) if event["kind"] == "JOB_LEASED"] == ["able"]
-
-
 def test_a_job_that_nobody_may_run_holds_up_no_other_and_is_run_once_somebody_may(cluster: Cluster) -> None:
     cluster.agent("--name", "plain", spawn=2)
     needing = submitted(cluster, "os=linux")
