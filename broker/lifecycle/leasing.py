@@ -7,7 +7,7 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.store.contract import JobRow, QueueKey
 from airunner.broker.store.needs import facts_of
 from airunner.broker.store.room import Room
-from airunner.protocol.errors import Conflict, NoSpace, PeerError, StaleToken
+from airunner.protocol.errors import Conflict, CorruptLog, NoSpace, PeerError, StaleToken
 from airunner.protocol.events import JobLeased
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
@@ -29,25 +29,34 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
     """Grant what this request holds already, or else what waits.
 
     Raises `Conflict`: what it holds was granted to another seed; `StaleToken`: what it was granted has ended since, so
-    this is a late copy that nobody waits for; `NoSpace`.
+    this is a late copy that nobody waits for; `NoSpace`; `CorruptLog`: a secret cannot be read.
     """
     held = _held(world, command, request)
     if held:
         return JobsLeased(leases=held)
     if command.room < Room.RUNNING:
         raise NoSpace
-    leases: list[JobLease] = []
+    taken: list[JobRow] = []
+    exhausted: set[QueueKey] = set()
     facts = facts_of(request.tags)
     for queue in dict.fromkeys(request.queues):
-        room = request.slots - len(leases)
+        room = request.slots - len(taken)
         if not room:
             break
         paused = world.mode(command.tenant, queue) is QueueMode.PAUSED
         jobs = [] if paused else world.take_waiting(command.tenant, queue, facts, room)
         if len(jobs) < room:
-            world.news.exhausted.add(QueueKey(command.tenant, queue))
-        leases += [_grant(world, command, request, job) for job in jobs]
-    return JobsLeased(leases=tuple(leases))
+            exhausted.add(QueueKey(command.tenant, queue))
+        taken += jobs
+    try:
+        leases = tuple(_lease(world, request, job, job.attempt + 1, request.visibility_ms) for job in taken)
+    except CorruptLog:
+        world.put_back(taken)
+        raise
+    for job, lease in zip(taken, leases, strict=True):
+        _grant(world, command, request, job, lease)
+    world.news.exhausted |= exhausted
+    return JobsLeased(leases=leases)
 
 
 def update(world: World, command: TenantRequest, request: UpdateJob) -> JobsUpdated:
@@ -72,8 +81,7 @@ def _held(world: World, command: TenantRequest, request: DequeueJob) -> tuple[Jo
     return leases
 
 
-def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRow) -> JobLease:
-    lease = _lease(world, request, job, job.attempt + 1, request.visibility_ms)
+def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRow, lease: JobLease) -> None:
     before = world.change(job)
     state = next_state(JobState.SCHEDULED, Change.LEASE)
     assert state is not None, "what waits may be leased"
@@ -90,7 +98,6 @@ def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRo
     world.lease(job, command.request_id)
     world.moved(job, before)
     world.write(job, [JobLeased(timestamp_ms=world.now_ms, agent=request.agent)])
-    return lease
 
 
 def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibility_ms: int) -> JobLease:

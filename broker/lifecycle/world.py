@@ -324,6 +324,14 @@ class World:
         key: tuple[str, str, str] = (job.tenant, job.queue, job.needs)  # equal to its QueueKey, and made in no time
         if key not in self.news.ready:
             self.news.ready.add(QueueKey(*key))
+        self._place(key, job)
+
+    def put_back(self, jobs: Iterable[JobRow]) -> None:
+        """Jobs that were taken are not leased after all."""
+        for job in jobs:
+            self._place((job.tenant, job.queue, job.needs), job)
+
+    def _place(self, key: tuple[str, str, str], job: JobRow) -> None:
         places = self._places.get(key)
         if places is None:
             places = self._places[key] = []

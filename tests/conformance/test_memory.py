@@ -6,10 +6,10 @@ import pytest
 from hypothesis import settings
 
 from airunner.broker.store.batch import TRIES_MAX, Store
-from airunner.broker.store.contract import Changes, Moved
-from airunner.protocol.errors import Busy
+from airunner.broker.store.contract import Changes, Moved, SecretRow
+from airunner.protocol.errors import Busy, CorruptLog
 from airunner.protocol.job import JobSpec
-from airunner.protocol.messages import EnqueueJob, ListQueues, QueuesListed
+from airunner.protocol.messages import EnqueueJob, JobsLeased, ListQueues, QueuesListed, Refused
 from tests.conformance import laws_log
 from tests.conformance.conflicts import Conflicting, Unchecked
 from tests.conformance.driving import Driver
@@ -62,3 +62,20 @@ def test_what_is_moved_again_and_again_is_for_later_and_leaves_nothing():
         driver.apply(driver.ask(EnqueueJob(jobs=(JobSpec(command="true"),))))
     assert engine.saves == TRIES_MAX
     assert driver.reply(QueuesListed, ListQueues()).queues == ()
+
+
+class Damaged(MemoryEngine):
+    """The sealed secrets cannot be read."""
+
+    def boxes(self, *_: str) -> dict[str, SecretRow]:
+        raise CorruptLog
+
+
+def test_a_lease_that_is_refused_for_damaged_secrets_takes_no_job_and_hides_none():
+    driver = Driver(Store(Damaged()))
+    plain, _ = driver.enqueue(JobSpec(command="a"), JobSpec(command="b", secrets=("S",)))
+    refused, leased = driver.apply(driver.ask(driver.dequeue(slots=2)), driver.ask(driver.dequeue())).outcomes
+    assert isinstance(refused.reply, Refused)
+    assert (refused.reply.code, refused.appended, refused.exhausted) == ("corrupt-log", (), frozenset())
+    assert isinstance(leased.reply, JobsLeased)
+    assert [(lease.job_id, lease.attempt) for lease in leased.reply.leases] == [(plain, 1)]
