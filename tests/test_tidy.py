@@ -74,14 +74,14 @@ WORDS = {
     r"knocks?|knocking|knocked": "connects, unattributed request",
     r"doomed": "pending deletion",
     r"unless flag": "cancelled by flag",
-    r"take in|take place": "import_keys, lock_home",
-    r"fault of": "unsafe reason",
+    r"take_in|take_place": "import_keys, lock_home",
+    r"fault_of": "unsafe reason",
     r"tenure": "held lease",
     r"_told": "name what it returns: a line, a row, a message",
 }
 UNWORDY = {name: re.compile(rf"(?<![a-z])(?:{name.replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE) for name in WORDS}
 # Grows until it is the whole of the product and its documents.
-WORDY = ("certs/", "transport/", "protocol/", "airunner/", "scripts/", "bench/")
+WORDY = ("agent/", "certs/", "transport/", "protocol/", "airunner/", "scripts/", "bench/")
 NOT_WORDY_YET = ("protocol/job.py", "protocol/messages.py", "transport/channel.py", "airunner/solo.py")
 
 Rule = Callable[[str, str], Iterator[str]]

@@ -6,7 +6,7 @@
    └──► Settlement: completed, released, lost or left behind
 ```
 
-- `slot.py` leases a job, runs an attempt at it, tells the broker how it ended, and takes the next.
+- `slot.py` leases a job, runs an attempt at it, reports its result to the broker, and leases the next.
 - `attempt.py` runs the steps in order: checkout, command, and the hooks around both.
 - `supervisor.py` waits for one process and passes its output to the recorder; `heartbeat.py` adds an event while it is
   silent.

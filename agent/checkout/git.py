@@ -233,10 +233,10 @@ class _Progress:
         self._tell = tell
         self._line = bytearray()
         self._stage = ""
-        self._told_s = 0.0
+        self._reported_s = 0.0
 
     def hear(self, chunk: bytes) -> None:
-        """Take in a piece of git's output."""
+        """Process a chunk of git's output."""
         *lines, rest = re.split(rb"[\r\n]", bytes(self._line) + chunk)
         self._line = bytearray(rest[:LINE_BYTES_MAX])
         for raw in lines:
@@ -247,8 +247,8 @@ class _Progress:
     def _report_stage(self, line: str) -> None:
         stage = line.partition(":")[0]
         now_s = anyio.current_time()
-        if stage != self._stage or now_s - self._told_s >= PROGRESS_S:
-            self._stage, self._told_s = stage, now_s
+        if stage != self._stage or now_s - self._reported_s >= PROGRESS_S:
+            self._stage, self._reported_s = stage, now_s
             self._tell(line[:TEXT_CHARS_MAX])
 
 

@@ -2,7 +2,7 @@
 
 git accepts more than locations for a repository: `ext::sh -c …` is a program, `--upload-pack=…` an option.
 So what is not plainly a URL of a known scheme, `host:path` for ssh, or an absolute path, is refused before
-git sees it. How git itself tells the three apart: https://git-scm.com/docs/git-clone#_git_urls
+git sees it. How git itself distinguishes the three: https://git-scm.com/docs/git-clone#_git_urls
 """
 
 from __future__ import annotations

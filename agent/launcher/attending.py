@@ -16,7 +16,7 @@ async def attended(process: Process) -> AsyncGenerator[None]:
     try:
         yield
     except anyio.get_cancelled_exc_class():
-        # It is to be dead before anybody else may lease the job. An `end` that was cut short kills too.
+        # The process has to be dead before another agent may lease the job. An `end` that is cut short kills too.
         with anyio.CancelScope(shield=True), suppress(LauncherDied, LeaseEnded, anyio.ClosedResourceError):
             await process.end(0)
         raise

@@ -22,7 +22,7 @@ from airunner.transport.ports import Edges
 
 REFUSED_FIRST_MS: Final = 500
 REFUSED_LAST_MS: Final = 30_000
-FINAL: Final = (StaleToken, NotFound, BadRequest)  # the attempt is over, or its events are of no use to anybody
+FINAL: Final = (StaleToken, NotFound, BadRequest)  # the attempt is over, or its events are of no use
 
 
 async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
