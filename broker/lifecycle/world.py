@@ -1,26 +1,23 @@
 """The World of a batch: its rows as they were loaded, and as the commands before have changed them.
 
 Deciders read from it, and only its writers change anything: `add_job`, `change` with `moved`, `append`, `write`,
-`note`, `set_mode`, `set_secret`, `remove_job`, `take`. The counters of queues, kinds and tenants follow from what
-becomes of each job, and are computed here alone; so is `gate`.
+`note`, `set_mode`, `set_secret`, `remove_job`, `take`. The counters (`tallies`) follow from what becomes of each job,
+and so does its `gate`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from msgspec import Struct
-
 from airunner.broker.lifecycle.commands import Appended, Done, MintedJob, News, StoreReply
+from airunner.broker.lifecycle.tallies import ENDED, Standing, Tallies, gate_of, standing_of
 from airunner.broker.store.contract import (
     Changes,
     JobRow,
     Loaded,
-    QueueCounts,
     QueueKey,
     Record,
     SecretRow,
@@ -31,7 +28,7 @@ from airunner.broker.store.needs import meets
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, EventRun, encode_bodies
-from airunner.protocol.job import JobSpec, JobState, decode_spec
+from airunner.protocol.job import JobSpec, decode_spec
 from airunner.protocol.messages import LeaseRef
 from airunner.protocol.names import RequestId, token_hash
 from airunner.protocol.queues import QueueMode
@@ -54,35 +51,6 @@ class Undecodable(Exception):
         self.job_id = job_id
 
 
-class Standing(Struct, frozen=True):
-    """A job's share in the counters: each is 0 or 1."""
-
-    waiting: int
-    delayed: int
-    running: int
-    alive: int
-
-
-ENDED: Final = Standing(0, 0, 0, 0)
-_RUNNING: Final = Standing(0, 0, 1, 1)
-_DELAYED: Final = Standing(1, 1, 0, 1)
-_WAITING: Final = Standing(1, 0, 0, 1)
-
-
-def standing_of(job: JobRow) -> Standing:
-    """How a job counts."""
-    if job.state == JobState.RUNNING:
-        return _RUNNING
-    if job.state != JobState.SCHEDULED:
-        return ENDED
-    return _WAITING if job.due_ms is None else _DELAYED
-
-
-def gate_of(job: JobRow) -> int:
-    """How many reasons there are not to lease a job."""
-    return (job.state != JobState.SCHEDULED) + (job.due_ms is not None)
-
-
 class World:
     """The rows of one batch, at the instant `now_ms`; `boxes` looks up the sealed secrets of a queue."""
 
@@ -103,14 +71,9 @@ class World:
         self._places: dict[tuple[str, str, str], list[_Place]] = {}
         self._records = {(record.tenant, record.request_id): record for record in loaded.records}
         self._modes: dict[tuple[str, str, str], QueueMode] = {}
-        self._kinds: dict[QueueKey, dict[str, int]] = {}
-        self._kinds_of: dict[str, int] = {}
-        self._usage: dict[str, Usage] = {}
+        self._tallies = Tallies()
         self._hashes: dict[bytes, bytes] = {}
         self._boxes: dict[tuple[str, str], dict[str, SecretRow]] = {}
-        self._bytes_added: Counter[str] = Counter()
-        self._kinds_added: Counter[QueueKey] = Counter()
-        self._counts_added: dict[tuple[str, str], list[int]] = {}  # waiting, delayed, running
         for job in loaded.jobs:
             self._jobs[job.job_id] = job
             if job.lease_request is not None:
@@ -132,10 +95,7 @@ class World:
         """Modes and kinds of queues, and usage of their tenants."""
         for queue, mode in loaded.modes.items():
             self._modes[queue] = mode
-        self._kinds_of.update(loaded.kinds_of)
-        self._usage |= loaded.usage
-        for key, count in loaded.kinds.items():
-            self._kinds.setdefault(QueueKey(key.tenant, key.queue), {})[key.needs] = count
+        self._tallies.adopt(loaded)
 
     def adopt_waiting(self, rows: Iterable[JobRow]) -> None:
         """Jobs that may be leased, in order."""
@@ -222,22 +182,18 @@ class World:
 
     def kinds(self, tenant: str, queue: str) -> dict[str, int]:
         """Every need of the jobs in a queue that have not ended, and how many have it."""
-        found = self._kinds.get(QueueKey(tenant, queue), {})
+        found = self._tallies.kinds(tenant, queue)
         self._points += len(found) * READ_POINTS
         return found
 
     def kinds_of(self, tenant: str) -> int:
         """How many kinds of jobs a tenant has in all queues."""
-        return self._kinds_of.get(tenant, 0)
+        return self._tallies.kinds_of(tenant)
 
     def usage(self, tenant: str) -> Usage:
         """What a tenant takes."""
         self._points += READ_POINTS
-        before = self._usage.get(tenant) or Usage()
-        return Usage(before.size_bytes + self._bytes_added[tenant], before.waiting + self._waiting_added(tenant))
-
-    def _waiting_added(self, tenant: str) -> int:
-        return sum(added[0] for (other, _), added in self._counts_added.items() if other == tenant)
+        return self._tallies.usage(tenant)
 
     def boxes(self, tenant: str, queue: str) -> dict[str, SecretRow]:
         """The sealed secrets of a queue, by name."""
@@ -309,16 +265,8 @@ class World:
             self._may_be_leased(job)
         job.gate = gate
         after = standing_of(job)
-        if after is before:
-            return
-        counts = self._counts_added.get((job.tenant, job.queue))
-        if counts is None:
-            counts = self._counts_added[job.tenant, job.queue] = [0, 0, 0]
-        counts[0] += after.waiting - before.waiting
-        counts[1] += after.delayed - before.delayed
-        counts[2] += after.running - before.running
-        if job.needs and after.alive != before.alive:
-            self._count_kind(job.key, after.alive - before.alive)
+        if after is not before:
+            self._tallies.moved(job, before, after)
 
     def _may_be_leased(self, job: JobRow) -> None:
         key: tuple[str, str, str] = (job.tenant, job.queue, job.needs)  # equal to its QueueKey, and made in no time
@@ -337,17 +285,6 @@ class World:
             places = self._places[key] = []
         heappush(places, (-job.priority, job.number, job))
 
-    def _count_kind(self, key: QueueKey, added: int) -> None:
-        self._kinds_added[key] += added
-        kinds = self._kinds.setdefault(QueueKey(key.tenant, key.queue), {})
-        count = kinds.get(key.needs, 0) + added
-        if count > 0:
-            kinds[key.needs] = count
-            if count == added:
-                self._kinds_of[key.tenant] = self._kinds_of.get(key.tenant, 0) + 1
-        elif kinds.pop(key.needs, None) is not None:
-            self._kinds_of[key.tenant] = self._kinds_of.get(key.tenant, 0) - 1
-
     def append(self, job: JobRow, count: int, raw: bytes, latest_ms: int) -> None:
         """Events of the job's attempt go to the end of its log."""
         first = job.last_sequence + 1
@@ -362,7 +299,7 @@ class World:
                 events=raw,
             )
         )
-        self._bytes_added[job.tenant] += len(raw)
+        self._tallies.add_bytes(job.tenant, len(raw))
         self._points += WRITE_POINTS
         run = EventRun(first_sequence=first, count=count, attempt=job.attempt, events=raw)
         self.news.appended.append(Appended(job.watch_key, run))
@@ -423,7 +360,7 @@ class World:
 
     def take(self, tenant: str, size_bytes: int) -> None:
         """A tenant takes so many bytes more, or less."""
-        self._bytes_added[tenant] += size_bytes
+        self._tallies.add_bytes(tenant, size_bytes)
 
     def work(self, points: int) -> None:
         """Work was done that is not seen here."""
@@ -434,10 +371,5 @@ class World:
         changes = self._changes
         changes.changed = list(self._changed.values())
         assert all(after.gate == gate_of(after) for _, after in changes.changed), "what moves a job calls `moved`"
-        changes.counts = {QueueKey(*key): QueueCounts(*added) for key, added in self._counts_added.items()}
-        changes.kinds = {key: added for key, added in self._kinds_added.items() if added}
-        for tenant in self._bytes_added.keys() | {tenant for tenant, _ in self._counts_added}:
-            usage = Usage(self._bytes_added[tenant], self._waiting_added(tenant))
-            if usage.size_bytes or usage.waiting:
-                changes.usage[tenant] = usage
+        self._tallies.save(changes)
         return changes

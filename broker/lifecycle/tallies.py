@@ -1,0 +1,113 @@
+"""Tallies of a batch: counters of queues, kinds of jobs and tenants, as its commands change them.
+
+How a job counts follows from its state and its delay alone; so does its `gate`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from msgspec import Struct
+
+from airunner.broker.store.contract import Changes, JobRow, Loaded, QueueCounts, QueueKey, Usage
+from airunner.protocol.job import JobState
+
+
+class Standing(Struct, frozen=True):
+    """A job's share in the counters: each is 0 or 1."""
+
+    waiting: int
+    delayed: int
+    running: int
+    alive: int
+
+
+ENDED: Final = Standing(0, 0, 0, 0)
+_RUNNING: Final = Standing(0, 0, 1, 1)
+_DELAYED: Final = Standing(1, 1, 0, 1)
+_WAITING: Final = Standing(1, 0, 0, 1)
+
+
+def standing_of(job: JobRow) -> Standing:
+    """How a job counts."""
+    if job.state == JobState.RUNNING:
+        return _RUNNING
+    if job.state != JobState.SCHEDULED:
+        return ENDED
+    return _WAITING if job.due_ms is None else _DELAYED
+
+
+def gate_of(job: JobRow) -> int:
+    """How many reasons there are not to lease a job."""
+    return (job.state != JobState.SCHEDULED) + (job.due_ms is not None)
+
+
+class Tallies:
+    """The counters as they were loaded, and what was added to each."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, str], dict[str, int]] = {}  # jobs by what they need, of each tenant and queue
+        self._kinds_of: dict[str, int] = {}
+        self._usage: dict[str, Usage] = {}
+        self._bytes_added: Counter[str] = Counter()
+        self._kinds_added: Counter[QueueKey] = Counter()
+        self._counts_added: dict[tuple[str, str], list[int]] = {}  # waiting, delayed, running
+
+    def adopt(self, loaded: Loaded) -> None:
+        """Kinds and usage as they are stored."""
+        self._kinds_of.update(loaded.kinds_of)
+        self._usage |= loaded.usage
+        for (tenant, queue, needs), count in loaded.kinds.items():
+            self._kinds.setdefault((tenant, queue), {})[needs] = count
+
+    def kinds(self, tenant: str, queue: str) -> dict[str, int]:
+        """Every need of the jobs in a queue that have not ended, and how many have it."""
+        return self._kinds.get((tenant, queue), {})
+
+    def kinds_of(self, tenant: str) -> int:
+        """How many kinds of jobs a tenant has in all queues."""
+        return self._kinds_of.get(tenant, 0)
+
+    def usage(self, tenant: str) -> Usage:
+        """What a tenant takes."""
+        before = self._usage.get(tenant) or Usage()
+        return Usage(before.size_bytes + self._bytes_added[tenant], before.waiting + self._waiting_added(tenant))
+
+    def add_bytes(self, tenant: str, size_bytes: int) -> None:
+        """A tenant takes so many bytes more, or less."""
+        self._bytes_added[tenant] += size_bytes
+
+    def moved(self, job: JobRow, before: Standing, after: Standing) -> None:
+        """A job counts otherwise from here on."""
+        counts = self._counts_added.get((job.tenant, job.queue))
+        if counts is None:
+            counts = self._counts_added[job.tenant, job.queue] = [0, 0, 0]
+        counts[0] += after.waiting - before.waiting
+        counts[1] += after.delayed - before.delayed
+        counts[2] += after.running - before.running
+        if job.needs and after.alive != before.alive:
+            self._count_kind(job.key, after.alive - before.alive)
+
+    def save(self, changes: Changes) -> None:
+        """Enter what was added."""
+        changes.counts = {QueueKey(*key): QueueCounts(*added) for key, added in self._counts_added.items()}
+        changes.kinds = {key: added for key, added in self._kinds_added.items() if added}
+        for tenant in self._bytes_added.keys() | {tenant for tenant, _ in self._counts_added}:
+            usage = Usage(self._bytes_added[tenant], self._waiting_added(tenant))
+            if usage.size_bytes or usage.waiting:
+                changes.usage[tenant] = usage
+
+    def _waiting_added(self, tenant: str) -> int:
+        return sum(added[0] for (other, _), added in self._counts_added.items() if other == tenant)
+
+    def _count_kind(self, key: QueueKey, added: int) -> None:
+        self._kinds_added[key] += added
+        kinds = self._kinds.setdefault((key.tenant, key.queue), {})
+        count = kinds.get(key.needs, 0) + added
+        if count > 0:
+            kinds[key.needs] = count
+            if count == added:
+                self._kinds_of[key.tenant] = self._kinds_of.get(key.tenant, 0) + 1
+        elif kinds.pop(key.needs, None) is not None:
+            self._kinds_of[key.tenant] = self._kinds_of.get(key.tenant, 0) - 1
