@@ -24,8 +24,8 @@ from tests.fuzz.streams import Shallow
 from tests.fuzz.vitals import GROWTH_MIB_MAX, Vitals
 
 ROOT = Path(__file__).resolve().parents[2]
-COUNT = 5_000
-DECODED = 20_000
+COUNT = 2_000
+DECODED = 5_000
 
 
 @contextmanager
