@@ -6,19 +6,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.protocol.job import JobState
 from tests.agent.playing import staged
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 
 IDLE_S = 600.0
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 async def test_each_slot_ends_after_one_job_and_the_agent_with_the_last(tmp_path: Path) -> None:

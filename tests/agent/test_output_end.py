@@ -7,7 +7,6 @@ from itertools import repeat
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.attempt.supervisor import HELD_BYTES_MAX, HELD_S, HELD_S_MAX, Supervisor
 from airunner.agent.launcher.contract import LaunchSpec
@@ -15,13 +14,9 @@ from airunner.agent.leases.heldlease import HeldLease
 from airunner.protocol.events import Stream
 from tests.agent.attempt.test_supervisor import GRACE_S, LEASE, Page
 from tests.agent.playing import PlayedProcess
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return ("trio", {"clock": MockClock(autojump_threshold=0)})
 
 
 class Pipe:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.attempt.heartbeat import HEARTBEAT_S, beat
 from airunner.agent.launcher.contract import LaunchSpec
@@ -16,13 +15,9 @@ from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import Heartbeat, Output, Stream
 from tests.agent.output.recording import recorder_in, taken
 from tests.agent.playing import PlayedProcess
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 @asynccontextmanager

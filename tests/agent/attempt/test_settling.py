@@ -9,7 +9,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.attempt.slot import DELIVERY_S
 from airunner.agent.leases.settlement import LeftBehind, described
@@ -17,13 +16,9 @@ from airunner.agent.output.spool import SPOOL_FOLDER, Spool, SpoolFailed
 from airunner.protocol.job import JobState, Reason
 from airunner.transport.ports import Sent
 from tests.agent.playing import VISIBILITY_S, Stage, staged
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def stop(stage: Stage) -> None:

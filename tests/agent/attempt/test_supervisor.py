@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,14 +14,14 @@ import pytest
 from airunner.agent.attempt.supervisor import CommandEnd, Supervisor
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import LaunchSpec
-from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import AgentBody, Output, ProcessError, Stream, TerminalResize
 from airunner.protocol.job import JobSpec, Reason, TerminalSize
 from airunner.protocol.messages import JobLease
 from airunner.protocol.names import JobId
-from tests.agent.launcher.launching import PATIENCE_S, command, shell
+from tests.agent.launcher.launching import command, shell
 
 pytestmark = pytest.mark.anyio
 
@@ -86,16 +86,6 @@ class Page(Recorder):
     @property
     def words(self) -> list[str]:
         return [body.message for body in self.bodies if isinstance(body, ProcessError)]
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[ChildLauncher]:
-    launcher = start_launcher()
-    try:
-        with anyio.fail_after(PATIENCE_S):
-            yield launcher
-    finally:
-        await launcher.aclose()
 
 
 async def seen(launcher: ChildLauncher, spec: LaunchSpec, timeout_s: float | None = None) -> tuple[CommandEnd, Page]:

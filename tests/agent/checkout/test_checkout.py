@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,8 +19,7 @@ from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
-from airunner.agent.launcher.local import start_launcher
-from airunner.agent.workspace.workspace import Workspace, make_workspace
+from airunner.agent.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.anyio
 
@@ -71,18 +70,6 @@ class Repository:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return Repository(tmp_path_factory.mktemp("repositories") / "with space")
-
-
-@pytest.fixture
-async def launcher() -> AsyncGenerator[Launcher]:
-    made = start_launcher()
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-async def workspace(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "home", "job", 1)
 
 
 async def test_the_default_is_the_remotes_head(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -13,19 +13,11 @@ from airunner.agent.checkout.git import TRIES_MAX, CheckoutFailed, is_of_network
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Launcher
-from airunner.agent.launcher.local import start_launcher
 from airunner.agent.workspace.workspace import make_workspace
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.checkout.serving import HttpServer, over_http
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def launcher() -> AsyncGenerator[Launcher]:
-    made = start_launcher()
-    yield made
-    await made.aclose()
 
 
 @pytest.fixture

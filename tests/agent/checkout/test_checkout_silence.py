@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import GIT_GRACE_S, CheckoutFailed
@@ -14,6 +13,7 @@ from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Exit, LauncherDied, LaunchSpec, Process, Survivor
 from airunner.agent.workspace.workspace import Workspace
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 
@@ -78,11 +78,6 @@ class PlayedSource:
 
 async def check_out_with(launcher: Played, workspace: Workspace) -> None:
     await check_out(launcher, Source(repository="/srv/p"), TERMS, workspace=workspace, agent_environ={})
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return ("trio", {"clock": MockClock(autojump_threshold=0)})
 
 
 @pytest.fixture

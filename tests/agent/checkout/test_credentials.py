@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,7 @@ from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Launcher
-from airunner.agent.launcher.local import start_launcher
-from airunner.agent.workspace.workspace import Workspace, make_workspace
+from airunner.agent.workspace.workspace import Workspace
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.checkout.serving import HttpServer, over_http
 
@@ -41,18 +40,6 @@ def server(tmp_path: Path) -> Generator[HttpServer]:
         git(folder / f"{name}.git", "update-server-info")
     with over_http(folder, f"somebody:{PASSWORD}") as server:
         yield server
-
-
-@pytest.fixture
-async def launcher() -> AsyncGenerator[Launcher]:
-    made = start_launcher()
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-async def workspace(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "home", "job", 1)
 
 
 def traced(folder: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.source import Source
 from airunner.agent.checkout.submodules import LEVELS_MAX
 from airunner.agent.launcher.contract import Launcher
-from airunner.agent.launcher.local import start_launcher
 from airunner.agent.workspace.workspace import Workspace, make_workspace
 from tests.agent.checkout.repositories import commit, git, new_repository
 from tests.agent.checkout.serving import over_http
@@ -24,23 +22,6 @@ pytestmark = pytest.mark.anyio
 ENVIRON = {"PATH": os.environ["PATH"]}
 REMOTE = Terms(Rules(), lambda: 0.0, lambda _: None)
 LOCAL = Terms(Rules(allow_local=True), lambda: 0.0, lambda _: None)
-
-
-@pytest.fixture
-async def launcher() -> AsyncGenerator[Launcher]:
-    made = start_launcher()
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-async def workspace(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "home", "job", 1)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    return new_repository(tmp_path / "repository")
 
 
 @pytest.fixture

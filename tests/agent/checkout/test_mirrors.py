@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -16,7 +16,6 @@ from airunner.agent.checkout.mirrors import FOLDER, Mirrors, remove_unfinished
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Launcher
-from airunner.agent.launcher.local import start_launcher
 from airunner.agent.workspace.workspace import Leftover, Workspace, make_workspace
 from tests.agent.checkout.repositories import commit, git, new_repository
 
@@ -24,18 +23,6 @@ pytestmark = pytest.mark.anyio
 
 ENVIRON = {"PATH": os.environ["PATH"]}
 PLENTY = 1 << 30
-
-
-@pytest.fixture
-async def launcher() -> AsyncGenerator[Launcher]:
-    made = start_launcher()
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    return new_repository(tmp_path / "repository")
 
 
 async def inline(call: Callable[[], list[Leftover]]) -> list[Leftover]:

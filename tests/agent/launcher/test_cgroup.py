@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import anyio
 import pytest
 
 from airunner.agent.launcher.child.cgroup import PREFIX, Limits, end_groups, missing_controllers, oom_kills, own_group
@@ -20,16 +18,6 @@ from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, rea
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(own_group() is None, reason="no group that we may write")]
 
 MEMORY = Limits(memory_bytes=64 << 20)
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[ChildLauncher]:
-    launcher = start_launcher()
-    try:
-        with anyio.fail_after(PATIENCE_S):
-            yield launcher
-    finally:
-        await launcher.aclose()
 
 
 async def test_each_job_is_in_a_group_of_its_own_and_none_is_left(launcher: ChildLauncher) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -14,7 +13,7 @@ import pytest
 
 from airunner.agent.launcher.child.wire import deadline_ms
 from airunner.agent.launcher.contract import Exit, LauncherDied, LeaseEnded, Process
-from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.local import ChildLauncher
 from airunner.transport.timers import boot_s
 from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 
@@ -41,16 +40,6 @@ async def main():
     await launcher.aclose()
 anyio.run(main)
 """
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[ChildLauncher]:
-    launcher = start_launcher()
-    try:
-        with anyio.fail_after(PATIENCE_S):
-            yield launcher
-    finally:
-        await launcher.aclose()
 
 
 async def tree_of(process: Process) -> Watched:

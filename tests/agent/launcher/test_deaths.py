@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -14,7 +14,7 @@ import pytest
 
 from airunner.agent.launcher import local
 from airunner.agent.launcher.contract import Exit, LauncherDied, NoLauncher
-from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.launcher.process import KeptProcess
 from airunner.agent.launcher.watchdog import KeeperProcess
 from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, read_lines, shell
@@ -73,16 +73,6 @@ def test_when_the_agent_is_killed_its_jobs_are(die: Callable[[subprocess.Popen[b
         assert len(jobs) == 3 * JOBS
         die(agent)
         assert watched.gone_within(DEATH_S)
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[ChildLauncher]:
-    launcher = start_launcher()
-    try:
-        with anyio.fail_after(PATIENCE_S):
-            yield launcher
-    finally:
-        await launcher.aclose()
 
 
 @pytest.mark.anyio

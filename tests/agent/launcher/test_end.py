@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 
 from airunner.agent.launcher.contract import Exit
-from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.job import TerminalSize
 from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, command, read_all, read_lines, shell
 
@@ -80,16 +79,6 @@ if os.fork() == 0:
         pass
 os._exit(0)
 """
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[ChildLauncher]:
-    launcher = start_launcher()
-    try:
-        with anyio.fail_after(PATIENCE_S):
-            yield launcher
-    finally:
-        await launcher.aclose()
 
 
 @pytest.mark.parametrize("terminal", [None, TerminalSize()])

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -22,16 +21,6 @@ from tests.agent.launcher.launching import PATIENCE_S, children_of, command, des
 pytestmark = pytest.mark.anyio
 
 LONG = "x" * 300  # longer than any name in a folder may be
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[ChildLauncher]:
-    launcher = start_launcher()
-    try:
-        with anyio.fail_after(PATIENCE_S):
-            yield launcher
-    finally:
-        await launcher.aclose()
 
 
 async def run(launcher: ChildLauncher, script: str, terminal: TerminalSize | None = None) -> bytes:

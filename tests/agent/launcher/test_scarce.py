@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from airunner.agent.launcher.child import spawning
 from airunner.agent.launcher.child.spawning import Refusal, spawn
 from airunner.agent.launcher.child.wire import Start
 from airunner.agent.launcher.contract import Exit
-from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, scarce_at_launch
 from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, descriptors_of, read_all, shell
@@ -25,16 +25,6 @@ from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, des
 NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[ChildLauncher]:
-    launcher = start_launcher()
-    try:
-        with anyio.fail_after(PATIENCE_S):
-            yield launcher
-    finally:
-        await launcher.aclose()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,21 +12,11 @@ import anyio
 import pytest
 
 from airunner.agent.launcher.contract import ByteSource, Exit
-from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
 from tests.agent.launcher.launching import PATIENCE_S, read_all, read_lines, shell
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[ChildLauncher]:
-    launcher = start_launcher()
-    try:
-        with anyio.fail_after(PATIENCE_S):
-            yield launcher
-    finally:
-        await launcher.aclose()
 
 
 async def test_a_terminal_is_one_with_the_size_asked_for(launcher: ChildLauncher) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +10,7 @@ import anyio
 import pytest
 
 from airunner.agent.launcher.contract import LaunchSpec, Spent, Vitals
-from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.local import ChildLauncher
 from tests.agent.launcher.launching import PATIENCE_S, command, read_lines, shell
 
 pytestmark = pytest.mark.anyio
@@ -24,14 +23,6 @@ if sys.argv[1:] == ["daemon"] and os.fork():
 while time.process_time() < {BURN_MS / 1_000}:
     pass
 """
-
-
-@pytest.fixture
-async def launcher(anyio_backend: object) -> AsyncIterator[ChildLauncher]:
-    del anyio_backend
-    started = start_launcher()
-    yield started
-    await started.aclose()
 
 
 async def spent_by(launcher: ChildLauncher, spec: LaunchSpec) -> Spent:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.leases.renewer import RENEWAL_S_MAX, RETRY_S
@@ -21,11 +20,6 @@ from tests.agent.playing import CANCEL_GRACE_S, Stage, staged
 pytestmark = pytest.mark.anyio
 
 AT_ONCE_S = 0.5
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def lose_nudges(stage: Stage) -> None:

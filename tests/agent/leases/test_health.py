@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.launcher.refusal import MachineRefused, Scarce
 from airunner.agent.leases import probes
@@ -19,11 +18,6 @@ pytestmark = pytest.mark.anyio
 
 LONG_S = 3_600.0
 SLOTS = 3
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 async def trouble_of(stage: Stage) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.leases.heldlease import KEEPER_SHARE, MARGIN_S_MAX
 from airunner.agent.leases.renewer import RENEWAL_S_MAX
@@ -17,11 +16,6 @@ from tests.agent.playing import VISIBILITY_S, staged
 pytestmark = pytest.mark.anyio
 
 KILLED_AFTER_S = VISIBILITY_S - MARGIN_S_MAX / KEEPER_SHARE
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 async def test_each_renewal_moves_the_deadline_of_what_runs(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.attempt.slot import DELIVERY_S
 from airunner.agent.leases.settlement import LeftBehind, described
@@ -21,11 +20,6 @@ from tests.agent.playing import Stage, staged
 pytestmark = pytest.mark.anyio
 
 SLOTS = 3
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def dequeues(stage: Stage) -> list[tuple[int, bool]]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.output.recorder import PATIENCE_S, Recorder
 from airunner.agent.output.spool import Record, Spool, SpoolFailed
@@ -25,11 +24,6 @@ from tests.agent.output.recording import EVERYTHING, Sink, no_more_than, recorde
 pytestmark = pytest.mark.anyio
 
 RESULT = Result(exit_code=0)
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def with_events(folder: Path, events: int) -> Recorder:

@@ -8,7 +8,6 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import MockClock
 
 from airunner.agent.output.outputbound import TAIL_BYTES, Gap, OutputBound, Piece
 from airunner.agent.output.recorder import PATIENCE_S
@@ -16,11 +15,6 @@ from airunner.protocol.events import Output, OutputTruncated, Stream
 from tests.agent.output.recording import Sink, recorder_in, taken
 
 pieces = st.lists(st.tuples(st.sampled_from(Stream), st.binary(min_size=1, max_size=40)), max_size=30)
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def told(going_on: list[Piece | Gap]) -> tuple[bytes, list[int]]:

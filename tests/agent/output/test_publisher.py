@@ -9,7 +9,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.flag import Flag
 from airunner.agent.output.publisher import EventPublisher
@@ -39,11 +38,6 @@ from tests.agent.output.recording import EVERYTHING, recorder_in
 from tests.client.wire import edges
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 class Full:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from trio.testing import MockClock
 
 from airunner.agent.output.recovery import recover
 from airunner.agent.output.spool import Spool, SpoolHeader, spools_in
@@ -28,11 +27,6 @@ from tests.client.wire import edges
 
 pytestmark = pytest.mark.anyio
 JOB = JobId("job")
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 class Refusing:

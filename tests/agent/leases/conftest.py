@@ -1,0 +1,3 @@
+"""Virtual time for the tests of leases."""
+
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture

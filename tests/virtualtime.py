@@ -1,0 +1,11 @@
+"""Virtual time: trio on a clock that jumps to the next deadline as soon as every task waits."""
+
+from __future__ import annotations
+
+import pytest
+from trio.testing import MockClock
+
+
+@pytest.fixture(name="anyio_backend")
+def virtual_clock() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
