@@ -104,7 +104,7 @@ async def test_no_room_for_a_terminal_is_the_machines_fault(monkeypatch: pytest.
 
 
 async def test_without_a_thread_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_: object) -> None:
+    async def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
