@@ -15,6 +15,7 @@
 - `endpoints.py` parses the broker addresses of `--broker` and `AIRUNNER_BROKER`.
 - `timers.py` and `clocksteps.py` implement the clock that counts while the machine sleeps, and report when it was set.
 - `descriptors.py` raises the process's limit of open files.
+- `bell.py` wakes tasks that wait for a change; `backoff.py` retries what fails, with jittered pauses.
 
 It imports `protocol` (what is sent) and `certs` (the keys of a connection). Broker, agent and client import it.
 """
