@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Final, Self
 
 import anyio
@@ -109,14 +108,14 @@ class Follower:
         """Put the broker's answer into the inbox."""
         answer: _Input
         try:
-            smaller = self._smaller if isinstance(request, ReplayJobEvents) else None
-            async with self._pages if isinstance(request, ReplayJobEvents) else nullcontext():
-                reply = await self._channel.ask(request, smaller=smaller)
+            match request:
+                case WatchJob():
+                    answer = await self._channel.ask(request)
+                case ReplayJobEvents():
+                    async with self._pages:
+                        answer = await self._channel.ask(request, smaller=self._smaller)
         except (PeerError, OperatorError) as error:
             answer = error
-        else:
-            assert isinstance(reply, JobWatched | JobEventsReplayed), "the reply of this request"
-            answer = reply
         await self._to_inbox.send(answer)
 
     def _smaller(self) -> ReplayJobEvents:

@@ -8,7 +8,7 @@ import msgspec
 
 from airunner.protocol.bounds import REPLY_VALUES_MAX, UNDECODABLE, check_structure
 from airunner.protocol.errors import BadRequest, PeerError
-from airunner.protocol.messages import Refused, Reply, Request
+from airunner.protocol.messages import Message, Refused, Reply, Request
 from airunner.protocol.names import HASH_BYTES
 
 _encoder = msgspec.msgpack.Encoder()
@@ -17,7 +17,7 @@ _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Req
 _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
-def encode(message: Request | Reply) -> bytes:
+def encode(message: Message) -> bytes:
     """Encode `message` as a body.
 
     Raises `BadRequest` when a text in it is not valid Unicode or a number is too large.

@@ -8,7 +8,7 @@ same request id, it is answered as it was the first time.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Generic, TypeVar, get_args
 
 from msgspec import Meta, Struct
 
@@ -62,46 +62,6 @@ class Message(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """What every message is; its tag is its class's name."""
 
 
-# --- requests -----------------------------------------------------------------------------------------
-
-
-class Ping(Message, frozen=True, kw_only=True):
-    """Are you there? Answered at once, whoever asks, however busy the queue is."""
-
-
-class EnqueueJob(Message, frozen=True, kw_only=True):
-    """Submit jobs, all or none. Needs the role `submit`."""
-
-    jobs: Annotated[tuple[JobSpec, ...], Meta(min_length=1, max_length=ENQUEUE_MAX)]
-
-    def __post_init__(self) -> None:
-        """Raises `ValueError`: more metadata than is looked after, or a repository whose password could be shown."""
-        for job in self.jobs:
-            check_new(job)
-        if any(len(job.metadata) > METADATA_MAX for job in self.jobs):
-            raise ValueError(f"a job has up to {METADATA_MAX} pieces of metadata")
-        if sum(len(job.metadata) for job in self.jobs) > ENQUEUE_METADATA_MAX:
-            raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} pieces of metadata")
-
-
-class DequeueJob(Message, frozen=True, kw_only=True):
-    """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`.
-
-    `agent_slots` and `version` describe the agent to whoever lists agents. Only jobs are leased that require
-    nothing but `tags`.
-    """
-
-    agent: Name
-    agent_slots: AgentSlots = 1
-    version: Version = ""
-    tags: Tags = {}
-    queues: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=QUEUES_MAX)]
-    slots: Annotated[int, Meta(ge=1, le=SLOTS_MAX)] = 1
-    visibility_ms: VisibilityMs
-    wait_ms: Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)] = 0
-    token_seed: Seed
-
-
 class LeaseRef(Struct, frozen=True, kw_only=True):
     """A lease reference: one attempt, and the proof that it is the sender's."""
 
@@ -109,199 +69,6 @@ class LeaseRef(Struct, frozen=True, kw_only=True):
     attempt: Positive
     task_token: Token
 
-
-class UpdateJob(Message, frozen=True, kw_only=True):
-    """The heartbeat: every lease named here lives `visibility_ms` from now. Role `work`.
-
-    It may come from an agent without a lease, to say only that it is there, or why it runs no jobs now (`trouble`).
-    """
-
-    agent: Name | None = None
-    agent_slots: AgentSlots = 1
-    version: Version = ""
-    tags: Tags = {}
-    trouble: Text = ""
-    leases: Annotated[tuple[LeaseRef, ...], Meta(max_length=LEASES_MAX)]
-    visibility_ms: VisibilityMs
-
-
-class EventBatch(Struct, frozen=True, kw_only=True):
-    """Events of one attempt, the first of them numbered `first_index` by its agent."""
-
-    lease: LeaseRef
-    first_index: Natural
-    count: Annotated[int, Meta(ge=1, le=BATCH_EVENTS_MAX)]
-    events: Annotated[bytes, Meta(min_length=1, max_length=BATCH_BYTES_MAX)]
-
-
-class CompleteJob(Message, frozen=True, kw_only=True):
-    """The attempt has ended and published `event_count` events in all. Role `work`.
-
-    It may also travel with its last events, and with other completions: see `PublishJobEvents`.
-    """
-
-    lease: LeaseRef
-    event_count: Natural
-    result: Result
-
-    def __post_init__(self) -> None:
-        """Raises `ValueError`: the reason is none that there is."""
-        if not self.result.known:
-            raise ValueError(f"{self.result.reason!r} is no reason for an end")
-
-
-class PublishJobEvents(Message, frozen=True, kw_only=True):
-    """Store events, then end attempts whose events are all stored with that. Role `work`.
-
-    Each batch and each completion is judged by itself; what one request brings is one transaction.
-    """
-
-    batches: Annotated[tuple[EventBatch, ...], Meta(max_length=BATCHES_MAX)] = ()
-    completions: Annotated[tuple[CompleteJob, ...], Meta(max_length=COMPLETIONS_MAX)] = ()
-
-    def __post_init__(self) -> None:
-        """Raises `ValueError`: there is nothing in it."""
-        if not self.batches and not self.completions:
-            raise ValueError("there are no batches and no completions")
-
-
-class ReleaseJob(Message, frozen=True, kw_only=True):
-    """Give an attempt back; the job waits in its old place. Role `work`.
-
-    `lost`: its agent died, and another speaks for it; that counts as if the lease had expired.
-    """
-
-    lease: LeaseRef
-    lost: bool = False
-
-
-class CancelJob(Message, frozen=True, kw_only=True):
-    """End a job. One that waits is CANCELLED at once; one that runs is ended by its agent. Role `submit`.
-
-    Once this is answered the job is never leased again. Asked again, or of a job that has ended, it changes
-    nothing.
-    """
-
-    job_id: JobName
-
-
-class RetryJob(Message, frozen=True, kw_only=True):
-    """Submit an ended job anew, as it was; the new one names it as its origin. Role `submit`."""
-
-    job_id: JobName
-
-
-class UpdateQueue(Message, frozen=True, kw_only=True):
-    """Open, pause or drain a queue. Role `admin`."""
-
-    queue: Name
-    mode: QueueMode
-
-
-class ListQueues(Message, frozen=True, kw_only=True):
-    """A page of the queues that have jobs or are not open, by name; `after` is the last one before. Role `read`."""
-
-    after: Name | None = None
-
-
-class ListAgents(Message, frozen=True, kw_only=True):
-    """A page of the agents that were heard of lately, by name; `after` is as for `ListQueues`. Role `read`."""
-
-    after: Name | None = None
-
-
-class ListJobs(Message, frozen=True, kw_only=True):
-    """A page of jobs, newest first; with `metadata` only those that have all of these. Role `read`.
-
-    `page` counts from 1. For a walk that new jobs do not shift, give `before`, the last id of the page
-    before, and leave `page` alone. `skip` leaves out so many more that would be listed: see `ListPlace`.
-    """
-
-    queue: Name | None = None
-    state: JobState | None = None
-    owner: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)] | None = None
-    metadata: Annotated[dict[Label, Argument], Meta(max_length=FILTERS_MAX)] = {}
-    before: JobName | None = None
-    page: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 1
-    page_size: Annotated[int, Meta(ge=1, le=PAGE_SIZE_MAX)] = 20
-    skip: Annotated[int, Meta(ge=0, le=PAGE_MAX * PAGE_SIZE_MAX)] = 0
-    count: bool = False
-
-
-class GetJob(Message, frozen=True, kw_only=True):
-    """One job. Role `read`."""
-
-    job_id: JobName
-
-
-class ReplayJobEvents(Message, frozen=True, kw_only=True):
-    """Stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
-
-    A page stops before the run that goes beyond `bytes_max` of events, and has one run at the least. With `kinds`,
-    runs that hold no event of these may come without their events.
-    """
-
-    job_id: JobName
-    from_sequence: Positive = 1
-    from_timestamp_ms: Natural | None = None
-    bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
-    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()
-
-
-class WatchJob(Message, frozen=True, kw_only=True):
-    """The key to a job's live events. Role `read`."""
-
-    job_id: JobName
-
-
-class SetSecret(Message, frozen=True, kw_only=True):
-    """Keep a sealed value for the jobs of a queue, in the place of one of that name. Role `admin`.
-
-    Only agents that hold the queue's key can open the `box`; see `certs/queuekeys.py`.
-    """
-
-    queue: Name
-    name: Variable
-    box: Annotated[bytes, Meta(min_length=1, max_length=BOX_BYTES_MAX)]
-
-
-class RemoveSecret(Message, frozen=True, kw_only=True):
-    """Forget a sealed value. Role `admin`."""
-
-    queue: Name
-    name: Variable
-
-
-class ListSecrets(Message, frozen=True, kw_only=True):
-    """A page of the names of sealed secrets, by queue and name; `after` is the last one before. Role `read`."""
-
-    queue: Name | None = None
-    after: tuple[Name, Variable] | None = None
-
-
-StoreRequest = (
-    EnqueueJob
-    | DequeueJob
-    | UpdateJob
-    | PublishJobEvents
-    | CompleteJob
-    | ReleaseJob
-    | CancelJob
-    | RetryJob
-    | UpdateQueue
-    | SetSecret
-    | RemoveSecret
-    | ListQueues
-    | ListAgents
-    | ListJobs
-    | ListSecrets
-    | GetJob
-    | ReplayJobEvents
-    | WatchJob
-)
-"""What is asked of the queue and the event log."""
-
-Request = Ping | StoreRequest
 
 # --- replies ------------------------------------------------------------------------------------------
 
@@ -538,3 +305,250 @@ Reply = (
     | Nudge
     | Refused
 )
+
+# --- requests -----------------------------------------------------------------------------------------
+
+
+_Reply_co = TypeVar("_Reply_co", bound=Message, covariant=True)
+
+
+class Asking(Message, Generic[_Reply_co], frozen=True, kw_only=True):
+    """A request that is answered with a `_Reply_co`, or `Refused`."""
+
+
+def reply_type(request: type[Asking[_Reply_co]]) -> type[_Reply_co]:
+    """The class of the reply to requests of this class."""
+    (base,) = vars(request)["__orig_bases__"]
+    reply: type[_Reply_co] = get_args(base)[0]
+    return reply
+
+
+class Ping(Asking[Pong], frozen=True, kw_only=True):
+    """Are you there? Answered at once, whoever asks, however busy the queue is."""
+
+
+class EnqueueJob(Asking[JobsEnqueued], frozen=True, kw_only=True):
+    """Submit jobs, all or none. Needs the role `submit`."""
+
+    jobs: Annotated[tuple[JobSpec, ...], Meta(min_length=1, max_length=ENQUEUE_MAX)]
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError`: more metadata than is looked after, or a repository whose password could be shown."""
+        for job in self.jobs:
+            check_new(job)
+        if any(len(job.metadata) > METADATA_MAX for job in self.jobs):
+            raise ValueError(f"a job has up to {METADATA_MAX} pieces of metadata")
+        if sum(len(job.metadata) for job in self.jobs) > ENQUEUE_METADATA_MAX:
+            raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} pieces of metadata")
+
+
+class DequeueJob(Asking[JobsLeased], frozen=True, kw_only=True):
+    """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`.
+
+    `agent_slots` and `version` describe the agent to whoever lists agents. Only jobs are leased that require
+    nothing but `tags`.
+    """
+
+    agent: Name
+    agent_slots: AgentSlots = 1
+    version: Version = ""
+    tags: Tags = {}
+    queues: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=QUEUES_MAX)]
+    slots: Annotated[int, Meta(ge=1, le=SLOTS_MAX)] = 1
+    visibility_ms: VisibilityMs
+    wait_ms: Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)] = 0
+    token_seed: Seed
+
+
+class UpdateJob(Asking[JobsUpdated], frozen=True, kw_only=True):
+    """The heartbeat: every lease named here lives `visibility_ms` from now. Role `work`.
+
+    It may come from an agent without a lease, to say only that it is there, or why it runs no jobs now (`trouble`).
+    """
+
+    agent: Name | None = None
+    agent_slots: AgentSlots = 1
+    version: Version = ""
+    tags: Tags = {}
+    trouble: Text = ""
+    leases: Annotated[tuple[LeaseRef, ...], Meta(max_length=LEASES_MAX)]
+    visibility_ms: VisibilityMs
+
+
+class EventBatch(Struct, frozen=True, kw_only=True):
+    """Events of one attempt, the first of them numbered `first_index` by its agent."""
+
+    lease: LeaseRef
+    first_index: Natural
+    count: Annotated[int, Meta(ge=1, le=BATCH_EVENTS_MAX)]
+    events: Annotated[bytes, Meta(min_length=1, max_length=BATCH_BYTES_MAX)]
+
+
+class CompleteJob(Asking[JobCompleted], frozen=True, kw_only=True):
+    """The attempt has ended and published `event_count` events in all. Role `work`.
+
+    It may also travel with its last events, and with other completions: see `PublishJobEvents`.
+    """
+
+    lease: LeaseRef
+    event_count: Natural
+    result: Result
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError`: the reason is none that there is."""
+        if not self.result.known:
+            raise ValueError(f"{self.result.reason!r} is no reason for an end")
+
+
+class PublishJobEvents(Asking[JobEventsPublished], frozen=True, kw_only=True):
+    """Store events, then end attempts whose events are all stored with that. Role `work`.
+
+    Each batch and each completion is judged by itself; what one request brings is one transaction.
+    """
+
+    batches: Annotated[tuple[EventBatch, ...], Meta(max_length=BATCHES_MAX)] = ()
+    completions: Annotated[tuple[CompleteJob, ...], Meta(max_length=COMPLETIONS_MAX)] = ()
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError`: there is nothing in it."""
+        if not self.batches and not self.completions:
+            raise ValueError("there are no batches and no completions")
+
+
+class ReleaseJob(Asking[JobReleasedReply], frozen=True, kw_only=True):
+    """Give an attempt back; the job waits in its old place. Role `work`.
+
+    `lost`: its agent died, and another speaks for it; that counts as if the lease had expired.
+    """
+
+    lease: LeaseRef
+    lost: bool = False
+
+
+class CancelJob(Asking[JobCancelled], frozen=True, kw_only=True):
+    """End a job. One that waits is CANCELLED at once; one that runs is ended by its agent. Role `submit`.
+
+    Once this is answered the job is never leased again. Asked again, or of a job that has ended, it changes
+    nothing.
+    """
+
+    job_id: JobName
+
+
+class RetryJob(Asking[JobsEnqueued], frozen=True, kw_only=True):
+    """Submit an ended job anew, as it was; the new one names it as its origin. Role `submit`."""
+
+    job_id: JobName
+
+
+class UpdateQueue(Asking[QueueUpdated], frozen=True, kw_only=True):
+    """Open, pause or drain a queue. Role `admin`."""
+
+    queue: Name
+    mode: QueueMode
+
+
+class ListQueues(Asking[QueuesListed], frozen=True, kw_only=True):
+    """A page of the queues that have jobs or are not open, by name; `after` is the last one before. Role `read`."""
+
+    after: Name | None = None
+
+
+class ListAgents(Asking[AgentsListed], frozen=True, kw_only=True):
+    """A page of the agents that were heard of lately, by name; `after` is as for `ListQueues`. Role `read`."""
+
+    after: Name | None = None
+
+
+class ListJobs(Asking[JobsListed], frozen=True, kw_only=True):
+    """A page of jobs, newest first; with `metadata` only those that have all of these. Role `read`.
+
+    `page` counts from 1. For a walk that new jobs do not shift, give `before`, the last id of the page
+    before, and leave `page` alone. `skip` leaves out so many more that would be listed: see `ListPlace`.
+    """
+
+    queue: Name | None = None
+    state: JobState | None = None
+    owner: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)] | None = None
+    metadata: Annotated[dict[Label, Argument], Meta(max_length=FILTERS_MAX)] = {}
+    before: JobName | None = None
+    page: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 1
+    page_size: Annotated[int, Meta(ge=1, le=PAGE_SIZE_MAX)] = 20
+    skip: Annotated[int, Meta(ge=0, le=PAGE_MAX * PAGE_SIZE_MAX)] = 0
+    count: bool = False
+
+
+class GetJob(Asking[JobFound], frozen=True, kw_only=True):
+    """One job. Role `read`."""
+
+    job_id: JobName
+
+
+class ReplayJobEvents(Asking[JobEventsReplayed], frozen=True, kw_only=True):
+    """Stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
+
+    A page stops before the run that goes beyond `bytes_max` of events, and has one run at the least. With `kinds`,
+    runs that hold no event of these may come without their events.
+    """
+
+    job_id: JobName
+    from_sequence: Positive = 1
+    from_timestamp_ms: Natural | None = None
+    bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
+    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()
+
+
+class WatchJob(Asking[JobWatched], frozen=True, kw_only=True):
+    """The key to a job's live events. Role `read`."""
+
+    job_id: JobName
+
+
+class SetSecret(Asking[SecretSet], frozen=True, kw_only=True):
+    """Keep a sealed value for the jobs of a queue, in the place of one of that name. Role `admin`.
+
+    Only agents that hold the queue's key can open the `box`; see `certs/queuekeys.py`.
+    """
+
+    queue: Name
+    name: Variable
+    box: Annotated[bytes, Meta(min_length=1, max_length=BOX_BYTES_MAX)]
+
+
+class RemoveSecret(Asking[SecretRemoved], frozen=True, kw_only=True):
+    """Forget a sealed value. Role `admin`."""
+
+    queue: Name
+    name: Variable
+
+
+class ListSecrets(Asking[SecretsListed], frozen=True, kw_only=True):
+    """A page of the names of sealed secrets, by queue and name; `after` is the last one before. Role `read`."""
+
+    queue: Name | None = None
+    after: tuple[Name, Variable] | None = None
+
+
+StoreRequest = (
+    EnqueueJob
+    | DequeueJob
+    | UpdateJob
+    | PublishJobEvents
+    | CompleteJob
+    | ReleaseJob
+    | CancelJob
+    | RetryJob
+    | UpdateQueue
+    | SetSecret
+    | RemoveSecret
+    | ListQueues
+    | ListAgents
+    | ListJobs
+    | ListSecrets
+    | GetJob
+    | ReplayJobEvents
+    | WatchJob
+)
+"""What is asked of the queue and the event log."""
+
+Request = Ping | StoreRequest

@@ -11,16 +11,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
 from airunner.protocol.coding import decode_reply, encode, error_of
-from airunner.protocol.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, OperatorError, PeerError, Unsupported
+from airunner.protocol.errors import (
+    EXIT_NO_PERMISSION,
+    EXIT_UNAVAILABLE,
+    BadRequest,
+    OperatorError,
+    PeerError,
+    Unsupported,
+)
 from airunner.protocol.frames import REVISION, pack_request, unpack_reply, unserved
-from airunner.protocol.messages import Nudge, Pong, Refused, Reply, Request
+from airunner.protocol.messages import Asking, Message, Nudge, Pong, Refused, Reply, reply_type
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from airunner.protocol.reconnect import (
     PATIENCE_MS,
@@ -39,6 +46,7 @@ from airunner.protocol.requestsize import RequestSize
 from airunner.transport.bell import Bell
 from airunner.transport.ports import Dealer, Edges, Ending, Network
 
+_Reply = TypeVar("_Reply", bound=Message)
 _log = logging.getLogger("airunner.channel")
 MISMATCHES_TOLD: Final = 3  # handshakes broken off in a row; a restart breaks one, a wrong key all
 WHY_CHARS_MAX: Final = 500  # of why a reply cannot be read
@@ -66,7 +74,7 @@ UNBOUNDED: Final = Patience()
 class _Waiter:
     """One `ask` in progress."""
 
-    def __init__(self, request_id: RequestId, smaller: Callable[[], Request] | None) -> None:
+    def __init__(self, request_id: RequestId, smaller: Callable[[], Message] | None) -> None:
         self.request_id = request_id
         self.smaller = smaller
         self.sized = smaller is not None  # and its answer is still to be measured
@@ -126,19 +134,19 @@ class Channel:
 
     async def ask(
         self,
-        request: Request,
+        request: Asking[_Reply],
         *,
         request_id: RequestId | None = None,
         patience_ms: int = PATIENCE_MS,
-        smaller: Callable[[], Request] | None = None,
-    ) -> Reply:
-        """The broker's reply to `request`, which is never `Refused`.
+        smaller: Callable[[], Asking[_Reply]] | None = None,
+    ) -> _Reply:
+        """The broker's reply to `request`, of the class that its own names.
 
         `smaller`, for requests that move `request_size.bytes_max` bytes of a log, is called for each further connection
         and gives what is to be asked over that one in the request's place; the reply is to the last of them.
 
-        Raises `PeerError` as the broker refused it; `OperatorError` when no broker can be reached or this
-        key is not let in.
+        Raises `PeerError` as the broker refused it; `BadRequest` for a reply of another class; `OperatorError` when no
+        broker can be reached or this key is not let in.
         """
         request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         waiter = _Waiter(request_id, smaller)
@@ -166,6 +174,8 @@ class Channel:
         assert waiter.reply is not None, "an answered request has its answer"
         if isinstance(waiter.reply, Refused):
             raise error_of(waiter.reply)
+        if not isinstance(waiter.reply, reply_type(type(request))):
+            raise BadRequest(f"the broker answered {kind} with {type(waiter.reply).__name__}")
         return waiter.reply
 
     async def gone(self, silence_s: float) -> None:

@@ -31,7 +31,6 @@ from airunner.protocol.messages import (
     DequeueJob,
     JobLease,
     JobsLeased,
-    JobsUpdated,
     ReleaseJob,
     UpdateJob,
     Verdict,
@@ -166,7 +165,6 @@ class Leaser:
         """Renew leases before their jobs are begun, and return those that are still ours."""
         refs = [lease.ref for lease in leases]
         reply = await self._channel.ask(UpdateJob(leases=tuple(refs), visibility_ms=self._plan.visibility_ms))
-        assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
         return [
             lease for lease, renewal in zip(leases, reply.leases, strict=True) if renewal.verdict is not Verdict.LOST
         ]
@@ -183,9 +181,7 @@ class Leaser:
             wait_ms=wait_ms,
             token_seed=seed,
         )
-        reply = await self._channel.ask(request, request_id=request_id, patience_ms=wait_ms + PATIENCE_MS)
-        assert isinstance(reply, JobsLeased), "the answer to DequeueJob"
-        return reply
+        return await self._channel.ask(request, request_id=request_id, patience_ms=wait_ms + PATIENCE_MS)
 
     async def _return_parked(self, request_id: RequestId, seed: bytes, slots: int) -> None:
         """Repeat the parked request without a wait, which ends the parking, and release what it was granted.

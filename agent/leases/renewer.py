@@ -18,7 +18,7 @@ from airunner.agent.leases.health import Health
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import PeerError
-from airunner.protocol.messages import LEASES_MAX, JobLease, JobsUpdated, UpdateJob, Verdict
+from airunner.protocol.messages import LEASES_MAX, JobLease, UpdateJob, Verdict
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
@@ -107,7 +107,6 @@ class Renewer:
             await anyio.sleep(RETRY_S)  # the deadlines stand, and end what this does not mend
             self._nudged = self._news = True
             return
-        assert isinstance(reply, JobsUpdated), "the answer to UpdateJob"
         for held, verdict in zip(heartbeat, reply.leases, strict=True):
             match verdict.verdict:
                 case Verdict.KEPT:

@@ -33,7 +33,6 @@ from airunner.protocol.messages import (
     CompleteJob,
     EventBatch,
     JobCompleted,
-    JobEventsPublished,
     PublishJobEvents,
     Refused,
 )
@@ -165,7 +164,6 @@ class EventPublisher:
             refused,
             final=(BadRequest,),  # our own events: a bug, not a state of the world
         )
-        assert isinstance(reply, JobEventsPublished), "the answer to PublishJobEvents"
         for stored in reply.batches:
             self._note_stored(stored)
         for completion, completed in zip(asked.completions, reply.completions, strict=True):

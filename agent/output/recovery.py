@@ -15,7 +15,7 @@ import anyio
 
 from airunner.agent.output.spool import ForeignSpool, NotASpool, Spool
 from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
-from airunner.protocol.messages import BATCHES_MAX, JobEventsPublished, PublishJobEvents, ReleaseJob
+from airunner.protocol.messages import BATCHES_MAX, PublishJobEvents, ReleaseJob
 from airunner.transport.backoff import Backoff, retry
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
@@ -77,7 +77,6 @@ async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
 
         async with turns:
             reply = await channel.ask(publish(), smaller=publish)
-        assert isinstance(reply, JobEventsPublished), "the answer to PublishJobEvents"
         for stored in reply.batches:
             if stored.code is not None:
                 raise PeerError.from_wire(stored.code, stored.code)
