@@ -1,86 +1,55 @@
-"""Who may ask what, and who pays for it: the machine's key, then the token, then the tenant's rate.
+"""Admission: authenticates, authorises and charges each request, before and after it is decoded.
 
 A key that was taken off the allow-list is refused at its next request, on connections that stand. What a machine may
-be (`agent`, `client`) bounds what any token can do there, and so does the tenant that its key may be bound to: a token
-that is carried to another machine opens no more than that machine may.
+be (`agent`, `client`) bounds what any token can do there, and so do the tenant and the queues that its key may be bound
+to: a token that is carried to another machine opens no more than that machine may.
 
-Whatever comes is paid for: by the tenant whose token was verified, from the one of its buckets that the request seems
+Queues: a request that names some is judged here. One that names a job, or lists, carries its scope to the Store
+(`Ask.queues`), which answers as if the jobs of other queues were not there, as it does for other tenants. Requests
+about an attempt need no scope: its task token proves that it was leased by somebody who may.
+
+Each request is paid for: by the tenant whose token was verified, from the one of its buckets that the request seems
 to be for, before it is decoded; and by the machine where there is no such token. A request that turns out to be for the
-other bucket has to be let in there too, so that a lie about it gains nothing.
+other bucket has to be let in there too, so that a lie about it gains nothing. See `prices`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from airunner.broker.lifecycle.commands import TenantRequest
-from airunner.broker.prices import VERIFYING_UNITS, units_of, units_of_decoding, usual_cost
-from airunner.broker.queuescope import named_queues, require_queues
+from airunner.broker.prices import VERIFYING_UNITS, price_of_decoding
 from airunner.broker.rates import Bucket, For, Rates
+from airunner.broker.requests import KINDS, decode, kind_of
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.authority import Authority
 from airunner.certs.principal import ANONYMOUS, Principal, Role, narrowed
-from airunner.protocol.errors import Busy, Forbidden, Unauthenticated
-from airunner.protocol.messages import (
-    CancelJob,
-    CompleteJob,
-    DequeueJob,
-    EnqueueJob,
-    GetJob,
-    ListAgents,
-    ListJobs,
-    ListQueues,
-    ListSecrets,
-    PublishJobEvents,
-    ReleaseJob,
-    RemoveSecret,
-    ReplayJobEvents,
-    RetryJob,
-    SetSecret,
-    StoreRequest,
-    UpdateJob,
-    UpdateQueue,
-    WatchJob,
-)
-
-ROLES: Final = MappingProxyType(
-    {
-        EnqueueJob: Role.SUBMIT,
-        DequeueJob: Role.WORK,
-        UpdateJob: Role.WORK,
-        PublishJobEvents: Role.WORK,
-        CompleteJob: Role.WORK,
-        ReleaseJob: Role.WORK,
-        CancelJob: Role.SUBMIT,
-        RetryJob: Role.SUBMIT,
-        UpdateQueue: Role.ADMIN,
-        SetSecret: Role.ADMIN,
-        RemoveSecret: Role.ADMIN,
-        ListQueues: Role.READ,
-        ListAgents: Role.READ,
-        ListJobs: Role.READ,
-        ListSecrets: Role.READ,
-        GetJob: Role.READ,
-        ReplayJobEvents: Role.READ,
-        WatchJob: Role.READ,
-    }
-)
-"""What each request needs; Ping needs nothing."""
+from airunner.protocol.bounds import VALUES_MAX, check_structure
+from airunner.protocol.errors import BadRequest, Busy, Forbidden, Unauthenticated, Unsupported
+from airunner.protocol.frames import RequestFrames, unpack_request
+from airunner.protocol.messages import Ping, PublishJobEvents, StoreRequest
 
 Machines = Callable[[bytes], Entry | None]
-"""Whose a key is (its Z85) at this moment; None: it is not on the allow-list. Raises `AllowListUnreadable`."""
+"""The allow-list: the entry of a key (its Z85) at this moment; None: it has none. Raises `AllowListUnreadable`."""
 
-KNOCKS_PER_S: Final = 1_000.0  # of one machine: some 250 new tokens, a twentieth of what the broker can do
+KNOCKS_PER_S: Final = 900.0  # units, of one machine: some 225 new tokens, a tenth of what the broker can do
+PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 
 REVOKED: Final = "this machine's key has been taken off the broker's allow-list"
 
-_WORK: Final = tuple(kind.__name__.encode() for kind, role in ROLES.items() if role is Role.WORK)
 _PUBLISHING: Final = PublishJobEvents.__name__.encode()
 _HEAD_BYTES: Final = 32  # where the kind of a request most often stands
+
+
+class Admitted(Struct, frozen=True):
+    """A request that was let in; of a Ping nobody is the `principal`."""
+
+    frames: RequestFrames
+    request: Ping | StoreRequest
+    principal: Principal = ANONYMOUS
 
 
 def everybody(_: bytes) -> Entry:
@@ -89,7 +58,7 @@ def everybody(_: bytes) -> Entry:
 
 
 class Admission:
-    """Judges requests; Gateways ask it before they decode."""
+    """The service that judges requests; the Gateway asks it for each."""
 
     def __init__(self, authority: Authority, machines: Machines, rates: Rates, knocks: Rates) -> None:
         self._authority = authority
@@ -97,6 +66,7 @@ class Admission:
         self._rates = rates
         self._knocks = knocks
         self._entries: dict[str, Entry | None] = {}
+        self._work = tuple(kind.__name__.encode() for kind, known in KINDS.items() if known.works)
 
     def look_again(self) -> None:
         """Some time has passed: the allow-list may have changed."""
@@ -108,10 +78,39 @@ class Admission:
             entry = self._entry(key)
         except AllowListUnreadable:
             return False
-        return entry is not None and (entry.queues is None or named_queues(request) <= entry.queues)
+        return entry is not None and (entry.queues is None or entry.queues.issuperset(_named(request)))
 
-    def machine(self, key: str) -> Entry:
-        """Whose key this is.
+    def admit(self, frames: Sequence[bytes], key: str, now_ms: int) -> Admitted:
+        """Judge and charge a message that came from the machine with this key, and decode it.
+
+        Raises `PeerError`: `Unsupported` or `BadRequest` for what is no request, `Unauthenticated`, `Forbidden`;
+        `Quota`, where the tenant or the machine asks too much; `Busy`, when nobody can be judged now.
+        """
+        try:
+            unpacked = unpack_request(frames)
+            entry = self._machine(key)
+            ping = _ping_in(unpacked.body)
+        except (BadRequest, Unsupported, Unauthenticated):
+            self._knock(key, now_ms)
+            raise
+        if ping is not None:
+            self._knock(key, now_ms)
+            return Admitted(unpacked, ping)
+        principal = self._principal(entry, key, unpacked.token, now_ms)
+        purpose = self._open(entry, principal, unpacked.body, now_ms)
+        request = self._decode(Bucket(principal.tenant, purpose), unpacked.body, now_ms)
+        self._authorise(entry, principal, request)
+        bucket = _bucket(principal.tenant, request)
+        if bucket.purpose is not purpose:
+            self._rates.require(bucket, now_ms)
+        return Admitted(unpacked, request, principal)
+
+    def charge(self, tenant: str, request: StoreRequest, units: int, now_ms: int) -> None:
+        """Charge what a request was measured to cost."""
+        self._rates.charge(_bucket(tenant, request), units, now_ms)
+
+    def _machine(self, key: str) -> Entry:
+        """The entry of this key.
 
         Raises `Unauthenticated`; `Busy`, when nobody can be judged now.
         """
@@ -123,8 +122,8 @@ class Admission:
             raise Unauthenticated(REVOKED)
         return entry
 
-    def knock(self, key: str, now_ms: int, units: float = 1) -> None:
-        """The machine sends what is no tenant's.
+    def _knock(self, key: str, now_ms: int, units: float = 1) -> None:
+        """Charge the machine for what is no tenant's.
 
         Raises `Quota`, where it has sent too much of that.
         """
@@ -132,61 +131,62 @@ class Admission:
         self._knocks.require(bucket, now_ms)
         self._knocks.charge(bucket, units, now_ms)
 
-    def principal(self, entry: Entry, key: str, token: bytes, now_ms: int) -> Principal:
-        """Who asks, from the machine that `entry` tells of.
+    def _principal(self, entry: Entry, key: str, token: bytes, now_ms: int) -> Principal:
+        """Who asks, with no more than the machine's entry allows.
 
         Raises `Unauthenticated`, `Forbidden`; `Quota`, where the machine brings too many tokens to be verified.
         """
         principal = self._authority.known(token, now_ms / 1_000)
         if principal is None:
-            self.knock(key, now_ms, VERIFYING_UNITS)
+            self._knock(key, now_ms, VERIFYING_UNITS)
             principal = self._authority.verify(token, now_ms / 1_000)
         if principal is ANONYMOUS and entry.tenant is not None:
             principal = replace(principal, tenant=entry.tenant)
         if entry.queues is not None:
             principal = replace(principal, queues=narrowed(principal.queues, entry.queues))
         if entry.tenant not in (None, principal.tenant):
-            self.knock(key, now_ms)
+            self._knock(key, now_ms)
             raise Forbidden("this machine's key is bound to another tenant than the token's")
         return principal
 
-    def open(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> For:
-        """Let a request in to be decoded, and say for which purpose; only its beginning is looked at.
+    def _open(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> For:
+        """The purpose that a request seems to be for; only its beginning is looked at.
 
         Raises `Quota`, where the tenant asks too much.
         """
-        works = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles and _seems(body, *_WORK)
+        works = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles and _seems(body, *self._work)
         purpose = For.WORKING if works else For.ASKING
         self._rates.require(Bucket(principal.tenant, purpose), now_ms)
         return purpose
 
-    def decoded(self, principal: Principal, purpose: For, body: bytes, values: int, now_ms: int) -> None:
-        """Charge what it took to decode a body of so many values."""
-        events = purpose is For.WORKING and _seems(body, _PUBLISHING)
-        units = units_of_decoding(len(body), values, events=events)
-        self._rates.charge(Bucket(principal.tenant, purpose), units, now_ms)
+    def _decode(self, payer: Bucket, body: bytes, now_ms: int) -> StoreRequest:
+        """The request in a body, whose decoding is charged whatever it is.
 
-    def require(self, entry: Entry, principal: Principal, purpose: For, request: StoreRequest, now_ms: int) -> None:
-        """Judge a request that was opened for `purpose`, and charge what it asks for.
-
-        Raises `Forbidden`; `Quota`, where it is for another and the tenant asks too much of that.
+        Raises `BadRequest`.
         """
-        role = ROLES[type(request)]
-        principal.require(role)
-        needed = PeerRole.AGENT if role is Role.WORK else PeerRole.CLIENT
+        values = min(VALUES_MAX, len(body))  # what it took to find out that it is no request, at the most
+        try:
+            values = check_structure(body)
+            request = decode(body)
+        finally:
+            events = payer.purpose is For.WORKING and _seems(body, _PUBLISHING)
+            self._rates.charge(payer, price_of_decoding(len(body), values, events=events), now_ms)
+        if isinstance(request, Ping):
+            raise BadRequest("a Ping is shorter than that")
+        return request
+
+    @staticmethod
+    def _authorise(entry: Entry, principal: Principal, request: StoreRequest) -> None:
+        """Raises `Forbidden`: the token has not the role, the machine is none such, or a queue is not open to them."""
+        kind = kind_of(request)
+        principal.require(kind.role)
+        needed = PeerRole.AGENT if kind.works else PeerRole.CLIENT
         if needed not in entry.roles:
             raise Forbidden(f"this machine's key is not listed as {needed}, and this needs it")
-        require_queues(principal.queues, request)
-        bucket = Bucket(principal.tenant, _purpose(request))
-        if bucket.purpose is not purpose:
-            self._rates.require(bucket, now_ms)
-        self._rates.charge(bucket, units_of(request), now_ms)
-
-    def charge(self, ask: TenantRequest, cost: int, now_ms: int) -> None:
-        """Charge what a request has cost beyond what is usual for one that does as much; `cost` is in 100 µs."""
-        more = cost - usual_cost(ask.request)
-        if more > 0:
-            self._rates.charge(Bucket(ask.tenant, _purpose(ask.request)), more, now_ms)
+        scope = principal.queues
+        if scope is not None and (outside := _named(request) - scope):
+            bound = ", ".join(sorted(scope)) or "none"
+            raise Forbidden(f"queue {min(outside)} is not open to this key and token: they are bound to {bound}")
 
     def _entry(self, key: str) -> Entry | None:
         if key not in self._entries:
@@ -194,8 +194,22 @@ class Admission:
         return self._entries[key]
 
 
-def _purpose(request: StoreRequest) -> For:
-    return For.WORKING if ROLES[type(request)] is Role.WORK else For.ASKING
+def _ping_in(body: bytes) -> Ping | None:
+    """Raises `BadRequest`, where that is no request and as short as a Ping."""
+    if len(body) > PING_BYTES_MAX:
+        return None
+    check_structure(body)
+    request = decode(body)
+    return request if isinstance(request, Ping) else None
+
+
+def _bucket(tenant: str, request: StoreRequest) -> Bucket:
+    return Bucket(tenant, For.WORKING if kind_of(request).works else For.ASKING)
+
+
+def _named(request: StoreRequest) -> frozenset[str]:
+    """The queues that a request names."""
+    return frozenset(kind_of(request).queues(request))
 
 
 def _seems(body: bytes, *kinds: bytes) -> bool:

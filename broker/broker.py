@@ -33,6 +33,7 @@ from airunner.broker.inbox import (
 from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger, Offload
 from airunner.broker.lifecycle.commands import Appended
+from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.broker.rates import Rates
 from airunner.broker.store.batch import Store
 from airunner.broker.store.quotas import Quotas
@@ -71,7 +72,9 @@ class Broker:
         self._quotas = quotas or Quotas()
         self._health = health or Health()
         self.ledger_inbox = Turns()
-        self._admission = Admission(authority, machines, Rates(self._quotas.requests_per_s), Rates(KNOCKS_PER_S))
+        per_s = self._quotas.requests_per_s
+        rates = Rates(None if per_s is None else per_s * UNITS_A_REQUEST)
+        self._admission = Admission(authority, machines, rates, Rates(KNOCKS_PER_S))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; started once requests are taken."""
@@ -104,7 +107,7 @@ class Broker:
             self._offload,
             self._disk,
             self._counts,
-            charge=lambda ask, cost: self._admission.charge(ask, cost, self._edges.wall_ms()),
+            charge=lambda ask, cost: self._admission.charge(ask.tenant, ask.request, cost, self._edges.wall_ms()),
         )
         announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts, watchers)
         timekeeper = Timekeeper(timekeeper_inbox, self.ledger_inbox, clock, self._edges)

@@ -85,7 +85,10 @@ def broker_command(
         float,
         typer.Option(
             min=1,
-            help="Requests a second that one tenant may send; submissions count for each job, and pages for several.",
+            help=(
+                "Requests a second that one tenant may send, of the size of a submission of one job: some 0.3 ms of "
+                "the broker's work. Each is charged what it was measured to be."
+            ),
         ),
     ] = TENANT_REQUESTS_A_SECOND,
     tenant_watched: Annotated[

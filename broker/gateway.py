@@ -22,20 +22,19 @@ from airunner.broker.fairqueue import Turns
 from airunner.broker.health import Health
 from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged
 from airunner.broker.lifecycle.commands import LeasesCounted, MintedJob, TenantRequest, WatchKeyFound
-from airunner.broker.prices import cost_of_reply
+from airunner.broker.prices import price_of_reply
+from airunner.broker.requests import kind_of
 from airunner.broker.roster import Roster
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.tarpit import Tarpit
 from airunner.broker.watchers import Watchers
 from airunner.certs.sealed import topic_of
-from airunner.protocol.bounds import VALUES_MAX, check_structure
-from airunner.protocol.coding import decode_checked, decode_request, encode, refusal
-from airunner.protocol.errors import BadRequest, Busy, PeerError, Quota, Unauthenticated, Unsupported
-from airunner.protocol.frames import FIRST, NO_REQUEST, SERVED, answerable, pack_reply, unpack_request
+from airunner.protocol.coding import encode, refusal
+from airunner.protocol.errors import Busy, PeerError, Quota, Unauthenticated
+from airunner.protocol.frames import FIRST, NO_REQUEST, SERVED, answerable, pack_reply
 from airunner.protocol.messages import (
     CompleteJob,
     DequeueJob,
-    EnqueueJob,
     JobCompleted,
     JobEventsPublished,
     JobLease,
@@ -51,8 +50,6 @@ from airunner.protocol.messages import (
     Refused,
     ReleaseJob,
     Reply,
-    Request,
-    RetryJob,
     UpdateJob,
     Verdict,
 )
@@ -61,7 +58,6 @@ from airunner.transport.bell import Bell
 from airunner.transport.ports import Edges, Incoming, Router, Sent
 
 _log = logging.getLogger("airunner.gateway")
-PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 HOLD_MS_MAX: Final = 1_250  # longer than most have to wait; who has to wait on is told so then
 AGENTS: Final = "agents"  # the condition of /health
 NUDGE_ID: Final = NO_REQUEST  # nobody asked
@@ -148,38 +144,20 @@ class Gateway:
 
         Raises `PeerError`.
         """
-        admission = self._admission
         now_ms = self._edges.wall_ms()
-        try:
-            frames = unpack_request(incoming.frames)
-            entry = admission.machine(incoming.key)
-            ping = _is_ping(frames.body)
-        except (BadRequest, Unsupported, Unauthenticated):
-            admission.knock(incoming.key, now_ms)
-            raise
-        if ping:
-            admission.knock(incoming.key, now_ms)
+        admitted = self._admission.admit(incoming.frames, incoming.key, now_ms)
+        frames, request, principal = admitted.frames, admitted.request, admitted.principal
+        if isinstance(request, Ping):
             self._send(incoming.peer, frames.request_id, Pong(revisions=SERVED), frames.revision)
             return None
-        principal = admission.principal(entry, incoming.key, frames.token, now_ms)
-        purpose = admission.open(entry, principal, frames.body, now_ms)
-        values = min(VALUES_MAX, len(frames.body))  # what it took to find out that it is no request, at the most
-        try:
-            values = check_structure(frames.body)
-            request = decode_checked(frames.body)
-        finally:
-            admission.decoded(principal, purpose, frames.body, values, now_ms)
-        if isinstance(request, Ping):
-            raise BadRequest("a Ping is shorter than that")
         if _log.isEnabledFor(logging.DEBUG):
             kind = type(request).__name__
             _log.debug("%s %s from %s of tenant %s", kind, frames.request_id.hex(), principal.subject, principal.tenant)
-        admission.require(entry, principal, purpose, request, now_ms)
         self._counts.add("requests")
         if isinstance(request, DequeueJob | UpdateJob):
             self._roster.heard(principal.tenant, request, now_ms)
             self._note_troubled(now_ms)
-        minted = self._mint(_jobs_made(request))
+        minted = self._mint(kind_of(request).mints(request))
         ask = TenantRequest(
             tenant=principal.tenant,
             request_id=frames.request_id,
@@ -303,7 +281,7 @@ class Gateway:
             told = reply.code if isinstance(reply, Refused) else type(reply).__name__
             _log.debug("%s is answered: %s, %d bytes", request_id.hex(), told, len(body))
         if payer is not None:
-            self._admission.charge(payer, cost_of_reply(len(body)), self._edges.wall_ms())
+            self._admission.charge(payer.tenant, payer.request, price_of_reply(len(body)), self._edges.wall_ms())
         sent = self._router.send(peer, pack_reply(request_id, body, revision))
         if sent is not Sent.DONE:
             self._counts.add("replies_undelivered")
@@ -319,21 +297,6 @@ class Gateway:
             )
             with suppress(WouldBlock):  # then the visibility timeout gives them back
                 self._ledger.send_nowait(Asked(None, ask))
-
-
-def _is_ping(body: bytes) -> bool:
-    """Raises `BadRequest`, where that is no request and as short as a Ping."""
-    return len(body) <= PING_BYTES_MAX and isinstance(decode_request(body), Ping)
-
-
-def _jobs_made(request: Request) -> int:
-    match request:
-        case EnqueueJob(jobs=jobs):
-            return len(jobs)
-        case RetryJob():
-            return 1
-        case _:
-            return 0
 
 
 def _now_ms() -> int:

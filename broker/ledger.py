@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, get_args
+from typing import Final
 
 import anyio
 import msgspec
@@ -35,14 +35,13 @@ from airunner.broker.lifecycle.commands import (
     Done,
     Expire,
     News,
-    Reading,
     Resume,
     Retain,
     StoreReply,
     TenantRequest,
 )
 from airunner.broker.parking import Parked, Parking
-from airunner.broker.steps import BATCH_STEPS_MAX, steps_of
+from airunner.broker.requests import Run, kind_of, price_of
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, meets, needs_of
@@ -52,20 +51,11 @@ from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.messages import (
     DequeueJob,
     EnqueueJob,
-    GetJob,
     JobsLeased,
-    ListAgents,
-    ListJobs,
-    ListQueues,
-    ListSecrets,
-    ReplayJobEvents,
-    WatchJob,
 )
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
-AT_ONCE: Final = (GetJob, ReplayJobEvents, WatchJob)  # nothing to sync, and at most a page to read
-LISTING: Final = (ListJobs, ListQueues, ListAgents, ListSecrets)
-READING: Final = get_args(Reading)  # answered even when the disk is full
+BATCH_UNITS_MAX: Final = 250  # 25 ms: what is asked meanwhile waits so long for its turn, a ping too
 READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
@@ -146,16 +136,16 @@ class Ledger:
             self._ready.clear()
             if (first := await self._next()) is not None:
                 batch.append(first)
-        steps = sum(map(steps_of, batch))
+        units = sum(map(_price, batch))
         while (waiting := self._inbox.next()) is not None:
-            steps += steps_of(waiting)
-            if batch and (steps > BATCH_STEPS_MAX or len(batch) == self._store.batch_max):
+            units += _price(waiting)
+            if batch and (units > BATCH_UNITS_MAX or len(batch) == self._store.batch_max):
                 break
             batch.append(self._inbox.receive_nowait())
         for entry in batch:
             if isinstance(entry, Asked) and isinstance(entry.ask.request, DequeueJob):
                 self._parking.discard(entry)
-        for parked in self._parking.take(self._wanted(batch), BATCH_STEPS_MAX):
+        for parked in self._parking.take(self._wanted(batch), BATCH_UNITS_MAX):
             if len(batch) < self._store.batch_max:
                 batch.append(parked)
             else:
@@ -191,10 +181,9 @@ class Ledger:
                 await self._offload(entry.work)
                 entry.done.set()
         applied = [entry for entry in batch if not isinstance(entry, Between)]
-        changes = [entry for entry in applied if not _asks(entry, READING)]
-        # What is read by a key is read sooner than a thread is woken for it; lists may take long.
-        for kinds, call in ((AT_ONCE, self._at_once), (LISTING, self._offload)):
-            if reads := [entry for entry in applied if _asks(entry, kinds)]:
+        changes = [entry for entry in applied if _run(entry) is Run.CHANGE]
+        for run, call in ((Run.LOOK_UP, self._at_once), (Run.LIST, self._offload)):
+            if reads := [entry for entry in applied if _run(entry) is run]:
                 await self._read(reads, call)
         stored = not changes or await self._change(changes)
         await self._release_expired()
@@ -279,6 +268,8 @@ class Ledger:
             if isinstance(asked, Asked):
                 if one.cost:
                     self._charge(asked.ask, one.cost)
+                    paid = 0 if isinstance(entry, Parked) else price_of(asked.ask.request)
+                    self._inbox.charge(asked.ask.tenant, one.cost - paid)
                 if news.exhausted:
                     self._exhaust(asked, news.exhausted, told.ready)
                 if news.nudged:
@@ -361,6 +352,10 @@ def _command(entry: _Applied) -> Command:
             return entry
 
 
-def _asks(entry: _Entry, kinds: tuple[type, ...]) -> bool:
-    """Whether somebody asks one of these requests."""
-    return isinstance(entry, Asked) and isinstance(entry.ask.request, kinds)
+def _price(entry: _Entry) -> int:
+    """How much work it is expected to be, in units of some 100 µs."""
+    return price_of(entry.ask.request) if isinstance(entry, Asked) else 1
+
+
+def _run(entry: _Applied) -> Run:
+    return kind_of(entry.ask.request).run if isinstance(entry, Asked) else Run.CHANGE

@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.broker.inbox import Asked
+from airunner.broker.requests import price_of
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, needed
 from airunner.protocol.messages import DequeueJob
@@ -21,7 +22,6 @@ from airunner.protocol.names import RequestId
 
 PLACES_MAX: Final = 65_536  # in queues, of one tenant; each is some 200 bytes, and one more is told that we are busy
 TAG_SETS_MAX: Final = 256  # different ones of a tenant's parked agents: each is held against each job's needs
-QUEUES_PER_STEP: Final = 2  # with nothing in them
 
 Key = tuple[str, RequestId]
 Facts = frozenset[str]
@@ -86,21 +86,21 @@ class Parking:
         heapq.heappush(self._ends, (until_ms, key))
         return True
 
-    def take(self, wanted: Mapping[QueueKey, int], steps_max: int) -> list[Parked]:
+    def take(self, wanted: Mapping[QueueKey, int], units_max: int) -> list[Parked]:
         """Unpark enough for `wanted` jobs of each queue and need, by the slots they ask for.
 
-        To serve those who are taken is some `steps_max` steps for the store: each tenant has an equal share of them,
-        and one request at least. The others wait on, for the next time.
+        Those that are taken have prices of up to `units_max` together: each tenant has an equal share of them, and one
+        request at least. The others wait on, for the next time.
         """
         taken: list[Parked] = []
-        share = steps_max // max(1, len({queue.tenant for queue in wanted if self._places[queue.tenant]}))
-        steps: Counter[str] = Counter()
+        share = units_max // max(1, len({queue.tenant for queue in wanted if self._places[queue.tenant]}))
+        units: Counter[str] = Counter()
         for queue, jobs in wanted.items():
             left = jobs
-            while left > 0 and steps[queue.tenant] < max(1, share) and (key := self._first(queue)) is not None:
+            while left > 0 and units[queue.tenant] < max(1, share) and (key := self._first(queue)) is not None:
                 parked = self._remove(key)
                 request = _request(parked.asked)
-                steps[queue.tenant] += min(left, request.slots) + steps_of_queues(request)
+                units[queue.tenant] += price_of(request)
                 left -= request.slots
                 taken.append(parked)
         return taken
@@ -152,11 +152,6 @@ class Parking:
             if not groups:
                 del self._by_queue[queue]
         return parked
-
-
-def steps_of_queues(request: DequeueJob) -> int:
-    """How much work it is for the store to look into the queues of `request`, in the Ledger's steps."""
-    return len(request.queues) // QUEUES_PER_STEP
 
 
 def _request(asked: Asked) -> DequeueJob:

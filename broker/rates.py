@@ -1,4 +1,4 @@
-"""How much may be asked a second: token buckets. Pure.
+"""Rate limits: token buckets of units, some 100 µs of the broker's work each. Pure.
 
 A bucket holds some seconds' worth (`burst_s`) and fills steadily. A request is let in while there is anything in it,
 and charged what it costs when that is known; so a costly one leaves a debt that the next ones wait for, of `DEBT_S` at
@@ -14,6 +14,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
+from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.protocol.errors import Quota
 
 BURST_S: Final = 1.0  # while it lasts its owner has as much of the broker as there is
@@ -57,8 +58,9 @@ class Rates:
         units = self._units(bucket, now_ms, self._units_per_s)
         if units <= 0:
             self._put(bucket, max(units - 1, min(units, -REFUSED_DEBT_S * self._units_per_s)), now_ms)
+            requests = f"{self._units_per_s / UNITS_A_REQUEST:g} requests a second"
             raise Quota(
-                f"this {bucket.purpose.payer} asks for more than {self._units_per_s:g} requests a second",
+                f"this {bucket.purpose.payer} asks for more than {requests}",
                 retry_ms=1 + int(-units / self._units_per_s * 1_000),
             )
 

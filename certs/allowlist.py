@@ -7,8 +7,11 @@ D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs  local    client agent
 ```
 
 Laws
-- A change of the file takes effect at the next handshake, without a restart. The broker reads the bytes each time (a
-  few microseconds) and parses them when they differ, so no time stamp decides which version it uses.
+- A change of the file takes effect at the next handshake or request, without a restart. Each time the broker looks up
+  the file's status (one `stat`), and reads the file when that has changed. The instant of the last change is part of
+  it, and nobody can set that. Two changes may have the same instant, since the clock of a file system is coarse. So the
+  file is also read each time until its status has been the same for `SETTLED_S`: what is written later has a later
+  instant. The broker measures this on its own clock, and compares no two clocks.
 - The list fails closed. A line that cannot be parsed admits nobody and is reported by its number; the other lines
   stay in force. A file that cannot be read admits nobody, and peers are told to retry instead of "not on the list".
 - When the process has no free descriptor to read the file with, which any stranger can cause, the entries read last
@@ -18,6 +21,7 @@ Laws
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -37,7 +41,8 @@ _PREFACE: Final = (
     b"  (roles: client, agent)\n"
 )
 _SHAPE: Final = "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"
-_Stamp = tuple[int, int, int, int, int]
+SETTLED_S: Final = 3.0  # a file system's clock is no coarser than 2 s (FAT)
+_Stamp = tuple[int, ...]
 
 
 class PeerRole(StrEnum):
@@ -69,9 +74,15 @@ class AllowList:
     `report` is called with one line of text for each problem in the file.
     """
 
-    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, report: Callable[[str], None], steady_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = path
         self._report = report
+        self._steady_s = steady_s
+        self._seen: _Stamp | None = None
+        self._seen_s = 0.0  # since when
+        self._settled = False  # and it was read when it had settled
         self._content = b""
         self._stamp: _Stamp | None = None
         self._entries: Mapping[bytes, Entry] = {}
@@ -94,6 +105,11 @@ class AllowList:
 
     def _refresh(self) -> None:
         stamp = _stamp_of(self._path)
+        now_s = self._steady_s()
+        if stamp is None or stamp != self._seen:
+            self._seen, self._seen_s, self._settled = stamp, now_s, False
+        if self._settled:
+            return
         try:
             content = read_public(self._path, "the allow-list")
         except OperatorError as error:
@@ -105,6 +121,7 @@ class AllowList:
             raise AllowListUnreadable(error.message) from error
         self._complaint = ""
         self._stamp = stamp
+        self._settled = now_s - self._seen_s >= SETTLED_S
         if content != self._content:
             self._entries, complaints = parse(content)
             self._content = content
@@ -120,7 +137,8 @@ def _stamp_of(path: Path) -> _Stamp | None:
         status = path.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    place = (status.st_dev, status.st_ino)
+    return (*place, status.st_size, status.st_uid, status.st_mode, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _no_descriptor(error: OperatorError) -> bool:

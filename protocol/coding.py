@@ -39,13 +39,13 @@ def decode_request(body: bytes) -> Request:
     return decode_checked(body)
 
 
-def decode_checked(body: bytes) -> Request:
+def decode_checked(body: bytes, decoder: msgspec.msgpack.Decoder[Request] = _request_decoder) -> Request:
     """Decode the request in a body whose structure has been checked.
 
     Raises `BadRequest` for anything that is not one request.
     """
     try:
-        return _request_decoder.decode(body)
+        return decoder.decode(body)
     except UNDECODABLE as error:
         raise BadRequest(str(error)) from error
 

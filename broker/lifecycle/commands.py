@@ -12,22 +12,12 @@ from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventRun
 from airunner.protocol.messages import (
-    GetJob,
-    ListAgents,
-    ListJobs,
-    ListQueues,
-    ListSecrets,
-    ReplayJobEvents,
     Reply,
     StoreRequest,
-    WatchJob,
 )
 from airunner.protocol.names import JobId, RequestId, WatchKey
 
 EXPIRE_MAX: Final = 64  # leases ended by one Expire, and delays: some ms; the rest are due at once, and follow
-
-Reading = ListJobs | ListQueues | ListAgents | ListSecrets | GetJob | ReplayJobEvents | WatchJob
-"""The requests that change nothing."""
 
 
 class MintedJob(Struct, frozen=True):

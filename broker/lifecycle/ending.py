@@ -45,12 +45,12 @@ class _End(NamedTuple):
     lost: int = 0
 
 
-def complete(world: World, tenant: str, request: CompleteJob) -> JobCompleted:
+def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobCompleted:
     """End the attempt as its agent says, and the job unless its policy has it run again.
 
     Raises `NotFound`, `StaleToken`, `IncompleteLog`, `CorruptLog`.
     """
-    job = world.held(tenant, request.lease)
+    job = world.held(command.tenant, request.lease)
     if job.settled == Settled.COMPLETED:
         return JobCompleted(state=JobState(job.state))
     if job.settled == Settled.RETRIED:
@@ -94,12 +94,12 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
     return JobReleasedReply()
 
 
-def cancel(world: World, tenant: str, request: CancelJob) -> JobCancelled:
+def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCancelled:
     """End a job that waits; have the agent of one that runs end it.
 
     Raises `NotFound`, `CorruptLog`.
     """
-    job = world.job(tenant, request.job_id)
+    job = world.job(command.tenant, request.job_id)
     state = JobState(job.state)
     if state.terminal:
         return JobCancelled(state=state)

@@ -31,7 +31,7 @@ def publish(world: World, command: TenantRequest, request: PublishJobEvents) -> 
     """Store batches and end attempts; each is judged by itself."""
     lasts = _lasts(request) if request.completions else set[LeaseRef]()
     batches = tuple(_batch(world, command, batch, last=batch.lease in lasts) for batch in request.batches)
-    completions = tuple(_completion(world, command.tenant, completion) for completion in request.completions)
+    completions = tuple(_completion(world, command, completion) for completion in request.completions)
     return JobEventsPublished(batches=batches, completions=completions)
 
 
@@ -44,9 +44,9 @@ def _batch(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
     return BatchStored(job_id=JobId(batch.lease.job_id), attempt=batch.lease.attempt, next_index=next_index, code=code)
 
 
-def _completion(world: World, tenant: str, completion: CompleteJob) -> JobCompleted | Refused:
+def _completion(world: World, command: TenantRequest, completion: CompleteJob) -> JobCompleted | Refused:
     try:
-        return complete(world, tenant, completion)
+        return complete(world, command, completion)
     except PeerError as error:
         return refusal(error)
 

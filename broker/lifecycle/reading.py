@@ -1,33 +1,28 @@
-"""Requests that change nothing: pages of the engine made into replies. They are answered outside of a transaction."""
+"""Requests that change nothing: pages of the engine made into replies, outside of a transaction."""
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import Final
 
 import msgspec
 
 from airunner.broker.lifecycle.commands import (
-    Done,
     LeasesCounted,
-    News,
-    Reading,
-    StoreReply,
     TenantRequest,
     WatchKeyFound,
 )
 from airunner.broker.lifecycle.replaying import replay
 from airunner.broker.lifecycle.submitting import fact_of
-from airunner.broker.lifecycle.world import POINTS_PER_UNIT
 from airunner.broker.store.contract import Engine, JobFilter, JobRow, Keys
 from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
-from airunner.protocol.coding import refusal
-from airunner.protocol.errors import CorruptLog, NotFound, PeerError
+from airunner.protocol.errors import CorruptLog, NotFound
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, command_summary, decode_spec
 from airunner.protocol.messages import (
     PAGE_SIZE_MAX,
     GetJob,
+    JobEventsReplayed,
     JobFound,
     JobsListed,
     ListAgents,
@@ -50,37 +45,24 @@ LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for one list that no index has
 _result_decoder = msgspec.msgpack.Decoder(Result)
 
 
-def read(engine: Engine, command: TenantRequest) -> Done:
-    """Answer a request that changes nothing."""
-    before = engine.work()
-    try:
-        reply = _answer(engine, command)
-    except PeerError as error:
-        reply = refusal(error)
-    return Done(reply, News(), 1 + (engine.work() - before) // POINTS_PER_UNIT)
+def list_agents(engine: Engine, command: TenantRequest, _request: ListAgents) -> LeasesCounted:
+    """How many jobs run on each agent."""
+    return LeasesCounted(engine.leases(command.tenant))
 
 
-def _answer(engine: Engine, command: TenantRequest) -> StoreReply:
-    request = command.request
-    assert isinstance(request, Reading), "what changes something is decided"
-    tenant, queues = command.tenant, command.queues
-    match request:
-        case ListJobs():
-            return _list_jobs(engine, tenant, request, queues)
-        case ListQueues():
-            return _list_queues(engine, tenant, request, queues)
-        case ListAgents():
-            return LeasesCounted(engine.leases(tenant))
-        case ListSecrets():
-            return _list_secrets(engine, tenant, request, queues)
-        case GetJob():
-            return JobFound(job=_job(engine, _named(engine, tenant, request.job_id, queues, spec=True)))
-        case WatchJob():
-            return WatchKeyFound(_named(engine, tenant, request.job_id, queues).watch_key)
-        case ReplayJobEvents():
-            return replay(engine, _named(engine, tenant, request.job_id, queues), request)
-        case _:
-            assert_never(request)
+def get_job(engine: Engine, command: TenantRequest, request: GetJob) -> JobFound:
+    """Raises `NotFound`, `CorruptLog`."""
+    return JobFound(job=_job(engine, _named(engine, command.tenant, request.job_id, command.queues, spec=True)))
+
+
+def watch_job(engine: Engine, command: TenantRequest, request: WatchJob) -> WatchKeyFound:
+    """Raises `NotFound`, `CorruptLog`."""
+    return WatchKeyFound(_named(engine, command.tenant, request.job_id, command.queues).watch_key)
+
+
+def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents) -> JobEventsReplayed:
+    """Raises `NotFound`, `CorruptLog`."""
+    return replay(engine, _named(engine, command.tenant, request.job_id, command.queues), request)
 
 
 def _named(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec: bool = False) -> JobRow:
@@ -93,13 +75,14 @@ def _named(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec
     raise CorruptLog if job_id in loaded.damaged else NotFound
 
 
-def _list_jobs(engine: Engine, tenant: str, request: ListJobs, queues: QueueScope) -> JobsListed:
+def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> JobsListed:
     """A page of jobs in `queues`, newest first; a row more than it is read to know whether another follows.
 
     No more than `LOOKED_MAX` jobs are looked through; then the reply says where to go on.
 
     Raises `NotFound`: there is no job `before`.
     """
+    tenant, queues = command.tenant, command.queues
     before = None if request.before is None else _named(engine, tenant, request.before, None).number
     wanted = JobFilter(
         tenant=tenant,
@@ -121,7 +104,9 @@ def _list_jobs(engine: Engine, tenant: str, request: ListJobs, queues: QueueScop
     return JobsListed(jobs=summaries, more=True, going_on=place, total=total, beyond=beyond)
 
 
-def _list_queues(engine: Engine, tenant: str, request: ListQueues, queues: QueueScope) -> QueuesListed:
+def list_queues(engine: Engine, command: TenantRequest, request: ListQueues) -> QueuesListed:
+    """A page of queues."""
+    tenant, queues = command.tenant, command.queues
     rows = engine.queues(tenant, request.after or "", queues, PAGE_SIZE_MAX + 1)
     return QueuesListed(
         queues=tuple(
@@ -139,7 +124,9 @@ def _list_queues(engine: Engine, tenant: str, request: ListQueues, queues: Queue
     )
 
 
-def _list_secrets(engine: Engine, tenant: str, request: ListSecrets, queues: QueueScope) -> SecretsListed:
+def list_secrets(engine: Engine, command: TenantRequest, request: ListSecrets) -> SecretsListed:
+    """A page of secrets."""
+    tenant, queues = command.tenant, command.queues
     rows = engine.secrets(tenant, request.queue, request.after or ("", ""), queues, PAGE_SIZE_MAX + 1)
     return SecretsListed(
         secrets=tuple(SecretSummary(queue=row.queue, name=row.name, set_ms=row.set_ms) for row in rows[:PAGE_SIZE_MAX]),

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from airunner.broker.lifecycle.commands import EXPIRE_MAX, Applied, Command, Done, Expire, Resume, TenantRequest
-from airunner.broker.lifecycle.decide import decide
+from airunner.broker.lifecycle.decide import decide, read
 from airunner.broker.lifecycle.keys import keys_of, keys_of_retries
-from airunner.broker.lifecycle.reading import read
 from airunner.broker.lifecycle.world import Undecodable, World
 from airunner.broker.store.contract import Engine, Moved, QueueKey
 from airunner.broker.store.needs import facts_of, meets

@@ -13,7 +13,7 @@ import msgpack
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from airunner.broker.admission import ROLES
+from airunner.broker.requests import KINDS
 from airunner.certs.home import Home
 from airunner.certs.principal import ALL_ROLES, Role
 from airunner.certs.tokenkeys import load_signing_key
@@ -24,7 +24,7 @@ from tests.acceptance.test_plain_msgpack import Map, Plain
 from tests.protocol.examples import REQUESTS
 
 MONITORED_MS_MAX: Final = 10_000
-NEEDED: Final[Mapping[str, Role]] = {kind.__name__: role for kind, role in ROLES.items()}
+NEEDED: Final[Mapping[str, Role]] = {request.__name__: kind.role for request, kind in KINDS.items()}
 SECRET_COMMAND: Final = "secret-command"
 SUBMITTING: Final = b"owner submits it"
 SETTING: Final = b"owner sets it in"

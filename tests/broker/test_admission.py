@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 
+import msgpack
 import pytest
 from msgspec.structs import replace
 
-from airunner.broker.admission import ROLES, Admission
-from airunner.broker.lifecycle.commands import TenantRequest
-from airunner.broker.prices import VALUES_A_UNIT, VERIFYING_UNITS, usual_cost
+from airunner.broker.admission import PING_BYTES_MAX, Admission, Admitted
+from airunner.broker.prices import VALUES_A_UNIT, VERIFYING_UNITS
 from airunner.broker.rates import BURST_S, DEBT_S, REFUSED_DEBT_S, Bucket, For, Rates
+from airunner.broker.requests import kind_of
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
-from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal, Role
+from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal
 from airunner.protocol.coding import encode
-from airunner.protocol.errors import Busy, Forbidden, Quota, Unauthenticated
-from airunner.protocol.messages import DequeueJob
+from airunner.protocol.errors import BadRequest, Busy, Forbidden, Quota, Unauthenticated
+from airunner.protocol.frames import pack_request
+from airunner.protocol.messages import DequeueJob, ListJobs, Message, Ping, RemoveSecret, StoreRequest
 from tests.broker.stage import WALL_MS, dequeue, request_id
 from tests.protocol.examples import REQUESTS
 
 BOTH = frozenset(PeerRole)
 PRINCIPAL = Principal("s", "acme", ALL_ROLES, math.inf)
 RATE = 10.0
-ASK = TenantRequest(tenant="acme", request_id=request_id(1), request=dequeue())
 ASKS, WORKS, KNOCKS = Bucket("acme", For.ASKING), Bucket("acme", For.WORKING), Bucket("key", For.KNOCKING)
 
 
@@ -53,6 +54,13 @@ def admission(
     return Admission(FakeAuthority(principal), lambda _: entry, rates or Rates(), knocks or Rates())
 
 
+def admit(
+    here: Admission, request: Message | bytes = REQUESTS["GetJob"], token: bytes = b"t", key: str = "key"
+) -> Admitted:
+    body = request if isinstance(request, bytes) else encode(request)
+    return here.admit(pack_request(request_id(1), token, body), key, WALL_MS)
+
+
 def empty(bucket: Bucket) -> Rates:
     """Where nothing is left of that one."""
     rates = Rates(RATE)
@@ -71,12 +79,12 @@ def is_empty(rates: Rates, bucket: Bucket) -> bool:
 def test_a_key_that_was_taken_off_the_list_is_refused_from_the_next_look_on() -> None:
     listed: dict[bytes, Entry] = {b"key": Entry("build-7", BOTH)}
     here = Admission(FakeAuthority(PRINCIPAL), listed.get, Rates(), Rates())
-    assert here.machine("key").name == "build-7"
+    assert admit(here).principal == PRINCIPAL
     listed.clear()
     here.look_again()
     assert not here.listed("key", REQUESTS["DequeueJob"])
     with pytest.raises(Unauthenticated, match="allow-list"):
-        here.machine("key")
+        admit(here)
 
 
 def test_while_the_list_cannot_be_read_nobody_is_served_and_all_may_come_back() -> None:
@@ -86,7 +94,7 @@ def test_while_the_list_cannot_be_read_nobody_is_served_and_all_may_come_back() 
     here = Admission(FakeAuthority(PRINCIPAL), unreadable, Rates(), Rates())
     assert not here.listed("key", REQUESTS["DequeueJob"])
     with pytest.raises(Busy):
-        here.machine("key")
+        admit(here)
 
 
 def test_a_key_that_was_bound_to_other_queues_meanwhile_is_given_no_job() -> None:
@@ -111,55 +119,50 @@ def test_the_queues_that_both_key_and_token_allow_are_open(
 ) -> None:
     entry = Entry("m", BOTH, None, None if key is None else frozenset(key))
     principal = replace(PRINCIPAL, queues=None if token is None else frozenset(token))
-    assert admission(entry, principal).principal(entry, "key", b"t", WALL_MS).queues == open_to
+    assert admit(admission(entry, principal)).principal.queues == open_to
 
 
-def purpose_of(name: str) -> For:
-    return For.WORKING if ROLES[type(REQUESTS[name])] is Role.WORK else For.ASKING
+def test_a_request_that_names_another_queue_is_forbidden() -> None:
+    here = admission(Entry("m", BOTH, None, frozenset({"ci", "b"})))
+    for request in (ListJobs(), ListJobs(queue="ci"), dequeue("b", "ci")):
+        assert admit(here, request).request == request
+    for request in (ListJobs(queue="z"), dequeue("ci", "z"), RemoveSecret(queue="z", name="A")):
+        with pytest.raises(Forbidden, match="queue z is not open to this key and token: they are bound to b, ci"):
+            admit(here, request)
 
 
-@pytest.mark.parametrize("name", [name for name in REQUESTS if name != "Ping"])
-def test_a_machine_is_what_it_is_listed_as(name: str) -> None:
-    request, purpose = REQUESTS[name], purpose_of(name)
+@pytest.mark.parametrize("request_", [request for name, request in REQUESTS.items() if name != "Ping"])
+def test_a_machine_is_what_it_is_listed_as(request_: StoreRequest) -> None:
     for role in PeerRole:
-        entry = Entry("m", frozenset({role}))
-        here = admission(entry)
-        if (purpose is For.WORKING) is (role is PeerRole.AGENT):
-            assert here.open(entry, PRINCIPAL, encode(request), WALL_MS) is purpose
-            here.require(entry, PRINCIPAL, purpose, request, WALL_MS)
+        here = admission(Entry("m", frozenset({role})))
+        if kind_of(request_).works is (role is PeerRole.AGENT):
+            assert admit(here, request_).request == request_
         else:
             with pytest.raises(Forbidden, match="listed"):
-                here.require(entry, PRINCIPAL, purpose, request, WALL_MS)
+                admit(here, request_)
 
 
-@pytest.mark.parametrize("name", [name for name in REQUESTS if name != "Ping"])
-def test_a_token_without_the_role_opens_nothing_and_uses_up_no_work(name: str) -> None:
-    request = REQUESTS[name]
-    entry = Entry("m", BOTH)
-    others = Principal("s", "acme", ALL_ROLES - {ROLES[type(request)]}, math.inf)
-    rates = Rates(RATE)
-    here = admission(entry, rates=rates)
-    purpose = here.open(entry, others, encode(request), WALL_MS)
-    here.decoded(others, purpose, encode(request), 10_000, WALL_MS)
+@pytest.mark.parametrize("request_", [request for name, request in REQUESTS.items() if name != "Ping"])
+def test_a_token_without_the_role_opens_nothing_and_uses_up_no_work(request_: StoreRequest) -> None:
+    others = Principal("s", "acme", ALL_ROLES - {kind_of(request_).role}, math.inf)
+    rates = Rates(1.0)
     with pytest.raises(Forbidden, match="role"):
-        here.require(entry, others, purpose, request, WALL_MS)
+        admit(admission(Entry("m", BOTH), others, rates), request_)
     assert is_empty(rates, ASKS)
     assert not is_empty(rates, WORKS)
 
 
 def test_a_key_that_is_bound_to_a_tenant_presents_no_other_tenants_token() -> None:
     bound = Entry("m", BOTH, tenant="acme")
-    assert admission(bound).principal(bound, "key", b"t", WALL_MS) == PRINCIPAL
+    assert admit(admission(bound)).principal == PRINCIPAL
     other = Entry("m", BOTH, tenant="other")
     with pytest.raises(Forbidden, match="tenant"):
-        admission(other).principal(other, "key", b"t", WALL_MS)
+        admit(admission(other))
 
 
 def test_without_tokens_a_bound_key_is_its_tenants() -> None:
-    bound = Entry("m", BOTH, tenant="acme")
-    assert admission(bound, ANONYMOUS).principal(bound, "key", b"t", WALL_MS).tenant == "acme"
-    free = Entry("m", BOTH)
-    assert admission(free, ANONYMOUS).principal(free, "key", b"t", WALL_MS) is ANONYMOUS
+    assert admit(admission(Entry("m", BOTH, tenant="acme"), ANONYMOUS)).principal.tenant == "acme"
+    assert admit(admission(Entry("m", BOTH), ANONYMOUS)).principal is ANONYMOUS
 
 
 def test_a_machine_that_brings_bad_tokens_soon_has_none_of_them_verified() -> None:
@@ -169,19 +172,19 @@ def test_a_machine_that_brings_bad_tokens_soon_has_none_of_them_verified() -> No
     verified_max = int(RATE * BURST_S / VERIFYING_UNITS) + 1
     for number in range(2 * verified_max):
         with pytest.raises(Unauthenticated if number < verified_max else Quota):
-            here.principal(entry, "key", b"bad", WALL_MS)
+            admit(here, token=b"bad")
     assert authority.verified == verified_max
     with pytest.raises(Quota, match="this machine asks for more"):
-        here.principal(entry, "key", b"new", WALL_MS)
-    assert here.principal(entry, "key", b"t", WALL_MS) == PRINCIPAL, "whom the broker knows is served on"
-    assert here.principal(entry, "other", b"new", WALL_MS) == PRINCIPAL, "and so is every other machine"
+        admit(here, token=b"new")
+    assert admit(here).principal == PRINCIPAL, "whom the broker knows is served on"
+    assert admit(here, token=b"new", key="other").principal == PRINCIPAL, "and so is every other machine"
 
 
 def test_what_is_no_tenants_is_bounded_for_each_machine() -> None:
     here = admission(Entry("m", BOTH), knocks=empty(KNOCKS))
     with pytest.raises(Quota):
-        here.knock("key", WALL_MS)
-    here.knock("other", WALL_MS)
+        admit(here, Ping())
+    assert admit(here, Ping(), key="other").request == Ping()
 
 
 def test_another_tenants_token_is_paid_for_by_the_machine_that_brings_it() -> None:
@@ -189,7 +192,7 @@ def test_another_tenants_token_is_paid_for_by_the_machine_that_brings_it() -> No
     rates = Rates(RATE)
     here = admission(bound, rates=rates, knocks=empty(KNOCKS))
     with pytest.raises(Quota):
-        here.principal(bound, "key", b"t", WALL_MS)
+        admit(here)
     assert not is_empty(rates, ASKS)
 
 
@@ -240,52 +243,44 @@ def test_a_debt_is_bounded_and_no_refusal_makes_it_less() -> None:
         assert refused.value.retry_ms == 1 + DEBT_S * 1_000
 
 
-def test_a_request_counts_for_what_it_is_before_it_is_decoded() -> None:
-    entry = Entry("m", BOTH)
-    for name, size_bytes, values, emptied in (
-        ("EnqueueJob", 2_097_152, 10, ASKS),
-        ("GetJob", 100, 10, None),
-        ("GetJob", 40_000, 100 * VALUES_A_UNIT, ASKS),
-        ("PublishJobEvents", 2_097_152, 10, None),
-        ("UpdateJob", 2_097_152, 10, WORKS),
-    ):
-        rates = Rates(100.0)
-        here = admission(entry, rates=rates)
-        body = encode(REQUESTS[name])
-        purpose = here.open(entry, PRINCIPAL, body, WALL_MS)
-        here.decoded(PRINCIPAL, purpose, body[:40] + bytes(size_bytes), values, WALL_MS)
-        assert [bucket for bucket in (ASKS, WORKS) if is_empty(rates, bucket)] == ([emptied] if emptied else []), name
+@pytest.mark.parametrize(
+    ("name", "more", "emptied"),
+    [
+        ("GetJob", bytes(100), None),
+        ("EnqueueJob", bytes(1_000_000), ASKS),
+        ("GetJob", [0] * 100 * VALUES_A_UNIT, ASKS),
+        ("PublishJobEvents", bytes(1_000_000), None),
+        ("UpdateJob", bytes(1_000_000), WORKS),
+    ],
+)
+def test_what_it_takes_to_decode_a_request_is_paid_for_whatever_it_is(
+    name: str, more: object, emptied: Bucket | None
+) -> None:
+    rates = Rates(100.0)
+    with pytest.raises(BadRequest):
+        admit(admission(Entry("m", BOTH), rates=rates), msgpack.packb({"type": name, "more": more}))
+    assert [bucket for bucket in (ASKS, WORKS) if is_empty(rates, bucket)] == ([emptied] if emptied else [])
 
 
 def test_a_request_that_is_not_what_it_seems_has_to_be_let_in_as_what_it_is() -> None:
-    entry = Entry("m", BOTH)
-    here = admission(entry, rates=empty(ASKS))
-    purpose = here.open(entry, PRINCIPAL, b"\x82\xa1x\xaaDequeueJob", WALL_MS)
-    assert purpose is For.WORKING
+    seeming_work = msgpack.packb({"x": "DequeueJob", "type": "ListJobs", "more": "x" * PING_BYTES_MAX})
     with pytest.raises(Quota):
-        here.require(entry, PRINCIPAL, purpose, REQUESTS["ListJobs"], WALL_MS)
-    here = admission(entry, rates=empty(WORKS))
-    purpose = here.open(entry, PRINCIPAL, bytes(40) + b"DequeueJob", WALL_MS)
+        admit(admission(Entry("m", BOTH), rates=empty(ASKS)), seeming_work)
+    work_behind = {"x": "x" * 40, **msgpack.unpackb(encode(REQUESTS["DequeueJob"]))}
     with pytest.raises(Quota):
-        here.require(entry, PRINCIPAL, purpose, REQUESTS["DequeueJob"], WALL_MS)
+        admit(admission(Entry("m", BOTH), rates=empty(WORKS)), msgpack.packb(work_behind))
 
 
-def test_what_a_request_has_cost_beyond_what_is_usual_is_paid_for() -> None:
-    usual = usual_cost(ASK.request)
-    for cost, emptied in (
-        (usual, False),
-        (usual + int(RATE * BURST_S) - 1, False),
-        (usual + int(RATE * BURST_S), True),
-    ):
+def test_what_a_request_was_measured_to_cost_is_paid_for() -> None:
+    for cost, emptied in ((int(RATE * BURST_S) - 1, False), (int(RATE * BURST_S), True)):
         rates = Rates(RATE)
-        admission(Entry("m", BOTH), rates=rates).charge(ASK, cost, WALL_MS)
+        admission(Entry("m", BOTH), rates=rates).charge("acme", REQUESTS["DequeueJob"], cost, WALL_MS)
         assert is_empty(rates, WORKS) is emptied
         assert not is_empty(rates, ASKS)
 
 
 def test_a_flood_of_submissions_stops_no_heartbeat() -> None:
-    entry = Entry("m", BOTH)
-    here = admission(entry, rates=empty(ASKS))
-    here.open(entry, PRINCIPAL, encode(REQUESTS["UpdateJob"]), WALL_MS)
+    here = admission(Entry("m", BOTH), rates=empty(ASKS))
+    assert admit(here, REQUESTS["UpdateJob"])
     with pytest.raises(Quota):
-        here.open(entry, PRINCIPAL, encode(REQUESTS["EnqueueJob"]), WALL_MS)
+        admit(here, REQUESTS["EnqueueJob"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import anyio
 import pytest
 from anyio import WouldBlock
@@ -11,6 +13,7 @@ from airunner.broker import fairqueue as module
 from airunner.broker.fairqueue import LANE_ASKS_MAX, Turns
 from airunner.broker.inbox import Asked
 from airunner.broker.lifecycle.commands import Expire, TenantRequest
+from airunner.broker.requests import price_of
 from airunner.protocol.messages import ListJobs
 from tests.broker.stage import request_id
 
@@ -20,6 +23,9 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "trio"
+
+
+PRICE = price_of(ListJobs())
 
 
 def asked(tenant: str, number: int, size_bytes: int = 1) -> Asked:
@@ -67,7 +73,49 @@ def test_whoever_comes_back_has_not_lost_its_turn_to_a_flood() -> None:
         turns.send_nowait(asked("flood", number))
     turns.receive_nowait()
     turns.send_nowait(asked("one", 10))
-    assert taken(turns) == [("flood", 1), ("one", 10), ("flood", 2)]
+    assert taken(turns) == [("one", 10), ("flood", 1), ("flood", 2)]
+
+
+def test_tenants_are_served_as_much_work_as_each_other_and_not_as_many_requests() -> None:
+    turns = Turns()
+    for number in range(40):
+        turns.send_nowait(asked("dear", number))
+        turns.send_nowait(asked("cheap", number))
+    served = Counter[str]()
+    while served["cheap"] < 40:
+        entry = turns.receive_nowait()
+        assert isinstance(entry, Asked)
+        served[entry.ask.tenant] += 1
+        turns.charge(entry.ask.tenant, 9 * PRICE if entry.ask.tenant == "dear" else 0)
+    assert served["dear"] in (4, 5)
+
+
+def test_what_was_less_work_than_its_price_is_counted_for_less() -> None:
+    turns = Turns()
+    for number in range(2):
+        turns.send_nowait(asked("one", number))
+        turns.send_nowait(asked("two", number))
+    turns.receive_nowait()
+    turns.receive_nowait()
+    turns.charge("two", -1)
+    assert taken(turns) == [("two", 1), ("one", 1)]
+
+
+def test_who_was_idle_has_saved_up_no_turns_and_is_owed_for_nothing_for_ever() -> None:
+    turns = Turns()
+    turns.charge("dear", 1_000)
+    for order in (["busy", "busy", "dear", "dear"], ["dear", "busy", "dear", "busy"]):
+        for tenant in ("dear", "dear", "busy", "busy"):
+            turns.send_nowait(asked(tenant, 1))
+        assert [tenant for tenant, _ in taken(turns)] == order
+
+
+def test_tenants_that_have_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TENANTS_MAX", 10)
+    turns = Turns()
+    for number in range(100):
+        turns.charge(f"tenant{number}", 1)
+    assert len(turns._served) == 10
 
 
 def test_a_full_lane_is_its_tenants_alone() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker.admission import ROLES
 from airunner.broker.lifecycle.commands import LeasesCounted, WatchKeyFound
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Role
@@ -118,10 +117,6 @@ async def test_without_the_role_a_request_is_forbidden_and_nothing_applied(
         assert reply.code == "forbidden"
         assert stage.nothing_asked()
         assert stage.counts["requests_refused"] == 1
-
-
-def test_every_request_but_a_ping_needs_a_role() -> None:
-    assert set(ROLES) == set(Request.__args__) - {Ping}
 
 
 async def test_busy_instead_of_growth() -> None:

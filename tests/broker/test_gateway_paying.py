@@ -8,7 +8,7 @@ import pytest
 from airunner.broker import tarpit
 from airunner.broker.admission import Admission
 from airunner.broker.gateway import HOLD_MS_MAX
-from airunner.broker.prices import REPLY_BYTES_A_UNIT
+from airunner.broker.prices import REPLY_BYTES_A_UNIT, UNITS_A_REQUEST
 from airunner.broker.rates import Bucket, For, Rates
 from airunner.protocol.coding import encode
 from airunner.protocol.errors import Quota
@@ -44,9 +44,9 @@ async def test_a_large_reply_is_paid_for(stage: Stage) -> None:
             rates.require(Bucket("acme", For.ASKING), WALL_MS)
 
 
-async def test_a_short_page_of_a_log_counts_for_one_request(stage: Stage) -> None:
+async def test_a_short_page_of_a_log_costs_little(stage: Stage) -> None:
     """Who follows a job asks for one as often as it writes."""
-    rates = Rates(3.0)
+    rates = Rates(3.0 * UNITS_A_REQUEST)
     stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         for number in range(2):

@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker import ledger, parking
 from airunner.broker.inbox import Alarm, Answer
-from airunner.broker.ledger import NO_SPACE_PAUSE_MS
+from airunner.broker.ledger import BATCH_UNITS_MAX, NO_SPACE_PAUSE_MS
 from airunner.broker.lifecycle.commands import Command, Done, Expire, News, Resume, TenantRequest
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room
@@ -71,7 +71,7 @@ async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage
         sizes = [len(batch) for batch in stage.store.batches]
         assert sizes[:2] == [1, 1]
         assert sum(sizes[2:]) == ScriptedStore.batch_max + 8
-        assert sizes[2] == max(sizes) == ScriptedStore.batch_max
+        assert sizes[2] == max(sizes) == BATCH_UNITS_MAX
 
 
 async def test_an_enqueue_takes_a_parked_dequeue_along_in_the_same_transaction(stage: Stage) -> None:
@@ -307,28 +307,45 @@ async def test_who_asks_is_charged_for_what_it_cost_the_store(stage: Stage) -> N
 async def test_what_is_much_work_shares_its_transaction_with_little(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many queues, or many pieces of metadata."""
-    monkeypatch.setattr(ledger, "BATCH_STEPS_MAX", 32)
+    """Many queues, or many pieces of metadata, or a list that looks through many jobs."""
+    monkeypatch.setattr(ledger, "BATCH_UNITS_MAX", 64)
     pairs = {f"n{number}": "" for number in range(64)}
-    noted = EnqueueJob(jobs=(JobSpec(command="true", metadata=pairs),) * 2)
-    broad = dequeue(*(f"q{number}" for number in range(QUEUES_MAX)))
-    async with stage.running():
-        stage.disk.hold()
-        stage.ask(asked(1, enqueue("true")))
-        await stage.disk.committing.wait()
-        stage.ask(*(asked(number, request) for number, request in enumerate((noted, broad, noted, broad), start=2)))
-        stage.disk.let_go()
-        await wait_all_tasks_blocked()
-        assert [len(batch) for batch in stage.store.batches] == [1] * 6
-
-
-async def test_a_list_that_looks_through_many_is_answered_by_itself(stage: Stage) -> None:
+    noted = EnqueueJob(jobs=(JobSpec(command="true", metadata=pairs),) * 3)
+    broad = dequeue(*(f"q{number}" for number in range(QUEUES_MAX)), slots=16)
     mixed = ListJobs(owner="o", queue="q")
     async with stage.running():
         stage.disk.hold()
         stage.ask(asked(1, enqueue("true")))
         await stage.disk.committing.wait()
-        stage.ask(*(asked(number, request) for number, request in enumerate((mixed, mixed, ListJobs()), start=2)))
+        dear = (noted, broad, noted, mixed, mixed, ListJobs())
+        stage.ask(*(asked(number, request) for number, request in enumerate(dear, start=2)))
         stage.disk.let_go()
         await wait_all_tasks_blocked()
-        assert [len(batch) for batch in stage.store.batches] == [1] * 5
+        assert [len(batch) for batch in stage.store.batches] == [1] * 8
+
+
+async def test_a_tenant_of_cheap_requests_is_not_held_up_by_one_of_dear_ones(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request is dear that was measured to be, whatever its price."""
+    monkeypatch.setattr(ledger, "BATCH_UNITS_MAX", 20)
+
+    def answer(command: Command) -> Done:
+        if not isinstance(command, TenantRequest):
+            return Done(None, News())
+        return Done(refusal(NotFound()), News(), cost=10 if command.tenant == "dear" else 1)
+
+    stage.store.answer = answer
+    async with stage.running():
+        stage.disk.hold()
+        stage.ask(asked(1, CancelJob(job_id="j"), tenant="dear"))
+        await stage.disk.committing.wait()
+        for number in range(100):
+            stage.ask(asked(number, CancelJob(job_id="j"), tenant="dear"))
+            stage.ask(asked(number, CancelJob(job_id="j"), tenant="cheap"))
+        stage.disk.let_go()
+        await wait_all_tasks_blocked()
+        asks = [command for batch in stage.store.batches for command in batch if isinstance(command, TenantRequest)]
+        order = [ask.tenant for ask in asks]
+        last_cheap = len(order) - order[::-1].index("cheap")
+        assert order[:last_cheap].count("dear") < 25

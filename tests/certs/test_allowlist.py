@@ -6,6 +6,7 @@ import os
 import resource
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import zmq
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmq.utils import z85
 
+from airunner.certs import allowlist
 from airunner.certs.allowlist import (
     COMPLAINTS_MAX,
+    SETTLED_S,
     AllowList,
     AllowListUnreadable,
     Entry,
@@ -24,7 +27,7 @@ from airunner.certs.allowlist import (
     without_entry,
 )
 from airunner.certs.home import Home
-from airunner.certs.secretfile import make_folder, replace
+from airunner.certs.secretfile import make_folder, read_public, replace
 
 ALICE, BOB, CAROL = (zmq.curve_keypair()[0] for _ in range(3))
 AGENT = frozenset({PeerRole.AGENT})
@@ -89,6 +92,44 @@ def test_a_change_of_the_same_size_at_the_same_instant_counts_too(home: Home) ->
     os.utime(home.allowed_clients, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert allow.entry_for(ALICE) is None
     assert allow.entry_for(BOB)
+
+
+class Reading:
+    """The allow-list on a file system whose clock stands still, and how often its file is read."""
+
+    def __init__(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        self.times = 0
+        status = home.allowed_clients.stat()
+        monkeypatch.setattr(allowlist, "read_public", self._read)
+        monkeypatch.setattr(type(home.allowed_clients), "stat", lambda _: status)
+        self.list = AllowList(home.allowed_clients, print, lambda: self.now_s)
+
+    def _read(self, path: Path, what: str) -> bytes:
+        self.times += 1
+        return read_public(path, what)
+
+
+def test_the_list_is_read_when_it_changes_and_not_each_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_list(home, ALICE + b" machine agent\n")
+    reading = Reading(home, monkeypatch)
+    for reading.now_s in (0.0, SETTLED_S, SETTLED_S, 10 * SETTLED_S):
+        assert reading.list.entry_for(ALICE)
+    assert reading.times == 2, "when it was first seen, and once it had settled"
+    monkeypatch.undo()
+    replace(home.allowed_clients, b"# nobody\n")
+    assert reading.list.entry_for(ALICE) is None
+
+
+def test_a_rewrite_within_one_tick_of_the_clock_counts_too(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_list(home, ALICE + b" machine agent\n")
+    reading = Reading(home, monkeypatch)
+    assert reading.list.entry_for(ALICE)
+    reading.now_s = SETTLED_S - 1
+    assert reading.list.entry_for(ALICE)
+    home.allowed_clients.write_bytes(BOB + b" machine agent\n")
+    reading.now_s = 100 * SETTLED_S
+    assert reading.list.entry_for(ALICE) is None
 
 
 def test_comments_and_blank_lines_are_passed_over(home: Home) -> None:

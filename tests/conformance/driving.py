@@ -12,12 +12,12 @@ from airunner.broker.lifecycle.commands import (
     Done,
     Expire,
     MintedJob,
-    Reading,
     Resume,
     Retain,
     StoreReply,
     TenantRequest,
 )
+from airunner.broker.requests import Run, kind_of
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.quotas import Quotas
@@ -122,7 +122,7 @@ class Driver:
         )
 
     def apply(self, *commands: Command) -> Applied:
-        if commands and isinstance(commands[0], TenantRequest) and isinstance(commands[0].request, Reading):
+        if commands and isinstance(commands[0], TenantRequest) and kind_of(commands[0].request).run is not Run.CHANGE:
             return Applied(tuple(map(outcome_of, self.store.read(commands))), None)
         applied = self.store.apply(commands, self.now_ms)
         return Applied(tuple(map(outcome_of, applied.done)), applied.next_due_ms)

@@ -1,0 +1,224 @@
+"""The table of requests: for each kind its role, the function that answers it, what it names and mints, and its price.
+
+Admission, Gateway, Ledger, fair queue and Store look here for what a request is. Besides its row a kind that changes
+something says in `lifecycle/keys.py` which rows it is decided on. docs/PROTOCOL.md is checked against this by a test.
+
+A price is how much work a request is expected to be, in units of some 100 µs. It says how many go into one transaction.
+What its tenant pays is measured when the work is done; see `prices`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from enum import Enum, auto
+from functools import cache
+from typing import Any, Final, Generic, TypeVar, Union
+
+import msgspec
+from msgspec import Struct
+
+from airunner.broker.lifecycle.commands import StoreReply, TenantRequest
+from airunner.broker.lifecycle.ending import cancel, complete, release
+from airunner.broker.lifecycle.leasing import dequeue, update
+from airunner.broker.lifecycle.publishing import publish
+from airunner.broker.lifecycle.queues import remove_secret, set_secret, update_queue
+from airunner.broker.lifecycle.reading import (
+    get_job,
+    list_agents,
+    list_jobs,
+    list_queues,
+    list_secrets,
+    replay_job,
+    watch_job,
+)
+from airunner.broker.lifecycle.submitting import enqueue, retry
+from airunner.broker.lifecycle.world import World
+from airunner.broker.store.contract import Engine
+from airunner.certs.principal import Role
+from airunner.protocol.coding import decode_checked
+from airunner.protocol.messages import (
+    CancelJob,
+    CompleteJob,
+    DequeueJob,
+    EnqueueJob,
+    GetJob,
+    ListAgents,
+    ListJobs,
+    ListQueues,
+    ListSecrets,
+    Message,
+    Ping,
+    PublishJobEvents,
+    ReleaseJob,
+    RemoveSecret,
+    ReplayJobEvents,
+    Request,
+    RetryJob,
+    SetSecret,
+    StoreRequest,
+    UpdateJob,
+    UpdateQueue,
+    WatchJob,
+)
+
+# Expected, in units of some 100 µs; what was measured is in the comments.
+PAIRS_A_UNIT: Final = 4  # of metadata: 64 of one job took 16
+QUEUES_A_UNIT: Final = 3  # that were looked into: 64 took 24
+BATCHES_A_UNIT: Final = 2
+LEASES_A_UNIT: Final = 4
+ROWS_A_UNIT: Final = 16
+UNITS_A_PAGE: Final = 8
+UNITS_LOOKED: Final = 250  # of a list that may look through very many jobs
+
+_R = TypeVar("_R", bound=Message)
+
+
+class Run(Enum):
+    """How a request is run: what it waits for."""
+
+    LOOK_UP = auto()  # read by a key: sooner than a thread is woken for it; also when the disk is full
+    LIST = auto()  # read in a thread: it may take long; also when the disk is full
+    CHANGE = auto()  # in a transaction: answered when that is on the disk
+
+
+def _nothing(_request: object) -> tuple[()]:
+    return ()
+
+
+def _one(_request: object) -> int:
+    return 1
+
+
+def _none(_request: object) -> int:
+    return 0
+
+
+class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
+    """A kind of request: what the broker knows of it.
+
+    One of three functions answers it, and says by that how it is run: `change` in a transaction, `look_up` at once,
+    since it reads by a key, and `listing` in a thread, since it may take long. `queues`: those that it names. `mints`:
+    how many jobs it makes, whose ids and keys are drawn when it comes in.
+    """
+
+    role: Role
+    change: Callable[[World, TenantRequest, _R], StoreReply] | None = None
+    look_up: Callable[[Engine, TenantRequest, _R], StoreReply] | None = None
+    listing: Callable[[Engine, TenantRequest, _R], StoreReply] | None = None
+    price: Callable[[_R], int] = _one
+    queues: Callable[[_R], Collection[str]] = _nothing
+    mints: Callable[[_R], int] = _none
+
+    @property
+    def works(self) -> bool:
+        """Whether it is agents' work, which is paid for apart."""
+        return self.role is Role.WORK
+
+    @property
+    def run(self) -> Run:
+        """How it is run."""
+        if self.change is not None:
+            return Run.CHANGE
+        return Run.LIST if self.look_up is None else Run.LOOK_UP
+
+    @property
+    def decider(self) -> Callable[[World, TenantRequest, _R], StoreReply]:
+        """The function that answers it, where it changes something."""
+        assert self.change is not None, "what only reads is not decided"
+        return self.change
+
+    @property
+    def reader(self) -> Callable[[Engine, TenantRequest, _R], StoreReply]:
+        """The function that answers it, where it changes nothing."""
+        found = self.look_up or self.listing
+        assert found is not None, "what changes something is decided"
+        return found
+
+
+def looks_through_many(request: ListJobs) -> bool:
+    """Whether the store may have to look at many jobs that are not on such a list: it asks for more than one thing."""
+    by_place = request.queue is not None or request.state is not None
+    return int(by_place) + int(request.owner is not None) + len(request.metadata) > 1
+
+
+def _price_of_enqueue(request: EnqueueJob) -> int:
+    return 1 + len(request.jobs) + sum(len(job.metadata) for job in request.jobs) // PAIRS_A_UNIT
+
+
+def _price_of_list(request: ListJobs) -> int:
+    return 1 + request.page_size // ROWS_A_UNIT + (UNITS_LOOKED if looks_through_many(request) else 0)
+
+
+def _queue_of(request: UpdateQueue | SetSecret | RemoveSecret) -> tuple[str]:
+    return (request.queue,)
+
+
+def _queue_asked(request: ListJobs | ListSecrets) -> tuple[str, ...]:
+    return () if request.queue is None else (request.queue,)
+
+
+def _page(_request: object) -> int:
+    return UNITS_A_PAGE
+
+
+KINDS: Final[dict[type[Message], Kind[Any]]] = {
+    EnqueueJob: Kind[EnqueueJob](
+        role=Role.SUBMIT,
+        change=enqueue,
+        price=_price_of_enqueue,
+        queues=lambda request: {job.queue for job in request.jobs},
+        mints=lambda request: len(request.jobs),
+    ),
+    DequeueJob: Kind[DequeueJob](
+        role=Role.WORK,
+        change=dequeue,
+        price=lambda request: 1 + request.slots + len(request.queues) // QUEUES_A_UNIT,
+        queues=lambda request: request.queues,
+    ),
+    UpdateJob: Kind[UpdateJob](
+        role=Role.WORK, change=update, price=lambda request: 1 + len(request.leases) // LEASES_A_UNIT
+    ),
+    PublishJobEvents: Kind[PublishJobEvents](
+        role=Role.WORK,
+        change=publish,
+        price=lambda request: 1 + (len(request.batches) + len(request.completions)) // BATCHES_A_UNIT,
+    ),
+    CompleteJob: Kind[CompleteJob](role=Role.WORK, change=complete),
+    ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release),
+    CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel),
+    RetryJob: Kind[RetryJob](role=Role.SUBMIT, change=retry, mints=_one),
+    UpdateQueue: Kind[UpdateQueue](role=Role.ADMIN, change=update_queue, queues=_queue_of),
+    SetSecret: Kind[SetSecret](role=Role.ADMIN, change=set_secret, queues=_queue_of),
+    RemoveSecret: Kind[RemoveSecret](role=Role.ADMIN, change=remove_secret, queues=_queue_of),
+    ListQueues: Kind[ListQueues](role=Role.READ, listing=list_queues, price=_page),
+    ListAgents: Kind[ListAgents](role=Role.READ, listing=list_agents, price=_page),
+    ListJobs: Kind[ListJobs](role=Role.READ, listing=list_jobs, price=_price_of_list, queues=_queue_asked),
+    ListSecrets: Kind[ListSecrets](role=Role.READ, listing=list_secrets, price=_page, queues=_queue_asked),
+    GetJob: Kind[GetJob](role=Role.READ, look_up=get_job),
+    ReplayJobEvents: Kind[ReplayJobEvents](role=Role.READ, look_up=replay_job, price=_page),
+    WatchJob: Kind[WatchJob](role=Role.READ, look_up=watch_job),
+}
+"""Every request but Ping, which needs no role and is answered at the door."""
+
+
+def kind_of(request: StoreRequest) -> Kind[Any]:
+    """What the broker knows of requests of this kind."""
+    return KINDS[type(request)]
+
+
+def price_of(request: StoreRequest) -> int:
+    """How much work it is expected to be, in units of some 100 µs."""
+    return kind_of(request).price(request)
+
+
+def decode(body: bytes) -> Request:
+    """The request in a body whose structure was checked: a Ping, or of a kind that is in the table.
+
+    Raises `BadRequest` for anything else.
+    """
+    return decode_checked(body, _decoder_of(tuple(KINDS)))
+
+
+@cache
+def _decoder_of(kinds: tuple[type[Message], ...]) -> msgspec.msgpack.Decoder[Request]:
+    return msgspec.msgpack.Decoder(Union[(Ping, *kinds)])

@@ -1,0 +1,107 @@
+"""The table of requests is all that the broker knows of a kind, and what docs/PROTOCOL.md says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from airunner.broker.broker import Broker
+from airunner.broker.counts import Counts
+from airunner.broker.ledger import BATCH_UNITS_MAX
+from airunner.broker.lifecycle.commands import Done, TenantRequest
+from airunner.broker.requests import KINDS, Kind
+from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import Engine, JobFilter
+from airunner.broker.store.quotas import Quotas
+from airunner.certs.principal import Role
+from airunner.protocol.messages import (
+    Asking,
+    JobsEnqueued,
+    JobsListed,
+    Message,
+    Refused,
+    StoreRequest,
+    reply_type,
+)
+from airunner.protocol.names import Name
+from tests.broker.gatewaying import FakeAuthority
+from tests.broker.stage import Disk, FakePublisher, FakeRouter, acting, edges, enqueue
+from tests.conformance.memory import MemoryEngine
+from tests.protocol.test_documented import PAGE, tag_of
+
+
+def test_every_request_is_in_the_table_and_nothing_else_is() -> None:
+    assert set(KINDS) == set(get_args(StoreRequest))
+
+
+@pytest.mark.parametrize("request_type", KINDS)
+def test_the_documents_say_of_a_request_what_the_table_does(request_type: type[Asking[Any]]) -> None:
+    name, reply, role = tag_of(request_type), tag_of(reply_type(request_type)), KINDS[request_type].role
+    assert f"\n### {name} → {reply} (role `{role}`)\n" in PAGE
+
+
+class CountJobs(Asking[JobsListed], frozen=True, kw_only=True):
+    """A made-up request."""
+
+    queue: Name
+
+
+def count_jobs(engine: Engine, command: TenantRequest, request: CountJobs) -> JobsListed:
+    """What would stand in `lifecycle/`."""
+    wanted = JobFilter(tenant=command.tenant, queue=request.queue)
+    return JobsListed(jobs=(), more=False, total=engine.count(wanted, 1_000, 1_000)[0])
+
+
+COUNTING = Kind[CountJobs](
+    role=Role.READ, look_up=count_jobs, price=lambda _: BATCH_UNITS_MAX, queues=lambda request: (request.queue,)
+)
+
+
+class Reading(Store):
+    """Counts the requests of each batch that is read."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryEngine())
+        self.sizes: list[int] = []
+
+    def read(self, commands: Sequence[TenantRequest]) -> list[Done]:
+        self.sizes.append(len(commands))
+        return super().read(commands)
+
+
+@pytest.mark.anyio
+async def test_a_request_that_is_added_to_the_table_is_refused_without_its_role_priced_and_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(KINDS, CountJobs, COUNTING)
+    router, publisher, disk, store = FakeRouter(), FakePublisher(), Disk(), Reading()
+    quotas = Quotas(requests_per_s=4)
+    broker = Broker(store, router, publisher, FakeAuthority(), edges(), disk, Counts(), quotas=quotas)
+
+    async def reply() -> Message:
+        return (await router.said.receive())[2]
+
+    async with acting(broker.run):
+        router.hear(CountJobs(queue="ci"), 1, token=b"work,submit")
+        refused = await reply()
+        assert isinstance(refused, Refused)
+        assert (refused.code, "read" in refused.message, store.sizes) == ("forbidden", True, [])
+        disk.hold()
+        router.hear(enqueue("a", "b"), 2, token=b"submit")
+        await disk.committing.wait()
+        for number in (3, 4, 5):
+            router.hear(CountJobs(queue="default"), number, token=b"read")
+        await wait_all_tasks_blocked()
+        disk.let_go()
+        assert isinstance(await reply(), JobsEnqueued)
+        assert [await reply() for _ in range(3)] == [JobsListed(jobs=(), more=False, total=2)] * 3
+        assert store.sizes == [1, 1, 1], "each is as dear as a whole batch"
+        for number in range(6, 12):
+            router.hear(CountJobs(queue="default"), number, token=b"read")
+        refusals = [said for _ in range(6) if isinstance(said := await reply(), Refused)]
+        assert refusals[-1].code == "quota", "what they cost was charged"
+    router.close()
+    publisher.close()
