@@ -15,6 +15,7 @@ other bucket has to be let in there too, so that a lie about it gains nothing. S
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -30,7 +31,7 @@ from airunner.certs.principal import ANONYMOUS, Principal, Role, narrowed
 from airunner.protocol.bounds import VALUES_MAX, check_structure
 from airunner.protocol.errors import BadRequest, Busy, Forbidden, Unauthenticated, Unsupported
 from airunner.protocol.frames import RequestFrames, unpack_request
-from airunner.protocol.messages import Ping, PublishJobEvents, StoreRequest
+from airunner.protocol.messages import Message, Ping, PublishJobEvents, Request, StoreRequest
 
 Machines = Callable[[bytes], Entry | None]
 """The allow-list: the entry of a key (its Z85) at this moment; None: it has none. Raises `AllowListUnreadable`."""
@@ -40,7 +41,6 @@ PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-l
 
 REVOKED: Final = "this machine's key has been taken off the broker's allow-list"
 
-_PUBLISHING: Final = PublishJobEvents.__name__.encode()
 _HEAD_BYTES: Final = 32  # where the kind of a request most often stands
 
 
@@ -66,7 +66,7 @@ class Admission:
         self._rates = rates
         self._knocks = knocks
         self._entries: dict[str, Entry | None] = {}
-        self._work = tuple(kind.__name__.encode() for kind, known in KINDS.items() if known.works)
+        self._work = _naming(*(request for request, kind in KINDS.items() if kind.works))
 
     def look_again(self) -> None:
         """Some time has passed: the allow-list may have changed."""
@@ -89,16 +89,16 @@ class Admission:
         try:
             unpacked = unpack_request(frames)
             entry = self._machine(key)
-            ping = _ping_in(unpacked.body)
+            short = _decoded_if_short(unpacked.body)
         except (BadRequest, Unsupported, Unauthenticated):
             self._knock(key, now_ms)
             raise
-        if ping is not None:
+        if isinstance(short, Ping):
             self._knock(key, now_ms)
-            return Admitted(unpacked, ping)
+            return Admitted(unpacked, short)
         principal = self._principal(entry, key, unpacked.token, now_ms)
         purpose = self._open(entry, principal, unpacked.body, now_ms)
-        request = self._decode(Bucket(principal.tenant, purpose), unpacked.body, now_ms)
+        request = self._decode(Bucket(principal.tenant, purpose), unpacked.body, short, now_ms)
         self._authorise(entry, principal, request)
         bucket = _bucket(principal.tenant, request)
         if bucket.purpose is not purpose:
@@ -154,22 +154,23 @@ class Admission:
 
         Raises `Quota`, where the tenant asks too much.
         """
-        works = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles and _seems(body, *self._work)
-        purpose = For.WORKING if works else For.ASKING
+        may_work = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles
+        purpose = For.WORKING if may_work and self._work.search(body, 0, _HEAD_BYTES) else For.ASKING
         self._rates.require(Bucket(principal.tenant, purpose), now_ms)
         return purpose
 
-    def _decode(self, payer: Bucket, body: bytes, now_ms: int) -> StoreRequest:
-        """The request in a body, whose decoding is charged whatever it is.
+    def _decode(self, payer: Bucket, body: bytes, request: Request | None, now_ms: int) -> StoreRequest:
+        """The request in a body, where that is not known; its decoding is charged whatever it is.
 
         Raises `BadRequest`.
         """
         values = min(VALUES_MAX, len(body))  # what it took to find out that it is no request, at the most
         try:
-            values = check_structure(body)
-            request = decode(body)
+            if request is None:
+                values = check_structure(body)
+                request = decode(body)
         finally:
-            events = payer.purpose is For.WORKING and _seems(body, _PUBLISHING)
+            events = payer.purpose is For.WORKING and _PUBLISHING.search(body, 0, _HEAD_BYTES) is not None
             self._rates.charge(payer, price_of_decoding(len(body), values, events=events), now_ms)
         if isinstance(request, Ping):
             raise BadRequest("a Ping is shorter than that")
@@ -194,13 +195,15 @@ class Admission:
         return self._entries[key]
 
 
-def _ping_in(body: bytes) -> Ping | None:
-    """Raises `BadRequest`, where that is no request and as short as a Ping."""
+def _decoded_if_short(body: bytes) -> Request | None:
+    """The request in a body that is as short as a Ping, which it may be.
+
+    Raises `BadRequest`.
+    """
     if len(body) > PING_BYTES_MAX:
         return None
     check_structure(body)
-    request = decode(body)
-    return request if isinstance(request, Ping) else None
+    return decode(body)
 
 
 def _bucket(tenant: str, request: StoreRequest) -> Bucket:
@@ -212,7 +215,9 @@ def _named(request: StoreRequest) -> frozenset[str]:
     return frozenset(kind_of(request).queues(request))
 
 
-def _seems(body: bytes, *kinds: bytes) -> bool:
-    """Whether a request seems to be one of these."""
-    head = body[:_HEAD_BYTES]
-    return any(kind in head for kind in kinds)
+def _naming(*kinds: type[Message]) -> re.Pattern[bytes]:
+    """What finds the name of one of these kinds in a body."""
+    return re.compile(b"|".join(kind.__name__.encode() for kind in kinds))
+
+
+_PUBLISHING: Final = _naming(PublishJobEvents)

@@ -11,7 +11,7 @@ has one for what is no tenant's: Pings, what has not the form of a request, toke
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final, NamedTuple
 
 from airunner.broker.prices import UNITS_A_REQUEST
@@ -23,7 +23,7 @@ REFUSED_DEBT_S: Final = 1.0
 BUCKETS_MAX: Final = 20_000  # the one that was not asked of for longest is forgotten: it begins full again
 
 
-class For(Enum):
+class For(IntEnum):
     """What a bucket is for."""
 
     ASKING = auto()
