@@ -37,7 +37,7 @@ from tests.acceptance.holding import (
     token,
 )
 from tests.acceptance.running import RunningBroker
-from tests.acceptance.test_plain_msgpack import Map, Plain
+from tests.acceptance.test_plain_msgpack import VERSION, Map, Plain
 from tests.fuzz.handshake import COMMAND, GREETING_BYTES, LONG, CurveClient, frame, greeting, metadata
 from tests.fuzz.streams import MORE
 from tests.protocol.examples import REQUESTS
@@ -271,9 +271,9 @@ def test_a_name_that_only_a_broker_may_give_gets_nothing_that_was_meant_for_anot
             assert ping.ask({"type": "Ping"})["type"] == "Pong"
         for number, forger in enumerate(forgers):
             request_id = bytes([number]) * 16
-            forger.send([b"AR1", request_id, b"", msgpack.packb({"type": "Ping"})])
+            forger.send([VERSION, request_id, b"", msgpack.packb({"type": "Ping"})])
             version, answered, body = forger.receive(3)
-            assert (version, answered) == (b"AR1", request_id), "the first that comes is its own"
+            assert (version, answered) == (VERSION, request_id), "the first that comes is its own"
             assert msgpack.unpackb(body)["type"] == "Pong"
         assert owner.ask({"type": "Ping"})["type"] == "Pong"
 
@@ -335,7 +335,7 @@ def test_a_message_of_very_many_frames_is_refused_like_one_of_five(door: Running
     stranger = Plain(door, token(door, "stranger"))
     try:
         for surplus in (1, 100_000):
-            stranger.dealer.send_multipart([b"AR1", bytes(16), b"", b"", *[b""] * surplus])
+            stranger.dealer.send_multipart([VERSION, bytes(16), b"", b"", *[b""] * surplus])
             assert stranger.receive()[1]["code"] == "bad-request"
         assert stranger.ask({"type": "Ping"})["type"] == "Pong"
     finally:
