@@ -32,6 +32,7 @@ from airunner.protocol.bounds import VALUES_MAX, check_structure
 from airunner.protocol.errors import BadRequest, Busy, Forbidden, Unauthenticated, Unsupported
 from airunner.protocol.frames import RequestFrames, unpack_request
 from airunner.protocol.messages import Message, Ping, PublishJobEvents, Request, StoreRequest
+from airunner.protocol.revisions import upgraded
 
 Machines = Callable[[bytes], Entry | None]
 """The allow-list: the entry of a key (its Z85) at this moment; None: it has none. Raises `AllowListUnreadable`."""
@@ -98,7 +99,7 @@ class Admission:
             return Admitted(unpacked, short)
         principal = self._principal(entry, key, unpacked.token, now_ms)
         purpose = self._open(entry, principal, unpacked.body, now_ms)
-        request = self._decode(Bucket(principal.tenant, purpose), unpacked.body, short, now_ms)
+        request = self._decode(Bucket(principal.tenant, purpose), unpacked, short, now_ms)
         self._authorise(entry, principal, request)
         bucket = _bucket(principal.tenant, request)
         if bucket.purpose is not purpose:
@@ -159,16 +160,17 @@ class Admission:
         self._rates.require(Bucket(principal.tenant, purpose), now_ms)
         return purpose
 
-    def _decode(self, payer: Bucket, body: bytes, request: Request | None, now_ms: int) -> StoreRequest:
+    def _decode(self, payer: Bucket, frames: RequestFrames, request: Request | None, now_ms: int) -> StoreRequest:
         """The request in a body, where that is not known; its decoding is charged whatever it is.
 
         Raises `BadRequest`.
         """
+        body = frames.body
         values = min(VALUES_MAX, len(body))  # what it took to find out that it is no request, at the most
         try:
             if request is None:
                 values = check_structure(body)
-                request = decode(body)
+                request = decode(upgraded(body, frames.revision))
         finally:
             events = payer.purpose is For.WORKING and _PUBLISHING.search(body, 0, _HEAD_BYTES) is not None
             self._rates.charge(payer, price_of_decoding(len(body), values, events=events), now_ms)

@@ -27,7 +27,7 @@ from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 
 FIRST: Final = 1
 REVISION = 3  # of the requests that this software sends
-SERVED: tuple[int, ...] = (3,)  # that its broker replies to: the last two, so that brokers can be upgraded first
+SERVED: tuple[int, ...] = (2, 3)  # that its broker replies to: the last two, so that brokers can be upgraded first
 NO_REQUEST: Final = RequestId(bytes(REQUEST_ID_BYTES))  # of Pings, Pongs and Nudges
 TOKEN_BYTES_MAX: Final = 8_192
 BODY_BYTES_MAX: Final = 2_097_152

@@ -178,7 +178,7 @@ REQUESTS: Final[dict[str, Request]] = {
 }
 
 REPLIES: Final[dict[str, Reply]] = {
-    "Pong": Pong(revisions=(3,)),
+    "Pong": Pong(revisions=(2, 3)),
     "JobsEnqueued": JobsEnqueued(job_ids=(JOB_ID,)),
     "JobsLeased": JobsLeased(
         leases=(

@@ -42,11 +42,12 @@ def test_another_protocol_is_unsupported(unpack, frames: list[bytes]):
         unpack(frames)
 
 
-def test_its_own_revision_is_served_and_no_other():
-    assert SERVED == (REVISION,), "and the one before, once one was released"
-    assert unpack_request([magic(REVISION), ID, b"", b""]).revision == REVISION
-    for revision, old in ((REVISION - 1, "client or agent"), (REVISION + 1, "broker"), (999_999, "broker")):
-        with pytest.raises(Unsupported, match=f"revision {REVISION} .* revision {revision}: upgrade the {old}"):
+def test_the_last_two_revisions_are_served_and_no_other():
+    assert SERVED == (REVISION - 1, REVISION)
+    for revision in SERVED:
+        assert unpack_request([magic(revision), ID, b"", b""]).revision == revision
+    for revision, old in ((REVISION - 2, "client or agent"), (REVISION + 1, "broker"), (999_999, "broker")):
+        with pytest.raises(Unsupported, match=f"revisions 2 and 3 .* revision {revision}: upgrade the {old}"):
             unpack_request([magic(revision), ID, b"", b""])
 
 

@@ -1,4 +1,4 @@
-"""Readers pass over what they do not know of newer software."""
+"""Requests of older revisions are read as those of this one, and readers pass over what they do not know."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from airunner.protocol.coding import decode_reply, decode_request, encode
 from airunner.protocol.errors import BadRequest, PeerError
 from airunner.protocol.events import EventRun, UnknownBody, decode_bodies, encode_bodies, events_of
 from airunner.protocol.follow import Follow
+from airunner.protocol.frames import REVISION
 from airunner.protocol.job import JobState
 from airunner.protocol.messages import JobEventsReplayed, JobFound
+from airunner.protocol.revisions import upgraded
 from tests.protocol.examples import EVENTS, JOB_ID, NOW_MS, REPLIES, REQUESTS
 
 NEW: Final = {"kind": "MOOD", "timestamp_ms": NOW_MS, "humour": ["dry"], "fields": 1}
@@ -66,3 +68,36 @@ def test_a_reason_that_is_not_known_is_shown_as_it_is_and_taken_from_no_agent() 
 def test_a_refusal_of_a_code_that_is_not_known_is_an_error_like_any_other() -> None:
     error = PeerError.from_wire("too-tired", "Come again tomorrow.")
     assert (type(error), error.message) == (PeerError, "Come again tomorrow.")
+
+
+def flat(part: dict[str, object]) -> dict[str, object]:
+    """A part of a request as revision 2 has it."""
+    lease = part.pop("lease")
+    assert isinstance(lease, dict)
+    return {**part, **lease}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_of_revision_2_is_read_as_the_same_of_this_one(name: str) -> None:
+    old = msgpack.unpackb(encode(REQUESTS[name]))
+    if "lease" in old:
+        old = flat(old)
+    if name == "PublishJobEvents":
+        old = {**old, **{parts: [flat(part) for part in old[parts]] for parts in ("batches", "completions")}}
+    assert decode_request(upgraded(msgpack.packb(old), 2)) == REQUESTS[name]
+    assert upgraded(b"whatever", REVISION) == b"whatever"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xc1",
+        b"\x07",
+        msgpack.packb({"type": "PublishJobEvents", "batches": 7}),
+        msgpack.packb({"type": "PublishJobEvents", "batches": [7]}),
+        msgpack.packb({"type": "ReleaseJob", "job_id": JOB_ID}),
+    ],
+)
+def test_what_is_no_request_of_revision_2_is_a_bad_request(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        decode_request(upgraded(body, 2))

@@ -1,0 +1,43 @@
+"""Older revisions of the protocol: their requests, made into those of today. See docs/PROTOCOL.md, section 9."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import msgspec
+
+from airunner.protocol.bounds import UNDECODABLE
+from airunner.protocol.errors import BadRequest
+from airunner.protocol.frames import REVISION
+
+LEASE_FIELDS: Final = ("job_id", "attempt", "task_token")  # revision 2 has these in the place of `lease`
+_Map = dict[object, object]
+_LEASED: Final = ("CompleteJob", "ReleaseJob")
+_LISTS: Final = ("batches", "completions")  # of a PublishJobEvents, each part about a lease
+
+
+def upgraded(body: bytes, revision: int) -> bytes:
+    """A request of a served revision, as this one has it; its structure was checked.
+
+    Raises `BadRequest`.
+    """
+    if revision == REVISION:
+        return body
+    try:
+        request: object = msgspec.msgpack.decode(body)
+        if isinstance(request, dict):
+            _upgrade(cast("_Map", request))
+        return msgspec.msgpack.encode(request)
+    except UNDECODABLE as error:
+        raise BadRequest(str(error)) from error
+
+
+def _upgrade(request: _Map) -> None:
+    parts: list[object] = [request] if request.get("type") in _LEASED else []
+    if request.get("type") == "PublishJobEvents":
+        lists = [cast("list[object]", found) for name in _LISTS if isinstance(found := request.get(name), list)]
+        parts = [part for found in lists for part in found]
+    for part in parts:
+        if isinstance(part, dict):
+            fields = cast("_Map", part)
+            fields["lease"] = {name: fields.pop(name) for name in LEASE_FIELDS if name in fields}
