@@ -86,7 +86,7 @@ def broker_command(
         typer.Option(
             min=1,
             help=(
-                "Requests a second that one tenant may send, of the size of a submission of one job: some 0.3 ms of "
+                "Requests a second that one tenant may send, of the size of a submission of one job: some 0.2 ms of "
                 "the broker's work. Each is charged what it was measured to be."
             ),
         ),

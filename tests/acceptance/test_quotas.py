@@ -91,10 +91,12 @@ def test_what_a_tenant_asks_for_and_keeps_and_a_machine_connects_is_bounded_for_
 def test_what_a_request_makes_the_store_do_is_paid_for(home: Path) -> None:
     looking = {"type": "DequeueJob", "agent": "a", "queues": [f"q{n}" for n in range(64)], "visibility_ms": 60_000}
     with running_broker(home, "memory:", "--tenant-requests", "30") as broker, two_tenants(broker) as (one, other):
-        for number in range(FEW):
-            one.send({**looking, "token_seed": number.to_bytes(32, "big")})
-        answers = [one.receive()[1] for _ in range(FEW)]
-        assert "quota" in {answer.get("code") for answer in answers}, "twenty requests, and more than thirty units"
+        codes = set[str | None]()
+        for _ in range(2):  # what the first cost is known when they are answered
+            for number in range(FEW):
+                one.send({**looking, "token_seed": number.to_bytes(32, "big")})
+            codes |= {one.receive()[1].get("code") for _ in range(FEW)}
+        assert "quota" in codes, "twenty requests, and more work than of thirty small ones"
         assert submit(other)["type"] == "JobsEnqueued"
 
 

@@ -308,7 +308,7 @@ async def test_what_is_much_work_shares_its_transaction_with_little(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many queues, or many pieces of metadata, or a list that looks through many jobs."""
-    monkeypatch.setattr(ledger, "BATCH_UNITS_MAX", 64)
+    monkeypatch.setattr(ledger, "BATCH_UNITS_MAX", 8)
     pairs = {f"n{number}": "" for number in range(64)}
     noted = EnqueueJob(jobs=(JobSpec(command="true", metadata=pairs),) * 3)
     broad = dequeue(*(f"q{number}" for number in range(QUEUES_MAX)), slots=16)
