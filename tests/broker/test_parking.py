@@ -129,9 +129,7 @@ def test_one_tenants_many_queues_leave_the_others_their_share() -> None:
         parking.park(asked(number, dequeue(*broad), tenant="a"), 100)
         parking.park(asked(number, dequeue(*broad[:2]), tenant="b"), 100)
     taken = parking.take({QueueKey("a", "q0"): 9, QueueKey("b", "q0"): 9, QueueKey("c", "q0"): 9}, QUEUES_MAX // 4)
-    assert [parked.asked.ask.tenant for parked in taken] == [*"aabbbbbbbb"], (
-        "c has nobody who waits, and takes no share"
-    )
+    assert [parked.asked.ask.tenant for parked in taken] == [*"aabbbbbbbb"], "nobody of c waits"
     assert len(parking.take({QueueKey("a", "q0"): 9}, 1_000)) == 7, "the others wait on"
 
 
