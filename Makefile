@@ -76,8 +76,8 @@ up: $(VENV)/.test ## leave a local cluster running
 down: $(VENV)/.test ## stop it
 	@$(BIN)/python scripts/cluster.py down
 
-docs: $(VENV)/.test ## draw the diagrams in docs/ from the code's tables
-	$(BIN)/python scripts/diagrams.py
+docs: $(VENV)/.test ## write what README.md and docs/ show of the tables in the code
+	$(BIN)/python scripts/docs.py
 
 clean: ## remove what was made here
 	rm -rf $(VENV) build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

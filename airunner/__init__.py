@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from airunner.protocol.errors import Unauthenticated as Unauthenticated
     from airunner.protocol.events import Event as Event
     from airunner.protocol.events import Stream as Stream
+    from airunner.protocol.fields import JobSpec as JobSpec
+    from airunner.protocol.fields import ProcessType as ProcessType
     from airunner.protocol.job import Job as Job
-    from airunner.protocol.job import JobSpec as JobSpec
     from airunner.protocol.job import JobState as JobState
     from airunner.protocol.job import JobSummary as JobSummary
-    from airunner.protocol.job import ProcessType as ProcessType
     from airunner.protocol.job import Reason as Reason
     from airunner.protocol.job import Result as Result
     from airunner.transport.channel import Patience as Patience
@@ -42,7 +42,8 @@ _HOMES = {
         "Unauthenticated",
     ],
     "airunner.protocol.events": ["Event", "Stream"],
-    "airunner.protocol.job": ["Job", "JobSpec", "JobState", "JobSummary", "ProcessType", "Reason", "Result"],
+    "airunner.protocol.fields": ["JobSpec", "ProcessType"],
+    "airunner.protocol.job": ["Job", "JobState", "JobSummary", "Reason", "Result"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -25,10 +25,19 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from airunner.client.cli.commands import EXIT_INTERRUPTED, RawOption, follow_job, split_operands
+from airunner.client.cli.commands import (
+    EXIT_INTERRUPTED,
+    ConfigOption,
+    JsonOption,
+    OperandsArgument,
+    QuietOption,
+    RawOption,
+    follow_job,
+    requested_job,
+)
+from airunner.client.cli.options import Given, with_job_options
 from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import DEPTH_MAX, ProcessType
 from airunner.solohome import agents_folder, temporary_home
 
 if TYPE_CHECKING:
@@ -37,7 +46,7 @@ if TYPE_CHECKING:
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.client.cli.console import Console
     from airunner.protocol.events import Event
-    from airunner.protocol.job import JobSpec
+    from airunner.protocol.fields import JobSpec
     from airunner.transport.memory import MemoryNetwork
 
 VISIBILITY_MS: Final = 300_000  # of the only lease; the keeper ends the job when this process hangs for this long
@@ -45,53 +54,11 @@ _OURS: Final = ("AIRUNNER_", "JWT_")  # variables that configure another cluster
 _log: Final = logging.getLogger("airunner.run")
 
 
+@with_job_options
 def run_command(
     ctx: typer.Context,
-    operands: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[REPOSITORY] [-- COMMAND ARG...]",
-            help="What to clone, a URL or a folder (none: an empty workspace), and what to run in it.",
-            show_default=False,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-f", help="A job file, YAML or JSON; a flag beats it.", metavar="FILE")
-    ] = None,
-    commit: Annotated[
-        str | None,
-        typer.Option(help="What to check out: a hash, or the name of a branch or tag, or HEAD; overrides --branch."),
-    ] = None,
-    branch: Annotated[str | None, typer.Option(help="The branch or tag to check out.")] = None,
-    env: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the command; may be repeated.")
-    ] = None,
-    secret: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A variable of yours for the command, kept out of the output; repeatable."),
-    ] = None,
-    secret_file: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="The same, but the variable holds the path of a file with the value; may be repeated.",
-        ),
-    ] = None,
-    pty: Annotated[bool, typer.Option("--pty", help="Run it in a terminal.")] = False,
-    terminal: Annotated[
-        str | None, typer.Option(metavar="COLSxROWS", help="The terminal's size.", show_default="80x24")
-    ] = None,
-    timeout_seconds: Annotated[
-        str | None,
-        typer.Option(metavar="SECONDS", help="How long the command may run: 90, or 1h30m.", show_default="no bound"),
-    ] = None,
-    working_directory: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Where to run, inside the checkout.", show_default="its top")
-    ] = None,
-    depth: Annotated[int | None, typer.Option(min=0, max=DEPTH_MAX, help="Commits of history to check out.")] = None,
-    submodules: Annotated[
-        bool | None, typer.Option("--submodules/--no-submodules", help="Check submodules out too.", show_default="no")
-    ] = None,
+    operands: OperandsArgument = None,
+    config: ConfigOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -102,9 +69,10 @@ def run_command(
             show_default="none",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="None of airunner's own words on stderr.")] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
     raw: RawOption = False,
+    **fields: Given,
 ) -> None:
     """Run a job here and now, with no cluster: try what `submit` would do, and exit with its exit code.
 
@@ -112,30 +80,11 @@ def run_command(
     """
     from airunner.client.cli.console import Console
     from airunner.client.cli.export import recording
-    from airunner.client.cli.request import SubmitFlags, fields_of, hints_of
-    from airunner.client.client import spec_of
 
-    before, words = split_operands(operands or [], ctx.obj)
-    flags = SubmitFlags(
-        config=config,
-        operands=before,
-        words=words,
-        commit=commit,
-        branch=branch,
-        env=env or (),
-        secrets=secret or (),
-        secret_files=secret_file or (),
-        process_type=ProcessType.PTY if pty else None,
-        terminal=terminal,
-        timeout=timeout_seconds,
-        working_directory=working_directory,
-        depth=depth,
-        submodules=submodules,
-    )
-    spec = spec_of(fields_of(flags))
+    spec, hints = requested_job(operands, ctx.obj, config, fields)
     secrets = _secrets(spec)
     console = Console(quiet=quiet, raw=raw)
-    for hint in hints_of(flags):
+    for hint in hints:
         console.say(hint)
     with (
         recording(output, spec, console) as record,

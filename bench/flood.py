@@ -25,8 +25,8 @@ import zmq
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.protocol.coding import encode
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import pack_request
-from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import EnqueueJob, ListJobs
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from bench.cluster import Cluster, cluster, token

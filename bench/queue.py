@@ -33,7 +33,8 @@ from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.client.reach import reach
 from airunner.protocol.events import AgentBody, ProcessEnd, ProcessStart, encode_bodies
-from airunner.protocol.job import JobSpec, JobState, Result
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState, Result
 from airunner.protocol.messages import (
     CompleteJob,
     DequeueJob,

@@ -19,7 +19,8 @@ from typing import Final
 import anyio
 
 from airunner import Client
-from airunner.protocol.job import DEFAULT_QUEUE, JobSpec, JobState
+from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.queues import QueueMode
 from bench.cluster import cluster
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack
 
 import anyio
 import msgspec
@@ -31,10 +31,10 @@ from airunner.client.reach import Reach, reach
 from airunner.client.requestid import request_id_of
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import EVENT_KINDS, Event
+from airunner.protocol.fields import JobFields, JobSpec
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.job import Job, JobSpec, JobState, ProcessType, TerminalSize, encode_spec
-from airunner.protocol.jobretry import RetryPolicy
+from airunner.protocol.job import Job, JobState, encode_spec
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
     AgentSummary,
@@ -62,12 +62,10 @@ FIRST_PATIENCE_S: Final = 10.0
 PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
 """Gives up when no broker answers at all; one that was there and went away is waited for."""
 
-_QUEUE_EXPECTED: Final = (
-    f"queue: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign"
-)
-_SECRET_FILE_EXPECTED: Final = (
-    f"secret_files: expected names of 1 to {NAME_CHARS_MAX} letters, digits and _, not beginning with a digit"
-)
+_EXPECTED: Final = {
+    "queue": f"1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign",
+    "secret_files": f"names of 1 to {NAME_CHARS_MAX} letters, digits and _, not beginning with a digit",
+}
 _Reply = TypeVar("_Reply", bound=Message)
 
 
@@ -75,33 +73,6 @@ class SubmittedJob(Struct, frozen=True):
     """A job that is on the broker's disk; `Client.get` tells how it stands."""
 
     id: JobId
-
-
-class JobFields(TypedDict, total=False):
-    """The fields of `JobSpec`, for `submit(command=…)`."""
-
-    command: str
-    args: Sequence[str]
-    queue: str
-    process_type: ProcessType | str
-    timeout_seconds: int | None
-    working_directory: str
-    environment: Mapping[str, str]
-    metadata: Mapping[str, str]
-    repository: str
-    commit: str
-    branch: str
-    owner: str
-    priority: int
-    not_before_ms: int | None
-    max_attempts: int
-    retry: RetryPolicy | None
-    require: Mapping[str, str]
-    secrets: Sequence[str]
-    secret_files: Sequence[str]
-    terminal: TerminalSize
-    depth: int | None
-    submodules: bool
 
 
 class Client:
@@ -210,7 +181,7 @@ class Client:
     async def update_queue(self, queue: str, mode: QueueMode) -> None:
         """Open, pause or drain a queue."""
         if not fits_name(queue):
-            raise BadRequest(_QUEUE_EXPECTED)
+            raise BadRequest(f"queue: expected {_EXPECTED['queue']}")
         await self._ask(UpdateQueue(queue=queue, mode=mode))
 
     async def set_secret(self, queue: str, name: str, box: bytes) -> None:
@@ -387,10 +358,9 @@ def _named(request_id: str | RequestId | None) -> RequestId | None:
 def _told(problem: str) -> str:
     """The words of msgspec with the field in front, as in `timeout_seconds: expected int >= 1`."""
     expected, _, path = problem.removesuffix("`").partition(" - at `$.")
-    if path == "queue":
-        return _QUEUE_EXPECTED
-    if path.startswith("secret_files["):
-        return _SECRET_FILE_EXPECTED
+    field = path.partition("[")[0]
+    if field in _EXPECTED:
+        return f"{field}: expected {_EXPECTED[field]}"
     return f"{path}: {expected[0].lower()}{expected[1:]}" if path else problem
 
 

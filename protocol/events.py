@@ -17,7 +17,8 @@ from msgspec import Meta, Struct
 
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.job import JobState, Reason, TerminalSide
+from airunner.protocol.fields import TerminalSide
+from airunner.protocol.job import JobState, Reason
 from airunner.protocol.names import JobId, Natural, Positive, Text
 from airunner.protocol.usage import Usage
 

@@ -13,8 +13,9 @@ from typing import Annotated, Final, Generic, TypeVar, get_args
 from msgspec import Meta, Struct
 
 from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, KIND_CHARS_MAX, EventRun
+from airunner.protocol.fields import JobSpec, Tags
 from airunner.protocol.frames import FIRST
-from airunner.protocol.job import METADATA_MAX, Job, JobSpec, JobState, JobSummary, Result, Tags, check_new
+from airunner.protocol.job import Job, JobState, JobSummary, Result, check_new
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
     Argument,
@@ -336,8 +337,6 @@ class EnqueueJob(Asking[JobsEnqueued], frozen=True, kw_only=True):
         """Raises `ValueError`: more metadata than is looked after, or a repository whose password could be shown."""
         for job in self.jobs:
             check_new(job)
-        if any(len(job.metadata) > METADATA_MAX for job in self.jobs):
-            raise ValueError(f"a job has up to {METADATA_MAX} pieces of metadata")
         if sum(len(job.metadata) for job in self.jobs) > ENQUEUE_METADATA_MAX:
             raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} pieces of metadata")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,13 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 
 
-def test_the_diagram_is_the_one_that_the_table_draws() -> None:
-    script = runpy.run_path(str(ROOT / "scripts" / "diagrams.py"))
-    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
-    assert script["BEGIN"] in page
-    assert script["drawn"](page) == page
+DOCS = runpy.run_path(str(ROOT / "scripts" / "docs.py"))
+
+
+@pytest.mark.parametrize("piece", DOCS["PIECES"], ids=lambda piece: piece.name)
+def test_what_is_written_from_the_code_is_up_to_date(piece: Any) -> None:
+    page = (ROOT / piece.page).read_text()
+    assert piece.written(page) == page, "run `make docs`"
 
 
 def test_every_decision_is_in_the_index() -> None:

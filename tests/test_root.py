@@ -18,7 +18,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
     def command(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(root, "app", command)
+    monkeypatch.setattr(root, "make_app", lambda _named: command)
     return root.run([])
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from airunner.protocol.states import mermaid
-
 ROOT = Path(__file__).resolve().parents[1]
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
@@ -336,10 +334,6 @@ def test_the_strict_checkers_are_shown_every_part() -> None:
     assert "airunner" in tools["mypy"]["files"]
     assert tools["mypy"]["strict"]
     assert tools["pyright"]["typeCheckingMode"] == "strict"
-
-
-def test_the_diagram_is_that_of_the_table() -> None:
-    assert f"```mermaid\n{mermaid()}\n```\n" in read("docs/ARCHITECTURE.md"), "run `make docs`"
 
 
 def test_every_decision_is_listed() -> None:

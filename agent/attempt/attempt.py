@@ -55,8 +55,9 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
+from airunner.protocol.fields import ProcessType, TerminalSize
 from airunner.protocol.gitaddress import shown_address
-from airunner.protocol.job import JobState, ProcessType, Reason, Result, TerminalSize
+from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SECRET_NAMES
 from airunner.protocol.usage import Usage
@@ -283,10 +284,7 @@ class Attempt:
         return AttemptFacts(
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,
-            queue=self._spec.queue,
-            repository=shown_address(self._spec.repository),
-            commit=self._commit,
-            branch=self._spec.branch,
+            spec=replace(self._spec, repository=shown_address(self._spec.repository), commit=self._commit),
             workspace=self._workspace.checkout,
             home=self._workspace.home,
             temporary=self._workspace.temporary,

@@ -22,8 +22,8 @@ from airunner.agent.output.redactor import ENCODED_BYTES_MIN
 from airunner.agent.workspace.jobuser import JobUser
 from airunner.agent.workspace.workspace import give
 from airunner.protocol.errors import Forged, OperatorError
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import address_secrets
-from airunner.protocol.job import JobSpec
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name
 
 OpenBox = Callable[[str, str, bytes], bytes]

@@ -34,7 +34,8 @@ from airunner.agent.workspace.workspace import Workspace, remove_workspace
 from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import ProcessError
-from airunner.protocol.job import JobState, ProcessType, Result
+from airunner.protocol.fields import ProcessType
+from airunner.protocol.job import JobState, Result
 from airunner.protocol.printable import one_line
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import Edges

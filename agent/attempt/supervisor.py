@@ -20,7 +20,8 @@ from airunner.agent.launcher.contract import ByteSource, Exit, Holder, Process, 
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import OUTPUT_BYTES_MAX, ProcessError, Stream, TerminalResize
-from airunner.protocol.job import Reason, TerminalSize
+from airunner.protocol.fields import TerminalSize
+from airunner.protocol.job import Reason
 from airunner.protocol.printable import one_line
 
 GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for what a command left behind and what is cancelled

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from airunner.agent.launcher.refusal import MachineRefused, Scarce
-from airunner.protocol.job import TerminalSize
+from airunner.protocol.fields import TerminalSize
 
 RECEIVE_BYTES: Final = 65_536  # what a pipe holds at the most, unless it was enlarged
 

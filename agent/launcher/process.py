@@ -17,7 +17,7 @@ from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.vitals import vitals_of
-from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
+from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 
 STOPPED_S: Final = 1.0  # after the grace: a keeper that is still stopped is stopped again and again
 SILENT_S: Final = 15.0  # after the grace: what its SIGKILL does not end a keeper gives up after ten seconds

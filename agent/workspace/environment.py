@@ -21,6 +21,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.names import fits_variable
 
 JOB_PREFIX: Final = "AIRUNNER_ENV_"  # of the job's own variables, for hooks
@@ -38,14 +39,11 @@ _FALLBACK: Final = {
 
 
 class AttemptFacts(Struct, frozen=True, kw_only=True):
-    """Facts of an attempt for its environment. `repository`, `commit` and `branch` may be empty."""
+    """Attempt facts: the job, and where it runs; `spec` has its address as shown, and the commit that was found."""
 
     job_id: str
     attempt: int
-    queue: str
-    repository: str = ""
-    commit: str = ""
-    branch: str = ""
+    spec: JobSpec
     workspace: Path
     home: Path
     temporary: Path
@@ -113,9 +111,6 @@ def _variables(facts: AttemptFacts) -> dict[str, str]:
         "AIRUNNER": "true",
         "AIRUNNER_JOB_ID": facts.job_id,
         "AIRUNNER_ATTEMPT": str(facts.attempt),
-        "AIRUNNER_QUEUE": facts.queue,
-        "AIRUNNER_REPOSITORY": facts.repository,
-        "AIRUNNER_COMMIT": facts.commit,
-        "AIRUNNER_BRANCH": facts.branch,
+        **{field.variable: str(getattr(facts.spec, field.name)) for field in FIELDS.values() if field.exported},
         "AIRUNNER_WORKSPACE": str(facts.workspace),
     }

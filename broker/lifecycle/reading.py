@@ -17,8 +17,9 @@ from airunner.broker.store.contract import Engine, JobFilter, JobRow, Keys
 from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, NotFound
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import shown_address
-from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Result, command_summary, decode_spec
+from airunner.protocol.job import Job, JobState, JobSummary, Result, command_summary, decode_spec
 from airunner.protocol.messages import (
     PAGE_SIZE_MAX,
     GetJob,

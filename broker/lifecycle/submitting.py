@@ -16,7 +16,8 @@ from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX, needs_of
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished
 from airunner.protocol.events import JobScheduled
-from airunner.protocol.job import JobSpec, JobState, check_new, encode_spec
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState, check_new, encode_spec
 from airunner.protocol.messages import EnqueueJob, JobsEnqueued, RetryJob
 from airunner.protocol.names import JobId
 from airunner.protocol.queues import QueueMode

@@ -28,7 +28,8 @@ from airunner.broker.store.needs import meets
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, EventRun, encode_bodies
-from airunner.protocol.job import JobSpec, decode_spec
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import decode_spec
 from airunner.protocol.messages import LeaseRef
 from airunner.protocol.names import RequestId, token_hash
 from airunner.protocol.queues import QueueMode

@@ -35,7 +35,7 @@ from airunner.protocol.events import (
     Stream,
     TerminalResize,
 )
-from airunner.protocol.job import JobSpec, ProcessType
+from airunner.protocol.fields import JobSpec, ProcessType
 from airunner.protocol.jsonline import json_line
 
 VERSION: Final = 3

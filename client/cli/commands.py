@@ -8,21 +8,13 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.protocol.job import (
-    ATTEMPTS_MAX,
-    DEFAULT_QUEUE,
-    DEPTH_MAX,
-    MAX_ATTEMPTS_DEFAULT,
-    PRIORITY_MAX,
-    ProcessType,
-)
-from airunner.protocol.jobretry import RETRIES_MAX
+from airunner.client.cli.options import Given, with_job_options
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
 
 if TYPE_CHECKING:
@@ -30,6 +22,7 @@ if TYPE_CHECKING:
     from airunner.client.cli.watching import Offload
     from airunner.client.client import Client
     from airunner.protocol.events import Event
+    from airunner.protocol.fields import JobSpec
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
@@ -63,125 +56,26 @@ RawOption = Annotated[
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="None of airunner's own words on stderr.")]
+OperandsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[REPOSITORY] [-- COMMAND ARG...]",
+        help="Repository to check out, a URL or a folder (none: an empty workspace), and the command to run in it.",
+        show_default=False,
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-f", help="Job file, YAML or JSON; options override its keys.", metavar="FILE"),
+]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 
+@with_job_options
 def submit_command(
     ctx: typer.Context,
-    operands: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[REPOSITORY] [-- COMMAND ARG...]",
-            help="What to clone, a URL or a folder (none: an empty workspace), and what to run in it.",
-            show_default=False,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-f", help="A job file, YAML or JSON; a flag beats it.", metavar="FILE")
-    ] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue to wait in.", show_default=DEFAULT_QUEUE)] = None,
-    commit: Annotated[
-        str | None,
-        typer.Option(help="What to check out: a hash, or the name of a branch or tag, or HEAD; overrides --branch."),
-    ] = None,
-    branch: Annotated[
-        str | None, typer.Option(help="The branch or tag to check out.", show_default="the remote's HEAD")
-    ] = None,
-    depth: Annotated[
-        int | None,
-        typer.Option(min=0, max=DEPTH_MAX, help="Commits of history to check out.", show_default="all"),
-    ] = None,
-    submodules: Annotated[
-        bool | None,
-        typer.Option("--submodules/--no-submodules", help="Check submodules out too.", show_default="no"),
-    ] = None,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TAG=VALUE", help="Only an agent with this tag may run it; may be repeated."),
-    ] = None,
-    owner: Annotated[str | None, typer.Option(help="Whom the job is for; shown in lists.")] = None,
-    secret: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A variable to keep out of the log: of --env, or set with `airunner secret`, or offered by the agent; "
-            "may be repeated.",
-        ),
-    ] = None,
-    secret_file: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="The same, but the variable holds the path of a file with the value; may be repeated.",
-        ),
-    ] = None,
-    env: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the command; may be repeated.")
-    ] = None,
-    metadata: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A note that is kept with the job; may be repeated.")
-    ] = None,
-    command: Annotated[str | None, typer.Option(help="The program to run, if not given behind --.")] = None,
-    args: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ARG", help="One argument for --command; repeat it for more (--args=-v for a dash)."),
-    ] = None,
-    process_type: Annotated[
-        ProcessType | None,
-        typer.Option(case_sensitive=False, help="What its standard streams are.", show_default="pipe"),
-    ] = None,
-    pty: Annotated[bool, typer.Option("--pty", help="Run it in a terminal: short for --process-type pty.")] = False,
-    terminal: Annotated[
-        str | None, typer.Option(metavar="COLSxROWS", help="The terminal's size.", show_default="80x24")
-    ] = None,
-    timeout_seconds: Annotated[
-        str | None,
-        typer.Option(metavar="SECONDS", help="How long the command may run: 90, or 1h30m.", show_default="no bound"),
-    ] = None,
-    working_directory: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Where to run, inside the checkout.", show_default="its top")
-    ] = None,
-    priority: Annotated[
-        int | None,
-        typer.Option(
-            min=-PRIORITY_MAX, max=PRIORITY_MAX, help="The highest in its queue goes first.", show_default="0"
-        ),
-    ] = None,
-    not_before: Annotated[
-        str | None,
-        typer.Option(
-            metavar="INSTANT",
-            help="Start no sooner: an instant such as 2027-01-31T03:00:00Z, or +90s, +10m, +1h30m, +1d from now.",
-            show_default="at once",
-        ),
-    ] = None,
-    max_attempts: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=ATTEMPTS_MAX,
-            help="How often its agent may be lost before it fails.",
-            show_default=str(MAX_ATTEMPTS_DEFAULT),
-        ),
-    ] = None,
-    retry: Annotated[
-        int | None,
-        typer.Option(min=0, max=RETRIES_MAX, help="How often to run it again when it fails.", show_default="0"),
-    ] = None,
-    retry_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="END",
-            help="Retry only on this exit code or signal, such as 75 or SIGKILL; may be repeated.",
-            show_default="any failure",
-        ),
-    ] = None,
-    retry_backoff: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SECONDS", help="The pause before the first retry: 90, or 1m30s; it doubles.", show_default="1"
-        ),
-    ] = None,
+    operands: OperandsArgument = None,
+    config: ConfigOption = None,
     request_id: Annotated[
         str | None,
         typer.Option(
@@ -198,50 +92,19 @@ def submit_command(
     raw: RawOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
+    **fields: Given,
 ) -> None:
     """Submit a job, follow it to its end, and exit with its exit code (128+N for signal N).
 
     The id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
     """
     from airunner.client.cli.console import Console
-    from airunner.client.cli.request import SubmitFlags, fields_of, hints_of
-    from airunner.client.client import spec_of
     from airunner.client.requestid import request_id_of
-    from airunner.transport.ports import SYSTEM
 
-    before, words = split_operands(operands or [], ctx.obj)
-    flags = SubmitFlags(
-        config=config,
-        operands=before,
-        words=words,
-        command=command,
-        args=args or (),
-        queue=queue,
-        process_type=ProcessType.PTY if pty else process_type,
-        terminal=terminal,
-        depth=depth,
-        submodules=submodules,
-        require=require or (),
-        timeout=timeout_seconds,
-        working_directory=working_directory,
-        env=env or (),
-        secrets=secret or (),
-        secret_files=secret_file or (),
-        metadata=metadata or (),
-        commit=commit,
-        branch=branch,
-        owner=owner,
-        priority=priority,
-        not_before=not_before,
-        max_attempts=max_attempts,
-        retry=retry,
-        retry_on=retry_on or (),
-        retry_backoff=retry_backoff,
-    )
-    spec = spec_of(fields_of(flags, SYSTEM.wall_ms()))
+    spec, hints = requested_job(operands, ctx.obj, config, fields)
     name = None if request_id is None else request_id_of(request_id)
     console = Console(quiet=quiet, raw=raw)
-    for hint in hints_of(flags):
+    for hint in hints:
         console.say(hint)
     submitted: list[str] = []
 
@@ -288,6 +151,18 @@ def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequenc
         return operands, None
     at = max(0, len(operands) - behind)
     return operands[:at], operands[at:]
+
+
+def requested_job(
+    operands: Sequence[str] | None, behind: int | None, config: Path | None, options: Mapping[str, Given]
+) -> tuple[JobSpec, Sequence[str]]:
+    """The job of a command line, and hints at what may be a mistake in it; `behind` as in `split_operands`."""
+    from airunner.client.cli.request import fields_of, hints_of
+    from airunner.client.client import spec_of
+    from airunner.transport.ports import SYSTEM
+
+    before, words = split_operands(operands or [], behind)
+    return spec_of(fields_of(options, before, words, config, SYSTEM.wall_ms())), hints_of(options)
 
 
 async def follow_job(

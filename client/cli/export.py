@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from airunner.client.cli.console import Console
     from airunner.client.client import Client
     from airunner.protocol.events import Event
-    from airunner.protocol.job import Job, JobSpec
+    from airunner.protocol.fields import JobSpec
+    from airunner.protocol.job import Job
 
 
 class Format(StrEnum):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from airunner.client.cli.columns import took_text
 from airunner.client.cli.figures import usage_facts
-from airunner.client.cli.retrying import policy_text
+from airunner.client.cli.notation import shown
 from airunner.client.cli.wording import duration_text, end_text, instant_text
-from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, Job
+from airunner.protocol.fields import FIELDS, Form, JobSpec
+from airunner.protocol.job import Job
 from airunner.protocol.messages import AgentSummary, SecretSummary
 from airunner.protocol.printable import one_line
 from airunner.protocol.queues import QueueSummary
@@ -46,24 +46,8 @@ def job_lines(job: Job) -> Iterator[str]:
     facts: list[tuple[str, str]] = [
         ("id", job.id),
         ("state", end_text(job.state, result.exit_code, result.signal, result.reason) if result else job.state),
-        ("queue", spec.queue),
-        ("command", shlex.join(spec.argv)),
-        ("process type", f"pty, {spec.terminal.cols}x{spec.terminal.rows}" if spec.process_type == "pty" else ""),
-        ("require", " ".join(f"{name}={value}" for name, value in spec.require.items())),
-        ("secrets", " ".join(spec.secrets)),
-        ("secret files", " ".join(spec.secret_files)),
-        ("depth", str(spec.depth or "")),
-        ("submodules", "yes" if spec.submodules else ""),
-        ("timeout", duration_text(spec.timeout_seconds * 1_000) if spec.timeout_seconds else ""),
-        ("repository", spec.repository),
-        ("commit", spec.commit),
-        ("branch", spec.branch),
-        ("directory", spec.working_directory),
-        ("owner", spec.owner),
-        ("priority", str(spec.priority) if spec.priority else ""),
-        ("not before", instant_text(job.due_ms) if job.due_ms is not None else ""),
-        ("max attempts", str(spec.max_attempts) if spec.max_attempts != MAX_ATTEMPTS_DEFAULT else ""),
-        ("retry", policy_text(spec.retry) if spec.retry else ""),
+        *_asked(spec, pairs=False),
+        ("due", instant_text(job.due_ms) if job.due_ms not in (None, spec.not_before_ms) else ""),
         ("retried", f"{job.retries} times" if job.retries else ""),
         ("retry of", job.origin or ""),
         ("cancelled", instant_text(job.cancel_requested_ms) if job.cancel_requested_ms is not None else ""),
@@ -75,9 +59,15 @@ def job_lines(job: Job) -> Iterator[str]:
         ("took", took_text(job.started_ms, job.finished_ms)),
         *usage_facts(job),
         ("events", str(job.last_sequence)),
-        *(("environment", f"{name}={value}") for name, value in spec.environment.items()),
-        *(("metadata", f"{name}={value}") for name, value in spec.metadata.items()),
+        *_asked(spec, pairs=True),
     ]
     for name, fact in facts:
         if fact:
-            yield f"{name + ':':<14}{one_line(fact)}"
+            yield f"{name + ':':<13} {one_line(fact)}"
+
+
+def _asked(spec: JobSpec, *, pairs: bool) -> Iterator[tuple[str, str]]:
+    """The fields that were asked for: those of names and values, which may be long, or all others."""
+    for field in FIELDS.values():
+        if (field.form is Form.PAIRS) is pairs:
+            yield from ((field.label, line) for line in shown(field, spec))

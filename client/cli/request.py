@@ -1,155 +1,65 @@
-"""What `airunner submit` asks for: the job file, the flags that beat it, and the words after `--`."""
+"""Job request of `airunner submit` and `run`: the job file, options that override it, and the words after `--`."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from msgspec import Struct
-
-from airunner.client.cli.instants import instant_ms
-from airunner.client.cli.jobfile import BACKOFF_S_MAX, read_job_file
-from airunner.client.cli.retrying import retry_policy
-from airunner.protocol.durations import duration_ms, of_flag, whole_seconds
+from airunner.client.cli.jobfile import read_job_file
+from airunner.client.cli.notation import read, word_of_option
+from airunner.client.cli.options import Given
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
+from airunner.protocol.fields import FIELDS, Field, Form
 from airunner.protocol.listhint import pairs_hint, words_hint
 
-_SIZE: Final = re.compile(r"([0-9]{1,5})x([0-9]{1,5})", re.ASCII)
 
+def fields_of(
+    options: Mapping[str, Given],
+    operands: Sequence[str] = (),
+    words: Sequence[str] | None = None,
+    config: Path | None = None,
+    now_ms: int = 0,
+) -> dict[str, Any]:
+    """Job fields that were asked for; an option that is empty or 0 unsets what the file says.
 
-class SubmitFlags(Struct, frozen=True, kw_only=True):
-    """The words of one command line; None: a flag was not given; empty or 0: what the file says is unset."""
-
-    config: Path | None = None
-    operands: Sequence[str] = ()
-    words: Sequence[str] | None = None
-    command: str | None = None
-    args: Sequence[str] = ()
-    queue: str | None = None
-    process_type: str | None = None
-    terminal: str | None = None
-    depth: int | None = None
-    submodules: bool | None = None
-    require: Sequence[str] = ()
-    timeout: str | None = None
-    working_directory: str | None = None
-    env: Sequence[str] = ()
-    secrets: Sequence[str] = ()
-    secret_files: Sequence[str] = ()
-    metadata: Sequence[str] = ()
-    commit: str | None = None
-    branch: str | None = None
-    owner: str | None = None
-    priority: int | None = None
-    not_before: str | None = None
-    max_attempts: int | None = None
-    retry: int | None = None
-    retry_on: Sequence[str] = ()
-    retry_backoff: str | None = None
-
-
-def fields_of(flags: SubmitFlags, now_ms: int = 0) -> dict[str, Any]:
-    """The fields of `JobSpec` that were asked for; environment, metadata and required tags are merged name by name.
-
-    A time from now counts from `now_ms`.
+    `options` are those of `options.with_job_options`, `operands` the words before `--` and `words` those after it.
+    Environment, metadata and required tags are merged name by name. A time from now counts from `now_ms`.
 
     Raises `OperatorError` for words that contradict each other or lead to no command.
     """
-    fields = read_job_file(flags.config, now_ms) if flags.config is not None else {}
-    fields |= _given(flags) | _timing(flags, now_ms)
-    fields = {field: value for field, value in fields.items() if value != "" and (value != 0 or value is False)}
-    for field, flag, pairs in (
-        ("environment", "--env", flags.env),
-        ("metadata", "--metadata", flags.metadata),
-        ("require", "--require", flags.require),
-    ):
-        if pairs:
-            from_file = fields.get(field, {})
-            assert isinstance(from_file, dict), "the job file was checked"
-            fields[field] = {**from_file, **pairs_of(flag, pairs)}
-    if "repository" in fields:
+    fields: dict[str, Any] = read_job_file(config, now_ms) if config is not None else {}
+    for field in FIELDS.values():
+        if (given := _given(field, options)) is None:
+            continue
+        try:
+            found: Any = read(field, given, now_ms)
+        except OperatorError as error:
+            raise OperatorError(f"{field.flag}: {error}") from error
+        if field.form is Form.PAIRS:
+            found = fields.get(field.name, {}) | found
+        fields[field.name] = found
+    fields |= _command_and_repository(options, operands, words)
+    if fields.get("repository"):
         fields["repository"] = _repository(str(fields["repository"]))
     if not fields.get("command"):
         raise OperatorError(
             "there is no command to run: put it behind --, as in `airunner submit REPOSITORY -- make test`, "
             "or name it with --command or in the --config file"
         )
-    return fields
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _given(flags: SubmitFlags) -> dict[str, object]:
-    """The fields that flags and operands give by themselves."""
-    if len(flags.operands) > 1:
-        raise OperatorError(
-            f"{flags.operands[1]!r} is one word too many: put -- before the command, "
-            f"as in `airunner submit {flags.operands[0]} -- {' '.join(flags.operands[1:])}`"
-        )
-    if flags.words and (flags.command is not None or flags.args):
-        raise OperatorError("give the command either behind -- or with --command and --args, not both")
-    fields: dict[str, object] = {
-        field: value
-        for field in (
-            "command",
-            "queue",
-            "process_type",
-            "working_directory",
-            "commit",
-            "branch",
-            "owner",
-            "priority",
-            "max_attempts",
-            "depth",
-            "submodules",
-        )
-        if (value := getattr(flags, field)) is not None
-    }
-    if flags.terminal is not None:
-        fields["terminal"] = terminal_size(flags.terminal) if flags.terminal else TerminalSize()
-    if flags.secrets:
-        fields["secrets"] = tuple(flags.secrets)
-    if flags.secret_files:
-        fields["secret_files"] = tuple(flags.secret_files)
-    if flags.args:
-        fields["args"] = tuple(flags.args)
-    if flags.words:
-        fields |= {"command": flags.words[0], "args": tuple(flags.words[1:])}
-    if flags.operands:
-        fields["repository"] = flags.operands[0]
-    return fields
-
-
-def _timing(flags: SubmitFlags, now_ms: int) -> dict[str, object]:
-    """The fields that say when the job is run, for how long, and whether again."""
-    fields: dict[str, object] = {}
-    if flags.timeout is not None:
-        fields["timeout_seconds"] = of_flag("--timeout-seconds", whole_seconds, flags.timeout or "0")
-    if flags.not_before is not None:
-        fields["not_before_ms"] = instant_ms(flags.not_before, now_ms) if flags.not_before else None
-    if flags.retry:
-        backoff_ms = of_flag("--retry-backoff", duration_ms, flags.retry_backoff) if flags.retry_backoff else None
-        backoff_s = None if backoff_ms is None else backoff_ms / 1_000
-        if backoff_s is not None and backoff_s > BACKOFF_S_MAX:
-            raise OperatorError(f"--retry-backoff {flags.retry_backoff}: expected up to {BACKOFF_S_MAX} s")
-        fields["retry"] = retry_policy(flags.retry, flags.retry_on, backoff_s)
-    elif flags.retry_on or flags.retry_backoff:
-        raise OperatorError("--retry-on and --retry-backoff need --retry, which says how often")
-    elif flags.retry == 0:
-        fields["retry"] = None
-    return fields
-
-
-def hints_of(flags: SubmitFlags) -> list[str]:
+def hints_of(options: Mapping[str, Given]) -> list[str]:
     """What looks like a list and is taken literally."""
-    pairs = (("--env", flags.env), ("--metadata", flags.metadata), ("--require", flags.require))
-    words = (("--args", flags.args), ("--secret", flags.secrets))
-    hints = [pairs_hint(flag, given) for flag, given in pairs] + [words_hint(flag, given) for flag, given in words]
+    looks = {Form.PAIRS: pairs_hint, Form.WORDS: words_hint}
+    hints = [
+        looks[field.form](field.flag, _words(options, field.name)) for field in FIELDS.values() if field.form in looks
+    ]
     return [hint for hint in hints if hint is not None]
 
 
-def pairs_of(flag: str, pairs: Sequence[str]) -> Mapping[str, str]:
+def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
     """Names and values as `flag` was given them.
 
     Raises `OperatorError` for one that is not NAME=VALUE.
@@ -161,19 +71,54 @@ def pairs_of(flag: str, pairs: Sequence[str]) -> Mapping[str, str]:
     return {name: value for name, _, value in split}
 
 
-def terminal_size(text: str) -> TerminalSize:
-    """The size that `COLSxROWS` says.
+def _given(field: Field, options: Mapping[str, Given]) -> object:
+    """Field value of the options, as a job file would have it; None: no option was given.
 
-    Raises `OperatorError`.
+    Raises `OperatorError` for an option that needs another.
     """
-    found = _SIZE.fullmatch(text)
-    if found is None or not all(1 <= int(side) <= TERMINAL_SIDE_MAX for side in found.groups()):
-        raise OperatorError(f"--terminal {text!r}: expected COLSxROWS such as 120x40, each up to {TERMINAL_SIDE_MAX}")
-    return TerminalSize(cols=int(found[1]), rows=int(found[2]))
+    value: object = options.get(field.name)
+    if isinstance(value, str):
+        value = word_of_option(value)
+    elif field.form is Form.PAIRS:
+        value = pairs_of(field.flag, _words(options, field.name)) or None
+    elif field.form is Form.WORDS:
+        value = _words(options, field.name) or None
+    parts: dict[str, object] = {}
+    for more in field.more:
+        given = options.get(more.name)
+        if given and more.means:
+            value = more.means
+        elif given and value is None:
+            raise OperatorError(f"{more.flag} needs {field.flag} too")
+        elif given:
+            parts[more.part] = given
+    return {field.part: value, **parts} if parts else value
+
+
+def _words(options: Mapping[str, Given], name: str) -> list[str]:
+    """The values of an option that may be repeated."""
+    words = options.get(name) or []
+    assert isinstance(words, list), "the parser collects them"
+    return words
+
+
+def _command_and_repository(
+    options: Mapping[str, Given], operands: Sequence[str], words: Sequence[str] | None
+) -> Iterator[tuple[str, object]]:
+    """The fields that stand before and after `--`."""
+    if len(operands) > 1:
+        raise OperatorError(
+            f"{operands[1]!r} is one word too many: put -- before the command, "
+            f"as in `airunner submit {operands[0]} -- {' '.join(operands[1:])}`"
+        )
+    if words and (options.get("command") is not None or options.get("args")):
+        raise OperatorError("give the command either behind -- or with --command and --args, not both")
+    if words:
+        yield from (("command", words[0]), ("args", tuple(words[1:])))
+    if operands:
+        yield "repository", operands[0]
 
 
 def _repository(given: str) -> str:
     """A folder of this machine by its absolute path, since the agent stands elsewhere; a URL as it is."""
-    if given and Path(given).is_dir():
-        return str(Path(given).resolve())
-    return given
+    return str(Path(given).resolve()) if Path(given).is_dir() else given

@@ -16,7 +16,7 @@ import typer
 from airunner.client.cli.commands import BrokerOption, JsonOption, QuietOption, TokenOption, run_client
 from airunner.client.cli.controls import show_rows
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import DEFAULT_QUEUE
+from airunner.protocol.fields import DEFAULT_QUEUE
 from airunner.protocol.names import NAME_CHARS_MAX, fits_name, fits_variable
 
 if TYPE_CHECKING:

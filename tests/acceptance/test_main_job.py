@@ -14,7 +14,8 @@ import pytest
 
 from airunner.client.client import Client
 from airunner.protocol.events import Event, Output
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from tests.acceptance.running import Cluster, start
 from tests.agent.checkout.repositories import commit, git, new_repository
 

@@ -11,7 +11,7 @@ import zmq
 from airunner import Client
 from airunner.certs.sealed import open_sealed, topic_of
 from airunner.protocol.errors import Forged
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 from tests.acceptance.running import Cluster, airunner
 from tests.acceptance.test_plain_msgpack import Plain
 

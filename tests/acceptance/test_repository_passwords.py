@@ -10,7 +10,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from airunner.protocol.job import JobSpec, decode_spec, encode_spec
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import decode_spec, encode_spec
 from tests.acceptance.running import Cluster, airunner
 from tests.acceptance.test_plain_msgpack import Plain
 from tests.agent.checkout.repositories import git, new_repository

@@ -86,7 +86,7 @@ def test_a_job_that_is_to_be_run_again_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arguments", "code", "told"), [
     ((), 2, b"there is no command to run"),
     (("--secret", "NO_SUCH", "--", "true"), 2, b"--secret NO_SUCH: there is no such variable"),
-    (("--terminal", "big", "--", "true"), 2, b"expected COLSxROWS"),
+    (("--terminal", "big", "--", "true"), 2, b"--terminal: expected a size such as 120x40"),
     (("--", "/no/such/program"), 127, b"command not found"),
 ])  # fmt: skip
 def test_what_cannot_be_run_is_told(tmp_path: Path, arguments: tuple[str, ...], code: int, told: bytes) -> None:

@@ -19,7 +19,7 @@ from airunner.client.client import Client
 from airunner.client.reach import reach
 from airunner.protocol import reconnect as retry
 from airunner.protocol.events import Output, Stream, encode_bodies
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.messages import EnqueueJob, JobsEnqueued
 from airunner.transport.channel import Channel, Patience
 from airunner.transport.ports import SYSTEM

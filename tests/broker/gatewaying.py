@@ -20,7 +20,7 @@ from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Principal, Role
 from airunner.protocol.errors import Unauthenticated
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.messages import (
     JobLease,
     JobsLeased,

@@ -18,7 +18,8 @@ from airunner.broker.lifecycle.commands import Appended, Command, Done, Expire, 
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room, Space
 from airunner.protocol.events import EventRun
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
     CancelJob,
     DequeueJob,

@@ -16,8 +16,8 @@ from airunner.broker.lifecycle.commands import Applied, Command, Done, TenantReq
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import decode_reply, encode
 from airunner.protocol.errors import NoSpace
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import pack_request, unpack_reply
-from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import DequeueJob, EnqueueJob, Reply, Request, StoreRequest
 from airunner.protocol.names import RequestId
 from airunner.transport.ports import Edges, Incoming, Sent, Subscription

@@ -16,7 +16,8 @@ from airunner.broker.health import Health
 from airunner.broker.store.open import open_store
 from airunner.broker.store.room import Inside, Room
 from airunner.protocol.errors import NoSpace
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import EnqueueJob
 from tests.conformance.driving import Driver
 

@@ -20,8 +20,8 @@ from airunner.certs.authority import NoVerifier
 from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key
 from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError, Quota
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import SERVED
-from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import (
     DequeueJob,
     EnqueueJob,

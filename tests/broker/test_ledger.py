@@ -15,7 +15,7 @@ from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NoSpace, NotFound
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.messages import (
     QUEUES_MAX,
     CancelJob,

@@ -10,7 +10,8 @@ from airunner.client.cli.columns import aligned
 from airunner.client.cli.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, job_lines, queue_row
 from airunner.protocol.errors import BadRequest, Draining, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import PAGE_SIZE_MAX, AgentSummary
 from airunner.protocol.names import RequestId
 from airunner.protocol.queues import QueueMode, QueueSummary

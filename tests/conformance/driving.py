@@ -24,7 +24,8 @@ from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import AgentBody, Event, Output, Stream, encode_bodies, events_of
-from airunner.protocol.job import Job, JobSpec, JobState, Result
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import Job, JobState, Result
 from airunner.protocol.messages import (
     CancelJob,
     CompleteJob,

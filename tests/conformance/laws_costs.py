@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Final
 
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
-from airunner.protocol.job import METADATA_MAX, JobSpec
+from airunner.protocol.fields import METADATA_MAX, JobSpec
 from airunner.protocol.messages import (
     ENQUEUE_MAX,
     ENQUEUE_METADATA_MAX,

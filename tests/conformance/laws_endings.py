@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.store.contract import QueueKey
-from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, JobSpec, JobState, Reason, Result
+from airunner.protocol.fields import MAX_ATTEMPTS_DEFAULT, JobSpec
+from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.messages import (
     CancelJob,
     GetJob,

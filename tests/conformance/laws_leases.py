@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from airunner.broker.store.contract import QueueKey
-from airunner.protocol.job import MAX_ATTEMPTS_DEFAULT, JobSpec, JobState, Reason, Result
+from airunner.protocol.fields import MAX_ATTEMPTS_DEFAULT, JobSpec
+from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.lifecycle.commands import LeasesCounted
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
     EnqueueJob,
     GetJob,

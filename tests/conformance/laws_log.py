@@ -9,7 +9,8 @@ import msgspec
 
 from airunner.broker.lifecycle.commands import WatchKeyFound
 from airunner.protocol.events import BATCH_EVENTS_MAX, EventRun, Output, events_of
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (
     KINDS_MAX,

@@ -9,7 +9,8 @@ from typing import Final
 from airunner.broker.lifecycle.commands import EXPIRE_MAX
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (
     ENQUEUE_MAX,

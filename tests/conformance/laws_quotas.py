@@ -7,7 +7,8 @@ from typing import Final
 
 from airunner.broker.lifecycle.retention import RECORDS_KEPT_MS
 from airunner.broker.store.quotas import Quotas
-from airunner.protocol.job import JobSpec, JobState, encode_spec
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState, encode_spec
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (
     LAST_BYTES_MAX,

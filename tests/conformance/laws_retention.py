@@ -12,7 +12,8 @@ from airunner.broker.lifecycle.retention import (
     RECORDS_PER_STEP,
     SEGMENTS_PER_STEP,
 )
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
     PAGE_SIZE_MAX,
     CancelJob,

@@ -9,7 +9,8 @@ import msgspec
 
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.events import JobFinished, JobScheduled
-from airunner.protocol.job import JobSpec, JobState, Reason, Result
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.messages import (
     CancelJob,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from airunner.broker.store.room import Room
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
     LAST_BYTES_MAX,
     BatchStored,

@@ -7,8 +7,8 @@ from typing import Final
 
 from airunner.broker.store.quotas import Quotas
 from airunner.protocol.coding import encode
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.job import JobSpec
 from airunner.protocol.messages import (
     BOX_BYTES_MAX,
     BOXES_BYTES_MAX,

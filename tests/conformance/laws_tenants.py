@@ -7,7 +7,8 @@ from typing import Final
 
 from airunner.broker.store.needs import NEEDS_MAX
 from airunner.broker.store.quotas import Quotas
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
     BOX_BYTES_MAX,
     BOXES_BYTES_MAX,

@@ -15,7 +15,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.events import Output
-from airunner.protocol.job import JobSpec, JobState, Result
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.messages import (
     BatchStored,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from airunner.broker.store.contract import QueueKey
-from airunner.protocol.job import JobSpec, JobState, Reason, Result
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.messages import DequeueJob
 from airunner.protocol.queues import QueueMode, QueueSummary
 

@@ -11,7 +11,8 @@ from airunner.broker.lifecycle.commands import Command, Done, Expire, Retain, Te
 from airunner.broker.store.batch import Store
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.sqlite.opening import open_sqlite
-from airunner.protocol.job import JobSpec, Result
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import Result
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import (
     CancelJob,

@@ -8,7 +8,7 @@ from hypothesis import settings
 from airunner.broker.store.batch import TRIES_MAX, Store
 from airunner.broker.store.contract import Changes, Moved, SecretRow
 from airunner.protocol.errors import Busy, CorruptLog
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.messages import EnqueueJob, JobsLeased, ListQueues, QueuesListed, Refused
 from tests.conformance import laws_log
 from tests.conformance.conflicts import Conflicting, Unchecked

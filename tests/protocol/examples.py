@@ -28,7 +28,8 @@ from airunner.protocol.events import (
     TerminalResize,
     encode_bodies,
 )
-from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Reason, Result, TerminalSize
+from airunner.protocol.fields import JobSpec, TerminalSize
+from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.messages import (
     AgentsListed,

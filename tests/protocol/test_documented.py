@@ -11,7 +11,8 @@ import pytest
 from airunner.protocol import bounds, frames
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import EventBody, EventRun, Stream
-from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, ProcessType, Reason, Result, TerminalSize
+from airunner.protocol.fields import JobSpec, ProcessType, TerminalSize
+from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.messages import (
     AgentSummary,

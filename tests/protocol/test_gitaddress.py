@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import BadAddress, address_secrets, shown_address, split_address
-from airunner.protocol.job import JobSpec, command_summary
+from airunner.protocol.job import command_summary
 from airunner.protocol.messages import EnqueueJob
 from airunner.protocol.redaction import without_credentials, without_secrets
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from airunner.protocol.fields import FIELDS, JobFields, JobSpec
 from airunner.protocol.job import (
     SPEC_BYTES_MAX,
     SUMMARY_COMMAND_CHARS,
-    JobSpec,
     JobState,
     Reason,
     Result,
@@ -40,6 +40,10 @@ from tests.protocol.examples import SPEC
 def test_what_no_process_can_be_given_is_refused(fields: dict[str, object], why: str):
     with pytest.raises(ValueError, match=why):
         JobSpec(**({"command": "true"} | fields))
+
+
+def test_type_checkers_know_every_field_of_the_table():
+    assert list(JobFields.__annotations__) == list(FIELDS)
 
 
 def test_a_job_is_stored_whole_and_bounded():

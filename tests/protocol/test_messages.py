@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from airunner.protocol.coding import canonical_hash, decode_reply, decode_request, encode, error_of, refusal
 from airunner.protocol.errors import BadRequest, IndexGap, PeerError
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.job import JobSpec, JobState, JobSummary, Reason, Result, command_summary, encode_spec
+from airunner.protocol.job import JobState, JobSummary, Reason, Result, command_summary, encode_spec
 from airunner.protocol.messages import (
     PAGE_SIZE_MAX,
     REPLAY_BYTES_MAX,

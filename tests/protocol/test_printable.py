@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.jsonline import json_line
 from airunner.protocol.messages import EnqueueJob
 from airunner.protocol.printable import escaped, is_plain, one_line, own_lines

@@ -11,7 +11,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from airunner.protocol.events import JobFinished, JobReleased, Output, Stream
-from airunner.protocol.job import JobSpec, JobState, Reason
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState, Reason
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import Verdict
 from tests.simulation.history import (

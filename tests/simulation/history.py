@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from airunner.protocol.events import Event, Stream
-from airunner.protocol.job import Job, JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import Job, JobState
 from airunner.protocol.messages import Verdict
 
 DEFAULT_TENANT = "default"

@@ -9,7 +9,8 @@ from typing import Final
 import msgspec
 
 from airunner.protocol.events import JobCancelRequested, JobExpired, JobFinished, JobLeased, JobReleased, JobScheduled
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from tests.simulation.evidence import Case, Evidence, Found
 from tests.simulation.history import Acknowledged, Completed, Granted, Healed, Invoked, LeftWaiting, Observed
 

@@ -22,7 +22,8 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
-from airunner.protocol.job import Job, JobSpec, JobState, Reason
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import Job, JobState, Reason
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.messages import Verdict
 from airunner.protocol.names import JobId

@@ -13,7 +13,8 @@ import anyio
 
 from airunner.client.client import Client
 from airunner.protocol.errors import PeerError
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import RequestId
 from airunner.protocol.queues import QueueMode

@@ -9,7 +9,7 @@ import pytest
 
 from airunner.agent.attempt.jobsecrets import JobSecrets, SecretMissing, no_keys, secrets_of, write_files
 from airunner.protocol.errors import Forged
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 
 WANTING = JobSpec(command="true", secrets=("A",), secret_files=("B",))
 OFFERED = {"A": "offered", "B": "offered", "C": "offered"}

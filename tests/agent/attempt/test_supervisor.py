@@ -18,7 +18,8 @@ from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import AgentBody, Output, ProcessError, Stream, TerminalResize
-from airunner.protocol.job import JobSpec, Reason, TerminalSize
+from airunner.protocol.fields import JobSpec, TerminalSize
+from airunner.protocol.job import Reason
 from airunner.protocol.messages import JobLease
 from airunner.protocol.names import JobId
 from tests.agent.launcher.launching import command, shell

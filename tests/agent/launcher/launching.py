@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from airunner.agent.launcher.contract import ByteSource, LaunchSpec
-from airunner.protocol.job import TerminalSize
+from airunner.protocol.fields import TerminalSize
 
 PATIENCE_S: Final = 10.0
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin"}

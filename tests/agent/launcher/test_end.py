@@ -10,7 +10,7 @@ import pytest
 
 from airunner.agent.launcher.contract import Exit
 from airunner.agent.launcher.local import ChildLauncher
-from airunner.protocol.job import TerminalSize
+from airunner.protocol.fields import TerminalSize
 from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, command, read_all, read_lines, shell
 
 pytestmark = pytest.mark.anyio

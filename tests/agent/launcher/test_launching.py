@@ -15,7 +15,7 @@ import pytest
 from airunner.agent.launcher.contract import Exit, LaunchFailed
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import TerminalSize
+from airunner.protocol.fields import TerminalSize
 from tests.agent.launcher.launching import PATIENCE_S, children_of, command, descriptors_of, read_all, read_lines, shell
 
 pytestmark = pytest.mark.anyio

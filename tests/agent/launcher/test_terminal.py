@@ -13,7 +13,7 @@ import pytest
 
 from airunner.agent.launcher.contract import ByteSource, Exit
 from airunner.agent.launcher.local import ChildLauncher
-from airunner.protocol.job import TERMINAL_SIDE_MAX, TerminalSize
+from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 from tests.agent.launcher.launching import PATIENCE_S, read_all, read_lines, shell
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,8 @@ from airunner.agent.attempt.slot import DELIVERY_S
 from airunner.agent.leases.settlement import LeftBehind, described
 from airunner.protocol.coding import decode_reply, encode, refusal
 from airunner.protocol.errors import StaleToken
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import DequeueJob, JobEventsPublished, JobsLeased
 from airunner.transport.ports import Sent
 from tests.agent.playing import Stage, staged

@@ -15,7 +15,7 @@ from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spool import Spool, SpoolHeader
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.events import EventBody, decode_bodies
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.messages import BATCHES_MAX, JobLease
 from airunner.protocol.names import JobId, TaskToken
 

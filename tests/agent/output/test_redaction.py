@@ -18,7 +18,7 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name, without_secrets
 from tests.agent.output.recording import recorder_in, taken
 

@@ -8,14 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
+from airunner.protocol.fields import JobSpec
 
 FACTS = AttemptFacts(
     job_id="0192-job",
     attempt=2,
-    queue="default",
-    repository="https://example.org/x.git",
-    commit="c0ffee",
-    branch="main",
+    spec=JobSpec(command="x", repository="https://example.org/x.git", commit="c0ffee", branch="main"),
     workspace=Path("/w/checkout"),
     home=Path("/w/home"),
     temporary=Path("/w/tmp"),

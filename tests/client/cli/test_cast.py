@@ -26,7 +26,8 @@ from airunner.protocol.events import (
     Stream,
     TerminalResize,
 )
-from airunner.protocol.job import JobSpec, JobState, ProcessType, TerminalSize
+from airunner.protocol.fields import JobSpec, ProcessType, TerminalSize
+from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 
 PTY = JobSpec(command="sh", args=("-c", "a b"), process_type=ProcessType.PTY, terminal=TerminalSize(cols=100, rows=30))

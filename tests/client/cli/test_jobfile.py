@@ -8,7 +8,7 @@ import pytest
 
 from airunner.client.cli.jobfile import FILE_BYTES_MAX, KEYS, parse_job_file, read_job_file
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import TerminalSize
+from airunner.protocol.fields import TerminalSize
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 
 WHOLE = b"""
@@ -39,7 +39,7 @@ require: {os: linux}
 
 def test_every_key_is_read() -> None:
     fields = parse_job_file(WHOLE, "job.yaml")
-    assert set(fields) == {field for field, _ in KEYS.values()}
+    assert set(fields) == {field.name for field in KEYS.values()}
     assert fields["args"] == ("test", "-j", "4")
     assert fields["process_type"] == "pty"
     assert fields["timeout_seconds"] == 600
@@ -140,14 +140,14 @@ def test_the_process_type_is_read_in_any_case(written: str) -> None:
         ("environment: {A: null}", "environment: A: expected text, not nothing; put it in quotes"),
         ('environment: {"A": ~}', "environment: A: expected text, not nothing; put it in quotes"),
         ("environment: {[a]: b}", "is neither YAML nor JSON"),
-        ("priority: 2024-01-01", "priority: expected a whole number, not the text '2024-01-01'"),
+        ("priority: 2024-01-01", "priority: expected a whole number from -100 to 100, not the text '2024-01-01'"),
         ("processType: tty", "processType: expected pipe or pty, not the text 'tty'"),
         ("environment: [A=1]", "environment: expected names and texts such as {LEVEL: high}, not a list"),
-        ("priority: high", "priority: expected a whole number, not the text 'high'"),
+        ("priority: high", "priority: expected a whole number from -100 to 100, not the text 'high'"),
         ("notBefore: 2027-01-31T03:00:00", "notBefore: '2027-01-31T03:00:00' does not say how far it is from UTC"),
         ("notBefore: tomorrow", "notBefore: 'tomorrow': expected an instant with its offset"),
-        ("retry: yes", "retry: expected a whole number, not true"),
-        ("retry: {on: [1]}", "retry: expected a whole number, not nothing"),
+        ("retry: yes", "backoff: 1, maxBackoff: 300}, not true"),
+        ("retry: {on: [1]}", "maxBackoff: 300}, not a mapping"),
         ("retry: {limit: 1, onn: [1]}", "retry: unknown key 'onn'; the keys are limit, on, backoff, maxBackoff"),
         ("retry: {limit: 1, on: [SIGNONE]}", "retry: 'SIGNONE' is neither an exit code nor a signal"),
         ("retry: {limit: 1, on: [0]}", "retry: 0 is no exit code of a failure"),
@@ -156,8 +156,11 @@ def test_the_process_type_is_read_in_any_case(written: str) -> None:
             "retry: backoff: expected a number of seconds up to 86400, or 1m30s, not the number -1",
         ),
         ("retry: {limit: 1, backoff: .inf}", "retry: backoff: expected a number of seconds up to 86400"),
-        ("terminal: 80x24", "terminal: expected a size such as {cols: 120, rows: 40}, not the text '80x24'"),
-        ("terminal: {colz: 80}", "terminal: expected a size such as {cols: 120, rows: 40}, not a mapping"),
+        (
+            "terminal: 80 x 24",
+            "terminal: expected a size such as 120x40 or {cols: 120, rows: 40}, not the text '80 x 24'",
+        ),
+        ("terminal: {colz: 80}", "expected a size such as 120x40 or {cols: 120, rows: 40}, not a mapping"),
         ("terminal: {cols: 10001}", "terminal: expected sides from 1 to 10000"),
         ("submodules: all", "submodules: expected true or false, not the text 'all'"),
         ("secrets: TOKEN", "secrets: expected a list of texts"),

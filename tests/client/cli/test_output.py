@@ -37,7 +37,8 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
-from airunner.protocol.job import Job, JobSpec, JobState, JobSummary, Reason, Result
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result
 from airunner.protocol.names import JobId
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from msgspec import structs
 
 from airunner.client.cli.commands import split_operands, words_behind_dashes
-from airunner.client.cli.request import SubmitFlags, fields_of, hints_of
-from airunner.client.cli.retrying import policy_text
+from airunner.client.cli.notation import policy_text
+from airunner.client.cli.options import Given
+from airunner.client.cli.request import fields_of, hints_of
 from airunner.client.client import spec_of
 from airunner.client.requestid import request_id_of
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import TerminalSize
+from airunner.protocol.fields import ProcessType, TerminalSize
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 
 
@@ -37,7 +37,7 @@ def test_the_command_is_what_stands_behind_the_first_dashes(
 def test_a_flag_beats_the_file_and_variables_are_merged(tmp_path: Path) -> None:
     config = tmp_path / "job.yaml"
     config.write_text("command: make\nargs: [all]\nqueue: slow\nenvironment: {A: '1', B: '2'}\n")
-    fields = fields_of(SubmitFlags(config=config, queue="fast", env=["B=3", "C=x=y"], operands=["https://x"]))
+    fields = fields_of({"queue": "fast", "environment": ["B=3", "C=x=y"]}, ["https://x"], config=config)
     assert fields == {
         "command": "make",
         "args": ("all",),
@@ -50,31 +50,34 @@ def test_a_flag_beats_the_file_and_variables_are_merged(tmp_path: Path) -> None:
 def test_words_behind_dashes_beat_the_files_command_and_its_arguments(tmp_path: Path) -> None:
     config = tmp_path / "job.yaml"
     config.write_text("command: make\nargs: [all]\n")
-    assert fields_of(SubmitFlags(config=config, words=["true"])) == {"command": "true", "args": ()}
+    assert fields_of({}, words=["true"], config=config) == {"command": "true", "args": ()}
 
 
 def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert fields_of(SubmitFlags(operands=["project"], words=["x"]))["repository"] == str(tmp_path / "project")
-    assert fields_of(SubmitFlags(operands=["git@host:x.git"], words=["x"]))["repository"] == "git@host:x.git"
+    assert fields_of({}, ["project"], ["x"])["repository"] == str(tmp_path / "project")
+    assert fields_of({}, ["git@host:x.git"], ["x"])["repository"] == "git@host:x.git"
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("options", "operands", "words", "told"),
     [
-        (SubmitFlags(), "there is no command to run"),
-        (SubmitFlags(words=[]), "there is no command to run"),
-        (SubmitFlags(operands=["URL"]), "there is no command to run"),
-        (SubmitFlags(operands=["URL", "make"]), "put -- before the command"),
-        (SubmitFlags(words=["a"], command="b"), "not both"),
-        (SubmitFlags(words=["a"], env=["NAME"]), "--env 'NAME': expected NAME=VALUE"),
-        (SubmitFlags(words=["a"], metadata=["=x"]), "--metadata '=x': expected NAME=VALUE"),
+        ({}, [], None, "there is no command to run"),
+        ({}, [], [], "there is no command to run"),
+        ({}, ["URL"], None, "there is no command to run"),
+        ({}, ["URL", "make"], None, "put -- before the command"),
+        ({"command": "b"}, [], ["a"], "not both"),
+        ({"args": ["b"]}, [], ["a"], "not both"),
+        ({"environment": ["NAME"]}, [], ["a"], "--env 'NAME': expected NAME=VALUE"),
+        ({"metadata": ["=x"]}, [], ["a"], "--metadata '=x': expected NAME=VALUE"),
     ],
 )
-def test_words_that_make_no_job_are_told(flags: SubmitFlags, told: str) -> None:
+def test_words_that_make_no_job_are_told(
+    options: dict[str, Given], operands: list[str], words: list[str] | None, told: str
+) -> None:
     with pytest.raises(OperatorError, match=told):
-        fields_of(flags)
+        fields_of(options, operands, words)
 
 
 def test_a_request_id_is_a_uuid_or_the_hash_of_any_text() -> None:
@@ -88,77 +91,70 @@ def test_a_request_id_is_a_uuid_or_the_hash_of_any_text() -> None:
 
 
 def test_when_and_how_often_a_job_is_run_are_told_in_flags() -> None:
-    flags = SubmitFlags(
-        words=["true"],
-        priority=7,
-        not_before="+2h",
-        max_attempts=1,
-        retry=2,
-        retry_on=["75,kill"],
-        retry_backoff="500ms",
-    )
-    fields = fields_of(flags, 1_000)
+    options: dict[str, Given] = {
+        "priority": "7",
+        "not_before_ms": "+2h",
+        "max_attempts": "1",
+        "retry": "2",
+        "retry_on": ["75,kill"],
+        "retry_backoff": "500ms",
+    }
+    fields = fields_of(options, words=["true"], now_ms=1_000)
     assert (fields["priority"], fields["not_before_ms"], fields["max_attempts"]) == (7, 7_201_000, 1)
     assert fields["retry"] == RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,)))
 
 
-def test_no_retries_beat_those_of_the_file(tmp_path: Path) -> None:
-    config = tmp_path / "job.yaml"
-    config.write_text("command: make\nretry: 3\n")
-    assert fields_of(SubmitFlags(config=config, retry=0))["retry"] is None
-
-
 @pytest.mark.parametrize(
-    ("flags", "field", "value"),
+    ("option", "given", "value"),
     [
-        (SubmitFlags(timeout="0"), "timeout_seconds", None),
-        (SubmitFlags(timeout=""), "timeout_seconds", None),
-        (SubmitFlags(timeout="1h30m"), "timeout_seconds", 5_400),
-        (SubmitFlags(timeout="90"), "timeout_seconds", 90),
-        (SubmitFlags(branch=""), "branch", ""),
-        (SubmitFlags(commit=""), "commit", ""),
-        (SubmitFlags(queue=""), "queue", "default"),
-        (SubmitFlags(owner=""), "owner", ""),
-        (SubmitFlags(depth=0), "depth", None),
-        (SubmitFlags(priority=0), "priority", 0),
-        (SubmitFlags(max_attempts=0), "max_attempts", 3),
-        (SubmitFlags(working_directory=""), "working_directory", ""),
-        (SubmitFlags(terminal=""), "terminal", TerminalSize()),
-        (SubmitFlags(not_before=""), "not_before_ms", None),
-        (SubmitFlags(retry=0), "retry", None),
+        ("timeout_seconds", "0", None),
+        ("timeout_seconds", "", None),
+        ("timeout_seconds", "1h30m", 5_400),
+        ("timeout_seconds", "90", 90),
+        ("branch", "", ""),
+        ("commit", "", ""),
+        ("queue", "", "default"),
+        ("owner", "", ""),
+        ("depth", "0", None),
+        ("priority", "0", 0),
+        ("max_attempts", "0", 3),
+        ("working_directory", "", ""),
+        ("terminal", "", TerminalSize()),
+        ("not_before_ms", "", None),
+        ("retry", "0", None),
+        ("submodules", False, False),
+        ("process_type", "PTY", ProcessType.PTY),
     ],
 )
-def test_a_flag_that_is_empty_or_zero_unsets_what_the_file_says(
-    flags: SubmitFlags, field: str, value: object, tmp_path: Path
+def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_zero(
+    option: str, given: Given, value: object, tmp_path: Path
 ) -> None:
     config = tmp_path / "job.yaml"
     config.write_text(
         "command: make\nrepository: https://example.org/x.git\ntimeout: 9\nbranch: b\ncommit: c\nqueue: q\nowner: o\n"
         "depth: 1\npriority: 1\nmaxAttempts: 1\nworkingDirectory: d\nterminal: {cols: 9}\nnotBefore: +1h\nretry: 1\n"
+        "submodules: true\n"
     )
-    spec = spec_of(fields_of(structs.replace(flags, config=config)))
-    assert getattr(spec, field) == value
+    assert getattr(spec_of(fields_of({option: given}, config=config)), option) == value
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("options", "told"),
     [
-        (SubmitFlags(words=["x"], retry_on=["1"]), "need --retry"),
-        (SubmitFlags(words=["x"], retry=1, retry_on=["256"]), "256 is no exit code of a failure"),
-        (SubmitFlags(words=["x"], retry=1, retry_on=["nine"]), "neither an exit code nor a signal"),
-        (SubmitFlags(words=["x"], not_before="noon"), "expected an instant"),
-        (SubmitFlags(words=["x"], not_before="+5y"), "expected an instant"),
-        (SubmitFlags(words=["x"], not_before="+5"), "expected an instant"),
-        (SubmitFlags(words=["x"], timeout="1.5"), "--timeout-seconds '1.5': expected whole seconds"),
-        (SubmitFlags(words=["x"], timeout="-1"), "--timeout-seconds '-1': expected a number and a unit"),
-        (SubmitFlags(words=["x"], retry=1, retry_backoff="2d"), "--retry-backoff 2d: expected up to 86400 s"),
-        (SubmitFlags(words=["x"], not_before="1900-01-01T00:00:00Z"), "expected an instant"),
-        (SubmitFlags(words=["x"], not_before="2027-01-31"), "does not say how far it is from UTC"),
+        ({"retry_on": ["1"]}, "--retry-on needs --retry too"),
+        ({"retry": "1", "retry_on": ["256"]}, "--retry: 256 is no exit code of a failure"),
+        ({"retry": "101"}, "--retry: expected a number up to 100, or {limit: 3"),
+        ({"not_before_ms": "noon"}, "--not-before: 'noon': expected an instant"),
+        ({"not_before_ms": "+5"}, "expected an instant"),
+        ({"timeout_seconds": "1.5"}, "--timeout-seconds: expected whole seconds"),
+        ({"retry": "1", "retry_backoff": "2d"}, "backoff: expected a number of seconds up to 86400"),
+        ({"not_before_ms": "1900-01-01T00:00:00Z"}, "expected an instant"),
+        ({"priority": "101"}, "--priority: expected a whole number from -100 to 100, not the number 101"),
     ],
 )
-def test_what_cannot_be_meant_is_told(flags: SubmitFlags, told: str) -> None:
+def test_what_cannot_be_meant_is_told(options: dict[str, Given], told: str) -> None:
     with pytest.raises(OperatorError) as error:
-        fields_of(flags)
+        fields_of(options, words=["x"])
     assert told in error.value.message
 
 
@@ -171,13 +167,19 @@ def test_a_policy_is_shown_in_words() -> None:
 def test_what_a_job_needs_and_how_large_its_terminal_is(tmp_path: Path) -> None:
     config = tmp_path / "job.yaml"
     config.write_text("command: make\nrequire: {os: linux, arch: arm64}\n")
-    flags = SubmitFlags(
-        config=config, require=["arch=x86"], secrets=["A", "B"], terminal="120x40", depth=1, submodules=False
-    )
-    assert fields_of(flags) == {
+    options: dict[str, Given] = {
+        "require": ["arch=x86"],
+        "secrets": ["A", "B"],
+        "pty": True,
+        "terminal": "120x40",
+        "depth": "1",
+        "submodules": False,
+    }
+    assert fields_of(options, config=config) == {
         "command": "make",
         "require": {"os": "linux", "arch": "x86"},
         "secrets": ("A", "B"),
+        "process_type": "pty",
         "terminal": TerminalSize(cols=120, rows=40),
         "depth": 1,
         "submodules": False,
@@ -186,14 +188,19 @@ def test_what_a_job_needs_and_how_large_its_terminal_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", ["120", "0x1", "80x10001", "80X24", "-1x5", "axb", "99999x1"])
 def test_a_size_that_is_none_is_told(size: str) -> None:
-    with pytest.raises(OperatorError, match="expected COLSxROWS"):
-        fields_of(SubmitFlags(terminal=size, words=["x"]))
+    with pytest.raises(OperatorError, match=r"--terminal: expected (a size such as 120x40|sides from 1 to 10000)"):
+        fields_of({"terminal": size}, words=["x"])
 
 
 def test_what_looks_like_a_list_is_taken_literally_with_a_hint() -> None:
-    flags = SubmitFlags(
-        command="sh", args=["-c,echo a"], env=["A=1;B=2"], metadata=["a=1,b=2"], require=["os=linux"], secrets=["A,B"]
-    )
-    assert fields_of(flags)["environment"] == {"A": "1;B=2"}
-    assert fields_of(flags)["args"] == ("-c,echo a",)
-    assert [hint.split()[0] for hint in hints_of(flags)] == ["--env", "--metadata", "--args", "--secret"]
+    options: dict[str, Given] = {
+        "command": "sh",
+        "args": ["-c,echo a"],
+        "environment": ["A=1;B=2"],
+        "metadata": ["a=1,b=2"],
+        "require": ["os=linux"],
+        "secrets": ["A,B"],
+    }
+    assert fields_of(options)["environment"] == {"A": "1;B=2"}
+    assert fields_of(options)["args"] == ("-c,echo a",)
+    assert {hint.split()[0] for hint in hints_of(options)} == {"--env", "--metadata", "--args", "--secret"}

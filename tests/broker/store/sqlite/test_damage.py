@@ -15,7 +15,8 @@ from airunner.broker.store.batch import Store
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import EXIT_DAMAGED, OperatorError
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
     CancelJob,
     EnqueueJob,

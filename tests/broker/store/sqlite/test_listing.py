@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from airunner.broker.lifecycle import reading, replaying
 from airunner.broker.store.open import open_store
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.follow import Follow
-from airunner.protocol.job import JobSpec, JobState
+from airunner.protocol.job import JobState
 from airunner.protocol.messages import (
     FILTERS_MAX,
     PAGE_MAX,

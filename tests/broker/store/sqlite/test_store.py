@@ -15,7 +15,7 @@ from airunner.broker.store.contract import Changes, JobRow, Keys, Moved, Usage
 from airunner.broker.store.open import open_engine
 from airunner.broker.store.sqlite.opening import VERSION, open_alone, open_sqlite
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
-from airunner.protocol.job import JobSpec
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.messages import (
     EnqueueJob,
     JobEventsPublished,

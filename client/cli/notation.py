@@ -1,0 +1,254 @@
+"""Notation of field values: what people write in an option or a job file, and how `show` prints it.
+
+Each `Form` of `protocol/fields.py` has a reader and a printer. Where text is wanted, a word is that text, whatever YAML
+makes of it: `no`, `1.10`, `2026-01-31`. What is empty or zero is not set.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, TypeGuard
+
+from airunner.client.cli.instants import instant_ms
+from airunner.client.cli.wording import duration_text, instant_text
+from airunner.client.cli.written import Written, meaning_of
+from airunner.protocol.durations import duration_ms, whole_seconds
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.fields import TERMINAL_SIDE_MAX, Field, Form, JobSpec, TerminalSize, in_words
+from airunner.protocol.jobretry import (
+    BACKOFF_MAX_MS_DEFAULT,
+    BACKOFF_MS_DEFAULT,
+    RETRIES_MAX,
+    RetryOn,
+    RetryPolicy,
+)
+
+BACKOFF_S_MAX: Final = 86_400
+EXIT_CODE_MAX: Final = 255
+_SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_RETRY_KEYS: Final = ("limit", "on", "backoff", "maxBackoff")
+
+
+class _MisfitError(Exception):
+    """The value is not of the form that its field has."""
+
+
+def read(field: Field, value: object, now_ms: int) -> object:
+    """The value of a field as people wrote it; None: not set. A time from now counts from `now_ms`.
+
+    Raises `OperatorError`.
+    """
+    if is_empty(value):
+        return None
+    try:
+        found = _found(field, value, now_ms)
+    except _MisfitError:
+        raise OperatorError(f"expected {field.expected}, not {kind_of(value)}") from None
+    return None if found == 0 and not isinstance(found, bool) else found
+
+
+def word_of_option(text: str) -> str:
+    """A word of the command line: one that is a number is that number too, as in a job file."""
+    return Written(text, int(text)) if _NUMBER.fullmatch(text) else text
+
+
+def shown(field: Field, spec: JobSpec) -> Sequence[str]:
+    """The lines of a field in `show`; none where it has its default."""
+    if field.show is not None:
+        return [field.show(spec)]
+    value = getattr(spec, field.name)
+    return [] if value == field.default else _PRINTERS.get(field.form, lambda value: [in_words(value)])(value)
+
+
+def policy_text(policy: RetryPolicy) -> str:
+    """Retry policy in words."""
+    text = f"up to {policy.limit} times, first after {policy.backoff_ms / 1_000:g} s"
+    if policy.on is None:
+        return text
+    ends = [f"exit code {code}" for code in policy.on.exit_codes] + [f"signal {number}" for number in policy.on.signals]
+    return f"{text}, on {', '.join(ends)}"
+
+
+def is_empty(value: object) -> bool:
+    """Whether it stands for nothing: null, empty text, an empty list or mapping."""
+    return meaning_of(value) is None or value in ("", [], {})
+
+
+def is_mapping(value: object) -> TypeGuard[dict[object, object]]:
+    """Whether it is a mapping of YAML."""
+    return isinstance(value, dict)
+
+
+def kind_of(value: object) -> str:
+    """What `value` is, in the words of YAML."""
+    match meaning_of(value):
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}"
+        case str() as text:
+            return f"the text {text[:40]!r}"
+        case list():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case _:
+            return f"the text {str(value)[:40]!r}"  # to YAML a date
+
+
+def _found(field: Field, value: object, now_ms: int) -> object:
+    match field.form:
+        case Form.INSTANT:
+            return _instant(value, now_ms)
+        case Form.CHOICE if _text(value).lower() not in field.choices:
+            raise _MisfitError
+        case Form.NUMBER:
+            return _whole(value, field.bounds)
+        case form:
+            return _READERS[form](value)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _MisfitError
+    return str(value)
+
+
+def _word(value: object, what: str) -> str:
+    """Text as it is written; but YAML's `null` is too often not what was meant."""
+    if not isinstance(value, str) or meaning_of(value) is None:
+        hint = "; put it in quotes" if isinstance(value, str) else ""
+        raise OperatorError(f"{what}: expected text, not {kind_of(value)}{hint}")
+    return str(value)
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if not _is_list(value):
+        raise _MisfitError
+    return tuple(_word(word, f"item {number}") for number, word in enumerate(value, 1))
+
+
+def _pairs(value: object) -> dict[str, str]:
+    if not is_mapping(value):
+        raise _MisfitError
+    for name in value:
+        if not isinstance(name, str):
+            raise OperatorError(f"expected names that are text, not {kind_of(name)}")
+    return {str(name): "" if text == "" else _word(text, str(name)) for name, text in value.items()}
+
+
+def _seconds(value: object) -> int:
+    meant = meaning_of(value)
+    if isinstance(meant, int) and not isinstance(meant, bool) and meant >= 0:
+        return meant
+    if isinstance(value, str) and not isinstance(meant, bool):
+        with suppress(OperatorError):
+            return whole_seconds(value)
+    raise _MisfitError
+
+
+def _instant(value: object, now_ms: int) -> int:
+    """As it is written; YAML reads more ways of writing an instant than we do."""
+    meant = meaning_of(value)
+    return instant_ms(meant.isoformat() if isinstance(meant, datetime) else _text(value), now_ms)
+
+
+def _whole(value: object, bounds: tuple[int, int] | None = None) -> int:
+    """A whole number; 0 may be out of bounds, since it is not set then."""
+    meant = meaning_of(value)
+    if (
+        isinstance(meant, bool)
+        or not isinstance(meant, int)
+        or (bounds and meant and not bounds[0] <= meant <= bounds[1])
+    ):
+        raise _MisfitError
+    return meant
+
+
+def _yes_or_no(value: object) -> bool:
+    meant = meaning_of(value)
+    if not isinstance(meant, bool):
+        raise _MisfitError
+    return meant
+
+
+def _length_ms(value: object, key: str, default_ms: int) -> int:
+    if is_empty(value):
+        return default_ms
+    meant = meaning_of(value)
+    if isinstance(meant, str):
+        with suppress(OperatorError):
+            meant = duration_ms(meant) / 1_000
+    if isinstance(meant, (int, float)) and not isinstance(meant, bool) and 0 <= meant <= BACKOFF_S_MAX:
+        return int(meant * 1_000)
+    raise OperatorError(f"{key}: expected a number of seconds up to {BACKOFF_S_MAX}, or 1m30s, not {kind_of(value)}")
+
+
+def _retry(value: object) -> RetryPolicy | None:
+    if not is_mapping(value):
+        value = {"limit": value}
+    if unknown := [key for key in value if key not in _RETRY_KEYS]:
+        raise OperatorError(f"unknown key {unknown[0]!r}; the keys are {', '.join(_RETRY_KEYS)}")
+    limit = _whole(value.get("limit"), (1, RETRIES_MAX))
+    on = [end for word in _words(value.get("on", [])) for end in word.replace(",", " ").split()]
+    codes = tuple(int(end) for end in on if end.isdecimal())
+    signals = tuple(_signal(end) for end in on if not end.isdecimal())
+    if wrong := [code for code in codes if not 1 <= code <= EXIT_CODE_MAX]:
+        raise OperatorError(f"{wrong[0]} is no exit code of a failure; they go from 1 to {EXIT_CODE_MAX}")
+    backoff_ms = _length_ms(value.get("backoff"), "backoff", BACKOFF_MS_DEFAULT)
+    backoff_max_ms = _length_ms(value.get("maxBackoff"), "maxBackoff", max(BACKOFF_MAX_MS_DEFAULT, backoff_ms))
+    ends = RetryOn(exit_codes=codes, signals=signals) if on else None
+    return RetryPolicy(limit=limit, backoff_ms=backoff_ms, backoff_max_ms=backoff_max_ms, on=ends) if limit else None
+
+
+def _signal(word: str) -> int:
+    try:
+        return signal.Signals[f"SIG{word.upper().removeprefix('SIG')}"].value
+    except KeyError as error:
+        raise OperatorError(f"{word!r} is neither an exit code nor a signal such as SIGKILL") from error
+
+
+def _terminal(value: object) -> TerminalSize:
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value)):
+        value = {"cols": int(found[1]), "rows": int(found[2])}
+    if not is_mapping(value) or set(value) - {"cols", "rows"}:
+        raise _MisfitError
+    sides = {str(key): _whole(side) for key, side in value.items() if not is_empty(side)}
+    if any(not 0 <= side <= TERMINAL_SIDE_MAX for side in sides.values()):
+        raise OperatorError(f"expected sides from 1 to {TERMINAL_SIDE_MAX}")
+    return TerminalSize(**{key: side for key, side in sides.items() if side})
+
+
+_READERS: Final[Mapping[Form, Callable[[object], Any]]] = MappingProxyType(
+    {
+        Form.TEXT: _text,
+        Form.CHOICE: lambda value: _text(value).lower(),
+        Form.SWITCH: _yes_or_no,
+        Form.WORDS: _words,
+        Form.PAIRS: _pairs,
+        Form.DURATION: _seconds,
+        Form.SIZE: _terminal,
+        Form.RETRY: _retry,
+    }
+)
+_PRINTERS: Final[Mapping[Form, Callable[[Any], Sequence[str]]]] = MappingProxyType(
+    {
+        Form.WORDS: lambda value: [" ".join(value)],
+        Form.PAIRS: lambda value: [f"{name}={text}" for name, text in value.items()],
+        Form.DURATION: lambda value: [duration_text(value * 1_000)],
+        Form.INSTANT: lambda value: [instant_text(value)],
+        Form.RETRY: lambda value: [policy_text(value)],
+    }
+)

@@ -1,0 +1,52 @@
+"""Options of `submit` and `run` for a job's fields, made from the table in `protocol/fields.py`.
+
+Each value is taken as text here, and `notation` reads it as it reads the value of a job file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from inspect import Parameter, signature
+from typing import Annotated, Any, Final
+
+import typer
+
+from airunner.protocol.fields import FIELDS, Field, Form
+
+Given = str | bool | list[str] | None
+"""The value of an option; None: it was not given."""
+
+_EXPLAINED: Final = (Form.NUMBER, Form.DURATION, Form.INSTANT)
+_REPEATED: Final = (Form.WORDS, Form.PAIRS)
+
+
+def with_job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Command with an option for every job field, after `--config`, in place of its `**fields`."""
+    known = signature(command, eval_str=True)
+    own = [parameter for parameter in known.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
+    at = [parameter.name for parameter in own].index("config") + 1
+    own[at:at] = [option for field in FIELDS.values() for option in _options(field)]
+    command.__signature__ = known.replace(parameters=own)  # type: ignore[attr-defined]
+    return command
+
+
+def _options(field: Field) -> Iterator[Parameter]:
+    for option in (field, *field.more):
+        if option.flag.startswith("--"):
+            yield Parameter(option.name, Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=_annotation(option))
+
+
+def _annotation(field: Field) -> Any:  # noqa: ANN401 - of a type that is known only now
+    both = field.form is Form.SWITCH and not field.means
+    hint = "May be repeated." if field.form in _REPEATED else ""
+    if field.form in _EXPLAINED:
+        hint = f"{field.expected[0].upper()}{field.expected[1:]}."
+    option = typer.Option(
+        f"{field.flag}/--no-{field.flag[2:]}" if both else field.flag,
+        metavar=field.metavar or "|".join(field.choices) or field.form.metavar or None,
+        help=" ".join(filter(None, (field.help, hint))),
+        show_default=field.unset or False,
+    )
+    kind = list[str] if field.form in _REPEATED else bool if field.form is Form.SWITCH else str
+    annotated: Any = Annotated
+    return annotated[kind | None, option]

@@ -1,0 +1,148 @@
+"""`make docs`: writes what the pages show of the tables in the code, between marks in the pages."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import inspect
+
+from airunner.protocol.fields import FIELDS, Field
+from airunner.protocol.names import MILLISECONDS_MAX, NAME_PATTERN, TEXT_CHARS_MAX, VARIABLE_PATTERN
+from airunner.protocol.states import mermaid
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+class Piece(NamedTuple):
+    """A part of a page that is written from the code, between `begin` and `end`."""
+
+    page: str
+    name: str
+    write: Callable[[], str]
+
+    @property
+    def begin(self) -> str:
+        """The mark before it."""
+        return f"<!-- {self.name}: written by `make docs` -->\n"
+
+    @property
+    def end(self) -> str:
+        """The mark behind it."""
+        return f"<!-- end of {self.name} -->\n"
+
+    def written(self, page: str) -> str:
+        """`page` with this piece as the code has it now."""
+        assert self.begin in page, f"{self.page} has lost the mark where {self.name} begins"
+        assert self.end in page, f"{self.page} has lost the mark where {self.name} ends"
+        before, _, rest = page.partition(self.begin)
+        _, _, after = rest.partition(self.end)
+        return f"{before}{self.begin}{self.write()}\n{self.end}{after}"
+
+
+def states() -> str:
+    """The diagram of a job's states."""
+    return f"```mermaid\n{mermaid()}\n```"
+
+
+def job_file() -> str:
+    """The table of a job file's keys and their options."""
+    return _table("key", "option", "value", "default", "what it says", rows=map(_key_row, FIELDS.values()))
+
+
+def job_spec() -> str:
+    """The table of the fields of a job spec."""
+    return _table("field", "type", "default", "", rows=map(_field_row, FIELDS.values()))
+
+
+PIECES: Final = (
+    Piece("docs/ARCHITECTURE.md", "states", states),
+    Piece("docs/PROTOCOL.md", "job spec", job_spec),
+    Piece("README.md", "job file", job_file),
+)
+
+
+def main() -> int:
+    """Write the pages."""
+    for piece in PIECES:
+        page = ROOT / piece.page
+        page.write_text(piece.written(page.read_text()))
+    return 0
+
+
+def _table(*headings: str, rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (headings, *rows)]
+    return "\n".join((lines[0], f"|{'---|' * len(headings)}", *lines[1:]))
+
+
+def _key_row(field: Field) -> tuple[str, ...]:
+    options = ", ".join(f"`{option.flag}`" for option in (field, *field.more))
+    return f"`{field.key}`", options, field.expected, field.unset, _help(field)
+
+
+def _field_row(field: Field) -> tuple[str, ...]:
+    default = field.default
+    if default is msgspec.NODEFAULT:
+        text = "required"
+    elif default is None or isinstance(default, msgspec.Struct):
+        text = field.unset or "none"
+    else:
+        text = f"`{msgspec.json.encode(default).decode()}`"
+    return f"`{field.name}`", _type(inspect.type_info(field.type)), text, _help(field)
+
+
+def _help(field: Field) -> str:
+    found = f" The job finds it in `{field.variable}`." if field.exported else ""
+    return re.sub(r"`?(\bPATH\b|\bHEAD\b)`?", r"`\1`", field.help) + found
+
+
+def _type(type_: Any) -> str:  # noqa: ANN401 - a class of msgspec's for each kind of type
+    """A type in words."""
+    match type_:
+        case inspect.Metadata():
+            return _type(type_.type)
+        case inspect.UnionType():
+            return " or ".join(_type(part) for part in type_.types if not isinstance(part, inspect.NoneType))
+        case inspect.BoolType():
+            return "`true` or `false`"
+        case inspect.IntType():
+            return _integer(type_.ge, type_.le)
+        case inspect.StrType():
+            return _text(type_)
+        case inspect.EnumType():
+            return " or ".join(f'`"{word}"`' for word in type_.cls)
+        case inspect.VarTupleType():
+            return f"array of up to {_number(type_.max_length)}: {_type(type_.item_type)}"
+        case inspect.DictType():
+            return f"map of up to {_number(type_.max_length)}: {_type(type_.key_type)} → {_type(type_.value_type)}"
+        case inspect.StructType():
+            return f"`{{{', '.join(field.name for field in type_.fields)}}}`, see below"
+        case _:
+            raise AssertionError(f"no words for {type_}")
+
+
+def _integer(least: Any, most: Any) -> str:  # noqa: ANN401 - an integer or none, by the type's own bounds
+    if most == MILLISECONDS_MAX:
+        return "positive" if least else "natural"
+    return f"{_number(least)} to {_number(most)}"
+
+
+def _text(type_: inspect.StrType) -> str:
+    named = {NAME_PATTERN: "name", VARIABLE_PATTERN: "name of a variable"}.get(type_.pattern or "")
+    if named or type_.max_length in (None, TEXT_CHARS_MAX):
+        return named or "text"
+    least = f"{type_.min_length} to" if type_.min_length else "up to"
+    return f"text, {least} {_number(type_.max_length)} characters"
+
+
+def _number(number: Any) -> str:  # noqa: ANN401 - the bounds of msgspec's types
+    """With a space between thousands."""
+    return f"{number:,}".replace(",", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

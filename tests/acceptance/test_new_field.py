@@ -1,0 +1,68 @@
+"""A job's field is written once: an entry in `protocol/fields.py` makes its option, key, keyword, line and rows."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import running
+from tests.acceptance.running import REPOSITORY, environment, running_broker
+
+ENTRY = '    fruit_basket: Annotated[Text, Field("Fruit to pack.", unset="no fruit")] = ""\n\n    def __post_init__'
+DRIVER = """
+import runpy
+
+import anyio
+
+from airunner import Client
+from airunner.__main__ import run
+
+runpy.run_path("scripts/docs.py")["main"]()
+run(["submit", "--help"])
+run(["submit", "--no-monitor", "--fruit-basket", "pears", "--", "true"])
+run(["submit", "--no-monitor", "--config", "job.yaml"])
+
+async def submit():
+    async with Client() as client:
+        await client.submit(command="true", fruit_basket="figs")
+        return (await client.list_jobs()).jobs
+
+for job in anyio.run(submit):
+    run(["show", job.id])
+"""
+
+pytestmark = pytest.mark.timeout(60)  # starting a broker takes seconds
+
+
+def test_a_new_field_is_one_entry_in_the_table(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("airunner", "agent", "broker", "certs", "client", "docs", "protocol", "scripts", "transport"):
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder, symlinks=True)
+    shutil.copy(REPOSITORY / "README.md", tmp_path)
+    table = tmp_path / "protocol" / "fields.py"
+    text = table.read_text()
+    assert text.count("\n    def __post_init__") == 1
+    table.write_text(text.replace("\n    def __post_init__", ENTRY))
+    (tmp_path / "job.yaml").write_text("command: 'true'\nfruitBasket: plums\n")
+    monkeypatch.chdir(tmp_path)  # `python -m airunner` is the copy from here on
+    monkeypatch.setattr(running, "_warm", [])  # and no fork of an interpreter that has the original
+    with running_broker(home) as broker:
+        done = subprocess.run(
+            [sys.executable, "-c", DRIVER],
+            env=environment(home, {"AIRUNNER_BROKER": broker.requests, "PYTHONPATH": str(tmp_path)}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "--fruit-basket TEXT" in done.stdout
+    for fruit in ("pears", "plums", "figs"):
+        assert f"fruit basket: {fruit}\n" in done.stdout
+    for page, row in (
+        ("README.md", "| `fruitBasket` | `--fruit-basket` | text | no fruit | Fruit to pack. |"),
+        ("docs/PROTOCOL.md", '| `fruit_basket` | text | `""` | Fruit to pack. |'),
+    ):
+        assert row in (tmp_path / page).read_text()
