@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import holding
+from tests.acceptance.gate import Gate
 from tests.acceptance.running import Cluster, RunningBroker, make_home, running_broker, running_cluster, warm
 from tests.acceptance.test_plain_msgpack import Map, Plain
 
@@ -23,6 +24,11 @@ def home(tmp_path: Path) -> Path:
     """A home with every key."""
     make_home(tmp_path / "home")
     return tmp_path / "home"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path)
 
 
 @pytest.fixture
@@ -62,9 +68,8 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
 @pytest.fixture(scope="module")
 def owner(door: RunningBroker) -> Iterator[Plain]:
     """Whoever owns the jobs that the others are after."""
-    plain = Plain(door, holding.token(door, "owner"))
-    yield plain
-    plain.context.destroy(linger=0)
+    with Plain(door, holding.token(door, "owner")) as plain:
+        yield plain
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,6 @@ from tests.acceptance.gate import Gate, events, gone, kinds, second_attempt, sub
 from tests.acceptance.running import Cluster
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return Gate(tmp_path)
 
 
 def test_a_drained_agent_finishes_what_runs_and_takes_no_more(cluster: Cluster, gate: Gate) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,7 @@ pytestmark = pytest.mark.timeout(60)
 PATIENCE_S = 20  # of the machine; `make bench` measures how quick it is
 
 
-def test_a_cancelled_job_is_ended_long_before_the_next_heartbeat(cluster: Cluster, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_a_cancelled_job_is_ended_long_before_the_next_heartbeat(cluster: Cluster, gate: Gate) -> None:
     cluster.agent("--visibility-timeout", "300")  # a heartbeat a minute
     job_id = submit(cluster, f"echo $$ > {gate.begun}; exec sleep 1000")
     process = Watched([gate.wait()])

@@ -45,7 +45,7 @@ def chaos(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.timeout(120)
 def test_nothing_is_lost_done_twice_holed_or_left_behind_whoever_is_killed(folder: Path) -> None:
-    with chaos(folder, "--seconds", "15") as run:
+    with chaos(folder, "--seconds", "10") as run:
         said, _ = run.communicate()
     assert run.returncode == 0, said
     assert "processes left behind   0" in said

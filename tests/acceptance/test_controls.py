@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -25,8 +24,7 @@ def told(cluster: Cluster, *arguments: str, code: int = 0) -> str:
     return done.stderr.decode()
 
 
-def test_jobs_are_cancelled_waiting_or_running_and_what_had_ended_is_said(cluster: Cluster, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_jobs_are_cancelled_waiting_or_running_and_what_had_ended_is_said(cluster: Cluster, gate: Gate) -> None:
     waiting = submit(cluster, "true")
     assert f"job {waiting} is cancelled" in told(cluster, "cancel", waiting)
     assert f"job {waiting} is cancelled" in told(cluster, "cancel", waiting)

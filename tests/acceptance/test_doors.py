@@ -46,11 +46,8 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_changes"
 
 
 def refused(door: RunningBroker, words: str, request: Map) -> Map:
-    plain = Plain(door, words)
-    try:
+    with Plain(door, words) as plain:
         return plain.ask(request)
-    finally:
-        plain.context.destroy(linger=0)
 
 
 # --- tokens -------------------------------------------------------------------------------------------
@@ -125,12 +122,9 @@ def test_a_token_without_the_role_is_forbidden_each_message(door: RunningBroker,
 
 @pytest.mark.parametrize("name", [name for name in NEEDED if "job_id" in str(msgpack.unpackb(encode(REQUESTS[name])))])
 def test_another_tenants_job_is_as_one_that_is_not_there(door: RunningBroker, held: Map, name: str) -> None:
-    stranger = Plain(door, token(door, "stranger"))
-    try:
+    with Plain(door, token(door, "stranger")) as stranger:
         theirs = stranger.ask(example(name, held))
         nobodys = stranger.ask(example(name, {**held, "job_id": NOBODYS}))
-    finally:
-        stranger.context.destroy(linger=0)
     assert str(theirs).replace(held["job_id"], "ID") == str(nobodys).replace(
         "019b7765-6400-7000-8000-000000000009", "ID"
     )
@@ -139,8 +133,7 @@ def test_another_tenants_job_is_as_one_that_is_not_there(door: RunningBroker, he
 
 
 def test_another_tenant_neither_sees_nor_leases_nor_removes(door: RunningBroker, held: Map) -> None:
-    stranger = Plain(door, token(door, "stranger"))
-    try:
+    with Plain(door, token(door, "stranger")) as stranger:
         assert stranger.ask({"type": "ListJobs"})["jobs"] == []
         assert stranger.ask({"type": "ListQueues"})["queues"] == []
         assert stranger.ask({"type": "ListAgents"})["agents"] == []
@@ -149,16 +142,13 @@ def test_another_tenant_neither_sees_nor_leases_nor_removes(door: RunningBroker,
         for job_id in (held["job_id"], NOBODYS):
             assert stranger.ask({"type": "ListJobs", "before": job_id})["code"] == "not-found"
         assert stranger.ask(example("RemoveSecret", {}))["code"] == "not-found"
-    finally:
-        stranger.context.destroy(linger=0)
 
 
 def test_the_same_names_are_another_tenants_own(door: RunningBroker, owner: Plain, held: Map) -> None:
     """Ids of requests too: what another tenant has asked under one is neither a conflict nor answered again."""
     opening = b"owner opens it.."
     assert owner.ask({"type": "UpdateQueue", "queue": "default", "mode": "open"}, opening)["mode"] == "open"
-    copycat = Plain(door, token(door, "copycat"))
-    try:
+    with Plain(door, token(door, "copycat")) as copycat:
         paused = copycat.ask({"type": "UpdateQueue", "queue": "default", "mode": "paused"}, opening)
         assert paused == {"type": "QueueUpdated", "queue": "default", "mode": "paused"}
         (mine,) = copycat.ask({"type": "EnqueueJob", "jobs": [{"command": "true"}]}, SUBMITTING)["job_ids"]
@@ -170,8 +160,6 @@ def test_the_same_names_are_another_tenants_own(door: RunningBroker, owner: Plai
         assert len(copycat.ask({"type": "ListSecrets"})["secrets"]) == 1
         assert copycat.ask(example("RemoveSecret", {})) == {"type": "SecretRemoved"}
         assert copycat.ask({"type": "ListSecrets"})["secrets"] == []
-    finally:
-        copycat.context.destroy(linger=0)
 
 
 @pytest.fixture(scope="module")
@@ -313,8 +301,7 @@ class Forger:
 def test_a_message_on_the_events_socket_ends_nothing(door: RunningBroker, owner: Plain) -> None:
     """Frames that are no subscriptions, and one that says that another follows, which libzmq takes out."""
     topic = b"sixteen bytes..."
-    stranger = Plain(door, "")
-    try:
+    with Plain(door, "") as stranger:
         first, second = (stranger.socket(zmq.XSUB, door.events) for _ in range(2))
         for ear in (first, second):
             ear.setsockopt(zmq.ONLY_FIRST_SUBSCRIBE, 1)
@@ -327,32 +314,26 @@ def test_a_message_on_the_events_socket_ends_nothing(door: RunningBroker, owner:
         while first.recv_multipart() != [topic[::-1], b""]:
             pass
         assert owner.ask({"type": "Ping"})["type"] == "Pong"
-    finally:
-        stranger.context.destroy(linger=0)
 
 
 def test_a_message_of_very_many_frames_is_refused_like_one_of_five(door: RunningBroker) -> None:
-    stranger = Plain(door, token(door, "stranger"))
-    try:
+    with Plain(door, token(door, "stranger")) as stranger:
         for surplus in (1, 100_000):
             stranger.dealer.send_multipart([VERSION, bytes(16), b"", b"", *[b""] * surplus])
             assert stranger.receive()[1]["code"] == "bad-request"
         assert stranger.ask({"type": "Ping"})["type"] == "Pong"
-    finally:
-        stranger.context.destroy(linger=0)
 
 
 def test_the_largest_body_is_heard_and_one_byte_more_ends_the_connection(door: RunningBroker, owner: Plain) -> None:
     assert owner.ask(padded(BODY_BYTES_MAX))["code"] == "bad-request", "a Ping is shorter, but it was heard"
-    stranger = Plain(door, token(door, "stranger"))
-    try:
-        with stranger.dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
-            monitor.rcvtimeo = MONITORED_MS_MAX
-            stranger.send(padded(BODY_BYTES_MAX + 1))
-            assert recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED
-            stranger.dealer.disable_monitor()
-    finally:
-        stranger.context.destroy(linger=0)
+    with (
+        Plain(door, token(door, "stranger")) as stranger,
+        stranger.dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor,
+    ):
+        monitor.rcvtimeo = MONITORED_MS_MAX
+        stranger.send(padded(BODY_BYTES_MAX + 1))
+        assert recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED
+        stranger.dealer.disable_monitor()
 
 
 def padded(size_bytes: int) -> Map:

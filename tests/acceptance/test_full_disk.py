@@ -9,6 +9,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.acceptance.gate import submitted
 from tests.acceptance.mounting import fill, small_disk
 from tests.acceptance.running import Cluster, RunningBroker
 
@@ -34,12 +35,6 @@ def cluster(home: Path, disk: Path) -> Iterator[Cluster]:
         running.close()
 
 
-def submitted(cluster: Cluster, *words: str) -> str:
-    done = cluster.airunner("submit", "--no-monitor", "--", *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode().split()[-1]
-
-
 def shown(cluster: Cluster, job_id: str) -> dict[str, object]:
     done = cluster.airunner("show", "--json", job_id)
     assert done.returncode == 0, done.stderr
@@ -55,8 +50,8 @@ def health(cluster: Cluster) -> dict[str, object]:
 def test_a_flood_fills_the_store_and_ends_nobody_elses_job(cluster: Cluster) -> None:
     agent = cluster.agent("--visibility-timeout", "6", spawn=2)
     assert health(cluster) == {"status": "ok"}
-    quiet = submitted(cluster, "sleep", "9")
-    flood = submitted(cluster, "sh", "-c", FLOOD)
+    quiet = submitted(cluster, "--", "sleep", "9")
+    flood = submitted(cluster, "--", "sh", "-c", FLOOD)
     agent.line("the broker's disk has no room for events now")
     assert health(cluster)["status"] == "degraded"
     refused = cluster.airunner("submit", "--no-monitor", "--", "true")
@@ -71,9 +66,9 @@ def test_a_flood_fills_the_store_and_ends_nobody_elses_job(cluster: Cluster) -> 
 
 def test_a_broker_that_is_restarted_on_a_full_disk_says_so_and_reads_and_removes(cluster: Cluster, disk: Path) -> None:
     agent = cluster.agent(spawn=2)
-    large = submitted(cluster, "sh", "-c", LARGE)
+    large = submitted(cluster, "--", "sh", "-c", LARGE)
     assert cluster.airunner("monitor", large).returncode == 0
-    quiet = submitted(cluster, "sleep", "4")
+    quiet = submitted(cluster, "--", "sleep", "4")
     agent.line(f"job {quiet} attempt 1 begins")
     cluster.broker.kill()
     fill(disk)
@@ -90,4 +85,4 @@ def test_a_broker_that_is_restarted_on_a_full_disk_says_so_and_reads_and_removes
     while health(cluster) != {"status": "ok"}:
         pass  # the large log is removed step by step, and what it took is used again
     assert cluster.airunner("show", large).returncode == 1
-    assert submitted(cluster, "true")
+    assert submitted(cluster, "--", "true")

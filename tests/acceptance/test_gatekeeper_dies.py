@@ -55,11 +55,8 @@ def test_a_broker_whose_gatekeeper_is_killed_stops_and_has_lost_nothing(broker: 
     assert any(DIED in line for line in process.lines)
     assert knock_on_nobody(broker, inside)
     broker.start()
-    again = Plain(broker, inside.token.decode())
-    try:
+    with Plain(broker, inside.token.decode()) as again:
         assert again.ask({"type": "GetJob", "job_id": job_id})["job"]["state"] == "SCHEDULED"
-    finally:
-        again.context.destroy(linger=0)
 
 
 def knock_on_nobody(broker: RunningBroker, inside: Plain) -> bool:

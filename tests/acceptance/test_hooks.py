@@ -191,8 +191,3 @@ def test_a_secret_that_an_agent_does_not_have_keeps_it_from_starting(cluster: Cl
     assert b"--secret NO_SUCH: there is no such variable" in done.stderr
     done = cluster.airunner("agent", "--hooks", "/no/such/folder")
     assert (done.returncode, b"there is no such folder" in done.stderr) == (2, True)
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return Gate(tmp_path)

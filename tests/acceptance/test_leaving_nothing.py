@@ -42,11 +42,6 @@ while :; do sleep 1000; done
 """
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return Gate(tmp_path)
-
-
 def test_daemons_of_every_kind_are_ended_and_named(cluster: Cluster, tmp_path: Path) -> None:
     cluster.agent()
     job_id = submit(cluster, LEFT_BEHIND.format(began=tmp_path / "began"))

@@ -22,9 +22,8 @@ def relay_of(broker: int) -> int:
     return int(Path(f"/proc/{broker}/task/{broker}/children").read_text())
 
 
-def test_every_event_comes_once_and_in_order_though_live_events_are_cut_off(cluster: Cluster, tmp_path: Path) -> None:
+def test_every_event_comes_once_and_in_order_though_live_events_are_cut_off(cluster: Cluster, gate: Gate) -> None:
     cluster.agent()
-    gate = Gate(tmp_path)
     process = cluster.broker.process
     events: list[Event] = []
 

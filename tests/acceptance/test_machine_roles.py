@@ -59,24 +59,20 @@ def test_a_machine_of_the_right_role_is_served(machines: dict[PeerRole, Machine]
 def test_a_revoked_machine_is_refused_each_message_on_the_connection_that_it_has(
     door: RunningBroker, held: Map
 ) -> None:
-    machine = Machine(door, "revoked", "--role", "agent,client", "--any-queue")
-    try:
+    with Machine(door, "revoked", "--role", "agent,client", "--any-queue") as machine:
         assert machine.ask(example("GetJob", held))["type"] == "JobFound"
         airunner(door.home, "certs", "revoke", "revoked")
         for name in ("Ping", *NEEDED):
             reply = machine.ask(example(name, held))
             assert (reply["type"], reply["code"]) == ("Refused", "unauthenticated"), name
             assert "allow-list" in reply["message"]
-    finally:
-        machine.context.destroy(linger=0)
 
 
 @pytest.fixture(scope="module")
 def bound(door: RunningBroker) -> Iterator[Machine]:
     """A machine of both roles that is bound to another queue than the owner's jobs are in."""
-    machine = Machine(door, "bound", "--role", "agent,client", "--queue", "ci")
-    yield machine
-    machine.context.destroy(linger=0)
+    with Machine(door, "bound", "--role", "agent,client", "--queue", "ci") as machine:
+        yield machine
 
 
 @pytest.mark.parametrize("name", sorted(set(NEEDED) - BY_TASK_TOKEN - LISTS))
@@ -93,9 +89,6 @@ def test_a_machine_bound_to_a_queue_lists_nothing_of_another(bound: Machine) -> 
 
 def test_a_token_bound_to_a_queue_opens_no_other_on_any_machine(door: RunningBroker, held: Map) -> None:
     words = airunner(door.home, "token", "--subject", "ci", "--queue", "ci").strip()
-    peer = Plain(door, words)
-    try:
+    with Plain(door, words) as peer:
         assert peer.ask(dequeue("default", bytes(32)))["code"] == "forbidden"
         assert peer.ask(example("GetJob", held))["code"] == "not-found"
-    finally:
-        peer.context.destroy(linger=0)

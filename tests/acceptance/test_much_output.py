@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.acceptance.gate import Gate
+from tests.acceptance.gate import Gate, submitted
 from tests.acceptance.running import Cluster, airunner, start
 from tests.acceptance.test_plain_msgpack import LIVE_TOPIC_PERSON, Plain
 
@@ -73,8 +73,7 @@ def unread_monitor(cluster: Cluster, job_id: str) -> Iterator[int]:
 @contextmanager
 def stopped_listener(cluster: Cluster, job_id: str) -> Iterator[None]:
     """A subscriber that never reads what it is sent."""
-    plain = Plain(cluster.broker, airunner(cluster.home, "token", "--subject", "stopped").strip())
-    try:
+    with Plain(cluster.broker, airunner(cluster.home, "token", "--subject", "stopped").strip()) as plain:
         watched = plain.ask({"type": "WatchJob", "job_id": job_id})
         listener = plain.socket(zmq.SUB, "")
         listener.rcvhwm = 1
@@ -82,14 +81,6 @@ def stopped_listener(cluster: Cluster, job_id: str) -> Iterator[None]:
         listener.connect(f"tcp://127.0.0.1:{watched['events_port']}")
         assert len(listener.recv_multipart()) == 2, "it is subscribed"
         yield
-    finally:
-        plain.context.destroy(linger=0)
-
-
-def submitted(cluster: Cluster, *words: str) -> str:
-    done = cluster.airunner("submit", "--no-monitor", *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode().strip()
 
 
 @pytest.mark.parametrize("mode", [(), ("--pty",)], ids=["pipe", "pty"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from os import urandom
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgpack
 import pytest
@@ -32,6 +32,12 @@ class Plain:
         self.context = zmq.Context()
         self.dealer = self.socket(zmq.DEALER, broker.requests)
         self.subscriber: zmq.Socket[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.destroy(linger=0)
 
     def socket(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = self.context.socket(kind)
@@ -71,9 +77,8 @@ class Plain:
 
 @pytest.fixture
 def plain(broker: RunningBroker, token: str) -> Iterator[Plain]:
-    client = Plain(broker, token)
-    yield client
-    client.context.destroy(linger=0)
+    with Plain(broker, token) as client:
+        yield client
 
 
 @pytest.fixture

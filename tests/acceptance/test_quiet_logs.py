@@ -28,8 +28,7 @@ FORGED = "eyJhbGciOiJub25lIn0.eyJmb3JnZWQiOjF9.forged-token"
 def test_logs_and_metrics_tell_nothing_that_opens_anything(cluster: Cluster) -> None:
     agent = cluster.agent(spawn=2)
     token = airunner(cluster.home, "token", "--subject", "test").strip()
-    peer = Plain(cluster.broker, token)
-    try:
+    with Plain(cluster.broker, token) as peer:
         peer.dealer.close()
         peer.dealer = peer.context.socket(zmq.DEALER)
         peer.dealer.linger = 0
@@ -57,8 +56,6 @@ def test_logs_and_metrics_tell_nothing_that_opens_anything(cluster: Cluster) -> 
         assert peer.ask({"type": "no such thing"})["code"] == "bad-request"
         with urlopen(f"http://{cluster.broker.http}/metrics", timeout=10) as answer:
             metrics = answer.read()
-    finally:
-        peer.context.destroy(linger=0)
     assert agent.stop() == 0
     cluster.broker.stop()
     told = "\n".join([*cluster.broker.process.lines, *agent.lines]).encode() + metrics

@@ -99,13 +99,10 @@ def test_a_box_opens_under_no_other_name(cluster: Cluster) -> None:
         assert cluster.airunner("certs", "queue-key", queue).returncode == 0
     home = Home(cluster.home)
     box = seal_secret(load_public(public_path(home, "default"), "default"), "default", "HARMLESS", b"value")
-    admin = Plain(cluster.broker, airunner(cluster.home, "token", "--subject", "a", "--role", "admin").strip())
-    try:
+    with Plain(cluster.broker, airunner(cluster.home, "token", "--subject", "a", "--role", "admin").strip()) as admin:
         for queue, name in (("default", "API_TOKEN"), ("other", "HARMLESS")):
             reply = admin.ask({"type": "SetSecret", "queue": queue, "name": name, "box": box})
             assert reply == {"type": "SecretSet"}
-    finally:
-        admin.context.destroy(linger=0)
     cluster.agent("--queue", "default", "--queue", "other")
     for queue, name in (("default", "API_TOKEN"), ("other", "HARMLESS")):
         done = cluster.airunner("submit", "--queue", queue, "--secret", name, "--", "true")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +14,8 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def test_a_stale_agents_job_is_dead_before_another_has_it_and_the_others_result_stands(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, gate: Gate
 ) -> None:
-    gate = Gate(tmp_path)
     stale = cluster.agent("--name", "stale", "--visibility-timeout", "3")
     job_id = submit(cluster, gate.script)
     first = Watched([gate.wait()])

@@ -6,22 +6,15 @@ import json
 
 import pytest
 
-from tests.acceptance.gate import events, submit
+from tests.acceptance.gate import events, submit, submitted
 from tests.acceptance.running import Cluster
 
 pytestmark = pytest.mark.timeout(60)
 
 
-def submitted(cluster: Cluster, *require: str) -> str:
-    flags = [word for pair in require for word in ("--require", pair)]
-    done = cluster.airunner("submit", "--no-monitor", *flags, "--", "true")
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode().strip()
-
-
 def test_a_job_that_nobody_may_run_holds_up_no_other_and_is_run_once_somebody_may(cluster: Cluster) -> None:
     cluster.agent("--name", "plain", spawn=2)
-    needing = submitted(cluster, "os=linux")
+    needing = submitted(cluster, "--require", "os=linux", "--", "true")
     assert list(events(cluster, submit(cluster, "true")))[-1]["state"] == "COMPLETED"
     shown = json.loads(cluster.airunner("show", "--json", needing).stdout)
     assert (shown["state"], shown["spec"]["require"]) == ("SCHEDULED", {"os": "linux"})

@@ -27,9 +27,8 @@ def broker(home: Path) -> Iterator[RunningBroker]:
 
 @pytest.fixture
 def plain(broker: RunningBroker) -> Iterator[Plain]:
-    peer = Plain(broker, "")
-    yield peer
-    peer.context.destroy(linger=0)
+    with Plain(broker, "") as peer:
+        yield peer
 
 
 def test_what_was_to_wait_begins_when_its_time_has_come_and_what_runs_runs_on(

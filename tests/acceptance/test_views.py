@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.gate import submitted
 from tests.acceptance.running import Cluster, start
 
 pytestmark = pytest.mark.timeout(60)  # starting a cluster takes seconds
@@ -21,10 +22,6 @@ os.write(1, b"caf\xc3"); time.sleep(0.2); os.write(1, b"\xa9\n")
 fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
 time.sleep(0.3); os.write(1, b"done\n"); raise SystemExit(7)
 """
-
-
-def submitted(cluster: Cluster, *arguments: str) -> str:
-    return cluster.airunner("submit", "--monitor=false", *arguments).stdout.decode().strip()
 
 
 def test_a_job_is_shown_as_it_is_asked_for(standing: Cluster, tmp_path: Path) -> None:

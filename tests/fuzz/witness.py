@@ -47,12 +47,9 @@ class Witness:
 
     def come_anew(self) -> None:
         """A new connection to each door is let in and served."""
-        newcomer = Plain(self._broker, self._token)
-        try:
+        with Plain(self._broker, self._token) as newcomer:
             assert newcomer.ask({"type": "Ping"})["type"] == "Pong"
             newcomer.subscribe(self._broker.events, urandom(16))
-        finally:
-            newcomer.context.destroy(linger=0)
         self.answered += 2
 
     def look_back(self) -> list[str]:
