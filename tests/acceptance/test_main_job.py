@@ -19,6 +19,7 @@ from airunner.protocol.job import JobState
 from tests.acceptance.running import Cluster, start
 from tests.agent.checkout.repositories import commit, git, new_repository
 
+EVERY_BYTE = "import os; os.write(1, bytes(range(256)) * 1000)"
 CLIENTS = 8
 JOBS_PER_CLIENT = 25
 COUNTED = "".join(f"{number}\n" for number in range(1, 2_001)).encode()
@@ -31,33 +32,20 @@ def submit(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[byt
     return cluster.airunner("submit", *arguments)
 
 
-def test_the_console_and_the_exit_code_of_a_job_are_those_of_submit(standing: Cluster) -> None:
-    done = submit(standing, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
-    assert done.returncode == 7
-    assert done.stdout == b"out\n"
-    assert b"err\n" in done.stderr
-
-
-def test_a_signal_is_told_as_a_shell_tells_it(standing: Cluster) -> None:
-    assert submit(standing, "--", "sh", "-c", "kill -TERM $$").returncode == 128 + signal.SIGTERM
-
-
-def test_output_is_bytes_and_stays_so(standing: Cluster) -> None:
-    every_byte = r"import os; os.write(1, bytes(range(256)) * 1000)"
-    assert submit(standing, "--", sys.executable, "-c", every_byte).stdout == bytes(range(256)) * 1_000
-
-
-def test_a_repository_that_cannot_be_cloned_fails_the_job_with_gits_words(standing: Cluster) -> None:
-    done = submit(standing, "https://unreachable.invalid/x.git", "--", "true")
-    assert done.returncode not in (0, 69, 77)
-    assert b"unreachable.invalid" in done.stderr
-    assert b"FAILED" in done.stderr
-
-
-def test_a_command_that_does_not_exist_exits_127(standing: Cluster) -> None:
-    done = submit(standing, "--", "no-such-command-anywhere")
-    assert done.returncode == 127
-    assert b"no-such-command-anywhere" in done.stderr
+@pytest.mark.parametrize(("words", "code", "stdout", "stderr"), [
+    (("--", "sh", "-c", "echo out; echo err >&2; exit 7"), 7, b"out\n", b"err\n"),
+    (("--", "sh", "-c", "kill -TERM $$"), 128 + signal.SIGTERM, b"", b"FAILED by signal 15"),
+    (("--", sys.executable, "-c", EVERY_BYTE), 0, bytes(range(256)) * 1_000, b"COMPLETED"),
+    (("https://unreachable.invalid/x.git", "--", "true"), 1, b"", b"unreachable.invalid"),
+    (("--", "no-such-command-anywhere"), 127, b"", b"no-such-command-anywhere"),
+    (("--timeout-seconds", "1", "--", "sleep", "1000"), 124, b"", b"timeout"),
+], ids=["exit code", "signal", "bytes", "no repository", "no command", "out of time"])  # fmt: skip
+def test_what_a_job_comes_to_submit_comes_to(
+    standing: Cluster, words: tuple[str, ...], code: int, stdout: bytes, stderr: bytes
+) -> None:
+    done = submit(standing, *words)
+    assert (done.returncode, done.stdout) == (code, stdout)
+    assert stderr in done.stderr
 
 
 def test_a_command_runs_in_the_checkout_of_the_commit_that_was_asked_for(cluster: Cluster, tmp_path: Path) -> None:
@@ -68,12 +56,6 @@ def test_a_command_runs_in_the_checkout_of_the_commit_that_was_asked_for(cluster
     assert submit(cluster, str(repository), "--", "cat", "file").stdout == b"two"
     at_first = submit(cluster, "--commit", first, "--branch", "main", str(repository), "--", "cat", "file")
     assert at_first.stdout == b"one"
-
-
-def test_a_job_over_its_time_is_ended(standing: Cluster) -> None:
-    done = submit(standing, "--timeout-seconds", "1", "--", "sleep", "1000")
-    assert done.returncode == 124
-    assert b"timeout" in done.stderr
 
 
 async def run_counting_jobs(cluster: Cluster) -> dict[str, list[Event]]:
