@@ -269,7 +269,8 @@ async def _run(
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.principal import Role
     from airunner.certs.tokensource import token_source
-    from airunner.transport.channel import Channel, Patience
+    from airunner.transport.channel import Channel
+    from airunner.transport.patience import Patience
     from airunner.transport.ports import SYSTEM
     from airunner.transport.sockets import CurveNetwork, new_context
 

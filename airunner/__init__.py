@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from airunner.protocol.job import JobSummary as JobSummary
     from airunner.protocol.job import Reason as Reason
     from airunner.protocol.job import Result as Result
-    from airunner.transport.channel import Patience as Patience
+    from airunner.transport.patience import Patience as Patience
 
 _HOMES = {
-    "airunner.transport.channel": ["Patience"],
+    "airunner.transport.patience": ["Patience"],
     "airunner.client.client": ["Client", "SubmittedJob"],
     "airunner.protocol.errors": [
         "BadRequest",

@@ -118,7 +118,7 @@ def _broker(home: Home, broker: list[str] | None, token: str | None) -> Finding:
     import anyio
 
     from airunner.client.client import Client
-    from airunner.transport.channel import Patience
+    from airunner.transport.patience import Patience
 
     async def ask() -> None:
         async with Client(broker, token=token, home=home.root, patience=Patience(first_s=BROKER_S)) as client:

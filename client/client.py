@@ -56,7 +56,8 @@ from airunner.protocol.messages import (
 )
 from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId, fits_name
 from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.transport.channel import Channel, Patience
+from airunner.transport.channel import Channel
+from airunner.transport.patience import Patience
 
 FIRST_PATIENCE_S: Final = 10.0
 PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)

@@ -33,38 +33,38 @@ from airunner.protocol.names import (
 from airunner.protocol.queues import QueueMode, QueueSummary
 
 ENQUEUE_MAX: Final = 64
-ENQUEUE_METADATA_MAX: Final = 1_024  # of all jobs in one request: each piece is a row of an index
+ENQUEUE_METADATA_MAX: Final = 1_024  # of all jobs in one request: each entry is a row of an index
 QUEUES_MAX: Final = 64
 SLOTS_MAX: Final = 16  # leases in one reply; with SPEC_BYTES_MAX they fit one frame
 LEASES_MAX: Final = 1_024
 BATCHES_MAX: Final = 64
-BOX_BYTES_MAX: Final = 33_280  # of one sealed secret: 32 KiB of value, its names and its seal
-BOXES_BYTES_MAX: Final = 49_152  # of all in one queue: what 16 leases carry fits one frame, with their jobs
+BOX_BYTES_MAX: Final = 33_280  # of one sealed secret: a value of 32 KiB, its names and its seal
+BOXES_BYTES_MAX: Final = 49_152  # of all secrets of a queue: those of 16 leases fit in one frame, with their jobs
 COMPLETIONS_MAX: Final = 64
-LAST_BYTES_MAX: Final = 65_536  # of events that come together with their attempt's end: taken when little else is
+LAST_BYTES_MAX: Final = 65_536  # of last events with a completion: stored even when the disk is nearly full
 AGENT_SLOTS_MAX: Final = 1_024
 PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 10_000
-FILTERS_MAX: Final = 8  # pieces of metadata asked for at once
-REPLAY_BYTES_MAX: Final = 1_048_576  # a page stops before the run that goes beyond this, or less where that is asked
-KINDS_MAX: Final = 32  # asked for at once; there are fewer
-REPLAY_RUNS_MAX: Final = 1_024  # runs in a page: their own fields take room too
+FILTERS_MAX: Final = 8  # metadata entries in one filter
+REPLAY_BYTES_MAX: Final = 1_048_576  # of a page, which stops before the segment that exceeds this, or the request's
+KINDS_MAX: Final = 32  # in one filter; fewer exist
+REPLAY_RUNS_MAX: Final = 1_024  # segments in a page: their own fields take space too
 WAIT_MS_MAX: Final = 30_000
 VISIBILITY_MS_MIN: Final = 1_000
 VISIBILITY_MS_MAX: Final = 43_200_000  # 12 hours
 
 AgentSlots = Annotated[int, Meta(ge=1, le=AGENT_SLOTS_MAX)]
-Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")]  # it is shown to people
+Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")]  # shown to users
 EventKind = Annotated[str, Meta(min_length=1, max_length=KIND_CHARS_MAX)]
 VisibilityMs = Annotated[int, Meta(ge=VISIBILITY_MS_MIN, le=VISIBILITY_MS_MAX)]
 
 
 class Message(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
-    """What every message is; its tag is its class's name."""
+    """Message on the wire; its tag is the name of its class."""
 
 
 class LeaseRef(Struct, frozen=True, kw_only=True):
-    """A lease reference: one attempt, and the proof that it is the sender's."""
+    """Lease reference: names one attempt, and proves with its token that the sender holds it."""
 
     job_id: JobName
     attempt: Positive
@@ -75,21 +75,21 @@ class LeaseRef(Struct, frozen=True, kw_only=True):
 
 
 class Pong(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """The broker is there, and serves these revisions of the protocol; brokers of the first do not say so."""
+    """The broker's reply to a Ping, with the revisions that it serves; a broker of the first revision omits them."""
 
     revisions: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (FIRST,)
 
 
 class JobsEnqueued(Message, frozen=True, kw_only=True):
-    """The jobs are on disk, in the order in which they were asked for."""
+    """The ids of the submitted jobs, in the order of the request; they are on disk."""
 
     job_ids: tuple[JobId, ...]
 
 
 class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The attempt is yours until `visibility_ms` from when you asked.
+    """Lease of one attempt, which ends `visibility_ms` after its request was sent.
 
-    `sealed` has the boxes of the secrets that the job names and the queue has; those in its environment excepted.
+    `sealed` holds the sealed secrets that the job names and its queue has, except those in the job's environment.
     """
 
     job_id: JobId
@@ -106,13 +106,13 @@ class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobsLeased(Message, frozen=True, kw_only=True):
-    """What was granted; nothing, when the wait ended first."""
+    """The granted leases; none when the wait ended first."""
 
     leases: tuple[JobLease, ...] = ()
 
 
 class Verdict(StrEnum):
-    """What became of a lease. `cancel`: it is kept, for its holder to end the job and to say so."""
+    """State of a lease after a heartbeat. `cancel`: the lease is kept, and its agent ends the job and completes it."""
 
     KEPT = "kept"
     LOST = "lost"
@@ -120,7 +120,7 @@ class Verdict(StrEnum):
 
 
 class LeaseVerdict(Struct, frozen=True, kw_only=True):
-    """What became of one lease named in an UpdateJob."""
+    """Verdict on one lease named in an UpdateJob."""
 
     job_id: JobId
     attempt: Positive
@@ -128,13 +128,13 @@ class LeaseVerdict(Struct, frozen=True, kw_only=True):
 
 
 class JobsUpdated(Message, frozen=True, kw_only=True):
-    """One verdict for each lease, in the order asked."""
+    """The verdicts on all leases, in the order of the request."""
 
     leases: tuple[LeaseVerdict, ...]
 
 
 class BatchStored(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`next_index` events of the attempt are stored; `code` says why a batch was refused."""
+    """Outcome of a batch: `next_index` events of the attempt are stored; `code` says why the batch was refused."""
 
     job_id: JobId
     attempt: Positive
@@ -143,45 +143,45 @@ class BatchStored(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobCompleted(Message, frozen=True, kw_only=True):
-    """The job has ended in `state`; SCHEDULED where its retry policy will have it run again."""
+    """The job's state after the completion; SCHEDULED when its retry policy runs it again."""
 
     state: JobState
 
 
 class JobEventsPublished(Message, frozen=True, kw_only=True):
-    """One outcome for each batch, and one for each completion, in the order sent."""
+    """Outcomes of all batches and of all completions, in the order of the request."""
 
     batches: tuple[BatchStored, ...] = ()
     completions: tuple[JobCompleted | Refused, ...] = ()
 
 
 class JobReleasedReply(Message, frozen=True, kw_only=True, tag="JobReleased"):
-    """The job waits again."""
+    """The job waits in its queue again."""
 
 
 class JobCancelled(Message, frozen=True, kw_only=True):
-    """How the job stands now: CANCELLED; RUNNING until its agent has ended it; or as it had ended before."""
+    """The job's state: CANCELLED; RUNNING until its agent has ended it; or the final state that it had before."""
 
     state: JobState
 
 
 class QueueUpdated(Message, frozen=True, kw_only=True):
-    """The queue is in this mode."""
+    """The queue's new mode."""
 
     queue: str
     mode: QueueMode
 
 
 class SecretSet(Message, frozen=True, kw_only=True):
-    """The sealed value is on disk; leases from here on bring it."""
+    """The sealed secret is on disk; later leases carry it."""
 
 
 class SecretRemoved(Message, frozen=True, kw_only=True):
-    """The sealed value is there no more; running jobs keep what they were given."""
+    """The sealed secret is removed; running jobs keep what they have."""
 
 
 class SecretSummary(Struct, frozen=True, kw_only=True):
-    """One sealed secret; `set_ms` is when, by the broker's clock, in ms since the epoch."""
+    """Sealed secret in a list; `set_ms` is when it was set, by the broker's clock, in ms since the epoch."""
 
     queue: str
     name: str
@@ -203,10 +203,10 @@ class QueuesListed(Message, frozen=True, kw_only=True):
 
 
 class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One agent as the broker knows it: `leases` jobs run on its `slots`.
+    """Agent in a list: `leases` jobs run on its `slots`.
 
-    `seen_ms` is when it was last heard of, in ms since the epoch; 0: before the broker started. `trouble`: why it can
-    run no jobs now.
+    `seen_ms` is its last sign of life, in ms since the epoch; 0: before the broker started. `trouble`: why it cannot
+    run jobs now.
     """
 
     name: str
@@ -226,7 +226,7 @@ class AgentsListed(Message, frozen=True, kw_only=True):
 
 
 class ListPlace(Struct, frozen=True, kw_only=True):
-    """Where the broker stopped looking: ask for the rest of the page, from `before` on and without `skip` of them."""
+    """Position in a list where the broker stopped: request the rest of the page with this `before` and `skip`."""
 
     before: JobId
     skip: Natural
@@ -235,8 +235,8 @@ class ListPlace(Struct, frozen=True, kw_only=True):
 class JobsListed(Message, frozen=True, kw_only=True, omit_defaults=True):
     """A page of jobs; `more` says whether another follows.
 
-    With `going_on` the broker has looked through as many jobs as it does for one request, and the page may not be full.
-    `total`, where that was asked for: so many jobs there are on all pages, or `beyond` it more, which were not counted.
+    With `going_on`, the broker has examined as many jobs as it does for one request, and the page may not be full.
+    `total`, when requested, is the number of jobs on all pages; with `beyond`, there are more, which were not counted.
     """
 
     jobs: tuple[JobSummary, ...]
@@ -247,15 +247,15 @@ class JobsListed(Message, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobFound(Message, frozen=True, kw_only=True):
-    """The job that was asked for."""
+    """The requested job."""
 
     job: Job
 
 
 class JobEventsReplayed(Message, frozen=True, kw_only=True):
-    """A stretch of the log, in order and without a hole; ask again from `next_sequence`.
+    """A segment of the log, in order and without a gap; continue from `next_sequence`.
 
-    `last_sequence` is the newest event there is; after a `finished` job's last no other will come.
+    `last_sequence` is that of the newest event; nothing follows the last event of a `finished` job.
     """
 
     runs: tuple[EventRun, ...]
@@ -265,18 +265,18 @@ class JobEventsReplayed(Message, frozen=True, kw_only=True):
 
 
 class JobWatched(Message, frozen=True, kw_only=True):
-    """Live events come on `events_port` of the broker's host, sealed with `watch_key`."""
+    """The key and the port of a job's live events, which are sealed with `watch_key` and sent on the broker's host."""
 
     watch_key: Token
     events_port: Annotated[int, Meta(ge=1, le=65_535)]
 
 
 class Nudge(Message, frozen=True, kw_only=True):
-    """Heartbeat now: there is news of one of your leases. Sent unasked, under a request id of zeros; only a hint."""
+    """A hint to send a heartbeat now, because a lease has changed; unsolicited, under a request id of zeros."""
 
 
 class Refused(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """The request was not met, and why. After `retry_ms`, where that is said, the same may be asked again."""
+    """The request was refused, with the reason; after `retry_ms`, if set, it may be sent again."""
 
     code: str
     message: Text
@@ -314,18 +314,18 @@ _Reply_co = TypeVar("_Reply_co", bound=Message, covariant=True)
 
 
 class Asking(Message, Generic[_Reply_co], frozen=True, kw_only=True):
-    """A request that is answered with a `_Reply_co`, or `Refused`."""
+    """Request whose reply is a `_Reply_co`, or `Refused`."""
 
 
 def reply_type(request: type[Asking[_Reply_co]]) -> type[_Reply_co]:
-    """The class of the reply to requests of this class."""
+    """Return the class of the reply to requests of this class."""
     (base,) = vars(request)["__orig_bases__"]
     reply: type[_Reply_co] = get_args(base)[0]
     return reply
 
 
 class Ping(Asking[Pong], frozen=True, kw_only=True):
-    """Are you there? Answered at once, whoever asks, however busy the queue is."""
+    """A question whether the broker lives; it is answered at once, without a token, however busy the queue is."""
 
 
 class EnqueueJob(Asking[JobsEnqueued], frozen=True, kw_only=True):
@@ -334,18 +334,17 @@ class EnqueueJob(Asking[JobsEnqueued], frozen=True, kw_only=True):
     jobs: Annotated[tuple[JobSpec, ...], Meta(min_length=1, max_length=ENQUEUE_MAX)]
 
     def __post_init__(self) -> None:
-        """Raises `ValueError`: more metadata than is looked after, or a repository whose password could be shown."""
+        """Check the rules of new jobs; raises `ValueError`: too much metadata, or an ambiguous repository address."""
         for job in self.jobs:
             check_new(job)
         if sum(len(job.metadata) for job in self.jobs) > ENQUEUE_METADATA_MAX:
-            raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} pieces of metadata")
+            raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} metadata entries")
 
 
 class DequeueJob(Asking[JobsLeased], frozen=True, kw_only=True):
     """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`.
 
-    `agent_slots` and `version` describe the agent to whoever lists agents. Only jobs are leased that require
-    nothing but `tags`.
+    `agent_slots` and `version` describe the agent in lists. Only jobs whose required tags are all in `tags` are leased.
     """
 
     agent: Name
@@ -360,9 +359,9 @@ class DequeueJob(Asking[JobsLeased], frozen=True, kw_only=True):
 
 
 class UpdateJob(Asking[JobsUpdated], frozen=True, kw_only=True):
-    """The heartbeat: every lease named here lives `visibility_ms` from now. Role `work`.
+    """Send a heartbeat: every lease named here lives for `visibility_ms` from now. Role `work`.
 
-    It may come from an agent without a lease, to say only that it is there, or why it runs no jobs now (`trouble`).
+    An agent without a lease may send it too, to report that it is alive, or why it runs no jobs now (`trouble`).
     """
 
     agent: Name | None = None
@@ -375,7 +374,7 @@ class UpdateJob(Asking[JobsUpdated], frozen=True, kw_only=True):
 
 
 class EventBatch(Struct, frozen=True, kw_only=True):
-    """Events of one attempt, the first of them numbered `first_index` by its agent."""
+    """Batch of events of one attempt; the agent numbered the first `first_index`."""
 
     lease: LeaseRef
     first_index: Natural
@@ -384,7 +383,7 @@ class EventBatch(Struct, frozen=True, kw_only=True):
 
 
 class CompleteJob(Asking[JobCompleted], frozen=True, kw_only=True):
-    """The attempt has ended and published `event_count` events in all. Role `work`.
+    """Complete an attempt that has published `event_count` events in all. Role `work`.
 
     It may also travel with its last events, and with other completions: see `PublishJobEvents`.
     """
@@ -394,30 +393,30 @@ class CompleteJob(Asking[JobCompleted], frozen=True, kw_only=True):
     result: Result
 
     def __post_init__(self) -> None:
-        """Raises `ValueError`: the reason is none that there is."""
+        """Check the reason; raises `ValueError`: it is unknown."""
         if not self.result.known:
-            raise ValueError(f"{self.result.reason!r} is no reason for an end")
+            raise ValueError(f"{self.result.reason!r} is not a reason of a result")
 
 
 class PublishJobEvents(Asking[JobEventsPublished], frozen=True, kw_only=True):
-    """Store events, then end attempts whose events are all stored with that. Role `work`.
+    """Publish events, then complete attempts whose events are then all stored. Role `work`.
 
-    Each batch and each completion is judged by itself; what one request brings is one transaction.
+    Each batch and each completion is accepted or refused by itself; one request is one transaction.
     """
 
     batches: Annotated[tuple[EventBatch, ...], Meta(max_length=BATCHES_MAX)] = ()
     completions: Annotated[tuple[CompleteJob, ...], Meta(max_length=COMPLETIONS_MAX)] = ()
 
     def __post_init__(self) -> None:
-        """Raises `ValueError`: there is nothing in it."""
+        """Check the lists; raises `ValueError`: both are empty."""
         if not self.batches and not self.completions:
             raise ValueError("there are no batches and no completions")
 
 
 class ReleaseJob(Asking[JobReleasedReply], frozen=True, kw_only=True):
-    """Give an attempt back; the job waits in its old place. Role `work`.
+    """Release an attempt; the job waits in its old place. Role `work`.
 
-    `lost`: its agent died, and another speaks for it; that counts as if the lease had expired.
+    `lost`: the attempt's agent died, and another sends this for it; it counts as if the lease had expired.
     """
 
     lease: LeaseRef
@@ -425,17 +424,16 @@ class ReleaseJob(Asking[JobReleasedReply], frozen=True, kw_only=True):
 
 
 class CancelJob(Asking[JobCancelled], frozen=True, kw_only=True):
-    """End a job. One that waits is CANCELLED at once; one that runs is ended by its agent. Role `submit`.
+    """Cancel a job. A waiting job is CANCELLED at once; a running job is ended by its agent. Role `submit`.
 
-    Once this is answered the job is never leased again. Asked again, or of a job that has ended, it changes
-    nothing.
+    After the reply the job is never leased again. A repeat, or a cancel of a finished job, changes nothing.
     """
 
     job_id: JobName
 
 
 class RetryJob(Asking[JobsEnqueued], frozen=True, kw_only=True):
-    """Submit an ended job anew, as it was; the new one names it as its origin. Role `submit`."""
+    """Retry a finished job: submit its spec again as a new job, which names it as its origin. Role `submit`."""
 
     job_id: JobName
 
@@ -448,22 +446,22 @@ class UpdateQueue(Asking[QueueUpdated], frozen=True, kw_only=True):
 
 
 class ListQueues(Asking[QueuesListed], frozen=True, kw_only=True):
-    """A page of the queues that have jobs or are not open, by name; `after` is the last one before. Role `read`."""
+    """List queues that have jobs or are not open, by name; `after` is the last name of the page before. Role `read`."""
 
     after: Name | None = None
 
 
 class ListAgents(Asking[AgentsListed], frozen=True, kw_only=True):
-    """A page of the agents that were heard of lately, by name; `after` is as for `ListQueues`. Role `read`."""
+    """List agents that were heard of lately, by name; `after` is as in `ListQueues`. Role `read`."""
 
     after: Name | None = None
 
 
 class ListJobs(Asking[JobsListed], frozen=True, kw_only=True):
-    """A page of jobs, newest first; with `metadata` only those that have all of these. Role `read`.
+    """List jobs, newest first; with `metadata`, only those that have all of these entries. Role `read`.
 
-    `page` counts from 1. For a walk that new jobs do not shift, give `before`, the last id of the page
-    before, and leave `page` alone. `skip` leaves out so many more that would be listed: see `ListPlace`.
+    `page` counts from 1. For pages that new jobs do not shift, set `before` to the last id of the page before, and
+    leave `page` unset. `skip` omits as many jobs more: see `ListPlace`.
     """
 
     queue: Name | None = None
@@ -478,16 +476,16 @@ class ListJobs(Asking[JobsListed], frozen=True, kw_only=True):
 
 
 class GetJob(Asking[JobFound], frozen=True, kw_only=True):
-    """One job. Role `read`."""
+    """Get one job. Role `read`."""
 
     job_id: JobName
 
 
 class ReplayJobEvents(Asking[JobEventsReplayed], frozen=True, kw_only=True):
-    """Stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
+    """Replay stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
 
-    A page stops before the run that goes beyond `bytes_max` of events, and has one run at the least. With `kinds`,
-    runs that hold no event of these may come without their events.
+    A page stops before the segment that exceeds `bytes_max` of events, and has at least one segment. With `kinds`,
+    segments without an event of these kinds may come without their events.
     """
 
     job_id: JobName
@@ -498,13 +496,13 @@ class ReplayJobEvents(Asking[JobEventsReplayed], frozen=True, kw_only=True):
 
 
 class WatchJob(Asking[JobWatched], frozen=True, kw_only=True):
-    """The key to a job's live events. Role `read`."""
+    """Get the key of a job's live events. Role `read`."""
 
     job_id: JobName
 
 
 class SetSecret(Asking[SecretSet], frozen=True, kw_only=True):
-    """Keep a sealed value for the jobs of a queue, in the place of one of that name. Role `admin`.
+    """Set a sealed secret of a queue, or replace the one of that name. Role `admin`.
 
     Only agents that hold the queue's key can open the `box`; see `certs/queuekeys.py`.
     """
@@ -515,14 +513,14 @@ class SetSecret(Asking[SecretSet], frozen=True, kw_only=True):
 
 
 class RemoveSecret(Asking[SecretRemoved], frozen=True, kw_only=True):
-    """Forget a sealed value. Role `admin`."""
+    """Remove a sealed secret. Role `admin`."""
 
     queue: Name
     name: Variable
 
 
 class ListSecrets(Asking[SecretsListed], frozen=True, kw_only=True):
-    """A page of the names of sealed secrets, by queue and name; `after` is the last one before. Role `read`."""
+    """List the names of sealed secrets, by queue and name; `after` is the last one of the page before. Role `read`."""
 
     queue: Name | None = None
     after: tuple[Name, Variable] | None = None
@@ -548,6 +546,6 @@ StoreRequest = (
     | ReplayJobEvents
     | WatchJob
 )
-"""What is asked of the queue and the event log."""
+"""Requests that read or change the store."""
 
 Request = Ping | StoreRequest

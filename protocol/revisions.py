@@ -1,4 +1,4 @@
-"""Older revisions of the protocol: their requests, made into those of today. See docs/PROTOCOL.md, section 9."""
+"""Older revisions of the protocol: converts their requests to those of today. See docs/PROTOCOL.md, section 9."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.frames import REVISION
 
-LEASE_FIELDS: Final = ("job_id", "attempt", "task_token")  # revision 2 has these in the place of `lease`
+LEASE_FIELDS: Final = ("job_id", "attempt", "task_token")  # revision 2 has these fields instead of `lease`
 _Map = dict[object, object]
 _LEASED: Final = ("CompleteJob", "ReleaseJob")
 _LISTS: Final = ("batches", "completions")  # of a PublishJobEvents, each part about a lease
 
 
 def upgraded(body: bytes, revision: int) -> bytes:
-    """A request of a served revision, as this one has it; its structure was checked.
+    """Convert a request of a served revision, whose structure was checked, to this revision.
 
     Raises `BadRequest`.
     """

@@ -10,8 +10,8 @@
 - `sockets.py` implements the sockets with ZeroMQ and CURVE, on `anyiosocket.py`, which waits for one. `tcpinfo.py`
   reads how far the kernel's TCP connection is.
 - `memory.py` implements them as queues, for a broker, agent and client in one process.
-- `channel.py` sends a request to one of several brokers until it is answered, and decides how long to wait.
-  Agents and clients use the same class.
+- `channel.py` sends a request to one of several brokers until it is answered; agents and clients use the same class.
+  `patience.py` decides how long it waits.
 - `endpoints.py` parses the broker addresses of `--broker` and `AIRUNNER_BROKER`.
 - `timers.py` and `clocksteps.py` implement the clock that counts while the machine sleeps, and report when it was set.
 - `descriptors.py` raises the process's limit of open files.

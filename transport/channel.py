@@ -1,9 +1,8 @@
-"""The way to a broker: requests out, each with its token, replies in, over one CURVE connection.
+"""Channel to a broker: sends requests with their tokens, and receives replies, over one CURVE connection.
 
-`Channel` is the shell around `protocol.reconnect.LazyPirate`: it owns the socket, the clock and the waiting
-tasks, and decides nothing. It is an actor: `run` is its one loop, and `ask` is the message to it. Agents and
-clients use the same class. Its bounds: `PENDING_MAX` requests at once (further ones wait their turn), and
-`Patience` for a broker that is not heard.
+`Channel` is the shell around `protocol.reconnect.LazyPirate`: it owns the socket, the clock and the waiting tasks, and
+decides nothing. It is an actor: `run` is its loop, and `ask` its message. Agents and clients use the same class. At
+most `PENDING_MAX` requests are in flight (others wait), and `Patience` bounds the wait for a silent broker.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from msgspec import Struct
 
 from airunner.protocol.coding import decode_reply, encode, error_of
 from airunner.protocol.errors import (
@@ -44,40 +42,22 @@ from airunner.protocol.reconnect import (
 )
 from airunner.protocol.requestsize import RequestSize
 from airunner.transport.bell import Bell
+from airunner.transport.patience import NOTICE_S, UNBOUNDED, Patience
 from airunner.transport.ports import Dealer, Edges, Ending, Network
 
 _Reply = TypeVar("_Reply", bound=Message)
 _log = logging.getLogger("airunner.channel")
-MISMATCHES_TOLD: Final = 3  # handshakes broken off in a row; a restart breaks one, a wrong key all
-WHY_CHARS_MAX: Final = 500  # of why a reply cannot be read
-
-
-class Patience(Struct, frozen=True):
-    """How long a broker may stay unheard while an answer is owed, in seconds; None is for ever.
-
-    `first_s` holds until a broker was heard for the first time, `later_s` from then on. `notice` is called
-    once for each silence that lasts `NOTICE_S`, with the endpoint and the seconds that are left; `doubt` once when
-    handshakes are broken off again and again, a broker that was heard lets us in no more, or one speaks another
-    revision of the protocol, with the words for it: the agent, which sets it, waits on.
-    """
-
-    first_s: float | None = None
-    later_s: float | None = None
-    notice: Callable[[str, float | None], None] | None = None
-    doubt: Callable[[str], None] | None = None
-
-
-NOTICE_S: Final = 1.0
-UNBOUNDED: Final = Patience()
+MISMATCHES_REPORTED: Final = 3  # failed handshakes in a row; a restart causes one, a wrong key all
+ERROR_CHARS_MAX: Final = 500  # of the reason why a reply cannot be decoded
 
 
 class _Waiter:
-    """One `ask` in progress."""
+    """Call of `ask` in progress."""
 
     def __init__(self, request_id: RequestId, smaller: Callable[[], Message] | None) -> None:
         self.request_id = request_id
         self.smaller = smaller
-        self.sized = smaller is not None  # and its answer is still to be measured
+        self.sized = smaller is not None  # and its reply is not measured yet
         self.sent_ms = 0
         self.sent_bytes = 0
         self.done = anyio.Event()
@@ -87,11 +67,10 @@ class _Waiter:
 
 
 class Channel:
-    """Requests to the first of `endpoints` that answers.
+    """Channel for requests to the first of `endpoints` that replies.
 
-    `token` gives the token to present, at each send. `nudged` is called when the broker asks for a heartbeat.
-    Use it under a task group:
-    `await group.start(channel.run)`; cancel the group, or `close`, to end it.
+    `token` returns the token to present, at each send. `nudged` is called when the broker asks for a heartbeat.
+    Run it in a task group with `await group.start(channel.run)`; cancel the group to end it.
     """
 
     def __init__(
@@ -112,24 +91,24 @@ class Channel:
         self._waiters: dict[RequestId, _Waiter] = {}
         self._room = anyio.Semaphore(PENDING_MAX, fast_acquire=True)
         self._changed = Bell()
-        self._moved = Bell()  # a broker was heard for the first time on its connection, or one has ended
+        self._moved = Bell()  # a broker was first heard on a connection, or a connection ended
         self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
-        self._progress = 0  # of this connection, when it was last looked at
+        self._progress = 0  # of this connection, at the last look
         self._connection = anyio.CancelScope()
         self._failure: OperatorError | None = None
         self._ever_heard = False
         self._noticed = False
         self._mismatches = 0
         self._endpoints = frozenset(endpoints)
-        self._refused: set[str] = set()  # those that did not let us in since a broker was heard
-        self.connections = 0  # how many were opened: another number means another broker, or one that restarted
+        self._refused: set[str] = set()  # endpoints that refused us since a broker was last heard
+        self.connections = 0  # number of connections opened: when it changes, the broker changed or restarted
         self.request_size = RequestSize()
 
     @property
     def endpoint(self) -> str:
-        """The endpoint in use."""
+        """Endpoint in use."""
         return self._pirate.endpoint
 
     async def ask(
@@ -140,19 +119,19 @@ class Channel:
         patience_ms: int = PATIENCE_MS,
         smaller: Callable[[], Asking[_Reply]] | None = None,
     ) -> _Reply:
-        """The broker's reply to `request`, of the class that its own names.
+        """Send `request` and return the broker's reply, of the class that the request names.
 
         `smaller`, for requests that move `request_size.bytes_max` bytes of a log, is called for each further connection
-        and gives what is to be asked over that one in the request's place; the reply is to the last of them.
+        and returns the request to send over it instead; the reply is to the last of them.
 
-        Raises `PeerError` as the broker refused it; `BadRequest` for a reply of another class; `OperatorError` when no
-        broker can be reached or this key is not let in.
+        Raises `PeerError` when the broker refuses; `BadRequest` for a reply of another class; `OperatorError` when no
+        broker can be reached or this key is not accepted.
         """
         request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         waiter = _Waiter(request_id, smaller)
         kind = type(request).__name__
         async with self._room:
-            while (earlier := self._waiters.get(request_id)) is not None:  # then this one is a repeat of it
+            while (earlier := self._waiters.get(request_id)) is not None:  # this is a repeat of it
                 await earlier.over.wait()
             if self._failure is not None:
                 raise self._failure
@@ -170,16 +149,16 @@ class Channel:
                 waiter.over.set()
         if waiter.failure is not None:
             raise waiter.failure
-        _log.debug("%s %s is answered: %s", kind, request_id.hex(), _told(waiter.reply))
-        assert waiter.reply is not None, "an answered request has its answer"
+        _log.debug("%s %s is answered: %s", kind, request_id.hex(), _loggable(waiter.reply))
+        assert waiter.reply is not None, "a request that is done has its reply"
         if isinstance(waiter.reply, Refused):
             raise error_of(waiter.reply)
         if not isinstance(waiter.reply, reply_type(type(request))):
-            raise BadRequest(f"the broker answered {kind} with {type(waiter.reply).__name__}")
+            raise BadRequest(f"the broker replied to {kind} with {type(waiter.reply).__name__}")
         return waiter.reply
 
     async def gone(self, silence_s: float) -> None:
-        """Return once no broker has been connected for `silence_s` seconds running."""
+        """Return once no broker has been connected for `silence_s` seconds without interruption."""
         while True:
             while self._pirate.reachable:
                 await self._moved.wait()
@@ -190,7 +169,7 @@ class Channel:
                 return
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """The actor's loop."""
+        """Run the actor's loop."""
         try:
             async with anyio.create_task_group() as self._group:
                 task_status.started()
@@ -202,15 +181,15 @@ class Channel:
             self._disconnect()
 
     async def _sleep(self) -> None:
-        """Until the pirate or our patience has something due, or a request has come."""
+        """Sleep until the pirate or the patience has something due, or a request arrives."""
         self._asleep_until_ms = self._due_ms()
-        # The first moment after that millisecond: a clock that falls short of it by a hair would spin here.
+        # Wake after that millisecond has passed: a clock slightly short of it would make this loop spin.
         with anyio.CancelScope(deadline=(self._asleep_until_ms + 1) / 1_000):
             await self._changed.wait()
         self._asleep_until_ms = -math.inf
 
     def _wake_in_time(self) -> None:
-        """Something may be due sooner. What is due later than it was needs no waking: most often all is well."""
+        """Wake the loop if something is due sooner than before; usually nothing is."""
         due_ms = self._due_ms()
         if due_ms < self._asleep_until_ms:
             self._changed.ring()
@@ -241,8 +220,8 @@ class Channel:
             waiter.sent_bytes = len(body)
 
     def _resize(self, waiter: _Waiter) -> None:
-        """Ask for less under another id: one id is one request."""
-        assert waiter.smaller is not None, "only such are resized"
+        """Replace a request by a smaller one under another id: one id is one request."""
+        assert waiter.smaller is not None, "the request is resizable"
         was = waiter.request_id
         del self._waiters[was]
         waiter.request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
@@ -250,14 +229,14 @@ class Channel:
         self._do(self._pirate.resized(was, waiter.request_id, encode(waiter.smaller()), self._now_ms()))
 
     def _bytes_moved(self) -> bool:
-        """Whether bytes have come or gone since this was last asked."""
+        """Return whether bytes were received or sent since the last call."""
         progress = 0 if self._dealer is None else self._dealer.progress()
         moved, self._progress = progress > self._progress, progress
         return moved
 
     def _connect(self, endpoint: str) -> None:
-        """Open a socket; the Pong says which revisions the broker serves, also one that drops what it cannot read."""
-        assert self._group is not None, "the channel runs before it is asked"
+        """Open a socket and send a Ping; the Pong lists the revisions, even of a broker that reads nothing else."""
+        assert self._group is not None, "the channel runs before requests"
         _log.debug("connecting to %s", endpoint)
         if any(waiter.sized and waiter.sent_ms for waiter in self._waiters.values()):
             self.request_size.broken()
@@ -287,13 +266,13 @@ class Channel:
                 try:
                     request_id, body = unpack_reply(frames)
                 except PeerError:
-                    continue  # not a reply of this protocol; what was asked is asked again
+                    continue  # not a reply of this protocol; the request is sent again
                 reply = _read_reply(body)
-                if words := _foreign(reply):
-                    self._turned_away(f"{words} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
+                if words := _incompatible(reply):
+                    self._refuse_endpoint(f"{words} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
                     self._do(self._pirate.dropped(self._now_ms()))
                     self._wake_in_time()
-                    return  # what else comes over this connection is of no use
+                    return  # nothing else on this connection is usable
                 self._ever_heard = True
                 self._noticed = False
                 self._mismatches = 0
@@ -308,7 +287,7 @@ class Channel:
             self._wake_in_time()
 
     def _measure(self, request_id: RequestId, reply_bytes: int) -> None:
-        """Take note of what a request that has just been answered shows of the link."""
+        """Adjust the request size after the reply to a request."""
         waiter = self._waiters.get(request_id)
         if waiter is not None and waiter.sized and waiter.reply is not None:
             waiter.sized = False
@@ -320,22 +299,22 @@ class Channel:
         self._mismatches = self._mismatches + 1 if ending is Ending.MISMATCHED else 0
         if ending is Ending.REFUSED:
             words = (
-                f"the broker at {self.endpoint} does not let this machine's key in; "
+                f"the broker at {self.endpoint} does not accept this machine's key; "
                 "put the public key on its allow-list"
             )
-            self._turned_away(words, EXIT_NO_PERMISSION, may_change=self._ever_heard)
-        elif self._mismatches == MISMATCHES_TOLD and self._patience.doubt is not None:
+            self._refuse_endpoint(words, EXIT_NO_PERMISSION, may_change=self._ever_heard)
+        elif self._mismatches == MISMATCHES_REPORTED and self._patience.doubt is not None:
             self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))
         self._moved.ring()
         self._wake_in_time()
 
     def _notice(self) -> None:
-        """Say once that we wait, and give up when patience ends."""
+        """Report once that we wait, and fail the requests when the patience ends."""
         since_ms = self._pirate.unheard_since_ms
         if since_ms is None:
             return
-        bound_s = self._patience_s()
+        bound_s = self._patience.bound_s(heard=self._ever_heard)
         waited_s = (self._now_ms() - since_ms) / 1_000
         if bound_s is not None and waited_s >= bound_s and self._mismatches and not self._ever_heard:
             self._fail(OperatorError(self._mismatch(), exit_code=EXIT_NO_PERMISSION))
@@ -352,35 +331,25 @@ class Channel:
             self._patience.notice(self.endpoint, None if bound_s is None else bound_s - waited_s)
 
     def _mismatch(self) -> str:
-        """What a handshake that is broken off means; a stopped broker and a proxy without one look the same."""
+        """Return the message for failed handshakes; a stopped broker behind a proxy causes them too."""
         return (
-            f"whoever answers at {self.endpoint} breaks the handshake off; if it is the broker, it has another key "
-            "than the one that is pinned here: copy its certs/broker.public into this home"
+            f"the server at {self.endpoint} aborts the handshake; if it is the broker, its key is not the one that is "
+            "pinned here: copy its certs/broker.public into this home"
         )
 
     def _due_ms(self) -> float:
-        """When the pirate or our patience has something due."""
-        due_ms = (self._pirate.deadline_ms(), self._patience_due_ms())
+        """Return when the pirate or the patience has something due."""
+        due_ms = [self._pirate.deadline_ms()]
+        if (since_ms := self._pirate.unheard_since_ms) is not None:
+            due_ms.append(self._patience.due_ms(since_ms, heard=self._ever_heard, noticed=self._noticed))
         return min((at for at in due_ms if at is not None), default=math.inf)
 
-    def _patience_s(self) -> float | None:
-        return self._patience.later_s if self._ever_heard else self._patience.first_s
-
-    def _patience_due_ms(self) -> int | None:
-        since_ms = self._pirate.unheard_since_ms
-        if since_ms is None:
-            return None
-        if not self._noticed and self._patience.notice is not None:
-            return since_ms + int(NOTICE_S * 1_000)
-        bound_s = self._patience_s()
-        return None if bound_s is None else since_ms + int(bound_s * 1_000)
-
-    def _turned_away(self, words: str, exit_code: int, *, may_change: bool) -> None:
-        """This broker serves us nothing. Where no other does either nothing can be asked any more, unless one waits."""
-        told = bool(self._refused)
+    def _refuse_endpoint(self, words: str, exit_code: int, *, may_change: bool) -> None:
+        """Note that the broker refuses us; fail all requests if every endpoint does, unless that may change."""
+        reported = bool(self._refused)
         self._refused.add(self.endpoint)
         if may_change and self._patience.doubt is not None:
-            if not told:
+            if not reported:
                 self._patience.doubt(words)
         elif self._refused >= self._endpoints:
             self._failure = OperatorError(words, exit_code=exit_code)
@@ -398,17 +367,17 @@ class Channel:
 
 
 def _read_reply(body: bytes) -> Reply:
-    """The reply in a body; of one that cannot be read the asker hears, for asking again would bring the same."""
+    """Decode a reply; an undecodable one becomes `Refused`, because a repeat would bring the same bytes."""
     try:
         return decode_reply(body)
     except PeerError as error:
         return Refused(
-            code=PeerError.code, message=f"the broker's answer cannot be read: {error.message[:WHY_CHARS_MAX]}"
+            code=PeerError.code, message=f"the broker's reply cannot be decoded: {error.message[:ERROR_CHARS_MAX]}"
         )
 
 
-def _foreign(reply: Reply) -> str | None:
-    """Why nothing can be asked of the broker that says this, if it serves other revisions of the protocol."""
+def _incompatible(reply: Reply) -> str | None:
+    """Return why the broker cannot be used, if it serves other revisions of the protocol; None: it serves ours."""
     match reply:
         case Pong(revisions=revisions) if REVISION not in revisions:
             return unserved(REVISION, revisions)
@@ -418,6 +387,6 @@ def _foreign(reply: Reply) -> str | None:
             return None
 
 
-def _told(reply: Reply | None) -> str:
-    """What kind of reply it is; never its content, where secrets may stand."""
+def _loggable(reply: Reply | None) -> str:
+    """Return the kind of a reply for the log; never its content, which may hold secrets."""
     return f"{reply.code}: {reply.message}" if isinstance(reply, Refused) else type(reply).__name__

@@ -13,7 +13,7 @@ import typer
 from airunner.protocol.durations import duration_ms, of_flag
 
 if TYPE_CHECKING:
-    from airunner.transport.channel import Patience
+    from airunner.transport.patience import Patience
 
 TIMEOUT_S_MIN: Final = 0.1  # less than a handshake takes
 
@@ -57,7 +57,7 @@ def with_parameter(wrapper: Callable[..., Any], command: Callable[..., Any], add
 def patience(notice: Callable[[str, float | None], None]) -> Patience:
     """How long the broker may stay unheard, as `--timeout` says."""
     from airunner.client.client import FIRST_PATIENCE_S
-    from airunner.transport.channel import Patience
+    from airunner.transport.patience import Patience
 
     bound_s = _timeout_s.get()
     return Patience(bound_s or FIRST_PATIENCE_S, bound_s, notice=notice)

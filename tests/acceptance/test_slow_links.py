@@ -21,7 +21,8 @@ from airunner.protocol import reconnect as retry
 from airunner.protocol.events import Output, Stream, encode_bodies
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.messages import EnqueueJob, JobsEnqueued
-from airunner.transport.channel import Channel, Patience
+from airunner.transport.channel import Channel
+from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
 from tests.acceptance.running import RunningBroker, make_home, running_broker
 from tests.acceptance.slowlink import slow_link

@@ -33,7 +33,8 @@ from airunner.protocol.messages import (
     Pong,
 )
 from airunner.transport.anyiosocket import AnyioSocket
-from airunner.transport.channel import MISMATCHES_TOLD, Channel, Patience
+from airunner.transport.channel import MISMATCHES_REPORTED, Channel
+from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import (
     ZAP_DOMAIN,
@@ -142,7 +143,7 @@ async def test_a_listed_key_is_let_in(home: Home, store: Store) -> None:
 async def test_an_unlisted_key_is_refused_and_the_person_told(home: Home, store: Store) -> None:
     async with broker(home, store) as opened, channel(home, opened.endpoint, pair=stranger()) as asker:
         for _ in range(2):
-            with pytest.raises(OperatorError, match="does not let this machine's key in") as raised:
+            with pytest.raises(OperatorError, match="does not accept this machine's key") as raised:
                 await asker.ask(Ping())
             assert raised.value.exit_code == 77
         assert opened.counts["peers_refused"] == 1
@@ -316,7 +317,7 @@ async def test_a_proxy_without_its_broker_is_not_taken_for_another_broker(home: 
         port = int(endpoint.rpartition(":")[2])
         async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port) as listener:
             group.start_soon(ask)
-            for _ in range(2 * MISMATCHES_TOLD):
+            for _ in range(2 * MISMATCHES_REPORTED):
                 await (await listener.listeners[0].accept()).aclose()  # accepted, and closed: nobody behind it
         async with broker(home, store, endpoint):
             await answered.wait()

@@ -32,7 +32,8 @@ from airunner.client.reach import Reach
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import Event
 from airunner.protocol.job import JobSummary
-from airunner.transport.channel import Channel, Patience
+from airunner.transport.channel import Channel
+from airunner.transport.patience import Patience
 from airunner.transport.ports import Edges
 from tests.simulation.dicts import DictDisk
 from tests.simulation.disk import Disk, MemoryDisk

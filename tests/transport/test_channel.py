@@ -13,7 +13,8 @@ from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.frames import REVISION, magic
 from airunner.protocol.messages import CancelJob, Ping
 from airunner.protocol.reconnect import PING_ID
-from airunner.transport.channel import NOTICE_S, Channel, Patience
+from airunner.transport.channel import Channel
+from airunner.transport.patience import NOTICE_S, Patience
 from airunner.transport.ports import SYSTEM, Ending, Frames, Subscriber
 
 pytestmark = pytest.mark.anyio
@@ -103,7 +104,7 @@ async def test_an_answer_that_cannot_be_read_is_an_error_and_not_a_silence(body:
     channel = Channel(Foretelling(magic(REVISION), body), [ENDPOINT], lambda: b"", SYSTEM)
     async with anyio.create_task_group() as group:
         await group.start(channel.run)
-        with anyio.fail_after(1), pytest.raises(PeerError, match="the broker's answer cannot be read"):
+        with anyio.fail_after(1), pytest.raises(PeerError, match="the broker's reply cannot be decoded"):
             await channel.ask(CancelJob(job_id="j"))
         group.cancel_scope.cancel()
 
