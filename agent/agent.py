@@ -25,7 +25,7 @@ from airunner.agent.plan import Plan
 from airunner.agent.workspace.jobuser import JobUsers
 from airunner.agent.workspace.workspace import remove_workspaces
 from airunner.agent.workspace.workspaces import Workspaces
-from airunner.protocol.messages import Ping
+from airunner.protocol.requests import Ping
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 

@@ -27,8 +27,8 @@ from airunner.certs.home import Home
 from airunner.protocol.coding import encode
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import pack_request
-from airunner.protocol.messages import EnqueueJob, ListJobs
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
+from airunner.protocol.requests import EnqueueJob, ListJobs
 from bench.cluster import Cluster, cluster, token
 from bench.latency import measure
 

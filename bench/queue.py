@@ -35,16 +35,9 @@ from airunner.client.reach import reach
 from airunner.protocol.events import AgentBody, ProcessEnd, ProcessStart, encode_bodies
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Result
-from airunner.protocol.messages import (
-    CompleteJob,
-    DequeueJob,
-    EnqueueJob,
-    EventBatch,
-    JobCompleted,
-    JobsLeased,
-    PublishJobEvents,
-)
 from airunner.protocol.names import SEED_BYTES
+from airunner.protocol.replies import JobCompleted, JobsLeased
+from airunner.protocol.requests import CompleteJob, DequeueJob, EnqueueJob, EventBatch, PublishJobEvents
 from airunner.transport.channel import Channel
 from bench.cluster import Cluster, cluster, token
 

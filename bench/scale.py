@@ -31,8 +31,8 @@ from airunner.broker.store.sqlite.rows import Database
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.messages import ENQUEUE_MAX, DequeueJob, EnqueueJob
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, SEED_BYTES, RequestId, WatchKey, new_job_id
+from airunner.protocol.requests import ENQUEUE_MAX, DequeueJob, EnqueueJob
 from airunner.transport.channel import Channel
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context

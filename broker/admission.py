@@ -31,7 +31,8 @@ from airunner.certs.principal import ANONYMOUS, Principal, Role, narrowed
 from airunner.protocol.bounds import VALUES_MAX, check_structure
 from airunner.protocol.errors import BadRequest, Busy, Forbidden, Unauthenticated, Unsupported
 from airunner.protocol.frames import RequestFrames, unpack_request
-from airunner.protocol.messages import Message, Ping, PublishJobEvents, Request, StoreRequest
+from airunner.protocol.replies import Message
+from airunner.protocol.requests import Ping, PublishJobEvents, Request, StoreRequest
 from airunner.protocol.revisions import upgraded
 
 Machines = Callable[[bytes], Entry | None]

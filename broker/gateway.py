@@ -32,9 +32,8 @@ from airunner.certs.sealed import topic_of
 from airunner.protocol.coding import encode, refusal
 from airunner.protocol.errors import Busy, PeerError, Quota, Unauthenticated
 from airunner.protocol.frames import FIRST, NO_REQUEST, SERVED, answerable, pack_reply
-from airunner.protocol.messages import (
-    CompleteJob,
-    DequeueJob,
+from airunner.protocol.names import JOB_ID_RANDOM_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
+from airunner.protocol.replies import (
     JobCompleted,
     JobEventsPublished,
     JobLease,
@@ -42,18 +41,21 @@ from airunner.protocol.messages import (
     JobsLeased,
     JobsUpdated,
     JobWatched,
-    ListAgents,
     Nudge,
-    Ping,
     Pong,
-    PublishJobEvents,
     Refused,
-    ReleaseJob,
     Reply,
-    UpdateJob,
     Verdict,
 )
-from airunner.protocol.names import JOB_ID_RANDOM_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
+from airunner.protocol.requests import (
+    CompleteJob,
+    DequeueJob,
+    ListAgents,
+    Ping,
+    PublishJobEvents,
+    ReleaseJob,
+    UpdateJob,
+)
 from airunner.transport.bell import Bell
 from airunner.transport.ports import Edges, Incoming, Router, Sent
 

@@ -48,11 +48,8 @@ from airunner.broker.store.needs import facts_of, meets, needs_of
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NoSpace
-from airunner.protocol.messages import (
-    DequeueJob,
-    EnqueueJob,
-    JobsLeased,
-)
+from airunner.protocol.replies import JobsLeased
+from airunner.protocol.requests import DequeueJob, EnqueueJob
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
 BATCH_UNITS_MAX: Final = 250  # 25 ms: what is asked meanwhile waits so long for its turn, a ping too

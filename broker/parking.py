@@ -17,8 +17,8 @@ from airunner.broker.inbox import Asked
 from airunner.broker.requests import price_of
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, needed
-from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import RequestId
+from airunner.protocol.requests import DequeueJob
 
 PLACES_MAX: Final = 65_536  # in queues, of one tenant; each is some 200 bytes, and one more is told that we are busy
 TAG_SETS_MAX: Final = 256  # different ones of a tenant's parked agents: each is held against each job's needs

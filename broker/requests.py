@@ -36,7 +36,8 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.store.contract import Engine
 from airunner.certs.principal import Role
 from airunner.protocol.coding import decode_checked
-from airunner.protocol.messages import (
+from airunner.protocol.replies import Message
+from airunner.protocol.requests import (
     CancelJob,
     CompleteJob,
     DequeueJob,
@@ -46,7 +47,6 @@ from airunner.protocol.messages import (
     ListJobs,
     ListQueues,
     ListSecrets,
-    Message,
     Ping,
     PublishJobEvents,
     ReleaseJob,

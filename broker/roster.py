@@ -11,7 +11,8 @@ from typing import Final, assert_never
 
 from msgspec import Struct
 
-from airunner.protocol.messages import PAGE_SIZE_MAX, AgentsListed, AgentSummary, DequeueJob, UpdateJob
+from airunner.protocol.replies import AgentsListed, AgentSummary
+from airunner.protocol.requests import PAGE_SIZE_MAX, DequeueJob, UpdateJob
 
 AGENTS_MAX: Final = 10_000  # of one tenant
 AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # of what one tenant's say of themselves: no quota counts it

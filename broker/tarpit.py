@@ -9,8 +9,8 @@ import heapq
 from itertools import count
 from typing import Final, NamedTuple
 
-from airunner.protocol.messages import Refused
 from airunner.protocol.names import RequestId
+from airunner.protocol.replies import Refused
 
 HELD_MAX: Final = 16_384
 

@@ -27,7 +27,7 @@ from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.secretfile import locked, make_folder, read_public, read_secret
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import Forged, OperatorError
-from airunner.protocol.messages import BOX_BYTES_MAX
+from airunner.protocol.requests import BOX_BYTES_MAX
 
 VALUE_BYTES_MAX: Final = 32_768
 

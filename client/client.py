@@ -35,27 +35,24 @@ from airunner.protocol.fields import JobFields, JobSpec
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobState, encode_spec
-from airunner.protocol.messages import (
+from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId, fits_name
+from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import AgentSummary, JobsListed, Message, SecretSummary
+from airunner.protocol.requests import (
     ENQUEUE_MAX,
-    AgentSummary,
     Asking,
     CancelJob,
     EnqueueJob,
     GetJob,
-    JobsListed,
     ListAgents,
     ListJobs,
     ListQueues,
     ListSecrets,
-    Message,
     RemoveSecret,
     RetryJob,
-    SecretSummary,
     SetSecret,
     UpdateQueue,
 )
-from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId, fits_name
-from airunner.protocol.queues import QueueMode, QueueSummary
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 

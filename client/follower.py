@@ -28,7 +28,8 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.events import Event, LiveRun
 from airunner.protocol.follow import Follow
-from airunner.protocol.messages import JobEventsReplayed, JobWatched, ReplayJobEvents, WatchJob
+from airunner.protocol.replies import JobEventsReplayed, JobWatched
+from airunner.protocol.requests import ReplayJobEvents, WatchJob
 from airunner.transport.channel import Channel
 
 INBOX_RUNS_MAX: Final = 128  # a live run takes 2 KiB at the most, and of pages there is one

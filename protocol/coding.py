@@ -8,8 +8,9 @@ import msgspec
 
 from airunner.protocol.bounds import REPLY_VALUES_MAX, UNDECODABLE, check_structure
 from airunner.protocol.errors import BadRequest, PeerError
-from airunner.protocol.messages import Message, Refused, Reply, Request
 from airunner.protocol.names import HASH_BYTES
+from airunner.protocol.replies import Message, Refused, Reply
+from airunner.protocol.requests import Request
 
 _encoder = msgspec.msgpack.Encoder()
 _sorted_encoder = msgspec.msgpack.Encoder(order="sorted")

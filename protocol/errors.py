@@ -1,7 +1,7 @@
 """Errors, classified by whose fault they are.
 
 - `PeerError`: the other side asked for something it may not have or cannot get. It has a `code`, travels on the wire
-  as `messages.Refused` and is raised at the other end as the same class.
+  as `replies.Refused` and is raised at the other end as the same class.
 - `OperatorError`: the user can fix it (a bad flag, a missing key, a broker that does not run). The command line prints
   its one-line message and exits with its `exit_code`.
 - Our own bugs are an `assert` and end the process.

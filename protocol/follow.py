@@ -23,8 +23,9 @@ from typing import Final
 
 from airunner.protocol.errors import BadRequest, CorruptLog
 from airunner.protocol.events import Event, EventRun, JobFinished, events_of
-from airunner.protocol.messages import REPLAY_BYTES_MAX, JobEventsReplayed, ReplayJobEvents
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import JobEventsReplayed
+from airunner.protocol.requests import REPLAY_BYTES_MAX, ReplayJobEvents
 
 SILENCE_FIRST_MS: Final = 1_000
 SILENCE_LAST_MS: Final = 15_000

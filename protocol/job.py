@@ -1,7 +1,7 @@
-"""Jobs: what the broker knows of a job, how it stands, and how it ended.
+"""Jobs: a job's state, its result, and how the broker shows it.
 
-`JobSpec` (`fields`) is what was asked and never changes. `Job` is the broker's view of it at one moment. `Result`
-is what an agent says of one attempt; the state that follows from it is decided here, once.
+`JobSpec` (`fields`) is what was submitted and never changes. `Job` is the broker's view of it at one moment. `Result`
+is what an agent reports of one attempt; the resulting state is decided here, once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from airunner.protocol.printable import escaped, is_plain
 from airunner.protocol.redaction import without_credentials
 from airunner.protocol.usage import Usage
 
-SPEC_BYTES_MAX: Final = 65_536  # 16 granted leases still fit one reply
+SPEC_BYTES_MAX: Final = 65_536  # 16 leases fit in one reply
 SIGNAL_EXIT_BASE: Final = 128  # POSIX shells report death by signal n as 128 + n
 TIMEOUT_EXIT: Final = 124  # as timeout(1) of GNU coreutils does
 SUMMARY_COMMAND_CHARS: Final = 200
 
 
 class JobState(StrEnum):
-    """Where a job stands; the last three are terminal and never change."""
+    """State of a job; the last three are terminal and never change."""
 
     SCHEDULED = "SCHEDULED"
     RUNNING = "RUNNING"
@@ -37,7 +37,7 @@ class JobState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether the job has ended for good."""
+        """Whether the job has finished."""
         return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
 
@@ -45,7 +45,7 @@ _REASON: Final = re.compile("[a-z][a-z0-9-]{0,63}")
 
 
 class Reason(StrEnum):
-    """Why an attempt did not complete. `oom`: the kernel killed something of it for want of memory."""
+    """Reason why an attempt did not complete. `oom`: the kernel killed a process of it because memory ran out."""
 
     EXIT_CODE = "exit-code"
     SIGNAL = "signal"
@@ -61,7 +61,7 @@ class Reason(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:
-        """A reason that newer software gives, as it is; it is none of `Reason`'s members, and compares as its text."""
+        """Accept a reason of newer software as it is: it is not one of `Reason`'s members, and compares as its text."""
         if not isinstance(value, str) or not _REASON.fullmatch(value):
             return None
         other = str.__new__(cls, value)
@@ -70,7 +70,7 @@ class Reason(StrEnum):
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an attempt ended: an exit code, or a signal, or neither and a reason; and what it used, where it ran."""
+    """Result of an attempt: an exit code, a signal, or neither and a reason; and what it used."""
 
     exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
     signal: Annotated[int, Meta(ge=1, le=64)] | None = None
@@ -79,12 +79,12 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def known(self) -> bool:
-        """Whether the reason, if there is one, is one of ours."""
+        """Whether the reason is known here, or there is none."""
         return self.reason is None or self.reason in Reason.__members__.values()
 
     @property
     def state(self) -> JobState:
-        """Exit code 0 without a reason is COMPLETED; CANCELLED is said, everything else FAILED."""
+        """COMPLETED for exit code 0 without a reason; CANCELLED for that reason; otherwise FAILED."""
         if self.reason is Reason.CANCELLED:
             return JobState.CANCELLED
         if self.exit_code == 0 and self.signal is None and self.reason is None:
@@ -93,7 +93,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def exit_status(self) -> int:
-        """What a command that waited for this job exits with; never 0 unless the job COMPLETED."""
+        """Exit code of a command that waited for this job; 0 only if the job COMPLETED."""
         if self.reason is Reason.TIMEOUT:
             return TIMEOUT_EXIT
         if self.signal is not None:
@@ -104,10 +104,10 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One job as the broker sees it now. All instants are the broker's, in ms since the epoch.
+    """Job as the broker sees it now. All instants are the broker's, in ms since the epoch.
 
-    `due_ms` is when a job that waits may be leased, if not at once; `origin` is the job that this one retries;
-    `waited_ms` is how long it could have been leased before it first was.
+    `due_ms` is when a waiting job may be leased, if not at once; `origin` is the job that this one retries; `waited_ms`
+    is how long it could have been leased before its first lease.
     """
 
     id: JobId
@@ -128,7 +128,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of a list of jobs."""
+    """Job in a list."""
 
     id: JobId
     state: JobState
@@ -149,10 +149,10 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def check_new(spec: JobSpec) -> None:
-    """What is asked of a job that is submitted, and was not of those that were stored before there was the rule.
+    """Check the rules that hold for new jobs only, and not for jobs that were stored before the rule existed.
 
-    Raises `ValueError`: the repository's credentials cannot be told from the rest of it, or a name holds what is not
-    seen, so that it could pass for another or for words of ours.
+    Raises `ValueError`: the repository's credentials are ambiguous, or a name holds invisible characters, so that it
+    could pass for another or for a message of ours.
     """
     if spec.repository:
         split_address(spec.repository)
@@ -163,7 +163,7 @@ def check_new(spec: JobSpec) -> None:
 
 
 def command_summary(spec: JobSpec) -> str:
-    """The command on one short line, for people."""
+    """Return the command on one short line."""
     line = without_credentials(" ".join(spec.argv))
     return line if len(line) <= SUMMARY_COMMAND_CHARS else line[: SUMMARY_COMMAND_CHARS - 1] + "…"
 
@@ -173,16 +173,16 @@ _spec_decoder = msgspec.msgpack.Decoder(JobSpec)
 
 
 def encode_spec(spec: JobSpec) -> bytes:
-    """`spec` as it is stored.
+    """Encode `spec` for the store.
 
     Raises `ValueError` when it is larger than `SPEC_BYTES_MAX`.
     """
     raw = _encoder.encode(spec)
     if len(raw) > SPEC_BYTES_MAX:
-        raise ValueError(f"the job takes {len(raw)} bytes and {SPEC_BYTES_MAX} is the most")
+        raise ValueError(f"the job has {len(raw)} bytes, at most {SPEC_BYTES_MAX} are allowed")
     return raw
 
 
 def decode_spec(raw: bytes) -> JobSpec:
-    """The opposite of `encode_spec`."""
+    """Decode a spec from the store."""
     return _spec_decoder.decode(raw)

@@ -37,8 +37,9 @@ from msgspec import Struct
 from airunner.protocol.coding import encode
 from airunner.protocol.errors import Busy
 from airunner.protocol.frames import BODY_BYTES_MAX, NO_REQUEST
-from airunner.protocol.messages import Ping, Refused, Reply
 from airunner.protocol.names import RequestId
+from airunner.protocol.replies import Refused, Reply
+from airunner.protocol.requests import Ping
 
 HEARTBEAT_MS: Final = 2_000  # without any traffic; after three of them the next endpoint is tried
 MISSES_MAX: Final = 3

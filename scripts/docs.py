@@ -1,4 +1,4 @@
-"""`make docs`: writes what the pages show of the tables in the code, between marks in the pages."""
+"""Generated documentation, `make docs`: writes tables and diagrams of the code into the pages, between marks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import packages
 from msgspec import inspect
 
 from airunner.protocol.fields import FIELDS, Field
@@ -19,7 +20,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 class Piece(NamedTuple):
-    """A part of a page that is written from the code, between `begin` and `end`."""
+    """Part of a page that is written from the code, between the marks `begin` and `end`."""
 
     page: str
     name: str
@@ -27,16 +28,16 @@ class Piece(NamedTuple):
 
     @property
     def begin(self) -> str:
-        """The mark before it."""
+        """Mark before the piece."""
         return f"<!-- {self.name}: written by `make docs` -->\n"
 
     @property
     def end(self) -> str:
-        """The mark behind it."""
+        """Mark after the piece."""
         return f"<!-- end of {self.name} -->\n"
 
     def written(self, page: str) -> str:
-        """`page` with this piece as the code has it now."""
+        """Return `page` with this piece as the code has it now."""
         assert self.begin in page, f"{self.page} has lost the mark where {self.name} begins"
         assert self.end in page, f"{self.page} has lost the mark where {self.name} ends"
         before, _, rest = page.partition(self.begin)
@@ -45,21 +46,27 @@ class Piece(NamedTuple):
 
 
 def states() -> str:
-    """The diagram of a job's states."""
+    """Draw the diagram of a job's states."""
     return f"```mermaid\n{mermaid()}\n```"
 
 
 def job_file() -> str:
-    """The table of a job file's keys and their options."""
+    """Write the table of a job file's keys and their options."""
     return _table("key", "option", "value", "default", "what it says", rows=map(_key_row, FIELDS.values()))
 
 
 def job_spec() -> str:
-    """The table of the fields of a job spec."""
+    """Write the table of the fields of a job spec."""
     return _table("field", "type", "default", "", rows=map(_field_row, FIELDS.values()))
 
 
+def imports() -> str:
+    """Draw the diagram of packages and their imports."""
+    return f"```mermaid\n{packages.mermaid()}\n```"
+
+
 PIECES: Final = (
+    Piece("docs/ARCHITECTURE.md", "packages", imports),
     Piece("docs/ARCHITECTURE.md", "states", states),
     Piece("docs/PROTOCOL.md", "job spec", job_spec),
     Piece("README.md", "job file", job_file),
@@ -101,7 +108,7 @@ def _help(field: Field) -> str:
 
 
 def _type(type_: Any) -> str:  # noqa: ANN401 - a class of msgspec's for each kind of type
-    """A type in words."""
+    """Describe a type in words."""
     match type_:
         case inspect.Metadata():
             return _type(type_.type)

@@ -1,8 +1,8 @@
 """Package graph: which package imports which, read from the code and drawn as a Mermaid diagram.
 
 A node is a folder of modules. Where two folders would seem to import each other, what lies at the bottom is a node by
-itself: a module that one of them imports and that imports nothing of it, as `agent/flag.py`. An arrow that follows from
-others is left out.
+itself: a module that one of them imports and that imports nothing of it, as `agent/flag.py`; and what lies between the
+two, as `broker/requests.py`. An arrow that follows from others is left out.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ def imports_between_packages(root: Path) -> Graph:
     folders: dict[Path, set[Path]] = {}
     for path, targets in modules.items():
         folders.setdefault(path.parent, set()).update(target.parent for target in targets)
-    lone = {
-        target
-        for path, targets in modules.items()
-        for target in targets
-        if path.parent != target.parent
-        and path.parent in folders[target.parent]
-        and path.parent not in target.parent.parents  # of two folders in each other, the outer one's
-        and not any(module.parent == path.parent for module in _below(modules, target))
-    }
+    lone: set[Path] = set()
+    for path, targets in modules.items():
+        for target in targets:
+            mutual = path.parent != target.parent and path.parent in folders[target.parent]
+            if not mutual or path.parent in target.parent.parents:
+                continue  # of two folders in each other, only the outer one's modules stand alone
+            below = _below(modules, target)
+            if not any(module.parent == path.parent for module in below):
+                lone |= {target, *(module for module in below if module.parent == target.parent)}
+            elif target.parent in path.parent.parents:
+                lone |= {target, path}  # the one lies between the inner folder and the other
 
     def node(module: Path) -> str:
         return str((module if module in lone else module.parent).relative_to(root))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import runpy
 from graphlib import CycleError
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-mermaid = runpy.run_path(str(ROOT / "scripts" / "packages.py"))["mermaid"]
+from packages import mermaid
 
 
 def drawn(root: Path, **modules: str) -> list[str]:

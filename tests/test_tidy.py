@@ -80,7 +80,6 @@ WORDS = {
 UNWORDY = {name: re.compile(rf"(?<![a-z])(?:{name.replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE) for name in WORDS}
 # Grows until it is the whole of the product and its documents.
 WORDY = ("agent/", "certs/", "transport/", "protocol/", "airunner/", "scripts/", "bench/")
-NOT_WORDY_YET = ("protocol/job.py", "airunner/solo.py")
 
 Rule = Callable[[str, str], Iterator[str]]
 
@@ -216,7 +215,7 @@ def no_path_of_a_machine(_: str, source: str) -> Iterator[str]:
 
 
 def words_are_plain(path: str, source: str) -> Iterator[str]:
-    if path.startswith(WORDY) and not path.startswith(NOT_WORDY_YET):
+    if path.startswith(WORDY):
         for words, pattern in UNWORDY.items():
             for found in pattern.finditer(source):
                 line = source.count("\n", 0, found.start()) + 1

@@ -25,7 +25,6 @@ from airunner.protocol.errors import (
     Unsupported,
 )
 from airunner.protocol.frames import REVISION, pack_request, unpack_reply, unserved
-from airunner.protocol.messages import Asking, Message, Nudge, Pong, Refused, Reply, reply_type
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from airunner.protocol.reconnect import (
     PATIENCE_MS,
@@ -40,6 +39,8 @@ from airunner.protocol.reconnect import (
     Resize,
     Send,
 )
+from airunner.protocol.replies import Message, Nudge, Pong, Refused, Reply
+from airunner.protocol.requests import Asking, reply_type
 from airunner.protocol.requestsize import RequestSize
 from airunner.transport.bell import Bell
 from airunner.transport.patience import NOTICE_S, UNBOUNDED, Patience

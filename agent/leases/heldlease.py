@@ -17,7 +17,7 @@ from typing import Final
 
 from airunner.agent.flag import Flag
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
-from airunner.protocol.messages import JobLease
+from airunner.protocol.replies import JobLease
 
 MARGIN_SHARE: Final = 10  # the agent ends the attempt a tenth of the visibility timeout before the deadline
 MARGIN_S_MAX: Final = 5.0  # and at most this long before

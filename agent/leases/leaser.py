@@ -25,18 +25,10 @@ from airunner.agent.leases.renewer import Renewer
 from airunner.agent.leases.settlement import Lost, Released
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
-from airunner.protocol.messages import (
-    SLOTS_MAX,
-    WAIT_MS_MAX,
-    DequeueJob,
-    JobLease,
-    JobsLeased,
-    ReleaseJob,
-    UpdateJob,
-    Verdict,
-)
 from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
 from airunner.protocol.reconnect import PATIENCE_MS
+from airunner.protocol.replies import JobLease, JobsLeased, Verdict
+from airunner.protocol.requests import SLOTS_MAX, WAIT_MS_MAX, DequeueJob, ReleaseJob, UpdateJob
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 

@@ -18,7 +18,8 @@ from airunner.agent.leases.health import Health
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import PeerError
-from airunner.protocol.messages import LEASES_MAX, JobLease, UpdateJob, Verdict
+from airunner.protocol.replies import JobLease, Verdict
+from airunner.protocol.requests import LEASES_MAX, UpdateJob
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges

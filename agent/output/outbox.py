@@ -33,7 +33,8 @@ from airunner.protocol.events import (
     encode_bodies,
 )
 from airunner.protocol.job import JobState, Reason, Result
-from airunner.protocol.messages import LAST_BYTES_MAX, CompleteJob, EventBatch, JobLease
+from airunner.protocol.replies import JobLease
+from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch
 from airunner.transport.bell import Bell
 
 KEPT_EVENTS_MAX: Final = 16  # behind output that is left out: how the command ended, and what was said about it

@@ -26,16 +26,8 @@ from airunner.protocol.errors import (
     Quota,
     StaleToken,
 )
-from airunner.protocol.messages import (
-    BATCHES_MAX,
-    COMPLETIONS_MAX,
-    BatchStored,
-    CompleteJob,
-    EventBatch,
-    JobCompleted,
-    PublishJobEvents,
-    Refused,
-)
+from airunner.protocol.replies import BatchStored, JobCompleted, Refused
+from airunner.protocol.requests import BATCHES_MAX, COMPLETIONS_MAX, CompleteJob, EventBatch, PublishJobEvents
 from airunner.transport.backoff import Backoff, retry
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel

@@ -15,7 +15,7 @@ import anyio
 
 from airunner.agent.output.spool import ForeignSpool, NotASpool, Spool
 from airunner.protocol.errors import BadRequest, NotFound, PeerError, StaleToken
-from airunner.protocol.messages import BATCHES_MAX, PublishJobEvents, ReleaseJob
+from airunner.protocol.requests import BATCHES_MAX, PublishJobEvents, ReleaseJob
 from airunner.transport.backoff import Backoff, retry
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges

@@ -37,8 +37,9 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, scarce_at_home
 from airunner.agent.output.holes import after_zeros, punch
 from airunner.protocol.events import BATCH_BYTES_MAX
-from airunner.protocol.messages import EventBatch, LeaseRef
 from airunner.protocol.names import Natural
+from airunner.protocol.replies import LeaseRef
+from airunner.protocol.requests import EventBatch
 
 SPOOL_FOLDER: Final = "spool"  # of an agent's home
 RECLAIM_BYTES_MIN: Final = 65_536  # less is not worth a call; most jobs never get there

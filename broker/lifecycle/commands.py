@@ -11,11 +11,9 @@ from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventRun
-from airunner.protocol.messages import (
-    Reply,
-    StoreRequest,
-)
 from airunner.protocol.names import JobId, RequestId, WatchKey
+from airunner.protocol.replies import Reply
+from airunner.protocol.requests import StoreRequest
 
 EXPIRE_MAX: Final = 64  # leases ended by one Expire, and delays: some ms; the rest are due at once, and follow
 

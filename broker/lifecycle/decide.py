@@ -21,7 +21,7 @@ from airunner.broker.requests import kind_of
 from airunner.broker.store.contract import Engine
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NotFound, PeerError
-from airunner.protocol.messages import CancelJob, RetryJob
+from airunner.protocol.requests import CancelJob, RetryJob
 
 
 def decide(world: World, engine: Engine, command: Command) -> Done:

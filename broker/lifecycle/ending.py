@@ -16,8 +16,9 @@ from airunner.broker.store.contract import JobRow
 from airunner.protocol.errors import IncompleteLog, StaleToken
 from airunner.protocol.events import BrokerBody, JobCancelRequested, JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason, Result
-from airunner.protocol.messages import CancelJob, CompleteJob, JobCancelled, JobCompleted, JobReleasedReply, ReleaseJob
 from airunner.protocol.names import TokenHash, token_hash
+from airunner.protocol.replies import JobCancelled, JobCompleted, JobReleasedReply
+from airunner.protocol.requests import CancelJob, CompleteJob, ReleaseJob
 from airunner.protocol.states import FINISHING, Change, next_state
 
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)

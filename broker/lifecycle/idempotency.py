@@ -9,8 +9,8 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.store.contract import Record
 from airunner.protocol.coding import canonical_hash
 from airunner.protocol.errors import Conflict
-from airunner.protocol.messages import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue
 from airunner.protocol.names import JobId
+from airunner.protocol.requests import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue
 
 Once = EnqueueJob | RetryJob | UpdateQueue | SetSecret | RemoveSecret
 

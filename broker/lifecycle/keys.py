@@ -9,7 +9,7 @@ from airunner.broker.lifecycle.commands import Command, TenantRequest
 from airunner.broker.lifecycle.idempotency import Once
 from airunner.broker.store.contract import Keys, QueueKey
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
+from airunner.protocol.requests import (
     CancelJob,
     CompleteJob,
     DequeueJob,

@@ -10,18 +10,10 @@ from airunner.broker.store.room import Room
 from airunner.protocol.errors import Conflict, CorruptLog, NoSpace, PeerError, StaleToken
 from airunner.protocol.events import JobLeased
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
-    DequeueJob,
-    JobLease,
-    JobsLeased,
-    JobsUpdated,
-    LeaseRef,
-    LeaseVerdict,
-    UpdateJob,
-    Verdict,
-)
 from airunner.protocol.names import JobId, task_token, token_hash
 from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import JobLease, JobsLeased, JobsUpdated, LeaseRef, LeaseVerdict, Verdict
+from airunner.protocol.requests import DequeueJob, UpdateJob
 from airunner.protocol.states import Change, next_state
 
 

@@ -13,18 +13,9 @@ from airunner.protocol.coding import refusal
 from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, PeerError, Quota, StaleToken
 from airunner.protocol.events import check_batch, without_first
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
-    LAST_BYTES_MAX,
-    BatchStored,
-    CompleteJob,
-    EventBatch,
-    JobCompleted,
-    JobEventsPublished,
-    LeaseRef,
-    PublishJobEvents,
-    Refused,
-)
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, LeaseRef, Refused
+from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch, PublishJobEvents
 
 
 def publish(world: World, command: TenantRequest, request: PublishJobEvents) -> JobEventsPublished:

@@ -9,16 +9,9 @@ from airunner.broker.lifecycle.world import QUEUE_BYTES, World
 from airunner.broker.store.contract import QueueKey, SecretRow
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import NoSpace, NotFound, Quota
-from airunner.protocol.messages import (
-    BOXES_BYTES_MAX,
-    QueueUpdated,
-    RemoveSecret,
-    SecretRemoved,
-    SecretSet,
-    SetSecret,
-    UpdateQueue,
-)
 from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import QueueUpdated, SecretRemoved, SecretSet
+from airunner.protocol.requests import BOXES_BYTES_MAX, RemoveSecret, SetSecret, UpdateQueue
 
 
 def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> QueueUpdated:

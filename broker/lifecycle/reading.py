@@ -20,26 +20,28 @@ from airunner.protocol.errors import CorruptLog, NotFound
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import Job, JobState, JobSummary, Result, command_summary, decode_spec
-from airunner.protocol.messages import (
-    PAGE_SIZE_MAX,
-    GetJob,
-    JobEventsReplayed,
-    JobFound,
-    JobsListed,
-    ListAgents,
-    ListJobs,
-    ListPlace,
-    ListQueues,
-    ListSecrets,
-    QueuesListed,
-    ReplayJobEvents,
-    SecretsListed,
-    SecretSummary,
-    WatchJob,
-)
 from airunner.protocol.names import JobId
 from airunner.protocol.queues import QueueSummary
 from airunner.protocol.redaction import without_credentials, without_secrets
+from airunner.protocol.replies import (
+    JobEventsReplayed,
+    JobFound,
+    JobsListed,
+    ListPlace,
+    QueuesListed,
+    SecretsListed,
+    SecretSummary,
+)
+from airunner.protocol.requests import (
+    PAGE_SIZE_MAX,
+    GetJob,
+    ListAgents,
+    ListJobs,
+    ListQueues,
+    ListSecrets,
+    ReplayJobEvents,
+    WatchJob,
+)
 
 COUNTED_MAX: Final = 10_000  # jobs on all pages together, in one request: about a ms
 LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for one list that no index has in order: some 10 ms

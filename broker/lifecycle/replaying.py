@@ -13,7 +13,8 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest, CorruptLog
 from airunner.protocol.events import EventRun, decode_bodies, may_hold, without_first
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import REPLAY_BYTES_MAX, REPLAY_RUNS_MAX, JobEventsReplayed, ReplayJobEvents
+from airunner.protocol.replies import JobEventsReplayed
+from airunner.protocol.requests import REPLAY_BYTES_MAX, REPLAY_RUNS_MAX, ReplayJobEvents
 
 LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # times the kinds that are looked for: some 2 ms a MiB
 KINDS_LOOKED_MAX: Final = 8  # who wants more kinds wants most of the log, and is sent all of it

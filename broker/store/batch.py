@@ -20,7 +20,7 @@ from airunner.broker.lifecycle.world import Undecodable, World
 from airunner.broker.store.contract import Engine, Moved, QueueKey
 from airunner.broker.store.needs import facts_of, meets
 from airunner.protocol.errors import Busy
-from airunner.protocol.messages import CancelJob, DequeueJob, RetryJob, UpdateQueue
+from airunner.protocol.requests import CancelJob, DequeueJob, RetryJob, UpdateQueue
 
 TRIES_MAX: Final = 8  # of one batch, before its askers are told to come again: others are at its jobs all the time
 

@@ -8,11 +8,11 @@ import typer
 
 from airunner.client.cli.commands import BrokerOption, JsonOption, TokenOption, run_client
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import PAGE_MAX, PAGE_SIZE_MAX
+from airunner.protocol.requests import PAGE_MAX, PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
-    from airunner.protocol.messages import JobsListed
+    from airunner.protocol.replies import JobsListed
 
 
 def list_command(

@@ -11,9 +11,9 @@ from airunner.client.cli.notation import shown
 from airunner.client.cli.wording import duration_text, end_text, instant_text
 from airunner.protocol.fields import FIELDS, Form, JobSpec
 from airunner.protocol.job import Job
-from airunner.protocol.messages import AgentSummary, SecretSummary
 from airunner.protocol.printable import one_line
 from airunner.protocol.queues import QueueSummary
+from airunner.protocol.replies import AgentSummary, SecretSummary
 
 QUEUE_HEADINGS: Final = ("QUEUE", "MODE", "WAITING", "DELAYED", "RUNNING", "OLDEST")
 SECRET_HEADINGS: Final = ("SECRET", "QUEUE", "SET")

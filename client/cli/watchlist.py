@@ -18,7 +18,7 @@ import anyio
 from airunner.client.cli.columns import COLUMNS, row, table_text, widths_of
 from airunner.client.cli.console import Console
 from airunner.protocol.job import JobSummary
-from airunner.protocol.messages import JobsListed
+from airunner.protocol.replies import JobsListed
 
 WATCH_S: Final = 2.0  # from one answer to the next question
 SPARE_ROWS: Final = 2  # of a terminal, for the headings and the cursor's own line

@@ -13,7 +13,7 @@ import pytest
 
 from airunner import Client
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import AgentSummary
+from airunner.protocol.replies import AgentSummary
 from tests.acceptance.bounded import give, homes_of_an_ordinary_user, needs_root, with_processes
 from tests.acceptance.running import Cluster, Process
 from tests.acceptance.test_machines import machine, token

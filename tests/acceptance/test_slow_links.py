@@ -20,7 +20,8 @@ from airunner.client.reach import reach
 from airunner.protocol import reconnect as retry
 from airunner.protocol.events import Output, Stream, encode_bodies
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.messages import EnqueueJob, JobsEnqueued
+from airunner.protocol.replies import JobsEnqueued
+from airunner.protocol.requests import EnqueueJob
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM

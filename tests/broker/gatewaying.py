@@ -21,13 +21,8 @@ from airunner.certs.allowlist import Entry, PeerRole
 from airunner.certs.principal import Principal, Role
 from airunner.protocol.errors import Unauthenticated
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.messages import (
-    JobLease,
-    JobsLeased,
-    Nudge,
-    Reply,
-)
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import JobLease, JobsLeased, Nudge, Reply
 from tests.broker.stage import WALL_MS, FakeRouter, acting, edges
 
 EVENTS_PORT = 7071

@@ -20,17 +20,9 @@ from airunner.broker.store.room import Room, Space
 from airunner.protocol.events import EventRun
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
-    CancelJob,
-    DequeueJob,
-    EnqueueJob,
-    JobCancelled,
-    JobLease,
-    JobsEnqueued,
-    JobsLeased,
-    JobsListed,
-)
 from airunner.protocol.names import JobId, WatchKey
+from airunner.protocol.replies import JobCancelled, JobLease, JobsEnqueued, JobsLeased, JobsListed
+from airunner.protocol.requests import CancelJob, DequeueJob, EnqueueJob
 from tests.broker.stage import WALL_MS, Disk, ScriptedStore, acting
 
 DEFAULT = QueueKey("default", "default")

@@ -18,8 +18,9 @@ from airunner.protocol.coding import decode_reply, encode
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import pack_request, unpack_reply
-from airunner.protocol.messages import DequeueJob, EnqueueJob, Reply, Request, StoreRequest
 from airunner.protocol.names import RequestId
+from airunner.protocol.replies import Reply
+from airunner.protocol.requests import DequeueJob, EnqueueJob, Request, StoreRequest
 from airunner.transport.ports import Edges, Incoming, Sent, Subscription
 
 WALL_MS = 1_760_000_000_000

@@ -18,7 +18,7 @@ from airunner.broker.store.room import Inside, Room
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import EnqueueJob
+from airunner.protocol.requests import EnqueueJob
 from tests.conformance.driving import Driver
 
 MIB = 1_048_576

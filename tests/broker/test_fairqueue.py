@@ -14,7 +14,7 @@ from airunner.broker.fairqueue import LANE_ASKS_MAX, Turns
 from airunner.broker.inbox import Asked
 from airunner.broker.lifecycle.commands import Expire, TenantRequest
 from airunner.broker.requests import price_of
-from airunner.protocol.messages import ListJobs
+from airunner.protocol.requests import ListJobs
 from tests.broker.stage import request_id
 
 pytestmark = pytest.mark.anyio

@@ -22,16 +22,8 @@ from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError, Quota
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import SERVED
-from airunner.protocol.messages import (
-    DequeueJob,
-    EnqueueJob,
-    JobsEnqueued,
-    JobsLeased,
-    JobsListed,
-    ListJobs,
-    Ping,
-    Pong,
-)
+from airunner.protocol.replies import JobsEnqueued, JobsLeased, JobsListed, Pong
+from airunner.protocol.requests import DequeueJob, EnqueueJob, ListJobs, Ping
 from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.channel import MISMATCHES_REPORTED, Channel
 from airunner.transport.patience import Patience

@@ -11,39 +11,41 @@ from airunner.certs.principal import Role
 from airunner.protocol.coding import encode
 from airunner.protocol.frames import SERVED
 from airunner.protocol.job import JobState, Result
-from airunner.protocol.messages import (
+from airunner.protocol.names import JobId, WatchKey
+from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import (
     AgentsListed,
     AgentSummary,
-    CancelJob,
-    CompleteJob,
-    EnqueueJob,
-    GetJob,
     JobCompleted,
     JobReleasedReply,
     JobsUpdated,
     JobWatched,
     LeaseRef,
     LeaseVerdict,
+    Pong,
+    Refused,
+    Reply,
+    Verdict,
+)
+from airunner.protocol.requests import (
+    CancelJob,
+    CompleteJob,
+    EnqueueJob,
+    GetJob,
     ListAgents,
     ListJobs,
     ListQueues,
     ListSecrets,
     Ping,
-    Pong,
-    Refused,
     ReleaseJob,
     RemoveSecret,
-    Reply,
     Request,
     RetryJob,
     SetSecret,
     UpdateJob,
     UpdateQueue,
-    Verdict,
     WatchJob,
 )
-from airunner.protocol.names import JobId, WatchKey
-from airunner.protocol.queues import QueueMode
 from tests.broker.gatewaying import EVENTS_PORT, GRANT, Stage
 from tests.broker.stage import WALL_MS, dequeue, enqueue, request_id
 from tests.protocol.examples import BEYOND_BOUNDS

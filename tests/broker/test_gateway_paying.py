@@ -13,14 +13,8 @@ from airunner.broker.rates import Bucket, For, Rates
 from airunner.protocol.coding import encode
 from airunner.protocol.errors import Quota
 from airunner.protocol.events import EventRun
-from airunner.protocol.messages import (
-    JobEventsReplayed,
-    ListJobs,
-    Ping,
-    Pong,
-    Refused,
-    ReplayJobEvents,
-)
+from airunner.protocol.replies import JobEventsReplayed, Pong, Refused
+from airunner.protocol.requests import ListJobs, Ping, ReplayJobEvents
 from tests.broker.gatewaying import FakeAuthority, Stage
 from tests.broker.stage import WALL_MS, request_id
 

@@ -16,20 +16,8 @@ from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NoSpace, NotFound
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.messages import (
-    QUEUES_MAX,
-    CancelJob,
-    DequeueJob,
-    EnqueueJob,
-    GetJob,
-    JobCancelled,
-    JobsEnqueued,
-    JobsLeased,
-    JobsListed,
-    ListJobs,
-    Refused,
-    StoreRequest,
-)
+from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, JobsListed, Refused
+from airunner.protocol.requests import QUEUES_MAX, CancelJob, DequeueJob, EnqueueJob, GetJob, ListJobs, StoreRequest
 from tests.broker.ledgering import DEFAULT, LEASE, RUN, Stage
 from tests.broker.stage import WALL_MS, ScriptedStore, asked, dequeue, enqueue
 

@@ -11,17 +11,9 @@ from airunner.broker.lifecycle.commands import Retain, TenantRequest
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.job import JobState, Result
-from airunner.protocol.messages import (
-    CancelJob,
-    CompleteJob,
-    EnqueueJob,
-    JobCancelled,
-    Refused,
-    ReleaseJob,
-    RetryJob,
-    StoreRequest,
-)
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import JobCancelled, Refused
+from airunner.protocol.requests import CancelJob, CompleteJob, EnqueueJob, ReleaseJob, RetryJob, StoreRequest
 from tests.broker.ledgering import LAST, LEASE, MORE, Stage
 from tests.broker.stage import asked, dequeue, enqueue
 

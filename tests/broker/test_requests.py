@@ -17,16 +17,9 @@ from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Engine, JobFilter
 from airunner.broker.store.quotas import Quotas
 from airunner.certs.principal import Role
-from airunner.protocol.messages import (
-    Asking,
-    JobsEnqueued,
-    JobsListed,
-    Message,
-    Refused,
-    StoreRequest,
-    reply_type,
-)
 from airunner.protocol.names import Name
+from airunner.protocol.replies import JobsEnqueued, JobsListed, Message, Refused
+from airunner.protocol.requests import Asking, StoreRequest, reply_type
 from tests.broker.gatewaying import FakeAuthority
 from tests.broker.stage import Disk, FakePublisher, FakeRouter, acting, edges, enqueue
 from tests.conformance.memory import MemoryEngine

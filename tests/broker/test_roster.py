@@ -8,7 +8,8 @@ import pytest
 
 from airunner.broker import roster as module
 from airunner.broker.roster import FORGOTTEN_MS, Roster
-from airunner.protocol.messages import PAGE_SIZE_MAX, AgentSummary, DequeueJob, UpdateJob
+from airunner.protocol.replies import AgentSummary
+from airunner.protocol.requests import PAGE_SIZE_MAX, DequeueJob, UpdateJob
 from tests.broker.stage import WALL_MS
 
 VISIBILITY_MS = 60_000

@@ -21,8 +21,8 @@ from airunner.certs.queuekeys import (
     secret_path,
 )
 from airunner.protocol.errors import Forged, OperatorError
-from airunner.protocol.messages import BOX_BYTES_MAX
 from airunner.protocol.names import NAME_CHARS_MAX
+from airunner.protocol.requests import BOX_BYTES_MAX
 
 SECRET = new_secret()
 PUBLIC = public_of(SECRET)

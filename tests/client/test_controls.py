@@ -12,9 +12,10 @@ from airunner.protocol.errors import BadRequest, Draining, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import PAGE_SIZE_MAX, AgentSummary
 from airunner.protocol.names import RequestId
 from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import AgentSummary
+from airunner.protocol.requests import PAGE_SIZE_MAX
 from tests.client.wire import brokered
 from tests.client.working import Worker
 

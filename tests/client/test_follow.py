@@ -14,7 +14,8 @@ from airunner.protocol.errors import BadRequest, Conflict, NotFound, OperatorErr
 from airunner.protocol.events import Event, Output
 from airunner.protocol.follow import SILENCE_FIRST_MS
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import JobEventsReplayed, ReplayJobEvents
+from airunner.protocol.replies import JobEventsReplayed
+from airunner.protocol.requests import ReplayJobEvents
 from airunner.transport.ports import Sent
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker

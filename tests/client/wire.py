@@ -18,7 +18,7 @@ from airunner.certs.authority import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.coding import decode_request
-from airunner.protocol.messages import Request
+from airunner.protocol.requests import Request
 from airunner.transport.ports import Edges, Ending, Frames, Incoming, Sent, Subscription
 
 QUEUE = 4_096

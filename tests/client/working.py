@@ -5,14 +5,8 @@ from __future__ import annotations
 from airunner.client.client import Client
 from airunner.protocol.events import AgentBody, Output, ProcessEnd, ProcessStart, Stream, encode_bodies
 from airunner.protocol.job import Result
-from airunner.protocol.messages import (
-    CompleteJob,
-    DequeueJob,
-    EventBatch,
-    JobLease,
-    JobsLeased,
-    PublishJobEvents,
-)
+from airunner.protocol.replies import JobLease, JobsLeased
+from airunner.protocol.requests import CompleteJob, DequeueJob, EventBatch, PublishJobEvents
 from airunner.transport.channel import Channel
 
 

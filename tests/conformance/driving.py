@@ -26,13 +26,9 @@ from airunner.certs.principal import QueueScope
 from airunner.protocol.events import AgentBody, Event, Output, Stream, encode_bodies, events_of
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState, Result
-from airunner.protocol.messages import (
-    CancelJob,
-    CompleteJob,
-    DequeueJob,
-    EnqueueJob,
-    EventBatch,
-    GetJob,
+from airunner.protocol.names import JobId, RequestId, WatchKey
+from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import (
     JobCancelled,
     JobCompleted,
     JobEventsReplayed,
@@ -41,20 +37,26 @@ from airunner.protocol.messages import (
     JobsEnqueued,
     JobsLeased,
     JobsUpdated,
-    ListQueues,
     QueuesListed,
     QueueUpdated,
     Refused,
+    Verdict,
+)
+from airunner.protocol.requests import (
+    CancelJob,
+    CompleteJob,
+    DequeueJob,
+    EnqueueJob,
+    EventBatch,
+    GetJob,
+    ListQueues,
     ReleaseJob,
     ReplayJobEvents,
     RetryJob,
     StoreRequest,
     UpdateJob,
     UpdateQueue,
-    Verdict,
 )
-from airunner.protocol.names import JobId, RequestId, WatchKey
-from airunner.protocol.queues import QueueMode, QueueSummary
 
 T = TypeVar("T")
 _Part = TypeVar("_Part", EventBatch, CompleteJob, ReleaseJob)

@@ -8,7 +8,9 @@ from typing import Final
 
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.protocol.fields import METADATA_MAX, JobSpec
-from airunner.protocol.messages import (
+from airunner.protocol.names import REQUEST_ID_BYTES
+from airunner.protocol.replies import JobsEnqueued, JobsLeased
+from airunner.protocol.requests import (
     ENQUEUE_MAX,
     ENQUEUE_METADATA_MAX,
     PAGE_SIZE_MAX,
@@ -17,15 +19,12 @@ from airunner.protocol.messages import (
     CancelJob,
     EnqueueJob,
     GetJob,
-    JobsEnqueued,
-    JobsLeased,
     ListJobs,
     ListQueues,
     ReplayJobEvents,
     RetryJob,
     StoreRequest,
 )
-from airunner.protocol.names import REQUEST_ID_BYTES
 from tests.conformance.driving import Driver, completion
 
 ID = b"c" * REQUEST_ID_BYTES

@@ -8,19 +8,16 @@ from typing import Final
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.fields import MAX_ATTEMPTS_DEFAULT, JobSpec
 from airunner.protocol.job import JobState, Reason, Result
-from airunner.protocol.messages import (
-    CancelJob,
-    GetJob,
+from airunner.protocol.replies import (
     JobCancelled,
     JobCompleted,
     JobEventsPublished,
     JobFound,
     JobReleasedReply,
-    PublishJobEvents,
     Refused,
-    ReleaseJob,
     Verdict,
 )
+from airunner.protocol.requests import CancelJob, GetJob, PublishJobEvents, ReleaseJob
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release, replaced
 
 DEFAULT = frozenset({QueueKey("home", "default")})

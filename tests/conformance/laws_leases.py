@@ -10,9 +10,8 @@ import msgspec
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.fields import MAX_ATTEMPTS_DEFAULT, JobSpec
 from airunner.protocol.job import JobState, Reason, Result
-from airunner.protocol.messages import (
-    EnqueueJob,
-    GetJob,
+from airunner.protocol.names import REQUEST_ID_BYTES
+from airunner.protocol.replies import (
     JobCompleted,
     JobFound,
     JobReleasedReply,
@@ -21,11 +20,9 @@ from airunner.protocol.messages import (
     JobsUpdated,
     LeaseRef,
     Refused,
-    ReleaseJob,
-    UpdateJob,
     Verdict,
 )
-from airunner.protocol.names import REQUEST_ID_BYTES
+from airunner.protocol.requests import EnqueueJob, GetJob, ReleaseJob, UpdateJob
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, completion
 
 ID = b"r" * REQUEST_ID_BYTES

@@ -8,17 +8,8 @@ from typing import Final
 from airunner.broker.lifecycle.commands import LeasesCounted
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
-    EnqueueJob,
-    GetJob,
-    JobFound,
-    JobsEnqueued,
-    JobsListed,
-    ListAgents,
-    ListJobs,
-    ReplayJobEvents,
-    WatchJob,
-)
+from airunner.protocol.replies import JobFound, JobsEnqueued, JobsListed
+from airunner.protocol.requests import EnqueueJob, GetJob, ListAgents, ListJobs, ReplayJobEvents, WatchJob
 from tests.conformance.driving import VISIBILITY_MS, Driver, release
 
 

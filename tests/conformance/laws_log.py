@@ -12,22 +12,24 @@ from airunner.protocol.events import BATCH_EVENTS_MAX, EventRun, Output, events_
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.messages import (
-    KINDS_MAX,
-    REPLAY_BYTES_MAX,
-    REPLAY_RUNS_MAX,
+from airunner.protocol.names import JobId
+from airunner.protocol.replies import (
     BatchStored,
-    EventBatch,
     JobCompleted,
     JobEventsPublished,
     JobEventsReplayed,
     JobLease,
-    PublishJobEvents,
     Refused,
+)
+from airunner.protocol.requests import (
+    KINDS_MAX,
+    REPLAY_BYTES_MAX,
+    REPLAY_RUNS_MAX,
+    EventBatch,
+    PublishJobEvents,
     ReplayJobEvents,
     WatchJob,
 )
-from airunner.protocol.names import JobId
 from tests.conformance.driving import START_MS, Driver, batch, completion, replaced
 
 

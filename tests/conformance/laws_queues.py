@@ -12,25 +12,27 @@ from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.messages import (
-    ENQUEUE_MAX,
-    PAGE_SIZE_MAX,
-    EnqueueJob,
+from airunner.protocol.names import REQUEST_ID_BYTES
+from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import (
     JobCompleted,
     JobReleasedReply,
     JobsEnqueued,
     JobsLeased,
     JobsListed,
-    ListJobs,
-    ListQueues,
     QueuesListed,
     QueueUpdated,
     Refused,
+)
+from airunner.protocol.requests import (
+    ENQUEUE_MAX,
+    PAGE_SIZE_MAX,
+    EnqueueJob,
+    ListJobs,
+    ListQueues,
     RetryJob,
     UpdateQueue,
 )
-from airunner.protocol.names import REQUEST_ID_BYTES
-from airunner.protocol.queues import QueueMode, QueueSummary
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, completion, release
 
 ID = b"r" * REQUEST_ID_BYTES

@@ -10,23 +10,19 @@ from airunner.broker.store.quotas import Quotas
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, encode_spec
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.messages import (
+from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, JobsEnqueued, Refused
+from airunner.protocol.requests import (
     LAST_BYTES_MAX,
-    BatchStored,
     CancelJob,
     EnqueueJob,
     EventBatch,
-    JobCompleted,
-    JobEventsPublished,
-    JobsEnqueued,
     PublishJobEvents,
-    Refused,
     RemoveSecret,
     RetryJob,
     SetSecret,
     UpdateQueue,
 )
-from airunner.protocol.queues import QueueMode
 from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, release
 
 JOB: Final = JobSpec(command="true")

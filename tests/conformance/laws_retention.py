@@ -14,26 +14,21 @@ from airunner.broker.lifecycle.retention import (
 )
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
+from airunner.protocol.names import REQUEST_ID_BYTES
+from airunner.protocol.replies import JobLease, JobsEnqueued, JobsListed, JobsUpdated, QueuesListed, Verdict
+from airunner.protocol.requests import (
     PAGE_SIZE_MAX,
     CancelJob,
     EnqueueJob,
     GetJob,
-    JobLease,
-    JobsEnqueued,
-    JobsListed,
-    JobsUpdated,
     ListJobs,
     ListQueues,
     PublishJobEvents,
-    QueuesListed,
     ReplayJobEvents,
     RetryJob,
     UpdateJob,
-    Verdict,
     WatchJob,
 )
-from airunner.protocol.names import REQUEST_ID_BYTES
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion
 
 ID = b"r" * REQUEST_ID_BYTES

@@ -12,16 +12,9 @@ from airunner.protocol.events import JobFinished, JobScheduled
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
-from airunner.protocol.messages import (
-    CancelJob,
-    EnqueueJob,
-    JobCancelled,
-    JobCompleted,
-    JobsEnqueued,
-    PublishJobEvents,
-    RetryJob,
-)
 from airunner.protocol.names import REQUEST_ID_BYTES
+from airunner.protocol.replies import JobCancelled, JobCompleted, JobsEnqueued
+from airunner.protocol.requests import CancelJob, EnqueueJob, PublishJobEvents, RetryJob
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
 
 ID = b"r" * REQUEST_ID_BYTES

@@ -5,11 +5,9 @@ from __future__ import annotations
 from airunner.broker.store.room import Room
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
-    LAST_BYTES_MAX,
+from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import (
     BatchStored,
-    CancelJob,
-    EnqueueJob,
     JobCancelled,
     JobCompleted,
     JobEventsPublished,
@@ -17,19 +15,23 @@ from airunner.protocol.messages import (
     JobsEnqueued,
     JobsLeased,
     JobsUpdated,
-    PublishJobEvents,
     QueueUpdated,
     Refused,
+    SecretRemoved,
+    Verdict,
+)
+from airunner.protocol.requests import (
+    LAST_BYTES_MAX,
+    CancelJob,
+    EnqueueJob,
+    PublishJobEvents,
     RemoveSecret,
     RetryJob,
-    SecretRemoved,
     SetSecret,
     StoreRequest,
     UpdateJob,
     UpdateQueue,
-    Verdict,
 )
-from airunner.protocol.queues import QueueMode
 from tests.conformance.driving import VISIBILITY_MS, Driver, Outcome, batch, completion, release
 
 ID = b"r" * 16

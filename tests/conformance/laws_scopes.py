@@ -6,19 +6,15 @@ from collections.abc import Callable
 from typing import Final
 
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
+from airunner.protocol.replies import JobsListed, QueuesListed, Reply, SecretSet, SecretsListed
+from airunner.protocol.requests import (
     CancelJob,
     GetJob,
-    JobsListed,
     ListJobs,
     ListQueues,
     ListSecrets,
-    QueuesListed,
     ReplayJobEvents,
-    Reply,
     RetryJob,
-    SecretSet,
-    SecretsListed,
     SetSecret,
     StoreRequest,
     WatchJob,

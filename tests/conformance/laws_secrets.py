@@ -9,20 +9,15 @@ from airunner.broker.store.quotas import Quotas
 from airunner.protocol.coding import encode
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.messages import (
+from airunner.protocol.replies import JobsEnqueued, JobsLeased, SecretRemoved, SecretSet, SecretsListed, SecretSummary
+from airunner.protocol.requests import (
     BOX_BYTES_MAX,
     BOXES_BYTES_MAX,
     PAGE_SIZE_MAX,
     SLOTS_MAX,
     EnqueueJob,
-    JobsEnqueued,
-    JobsLeased,
     ListSecrets,
     RemoveSecret,
-    SecretRemoved,
-    SecretSet,
-    SecretsListed,
-    SecretSummary,
     SetSecret,
 )
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, release

@@ -9,26 +9,21 @@ from airunner.broker.store.needs import NEEDS_MAX
 from airunner.broker.store.quotas import Quotas
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
+from airunner.protocol.names import REQUEST_ID_BYTES
+from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import JobsLeased, QueuesListed, QueueUpdated, SecretRemoved, SecretSet, SecretsListed
+from airunner.protocol.requests import (
     BOX_BYTES_MAX,
     BOXES_BYTES_MAX,
     ENQUEUE_MAX,
     CancelJob,
     EnqueueJob,
-    JobsLeased,
     ListQueues,
     ListSecrets,
-    QueuesListed,
-    QueueUpdated,
     RemoveSecret,
-    SecretRemoved,
-    SecretSet,
-    SecretsListed,
     SetSecret,
     UpdateQueue,
 )
-from airunner.protocol.names import REQUEST_ID_BYTES
-from airunner.protocol.queues import QueueMode, QueueSummary
 from tests.conformance.driving import VISIBILITY_MS, Driver
 
 ID: Final = b"r" * REQUEST_ID_BYTES

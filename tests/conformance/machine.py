@@ -18,11 +18,10 @@ from airunner.protocol.events import Output
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
-from airunner.protocol.messages import (
+from airunner.protocol.names import JobId
+from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import (
     BatchStored,
-    CancelJob,
-    DequeueJob,
-    EnqueueJob,
     JobCancelled,
     JobCompleted,
     JobEventsPublished,
@@ -32,17 +31,20 @@ from airunner.protocol.messages import (
     JobsLeased,
     JobsListed,
     JobsUpdated,
+    QueuesListed,
+    Refused,
+)
+from airunner.protocol.requests import (
+    CancelJob,
+    DequeueJob,
+    EnqueueJob,
     ListJobs,
     ListQueues,
     PublishJobEvents,
-    QueuesListed,
-    Refused,
     RetryJob,
     UpdateJob,
     UpdateQueue,
 )
-from airunner.protocol.names import JobId
-from airunner.protocol.queues import QueueMode
 from tests.conformance import model as m
 from tests.conformance.driving import Driver, batch, completion, release
 from tests.conformance.memory import MemoryEngine

@@ -14,14 +14,14 @@ from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Result
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.messages import (
+from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import JobsLeased, LeaseRef
+from airunner.protocol.requests import (
     CancelJob,
     CompleteJob,
     DequeueJob,
     EnqueueJob,
     EventBatch,
-    JobsLeased,
-    LeaseRef,
     PublishJobEvents,
     ReleaseJob,
     RemoveSecret,
@@ -31,7 +31,6 @@ from airunner.protocol.messages import (
     UpdateJob,
     UpdateQueue,
 )
-from airunner.protocol.queues import QueueMode
 from tests.conformance.driving import VISIBILITY_MS, Driver, Outcome, batch, completion, outcome_of, release
 from tests.conformance.memory import MemoryEngine
 

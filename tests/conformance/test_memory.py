@@ -9,7 +9,8 @@ from airunner.broker.store.batch import TRIES_MAX, Store
 from airunner.broker.store.contract import Changes, Moved, SecretRow
 from airunner.protocol.errors import Busy, CorruptLog
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.messages import EnqueueJob, JobsLeased, ListQueues, QueuesListed, Refused
+from airunner.protocol.replies import JobsLeased, QueuesListed, Refused
+from airunner.protocol.requests import EnqueueJob, ListQueues
 from tests.conformance import laws_log
 from tests.conformance.conflicts import Conflicting, Unchecked
 from tests.conformance.driving import Driver

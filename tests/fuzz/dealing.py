@@ -19,8 +19,8 @@ from zmq.utils.monitor import recv_monitor_message
 from airunner.protocol.coding import decode_request
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.frames import REPLY_FRAMES, answerable, pack_request
-from airunner.protocol.messages import DequeueJob
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
+from airunner.protocol.requests import DequeueJob
 from tests.fuzz.asking import PING, Asking, Frames, Tokens
 from tests.fuzz.tally import Teller
 

@@ -31,16 +31,12 @@ from airunner.protocol.events import (
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
-from airunner.protocol.messages import (
+from airunner.protocol.names import JobId, task_token
+from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import (
     AgentsListed,
     AgentSummary,
     BatchStored,
-    CancelJob,
-    CompleteJob,
-    DequeueJob,
-    EnqueueJob,
-    EventBatch,
-    GetJob,
     JobCancelled,
     JobCompleted,
     JobEventsPublished,
@@ -55,35 +51,41 @@ from airunner.protocol.messages import (
     JobWatched,
     LeaseRef,
     LeaseVerdict,
-    ListAgents,
-    ListJobs,
-    ListQueues,
-    ListSecrets,
     Nudge,
-    Ping,
     Pong,
-    PublishJobEvents,
     QueuesListed,
     QueueUpdated,
     Refused,
-    ReleaseJob,
-    RemoveSecret,
-    ReplayJobEvents,
     Reply,
-    Request,
-    RetryJob,
     SecretRemoved,
     SecretSet,
     SecretsListed,
     SecretSummary,
+    Verdict,
+)
+from airunner.protocol.requests import (
+    CancelJob,
+    CompleteJob,
+    DequeueJob,
+    EnqueueJob,
+    EventBatch,
+    GetJob,
+    ListAgents,
+    ListJobs,
+    ListQueues,
+    ListSecrets,
+    Ping,
+    PublishJobEvents,
+    ReleaseJob,
+    RemoveSecret,
+    ReplayJobEvents,
+    Request,
+    RetryJob,
     SetSecret,
     UpdateJob,
     UpdateQueue,
-    Verdict,
     WatchJob,
 )
-from airunner.protocol.names import JobId, task_token
-from airunner.protocol.queues import QueueMode, QueueSummary
 from airunner.protocol.usage import Usage
 
 NOW_MS: Final = 1_767_225_600_000

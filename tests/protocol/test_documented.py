@@ -14,19 +14,18 @@ from airunner.protocol.events import EventBody, EventRun, Stream
 from airunner.protocol.fields import JobSpec, ProcessType, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
-from airunner.protocol.messages import (
+from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import (
     AgentSummary,
     BatchStored,
-    EventBatch,
     JobLease,
     LeaseRef,
     LeaseVerdict,
     Reply,
-    Request,
     SecretSummary,
     Verdict,
 )
-from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.requests import EventBatch, Request
 from airunner.protocol.usage import Usage
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")

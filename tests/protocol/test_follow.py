@@ -24,8 +24,9 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.follow import KEPT_RUNS_MAX, SILENCE_FIRST_MS, SILENCE_LAST_MS, Follow
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import JobEventsReplayed, ReplayJobEvents
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import JobEventsReplayed
+from airunner.protocol.requests import ReplayJobEvents
 
 JOB: Final = JobId("0190a0a0-0000-7000-8000-000000000000")
 SETTLING_STEPS_MAX: Final = 400

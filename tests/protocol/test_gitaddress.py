@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import BadAddress, address_secrets, shown_address, split_address
 from airunner.protocol.job import command_summary
-from airunner.protocol.messages import EnqueueJob
 from airunner.protocol.redaction import without_credentials, without_secrets
+from airunner.protocol.requests import EnqueueJob
 
 SHOWN = [
     ("https://user:hunter2@host/x.git", "https://[REDACTED]@host/x.git"),

@@ -15,21 +15,17 @@ from airunner.protocol.errors import BadRequest, IndexGap, PeerError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import JobState, JobSummary, Reason, Result, command_summary, encode_spec
-from airunner.protocol.messages import (
+from airunner.protocol.names import ARGUMENTS_MAX
+from airunner.protocol.replies import JobLease, JobsLeased, JobsListed, Refused, Reply
+from airunner.protocol.requests import (
     PAGE_SIZE_MAX,
     REPLAY_BYTES_MAX,
     SLOTS_MAX,
     EnqueueJob,
     GetJob,
-    JobLease,
-    JobsLeased,
-    JobsListed,
-    Refused,
     ReplayJobEvents,
-    Reply,
     Request,
 )
-from airunner.protocol.names import ARGUMENTS_MAX
 from tests.protocol.examples import BEYOND_BOUNDS, JOB_ID, NOW_MS, REPLIES, REQUESTS, TOKEN
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.jsonline import json_line
-from airunner.protocol.messages import EnqueueJob
 from airunner.protocol.printable import escaped, is_plain, one_line, own_lines
+from airunner.protocol.requests import EnqueueJob
 
 UNSEEN = ["\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\u202e", "\u2066", "\u2028", "\u034f", "\u3164", "\ufe0f"]
 UNSEEN += ["\U000e0001", "\U000e0100", "\x1b", "\x9b", "\x7f", "\u00a0", "\r", "\n", "\t"]

@@ -7,8 +7,9 @@ import pytest
 
 from airunner.protocol.coding import decode_reply, decode_request, encode
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.messages import QueuesListed, UpdateQueue
 from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import QueuesListed
+from airunner.protocol.requests import UpdateQueue
 
 
 def test_modes_go_by_their_words() -> None:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NotFound
-from airunner.protocol.messages import Pong, Refused
 from airunner.protocol.names import RequestId
 from airunner.protocol.reconnect import (
     BACKOFF_FIRST_MS,
@@ -31,6 +30,7 @@ from airunner.protocol.reconnect import (
     Send,
     full_jitter_ms,
 )
+from airunner.protocol.replies import Pong, Refused
 
 ONE = RequestId(b"1" * 16)
 TWO = RequestId(b"2" * 16)

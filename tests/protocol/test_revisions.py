@@ -14,7 +14,7 @@ from airunner.protocol.events import EventRun, UnknownBody, decode_bodies, encod
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import REVISION
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import JobEventsReplayed, JobFound
+from airunner.protocol.replies import JobEventsReplayed, JobFound
 from airunner.protocol.revisions import upgraded
 from tests.protocol.examples import EVENTS, JOB_ID, NOW_MS, REPLIES, REQUESTS
 

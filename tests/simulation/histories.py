@@ -14,7 +14,7 @@ from airunner.protocol.events import JobFinished, JobReleased, Output, Stream
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.messages import Verdict
+from airunner.protocol.replies import Verdict
 from tests.simulation.history import (
     Acknowledged,
     Invoked,

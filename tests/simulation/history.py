@@ -18,7 +18,7 @@ from msgspec import Struct
 from airunner.protocol.events import Event, Stream
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState
-from airunner.protocol.messages import Verdict
+from airunner.protocol.replies import Verdict
 
 DEFAULT_TENANT = "default"
 

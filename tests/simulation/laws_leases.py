@@ -9,7 +9,7 @@ from typing import Final
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.events import JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason
-from airunner.protocol.messages import Verdict
+from airunner.protocol.replies import Verdict
 from tests.simulation.evidence import ROUNDING_MS, Case, Evidence, Found, Life
 from tests.simulation.fold import Stretch
 from tests.simulation.history import Completed, Granted, Judged, Killed, RefusedReply, Released, Stored

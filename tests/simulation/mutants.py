@@ -26,7 +26,7 @@ from airunner.broker.store.sqlite import opening
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.protocol import reconnect as retry
 from airunner.protocol.errors import NoSpace
-from airunner.protocol.messages import EventBatch
+from airunner.protocol.requests import EventBatch
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.conformance.memory import MemoryEngine
 from tests.simulation import world

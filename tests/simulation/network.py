@@ -26,7 +26,7 @@ from msgspec import Struct
 from airunner.protocol.coding import decode_reply, decode_request
 from airunner.protocol.errors import PeerError
 from airunner.protocol.frames import unpack_reply, unpack_request
-from airunner.protocol.messages import Ping, Request
+from airunner.protocol.requests import Ping, Request
 from airunner.transport.ports import EVENTS_MESSAGES_MAX, Ending, Frames, Incoming, Sent, Subscription
 from tests.simulation.links import LONG_S, Way
 from tests.simulation.machine import Machine, this_machine, true_s

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
-from airunner.protocol.messages import (
-    CompleteJob,
+from airunner.protocol.replies import (
     JobCompleted,
     JobEventsPublished,
     JobReleasedReply,
     JobsLeased,
     JobsUpdated,
-    PublishJobEvents,
     Refused,
-    ReleaseJob,
     Reply,
-    Request,
-    UpdateJob,
 )
+from airunner.protocol.requests import CompleteJob, PublishJobEvents, ReleaseJob, Request, UpdateJob
 from tests.simulation.history import (
     Completed,
     Granted,

@@ -25,8 +25,8 @@ from airunner.protocol.events import (
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState, Reason
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.messages import Verdict
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import Verdict
 from tests.simulation.fold import fold
 from tests.simulation.history import (
     Acknowledged,

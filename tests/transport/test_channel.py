@@ -11,8 +11,8 @@ from trio.testing import MockClock
 
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.frames import REVISION, magic
-from airunner.protocol.messages import CancelJob, Ping
 from airunner.protocol.reconnect import PING_ID
+from airunner.protocol.requests import CancelJob, Ping
 from airunner.transport.channel import Channel
 from airunner.transport.patience import NOTICE_S, Patience
 from airunner.transport.ports import SYSTEM, Ending, Frames, Subscriber

@@ -20,8 +20,8 @@ from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import AgentBody, Output, ProcessError, Stream, TerminalResize
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import Reason
-from airunner.protocol.messages import JobLease
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import JobLease
 from tests.agent.launcher.launching import command, shell
 
 pytestmark = pytest.mark.anyio

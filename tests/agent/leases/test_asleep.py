@@ -19,7 +19,7 @@ import pytest
 from trio.testing import MockClock
 
 from airunner.agent.leases.heldlease import MARGIN_S_MAX
-from airunner.protocol.messages import UpdateJob
+from airunner.protocol.requests import UpdateJob
 from airunner.transport.ports import SYSTEM, Edges, Sent
 from airunner.transport.timers import BootTimer, boot_s
 from tests.agent.playing import VISIBILITY_S, staged

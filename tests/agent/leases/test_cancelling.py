@@ -13,7 +13,8 @@ from airunner.broker.gateway import NUDGE_ID
 from airunner.protocol.errors import Unauthenticated
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.messages import Reply, Request, UpdateJob
+from airunner.protocol.replies import Reply
+from airunner.protocol.requests import Request, UpdateJob
 from airunner.transport.ports import Sent
 from tests.agent.playing import CANCEL_GRACE_S, Stage, staged
 

@@ -14,7 +14,8 @@ from airunner.protocol.coding import decode_reply, encode, refusal
 from airunner.protocol.errors import StaleToken
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import DequeueJob, JobEventsPublished, JobsLeased
+from airunner.protocol.replies import JobEventsPublished, JobsLeased
+from airunner.protocol.requests import DequeueJob
 from airunner.transport.ports import Sent
 from tests.agent.playing import Stage, staged
 

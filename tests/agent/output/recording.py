@@ -16,8 +16,9 @@ from airunner.agent.output.spool import Spool, SpoolHeader
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.events import EventBody, decode_bodies
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.messages import BATCHES_MAX, JobLease
 from airunner.protocol.names import JobId, TaskToken
+from airunner.protocol.replies import JobLease
+from airunner.protocol.requests import BATCHES_MAX
 
 EVERYTHING = 1 << 40
 TASK_TOKEN = TaskToken(b"t" * 32)

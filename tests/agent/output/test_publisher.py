@@ -25,14 +25,8 @@ from airunner.protocol.events import (
     decode_bodies,
 )
 from airunner.protocol.job import JobState, Reason, Result
-from airunner.protocol.messages import (
-    LAST_BYTES_MAX,
-    BatchStored,
-    JobCompleted,
-    JobEventsPublished,
-    PublishJobEvents,
-    Refused,
-)
+from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, Refused
+from airunner.protocol.requests import LAST_BYTES_MAX, PublishJobEvents
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.agent.output.recording import EVERYTHING, recorder_in
 from tests.client.wire import edges

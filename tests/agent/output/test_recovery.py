@@ -11,17 +11,9 @@ from airunner.agent.output.recovery import recover
 from airunner.agent.output.spool import Spool, SpoolHeader, spools_in
 from airunner.protocol.errors import NoSpace, PeerError, StaleToken, Unauthenticated
 from airunner.protocol.events import Heartbeat, encode_bodies
-from airunner.protocol.messages import (
-    BatchStored,
-    JobEventsPublished,
-    JobReleasedReply,
-    LeaseRef,
-    PublishJobEvents,
-    ReleaseJob,
-    Reply,
-    Request,
-)
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import BatchStored, JobEventsPublished, JobReleasedReply, LeaseRef, Reply
+from airunner.protocol.requests import PublishJobEvents, ReleaseJob, Request
 from airunner.protocol.requestsize import RequestSize
 from tests.client.wire import edges
 

@@ -10,7 +10,7 @@ from airunner.client.cli.figures import bytes_text
 from airunner.client.cli.listing import job_lines
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import Job, JobState, JobSummary, Result
-from airunner.protocol.messages import JobFound
+from airunner.protocol.replies import JobFound
 from airunner.protocol.usage import Usage
 from tests.protocol.examples import JOB_ID, NOW_MS, REPLIES, USAGE
 

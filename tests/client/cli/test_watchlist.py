@@ -17,8 +17,8 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.joblist import page_text
 from airunner.client.cli.watchlist import WATCH_S, JsonLines, Lines, Screen, watch_list
 from airunner.protocol.job import JobState, JobSummary
-from airunner.protocol.messages import JobsListed
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import JobsListed
 
 
 def job(letter: str, state: JobState = JobState.SCHEDULED, command: str = "make") -> JobSummary:

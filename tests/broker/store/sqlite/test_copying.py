@@ -16,7 +16,8 @@ from airunner.broker.store.sqlite.copying import StoreCopy
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.messages import JobCompleted, JobEventsPublished, PublishJobEvents
+from airunner.protocol.replies import JobCompleted, JobEventsPublished
+from airunner.protocol.requests import PublishJobEvents
 from tests.conformance.driving import Driver, batch, completion
 
 PAGES = 2  # a step

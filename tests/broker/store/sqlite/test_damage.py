@@ -17,10 +17,7 @@ from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import EXIT_DAMAGED, OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
-    CancelJob,
-    EnqueueJob,
-    GetJob,
+from airunner.protocol.replies import (
     JobCancelled,
     JobCompleted,
     JobEventsPublished,
@@ -28,12 +25,17 @@ from airunner.protocol.messages import (
     JobsEnqueued,
     JobsListed,
     JobsUpdated,
+    Refused,
+    Verdict,
+)
+from airunner.protocol.requests import (
+    CancelJob,
+    EnqueueJob,
+    GetJob,
     ListJobs,
     PublishJobEvents,
-    Refused,
     ReplayJobEvents,
     UpdateJob,
-    Verdict,
 )
 from tests.broker.store.sqlite.damaging import PAGE_BYTES, damage_page_with
 from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, release

@@ -15,17 +15,9 @@ from airunner.broker.store.open import open_store
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.follow import Follow
 from airunner.protocol.job import JobState
-from airunner.protocol.messages import (
-    FILTERS_MAX,
-    PAGE_MAX,
-    PAGE_SIZE_MAX,
-    JobEventsReplayed,
-    JobsListed,
-    ListJobs,
-    PublishJobEvents,
-    ReplayJobEvents,
-)
 from airunner.protocol.names import JobId
+from airunner.protocol.replies import JobEventsReplayed, JobsListed
+from airunner.protocol.requests import FILTERS_MAX, PAGE_MAX, PAGE_SIZE_MAX, ListJobs, PublishJobEvents, ReplayJobEvents
 from tests.conformance.driving import START_MS, Driver, batch
 
 JOBS = 60

@@ -16,14 +16,8 @@ from airunner.broker.store.open import open_engine
 from airunner.broker.store.sqlite.opening import VERSION, open_alone, open_sqlite
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.messages import (
-    EnqueueJob,
-    JobEventsPublished,
-    JobsEnqueued,
-    JobsListed,
-    ListJobs,
-    PublishJobEvents,
-)
+from airunner.protocol.replies import JobEventsPublished, JobsEnqueued, JobsListed
+from airunner.protocol.requests import EnqueueJob, ListJobs, PublishJobEvents
 from tests.conformance.driving import Driver, batch, completion
 
 

@@ -1,25 +1,22 @@
-"""Every message that crosses the wire, as one closed union each way.
+"""Requests to a broker: every message to a broker, as one closed union; each names the class of its reply.
 
-A message is one MessagePack map; `type` names it. Unknown fields are ignored, so a newer peer may say
-more; missing or ill-typed ones are a `bad-request`. Every request is idempotent: sent again under the
-same request id, it is answered as it was the first time.
+A message is one MessagePack map; `type` names it. Unknown fields are ignored, so a newer client may add some; missing
+or ill-typed ones are a `bad-request`. Every request is idempotent: a repeat under the same request id gets the first
+one's reply.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Final, Generic, TypeVar, get_args
 
 from msgspec import Meta, Struct
 
-from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, KIND_CHARS_MAX, EventRun
+from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, KIND_CHARS_MAX
 from airunner.protocol.fields import JobSpec, Tags
-from airunner.protocol.frames import FIRST
-from airunner.protocol.job import Job, JobState, JobSummary, Result, check_new
+from airunner.protocol.job import JobState, Result, check_new
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
     Argument,
-    JobId,
     JobName,
     Label,
     Name,
@@ -27,10 +24,32 @@ from airunner.protocol.names import (
     Positive,
     Seed,
     Text,
-    Token,
     Variable,
 )
-from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import (
+    AgentsListed,
+    JobCancelled,
+    JobCompleted,
+    JobEventsPublished,
+    JobEventsReplayed,
+    JobFound,
+    JobReleasedReply,
+    JobsEnqueued,
+    JobsLeased,
+    JobsListed,
+    JobsUpdated,
+    JobWatched,
+    LeaseRef,
+    Message,
+    Pong,
+    QueuesListed,
+    QueueUpdated,
+    SecretRemoved,
+    SecretSet,
+    SecretsListed,
+    VisibilityMs,
+)
 
 ENQUEUE_MAX: Final = 64
 ENQUEUE_METADATA_MAX: Final = 1_024  # of all jobs in one request: each entry is a row of an index
@@ -50,264 +69,10 @@ REPLAY_BYTES_MAX: Final = 1_048_576  # of a page, which stops before the segment
 KINDS_MAX: Final = 32  # in one filter; fewer exist
 REPLAY_RUNS_MAX: Final = 1_024  # segments in a page: their own fields take space too
 WAIT_MS_MAX: Final = 30_000
-VISIBILITY_MS_MIN: Final = 1_000
-VISIBILITY_MS_MAX: Final = 43_200_000  # 12 hours
 
 AgentSlots = Annotated[int, Meta(ge=1, le=AGENT_SLOTS_MAX)]
 Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")]  # shown to users
 EventKind = Annotated[str, Meta(min_length=1, max_length=KIND_CHARS_MAX)]
-VisibilityMs = Annotated[int, Meta(ge=VISIBILITY_MS_MIN, le=VISIBILITY_MS_MAX)]
-
-
-class Message(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
-    """Message on the wire; its tag is the name of its class."""
-
-
-class LeaseRef(Struct, frozen=True, kw_only=True):
-    """Lease reference: names one attempt, and proves with its token that the sender holds it."""
-
-    job_id: JobName
-    attempt: Positive
-    task_token: Token
-
-
-# --- replies ------------------------------------------------------------------------------------------
-
-
-class Pong(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """The broker's reply to a Ping, with the revisions that it serves; a broker of the first revision omits them."""
-
-    revisions: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (FIRST,)
-
-
-class JobsEnqueued(Message, frozen=True, kw_only=True):
-    """The ids of the submitted jobs, in the order of the request; they are on disk."""
-
-    job_ids: tuple[JobId, ...]
-
-
-class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Lease of one attempt, which ends `visibility_ms` after its request was sent.
-
-    `sealed` holds the sealed secrets that the job names and its queue has, except those in the job's environment.
-    """
-
-    job_id: JobId
-    attempt: Positive
-    task_token: Token
-    visibility_ms: VisibilityMs
-    spec: JobSpec
-    sealed: dict[str, bytes] = {}
-
-    @property
-    def ref(self) -> LeaseRef:
-        """The lease reference that requests about this attempt carry."""
-        return LeaseRef(job_id=self.job_id, attempt=self.attempt, task_token=self.task_token)
-
-
-class JobsLeased(Message, frozen=True, kw_only=True):
-    """The granted leases; none when the wait ended first."""
-
-    leases: tuple[JobLease, ...] = ()
-
-
-class Verdict(StrEnum):
-    """State of a lease after a heartbeat. `cancel`: the lease is kept, and its agent ends the job and completes it."""
-
-    KEPT = "kept"
-    LOST = "lost"
-    CANCEL = "cancel"
-
-
-class LeaseVerdict(Struct, frozen=True, kw_only=True):
-    """Verdict on one lease named in an UpdateJob."""
-
-    job_id: JobId
-    attempt: Positive
-    verdict: Verdict
-
-
-class JobsUpdated(Message, frozen=True, kw_only=True):
-    """The verdicts on all leases, in the order of the request."""
-
-    leases: tuple[LeaseVerdict, ...]
-
-
-class BatchStored(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Outcome of a batch: `next_index` events of the attempt are stored; `code` says why the batch was refused."""
-
-    job_id: JobId
-    attempt: Positive
-    next_index: Natural = 0
-    code: str | None = None
-
-
-class JobCompleted(Message, frozen=True, kw_only=True):
-    """The job's state after the completion; SCHEDULED when its retry policy runs it again."""
-
-    state: JobState
-
-
-class JobEventsPublished(Message, frozen=True, kw_only=True):
-    """Outcomes of all batches and of all completions, in the order of the request."""
-
-    batches: tuple[BatchStored, ...] = ()
-    completions: tuple[JobCompleted | Refused, ...] = ()
-
-
-class JobReleasedReply(Message, frozen=True, kw_only=True, tag="JobReleased"):
-    """The job waits in its queue again."""
-
-
-class JobCancelled(Message, frozen=True, kw_only=True):
-    """The job's state: CANCELLED; RUNNING until its agent has ended it; or the final state that it had before."""
-
-    state: JobState
-
-
-class QueueUpdated(Message, frozen=True, kw_only=True):
-    """The queue's new mode."""
-
-    queue: str
-    mode: QueueMode
-
-
-class SecretSet(Message, frozen=True, kw_only=True):
-    """The sealed secret is on disk; later leases carry it."""
-
-
-class SecretRemoved(Message, frozen=True, kw_only=True):
-    """The sealed secret is removed; running jobs keep what they have."""
-
-
-class SecretSummary(Struct, frozen=True, kw_only=True):
-    """Sealed secret in a list; `set_ms` is when it was set, by the broker's clock, in ms since the epoch."""
-
-    queue: str
-    name: str
-    set_ms: Natural
-
-
-class SecretsListed(Message, frozen=True, kw_only=True):
-    """A page of sealed secrets; `more` says whether another follows."""
-
-    secrets: tuple[SecretSummary, ...]
-    more: bool = False
-
-
-class QueuesListed(Message, frozen=True, kw_only=True):
-    """A page of queues; `more` says whether another follows."""
-
-    queues: tuple[QueueSummary, ...]
-    more: bool = False
-
-
-class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Agent in a list: `leases` jobs run on its `slots`.
-
-    `seen_ms` is its last sign of life, in ms since the epoch; 0: before the broker started. `trouble`: why it cannot
-    run jobs now.
-    """
-
-    name: str
-    slots: Natural
-    leases: Natural
-    seen_ms: Natural
-    version: str = ""
-    tags: dict[str, str] = {}
-    trouble: str = ""
-
-
-class AgentsListed(Message, frozen=True, kw_only=True):
-    """A page of agents; `more` says whether another follows."""
-
-    agents: tuple[AgentSummary, ...]
-    more: bool = False
-
-
-class ListPlace(Struct, frozen=True, kw_only=True):
-    """Position in a list where the broker stopped: request the rest of the page with this `before` and `skip`."""
-
-    before: JobId
-    skip: Natural
-
-
-class JobsListed(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """A page of jobs; `more` says whether another follows.
-
-    With `going_on`, the broker has examined as many jobs as it does for one request, and the page may not be full.
-    `total`, when requested, is the number of jobs on all pages; with `beyond`, there are more, which were not counted.
-    """
-
-    jobs: tuple[JobSummary, ...]
-    more: bool
-    going_on: ListPlace | None = None
-    total: Natural | None = None
-    beyond: bool = False
-
-
-class JobFound(Message, frozen=True, kw_only=True):
-    """The requested job."""
-
-    job: Job
-
-
-class JobEventsReplayed(Message, frozen=True, kw_only=True):
-    """A segment of the log, in order and without a gap; continue from `next_sequence`.
-
-    `last_sequence` is that of the newest event; nothing follows the last event of a `finished` job.
-    """
-
-    runs: tuple[EventRun, ...]
-    next_sequence: Positive
-    last_sequence: Natural
-    finished: bool
-
-
-class JobWatched(Message, frozen=True, kw_only=True):
-    """The key and the port of a job's live events, which are sealed with `watch_key` and sent on the broker's host."""
-
-    watch_key: Token
-    events_port: Annotated[int, Meta(ge=1, le=65_535)]
-
-
-class Nudge(Message, frozen=True, kw_only=True):
-    """A hint to send a heartbeat now, because a lease has changed; unsolicited, under a request id of zeros."""
-
-
-class Refused(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """The request was refused, with the reason; after `retry_ms`, if set, it may be sent again."""
-
-    code: str
-    message: Text
-    expected_index: Natural | None = None
-    retry_ms: Natural | None = None
-
-
-Reply = (
-    Pong
-    | JobsEnqueued
-    | JobsLeased
-    | JobsUpdated
-    | JobEventsPublished
-    | JobCompleted
-    | JobReleasedReply
-    | JobCancelled
-    | QueueUpdated
-    | SecretSet
-    | SecretRemoved
-    | SecretsListed
-    | QueuesListed
-    | AgentsListed
-    | JobsListed
-    | JobFound
-    | JobEventsReplayed
-    | JobWatched
-    | Nudge
-    | Refused
-)
-
-# --- requests -----------------------------------------------------------------------------------------
 
 
 _Reply_co = TypeVar("_Reply_co", bound=Message, covariant=True)
