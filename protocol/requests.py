@@ -160,7 +160,7 @@ class CompleteJob(Asking[JobCompleted], frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check the reason; raises `ValueError`: it is unknown."""
         if not self.result.known:
-            raise ValueError(f"{self.result.reason!r} is not a reason of a result")
+            raise ValueError(f"{self.result.reason!r} is not a known reason")
 
 
 class PublishJobEvents(Asking[JobEventsPublished], frozen=True, kw_only=True):

@@ -57,7 +57,7 @@ def test_a_reason_that_is_not_known_is_shown_as_it_is_and_taken_from_no_agent() 
     assert msgspec.json.decode(msgspec.json.encode(found))["job"]["result"]["reason"] == "bored"
     completion = msgpack.unpackb(encode(REQUESTS["CompleteJob"]))
     completion["result"]["reason"] = "bored"
-    with pytest.raises(BadRequest, match="no reason"):
+    with pytest.raises(BadRequest, match="not a known reason"):
         decode_request(msgpack.packb(completion))
     for no_word in ("", "Two Words", "x" * 65, 7):
         body["job"]["result"]["reason"] = no_word
