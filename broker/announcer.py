@@ -23,7 +23,7 @@ from airunner.broker.inbox import AnnouncerInbox
 from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.watchers import Watchers
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
-from airunner.protocol.events import EventRun, LiveRun
+from airunner.protocol.events import EventSegment, LiveSegment
 from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
 from airunner.transport.ports import EVERYBODY_LEFT, Edges, Publisher
 
@@ -82,6 +82,6 @@ class Announcer:
         self._counts.add("announced")
 
 
-def _named(run: EventRun) -> LiveRun:
+def _named(run: EventSegment) -> LiveSegment:
     """The numbers of a run alone."""
-    return LiveRun(first_sequence=run.first_sequence, count=run.count, attempt=run.attempt)
+    return LiveSegment(first_sequence=run.first_sequence, count=run.count, attempt=run.attempt)

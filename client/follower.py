@@ -26,7 +26,7 @@ from airunner.certs.sealed import open_sealed, topic_of
 from airunner.client.live import Listening, LiveEvents
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, PeerError
-from airunner.protocol.events import Event, LiveRun
+from airunner.protocol.events import Event, LiveSegment
 from airunner.protocol.follow import Follow
 from airunner.protocol.replies import JobEventsReplayed, JobWatched
 from airunner.protocol.requests import ReplayJobEvents, WatchJob
@@ -40,7 +40,7 @@ Failure = PeerError | OperatorError
 Start = Callable[[MemoryObjectSendStream["list[Event] | Failure"], anyio.CancelScope], None]
 _Input = JobEventsReplayed | JobWatched | Failure | bytes
 
-_run_decoder = msgspec.msgpack.Decoder(LiveRun)
+_run_decoder = msgspec.msgpack.Decoder(LiveSegment)
 
 
 def events_endpoint(endpoint: str, events_port: int) -> str:

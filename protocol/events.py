@@ -2,7 +2,7 @@
 
 An event's **body** says what happened and when, by the clock of the machine that saw it; that clock is shown and
 never trusted. The broker gives each event its **sequence**: 1, 2, 3, … within a job, without a gap, across attempts.
-A **run** is a segment of the log as it is stored and sent: the bytes are those of the agent's batch, a MessagePack
+A **segment** of the log is stored and sent as one: its bytes are those of the agent's batch, a MessagePack
 array of bodies, which is never encoded again on its way.
 """
 
@@ -191,7 +191,7 @@ class UnknownBody(Struct, frozen=True, kw_only=True):
     fields: dict[str, Any]
 
 
-class EventRun(Struct, frozen=True, kw_only=True):
+class EventSegment(Struct, frozen=True, kw_only=True):
     """Segment of `count` events from `first_sequence` on, all of one attempt; `events` is their MessagePack array.
 
     When a replay asks for some kinds only, `events` may be empty: the segment holds no event of these kinds.
@@ -208,7 +208,7 @@ class EventRun(Struct, frozen=True, kw_only=True):
         return self.first_sequence + self.count
 
 
-class LiveRun(EventRun, frozen=True, kw_only=True, omit_defaults=True):
+class LiveSegment(EventSegment, frozen=True, kw_only=True, omit_defaults=True):
     """Segment as it is published: one of more than `LIVE_BYTES_MAX` comes without its events."""
 
     events: bytes = b""
@@ -300,15 +300,15 @@ def without_first(raw: bytes, count: int) -> bytes:
     return _encoder.encode(_raw_decoder.decode(raw)[count:])
 
 
-def events_of(job_id: JobId, run: EventRun) -> list[Event]:
+def events_of(job_id: JobId, segment: EventSegment) -> list[Event]:
     """Decode the events of a segment, numbered.
 
     Raises `BadRequest` when the segment does not hold as many events as it claims.
     """
-    bodies = decode_bodies(run.events)
-    if len(bodies) != run.count:
-        raise BadRequest(f"a run of {run.count} events holds {len(bodies)}")
+    bodies = decode_bodies(segment.events)
+    if len(bodies) != segment.count:
+        raise BadRequest(f"a segment of {segment.count} events holds {len(bodies)}")
     return [
-        Event(job_id=job_id, sequence=run.first_sequence + offset, attempt=run.attempt, body=body)
+        Event(job_id=job_id, sequence=segment.first_sequence + offset, attempt=segment.attempt, body=body)
         for offset, body in enumerate(bodies)
     ]

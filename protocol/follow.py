@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Final
 
 from airunner.protocol.errors import BadRequest, CorruptLog
-from airunner.protocol.events import Event, EventRun, JobFinished, events_of
+from airunner.protocol.events import Event, EventSegment, JobFinished, events_of
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobEventsReplayed
 from airunner.protocol.requests import REPLAY_BYTES_MAX, ReplayJobEvents
@@ -30,7 +30,7 @@ from airunner.protocol.requests import REPLAY_BYTES_MAX, ReplayJobEvents
 SILENCE_FIRST_MS: Final = 1_000
 SILENCE_LAST_MS: Final = 15_000
 LAST_KIND: Final = "JOB_FINISHED"  # always requested: it ends the log
-KEPT_RUNS_MAX: Final = 128  # live segments kept while a gap is replayed; more are dropped, and replayed too
+KEPT_SEGMENTS_MAX: Final = 128  # live segments kept while a gap is replayed; more are dropped, and replayed too
 
 
 class Follow:
@@ -55,7 +55,7 @@ class Follow:
         self.finished = False
         self._from_timestamp_ms = from_timestamp_ms
         self._kinds = kinds
-        self._kept: dict[int, EventRun] = {}
+        self._kept: dict[int, EventSegment] = {}
         self._asked = False
         self._wanted = True
         self._stored_to = 0  # the sequence after the last event that is known to be stored and was not requested yet
@@ -86,21 +86,21 @@ class Follow:
         """Note that the subscription is confirmed: replay what passed before, live segments follow."""
         self._wanted = True
 
-    def live(self, run: EventRun, now_ms: int) -> list[Event]:
+    def live(self, segment: EventSegment, now_ms: int) -> list[Event]:
         """Process a live segment and return the next events in order, often all of it."""
-        if self.finished or run.next_sequence <= self.next_sequence:
+        if self.finished or segment.next_sequence <= self.next_sequence:
             return []
         self._silence_ms = SILENCE_FIRST_MS
         self._deadline_ms = now_ms + SILENCE_FIRST_MS
-        if not run.events:
-            self._stored_to = max(self._stored_to, run.next_sequence)
+        if not segment.events:
+            self._stored_to = max(self._stored_to, segment.next_sequence)
             return []
-        if self._from_timestamp_ms is not None or run.first_sequence > self.next_sequence:
-            if len(self._kept) < KEPT_RUNS_MAX:
-                self._kept[run.first_sequence] = run
+        if self._from_timestamp_ms is not None or segment.first_sequence > self.next_sequence:
+            if len(self._kept) < KEPT_SEGMENTS_MAX:
+                self._kept[segment.first_sequence] = segment
             self._wanted = True
             return []
-        return [*self._advance(run), *self._from_kept()]
+        return [*self._advance(segment), *self._from_kept()]
 
     def replayed(self, page: JobEventsReplayed, now_ms: int) -> list[Event]:
         """Process the reply to `request` and return the next events in order.
@@ -138,9 +138,9 @@ class Follow:
         if self._from_timestamp_ms is not None:
             skipped_to = page.runs[0].first_sequence if page.runs else page.next_sequence
             self.next_sequence = max(self.next_sequence, skipped_to)
-        for run in page.runs:
+        for segment in page.runs:
             try:
-                events += self._advance(run)
+                events += self._advance(segment)
             except BadRequest as error:
                 words = f"event {self.next_sequence} of this job's log cannot be decoded"
                 raise CorruptLog(f"{words}; {CorruptLog().message}") from error
@@ -152,15 +152,15 @@ class Follow:
             self._from_timestamp_ms = None
         return events[first:]
 
-    def _advance(self, run: EventRun) -> list[Event]:
-        """Return the events of `run` from `next_sequence` on; none if the segment lies behind or leaves a gap."""
-        if self.finished or not run.first_sequence <= self.next_sequence < run.next_sequence:
+    def _advance(self, segment: EventSegment) -> list[Event]:
+        """Return the events of `segment` from `next_sequence` on; none if the segment lies behind or leaves a gap."""
+        if self.finished or not segment.first_sequence <= self.next_sequence < segment.next_sequence:
             return []
-        if self._kinds and not run.events:  # no event of the wanted kinds is in it
-            self.next_sequence = run.next_sequence
+        if self._kinds and not segment.events:  # no event of the wanted kinds is in it
+            self.next_sequence = segment.next_sequence
             return []
-        events = events_of(self.job_id, run)[self.next_sequence - run.first_sequence :]
-        self.next_sequence = run.next_sequence
+        events = events_of(self.job_id, segment)[self.next_sequence - segment.first_sequence :]
+        self.next_sequence = segment.next_sequence
         self.finished = isinstance(events[-1].body, JobFinished)
         return [event for event in events if event.kind in self._kinds] if self._kinds else events
 
@@ -170,5 +170,7 @@ class Follow:
             if first > self.next_sequence or self._from_timestamp_ms is not None:
                 break
             events += self._advance(self._kept.pop(first))
-        self._kept = {first: run for first, run in self._kept.items() if run.next_sequence > self.next_sequence}
+        self._kept = {
+            first: segment for first, segment in self._kept.items() if segment.next_sequence > self.next_sequence
+        }
         return events

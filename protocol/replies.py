@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from airunner.protocol.events import EventRun
+from airunner.protocol.events import EventSegment
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import FIRST
 from airunner.protocol.job import Job, JobState, JobSummary
@@ -226,7 +226,7 @@ class JobEventsReplayed(Message, frozen=True, kw_only=True):
     `last_sequence` is that of the newest event; nothing follows the last event of a `finished` job.
     """
 
-    runs: tuple[EventRun, ...]
+    runs: tuple[EventSegment, ...]
     next_sequence: Positive
     last_sequence: Natural
     finished: bool

@@ -67,7 +67,7 @@ PAGE_MAX: Final = 10_000
 FILTERS_MAX: Final = 8  # metadata entries in one filter
 REPLAY_BYTES_MAX: Final = 1_048_576  # of a page, which stops before the segment that exceeds this, or the request's
 KINDS_MAX: Final = 32  # in one filter; fewer exist
-REPLAY_RUNS_MAX: Final = 1_024  # segments in a page: their own fields take space too
+REPLAY_SEGMENTS_MAX: Final = 1_024  # segments in a page: their own fields take space too
 WAIT_MS_MAX: Final = 30_000
 
 AgentSlots = Annotated[int, Meta(ge=1, le=AGENT_SLOTS_MAX)]

@@ -10,7 +10,7 @@ from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
-from airunner.protocol.events import EventRun
+from airunner.protocol.events import EventSegment
 from airunner.protocol.names import JobId, RequestId, WatchKey
 from airunner.protocol.replies import Reply
 from airunner.protocol.requests import StoreRequest
@@ -70,7 +70,7 @@ class Appended(Struct, frozen=True, gc=False):
     """A segment that was appended to a job's log, and the key that its live copy is sealed with."""
 
     watch_key: WatchKey
-    run: EventRun
+    run: EventSegment
 
 
 class WatchKeyFound(Struct, frozen=True):

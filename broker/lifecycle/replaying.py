@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from airunner.broker.store.contract import Engine, JobRow, Segment
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest, CorruptLog
-from airunner.protocol.events import EventRun, decode_bodies, may_hold, without_first
+from airunner.protocol.events import EventSegment, decode_bodies, may_hold, without_first
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobEventsReplayed
-from airunner.protocol.requests import REPLAY_BYTES_MAX, REPLAY_RUNS_MAX, ReplayJobEvents
+from airunner.protocol.requests import REPLAY_BYTES_MAX, REPLAY_SEGMENTS_MAX, ReplayJobEvents
 
 LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # times the kinds that are looked for: some 2 ms a MiB
 KINDS_LOOKED_MAX: Final = 8  # who wants more kinds wants most of the log, and is sent all of it
@@ -52,11 +52,11 @@ def _start(engine: Engine, job: JobRow, request: ReplayJobEvents) -> tuple[int |
     return None, max(request.from_sequence, job.last_sequence + 1)
 
 
-def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> list[EventRun]:
+def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> list[EventSegment]:
     """The segments of a page; of some kinds alone, what holds none of them is joined into runs without events."""
     kinds = request.kinds if len(request.kinds) <= KINDS_LOOKED_MAX else ()
     looked_bytes_max = LOOKED_BYTES_MAX // max(2, len(kinds))
-    runs: list[EventRun] = []
+    runs: list[EventSegment] = []
     size_bytes = looked_bytes = 0
     for looked, segment in enumerate(segments):
         known = max(0, start - segment.first_sequence)
@@ -72,13 +72,13 @@ def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> 
             raw = b""
         size_bytes += len(raw)
         beyond = size_bytes > request.bytes_max or looked_bytes > looked_bytes_max
-        if runs and (beyond or looked > REPLAY_RUNS_MAX or len(runs) == REPLAY_RUNS_MAX):
+        if runs and (beyond or looked > REPLAY_SEGMENTS_MAX or len(runs) == REPLAY_SEGMENTS_MAX):
             break
         count = segment.count - known
         if runs and not (raw or runs[-1].events) and runs[-1].attempt == segment.attempt:
             runs[-1] = replace(runs[-1], count=runs[-1].count + count)
             continue
-        runs.append(EventRun(first_sequence=first_sequence, count=count, attempt=segment.attempt, events=raw))
+        runs.append(EventSegment(first_sequence=first_sequence, count=count, attempt=segment.attempt, events=raw))
     return runs
 
 

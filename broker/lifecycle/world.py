@@ -27,7 +27,7 @@ from airunner.broker.store.contract import (
 from airunner.broker.store.needs import meets
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
-from airunner.protocol.events import BrokerBody, EventRun, encode_bodies
+from airunner.protocol.events import BrokerBody, EventSegment, encode_bodies
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import decode_spec
 from airunner.protocol.names import RequestId, token_hash
@@ -302,7 +302,7 @@ class World:
         )
         self._tallies.add_bytes(job.tenant, len(raw))
         self._points += WRITE_POINTS
-        run = EventRun(first_sequence=first, count=count, attempt=job.attempt, events=raw)
+        run = EventSegment(first_sequence=first, count=count, attempt=job.attempt, events=raw)
         self.news.appended.append(Appended(job.watch_key, run))
 
     def write(self, job: JobRow, bodies: list[BrokerBody]) -> None:

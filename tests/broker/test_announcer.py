@@ -17,7 +17,7 @@ from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.watchers import GRANT_MS, Watchers
 from airunner.certs.sealed import open_sealed, topic_of
 from airunner.protocol.errors import Forged, Quota
-from airunner.protocol.events import EventRun
+from airunner.protocol.events import EventSegment
 from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.names import WatchKey
 from airunner.transport.ports import EVERYBODY_LEFT
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 KEY = WatchKey(b"k" * 32)
 OTHER = WatchKey(b"o" * 32)
-RUN = EventRun(first_sequence=1, count=1, attempt=1, events=b"\x91\x80")
+RUN = EventSegment(first_sequence=1, count=1, attempt=1, events=b"\x91\x80")
 
 
 class Stage:
@@ -90,7 +90,7 @@ async def test_what_is_said_opens_with_the_jobs_key_and_no_other() -> None:
         stage.appended.send_nowait([Appended(OTHER, RUN), Appended(KEY, RUN)])
         topic, sealed = await stage.socket.published.receive()
         assert topic == topic_of(KEY)
-        assert msgspec.msgpack.decode(open_sealed(KEY, sealed), type=EventRun) == RUN
+        assert msgspec.msgpack.decode(open_sealed(KEY, sealed), type=EventSegment) == RUN
         with pytest.raises(Forged):
             open_sealed(OTHER, sealed)
         assert stage.counts["announced"] == 1
@@ -140,8 +140,8 @@ async def test_beyond_its_memory_everything_is_said(monkeypatch: pytest.MonkeyPa
 async def test_a_long_run_is_only_named_and_so_is_what_follows_it_in_the_batch() -> None:
     """What waits for a listener who does not read is counted in messages: it is bounded in bytes by theirs."""
     stage = Stage()
-    long = EventRun(first_sequence=2, count=3, attempt=1, events=bytes(LIVE_BYTES_MAX + 1))
-    after = EventRun(first_sequence=5, count=1, attempt=1, events=b"\x91\x80")
+    long = EventSegment(first_sequence=2, count=3, attempt=1, events=bytes(LIVE_BYTES_MAX + 1))
+    after = EventSegment(first_sequence=5, count=1, attempt=1, events=b"\x91\x80")
     async with stage.running():
         await stage.subscribe(topic_of(KEY))
         await stage.socket.published.receive()

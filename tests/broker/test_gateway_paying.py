@@ -12,7 +12,7 @@ from airunner.broker.prices import REPLY_BYTES_A_UNIT, UNITS_A_REQUEST
 from airunner.broker.rates import Bucket, For, Rates
 from airunner.protocol.coding import encode
 from airunner.protocol.errors import Quota
-from airunner.protocol.events import EventRun
+from airunner.protocol.events import EventSegment
 from airunner.protocol.replies import JobEventsReplayed, Pong, Refused
 from airunner.protocol.requests import ListJobs, Ping, ReplayJobEvents
 from tests.broker.gatewaying import FakeAuthority, Stage
@@ -31,7 +31,7 @@ async def test_a_large_reply_is_paid_for(stage: Stage) -> None:
     stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         stage.router.hear(ReplayJobEvents(job_id="j"), token=b"read")
-        run = EventRun(first_sequence=1, count=1, attempt=1, events=bytes(60 * REPLY_BYTES_A_UNIT))
+        run = EventSegment(first_sequence=1, count=1, attempt=1, events=bytes(60 * REPLY_BYTES_A_UNIT))
         reply = JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
         await stage.tell(await stage.asked(), reply)
         with pytest.raises(Quota):
@@ -45,7 +45,7 @@ async def test_a_short_page_of_a_log_costs_little(stage: Stage) -> None:
     async with stage.running():
         for number in range(2):
             stage.router.hear(ReplayJobEvents(job_id="j"), number, token=b"read")
-            run = EventRun(first_sequence=1, count=1, attempt=1, events=bytes(REPLY_BYTES_A_UNIT))
+            run = EventSegment(first_sequence=1, count=1, attempt=1, events=bytes(REPLY_BYTES_A_UNIT))
             reply = JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
             await stage.tell(await stage.asked(), reply)
         rates.require(Bucket("acme", For.ASKING), WALL_MS)

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from airunner.broker.lifecycle.commands import WatchKeyFound
-from airunner.protocol.events import BATCH_EVENTS_MAX, EventRun, Output, events_of
+from airunner.protocol.events import BATCH_EVENTS_MAX, EventSegment, Output, events_of
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.jobretry import RetryPolicy
@@ -24,7 +24,7 @@ from airunner.protocol.replies import (
 from airunner.protocol.requests import (
     KINDS_MAX,
     REPLAY_BYTES_MAX,
-    REPLAY_RUNS_MAX,
+    REPLAY_SEGMENTS_MAX,
     EventBatch,
     PublishJobEvents,
     ReplayJobEvents,
@@ -238,11 +238,11 @@ def a_page_is_as_small_as_it_is_asked_for(driver: Driver) -> None:
 
 def a_page_of_many_small_runs_is_bounded(driver: Driver) -> None:
     lease = _started(driver)
-    total = REPLAY_RUNS_MAX + 10
+    total = REPLAY_SEGMENTS_MAX + 10
     for first in range(0, total, 47):
         _publish(driver, *(batch(lease, index, "x") for index in range(first, min(first + 47, total))))
     page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id))
-    assert len(page.runs) == REPLAY_RUNS_MAX
+    assert len(page.runs) == REPLAY_SEGMENTS_MAX
     assert _console(driver, lease.job_id) == "x" * total
     assert total < 2 * BATCH_EVENTS_MAX
 
@@ -251,7 +251,7 @@ def of_some_kinds_what_holds_none_comes_without_its_events(driver: Driver) -> No
     lease = _started(driver)
     _publish(driver, *(batch(lease, index, "x" * 60_000) for index in range(30)))
     ask = ReplayJobEvents(job_id=lease.job_id, kinds=("JOB_LEASED", "JOB_FINISHED"), bytes_max=1_000)
-    runs: list[EventRun] = []
+    runs: list[EventSegment] = []
     pages = 0
     while not runs or runs[-1].next_sequence <= 32:
         place = runs[-1].next_sequence if runs else 1
@@ -274,12 +274,12 @@ def who_wants_many_kinds_is_sent_all(driver: Driver) -> None:
 
 def however_many_runs_are_left_out_a_page_looks_through_so_many_at_the_most(driver: Driver) -> None:
     lease = _started(driver)
-    total = REPLAY_RUNS_MAX + 10
+    total = REPLAY_SEGMENTS_MAX + 10
     for first in range(0, total, 47):
         _publish(driver, *(batch(lease, index, "x") for index in range(first, min(first + 47, total))))
     page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=3, kinds=("HEARTBEAT",)))
     (left_out,) = page.runs
-    assert REPLAY_RUNS_MAX <= left_out.count <= REPLAY_RUNS_MAX + 1
+    assert REPLAY_SEGMENTS_MAX <= left_out.count <= REPLAY_SEGMENTS_MAX + 1
     assert page.next_sequence == left_out.next_sequence < page.last_sequence
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from airunner.protocol.bounds import DEPTH_MAX
 from airunner.protocol.events import (
     EventBody,
-    EventRun,
+    EventSegment,
     GitCloneEnd,
     GitCloneError,
     GitCloneProgress,
@@ -243,7 +243,7 @@ REPLIES: Final[dict[str, Reply]] = {
         )
     ),
     "JobEventsReplayed": JobEventsReplayed(
-        runs=(EventRun(first_sequence=3, count=1, attempt=1, events=_BATCH.events),),
+        runs=(EventSegment(first_sequence=3, count=1, attempt=1, events=_BATCH.events),),
         next_sequence=4,
         last_sequence=3,
         finished=False,

@@ -10,7 +10,7 @@ import pytest
 
 from airunner.protocol import bounds, frames
 from airunner.protocol.errors import PeerError
-from airunner.protocol.events import EventBody, EventRun, Stream
+from airunner.protocol.events import EventBody, EventSegment, Stream
 from airunner.protocol.fields import JobSpec, ProcessType, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
@@ -35,7 +35,7 @@ PARTS = [
     RetryPolicy,
     QueueSummary,
     AgentSummary,
-    EventRun,
+    EventSegment,
     JobSpec,
     TerminalSize,
     Job,

@@ -17,7 +17,7 @@ from airunner.protocol.events import (
     BrokerBody,
     Event,
     EventBody,
-    EventRun,
+    EventSegment,
     Heartbeat,
     Output,
     Stream,
@@ -75,7 +75,7 @@ def test_the_tail_of_a_batch_keeps_its_bytes(bodies: list[AgentBody], data: st.D
 
 @given(OUTPUTS, st.integers(1, 1_000))
 def test_a_run_numbers_its_events_without_a_hole(bodies: list[AgentBody], first: int):
-    run = EventRun(first_sequence=first, count=len(bodies), attempt=2, events=encode_bodies(bodies))
+    run = EventSegment(first_sequence=first, count=len(bodies), attempt=2, events=encode_bodies(bodies))
     events = events_of(JOB_ID, run)
     assert [event.sequence for event in events] == list(range(first, run.next_sequence))
     assert [event.body for event in events] == bodies
@@ -83,7 +83,7 @@ def test_a_run_numbers_its_events_without_a_hole(bodies: list[AgentBody], first:
 
 def test_a_run_that_holds_another_number_of_events_is_refused():
     with pytest.raises(BadRequest):
-        events_of(JOB_ID, EventRun(first_sequence=1, count=2, attempt=1, events=encode_bodies([])))
+        events_of(JOB_ID, EventSegment(first_sequence=1, count=2, attempt=1, events=encode_bodies([])))
 
 
 @given(st.binary(max_size=100))

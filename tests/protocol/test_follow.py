@@ -15,14 +15,14 @@ from airunner.protocol.events import (
     AgentBody,
     BrokerBody,
     Event,
-    EventRun,
+    EventSegment,
     Heartbeat,
     JobFinished,
     JobScheduled,
-    LiveRun,
+    LiveSegment,
     encode_bodies,
 )
-from airunner.protocol.follow import KEPT_RUNS_MAX, SILENCE_FIRST_MS, SILENCE_LAST_MS, Follow
+from airunner.protocol.follow import KEPT_SEGMENTS_MAX, SILENCE_FIRST_MS, SILENCE_LAST_MS, Follow
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobEventsReplayed
@@ -32,18 +32,18 @@ JOB: Final = JobId("0190a0a0-0000-7000-8000-000000000000")
 SETTLING_STEPS_MAX: Final = 400
 
 
-def run(first: int, count: int, *, stamps: list[int] | None = None, last: bool = False) -> EventRun:
+def run(first: int, count: int, *, stamps: list[int] | None = None, last: bool = False) -> EventSegment:
     times = stamps or list(range(first, first + count))
     agents: list[AgentBody] = [Heartbeat(timestamp_ms=at) for at in times]
     brokers: list[BrokerBody] = [JobScheduled(timestamp_ms=at, queue="q") for at in times[:-1]]
     brokers.append(JobFinished(timestamp_ms=times[-1], state=JobState.COMPLETED))
-    return EventRun(first_sequence=first, count=count, attempt=1, events=encode_bodies(brokers if last else agents))
+    return EventSegment(first_sequence=first, count=count, attempt=1, events=encode_bodies(brokers if last else agents))
 
 
 class Log:
     """What an honest broker has stored: it answers replays a page at a time."""
 
-    def __init__(self, runs: list[EventRun], page_runs: int = 2) -> None:
+    def __init__(self, runs: list[EventSegment], page_runs: int = 2) -> None:
         self.runs = runs
         self.page_runs = page_runs
         self.stamps = {event.sequence: event.timestamp_ms for stored in runs for event in _events_of(stored)}
@@ -68,21 +68,21 @@ class Log:
         )
 
 
-def _events_of(stored: EventRun) -> list[Event]:
+def _events_of(stored: EventSegment) -> list[Event]:
     follow = Follow(JOB, 0, from_sequence=stored.first_sequence)
     return follow.live(stored, 0)
 
 
-def named(stored: EventRun) -> LiveRun:
+def named(stored: EventSegment) -> LiveSegment:
     """As it is announced when it is long."""
-    return LiveRun(first_sequence=stored.first_sequence, count=stored.count, attempt=stored.attempt)
+    return LiveSegment(first_sequence=stored.first_sequence, count=stored.count, attempt=stored.attempt)
 
 
 def sequences(events: list[Event]) -> list[int]:
     return [event.sequence for event in events]
 
 
-def page(*runs: EventRun, following: int, last: int, finished: bool = False) -> JobEventsReplayed:
+def page(*runs: EventSegment, following: int, last: int, finished: bool = False) -> JobEventsReplayed:
     return JobEventsReplayed(runs=runs, next_sequence=following, last_sequence=last, finished=finished)
 
 
@@ -192,9 +192,9 @@ def test_a_late_run_fills_the_hole_for_what_was_kept_in_any_overlap() -> None:
 
 def test_no_more_is_kept_than_the_bound() -> None:
     follow = Follow(JOB, 0)
-    for first in range(2, KEPT_RUNS_MAX + 12):
+    for first in range(2, KEPT_SEGMENTS_MAX + 12):
         assert follow.live(run(first, 1), 0) == []
-    assert sequences(follow.live(run(1, 1), 0)) == list(range(1, KEPT_RUNS_MAX + 2))
+    assert sequences(follow.live(run(1, 1), 0)) == list(range(1, KEPT_SEGMENTS_MAX + 2))
     assert follow.request() is not None, "what was not kept is asked for"
 
 
@@ -208,7 +208,7 @@ def test_while_there_is_more_the_next_page_is_asked_for_at_once() -> None:
 
 
 @pytest.mark.parametrize("kept", [[], [run(5, 1)]])
-def test_a_page_that_brings_nothing_is_not_asked_for_again_at_once(kept: list[EventRun]) -> None:
+def test_a_page_that_brings_nothing_is_not_asked_for_again_at_once(kept: list[EventSegment]) -> None:
     follow = Follow(JOB, 0)
     for ahead in kept:
         follow.live(ahead, 0)
@@ -326,7 +326,7 @@ def test_a_job_that_ends_before_the_instant_ends_the_following() -> None:
 
 def test_a_run_that_lies_about_its_length_is_refused() -> None:
     follow = Follow(JOB, 0)
-    lie = EventRun(first_sequence=1, count=3, attempt=1, events=run(1, 2).events)
+    lie = EventSegment(first_sequence=1, count=3, attempt=1, events=run(1, 2).events)
     with pytest.raises(BadRequest):
         follow.live(lie, 0)
 
@@ -339,7 +339,7 @@ def test_a_page_comes_only_when_it_was_asked_for() -> None:
 @st.composite
 def logs(draw: st.DrawFn) -> Log:
     counts = draw(st.lists(st.integers(1, 5), min_size=1, max_size=12))
-    runs: list[EventRun] = []
+    runs: list[EventSegment] = []
     first = 1
     for at, count in enumerate(counts):
         stamps = draw(st.lists(st.integers(0, 50), min_size=count, max_size=count))
@@ -362,7 +362,7 @@ def test_every_event_is_told_once_in_order_and_to_the_end(
     random = Random(seed)
     follow = Follow(JOB, 0, from_sequence=from_sequence, from_timestamp_ms=from_timestamp_ms)
     told: list[int] = []
-    flying: list[EventRun] = []
+    flying: list[EventSegment] = []
     answer: JobEventsReplayed | None = None
     now_ms = stored = steps = 0
     while not follow.finished:

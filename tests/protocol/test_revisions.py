@@ -10,7 +10,7 @@ import pytest
 
 from airunner.protocol.coding import decode_reply, decode_request, encode
 from airunner.protocol.errors import BadRequest, PeerError
-from airunner.protocol.events import EventRun, UnknownBody, decode_bodies, encode_bodies, events_of
+from airunner.protocol.events import EventSegment, UnknownBody, decode_bodies, encode_bodies, events_of
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import REVISION
 from airunner.protocol.job import JobState
@@ -27,7 +27,7 @@ def test_an_event_that_is_not_known_is_passed_on_as_it_is_and_hides_none_of_its_
         EVENTS["OUTPUT"],
         UnknownBody(kind="MOOD", timestamp_ms=NOW_MS, fields=NEW),
     ]
-    _, event = events_of(JOB_ID, EventRun(first_sequence=1, count=2, attempt=1, events=raw))
+    _, event = events_of(JOB_ID, EventSegment(first_sequence=1, count=2, attempt=1, events=raw))
     assert (event.kind, event.timestamp_ms) == ("MOOD", NOW_MS)
 
 
@@ -35,7 +35,7 @@ def test_one_who_follows_goes_on_behind_an_event_that_is_not_known() -> None:
     raw = msgpack.packb([NEW, *msgpack.unpackb(encode_bodies([EVENTS["JOB_FINISHED"]]))])
     follow = Follow(JOB_ID, 0)
     assert follow.request() is not None
-    run = EventRun(first_sequence=1, count=2, attempt=1, events=raw)
+    run = EventSegment(first_sequence=1, count=2, attempt=1, events=raw)
     events = follow.replayed(JobEventsReplayed(runs=(run,), next_sequence=3, last_sequence=2, finished=True), 0)
     assert [event.kind for event in events] == ["MOOD", "JOB_FINISHED"]
     assert follow.finished
