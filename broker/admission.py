@@ -23,7 +23,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from airunner.broker.prices import VERIFYING_UNITS, price_of_decoding
-from airunner.broker.rates import Bucket, For, Rates
+from airunner.broker.rates import Bucket, Purpose, Rates
 from airunner.broker.requests import KINDS, decode, kind_of
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.authority import Authority
@@ -38,7 +38,7 @@ from airunner.protocol.revisions import upgraded
 Machines = Callable[[bytes], Entry | None]
 """The allow-list: the entry of a key (its Z85) at this moment; None: it has none. Raises `AllowListUnreadable`."""
 
-KNOCKS_PER_S: Final = 900.0  # units, of one machine: some 225 new tokens, a tenth of what the broker can do
+UNATTRIBUTED_PER_S: Final = 900.0  # units, of one machine: some 225 new tokens, a tenth of what the broker can do
 PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
 
 REVOKED: Final = "this machine's key has been taken off the broker's allow-list"
@@ -62,11 +62,11 @@ def everybody(_: bytes) -> Entry:
 class Admission:
     """The service that judges requests; the Gateway asks it for each."""
 
-    def __init__(self, authority: Authority, machines: Machines, rates: Rates, knocks: Rates) -> None:
+    def __init__(self, authority: Authority, machines: Machines, rates: Rates, unattributed: Rates) -> None:
         self._authority = authority
         self._machines = machines
         self._rates = rates
-        self._knocks = knocks
+        self._unattributed = unattributed
         self._entries: dict[str, Entry | None] = {}
         self._work = _naming(*(request for request, kind in KINDS.items() if kind.works))
 
@@ -93,10 +93,10 @@ class Admission:
             entry = self._machine(key)
             short = _decoded_if_short(unpacked.body)
         except (BadRequest, Unsupported, Unauthenticated):
-            self._knock(key, now_ms)
+            self._charge_machine(key, now_ms)
             raise
         if isinstance(short, Ping):
-            self._knock(key, now_ms)
+            self._charge_machine(key, now_ms)
             return Admitted(unpacked, short)
         principal = self._principal(entry, key, unpacked.token, now_ms)
         purpose = self._open(entry, principal, unpacked.body, now_ms)
@@ -124,14 +124,14 @@ class Admission:
             raise Unauthenticated(REVOKED)
         return entry
 
-    def _knock(self, key: str, now_ms: int, units: float = 1) -> None:
+    def _charge_machine(self, key: str, now_ms: int, units: float = 1) -> None:
         """Charge the machine for what is no tenant's.
 
         Raises `Quota`, where it has sent too much of that.
         """
-        bucket = Bucket(key, For.KNOCKING)
-        self._knocks.require(bucket, now_ms)
-        self._knocks.charge(bucket, units, now_ms)
+        bucket = Bucket(key, Purpose.MACHINE)
+        self._unattributed.require(bucket, now_ms)
+        self._unattributed.charge(bucket, units, now_ms)
 
     def _principal(self, entry: Entry, key: str, token: bytes, now_ms: int) -> Principal:
         """Who asks, with no more than the machine's entry allows.
@@ -140,24 +140,24 @@ class Admission:
         """
         principal = self._authority.known(token, now_ms / 1_000)
         if principal is None:
-            self._knock(key, now_ms, VERIFYING_UNITS)
+            self._charge_machine(key, now_ms, VERIFYING_UNITS)
             principal = self._authority.verify(token, now_ms / 1_000)
         if principal is ANONYMOUS and entry.tenant is not None:
             principal = replace(principal, tenant=entry.tenant)
         if entry.queues is not None:
             principal = replace(principal, queues=narrowed(principal.queues, entry.queues))
         if entry.tenant not in (None, principal.tenant):
-            self._knock(key, now_ms)
+            self._charge_machine(key, now_ms)
             raise Forbidden("this machine's key is bound to another tenant than the token's")
         return principal
 
-    def _open(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> For:
+    def _open(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> Purpose:
         """The purpose that a request seems to be for; only its beginning is looked at.
 
         Raises `Quota`, where the tenant asks too much.
         """
         may_work = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles
-        purpose = For.WORKING if may_work and self._work.search(body, 0, _HEAD_BYTES) else For.ASKING
+        purpose = Purpose.AGENT if may_work and self._work.search(body, 0, _HEAD_BYTES) else Purpose.CLIENT
         self._rates.require(Bucket(principal.tenant, purpose), now_ms)
         return purpose
 
@@ -173,7 +173,7 @@ class Admission:
                 values = check_structure(body)
                 request = decode(upgraded(body, frames.revision))
         finally:
-            events = payer.purpose is For.WORKING and _PUBLISHING.search(body, 0, _HEAD_BYTES) is not None
+            events = payer.purpose is Purpose.AGENT and _PUBLISHING.search(body, 0, _HEAD_BYTES) is not None
             self._rates.charge(payer, price_of_decoding(len(body), values, events=events), now_ms)
         if isinstance(request, Ping):
             raise BadRequest("a Ping is shorter than that")
@@ -210,7 +210,7 @@ def _decoded_if_short(body: bytes) -> Request | None:
 
 
 def _bucket(tenant: str, request: StoreRequest) -> Bucket:
-    return Bucket(tenant, For.WORKING if kind_of(request).works else For.ASKING)
+    return Bucket(tenant, Purpose.AGENT if kind_of(request).works else Purpose.CLIENT)
 
 
 def _named(request: StoreRequest) -> frozenset[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import anyio
 from anyio.abc import TaskStatus
 
-from airunner.broker.admission import KNOCKS_PER_S, Admission, Machines, everybody
+from airunner.broker.admission import UNATTRIBUTED_PER_S, Admission, Machines, everybody
 from airunner.broker.announcer import Announcer
 from airunner.broker.bus import LocalBus
 from airunner.broker.clock import Clock
@@ -74,7 +74,7 @@ class Broker:
         self.ledger_inbox = Turns()
         per_s = self._quotas.requests_per_s
         rates = Rates(None if per_s is None else per_s * UNITS_A_REQUEST)
-        self._admission = Admission(authority, machines, rates, Rates(KNOCKS_PER_S))
+        self._admission = Admission(authority, machines, rates, Rates(UNATTRIBUTED_PER_S))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; started once requests are taken."""

@@ -10,7 +10,7 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "peers_admitted": "Connections whose key is on the allow-list.",
         "peers_refused": "Connections whose key is not.",
-        "peers_put_off": "Connections of machines that open too many, or while the allow-list cannot be read.",
+        "peers_deferred": "Connections of machines that open too many, or while the allow-list cannot be read.",
         "requests": "Requests that were well formed and let in.",
         "requests_refused": "Requests that were answered with a refusal.",
         "garbage": "Messages that were not a request at all.",

@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 
 from airunner.broker.counts import Counts
-from airunner.broker.rates import Bucket, For, Rates
+from airunner.broker.rates import Bucket, Purpose, Rates
 from airunner.certs.allowlist import AllowList, AllowListUnreadable
 from airunner.certs.curve import RAW_KEY_BYTES, text_key
 from airunner.protocol.errors import Quota
@@ -63,21 +63,21 @@ class Gatekeeper:
         try:
             entry = self._allowed.entry_for(credentials[0])
         except AllowListUnreadable:
-            self._counts.add("peers_put_off")
+            self._counts.add("peers_deferred")
             return TRY_AGAIN, ""
         if entry is None:
             self._counts.add("peers_refused")
             return REFUSED, ""
         key = text_key(credentials[0])
         if not self._in_time(key):
-            self._counts.add("peers_put_off")
+            self._counts.add("peers_deferred")
             return TRY_AGAIN, ""
         self._counts.add("peers_admitted")
         return ALLOWED, key
 
     def _in_time(self, key: str) -> bool:
         """Whether this machine may open another connection now."""
-        bucket, now_ms = Bucket(key, For.KNOCKING), int(anyio.current_time() * 1_000)
+        bucket, now_ms = Bucket(key, Purpose.MACHINE), int(anyio.current_time() * 1_000)
         try:
             self._rates.require(bucket, now_ms)
         except Quota:

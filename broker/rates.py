@@ -23,24 +23,24 @@ REFUSED_DEBT_S: Final = 1.0
 BUCKETS_MAX: Final = 20_000  # the one that was not asked of for longest is forgotten: it begins full again
 
 
-class For(IntEnum):
+class Purpose(IntEnum):
     """What a bucket is for."""
 
-    ASKING = auto()
-    WORKING = auto()
-    KNOCKING = auto()
+    CLIENT = auto()
+    AGENT = auto()
+    MACHINE = auto()
 
     @property
     def payer(self) -> str:
         """Whose it is, in words."""
-        return "machine" if self is For.KNOCKING else "tenant"
+        return "machine" if self is Purpose.MACHINE else "tenant"
 
 
 class Bucket(NamedTuple):
     """Whose it is (a tenant, or a machine's key), and what for."""
 
     owner: str
-    purpose: For
+    purpose: Purpose
 
 
 class Rates:

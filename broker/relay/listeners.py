@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from airunner.broker.rates import Bucket, For, Rates
+from airunner.broker.rates import Bucket, Purpose, Rates
 from airunner.protocol.errors import Quota
 from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Subscription
@@ -39,7 +39,7 @@ class Listeners:
 
     def _in_time(self, key: str | None, now_ms: int) -> bool:
         assert key is not None, "somebody has sent it"
-        bucket = Bucket(key, For.KNOCKING)
+        bucket = Bucket(key, Purpose.MACHINE)
         try:
             self._rates.require(bucket, now_ms)
         except Quota:

@@ -81,7 +81,7 @@ def test_what_a_tenant_asks_for_and_keeps_and_a_machine_connects_is_bounded_for_
         assert {answer["code"] for answer in answers} == {"not-found", "quota"}
         assert submit(other)["type"] == "JobsEnqueued"
         crowd = [one.socket(zmq.DEALER, broker.requests) for _ in range(MANY)]
-        while crowd and not metric(broker, "peers_put_off_total"):
+        while crowd and not metric(broker, "peers_deferred_total"):
             pass  # until they have knocked
         others = {name: one.key(file) for name, file in RIGHT.items()}
         others.update(curve_publickey=public, curve_secretkey=secret)

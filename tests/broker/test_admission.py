@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from airunner.broker.admission import PING_BYTES_MAX, Admission, Admitted
 from airunner.broker.prices import VALUES_A_UNIT, VERIFYING_UNITS
-from airunner.broker.rates import BURST_S, DEBT_S, REFUSED_DEBT_S, Bucket, For, Rates
+from airunner.broker.rates import BURST_S, DEBT_S, REFUSED_DEBT_S, Bucket, Purpose, Rates
 from airunner.broker.requests import kind_of
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal
@@ -25,7 +25,11 @@ from tests.protocol.examples import REQUESTS
 BOTH = frozenset(PeerRole)
 PRINCIPAL = Principal("s", "acme", ALL_ROLES, math.inf)
 RATE = 10.0
-ASKS, WORKS, KNOCKS = Bucket("acme", For.ASKING), Bucket("acme", For.WORKING), Bucket("key", For.KNOCKING)
+ASKS, WORKS, UNATTRIBUTED = (
+    Bucket("acme", Purpose.CLIENT),
+    Bucket("acme", Purpose.AGENT),
+    Bucket("key", Purpose.MACHINE),
+)
 
 
 class FakeAuthority:
@@ -50,9 +54,9 @@ class FakeAuthority:
 
 
 def admission(
-    entry: Entry | None, principal: Principal = PRINCIPAL, rates: Rates | None = None, knocks: Rates | None = None
+    entry: Entry | None, principal: Principal = PRINCIPAL, rates: Rates | None = None, unattributed: Rates | None = None
 ) -> Admission:
-    return Admission(FakeAuthority(principal), lambda _: entry, rates or Rates(), knocks or Rates())
+    return Admission(FakeAuthority(principal), lambda _: entry, rates or Rates(), unattributed or Rates())
 
 
 def admit(
@@ -182,7 +186,7 @@ def test_a_machine_that_brings_bad_tokens_soon_has_none_of_them_verified() -> No
 
 
 def test_what_is_no_tenants_is_bounded_for_each_machine() -> None:
-    here = admission(Entry("m", BOTH), knocks=empty(KNOCKS))
+    here = admission(Entry("m", BOTH), unattributed=empty(UNATTRIBUTED))
     with pytest.raises(Quota):
         admit(here, Ping())
     assert admit(here, Ping(), key="other").request == Ping()
@@ -191,7 +195,7 @@ def test_what_is_no_tenants_is_bounded_for_each_machine() -> None:
 def test_another_tenants_token_is_paid_for_by_the_machine_that_brings_it() -> None:
     bound = Entry("m", BOTH, tenant="other")
     rates = Rates(RATE)
-    here = admission(bound, rates=rates, knocks=empty(KNOCKS))
+    here = admission(bound, rates=rates, unattributed=empty(UNATTRIBUTED))
     with pytest.raises(Quota):
         admit(here)
     assert not is_empty(rates, ASKS)
@@ -205,7 +209,7 @@ def test_who_asks_too_much_is_told_for_how_long_and_others_are_not() -> None:
     with pytest.raises(Quota) as refused:
         rates.require(ASKS, WALL_MS)
     assert refused.value.retry_ms == 1 + 1_000
-    rates.require(Bucket("other", For.ASKING), WALL_MS)
+    rates.require(Bucket("other", Purpose.CLIENT), WALL_MS)
     rates.require(WORKS, WALL_MS)
     with pytest.raises(Quota):
         rates.require(ASKS, WALL_MS + 900)

@@ -12,7 +12,7 @@ import zmq
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.gatekeeper import Gatekeeper
-from airunner.broker.rates import Bucket, For, Rates
+from airunner.broker.rates import Bucket, Purpose, Rates
 from airunner.broker.store.batch import Store
 from airunner.broker.store.open import open_store
 from airunner.certs.allowlist import AllowList
@@ -152,7 +152,7 @@ async def test_a_machine_that_opens_too_many_connections_has_to_come_again_and_o
         async with channel(home, opened.endpoint, pair=other) as newcomer:
             assert isinstance(await newcomer.ask(Ping()), Pong)
         assert isinstance(await asker.ask(Ping()), Pong), "it comes again by itself"
-        assert opened.counts["peers_put_off"] == 1
+        assert opened.counts["peers_deferred"] == 1
         assert opened.counts["peers_admitted"] == 2
 
 
@@ -161,7 +161,7 @@ class FullAtFirst(Rates):
 
     def __init__(self, key: str, times: int) -> None:
         super().__init__()
-        self._bucket = Bucket(key, For.KNOCKING)
+        self._bucket = Bucket(key, Purpose.MACHINE)
         self._times = times
 
     def require(self, bucket: Bucket, now_ms: int) -> None:

@@ -9,7 +9,7 @@ from airunner.broker import tarpit
 from airunner.broker.admission import Admission
 from airunner.broker.gateway import HOLD_MS_MAX
 from airunner.broker.prices import REPLY_BYTES_A_UNIT, UNITS_A_REQUEST
-from airunner.broker.rates import Bucket, For, Rates
+from airunner.broker.rates import Bucket, Purpose, Rates
 from airunner.protocol.coding import encode
 from airunner.protocol.errors import Quota
 from airunner.protocol.events import EventSegment
@@ -35,7 +35,7 @@ async def test_a_large_reply_is_paid_for(stage: Stage) -> None:
         reply = JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
         await stage.tell(await stage.asked(), reply)
         with pytest.raises(Quota):
-            rates.require(Bucket("acme", For.ASKING), WALL_MS)
+            rates.require(Bucket("acme", Purpose.CLIENT), WALL_MS)
 
 
 async def test_a_short_page_of_a_log_costs_little(stage: Stage) -> None:
@@ -48,12 +48,12 @@ async def test_a_short_page_of_a_log_costs_little(stage: Stage) -> None:
             run = EventSegment(first_sequence=1, count=1, attempt=1, events=bytes(REPLY_BYTES_A_UNIT))
             reply = JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
             await stage.tell(await stage.asked(), reply)
-        rates.require(Bucket("acme", For.ASKING), WALL_MS)
+        rates.require(Bucket("acme", Purpose.CLIENT), WALL_MS)
 
 
 async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) -> None:
     rates = Rates(1.0)
-    rates.charge(Bucket("acme", For.ASKING), 2.0, WALL_MS)
+    rates.charge(Bucket("acme", Purpose.CLIENT), 2.0, WALL_MS)
     stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         began_s = anyio.current_time()
@@ -69,7 +69,7 @@ async def test_what_is_too_much_is_refused_before_it_is_decoded(stage: Stage) ->
 
 async def test_a_refusal_is_not_held_for_ever_and_says_how_long_to_wait_on(stage: Stage) -> None:
     rates = Rates(1.0)
-    rates.charge(Bucket("acme", For.ASKING), 10.0, WALL_MS)
+    rates.charge(Bucket("acme", Purpose.CLIENT), 10.0, WALL_MS)
     stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         began_s = anyio.current_time()
@@ -90,16 +90,16 @@ async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its
         assert isinstance(refused, Refused)
         assert refused.code == "bad-request"
         with pytest.raises(Quota):
-            rates.require(Bucket("acme", For.ASKING), WALL_MS)
+            rates.require(Bucket("acme", Purpose.CLIENT), WALL_MS)
 
 
 @pytest.mark.parametrize(
     "frames", [[b"AR1", bytes(16)], [b"AR1", bytes(16), b"", encode(Ping())], [b"AR1", bytes(16), b"", b"\x80"]]
 )
 async def test_what_is_no_tenants_is_paid_for_by_its_machine(stage: Stage, frames: list[bytes]) -> None:
-    knocks = Rates(1.0)
-    knocks.charge(Bucket("local", For.KNOCKING), 0.5, WALL_MS)
-    stage.admission = Admission(FakeAuthority(), stage.listed.get, Rates(), knocks)
+    unattributed = Rates(1.0)
+    unattributed.charge(Bucket("local", Purpose.MACHINE), 0.5, WALL_MS)
+    stage.admission = Admission(FakeAuthority(), stage.listed.get, Rates(), unattributed)
     async with stage.running():
         stage.router.hear_frames(frames)
         first = await stage.reply()
@@ -113,7 +113,7 @@ async def test_what_is_no_tenants_is_paid_for_by_its_machine(stage: Stage, frame
 async def test_more_refusals_than_are_held_are_told_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tarpit, "HELD_MAX", 1)
     rates = Rates(1.0)
-    rates.charge(Bucket("acme", For.ASKING), 2.0, WALL_MS)
+    rates.charge(Bucket("acme", Purpose.CLIENT), 2.0, WALL_MS)
     stage.admission = Admission(FakeAuthority(), stage.listed.get, rates, Rates())
     async with stage.running():
         began_s = anyio.current_time()
