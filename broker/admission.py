@@ -1,16 +1,16 @@
 """Admission: authenticates, authorises and charges each request, before and after it is decoded.
 
-A key that was taken off the allow-list is refused at its next request, on connections that stand. What a machine may
-be (`agent`, `client`) bounds what any token can do there, and so do the tenant and the queues that its key may be bound
-to: a token that is carried to another machine opens no more than that machine may.
+A key that was removed from the allow-list is refused at its next request, also on open connections. The roles of a
+machine's key (`agent`, `client`), and the tenant and queues that it may be bound to, limit every token that is used
+there: a token that is carried to another machine opens no more than that machine may.
 
-Queues: a request that names some is judged here. One that names a job, or lists, carries its scope to the Store
-(`Ask.queues`), which answers as if the jobs of other queues were not there, as it does for other tenants. Requests
-about an attempt need no scope: its task token proves that it was leased by somebody who may.
+Queues: a request that names queues is checked here. A request that names a job, or lists, carries its scope to the
+Store (`TenantRequest.queues`), which answers as if the jobs of other queues did not exist, as it does for other
+tenants. Requests about an attempt need no scope: the task token proves that the agent could lease it.
 
-Each request is paid for: by the tenant whose token was verified, from the one of its buckets that the request seems
-to be for, before it is decoded; and by the machine where there is no such token. A request that turns out to be for the
-other bucket has to be let in there too, so that a lie about it gains nothing. See `prices`.
+Each request is charged before it is decoded: to the tenant whose token was verified, in the bucket that the request
+seems to be for, or to the machine where there is no such token. A request that turns out to be for the tenant's other
+bucket has to be admitted there too, so that pretending gains nothing. See `prices`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from airunner.protocol.requests import Ping, PublishJobEvents, Request, StoreReq
 from airunner.protocol.revisions import upgraded
 
 Machines = Callable[[bytes], Entry | None]
-"""The allow-list: the entry of a key (its Z85) at this moment; None: it has none. Raises `AllowListUnreadable`."""
+"""Allow-list: the entry of a key (its Z85) at this moment; None: not listed. Raises `AllowListUnreadable`."""
 
 UNATTRIBUTED_PER_S: Final = 900.0  # units, of one machine: some 225 new tokens, a tenth of what the broker can do
-PING_BYTES_MAX: Final = 64  # so little is decoded for whoever is on the allow-list
+PING_BYTES_MAX: Final = 64  # a body as short as this is decoded before any token is verified
 
 REVOKED: Final = "this machine's key has been taken off the broker's allow-list"
 
@@ -47,7 +47,7 @@ _HEAD_BYTES: Final = 32  # where the kind of a request most often stands
 
 
 class Admitted(Struct, frozen=True):
-    """A request that was let in; of a Ping nobody is the `principal`."""
+    """Admitted request; a Ping has no `principal`."""
 
     frames: RequestFrames
     request: Ping | StoreRequest
@@ -55,12 +55,12 @@ class Admitted(Struct, frozen=True):
 
 
 def everybody(_: bytes) -> Entry:
-    """Where no list is kept."""
-    return Entry("anybody", frozenset(PeerRole))
+    """Admit every key: for a broker without an allow-list."""
+    return Entry("any machine", frozenset(PeerRole))
 
 
 class Admission:
-    """The service that judges requests; the Gateway asks it for each."""
+    """Admission of requests; the Gateway calls it for each message."""
 
     def __init__(self, authority: Authority, machines: Machines, rates: Rates, unattributed: Rates) -> None:
         self._authority = authority
@@ -71,11 +71,11 @@ class Admission:
         self._work = _naming(*(request for request, kind in KINDS.items() if kind.works))
 
     def look_again(self) -> None:
-        """Some time has passed: the allow-list may have changed."""
+        """Read the allow-list again for the next requests: it may have changed."""
         self._entries.clear()
 
     def listed(self, key: str, request: StoreRequest) -> bool:
-        """Whether the key may still be here, and in the queues it asked for. Where that cannot be told, it may not."""
+        """Check that the key is still listed, for the queues of its request. False where the list cannot be read."""
         try:
             entry = self._entry(key)
         except AllowListUnreadable:
@@ -83,10 +83,10 @@ class Admission:
         return entry is not None and (entry.queues is None or entry.queues.issuperset(_named(request)))
 
     def admit(self, frames: Sequence[bytes], key: str, now_ms: int) -> Admitted:
-        """Judge and charge a message that came from the machine with this key, and decode it.
+        """Admit a message from the machine with this key: charge, decode and authorise it.
 
         Raises `PeerError`: `Unsupported` or `BadRequest` for what is no request, `Unauthenticated`, `Forbidden`;
-        `Quota`, where the tenant or the machine asks too much; `Busy`, when nobody can be judged now.
+        `Quota`, where the tenant or the machine asks too much; `Busy`, while the allow-list cannot be read.
         """
         try:
             unpacked = unpack_request(frames)
@@ -108,35 +108,35 @@ class Admission:
         return Admitted(unpacked, request, principal)
 
     def charge(self, tenant: str, request: StoreRequest, units: int, now_ms: int) -> None:
-        """Charge what a request was measured to cost."""
+        """Charge a request its measured cost."""
         self._rates.charge(_bucket(tenant, request), units, now_ms)
 
     def _machine(self, key: str) -> Entry:
-        """The entry of this key.
+        """Look up the allow-list entry of this key.
 
-        Raises `Unauthenticated`; `Busy`, when nobody can be judged now.
+        Raises `Unauthenticated`; `Busy`, while the allow-list cannot be read.
         """
         try:
             entry = self._entry(key)
         except AllowListUnreadable as error:
-            raise Busy("the broker cannot read its allow-list; its operator is told why") from error
+            raise Busy("the broker cannot read its allow-list; its log says why") from error
         if entry is None:
             raise Unauthenticated(REVOKED)
         return entry
 
     def _charge_machine(self, key: str, now_ms: int, units: float = 1) -> None:
-        """Charge the machine for what is no tenant's.
+        """Charge the machine for a request that belongs to no tenant.
 
-        Raises `Quota`, where it has sent too much of that.
+        Raises `Quota`, where it has sent too many of them.
         """
         bucket = Bucket(key, Purpose.MACHINE)
         self._unattributed.require(bucket, now_ms)
         self._unattributed.charge(bucket, units, now_ms)
 
     def _principal(self, entry: Entry, key: str, token: bytes, now_ms: int) -> Principal:
-        """Who asks, with no more than the machine's entry allows.
+        """Authenticate the sender, with no more rights than the machine's entry allows.
 
-        Raises `Unauthenticated`, `Forbidden`; `Quota`, where the machine brings too many tokens to be verified.
+        Raises `Unauthenticated`, `Forbidden`; `Quota`, where the machine sends too many tokens to be verified.
         """
         principal = self._authority.known(token, now_ms / 1_000)
         if principal is None:
@@ -152,7 +152,7 @@ class Admission:
         return principal
 
     def _open(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> Purpose:
-        """The purpose that a request seems to be for; only its beginning is looked at.
+        """Find the bucket's purpose from the first bytes of a request, and require room in that bucket.
 
         Raises `Quota`, where the tenant asks too much.
         """
@@ -162,12 +162,12 @@ class Admission:
         return purpose
 
     def _decode(self, payer: Bucket, frames: RequestFrames, request: Request | None, now_ms: int) -> StoreRequest:
-        """The request in a body, where that is not known; its decoding is charged whatever it is.
+        """Decode the request in a body, unless that is done, and charge the decoding, also of an invalid one.
 
         Raises `BadRequest`.
         """
         body = frames.body
-        values = min(VALUES_MAX, len(body))  # what it took to find out that it is no request, at the most
+        values = min(VALUES_MAX, len(body))  # at most: the values that were read before the request was found invalid
         try:
             if request is None:
                 values = check_structure(body)
@@ -181,7 +181,7 @@ class Admission:
 
     @staticmethod
     def _authorise(entry: Entry, principal: Principal, request: StoreRequest) -> None:
-        """Raises `Forbidden`: the token has not the role, the machine is none such, or a queue is not open to them."""
+        """Authorise a request. Raises `Forbidden`: the token or the machine lacks the role or the queue."""
         kind = kind_of(request)
         principal.require(kind.role)
         needed = PeerRole.AGENT if kind.works else PeerRole.CLIENT
@@ -199,7 +199,7 @@ class Admission:
 
 
 def _decoded_if_short(body: bytes) -> Request | None:
-    """The request in a body that is as short as a Ping, which it may be.
+    """Decode a body that is as short as a Ping; None for a longer one.
 
     Raises `BadRequest`.
     """
@@ -214,12 +214,12 @@ def _bucket(tenant: str, request: StoreRequest) -> Bucket:
 
 
 def _named(request: StoreRequest) -> frozenset[str]:
-    """The queues that a request names."""
+    """List the queues that a request names."""
     return frozenset(kind_of(request).queues(request))
 
 
 def _naming(*kinds: type[Message]) -> re.Pattern[bytes]:
-    """What finds the name of one of these kinds in a body."""
+    """Compile a pattern that finds the name of one of these kinds in a body."""
     return re.compile(b"|".join(kind.__name__.encode() for kind in kinds))
 
 

@@ -1,13 +1,13 @@
-"""The Announcer: owns the PUB socket and says live what has been committed.
+"""Announcer: owns the PUB socket and publishes committed events live.
 
-What it says is sealed with the job's watch key, under a topic that is a hash of that key: whoever
-subscribes to everything learns nothing. What nobody listens to is not even sealed; what a slow listener
-misses, it asks the Ledger for. To each new subscription it answers with an empty message on its topic, so
-that a monitor knows from when on it hears everything.
+Each message is sealed with the job's watch key, under a topic that is a hash of that key: a peer that subscribes to
+everything learns nothing. Events of a job without listeners are not even sealed; a slow listener replays from the
+Ledger what it has missed. The Announcer answers each new subscription with an empty message on its topic, so that a
+monitor knows from when on it receives everything.
 
-A socket counts messages, not bytes. So that what waits for a listener who does not read is bounded in bytes, only
-short runs are sent whole: of a long one, and of what follows it in the same batch, only the numbers are sent, and
-listeners ask for the events.
+A socket's queue is bounded in messages, not in bytes. To bound it in bytes too, only short segments are published
+whole: of a long segment, and of what follows it in the same batch, only the sequence numbers are published, and
+listeners replay the events.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from airunner.transport.ports import EVERYBODY_LEFT, Edges, Publisher
 
 
 class Announcer:
-    """The actor."""
+    """Announcer actor."""
 
     def __init__(
         self, publisher: Publisher, inbox: AnnouncerInbox, edges: Edges, counts: Counts, watchers: Watchers
@@ -42,7 +42,7 @@ class Announcer:
         self._encoder = msgspec.msgpack.Encoder()
 
     async def run(self) -> None:
-        """Announce for ever."""
+        """Publish batches until cancelled."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._welcome)
             async for appended in self._inbox:
@@ -60,28 +60,28 @@ class Announcer:
                     self._publisher.publish([topic, b""])
 
     def _announce(self, appended: Sequence[Appended]) -> None:
-        """Publish a batch: each job's short runs, and at the end the numbers of what begins with a long one."""
+        """Publish a batch: each job's short segments, and at the end the numbers of what begins with a long one."""
         named: dict[bytes, Appended] = {}  # by topic
-        for one in appended:
-            topic = topic_of(one.watch_key)
+        for segment in appended:
+            topic = topic_of(segment.watch_key)
             if not self._watchers.heard(topic):
                 continue
             if (before := named.get(topic)) is not None:
-                count = one.run.next_sequence - before.run.first_sequence
-                named[topic] = Appended(one.watch_key, replace(before.run, count=count))
-            elif len(one.run.events) > LIVE_BYTES_MAX:
-                named[topic] = Appended(one.watch_key, _named(one.run))
+                count = segment.run.next_sequence - before.run.first_sequence
+                named[topic] = Appended(segment.watch_key, replace(before.run, count=count))
+            elif len(segment.run.events) > LIVE_BYTES_MAX:
+                named[topic] = Appended(segment.watch_key, _named(segment.run))
             else:
-                self._publish(topic, one)
-        for topic, one in named.items():
-            self._publish(topic, one)
+                self._publish(topic, segment)
+        for topic, segment in named.items():
+            self._publish(topic, segment)
 
-    def _publish(self, topic: bytes, one: Appended) -> None:
+    def _publish(self, topic: bytes, segment: Appended) -> None:
         nonce = self._edges.random_bytes(NONCE_BYTES)
-        self._publisher.publish([topic, seal(one.watch_key, self._encoder.encode(one.run), nonce)])
+        self._publisher.publish([topic, seal(segment.watch_key, self._encoder.encode(segment.run), nonce)])
         self._counts.add("announced")
 
 
-def _named(run: EventSegment) -> LiveSegment:
-    """The numbers of a run alone."""
-    return LiveSegment(first_sequence=run.first_sequence, count=run.count, attempt=run.attempt)
+def _named(segment: EventSegment) -> LiveSegment:
+    """Strip the events from a segment: only its sequence numbers are left."""
+    return LiveSegment(first_sequence=segment.first_sequence, count=segment.count, attempt=segment.attempt)

@@ -1,7 +1,7 @@
-"""Backups of a SQLite store: made while its broker runs, verified, and put back.
+"""Backups of a SQLite store: made while its broker runs, verified, and restored.
 
-A backup is a store like any other. It is written beside its place, synced, read from end to end, and only then given
-its name: what bears the name is whole.
+A backup is a store like any other. It is written to a file beside its place, synced, read from end to end, and only
+then renamed: a file with the backup's name is whole.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
 PARTIAL: Final = ".partial"
 KEPT: Final = ".before-restore"
-ANSWER_S_MAX: Final = 60.0  # between two lines of a broker that makes a copy
+ANSWER_S_MAX: Final = 60.0  # between two lines of a broker that makes a copy, before it counts as hung
 _LINE_BYTES_MAX: Final = 4_096
 _COPY_BYTES: Final = 1 << 20
 
-Told = Callable[[Progress], None]
-"""Is told how far a copy is."""
+OnProgress = Callable[[Progress], None]
+"""Progress callback of a copy."""
 
 
 class _Answer(msgspec.Struct):
-    """One line of the control socket's."""
+    """Answer line of the control socket."""
 
     copied: int = 0
     pages: int = 0
@@ -41,20 +41,20 @@ class _Answer(msgspec.Struct):
     error: str = ""
 
 
-def back_up(store: Path, to: Path, told: Told, *, force: bool = False) -> StoreReport:
-    """Copy the store to the file `to` (0600) and verify the copy, whether a broker has it or none.
+def back_up(store: Path, to: Path, on_progress: OnProgress, *, force: bool = False) -> StoreReport:
+    """Back a store up to the file `to` (0600) and verify the copy, whether or not a broker uses the store.
 
-    A store with a fault is copied too: the report has what is wrong.
+    A store with a fault is copied too: the report lists the faults.
 
-    Raises `OperatorError`: `to` is there and not `force`, or cannot be written, or there is no such store.
+    Raises `OperatorError`: `to` exists and not `force`, or cannot be written, or there is no such store.
     """
     if os.path.lexists(to) and not force:
         raise OperatorError(f"{to} is there already: name another, or give --force")
     _refuse_stores(store, to)
     with _partial(to) as (partial, descriptor):
         try:
-            if not _copy_online(store, descriptor, told):
-                _copy_offline(store, descriptor, told)
+            if not _copy_online(store, descriptor, on_progress):
+                _copy_offline(store, descriptor, on_progress)
             os.fsync(descriptor)
         except OSError as error:
             raise OperatorError(f"cannot write {partial}: {error.strerror or error}") from error
@@ -65,9 +65,9 @@ def back_up(store: Path, to: Path, told: Told, *, force: bool = False) -> StoreR
 
 
 def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
-    """Put a backup in the place of the store, once it is shown to be whole; what was there is kept beside it.
+    """Restore a backup in the place of the store, once it is verified; the old store is kept beside it.
 
-    Raises `OperatorError`: the backup has a fault, a broker has the store, or one is there and not `force`.
+    Raises `OperatorError`: the backup has a fault, a broker uses the store, or a store exists and not `force`.
     """
     report = check_store(backup)
     if report.faults:
@@ -87,16 +87,16 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
 
 
 def _put_aside(store: Path) -> None:
-    """Keep what is there of a store under other names; its journal must not be taken for that of the next.
+    """Keep the old store and its journals under other names: SQLite must not apply its journal to the next store.
 
-    Raises `OperatorError`: a broker has it, also where its file has been removed; `OSError`.
+    Raises `OperatorError`: a broker uses it, also where its file has been removed; `OSError`.
     """
     with socket.socket(socket.AF_UNIX) as control, short_path(store) as path:
         if control.connect_ex(path) == 0:
             raise OperatorError(f"a broker uses {store}: stop it first", exit_code=EXIT_UNAVAILABLE)
     if store.exists():
         try:
-            open_alone(store).close()  # what its journal holds is in the file now
+            open_alone(store).close()  # writes its journal back into the file
         except OperatorError as error:
             if error.exit_code == EXIT_UNAVAILABLE:
                 raise
@@ -109,19 +109,19 @@ def _put_aside(store: Path) -> None:
 
 
 def _refuse_stores(store: Path, to: Path) -> None:
-    """Raises `OperatorError` where `to` is the store itself, under whatever name, or one that a broker has."""
+    """Refuse stores as targets. Raises `OperatorError`: `to` is the store itself, by any name, or one in use."""
     with suppress(OSError):
         if to.samefile(store):
             raise OperatorError(f"{to} is the store itself: name another file to copy it to")
     if to.with_name(to.name + SUFFIX).exists() or to.with_name(to.name + "-wal").exists():
-        raise OperatorError(f"{to} is a store that a broker has: name another file to copy to")
+        raise OperatorError(f"{to} is a store that a broker uses: name another file to copy to")
 
 
 @contextmanager
 def _partial(to: Path) -> Generator[tuple[Path, int]]:
-    """A new file beside `to`, 0600 and this process's alone, with its descriptor; what is left of it goes at the end.
+    """Create a temporary file beside `to`, 0600, with its descriptor; it is removed at the end, unless renamed.
 
-    Raises `OperatorError`: it cannot be made.
+    Raises `OperatorError`: it cannot be created.
     """
     try:
         descriptor, name = tempfile.mkstemp(PARTIAL, f"{to.name}.", to.parent)
@@ -135,8 +135,8 @@ def _partial(to: Path) -> Generator[tuple[Path, int]]:
         partial.unlink(missing_ok=True)
 
 
-def _copy_online(store: Path, descriptor: int, told: Told) -> bool:
-    """Have the broker that has the store copy it; False where there is none.
+def _copy_online(store: Path, descriptor: int, on_progress: OnProgress) -> bool:
+    """Copy a store through the broker that uses it; False where there is none.
 
     Raises `OperatorError`, `OSError`.
     """
@@ -153,7 +153,7 @@ def _copy_online(store: Path, descriptor: int, told: Told) -> bool:
             raise OperatorError(f"only the broker's user and root may back up {store}: run this as one") from error
         socket.send_fds(control, [BACKUP], [descriptor])
         try:
-            if _copied(control, told):
+            if _copied(control, on_progress):
                 return True
         except TimeoutError as error:
             raise OperatorError(
@@ -162,10 +162,10 @@ def _copy_online(store: Path, descriptor: int, told: Told) -> bool:
     raise OperatorError("the broker ended while it copied its store; try again", exit_code=EXIT_UNAVAILABLE)
 
 
-def _copied(control: socket.socket, told: Told) -> bool:
-    """Whether the broker says that the copy is done, before it leaves.
+def _copied(control: socket.socket, on_progress: OnProgress) -> bool:
+    """Read the broker's answers until the copy is done; False where the broker ended before that.
 
-    Raises `OperatorError`: it says why it is not; `TimeoutError`.
+    Raises `OperatorError`: the broker could not make the copy; `TimeoutError`.
     """
     with control.makefile("rb") as answers:
         while line := answers.readline(_LINE_BYTES_MAX):
@@ -174,18 +174,18 @@ def _copied(control: socket.socket, told: Told) -> bool:
                 raise OperatorError(f"the broker could not make the copy: {answer.error}", exit_code=1)
             if answer.done:
                 return True
-            told(Progress(answer.copied, answer.pages))
+            on_progress(Progress(answer.copied, answer.pages))
     return False
 
 
-def _copy_offline(store: Path, descriptor: int, told: Told) -> None:
-    """Copy a store that no broker has. Raises `OperatorError`, `OSError`."""
+def _copy_offline(store: Path, descriptor: int, on_progress: OnProgress) -> None:
+    """Copy a store that no broker uses. Raises `OperatorError`, `OSError`."""
     source = open_alone(store)
     try:
         copy = source.copy_to(descriptor)
         try:
             while not copy.done:
-                told(copy.step())
+                on_progress(copy.step())
         finally:
             copy.close()
     finally:
@@ -193,7 +193,7 @@ def _copy_offline(store: Path, descriptor: int, told: Told) -> None:
 
 
 def _copy_file(source: Path, descriptor: int) -> None:
-    """Copy the bytes of a file into an open one, and have them on disk."""
+    """Copy the bytes of a file into an open one, and sync it."""
     with source.open("rb") as content:
         while chunk := content.read(_COPY_BYTES):
             rest = memoryview(chunk)
@@ -203,7 +203,7 @@ def _copy_file(source: Path, descriptor: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk."""
+    """Sync a folder, so that the names in it are on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""The broker: its actors, the inboxes between them, and nothing else.
+"""Broker: its actors, the inboxes between them, and nothing else.
 
-Every edge is handed in. If an actor dies the task group ends, and with it the process: what was promised
-is on disk, and the supervisor starts another.
+Every edge is handed in. If an actor fails the task group ends, and with it the process: everything promised is on disk,
+and the supervisor starts another.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from airunner.broker.health import Health
 from airunner.broker.inbox import (
     ALARMS_MAX,
     ANNOUNCEMENTS_MAX,
-    ANSWERS_MAX,
+    RESPONSES_MAX,
     SWEEPS_MAX,
     Alarm,
-    Answer,
     Nudged,
+    Response,
     Swept,
 )
 from airunner.broker.janitor import Janitor, RetentionPlan
@@ -44,7 +44,7 @@ from airunner.transport.ports import Edges, Publisher, Router
 
 
 class Broker:
-    """Gateway, Ledger, Timekeeper, Janitor and Announcer around one store; the Gatekeeper stands before them."""
+    """Broker of Gateway, Ledger, Timekeeper, Janitor and Announcer around one store, behind the Gatekeeper."""
 
     def __init__(
         self,
@@ -77,8 +77,8 @@ class Broker:
         self._admission = Admission(authority, machines, rates, Rates(UNATTRIBUTED_PER_S))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled; started once requests are taken."""
-        to_gateway, gateway_inbox = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](ANSWERS_MAX)
+        """Run until cancelled; started once requests are accepted."""
+        to_gateway, gateway_inbox = anyio.create_memory_object_stream[Sequence[Response | Nudged]](RESPONSES_MAX)
         to_announcer, announcer_inbox = anyio.create_memory_object_stream[Sequence[Appended]](ANNOUNCEMENTS_MAX)
         to_timekeeper, timekeeper_inbox = anyio.create_memory_object_stream[Alarm](ALARMS_MAX)
         to_janitor, janitor_inbox = anyio.create_memory_object_stream[Swept](SWEEPS_MAX)
@@ -107,7 +107,9 @@ class Broker:
             self._offload,
             self._disk,
             self._counts,
-            charge=lambda ask, cost: self._admission.charge(ask.tenant, ask.request, cost, self._edges.wall_ms()),
+            charge=lambda command, cost: self._admission.charge(
+                command.tenant, command.request, cost, self._edges.wall_ms()
+            ),
         )
         announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts, watchers)
         timekeeper = Timekeeper(timekeeper_inbox, self.ledger_inbox, clock, self._edges)

@@ -1,4 +1,4 @@
-"""The bus: carries news of what is on disk to everybody who lives from it.
+"""Bus of news: carries the news of a committed batch to the actors that need it.
 
 ```
 Ledger ─ BatchNews ─► Bus ─┬─► Announcer   (appended segments)
@@ -7,7 +7,7 @@ Ledger ─ BatchNews ─► Bus ─┬─► Announcer   (appended segments)
                            └─► parking     (queues in which jobs may be leased now)
 ```
 
-With one broker it is these four inboxes; with several, it carries the news to the others too.
+With one broker it is these four inboxes; with several, it carries the news to the other brokers too.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class BatchNews(Struct, kw_only=True):
 
 
 class Bus(Protocol):
-    """The port: what the Ledger asks of it."""
+    """Bus port, which the Ledger calls."""
 
-    async def tell(self, news: BatchNews) -> None:
-        """Pass on what is on disk now."""
+    async def publish(self, news: BatchNews) -> None:
+        """Publish the news of a batch that is on disk."""
         ...
 
     def take_ready(self) -> set[QueueKey]:
-        """The queues that were told ready since this was asked last."""
+        """Take the queues that became ready since the last call."""
         ...
 
 
 class LocalBus:
-    """The bus of a broker that is alone."""
+    """Bus of a single broker."""
 
     def __init__(self, gateway: ToGateway, announcer: ToAnnouncer, timekeeper: ToTimekeeper) -> None:
         self._gateway = gateway
@@ -51,7 +51,7 @@ class LocalBus:
         self._timekeeper = timekeeper
         self._ready: set[QueueKey] = set()
 
-    async def tell(self, news: BatchNews) -> None:
+    async def publish(self, news: BatchNews) -> None:
         """See `Bus`."""
         self._ready |= news.ready
         if news.nudged:

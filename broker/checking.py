@@ -1,6 +1,6 @@
-"""Check of a store file: whether the database can read all of it, and whether each job's log is whole.
+"""Check of a store file: whether SQLite can read all of it, and whether each job's log is whole.
 
-It reads only, and needs the file for itself: a broker's store is checked when that is stopped, or by a backup of it.
+It only reads, and needs the file for itself: check a broker's store while that is stopped, or check a backup of it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from airunner.protocol.errors import CorruptLog, PeerError
 from airunner.protocol.events import decode_bodies
 from airunner.protocol.job import JobState
 
-FAULTS_MAX: Final = 100  # as many as help somebody who has to mend them
+FAULTS_MAX: Final = 100  # more do not help to repair the store
 _FINISHED: Final = "JOB_FINISHED"
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong: with the log of `job_id`, or with the store as a whole."""
+    """Fault in the log of `job_id`, or in the store as a whole."""
 
     job_id: str | None
     words: str
 
 
 class StoreReport(NamedTuple):
-    """Result of a check: what was read, and the first `FAULTS_MAX` things that are wrong."""
+    """Report of a check: how many jobs and events were read, and the first `FAULTS_MAX` faults."""
 
     jobs: int
     events: int
@@ -37,13 +37,13 @@ class StoreReport(NamedTuple):
 
 
 class _LogGap(Exception):
-    """The log of a job is not whole."""
+    """Gap in the log of a job."""
 
 
 def check_store(path: Path) -> StoreReport:
-    """Read all of the store at `path`.
+    """Check all of the store at `path`.
 
-    Raises `OperatorError`: it is not there, not a store of this version's, or a broker has it.
+    Raises `OperatorError`: there is none, it is not a store of this version, or a broker uses it.
     """
     with closing(open_alone(path)) as engine:
         faults = [Fault(None, f"SQLite: {line}") for line in engine.faults(FAULTS_MAX)]
@@ -58,7 +58,7 @@ def check_store(path: Path) -> StoreReport:
 
 
 def _check_log(engine: SqliteEngine, job: JobRow, faults: list[Fault]) -> int:
-    """How many events a log has; what is wrong with it joins `faults`."""
+    """Count the events of a log; append its faults to `faults`."""
     try:
         return _read(engine, job)
     except (PeerError, *UNDECODABLE) as error:
@@ -69,7 +69,7 @@ def _check_log(engine: SqliteEngine, job: JobRow, faults: list[Fault]) -> int:
 
 
 def _read(engine: SqliteEngine, job: JobRow) -> int:
-    """How many events it has. Raises `_LogGap`, and what reading and decoding raise."""
+    """Read a job's log and count its events. Raises `_LogGap`, and what reading and decoding raise."""
     sequence = 0
     kind = ""
     for segment in engine.segments(job.number, 0):

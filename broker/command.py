@@ -1,6 +1,6 @@
-"""`airunner broker`: builds the broker of real parts and runs it until a signal.
+"""Command `airunner broker`: builds the broker from real parts and runs it until a signal.
 
-The Gatekeeper's socket is bound first and its actor runs before any door opens.
+The Gatekeeper's socket is bound first, and its actor runs before any other socket accepts connections.
 """
 
 from __future__ import annotations
@@ -31,26 +31,32 @@ if TYPE_CHECKING:
 
 DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
 DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
-SWITCH_S = 0.0002  # a commit waits twice for the interpreter, which a busy loop would give away only every 5 ms
+SWITCH_S = 0.0002  # a commit waits twice for the interpreter, which a busy loop would release only every 5 ms
 TENANT_REQUESTS_A_SECOND = 1_000.0
-MACHINE_CONNECTIONS_A_SECOND = 100.0  # a command of ours takes two, and a third of a second
-CONNECTIONS_BURST_S = 5.0  # as when a machine's agents are started together
+MACHINE_CONNECTIONS_A_SECOND = 100.0  # a command opens two, and takes a third of a second
+CONNECTIONS_BURST_S = 5.0  # as when a machine's agents start together
 DEFAULT_HTTP = "127.0.0.1:8080"
 RETAIN_DAYS_MAX = 36_500
 RETAIN_GIB_MAX = 1_000_000
-DESCRIPTORS = 65_536  # one a connection; where that is fewer, strangers fill the house sooner
+DESCRIPTORS = 65_536  # one a connection; with fewer, unauthenticated connections exhaust them sooner
 _MIB = 1_048_576
 _GIB = 1_024 * _MIB
 
 
 def broker_command(
-    listen: Annotated[str, typer.Option(help="Where requests are taken; port 0 picks a free one.")] = DEFAULT_LISTEN,
-    events: Annotated[str, typer.Option(help="Where live events are published; port 0 too.")] = DEFAULT_EVENTS,
-    http: Annotated[str, typer.Option(help="HOST:PORT of /health and /metrics; port 0 too.")] = DEFAULT_HTTP,
+    listen: Annotated[
+        str, typer.Option(help="Endpoint on which to accept requests; port 0 picks a free one.")
+    ] = DEFAULT_LISTEN,
+    events: Annotated[
+        str, typer.Option(help="Endpoint on which to publish live events; port 0 picks a free one.")
+    ] = DEFAULT_EVENTS,
+    http: Annotated[
+        str, typer.Option(help="HOST:PORT of /health and /metrics; port 0 picks a free one.")
+    ] = DEFAULT_HTTP,
     store: Annotated[
         str | None,
         typer.Option(
-            help="sqlite:///PATH, or memory: for one that ends with the broker.",
+            help="Store to use: sqlite:///PATH, or memory: for a store that ends with the broker.",
             show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db",
         ),
     ] = None,
@@ -62,22 +68,22 @@ def broker_command(
         typer.Option(
             min=0,
             max=RETAIN_GIB_MAX,
-            help="GiB beyond which the oldest finished jobs are removed sooner.",
+            help="Size of the store in GiB beyond which the oldest finished jobs are removed sooner.",
             show_default="no bound",
         ),
     ] = None,
     reserve_mib: Annotated[
         int,
-        typer.Option(min=0, help="MiB of the disk that are kept for what runs: below it no new jobs are taken."),
+        typer.Option(min=0, help="Minimum free disk in MiB; below it new jobs are rejected."),
     ] = 256,
     tenant_waiting: Annotated[
-        int | None, typer.Option(min=0, help="Jobs of one tenant that may wait.", show_default="no bound")
+        int | None, typer.Option(min=0, help="Maximum waiting jobs of one tenant.", show_default="no bound")
     ] = None,
     tenant_gib: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="GiB that one tenant's jobs and logs may take; what runs already may make it twice that.",
+            help="Maximum GiB of one tenant's jobs and logs; running jobs may write up to twice that.",
             show_default="no bound",
         ),
     ] = None,
@@ -86,33 +92,35 @@ def broker_command(
         typer.Option(
             min=1,
             help=(
-                "Requests a second that one tenant may send, of the size of a submission of one job: some 0.2 ms of "
-                "the broker's work. Each is charged what it was measured to be."
+                "Maximum requests a second of one tenant, each of the size of a submission of one job: some 0.2 ms of "
+                "the broker's work. Each request is charged its measured work."
             ),
         ),
     ] = TENANT_REQUESTS_A_SECOND,
     tenant_watched: Annotated[
         int | None,
-        typer.Option(min=0, help="Jobs whose live events one tenant may listen to at once.", show_default="no bound"),
+        typer.Option(
+            min=0, help="Maximum jobs whose live events one tenant may follow at once.", show_default="no bound"
+        ),
     ] = None,
     machine_connections: Annotated[
-        float, typer.Option(min=1, help="Connections a second that one machine may open; more have to come again.")
+        float, typer.Option(min=1, help="Maximum connections a second of one machine; further ones are deferred.")
     ] = MACHINE_CONNECTIONS_A_SECOND,
     auth: Annotated[
-        bool, typer.Option("--auth/--no-auth", help="Whether requests need a token; without is for development.")
+        bool, typer.Option("--auth/--no-auth", help="Require a token with each request; --no-auth is for development.")
     ] = True,
     jwt_public_key: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The keys that tokens are verified with, PEM.",
+            help="PEM file of the public keys that verify tokens.",
             show_default="JWT_PUBLIC_KEY, or the home's",
         ),
     ] = None,
 ) -> None:
     """Run the broker: it owns the queue and the event log.
 
-    It says on one line of stderr when it is ready, and where. SIGTERM or Ctrl-C stops it; nothing is lost.
+    It prints one line on stderr when it is ready, with its endpoints. SIGTERM or Ctrl-C stops it; nothing is lost.
     """
     import anyio
 
@@ -127,7 +135,7 @@ def broker_command(
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
     raise_descriptors(DESCRIPTORS)
     sys.setswitchinterval(SWITCH_S)
-    gc.freeze()  # what was imported stays: no collection is to look through it
+    gc.freeze()  # imported modules stay: the collector need not scan them
     quotas = Quotas(
         waiting_max=tenant_waiting,
         bytes_max=None if tenant_gib is None else int(tenant_gib * _GIB),
@@ -163,7 +171,7 @@ async def _run(
     connections_per_s: float,
     public_key: Path | None,
 ) -> None:
-    """The broker's life."""
+    """Run the broker until a signal."""
     import anyio
 
     from airunner.broker.broker import Broker
@@ -229,7 +237,7 @@ async def _run(
 
 
 def _disk_under(path: Path, engine: SqliteEngine, reserve_bytes: int, health: Health) -> StoreDisk:
-    """The store's disk; what is wrong with it is said before the broker is ready."""
+    """Measure the store's disk; its problems are reported before the broker is ready."""
     from airunner.broker.disk import StoreDisk
 
     disk = StoreDisk(path, engine, reserve_bytes, health)
@@ -238,13 +246,13 @@ def _disk_under(path: Path, engine: SqliteEngine, reserve_bytes: int, health: He
 
 
 def _judge_store(damage: tuple[int, int], health: Health) -> None:
-    """Tell the health of damage in the store: it is over when a broker starts on a store that is whole."""
+    """Report damage of the store in /health, until a broker starts on a store that is whole."""
     met, aside = damage
     if met:
         health.degrade(
             "store",
-            f"part of the store cannot be read, {aside} jobs are set aside, and what is asked of them is refused; "
-            "stop the broker, run `airunner store check`, and put a backup back with `airunner store restore`",
+            f"part of the store cannot be read; {aside} jobs are set aside, and requests for them are refused: "
+            "stop the broker, run `airunner store check`, and restore a backup with `airunner store restore`",
         )
 
 
@@ -255,7 +263,7 @@ def _authority(home: Home, public_key: Path | None, *, auth: bool) -> Authority:
 
     if auth:
         return CachedVerifier(TokenVerifier(load_verifying_keys(os.environ, home, public_key)))
-    _say("warning: --no-auth takes every request for the default tenant's; CURVE keys still guard the door")
+    _say("warning: --no-auth accepts every request as the default tenant's; CURVE keys still control who connects")
     return NoVerifier()
 
 

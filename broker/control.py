@@ -1,10 +1,10 @@
-"""Control socket of the broker: what its operator asks of it on its own machine. Today: a copy of the store.
+"""Control socket of the broker: lets its operator back up the store on the broker's own machine.
 
-A Unix socket beside the store, 0600: who may write there may read the store anyway, and nobody else gets in; so no
-token is needed, and no tenant's administrator can reach it.
+It is a Unix socket beside the store, 0600: a process that may write there may read the store anyway, and no other can
+connect; so it needs no token, and no tenant's administrator can reach it.
 
 ```
-who asks                                     the broker
+airunner backup                              the broker
   "backup" and a descriptor to write to ─►
                                           ◄─ {"copied": 128, "pages": 4096} …        a line for each step
                                           ◄─ {"done": true}   or   {"error": "…"}
@@ -29,13 +29,13 @@ from airunner.broker.store.sqlite.copying import Progress
 
 BACKUP: Final = b"backup\n"
 SUFFIX: Final = "-control"  # of the store's name; SQLite has -wal and -shm there
-STALL_S: Final = 60.0  # for who has asked to read a line
-CLOSE_S: Final = 1.0  # when the broker ends, so does what would close the copy
+STALL_S: Final = 60.0  # for the client to read a line
+CLOSE_S: Final = 1.0  # when the broker ends, the Ledger may no longer close the copy
 T = TypeVar("T")
 
 
 class Copy(Protocol):
-    """A copy of the store that is being made: see `store.sqlite.copying.StoreCopy`."""
+    """Copy of the store in progress: see `store.sqlite.copying.StoreCopy`."""
 
     done: bool
 
@@ -44,13 +44,13 @@ class Copy(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """End the copy."""
         ...
 
 
 @contextmanager
 def short_path(store: Path) -> Generator[str]:
-    """A path of the control socket of `store`, however deep that lies: a socket's own has 107 bytes at the most."""
+    """Shorten the path of the store's control socket through /proc: a socket's path may have 107 bytes at most."""
     folder = os.open(store.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{store.name}{SUFFIX}"
@@ -59,20 +59,20 @@ def short_path(store: Path) -> Generator[str]:
 
 
 async def open_control(store: Path, ledger: Turns, copy_to: Callable[[int], Copy]) -> ControlDoor:
-    """The control socket of the broker that has the store at this path locked; one that a dead broker left goes."""
+    """Open the control socket of the broker that has this store locked; it replaces one that a dead broker left."""
     with short_path(store) as path:
         listener = await anyio.create_unix_listener(path, mode=0o600)
     return ControlDoor(listener, ledger, copy_to)
 
 
 class ControlDoor:
-    """The actor; `copy_to` begins a copy of the store into a descriptor."""
+    """Control socket actor; `copy_to` begins a copy of the store into a descriptor."""
 
     def __init__(self, listener: SocketListener, ledger: Turns, copy_to: Callable[[int], Copy]) -> None:
         self._listener = listener
         self._ledger = ledger
         self._copy_to = copy_to
-        self._one = anyio.Lock()  # each copy that is not done costs every write a second one
+        self._one = anyio.Lock()  # a copy in progress doubles every write: one at a time
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -81,7 +81,7 @@ class ControlDoor:
 
     async def _serve(self, stream: SocketStream) -> None:
         assert isinstance(stream, UNIXSocketStream), "what a Unix listener accepts"
-        with suppress(anyio.BrokenResourceError, anyio.EndOfStream, TimeoutError):  # who has asked has left
+        with suppress(anyio.BrokenResourceError, anyio.EndOfStream, TimeoutError):  # the client has left
             async with stream:
                 asked, descriptors = await stream.receive_fds(len(BACKUP), 1)
                 try:
@@ -92,7 +92,7 @@ class ControlDoor:
 
     async def _answer(self, stream: UNIXSocketStream, asked: bytes, descriptors: list[int]) -> None:
         if asked != BACKUP or not descriptors:
-            await _say(stream, error="this broker is only asked for a backup here")
+            await _say(stream, error="this socket only answers `backup`")
             return
         async with self._one:
             try:
@@ -101,7 +101,7 @@ class ControlDoor:
                 await _say(stream, error=error.strerror or str(error))
 
     async def _back_up(self, stream: UNIXSocketStream, descriptor: int) -> None:
-        """Raises `OSError` where the file takes no more."""
+        """Copy the store into a descriptor. Raises `OSError`: the file cannot be written."""
         copy = await self._between(lambda: self._copy_to(descriptor))
         try:
             while not copy.done:
@@ -113,7 +113,7 @@ class ControlDoor:
         await _say(stream, done=True)
 
     async def _between(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises, called while no transaction is open."""
+        """Run `work` while no transaction is open; return or raise what it does."""
         results: list[T] = []
         failures: list[OSError] = []
 

@@ -1,4 +1,4 @@
-"""What the broker counts, for /metrics: names and numbers, never a key, a token or a job's content."""
+"""Counters of the broker, for /metrics: names and numbers, never a key, a token or a job's content."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "peers_admitted": "Connections whose key is on the allow-list.",
         "peers_refused": "Connections whose key is not.",
         "peers_deferred": "Connections of machines that open too many, or while the allow-list cannot be read.",
-        "requests": "Requests that were well formed and let in.",
+        "requests": "Requests that were well formed and admitted.",
         "requests_refused": "Requests that were answered with a refusal.",
         "garbage": "Messages that were not a request at all.",
         "replies_undelivered": "Replies whose peer was gone or did not read.",
         "commits": "Transactions on the store.",
         "commands": "Commands in those transactions.",
         "events": "Events appended to logs.",
-        "live_dropped": "Live messages that the process of live events had no room for; they are replayed.",
-        "relay_restarts": "Times the process of live events was started again.",
-        "announced": "Runs of events sent to live subscribers.",
+        "live_dropped": "Live messages that the process of live events had no room for; monitors replay them.",
+        "relay_restarts": "Restarts of the process of live events.",
+        "announced": "Segments of events sent to live subscribers.",
     }
 )
 
 
 class Counts:
-    """Counters that only rise; one for the whole broker."""
+    """Counters that only rise; one object for the whole broker."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(COUNTED, 0)
@@ -39,7 +39,7 @@ class Counts:
         return self._counts[name]
 
     def exposition(self) -> str:
-        """All of them in the Prometheus text format 0.0.4."""
+        """Format all counters as Prometheus text, version 0.0.4."""
         lines: list[str] = []
         for name, count in self._counts.items():
             full = f"airunner_{name}_total"

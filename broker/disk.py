@@ -1,8 +1,8 @@
-"""The store's disk: measures what is left of it, and holds a ballast for when it is full.
+"""Disk of the store: measures its free space, and holds a ballast for when it is full.
 
-The ballast is a file beside the store, allocated while there is room. When the disk is full, because others have
-filled it or what it says of itself is not so, the ballast is given up piece by piece for what ends or keeps a job; once
-there is room again it is made again.
+The ballast is a file beside the store, allocated while there is room. When the disk is full, because other processes
+have filled it or it reports more space than it has, the ballast is freed piece by piece for commands that end or keep a
+job; once there is room again the ballast is allocated again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airunner.broker.health import Health
 from airunner.broker.store.room import JOURNAL_BYTES, TIGHT_JOURNAL_BYTES, Inside, Room, Space, ballast_bytes, room_of
 
 BALLAST_SUFFIX: Final = "-ballast"
-PIECE_BYTES: Final = 1_048_576  # given up at once: others on this disk are not to take more than is needed
+PIECE_BYTES: Final = 1_048_576  # freed at once: other processes on this disk are not to get more than is needed
 PLENTY_BYTES: Final = 256 * 1_048_576  # beyond the reserve: more than any journal owes, with a batch on top
 CONDITION: Final = "disk"  # of the broker's health
 NO_EVENTS: Final = "new jobs, leases and output are refused, and what ends or keeps a job is stored"
@@ -25,67 +25,67 @@ _MIB: Final = 1_048_576
 
 
 class Measured(Protocol):
-    """A store in a file, as far as its disk is concerned."""
+    """Store in a file, as far as its disk is concerned."""
 
     def inside(self) -> Inside:
-        """What the store takes once its journal is written back."""
+        """Measure the store's size once its journal is written back."""
         ...
 
     def tighten(self, *, tight: bool, shorten: bool) -> None:
-        """Have a short journal, which owes little, and `shorten` it at once; or again the usual one."""
+        """Keep the journal short, and `shorten` it at once; or return to the usual length."""
         ...
 
 
 class Disk(Protocol):
-    """What the Ledger asks of the disk."""
+    """Disk port, which the Ledger calls."""
 
     def look(self) -> Space:
-        """Measure what is left; between two batches, for it asks the store."""
+        """Measure the free space; between two batches, for it reads the store."""
         ...
 
     def room(self, space: Space, wanted_bytes: int) -> Room:
-        """How much may be stored once `wanted_bytes` more are."""
+        """Decide how much may be stored after `wanted_bytes` more."""
         ...
 
     def spare(self) -> bool:
-        """Give up a piece of the ballast; False when there is none left."""
+        """Free a piece of the ballast; False when none is left."""
         ...
 
     def full(self, *, kept: bool) -> None:
-        """Note that a write has found no room; `kept`: what ends or keeps something was stored all the same."""
+        """Record that a write has found no room; `kept`: commands that end or keep a job were stored all the same."""
         ...
 
     def fits(self) -> None:
-        """Note that a whole batch was stored."""
+        """Record that a whole batch was stored."""
         ...
 
 
 class Boundless:
-    """A disk that is never full: a store in memory, or a test's."""
+    """Disk that is never full: for a store in memory, or a test."""
 
     def look(self) -> Space:
-        """There is always enough."""
+        """Report no free space, which `room` ignores."""
         return Space(free_bytes=0)
 
     def room(self, space: Space, wanted_bytes: int) -> Room:
-        """Everything may be stored."""
+        """Allow everything."""
         del space, wanted_bytes
         return Room.AMPLE
 
     def spare(self) -> bool:
-        """Nothing is held back."""
+        """Return False: there is no ballast."""
         return False
 
     def full(self, *, kept: bool) -> None:
-        """Nobody is told."""
+        """Do nothing."""
         del kept
 
     def fits(self) -> None:
-        """Nothing was wrong."""
+        """Do nothing."""
 
 
 class StoreDisk:
-    """The disk under the store at `path`; below `reserve_bytes` new jobs are refused. `health` is told how it is."""
+    """Disk under the store at `path`; below `reserve_bytes` new jobs are rejected, and `health` shows it."""
 
     def __init__(self, path: Path, store: Measured, reserve_bytes: int, health: Health) -> None:
         self._path = path
@@ -96,7 +96,7 @@ class StoreDisk:
         self._journal = path.with_name(path.name + "-wal")
         self._space = Space(free_bytes=0)
         self._tight = False
-        self._plenty = False  # nothing but what is free on the disk has to be looked at
+        self._plenty = False  # then only the free space on the disk is measured
         self._refused = ""
         health.watch(self._judge)
 
@@ -156,7 +156,7 @@ class StoreDisk:
         )
 
     def _judge(self) -> None:
-        """Tell the health how the disk stands; from /health too, so what is inside the store is as it was last seen."""
+        """Report the disk to /health, which calls this too: so the store's own size is as last measured."""
         space = self._space._replace(free_bytes=self._free_bytes())
         room = self.room(space, 0)
         left = f"{space.free_bytes / _MIB:.1f} MiB of the store's disk are free"
@@ -170,7 +170,7 @@ class StoreDisk:
             self._health.clear(CONDITION)
 
     def _make_ballast(self, size_bytes: int) -> None:
-        """Allocate the ballast; where it does not fit after all, there is less of it."""
+        """Allocate the ballast, or as much of it as fits."""
         with suppress(OSError):
             descriptor = os.open(self._ballast, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -184,7 +184,7 @@ class StoreDisk:
 
 
 def _size(path: Path) -> int:
-    """What a file takes; none takes nothing."""
+    """Size of a file; 0 where there is none."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""The Gatekeeper: says of every key that knocks whether it may come in.
+"""ZAP authentication: accepts or rejects each connecting public key.
 
-It owns the socket that libzmq asks (ZAP, RFC 27), which is bound before any door opens; the doors enforce
-their domain, so while it does not answer nobody gets in. It knows two laws: the allow-list as it is now, and how many
-connections a second a machine may open, since each takes its share of the broker. From then on a peer is known by its
-key (ZAP's User-Id), not by a name, which may be given to another key.
+The Gatekeeper owns the socket that libzmq asks (ZAP, RFC 27), which is bound before the broker's other sockets; these
+enforce their ZAP domain, so while the Gatekeeper does not answer no peer connects. It applies two rules: the key has to
+be on the allow-list now, and its machine may open a limited number of connections a second, since each costs the broker
+work. From then on a peer is identified by its key (ZAP's User-Id), not by a name, which may be given to another key.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from airunner.transport.sockets import ZAP_DOMAIN
 
 VERSION: Final = b"1.0"
 ALLOWED: Final = b"200"
-TRY_AGAIN: Final = b"300"  # the peer may come back: it is our fault
-REFUSED: Final = b"400"  # a peer that hears this does not come back by itself
+TRY_AGAIN: Final = b"300"  # the peer's libzmq connects again
+REFUSED: Final = b"400"  # the peer's libzmq does not connect again by itself
 
 
 class Gatekeeper:
-    """The actor; `run` it before the Gateway's and the Announcer's sockets are bound."""
+    """Gatekeeper actor; `run` it before the Gateway's and the Announcer's sockets are bound."""
 
     def __init__(self, socket: AnyioSocket, allowed: AllowList, counts: Counts, rates: Rates) -> None:
         self._socket = socket
@@ -37,27 +37,27 @@ class Gatekeeper:
         self._rates = rates
 
     async def run(self) -> None:
-        """Answer for ever."""
+        """Answer libzmq until cancelled."""
         while True:
             for frames in await self._socket.receive():
                 if (answer := self._answer(frames)) is not None:
                     self._socket.send(answer)
 
     def close(self) -> None:
-        """Let go of the socket; from here on nobody gets in."""
+        """Close the socket; from here on no peer can connect."""
         self._socket.close()
 
     def _answer(self, frames: Frames) -> Frames | None:
-        """The reply to one request of libzmq's: envelope, then version, id and what was asked."""
+        """Reply to a request of libzmq: envelope, then version, id, domain, mechanism and credentials."""
         match frames:
             case [peer, b"", b"1.0", request_id, domain, _address, _identity, mechanism, *credentials]:
                 status, key = self._judge(domain, mechanism, credentials)
                 return [peer, b"", VERSION, request_id, status, b"", key.encode(), b""]
             case _:
-                return None  # not libzmq; nobody else can reach an inproc socket of this process
+                return None  # not from libzmq, and nothing else can reach an inproc socket of this process
 
     def _judge(self, domain: bytes, mechanism: bytes, credentials: Frames) -> tuple[bytes, str]:
-        if domain != ZAP_DOMAIN or mechanism != b"CURVE" or [len(one) for one in credentials] != [RAW_KEY_BYTES]:
+        if domain != ZAP_DOMAIN or mechanism != b"CURVE" or [len(key) for key in credentials] != [RAW_KEY_BYTES]:
             self._counts.add("peers_refused")
             return REFUSED, ""
         try:
@@ -76,7 +76,7 @@ class Gatekeeper:
         return ALLOWED, key
 
     def _in_time(self, key: str) -> bool:
-        """Whether this machine may open another connection now."""
+        """Check and charge the rate of this machine's connections; False where it may not open another now."""
         bucket, now_ms = Bucket(key, Purpose.MACHINE), int(anyio.current_time() * 1_000)
         try:
             self._rates.require(bucket, now_ms)

@@ -1,7 +1,7 @@
-"""The Gateway: owns the ROUTER. Decodes, authenticates, forwards to the Ledger, sends the replies.
+"""Gateway: owns the ROUTER socket. Admits requests, forwards them to the Ledger and sends the replies.
 
-What comes in is hostile until shown otherwise, and nothing in it can do more than get itself refused. Who
-asks is the token's word and, beneath it, the Gatekeeper's; a routing id is only where to put the answer.
+Every message is hostile until Admission has accepted it; a bad one can only get itself refused. The token says who the
+sender is, and beneath it the key that the Gatekeeper accepted; a routing id is only the address of the reply.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airunner.broker.admission import REVOKED, Admission
 from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import Turns
 from airunner.broker.health import Health
-from airunner.broker.inbox import Answer, Asked, GatewayInbox, Nudged
+from airunner.broker.inbox import GatewayInbox, Nudged, Pending, Response
 from airunner.broker.lifecycle.commands import LeasesCounted, MintedJob, TenantRequest, WatchKeyFound
 from airunner.broker.prices import price_of_reply
 from airunner.broker.requests import kind_of
@@ -60,13 +60,13 @@ from airunner.transport.bell import Bell
 from airunner.transport.ports import Edges, Incoming, Router, Sent
 
 _log = logging.getLogger("airunner.gateway")
-HOLD_MS_MAX: Final = 1_250  # longer than most have to wait; who has to wait on is told so then
+HOLD_MS_MAX: Final = 1_250  # longer than most clients have to wait; the others get the rest as `retry_ms`
 AGENTS: Final = "agents"  # the condition of /health
-NUDGE_ID: Final = NO_REQUEST  # nobody asked
+NUDGE_ID: Final = NO_REQUEST  # a Nudge answers no request
 
 
 class Gateway:
-    """The actor; `events_port` is where the Announcer can be heard."""
+    """Gateway actor; clients subscribe to the Announcer at `events_port`."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Gateway:
         self._askers: dict[tuple[str, RequestId], bytes] = {}
 
     async def run(self) -> None:
-        """Hear and answer for ever."""
+        """Receive requests and send replies until cancelled."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)
             group.start_soon(self._speak)
@@ -112,16 +112,16 @@ class Gateway:
                 self._take(incoming)
 
     async def _speak(self) -> None:
-        async for answers in self._inbox:
+        async for responses in self._inbox:
             self._admission.look_again()
-            for answer in answers:
-                if isinstance(answer, Nudged):
-                    self._nudge(answer)
+            for response in responses:
+                if isinstance(response, Nudged):
+                    self._nudge(response)
                 else:
-                    self._answer(answer)
+                    self._answer(response)
 
     async def _let_go(self) -> None:
-        """Tell each refusal that is held when it is due."""
+        """Send each delayed rate-limit reply when it is due."""
         while True:
             for held in self._tarpit.due(_now_ms()):
                 self._send(held.peer, held.request_id, held.refused, held.revision)
@@ -132,17 +132,17 @@ class Gateway:
 
     def _take(self, incoming: Incoming) -> None:
         try:
-            asked = self._admit(incoming)
-            if asked is not None:
-                self._ledger.send_nowait(asked)
-                self._note(incoming.peer, asked.ask)
+            pending = self._admit(incoming)
+            if pending is not None:
+                self._ledger.send_nowait(pending)
+                self._note(incoming.peer, pending.command)
         except WouldBlock:
             self._refuse(incoming, Busy())
         except PeerError as error:
             self._refuse(incoming, error)
 
-    def _admit(self, incoming: Incoming) -> Asked | None:
-        """What the Ledger is to be asked; a Ping is answered here.
+    def _admit(self, incoming: Incoming) -> Pending | None:
+        """Admit a message: return the request for the Ledger; a Ping is answered here.
 
         Raises `PeerError`.
         """
@@ -160,7 +160,7 @@ class Gateway:
             self._roster.heard(principal.tenant, request, now_ms)
             self._note_troubled(now_ms)
         minted = self._mint(kind_of(request).mints(request))
-        ask = TenantRequest(
+        command = TenantRequest(
             tenant=principal.tenant,
             request_id=frames.request_id,
             request=request,
@@ -168,10 +168,10 @@ class Gateway:
             quotas=self._quotas,
             queues=principal.queues,
         )
-        return Asked(incoming.peer, ask, incoming.key, len(frames.body), frames.revision)
+        return Pending(incoming.peer, command, incoming.key, len(frames.body), frames.revision)
 
     def _note_troubled(self, now_ms: int) -> None:
-        """Have /health say how many agents can run no jobs; their names are their tenants' own."""
+        """Report in /health how many agents can run no jobs; agent names stay private to their tenants."""
         count = self._roster.troubled(now_ms)
         if count:
             agents = "1 agent says that its machine" if count == 1 else f"{count} agents say that their machines"
@@ -203,72 +203,72 @@ class Gateway:
                 return
         self._send(incoming.peer, request_id, refused, revision)
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, response: Response) -> None:
         reply: Reply
-        match answer.reply:
+        match response.reply:
             case WatchKeyFound(watch_key=watch_key):
-                reply = self._watched(answer, watch_key)
+                reply = self._watched(response, watch_key)
             case LeasesCounted(by_agent=by_agent):
-                assert isinstance(answer.ask.request, ListAgents), "nothing else counts leases"
-                after = answer.ask.request.after or ""
-                reply = self._roster.page(answer.ask.tenant, after, by_agent, self._edges.wall_ms())
+                assert isinstance(response.command.request, ListAgents), "nothing else counts leases"
+                after = response.command.request.after or ""
+                reply = self._roster.page(response.command.tenant, after, by_agent, self._edges.wall_ms())
             case _:
-                reply = answer.reply
+                reply = response.reply
         listed = self._admission.listed(
-            answer.key, answer.ask.request
-        )  # it may have waited for long, and jobs are not for everybody
+            response.key, response.command.request
+        )  # the request may have waited for long, and its sender may have lost access since
         if listed:
-            self._note_holders(answer, reply)
-        told = reply if listed else refusal(Unauthenticated(REVOKED))
-        sent = self._send(answer.peer, answer.ask.request_id, told, answer.revision, answer.ask)
-        newest = self._forget(answer)
+            self._note_holders(response, reply)
+        shown = reply if listed else refusal(Unauthenticated(REVOKED))
+        sent = self._send(response.peer, response.command.request_id, shown, response.revision, response.command)
+        newest = self._forget(response)
         if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
-            self._give_back(answer.ask, reply.leases)
+            self._give_back(response.command, reply.leases)
 
-    def _watched(self, answer: Answer, watch_key: WatchKey) -> Reply:
+    def _watched(self, response: Response, watch_key: WatchKey) -> Reply:
         try:
-            self._watchers.grant(answer.ask.tenant, topic_of(watch_key), answer.key, self._edges.wall_ms())
+            self._watchers.grant(response.command.tenant, topic_of(watch_key), response.key, self._edges.wall_ms())
         except Quota as refused:
             return refusal(refused)
         return JobWatched(watch_key=watch_key, events_port=self._events_port)
 
-    def _note_holders(self, answer: Answer, reply: Reply) -> None:
-        """What the Ledger says of leases tells where their holders are."""
-        tenant = answer.ask.tenant
+    def _note_holders(self, response: Response, reply: Reply) -> None:
+        """Record in the Roster which connection holds each lease of the reply."""
+        tenant = response.command.tenant
         match reply:
             case JobsLeased(leases=leases):
                 for lease in leases:
-                    self._roster.holds(tenant, lease.job_id, answer.peer)
+                    self._roster.holds(tenant, lease.job_id, response.peer)
             case JobsUpdated(leases=verdicts):
-                for one in verdicts:
-                    if one.verdict is not Verdict.LOST:
-                        self._roster.holds(tenant, one.job_id, answer.peer)
+                for renewed in verdicts:
+                    if renewed.verdict is not Verdict.LOST:
+                        self._roster.holds(tenant, renewed.job_id, response.peer)
             case JobEventsPublished(completions=completions):
-                assert isinstance(answer.ask.request, PublishJobEvents), "what this answers"
-                for asked, completed in zip(answer.ask.request.completions, completions, strict=True):
+                assert isinstance(response.command.request, PublishJobEvents), "the request of this reply"
+                for completion, completed in zip(response.command.request.completions, completions, strict=True):
                     if isinstance(completed, JobCompleted):
-                        self._roster.settled(tenant, asked.lease.job_id)
+                        self._roster.settled(tenant, completion.lease.job_id)
             case JobCompleted() | JobReleasedReply():
-                assert isinstance(answer.ask.request, CompleteJob | ReleaseJob), "what these answer"
-                self._roster.settled(tenant, answer.ask.request.lease.job_id)
+                assert isinstance(response.command.request, CompleteJob | ReleaseJob), "the request of these replies"
+                self._roster.settled(tenant, response.command.request.lease.job_id)
             case _:
                 pass
 
     def _nudge(self, nudged: Nudged) -> None:
-        """A hint and no more: the next heartbeat tells what this one may not."""
+        """Send a Nudge to each holder of these jobs; a lost one is harmless, for the next heartbeat brings the same."""
         for peer in {self._roster.holder(nudged.tenant, job_id) for job_id in nudged.job_ids} - {None}:
             assert peer is not None, "taken out above"
             self._send(peer, NUDGE_ID, Nudge(), FIRST)
 
-    def _note(self, peer: bytes, ask: TenantRequest) -> None:
-        """Remember who asked last: each DequeueJob on its way is a place in the inbox or in the parking."""
-        if isinstance(ask.request, DequeueJob):
-            self._askers[ask.tenant, ask.request_id] = peer
+    def _note(self, peer: bytes, command: TenantRequest) -> None:
+        """Remember the newest sender of a DequeueJob, until it is answered."""
+        if isinstance(command.request, DequeueJob):
+            self._askers[command.tenant, command.request_id] = peer
 
-    def _forget(self, answer: Answer) -> bool:
-        """Whether this answers the newest asker: else a repeat is on its way, which is given the same leases."""
-        key = (answer.ask.tenant, answer.ask.request_id)
-        newest = self._askers.get(key, answer.peer) == answer.peer
+    def _forget(self, response: Response) -> bool:
+        """Forget the newest sender; False where that is another: its repeat gets the same leases."""
+        key = (response.command.tenant, response.command.request_id)
+        newest = self._askers.get(key, response.peer) == response.peer
         if newest:
             self._askers.pop(key, None)
         return newest
@@ -280,8 +280,8 @@ class Gateway:
             self._counts.add("requests_refused")
         body = encode(reply)
         if _log.isEnabledFor(logging.DEBUG):
-            told = reply.code if isinstance(reply, Refused) else type(reply).__name__
-            _log.debug("%s is answered: %s, %d bytes", request_id.hex(), told, len(body))
+            kind = reply.code if isinstance(reply, Refused) else type(reply).__name__
+            _log.debug("%s is answered: %s, %d bytes", request_id.hex(), kind, len(body))
         if payer is not None:
             self._admission.charge(payer.tenant, payer.request, price_of_reply(len(body)), self._edges.wall_ms())
         sent = self._router.send(peer, pack_reply(request_id, body, revision))
@@ -289,18 +289,18 @@ class Gateway:
             self._counts.add("replies_undelivered")
         return sent
 
-    def _give_back(self, asked: TenantRequest, leases: tuple[JobLease, ...]) -> None:
-        """Nobody heard of this grant, so nobody would start its jobs before it expired; `asked` may come again."""
+    def _give_back(self, dequeued: TenantRequest, leases: tuple[JobLease, ...]) -> None:
+        """Release leases whose reply could not be delivered, so that other agents need not wait for their expiry."""
         for lease in leases:
-            ask = TenantRequest(
-                tenant=asked.tenant,
-                request_id=asked.request_id,
+            release = TenantRequest(
+                tenant=dequeued.tenant,
+                request_id=dequeued.request_id,
                 request=ReleaseJob(lease=lease.ref),
             )
             with suppress(WouldBlock):  # then the visibility timeout gives them back
-                self._ledger.send_nowait(Asked(None, ask))
+                self._ledger.send_nowait(Pending(None, release))
 
 
 def _now_ms() -> int:
-    """The instant of anyio's clock."""
+    """Read anyio's clock (ms)."""
     return int(anyio.current_time() * 1_000)

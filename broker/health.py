@@ -1,9 +1,9 @@
-"""Health of the broker, as /health answers it: named conditions, each with words that say what is wrong and what to do.
+"""Health of the broker, as /health shows it: named conditions, each with words that say what is wrong and what to do.
 
-Without a condition the broker is `ok`. With one it is `degraded`: it still answers, so whatever sends it traffic is to
-go on. With one that keeps it from answering anything it is `unavailable`. The words are for everybody who can reach
-/health: they hold no key, token, path of a job, or tenant's name. When a condition begins and when it is over is said
-once, on stderr.
+Without a condition the broker is `ok`. With one it is `degraded`: it still answers, so a load balancer should keep
+sending it traffic. With a condition that prevents every answer it is `unavailable`. Every peer that can reach /health
+reads the words: they contain no key, token, path of a job, or tenant's name. The broker writes one line to stderr when
+a condition begins, and one when it is over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """What all conditions come to."""
+    """Status of the broker, from all conditions together."""
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -21,7 +21,7 @@ class Status(StrEnum):
 
 
 class Health:
-    """Conditions by name; `say` gets one line when a condition begins and one when it is over."""
+    """Health conditions by name; `say` gets one line when a condition begins and one when it is over."""
 
     def __init__(self, say: Callable[[str], None] = lambda _line: None) -> None:
         self._say = say
@@ -30,12 +30,12 @@ class Health:
         self._watched: list[Callable[[], None]] = []
 
     def watch(self, look: Callable[[], None]) -> None:
-        """Have `look` called before health is told: it sets or clears a condition that begins and ends by itself."""
+        """Call `look` before each answer: it sets or clears a condition that begins and ends by itself."""
         self._watched.append(look)
 
     @property
     def status(self) -> Status:
-        """Whether anything is wrong."""
+        """Status, after each watch has looked."""
         self._look()
         if self._failed:
             return Status.UNAVAILABLE
@@ -43,22 +43,22 @@ class Health:
 
     @property
     def conditions(self) -> dict[str, str]:
-        """The words of each condition, by its name."""
+        """Words of each condition, by its name."""
         self._look()
         return dict(sorted(self._conditions.items()))
 
     def degrade(self, name: str, words: str) -> None:
-        """Note that something is wrong; said again with other words, these hold."""
+        """Set a condition that leaves the broker answering; new words replace those of the same name."""
         self._failed.discard(name)
         self._note(Status.DEGRADED, name, words)
 
     def fail(self, name: str, words: str) -> None:
-        """Note that something keeps the broker from answering any request."""
+        """Set a condition that keeps the broker from answering any request."""
         self._failed.add(name)
         self._note(Status.UNAVAILABLE, name, words)
 
     def clear(self, name: str) -> None:
-        """Note that the condition is over, or never was."""
+        """Clear a condition, if it is set."""
         self._failed.discard(name)
         if self._conditions.pop(name, None) is not None:
             self._say(f"no longer degraded: {name}")

@@ -1,10 +1,10 @@
-"""/health and /metrics over HTTP/1.1, without authentication: a load balancer's and a scraper's door.
+"""HTTP server of /health and /metrics, without authentication, for load balancers and scrapers.
 
-One request a connection, of which only the first line and `Accept` matter; it is read no further than `HEAD_BYTES_MAX`.
-It answers from the event loop, so a broker that hangs is not healthy.
+It reads one request a connection, up to `HEAD_BYTES_MAX`; only the first line and `Accept` matter. It answers from the
+event loop, so a broker that hangs does not answer as healthy.
 
-A broker that is degraded answers 200 all the same: whatever sends it traffic is to go on, for it still keeps what runs.
-One whose store does not answer says 503: every request waits for that.
+A degraded broker answers 200 too: a load balancer should keep sending it traffic, for it still keeps running jobs. A
+broker whose store does not answer responds 503: every request waits for the store.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ HEAD_S_MAX: Final = 5
 CONNECTIONS_MAX: Final = 64  # further ones are closed at once: a scraper comes again
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON: Final = "application/json"
-REST_S: Final = 0.1  # when the system has no descriptor for another connection
+REST_S: Final = 0.1  # pause when the system has no descriptor for another connection
 
 
 class HttpDoor:
-    """The actor; `address` is where it really listens."""
+    """HTTP server actor; `address` is where it listens, with the port that it got."""
 
     def __init__(self, listener: MultiListener[SocketStream], counts: Counts, health: Health) -> None:
         self._listener = listener
@@ -43,14 +43,14 @@ class HttpDoor:
         self.address = f"{address[0]}:{address[1]}"
 
     async def run(self) -> None:
-        """Serve for ever."""
+        """Serve until cancelled."""
         async with self._listener, anyio.create_task_group() as group:
             for listener in self._listener.listeners:
                 assert isinstance(listener, SocketListener), "what a TCP listener is made of"
                 group.start_soon(self._accept, listener, group)
 
     async def _accept(self, listener: SocketListener, group: TaskGroup) -> None:
-        """Let them in; whoever knocks here may be anybody, and ends nothing."""
+        """Accept connections; no client can end this loop."""
         while True:
             try:
                 stream = await listener.accept()
@@ -71,7 +71,7 @@ class HttpDoor:
                         await stream.send(self._respond(await _head(stream)))
                         await stream.send_eof()
                     except (anyio.EndOfStream, anyio.BrokenResourceError):
-                        pass  # the asker has left
+                        pass  # the client has closed the connection
         finally:
             self._served -= 1
 
@@ -99,7 +99,7 @@ class HttpDoor:
 
 
 async def open_http(address: str, counts: Counts, health: Health) -> HttpDoor:
-    """The door at HOST:PORT; port 0 picks a free one.
+    """Open the HTTP server at HOST:PORT; port 0 picks a free one.
 
     Raises `OperatorError`.
     """
@@ -117,7 +117,7 @@ async def open_http(address: str, counts: Counts, health: Health) -> HttpDoor:
 
 
 def prefers_json(accept: str) -> bool:
-    """Whether an `Accept` (RFC 9110, 12.5.1) names JSON, and plain text no higher.
+    """Check whether `Accept` (RFC 9110, 12.5.1) prefers JSON, or at least ranks plain text no higher.
 
     `*/*` alone, as curl sends it, names nothing: it gets plain text.
     """
@@ -131,12 +131,12 @@ def prefers_json(accept: str) -> bool:
 
 
 def _quality(word: str) -> float:
-    """A weight from 0 to 1; what is none of these counts as nothing."""
+    """Parse a weight from 0 to 1; anything else counts as 0."""
     return float(word) if re.fullmatch(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", word) else 0.0
 
 
 def _accepted(head: bytes) -> str:
-    """The value of the `Accept` lines of a request, as one."""
+    """Join the values of all `Accept` lines of a request."""
     lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
     return ",".join(value.decode("latin-1") for name, _, value in lines if name.strip().lower() == b"accept")
 

@@ -1,7 +1,7 @@
-"""What the broker's actors say to each other.
+"""Inboxes of the broker's actors, and the messages in them.
 
-Every inbox is bounded: an anyio stream, and for the Ledger the tenants' `turns`. Where a full one could close a circle
-of waiting (Gateway → Ledger → Gateway), the sender does not wait: it answers `busy`, and the peer asks again.
+Every inbox is bounded: an anyio stream, and for the Ledger the `fairqueue`. Where waiting for room could close a circle
+(Gateway → Ledger → Gateway), the sender does not wait: it answers `busy`, and the peer asks again.
 """
 
 from __future__ import annotations
@@ -17,63 +17,63 @@ from airunner.broker.lifecycle.commands import Appended, StoreReply, TenantReque
 from airunner.protocol.frames import REVISION
 from airunner.protocol.names import JobId
 
-ANSWERS_MAX: Final = 4_096
+RESPONSES_MAX: Final = 4_096
 ANNOUNCEMENTS_MAX: Final = 1_024  # batches
 ALARMS_MAX: Final = 16
 SWEEPS_MAX: Final = 1  # the Janitor asks for one step at a time
 
 
-class Asked(Struct, frozen=True):
-    """Gateway → Ledger: `peer`, let in by its `key`, waits for the answer to `ask`; with None nobody does.
+class Pending(Struct, frozen=True):
+    """Pending request, Gateway → Ledger: `peer`, admitted by its `key`, waits for the reply; None: no peer does.
 
-    The request takes `size_bytes`, and is answered in its `revision` of the protocol.
+    The request has `size_bytes`, and is answered in its `revision` of the protocol.
     """
 
     peer: bytes | None
-    ask: TenantRequest
+    command: TenantRequest
     key: str = ""
     size_bytes: int = 0
     revision: int = REVISION
 
 
-class Answer(Struct, frozen=True):
-    """Ledger → Gateway: it is on disk; tell `peer`."""
+class Response(Struct, frozen=True):
+    """Response, Ledger → Gateway: the command is on disk, and `peer` gets the `reply`."""
 
     peer: bytes
-    ask: TenantRequest
+    command: TenantRequest
     reply: StoreReply
     key: str = ""
     revision: int = REVISION
 
 
 class Nudged(Struct, frozen=True):
-    """Ledger → Gateway: whoever holds these jobs of the tenant's is to heartbeat now, if it can be told."""
+    """Nudged jobs, Ledger → Gateway: their holders are to heartbeat now, as far as their connections are known."""
 
     tenant: str
     job_ids: tuple[JobId, ...]
 
 
 class Swept(Struct, frozen=True):
-    """Ledger → Janitor: a step of retention is done; `more`: the next would find something too."""
+    """Swept, Ledger → Janitor: a step of retention is done; `more`: the next step will remove something too."""
 
     more: bool
 
 
 class Between(Struct, frozen=True):
-    """Control → Ledger: call `work`, which raises nothing, while no transaction is open; `done` is set then."""
+    """Work between batches, Control → Ledger: `work`, which raises nothing, runs outside a transaction; then `done`."""
 
     work: Callable[[], None]
     done: anyio.Event
 
 
 class Alarm(Struct, frozen=True):
-    """Ledger → Timekeeper: wake me at `due_ms` and not before; None: nothing is due."""
+    """Alarm, Ledger → Timekeeper: wake the Ledger at `due_ms`; None: nothing is due."""
 
     due_ms: int | None
 
 
-GatewayInbox = MemoryObjectReceiveStream[Sequence[Answer | Nudged]]
-ToGateway = MemoryObjectSendStream[Sequence[Answer | Nudged]]
+GatewayInbox = MemoryObjectReceiveStream[Sequence[Response | Nudged]]
+ToGateway = MemoryObjectSendStream[Sequence[Response | Nudged]]
 JanitorInbox = MemoryObjectReceiveStream[Swept]
 ToJanitor = MemoryObjectSendStream[Swept]
 AnnouncerInbox = MemoryObjectReceiveStream[Sequence[Appended]]

@@ -1,8 +1,8 @@
-"""The Janitor: has finished jobs removed when they are old, or when the store has grown too large.
+"""Janitor: has finished jobs removed when they are old, or when the store has grown too large.
 
-It owns no job and no file: it asks the Ledger for one small step after the other, each a command like any
-other, so that nobody waits longer for it than for his neighbour. Between two rounds it rests: what is counted
-in days and gibibytes needs no exact instant.
+It owns no job and no file: it asks the Ledger for one small step after another, each a command like any other, so that
+no request waits long behind one. Between two rounds it rests: retention is counted in days and gibibytes and needs no
+exact instant.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ DAY_MS: Final = 86_400_000
 
 
 class RetentionPlan(Struct, frozen=True):
-    """How long finished jobs and their logs are kept, and how large the store may grow; None: without bound."""
+    """Retention of finished jobs and logs: for how many days, and how large the store may grow (None: no bound)."""
 
     retain_days: float = 30.0
     store_bytes_max: int | None = None
 
 
 class Janitor:
-    """The actor."""
+    """Janitor actor."""
 
     def __init__(self, inbox: JanitorInbox, ledger: Turns, clock: Clock, plan: RetentionPlan) -> None:
         self._inbox = inbox
@@ -38,7 +38,7 @@ class Janitor:
         self._plan = plan
 
     async def run(self) -> None:
-        """Tidy up for ever."""
+        """Ask for retention until cancelled."""
         while True:
             before_ms = self._clock.now_ms() - int(self._plan.retain_days * DAY_MS)
             await self._ledger.send(Retain(finished_before_ms=before_ms, store_bytes_max=self._plan.store_bytes_max))

@@ -1,11 +1,11 @@
-"""The Ledger: owns the Store, and with it the queue and the event log.
+"""Ledger: owns the Store, and with it the queue and the event log.
 
-*Commit, then speak.* It takes the commands that wait, up to a bound, applies them in one transaction, and only when
-that is on disk are replies sent and news told. While one batch commits, the next gathers in the inbox: under load the
-price of an fsync is shared by hundreds, and idle nobody waits for company.
+*Commit, then speak.* The Ledger gathers the waiting commands, up to a bound, applies them in one transaction, and sends
+replies and news only when that is on disk. While one batch commits, the next gathers in the inbox: under load hundreds
+of commands share the price of an fsync, and on an idle broker a command waits for no other.
 
-It also holds the parked long-polls. A batch that submits jobs takes along those who wait for them, so that enqueue and
-lease are one transaction and a job starts one fsync after it was submitted.
+It also holds the parked long-polls. A batch that submits jobs includes the DequeueJobs that wait for them, so that
+enqueue and lease are one transaction and a job starts one fsync after it was submitted.
 
 ```
 Gateway ──asks──► inbox ─► batch ─► Store.stage, commit ─┬─► Gateway  (replies)
@@ -28,7 +28,7 @@ from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Disk
 from airunner.broker.fairqueue import Own, Turns
-from airunner.broker.inbox import Alarm, Answer, Asked, Between, Nudged, Swept, ToGateway, ToJanitor
+from airunner.broker.inbox import Alarm, Between, Nudged, Pending, Response, Swept, ToGateway, ToJanitor
 from airunner.broker.lifecycle.commands import (
     Applied,
     Command,
@@ -51,33 +51,33 @@ from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.replies import JobsLeased
 from airunner.protocol.requests import DequeueJob, EnqueueJob
 
-NO_SPACE_PAUSE_MS: Final = 1_000  # then what nobody asks for again, an expiry or the start, is tried again
-BATCH_UNITS_MAX: Final = 250  # 25 ms: what is asked meanwhile waits so long for its turn, a ping too
+NO_SPACE_PAUSE_MS: Final = 1_000  # then an expiry or the take-over, which no peer repeats, is tried again
+BATCH_UNITS_MAX: Final = 250  # 25 ms: requests that come meanwhile wait so long for their turn, a Ping too
 READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
-"""Runs what waits for the disk; production uses a thread.
+"""Offload of work that waits for the disk; production uses a thread.
 
-The statements before are run where we are: a thread that runs many short ones beside a busy loop waits for the
-interpreter between any two of them, and takes ten times as long.
+The statements before the commit run in the event loop: a thread that runs many short statements beside a busy loop
+waits for the interpreter between any two of them, and takes ten times as long.
 """
 
 Charge = Callable[[TenantRequest, int], None]
-"""Is told what a request has cost the store, in the units of `Done.cost`, whatever became of it."""
+"""Charge of a request: receives what it has cost the store, in the units of `Done.cost`, also where it was refused."""
 
-_Applied = Asked | Expire | Resume | Retain | Parked
+_Applied = Pending | Expire | Resume | Retain | Parked
 _Entry = _Applied | Between
 
 
-def free(_ask: TenantRequest, _cost: int) -> None:
-    """Nobody pays."""
+def free(_command: TenantRequest, _cost: int) -> None:
+    """Charge nothing."""
 
 
 class Ledger:
-    """The actor; the only one that touches `store`. Where `disk` has little room, some requests are refused.
+    """Ledger actor: the only one that touches `store`. Where `disk` has little room, some requests are refused.
 
-    What the store did for a request is put to the account of whoever asked, by `charge`: also where it was refused, and
-    each time that a parked one was tried again.
+    `charge` receives the store's work for each request: also for a refused one, and each time that a parked one was
+    tried again.
     """
 
     def __init__(
@@ -109,10 +109,10 @@ class Ledger:
         self._resume_ms: int | None = None  # when to try again to take over; None once that is done
 
     async def run(self) -> None:
-        """Take over what the last broker left, and apply for ever.
+        """Take over the leases of the last broker, and apply batches until cancelled.
 
-        A full disk may hold up the first: it is tried again and again, and meanwhile everything else is done but that
-        no lease expires, for those who hold them are owed a full period first.
+        A full disk may prevent the take-over: it is tried again and again. Until it succeeds no lease expires, since
+        each live lease gets a full period first; everything else goes on.
         """
         await self._take_over()
         while True:
@@ -126,7 +126,7 @@ class Ledger:
             self._resume_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
 
     async def _gather(self) -> list[_Entry]:
-        """What is to be done next, at least one thing unless a wait ended."""
+        """Gather the next batch: at least one entry, unless a parked wait ended."""
         batch: list[_Entry] = []
         self._ready |= self._bus.take_ready()
         if not self._parking.waits_on(self._ready):
@@ -140,17 +140,17 @@ class Ledger:
                 break
             batch.append(self._inbox.receive_nowait())
         for entry in batch:
-            if isinstance(entry, Asked) and isinstance(entry.ask.request, DequeueJob):
+            if isinstance(entry, Pending) and isinstance(entry.command.request, DequeueJob):
                 self._parking.discard(entry)
         for parked in self._parking.take(self._wanted(batch), BATCH_UNITS_MAX):
             if len(batch) < self._store.batch_max:
                 batch.append(parked)
             else:
-                self._parking.park(parked.asked, parked.until_ms)
+                self._parking.park(parked.pending, parked.until_ms)
         return batch
 
-    async def _next(self) -> Asked | Own | None:
-        """The next command, or None when a parked wait ended first, or a start is to be tried again."""
+    async def _next(self) -> Pending | Own | None:
+        """Receive the next command; None when a parked wait ended first, or the take-over is due again."""
         ends_ms = [end_ms for end_ms in (self._parking.next_end_ms(), self._resume_ms) if end_ms is not None]
         if not ends_ms:
             return await self._inbox.receive()
@@ -159,20 +159,20 @@ class Ledger:
         return None
 
     def _wanted(self, batch: Sequence[object]) -> Counter[QueueKey]:
-        """The queues where parked requests may find something, and how many jobs."""
+        """Count the jobs that parked requests may find, by queue."""
         wanted: Counter[QueueKey] = Counter(dict.fromkeys(self._ready, READY_JOBS_GUESS))
         for entry in batch:
-            if isinstance(entry, Asked) and isinstance(entry.ask.request, EnqueueJob):
-                jobs = entry.ask.request.jobs
+            if isinstance(entry, Pending) and isinstance(entry.command.request, EnqueueJob):
+                jobs = entry.command.request.jobs
                 wanted.update(
-                    QueueKey(entry.ask.tenant, job.queue, needs_of(job.require))
+                    QueueKey(entry.command.tenant, job.queue, needs_of(job.require))
                     for job in jobs
                     if job.not_before_ms is None
                 )
         return wanted
 
     async def _commit(self, batch: Sequence[_Entry]) -> bool:
-        """Apply and tell; False when the disk has room for nothing, and that is told. Reads wait for no commit."""
+        """Apply a batch and send its replies; False when the disk had no room for it. Reads wait for no commit."""
         for entry in batch:
             if isinstance(entry, Between):
                 await self._offload(entry.work)
@@ -187,7 +187,7 @@ class Ledger:
         return stored
 
     async def _change(self, changes: Sequence[_Applied]) -> bool:
-        """Apply what changes something, and tell; False when nothing of it is stored, and that is told."""
+        """Apply changes and send their replies; False when nothing was stored: then the replies are refusals."""
         offset_ms = self._clock.follow() if any(isinstance(entry, Resume) for entry in changes) else None
         now_ms = self._clock.now_ms()
         woken = any(isinstance(entry, Expire) for entry in changes)
@@ -210,7 +210,7 @@ class Ledger:
         return True
 
     async def _store_all(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Have a batch on disk; on a full one, what ends or keeps something. Raises `NoSpace`, `Busy`: nothing is."""
+        """Store a batch; on a full disk only what ends or keeps a job. Raises `NoSpace`, `Busy`: nothing is stored."""
         try:
             applied = await self._write(commands, now_ms)
         except NoSpace:
@@ -220,7 +220,7 @@ class Ledger:
         return applied
 
     async def _store_least(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Have a batch on a full disk: in what the journal gives back, and in the ballast as far as it takes that."""
+        """Store a batch on a full disk, in space that the journal gives back and, where needed, in the ballast's."""
         while True:
             await self._offload(self._store.write_back)
             try:
@@ -234,7 +234,7 @@ class Ledger:
                 return applied
 
     async def _write(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Raises `NoSpace`, `Busy`: nothing of it is stored."""
+        """Write a batch in one transaction. Raises `NoSpace`, `Busy`: nothing of it is stored."""
         applied = self._store.stage(commands, now_ms)
         await self._offload(self._store.commit)
         return applied
@@ -254,62 +254,64 @@ class Ledger:
         call()
 
     async def _speak(self, batch: Sequence[_Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
-        """Send replies, and tell the news of what is on disk now."""
-        answers: list[Answer | Nudged] = []
-        told = BatchNews(alarm=alarm)
-        for entry, one in zip(batch, done, strict=True):
-            news = one.news
-            told.ready |= news.ready
-            told.appended += news.appended
-            asked = entry.asked if isinstance(entry, Parked) else entry
-            if isinstance(asked, Asked):
-                if one.cost:
-                    self._charge(asked.ask, one.cost)
-                    paid = 0 if isinstance(entry, Parked) else price_of(asked.ask.request)
-                    self._inbox.charge(asked.ask.tenant, one.cost - paid)
+        """Send the replies and the news of a batch that is on disk."""
+        responses: list[Response | Nudged] = []
+        published = BatchNews(alarm=alarm)
+        for entry, outcome in zip(batch, done, strict=True):
+            news = outcome.news
+            published.ready |= news.ready
+            published.appended += news.appended
+            pending = entry.pending if isinstance(entry, Parked) else entry
+            if isinstance(pending, Pending):
+                if outcome.cost:
+                    self._charge(pending.command, outcome.cost)
+                    paid = 0 if isinstance(entry, Parked) else price_of(pending.command.request)
+                    self._inbox.charge(pending.command.tenant, outcome.cost - paid)
                 if news.exhausted:
-                    self._exhaust(asked, news.exhausted, told.ready)
+                    self._exhaust(pending, news.exhausted, published.ready)
                 if news.nudged:
-                    told.nudged.append(Nudged(asked.ask.tenant, tuple(news.nudged)))
-                reply = None if one.reply is None else self._unless_parked(entry, asked, one.reply)
-                if reply is not None and asked.peer is not None:
-                    answers.append(Answer(asked.peer, asked.ask, reply, asked.key, asked.revision))
+                    published.nudged.append(Nudged(pending.command.tenant, tuple(news.nudged)))
+                reply = None if outcome.reply is None else self._unless_parked(entry, pending, outcome.reply)
+                if reply is not None and pending.peer is not None:
+                    responses.append(Response(pending.peer, pending.command, reply, pending.key, pending.revision))
             if isinstance(entry, Retain):
                 await self._janitor.send(Swept(news.more))
-        if answers:
-            await self._gateway.send(answers)
-        self._counts.add("events", sum(appended.run.count for appended in told.appended))
-        await self._bus.tell(told)
+        if responses:
+            await self._gateway.send(responses)
+        self._counts.add("events", sum(appended.run.count for appended in published.appended))
+        await self._bus.publish(published)
 
-    def _exhaust(self, asked: Asked, queues: set[QueueKey], ready: set[QueueKey]) -> None:
-        """These queues have nothing more for an agent with the asker's tags; for others they may."""
-        assert isinstance(asked.ask.request, DequeueJob), "nothing else looks through queues"
-        facts = facts_of(asked.ask.request.tags)
+    def _exhaust(self, pending: Pending, queues: set[QueueKey], ready: set[QueueKey]) -> None:
+        """Remove exhausted queues from the ready ones, for the needs that the requesting agent's tags meet."""
+        assert isinstance(pending.command.request, DequeueJob), "nothing else looks through queues"
+        facts = facts_of(pending.command.request.tags)
         for keys in (self._ready, ready):
             keys -= {key for key in keys if key._replace(needs="") in queues and meets(facts, key.needs)}
 
-    def _unless_parked(self, entry: object, asked: Asked, reply: StoreReply) -> StoreReply | None:
-        """The reply, or None where the asker waits on for its first job."""
-        request = asked.ask.request
+    def _unless_parked(self, entry: object, pending: Pending, reply: StoreReply) -> StoreReply | None:
+        """Return the reply, or None where the request is parked until a job comes."""
+        request = pending.command.request
         if not isinstance(request, DequeueJob) or not isinstance(reply, JobsLeased):
             return reply
-        if reply.leases or asked.peer is None or not request.wait_ms:
+        if reply.leases or pending.peer is None or not request.wait_ms:
             return reply
         until_ms = entry.until_ms if isinstance(entry, Parked) else self._clock.now_ms() + request.wait_ms
-        return None if self._parking.park(asked, until_ms) else refusal(Busy())
+        return None if self._parking.park(pending, until_ms) else refusal(Busy())
 
     async def _release_expired(self) -> None:
         over = self._parking.expired(self._clock.now_ms())
-        answers = [
-            Answer(parked.asked.peer, parked.asked.ask, JobsLeased(), parked.asked.key, parked.asked.revision)
+        responses = [
+            Response(
+                parked.pending.peer, parked.pending.command, JobsLeased(), parked.pending.key, parked.pending.revision
+            )
             for parked in over
-            if parked.asked.peer is not None
+            if parked.pending.peer is not None
         ]
-        if answers:
-            await self._gateway.send(answers)
+        if responses:
+            await self._gateway.send(responses)
 
     def _next_alarm(self, due_ms: int | None, *, expired: bool) -> Alarm | None:
-        """The alarm to be told; None where it is as before."""
+        """Make the alarm for the Timekeeper; None where it is as before."""
         alarm = Alarm(due_ms)
         if alarm == self._alarm and not expired:
             return None
@@ -317,14 +319,14 @@ class Ledger:
         return alarm
 
     def _commands(self, entries: Sequence[_Applied]) -> list[Command]:
-        """What is asked of the store, each with the room that the ones before leave it."""
+        """List the commands for the store, each with the room that the commands before leave on the disk."""
         space = self._disk.look()
         commands: list[Command] = []
         wanted_bytes = 0
         for entry in entries:
             command = _command(entry)
             if isinstance(command, TenantRequest):
-                size_bytes = entry.size_bytes if isinstance(entry, Asked) else 0
+                size_bytes = entry.size_bytes if isinstance(entry, Pending) else 0
                 room = self._disk.room(space, wanted_bytes + size_bytes)
                 if room is not Room.AMPLE:
                     command = msgspec.structs.replace(command, room=room)
@@ -335,24 +337,24 @@ class Ledger:
 
 
 def when_full(command: Command) -> Command:
-    """What is tried of a command where the disk is full: it adds nothing new then, and ends or keeps what is there."""
+    """Restrict a command to a full disk: it adds nothing new, but may end or keep a job."""
     return msgspec.structs.replace(command, room=Room.KEEPING) if isinstance(command, TenantRequest) else command
 
 
 def _command(entry: _Applied) -> Command:
     match entry:
-        case Asked(ask=ask):
-            return ask
-        case Parked(asked=asked):
-            return asked.ask
+        case Pending(command=command):
+            return command
+        case Parked(pending=pending):
+            return pending.command
         case Expire() | Resume() | Retain():
             return entry
 
 
 def _price(entry: _Entry) -> int:
-    """How much work it is expected to be, in units of some 100 µs."""
-    return price_of(entry.ask.request) if isinstance(entry, Asked) else 1
+    """Price of an entry: its expected work, in units of some 100 µs."""
+    return price_of(entry.command.request) if isinstance(entry, Pending) else 1
 
 
 def _run(entry: _Applied) -> Run:
-    return kind_of(entry.ask.request).run if isinstance(entry, Asked) else Run.CHANGE
+    return kind_of(entry.command.request).run if isinstance(entry, Pending) else Run.CHANGE

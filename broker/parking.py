@@ -1,7 +1,7 @@
-"""The parked long-polls: DequeueJobs that found nothing and wait for the first job.
+"""Parked long-polls: DequeueJobs that found no job and wait for the first. Pure.
 
-Pure: the Ledger owns one and asks it whom to try again. In one queue the longest waiting comes first, of those whose
-agents have what the job needs.
+The Ledger asks the parking which of them to try again. Within one queue the request that has waited longest comes
+first, among those whose agents' tags meet the job's needs.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.broker.inbox import Asked
+from airunner.broker.inbox import Pending
 from airunner.broker.requests import price_of
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, needed
 from airunner.protocol.names import RequestId
 from airunner.protocol.requests import DequeueJob
 
-PLACES_MAX: Final = 65_536  # in queues, of one tenant; each is some 200 bytes, and one more is told that we are busy
-TAG_SETS_MAX: Final = 256  # different ones of a tenant's parked agents: each is held against each job's needs
+PLACES_MAX: Final = 65_536  # in queues, of one tenant; each is some 200 bytes, and one more request gets `busy`
+TAG_SETS_MAX: Final = 256  # different ones of a tenant's parked agents: each is compared with each job's needs
 
 Key = tuple[str, RequestId]
 Facts = frozenset[str]
 
 
 class Parked(Struct, frozen=True):
-    """One that waits, until `until_ms`; the `turn` says who came first."""
+    """Parked request, until `until_ms`; the lower `turn` came first."""
 
-    asked: Asked
+    pending: Pending
     until_ms: int
     turn: int
     facts: Facts
 
     @property
     def key(self) -> Key:
-        """A repeat of the request takes the place of the first: it comes from where the asker is now."""
-        return self.asked.ask.tenant, self.asked.ask.request_id
+        """Identity of the request: a repeat replaces the first, for it comes from the agent's present connection."""
+        return self.pending.command.tenant, self.pending.command.request_id
 
 
-def queues_of(asked: Asked) -> list[QueueKey]:
-    """The queues that a DequeueJob waits on."""
-    request = _request(asked)
-    return [QueueKey(asked.ask.tenant, queue) for queue in dict.fromkeys(request.queues)]
+def queues_of(pending: Pending) -> list[QueueKey]:
+    """List the queues that a DequeueJob waits on."""
+    request = _request(pending)
+    return [QueueKey(pending.command.tenant, queue) for queue in dict.fromkeys(request.queues)]
 
 
 class Parking:
-    """Who is parked: by queue, there by what their agents have, and there in turn; and by the end of the wait."""
+    """Parking of requests: by queue, within it by agents' tags, within these by turn; and by the end of the wait."""
 
     def __init__(self) -> None:
         self._parked: dict[Key, Parked] = {}
@@ -61,36 +61,36 @@ class Parking:
     def __len__(self) -> int:
         return len(self._parked)
 
-    def park(self, asked: Asked, until_ms: int) -> bool:
-        """Let it wait; False when there is no room."""
-        facts = facts_of(_request(asked).tags)
-        key = asked.ask.tenant, asked.ask.request_id
+    def park(self, pending: Pending, until_ms: int) -> bool:
+        """Park a request; False when there is no room."""
+        facts = facts_of(_request(pending).tags)
+        key = pending.command.tenant, pending.command.request_id
         before = self._parked.get(key)
-        queues = queues_of(asked)
-        if before is None and self._places[asked.ask.tenant] + len(queues) > PLACES_MAX:
+        queues = queues_of(pending)
+        if before is None and self._places[pending.command.tenant] + len(queues) > PLACES_MAX:
             return False
-        kinds = self._facts[asked.ask.tenant]
+        kinds = self._facts[pending.command.tenant]
         if facts not in kinds and len(kinds) >= TAG_SETS_MAX:
             return False
-        if before is not None and (before.facts, queues_of(before.asked)) != (facts, queues):
+        if before is not None and (before.facts, queues_of(before.pending)) != (facts, queues):
             self._remove(key)
             before = None
         if before is None:
             self._turns += 1
-            self._places[asked.ask.tenant] += len(queues)
+            self._places[pending.command.tenant] += len(queues)
             kinds[facts] += 1
         turn = self._turns if before is None else before.turn
-        self._parked[key] = Parked(asked, until_ms, turn, facts)
+        self._parked[key] = Parked(pending, until_ms, turn, facts)
         for queue in queues:
             self._by_queue.setdefault(queue, {}).setdefault(facts, {})[key] = turn  # a repeat keeps its place
         heapq.heappush(self._ends, (until_ms, key))
         return True
 
     def take(self, wanted: Mapping[QueueKey, int], units_max: int) -> list[Parked]:
-        """Unpark enough for `wanted` jobs of each queue and need, by the slots they ask for.
+        """Unpark enough requests, by their slots, for `wanted` jobs of each queue and need.
 
-        Those that are taken have prices of up to `units_max` together: each tenant has an equal share of them, and one
-        request at least. The others wait on, for the next time.
+        Their prices come to `units_max` at most: each tenant gets an equal share of it, and at least one request. The
+        others stay parked until the next call.
         """
         taken: list[Parked] = []
         share = units_max // max(1, len({queue.tenant for queue in wanted if self._places[queue.tenant]}))
@@ -99,24 +99,24 @@ class Parking:
             left = jobs
             while left > 0 and units[queue.tenant] < max(1, share) and (key := self._first(queue)) is not None:
                 parked = self._remove(key)
-                request = _request(parked.asked)
+                request = _request(parked.pending)
                 units[queue.tenant] += price_of(request)
                 left -= request.slots
                 taken.append(parked)
         return taken
 
-    def discard(self, asked: Asked) -> None:
-        """A repeat of a parked request has come; it is judged anew."""
-        key = (asked.ask.tenant, asked.ask.request_id)
+    def discard(self, pending: Pending) -> None:
+        """Unpark a request whose repeat has come: the repeat is tried like a new request."""
+        key = (pending.command.tenant, pending.command.request_id)
         if key in self._parked:
             self._remove(key)
 
     def waits_on(self, queues: Iterable[QueueKey]) -> set[QueueKey]:
-        """Those of `queues` that somebody waits on who has what is needed."""
+        """Filter `queues` by whether a parked request waits on them whose agent meets the needs."""
         return {queue for queue in queues if self._first(queue) is not None}
 
     def expired(self, now_ms: int) -> list[Parked]:
-        """Unpark those whose wait is over."""
+        """Unpark the requests whose wait is over."""
         over: list[Parked] = []
         while self._ends and self._ends[0][0] <= now_ms:
             until_ms, key = heapq.heappop(self._ends)
@@ -125,11 +125,11 @@ class Parking:
         return over
 
     def next_end_ms(self) -> int | None:
-        """When the next wait is over; one that was ended otherwise may still be named."""
+        """Find when the next wait ends; a request that was unparked earlier may still count."""
         return self._ends[0][0] if self._ends else None
 
     def _first(self, queue: QueueKey) -> Key | None:
-        """Who has waited longest of those that may run a job of this queue with its needs."""
+        """Find the longest waiting request whose agent may run a job of this queue with its needs."""
         groups = self._by_queue.get(QueueKey(queue.tenant, queue.queue), {})
         wanted = needed(queue.needs)
         heads = [next(iter(keys.items())) for facts, keys in groups.items() if wanted <= facts]
@@ -137,13 +137,13 @@ class Parking:
 
     def _remove(self, key: Key) -> Parked:
         parked = self._parked.pop(key)
-        tenant = parked.asked.ask.tenant
-        self._places[tenant] -= len(queues_of(parked.asked))
+        tenant = parked.pending.command.tenant
+        self._places[tenant] -= len(queues_of(parked.pending))
         kinds = self._facts[tenant]
         kinds[parked.facts] -= 1
         if not kinds[parked.facts]:
             del kinds[parked.facts]
-        for queue in queues_of(parked.asked):
+        for queue in queues_of(parked.pending):
             groups = self._by_queue[queue]
             keys = groups[parked.facts]
             del keys[key]
@@ -154,7 +154,7 @@ class Parking:
         return parked
 
 
-def _request(asked: Asked) -> DequeueJob:
-    request = asked.ask.request
+def _request(pending: Pending) -> DequeueJob:
+    request = pending.command.request
     assert isinstance(request, DequeueJob), "only a DequeueJob parks"
     return request

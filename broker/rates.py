@@ -1,12 +1,11 @@
-"""Rate limits: token buckets of units, some 100 µs of the broker's work each. Pure.
+"""Rate limits: token buckets of units, each some 100 µs of the broker's work. Pure.
 
-A bucket holds some seconds' worth (`burst_s`) and fills steadily. A request is let in while there is anything in it,
-and charged what it costs when that is known; so a costly one leaves a debt that the next ones wait for, of `DEBT_S` at
-the most. One that is not let in costs one as well, up to a debt of `REFUSED_DEBT_S`: whoever asks on and on waits
-longer.
+A bucket holds some seconds' worth (`burst_s`) and fills steadily. A request is admitted while its bucket is not empty,
+and charged its cost when that is known; so a costly request leaves a debt, of `DEBT_S` at most, that the next ones wait
+for. A rejected request costs a unit too, up to a debt of `REFUSED_DEBT_S`: a sender that repeats at once waits longer.
 
-A tenant has two, one for its agents' work: whoever floods with submissions does not end the jobs that run. A machine
-has one for what is no tenant's: Pings, what has not the form of a request, tokens that nobody has seen before.
+A tenant has two buckets, one for its agents' work: a flood of submissions does not end the jobs that run. A machine has
+one for what belongs to no tenant: Pings, messages that are no request, and tokens that have not been verified yet.
 """
 
 from __future__ import annotations
@@ -17,34 +16,34 @@ from typing import Final, NamedTuple
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.protocol.errors import Quota
 
-BURST_S: Final = 1.0  # while it lasts its owner has as much of the broker as there is
+BURST_S: Final = 1.0  # while it lasts its owner may use all of the broker
 DEBT_S: Final = 10.0  # no request costs more than a fraction of a second, but many may be under way at once
 REFUSED_DEBT_S: Final = 1.0
-BUCKETS_MAX: Final = 20_000  # the one that was not asked of for longest is forgotten: it begins full again
+BUCKETS_MAX: Final = 20_000  # the least recently used is forgotten: it begins full again
 
 
 class Purpose(IntEnum):
-    """What a bucket is for."""
+    """Purpose of a bucket: which requests are charged to it."""
 
     CLIENT = auto()
     AGENT = auto()
-    MACHINE = auto()
+    MACHINE = auto()  # of no tenant
 
     @property
     def payer(self) -> str:
-        """Whose it is, in words."""
+        """Word for its owner."""
         return "machine" if self is Purpose.MACHINE else "tenant"
 
 
 class Bucket(NamedTuple):
-    """Whose it is (a tenant, or a machine's key), and what for."""
+    """Bucket of an owner (a tenant, or a machine's key) for a purpose."""
 
     owner: str
     purpose: Purpose
 
 
 class Rates:
-    """The buckets of all; without a bound everything is let in."""
+    """Rate limits of all owners; without `units_per_s` everything is admitted."""
 
     def __init__(self, units_per_s: float | None = None, burst_s: float = BURST_S) -> None:
         self._units_per_s = units_per_s
@@ -52,7 +51,7 @@ class Rates:
         self._buckets: dict[Bucket, tuple[float, int]] = {}  # units at an instant (ms); the least recently used first
 
     def require(self, bucket: Bucket, now_ms: int) -> None:
-        """Raises `Quota`, with the time after which the same request may be let in."""
+        """Require units in a bucket. Raises `Quota`, with the time after which the same request may be admitted."""
         if self._units_per_s is None:
             return
         units = self._units(bucket, now_ms, self._units_per_s)
@@ -65,7 +64,7 @@ class Rates:
             )
 
     def charge(self, bucket: Bucket, units: float, now_ms: int) -> None:
-        """A request costs so much."""
+        """Charge a bucket `units`."""
         if self._units_per_s is not None:
             left = self._units(bucket, now_ms, self._units_per_s) - units
             self._put(bucket, max(left, -DEBT_S * self._units_per_s), now_ms)

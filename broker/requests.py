@@ -1,10 +1,10 @@
-"""The table of requests: for each kind its role, the function that answers it, what it names and mints, and its price.
+"""Table of requests: for each kind its role, the function that answers it, what it names and mints, and its price.
 
-Admission, Gateway, Ledger, fair queue and Store look here for what a request is. Besides its row a kind that changes
-something says in `lifecycle/keys.py` which rows it is decided on. docs/PROTOCOL.md is checked against this by a test.
+Admission, Gateway, Ledger, fair queue and Store look requests up here. Besides its row here, a kind that changes
+something states in `lifecycle/keys.py` which rows it is decided on. A test checks docs/PROTOCOL.md against this table.
 
-A price is how much work a request is expected to be, in units of some 100 µs. It says how many go into one transaction.
-What its tenant pays is measured when the work is done; see `prices`.
+A price is the expected work of a request, in units of some 100 µs. It limits how many requests go into one transaction.
+What the tenant pays is measured when the work is done; see `prices`.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ from airunner.protocol.requests import (
     WatchJob,
 )
 
-# Expected, in units of some 100 µs; what was measured is in the comments.
-JOBS_A_UNIT: Final = 4  # that are submitted or leased: 64 took 16, and 16 leases 4
+# Expected work, in units of some 100 µs; measurements are in the comments.
+JOBS_A_UNIT: Final = 4  # submitted or leased: 64 took 16, and 16 leases 4
 PAIRS_A_UNIT: Final = 8  # of metadata: 64 of one job took 8
-QUEUES_A_UNIT: Final = 16  # that were looked into: 64 took 4
+QUEUES_A_UNIT: Final = 16  # searched: 64 took 4
 BATCHES_A_UNIT: Final = 4  # of events, and completions
-LEASES_A_UNIT: Final = 8  # that are renewed: 14 took 2
+LEASES_A_UNIT: Final = 8  # renewed: 14 took 2
 ROWS_A_UNIT: Final = 4  # of a list of jobs: 100 took 30
 UNITS_A_PAGE: Final = 8  # at most, of other lists and of a log
 UNITS_LOOKED: Final = 250  # of a list that may look through very many jobs
@@ -75,9 +75,9 @@ _R = TypeVar("_R", bound=Message)
 
 
 class Run(Enum):
-    """How a request is run: what it waits for."""
+    """Run of a request: where it is answered, and what it waits for."""
 
-    LOOK_UP = auto()  # read by a key: sooner than a thread is woken for it; also when the disk is full
+    LOOK_UP = auto()  # read by a key, which takes less time than to wake a thread; also when the disk is full
     LIST = auto()  # read in a thread: it may take long; also when the disk is full
     CHANGE = auto()  # in a transaction: answered when that is on the disk
 
@@ -95,11 +95,11 @@ def _none(_request: object) -> int:
 
 
 class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
-    """A kind of request: what the broker knows of it.
+    """Kind of request: a row of the table.
 
-    One of three functions answers it, and says by that how it is run: `change` in a transaction, `look_up` at once,
-    since it reads by a key, and `listing` in a thread, since it may take long. `queues`: those that it names. `mints`:
-    how many jobs it makes, whose ids and keys are drawn when it comes in.
+    One of three functions answers it: `change` in a transaction, `look_up` at once, since it reads by a key, or
+    `listing` in a thread, since it may take long. `queues`: the queues that it names. `mints`: how many jobs it
+    creates, whose ids and keys the Gateway draws.
     """
 
     role: Role
@@ -112,32 +112,32 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
 
     @property
     def works(self) -> bool:
-        """Whether it is agents' work, which is paid for apart."""
+        """Work of agents, which is charged to a bucket of its own."""
         return self.role is Role.WORK
 
     @property
     def run(self) -> Run:
-        """How it is run."""
+        """Run of this kind, by the function that answers it."""
         if self.change is not None:
             return Run.CHANGE
         return Run.LIST if self.look_up is None else Run.LOOK_UP
 
     @property
     def decider(self) -> Callable[[World, TenantRequest, _R], StoreReply]:
-        """The function that answers it, where it changes something."""
-        assert self.change is not None, "what only reads is not decided"
+        """Function that answers a request which changes something."""
+        assert self.change is not None, "a request that only reads has a reader"
         return self.change
 
     @property
     def reader(self) -> Callable[[Engine, TenantRequest, _R], StoreReply]:
-        """The function that answers it, where it changes nothing."""
+        """Function that answers a request which only reads."""
         found = self.look_up or self.listing
-        assert found is not None, "what changes something is decided"
+        assert found is not None, "a request that changes something has a decider"
         return found
 
 
 def looks_through_many(request: ListJobs) -> bool:
-    """Whether the store may have to look at many jobs that are not on such a list: it asks for more than one thing."""
+    """Check for several filters: then the store may have to look through many jobs that are not on the list."""
     by_place = request.queue is not None or request.state is not None
     return int(by_place) + int(request.owner is not None) + len(request.metadata) > 1
 
@@ -200,21 +200,21 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     ReplayJobEvents: Kind[ReplayJobEvents](role=Role.READ, look_up=replay_job, price=_page),
     WatchJob: Kind[WatchJob](role=Role.READ, look_up=watch_job),
 }
-"""Every request but Ping, which needs no role and is answered at the door."""
+"""Kinds of all requests but Ping, which needs no role and which the Gateway answers."""
 
 
 def kind_of(request: StoreRequest) -> Kind[Any]:
-    """What the broker knows of requests of this kind."""
+    """Look up the kind of a request."""
     return KINDS[type(request)]
 
 
 def price_of(request: StoreRequest) -> int:
-    """How much work it is expected to be, in units of some 100 µs."""
+    """Price of a request: its expected work, in units of some 100 µs."""
     return kind_of(request).price(request)
 
 
 def decode(body: bytes) -> Request:
-    """The request in a body whose structure was checked: a Ping, or of a kind that is in the table.
+    """Decode the request in a body whose structure was checked: a Ping, or of a kind that is in the table.
 
     Raises `BadRequest` for anything else.
     """

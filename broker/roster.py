@@ -1,7 +1,7 @@
-"""The Roster: which agents were heard of lately, and by which connection the holder of a job can be told.
+"""Roster of agents: which were active lately, and which connection holds each leased job.
 
-Soft state: it is built from what agents say and is gone with the broker; no promise rests on it. Bounded for each
-tenant, so that none is forgotten for another's sake; the ones not heard of for longest go first.
+Soft state: the Gateway builds it from agents' requests, and it ends with the broker; no promise depends on it. It is
+bounded for each tenant, so that no tenant displaces another's agents; the least recently active agent is removed first.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from airunner.protocol.replies import AgentsListed, AgentSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX, DequeueJob, UpdateJob
 
 AGENTS_MAX: Final = 10_000  # of one tenant
-AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # of what one tenant's say of themselves: no quota counts it
-HEARD_BYTES: Final = 256  # of one that says nothing, roughly
-HOLDERS_MAX: Final = 65_536  # running jobs of one tenant; the holder of one more is told by its next heartbeat only
+AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # of the names, tags and troubles of one tenant's agents: no quota counts them
+HEARD_BYTES: Final = 256  # of an agent without tags, roughly
+HOLDERS_MAX: Final = 65_536  # running jobs of one tenant; the holder of one more is not nudged: it waits to heartbeat
 FORGOTTEN_MS: Final = 600_000  # an idle agent asks every 30 s, a busy one every 60 s
 
 
@@ -30,13 +30,13 @@ class _Heard(Struct, frozen=True):
 
     @property
     def size_bytes(self) -> int:
-        """What it takes of the memory, roughly."""
+        """Size in memory, roughly."""
         tags = sum(len(name) + len(value) for name, value in self.tags.items())
         return HEARD_BYTES + len(self.version) + len(self.trouble) + tags
 
 
 class Roster:
-    """Who is there."""
+    """Roster of all tenants' agents and holders."""
 
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, _Heard]] = {}
@@ -45,7 +45,7 @@ class Roster:
         self._troubled: dict[tuple[str, str], int] = {}  # when each was last heard of; the one longest ago is first
 
     def heard(self, tenant: str, request: DequeueJob | UpdateJob, now_ms: int) -> None:
-        """An agent has said something of itself."""
+        """Record an agent's request: its slots, version, tags and trouble."""
         if request.agent is None:
             return
         agents = self._agents.setdefault(tenant, {})
@@ -71,7 +71,7 @@ class Roster:
             self._troubled.pop((tenant, forgotten), None)
 
     def troubled(self, now_ms: int) -> int:
-        """How many agents were heard of lately and can run no jobs; asked whenever any of them asks."""
+        """Count the agents that were active lately and can run no jobs."""
         while self._troubled:
             longest_ago = next(iter(self._troubled))
             if now_ms - self._troubled[longest_ago] < FORGOTTEN_MS:
@@ -80,22 +80,22 @@ class Roster:
         return len(self._troubled)
 
     def page(self, tenant: str, after: str, leases: dict[str, int], now_ms: int) -> AgentsListed:
-        """A page of the tenant's agents, by name; one that holds leases is there however long it was not heard of."""
+        """Make a page of the tenant's agents, by name: those active lately, and all that hold leases."""
         found = {
             name: AgentSummary(
                 name=name,
-                slots=one.slots,
+                slots=heard.slots,
                 leases=leases.get(name, 0),
-                seen_ms=one.seen_ms,
-                version=one.version,
-                tags=one.tags,
-                trouble=one.trouble,
+                seen_ms=heard.seen_ms,
+                version=heard.version,
+                tags=heard.tags,
+                trouble=heard.trouble,
             )
-            for name, one in self._agents.get(tenant, {}).items()
-            if now_ms - one.seen_ms < FORGOTTEN_MS or name in leases
+            for name, heard in self._agents.get(tenant, {}).items()
+            if now_ms - heard.seen_ms < FORGOTTEN_MS or name in leases
         }
         for name, count in leases.items():
-            if name not in found:  # it was heard before this broker started
+            if name not in found:  # it was active before this broker started
                 found[name] = AgentSummary(name=name, slots=0, leases=count, seen_ms=0)
         names = sorted(name for name in found if name > after)
         return AgentsListed(
@@ -103,7 +103,7 @@ class Roster:
         )
 
     def holds(self, tenant: str, job_id: str, peer: bytes) -> None:
-        """This connection's agent holds the tenant's job."""
+        """Record that this connection's agent holds the tenant's job."""
         holders = self._holders.setdefault(tenant, {})
         holders.pop(job_id, None)
         holders[job_id] = peer
@@ -111,9 +111,9 @@ class Roster:
             del holders[next(iter(holders))]
 
     def settled(self, tenant: str, job_id: str) -> None:
-        """Nobody holds the job any more."""
+        """Forget the holder of a job that is no longer leased."""
         self._holders.get(tenant, {}).pop(job_id, None)
 
     def holder(self, tenant: str, job_id: str) -> bytes | None:
-        """Where to tell the holder of the job, if that is known."""
+        """Look up the connection of the job's holder, if it is known."""
         return self._holders.get(tenant, {}).get(job_id)

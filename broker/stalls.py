@@ -1,7 +1,7 @@
-"""Stalls of the store's disk: how long a read or write in the store's thread takes, for /health.
+"""Stalls of the store's disk: reports in /health that a read or write takes too long.
 
-A disk that does not answer (a network's, or one that retries) ends nothing by itself: the batch is on its way, and
-every request waits behind it. So it is for /health to say, which is answered meanwhile.
+A disk that does not answer (on a network, or one that retries) raises no error: the batch is under way, and every
+request waits behind it. The HTTP server answers meanwhile, so /health shows it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CONDITION: Final = "stall"
 
 
 class Stalls:
-    """An `Offload` around `offload` that tells `health` when one piece of work does not end."""
+    """Stall detector: an `Offload` around `offload` that reports to `health` when a piece of work does not end."""
 
     def __init__(self, offload: Callable[[Callable[[], None]], Awaitable[None]], health: Health) -> None:
         self._offload = offload
@@ -27,7 +27,7 @@ class Stalls:
         health.watch(self._judge)
 
     async def __call__(self, work: Callable[[], None]) -> None:
-        """Do `work` where the offload does it."""
+        """Offload `work`, and measure how long it takes."""
         self._since_s = anyio.current_time()
         try:
             await self._offload(work)

@@ -1,8 +1,8 @@
-"""`airunner backup` and `airunner store …`: copies of a SQLite store, put back and checked.
+"""Commands `airunner backup` and `airunner store …`: back up, restore and check a SQLite store.
 
 Laws
-- A backup that is there is whole; a restore changes nothing until its backup is shown to be.
-- Exit code 0: no fault. 1: the store has one; each is a line.
+- A backup file is always whole; a restore changes nothing until its backup is verified.
+- Exit code 0: no fault. 1: the store has faults; each is a line.
 """
 
 from __future__ import annotations
@@ -23,85 +23,87 @@ if TYPE_CHECKING:
 _MIB: Final = 1_048_576
 _PAGE_BYTES: Final = 4_096  # SQLite's, and that of stores
 
-store_app = typer.Typer(help="The broker's store, while that is stopped.", no_args_is_help=True)
+store_app = typer.Typer(help="Restore and check the broker's store, while the broker is stopped.", no_args_is_help=True)
 
 StoreOption = Annotated[
     str | None,
     typer.Option(help="The store, as sqlite:///PATH.", show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 def backup_command(
-    to: Annotated[Path, typer.Argument(metavar="TO", help="The file to make, 0600.")],
+    to: Annotated[Path, typer.Argument(metavar="TO", help="The file to create, 0600.")],
     store: StoreOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace TO if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace TO if it exists.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Copy the broker's store to a file, while the broker runs, and verify the copy.
 
     Run it on the broker's machine as the broker's user, or as root. The copy holds all jobs, logs and sealed secrets as
-    they are when it is done. Keys are not in it: back up $AIRUNNER_HOME/certs too. `airunner store restore` restores.
+    they are when it is done. It holds no keys: back up $AIRUNNER_HOME/certs too. `airunner store restore` restores it.
     """
     from airunner.broker.backup import back_up
 
-    shown = _Bar()
+    bar = _Bar()
     try:
-        report = back_up(_path(store), to, shown.show, force=force)
+        report = back_up(_path(store), to, bar.show, force=force)
     finally:
-        shown.clear()
-    _tell(report, to, "backed up to", json=json)
+        bar.clear()
+    _print(report, to, "backed up to", json=json)
 
 
 @store_app.command("restore")
 def restore_command(
-    backup: Annotated[Path, typer.Argument(metavar="FROM", help="A file that `airunner backup` has made.")],
+    backup: Annotated[Path, typer.Argument(metavar="FROM", help="A file that `airunner backup` has created.")],
     store: StoreOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the store that is there; it is kept beside.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing store; it is kept beside the new one.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Verify a backup and put it in the place of the store; the broker is started after that.
+    """Verify a backup and restore it in the place of the store; then start the broker.
 
     Jobs that ran when the backup was made run again once their leases have expired.
     """
     from airunner.broker.backup import restore
 
-    _tell(restore(backup, _path(store), force=force), _path(store), "restored to", json=json)
+    _print(restore(backup, _path(store), force=force), _path(store), "restored to", json=json)
 
 
 @store_app.command("check")
 def check_command(store: StoreOption = None, json: JsonOption = False) -> None:
-    """Read the whole store and list each fault with its job. Exits with 1 if there is one.
+    """Check the whole store and list each fault with its job. Exits with 1 if there is one.
 
-    The broker has to be stopped; of one that runs, check a backup: --store sqlite:///PATH.
+    Stop the broker first, or check a backup of its store: --store sqlite:///PATH.
     """
     from airunner.broker.checking import check_store
 
     path = _path(store)
-    _tell(check_store(path), path, "checked", json=json)
+    _print(check_store(path), path, "checked", json=json)
 
 
 class _Bar:
-    """Progress of a copy, on a terminal's stderr."""
+    """Progress bar of a copy, on stderr where that is a terminal."""
 
     def __init__(self) -> None:
         self._shown = False
 
     def show(self, progress: Progress) -> None:
-        """Say how far it is."""
+        """Show the progress."""
         if sys.stderr.isatty():
             copied, size = (pages * _PAGE_BYTES / _MIB for pages in progress)
             print(f"\rcopied {copied:,.0f} of {size:,.0f} MiB", end="", file=sys.stderr, flush=True)
             self._shown = True
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Clear the line."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _path(store: str | None) -> Path:
-    """Raises `OperatorError`: it is not a file."""
+    """Find the store's path. Raises `OperatorError`: it is not a file."""
     from airunner.broker.store.open import path_of
     from airunner.certs.home import Home
 
@@ -111,8 +113,8 @@ def _path(store: str | None) -> Path:
     return path.absolute()
 
 
-def _tell(report: StoreReport, path: Path, done: str, *, json: bool) -> None:
-    """Print what was read. Raises `typer.Exit` with 1 where there is a fault."""
+def _print(report: StoreReport, path: Path, done: str, *, json: bool) -> None:
+    """Print a report. Raises `typer.Exit` with 1 where there is a fault."""
     size_bytes = path.stat().st_size
     if json:
         from airunner.protocol.jsonline import json_line

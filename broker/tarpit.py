@@ -1,6 +1,6 @@
-"""Refusals that are told late: asking harder than one may gains nothing, and costs little to refuse. Pure.
+"""Tarpit: delays rate-limit replies, so that a client that asks too often gains nothing by repeating. Pure.
 
-Only where to and what is kept, and that for so many; what comes beyond is told at once.
+It keeps only the address and the reply, for up to `HELD_MAX` of them; the Gateway sends further ones at once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from airunner.protocol.replies import Refused
 HELD_MAX: Final = 16_384
 
 
-class Held(NamedTuple):
-    """A refusal, and when it is due (ms)."""
+class DelayedReply(NamedTuple):
+    """Delayed reply, and when it is due (ms)."""
 
     due_ms: int
     turn: int
@@ -27,26 +27,26 @@ class Held(NamedTuple):
 
 
 class Tarpit:
-    """What is held, the next that is due first."""
+    """Tarpit of delayed replies, the next due first."""
 
     def __init__(self) -> None:
-        self._held: list[Held] = []
+        self._held: list[DelayedReply] = []
         self._turns = count()
 
     def hold(self, due_ms: int, peer: bytes, request_id: RequestId, refused: Refused, revision: int) -> bool:
-        """Keep it until then; False where there is no room."""
+        """Delay a reply until `due_ms`; False where there is no room."""
         if len(self._held) >= HELD_MAX:
             return False
-        heapq.heappush(self._held, Held(due_ms, next(self._turns), peer, request_id, refused, revision))
+        heapq.heappush(self._held, DelayedReply(due_ms, next(self._turns), peer, request_id, refused, revision))
         return True
 
-    def due(self, now_ms: int) -> list[Held]:
-        """Let go of what is due."""
-        due: list[Held] = []
+    def due(self, now_ms: int) -> list[DelayedReply]:
+        """Remove and return the replies that are due."""
+        due: list[DelayedReply] = []
         while self._held and self._held[0].due_ms <= now_ms:
             due.append(heapq.heappop(self._held))
         return due
 
     def next_ms(self) -> int | None:
-        """When the next is due."""
+        """Find when the next reply is due."""
         return self._held[0].due_ms if self._held else None

@@ -1,7 +1,7 @@
-"""The Timekeeper: knows the next instant at which a lease or a delay is due, and wakes the Ledger then.
+"""Timekeeper: wakes the Ledger at the next instant at which a lease or a delay is due.
 
-There is no sweep: it sleeps until exactly that instant, or until the Ledger names another. When the machine's time has
-stepped, or the machine has slept, the Ledger is to resume, as after a restart, before anything can be found due.
+It does not poll: it sleeps until exactly that instant, or until the Ledger names another. When the machine's time has
+stepped, or the machine has slept, it sends the Ledger a `Resume`, as after a restart, before anything can be found due.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airunner.transport.ports import Edges
 
 
 class Timekeeper:
-    """The actor; it owns one instant."""
+    """Timekeeper actor; it owns one instant."""
 
     def __init__(self, inbox: TimekeeperInbox, ledger: Turns, clock: Clock, edges: Edges) -> None:
         self._inbox = inbox
@@ -25,7 +25,7 @@ class Timekeeper:
         self._edges = edges
 
     async def run(self) -> None:
-        """Wait and wake for ever."""
+        """Wait for each instant and wake the Ledger, until cancelled."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._edges.watch_steps, self._look_at_the_clock)
             due_ms: int | None = None
@@ -36,7 +36,7 @@ class Timekeeper:
                 due_ms = alarm.due_ms if alarm else None  # after either the Ledger always names the next
 
     async def _next_alarm(self, due_ms: int | None) -> Alarm | None:
-        """A new alarm, or None when `due_ms` has come first."""
+        """Receive a new alarm; None when `due_ms` came first."""
         if due_ms is None:
             return await self._inbox.receive()
         with anyio.CancelScope(deadline=self._clock.deadline_s(due_ms)):

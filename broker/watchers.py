@@ -1,13 +1,13 @@
-"""Which jobs' live events are listened to, by how many, and how many jobs each tenant may listen to. Pure.
+"""Watchers of live events: counts the listeners of each job, and bounds how many jobs a tenant listens to. Pure.
 
-The Gateway asks before it hands a watch key out; the Announcer tells what is subscribed and what is left, and asks who
-is there to hear.
+The Gateway asks before it hands a watch key out; the Announcer reports subscriptions and their ends, and asks whether a
+job has listeners.
 
-To a tenant's bound a job counts once, however many listen to it: what it costs the broker is to seal and send its
-events. A key that was handed out counts for `GRANT_MS`, until its topic is subscribed; and again whenever that is
-subscribed anew, as after a lost connection. Topics can be seen by whoever listens to everything, so only the machines
-that were handed a key count as its listeners: nobody uses up what is another tenant's. Where another broker, before
-this one, has handed the key out, the tenant is not known; such topics are served.
+A job counts once towards its tenant's bound, however many listen to it: its cost is sealing and sending its events. A
+key that was handed out counts for `GRANT_MS`, until its topic is subscribed; and again whenever that is subscribed
+again, as after a lost connection. Any peer that subscribes to everything sees topics, so only the machines that were
+handed a key count as its listeners: no machine uses up another tenant's bound. Where a broker before this one has
+handed the key out, the tenant is not known; such topics are served.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Final, NamedTuple
 from airunner.protocol.errors import Quota
 
 GRANT_MS: Final = 30_000  # a client subscribes as soon as it has the key, or tries for some seconds
-TOPICS_MAX: Final = 200_000  # whose tenant is remembered; the one that was handed out longest ago is forgotten
+TOPICS_MAX: Final = 200_000  # whose tenant is remembered; the one granted longest ago is forgotten
 MACHINES_MAX: Final = 64  # that were handed one key; the first is forgotten
-LISTENED_MAX: Final = 100_000  # topics that are counted; beyond it everything is announced, heard or not
+LISTENED_MAX: Final = 100_000  # topics that are counted; beyond it every job's events are published
 
 
 class _Granted(NamedTuple):
-    """Whose a topic is, and which machines' keys it was handed to, the last at the end."""
+    """Grant of a topic: its tenant, and the machines' keys it was handed to, the last at the end."""
 
     tenant: str
     machines: dict[str, None]
 
 
 class Watchers:
-    """Of all tenants; without a bound everybody may listen to everything of his own."""
+    """Watchers of all tenants; without `watched_max` a tenant may listen to all of its jobs."""
 
     def __init__(self, watched_max: int | None = None) -> None:
         self._watched_max = watched_max
@@ -41,7 +41,7 @@ class Watchers:
         self._listeners: dict[bytes, int] = {}
 
     def grant(self, tenant: str, topic: bytes, machine: str, now_ms: int) -> None:
-        """A watch key is about to be handed to a machine.
+        """Grant a machine the watch key of a topic.
 
         Raises `Quota`, where the tenant listens to as many jobs as it may.
         """
@@ -49,7 +49,7 @@ class Watchers:
             return
         watched = self._watched[tenant]
         if topic not in watched:
-            for lapsed in [one for one, until_ms in watched.items() if until_ms <= now_ms]:
+            for lapsed in [known for known, until_ms in watched.items() if until_ms <= now_ms]:
                 del watched[lapsed]
             if len(watched) >= self._watched_max:
                 raise Quota(
@@ -68,7 +68,7 @@ class Watchers:
         watched[topic] = max(watched.get(topic, 0), now_ms + GRANT_MS)
 
     def subscribed(self, topic: bytes, machine: str | None) -> bool:
-        """Whether whoever subscribes now is to be served."""
+        """Count a new subscription; False where its machine is not to be served."""
         granted = self._granted.get(topic)
         if granted is not None:
             if machine not in granted.machines or not self._has_room(granted.tenant, topic):
@@ -79,7 +79,7 @@ class Watchers:
         return True
 
     def left(self, topic: bytes, machine: str | None) -> None:
-        """One listener less; of a connection that has ended nobody knows the `machine`."""
+        """Count the end of a subscription; `machine` is None where its connection has ended."""
         granted = self._granted.get(topic)
         if granted is not None and machine is not None and machine not in granted.machines:
             return
@@ -92,19 +92,19 @@ class Watchers:
                 del self._watched[granted.tenant]
 
     def everybody_left(self, now_ms: int) -> None:
-        """Nobody listens; those who did may come back, and have their places kept for as long as with a new key."""
+        """Forget all listeners; their topics still count for `GRANT_MS`, so that they may come back."""
         self._listeners.clear()
         for watched in self._watched.values():
             for topic, until_ms in watched.items():
                 watched[topic] = min(until_ms, now_ms + GRANT_MS)
 
     def heard(self, topic: bytes) -> bool:
-        """Whether anybody may listen to it."""
+        """Check whether a topic may have listeners."""
         return topic in self._listeners or len(self._listeners) >= LISTENED_MAX
 
     def _has_room(self, tenant: str, topic: bytes) -> bool:
-        """Whether the tenant may listen to this job: keys can be collected, and subscribed to all at once."""
-        assert self._watched_max is not None, "else nothing is remembered"
+        """Check the tenant's bound again: a machine can collect keys and subscribe to all of them at once."""
+        assert self._watched_max is not None, "without a bound no grant is remembered"
         watched = self._watched[tenant]
-        others = sum(until_ms == math.inf for one, until_ms in watched.items() if one != topic)
+        others = sum(until_ms == math.inf for known, until_ms in watched.items() if known != topic)
         return others < self._watched_max

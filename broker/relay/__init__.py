@@ -1,1 +1,1 @@
-"""The relay of live events: a process of the broker's own, which may die of what subscribers do."""
+"""Relay of live events: a process of the broker's own, which subscribers can exhaust without harm to the broker."""

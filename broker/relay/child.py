@@ -1,8 +1,8 @@
-"""The relay's process: owns the XPUB socket and the door before it, and sends what the broker hands it.
+"""Process of live events (the relay's child): owns the XPUB socket and its Gatekeeper, and sends the broker's messages.
 
-Nothing of the queue is here. It holds the broker's key, for its handshakes, but no job's: what it sends is sealed
-already. All that subscribers can fill is in this process, whose memory the kernel bounds: beyond that it dies, and is
-started again. It ends with the line to the broker, and heeds no signal but SIGKILL, which it gets when the broker dies.
+It knows nothing of the queue. It holds the broker's key, for handshakes, but no job's key: its messages are sealed
+already. All buffers that subscribers can fill are in this process, whose memory the kernel bounds: beyond that it dies,
+and the relay starts another. It ends with the line to the broker, and by SIGKILL, which it gets when the broker dies.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class Settings(Struct, frozen=True):
-    """What the broker starts it with: its end of the line, where to listen, and bounds."""
+    """Settings from the broker: this end of the line, the endpoint, and bounds."""
 
     descriptor: int
     broker: int  # its process
@@ -48,7 +48,7 @@ class Settings(Struct, frozen=True):
 
 
 class HandedCounts(Counts):
-    """Counts that are handed on to the broker's."""
+    """Counters that are reported to the broker and added to its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class HandedCounts(Counts):
         self._counted.ring()
 
     async def taken(self) -> dict[str, int]:
-        """What was counted since it was last asked; waits for something."""
+        """Take the counts since the last call; wait for at least one."""
         while not self._more:
             await self._counted.wait()
         more, self._more = self._more, {}
@@ -84,9 +84,7 @@ async def _run(settings: Settings) -> None:
     home = Home(Path(settings.home))
     counts = HandedCounts()
     context = new_context()
-    allowed = AllowList(
-        home.allowed_clients, lambda _: None
-    )  # the broker, which reads it too, says what is wrong with it
+    allowed = AllowList(home.allowed_clients, lambda _: None)  # the broker, which reads it too, reports its faults
     rates = Rates(settings.connections_per_s, settings.connections_burst_s)
     gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts, rates)
     try:
@@ -117,8 +115,8 @@ async def _report_listeners(publisher: CurvePublisher, line: Line) -> None:
     while True:
         changes = await publisher.subscriptions()
         now_ms = int(anyio.current_time() * 1_000)
-        if told := tuple(change for change in changes if listeners.tells(change, now_ms)):
-            await line.report(Report(changes=told))
+        if reported := tuple(change for change in changes if listeners.reports(change, now_ms)):
+            await line.report(Report(changes=reported))
 
 
 async def _report_counts(counts: HandedCounts, line: Line) -> None:

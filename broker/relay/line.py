@@ -1,13 +1,13 @@
-"""The relay's line: one pair of sockets between the broker and the process that sends live events. Packets stay whole.
+"""Line of the relay: a pair of sockets between the broker and the process that sends live events. Packets stay whole.
 
 ```
- broker ──[topic (16 bytes)][sealed run; nothing: you are subscribed]──► relay
+ broker ─[topic (16 bytes)][sealed segment; empty: you are subscribed]─► relay
         ◄──────────────────── Report, as MessagePack ────────────────────
 ```
 
-Neither end keeps what the other does not take: the kernel holds some 200 KiB a direction. What the broker publishes
-beyond that is dropped, as on the network, and replayed; the relay waits with what it reports, and reads no further
-subscriptions.
+Neither end buffers what the other does not read: the kernel holds some 200 KiB a direction. Live events beyond that are
+dropped, as on the network, and monitors replay them; the relay waits with its reports, and reads no further
+subscriptions meanwhile.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from msgspec import Struct
 from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Subscription
 
-PACKET_BYTES_MAX: Final = 8_192  # a live run takes 2 KiB and its seal; 64 subscriptions some 5 KiB
+PACKET_BYTES_MAX: Final = 8_192  # a live segment takes 2 KiB and its seal; 64 subscriptions some 5 KiB
 PACKETS_AT_ONCE: Final = 64  # then other tasks get their turn
 
 
 class Report(Struct, frozen=True, omit_defaults=True):
-    """What the relay tells the broker: where it listens or why it cannot, who has come or left, and what it counted."""
+    """Report of the relay to the broker: its endpoint or failure, changes of subscriptions, and counts."""
 
     endpoint: str = ""
     failure: str = ""
@@ -39,14 +39,14 @@ class Report(Struct, frozen=True, omit_defaults=True):
 
 
 class Line:
-    """One end of it."""
+    """End of the line."""
 
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(0)
         self._socket = end
 
     def send(self, packet: bytes) -> bool:
-        """Send without waiting; False where the line is full or the other end has gone."""
+        """Send a packet without waiting; False where the line is full or the other end has closed."""
         assert len(packet) <= PACKET_BYTES_MAX
         try:
             self._socket.send(packet)
@@ -55,7 +55,7 @@ class Line:
         return True
 
     async def report(self, report: Report) -> None:
-        """Send when there is room; in vain where the other end has gone, which the receiver notices."""
+        """Send a report when there is room; does nothing where the other end has closed, which `receive` notices."""
         packet = msgspec.msgpack.encode(report)
         while True:
             try:
@@ -68,7 +68,7 @@ class Line:
                 return
 
     async def receive(self) -> list[bytes]:
-        """The packets that are there, at least one; none, when the other end has gone."""
+        """Receive the packets that have come, at least one; none when the other end has closed."""
         packets: list[bytes] = []
         while len(packets) < PACKETS_AT_ONCE:
             try:
@@ -81,23 +81,23 @@ class Line:
             except ConnectionError:
                 packet = b""
             if not packet:
-                break  # the end; the next receive meets it again
+                break  # the end; the next receive finds it again
             packets.append(packet)
         await anyio.lowlevel.checkpoint()
         return packets
 
     def close(self) -> None:
-        """Let go of this end, while nobody waits for it; the other one notices."""
+        """Close this end, while no task waits for it; the other end notices."""
         self._socket.close()
 
 
 def packed(frames: Sequence[bytes]) -> bytes:
-    """A live message as one packet."""
+    """Pack a live message into one packet."""
     topic, payload = frames
     assert len(topic) == TOPIC_BYTES
     return topic + payload
 
 
 def unpacked(packet: bytes) -> list[bytes]:
-    """The live message in a packet."""
+    """Unpack the live message in a packet."""
     return [packet[:TOPIC_BYTES], packet[TOPIC_BYTES:]]

@@ -1,8 +1,8 @@
-"""The relay's listeners: which subscriptions the broker is told of. Pure.
+"""Listeners of the relay: decides which subscriptions are reported to the broker. Pure.
 
-A machine may subscribe so often a second; what is beyond stands in libzmq, but the broker hears nothing of it and
-announces nothing for it. Of a connection that has ended libzmq says only what it had subscribed to, not whose it was:
-those that the broker was not told of are taken to have left first.
+A machine may subscribe a limited number of times a second; libzmq keeps further subscriptions, but they are not
+reported to the broker, which publishes nothing for them. When a connection has ended libzmq names only its topics, not
+its machine: subscriptions that were not reported count as ended first.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ BURST_S: Final = 10.0  # as when a client that follows thousands of jobs comes b
 
 
 class Listeners:
-    """Of all topics; what it keeps of one is less than what libzmq does."""
+    """Listeners of all topics; a topic takes less memory here than in libzmq."""
 
     def __init__(self) -> None:
         self._rates = Rates(SUBSCRIPTIONS_A_SECOND, BURST_S)
-        self._told: dict[bytes, int] = {}
-        self._untold: dict[bytes, int] = {}
+        self._reported: dict[bytes, int] = {}
+        self._unreported: dict[bytes, int] = {}
 
-    def tells(self, change: Subscription, now_ms: int) -> bool:
-        """Whether the broker is to hear of this."""
+    def reports(self, change: Subscription, now_ms: int) -> bool:
+        """Decide whether to report this change to the broker."""
         if len(change.topic) != TOPIC_BYTES:
             return False
         if change.wanted:
-            told = self._in_time(change.key, now_ms)
-            counts = self._told if told else self._untold
+            reported = self._in_time(change.key, now_ms)
+            counts = self._reported if reported else self._unreported
             counts[change.topic] = counts.get(change.topic, 0) + 1
-            return told
-        return not _one_less(self._untold, change.topic) and _one_less(self._told, change.topic)
+            return reported
+        return not _one_less(self._unreported, change.topic) and _one_less(self._reported, change.topic)
 
     def _in_time(self, key: str | None, now_ms: int) -> bool:
-        assert key is not None, "somebody has sent it"
+        assert key is not None, "a subscription has a sender"
         bucket = Bucket(key, Purpose.MACHINE)
         try:
             self._rates.require(bucket, now_ms)
@@ -49,7 +49,7 @@ class Listeners:
 
 
 def _one_less(counts: dict[bytes, int], topic: bytes) -> bool:
-    """Whether there was one."""
+    """Count one listener less; False where there was none."""
     count = counts.pop(topic, 0)
     if count > 1:
         counts[topic] = count - 1

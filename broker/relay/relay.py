@@ -1,4 +1,4 @@
-"""The Relay: an actor that keeps the process of live events running, and is the Publisher of the broker.
+"""Relay actor: keeps the process of live events running, and is the broker's Publisher.
 
 ```
  Announcer ──publish──► Relay ──line──► its process ──XPUB──► monitors
@@ -6,11 +6,11 @@
 ```
 
 Laws
-- The broker never waits for it: what the line does not take is dropped, and replayed.
-- When the process ends, or takes nothing for `HANG_S`, another is started on the same port: at once, then ever later
-  up to `RESTART_LAST_S`. Subscribers come back by themselves, are welcomed again and replay what they have missed.
-- It is started as a program of its own, not forked: the broker has threads. It holds none of the broker's descriptors,
-  and of its environment nothing that is about airunner.
+- The broker never waits for it: live events that do not fit into the line are dropped, and monitors replay them.
+- When the process ends, or reads nothing for `HANG_S`, the relay starts another on the same port: at once, then with
+  growing pauses up to `RESTART_LAST_S`. Subscribers reconnect by themselves, are welcomed again and replay the gap.
+- The process is a program of its own, not a fork: the broker has threads. It inherits none of the broker's descriptors,
+  and no variable of its environment that is about airunner.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from airunner.certs.ownership import own_home
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.transport.ports import EVERYBODY_LEFT, Subscription
 
-MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of data; idle it has some 40, and who does not read takes 0.3
+MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of data; idle it has some 40 MiB, and a subscriber that does not read 0.3
 CONDITION: Final = "events"
 RESTART_FIRST_S: Final = 0.05
 RESTART_LAST_S: Final = 5.0
-CALM_S: Final = 60.0  # one that has lived so long is started again at once
+CALM_S: Final = 60.0  # after a life of this length the process is started again at once
 HANG_S: Final = 10.0
-END_S: Final = 2.0  # for the process to end by itself, once its line has
+END_S: Final = 2.0  # for the process to end by itself, once its line is closed
 CHANGES_MAX: Final = 16  # reports that wait for the Announcer; the line holds some more, then the process waits
 
 _BOOTSTRAP: Final = """
@@ -53,13 +53,13 @@ _TERMINAL: Final = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
-)  # also sent to all of a group; it ends with the broker
+)  # the terminal sends them to the whole group; the process ends with the broker
 
 
 def start_relay(endpoint: str, connections_per_s: float, connections_burst_s: float) -> Relay:
-    """A relay of this process's home, whose process has been started.
+    """Start a relay of this process's home.
 
-    Raises `OperatorError`: the home is no home, or nothing can be started.
+    Raises `OperatorError`: the home is invalid, or no process can be started.
     """
     relay = Relay(str(own_home(os.environ).root), endpoint, (connections_per_s, connections_burst_s))
     try:
@@ -70,10 +70,11 @@ def start_relay(endpoint: str, connections_per_s: float, connections_burst_s: fl
 
 
 class Relay:
-    """The actor; `start` it, wait until it is `ready`, then `run` it.
+    """Relay actor; `start` it, wait until it is `ready`, then `run` it.
 
-    `home` is the broker's, where the process finds key and allow-list; `endpoint` is where it is to listen (port 0
-    picks a free one, which is kept from then on); a machine may open so many `connections` (a second, and at once).
+    `home` is the broker's, where the process finds key and allow-list; it listens at `endpoint` (port 0 picks a free
+    port, which is kept from then on); `connections`: how many a machine may open a second, and for how many seconds at
+    once.
     """
 
     def __init__(
@@ -97,12 +98,12 @@ class Relay:
 
     @property
     def pid(self) -> int:
-        """The process, as it is now."""
+        """Id of the present process."""
         assert self._child is not None, "it was started"
         return self._child.pid
 
     def start(self) -> None:
-        """Start the process; from a thread that lives as long as the broker, for it dies with that.
+        """Start the process, from a thread that lives as long as the broker: the process dies with its thread.
 
         Raises `OSError`.
         """
@@ -117,11 +118,14 @@ class Relay:
                 "connections_burst_s": self._connections[1],
                 "memory_bytes_max": self._memory_bytes_max,
             }
-            told = msgspec.json.encode(settings).decode()
+            settings_json = msgspec.json.encode(settings).decode()
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL)
             try:
                 self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
-                    (sys.executable, "-I", "-X", "utf8", "-c", _BOOTSTRAP, told, *map(os.path.abspath, sys.path)),
+                    (
+                        *(sys.executable, "-I", "-X", "utf8", "-c", _BOOTSTRAP, settings_json),
+                        *map(os.path.abspath, sys.path),
+                    ),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
@@ -136,9 +140,9 @@ class Relay:
         self._full_since_s = None
 
     async def ready(self) -> None:
-        """Wait until subscribers can come.
+        """Wait until subscribers can connect.
 
-        Raises `OperatorError`: they cannot.
+        Raises `OperatorError`: the process cannot listen.
         """
         assert self._line is not None, "it was started"
         packets = await self._line.receive()
@@ -150,7 +154,7 @@ class Relay:
         self._was_ready = True
 
     async def run(self, counts: Counts, health: Health) -> None:
-        """Hear what the process reports, and start another when it ends, for ever."""
+        """Receive the process's reports, and start another when it ends, until cancelled."""
         self._counts, self._health = counts, health
         failures = 0
         while True:
@@ -164,7 +168,7 @@ class Relay:
             failures = await self._start_again(failures)
 
     async def _start_again(self, failures: int) -> int:
-        """Start another process, as soon as that is possible; how often in turn one was started, or was not."""
+        """Start another process, as soon as that is possible; return the number of tries in a row."""
         while True:
             await anyio.sleep(min(RESTART_LAST_S, RESTART_FIRST_S * 2**failures))
             failures += 1
@@ -176,7 +180,7 @@ class Relay:
                 return failures
 
     def publish(self, frames: Sequence[bytes]) -> None:
-        """Hand a live message on; one for which the line has no room is dropped."""
+        """Publish a live message; drop it where the line has no room."""
         assert self._line is not None, "it was started"
         if self._line.send(packed(frames)):
             self._full_since_s = None
@@ -189,11 +193,11 @@ class Relay:
             self._kill()
 
     async def subscriptions(self) -> list[Subscription]:
-        """Who has come or left; `EVERYBODY_LEFT`, when the process has ended."""
+        """Wait for changes of subscriptions; `EVERYBODY_LEFT` when the process has ended."""
         return list(await self._changes.receive())
 
     def close(self) -> None:
-        """End the process, and wait for its end."""
+        """Stop the process, and wait for its end."""
         self._to_announcer.close()
         self._changes.close()
         if self._line is not None:
@@ -208,7 +212,7 @@ class Relay:
                 self._child.wait()
 
     async def _hear(self) -> str:
-        """Take reports in until the line ends; why, where the process has said so."""
+        """Receive reports until the line ends; return the failure that the process reported, if any."""
         assert self._line is not None, "it was started"
         while packets := await self._line.receive():
             for packet in packets:
@@ -225,7 +229,7 @@ class Relay:
         return ""
 
     async def _ended(self) -> str:
-        """See the process to its end, and say how it ended."""
+        """Wait for the end of the process, and describe it."""
         assert self._child is not None, "it was started"
         assert self._line is not None, "it was started"
         self._line.close()

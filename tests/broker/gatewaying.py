@@ -12,7 +12,7 @@ from airunner.broker.admission import Admission, everybody
 from airunner.broker.counts import Counts
 from airunner.broker.gateway import NUDGE_ID, Gateway
 from airunner.broker.health import Health
-from airunner.broker.inbox import Answer, Asked, Nudged
+from airunner.broker.inbox import Nudged, Pending, Response
 from airunner.broker.lifecycle.commands import Expire, Retain, StoreReply
 from airunner.broker.rates import Rates
 from airunner.broker.store.quotas import Quotas
@@ -57,8 +57,8 @@ class Stage:
         self.counts = Counts()
         self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": everybody(b"")}
         self.admission = Admission(FakeAuthority(), self.listed.get, Rates(), Rates())
-        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire | Retain](inbox_max)
-        self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
+        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | Retain](inbox_max)
+        self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Response | Nudged]](100)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -83,16 +83,16 @@ class Stage:
     async def reply(self) -> Reply:
         return (await self.router.said.receive())[2]
 
-    async def asked(self) -> Asked:
+    async def asked(self) -> Pending:
         asked = await self.ledger.receive()
-        assert isinstance(asked, Asked)
+        assert isinstance(asked, Pending)
         return asked
 
-    def answer(self, asked: Asked, reply: StoreReply) -> None:
+    def answer(self, asked: Pending, reply: StoreReply) -> None:
         assert asked.peer is not None
-        self.answers.send_nowait([Answer(asked.peer, asked.ask, reply, asked.key, asked.revision)])
+        self.answers.send_nowait([Response(asked.peer, asked.command, reply, asked.key, asked.revision)])
 
-    async def tell(self, asked: Asked, reply: StoreReply) -> None:
+    async def tell(self, asked: Pending, reply: StoreReply) -> None:
         """Answer, and see it go out."""
         self.answer(asked, reply)
         await self.router.said.receive()

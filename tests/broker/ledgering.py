@@ -12,7 +12,7 @@ from airunner.broker.bus import LocalBus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import Turns
-from airunner.broker.inbox import Alarm, Answer, Asked, Nudged, Swept
+from airunner.broker.inbox import Alarm, Nudged, Pending, Response, Swept
 from airunner.broker.ledger import Ledger
 from airunner.broker.lifecycle.commands import Appended, Command, Done, Expire, News, Retain, TenantRequest
 from airunner.broker.store.contract import QueueKey
@@ -98,7 +98,7 @@ class Stage:
         self.store = ScriptedStore(Queue())
         self.counts = Counts()
         self.asks = Turns()
-        self.to_gateway, self.answers = anyio.create_memory_object_stream[Sequence[Answer | Nudged]](100)
+        self.to_gateway, self.answers = anyio.create_memory_object_stream[Sequence[Response | Nudged]](100)
         self.to_announcer, self.announced = anyio.create_memory_object_stream[Sequence[Appended]](100)
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
         self.to_janitor, self.swept = anyio.create_memory_object_stream[Swept](100)
@@ -128,18 +128,18 @@ class Stage:
         for stream in (self.to_janitor, self.swept):
             stream.close()
 
-    def ask(self, *entries: Asked | Expire | Retain) -> None:
+    def ask(self, *entries: Pending | Expire | Retain) -> None:
         for entry in entries:
             self.asks.send_nowait(entry)
 
-    async def reply(self) -> Answer:
+    async def reply(self) -> Response:
         [answer] = await self.answers.receive()
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, Response)
         return answer
 
-    async def news(self) -> list[Answer]:
+    async def news(self) -> list[Response]:
         """The next answers that are told together, without nudges."""
-        while not (answers := [answer for answer in await self.answers.receive() if isinstance(answer, Answer)]):
+        while not (answers := [answer for answer in await self.answers.receive() if isinstance(answer, Response)]):
             pass
         return answers
 

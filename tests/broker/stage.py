@@ -11,7 +11,7 @@ import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker.inbox import Asked
+from airunner.broker.inbox import Pending
 from airunner.broker.lifecycle.commands import Applied, Command, Done, TenantRequest
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import decode_reply, encode
@@ -59,8 +59,8 @@ def dequeue(
     )
 
 
-def asked(number: int, request: StoreRequest, peer: bytes | None = b"peer", tenant: str = "default") -> Asked:
-    return Asked(peer, TenantRequest(tenant=tenant, request_id=request_id(number), request=request))
+def asked(number: int, request: StoreRequest, peer: bytes | None = b"peer", tenant: str = "default") -> Pending:
+    return Pending(peer, TenantRequest(tenant=tenant, request_id=request_id(number), request=request))
 
 
 @asynccontextmanager

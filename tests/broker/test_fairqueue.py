@@ -10,8 +10,8 @@ from anyio import WouldBlock
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker import fairqueue as module
-from airunner.broker.fairqueue import LANE_ASKS_MAX, Turns
-from airunner.broker.inbox import Asked
+from airunner.broker.fairqueue import LANE_REQUESTS_MAX, Turns
+from airunner.broker.inbox import Pending
 from airunner.broker.lifecycle.commands import Expire, TenantRequest
 from airunner.broker.requests import price_of
 from airunner.protocol.requests import ListJobs
@@ -28,8 +28,8 @@ def anyio_backend() -> str:
 PRICE = price_of(ListJobs())
 
 
-def asked(tenant: str, number: int, size_bytes: int = 1) -> Asked:
-    return Asked(
+def asked(tenant: str, number: int, size_bytes: int = 1) -> Pending:
+    return Pending(
         b"peer", TenantRequest(tenant=tenant, request_id=request_id(number), request=ListJobs()), size_bytes=size_bytes
     )
 
@@ -42,8 +42,8 @@ def taken(turns: Turns) -> list[tuple[str, int]]:
             entry = turns.receive_nowait()
         except WouldBlock:
             return found
-        assert isinstance(entry, Asked)
-        found.append((entry.ask.tenant, int.from_bytes(entry.ask.request_id, "big")))
+        assert isinstance(entry, Pending)
+        found.append((entry.command.tenant, int.from_bytes(entry.command.request_id, "big")))
 
 
 def test_each_tenant_has_its_turn_and_its_own_order() -> None:
@@ -84,9 +84,9 @@ def test_tenants_are_served_as_much_work_as_each_other_and_not_as_many_requests(
     served = Counter[str]()
     while served["cheap"] < 40:
         entry = turns.receive_nowait()
-        assert isinstance(entry, Asked)
-        served[entry.ask.tenant] += 1
-        turns.charge(entry.ask.tenant, 9 * PRICE if entry.ask.tenant == "dear" else 0)
+        assert isinstance(entry, Pending)
+        served[entry.command.tenant] += 1
+        turns.charge(entry.command.tenant, 9 * PRICE if entry.command.tenant == "dear" else 0)
     assert served["dear"] in (4, 5)
 
 
@@ -120,10 +120,10 @@ def test_tenants_that_have_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_full_lane_is_its_tenants_alone() -> None:
     turns = Turns()
-    for number in range(LANE_ASKS_MAX):
+    for number in range(LANE_REQUESTS_MAX):
         turns.send_nowait(asked("flood", number))
     with pytest.raises(WouldBlock):
-        turns.send_nowait(asked("flood", LANE_ASKS_MAX))
+        turns.send_nowait(asked("flood", LANE_REQUESTS_MAX))
     turns.send_nowait(asked("one", 1))
     assert taken(turns)[:2] == [("flood", 0), ("one", 1)]
     turns.send_nowait(asked("flood", 1))
@@ -143,7 +143,7 @@ def test_a_lane_is_bounded_in_bytes_and_takes_one_request_of_any_size(monkeypatc
 
 
 def test_very_many_tenants_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ASKS_MAX", 3)
+    monkeypatch.setattr(module, "REQUESTS_MAX", 3)
     turns = Turns()
     for number in range(3):
         turns.send_nowait(asked(f"tenant{number}", number))

@@ -73,13 +73,13 @@ async def test_a_request_reaches_the_ledger_as_its_tenants(stage: Stage) -> None
     async with stage.running():
         stage.router.hear(ListJobs(), 3, token=b"read")
         asked = await stage.asked()
-        assert (asked.peer, asked.ask.tenant, asked.ask.request_id) == (b"peer", "acme", request_id(3))
+        assert (asked.peer, asked.command.tenant, asked.command.request_id) == (b"peer", "acme", request_id(3))
 
 
 async def test_each_job_gets_an_id_and_a_key_of_its_own(stage: Stage) -> None:
     async with stage.running():
         stage.router.hear(enqueue("a", "b"), token=b"submit")
-        minted = (await stage.asked()).ask.minted
+        minted = (await stage.asked()).command.minted
         assert len({one.job_id for one in minted}) == len({one.watch_key for one in minted}) == 2
 
 
@@ -202,8 +202,8 @@ async def test_a_grant_whose_peer_is_gone_is_given_back(stage: Stage) -> None:
         stage.answer(asked, GRANT)
         back = await stage.asked()
         assert back.peer is None
-        assert back.ask.tenant == "acme"
-        assert back.ask.request == ReleaseJob(lease=_ref("j"))
+        assert back.command.tenant == "acme"
+        assert back.command.request == ReleaseJob(lease=_ref("j"))
         assert stage.counts["replies_undelivered"] == 1
 
 
@@ -212,10 +212,10 @@ async def test_another_tenants_request_of_the_same_id_is_no_repeat(stage: Stage)
         stage.router.hear(dequeue(), token=b"work", peer=b"a")
         asked = await stage.asked()
         stage.router.hear(dequeue(), token=b"work@other", peer=b"b")
-        assert (await stage.asked()).ask.tenant == "other"
+        assert (await stage.asked()).command.tenant == "other"
         stage.router.gone.add(b"a")
         stage.answer(asked, GRANT)
-        assert isinstance((await stage.asked()).ask.request, ReleaseJob)
+        assert isinstance((await stage.asked()).command.request, ReleaseJob)
 
 
 async def test_a_grant_whose_repeat_is_on_its_way_is_not_given_back(stage: Stage) -> None:
@@ -240,7 +240,7 @@ async def test_a_repeat_whose_peer_is_gone_too_is_given_back(stage: Stage) -> No
         stage.router.gone |= {b"old", b"new"}
         stage.answer(first, GRANT)
         stage.answer(repeat, GRANT)
-        assert isinstance((await stage.asked()).ask.request, ReleaseJob)
+        assert isinstance((await stage.asked()).command.request, ReleaseJob)
         await wait_all_tasks_blocked()
         assert stage.nothing_asked()
 
@@ -249,7 +249,7 @@ async def test_another_reply_whose_peer_is_gone_is_let_go(stage: Stage) -> None:
     async with stage.running():
         stage.router.hear(enqueue("true"), token=b"submit", peer=b"a")
         asked = await stage.asked()
-        assert isinstance(asked.ask.request, EnqueueJob)
+        assert isinstance(asked.command.request, EnqueueJob)
         stage.router.gone.add(b"a")
         stage.answer(asked, Refused(code="conflict", message=""))
         await wait_all_tasks_blocked()
@@ -325,7 +325,7 @@ async def test_a_holder_that_is_gone_is_not_waited_for(stage: Stage) -> None:
 async def test_a_retry_gets_one_id_and_key(stage: Stage) -> None:
     async with stage.running():
         stage.router.hear(RetryJob(job_id="j"), token=b"submit")
-        assert len((await stage.asked()).ask.minted) == 1
+        assert len((await stage.asked()).command.minted) == 1
 
 
 async def test_agents_are_listed_as_they_were_heard_with_the_leases_that_the_store_counts(stage: Stage) -> None:
@@ -377,7 +377,7 @@ async def test_a_machine_that_was_revoked_while_it_waited_is_given_no_job(stage:
         del stage.listed[b"local"]
         stage.answer(parked, GRANT)
         assert isinstance(await stage.reply(), Refused)
-        given_back = (await stage.asked()).ask.request
+        given_back = (await stage.asked()).command.request
         assert isinstance(given_back, ReleaseJob)
         assert given_back.lease.job_id == "j"
         assert await stage.nudged("j") == []

@@ -10,7 +10,7 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.clock import Clock
-from airunner.broker.inbox import Asked, Swept
+from airunner.broker.inbox import Pending, Swept
 from airunner.broker.janitor import DAY_MS, REST_S, Janitor, RetentionPlan
 from airunner.broker.lifecycle.commands import Expire, Retain
 from tests.broker.stage import WALL_MS, acting
@@ -24,7 +24,7 @@ class Stage:
     def __init__(self, plan: RetentionPlan) -> None:
         self.plan = plan
         self.swept, self.inbox = anyio.create_memory_object_stream[Swept](1)
-        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire | Retain](16)
+        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | Retain](16)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -8,7 +8,7 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker import ledger, parking
-from airunner.broker.inbox import Alarm, Answer
+from airunner.broker.inbox import Alarm, Response
 from airunner.broker.ledger import BATCH_UNITS_MAX, NO_SPACE_PAUSE_MS
 from airunner.broker.lifecycle.commands import Command, Done, Expire, News, Resume, TenantRequest
 from airunner.broker.store.contract import QueueKey
@@ -69,7 +69,7 @@ async def test_an_enqueue_takes_a_parked_dequeue_along_in_the_same_transaction(s
         assert stage.silent()
         stage.ask(asked(2, enqueue("true"), peer=b"client"))
         batch = await stage.answers.receive()
-        assert [(answer.peer, type(answer.reply)) for answer in batch if isinstance(answer, Answer)] == [
+        assert [(answer.peer, type(answer.reply)) for answer in batch if isinstance(answer, Response)] == [
             (b"client", JobsEnqueued),
             (b"agent", JobsLeased),
         ]
@@ -117,9 +117,9 @@ async def test_more_wait_than_there_are_jobs_and_the_rest_waits_on(stage: Stage)
         await wait_all_tasks_blocked()
         stage.ask(asked(100, enqueue("true", "true"), peer=None))
         [first, second] = await stage.answers.receive()
-        assert isinstance(first, Answer)
-        assert isinstance(second, Answer)
-        assert [first.ask.request_id[-1], second.ask.request_id[-1]] == [1, 2]
+        assert isinstance(first, Response)
+        assert isinstance(second, Response)
+        assert [first.command.request_id[-1], second.command.request_id[-1]] == [1, 2]
         await wait_all_tasks_blocked()
         assert stage.answers.statistics().current_buffer_used == 0
 
@@ -177,7 +177,7 @@ async def test_whoever_only_reads_waits_for_no_commit_of_others(stage: Stage) ->
     async with stage.running():
         stage.disk.hold()
         stage.ask(asked(1, enqueue("true")), asked(2, GetJob(job_id="j")))
-        assert (await stage.reply()).ask.request == GetJob(job_id="j")
+        assert (await stage.reply()).command.request == GetJob(job_id="j")
         assert stage.silent()
         stage.disk.let_go()
         assert isinstance((await stage.reply()).reply, JobsEnqueued)
@@ -257,7 +257,7 @@ async def test_who_finds_no_place_in_a_full_batch_waits_on(stage: Stage) -> None
         answered: set[int] = set()
         while len(answered) < parked:
             batch = await stage.answers.receive()
-            answered |= {int.from_bytes(one.ask.request_id, "big") for one in batch if isinstance(one, Answer)}
+            answered |= {int.from_bytes(one.command.request_id, "big") for one in batch if isinstance(one, Response)}
         assert answered == set(range(1, parked + 1))
         assert max(len(batch) for batch in stage.store.batches) <= ScriptedStore.batch_max
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker.inbox import Answer, Nudged, Swept
+from airunner.broker.inbox import Nudged, Response, Swept
 from airunner.broker.lifecycle.commands import Retain, TenantRequest
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import NoSpace
@@ -35,7 +35,7 @@ async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage
         stage.disk.let_go()
         [answer] = await stage.answers.receive()
         [nudged] = await stage.answers.receive()
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, Response)
         assert answer.reply == JobCancelled(state=JobState.RUNNING)
         assert nudged == Nudged("default", (JobId("j"),))
 
@@ -106,4 +106,4 @@ async def test_without_room_what_runs_may_end(stage: Stage, request_: StoreReque
         entry = asked(1, request_)
         stage.ask(entry)
         await stage.answers.receive()
-        assert stage.store.batches[-1] == [replace(entry.ask, room=Room.KEEPING)]
+        assert stage.store.batches[-1] == [replace(entry.command, room=Room.KEEPING)]

@@ -20,8 +20,8 @@ def test_the_longest_waiting_comes_first() -> None:
     first, second = asked(1, dequeue()), asked(2, dequeue())
     parking.park(first, 200)
     parking.park(second, 100)
-    assert [parked.asked for parked in parking.take({DEFAULT: 1}, STEPS)] == [first]
-    assert [parked.asked for parked in parking.take({DEFAULT: 1}, STEPS)] == [second]
+    assert [parked.pending for parked in parking.take({DEFAULT: 1}, STEPS)] == [first]
+    assert [parked.pending for parked in parking.take({DEFAULT: 1}, STEPS)] == [second]
     assert parking.take({DEFAULT: 1}, STEPS) == []
 
 
@@ -54,7 +54,7 @@ def test_a_repeat_takes_the_place_of_the_first() -> None:
     parking.park(asked(2, dequeue()), 100)
     parking.park(asked(1, dequeue(), peer=b"new"), 300)
     assert len(parking) == 2
-    assert [parked.asked.peer for parked in parking.take({DEFAULT: 1}, STEPS)] == [b"new"]
+    assert [parked.pending.peer for parked in parking.take({DEFAULT: 1}, STEPS)] == [b"new"]
 
 
 def test_a_repeat_that_is_judged_anew_leaves_its_place() -> None:
@@ -109,9 +109,9 @@ def test_a_job_reaches_who_may_run_it_past_those_who_may_not() -> None:
     parking.park(able, 100)
     needing = DEFAULT._replace(needs="os=linux")
     assert parking.waits_on([needing, DEFAULT._replace(needs="os=mac")]) == {needing}
-    assert [parked.asked for parked in parking.take({needing: 1}, STEPS)] == [able]
+    assert [parked.pending for parked in parking.take({needing: 1}, STEPS)] == [able]
     assert parking.take({needing: 1}, STEPS) == []
-    assert [parked.asked for parked in parking.take({DEFAULT: 1}, STEPS)] == [plain]
+    assert [parked.pending for parked in parking.take({DEFAULT: 1}, STEPS)] == [plain]
 
 
 def test_who_may_run_more_waits_in_the_same_line() -> None:
@@ -119,7 +119,7 @@ def test_who_may_run_more_waits_in_the_same_line() -> None:
     first, able, last = asked(1, dequeue()), asked(2, dequeue(tags={"os": "linux"})), asked(3, dequeue())
     for one in (first, able, last):
         parking.park(one, 100)
-    assert [parked.asked for parked in parking.take({DEFAULT: 3}, STEPS)] == [first, able, last]
+    assert [parked.pending for parked in parking.take({DEFAULT: 3}, STEPS)] == [first, able, last]
 
 
 def test_one_tenants_many_queues_leave_the_others_their_share() -> None:
@@ -129,7 +129,7 @@ def test_one_tenants_many_queues_leave_the_others_their_share() -> None:
         parking.park(asked(number, dequeue(*broad), tenant="a"), 100)
         parking.park(asked(number, dequeue(*broad[:2]), tenant="b"), 100)
     taken = parking.take({QueueKey("a", "q0"): 9, QueueKey("b", "q0"): 9, QueueKey("c", "q0"): 9}, QUEUES_MAX // 4)
-    assert [parked.asked.ask.tenant for parked in taken] == [*"aabbbbbbbb"], "nobody of c waits"
+    assert [parked.pending.command.tenant for parked in taken] == [*"aabbbbbbbb"], "nobody of c waits"
     assert len(parking.take({QueueKey("a", "q0"): 9}, 1_000)) == 7, "the others wait on"
 
 

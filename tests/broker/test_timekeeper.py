@@ -11,7 +11,7 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.clock import Clock
-from airunner.broker.inbox import Alarm, Asked
+from airunner.broker.inbox import Alarm, Pending
 from airunner.broker.lifecycle.commands import Expire, Resume
 from airunner.broker.timekeeper import Timekeeper
 from tests.broker.stage import WALL_MS, acting, edges
@@ -24,7 +24,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.alarms, self.inbox = anyio.create_memory_object_stream[Alarm](16)
-        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Asked | Expire | Resume](16)
+        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | Resume](16)
         self.stepped_ms = 0
         self.step = lambda: None
         self._began_s = anyio.current_time()
