@@ -129,7 +129,7 @@ def test_one_backup_at_a_time_and_who_leaves_one_ends_it(cluster: Cluster, tmp_p
         with socket.socket(socket.AF_UNIX) as leaving:
             leaving.connect(path)
             leaving.send(b"something else")
-            assert b"only asked for a backup" in leaving.recv(4_096)
+            assert b"only answers `backup`" in leaving.recv(4_096)
         with socket.socket(socket.AF_UNIX) as leaving:
             leaving.connect(path)
             socket.send_fds(leaving, [BACKUP], [first.fileno()])
