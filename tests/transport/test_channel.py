@@ -109,6 +109,16 @@ async def test_an_answer_that_cannot_be_read_is_an_error_and_not_a_silence(body:
         group.cancel_scope.cancel()
 
 
+async def test_a_reply_of_another_class_than_the_requests_is_an_error() -> None:
+    body = msgpack.packb({"type": "SecretSet"})
+    channel = Channel(Foretelling(magic(REVISION), body), [ENDPOINT], lambda: b"", SYSTEM)
+    async with anyio.create_task_group() as group:
+        await group.start(channel.run)
+        with anyio.fail_after(1), pytest.raises(BadRequest, match="the broker answered CancelJob with SecretSet"):
+            await channel.ask(CancelJob(job_id="j"))
+        group.cancel_scope.cancel()
+
+
 async def test_an_agent_whose_broker_refuses_its_revision_says_so_once_and_goes_on_asking() -> None:
     refused = msgpack.packb({"type": "Refused", "code": "unsupported", "message": "the broker speaks revision 9"})
     said: list[str] = []
