@@ -9,7 +9,7 @@ import msgpack
 import pytest
 from trio.testing import MockClock
 
-from airunner.protocol.errors import OperatorError, PeerError
+from airunner.protocol.errors import BadRequest, OperatorError, PeerError
 from airunner.protocol.frames import REVISION, magic
 from airunner.protocol.reconnect import PING_ID
 from airunner.protocol.requests import CancelJob, Ping
