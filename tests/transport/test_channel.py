@@ -114,7 +114,7 @@ async def test_a_reply_of_another_class_than_the_requests_is_an_error() -> None:
     channel = Channel(Foretelling(magic(REVISION), body), [ENDPOINT], lambda: b"", SYSTEM)
     async with anyio.create_task_group() as group:
         await group.start(channel.run)
-        with anyio.fail_after(1), pytest.raises(BadRequest, match="the broker answered CancelJob with SecretSet"):
+        with anyio.fail_after(1), pytest.raises(BadRequest, match="the broker replied to CancelJob with SecretSet"):
             await channel.ask(CancelJob(job_id="j"))
         group.cancel_scope.cancel()
 
