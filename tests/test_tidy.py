@@ -80,7 +80,21 @@ WORDS = {
 }
 UNWORDY = {name: re.compile(rf"(?<![a-z])(?:{name.replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE) for name in WORDS}
 # Grows until it is the whole of the product and its documents.
-WORDY = ("agent/", "certs/", "transport/", "protocol/", "airunner/", "scripts/", "bench/")
+WORDY = (
+    "agent/",
+    "certs/",
+    "transport/",
+    "protocol/",
+    "airunner/",
+    "scripts/",
+    "bench/",
+    "deploy/",
+    "README.md",
+    "docs/ARCHITECTURE.md",
+    "docs/GLOSSARY.md",
+    "docs/PROTOCOL.md",
+    "docs/SECURITY.md",
+)
 
 Rule = Callable[[str, str], Iterator[str]]
 
