@@ -82,6 +82,7 @@ UNWORDY = {name: re.compile(rf"(?<![a-z])(?:{name.replace(' ', '[ _]')})(?![a-z]
 # Grows until it is the whole of the product and its documents.
 WORDY = (
     "agent/",
+    "broker/",
     "certs/",
     "transport/",
     "protocol/",

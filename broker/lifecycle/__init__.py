@@ -1,11 +1,11 @@
-"""The life of a job: what each command does to jobs, attempts, queues and logs. Pure: no SQL, no clock, no randomness.
+"""Life of a job: what each command does to jobs, attempts, queues and logs. Pure: no SQL, no clock, no randomness.
 
 ```
  commands ─► keys ─► Engine.load ─► World ─► decide, command by command ─► World.changes() ─► Engine.save
-                                                     └─► Done: a reply for the asker, and news for everybody
+                                                     └─► Done: a reply for the sender, and news for other actors
 ```
 
-A decider is a function of the `World` and one command. It checks first, and raises a `PeerError` where the command is
-refused; only then it writes to the World. So a refusal changes nothing, and nothing has to be undone. A command sees
-what those before it in the batch have changed.
+A decider is a function of the `World` and one command. It checks first, and raises a `PeerError` to refuse the command;
+only then it writes to the World. So a refusal changes nothing, and nothing has to be undone. A command sees the changes
+of the commands before it in the batch.
 """

@@ -1,4 +1,4 @@
-"""Commands that change or read the store, and what comes of each: a reply for its asker, and news for everybody."""
+"""Commands that change or read the store, and their outcomes: a reply for the sender, and news for other actors."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from airunner.protocol.names import JobId, RequestId, WatchKey
 from airunner.protocol.replies import Reply
 from airunner.protocol.requests import StoreRequest
 
-EXPIRE_MAX: Final = 64  # leases ended by one Expire, and delays: some ms; the rest are due at once, and follow
+EXPIRE_MAX: Final = 64  # leases, and delays, ended by one Expire: some ms; the rest follow at once
 
 
 class MintedJob(Struct, frozen=True):
-    """The id and watch key of a job about to be stored; randomness comes from outside."""
+    """Minted id and watch key of a job about to be stored; randomness comes from outside."""
 
     job_id: JobId
     watch_key: WatchKey
 
 
 class TenantRequest(Struct, frozen=True, kw_only=True):
-    """A tenant's request. An EnqueueJob brings as many `minted` as it has jobs, a RetryJob one.
+    """Request of a tenant. An EnqueueJob comes with as many `minted` as it has jobs, a RetryJob with one.
 
-    Below `Room.AMPLE` what is submitted or set now is refused with `NoSpace`: the disk is kept for what runs already;
-    at `Room.KEEPING` leases are too, and events but for an attempt's last few. What is more than the tenant may have
-    is refused with `Quota`. Jobs and queues outside of `queues` are not there for it.
+    Below `Room.AMPLE` new jobs and settings are refused with `NoSpace`: the disk is reserved for running jobs; at
+    `Room.KEEPING` leases are refused too, and events except for an attempt's last few. A request beyond the tenant's
+    quotas is refused with `Quota`. Jobs and queues outside of `queues` do not exist for it.
     """
 
     tenant: str
@@ -43,20 +43,20 @@ class TenantRequest(Struct, frozen=True, kw_only=True):
 
 
 class Expire(Struct, frozen=True):
-    """Leases and delays that are due end, at most `EXPIRE_MAX` of each."""
+    """Expiry: ends leases and delays that are due, at most `EXPIRE_MAX` of each."""
 
 
 class Resume(Struct, frozen=True):
-    """Every live lease gets one full visibility period from now: the broker has started, or its clock has stepped."""
+    """Resumption: gives every live lease a full visibility period, after a start or a step of the clock."""
 
 
 class Retain(Struct, frozen=True, kw_only=True):
-    """One small step of retention: the oldest finished jobs are removed, with all that is known of them.
+    """Retention step: removes the oldest finished jobs, with their logs and metadata.
 
-    Those that had finished before the instant `finished_before_ms`. And any while the store takes more than
-    `store_bytes_max` bytes: of the tenant that takes the most, as long as that is more than an equal share of what may
-    stay; so what one tenant's running jobs write costs no other its finished ones. Idempotency records from before that
-    instant are removed too, once they are a day old.
+    It removes jobs that had finished before the instant `finished_before_ms`; and, while the store is larger than
+    `store_bytes_max`, jobs of the tenant that uses the most, as long as that is more than an equal share of what may
+    stay: so the output of one tenant's running jobs costs no other tenant its finished jobs. Idempotency records from
+    before that instant are removed too, once they are a day old.
     """
 
     finished_before_ms: int
@@ -74,13 +74,13 @@ class Appended(Struct, frozen=True, gc=False):
 
 
 class WatchKeyFound(Struct, frozen=True):
-    """The answer to a WatchJob, as far as the store knows it; where live events are heard is the Gateway's."""
+    """Watch key for the reply to a WatchJob; the Gateway adds where live events are published."""
 
     watch_key: WatchKey
 
 
 class LeasesCounted(Struct, frozen=True):
-    """The answer to a ListAgents, as far as the store knows it: how many jobs run on each agent, by its name."""
+    """Lease counts for the reply to a ListAgents: how many jobs run on each agent, by its name."""
 
     by_agent: dict[str, int]
 
@@ -89,11 +89,11 @@ StoreReply = Reply | WatchKeyFound | LeasesCounted
 
 
 class News(Struct, kw_only=True):
-    """News of one command for everybody, true once the batch is on disk.
+    """News of one command for other actors, true once the batch is on disk.
 
     `ready`: in which queue, and with which needs, a job may be leased now. `exhausted`: queues that have no other job
-    for an agent with the asker's tags. `nudged`: running jobs whose agents are to send a heartbeat at once. `more`:
-    another step of retention would find something.
+    for an agent with the sender's tags. `nudged`: running jobs whose agents are to send a heartbeat at once. `more`:
+    another step of retention would remove something.
     """
 
     appended: list[Appended] = []
@@ -104,10 +104,10 @@ class News(Struct, kw_only=True):
 
 
 class Done(Struct, frozen=True):
-    """What came of a command: the `reply` to the asker (None: nobody has asked), and the news.
+    """Outcome of a command: the `reply` to the sender (None: it is the broker's own command), and the news.
 
-    `cost` is the work it was, in units of some 100 µs. It is computed from the rows that were touched, so that it is
-    the same however busy the machine is.
+    `cost` is its work, in units of some 100 µs, computed from the rows that it touched, so that it does not depend on
+    how busy the machine is.
     """
 
     reply: StoreReply | None
@@ -116,7 +116,7 @@ class Done(Struct, frozen=True):
 
 
 class Applied(Struct, frozen=True):
-    """What came of each command of a batch, and when the next lease or delay is due (ms since the epoch)."""
+    """Outcomes of a batch's commands, and when the next lease or delay is due (ms since the epoch)."""
 
     done: list[Done]
     next_due_ms: int | None

@@ -1,4 +1,4 @@
-"""Decisions: each command is handed to the function that decides it; for a request the table of requests names it."""
+"""Decisions: hands each command to the function that decides it; the table of requests names that of a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airunner.protocol.requests import CancelJob, RetryJob
 
 
 def decide(world: World, engine: Engine, command: Command) -> Done:
-    """Decide one command; retention looks up and removes what it needs in the `engine` itself."""
+    """Decide a command; retention reads and removes rows in the `engine` itself."""
     world.begin()
     worked = 0
     reply: StoreReply | None = None
@@ -38,7 +38,7 @@ def decide(world: World, engine: Engine, command: Command) -> Done:
         case Expire():
             expire(world)
         case Resume():
-            pass  # the engine has done it before the rows were loaded
+            pass  # the engine did it before the rows were loaded
         case Retain():
             before = engine.work()
             retain(world, engine, command)
@@ -65,7 +65,7 @@ def _answer(world: World, command: TenantRequest) -> StoreReply:
 
 
 def _require_in(world: World, command: TenantRequest, queues: frozenset[str]) -> None:
-    """Raises `NotFound` where a job outside of the queues is named; what names an attempt proves its right."""
+    """Require jobs inside the queues. Raises `NotFound`; a request about an attempt is proved by its task token."""
     if isinstance(command.request, CancelJob | RetryJob) and (
         world.job(command.tenant, command.request.job_id).queue not in queues
     ):

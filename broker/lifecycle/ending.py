@@ -1,6 +1,6 @@
 """Ends of attempts: completed, retried, released, expired, cancelled; and with the last of them the end of the job.
 
-What the agent of an attempt repeats is answered from `settled`, as it was answered the first time.
+A repeat by the attempt's agent is answered from `settled`, as it was answered the first time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from airunner.protocol.requests import CancelJob, CompleteJob, ReleaseJob
 from airunner.protocol.states import FINISHING, Change, next_state
 
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)
-_BY_ITSELF: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL)  # an agent need not say what the code says already
+_BY_ITSELF: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL)  # reasons that follow from the exit code
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
 class Settled(StrEnum):
-    """How the last attempt ended."""
+    """Settlement of the last attempt: how it ended."""
 
     COMPLETED = "completed"
     RETRIED = "retried"
@@ -36,7 +36,7 @@ class Settled(StrEnum):
 
 
 class _End(NamedTuple):
-    """What an attempt's end makes of its job."""
+    """End of an attempt, and what it makes of its job."""
 
     state: JobState
     settled: Settled
@@ -47,7 +47,7 @@ class _End(NamedTuple):
 
 
 def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobCompleted:
-    """End the attempt as its agent says, and the job unless its policy has it run again.
+    """End the attempt as its agent reports, and the job unless its policy retries it.
 
     Raises `NotFound`, `StaleToken`, `IncompleteLog`, `CorruptLog`.
     """
@@ -70,10 +70,10 @@ def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobC
 
 
 def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobReleasedReply:
-    """Put the job back in its old place; a job that is to be cancelled has ended, or whose agents died too often.
+    """Put the job back in its old place; end it where it is to be cancelled, or its agents died too often.
 
-    Under the id of the very request that it was granted to, it is as if it had not been granted: the asker never heard
-    of it, and may be given it when it asks again.
+    Under the id of the request that it was granted to, the grant is undone: the agent never received it, and may be
+    granted the job when it repeats the request.
 
     Raises `NotFound`, `StaleToken`, `CorruptLog`.
     """
@@ -96,7 +96,7 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
 
 
 def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCancelled:
-    """End a job that waits; have the agent of one that runs end it.
+    """Cancel a job: end it while it waits; have the agent end it while it runs.
 
     Raises `NotFound`, `CorruptLog`.
     """
@@ -115,7 +115,7 @@ def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCance
         world.news.nudged.append(job.job_id)
         return JobCancelled(state=state)
     ended = next_state(state, Change.CANCEL)
-    assert ended is JobState.CANCELLED, "what waits may be cancelled"
+    assert ended is JobState.CANCELLED, "a waiting job may be cancelled"
     events.append(_event(_CANCELLED, world.now_ms))
     job.state = ended
     job.due_ms = None
@@ -127,7 +127,7 @@ def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCance
 
 
 def expire(world: World) -> None:
-    """End the leases that are due, the oldest first, and the delays."""
+    """Expire the leases that are due, the oldest first, and the delays."""
     now_ms = world.now_ms
     for job in world.due():
         if job.deadline_ms is not None and job.deadline_ms <= now_ms:
@@ -140,7 +140,7 @@ def expire(world: World) -> None:
 
 
 def _retried(world: World, job: JobRow, request: CompleteJob) -> _End | None:
-    """The end that has the command run again; None where the job ends with it."""
+    """Decide whether the job is retried; None where the attempt ends the job."""
     result = request.result
     if result.state is not JobState.FAILED or job.cancel_requested_ms is not None:
         return None
@@ -150,7 +150,7 @@ def _retried(world: World, job: JobRow, request: CompleteJob) -> _End | None:
     if not policy.covers(result.exit_code, result.signal, by_itself=result.reason in _BY_ITSELF):
         return None
     retry = job.retries + 1
-    # As random as the agent's token: nothing is drawn here, and another job's peers do not follow in step.
+    # The jitter comes from the agent's random token: nothing is drawn here, and jobs do not retry in step.
     jitter = int.from_bytes(token_hash(request.lease.task_token)[:4], "big") / 2**32
     pause_ms = policy.pause_ms(retry, jitter)
     due_ms = world.now_ms + pause_ms if pause_ms else None
@@ -162,7 +162,7 @@ _KEPT: Final = TokenHash(b"")
 
 
 def _end(world: World, job: JobRow, end: _End, token: TokenHash | None = _KEPT) -> None:
-    """Write the end of an attempt; without a `token` nobody may repeat what was its last."""
+    """Write the end of an attempt; without a `token` its agent cannot repeat its last request."""
     before = world.change(job)
     job.state = end.state
     job.settled = end.settled
@@ -181,7 +181,7 @@ def _end(world: World, job: JobRow, end: _End, token: TokenHash | None = _KEPT) 
 
 
 def _lost(job: JobRow, settled: Settled, change: Change, events: list[BrokerBody], now_ms: int) -> _End:
-    """What becomes of a job whose agent is gone."""
+    """Decide what becomes of a job whose agent is lost."""
     if job.cancel_requested_ms is not None:
         return _finished(Change.CANCEL, settled, _CANCELLED, events, now_ms)._replace(lost=1)
     if job.agents_lost + 1 >= job.max_attempts:
@@ -191,7 +191,7 @@ def _lost(job: JobRow, settled: Settled, change: Change, events: list[BrokerBody
 
 
 def _finished(change: Change, settled: Settled, result: Result, events: list[BrokerBody], now_ms: int) -> _End:
-    """The end of a job, behind `events`."""
+    """Make the end of a job, after `events`."""
     state = _follows(change)
     assert state is result.state, "the table and the result agree"
     return _End(state, settled, [*events, _event(result, now_ms)], result)

@@ -1,4 +1,4 @@
-"""Idempotency records: a request that changes something once is answered again as it was the first time."""
+"""Idempotency records: a repeated request is answered as it was the first time, and changes nothing more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Once = EnqueueJob | RetryJob | UpdateQueue | SetSecret | RemoveSecret
 
 
 def answered(world: World, command: TenantRequest, request: Once) -> tuple[JobId, ...] | None:
-    """The jobs that this very request was answered with; None where it comes for the first time.
+    """Look up the jobs of this request's first answer; None where it has not come before.
 
     Raises `Conflict`: it came with another body.
     """
@@ -29,7 +29,7 @@ def answered(world: World, command: TenantRequest, request: Once) -> tuple[JobId
 
 
 def note_answer(world: World, command: TenantRequest, request: Once, job_ids: Sequence[JobId] = ()) -> None:
-    """Remember what this request is answered."""
+    """Record the answer to this request."""
     world.note(
         Record(
             tenant=command.tenant,

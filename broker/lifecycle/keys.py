@@ -1,4 +1,4 @@
-"""Keys of a batch: which rows its commands are decided on."""
+"""Keys of a batch: the rows on which its commands are decided."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airunner.protocol.requests import (
 
 
 def keys_of(commands: Iterable[Command]) -> Keys:
-    """The rows that can be named before any is read."""
+    """Collect the keys of rows that can be named before any is read."""
     keys = Keys()
     for command in commands:
         if isinstance(command, TenantRequest):
@@ -34,7 +34,7 @@ def keys_of(commands: Iterable[Command]) -> Keys:
 
 
 def keys_of_retries(commands: Iterable[Command], queues: dict[str, tuple[str, str]]) -> Keys:
-    """The rows of RetryJobs that can only be named once their jobs are read; `queues`: queue and needs of each job."""
+    """Collect the keys of RetryJobs that need their jobs' rows; `queues`: queue and needs of each job."""
     keys = Keys()
     for command in commands:
         if isinstance(command, TenantRequest) and isinstance(command.request, RetryJob):
@@ -78,7 +78,7 @@ def _add(keys: Keys, command: TenantRequest) -> None:
 
 
 def _add_once(keys: Keys, tenant: str, request: Once) -> None:
-    """What a request with an idempotency record is decided on besides."""
+    """Add the keys of a request with an idempotency record."""
     match request:
         case EnqueueJob(jobs=jobs):
             keys.new_jobs += len(jobs)
@@ -103,7 +103,7 @@ def _add_completion(keys: Keys, tenant: str, completion: CompleteJob) -> None:
 
 
 def _add_queue(keys: Keys, tenant: str, queue: str, *, needing: bool) -> None:
-    """A queue's mode; and the kinds of its jobs, where another may come or each is looked at."""
+    """Add a queue's mode; and the kinds of its jobs, where a job is added or each kind is looked at."""
     keys.queues.add(QueueKey(tenant, queue))
     if needing:
         keys.kinds.add(QueueKey(tenant, queue))

@@ -1,4 +1,4 @@
-"""Leases: DequeueJob grants them, UpdateJob renews them. How they end is in `ending`."""
+"""Leases: DequeueJob grants them, UpdateJob renews them; `ending` ends them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from airunner.protocol.states import Change, next_state
 
 
 def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLeased:
-    """Grant what this request holds already, or else what waits.
+    """Grant the leases that this request holds already, or else waiting jobs.
 
-    Raises `Conflict`: what it holds was granted to another seed; `StaleToken`: what it was granted has ended since, so
-    this is a late copy that nobody waits for; `NoSpace`; `CorruptLog`: a secret cannot be read.
+    Raises `Conflict`: its leases were granted to another seed; `StaleToken`: its leases have ended since, so this is a
+    late copy; `NoSpace`; `CorruptLog`: a secret cannot be read.
     """
     held = _held(world, command, request)
     if held:
@@ -57,9 +57,9 @@ def update(world: World, command: TenantRequest, request: UpdateJob) -> JobsUpda
 
 
 def _held(world: World, command: TenantRequest, request: DequeueJob) -> tuple[JobLease, ...]:
-    """The leases that this very request was granted, good for a full period from its repeat.
+    """Find the leases that this request was granted, and extend them by a full period from its repeat.
 
-    In the order of submission, which is that of the first grant only within one queue.
+    They come in the order of submission, which is that of the first grant only within one queue.
     """
     granted = world.granted(command.tenant, command.request_id)
     running = [job for job in granted if job.state == JobState.RUNNING]
@@ -76,7 +76,7 @@ def _held(world: World, command: TenantRequest, request: DequeueJob) -> tuple[Jo
 def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRow, lease: JobLease) -> None:
     before = world.change(job)
     state = next_state(JobState.SCHEDULED, Change.LEASE)
-    assert state is not None, "what waits may be leased"
+    assert state is not None, "a waiting job may be leased"
     job.state = state
     job.attempt = lease.attempt
     job.next_index = 0
@@ -93,7 +93,7 @@ def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRo
 
 
 def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibility_ms: int) -> JobLease:
-    """The grant, with the token that this request's seed gives; the same whenever it is asked again."""
+    """Make the lease, with the token that this request's seed gives: the same for each repeat."""
     spec = world.spec(job)
     names = [name for name in spec.secret_names if name not in spec.environment]
     boxes = world.boxes(job.tenant, job.queue) if names else {}
@@ -122,6 +122,6 @@ def _renewed(world: World, tenant: str, ref: LeaseRef, request: UpdateJob) -> Le
 
 
 def _extend(world: World, job: JobRow, visibility_ms: int) -> None:
-    """The lease lasts that long from now, at least."""
+    """Extend the lease to last at least that long from now."""
     world.change(job)
     job.deadline_ms = max(job.deadline_ms or 0, world.now_ms + visibility_ms)

@@ -19,7 +19,7 @@ from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch, 
 
 
 def publish(world: World, command: TenantRequest, request: PublishJobEvents) -> JobEventsPublished:
-    """Store batches and end attempts; each is judged by itself."""
+    """Store batches of events and end attempts; each is accepted or refused by itself."""
     lasts = _lasts(request) if request.completions else set[LeaseRef]()
     batches = tuple(_batch(world, command, batch, last=batch.lease in lasts) for batch in request.batches)
     completions = tuple(_completion(world, command, completion) for completion in request.completions)
@@ -43,9 +43,9 @@ def _completion(world: World, command: TenantRequest, completion: CompleteJob) -
 
 
 def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: bool) -> int:
-    """Store what is not stored yet of `batch`; the attempt's next index.
+    """Store the events of `batch` that are not stored yet; return the attempt's next index.
 
-    `last`: the end of the attempt comes with it, and it is small.
+    `last`: the batch is small, and the end of the attempt comes with it.
 
     Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`, `NoSpace`, `Quota`, `CorruptLog`.
     """
@@ -76,7 +76,7 @@ def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
 
 
 def _lasts(request: PublishJobEvents) -> set[LeaseRef]:
-    """The attempts that end with this request, as far as it has little else of them."""
+    """Find the attempts that end with this request, and of which it has few other events."""
     size_bytes: Counter[LeaseRef] = Counter()
     for batch in request.batches:
         size_bytes[batch.lease] += len(batch.events)

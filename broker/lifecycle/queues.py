@@ -1,4 +1,4 @@
-"""Queues: UpdateQueue sets a mode; SetSecret and RemoveSecret keep what agents are to open."""
+"""Queues: UpdateQueue sets a mode; SetSecret and RemoveSecret store and remove sealed secrets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from airunner.protocol.requests import BOXES_BYTES_MAX, RemoveSecret, SetSecret,
 
 
 def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> QueueUpdated:
-    """Set the mode; what waits may be leased from here on, unless the queue is paused.
+    """Set a queue's mode; its waiting jobs may be leased from here on, unless it is paused.
 
-    A late copy of a request that was answered changes nothing: a newer one may have come since.
+    A late copy of a request that was answered changes nothing: a newer request may have come since.
 
-    Raises `Conflict`; `NoSpace` and `Quota`, where it would begin to be kept without a job.
+    Raises `Conflict`; `NoSpace` and `Quota`, where a queue without jobs would have to be stored.
     """
     tenant, queue, mode = command.tenant, request.queue, request.mode
     reply = QueueUpdated(queue=queue, mode=mode)
@@ -33,7 +33,7 @@ def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> 
     else:
         require_end(world, tenant, command.quotas)
     kept = int(mode is not QueueMode.OPEN) - int(before not in (None, QueueMode.OPEN))
-    world.take(tenant, kept * QUEUE_BYTES)
+    world.account(tenant, kept * QUEUE_BYTES)
     note_answer(world, command, request)
     world.set_mode(tenant, queue, mode)
     if mode is not QueueMode.PAUSED:
@@ -42,7 +42,7 @@ def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> 
 
 
 def set_secret(world: World, command: TenantRequest, request: SetSecret) -> SecretSet:
-    """Keep a box. A late copy of a request that was answered changes nothing: a newer one may have come since.
+    """Store a sealed secret. A late copy of an answered request changes nothing: a newer one may have come since.
 
     Raises `Quota`, `NoSpace`, `Conflict`.
     """
@@ -60,14 +60,14 @@ def set_secret(world: World, command: TenantRequest, request: SetSecret) -> Secr
             f"takes {len(request.box)}; {BOXES_BYTES_MAX} are the most"
         )
     require(world, tenant, 0, command.quotas)
-    world.take(tenant, len(request.box) - before)
+    world.account(tenant, len(request.box) - before)
     world.set_secret(SecretRow(tenant=tenant, queue=queue, name=request.name, box=request.box, set_ms=world.now_ms))
     note_answer(world, command, request)
     return SecretSet()
 
 
 def remove_secret(world: World, command: TenantRequest, request: RemoveSecret) -> SecretRemoved:
-    """Forget a box; a late copy changes nothing, as for `set_secret`.
+    """Remove a sealed secret; a late copy changes nothing, as for `set_secret`.
 
     Raises `NotFound`, `Conflict`, `Quota`.
     """
@@ -77,7 +77,7 @@ def remove_secret(world: World, command: TenantRequest, request: RemoveSecret) -
     if secret is None:
         raise NotFound(f"queue {request.queue} has no secret {request.name}")
     require_end(world, command.tenant, command.quotas)
-    world.take(command.tenant, -len(secret.box))
+    world.account(command.tenant, -len(secret.box))
     world.remove_secret(secret)
     note_answer(world, command, request)
     return SecretRemoved()

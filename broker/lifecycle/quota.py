@@ -1,4 +1,4 @@
-"""Quotas of a tenant: what it may still submit, log and end."""
+"""Quotas of a tenant: whether it may still submit, log and end jobs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.store.quotas import Quotas
 from airunner.protocol.errors import Quota
 
-RUNNING_FACTOR: Final = 2  # what runs may write its log until twice as much is kept as what is new may add to
-LAST_ROOM_BYTES: Final = 64 * 1_048_576  # beyond twice as much, for what ends something: a thousand ends and more
+RUNNING_FACTOR: Final = 2  # running jobs may write their logs up to twice the quota that bounds new jobs
+LAST_ROOM_BYTES: Final = 64 * 1_048_576  # beyond that, for the ends of attempts: a thousand ends and more
 
 
 def require(world: World, tenant: str, jobs: int, quotas: Quotas) -> None:
-    """Raises `Quota`, where the tenant may not have so many jobs more."""
+    """Require room for this many new jobs. Raises `Quota`."""
     if quotas.waiting_max is not None:
         waiting = world.usage(tenant).waiting
         if waiting + jobs > quotas.waiting_max:
@@ -28,12 +28,12 @@ def require(world: World, tenant: str, jobs: int, quotas: Quotas) -> None:
 
 
 def require_log(world: World, tenant: str, quotas: Quotas, *, last: bool) -> None:
-    """Raises `Quota`, where nothing more may be written of what runs; the `last` of an attempt is still let through."""
+    """Require room for events of running jobs; the `last` ones of an attempt have more room. Raises `Quota`."""
     _require_bytes(world, tenant, quotas, LAST_ROOM_BYTES if last else 0)
 
 
 def require_end(world: World, tenant: str, quotas: Quotas) -> None:
-    """Raises `Quota`, where not even what makes an end of something may leave its few bytes."""
+    """Require room for the few bytes that end a job or an attempt. Raises `Quota`."""
     _require_bytes(world, tenant, quotas, LAST_ROOM_BYTES)
 
 

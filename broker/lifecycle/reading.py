@@ -1,4 +1,4 @@
-"""Requests that change nothing: pages of the engine made into replies, outside of a transaction."""
+"""Read requests: make replies of the engine's pages, outside of a transaction."""
 
 from __future__ import annotations
 
@@ -44,32 +44,32 @@ from airunner.protocol.requests import (
 )
 
 COUNTED_MAX: Final = 10_000  # jobs on all pages together, in one request: about a ms
-LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for one list that no index has in order: some 10 ms
+LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for a list that no index has in order: some 10 ms
 _result_decoder = msgspec.msgpack.Decoder(Result)
 
 
 def list_agents(engine: Engine, command: TenantRequest, _request: ListAgents) -> LeasesCounted:
-    """How many jobs run on each agent."""
+    """Count the leases of each agent."""
     return LeasesCounted(engine.leases(command.tenant))
 
 
 def get_job(engine: Engine, command: TenantRequest, request: GetJob) -> JobFound:
-    """Raises `NotFound`, `CorruptLog`."""
+    """Get a job. Raises `NotFound`, `CorruptLog`."""
     return JobFound(job=_job(engine, _named(engine, command.tenant, request.job_id, command.queues, spec=True)))
 
 
 def watch_job(engine: Engine, command: TenantRequest, request: WatchJob) -> WatchKeyFound:
-    """Raises `NotFound`, `CorruptLog`."""
+    """Get a job's watch key. Raises `NotFound`, `CorruptLog`."""
     return WatchKeyFound(_named(engine, command.tenant, request.job_id, command.queues).watch_key)
 
 
 def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents) -> JobEventsReplayed:
-    """Raises `NotFound`, `CorruptLog`."""
+    """Replay a job's events. Raises `NotFound`, `CorruptLog`."""
     return replay(engine, _named(engine, command.tenant, request.job_id, command.queues), request)
 
 
 def _named(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec: bool = False) -> JobRow:
-    """The job of that id. Raises `NotFound`: there is none in these queues; `CorruptLog`: its row cannot be read."""
+    """Find a job by its id. Raises `NotFound`: none in these queues; `CorruptLog`: its row cannot be read."""
     names = {(tenant, job_id)}
     loaded = engine.load(Keys(jobs=names, specs=names if spec else set()))
     for job in loaded.jobs:
@@ -79,9 +79,9 @@ def _named(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec
 
 
 def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> JobsListed:
-    """A page of jobs in `queues`, newest first; a row more than it is read to know whether another follows.
+    """List a page of jobs in `queues`, newest first; one row more is read, to know whether another page follows.
 
-    No more than `LOOKED_MAX` jobs are looked through; then the reply says where to go on.
+    At most `LOOKED_MAX` jobs are looked through; then the reply says where to go on.
 
     Raises `NotFound`: there is no job `before`.
     """
@@ -95,7 +95,7 @@ def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> Jobs
         facts=tuple(fact_of(name, value) for name, value in request.metadata.items()),
         queues=None if request.queue is not None else queues,
     )
-    looked_max = LOOKED_MAX // max(1, len(request.metadata))  # each further piece is looked up for each job
+    looked_max = LOOKED_MAX // max(1, len(request.metadata))  # each further filter is looked up for each job
     skip = request.skip + (request.page - 1) * request.page_size
     page = engine.jobs(wanted, before, skip, request.page_size + 1, looked_max)
     summaries = tuple(_summary(engine, job) for job in page.jobs[: request.page_size])
@@ -108,7 +108,7 @@ def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> Jobs
 
 
 def list_queues(engine: Engine, command: TenantRequest, request: ListQueues) -> QueuesListed:
-    """A page of queues."""
+    """List a page of queues."""
     tenant, queues = command.tenant, command.queues
     rows = engine.queues(tenant, request.after or "", queues, PAGE_SIZE_MAX + 1)
     return QueuesListed(
@@ -128,7 +128,7 @@ def list_queues(engine: Engine, command: TenantRequest, request: ListQueues) -> 
 
 
 def list_secrets(engine: Engine, command: TenantRequest, request: ListSecrets) -> SecretsListed:
-    """A page of secrets."""
+    """List a page of secrets."""
     tenant, queues = command.tenant, command.queues
     rows = engine.secrets(tenant, request.queue, request.after or ("", ""), queues, PAGE_SIZE_MAX + 1)
     return SecretsListed(
@@ -138,7 +138,7 @@ def list_secrets(engine: Engine, command: TenantRequest, request: ListSecrets) -
 
 
 def _spec(engine: Engine, job: JobRow) -> JobSpec:
-    """Raises `CorruptLog`: it cannot be decoded, and is set aside."""
+    """Decode a job's spec. Raises `CorruptLog`: it cannot be decoded, and the job is set aside."""
     try:
         return decode_spec(job.spec)
     except UNDECODABLE as error:
@@ -147,7 +147,7 @@ def _spec(engine: Engine, job: JobRow) -> JobSpec:
 
 
 def _result(engine: Engine, job: JobRow) -> Result | None:
-    """Raises `CorruptLog`, as `_spec`."""
+    """Decode a job's result. Raises `CorruptLog`, as `_spec`."""
     try:
         return None if job.result is None else _result_decoder.decode(job.result)
     except UNDECODABLE as error:
@@ -199,7 +199,7 @@ def _summary(engine: Engine, job: JobRow) -> JobSummary:
 
 
 def _shown(spec: JobSpec) -> JobSpec:
-    """The spec as a reader may see it; the agent that runs the job is given all."""
+    """Redact the spec for readers; the agent that runs the job receives all of it."""
     return msgspec.structs.replace(
         spec,
         command=without_credentials(spec.command),
@@ -210,5 +210,5 @@ def _shown(spec: JobSpec) -> JobSpec:
 
 
 def _waited_ms(job: JobRow, spec: JobSpec) -> int | None:
-    """How long the job could have been leased before it first was; None where it was not yet."""
+    """Compute how long the job could have been leased before it first was; None where it was not yet."""
     return None if job.started_ms is None else max(0, job.started_ms - max(job.submitted_ms, spec.not_before_ms or 0))

@@ -1,4 +1,4 @@
-"""Replays: pages of a job's log, bounded in bytes, in segments and in how much is looked through."""
+"""Replays: pages of a job's log, bounded in bytes, in segments and in how much they search."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobEventsReplayed
 from airunner.protocol.requests import REPLAY_BYTES_MAX, REPLAY_SEGMENTS_MAX, ReplayJobEvents
 
-LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # times the kinds that are looked for: some 2 ms a MiB
-KINDS_LOOKED_MAX: Final = 8  # who wants more kinds wants most of the log, and is sent all of it
+LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # times the kinds that are searched for: some 2 ms a MiB
+KINDS_LOOKED_MAX: Final = 8  # a request for more kinds wants most of the log, and gets all of it
 SEGMENTS_LOOKED_MAX: Final = 8_192  # for the first that is new enough; a few ms
 
 
 def replay(engine: Engine, job: JobRow, request: ReplayJobEvents) -> JobEventsReplayed:
-    """A page of a job's log. Raises `CorruptLog`, where the log is not whole."""
+    """Replay a page of a job's log. Raises `CorruptLog`: the log is not whole."""
     with _decoding():
         start, beyond = _start(engine, job, request)
         runs = _page(engine.segments(job.number, start), start, request) if start is not None else []
@@ -37,7 +37,7 @@ def replay(engine: Engine, job: JobRow, request: ReplayJobEvents) -> JobEventsRe
 
 
 def _start(engine: Engine, job: JobRow, request: ReplayJobEvents) -> tuple[int | None, int]:
-    """The first sequence of the page; None where nothing is new enough, and then where to go on."""
+    """Find the first sequence of the page (None: no event is new enough), and where to go on."""
     instant_ms = request.from_timestamp_ms
     if instant_ms is None:
         return request.from_sequence, request.from_sequence
@@ -53,7 +53,7 @@ def _start(engine: Engine, job: JobRow, request: ReplayJobEvents) -> tuple[int |
 
 
 def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> list[EventSegment]:
-    """The segments of a page; of some kinds alone, what holds none of them is joined into runs without events."""
+    """Collect the segments of a page; with a filter of kinds, others become segments without events."""
     kinds = request.kinds if len(request.kinds) <= KINDS_LOOKED_MAX else ()
     looked_bytes_max = LOOKED_BYTES_MAX // max(2, len(kinds))
     runs: list[EventSegment] = []
@@ -84,7 +84,7 @@ def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> 
 
 @contextmanager
 def _decoding() -> Generator[None]:
-    """Raises `CorruptLog`, where what is stored is not what was."""
+    """Decode stored events in this block. Raises `CorruptLog`: they are damaged."""
     try:
         yield
     except (BadRequest, *UNDECODABLE) as error:

@@ -1,7 +1,7 @@
-"""Retention: finished jobs are removed, the oldest first, in steps that stall nobody.
+"""Retention: removes finished jobs, the oldest first, in steps too small to delay requests.
 
-Where it is the store's size that demands it, they are those of the tenants that take more than their share. A job goes
-at once and whole, as far as anybody can see. Its log, which may be large, follows a bounded piece at a time.
+Where the store has grown too large, it removes jobs of the tenants that use more than their share. A job disappears at
+once and whole. Its log, which may be large, is removed a bounded piece at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from airunner.broker.lifecycle.commands import Retain
 from airunner.broker.lifecycle.world import RECORD_BYTES, WRITE_POINTS, World
 from airunner.broker.store.contract import Engine, JobRow, Usage
 
-JOBS_PER_STEP: Final = 64  # of those that are too old; for their size they go one by one, as each may be large
+JOBS_PER_STEP: Final = 64  # of those that are too old; to shrink the store they go singly, as each may be large
 PAIRS_PER_STEP: Final = 1_024  # of metadata; a step ends with the job that reaches this
 SEGMENTS_PER_STEP: Final = 256
 BYTES_PER_STEP: Final = 8 * 1_048_576  # of logs; some milliseconds
@@ -22,11 +22,11 @@ RECORDS_KEPT_MS: Final = 86_400_000  # a day at least: however short jobs stay, 
 
 
 def retain(world: World, engine: Engine, command: Retain) -> None:
-    """Take one step; `more` is news when the next would find something too."""
+    """Do a step of retention; the news says `more` when the next step would remove something too."""
     freed, found = engine.remove_logs(SEGMENTS_PER_STEP, BYTES_PER_STEP)
     if found:
         for tenant, size_bytes in freed.items():
-            world.take(tenant, -size_bytes)
+            world.account(tenant, -size_bytes)
         world.news.more = True
         return
     removed = _remove(world, engine.finished(command.finished_before_ms, JOBS_PER_STEP))
@@ -36,12 +36,12 @@ def retain(world: World, engine: Engine, command: Retain) -> None:
             removed = _remove(world, _oldest_of_the_largest(engine, command.store_bytes_max / store_bytes))
     forgotten = engine.remove_records(min(command.finished_before_ms, world.now_ms - RECORDS_KEPT_MS), RECORDS_PER_STEP)
     for tenant, records in forgotten.items():
-        world.take(tenant, -records * RECORD_BYTES)
+        world.account(tenant, -records * RECORD_BYTES)
     world.news.more = removed or sum(forgotten.values()) == RECORDS_PER_STEP
 
 
 def larger_than_their_share(usages: Mapping[str, Usage], kept: float) -> list[str]:
-    """Tenants that take more than an equal share of what may stay, `kept` (a part of 1) of all; the largest first."""
+    """List tenants that use more than an equal share of what may stay, `kept` (0 to 1) of all; the largest first."""
     taken = {tenant: usage.size_bytes for tenant, usage in usages.items() if usage.size_bytes > 0}
     if not taken:
         return []
@@ -51,9 +51,9 @@ def larger_than_their_share(usages: Mapping[str, Usage], kept: float) -> list[st
 
 
 def _oldest_of_the_largest(engine: Engine, kept: float) -> list[JobRow]:
-    """The next job to go when of all that is stored only `kept` may stay.
+    """Find the next job to remove when of all that is stored only `kept` may stay.
 
-    There is always a tenant that takes more than its share; when what it has still runs, nobody else pays for that.
+    Some tenant always uses more than its share; where its jobs still run, no other tenant loses jobs for that.
     """
     for tenant in larger_than_their_share(engine.usages(), kept):
         oldest = engine.finished_of(tenant)

@@ -27,12 +27,12 @@ FACT_BYTES: Final = 16  # of a hash that only has to be rare enough
 
 
 def fact_of(name: str, value: str) -> bytes:
-    """The hash that stands for one piece of metadata in an index."""
+    """Hash a piece of metadata, for its index."""
     return blake2b(f"{name}={value}".encode(), digest_size=FACT_BYTES).digest()  # a name has no equals sign
 
 
 def enqueue(world: World, command: TenantRequest, request: EnqueueJob) -> JobsEnqueued:
-    """Submit all of the jobs, or name those that this request id has submitted.
+    """Submit all of the jobs, or return the ids of those that this request has submitted before.
 
     Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`, `Quota`.
     """
@@ -42,7 +42,7 @@ def enqueue(world: World, command: TenantRequest, request: EnqueueJob) -> JobsEn
 
 
 def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:
-    """Submit an ended job again. A repeat is answered as the first, though the job may have been removed since.
+    """Submit an ended job again. A repeat is answered like the first, even where the job has been removed since.
 
     Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`.
     """
@@ -121,7 +121,7 @@ def _facts(metadata: Mapping[str, str]) -> Sequence[bytes]:
 
 
 def _require_kinds(world: World, tenant: str, wanted: Iterable[QueueKey]) -> None:
-    """Raises `BadRequest` where jobs with these needs would make more kinds than a lease looks at."""
+    """Require room for kinds of jobs. Raises `BadRequest`: there would be more kinds than a lease looks at."""
     new = [key for key in dict.fromkeys(wanted) if key.needs not in world.kinds(tenant, key.queue)]
     for queue, count in Counter(key.queue for key in new).items():
         if len(world.kinds(tenant, queue)) + count > NEEDS_MAX:

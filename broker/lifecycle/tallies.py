@@ -15,7 +15,7 @@ from airunner.protocol.job import JobState
 
 
 class Standing(Struct, frozen=True):
-    """A job's share in the counters: each is 0 or 1."""
+    """Standing of a job: its share in the counters, each 0 or 1."""
 
     waiting: int
     delayed: int
@@ -30,7 +30,7 @@ _WAITING: Final = Standing(1, 0, 0, 1)
 
 
 def standing_of(job: JobRow) -> Standing:
-    """How a job counts."""
+    """Compute the standing of a job."""
     if job.state == JobState.RUNNING:
         return _RUNNING
     if job.state != JobState.SCHEDULED:
@@ -39,15 +39,15 @@ def standing_of(job: JobRow) -> Standing:
 
 
 def gate_of(job: JobRow) -> int:
-    """How many reasons there are not to lease a job."""
+    """Count the reasons not to lease a job."""
     return (job.state != JobState.SCHEDULED) + (job.due_ms is not None)
 
 
 class Tallies:
-    """The counters as they were loaded, and what was added to each."""
+    """Tallies as they were loaded, and what was added to each."""
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[str, str], dict[str, int]] = {}  # jobs by what they need, of each tenant and queue
+        self._kinds: dict[tuple[str, str], dict[str, int]] = {}  # jobs by their needs, of each tenant and queue
         self._kinds_of: dict[str, int] = {}
         self._usage: dict[str, Usage] = {}
         self._bytes_added: Counter[str] = Counter()
@@ -55,31 +55,31 @@ class Tallies:
         self._counts_added: dict[tuple[str, str], list[int]] = {}  # waiting, delayed, running
 
     def adopt(self, loaded: Loaded) -> None:
-        """Kinds and usage as they are stored."""
+        """Adopt kinds and usage as they are stored."""
         self._kinds_of.update(loaded.kinds_of)
         self._usage |= loaded.usage
         for (tenant, queue, needs), count in loaded.kinds.items():
             self._kinds.setdefault((tenant, queue), {})[needs] = count
 
     def kinds(self, tenant: str, queue: str) -> dict[str, int]:
-        """Every need of the jobs in a queue that have not ended, and how many have it."""
+        """Count the jobs in a queue that have not ended, by their needs."""
         return self._kinds.get((tenant, queue), {})
 
     def kinds_of(self, tenant: str) -> int:
-        """How many kinds of jobs a tenant has in all queues."""
+        """Count the kinds of jobs of a tenant in all queues."""
         return self._kinds_of.get(tenant, 0)
 
     def usage(self, tenant: str) -> Usage:
-        """What a tenant takes."""
+        """Compute the usage of a tenant."""
         before = self._usage.get(tenant) or Usage()
         return Usage(before.size_bytes + self._bytes_added[tenant], before.waiting + self._waiting_added(tenant))
 
     def add_bytes(self, tenant: str, size_bytes: int) -> None:
-        """A tenant takes so many bytes more, or less."""
+        """Account for `size_bytes` more of a tenant (negative: freed)."""
         self._bytes_added[tenant] += size_bytes
 
     def moved(self, job: JobRow, before: Standing, after: Standing) -> None:
-        """A job counts otherwise from here on."""
+        """Move a job from one standing to another."""
         counts = self._counts_added.get((job.tenant, job.queue))
         if counts is None:
             counts = self._counts_added[job.tenant, job.queue] = [0, 0, 0]
@@ -90,7 +90,7 @@ class Tallies:
             self._count_kind(job.key, after.alive - before.alive)
 
     def save(self, changes: Changes) -> None:
-        """Enter what was added."""
+        """Enter the additions into `changes`."""
         changes.counts = {QueueKey(*key): QueueCounts(*added) for key, added in self._counts_added.items()}
         changes.kinds = {key: added for key, added in self._kinds_added.items() if added}
         for tenant in self._bytes_added.keys() | {tenant for tenant, _ in self._counts_added}:

@@ -1,9 +1,9 @@
-"""The Store: loads the rows of a batch, has its commands decided, and saves what they change, in one transaction.
+"""Store: loads the rows of a batch, has its commands decided, and saves their changes, in one transaction.
 
 - A batch is atomic: all of it is on disk once `commit` has returned, or nothing of it is.
 - It is deterministic: instants, ids and keys come in with the commands.
 - A command that is refused changes nothing and does not disturb its neighbours. Commands take effect in their order.
-- Where the engine finds that a job has been moved meanwhile, by another broker, the batch is decided again on what is
+- Where the engine finds that another broker has moved a job meanwhile, the batch is decided again on the rows that are
   there now.
 """
 
@@ -22,18 +22,18 @@ from airunner.broker.store.needs import facts_of, meets
 from airunner.protocol.errors import Busy
 from airunner.protocol.requests import CancelJob, DequeueJob, RetryJob, UpdateQueue
 
-TRIES_MAX: Final = 8  # of one batch, before its askers are told to come again: others are at its jobs all the time
+TRIES_MAX: Final = 8  # of a batch, before it is refused with `busy`: other brokers keep changing its jobs
 
 
 class Store:
-    """The queue and the event log over an `engine`."""
+    """Store of the queue and the event log, over an `engine`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     @property
     def batch_max(self) -> int:
-        """How many commands one batch may hold."""
+        """Maximum commands in a batch."""
         return self.engine.batch_max
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
@@ -43,9 +43,9 @@ class Store:
         return applied
 
     def stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """All of `apply` but the waiting for the disk: what it returns holds once `commit` has returned.
+        """Stage a batch: all of `apply` but waiting for the disk; its outcomes hold once `commit` has returned.
 
-        Nothing else may be asked of the store in between. Raises `NoSpace`, `Busy`.
+        No other method may be called in between. Raises `NoSpace`, `Busy`.
         """
         assert len(commands) <= self.batch_max
         tries = 0
@@ -59,23 +59,23 @@ class Store:
         raise Busy
 
     def commit(self) -> None:
-        """Have on disk what was staged. Raises `NoSpace`."""
+        """Commit the staged batch to disk. Raises `NoSpace`."""
         self.engine.commit()
 
     def read(self, commands: Sequence[TenantRequest]) -> list[Done]:
-        """Answer requests that change nothing; between two batches."""
+        """Answer read requests; between two batches."""
         return [read(self.engine, command) for command in commands]
 
     def write_back(self) -> None:
-        """Give back what a journal takes of the disk, as far as there is room for that; between two batches."""
+        """Write the journal back, as far as there is room, to free its disk space; between two batches."""
         self.engine.write_back()
 
     def close(self) -> None:
-        """Let go of the store; it can be opened again."""
+        """Close the store; it can be opened again."""
         self.engine.close()
 
     def _stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Raises `Moved`, `Undecodable`: to be done again."""
+        """Stage a batch once. Raises `Moved`, `Undecodable`: it has to be staged again."""
         engine = self.engine
         engine.begin()
         if any(isinstance(command, Resume) for command in commands):
@@ -99,7 +99,7 @@ class Store:
 
 
 def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int]) -> dict[QueueKey, int]:
-    """How many waiting jobs of each queue and need the batch may look at: what it leases, and what it cancels."""
+    """Count the waiting jobs of each queue and need that the batch may lease or cancel."""
     wanted: Counter[QueueKey] = Counter()
     cancels = 0
     needs_of: dict[tuple[str, str], list[QueueKey]] = {}

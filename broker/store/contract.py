@@ -1,4 +1,4 @@
-"""The engine port: what a database has to do to keep the queue and the event log. `batch.py` does the rest.
+"""Engine port: what a database has to do to keep the queue and the event log. `batch.py` does the rest.
 
 ```
  commands ─► keys ─► Engine.load ─► rows ─► lifecycle (pure) ─► Changes ─► Engine.save ─► Engine.commit ─► replies, news
@@ -12,10 +12,10 @@ An engine loads rows and saves rows. It decides nothing: it knows no state, no e
 - What an engine may assume of a row is in the fields of `JobRow` that say so: `gate`, `deadline_ms`, `due_ms`,
   `finished_ms`.
 - A full disk raises `NoSpace`, from any method, and nothing of the batch is stored.
-- A row that cannot be read for damage is left out of what is returned, and its job is named in `damaged`: it is then as
-  good as gone, until a backup is put back. What is to be written (`save`, `resume`, `remove_…`) and meets damage raises
-  `Moved`, once it is noted whose row it is; so may any other method between `begin` and `commit`. A page, or `boxes`,
-  that meets damage raises `CorruptLog`. Engines that cannot be damaged never name any.
+- A row that cannot be read for damage is left out of the result, and its job is named in `damaged`: the job is out of
+  use until a backup is restored. A write (`save`, `resume`, `remove_…`) that meets damage raises `Moved`, once the
+  engine has recorded whose row it is; so may any other method between `begin` and `commit`. A page, or `boxes`, that
+  meets damage raises `CorruptLog`. Engines that cannot be damaged never name any.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from airunner.protocol.queues import QueueMode
 
 
 class QueueKey(NamedTuple):
-    """One queue of one tenant; or, with `needs`, those of its jobs that need so much of their agent: see `needs`."""
+    """Key of a tenant's queue; or, with `needs`, of its jobs with these needs: see `needs`."""
 
     tenant: str
     queue: str
@@ -38,7 +38,7 @@ class QueueKey(NamedTuple):
 
 
 class Version(NamedTuple):
-    """What a job's row was when it was loaded; every change of a job that a decision rests on moves one of these."""
+    """Version of a job's row when it was loaded; every change that a decision depends on changes one of its fields."""
 
     state: str
     attempt: int
@@ -47,16 +47,16 @@ class Version(NamedTuple):
 
 
 class JobRow(Struct, kw_only=True, array_like=True, gc=False):
-    """One job as it is stored; the fields are the columns, in this order. Instants are in ms since the epoch.
+    """Row of a job; the fields are the columns, in this order. Instants are in ms since the epoch.
 
-    The last field may be left out by an engine where `Keys.specs` does not ask for it: then it is b"".
+    An engine may leave out the last field where `Keys.specs` does not ask for it: then it is b"".
     """
 
     number: int  # the order of submission, given once; 0 until the job is saved
     job_id: JobId
     tenant: str
     queue: str
-    needs: str  # what the job requires of its agent, as one text
+    needs: str  # the tags that the job requires of its agent, as one text
     gate: int  # how many reasons there are not to lease it; 0: it may be leased
     state: str
     priority: int
@@ -67,7 +67,7 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
     pause_ms: int | None = None  # how long the pause before a retry is
     started_ms: int | None = None
     finished_ms: int | None = None  # None: it has not ended
-    deadline_ms: int | None = None  # when the lease ends; None: nobody holds it
+    deadline_ms: int | None = None  # when the lease ends; None: it is not leased
     visibility_ms: int | None = None
     attempt: int = 0
     retries: int = 0
@@ -86,17 +86,17 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
 
     @property
     def version(self) -> Version:
-        """What `save` compares."""
+        """Version, which `save` compares."""
         return Version(self.state, self.attempt, self.next_index, self.last_sequence)
 
     @property
     def key(self) -> QueueKey:
-        """The queue, and what the job needs."""
+        """Key of the job's queue and needs."""
         return QueueKey(self.tenant, self.queue, self.needs)
 
 
 class Segment(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """A stretch of a job's log: `count` events of one attempt, from `first_sequence` on, as a MessagePack array."""
+    """Segment of a job's log: `count` events of one attempt, from `first_sequence` on, as a MessagePack array."""
 
     number: int  # of the job
     first_sequence: int
@@ -107,7 +107,7 @@ class Segment(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
 
 
 class Record(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """An idempotency record: the jobs that a request was answered with, and a hash of what it asked."""
+    """Idempotency record: the jobs of a request's answer, and a hash of its body."""
 
     tenant: str
     request_id: RequestId
@@ -117,7 +117,7 @@ class Record(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
 
 
 class SecretRow(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """A sealed secret of a queue."""
+    """Row of a queue's sealed secret."""
 
     tenant: str
     queue: str
@@ -127,14 +127,14 @@ class SecretRow(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
 
 
 class Usage(Struct, frozen=True, array_like=True, gc=False):
-    """What a tenant takes: bytes of the store, and jobs that have not begun."""
+    """Usage of a tenant: bytes in the store, and jobs that have not begun."""
 
     size_bytes: int = 0
     waiting: int = 0
 
 
 class QueueCounts(NamedTuple):
-    """Jobs of a queue: those that wait (the delayed ones among them), those that are delayed, and those that run."""
+    """Counts of a queue's jobs: waiting (including the delayed), delayed, and running."""
 
     waiting: int = 0
     delayed: int = 0
@@ -142,7 +142,7 @@ class QueueCounts(NamedTuple):
 
 
 class QueueRow(Struct, frozen=True, kw_only=True, array_like=True):
-    """A queue that has jobs or is not open. `oldest_ms`: when the longest waiting of those that may be leased came."""
+    """Row of a queue that has jobs or is not open. `oldest_ms`: when its oldest ready job was submitted."""
 
     name: str
     mode: QueueMode
@@ -153,7 +153,7 @@ class QueueRow(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Keys(Struct):
-    """The rows that a batch is decided on."""
+    """Keys of the rows that a batch is decided on."""
 
     jobs: set[tuple[str, str]] = set()  # tenant, job id
     specs: set[tuple[str, str]] = set()  # those of them whose spec is needed too
@@ -166,7 +166,7 @@ class Keys(Struct):
 
 
 class Loaded(Struct):
-    """What was found; what is not there is missing."""
+    """Loaded rows; rows that do not exist are missing."""
 
     jobs: list[JobRow] = []  # also those that were found by their grants
     records: list[Record] = []
@@ -180,7 +180,7 @@ class Loaded(Struct):
 
 
 class Changes(Struct):
-    """What a batch changes, all of it or nothing."""
+    """Changes of a batch, saved all or none."""
 
     added: list[JobRow] = []
     changed: list[tuple[JobRow, JobRow]] = []  # as it was loaded, and as it is to be
@@ -197,11 +197,11 @@ class Changes(Struct):
 
 
 class Moved(Exception):
-    """A job's row is not as it was loaded: the batch is to be decided again. `Engine.load` will show how it is."""
+    """Moved job: its row is not as it was loaded, so the batch has to be loaded and decided again."""
 
 
 class JobFilter(Struct, frozen=True, kw_only=True):
-    """The jobs of a tenant that a list has: all that is given has to fit. `facts`: of metadata; `queues` None: any."""
+    """Filter of a list of jobs: all conditions have to hold. `facts`: of metadata; `queues` None: any."""
 
     tenant: str
     queue: str | None = None
@@ -212,10 +212,10 @@ class JobFilter(Struct, frozen=True, kw_only=True):
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """Jobs of a list, with their specs, newest first.
+    """Page of a list of jobs, with their specs, newest first.
 
-    `stopped_at` and `skipped`: where the engine has looked through `looked_max` jobs and the page may not be full, the
-    last job it looked at, and how many that fit it has left out.
+    `stopped_at` and `skipped`: where the engine stopped after `looked_max` jobs and the page may not be full, the last
+    job it looked at, and how many matching jobs it has skipped.
     """
 
     jobs: list[JobRow]
@@ -224,7 +224,7 @@ class Page(Struct, frozen=True, kw_only=True):
 
 
 class Oldest(NamedTuple):
-    """A job that has ended."""
+    """Oldest job that has ended."""
 
     number: int
     tenant: str
@@ -232,38 +232,38 @@ class Oldest(NamedTuple):
 
 
 class Engine(Protocol):
-    """A database. Every list is in the order that is named; every `limit` is a number of rows."""
+    """Engine of a database. Every list is in the order that is named; every `limit` is a number of rows."""
 
     @property
     def batch_max(self) -> int:
-        """How many commands one transaction may hold."""
+        """Maximum commands in a transaction."""
         ...
 
     def begin(self) -> None:
-        """Begin a transaction; whatever was done since the last `commit` is undone."""
+        """Begin a transaction; undo everything since the last `commit`."""
         ...
 
     def load(self, keys: Keys) -> Loaded:
-        """The rows for `keys`."""
+        """Load the rows for `keys`."""
         ...
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> list[JobRow]:
-        """Jobs with `gate` 0, with their specs: of each queue and need as many as are wanted, or all there are.
+        """Load jobs with `gate` 0, with their specs: of each queue and need as many as are wanted, or all there are.
 
-        By priority, the highest first, and then by number.
+        They are ordered by priority, the highest first, and then by number.
         """
         ...
 
     def due(self, now_ms: int, limit: int) -> list[JobRow]:
-        """Jobs whose `deadline_ms` or `due_ms` has come, with their specs: up to `limit` of each, oldest first."""
+        """Load jobs whose `deadline_ms` or `due_ms` has come, with their specs: up to `limit` of each, oldest first."""
         ...
 
     def next_due_ms(self) -> int | None:
-        """The earliest `deadline_ms` or `due_ms` of all; None: there is none."""
+        """Find the earliest `deadline_ms` or `due_ms` of all; None: there is none."""
         ...
 
     def boxes(self, tenant: str, queue: str) -> dict[str, SecretRow]:
-        """The sealed secrets of a queue, by name."""
+        """Load the sealed secrets of a queue, by name."""
         ...
 
     def save(self, changes: Changes) -> None:
@@ -284,29 +284,29 @@ class Engine(Protocol):
     # --- pages: no transaction is needed ---
 
     def jobs(self, wanted: JobFilter, before: int | None, skip: int, limit: int, looked_max: int) -> Page:
-        """Jobs with a number below `before`, newest first, without the first `skip`."""
+        """List jobs with a number below `before`, newest first, without the first `skip`."""
         ...
 
     def count(self, wanted: JobFilter, limit: int, looked_max: int) -> tuple[int, bool]:
-        """How many jobs fit, up to `limit`, and whether there may be more."""
+        """Count the matching jobs, up to `limit`, and tell whether there may be more."""
         ...
 
     def queues(self, tenant: str, after: str, names: frozenset[str] | None, limit: int) -> list[QueueRow]:
-        """Queues by name."""
+        """List queues by name."""
         ...
 
     def secrets(
         self, tenant: str, queue: str | None, after: tuple[str, str], names: frozenset[str] | None, limit: int
     ) -> list[SecretRow]:
-        """Secrets by queue and name; the boxes may be left out."""
+        """List secrets by queue and name; the boxes may be left out."""
         ...
 
     def leases(self, tenant: str) -> dict[str, int]:
-        """How many jobs with a `deadline_ms` each agent has."""
+        """Count the jobs with a `deadline_ms` of each agent."""
         ...
 
     def segments(self, number: int, sequence: int, from_timestamp_ms: int | None = None) -> Iterator[Segment]:
-        """A job's log, from the segment on that holds `sequence`; one by one: a page ends long before a long log does.
+        """Read a job's log lazily, from the segment that holds `sequence`: a page ends long before a long log does.
 
         Where an instant is given, the events of segments whose last event is older may be left out: then they are b"".
 
@@ -317,46 +317,46 @@ class Engine(Protocol):
     # --- retention ---
 
     def finished(self, before_ms: int, limit: int) -> list[JobRow]:
-        """Jobs whose `finished_ms` is before that instant, oldest first, with their specs."""
+        """List jobs whose `finished_ms` is before that instant, oldest first, with their specs."""
         ...
 
     def finished_of(self, tenant: str) -> JobRow | None:
-        """The tenant's job that ended first, with its spec."""
+        """Find the tenant's job that ended first, with its spec."""
         ...
 
     def store_bytes(self) -> int:
-        """What the store takes."""
+        """Measure the size of the store."""
         ...
 
     def usages(self) -> dict[str, Usage]:
-        """What each tenant takes."""
+        """Load the usage of each tenant."""
         ...
 
     def remove_logs(self, segments_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:
-        """Remove some of the logs of removed jobs: bytes freed by tenant, and whether there was anything to remove."""
+        """Remove part of removed jobs' logs; return bytes freed by tenant, and whether there was anything to remove."""
         ...
 
     def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:
-        """Remove old idempotency records: how many by tenant."""
+        """Remove old idempotency records; return how many, by tenant."""
         ...
 
     def work(self) -> int:
-        """How many rows the engine has looked at, read or written since it was opened; a page costs the difference."""
+        """Work since the engine was opened: rows looked at, read or written; a page costs the difference."""
         ...
 
     @property
     def damage(self) -> tuple[int, int]:
-        """How often damage was met since the database was opened, and how many jobs are set aside for it."""
+        """Damage since the database was opened: how often it was met, and how many jobs are set aside."""
         ...
 
     def set_aside(self, job_id: str, /) -> None:
-        """Note that a job's row was loaded and cannot be decoded: from now on its job is named in `damaged`."""
+        """Set a job aside whose row was loaded but cannot be decoded: from now on it is named in `damaged`."""
         ...
 
     def write_back(self) -> None:
-        """Give back what a journal takes of the disk, as far as there is room for that; between two batches."""
+        """Write the journal back, as far as there is room, to free its disk space; between two batches."""
         ...
 
     def close(self) -> None:
-        """Let go of the database; it can be opened again."""
+        """Close the database; it can be opened again."""
         ...

@@ -1,4 +1,4 @@
-"""What a job needs of its agent, as a text that an index can hold. Pure.
+"""Needs of a job: the tags that it requires of its agent, as a text that an index can hold. Pure.
 
 `needs` is empty, or the required tags as sorted lines `NAME=VALUE`: two jobs that require the same have the same.
 """
@@ -8,27 +8,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-NEEDS_MAX: Final = 256  # different ones of the jobs in one queue that have not ended: a lease looks at each of them
-TENANT_NEEDS_MAX: Final = 512  # of all of a tenant's queues, each counted for itself: a lease may look into many
+NEEDS_MAX: Final = 256  # different needs of the jobs in one queue that have not ended: a lease looks at each of them
+TENANT_NEEDS_MAX: Final = 512  # of all of a tenant's queues, each counted by itself: a lease may look into many
 
 
 def needs_of(require: Mapping[str, str]) -> str:
-    """The text for these tags."""
+    """Format required tags as needs."""
     return "\n".join(sorted(_facts(require)))
 
 
 def facts_of(tags: Mapping[str, str]) -> frozenset[str]:
-    """What an agent has, to be asked whether it `meets` a need."""
+    """Convert an agent's tags to facts, for `meets`."""
     return frozenset(_facts(tags))
 
 
 def needed(needs: str) -> frozenset[str]:
-    """What an agent has to have, as a set to be compared with its facts."""
+    """Convert needs to the set of facts that an agent has to have."""
     return frozenset(needs.split("\n")) if needs else frozenset()
 
 
 def meets(facts: frozenset[str], needs: str) -> bool:
-    """Whether an agent with these may run a job that needs those."""
+    """Check whether an agent with these facts may run a job with these needs."""
     return needed(needs) <= facts
 
 

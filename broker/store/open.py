@@ -15,7 +15,7 @@ FILE_URL: Final = "sqlite:///"
 
 
 def path_of(url: str) -> Path | None:
-    """The path of a store's file; None: the store is in memory.
+    """Parse the path of a store's file from its URL; None: the store is in memory.
 
     Raises `OperatorError`: another URL.
     """
@@ -28,7 +28,7 @@ def path_of(url: str) -> Path | None:
 
 
 def open_engine(url: str) -> SqliteEngine:
-    """The engine of the store at `sqlite:///PATH` (a fourth slash: an absolute path) or `memory:`.
+    """Open the engine of the store at `sqlite:///PATH` (a fourth slash: an absolute path) or `memory:`.
 
     Raises `OperatorError`: another URL, a folder that cannot be written, a file that another broker has.
     """
@@ -36,5 +36,5 @@ def open_engine(url: str) -> SqliteEngine:
 
 
 def open_store(url: str) -> Store:
-    """The store at that URL. Raises `OperatorError`, as `open_engine`."""
+    """Open the store at that URL. Raises `OperatorError`, as `open_engine`."""
     return Store(open_engine(url))

@@ -1,4 +1,4 @@
-"""What one tenant may have: each tenant as much, and none at another's expense."""
+"""Quotas: the limits of each tenant, the same for all, so that none uses up the share of another."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from msgspec import Struct
 
 
 class Quotas(Struct, frozen=True, kw_only=True):
-    """The most of each; None: as much as there is.
+    """Quotas of a tenant; None: no limit.
 
-    `waiting_max`: jobs that wait. `bytes_max`: of jobs and logs that are kept. `requests_per_s`: see `broker.rates`.
-    `watched_max`: jobs whose live events are listened to, see `broker.watchers`.
+    `waiting_max`: waiting jobs. `bytes_max`: stored jobs and logs. `requests_per_s`: see `broker.rates`.
+    `watched_max`: jobs whose live events it listens to, see `broker.watchers`.
     """
 
     waiting_max: int | None = None

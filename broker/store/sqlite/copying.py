@@ -1,10 +1,10 @@
-"""Online copy of a SQLite store: page by page into a descriptor that somebody else has opened.
+"""Online copy of a SQLite store: page by page into a descriptor that another process has opened.
 
-SQLite's backup API copies from the very connection that the broker writes with, so what changes meanwhile is copied
-too, and the copy is the store as it stands at the last step. Between two steps the broker works on.
+SQLite's backup API copies from the connection that the broker writes with, so changes meanwhile are copied too, and the
+copy is the store as it is at the last step. Between two steps the broker works on.
 
-The copy goes to a descriptor instead of a path: who asks for it has opened the file with rights of their own, and the
-broker, which a service unit may forbid every folder but its own, needs none.
+The copy goes to a descriptor instead of a path: `airunner backup` opens the file with its own rights, and the broker,
+which a service unit may forbid every folder but its own, needs none.
 
 Sources: https://sqlite.org/backup.html, https://sqlite.org/c3ref/backup_finish.html
 """
@@ -18,18 +18,18 @@ import apsw
 
 from airunner.broker.store.sqlite.rows import Database
 
-PAGES_A_STEP: Final = 128  # half a MiB: some 2 ms in which no job is started
+PAGES_A_STEP: Final = 128  # half a MiB: some 2 ms in which no job starts
 
 
 class Progress(NamedTuple):
-    """How far a copy is, in pages of the store; `pages` grows with the store."""
+    """Progress of a copy, in pages of the store; `pages` grows with the store."""
 
     copied: int
     pages: int
 
 
 class StoreCopy:
-    """A copy of the database behind `source` that is being written to `descriptor`, which stays the caller's.
+    """Copy of the database behind `source`, written to `descriptor`, which the caller closes.
 
     `step` and `close` run while no transaction of `source` is open.
     """
@@ -44,7 +44,7 @@ class StoreCopy:
     def step(self) -> Progress:
         """Copy `PAGES_A_STEP` pages; `done` says whether they were the last.
 
-        Raises `OSError` where the file takes no more.
+        Raises `OSError`: the file cannot be written.
         """
         try:
             done = self._backup.step(PAGES_A_STEP)
@@ -57,20 +57,20 @@ class StoreCopy:
         return progress
 
     def close(self) -> None:
-        """Let go of both ends; a copy that is not done is of no use."""
+        """Close both ends; a copy that is not done is of no use."""
         self._backup.close(force=True)
         self._target.close(force=True)
         self._vfs.unregister()
 
 
 def _without_safety(target: Database) -> None:
-    """A copy that is cut off is thrown away, so nothing of it is worth a journal or a sync."""
+    """Turn off journal and sync: a copy that is interrupted is thrown away."""
     for setting in ("journal_mode", "synchronous"):
         target.execute(f"PRAGMA {setting} = off")
 
 
 class _DescriptorVfs(apsw.VFS):
-    """A folder with one file, which is open already, and no journal beside it. `failure` is why it took no more."""
+    """VFS with a single file, which is open already, and no journal. `failure` is why the file could not be written."""
 
     def __init__(self, name: str, descriptor: int) -> None:
         super().__init__(name, "")
@@ -90,7 +90,7 @@ class _DescriptorVfs(apsw.VFS):
 
 
 class _DescriptorFile:
-    """That file: who opened it has it synced, and closes it; nobody else knows of it, so no lock is needed."""
+    """File of the VFS: its opener syncs and closes it; no other process uses it, so it needs no lock."""
 
     def __init__(self, vfs: _DescriptorVfs) -> None:
         self._vfs = vfs

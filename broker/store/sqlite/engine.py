@@ -1,4 +1,4 @@
-"""SQLite engine: transactions, the rows that a batch is decided on, and what it changes.
+"""SQLite engine: transactions, loading the rows of a batch, and saving its changes.
 
 A file is one broker's alone: it is locked as long as the engine is open. Of a changed job the columns that differ are
 written, so that only their indexes are touched. Rows are read and written set by set; where damage is met, row by row.
@@ -25,7 +25,7 @@ from airunner.protocol.errors import NoSpace
 from airunner.protocol.queues import QueueMode
 
 CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
-JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # what a WAL that once grew keeps of the disk
+JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # a WAL that once grew is truncated to this
 _INSIDE: Final = (
     "SELECT page_count * page_size, freelist_count * page_size"
     " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
@@ -60,7 +60,7 @@ _DROP_QUEUE: Final = (
 
 
 def _insert(table: str, columns: tuple[str, ...], **otherwise: str) -> str:
-    """The statement that inserts a row, or where it is there does `otherwise` to these columns."""
+    """Build a statement that inserts a row, or where it exists sets these columns to `otherwise`."""
     conflict = ", ".join(f"{column} = {value.format(column)}" for column, value in otherwise.items())
     insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
     return f"{insert} ON CONFLICT DO UPDATE SET {conflict}" if conflict else insert
@@ -81,7 +81,7 @@ _COUNT_USAGE: Final = _insert("usage", ("tenant", "size_bytes", "waiting"), size
 
 
 class _Write(NamedTuple):
-    """A statement that is run for each of `rows`; `owner`: whose a row of values is."""
+    """Write statement, run for each of `rows`; `owner` finds the job or request that a row belongs to."""
 
     sql: str
     rows: Collection[Values]
@@ -156,7 +156,7 @@ class SqliteEngine(PageReader):
         self._write(lambda: self._resumed(now_ms))
 
     def _write(self, writes: Callable[[], Iterable[_Write]]) -> None:
-        """Run statements set by set; where damage is met, one by one. Raises `Moved`: whose it is, is set aside now."""
+        """Run statements set by set, and row by row after damage. Raises `Moved`: the row's owner is set aside."""
         try:
             for write in writes():
                 if write.rows:
@@ -177,11 +177,11 @@ class SqliteEngine(PageReader):
             raise self._moved(*owners) from error
 
     def _changes(self, changes: Changes) -> Generator[_Write]:
-        """Every statement of a batch. Raises `Moved` behind those that change jobs."""
+        """List the statements of a batch. Raises `Moved` after those that change jobs."""
         new: dict[int, Owner] = {row.number: row.job_id for row in changes.added}  # or else their numbers are others'
 
         def of_job(at: int) -> Callable[[Values], Owner]:
-            """Whose a row is that has the job's number in this place."""
+            """Find the owner of a row that has the job's number in this place."""
             return lambda row: new[row[at]] if row[at] in new else row[at]
 
         yield from self._changed(changes, of_job(-5))
@@ -259,22 +259,22 @@ class SqliteEngine(PageReader):
             raise self._moved((_FORGET,)) from error
 
     def job_after(self, number: int) -> JobRow | None:
-        """The next job, by its number. Raises `CorruptLog`."""
+        """Load the next job, by its number. Raises `CorruptLog`."""
         return next(iter(self._page(list[JobRow], select("number > ? ORDER BY number LIMIT 1"), (number,))), None)
 
     def faults(self, limit: int) -> list[str]:
-        """What SQLite finds wrong with the file."""
+        """List the faults that SQLite finds in the file."""
         try:
             return [line for (line,) in self._run(f"PRAGMA integrity_check({limit})") if line != "ok"]
         except Damaged as error:
             return [str(error.__cause__)]
 
     def inside(self) -> Inside:
-        """What the file holds once the journal is written back."""
+        """Measure the file's size once the journal is written back."""
         return self._fetch(list[Inside], _INSIDE)[0]
 
     def tighten(self, *, tight: bool, shorten: bool) -> None:
-        """Write the journal back early, and keep it short, while there is little room; or as usual.
+        """Keep the journal short, and write it back early, while there is little room; or as usual.
 
         `shorten`: it is longer than it is to be, and gives that back at once.
         """
@@ -286,7 +286,7 @@ class SqliteEngine(PageReader):
             self._checkpoint("TRUNCATE" if shorten else "RESTART")
 
     def write_back(self) -> None:
-        """Copy what is in the journal into the store, so that the journal begins again; as far as there is room."""
+        """Write the journal back into the store, as far as there is room, so that it begins again."""
         self._checkpoint("RESTART")  # it keeps its place on the disk, and is written over
 
     def _checkpoint(self, mode: str) -> None:
@@ -294,7 +294,7 @@ class SqliteEngine(PageReader):
             self._run(f"PRAGMA wal_checkpoint({mode})")
 
     def copy_to(self, descriptor: int) -> StoreCopy:
-        """A copy of the store into an open file, made step by step; see `StoreCopy`."""
+        """Begin a copy of the store into an open file, made step by step; see `StoreCopy`."""
         return StoreCopy(self._db, descriptor)
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""Schema of a store file, created once, and the opening of a file: one broker's alone, and of this version.
+"""Schema of a store file, and opening of a file: locked by one broker, and of this version.
 
 - A column of `job` is a field of `contract.JobRow`, in that order; the spec comes last, so that no read passes it.
-- Partial indexes hold what is ahead of a job: `job_waiting` those that may be leased, `job_deadline` those that are
-  held, `job_due` those that are delayed. What has ended is in none of them, so a lease is as fast with a million jobs.
-- `job_oldest` has the longest waiting of a queue, whatever it needs and whatever its priority.
+- Partial indexes hold jobs that have not ended: `job_waiting` those that may be leased, `job_deadline` leased ones,
+  `job_due` delayed ones. An ended job is in none of them, so a lease is as fast with a million jobs.
+- `job_oldest` finds the oldest job of a queue, whatever its needs and priority.
 - `job_granted` finds the jobs that a request was granted, also when they have ended.
 - `segment` holds the logs; each row is a batch of events as it came. `fact` in `metadata` is a hash of one piece.
 - `queue`, `kind` and `usage` are counters: `save` adds to them.
@@ -90,7 +90,7 @@ SCHEMA: Final = f"""
 
 
 def open_sqlite(path: Path | None) -> SqliteEngine:
-    """Open the store file at `path`, which is made if it is not there; None: a store in memory.
+    """Open the store file at `path`, and create it if it does not exist; None: a store in memory.
 
     Raises `OperatorError`: a folder that cannot be written, a file that another broker has or another version wrote.
     """
@@ -106,7 +106,7 @@ def open_sqlite(path: Path | None) -> SqliteEngine:
 
 
 def prepare(connection: Database, path: Path | None = None) -> None:
-    """Set an open database up as this broker's alone, with the schema in it. Raises `OperatorError`."""
+    """Prepare an open database: lock it for this broker, and create or check its schema. Raises `OperatorError`."""
     for setting in _SETTINGS:
         connection.execute(f"PRAGMA {setting}")  # one by one: a statement that returns a row ends an execute
     # Else a statement whose plan might depend on a value is planned for each: twenty times what it takes to run.
@@ -118,7 +118,7 @@ def prepare(connection: Database, path: Path | None = None) -> None:
 
 
 def open_alone(path: Path) -> SqliteEngine:
-    """Open the store file at `path` as it is, locked against brokers, to be read or copied. Raises `OperatorError`."""
+    """Open the store file at `path` as it is, locked against brokers, to read or copy it. Raises `OperatorError`."""
     if not path.is_file():
         raise OperatorError(f"there is no store at {path}; name another with --store")
     with _connected(path) as connection:
@@ -131,7 +131,7 @@ def open_alone(path: Path) -> SqliteEngine:
 
 @contextmanager
 def _connected(path: Path | None) -> Generator[Database]:
-    """A connection, which is closed where something goes wrong in this block. Raises `OperatorError`."""
+    """Connect to a store file; the connection is closed where this block fails. Raises `OperatorError`."""
     with ExitStack() as opened:
         try:
             connection: Database = apsw.Connection(str(path or ":memory:"), statementcachesize=STATEMENTS_CACHED)
@@ -149,7 +149,7 @@ def _connected(path: Path | None) -> Generator[Database]:
 
 
 def require_version(connection: Database, path: Path | None) -> None:
-    """Raises `OperatorError` for a file with the schema of another version, or of another program."""
+    """Require this version's schema. Raises `OperatorError` for that of another version, or of another program."""
     ((version,),) = connection.execute("PRAGMA user_version")
     if version < VERSION:
         why = "was written by an earlier airunner: run that version" if version else "is not a store of airunner's"

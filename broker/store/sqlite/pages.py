@@ -87,7 +87,7 @@ class PageReader(RowReader):
         return {secret.name: secret for secret in self._page(list[SecretRow], _BOXES, (tenant, queue))}
 
     def _page(self, kind: type[list[Row]], sql: str, values: Values) -> list[Row]:
-        """Rows of a page. Raises `CorruptLog`."""
+        """Read the rows of a page. Raises `CorruptLog`."""
         try:
             return self._fetch(kind, sql, (values,))
         except Damaged as error:
@@ -96,10 +96,10 @@ class PageReader(RowReader):
     def _found(
         self, wanted: JobFilter, before: int | None, looked_max: int, *, bounded: bool = False
     ) -> tuple[str, str, Values, JobId | None]:
-        """Where the jobs of a filter are read, the number that they are in order of, and the values.
+        """Build the FROM and WHERE of a filter, with the column that orders it, the values, and where it stops.
 
-        Jobs with a fact are read from the index of facts; other facts are then looked up for each. Where no index has
-        them in order, or it is to be `bounded`, and there are more than `looked_max`: last, the last that is looked at.
+        Jobs with a fact are read from the index of facts; other facts are then looked up for each job. Where no index
+        has them in order, or they are to be `bounded`, the result ends with the last of `looked_max` jobs.
         """
         tenant, facts = wanted.tenant, wanted.facts
         source, number = "job", "job.number"
@@ -129,7 +129,7 @@ class PageReader(RowReader):
 
 
 def _within(column: str, names: frozenset[str] | None) -> tuple[str, tuple[str, ...]]:
-    """The condition that `column` is one of `names`, and its values; None: any."""
+    """Build the condition that `column` is one of `names`, and its values; None: any."""
     if names is None:
         return "TRUE", ()
     return f"{column} IN ({', '.join('?' * len(names))})", tuple(sorted(names))

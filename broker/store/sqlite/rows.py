@@ -1,13 +1,13 @@
-"""Rows of SQLite, read and written set by set, and checked where they come out; and damage, where that shows.
+"""Rows of SQLite: reads and writes them set by set, and detects damage.
 
-A disk that returns an error, or other bytes than were written, costs the jobs that these belong to, and no other:
+A disk that returns an error, or other bytes than were written, costs only the jobs that these rows belong to:
 
 - A set of rows that meets damage is read or written again row by row, which shows whose row is damaged.
-- A job that is set aside is as good as gone until a backup is restored: nothing is written to it, its lease does not
-  expire, it is neither leased nor removed. What can be read of it is still shown.
-- Damage that belongs to no job and no request (the schema, counters, the transaction itself) ends the broker, in words.
+- A job that is set aside is out of use until a backup is restored: nothing is written to it, its lease does not expire,
+  it is neither leased nor removed. Its readable parts are still shown.
+- Damage that belongs to no job and no request (schema, counters, the transaction) ends the broker and says what to do.
 
-Nothing of this is stored: after a restart it is met again. `airunner store check` finds all of it at once.
+Damage is not recorded in the store: after a restart it is met again. `airunner store check` finds all of it at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from airunner.protocol.errors import EXIT_DAMAGED, NoSpace, OperatorError
 Row = TypeVar("Row")
 Values = tuple[Any, ...]
 Owner = int | str | tuple[str | bytes, ...]
-"""Whose row is damaged: a job's, by its number or id, a request's, or those of a part of an index."""
+"""Owner of a damaged row: a job, by its number or id, a request, or a part of an index."""
 FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a quota or a limit is a full disk too
 STEPS_COUNTED: Final = 1_000  # of SQLite's virtual machine, between two calls of `_stepped`
 ROWS_STEPPED: Final = 100  # that it may have looked at; each takes about ten steps
@@ -36,8 +36,8 @@ FIELDS: Final = JobRow.__struct_fields__
 COLUMNS: Final = ", ".join(f"job.{name}" for name in FIELDS)
 _COLUMNS_BUT_SPEC: Final = ", ".join(f"job.{name}" for name in FIELDS[:-1])
 _FAILED: Final = (
-    "the store is damaged, or its disk fails ({}): nothing more can be promised; run `airunner store check`, and put a"
-    " backup back with `airunner store restore`"
+    "the store is damaged, or its disk fails ({}): the broker cannot go on; run `airunner store check`, and restore a"
+    " backup with `airunner store restore`"
 )
 _READING: Final = [getattr(apsw, f"SQLITE_IOERR_{what}") for what in ("READ", "SHORT_READ", "CORRUPTFS", "DATA")]
 
@@ -62,11 +62,11 @@ class Database(Protocol):
 
 
 class Damaged(OperatorError):
-    """A row cannot be read: the broker ends, unless it is found whose it is."""
+    """Damaged row: the broker ends, unless its owner is found and set aside."""
 
 
 def select(where: str, *, spec: bool = True) -> str:
-    """The statement that reads job rows."""
+    """Build the statement that reads job rows."""
     return f"SELECT {COLUMNS if spec else _COLUMNS_BUT_SPEC} FROM job WHERE {where}"
 
 
@@ -84,7 +84,7 @@ class RowReader:
         return self._looked + self._db.total_changes()
 
     def _stepped(self) -> bool:
-        """Count what SQLite does between two rows; the statement is to go on."""
+        """Count the work of SQLite between two rows; False: the statement goes on."""
         self._looked += ROWS_STEPPED
         return False
 
@@ -104,19 +104,19 @@ class RowReader:
 
     @property
     def _others(self) -> str:
-        """A condition: the row's job is none that is set aside."""
+        """Condition that excludes jobs that are set aside."""
         numbers = sorted(owner for owner in self._aside if isinstance(owner, int))
         return f"number NOT IN ({', '.join(map(str, numbers))})" if numbers else "TRUE"
 
     def _moved(self, *owners: Owner | None) -> Moved:
-        """The batch is to be decided again, without those. In this transaction SQLite writes nothing after damage."""
+        """Set owners aside and have the batch decided again: after damage SQLite writes nothing in a transaction."""
         self._undo()
         for owner in owners:
             self.set_aside(owner)
         return Moved()
 
     def _run(self, sql: str, keys: Iterable[Values] = ((),)) -> list[Values]:
-        """Every row that a statement finds for each of `keys`. Raises `NoSpace`, with all rolled back; `Damaged`."""
+        """Run a statement for each of `keys`, and fetch its rows. Raises `NoSpace`, with all rolled back; `Damaged`."""
         try:
             rows = list(self._db.executemany(sql, keys))
         except (apsw.Error, *UNDECODABLE) as error:
@@ -125,7 +125,7 @@ class RowReader:
         return rows
 
     def _fetch(self, kind: type[list[Row]], sql: str, keys: Iterable[Values] = ((),)) -> list[Row]:
-        """What `_run` finds, whose columns are the fields of `kind`. Raises as it."""
+        """Fetch rows whose columns are the fields of `kind`. Raises as `_run`."""
         rows = self._run(sql, keys)
         try:
             return msgspec.convert(rows, kind)
@@ -133,7 +133,7 @@ class RowReader:
             raise self._judged(error) from error
 
     def _judged(self, error: Exception) -> Exception:
-        """What an error of SQLite says."""
+        """Translate an error of SQLite."""
         failed = isinstance(error, apsw.IOError)
         if isinstance(error, apsw.FullError) or (failed and getattr(self._db, "system_errno", 0) in FULL_ERRNOS):
             self._undo()
@@ -152,7 +152,7 @@ class RowReader:
     def _fetch_each(
         self, kind: type[list[Row]], sql: str, keys: Iterable[Values], whose: Callable[[Values], Owner]
     ) -> list[Row]:
-        """Every row, but those that are damaged: they are left out, and whose they are is set aside. Raises `Moved`."""
+        """Fetch every row but the damaged ones, whose owners are set aside. Raises `Moved`."""
         keys = [key for key in keys if whose(key) not in self._aside or not self._db.in_transaction]
         with suppress(Damaged):
             return self._fetch(kind, sql, keys) if keys else []
@@ -167,7 +167,7 @@ class RowReader:
         return found
 
     def _fetch_sound(self, where: str, keys: Iterable[Values]) -> list[JobRow]:
-        """Every job row that `where` finds in an index, but of jobs that are set aside. Raises `Moved`."""
+        """Fetch every job row that `where` finds in an index, but of jobs that are set aside. Raises `Moved`."""
 
         def part(key: Values) -> Owner:
             return (where, *(value for value in key if isinstance(value, str)))
