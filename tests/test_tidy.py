@@ -365,5 +365,13 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (ROOT / name).parent.joinpath(target).exists(), f"{name} points at {target}"
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", "deploy/README.md", *(name for name in WORDY if name.startswith("docs/"))]
+)
+def test_modules_that_a_page_names_exist(page: str) -> None:
+    named = re.findall(r"`([a-z_/]+/\w+\.py)`", read(page))
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
