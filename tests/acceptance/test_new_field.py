@@ -52,7 +52,9 @@ def test_a_new_field_is_one_entry_in_the_table(home: Path, tmp_path: Path, monke
     with running_broker(home) as broker:
         done = subprocess.run(
             [sys.executable, "-c", DRIVER],
-            env=environment(home, {"AIRUNNER_BROKER": broker.requests, "PYTHONPATH": str(tmp_path)}),
+            env=environment(
+                home, {"AIRUNNER_BROKER": broker.requests, "PYTHONPATH": f"{tmp_path}:{tmp_path / 'scripts'}"}
+            ),
             capture_output=True,
             text=True,
             check=False,
