@@ -1,4 +1,4 @@
-"""The Python SDK: `Client` speaks to a broker on behalf of whoever submits and monitors.
+"""Python SDK: `Client` submits, monitors and controls jobs on a broker.
 
 ```python
 async with Client() as client:
@@ -7,9 +7,9 @@ async with Client() as client:
         print(event.sequence, event.kind)
 ```
 
-It runs on asyncio and trio alike. One client has one connection for requests and one for live events,
-whatever it does at once; it may be shared by any number of tasks. A request is sent again until it is
-answered, always under its own request id, so nothing is submitted twice.
+It runs on asyncio and on trio. A client has one connection for requests and one for live events, however many requests
+and followed jobs it has at once; any number of tasks may share it. A request is sent again until it is answered, always
+under its own request id, so nothing is submitted twice.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from airunner.transport.patience import Patience
 
 FIRST_PATIENCE_S: Final = 10.0
 PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
-"""Gives up when no broker answers at all; one that was there and went away is waited for."""
+"""Patience by default: gives up when no broker answers at all, but waits for a broker that answered before."""
 
 _EXPECTED: Final = {
     "queue": f"1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign",
@@ -68,21 +68,21 @@ _Reply = TypeVar("_Reply", bound=Message)
 
 
 class SubmittedJob(Struct, frozen=True):
-    """A job that is on the broker's disk; `Client.get` tells how it stands."""
+    """Submitted job, which is on the broker's disk; `Client.get` returns its state."""
 
     id: JobId
 
 
 class Client:
-    """A connection to the first of some brokers that answers; an async context manager.
+    """Client of the first broker that answers; an async context manager.
 
     `broker` names endpoints (default: `AIRUNNER_BROKER`, then tcp://127.0.0.1:7070), `token` is a JWT (default:
     `AIRUNNER_TOKEN`, then one signed with the home's key), `home` is the folder with the keys (default:
-    `AIRUNNER_HOME`, then ~/.airunner). `patience` says how long an unheard broker is waited for. `reach`
-    replaces all three, for simulations.
+    `AIRUNNER_HOME`, then ~/.airunner). `patience` says how long to wait for a broker that does not answer. `reach`
+    replaces `broker`, `token` and `home`, for simulations.
 
-    Every method raises `PeerError` for what the broker refuses, and `OperatorError` when it cannot be reached
-    or does not let this key in.
+    Every method raises `PeerError` when the broker refuses the request, and `OperatorError` when the broker cannot be
+    reached or rejects this key.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Client:
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises `OperatorError` for missing keys; the connection is made with the first request."""
+        """Open the client; it connects with the first request. Raises `OperatorError`: keys are missing."""
         assert self._open is None, "a client is entered once at a time"
         way = self._reach or reach(self._broker, self._token, self._home)
         group = anyio.create_task_group()
@@ -115,7 +115,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Whatever is still followed ends."""
+        """Close the client; every follower ends."""
         here, self._open = self._entered, None
         here.group.cancel_scope.cancel()
         try:
@@ -130,11 +130,11 @@ class Client:
     async def submit(
         self, spec: JobSpec | None = None, *, request_id: str | RequestId | None = None, **fields: Unpack[JobFields]
     ) -> SubmittedJob:
-        """Submit one job, given as a `JobSpec` or by its fields; returns once it is on the broker's disk.
+        """Submit a job, given as a `JobSpec` or by its fields; return once it is on the broker's disk.
 
         The same `request_id` (a UUID, or any text) submits it once, however often it is called.
 
-        Raises `BadRequest` for a job that cannot be; `Conflict` for a request id that was another job's.
+        Raises `BadRequest` for an invalid job; `Conflict` for a request id that submitted another job.
         """
         assert spec is None or not fields, "a spec or its fields"
         jobs = await self.submit_many([spec or spec_of(fields)], request_id=request_id)
@@ -160,16 +160,16 @@ class Client:
         return [SubmittedJob(job_id) for job_id in reply.job_ids]
 
     async def cancel(self, job_id: str) -> JobState:
-        """End a job; how it stands then: CANCELLED, RUNNING until its agent has ended it, or as it had ended before.
+        """Cancel a job; return its state: CANCELLED, RUNNING until its agent has ended it, or as it had ended before.
 
-        Once this returns the job is never started again.
+        Once this returns no agent starts the job again.
 
         Raises `NotFound`.
         """
         return (await self._ask(CancelJob(job_id=job_id))).state
 
     async def retry(self, job_id: str, *, request_id: str | RequestId | None = None) -> SubmittedJob:
-        """Submit a job that has ended anew, as it was; the new one names it as its `origin`.
+        """Submit an ended job again, unchanged; the new job names the old one as its `origin`.
 
         Raises `NotFound`, `NotFinished`; `Conflict` as `submit` does.
         """
@@ -183,18 +183,18 @@ class Client:
         await self._ask(UpdateQueue(queue=queue, mode=mode))
 
     async def set_secret(self, queue: str, name: str, box: bytes) -> None:
-        """Keep a value for the jobs of a queue, sealed with `certs.queuekeys.seal_secret`."""
+        """Set a secret for the jobs of a queue, sealed with `certs.queuekeys.seal_secret`."""
         await self._ask(SetSecret(queue=queue, name=name, box=box))
 
     async def remove_secret(self, queue: str, name: str) -> None:
-        """Forget a sealed value.
+        """Remove a secret.
 
         Raises `NotFound`.
         """
         await self._ask(RemoveSecret(queue=queue, name=name))
 
     async def secrets(self, queue: str | None = None) -> AsyncIterator[SecretSummary]:
-        """The names of every sealed secret, or of one queue's, by queue and name."""
+        """List the names of sealed secrets, of all queues or of one, by queue and name."""
         page = await self._ask(ListSecrets(queue=queue))
         while True:
             for secret in page.secrets:
@@ -205,7 +205,7 @@ class Client:
             page = await self._ask(ListSecrets(queue=queue, after=(last.queue, last.name)))
 
     async def queues(self) -> AsyncIterator[QueueSummary]:
-        """Every queue that has jobs, ended ones counted, or is not open; by name."""
+        """List every queue that has jobs, ended ones included, or is not open; by name."""
         page = await self._ask(ListQueues())
         while True:
             for queue in page.queues:
@@ -215,7 +215,7 @@ class Client:
             page = await self._ask(ListQueues(after=page.queues[-1].queue))
 
     async def agents(self) -> AsyncIterator[AgentSummary]:
-        """Every agent that was heard of in the last minutes or that runs a job, by name."""
+        """List every agent that was active in the last minutes or that runs a job, by name."""
         page = await self._ask(ListAgents())
         while True:
             for agent in page.agents:
@@ -225,7 +225,7 @@ class Client:
             page = await self._ask(ListAgents(after=page.agents[-1].name))
 
     async def get(self, job_id: str) -> Job:
-        """The job as it stands now.
+        """Get a job as it is now.
 
         Raises `NotFound`.
         """
@@ -243,11 +243,11 @@ class Client:
         page_size: int = 20,
         count: bool = False,
     ) -> JobsListed:
-        """A page of jobs, newest first, that have all that is asked for; `more` says whether another follows.
+        """List a page of jobs that match all filters, newest first; `more` says whether another page follows.
 
-        With `count` it says how many there are in all (`total`; or more, where it says `beyond`).
+        With `count` the reply has the number of all matching jobs (`total`; there are more where it says `beyond`).
 
-        Pages count from 1. For a walk that new jobs do not shift, give the last id seen as `before`.
+        Pages count from 1. To walk all pages while new jobs come, give the last id of a page as `before`.
         """
         request = ListJobs(
             queue=queue,
@@ -277,10 +277,10 @@ class Client:
         from_timestamp_ms: int | None = None,
         kinds: Sequence[str] = (),
     ) -> Events:
-        """Every event from a sequence on, or from the first not older than an instant, as they happen.
+        """Follow a job's events live, from a sequence on, or from the first event not older than an instant.
 
-        Each comes once and in order, whatever the network does. It ends after JOB_FINISHED. With `kinds`, such as
-        `["PROCESS_END"]`, only events of these come, and most of the others are not sent at all.
+        Each event comes once and in order, whatever the network does. It ends after JOB_FINISHED. With `kinds`, such as
+        `["PROCESS_END"]`, only events of these kinds come, and the broker does not send most of the others.
         """
         here = self._entered
         follow = _follow(job_id, from_sequence, from_timestamp_ms, kinds)
@@ -294,7 +294,7 @@ class Client:
     async def replay(
         self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
     ) -> AsyncIterator[Event]:
-        """The events that are stored by now, as `follow` gives them; it does not wait for more."""
+        """Replay the events that are stored by now, with the arguments of `follow`, without waiting for more."""
         follow = _follow(job_id, from_sequence, from_timestamp_ms, kinds)
         size = self._entered.channel.request_size
         while (request := follow.request(size.bytes_max)) is not None:
@@ -317,7 +317,7 @@ class Client:
 
 
 class _Open(Struct, frozen=True):
-    """A client's parts while it is entered."""
+    """Parts of an open client."""
 
     reach: Reach
     group: TaskGroup
@@ -327,7 +327,7 @@ class _Open(Struct, frozen=True):
 
 
 def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
-    """The job in `fields`, which are `JobSpec`'s.
+    """Make a job of `fields`, which are `JobSpec`'s.
 
     Raises `BadRequest` for a field that is missing, unknown or ill-typed.
     """
@@ -340,11 +340,11 @@ def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
     try:
         return msgspec.convert(dict(fields), JobSpec)
     except msgspec.ValidationError as error:
-        raise BadRequest(_told(str(error))) from error
+        raise BadRequest(_with_field_first(str(error))) from error
 
 
 def _named(request_id: str | RequestId | None) -> RequestId | None:
-    """Raises `BadRequest` for bytes of another length than a request id has."""
+    """Convert a request id to bytes. Raises `BadRequest` for bytes of another length."""
     name = request_id_of(request_id) if isinstance(request_id, str) else request_id
     if name is not None and len(name) != REQUEST_ID_BYTES:
         raise BadRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(name)}")
@@ -353,8 +353,8 @@ def _named(request_id: str | RequestId | None) -> RequestId | None:
     return name
 
 
-def _told(problem: str) -> str:
-    """The words of msgspec with the field in front, as in `timeout_seconds: expected int >= 1`."""
+def _with_field_first(problem: str) -> str:
+    """Put the field of msgspec's message first, as in `timeout_seconds: expected int >= 1`."""
     expected, _, path = problem.removesuffix("`").partition(" - at `$.")
     field = path.partition("[")[0]
     if field in _EXPECTED:
@@ -363,7 +363,7 @@ def _told(problem: str) -> str:
 
 
 def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None, kinds: Sequence[str]) -> Follow:
-    """Raises `BadRequest` for a place that no log has, and for a kind that no event is of."""
+    """Make a `Follow`. Raises `BadRequest` for an invalid sequence or instant, and for an unknown kind of event."""
     if wrong := [kind for kind in kinds if kind not in EVENT_KINDS]:
         raise BadRequest(f"{wrong[0]!r} is no kind of event; the kinds are {', '.join(EVENT_KINDS)}")
     if from_sequence < 1:

@@ -1,14 +1,14 @@
-"""The Follower: an actor that feeds one monitor with every event of one job, once and in order.
+"""Follower actor: feeds a monitor with every event of a job, once and in order.
 
 It is the shell around `protocol.follow.Follow`, which decides everything. `Events` is the monitor's end.
 
 ```
- LiveEvents ──sealed run──► inbox ──► Follow ──► events ──► `async for` of whoever monitors
- Channel ─────page────────►   (bounded)            (bounded)
+ LiveEvents ──sealed segment──► inbox ──► Follow ──► events ──► the monitor's `async for`
+ Channel ─────page────────────►   (bounded)            (bounded)
 ```
 
-Both queues are bounded. A monitor that is slower than its job makes the Follower wait, then live runs are
-dropped at the full inbox, and then they are asked for again: memory stays flat and nothing is lost.
+Both queues are bounded. A monitor that is slower than its job makes the Follower wait; then live segments are dropped
+at the full inbox, and the Follower replays them later: memory stays flat and nothing is lost.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from airunner.protocol.requests import ReplayJobEvents, WatchJob
 from airunner.transport.channel import Channel
 
 INBOX_RUNS_MAX: Final = 128  # a live run takes 2 KiB at the most, and of pages there is one
-PAGES_MAX: Final = 32  # of at most 1 MiB, on their way to one client: what a stopped one leaves waiting in the broker
-AHEAD_MAX: Final = 4  # pages of at most 1 MiB that are ready before the monitor takes them
+PAGES_MAX: Final = 32  # of at most 1 MiB, on their way to a client: when it stops, they wait in the broker
+AHEAD_MAX: Final = 4  # pages of at most 1 MiB that are ready before the monitor reads them
 
 Failure = PeerError | OperatorError
 Start = Callable[[MemoryObjectSendStream["list[Event] | Failure"], anyio.CancelScope], None]
@@ -44,12 +44,12 @@ _run_decoder = msgspec.msgpack.Decoder(LiveSegment)
 
 
 def events_endpoint(endpoint: str, events_port: int) -> str:
-    """Where live events are published: another port of the host that answers requests."""
+    """Endpoint of live events: another port of the host that answers requests."""
     return f"{endpoint.rpartition(':')[0]}:{events_port}"
 
 
 class Follower:
-    """The actor; `pages` bounds how many replays all followers of a client ask for at once."""
+    """Follower actor; `pages` bounds how many replays all followers of a client request at once."""
 
     def __init__(
         self,
@@ -123,14 +123,14 @@ class Follower:
         return self._follow.smaller(self._channel.request_size.bytes_max)
 
     async def _next(self) -> _Input | None:
-        """What comes next into the inbox; None when nothing came in time."""
+        """Receive the next input; None when the deadline came first."""
         deadline_ms = self._follow.deadline_ms()
         with anyio.CancelScope(deadline=math.inf if deadline_ms is None else (deadline_ms + 1) / 1_000):
             return await self._inbox.receive()
         return None
 
     def _take(self, heard: _Input | None) -> list[Event]:
-        """The events that follow from what was heard."""
+        """Process an input, and return the events that are next in order."""
         events: list[Event] = []
         match heard:
             case None:
@@ -164,7 +164,7 @@ class Follower:
         place = (events_endpoint(self._channel.endpoint, watched.events_port), watched.watch_key)
         if self._listening is not None:
             if place == self._heard_at:
-                return  # the socket subscribes anew by itself
+                return  # the socket subscribes again by itself
             self._listening.close()
         self._heard_at = place
         self._listening = self._live.listen(place[0], topic_of(watched.watch_key), self._hear)
@@ -176,7 +176,7 @@ class Follower:
             self._missed = True
 
     async def _hand_over(self, item: list[Event] | Failure) -> bool:
-        """Whether the monitor is still there."""
+        """Hand events or a failure to the monitor; False where it has left."""
         try:
             await self._output.send(item)
         except anyio.BrokenResourceError:
@@ -185,12 +185,12 @@ class Follower:
 
 
 class Events:
-    """The events of one job, for `async for`; ends by itself after JOB_FINISHED.
+    """Events of a job, for `async for`; ends by itself after JOB_FINISHED.
 
-    Following starts with the first event that is asked for. Leaving the loop early and dropping the object
-    ends it; whoever keeps the object calls `close`, or uses it with `async with`. One task reads it at a time.
+    Following starts when the first event is awaited. Leaving the loop early and dropping the object ends it; a caller
+    that keeps the object calls `close`, or uses it with `async with`. One task reads it at a time.
 
-    Raises `PeerError` (`NotFound` for a job that is not there) and `OperatorError` out of the loop.
+    The loop raises `PeerError` (`NotFound` for a job that does not exist) and `OperatorError`.
     """
 
     def __init__(self, start: Start) -> None:
@@ -228,11 +228,11 @@ class Events:
         self.close()
 
     async def aclose(self) -> None:
-        """As `close`, for `contextlib.aclosing`."""
+        """Close, for `contextlib.aclosing`."""
         self.close()
 
     def close(self) -> None:
-        """Follow no more."""
+        """Stop following."""
         self._closed = True
         self._ready = []
         self._scope.cancel()

@@ -1,10 +1,10 @@
-"""Live events: owns one SUB socket for each broker and hands what comes in to whoever listens.
+"""Live events: owns one SUB socket for each broker and hands each message to the listeners of its topic.
 
-However many jobs a client follows, there is one connection. A listener is a plain function and must not
-wait: what it cannot take it drops, and asks the broker for it later.
+However many jobs a client follows, there is one connection. A listener is a plain function and must not wait: it drops
+messages for which it has no room, and replays them from the broker later.
 
-An endpoint where nobody listens any more stays connected, because the next job is likely to be followed
-there, and is closed when another endpoint is opened.
+An endpoint without listeners stays connected, because the client is likely to follow its next job there, and is closed
+when another endpoint is opened.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Hear = Callable[[bytes], None]
 
 
 class _Topic:
-    """Who listens to one job, and whether the broker has said that the subscription stands."""
+    """Topic of a job: its listeners, and whether the broker has confirmed the subscription."""
 
     def __init__(self) -> None:
         self.listeners: list[Hear] = []
@@ -30,7 +30,7 @@ class _Topic:
 
 
 class _Door:
-    """One socket and what is heard through it."""
+    """Socket of an endpoint, and its topics."""
 
     def __init__(self, subscriber: Subscriber) -> None:
         self.subscriber = subscriber
@@ -39,7 +39,7 @@ class _Door:
         self.closed = False
 
     async def run(self) -> None:
-        """Hand on what comes until the scope is cancelled."""
+        """Hand messages to listeners until the scope is cancelled."""
         try:
             with self.scope:
                 while True:
@@ -64,7 +64,7 @@ class _Door:
 
 
 class Listening:
-    """One listener's place; `close` ends it."""
+    """Registration of a listener; `close` ends it."""
 
     def __init__(self, door: _Door, topic: bytes, hear: Hear) -> None:
         self._door = door
@@ -72,7 +72,7 @@ class Listening:
         self._hear = hear
 
     def close(self) -> None:
-        """Listen no more; the last to leave a topic unsubscribes."""
+        """Stop listening; the last listener of a topic unsubscribes from it."""
         heard = self._door.topics.get(self._topic)
         if heard is None or self._hear not in heard.listeners:
             return
@@ -84,7 +84,7 @@ class Listening:
 
 
 class LiveEvents:
-    """The sockets of one client; they live in `group`."""
+    """Live events of a client: its sockets, which run in `group`."""
 
     def __init__(self, network: Network, group: TaskGroup) -> None:
         self._network = network
@@ -92,7 +92,7 @@ class LiveEvents:
         self._doors: dict[str, _Door] = {}
 
     def listen(self, endpoint: str, topic: bytes, hear: Hear) -> Listening:
-        """Have `hear` called with everything that is published under `topic`."""
+        """Call `hear` with every message that is published under `topic`."""
         door = self._doors.get(endpoint) or self._open(endpoint)
         heard = door.topics.get(topic)
         if heard is None:

@@ -1,6 +1,6 @@
-"""How a client reaches its brokers: which endpoints, over which network, with which token.
+"""Reach of a client: the brokers' endpoints, the network to them, and the token.
 
-`reach` builds the real thing from the home's keys and the environment; a simulation hands in its own.
+`reach` builds a real one from the home's keys and the environment; a simulation hands in its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airunner.transport.ports import Edges, Network
 
 
 class Reach(Struct, frozen=True):
-    """What a `Client` touches of the world; `close` is called once its sockets are closed."""
+    """Edges of a `Client`; it calls `close` once its sockets are closed."""
 
     network: Network
     endpoints: tuple[str, ...]
@@ -31,9 +31,9 @@ def reach(
     home: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Reach:
-    """Real sockets with the home's keys.
+    """Build a reach of real sockets with the home's keys.
 
-    Raises `OperatorError` for missing keys and for what is not an endpoint or a token.
+    Raises `OperatorError` for missing keys and for an invalid endpoint or token.
     """
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.ownership import own_home

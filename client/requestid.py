@@ -1,6 +1,6 @@
-"""The name of a request, as people write it.
+"""Request id from a text, as `--request-id` gives it.
 
-A script that submits and is run again gives the same `--request-id` and gets the same job, not another.
+A script that submits a job and is run again gives the same `--request-id` and gets the same job, not another.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 
 
 def request_id_of(text: str) -> RequestId:
-    """The 16 bytes of a UUID in any of its spellings; of any other text, its BLAKE2b-128 hash.
+    """Convert a UUID in any of its spellings to its 16 bytes; any other text to its BLAKE2b-128 hash.
 
-    Raises `OperatorError` for nothing, and for the nil UUID, which is the heartbeat's.
+    Raises `OperatorError` for an empty text, and for the nil UUID, which is the heartbeat's.
     """
     if not text:
         raise OperatorError("--request-id is empty; give a UUID or any text of your own")

@@ -1,9 +1,9 @@
-"""`airunner submit`, `monitor`, `list` and `show`: what the command line says, and no more.
+"""Commands `airunner submit` and `show`, and what every client command shares: options, following, running a client.
 
 Laws
-- The job's stdout goes to stdout and its stderr to stderr, byte for byte; airunner's own words go to stderr.
+- The job's stdout goes to stdout and its stderr to stderr, byte for byte; airunner's own messages go to stderr.
 - Errors are raised; the composition root prints their line and exits with their code.
-- Nothing is imported before it is needed: `airunner --help` is quick.
+- Commands import modules when they run: `airunner --help` is quick.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airunner.protocol.events import Event
     from airunner.protocol.fields import JobSpec
 
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 BrokerOption = Annotated[
     list[str] | None,
@@ -32,7 +32,7 @@ BrokerOption = Annotated[
         "--broker",
         envvar=BROKER_VARIABLE,
         metavar="ENDPOINT",
-        help="The broker, as tcp://HOST:PORT; repeat it for more, which are tried in turn.",
+        help="Broker to use, as tcp://HOST:PORT; repeat it for more brokers, which are tried in turn.",
         show_default=DEFAULT_BROKER,
     ),
 ]
@@ -42,20 +42,20 @@ TokenOption = Annotated[
         "--token",
         envvar="AIRUNNER_TOKEN",
         show_envvar=True,
-        help="The token to present; see `airunner token`.",
-        show_default="one signed with the home's key, if it is there",
+        help="Token to present; see `airunner token`.",
+        show_default="one signed with the home's key, if that exists",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line on stdout.")]
 RawOption = Annotated[
     bool,
     typer.Option(
         "--raw",
-        help="Let a terminal have all that the job writes, such as full screens. Without, only text and colours pass, "
-        "and nothing that could harm a terminal; a pipe or a file always gets every byte.",
+        help="Pass all of the job's output to a terminal, such as full screens. By default only text and colours "
+        "pass, and nothing that could harm a terminal; a pipe or a file always gets every byte.",
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="None of airunner's own words on stderr.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print none of airunner's own messages on stderr.")]
 OperandsArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -80,7 +80,7 @@ def submit_command(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="A UUID or any text; submitted again under the same one, it is the same job.",
+            help="A UUID or any text; submitting again with the same request id returns the same job.",
             show_default="a random one",
         ),
     ] = None,
@@ -96,7 +96,7 @@ def submit_command(
 ) -> None:
     """Submit a job, follow it to its end, and exit with its exit code (128+N for signal N).
 
-    The id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
+    The job's id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
     """
     from airunner.client.cli.console import Console
     from airunner.client.requestid import request_id_of
@@ -119,7 +119,7 @@ def submit_command(
 def show_command(
     job: JobArgument, json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None
 ) -> None:
-    """Show how one job stands."""
+    """Show a job: its fields, state and result."""
     from airunner.client.cli.console import Console
     from airunner.client.cli.listing import job_lines
 
@@ -138,7 +138,7 @@ def show_command(
 
 
 def words_behind_dashes(argv: Sequence[str]) -> int | None:
-    """How many words stand behind the first `--`; None where there is none.
+    """Count the words behind the first `--`; None where there is none.
 
     The parser drops the `--` and puts all operands into one list, so the root counts them before it parses.
     """
@@ -146,7 +146,7 @@ def words_behind_dashes(argv: Sequence[str]) -> int | None:
 
 
 def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequence[str], Sequence[str] | None]:
-    """The operands before `--`, and those behind it; None where there was no `--`."""
+    """Split the operands before `--` from those behind it; None where there was no `--`."""
     if behind is None:
         return operands, None
     at = max(0, len(operands) - behind)
@@ -156,7 +156,7 @@ def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequenc
 def requested_job(
     operands: Sequence[str] | None, behind: int | None, config: Path | None, options: Mapping[str, Given]
 ) -> tuple[JobSpec, Sequence[str]]:
-    """The job of a command line, and hints at what may be a mistake in it; `behind` as in `split_operands`."""
+    """Make the job of a command line, and hints at possible mistakes; `behind` as in `split_operands`."""
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.client import spec_of
     from airunner.transport.ports import SYSTEM
@@ -175,7 +175,7 @@ async def follow_job(
     record: Callable[[Event], None] | None = None,
     offload: Offload | None = None,
 ) -> int:
-    """Say the id of a job that was just submitted, and follow it if that is wanted; the exit code."""
+    """Print the id of a submitted job, and follow it where `monitor`; return the exit code."""
     if json:
         console.out_json({"job_id": job_id})
     elif monitor:
@@ -196,7 +196,7 @@ async def watch_job(
     record: Callable[[Event], None] | None = None,
     offload: Offload | None = None,
 ) -> int:
-    """Show a job's events to its end, and record them; the exit code."""
+    """Show a job's events to its end, and record them; return the exit code."""
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter, Printer, Recorded
     from airunner.client.cli.watching import watch
 
@@ -216,9 +216,9 @@ def run_client(
     token: str | None,
     watched: Sequence[str] = (),
 ) -> None:
-    """Do `work` with a client and exit with what it returns.
+    """Run `work` with a client and exit with the code that it returns.
 
-    `watched` holds the job's id, once there is one: Ctrl-C tells how to go on with it.
+    `watched` holds the job's id, once there is one: Ctrl-C prints the command that follows it again.
     """
     import anyio
 

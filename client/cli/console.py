@@ -1,7 +1,7 @@
-"""The terminal, as the command line uses it: raw bytes out, and airunner's own words on stderr.
+"""Console of the command line: writes a job's output as raw bytes, and airunner's own messages on stderr.
 
-The console of a job goes out byte for byte, at once, through no buffer; to a terminal only what is fit for one, unless
-all of it is asked for. A reader that goes away (`| head`) ends the command quietly, as it would end `cat`.
+A job's output is written byte for byte, at once, without a buffer; a terminal gets only what is fit for it, unless
+`--raw` asks for all. A reader that goes away (`| head`) ends the command quietly, as it would end `cat`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from airunner.protocol.printable import own_lines
 STDOUT: Final = 1
 STDERR: Final = 2
 DUMB: Final = "dumb"
-STATUS_CHARS_MIN: Final = 20  # on less nothing can be said
+STATUS_CHARS_MIN: Final = 20  # a narrower terminal shows no status
 SAVE, RESTORE = "\x1b7", "\x1b8"  # of the cursor and its colours, as ECMA-48 terminals since the VT100 have them
 PLAIN, DIM, CLEAR = "\x1b[0m", "\x1b[0;2m", "\x1b[K"
 
 
 class ReaderGone(Exception):
-    """Nobody reads our output any more."""
+    """Reader of the output has gone."""
 
 
 class Console:
-    """Two descriptors; remembers which of them stands in the middle of a line on a terminal."""
+    """Console of two descriptors; remembers whether a terminal is in the middle of a line."""
 
     def __init__(self, *, quiet: bool = False, raw: bool = False, stdout: int = STDOUT, stderr: int = STDERR) -> None:
         self._descriptors = (stdout, stderr)
@@ -43,12 +43,12 @@ class Console:
 
     @property
     def has_status(self) -> bool:
-        """Whether a status line may be shown: on a terminal that obeys, with words of our own."""
+        """Permission to show a status line: on a terminal with cursor control, unless quiet or raw."""
         obeys = os.environ.get("TERM", DUMB) != DUMB
         return obeys and not self._quiet and None not in self._filters
 
     def show_status(self, text: str) -> None:
-        """Show a line of our own until something else is written; none behind an unfinished line of the job's."""
+        """Show a status line until something else is written; not behind an unfinished line of the job's."""
         if not self.has_status or self._mid_line:
             return
         width = os.get_terminal_size(self._descriptors[1]).columns - 1  # a full line would go on in the next
@@ -63,13 +63,13 @@ class Console:
             self._put(self._descriptors[1], f"{SAVE}{PLAIN}{CLEAR}{RESTORE}".encode())
 
     def job_output(self, stream: Stream, data: bytes) -> None:
-        """Write what a job has written."""
+        """Write a job's output."""
         at = 0 if stream is Stream.STDOUT else 1
         fit_for_it = self._filters[at]
         self._write(self._descriptors[at], data if fit_for_it is None else fit_for_it.feed(data))
 
     def job_over(self) -> None:
-        """Nothing more comes of what a job, or an attempt of it, has written."""
+        """End the output of a job, or of an attempt."""
         self._clear_status()
         for descriptor, fit_for_it in zip(self._descriptors, self._filters, strict=True):
             if fit_for_it is not None:
@@ -84,20 +84,20 @@ class Console:
         self._write(self._descriptors[1], text)
 
     def out_line(self, text: str) -> None:
-        """Write one line to stdout."""
+        """Write a line to stdout."""
         self.out(text.encode(errors="replace") + b"\n")
 
-    def out_json(self, one: object) -> None:
-        """Write one object to stdout, as one line."""
-        self.out_line(json_line(one))
+    def out_json(self, shown: object) -> None:
+        """Write an object to stdout, as one line of JSON."""
+        self.out_line(json_line(shown))
 
     def say(self, text: str) -> None:
-        """A word of airunner's own, on stderr; nothing when it is to be quiet."""
+        """Print a message of airunner's own on stderr, unless quiet."""
         if not self._quiet:
             self.must_say(text)
 
     def must_say(self, text: str) -> None:
-        """The same, quiet or not; never in the colours of a job."""
+        """Print a message of airunner's own on stderr, quiet or not; never in a job's colours."""
         for descriptor, fit_for_it in zip(self._descriptors, self._filters, strict=True):
             if fit_for_it is not None:
                 self._write(descriptor, fit_for_it.plain())
@@ -124,7 +124,7 @@ class Console:
 
 
 def silence_stdout() -> None:
-    """Let nothing that is still buffered complain when the process ends."""
+    """Silence stdout, so that buffered output raises no error when the process ends."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -1,4 +1,4 @@
-"""`airunner cancel`, `retry`, `queues`, `agents`, `pause`, `resume` and `drain`: taking a hand in what runs."""
+"""Commands `airunner cancel`, `retry`, `queues`, `agents`, `pause`, `resume` and `drain`: control jobs and queues."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def cancel_command(
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
-    """Cancel jobs: one that waits never runs, one that runs is ended by its agent.
+    """Cancel jobs: a waiting job never runs, a running job is ended by its agent.
 
-    Exits with 0 when all of them are cancelled or about to be, with 1 when one had ended otherwise before.
+    Exits with 0 when all of them are cancelled or about to be, with 1 when a job had ended otherwise before.
     """
     from airunner.client.cli.console import Console
     from airunner.protocol.errors import NotFound
@@ -79,7 +79,7 @@ def retry_command(
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
-    """Submit a job that has ended anew, follow it, and exit as `submit` does. It is a new job with an id of its own."""
+    """Submit an ended job again, follow it, and exit as `submit` does. It is a new job with an id of its own."""
     from airunner.client.cli.console import Console
 
     console = Console(quiet=quiet, raw=raw)
@@ -94,7 +94,7 @@ def retry_command(
 
 
 def queues_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
-    """List the queues: what waits and runs in each, and since when the longest has waited."""
+    """List the queues: their waiting and running jobs, and the age of the oldest job that waits."""
     from airunner.client.cli.listing import QUEUE_HEADINGS, queue_row
     from airunner.transport.ports import SYSTEM
 
@@ -106,7 +106,7 @@ def queues_command(json: JsonOption = False, broker: BrokerOption = None, token:
 
 
 def agents_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
-    """List the agents that were heard of in the last minutes, and how busy they are."""
+    """List the agents that were active in the last minutes, and how busy they are."""
     from airunner.client.cli.listing import AGENT_HEADINGS, agent_row
     from airunner.transport.ports import SYSTEM
 
@@ -120,26 +120,26 @@ def agents_command(json: JsonOption = False, broker: BrokerOption = None, token:
 def pause_command(
     queue: QueueArgument, quiet: QuietOption = False, broker: BrokerOption = None, token: TokenOption = None
 ) -> None:
-    """Pause a queue: it takes jobs and starts none, until `airunner resume`. What runs goes on."""
-    _set_mode(queue, QueueMode.PAUSED, "is paused: it takes jobs and starts none", broker, token, quiet=quiet)
+    """Pause a queue: it accepts jobs and starts none, until `airunner resume`. Running jobs go on."""
+    _set_mode(queue, QueueMode.PAUSED, "is paused: it accepts jobs and starts none", broker, token, quiet=quiet)
 
 
 def resume_command(
     queue: QueueArgument, quiet: QuietOption = False, broker: BrokerOption = None, token: TokenOption = None
 ) -> None:
-    """Open a queue that was paused or drained."""
+    """Resume a queue that was paused or drained."""
     _set_mode(queue, QueueMode.OPEN, "is open", broker, token, quiet=quiet)
 
 
 def drain_command(
     queue: QueueArgument, quiet: QuietOption = False, broker: BrokerOption = None, token: TokenOption = None
 ) -> None:
-    """Drain a queue: it takes no new jobs and runs those it has, until `airunner resume`."""
-    _set_mode(queue, QueueMode.DRAINING, "is draining: it takes no new jobs", broker, token, quiet=quiet)
+    """Drain a queue: it rejects new jobs and runs those it has, until `airunner resume`."""
+    _set_mode(queue, QueueMode.DRAINING, "is draining: it rejects new jobs", broker, token, quiet=quiet)
 
 
 def _set_mode(
-    queue: str, mode: QueueMode, told: str, broker: list[str] | None, token: str | None, *, quiet: bool
+    queue: str, mode: QueueMode, effect: str, broker: list[str] | None, token: str | None, *, quiet: bool
 ) -> None:
     from airunner.client.cli.console import Console
 
@@ -147,7 +147,7 @@ def _set_mode(
 
     async def run(client: Client) -> int:
         await client.update_queue(queue, mode)
-        console.say(f"queue {queue} {told}")
+        console.say(f"queue {queue} {effect}")
         return 0
 
     run_client(run, console, broker, token)
@@ -161,7 +161,7 @@ def show_rows(
     *,
     json: bool,
 ) -> None:
-    """Print a list: a JSON object a line, or columns that a pipe can read as well as a person."""
+    """Print a list: a JSON object a line, or aligned columns."""
     from airunner.client.cli.columns import aligned
     from airunner.client.cli.console import Console
 
@@ -169,9 +169,9 @@ def show_rows(
 
     async def run(client: Client) -> int:
         shown: list[Sequence[str]] = [headings]
-        async for one, row in rows(client):
+        async for listed, row in rows(client):
             if json:
-                console.out_json(one)
+                console.out_json(listed)
             shown.append(row)
         if not json:
             for line in aligned(shown):

@@ -1,4 +1,4 @@
-"""`airunner export`: what is in a job's log by now, as a recording, as bytes or as objects."""
+"""Command `airunner export`: writes a job's log so far as a recording, as bytes or as JSON objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What an export is."""
+    """Format of an export."""
 
     CAST = "cast"
     RAW = "raw"
@@ -37,19 +37,21 @@ def export_command(
         typer.Option(
             "--format",
             case_sensitive=False,
-            help="cast: a recording of the console, asciicast v3, for `asciinema play`. raw: what was written, stdout "
-            "and stderr in their order. jsonl: every event, as `monitor --json` shows it.",
+            help="cast: a recording of the console, asciicast v3, for `asciinema play`. raw: the job's output, stdout "
+            "and stderr in their order. jsonl: every event, as `monitor --json` prints it.",
         ),
     ] = Format.CAST,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The file to write, anew.", show_default="stdout"),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="File to write; replaced if it exists.", show_default="stdout"
+        ),
     ] = None,
     quiet: QuietOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
-    """Export what is in a job's log by now. Of a job that still runs it is what there is so far."""
+    """Export a job's log. Of a job that has not ended it exports the log so far."""
     from airunner.client.cli.console import Console
 
     console = Console(quiet=quiet)
@@ -62,14 +64,14 @@ def export_command(
                 put(write(event))
         console.job_over()
         if not found.state.terminal:
-            console.say(f"the job is {found.state}: this is what there is so far")
+            console.say(f"the job is {found.state}: this is its log so far")
         return 0
 
     run_client(run, console, broker, token, [job])
 
 
 def _writer(format_: Format, job: Job, console: Console, *, to_file: bool) -> Callable[[Event], bytes]:
-    """What an event comes to."""
+    """Make the function that converts an event to bytes of the export."""
     from airunner.client.cli.cast import Cast
     from airunner.client.cli.printing import event_object
     from airunner.protocol.events import Output, Stream
@@ -96,7 +98,7 @@ def _writer(format_: Format, job: Job, console: Console, *, to_file: bool) -> Ca
 
 @contextmanager
 def sink(path: Path | None, console: Console) -> Generator[Callable[[bytes], None]]:
-    """Where to write: a file, which is made anew, or stdout. Each piece is in the file at once.
+    """Open the sink of an export: a file, which is replaced, or stdout. Each piece is written at once.
 
     Raises `OperatorError`.
     """
@@ -120,7 +122,7 @@ def sink(path: Path | None, console: Console) -> Generator[Callable[[bytes], Non
 
 @contextmanager
 def recording(path: Path | None, spec: JobSpec, console: Console) -> Generator[Callable[[Event], None] | None]:
-    """What records a job in a file as its events come; None where no file is named.
+    """Record a job in a file as its events come; None where no file is named.
 
     Raises `OperatorError`.
     """

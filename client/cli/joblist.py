@@ -1,4 +1,4 @@
-"""`airunner list`: jobs, newest first; a page of them, or live."""
+"""Command `airunner list`: lists jobs, newest first; a page of them, or live."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ if TYPE_CHECKING:
 
 
 def list_command(
-    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.", show_default="all")] = None,
+    queue: Annotated[str | None, typer.Option(help="List only jobs of this queue.", show_default="all")] = None,
     state: Annotated[
-        JobState | None, typer.Option(case_sensitive=False, help="Only jobs in this state.", show_default="all")
+        JobState | None, typer.Option(case_sensitive=False, help="List only jobs in this state.", show_default="all")
     ] = None,
-    owner: Annotated[str | None, typer.Option(help="Only jobs of this owner.", show_default="all")] = None,
+    owner: Annotated[str | None, typer.Option(help="List only jobs of this owner.", show_default="all")] = None,
     metadata: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only jobs with this note; may be repeated.", show_default="all"),
+        typer.Option(
+            metavar="NAME=VALUE", help="List only jobs with this metadata; may be repeated.", show_default="all"
+        ),
     ] = None,
-    page: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Which page, counted from 1.")] = 1,
+    page: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Number of the page, counted from 1.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="Jobs on one page.")] = 20,
     columns: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="What to show: id, state, queue, owner, age, submitted, took, repository, command; of what a job has "
-            "used waited, checkout, events, stdout, stderr, cpu, memory, read, written.",
-            show_default="what fits",
+            help="Columns to show: id, state, queue, owner, age, submitted, took, repository, command; and of a job's "
+            "usage waited, checkout, events, stdout, stderr, cpu, memory, read, written.",
+            show_default="those that fit",
         ),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing what changes, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing changes, until Ctrl-C.")] = False,
     json: JsonOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
@@ -80,8 +82,8 @@ def list_command(
         else:
             for line in lines(found.jobs, SYSTEM.wall_ms(), chosen or PIPE):
                 console.out_line(line)
-        if not json and (told := page_text(found, page, page_size)):
-            console.say(told)
+        if not json and (summary := page_text(found, page, page_size)):
+            console.say(summary)
         return 0
 
     run_client(run, console, broker, token)

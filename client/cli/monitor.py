@@ -1,4 +1,4 @@
-"""`airunner monitor`: the events of a job, all or of some kinds, with or without timestamps."""
+"""Command `airunner monitor`: shows the events of a job, all or of some kinds, with or without timestamps."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 def monitor_command(
     job: JobArgument,
     from_sequence: Annotated[
-        int, typer.Option(min=0, help="The first event to show, by its number; they count from 1.")
+        int, typer.Option(min=0, help="Number of the first event to show; events count from 1.")
     ] = 1,
     from_timestamp: Annotated[
         int | None,
         typer.Option(
             min=0,
             metavar="MS",
-            help="Show from the first event that is not older, in milliseconds since 1970 (UTC).",
+            help="Show events from this time on, in milliseconds since 1970 (UTC).",
             show_default="none",
         ),
     ] = None,
@@ -59,7 +59,7 @@ def monitor_command(
 ) -> None:
     """Show a job's events, past and to come, to its end, and exit with its exit code as `submit` does.
 
-    With --event-filter the broker leaves out what it can; the exit code is the job's all the same.
+    With --event-filter the broker leaves out other events where it can; the exit code is still the job's.
     """
     from airunner.client.cli.console import Console
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
@@ -92,9 +92,9 @@ def monitor_command(
 
 
 def kinds_of(words: Sequence[str]) -> tuple[str, ...]:
-    """The kinds in `OUTPUT,process-end`, in any case.
+    """Parse kinds of events, such as `OUTPUT,process-end`, in any case.
 
-    Raises `OperatorError` for a kind that no event is of.
+    Raises `OperatorError` for an unknown kind.
     """
     kinds = [word.strip().upper().replace("-", "_") for word in ",".join(words).split(",") if word.strip()]
     if wrong := [kind for kind in kinds if kind not in EVENT_KINDS]:

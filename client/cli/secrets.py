@@ -1,7 +1,7 @@
-"""`airunner secret …`: values that only the agents of a queue can open, set from the command line.
+"""Commands `airunner secret …`: set, list and remove secrets that only the agents of a queue can open.
 
-A value is never an argument, which other users of a machine can read: it comes from stdin, from a file, or is typed
-unseen. It is sealed here; what leaves this process is a box.
+A value is never an argument, which other users of a machine can read: it comes from stdin, from a file, or from a
+prompt that does not echo. It is sealed here; only the sealed box leaves this process.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from airunner.client.client import Client
 
-secret_app = typer.Typer(help="Secrets for jobs, sealed for the agents of a queue.", no_args_is_help=True)
+secret_app = typer.Typer(help="Manage secrets of jobs, sealed for the agents of a queue.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The variable that the job gets it in.")]
-QueueOption = Annotated[str, typer.Option(help="The queue whose jobs may ask for it.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Variable in which the job receives the secret.")]
+QueueOption = Annotated[str, typer.Option(help="Queue whose jobs may use the secret.")]
 
 
 @secret_app.command("set")
@@ -38,7 +38,7 @@ def set_command(
     queue: QueueOption = DEFAULT_QUEUE,
     from_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Take the value from there, to the last byte.", show_default="stdin"),
+        typer.Option(metavar="FILE", help="Read the value from this file, to the last byte.", show_default="stdin"),
     ] = None,
     key: Annotated[
         Path | None,
@@ -50,9 +50,10 @@ def set_command(
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
-    """Set a secret, in the place of one of that name. Jobs that are leased from then on get the new value.
+    """Set a secret; it replaces one of the same name. Jobs that are leased from then on get the new value.
 
-    The value is asked for, or read from stdin, less one newline at its end. Jobs name it in --secret or --secret-file.
+    The value is typed at a prompt, or read from stdin, less one newline at its end. Jobs name the secret in --secret or
+    --secret-file.
     """
     from airunner.certs.ownership import own_home
     from airunner.certs.queuekeys import load_public, public_path, seal_secret
@@ -73,12 +74,12 @@ def set_command(
 
 @secret_app.command("list")
 def list_command(
-    queue: Annotated[str | None, typer.Option(help="Only this queue's.", show_default="all")] = None,
+    queue: Annotated[str | None, typer.Option(help="List only this queue's secrets.", show_default="all")] = None,
     json: JsonOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
-    """List the names of secrets, and when each was set. Their values nobody can list."""
+    """List the names of secrets, and when each was set. No command shows their values."""
     from airunner.client.cli.listing import SECRET_HEADINGS, secret_row
 
     if queue is not None:
@@ -99,7 +100,7 @@ def remove_command(
     broker: BrokerOption = None,
     token: TokenOption = None,
 ) -> None:
-    """Remove a secret. Jobs that run keep what they were given."""
+    """Remove a secret. Running jobs keep its value."""
     from airunner.client.cli.console import Console
 
     _check(name, queue)
@@ -131,7 +132,7 @@ def _check_queue(queue: str) -> None:
 
 
 def _value(name: str, from_file: Path | None) -> bytes:
-    """What is to be sealed; no more is read than may be.
+    """Read the value of a secret, up to its maximum size.
 
     Raises `OperatorError`.
     """
@@ -155,7 +156,7 @@ def _value(name: str, from_file: Path | None) -> bytes:
 
 
 def _typed(name: str) -> bytes:
-    """What is typed unseen; nothing where that is Ctrl-D."""
+    """Prompt for a value without echo; Ctrl-D: an empty value."""
     from getpass import getpass
 
     try:

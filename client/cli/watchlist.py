@@ -1,8 +1,8 @@
-"""`airunner list --watch`: a list of jobs that is shown again as it changes.
+"""Live list of jobs, `airunner list --watch`: shows the list again as it changes.
 
-No event on the wire says that any job has changed, so the list is asked for again, `WATCH_S` after each answer, by a
-single request. As kubectl does, a pipe is given a line for each job that is new or has changed, and a terminal a table
-that is drawn over the last one.
+No event on the wire says that any job has changed, so the client requests the list again `WATCH_S` after each reply. As
+in kubectl, a pipe gets a line for each job that is new or has changed, and a terminal a table that is drawn over the
+last one.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from airunner.client.cli.console import Console
 from airunner.protocol.job import JobSummary
 from airunner.protocol.replies import JobsListed
 
-WATCH_S: Final = 2.0  # from one answer to the next question
+WATCH_S: Final = 2.0  # from a reply to the next request
 SPARE_ROWS: Final = 2  # of a terminal, for the headings and the cursor's own line
 _STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
 _UP: Final = "\x1b[{}A\r\x1b[J"  # so many lines up, and nothing below
 
 
 class View(Protocol):
-    """Shows a list, again and again."""
+    """View of a list that changes."""
 
     def show(self, jobs: Sequence[JobSummary], now_ms: int, /) -> None:
-        """Show how the list stands now."""
+        """Show the list as it is now."""
         ...
 
 
 async def watch_list(
     ask: Callable[[], Awaitable[JobsListed]], view: View, wall_ms: Callable[[], int], times: float = math.inf
 ) -> None:
-    """Ask and show, for ever or so many times."""
+    """Watch a list: request and show it, until cancelled or `times` times."""
     shown = 0
     while True:
         view.show((await ask()).jobs, wall_ms())
@@ -48,7 +48,7 @@ async def watch_list(
 
 
 class _Changes:
-    """Which jobs of a list are new or have changed, oldest first."""
+    """Changes of a list: jobs that are new or have changed, oldest first."""
 
     def __init__(self) -> None:
         self._known: dict[str, JobSummary] = {}
@@ -60,7 +60,7 @@ class _Changes:
 
 
 class JsonLines:
-    """Each job that is new or has changed, as an object on stdout."""
+    """JSON view: each job that is new or has changed, as an object on stdout."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -73,7 +73,7 @@ class JsonLines:
 
 
 class Lines:
-    """The list, and then a line for each job that is new or has changed, in columns as wide as those of the list."""
+    """Line view: the list, and then a line for each job that is new or has changed, in columns of the same widths."""
 
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         self._console = console
@@ -93,12 +93,12 @@ class Lines:
 
 
 def rows_of(lines: Sequence[str], columns: int) -> int:
-    """How many rows of a terminal they take, which wraps what is wider."""
+    """Count the rows that these lines take on a terminal, which wraps wider lines."""
     return sum(max(1, -(-len(_STYLES.sub("", line).rstrip()) // columns)) for line in lines)
 
 
 class Screen:
-    """A table that is drawn over the one before, of no more jobs than the terminal has rows for."""
+    """Screen view: a table drawn over the last one, of no more jobs than the terminal has rows for."""
 
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         self._console = console
@@ -106,7 +106,7 @@ class Screen:
         self._rows = 0
 
     def show(self, jobs: Sequence[JobSummary], now_ms: int) -> None:
-        """Show the list as it stands."""
+        """Show the list as it is now."""
         size = shutil.get_terminal_size()
         room = max(1, size.lines - SPARE_ROWS)
         text = table_text(jobs[:room], now_ms, self._names)
