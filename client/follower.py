@@ -70,7 +70,7 @@ class Follower:
         self._listening: Listening | None = None
         self._heard_at: tuple[str, bytes] = ("", b"")  # the events endpoint and the watch key
         self._watching = False
-        self._watched_on = 0  # which of the channel's connections told us so
+        self._watched_on = 0  # the channel's connection at the last JobWatched
         self._missed = False
 
     async def run(self) -> None:
@@ -151,7 +151,7 @@ class Follower:
         return events
 
     def _live_run(self, sealed: bytes) -> list[Event]:
-        """What a sealed run brings; one that is forged or broken brings nothing and is replayed."""
+        """Open a sealed segment and return its events; a forged or broken one brings none and is replayed."""
         try:
             run = _run_decoder.decode(open_sealed(self._heard_at[1], sealed))
             return self._follow.live(run, _now_ms())

@@ -83,6 +83,7 @@ UNWORDY = {name: re.compile(rf"(?<![a-z])(?:{name.replace(' ', '[ _]')})(?![a-z]
 WORDY = (
     "agent/",
     "broker/",
+    "client/",
     "certs/",
     "transport/",
     "protocol/",

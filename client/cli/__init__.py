@@ -1,4 +1,4 @@
-"""The command line: `airunner submit`, `monitor`, `list`, `show` and the other commands of a client.
+"""Command line of a client: `airunner submit`, `monitor`, `list`, `show` and the other commands.
 
 ```
  airunner/__main__.py ──► commands · controls · joblist · monitor · export · secrets ──► client/client.py ──► broker

@@ -8,10 +8,10 @@ r"""Recordings of a job's console in asciicast v3, which `asciinema play` shows 
 [3.2, "x", "7"]               the exit status of `monitor`
 ```
 
-- Times are those of the agent's clock, from the start of the command on; no other clock is compared with it. How long
-  after an attempt the next one began is told by the broker's.
-- What is no UTF-8 becomes U+FFFD, as on a terminal; characters that come in two pieces are whole.
-- Pipes have no terminal that would begin each line at the left: there a newline is written as one would show it.
+- Times come from the agent's clock, from the start of the command on; no other clock is compared with it. The time
+  between two attempts comes from the broker's clock.
+- Bytes that are no UTF-8 become U+FFFD, as on a terminal; characters that come in two pieces are whole.
+- Output of a pipe has bare newlines: they are recorded as a terminal would show them, with a carriage return.
 
 Source: https://docs.asciinema.org/manual/asciicast/v3/
 """
@@ -40,12 +40,12 @@ from airunner.protocol.jsonline import json_line
 
 VERSION: Final = 3
 TERMINAL_TYPE: Final = "xterm-256color"  # as the agent's terminals are
-CLEARED: Final = "\x1bc"  # RIS: nothing is left of the attempt before, colours and modes neither
+CLEARED: Final = "\x1bc"  # RIS: resets text, colours and modes of the attempt before
 _LONE_NEWLINE: Final = re.compile("(?<!\r)\n")
 
 
 class Cast:
-    """The recording of one job, line by line."""
+    """Cast of a job: its recording, line by line."""
 
     def __init__(self, spec: JobSpec, title: str) -> None:
         self._title = title
@@ -62,7 +62,7 @@ class Cast:
         self._leased_ms = 0
 
     def feed(self, event: Event) -> str:
-        """The lines that the next event of the job brings; the first of all is the header."""
+        """Feed the next event of the job, and return its lines; the first of all is the header."""
         body = event.body
         match body:
             case JobLeased():
@@ -87,25 +87,25 @@ class Cast:
                 return ""
 
     def _pass(self, now_ms: int) -> None:
-        """Time has passed; not when a clock was set back."""
+        """Pass time up to `now_ms`; none where a clock was set back."""
         passed_ms = 0 if self._last_ms is None else max(0, now_ms - self._last_ms)
         self._last_ms = now_ms
         self._waiting_ms += passed_ms
         self._elapsed_ms += passed_ms
 
     def _next_attempt(self, leased: Event) -> str:
-        """Of the first there is nothing to tell."""
+        """Mark the next attempt; the first one has no mark."""
         rest = self._rest()
         if self._attempt:
             self._waiting_ms += max(0, leased.timestamp_ms - self._leased_ms - self._elapsed_ms)
-        told = rest
+        text = rest
         if self._begun:
-            told += self._line("m", f"attempt {leased.attempt}") + self._line("o", CLEARED)
+            text += self._line("m", f"attempt {leased.attempt}") + self._line("o", CLEARED)
         self._attempt = leased.attempt
         self._leased_ms = leased.timestamp_ms
         self._last_ms = None
         self._elapsed_ms = 0
-        return told
+        return text
 
     def _output(self, text: str) -> str:
         if not text:
@@ -117,7 +117,7 @@ class Cast:
         return self._line("o", text)
 
     def _rest(self) -> str:
-        """What was the beginning of a character, and never became one."""
+        """Decode the rest: bytes of a character that was never completed."""
         rest = "".join(decoder.decode(b"", final=True) for decoder in self._decoders.values())
         self._decoders = _decoders()
         return self._output(rest)

@@ -1,7 +1,7 @@
-"""Columns of a list of jobs: one table of what may stand in a list, and how it is fitted to a terminal or a pipe.
+"""Columns of a list of jobs: a table of all columns, and how to fit them to a terminal or a pipe.
 
-A terminal is given what fits: columns in which nothing stands are left out, then those that are least missed; never
-the id, since one copies it. A pipe is given every column, whole, so that a script finds them in the same place.
+A terminal gets the columns that fit: empty columns are left out, then the least important ones; never the id, since
+people copy it. A pipe gets every column, whole, so that a script finds them in the same place.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 GAP: Final = 2
 COMMAND_CHARS_MIN: Final = 16
-REPOSITORY_CHARS_MAX: Final = 32  # on a terminal: its end says which it is
-NOTHING: Final = "-"  # in a pipe: what splits lines at spaces counts columns
+REPOSITORY_CHARS_MAX: Final = 32  # on a terminal: its end identifies it
+NOTHING: Final = "-"  # an empty cell in a pipe: scripts that split lines at spaces count columns
 _SCHEME: Final = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _COLOURS: Final = {
     JobState.SCHEDULED: "yellow",
@@ -37,9 +37,9 @@ _COLOURS: Final = {
 
 
 class Column(Struct, frozen=True):
-    """One column. `cell` is given the job and the present instant in ms.
+    """Column of a list. `cell` receives the job and the present instant in ms.
 
-    `kept`: of two columns for which there is no room the one with the lower number goes; None never goes.
+    `kept`: where there is no room the column with the lowest number goes first; None never goes.
     """
 
     heading: str
@@ -48,7 +48,7 @@ class Column(Struct, frozen=True):
 
 
 def state_text(job: JobSummary) -> str:
-    """`FAILED 3`, `FAILED signal 9`, `FAILED agent-lost`; of other states the name."""
+    """Format a state: `FAILED 3`, `FAILED signal 9`, `FAILED agent-lost`; other states by name."""
     result = job.result
     if result is None or job.state is not JobState.FAILED:
         return str(job.state)
@@ -58,7 +58,7 @@ def state_text(job: JobSummary) -> str:
 
 
 def took_text(started_ms: int | None, finished_ms: int | None) -> str:
-    """How long a job ran; nothing before its end."""
+    """Format how long a job ran; empty before its end."""
     return "" if started_ms is None or finished_ms is None else duration_text(finished_ms - started_ms)
 
 
@@ -76,16 +76,16 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
         **{name: Column(name.upper(), cell, 5) for name, cell in CELLS.items()},
     }
 )
-"""Every column by its name."""
+"""Columns by name."""
 
 TERMINAL: Final = ("id", "state", "queue", "owner", "age", "took", "repository", "command")
 PIPE: Final = ("id", "state", "queue", "owner", "submitted", "took", "repository", "command")
 
 
 def columns_of(text: str) -> tuple[str, ...]:
-    """The columns that `--columns` names, in its order.
+    """Parse the columns that `--columns` names, in its order.
 
-    Raises `OperatorError` for one that there is not.
+    Raises `OperatorError` for an unknown column.
     """
     names = [word.strip().lower() for word in text.split(",")]
     for name in names:
@@ -95,7 +95,7 @@ def columns_of(text: str) -> tuple[str, ...]:
 
 
 def table(jobs: Sequence[JobSummary], now_ms: int, width: int, names: Sequence[str] = TERMINAL) -> Table:
-    """The jobs for a terminal of so many characters; the last column is cut where it is wider."""
+    """Lay jobs out for a terminal of `width` characters; the last column is cut where it is wider."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
@@ -118,7 +118,7 @@ def table(jobs: Sequence[JobSummary], now_ms: int, width: int, names: Sequence[s
 
 
 def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> str:
-    """The `table` as it is written to the terminal; where not even id and state fit, each job has two lines."""
+    """Render the `table` for the terminal; where not even id and state fit, each job has two lines."""
     from rich.console import Console
 
     console = Console()
@@ -133,7 +133,7 @@ def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = T
 
 
 def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list[str]:
-    """The columns for which there is room, where a command has `COMMAND_CHARS_MIN` of it."""
+    """Select the columns for which there is room, where the command has `COMMAND_CHARS_MIN` of it."""
     shown = list(names)
     needed = {name: COMMAND_CHARS_MIN if name == "command" else GAP + widths[name] for name in names}
     for _, name in sorted((kept, name) for name in names if (kept := COLUMNS[name].kept) is not None):
@@ -143,22 +143,22 @@ def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list
 
 
 def lines(jobs: Sequence[JobSummary], now_ms: int = 0, names: Sequence[str] = PIPE) -> Iterator[str]:
-    """Aligned lines below their headings, for a pipe; the command is last and may hold spaces."""
+    """Format aligned lines below their headings, for a pipe; the command is last and may hold spaces."""
     yield from aligned([tuple(COLUMNS[name].heading for name in names), *(row(job, now_ms, names) for job in jobs)])
 
 
 def row(job: JobSummary, now_ms: int, names: Sequence[str] = PIPE) -> tuple[str, ...]:
-    """The cells of one job; where nothing stands, a dash."""
+    """Format the cells of a job; a dash for an empty cell."""
     return tuple(one_line(COLUMNS[name].cell(job, now_ms)) or NOTHING for name in names)
 
 
 def widths_of(rows: Sequence[Sequence[str]]) -> list[int]:
-    """How wide each column has to be."""
+    """Compute the width of each column."""
     return [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows of cells as lines whose columns stand below each other."""
+    """Align rows of cells into lines."""
     rows = [[one_line(cell) for cell in row] for row in rows]
     widths = widths_of(rows)
     for row in rows:
@@ -166,7 +166,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _stacked(job: JobSummary, now_ms: int, width: int, names: Sequence[str]) -> str:
-    """The id, which the terminal wraps if it must, and below it what fits of the rest."""
+    """Stack a job on two lines: the id, which the terminal may wrap, and below it the columns that fit."""
     from rich.cells import set_cell_size
 
     first, *rest = (_short(name, one_line(COLUMNS[name].cell(job, now_ms))) for name in names)
@@ -175,7 +175,7 @@ def _stacked(job: JobSummary, now_ms: int, width: int, names: Sequence[str]) -> 
 
 
 def _short(name: str, text: str) -> str:
-    """What a terminal shows of a repository: its end."""
+    """Shorten a repository for a terminal to its end."""
     if name != "repository":
         return text
     text = _SCHEME.sub("", text).removesuffix("/").removesuffix(".git")

@@ -1,4 +1,4 @@
-"""What a job has used, in words for `show` and in cells for lists."""
+"""Figures of a job's usage, in words for `show` and in cells for lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STEP: Final = 1_024
 
 
 def bytes_text(size: int) -> str:
-    """`512 bytes`, `1.5 KiB`, `23.0 MiB`."""
+    """Format a size: `512 bytes`, `1.5 KiB`, `23.0 MiB`."""
     if size < _STEP:
         return f"{size} bytes" if size != 1 else "1 byte"
     scaled = float(size)
@@ -28,7 +28,7 @@ def bytes_text(size: int) -> str:
 
 
 def usage_facts(job: Job) -> list[tuple[str, str]]:
-    """Names and facts of what the last attempt has used; a fact that is not known is empty."""
+    """List the usage of the last attempt by name; an unknown figure is empty."""
     usage = (job.result.usage if job.result is not None else None) or Usage()
     cpu = usage.cpu_user_ms + usage.cpu_system_ms
     written = usage.stdout_bytes + usage.stderr_bytes
@@ -71,4 +71,4 @@ CELLS: Final[Mapping[str, Callable[[JobSummary, int], str]]] = MappingProxyType(
         "written": _of_usage(bytes_text, lambda usage: usage.written_bytes),
     }
 )
-"""Cells of the columns of a list that are shown where they are asked for, by name."""
+"""Cells of optional columns, by name: shown only where `--columns` names them."""

@@ -13,9 +13,9 @@ EXPECTED: Final = "expected an instant with its offset, such as 2027-01-31T03:00
 
 
 def instant_ms(text: str, now_ms: int) -> int:
-    """The instant in ms since the epoch; `now_ms` is this machine's.
+    """Parse an instant to ms since the epoch; `now_ms` is this machine's time.
 
-    Raises `OperatorError` for anything else, and for an instant that does not say how far it is from UTC.
+    Raises `OperatorError` for anything else, and for an instant without an offset from UTC.
     """
     if text.startswith("+"):
         try:

@@ -1,4 +1,4 @@
-"""The job file: what `airunner submit --config` reads, YAML or JSON (which is YAML).
+"""Job file of `airunner submit --config`, in YAML or JSON (which is YAML).
 
 ```yaml
 command: make
@@ -11,9 +11,9 @@ retry: {limit: 2, on: [75, SIGKILL]}
 notBefore: 2027-01-31T03:00:00Z
 ```
 
-Its keys are those of `protocol/fields.py`, and `notation` reads their values. What is empty or zero is not set, so a
-file may list all keys. Every mistake is named with its key and what was expected; a key that no field has is a mistake
-too, since it is most often a typing error.
+Its keys are those of `protocol/fields.py`, and `notation` reads their values. An empty or zero value is not set, so a
+file may list all keys. An error names the key and what was expected; an unknown key is an error too, since it is most
+often misspelt.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ KEYS: Final = {field.key: field for field in FIELDS.values()}
 
 
 def read_job_file(path: Path, now_ms: int = 0) -> dict[str, object]:
-    """The fields of `JobSpec` that the file at `path` gives; a time from now counts from `now_ms`.
+    """Read the fields of `JobSpec` in the file at `path`; a time from now counts from `now_ms`.
 
-    Raises `OperatorError` for a file that cannot be read, is no YAML, or holds what no job has.
+    Raises `OperatorError` for a file that cannot be read, is no YAML, or is no valid job.
     """
     try:
         with path.open("rb") as file:
@@ -46,7 +46,7 @@ def read_job_file(path: Path, now_ms: int = 0) -> dict[str, object]:
 
 
 def parse_job_file(raw: bytes, name: str, now_ms: int = 0) -> dict[str, object]:
-    """As `read_job_file`, for the content of the file called `name`."""
+    """Parse a job file's content as `read_job_file` does; `name` is the file's."""
     import yaml
 
     try:
@@ -72,7 +72,7 @@ def parse_job_file(raw: bytes, name: str, now_ms: int = 0) -> dict[str, object]:
 
 
 def _yaml_problem(error: Exception) -> str:
-    """One line of PyYAML's several."""
+    """Shorten an error of PyYAML to one line."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else problem

@@ -90,7 +90,7 @@ def list_command(
 
 
 def page_text(found: JobsListed, page: int, page_size: int) -> str:
-    """Which page of how many it is, and of how many jobs; nothing where one page holds all."""
+    """Format the page's number, and how many pages and jobs there are; empty where one page holds all."""
     going_on = f"; there are more: --page {page + 1}" if found.more else ""
     if found.total is None:  # an older broker
         return going_on.removeprefix("; ")

@@ -1,4 +1,4 @@
-"""Rows of queues, agents and secrets, and one job in full; lists of jobs have their columns in `columns`."""
+"""Listings: rows of queues, agents and secrets, and a job in full; `columns` has those of job lists."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "TAGS", 
 
 
 def queue_row(queue: QueueSummary, now_ms: int) -> Sequence[str]:
-    """The cells of one queue, as `QUEUE_HEADINGS` names them."""
+    """Format the cells of a queue, as `QUEUE_HEADINGS` names them; the last is the age of its oldest job."""
     oldest = "" if queue.oldest_ms is None else duration_text(max(0, now_ms - queue.oldest_ms))
     return (queue.queue, queue.mode, str(queue.waiting), str(queue.delayed), str(queue.running), oldest)
 
 
 def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
-    """The cells of one agent, as `AGENT_HEADINGS` names them; what is not known of it is a dash."""
+    """Format the cells of an agent, as `AGENT_HEADINGS` names them; an unknown value is a dash."""
     seen = f"{duration_text(max(0, now_ms - agent.seen_ms))} ago" if agent.seen_ms else "-"
     slots = str(agent.slots) if agent.slots else "-"
     tags = " ".join(f"{name}={value}" for name, value in agent.tags.items())
@@ -35,12 +35,12 @@ def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
 
 
 def secret_row(secret: SecretSummary) -> Sequence[str]:
-    """The cells of one sealed secret, as `SECRET_HEADINGS` names them."""
+    """Format the cells of a sealed secret, as `SECRET_HEADINGS` names them."""
     return (secret.name, secret.queue, instant_text(secret.set_ms))
 
 
 def job_lines(job: Job) -> Iterator[str]:
-    """One job in full, one fact a line."""
+    """Format a job in full, a line for each fact."""
     spec = job.spec
     result = job.result
     facts: list[tuple[str, str]] = [
@@ -67,7 +67,7 @@ def job_lines(job: Job) -> Iterator[str]:
 
 
 def _asked(spec: JobSpec, *, pairs: bool) -> Iterator[tuple[str, str]]:
-    """The fields that were asked for: those of names and values, which may be long, or all others."""
+    """Format the fields of a spec: with `pairs` those of names and values, which may be long, or else all others."""
     for field in FIELDS.values():
         if (field.form is Form.PAIRS) is pairs:
             yield from ((field.label, line) for line in shown(field, spec))

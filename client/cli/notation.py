@@ -1,7 +1,7 @@
 """Notation of field values: what people write in an option or a job file, and how `show` prints it.
 
-Each `Form` of `protocol/fields.py` has a reader and a printer. Where text is wanted, a word is that text, whatever YAML
-makes of it: `no`, `1.10`, `2026-01-31`. What is empty or zero is not set.
+Each `Form` of `protocol/fields.py` has a reader and a printer. Where text is wanted, a word is that text, whatever it
+means in YAML: `no`, `1.10`, `2026-01-31`. An empty or zero value is not set.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _RETRY_KEYS: Final = ("limit", "on", "backoff", "maxBackoff")
 
 
 class _MisfitError(Exception):
-    """The value is not of the form that its field has."""
+    """Misfit between a value and the form of its field."""
 
 
 def read(field: Field, value: object, now_ms: int) -> object:
-    """The value of a field as people wrote it; None: not set. A time from now counts from `now_ms`.
+    """Read the value of a field as people wrote it; None: not set. A time from now counts from `now_ms`.
 
     Raises `OperatorError`.
     """
@@ -54,12 +54,12 @@ def read(field: Field, value: object, now_ms: int) -> object:
 
 
 def word_of_option(text: str) -> str:
-    """A word of the command line: one that is a number is that number too, as in a job file."""
+    """Convert a word of the command line: a number is both its text and that number, as in a job file."""
     return Written(text, int(text)) if _NUMBER.fullmatch(text) else text
 
 
 def shown(field: Field, spec: JobSpec) -> Sequence[str]:
-    """The lines of a field in `show`; none where it has its default."""
+    """Format the lines of a field in `show`; none where it has its default."""
     if field.show is not None:
         return [field.show(spec)]
     value = getattr(spec, field.name)
@@ -67,7 +67,7 @@ def shown(field: Field, spec: JobSpec) -> Sequence[str]:
 
 
 def policy_text(policy: RetryPolicy) -> str:
-    """Retry policy in words."""
+    """Format a retry policy in words."""
     text = f"up to {policy.limit} times, first after {policy.backoff_ms / 1_000:g} s"
     if policy.on is None:
         return text
@@ -76,17 +76,17 @@ def policy_text(policy: RetryPolicy) -> str:
 
 
 def is_empty(value: object) -> bool:
-    """Whether it stands for nothing: null, empty text, an empty list or mapping."""
+    """Check for an empty value: null, empty text, an empty list or mapping."""
     return meaning_of(value) is None or value in ("", [], {})
 
 
 def is_mapping(value: object) -> TypeGuard[dict[object, object]]:
-    """Whether it is a mapping of YAML."""
+    """Check for a mapping of YAML."""
     return isinstance(value, dict)
 
 
 def kind_of(value: object) -> str:
-    """What `value` is, in the words of YAML."""
+    """Name the kind of `value`, in the words of YAML."""
     match meaning_of(value):
         case None:
             return "nothing"
@@ -127,7 +127,7 @@ def _text(value: object) -> str:
 
 
 def _word(value: object, what: str) -> str:
-    """Text as it is written; but YAML's `null` is too often not what was meant."""
+    """Read text as it is written; but YAML's `null` is refused, as it is rarely meant as text."""
     if not isinstance(value, str) or meaning_of(value) is None:
         hint = "; put it in quotes" if isinstance(value, str) else ""
         raise OperatorError(f"{what}: expected text, not {kind_of(value)}{hint}")
@@ -160,13 +160,13 @@ def _seconds(value: object) -> int:
 
 
 def _instant(value: object, now_ms: int) -> int:
-    """As it is written; YAML reads more ways of writing an instant than we do."""
+    """Read an instant as it is written; YAML would accept more notations than airunner."""
     meant = meaning_of(value)
     return instant_ms(meant.isoformat() if isinstance(meant, datetime) else _text(value), now_ms)
 
 
 def _whole(value: object, bounds: tuple[int, int] | None = None) -> int:
-    """A whole number; 0 may be out of bounds, since it is not set then."""
+    """Read a whole number; 0 may be out of bounds, since it is not set then."""
     meant = meaning_of(value)
     if (
         isinstance(meant, bool)

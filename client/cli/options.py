@@ -1,6 +1,6 @@
 """Options of `submit` and `run` for a job's fields, made from the table in `protocol/fields.py`.
 
-Each value is taken as text here, and `notation` reads it as it reads the value of a job file.
+Each value is text here, and `notation` reads it as it reads the value of a job file.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import typer
 from airunner.protocol.fields import FIELDS, Field, Form
 
 Given = str | bool | list[str] | None
-"""The value of an option; None: it was not given."""
+"""Value of an option; None: it was not given."""
 
 _EXPLAINED: Final = (Form.NUMBER, Form.DURATION, Form.INSTANT)
 _REPEATED: Final = (Form.WORDS, Form.PAIRS)
 
 
 def with_job_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Command with an option for every job field, after `--config`, in place of its `**fields`."""
+    """Give a command an option for every job field, after `--config`, in place of its `**fields`."""
     known = signature(command, eval_str=True)
     own = [parameter for parameter in known.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
     at = [parameter.name for parameter in own].index("config") + 1

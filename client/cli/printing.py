@@ -1,4 +1,4 @@
-"""How events are shown: as a console with a few words of airunner's own, or as one JSON object a line."""
+"""Printers of events: as a console with a few messages of airunner's own, or as one JSON object a line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from airunner.protocol.printable import one_line
 
 
 class Printer(Protocol):
-    """Shows the events of one job."""
+    """Printer of a job's events."""
 
     def show(self, event: Event) -> None:
         """Show the next one."""
@@ -44,7 +44,7 @@ class Printer(Protocol):
 
 
 class JsonPrinter:
-    """Every event as one object a line on stdout; with `kinds` only those."""
+    """JSON printer: every event as one object a line on stdout; with `kinds` only those."""
 
     def __init__(self, console: Console, kinds: Collection[str] = ()) -> None:
         self._console = console
@@ -57,9 +57,9 @@ class JsonPrinter:
 
 
 class ConsolePrinter:
-    """The job's stdout and stderr as they are, or with timestamps, and what becomes of it in words.
+    """Console printer: the job's stdout and stderr as they are, or with timestamps, and its progress in words.
 
-    With `kinds` only events of these are shown.
+    With `kinds` it shows only events of these kinds.
     """
 
     def __init__(self, console: Console, kinds: Collection[str] = (), stamps: Stamps | None = None) -> None:
@@ -80,7 +80,7 @@ class ConsolePrinter:
             self._console.job_output(body.stream, body.data if stamps is None else stamps.lines(event, body))
             return
         if isinstance(body, ProcessEnd | JobLeased | JobReleased | JobExpired | JobFinished):
-            self._console.job_over()  # a lost agent tells no end of its process
+            self._console.job_over()  # a lost agent reports no end of its process
         if isinstance(body, ProcessStart):
             self._began_ms = body.started_at
         if (words := self._words(event)) is not None:
@@ -142,7 +142,7 @@ class ConsolePrinter:
 
 
 class Recorded:
-    """A printer beside which every event is recorded."""
+    """Recorder of every event, in front of a printer."""
 
     def __init__(self, printer: Printer, record: Callable[[Event], None]) -> None:
         self._printer = printer
@@ -162,7 +162,7 @@ def _scheduled(body: JobScheduled) -> str:
 
 
 def event_object(event: Event) -> dict[str, Any]:
-    """An event as JSON has it.
+    """Convert an event to a JSON object.
 
     OUTPUT's `data` is text where it is UTF-8 and base64 where it is not; `encoding` says which.
     """

@@ -21,12 +21,12 @@ def fields_of(
     config: Path | None = None,
     now_ms: int = 0,
 ) -> dict[str, Any]:
-    """Job fields that were asked for; an option that is empty or 0 unsets what the file says.
+    """Merge the job's fields of file, options and operands; an option that is empty or 0 unsets the file's value.
 
     `options` are those of `options.with_job_options`, `operands` the words before `--` and `words` those after it.
     Environment, metadata and required tags are merged name by name. A time from now counts from `now_ms`.
 
-    Raises `OperatorError` for words that contradict each other or lead to no command.
+    Raises `OperatorError` for arguments that contradict each other or name no command.
     """
     fields: dict[str, Any] = read_job_file(config, now_ms) if config is not None else {}
     for field in FIELDS.values():
@@ -51,7 +51,7 @@ def fields_of(
 
 
 def hints_of(options: Mapping[str, Given]) -> list[str]:
-    """What looks like a list and is taken literally."""
+    """Find options that look like a list but are taken literally, and make a hint of each."""
     looks = {Form.PAIRS: pairs_hint, Form.WORDS: words_hint}
     hints = [
         looks[field.form](field.flag, _words(options, field.name)) for field in FIELDS.values() if field.form in looks
@@ -60,9 +60,9 @@ def hints_of(options: Mapping[str, Given]) -> list[str]:
 
 
 def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
-    """Names and values as `flag` was given them.
+    """Parse the names and values of `flag`.
 
-    Raises `OperatorError` for one that is not NAME=VALUE.
+    Raises `OperatorError` for a value that is not NAME=VALUE.
     """
     split = [pair.partition("=") for pair in pairs]
     for pair, (name, equals, _) in zip(pairs, split, strict=True):
@@ -72,7 +72,7 @@ def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _given(field: Field, options: Mapping[str, Given]) -> object:
-    """Field value of the options, as a job file would have it; None: no option was given.
+    """Find a field's value in the options, as a job file would have it; None: no option was given.
 
     Raises `OperatorError` for an option that needs another.
     """
@@ -96,7 +96,7 @@ def _given(field: Field, options: Mapping[str, Given]) -> object:
 
 
 def _words(options: Mapping[str, Given], name: str) -> list[str]:
-    """The values of an option that may be repeated."""
+    """List the values of an option that may be repeated."""
     words = options.get(name) or []
     assert isinstance(words, list), "the parser collects them"
     return words
@@ -105,7 +105,7 @@ def _words(options: Mapping[str, Given], name: str) -> list[str]:
 def _command_and_repository(
     options: Mapping[str, Given], operands: Sequence[str], words: Sequence[str] | None
 ) -> Iterator[tuple[str, object]]:
-    """The fields that stand before and after `--`."""
+    """Make fields of the words before and after `--`."""
     if len(operands) > 1:
         raise OperatorError(
             f"{operands[1]!r} is one word too many: put -- before the command, "
@@ -120,5 +120,5 @@ def _command_and_repository(
 
 
 def _repository(given: str) -> str:
-    """A folder of this machine by its absolute path, since the agent stands elsewhere; a URL as it is."""
+    """Resolve a folder of this machine to its absolute path, since the agent runs elsewhere; keep a URL."""
     return str(Path(given).resolve()) if Path(given).is_dir() else given

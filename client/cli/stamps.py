@@ -1,7 +1,7 @@
 """Timestamps in front of a job's lines: `[14:03:59]`, the time of day here, or `[+3.0s]` since its command began. Pure.
 
 A line has the time at which its first byte was written, also when it comes in pieces, and stdout and stderr have lines
-of their own. What overwrites a line after a carriage return is a line too.
+of their own. Text that overwrites a line after a carriage return is a line too.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _LINES: Final = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 
 
 class Timestamps(StrEnum):
-    """What is counted."""
+    """Timestamp of a line: the time of day, or the time since the command began."""
 
     CLOCK = "clock"
     RELATIVE = "relative"
 
 
 class Stamps:
-    """The timestamps of one job's lines.
+    """Stamps of a job's lines.
 
     Relative ones never compare two clocks: they count from the start of the attempt's command, or from the first event
-    of the attempt that is seen; what the broker says has none.
+    of the attempt that is seen; the broker's own events have none.
     """
 
     def __init__(self, kind: Timestamps) -> None:
@@ -37,14 +37,14 @@ class Stamps:
         self._began_ms: int | None = None
 
     def note(self, event: Event) -> None:
-        """Hear of an event, whether it is shown or not."""
+        """Note an event, whether it is shown or not."""
         if event.attempt != self._attempt:
             self._attempt, self._began_ms = event.attempt, None
         if isinstance(event.body, ProcessStart) or (self._began_ms is None and isinstance(event.body, AgentBody)):
             self._began_ms = event.timestamp_ms
 
     def stamp(self, event: Event) -> str:
-        """What stands in front of a line of this event, with the space behind it."""
+        """Format the timestamp in front of a line of this event, with the space behind it."""
         if self._kind is Timestamps.CLOCK:
             return f"[{clock_text(event.timestamp_ms)}] "
         if self._began_ms is None or not isinstance(event.body, AgentBody):
@@ -52,7 +52,7 @@ class Stamps:
         return f"[{(event.timestamp_ms - self._began_ms) / 1_000:+.1f}s] "
 
     def lines(self, event: Event, output: Output) -> bytes:
-        """What was written, with a timestamp where a line begins."""
+        """Format output with a timestamp at the beginning of each line."""
         stamp = self.stamp(event).encode()
         pieces: list[bytes] = []
         before = self._starts[output.stream]
@@ -68,5 +68,5 @@ class Stamps:
 
 
 def clock_text(ms: int) -> str:
-    """The time of day at an instant, where this machine is."""
+    """Format the time of day at an instant, in this machine's time zone."""
     return time.strftime("%H:%M:%S", time.localtime(ms / 1_000))

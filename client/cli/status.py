@@ -1,8 +1,7 @@
-"""The status line at the foot of a terminal: how long a job has run or waited, and how old the last that was heard is.
+"""Status line at the foot of a terminal: how long a job has run or waited, and how old its last event is.
 
-`Progress` is pure. What it shows are differences between instants of one clock: of the agent's between two of its
-events, and of this machine's since the last one came. So a monitor that comes late, or one whose clock is off, shows
-the same.
+`Progress` is pure. It shows differences between instants of the same clock: the agent's between two of its events, and
+this machine's since the last event came. So a monitor that starts late, or whose clock is wrong, shows the same.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from airunner.protocol.events import (
     ProcessStart,
 )
 
-TICK_S: Final = 1.0  # the shortest length of time that it tells apart
+TICK_S: Final = 1.0  # it shows whole seconds
 OVERDUE_MS: Final = 75_000  # two heartbeats of a silent command and a slow network
 
 
 class Progress:
-    """What a job is doing, as far as its events tell; `now_s` is any steady clock."""
+    """Progress of a job, from its events; `now_s` is any steady clock."""
 
     def __init__(self) -> None:
         self._doing = ""
@@ -46,7 +45,7 @@ class Progress:
         self._last_s = 0.0
 
     def note(self, event: Event, now_s: float) -> None:
-        """Take in the next event."""
+        """Note the next event."""
         body = event.body
         self._last_ms, self._last_s = event.timestamp_ms, now_s
         match body:
@@ -71,7 +70,7 @@ class Progress:
                 pass
 
     def text(self, now_s: float) -> str:
-        """The line at this instant; empty before the first event and after the last."""
+        """Format the status line at this instant; empty before the first event and after the last."""
         if not self._doing:
             return ""
         age_ms = max(0, int((now_s - self._last_s) * 1_000))
@@ -94,7 +93,7 @@ class Progress:
 
 
 class WithStatus:
-    """The same events; while none comes a status line is shown on `console`, and renewed."""
+    """Events with a status line: passes events on, and shows a status line on `console` while none comes."""
 
     def __init__(self, events: AsyncIterator[Event], console: Console) -> None:
         self._events = events
@@ -121,6 +120,6 @@ def _vitals(beat: Heartbeat) -> str:
 
 
 def _whole(ms: int) -> str:
-    """A length of time, to the second."""
+    """Format a length of time, to the second."""
     seconds = max(0, ms) // 1_000
     return f"{seconds} s" if seconds < 60 else duration_text(seconds * 1_000)  # noqa: PLR2004 - seconds of a minute

@@ -1,17 +1,17 @@
-"""What a job writes, made fit for a person's terminal: its colours stay, and what could do harm goes.
+"""Terminal filter of a job's output: passes text and colours, and removes what could harm the terminal or its user.
 
-A terminal obeys what is written to it: it can be told to change its title, to put something into the clipboard (OSC
-52), to type answers to questions as if its user had (DA, DSR, DECRQSS), to hide what was there before, or to stay in a
-mode that outlives the job. So only this goes through
+A terminal obeys control sequences: they can change its title, put text into the clipboard (OSC 52), make it type
+answers to queries as if its user had (DA, DSR, DECRQSS), hide earlier text, or leave it in a mode that outlives the
+job. So only this goes through
 - text, tab, newline, carriage return and backspace;
-- colours and styles (SGR), and what moves or erases within the line (`CSI` … `K C D G P @ X`).
+- colours and styles (SGR), and movements and erasures within the line (`CSI` … `K C D G P @ X`).
 
 Everything else is left out: other control characters, C1 controls in either form, every OSC, DCS, APC, PM and SOS with
-what is in it, modes, questions, movements to other lines, and characters that set the direction of text ("Trojan
-Source"). Bytes that are no UTF-8 become U+FFFD, which is how a terminal shows them.
+its content, modes, queries, movements to other lines, and characters that set the direction of text ("Trojan Source").
+Bytes that are no UTF-8 become U+FFFD, which is how a terminal shows them.
 
-Pure. What is passed on does not depend on how the bytes are cut; what is kept between two pieces is bounded. A string
-that does not end is over with its line: it hides no more than that.
+Pure. The result does not depend on how the bytes are cut into pieces; the state between two pieces is bounded. A string
+without an end is over with its line: it hides no more than that.
 
 Sources: ECMA-48; "Control Sequences", https://invisible-island.net/xterm/ctlseqs/; https://trojansource.codes.
 """
@@ -24,7 +24,7 @@ from typing import Final
 
 from airunner.protocol.printable import OBEYED
 
-SEQUENCE_CHARS_MAX: Final = 256  # of one that has not ended; a long list of colours takes fifty
+SEQUENCE_CHARS_MAX: Final = 256  # of a sequence that has not ended; a long list of colours takes fifty
 RESET: Final = b"\x1b[0m"
 
 _TEXT: Final = re.compile(f"[^\x00-\x1f{OBEYED}]+")
@@ -38,7 +38,7 @@ _HOPELESS: Final = "\x1b[<"  # the beginning of a sequence that is left out, wha
 
 
 class TerminalFilter:
-    """One stream of a job on its way to a terminal."""
+    """Terminal filter of one stream of a job."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -47,17 +47,17 @@ class TerminalFilter:
         self._styled = False
 
     def feed(self, data: bytes) -> bytes:
-        """What of the next piece goes to the terminal."""
+        """Filter the next piece, and return what goes to the terminal."""
         return self._filtered(self._decoder.decode(data))
 
     def plain(self) -> bytes:
-        """What is to be written before words of somebody else, so that they are seen as they are."""
+        """Return what resets the colours, for a message that is not the job's."""
         reset = RESET if self._styled else b""
         self._styled = False
         return reset
 
     def finish(self) -> bytes:
-        """What is still to be written at the end, so that no colour outlives the job."""
+        """Return what is left at the end, and what resets the colours, so that none outlives the job."""
         rest = self._filtered(self._decoder.decode(b"", final=True))
         self._pending, self._in_string = "", False
         return rest + self.plain()
@@ -80,7 +80,7 @@ class TerminalFilter:
         return "".join(kept).encode()
 
     def _leave_string(self, text: str, at: int) -> int:
-        """Where the string is over; it is left out."""
+        """Skip a string, and return where it ends."""
         found = _STRING_ENDS.search(text, at)
         if found is None:
             return len(text)
@@ -94,7 +94,7 @@ class TerminalFilter:
         return end if text[end] == "\n" else end + 1
 
     def _control(self, text: str, at: int, kept: list[str]) -> int:
-        """Where what begins with this character is over."""
+        """Process a control character and what it begins, and return where that ends."""
         character = text[at]
         if character == "\x1b":
             if at + 1 == len(text):

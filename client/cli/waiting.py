@@ -1,4 +1,4 @@
-"""How long a command waits for the broker: `--timeout`, an option of every command that asks one."""
+"""Option `--timeout` of every client command: how long it waits for the broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airunner.protocol.durations import duration_ms, of_flag
 if TYPE_CHECKING:
     from airunner.transport.patience import Patience
 
-TIMEOUT_S_MIN: Final = 0.1  # less than a handshake takes
+TIMEOUT_S_MIN: Final = 0.1  # about what a handshake takes
 
 TimeoutOption = Annotated[
     str | None,
@@ -31,7 +31,7 @@ _timeout_s: ContextVar[float | None] = ContextVar("timeout_s", default=None)
 
 
 def with_timeout(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with an option `--timeout`, if it asks a broker as a client."""
+    """Give a command an option `--timeout`, if it is a client of the broker."""
     if command.__annotations__.get("broker") != "BrokerOption":
         return command
 
@@ -45,17 +45,17 @@ def with_timeout(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_parameter(wrapper: Callable[..., Any], command: Callable[..., Any], added: Parameter) -> Callable[..., Any]:
-    """The wrapper, in which the parser finds the command's parameters and the one that is added."""
+    """Give the wrapper the command's parameters and the added one, for the parser to find."""
     known = signature(command, eval_str=True)
     parameters = [*known.parameters.values(), added]
-    # Ignored: functions have this attribute where somebody sets it, as signature() says; their type does not know it.
+    # Ignored: functions may have this attribute, which signature() reads; their type does not declare it.
     wrapper.__signature__ = known.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return wrapper
 
 
 def patience(notice: Callable[[str, float | None], None]) -> Patience:
-    """How long the broker may stay unheard, as `--timeout` says."""
+    """Make the patience that `--timeout` asks for."""
     from airunner.client.client import FIRST_PATIENCE_S
     from airunner.transport.patience import Patience
 
@@ -64,6 +64,6 @@ def patience(notice: Callable[[str, float | None], None]) -> Patience:
 
 
 def _seconds(text: str) -> float | None:
-    """None for 0, which is as if it were not given."""
+    """Parse seconds; None for 0, which means the default."""
     seconds = of_flag("--timeout", duration_ms, text) / 1_000
     return max(seconds, TIMEOUT_S_MIN) if seconds else None

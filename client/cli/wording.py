@@ -1,4 +1,4 @@
-"""Lengths of time, instants and ends of jobs, in words for people."""
+"""Wording of durations, instants and ends of jobs, for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHORT_COMMIT_CHARS: Final = 12
 
 
 def duration_text(ms: int) -> str:
-    """`350 ms`, `4.2 s`, `3 min 07 s`, `2 h 05 min`, `3 d 04 h`."""
+    """Format a duration: `350 ms`, `4.2 s`, `3 min 07 s`, `2 h 05 min`, `3 d 04 h`."""
     if ms < _SECOND_MS:
         return f"{max(0, ms)} ms"
     if ms < _MINUTE_MS:
@@ -28,7 +28,7 @@ def duration_text(ms: int) -> str:
 
 
 def instant_text(ms: int) -> str:
-    """An instant in UTC, as RFC 3339 writes it, to the second; one that no calendar holds as its number."""
+    """Format an instant in UTC, as in RFC 3339, to the second; as a number where no calendar holds it."""
     try:
         return f"{datetime.fromtimestamp(ms / 1_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (OverflowError, ValueError, OSError):
@@ -36,7 +36,7 @@ def instant_text(ms: int) -> str:
 
 
 def end_text(state: JobState, exit_code: int | None, signal: int | None, reason: Reason | None) -> str:
-    """`COMPLETED, exit code 0`; `FAILED by signal 9`; `FAILED (agent-lost)`."""
+    """Format the end of a job: `COMPLETED, exit code 0`; `FAILED by signal 9`; `FAILED (agent-lost)`."""
     if signal is not None:
         ending = f"{state} by signal {signal}"
     elif exit_code is not None:

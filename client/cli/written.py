@@ -1,7 +1,7 @@
-"""YAML values as they are written: `on`, `1.10`, `0777` and `2026-01-31` are text wherever a key takes text.
+"""YAML values as they are written: `on`, `1.10`, `0777` and `2026-01-31` are text wherever a key holds text.
 
-YAML 1.1 gives such words a meaning before anyone knows what their key holds. Here a plain word is a `Written`: text,
-with its meaning at hand for the keys that take a number, a truth or nothing.
+YAML 1.1 gives such words a meaning before the key's type is known. Here a plain word is a `Written`: text, with its
+meaning at hand for keys that hold a number, a boolean or null.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 class Written(str):
-    """A plain word of a YAML document, and the value that YAML 1.1 has for it."""
+    """Written word of a YAML document, and the value that YAML 1.1 has for it."""
 
     __slots__ = ("meaning",)
 
     meaning: object
 
     def __new__(cls, text: str, meaning: object) -> Self:
-        """Text that means something else to YAML."""
+        """Make text that means something else to YAML."""
         made = super().__new__(cls, text)
         made.meaning = meaning
         return made
 
 
 def load(raw: bytes) -> object:
-    """The document in `raw`: mappings, lists, `str` for what is in quotes, `Written` for plain words that are not text.
+    """Load a document: mappings, lists, `str` for quoted text, `Written` for plain words that YAML takes for no text.
 
     Raises `yaml.YAMLError`, `ValueError`, `RecursionError`.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """PyYAML's own, but for plain scalars."""
+        """Loader of PyYAML, but for plain scalars."""
 
     for tag, usual in (
         ("bool", Loader.construct_yaml_bool),
@@ -55,7 +55,7 @@ def load(raw: bytes) -> object:
 
 
 def meaning_of(value: object) -> object:
-    """The value that YAML has for it."""
+    """Find the value that YAML has for a word."""
     return value.meaning if isinstance(value, Written) else value
 
 
