@@ -347,8 +347,8 @@ class World:
         return 0.05 if self.healed else self.random.random() * self.random.choice(lengths_s)
 
     def note(self, what: str) -> None:
-        """For whoever reads a trace."""
-        self.recorder.add(Noted, what=what)
+        """Put a line into the trace; the folder of this run is left out: it is another each time."""
+        self.recorder.add(Noted, what=what.replace(str(self.folder), ""))
 
     @property
     def _tasks(self) -> anyio.abc.TaskGroup:
