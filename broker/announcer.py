@@ -59,26 +59,26 @@ class Announcer:
                 elif len(topic) == TOPIC_BYTES and self._watchers.subscribed(topic, machine):
                     self._publisher.publish([topic, b""])
 
-    def _announce(self, appended: Sequence[Appended]) -> None:
+    def _announce(self, batch: Sequence[Appended]) -> None:
         """Publish a batch: each job's short segments, and at the end the numbers of what begins with a long one."""
         named: dict[bytes, Appended] = {}  # by topic
-        for segment in appended:
-            topic = topic_of(segment.watch_key)
+        for appended in batch:
+            topic = topic_of(appended.watch_key)
             if not self._watchers.heard(topic):
                 continue
             if (before := named.get(topic)) is not None:
-                count = segment.run.next_sequence - before.run.first_sequence
-                named[topic] = Appended(segment.watch_key, replace(before.run, count=count))
-            elif len(segment.run.events) > LIVE_BYTES_MAX:
-                named[topic] = Appended(segment.watch_key, _named(segment.run))
+                count = appended.segment.next_sequence - before.segment.first_sequence
+                named[topic] = Appended(appended.watch_key, replace(before.segment, count=count))
+            elif len(appended.segment.events) > LIVE_BYTES_MAX:
+                named[topic] = Appended(appended.watch_key, _named(appended.segment))
             else:
-                self._publish(topic, segment)
-        for topic, segment in named.items():
-            self._publish(topic, segment)
+                self._publish(topic, appended)
+        for topic, appended in named.items():
+            self._publish(topic, appended)
 
-    def _publish(self, topic: bytes, segment: Appended) -> None:
+    def _publish(self, topic: bytes, appended: Appended) -> None:
         nonce = self._edges.random_bytes(NONCE_BYTES)
-        self._publisher.publish([topic, seal(segment.watch_key, self._encoder.encode(segment.run), nonce)])
+        self._publisher.publish([topic, seal(appended.watch_key, self._encoder.encode(appended.segment), nonce)])
         self._counts.add("announced")
 
 

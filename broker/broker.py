@@ -17,7 +17,7 @@ from airunner.broker.bus import LocalBus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Boundless, Disk
-from airunner.broker.fairqueue import Turns
+from airunner.broker.fairqueue import FairQueue
 from airunner.broker.gateway import Gateway
 from airunner.broker.health import Health
 from airunner.broker.inbox import (
@@ -71,7 +71,7 @@ class Broker:
         self._retention = retention or RetentionPlan()
         self._quotas = quotas or Quotas()
         self._health = health or Health()
-        self.ledger_inbox = Turns()
+        self.ledger_inbox = FairQueue()
         per_s = self._quotas.requests_per_s
         rates = Rates(None if per_s is None else per_s * UNITS_A_REQUEST)
         self._admission = Admission(authority, machines, rates, Rates(UNATTRIBUTED_PER_S))

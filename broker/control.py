@@ -23,7 +23,7 @@ import anyio
 import msgspec
 from anyio.abc import SocketListener, SocketStream, UNIXSocketStream
 
-from airunner.broker.fairqueue import Turns
+from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import Between
 from airunner.broker.store.sqlite.copying import Progress
 
@@ -58,7 +58,7 @@ def short_path(store: Path) -> Generator[str]:
         os.close(folder)
 
 
-async def open_control(store: Path, ledger: Turns, copy_to: Callable[[int], Copy]) -> ControlDoor:
+async def open_control(store: Path, ledger: FairQueue, copy_to: Callable[[int], Copy]) -> ControlDoor:
     """Open the control socket of the broker that has this store locked; it replaces one that a dead broker left."""
     with short_path(store) as path:
         listener = await anyio.create_unix_listener(path, mode=0o600)
@@ -68,7 +68,7 @@ async def open_control(store: Path, ledger: Turns, copy_to: Callable[[int], Copy
 class ControlDoor:
     """Control socket actor; `copy_to` begins a copy of the store into a descriptor."""
 
-    def __init__(self, listener: SocketListener, ledger: Turns, copy_to: Callable[[int], Copy]) -> None:
+    def __init__(self, listener: SocketListener, ledger: FairQueue, copy_to: Callable[[int], Copy]) -> None:
         self._listener = listener
         self._ledger = ledger
         self._copy_to = copy_to

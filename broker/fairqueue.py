@@ -50,7 +50,7 @@ class _Lane:
         self.turn = turn
 
 
-class Turns:
+class FairQueue:
     """Fair queue of all tenants: senders never wait; one task receives."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from airunner.broker.admission import REVOKED, Admission
 from airunner.broker.counts import Counts
-from airunner.broker.fairqueue import Turns
+from airunner.broker.fairqueue import FairQueue
 from airunner.broker.health import Health
 from airunner.broker.inbox import GatewayInbox, Nudged, Pending, Response
 from airunner.broker.lifecycle.commands import LeasesCounted, MintedJob, TenantRequest, WatchKeyFound
@@ -72,7 +72,7 @@ class Gateway:
         self,
         router: Router,
         inbox: GatewayInbox,
-        ledger: Turns,
+        ledger: FairQueue,
         admission: Admission,
         quotas: Quotas,
         edges: Edges,

@@ -13,7 +13,7 @@ import anyio
 from msgspec import Struct
 
 from airunner.broker.clock import Clock
-from airunner.broker.fairqueue import Turns
+from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import JanitorInbox
 from airunner.broker.lifecycle.commands import Retain
 
@@ -31,7 +31,7 @@ class RetentionPlan(Struct, frozen=True):
 class Janitor:
     """Janitor actor."""
 
-    def __init__(self, inbox: JanitorInbox, ledger: Turns, clock: Clock, plan: RetentionPlan) -> None:
+    def __init__(self, inbox: JanitorInbox, ledger: FairQueue, clock: Clock, plan: RetentionPlan) -> None:
         self._inbox = inbox
         self._ledger = ledger
         self._clock = clock

@@ -27,7 +27,7 @@ from airunner.broker.bus import BatchNews, Bus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Disk
-from airunner.broker.fairqueue import Own, Turns
+from airunner.broker.fairqueue import FairQueue, Own
 from airunner.broker.inbox import Alarm, Between, Nudged, Pending, Response, Swept, ToGateway, ToJanitor
 from airunner.broker.lifecycle.commands import (
     Applied,
@@ -83,7 +83,7 @@ class Ledger:
     def __init__(
         self,
         store: Store,
-        inbox: Turns,
+        inbox: FairQueue,
         gateway: ToGateway,
         bus: Bus,
         janitor: ToJanitor,
@@ -278,7 +278,7 @@ class Ledger:
                 await self._janitor.send(Swept(news.more))
         if responses:
             await self._gateway.send(responses)
-        self._counts.add("events", sum(appended.run.count for appended in published.appended))
+        self._counts.add("events", sum(appended.segment.count for appended in published.appended))
         await self._bus.publish(published)
 
     def _exhaust(self, pending: Pending, queues: set[QueueKey], ready: set[QueueKey]) -> None:

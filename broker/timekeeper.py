@@ -9,7 +9,7 @@ from __future__ import annotations
 import anyio
 
 from airunner.broker.clock import Clock
-from airunner.broker.fairqueue import Turns
+from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import Alarm, TimekeeperInbox
 from airunner.broker.lifecycle.commands import Expire, Resume
 from airunner.transport.ports import Edges
@@ -18,7 +18,7 @@ from airunner.transport.ports import Edges
 class Timekeeper:
     """Timekeeper actor; it owns one instant."""
 
-    def __init__(self, inbox: TimekeeperInbox, ledger: Turns, clock: Clock, edges: Edges) -> None:
+    def __init__(self, inbox: TimekeeperInbox, ledger: FairQueue, clock: Clock, edges: Edges) -> None:
         self._inbox = inbox
         self._ledger = ledger
         self._clock = clock

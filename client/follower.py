@@ -32,7 +32,7 @@ from airunner.protocol.replies import JobEventsReplayed, JobWatched
 from airunner.protocol.requests import ReplayJobEvents, WatchJob
 from airunner.transport.channel import Channel
 
-INBOX_RUNS_MAX: Final = 128  # a live run takes 2 KiB at the most, and of pages there is one
+INBOX_SEGMENTS_MAX: Final = 128  # live segments of 2 KiB at most, and one page
 PAGES_MAX: Final = 32  # of at most 1 MiB, on their way to a client: when it stops, they wait in the broker
 AHEAD_MAX: Final = 4  # pages of at most 1 MiB that are ready before the monitor reads them
 
@@ -40,7 +40,7 @@ Failure = PeerError | OperatorError
 Start = Callable[[MemoryObjectSendStream["list[Event] | Failure"], anyio.CancelScope], None]
 _Input = JobEventsReplayed | JobWatched | Failure | bytes
 
-_run_decoder = msgspec.msgpack.Decoder(LiveSegment)
+_segment_decoder = msgspec.msgpack.Decoder(LiveSegment)
 
 
 def events_endpoint(endpoint: str, events_port: int) -> str:
@@ -66,7 +66,7 @@ class Follower:
         self._pages = pages
         self._output = output
         self._scope = scope
-        self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_RUNS_MAX)
+        self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_SEGMENTS_MAX)
         self._listening: Listening | None = None
         self._heard_at: tuple[str, bytes] = ("", b"")  # the events endpoint and the watch key
         self._watching = False
@@ -142,7 +142,7 @@ class Follower:
             case b"":
                 self._follow.subscribed()
             case bytes():
-                events = self._live_run(heard)
+                events = self._live_segment(heard)
             case _:
                 raise AssertionError("failures are not taken here")
         if self._missed:
@@ -150,11 +150,11 @@ class Follower:
             self._follow.subscribed()
         return events
 
-    def _live_run(self, sealed: bytes) -> list[Event]:
+    def _live_segment(self, sealed: bytes) -> list[Event]:
         """Open a sealed segment and return its events; a forged or broken one brings none and is replayed."""
         try:
-            run = _run_decoder.decode(open_sealed(self._heard_at[1], sealed))
-            return self._follow.live(run, _now_ms())
+            segment = _segment_decoder.decode(open_sealed(self._heard_at[1], sealed))
+            return self._follow.live(segment, _now_ms())
         except (PeerError, *UNDECODABLE):
             return []
 

@@ -18,7 +18,7 @@ from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Network, Subscriber
 
 Hear = Callable[[bytes], None]
-"""Takes one sealed run; an empty one says that the subscription stands."""
+"""Listener: receives each sealed segment; an empty one confirms the subscription."""
 
 
 class _Topic:

@@ -70,7 +70,7 @@ class Appended(Struct, frozen=True, gc=False):
     """A segment that was appended to a job's log, and the key that its live copy is sealed with."""
 
     watch_key: WatchKey
-    run: EventSegment
+    segment: EventSegment
 
 
 class WatchKeyFound(Struct, frozen=True):

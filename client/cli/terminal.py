@@ -120,7 +120,7 @@ class TerminalFilter:
         return start if "0" <= kind <= "~" or character != "\x1b" else at + 1
 
     def _sequence(self, text: str, at: int, start: int, kept: list[str]) -> int:
-        """A control sequence (CSI), whose parameters begin at `start`."""
+        """Process a control sequence (CSI), whose parameters begin at `start`."""
         found = _PARAMETERS.match(text, start)
         assert found is not None, "it matches nothing, too"
         end = found.end()

@@ -11,7 +11,7 @@ import anyio.lowlevel
 from airunner.broker.bus import LocalBus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
-from airunner.broker.fairqueue import Turns
+from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import Alarm, Nudged, Pending, Response, Swept
 from airunner.broker.ledger import Ledger
 from airunner.broker.lifecycle.commands import Appended, Command, Done, Expire, News, Retain, TenantRequest
@@ -97,7 +97,7 @@ class Stage:
         self.disk = Disk()
         self.store = ScriptedStore(Queue())
         self.counts = Counts()
-        self.asks = Turns()
+        self.asks = FairQueue()
         self.to_gateway, self.answers = anyio.create_memory_object_stream[Sequence[Response | Nudged]](100)
         self.to_announcer, self.announced = anyio.create_memory_object_stream[Sequence[Appended]](100)
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)

@@ -10,7 +10,7 @@ from anyio import WouldBlock
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker import fairqueue as module
-from airunner.broker.fairqueue import LANE_REQUESTS_MAX, Turns
+from airunner.broker.fairqueue import LANE_REQUESTS_MAX, FairQueue
 from airunner.broker.inbox import Pending
 from airunner.broker.lifecycle.commands import Expire, TenantRequest
 from airunner.broker.requests import price_of
@@ -34,7 +34,7 @@ def asked(tenant: str, number: int, size_bytes: int = 1) -> Pending:
     )
 
 
-def taken(turns: Turns) -> list[tuple[str, int]]:
+def taken(turns: FairQueue) -> list[tuple[str, int]]:
     """All that is there, in order: whose, and which."""
     found = []
     while True:
@@ -47,7 +47,7 @@ def taken(turns: Turns) -> list[tuple[str, int]]:
 
 
 def test_each_tenant_has_its_turn_and_its_own_order() -> None:
-    turns = Turns()
+    turns = FairQueue()
     for number in range(4):
         turns.send_nowait(asked("flood", number))
     turns.send_nowait(asked("one", 10))
@@ -65,7 +65,7 @@ def test_each_tenant_has_its_turn_and_its_own_order() -> None:
 
 
 def test_whoever_comes_back_has_not_lost_its_turn_to_a_flood() -> None:
-    turns = Turns()
+    turns = FairQueue()
     for number in range(3):
         turns.send_nowait(asked("flood", number))
     assert taken(turns)[:1] == [("flood", 0)]
@@ -77,7 +77,7 @@ def test_whoever_comes_back_has_not_lost_its_turn_to_a_flood() -> None:
 
 
 def test_tenants_are_served_as_much_work_as_each_other_and_not_as_many_requests() -> None:
-    turns = Turns()
+    turns = FairQueue()
     for number in range(40):
         turns.send_nowait(asked("dear", number))
         turns.send_nowait(asked("cheap", number))
@@ -91,7 +91,7 @@ def test_tenants_are_served_as_much_work_as_each_other_and_not_as_many_requests(
 
 
 def test_what_was_less_work_than_its_price_is_counted_for_less() -> None:
-    turns = Turns()
+    turns = FairQueue()
     for number in range(2):
         turns.send_nowait(asked("one", number))
         turns.send_nowait(asked("two", number))
@@ -102,7 +102,7 @@ def test_what_was_less_work_than_its_price_is_counted_for_less() -> None:
 
 
 def test_who_was_idle_has_saved_up_no_turns_and_is_owed_for_nothing_for_ever() -> None:
-    turns = Turns()
+    turns = FairQueue()
     turns.charge("dear", 1_000)
     for order in (["busy", "busy", "dear", "dear"], ["dear", "busy", "dear", "busy"]):
         for tenant in ("dear", "dear", "busy", "busy"):
@@ -112,14 +112,14 @@ def test_who_was_idle_has_saved_up_no_turns_and_is_owed_for_nothing_for_ever() -
 
 def test_tenants_that_have_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TENANTS_MAX", 10)
-    turns = Turns()
+    turns = FairQueue()
     for number in range(100):
         turns.charge(f"tenant{number}", 1)
     assert len(turns._served) == 10
 
 
 def test_a_full_lane_is_its_tenants_alone() -> None:
-    turns = Turns()
+    turns = FairQueue()
     for number in range(LANE_REQUESTS_MAX):
         turns.send_nowait(asked("flood", number))
     with pytest.raises(WouldBlock):
@@ -131,7 +131,7 @@ def test_a_full_lane_is_its_tenants_alone() -> None:
 
 def test_a_lane_is_bounded_in_bytes_and_takes_one_request_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LANE_BYTES_MAX", 100)
-    turns = Turns()
+    turns = FairQueue()
     turns.send_nowait(asked("big", 1, 1_000))
     with pytest.raises(WouldBlock):
         turns.send_nowait(asked("big", 2, 1))
@@ -144,7 +144,7 @@ def test_a_lane_is_bounded_in_bytes_and_takes_one_request_of_any_size(monkeypatc
 
 def test_very_many_tenants_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REQUESTS_MAX", 3)
-    turns = Turns()
+    turns = FairQueue()
     for number in range(3):
         turns.send_nowait(asked(f"tenant{number}", number))
     with pytest.raises(WouldBlock):
@@ -154,14 +154,14 @@ def test_very_many_tenants_are_bounded_together(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_the_broker_has_to_do_comes_first() -> None:
-    turns = Turns()
+    turns = FairQueue()
     turns.send_nowait(asked("one", 1))
     turns.send_nowait(Expire())
     assert turns.receive_nowait() == Expire()
 
 
 async def test_whoever_receives_is_woken() -> None:
-    turns = Turns()
+    turns = FairQueue()
     received = []
 
     async def receive() -> None:

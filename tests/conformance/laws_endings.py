@@ -135,7 +135,7 @@ def a_waiting_job_is_cancelled_at_once(driver: Driver) -> None:
     assert (job.state, job.result, job.finished_ms) == (JobState.CANCELLED, CANCELLED, driver.now_ms)
     assert (job.cancel_requested_ms, job.attempt) == (driver.now_ms, 0)
     (appended,) = outcome.appended
-    assert (appended.run.first_sequence, appended.run.count) == (2, 2)
+    assert (appended.segment.first_sequence, appended.segment.count) == (2, 2)
     assert driver.kinds(first) == ["JOB_SCHEDULED", "JOB_CANCEL_REQUESTED", "JOB_FINISHED"]
     assert [lease.job_id for lease in driver.lease(slots=2)] == [second]
     _never_leased_again(driver, first)

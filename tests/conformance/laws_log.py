@@ -54,11 +54,11 @@ def events_are_stored_as_they_were_sent(driver: Driver) -> None:
     sent = batch(lease, 0, "a", "b")
     outcome = driver.outcome(PublishJobEvents(batches=(sent,)))
     (appended,) = outcome.appended
-    assert (appended.run.first_sequence, appended.run.count, appended.run.attempt) == (3, 2, 1)
-    assert appended.run.events == sent.events
+    assert (appended.segment.first_sequence, appended.segment.count, appended.segment.attempt) == (3, 2, 1)
+    assert appended.segment.events == sent.events
     assert appended.watch_key == driver.reply(WatchKeyFound, WatchJob(job_id=lease.job_id)).watch_key
     page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=3))
-    assert page.runs == (appended.run,)
+    assert page.runs == (appended.segment,)
 
 
 def repeats_are_stored_once(driver: Driver) -> None:
@@ -145,7 +145,7 @@ def last_events_and_completions_travel_together(driver: Driver) -> None:
     assert (refused.code, refused.expected_index) == ("incomplete-log", 0)
     assert completed == [JobCompleted(state=JobState.COMPLETED)] * 2
     assert repeated == JobCompleted(state=JobState.COMPLETED), "as it was answered before"
-    assert [one.run.first_sequence for one in outcome.appended] == [3, 5, 3]
+    assert [one.segment.first_sequence for one in outcome.appended] == [3, 5, 3]
     assert driver.kinds(whole.job_id)[2:] == ["OUTPUT", "OUTPUT", "JOB_FINISHED"]
     again = driver.outcome(request)
     assert isinstance(again.reply, JobEventsPublished)
