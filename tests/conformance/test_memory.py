@@ -36,7 +36,7 @@ class BesideAnotherBroker(StoreAndModel):
 
 
 TestBesideAnotherBroker = pytest.mark.timeout(120)(BesideAnotherBroker.TestCase)
-TestBesideAnotherBroker.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+TestBesideAnotherBroker.settings = settings(max_examples=40, stateful_step_count=50)
 
 
 def test_a_save_without_its_version_check_is_found():

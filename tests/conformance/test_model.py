@@ -10,4 +10,4 @@ from tests.conformance.machine import StoreAndModel
 pytestmark = pytest.mark.timeout(120)  # thousands of steps
 
 TestStoreAndModel = StoreAndModel.TestCase
-TestStoreAndModel.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestStoreAndModel.settings = settings(max_examples=80, stateful_step_count=50)

@@ -348,7 +348,7 @@ def logs(draw: st.DrawFn) -> Log:
     return Log(runs, page_runs=draw(st.integers(1, 4)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     log=logs(),
     seed=st.integers(0, 2**32),

@@ -367,7 +367,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps, st.sampled_from([0.0, 0.3, HIGHEST]))
 def test_no_request_is_ever_lost(script: list[tuple[str, int]], random: float) -> None:
     wire = Wire(random)

@@ -92,7 +92,7 @@ def test_an_agent_that_restarts_finds_what_the_last_one_left(spool: Spool) -> No
     found.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.binary(min_size=1, max_size=80), max_size=6), st.data())
 def test_a_torn_tail_is_ignored_wherever_it_is_torn(
     tmp_path_factory: pytest.TempPathFactory, batches: list[bytes], data: st.DataObject

@@ -61,7 +61,7 @@ def _piecewise(driver: Driver, request: ListJobs) -> tuple[list[str], int, bool]
     raise AssertionError("it comes to an end")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(request=REQUESTS, looked=st.integers(2, JOBS + 5))
 def test_the_pieces_are_the_page(driver: Driver, request: ListJobs, looked: int) -> None:
     whole = driver.reply(JobsListed, request)
@@ -74,7 +74,7 @@ def test_the_pieces_are_the_page(driver: Driver, request: ListJobs, looked: int)
     assert asked <= 1 + JOBS // (looked // max(1, len(request.metadata))) + 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(request=REQUESTS, looked=st.integers(2, JOBS + 5), counted=st.integers(1, JOBS + 5))
 def test_all_pages_are_counted_as_far_as_is_looked(
     driver: Driver, request: ListJobs, looked: int, counted: int
