@@ -19,7 +19,6 @@ from coverage import Coverage
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 CLUSTERS: Final = "tests/acceptance"
-AGENT: Final = "tests/agent"
 BREAKING: Final = ("tests/simulation", "tests/fuzz", f"{CLUSTERS}/test_chaos.py")
 """Tests that break a world of their own, whose processes are never measured."""
 BOUNDS: Final = {"protocol": 100, "certs": 90, "transport": 90, "broker": 90, "agent": 90, "client": 90, "airunner": 90}
@@ -51,8 +50,7 @@ def lanes(options: Sequence[str]) -> list[list[str]]:
     measuring = [sys.executable, "-m", "coverage", "run", *bare[1:]]
     commands = [f"{CLUSTERS}/test_{name}.py" for name in COMMANDS]
     return [
-        [*measuring, *(f"--ignore={path}" for path in (CLUSTERS, AGENT, *BREAKING))],
-        [*measuring, AGENT],
+        [*measuring, *(f"--ignore={path}" for path in (CLUSTERS, *BREAKING))],
         [*measuring, *commands],
         [*bare, CLUSTERS, *(f"--ignore={path}" for path in (*commands, *BREAKING))],
         [*bare, *BREAKING],

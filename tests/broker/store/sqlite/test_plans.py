@@ -27,6 +27,9 @@ NEXT_NUMBER: Final = "SELECT max(number) FROM job"  # the end of the table's own
 LISTING: Final = "SELECT job.number, job.job_id,"
 
 
+pytestmark = pytest.mark.timeout(120)  # the fixture runs every law
+
+
 @pytest.fixture(scope="module")
 def plans() -> dict[str, str]:
     """How each statement is answered that the laws make the store run."""
