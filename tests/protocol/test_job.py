@@ -93,3 +93,7 @@ def test_the_diagram_draws_every_step():
     for (state, change), target in TRANSITIONS.items():
         assert f"    {state} --> {target}: {change}" in lines
     assert sum(line.endswith("--> [*]") for line in lines) == len(FINISHING)
+
+
+def test_a_field_knows_its_bounds_where_its_type_has_both() -> None:
+    assert (FIELDS["priority"].bounds, FIELDS["command"].bounds) == ((-100, 100), None)
