@@ -26,7 +26,7 @@ def with_job_options(command: Callable[..., None]) -> Callable[..., None]:
     own = [parameter for parameter in known.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
     at = [parameter.name for parameter in own].index("config") + 1
     own[at:at] = [option for field in FIELDS.values() for option in _options(field)]
-    command.__signature__ = known.replace(parameters=own)  # type: ignore[attr-defined] - read by inspect, and so by Typer
+    command.__signature__ = known.replace(parameters=own)  # type: ignore[attr-defined]  # read by inspect, and so by Typer
     return command
 
 
