@@ -34,12 +34,7 @@ class Agent:
     """Agent that `plan` describes."""
 
     def __init__(
-        self,
-        plan: Plan,
-        channel: Channel,
-        surroundings: Surroundings,
-        edges: Edges,
-        report: Callable[[str], None],
+        self, plan: Plan, channel: Channel, surroundings: Surroundings, edges: Edges, report: Callable[[str], None]
     ) -> None:
         self._plan = plan
         self._channel = channel

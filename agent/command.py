@@ -94,8 +94,7 @@ def agent_command(
         ),
     ] = MIRROR_GIB,
     log_mib_max: Annotated[
-        int,
-        typer.Option(min=1, help="MiB of a job's output to keep: of a longer one its head and tail."),
+        int, typer.Option(min=1, help="MiB of a job's output to keep: of a longer one its head and tail.")
     ] = LOG_MIB_MAX,
     flush_interval: Annotated[
         str | None,
@@ -109,8 +108,7 @@ def agent_command(
         int, typer.Option(min=1, max=FLUSH_KIB_MAX, help="KiB of output at which it is sent earlier.")
     ] = FLUSH_KIB,
     spool_gib: Annotated[
-        float,
-        typer.Option(min=0.001, help="GiB of disk for output that the broker has not acknowledged yet."),
+        float, typer.Option(min=0.001, help="GiB of disk for output that the broker has not acknowledged yet.")
     ] = SPOOL_GIB,
     memory_max_mib: Annotated[
         int | None,

@@ -149,10 +149,7 @@ def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str |
     token = TokenFile(file).token_at(now_s) if file is not None else given.strip().encode()
     if not token:
         if find_signing_key(environ, home) is None:
-            return (
-                Severity.FAIR,
-                f"none is set: set {TOKEN_VARIABLE}, or use --token or --token-file",
-            )
+            return (Severity.FAIR, f"none is set: set {TOKEN_VARIABLE}, or use --token or --token-file")
         return Severity.GOOD, "none is set, and none is needed: one can be signed here"
     if not home.token_public.exists() and not environ.get(PUBLIC_VARIABLE):
         principal, doubt = _unverified(token), "; only the broker can verify it"

@@ -128,9 +128,7 @@ def revoke_command(name: Annotated[str, typer.Argument(help="Name of the machine
 
 
 @certs_app.command("queue-key")
-def queue_key_command(
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="Name of the queue.")],
-) -> None:
+def queue_key_command(queue: Annotated[str, typer.Argument(metavar="QUEUE", help="Name of the queue.")]) -> None:
     """Make the key pair that seals a queue's secrets, and print the public key.
 
     Copy the secret key's file to the homes of the queue's agents, and to no other machine. Users who set secrets need

@@ -22,14 +22,7 @@ from airunner.certs.curve import is_carried, load_broker_public, load_pair, new_
 from airunner.certs.home import Home
 from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.principal import QueueScope
-from airunner.certs.secretfile import (
-    RUN_INIT,
-    locked,
-    make_folder,
-    read_public,
-    read_secret,
-    replace,
-)
+from airunner.certs.secretfile import RUN_INIT, locked, make_folder, read_public, read_secret, replace
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import fits_name
 

@@ -32,14 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Meta, Struct
 
 from airunner.certs.authority import Verifier
-from airunner.certs.principal import (
-    ALL_ROLES,
-    DEFAULT_TENANT,
-    QUEUES_BOUND_MAX,
-    Principal,
-    QueueScope,
-    Role,
-)
+from airunner.certs.principal import ALL_ROLES, DEFAULT_TENANT, QUEUES_BOUND_MAX, Principal, QueueScope, Role
 from airunner.certs.tokenkeys import thumbprint
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, Unauthenticated

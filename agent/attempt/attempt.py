@@ -29,15 +29,7 @@ from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.source import Source
 from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.attending import attended
-from airunner.agent.launcher.contract import (
-    Exit,
-    Launcher,
-    LaunchFailed,
-    LaunchSpec,
-    Process,
-    Spent,
-    Starter,
-)
+from airunner.agent.launcher.contract import Exit, Launcher, LaunchFailed, LaunchSpec, Process, Spent, Starter
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, refusal_in
 from airunner.agent.leases.heldlease import HeldLease, LeasedLauncher
 from airunner.agent.leases.probes import takes_writes

@@ -15,13 +15,7 @@ from msgspec import Struct
 
 from airunner.agent.checkout.revision import revision_refusal
 from airunner.agent.checkout.source import Source
-from airunner.protocol.gitaddress import (
-    LOCAL_SCHEME,
-    BadAddress,
-    GitAddress,
-    address_secrets,
-    split_address,
-)
+from airunner.protocol.gitaddress import LOCAL_SCHEME, BadAddress, GitAddress, address_secrets, split_address
 from airunner.protocol.redaction import REDACTED, without_credentials
 
 REMOTE_SCHEMES: Final = ("https", "ssh", "git", "http")

@@ -44,12 +44,7 @@ class Probe(Protocol):
 class Health:
     """Health of the machine. `changed` is called when trouble begins and ends; `closed` is set meanwhile."""
 
-    def __init__(
-        self,
-        probe: Probe,
-        random: Callable[[], float],
-        report: Callable[[str], None],
-    ) -> None:
+    def __init__(self, probe: Probe, random: Callable[[], float], report: Callable[[str], None]) -> None:
         self._probe = probe
         self._report = report
         self.changed: Callable[[], None] = lambda: None

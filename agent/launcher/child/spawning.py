@@ -89,13 +89,7 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
             on_failure.pop_all()
             return pid, readers
         pid = os.posix_spawn(
-            program,
-            start.argv,
-            start.environment,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=(),
-            setsigdef=_RESET,
+            program, start.argv, start.environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_RESET
         )
         on_failure.pop_all()
         return pid, readers
