@@ -125,10 +125,8 @@ class AllowList:
         if content != self._content:
             self._entries, complaints = parse(content)
             self._content = content
-            for line, complaint in complaints[:COMPLAINTS_MAX]:
-                self._report(f"{self._path}:{line}: {complaint}; the line is ignored")
-            if len(complaints) > COMPLAINTS_MAX:
-                self._report(f"{self._path}: {len(complaints) - COMPLAINTS_MAX} more lines are ignored")
+            for complaint in complaint_lines(self._path, complaints):
+                self._report(complaint)
 
 
 def _stamp_of(path: Path) -> _Stamp | None:
@@ -164,11 +162,15 @@ def parse(content: bytes) -> tuple[dict[bytes, Entry], list[tuple[int, str]]]:
     return entries, complaints
 
 
-def _parse_line(line: list[bytes]) -> tuple[bytes, Entry]:
-    """Parse one line into a raw key and its entry.
+def complaint_lines(path: Path, complaints: list[tuple[int, str]]) -> list[str]:
+    """Return one line of text for each complaint of `parse` about the file at `path`, at most `COMPLAINTS_MAX`."""
+    lines = [f"{path}:{number}: {why}; the line is ignored" for number, why in complaints[:COMPLAINTS_MAX]]
+    more = len(complaints) - len(lines)
+    return [*lines, f"{path}: {more} more lines are ignored"] if more else lines
 
-    Raises `ValueError` with the reason.
-    """
+
+def _parse_line(line: list[bytes]) -> tuple[bytes, Entry]:
+    """Parse the words of one line into a raw key and its entry; raises `ValueError` with the reason."""
     text, *rest = line
     key = raw_key(text)
     name, *words = (word.decode("ascii", errors="replace") for word in rest or [b""])
@@ -221,9 +223,4 @@ def with_entry(
 def without_entry(content: bytes, name: str) -> bytes:
     """Return the list without the lines of the machine `name`."""
     lines = content.splitlines(keepends=True)
-    return b"".join(line for line in lines if not _is_of(line, name))
-
-
-def _is_of(line: bytes, name: str) -> bool:
-    words = line.split()
-    return len(words) > 1 and not words[0].startswith(b"#") and words[1] == name.encode()
+    return b"".join(line for line in lines if line.lstrip().startswith(b"#") or line.split()[1:2] != [name.encode()])

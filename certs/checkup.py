@@ -14,21 +14,12 @@ import jwt
 import msgspec
 
 from airunner.certs.allowlist import parse
-from airunner.certs.curve import (
-    key_in,
-    load_broker_pair,
-    load_broker_public,
-    load_client_pair,
-    load_secret,
-    public_of,
-    raw_key,
-)
+from airunner.certs.curve import load_broker_pair, load_broker_public, load_client_pair, load_pair, raw_key
 from airunner.certs.findings import Finding, Severity
 from airunner.certs.home import Home
 from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, unsafe_reason
 from airunner.certs.principal import Principal
-from airunner.certs.queuekeys import load_public, public_path, secret_path
-from airunner.certs.queuekeys import load_secret as load_queue_secret
+from airunner.certs.queuekeys import load_public, load_secret, public_path, secret_path
 from airunner.certs.secretfile import read_public
 from airunner.certs.tokenkeys import PUBLIC_VARIABLE, find_signing_key, load_verifying_keys, thumbprint
 from airunner.certs.tokens import Claims, TokenVerifier
@@ -49,11 +40,8 @@ def check_keys(
         yield Finding("folder", Severity.BAD, f"{home.certs}: {error.strerror}")
         return
     if not there:
-        yield Finding(
-            "folder",
-            Severity.BAD,
-            f"{home.certs} does not exist: run `airunner certs init`, or `airunner certs import`",
-        )
+        remedy = "run `airunner certs init`, or `airunner certs import`"
+        yield Finding("folder", Severity.BAD, f"{home.certs} does not exist: {remedy}")
         return
     yield _checked("home", _folder, home.root)
     for what, folder in (("hooks", home.hooks), ("agent's folder", home.agent), ("broker's folder", home.store.parent)):
@@ -122,9 +110,10 @@ def _allow_list(home: Home) -> _Result:
 
 def _pair(home: Home, secret: Path) -> _Result:
     name = secret.stem
-    _halves(secret.with_suffix(".public"), secret, f"{name}'s", f"airunner certs revoke {name}`, then `add")
+    again = f"move it away and run `airunner certs revoke {name}`, then `add`"
+    pair = load_pair(secret.with_suffix(".public"), secret, f"{name}'s", if_mismatched=again)
     listed = parse(read_public(home.allowed_clients, "the allow-list"))[0] if home.allowed_clients.exists() else {}
-    entry = listed.get(raw_key(public_of(load_secret(secret, f"{name}'s"))))
+    entry = listed.get(raw_key(pair.public))
     if entry is None or entry.name != name:
         return Severity.FAIR, f"its pair is here and not on the allow-list: `airunner certs revoke {name}` removes it"
     return Severity.GOOD, "its pair is here, for `airunner certs export`"
@@ -149,7 +138,7 @@ def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str |
     token = TokenFile(file).token_at(now_s) if file is not None else given.strip().encode()
     if not token:
         if find_signing_key(environ, home) is None:
-            return (Severity.FAIR, f"none is set: set {TOKEN_VARIABLE}, or use --token or --token-file")
+            return Severity.FAIR, f"none is set: set {TOKEN_VARIABLE}, or use --token or --token-file"
         return Severity.GOOD, "none is set, and none is needed: one can be signed here"
     if not home.token_public.exists() and not environ.get(PUBLIC_VARIABLE):
         principal, doubt = _unverified(token), "; only the broker can verify it"
@@ -184,20 +173,11 @@ def _queue(home: Home, queue: str) -> _Result:
         load_public(public, queue)
         return Severity.GOOD, "its public key is here: secrets can be set"
     if not public.exists():
-        load_queue_secret(home, queue)
+        load_secret(home, queue)
         return Severity.GOOD, "its secret key is here: agents can open its secrets"
-    _halves(public, secret, f"queue {queue}'s", f"airunner certs queue-key {queue}")
+    again = f"move it away and run `airunner certs queue-key {queue}`"
+    load_pair(public, secret, f"queue {queue}'s", if_mismatched=again)
     return Severity.GOOD, "its pair is here: secrets can be set, and agents can open them"
-
-
-def _halves(public: Path, secret: Path, whose: str, again: str) -> None:
-    """Check that the two files hold one pair of keys.
-
-    Raises `OperatorError`: one of them is damaged, missing or open to others, or they belong to two pairs.
-    """
-    what = f"{whose} public key"
-    if key_in(read_public(public, what), public, what) != public_of(load_secret(secret, whose)):
-        raise OperatorError(f"{public} does not belong to {secret}: move it away and run `{again}`")
 
 
 def _in(folder: Path, pattern: str) -> list[Path]:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.protocol.durations import duration_ms
+from airunner.protocol.durations import duration_ms, of_flag
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 
 if TYPE_CHECKING:
+    from airunner.certs.home import Home
     from airunner.certs.machines import Machine
 
 certs_app = typer.Typer(help="Manage the keys of this installation.", no_args_is_help=True)
@@ -33,9 +35,8 @@ def init_command() -> None:
     The keys lie in $AIRUNNER_HOME/certs, readable by you alone.
     """
     from airunner.certs.init import init
-    from airunner.certs.ownership import own_home
 
-    home = own_home(os.environ)
+    home = _own_home()
     report = init(home)
     for path in sorted(report.made):
         print(f"made {path}")
@@ -72,7 +73,6 @@ def add_command(
     """
     from airunner.certs.allowlist import PeerRole
     from airunner.certs.machines import add
-    from airunner.certs.ownership import own_home
     from airunner.certs.principal import check_queue_names
 
     words = [word.strip() for word in ",".join(role or ["client"]).split(",")]
@@ -88,8 +88,7 @@ def add_command(
             "a job can use its agent's key to lease from every queue that the key allows"
         )
     queues = check_queue_names(queue) if queue else None
-    home = own_home(os.environ)
-    machine = add(home, name, roles, tenant, None if key is None else key.encode(), queues)
+    machine = add(_own_home(), name, roles, tenant, None if key is None else key.encode(), queues)
     print(_table_row(machine))
     if machine.here:
         print(f"`airunner certs export {name}` makes the file to import on that machine", file=sys.stderr)
@@ -98,11 +97,9 @@ def add_command(
 @certs_app.command("list")
 def list_command(json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False) -> None:
     """List the machines that may connect to this broker."""
-    from airunner.certs.allowlist import COMPLAINTS_MAX
     from airunner.certs.machines import ignored, machines
-    from airunner.certs.ownership import own_home
 
-    home = own_home(os.environ)
+    home = _own_home()
     for machine in machines(home):
         if json:
             from airunner.protocol.jsonline import json_line
@@ -110,20 +107,16 @@ def list_command(json: Annotated[bool, typer.Option("--json", help="Print one JS
             print(json_line(machine))
         else:
             print(_table_row(machine))
-    wrong = ignored(home)
-    for number, why in wrong[:COMPLAINTS_MAX]:
-        print(f"{home.allowed_clients}:{number}: {why}; the line is ignored", file=sys.stderr)
-    if len(wrong) > COMPLAINTS_MAX:
-        print(f"{home.allowed_clients}: {len(wrong) - COMPLAINTS_MAX} more lines are ignored", file=sys.stderr)
+    for line in ignored(home):
+        print(line, file=sys.stderr)
 
 
 @certs_app.command("revoke")
 def revoke_command(name: Annotated[str, typer.Argument(help="Name of the machine on the allow-list.")]) -> None:
     """Remove a machine from the allow-list. A running broker refuses its next request."""
     from airunner.certs.machines import revoke
-    from airunner.certs.ownership import own_home
 
-    revoke(own_home(os.environ), name)
+    revoke(_own_home(), name)
     print(f"{name} is removed from the allow-list")
 
 
@@ -134,14 +127,13 @@ def queue_key_command(queue: Annotated[str, typer.Argument(metavar="QUEUE", help
     Copy the secret key's file to the homes of the queue's agents, and to no other machine. Users who set secrets need
     the public key.
     """
-    from airunner.certs.ownership import own_home
     from airunner.certs.queuekeys import load_public, load_secret, make_queue_key, public_path, secret_path
 
     if not fits_name(queue):
         raise OperatorError(
             f"{queue!r} is not a queue name: use 1 to {NAME_CHARS_MAX} letters, digits or any of _.@:/+-"
         )
-    home = own_home(os.environ)
+    home = _own_home()
     if make_queue_key(home, queue):
         print(f"made {secret_path(home, queue)}, for the queue's agents only,", file=sys.stderr)
         print(f"and {public_path(home, queue)}, for users who set secrets:", file=sys.stderr)
@@ -161,8 +153,6 @@ def doctor_command(
 
     It checks who may read each file, whether the halves of each pair belong together, and when the token expires.
     """
-    import time
-
     from airunner.certs.checkup import check_keys
     from airunner.certs.findings import Severity, shown
     from airunner.certs.home import Home
@@ -183,10 +173,9 @@ def export_command(
 ) -> None:
     """Export the keys that another machine needs as one file: its own pair, and the broker's public key."""
     from airunner.certs.machines import export
-    from airunner.certs.ownership import own_home
     from airunner.certs.secretfile import create
 
-    content = export(own_home(os.environ), name)
+    content = export(_own_home(), name)
     if output is not None:
         if not create(output, content):
             raise OperatorError(f"{output} exists already: name another --output")
@@ -204,9 +193,8 @@ def import_command(
 ) -> None:
     """Import the keys in FILE: this machine becomes the exported one."""
     from airunner.certs.machines import import_keys
-    from airunner.certs.ownership import own_home
 
-    home = own_home(os.environ)
+    home = _own_home()
     print(f"this machine is now {import_keys(home, file, force=force)}; its keys are in {home.certs}")
 
 
@@ -245,7 +233,6 @@ def token_command(
     Present it with --token or AIRUNNER_TOKEN. A token cannot be revoked: keep its lifetime short.
     """
     from airunner.certs.curve import is_carried
-    from airunner.certs.ownership import own_home
     from airunner.certs.principal import ALL_ROLES, check_queue_names, parse_roles
     from airunner.certs.secretfile import MissingFile
     from airunner.certs.tokenkeys import load_signing_key
@@ -253,7 +240,7 @@ def token_command(
 
     ttl_s = parse_ttl_s(ttl)
     roles = parse_roles(",".join(role)) if role is not None else ALL_ROLES
-    home = own_home(os.environ)
+    home = _own_home()
     try:
         key = load_signing_key(os.environ, home, signing_key)
     except MissingFile as error:
@@ -269,11 +256,14 @@ def token_command(
 
 
 def parse_ttl_s(text: str) -> int:
-    """Parse the lifetime `90s`, `15m`, `1h30m` or `7d` into seconds.
+    """Parse the lifetime `90s`, `15m`, `1h30m` or `7d` into seconds; `TokenSigner` checks the bounds.
 
     Raises `OperatorError`: it is written in another way.
     """
-    try:
-        return duration_ms(text, plain_seconds=False) // 1_000  # TokenSigner checks the bounds
-    except OperatorError as error:
-        raise OperatorError(f"--ttl {error.message}") from error
+    return of_flag("--ttl", partial(duration_ms, plain_seconds=False), text) // 1_000
+
+
+def _own_home() -> Home:
+    from airunner.certs.ownership import own_home
+
+    return own_home(os.environ)

@@ -21,11 +21,6 @@ from airunner.protocol.errors import OperatorError
 
 Z85_KEY_CHARS: Final = 40
 RAW_KEY_BYTES: Final = 32
-IMPORT: Final = "run `airunner certs import FILE`, with a file from `airunner certs export` on the broker's machine"
-
-
-class Mismatch(OperatorError):
-    """A public and a secret key that belong to different pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +83,15 @@ def load_client_pair(home: Home) -> CurvePair:
 
     Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
     """
-    if not is_carried(home):
-        either = f"{RUN_INIT}, or `airunner certs import FILE` where the broker is on another machine"
-        remedy = RUN_INIT if home.broker_secret.exists() else either
-        return load_pair(home.client_public, home.client_secret, "this machine's", if_missing=remedy)
-    try:
-        return load_pair(home.client_public, home.client_secret, "this machine's", if_missing=IMPORT)
-    except Mismatch as error:
-        raise OperatorError(
-            f"{home.client_public} does not belong to {home.client_secret}: run `airunner certs import --force FILE`, "
-            "with a file from `airunner certs export` on the broker's machine"
-        ) from error
+    remedy, if_mismatched = RUN_INIT, ""
+    if is_carried(home):
+        file = "with a file from `airunner certs export` on the broker's machine"
+        remedy = f"run `airunner certs import FILE`, {file}"
+        if_mismatched = f"run `airunner certs import --force FILE`, {file}"
+    elif not home.broker_secret.exists():
+        remedy = f"{RUN_INIT}, or `airunner certs import FILE` where the broker is on another machine"
+    pair = (home.client_public, home.client_secret)
+    return load_pair(*pair, "this machine's", if_missing=remedy, if_mismatched=if_mismatched)
 
 
 def is_carried(home: Home) -> bool:
@@ -116,16 +109,18 @@ def load_broker_public(home: Home) -> bytes:
     return key_in(read_public(home.broker_public, what, if_missing=remedy), home.broker_public, what)
 
 
-def load_pair(public_path: Path, secret_path: Path, whose: str, *, if_missing: str = RUN_INIT) -> CurvePair:
+def load_pair(
+    public_path: Path, secret_path: Path, whose: str, *, if_missing: str = RUN_INIT, if_mismatched: str = ""
+) -> CurvePair:
     """Load the key pair in these two files; `whose` names it in errors.
 
-    Raises `OperatorError`: missing, unreadable or malformed; `Mismatch`.
+    Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
     """
     what = f"{whose} public key"
     secret = load_secret(secret_path, whose, if_missing=if_missing)
     public = key_in(read_public(public_path, what, if_missing=if_missing), public_path, what)
     if public != public_of(secret):
-        raise Mismatch(mismatch(public_path, secret_path))
+        raise OperatorError(mismatch(public_path, secret_path, if_mismatched))
     return CurvePair(public, secret)
 
 
@@ -138,12 +133,10 @@ def load_secret(path: Path, whose: str, *, if_missing: str = RUN_INIT) -> bytes:
     return key_in(read_secret(path, what, if_missing=if_missing), path, what)
 
 
-def mismatch(public_path: Path, secret_path: Path) -> str:
+def mismatch(public_path: Path, secret_path: Path, remedy: str = "") -> str:
     """Return the error message for two halves of different pairs."""
-    return (
-        f"{public_path} does not belong to {secret_path}: "
-        f"move {public_path} away and run `airunner certs init`, which makes it again from the secret key"
-    )
+    again = f"move {public_path} away and run `airunner certs init`, which makes it again from the secret key"
+    return f"{public_path} does not belong to {secret_path}: {remedy or again}"
 
 
 def key_in(content: bytes, path: Path, what: str) -> bytes:

@@ -3,16 +3,16 @@
 ```
 $AIRUNNER_HOME  (default ~/.airunner)
 ├── certs/                 keys; all 0600, made by `airunner certs init`
-│   ├── broker.public      Z85     clients pin it
+│   ├── broker.public      Z85     CURVE key of the broker, which clients pin
 │   ├── broker.secret      Z85
-│   ├── client.public      Z85     this machine's key, as agent or client
+│   ├── client.public      Z85     CURVE key that identifies this machine, as agent or client
 │   ├── client.secret      Z85
-│   ├── allowed-clients            the public keys that the broker accepts
-│   ├── clients/                   key pairs made here for other machines
-│   ├── queues/                    the keys that queues' secrets are sealed with
+│   ├── allowed-clients            the public keys that the broker accepts (`allowlist.py`)
+│   ├── clients/                   key pairs made here for other machines, kept until they are revoked
+│   ├── queues/                    the keys that queues' secrets are sealed with (`queuekeys.py`)
 │   ├── token.public.pem   ES256   the broker verifies tokens with it
 │   └── token.secret.pem   ES256   tokens are signed with it
-├── broker/airunner.db             the store
+├── broker/airunner.db             the broker's default store
 ├── agent/                         spools, mirrors and workspaces
 └── hooks/                         programs that agents run around each job
 ```
@@ -25,15 +25,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from msgspec import Struct
-
 from airunner.protocol.errors import OperatorError
 
 
-class Home(Struct, frozen=True):
-    """The folder layout below one absolute `root`."""
+class Home:
+    """Home folder at the absolute path `root`, and the paths of the files in it, as drawn above."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.certs = root / "certs"
+        self.broker_public = self.certs / "broker.public"
+        self.broker_secret = self.certs / "broker.secret"
+        self.client_public = self.certs / "client.public"
+        self.client_secret = self.certs / "client.secret"
+        self.allowed_clients = self.certs / "allowed-clients"
+        self.clients = self.certs / "clients"
+        self.queue_keys = self.certs / "queues"
+        self.token_public = self.certs / "token.public.pem"
+        self.token_secret = self.certs / "token.secret.pem"
+        self.store = root / "broker" / "airunner.db"
+        self.agent = root / "agent"
+        self.hooks = root / "hooks"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Home:
@@ -46,68 +58,3 @@ class Home(Struct, frozen=True):
         except RuntimeError as error:
             raise OperatorError("this user has no home folder: set AIRUNNER_HOME to the folder to use") from error
         return cls(root.absolute())  # stays the same when the working directory changes
-
-    @property
-    def certs(self) -> Path:
-        """The folder of all keys."""
-        return self.root / "certs"
-
-    @property
-    def broker_public(self) -> Path:
-        """The broker's CURVE public key, which clients pin."""
-        return self.certs / "broker.public"
-
-    @property
-    def broker_secret(self) -> Path:
-        """The broker's CURVE secret key."""
-        return self.certs / "broker.secret"
-
-    @property
-    def client_public(self) -> Path:
-        """The CURVE public key that identifies this machine to the broker."""
-        return self.certs / "client.public"
-
-    @property
-    def client_secret(self) -> Path:
-        """The secret key of this machine, as agent or client."""
-        return self.certs / "client.secret"
-
-    @property
-    def allowed_clients(self) -> Path:
-        """The allow-list; `certs/allowlist.py` describes its format."""
-        return self.certs / "allowed-clients"
-
-    @property
-    def clients(self) -> Path:
-        """Key pairs that were made here for other machines, kept until they are revoked."""
-        return self.certs / "clients"
-
-    @property
-    def queue_keys(self) -> Path:
-        """Queue keys, which seal the queues' secrets; `certs/queuekeys.py` names the files."""
-        return self.certs / "queues"
-
-    @property
-    def token_public(self) -> Path:
-        """The ES256 key that tokens are verified with, PEM."""
-        return self.certs / "token.public.pem"
-
-    @property
-    def token_secret(self) -> Path:
-        """The ES256 key that tokens are signed with, PEM."""
-        return self.certs / "token.secret.pem"
-
-    @property
-    def hooks(self) -> Path:
-        """Programs that agents run around each job."""
-        return self.root / "hooks"
-
-    @property
-    def store(self) -> Path:
-        """The broker's default store."""
-        return self.root / "broker" / "airunner.db"
-
-    @property
-    def agent(self) -> Path:
-        """The agent's spools, mirrors and workspaces."""
-        return self.root / "agent"

@@ -40,15 +40,8 @@ def init(home: Home) -> InitReport:
     make_folder(home.certs)
     with locked(home.certs):
         made = [*_complete_broker(home), *_complete_client(home), *_complete_token(home)]
-    wanted = (
-        home.broker_public,
-        home.broker_secret,
-        home.client_public,
-        home.client_secret,
-        home.allowed_clients,
-        home.token_public,
-        home.token_secret,
-    )
+    curve_keys = (home.broker_public, home.broker_secret, home.client_public, home.client_secret)
+    wanted = (*curve_keys, home.allowed_clients, home.token_public, home.token_secret)
     return InitReport(made=tuple(made), kept=tuple(path for path in wanted if path not in made))
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from airunner.certs.allowlist import Entry, PeerRole, parse, with_entry, without_entry
+from airunner.certs.allowlist import Entry, PeerRole, complaint_lines, parse, with_entry, without_entry
 from airunner.certs.curve import is_carried, load_broker_public, load_pair, new_secret, public_of, raw_key
 from airunner.certs.home import Home
 from airunner.certs.ownership import refuse_foreign_owner
@@ -50,12 +50,6 @@ class Carried(Struct, frozen=True, kw_only=True, omit_defaults=True):
     broker_public: _Text
     client_public: _Text
     client_secret: _Text
-
-
-def fingerprint(public: bytes) -> str:
-    """Return a short hash of a public key (Z85), for people to compare."""
-    digest = blake2b(raw_key(public), digest_size=FINGERPRINT_BYTES).hexdigest()
-    return ":".join(digest[at : at + 4] for at in range(0, len(digest), 4))
 
 
 def fits_machine(name: str) -> bool:
@@ -107,16 +101,16 @@ def machines(home: Home) -> list[Machine]:
 
     Raises `OperatorError`: the list cannot be read.
     """
-    listed = (_machine(home, key, entry) for key, entry in _entries(home).items())
-    return sorted(listed, key=lambda machine: machine.name)
+    entries, _ = parse(_listed(home))
+    return sorted((_machine(home, *each) for each in entries.items()), key=lambda machine: machine.name)
 
 
-def ignored(home: Home) -> list[tuple[int, str]]:
-    """List the invalid lines of the allow-list: their numbers, and the reasons.
+def ignored(home: Home) -> list[str]:
+    """Return a line of text for each invalid line of the allow-list.
 
     Raises `OperatorError`: the list cannot be read.
     """
-    return parse(_listed(home))[1]
+    return complaint_lines(home.allowed_clients, parse(_listed(home))[1])
 
 
 def revoke(home: Home, name: str) -> None:
@@ -174,30 +168,32 @@ def import_keys(home: Home, path: Path, *, force: bool) -> str:
     if public_of(carried.client_secret.encode()) != carried.client_public.encode():
         raise OperatorError(f"{path} is damaged: its two keys do not belong together")
     wanted = {
-        home.client_secret: carried.client_secret.encode() + b"\n",
-        home.client_public: carried.client_public.encode() + b"\n",
-        home.broker_public: carried.broker_public.encode() + b"\n",
+        home.client_secret: carried.client_secret,
+        home.client_public: carried.client_public,
+        home.broker_public: carried.broker_public,
     }
     refuse_foreign_owner(home.root, home.certs)
     make_folder(home.certs)
     with locked(home.certs):
         if home.broker_secret.exists():
             raise OperatorError(f"{home.root} is a broker's home; use another AIRUNNER_HOME")
-        other = [place for place, key in wanted.items() if place.exists() and place.read_bytes() != key]
+        contents = {place: f"{key}\n".encode() for place, key in wanted.items()}
+        other = [place for place, content in contents.items() if place.exists() and place.read_bytes() != content]
         if other and not force:
             raise OperatorError(f"{other[0]} holds another key; --force replaces it")
-        for place, wanted_key in wanted.items():
-            replace(place, wanted_key)
+        for place, content in contents.items():
+            replace(place, content)
     return carried.name
 
 
 def _new_pair(home: Home, name: str) -> bytes:
     """Make a key pair on disk, and return the public key."""
     secret = new_secret()
+    public = public_of(secret)
     make_folder(home.clients)
     replace(_secret(home, name), secret + b"\n")
-    replace(_public(home, name), public_of(secret) + b"\n")
-    return public_of(secret)
+    replace(_public(home, name), public + b"\n")
+    return public
 
 
 def _remove_pair(home: Home, name: str) -> bool:
@@ -220,10 +216,6 @@ def _machine(home: Home, key: bytes, entry: Entry) -> Machine:
         fingerprint=":".join(digest[at : at + 4] for at in range(0, len(digest), 4)),
         here=fits_machine(entry.name) and _secret(home, entry.name).exists(),
     )
-
-
-def _entries(home: Home) -> dict[bytes, Entry]:
-    return parse(_listed(home))[0]
 
 
 def _listed(home: Home) -> bytes:

@@ -174,17 +174,9 @@ def _trusted() -> tuple[int, ...]:
 
     In a user namespace, root of the machine has no id of its own and appears as the overflow user (nobody).
     """
-    outside = () if _all_users_here() else (_number("/proc/sys/kernel/overflowuid"),)
-    return (os.geteuid(), _ROOT, *outside)
-
-
-def _all_users_here() -> bool:
+    ours = (os.geteuid(), _ROOT)
     try:
-        _, _, count = Path("/proc/self/uid_map").read_text().split()[:3]
+        _, _, users_here = Path("/proc/self/uid_map").read_text().split()[:3]
     except (OSError, ValueError):
-        return True
-    return int(count) >= 2**32 - 1
-
-
-def _number(path: str) -> int:
-    return int(Path(path).read_text())
+        return ours
+    return ours if int(users_here) >= 2**32 - 1 else (*ours, int(Path("/proc/sys/kernel/overflowuid").read_text()))

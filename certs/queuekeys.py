@@ -20,7 +20,7 @@ from msgspec import Struct
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
 
-from airunner.certs.curve import key_in, public_of, raw_key
+from airunner.certs.curve import key_in, load_pair, raw_key
 from airunner.certs.home import Home
 from airunner.certs.init import complete_curve
 from airunner.certs.ownership import refuse_foreign_owner
@@ -58,8 +58,7 @@ def make_queue_key(home: Home, queue: str) -> bool:
     secret, public = secret_path(home, queue), public_path(home, queue)
     with locked(home.queue_keys):
         made = complete_curve(secret, public, f"queue {queue}'s")  # existing keys stay unchanged
-        if load_public(public, queue) != public_of(load_secret(home, queue)):
-            raise OperatorError(f"{public} does not belong to {secret}: move it away and run this again")
+        load_pair(public, secret, f"queue {queue}'s", if_mismatched="move it away and run this again")
     return bool(made)
 
 

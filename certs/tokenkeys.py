@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -37,8 +38,6 @@ from airunner.protocol.errors import OperatorError
 PUBLIC_VARIABLE: Final = "JWT_PUBLIC_KEY"
 SIGNING_VARIABLE: Final = "JWT_SIGNING_KEY"
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
-_SIGNING_WHAT: Final = "the key that signs tokens,"
-_PUBLIC_WHAT: Final = "the key that verifies tokens,"
 
 
 def new_signing_pem() -> bytes:
@@ -66,16 +65,8 @@ def load_verifying_keys(
 
     Raises `OperatorError`: missing, unreadable, or not a P-256 public key.
     """
-    if file is not None:
-        return parse_public_keys(read_public(file, _PUBLIC_WHAT, if_missing="name a PEM file"), str(file))
-    value = environ.get(PUBLIC_VARIABLE)
-    if not value:
-        pem = read_public(home.token_public, _PUBLIC_WHAT)
-        return parse_public_keys(pem, str(home.token_public))
-    if "-----BEGIN" in value:
-        return parse_public_keys(_text(value), PUBLIC_VARIABLE)
-    pem = read_public(Path(value), _PUBLIC_WHAT, if_missing=f"{PUBLIC_VARIABLE} takes PEM text or such a file")
-    return parse_public_keys(pem, value)
+    read = partial(read_public, what="the key that verifies tokens,")
+    return parse_public_keys(*_pem(read, environ, PUBLIC_VARIABLE, home.token_public, file))
 
 
 def load_signing_key(environ: Mapping[str, str], home: Home, file: Path | None = None) -> ec.EllipticCurvePrivateKey:
@@ -83,16 +74,8 @@ def load_signing_key(environ: Mapping[str, str], home: Home, file: Path | None =
 
     Raises `OperatorError`: missing, unreadable, or not a P-256 private key.
     """
-    if file is not None:
-        return parse_signing_key(read_secret(file, _SIGNING_WHAT, if_missing="name a PEM file"), str(file))
-    value = environ.get(SIGNING_VARIABLE)
-    if not value:
-        pem = read_secret(home.token_secret, _SIGNING_WHAT)
-        return parse_signing_key(pem, str(home.token_secret))
-    if "-----BEGIN" in value:
-        return parse_signing_key(_text(value), SIGNING_VARIABLE)
-    pem = read_secret(Path(value), _SIGNING_WHAT, if_missing=f"{SIGNING_VARIABLE} takes PEM text or such a file")
-    return parse_signing_key(pem, value)
+    read = partial(read_secret, what="the key that signs tokens,")
+    return parse_signing_key(*_pem(read, environ, SIGNING_VARIABLE, home.token_secret, file))
 
 
 def find_signing_key(environ: Mapping[str, str], home: Home) -> ec.EllipticCurvePrivateKey | None:
@@ -147,9 +130,21 @@ def parse_signing_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _text(value: str) -> bytes:
-    """Decode PEM from a variable; files that set variables often write its line ends as two characters."""
-    return value.replace("\\n", "\n").encode("utf-8", errors="replace")
+def _pem(
+    read: Callable[..., bytes], environ: Mapping[str, str], variable: str, usual: Path, file: Path | None
+) -> tuple[bytes, str]:
+    """Find PEM text: in `file`, else in the variable or the file that it names, else in the usual file.
+
+    Returns the text and its source, for errors. Raises `OperatorError`: missing or unreadable.
+    """
+    if file is not None:
+        return read(file, if_missing="name a PEM file"), str(file)
+    value = environ.get(variable)
+    if not value:
+        return read(usual), str(usual)
+    if "-----BEGIN" in value:  # files that set variables often write line ends as two characters
+        return value.replace("\\n", "\n").encode("utf-8", errors="replace"), variable
+    return read(Path(value), if_missing=f"{variable} takes PEM text or such a file"), value
 
 
 def _base64url(raw: bytes) -> str:

@@ -44,7 +44,7 @@ def test_a_folder_of_the_home_that_others_may_write_is_refused(
     place.chmod(mode)
     refused(home, rf"^{place} is open to others \(mode {mode:04o}\): run `chmod go-w {place}`$")
     place.chmod(0o755)
-    assert own_home({"AIRUNNER_HOME": str(home.root)}) == home
+    assert own_home({"AIRUNNER_HOME": str(home.root)}).root == home.root
 
 
 def test_a_folder_on_the_way_that_others_may_write_is_refused(tmp_path: Path) -> None:
