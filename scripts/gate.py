@@ -27,13 +27,12 @@ COMMANDS: Final = (
     "agents",
     "backup",
     "bad_input",
-    "cancel",
     "controls",
     "doctor",
-    "machines",
     "main_job",
     "run",
     "secrets",
+    "token_file",
 )
 """Acceptance tests of command lines that no other test runs: these are measured. The others are not, because a measured
 process takes nearly twice as long, and they start some hundreds."""

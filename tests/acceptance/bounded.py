@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree, which
@@ -59,12 +59,6 @@ def bound(pid: int, words: str) -> None:
     command = ["setpriv", *become, "prlimit", "--pid", str(pid), words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 or "No such process" in done.stderr, done.stderr
-
-
-def with_processes(home: Path, processes: int, arguments: list[str], more: Mapping[str, str]) -> Process:
-    """Of an ordinary user who may have so many."""
-    bounds = {USER_VARIABLE: str(user()), BOUND_VARIABLE: f"--nproc={processes}", "HOME": str(home)}
-    return Process(home, arguments, {**more, **bounds}, module=MODULE)
 
 
 def with_descriptors(home: Path, soft: int, hard: int, arguments: list[str]) -> Process:

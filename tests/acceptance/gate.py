@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.acceptance.running import Cluster, Process, start
+from tests.acceptance.running import Cluster, start
 
 
 class Gate:
@@ -67,11 +67,3 @@ def kinds(cluster: Cluster, job_id: str) -> list[object]:
 def gone(pid: int) -> None:
     """Wait until a process that is not ours has ended."""
     subprocess.run(["tail", f"--pid={pid}", "-f", "/dev/null"], check=True, timeout=20)
-
-
-def second_attempt(cluster: Cluster, gate: Gate) -> Process:
-    """Another agent, which takes the job up and is let finish it."""
-    agent = cluster.agent()
-    gate.wait()
-    gate.open(2)
-    return agent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-_PIECE = bytes(65_536)
-
 
 @contextmanager
-def small_disk(folder: Path, mib: int) -> Iterator[Path]:
-    """An empty file system of so many MiB at `folder`; who may not mount skips the test."""
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """An empty file system at `folder`, of a size as mount(8) has it; who may not mount skips the test."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=700", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)]
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted here (root may): {mounted.stderr.strip()}")
@@ -25,17 +22,3 @@ def small_disk(folder: Path, mib: int) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Take all that is left of a disk; the file that does."""
-    filler = disk / "filler"
-    with filler.open("ab", buffering=0) as file:
-        piece = _PIECE
-        while piece:
-            try:
-                file.write(piece)
-            except OSError:
-                piece = piece[: len(piece) // 2]
-    assert os.statvfs(disk).f_bavail == 0
-    return filler

@@ -10,19 +10,17 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.acceptance.gate import submitted
-from tests.acceptance.mounting import fill, small_disk
+from tests.acceptance.mounting import small_disk
 from tests.acceptance.running import Cluster, RunningBroker
 
 pytestmark = pytest.mark.timeout(90)  # a lease of six seconds has to be renewed while the disk is full
 
 FLOOD = "head -c 40000000 /dev/zero | tr '\\0' x; sleep 600"
-LARGE = "head -c 12000000 /dev/zero | tr '\\0' x"
-MIB = 24
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "disk", MIB) as mounted:
+    with small_disk(tmp_path / "disk", "24m") as mounted:
         yield mounted
 
 
@@ -62,27 +60,3 @@ def test_a_flood_fills_the_store_and_ends_nobody_elses_job(cluster: Cluster) -> 
     assert cluster.airunner("cancel", flood).returncode == 0
     assert b"bytes of output were left out here" in cluster.airunner("monitor", flood).stderr
     assert (shown(cluster, flood)["state"], shown(cluster, flood)["attempt"]) == ("CANCELLED", 1)
-
-
-def test_a_broker_that_is_restarted_on_a_full_disk_says_so_and_reads_and_removes(cluster: Cluster, disk: Path) -> None:
-    agent = cluster.agent(spawn=2)
-    large = submitted(cluster, "--", "sh", "-c", LARGE)
-    assert cluster.airunner("monitor", large).returncode == 0
-    quiet = submitted(cluster, "--", "sleep", "4")
-    agent.line(f"job {quiet} attempt 1 begins")
-    cluster.broker.kill()
-    fill(disk)
-    broker = cluster.broker.start()
-    assert broker.lines[0].startswith("airunner broker: degraded: disk: ")
-    listed = cluster.airunner("list", "--json").stdout.splitlines()
-    assert {json.loads(line)["id"] for line in listed} == {large, quiet}
-    assert len(cluster.airunner("monitor", large).stdout) == 12_000_000
-    assert cluster.airunner("monitor", quiet).returncode == 0
-    assert (shown(cluster, quiet)["state"], shown(cluster, quiet)["attempt"]) == ("COMPLETED", 1)
-    cluster.broker.stop()
-    cluster.broker.options += ["--retain-days", "0"]
-    cluster.broker.start()
-    while health(cluster) != {"status": "ok"}:
-        pass  # the large log is removed step by step, and what it took is used again
-    assert cluster.airunner("show", large).returncode == 1
-    assert submitted(cluster, "--", "true")

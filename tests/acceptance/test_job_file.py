@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import yaml
 
 from tests.acceptance.running import Cluster
 from tests.agent.checkout.repositories import commit, git, new_repository
+from tests.agent.checkout.serving import over_http
 
 BASH = "/usr/bin/bash"
 JOB_FILE = """\
@@ -35,34 +31,15 @@ owner: somebody
 pytestmark = pytest.mark.timeout(60)  # starting a cluster takes seconds
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files, as git's dumb protocol needs them."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def serving(folder: Path) -> Generator[str]:
-    """The URL of a folder while the block runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.mark.skipif(not os.access(BASH, os.X_OK), reason=f"there is no {BASH} here, which the job file names")
 def test_a_job_file_of_another_runner_runs_unchanged(cluster: Cluster, tmp_path: Path) -> None:
     project = new_repository(tmp_path / "web" / "project.git")
     tip = commit(project, "two")
     git(project, "update-server-info")
     cluster.agent(spawn=4)
-    with serving(tmp_path / "web") as url:
+    with over_http(tmp_path / "web") as server:
         jobs: list[str] = []
-        for repository in (str(project), f"{url}/project.git/.git"):
+        for repository in (str(project), f"http://{server.authority}/project.git/.git"):
             text = JOB_FILE.replace("https://example.org/project.git", repository)
             (tmp_path / "job.yaml").write_text(text)
             (tmp_path / "job.json").write_text(json.dumps(yaml.safe_load(text)))

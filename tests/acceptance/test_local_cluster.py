@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import REPOSITORY, Process, environment, running_broker
+from tests.acceptance.running import REPOSITORY, Process, environment, run, running_broker
 
 pytestmark = pytest.mark.timeout(90)  # eight commands and a cluster
 
@@ -37,6 +37,8 @@ def test_the_local_clusters_agent_cannot_sign_a_token_and_works(
             agent.line("airunner agent ready")
             submit = Process(home, ["submit", "--broker", broker.requests, "--", "true"])
             assert submit.wait(30) == 0
+            local = run(environment(home, {"AIRUNNER_BROKER": broker.requests}), "submit", str(tmp_path), "--", "true")
+            assert b"start it with --allow-local" in local.stderr
             [note] = [line for line in agent.lines if line.startswith("note: ")]
             assert "signs tokens" not in note
         finally:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import anyio
 import pytest
@@ -16,8 +14,7 @@ from airunner.client.client import Client
 from airunner.protocol.events import Event, Output
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from tests.acceptance.running import Cluster, start
-from tests.agent.checkout.repositories import commit, git, new_repository
+from tests.acceptance.running import Cluster
 
 EVERY_BYTE = "import os; os.write(1, bytes(range(256)) * 1000)"
 CLIENTS = 8
@@ -36,7 +33,7 @@ def submit(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[byt
     (("--", "sh", "-c", "echo out; echo err >&2; exit 7"), 7, b"out\n", b"err\n"),
     (("--", "sh", "-c", "kill -TERM $$"), 128 + signal.SIGTERM, b"", b"FAILED by signal 15"),
     (("--", sys.executable, "-c", EVERY_BYTE), 0, bytes(range(256)) * 1_000, b"COMPLETED"),
-    (("https://unreachable.invalid/x.git", "--", "true"), 1, b"", b"unreachable.invalid"),
+    (("https://unreachable.invalid/x.git", "--", "true"), 1, b"", b"checkout-failed"),
     (("--", "no-such-command-anywhere"), 127, b"", b"no-such-command-anywhere"),
     (("--timeout-seconds", "1", "--", "sleep", "1000"), 124, b"", b"timeout"),
 ], ids=["exit code", "signal", "bytes", "no repository", "no command", "out of time"])  # fmt: skip
@@ -46,16 +43,6 @@ def test_what_a_job_comes_to_submit_comes_to(
     done = submit(standing, *words)
     assert (done.returncode, done.stdout) == (code, stdout)
     assert stderr in done.stderr
-
-
-def test_a_command_runs_in_the_checkout_of_the_commit_that_was_asked_for(cluster: Cluster, tmp_path: Path) -> None:
-    repository = new_repository(tmp_path / "repository")  # with "one"
-    first = git(repository, "rev-parse", "HEAD")
-    commit(repository, "two")
-    cluster.agent()
-    assert submit(cluster, str(repository), "--", "cat", "file").stdout == b"two"
-    at_first = submit(cluster, "--commit", first, "--branch", "main", str(repository), "--", "cat", "file")
-    assert at_first.stdout == b"one"
 
 
 async def run_counting_jobs(cluster: Cluster) -> dict[str, list[Event]]:
@@ -107,28 +94,3 @@ def test_a_killed_broker_loses_no_job_and_finishes_none_twice(cluster: Cluster) 
         await check_counting_jobs(cluster, await run_counting_jobs(cluster))
 
     anyio.run(run)
-
-
-def test_a_monitor_starts_at_exactly_the_sequence_asked_for(standing: Cluster) -> None:
-    job_id = submit(standing, "--no-monitor", "--", "sh", "-c", "echo a; echo b >&2; echo c").stdout.decode().strip()
-    standing.airunner("monitor", job_id)
-    monitored = standing.airunner("monitor", job_id, "--from-sequence", "5", "--json")
-    sequences = [json.loads(line)["sequence"] for line in monitored.stdout.splitlines()]
-    assert sequences[0] == 5
-    assert sequences == list(range(5, 5 + len(sequences)))
-
-
-def test_monitors_that_join_at_different_times_print_the_same_events(standing: Cluster, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    subprocess.run(["mkfifo", gate], check=True)
-    job_id = submit(standing, "--no-monitor", "--", "sh", "-c", f"echo early; cat {gate}; echo late").stdout.decode()
-    with start(standing.environ, "monitor", job_id.strip(), "--json", stdout=subprocess.PIPE) as early:
-        assert early.stdout is not None
-        heard = b""
-        while b"early" not in heard:
-            heard += early.stdout.readline()
-        gate.write_bytes(b"between\n")
-        heard += early.stdout.read()
-    assert early.returncode == 0
-    assert standing.airunner("monitor", job_id.strip(), "--json").stdout == heard
-    assert b"between" in heard

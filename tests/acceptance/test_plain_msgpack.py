@@ -200,38 +200,3 @@ def test_a_parked_request_is_answered_the_moment_a_job_comes(plain: Plain) -> No
     submitted = plain.send({"type": "EnqueueJob", "jobs": [{"command": "true", "queue": "q"}]})
     replies = dict([plain.receive(), plain.receive()])
     assert [lease["job_id"] for lease in replies[parked]["leases"]] == replies[submitted]["job_ids"]
-
-
-AMISS = [
-    (b"", "bad-request"),
-    (b"\xc1", "bad-request"),
-    (msgpack.packb([1, 2]), "bad-request"),
-    (msgpack.packb({"type": "Nonsense"}), "bad-request"),
-    (msgpack.packb({"type": "GetJob"}), "bad-request"),
-    (msgpack.packb({"type": "GetJob", "job_id": 7}), "bad-request"),
-    (msgpack.packb({"type": "GetJob", "job_id": "nobody's"}), "not-found"),
-    (b"\xdf\xff\xff\xff\xff", "bad-request"),
-    (b"\x81\xa1a" + b"\x91" * 40_000 + b"\x00", "bad-request"),
-]
-GARBAGE = [[b""], [b"XR1", bytes(16), b"", b"\x80"], [VERSION], [VERSION, b"short", b"", b"\x80"], [b"x"] * 50]
-
-
-def test_what_is_amiss_is_refused_and_the_next_request_served(plain: Plain) -> None:
-    for body, code in AMISS:
-        request_id = urandom(16)
-        plain.dealer.send_multipart([VERSION, request_id, plain.token, body])
-        answered, reply = plain.receive()
-        assert (answered, reply["type"], reply["code"]) == (request_id, "Refused", code), body[:40]
-        assert plain.ask({"type": "Ping"})["type"] == "Pong"
-
-
-def test_garbage_is_dropped_and_the_next_request_served(plain: Plain) -> None:
-    for frames in GARBAGE:
-        plain.dealer.send_multipart(frames)
-        assert plain.ask({"type": "Ping"})["type"] == "Pong", frames
-
-
-def test_without_a_token_nothing_but_a_ping_is_answered(plain: Plain) -> None:
-    plain.token = b""
-    assert plain.ask({"type": "Ping"})["type"] == "Pong"
-    assert plain.ask({"type": "ListJobs"})["code"] == "unauthenticated"

@@ -13,7 +13,7 @@ import zmq
 
 from tests.acceptance.holding import dequeue, example, proof_of
 from tests.acceptance.running import Cluster, airunner
-from tests.acceptance.test_plain_msgpack import ANSWER_MS_MAX, Plain
+from tests.acceptance.test_plain_msgpack import Plain
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -30,13 +30,8 @@ def test_logs_and_metrics_tell_nothing_that_opens_anything(cluster: Cluster) -> 
     token = airunner(cluster.home, "token", "--subject", "test").strip()
     with Plain(cluster.broker, token) as peer:
         peer.dealer.close()
-        peer.dealer = peer.context.socket(zmq.DEALER)
-        peer.dealer.linger = 0
-        peer.dealer.rcvtimeo = ANSWER_MS_MAX
+        peer.dealer = peer.socket(zmq.DEALER, "")
         peer.dealer.routing_id = ROUTING_ID
-        peer.dealer.curve_serverkey = peer.key("broker.public")
-        peer.dealer.curve_publickey = peer.key("client.public")
-        peer.dealer.curve_secretkey = peer.key("client.secret")
         peer.dealer.connect(cluster.broker.requests)
         job = {"command": "echo", "args": [PRINTED], "environment": {"API_TOKEN": SECRET}}
         (job_id,) = peer.ask({"type": "EnqueueJob", "jobs": [job]})["job_ids"]

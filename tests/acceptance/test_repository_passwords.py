@@ -12,8 +12,7 @@ import pytest
 
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import decode_spec, encode_spec
-from tests.acceptance.running import Cluster, airunner
-from tests.acceptance.test_plain_msgpack import Plain
+from tests.acceptance.running import Cluster
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.checkout.serving import HttpServer, over_http
 
@@ -47,20 +46,6 @@ def test_a_password_with_quotes_opens_the_repository_and_is_seen_nowhere(cluster
     assert shown.encode() in done.stdout
     assert b"\n[REDACTED]\n" in done.stdout, "what the job wrote itself"
     assert PASSWORD[-5:].encode() not in done.stdout.replace(b"\\", b"")
-
-
-def test_what_could_hold_a_password_anywhere_is_stored_nowhere(cluster: Cluster) -> None:
-    refused = cluster.airunner("submit", "--no-monitor", UNCLEAR, "--", "true")
-    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
-    assert b"%2F" in refused.stderr
-    plain = Plain(cluster.broker, airunner(cluster.home, "token", "--subject", "plain").strip())
-    answer = plain.ask({"type": "EnqueueJob", "jobs": [{"command": "true", "repository": UNCLEAR}]})
-    plain.context.destroy(linger=0)
-    assert answer["code"] == "bad-request"
-    for told in (refused.stderr.decode(), answer["message"]):
-        assert "hun" not in told
-        assert "ter2" not in told
-    assert cluster.airunner("list", "--json").stdout == b""
 
 
 def test_one_that_an_earlier_release_has_stored_is_hidden_and_not_run_again(cluster: Cluster) -> None:

@@ -30,12 +30,11 @@ def on_a_terminal(cluster: Cluster, *arguments: str) -> bytes:
         child.close(force=True)
 
 
-def test_a_terminal_gets_colours_and_a_pipe_gets_every_byte(cluster: Cluster) -> None:
-    cluster.agent()
-    assert on_a_terminal(cluster, *JOB).replace(b"\x1b[0m\x1b[0m", b"\x1b[0m") in (FIT, FIT + b"\x1b[0m")
-    raw = on_a_terminal(cluster, JOB[0], "--raw", *JOB[1:])
+def test_a_terminal_gets_colours_and_a_pipe_gets_every_byte(standing: Cluster) -> None:
+    assert on_a_terminal(standing, *JOB).replace(b"\x1b[0m\x1b[0m", b"\x1b[0m") in (FIT, FIT + b"\x1b[0m")
+    raw = on_a_terminal(standing, JOB[0], "--raw", *JOB[1:])
     assert raw == WRITTEN.replace(b"\n", b"\r\n")
-    assert cluster.airunner(*JOB).stdout == WRITTEN
-    job_id = cluster.airunner("list", "--json").stdout.split(b'"id":"')[1].split(b'"')[0].decode()
-    assert on_a_terminal(cluster, "monitor", "--quiet", job_id).startswith(FIT)
-    assert cluster.airunner("monitor", "--quiet", job_id).stdout == WRITTEN
+    assert standing.airunner(*JOB).stdout == WRITTEN
+    job_id = standing.airunner("list", "--json").stdout.split(b'"id":"')[1].split(b'"')[0].decode()
+    assert on_a_terminal(standing, "monitor", "--quiet", job_id).startswith(FIT)
+    assert standing.airunner("monitor", "--quiet", job_id).stdout == WRITTEN

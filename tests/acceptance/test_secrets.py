@@ -13,7 +13,6 @@ from airunner.agent.output.redactor import patterns_of
 from tests.acceptance.capturing import HOST, captured
 from tests.acceptance.gate import events
 from tests.acceptance.running import Cluster
-from tests.acceptance.test_plain_msgpack import Plain
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -69,45 +68,6 @@ def test_a_secret_is_neither_on_the_brokers_disk_nor_in_a_log_nor_on_the_wire(cl
     given_away = {*patterns_of(TOKEN), *patterns_of(KEY.decode("utf-8", "surrogateescape"))}
     for place, content in everything.items():
         assert [pattern for pattern in given_away if pattern in content] == [], place
-
-
-def test_an_agent_without_the_key_says_what_to_do_and_nothing_weaker_takes_the_secrets_place(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    assert cluster.airunner("certs", "queue-key", "default").returncode == 0
-    set_secret(cluster, "API_TOKEN", b"value")
-    keys = cluster.home / "certs" / "queues" / "default.secret"
-    aside = keys.rename(tmp_path / "aside")
-    cluster.agent("--secret", "API_TOKEN", more={"API_TOKEN": "the agent's own"})
-    done = cluster.airunner("submit", "--secret", "API_TOKEN", "--", "true")
-    assert done.returncode == 1
-    assert b"secret-missing" in done.stderr
-    assert b"copy it from another of the queue's agents" in done.stderr
-    aside.rename(keys)
-    assert (
-        cluster.airunner("submit", "--secret", "API_TOKEN", "--", "sh", "-c", "test $API_TOKEN = value").returncode == 0
-    )
-
-
-def test_a_box_opens_under_no_other_name(cluster: Cluster) -> None:
-    """What a broker could try: to give a job another secret than it asks for."""
-    from airunner.certs.home import Home
-    from airunner.certs.queuekeys import load_public, public_path, seal_secret
-    from tests.acceptance.running import airunner
-
-    for queue in ("default", "other"):
-        assert cluster.airunner("certs", "queue-key", queue).returncode == 0
-    home = Home(cluster.home)
-    box = seal_secret(load_public(public_path(home, "default"), "default"), "default", "HARMLESS", b"value")
-    with Plain(cluster.broker, airunner(cluster.home, "token", "--subject", "a", "--role", "admin").strip()) as admin:
-        for queue, name in (("default", "API_TOKEN"), ("other", "HARMLESS")):
-            reply = admin.ask({"type": "SetSecret", "queue": queue, "name": name, "box": box})
-            assert reply == {"type": "SecretSet"}
-    cluster.agent("--queue", "default", "--queue", "other")
-    for queue, name in (("default", "API_TOKEN"), ("other", "HARMLESS")):
-        done = cluster.airunner("submit", "--queue", queue, "--secret", name, "--", "true")
-        assert done.returncode == 1
-        assert f"does not open the secret {name}".encode() in done.stderr
 
 
 def test_secrets_are_set_listed_and_removed_and_outlive_the_broker(cluster: Cluster) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -14,24 +14,30 @@ import pytest
 from airunner import Client
 from airunner.protocol.events import JobReleased, Output
 from airunner.protocol.job import JobState
+from tests.acceptance.mounting import small_disk
 from tests.acceptance.running import Cluster, environment
-from tests.acceptance.smalldisk import MODULE, needs_mounts, on_small_disk, variables
+from tests.acceptance.running import run as run_airunner
 from tests.agent.checkout.repositories import commit, new_repository
 
-pytestmark = [pytest.mark.timeout(60), needs_mounts]
+pytestmark = pytest.mark.timeout(60)
 
 LINES = 300_000
 WRITTEN = b"".join(b"%d\n" % number for number in range(1, LINES + 1))
 JOBS = 10
-DISK, BALLAST_BYTES, REPOSITORY_BYTES = "40m", 38 << 20, 3 << 20
+BALLAST_BYTES, REPOSITORY_BYTES = 38 << 20, 3 << 20
 COMMAND = ("seq", str(LINES))
 
 
+@contextmanager
+def agents_disk(cluster: Cluster, size: str) -> Iterator[Path]:
+    """The disk of the cluster's agents, which end before it does."""
+    with small_disk(cluster.home / "agent", size) as disk:
+        yield disk
+        for agent in cluster.agents:
+            agent.stop()
+
+
 def test_a_job_writes_more_than_its_agents_disk_holds(cluster: Cluster) -> None:
-    words = ["agent", "--broker", cluster.broker.requests]
-    agent = on_small_disk(cluster.home, cluster.home / "agent", "900k", words, {})
-    cluster.agents.append(agent)
-    agent.line("airunner agent ready")
 
     async def run() -> None:
         async with Client(cluster.broker.requests, home=cluster.home) as client:
@@ -44,7 +50,9 @@ def test_a_job_writes_more_than_its_agents_disk_holds(cluster: Cluster) -> None:
             found = await client.get(job.id)
             assert (found.state, found.attempt) == (JobState.COMPLETED, 1)
 
-    anyio.run(run)
+    with agents_disk(cluster, "900k"):
+        cluster.agent()
+        anyio.run(run)
 
 
 def test_a_full_disk_costs_jobs_with_a_repository_or_a_hook_nothing_but_time(cluster: Cluster, tmp_path: Path) -> None:
@@ -55,13 +63,6 @@ def test_a_full_disk_costs_jobs_with_a_repository_or_a_hook_nothing_but_time(clu
     hook.parent.mkdir(mode=0o700)
     hook.write_text(f"#!/bin/sh\n[ -e large ] || head -c {REPOSITORY_BYTES} /dev/zero > large\n")
     hook.chmod(0o700)
-    folder = cluster.home / "agent"
-    words = ["agent", "--broker", cluster.broker.requests, "--spawn", "2", "--allow-local"]
-    agent = on_small_disk(cluster.home, folder, DISK, words, {})
-    cluster.agents.append(agent)
-    agent.line("airunner agent ready")
-    ballast = Path(f"/proc/{agent.pid}/root{folder}/ballast")
-    ballast.write_bytes(bytes(BALLAST_BYTES))
 
     async def run() -> None:
         async with Client(cluster.broker.requests, home=cluster.home) as client:
@@ -75,18 +76,17 @@ def test_a_full_disk_costs_jobs_with_a_repository_or_a_hook_nothing_but_time(clu
                 assert not any(event.body.lost for event in released)
                 assert (await client.get(job.id)).state is JobState.COMPLETED
 
-    anyio.run(run)
+    with agents_disk(cluster, "40m") as disk:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(BALLAST_BYTES))
+        agent = cluster.agent(spawn=2)
+        anyio.run(run)
     assert "jobs can be run here again" in agent.lines
 
 
 def test_airunner_run_needs_no_room_for_what_the_job_writes(tmp_path: Path) -> None:
-    more = {**variables(tmp_path, "400k"), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        (sys.executable, "-m", MODULE, "run", "--quiet", "--", *COMMAND),
-        env=environment(tmp_path / "none", more),
-        capture_output=True,
-        timeout=50,
-        check=False,
-    )
+    with small_disk(tmp_path / "disk", "400k") as disk:
+        environ = environment(tmp_path / "none", {"TMPDIR": str(disk)})
+        done = run_airunner(environ, "run", "--quiet", "--", *COMMAND)
     assert done.returncode == 0, done.stderr
     assert done.stdout == WRITTEN

@@ -26,10 +26,3 @@ def test_a_job_that_nobody_may_run_holds_up_no_other_and_is_run_once_somebody_ma
 
 def listed(cluster: Cluster) -> list[dict[str, object]]:
     return [json.loads(line) for line in cluster.airunner("agents", "--json").stdout.splitlines()]
-
-
-@pytest.mark.parametrize("tag", ["os", "=linux", "o s=x", "os=" + "x" * 200])
-def test_a_tag_that_is_none_is_told(standing: Cluster, tag: str) -> None:
-    done = standing.airunner("agent", "--tag", tag)
-    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-    assert b"expected TAG=VALUE" in done.stderr

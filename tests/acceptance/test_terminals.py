@@ -7,7 +7,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,13 +33,6 @@ def test_a_prompt_is_seen_while_the_command_waits(standing: Cluster, tmp_path: P
         go.write_text("swordfish")
         assert monitor.stdout.read() == b"swordfish"
         assert monitor.wait() == 0
-
-
-def test_a_terminal_is_one_and_has_the_size_asked_for(standing: Cluster) -> None:
-    look = "import os,sys; print(sys.stdout.isatty(), *os.get_terminal_size(), os.environ['TERM'])"
-    for size, told in (((), "80 24"), (("--terminal", "101x33"), "101 33")):
-        done = standing.airunner("submit", "--pty", *size, "--", sys.executable, "-c", look)
-        assert (done.returncode, done.stdout) == (0, f"True {told} xterm-256color\r\n".encode())
 
 
 def test_a_full_screen_is_replayed_to_the_byte(standing: Cluster, tmp_path: Path) -> None:

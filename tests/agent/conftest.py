@@ -1,4 +1,4 @@
-"""A launcher for tests of the agent, into which coverage follows."""
+"""A launcher for tests of the agent, into which coverage follows, and the event loop that it is made for."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def measured_launcher() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launcherprocess, "_PASSED_ON", (*launcherprocess._PASSED_ON, COVERAGE_VARIABLE))
         yield
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """As in production; `tests.virtualtime` is for modules whose processes are played."""
+    return "asyncio"
 
 
 @pytest.fixture

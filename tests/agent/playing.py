@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +15,17 @@ from anyio.abc import TaskGroup
 from airunner.agent.agent import Agent
 from airunner.agent.attempt.attempt import Surroundings
 from airunner.agent.checkout.repository import Rules
-from airunner.agent.launcher.contract import Exit, Holder, LaunchSpec, LeaseEnded, Process, Spent, Survivor, Vitals
+from airunner.agent.launcher.contract import (
+    Exit,
+    Holder,
+    Launcher,
+    LaunchSpec,
+    LeaseEnded,
+    Process,
+    Spent,
+    Survivor,
+    Vitals,
+)
 from airunner.agent.launcher.refusal import MachineRefused
 from airunner.agent.leases.probes import PROBE
 from airunner.agent.output.spool import SPOOL_FOLDER
@@ -154,7 +165,14 @@ class Stage:
     """All of it, and what the agent has reported."""
 
     def __init__(
-        self, wire: Wire, client: Client, group: TaskGroup, plan: Plan, here: Edges, hooks: Path | None
+        self,
+        wire: Wire,
+        client: Client,
+        group: TaskGroup,
+        plan: Plan,
+        here: Edges,
+        hooks: Path | None,
+        real: Launcher | None,
     ) -> None:
         self.wire = wire
         self.client = client
@@ -164,15 +182,16 @@ class Stage:
         self._edges = here
         self._plan = plan
         self._hooks = hooks
+        self._real = real
         self.start()
 
     def start(self) -> None:
         """The first agent, or another one in the home of one that has ended."""
         channel = Channel(self.wire, ["tcp://broker.test:7070"], lambda: b"", self._edges)
         surroundings = Surroundings(
-            self.launcher,
+            self._real or self.launcher,
             self._edges.wall_ms,
-            {},
+            {"PATH": f".::{os.environ['PATH']}:"},
             inline,
             CANCEL_GRACE_S,
             hooks=self._hooks,
@@ -206,8 +225,9 @@ async def staged(
     idle_s_max: float | None = None,
     here: Edges | None = None,
     hooks: Path | None = None,
+    real: Launcher | None = None,
 ) -> AsyncIterator[Stage]:
-    """An agent that runs, until the block is left."""
+    """An agent that runs, until the block is left; with a `real` launcher, so do its processes."""
     (home / SPOOL_FOLDER).mkdir()
     plan = Plan(
         name="played",
@@ -220,5 +240,5 @@ async def staged(
         idle_s_max=idle_s_max,
     )
     async with brokered() as (wire, client), anyio.create_task_group() as group:
-        yield Stage(wire, client, group, plan, here or edges(2), hooks)
+        yield Stage(wire, client, group, plan, here or edges(2), hooks, real)
         group.cancel_scope.cancel()
