@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import TRIES_MAX, CheckoutFailed, is_of_network
 from airunner.agent.checkout.repository import Rules
-from airunner.agent.checkout.source import Source
-from airunner.agent.launcher.contract import Launcher
-from airunner.agent.workspace.workspace import make_workspace
+from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.checkout.serving import HttpServer, over_http
 
@@ -28,41 +24,31 @@ def server(tmp_path: Path) -> Generator[HttpServer]:
         yield server
 
 
-async def tried(launcher: Launcher, server: HttpServer, home: Path) -> list[str]:
+async def tried(checkout: Checkout, server: HttpServer) -> list[str]:
     """How often it was told that there is another try; it has to succeed at last."""
-    told: list[str] = []
-    await check_out(
-        launcher,
-        Source(repository=f"http://{server.authority}/p/.git"),
-        Terms(Rules(), lambda: 0.0, told.append),
-        workspace=make_workspace(home, "job", 1),
-        agent_environ={"PATH": os.environ["PATH"]},
-    )
-    return [line for line in told if "trying again" in line]
+    checkout.rules = Rules()
+    await checkout(f"http://{server.authority}/p/.git")
+    return [line for line in checkout.told if "trying again" in line]
 
 
-async def test_a_remote_that_is_overloaded_is_asked_again(
-    launcher: Launcher, server: HttpServer, tmp_path: Path
-) -> None:
+async def test_a_remote_that_is_overloaded_is_asked_again(checkout: Checkout, server: HttpServer) -> None:
     server.failures = [503, 429]
-    told = await tried(launcher, server, tmp_path / "home")
+    told = await tried(checkout, server)
     assert ["503" in told[0], "429" in told[1], len(told)] == [True, True, 2]
 
 
-async def test_there_is_an_end_to_it(launcher: Launcher, server: HttpServer, tmp_path: Path) -> None:
+async def test_there_is_an_end_to_it(checkout: Checkout, server: HttpServer) -> None:
     server.failures = [500] * 100
     with pytest.raises(CheckoutFailed, match="500"):
-        await tried(launcher, server, tmp_path / "home")
+        await tried(checkout, server)
     assert len(server.offered) == TRIES_MAX
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_a_remote_that_refuses_is_asked_once(
-    launcher: Launcher, server: HttpServer, tmp_path: Path, status: int
-) -> None:
+async def test_a_remote_that_refuses_is_asked_once(checkout: Checkout, server: HttpServer, status: int) -> None:
     server.failures = [status] * 100
     with pytest.raises(CheckoutFailed):
-        await tried(launcher, server, tmp_path / "home")
+        await tried(checkout, server)
     assert len(server.offered) <= 2  # git asks by its older protocol too
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Generator
 from pathlib import Path
+from shutil import which
 
 import pytest
 
-from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.credentials import access_to
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.repository import Rules
-from airunner.agent.checkout.source import Source
-from airunner.agent.launcher.contract import Launcher
-from airunner.agent.workspace.workspace import Workspace
+from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.checkout.serving import HttpServer, over_http
 
@@ -42,44 +38,32 @@ def server(tmp_path: Path) -> Generator[HttpServer]:
         yield server
 
 
-def traced(folder: Path) -> dict[str, str]:
-    """An environment whose git writes down every program that it starts, with its arguments."""
-    real = shutil.which("git")
-    folder.mkdir()
-    (folder / "git").write_text(f'#!/bin/sh\necho "$*" >> {folder}/trace\nGIT_TRACE={folder}/trace exec {real} "$@"\n')
-    (folder / "git").chmod(0o755)
-    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+@pytest.fixture
+def url(checkout: Checkout, server: HttpServer) -> str:
+    """Where a remote agent finds the outer one."""
+    checkout.rules = Rules()
+    return f"http://somebody:{QUOTED}@{server.authority}/outer.git"
 
 
 async def test_a_password_opens_the_repository_and_stands_nowhere(
-    launcher: Launcher, workspace: Workspace, server: HttpServer, tmp_path: Path
+    checkout: Checkout, server: HttpServer, url: str, tmp_path: Path
 ) -> None:
-    source = Source(repository=f"http://somebody:{QUOTED}@{server.authority}/outer.git", submodules=True)
-    told: list[str] = []
+    trace = tmp_path / "bin" / "trace"  # of every program that git starts, with its arguments
+    checkout.replace_git(trace.parent, f'echo "$*" >> {trace}\nGIT_TRACE={trace} exec {which("git")} "$@"')
     mirror = Mirror(tmp_path / "mirror")
-    await check_out(
-        launcher,
-        source,
-        Terms(Rules(), lambda: 0.0, told.append),
-        workspace=workspace,
-        agent_environ=traced(tmp_path / "bin"),
-        mirror=mirror,
-    )
-    assert (workspace.checkout / "sub" / "file").read_text() == "one"
-    assert git(workspace.checkout, "config", "remote.origin.url") == f"http://{server.authority}/outer.git"
-    trace = (tmp_path / "bin" / "trace").read_text()
-    assert "remote-http" in trace
-    written = [
-        file.read_bytes() for place in (workspace.root, mirror.folder) for file in place.rglob("*") if file.is_file()
-    ]
-    for text in (trace, "".join(told), *(each.decode(errors="replace") for each in written)):
+    await checkout(url, submodules=True, mirror=mirror)
+    folder = checkout.workspace.checkout
+    assert (folder / "sub" / "file").read_text() == "one"
+    assert git(folder, "config", "remote.origin.url") == f"http://{server.authority}/outer.git"
+    assert "remote-http" in trace.read_text()
+    places = (trace.parent, checkout.workspace.root, mirror.folder)
+    written = [file.read_bytes() for place in places for file in place.rglob("*") if file.is_file()]
+    for text in ("".join(checkout.told), *(each.decode(errors="replace") for each in written)):
         assert PASSWORD not in text
         assert QUOTED not in text
 
 
-async def test_another_host_is_not_told(
-    launcher: Launcher, workspace: Workspace, server: HttpServer, tmp_path: Path
-) -> None:
+async def test_another_host_is_not_told(checkout: Checkout, server: HttpServer, url: str, tmp_path: Path) -> None:
     """A submodule on another host than the one that the password is for."""
     outer = tmp_path / "served" / "outer"
     other = server.authority.replace("127.0.0.1", "localhost")
@@ -88,13 +72,7 @@ async def test_another_host_is_not_told(
     git(tmp_path / "served" / "outer.git", "fetch", "--quiet", "../outer", "+main:main")
     git(tmp_path / "served" / "outer.git", "update-server-info")
     with pytest.raises(CheckoutFailed, match="could not read Username"):
-        await check_out(
-            launcher,
-            Source(repository=f"http://somebody:{QUOTED}@{server.authority}/outer.git", submodules=True),
-            Terms(Rules(), lambda: 0.0, lambda _: None),
-            workspace=workspace,
-            agent_environ={"PATH": os.environ["PATH"]},
-        )
+        await checkout(url, submodules=True)
     assert server.offered[-1] == ""
 
 

@@ -10,18 +10,15 @@ from pathlib import Path
 import anyio
 import pytest
 
-from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import FOLDER, Mirrors, remove_unfinished
-from airunner.agent.checkout.repository import Rules
-from airunner.agent.checkout.source import Source
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.workspace.workspace import Leftover, Workspace, make_workspace
+from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import commit, git, new_repository
 
 pytestmark = pytest.mark.anyio
 
-ENVIRON = {"PATH": os.environ["PATH"]}
 PLENTY = 1 << 30
 
 
@@ -39,20 +36,18 @@ class Agent:
         self.home = home
         self.mirrors = Mirrors(home, inline, bytes_max)
         self.told: list[str] = []
-        self._terms = Terms(Rules(allow_local=True), lambda: 0.0, self.told.append)
         self._jobs = 0
 
     async def job(
-        self, repository: Path, run: Callable[[Workspace], Awaitable[None]] | None = None, **which: str
+        self, repository: Path | str, run: Callable[[Workspace], Awaitable[None]] | None = None, **which: str
     ) -> Workspace:
         """One checkout, and what the job does in it."""
         self._jobs += 1
         workspace = make_workspace(self.home, f"job{self._jobs}", 1)
-        source = Source(repository=str(repository), **which)  # type: ignore[arg-type]
+        checkout = Checkout(self.launcher, workspace)
+        checkout.told = self.told
         async with self.mirrors.borrowed(str(repository)) as mirror:
-            await check_out(
-                self.launcher, source, self._terms, workspace=workspace, agent_environ=ENVIRON, mirror=mirror
-            )
+            await checkout(repository, mirror=mirror, **which)
             if run is not None:
                 await run(workspace)
         return workspace
@@ -62,6 +57,11 @@ class Agent:
         return list((self.home / FOLDER).iterdir())
 
 
+@pytest.fixture
+def agent(launcher: Launcher, tmp_path: Path) -> Agent:
+    return Agent(launcher, tmp_path / "home")
+
+
 def own_objects(workspace: Workspace) -> list[Path]:
     """What a clone does not borrow."""
     objects = workspace.checkout / ".git" / "objects"
@@ -69,21 +69,22 @@ def own_objects(workspace: Workspace) -> list[Path]:
 
 
 async def test_a_second_checkout_brings_nothing_that_the_first_had(
-    launcher: Launcher, repository: Path, tmp_path: Path
+    agent: Agent, launcher: Launcher, repository: Path
 ) -> None:
-    agent = Agent(launcher, tmp_path / "home")
-    for _ in range(2):
-        workspace = await agent.job(repository)
+    kept = set[int]()
+    for one in (agent, agent, Agent(launcher, agent.home)):
+        workspace = await one.job(repository)
+        kept |= {file.stat().st_ino for file in agent.kept[0].rglob("objects/pack/*.pack")}
         assert own_objects(workspace) == []
         assert (workspace.checkout / "file").read_text() == "one"
         assert git(workspace.checkout, "fsck") == ""
         assert git(workspace.checkout, "branch", "--all").split() == [
             *("*", "main", "remotes/origin/HEAD", "->", "origin/main", "remotes/origin/main")
         ]
+    assert len(kept) == 1, "it is the mirror of the first"
 
 
-async def test_what_is_new_is_brought_once(launcher: Launcher, repository: Path, tmp_path: Path) -> None:
-    agent = Agent(launcher, tmp_path / "home")
+async def test_what_is_new_is_brought_once(agent: Agent, repository: Path) -> None:
     await agent.job(repository)
     commit(repository, "two")
     brought = await agent.job(repository)
@@ -93,10 +94,7 @@ async def test_what_is_new_is_brought_once(launcher: Launcher, repository: Path,
     assert (borrowed.checkout / "file").read_text() == "two"
 
 
-async def test_what_the_remote_has_dropped_is_not_checked_out_from_here(
-    launcher: Launcher, repository: Path, tmp_path: Path
-) -> None:
-    agent = Agent(launcher, tmp_path / "home")
+async def test_what_the_remote_has_dropped_is_not_checked_out_from_here(agent: Agent, repository: Path) -> None:
     git(repository, "branch", "gone")
     await agent.job(repository, branch="gone")
     git(repository, "branch", "-D", "gone")
@@ -106,10 +104,7 @@ async def test_what_the_remote_has_dropped_is_not_checked_out_from_here(
     await agent.job(repository, branch="gone/by")
 
 
-async def test_a_commit_that_no_branch_reaches_is_brought_once(
-    launcher: Launcher, repository: Path, tmp_path: Path
-) -> None:
-    agent = Agent(launcher, tmp_path / "home")
+async def test_a_commit_that_no_branch_reaches_is_brought_once(agent: Agent, repository: Path) -> None:
     lost = commit(repository, "lost")
     git(repository, "reset", "--quiet", "--hard", "HEAD~1")
     brought = await agent.job(repository, commit=lost)
@@ -119,31 +114,20 @@ async def test_a_commit_that_no_branch_reaches_is_brought_once(
     assert (borrowed.checkout / "file").read_text() == "lost"
 
 
-async def test_a_remote_that_is_away_is_not_the_mirrors_fault(
-    launcher: Launcher, repository: Path, tmp_path: Path
-) -> None:
+async def test_a_remote_that_is_away_is_not_the_mirrors_fault(agent: Agent, repository: Path) -> None:
     """It is asked a few times, and not again without the mirror."""
-    agent = Agent(launcher, tmp_path / "home")
-    url = "http://127.0.0.1:1/x.git"
-    workspace = make_workspace(agent.home, "job", 1)
+    url = "http://user:hunter2@127.0.0.1:1/x.git"
     async with agent.mirrors.borrowed(url) as mirror:
         git(repository, "clone", "--quiet", "--bare", ".", str(mirror.folder))
-        with pytest.raises(CheckoutFailed, match="Failed to connect"):
-            await check_out(
-                launcher,
-                Source(repository=url),
-                agent._terms,
-                workspace=workspace,
-                agent_environ=ENVIRON,
-                mirror=mirror,
-            )
+    with pytest.raises(CheckoutFailed, match="Failed to connect"):
+        await agent.job(url)
     assert agent.told[0] == "borrowing from the mirror"
     assert [line.rpartition("; ")[2] for line in agent.told[1:]] == [f"trying again ({n} of 4)" for n in (2, 3, 4)]
+    assert "hunter2" not in "".join(agent.told)
     assert len(agent.kept) == 1
 
 
-async def test_jobs_that_begin_at_once_bring_it_once(launcher: Launcher, repository: Path, tmp_path: Path) -> None:
-    agent = Agent(launcher, tmp_path / "home")
+async def test_jobs_that_begin_at_once_bring_it_once(agent: Agent, repository: Path) -> None:
     workspaces: list[Workspace] = []
 
     async def one() -> None:
@@ -195,26 +179,21 @@ SPOILERS = [
 
 @pytest.mark.parametrize("spoil", SPOILERS)
 async def test_a_spoilt_mirror_fails_no_job_and_is_mended(
-    launcher: Launcher, repository: Path, tmp_path: Path, spoil: Callable[[Path], None]
+    agent: Agent, repository: Path, spoil: Callable[[Path], None]
 ) -> None:
-    agent = Agent(launcher, tmp_path / "home")
     await agent.job(repository)
     spoil(agent.kept[0])
     workspace = await agent.job(repository)
     assert (workspace.checkout / "file").read_text() == "one"
-    for _ in range(2):
-        workspace = await agent.job(repository)
-        assert git(workspace.checkout, "fsck") == ""
+    workspace = await agent.job(repository)
+    assert git(workspace.checkout, "fsck") == ""
     assert own_objects(workspace) == []
 
 
-async def test_what_a_job_writes_into_the_mirrors_configuration_is_not_run(
-    launcher: Launcher, repository: Path, tmp_path: Path
-) -> None:
-    agent = Agent(launcher, tmp_path / "home")
+async def test_what_a_job_writes_into_the_mirrors_configuration_is_not_run(agent: Agent, repository: Path) -> None:
     await agent.job(repository)
     (mirror,) = agent.kept
-    canary = tmp_path / "canary"
+    canary = repository.parent / "canary"
     git(mirror, "config", "core.alternateRefsCommand", f"touch {canary}; true")
     git(mirror, "config", "uploadpack.packObjectsHook", f"touch {canary}; true")
     git(mirror, "config", "core.fsmonitor", f"touch {canary}")
@@ -227,12 +206,9 @@ async def test_what_a_job_writes_into_the_mirrors_configuration_is_not_run(
     assert not canary.exists()
 
 
-async def test_nobody_else_can_write_a_mirrors_configuration_whatever_the_umask(
-    launcher: Launcher, repository: Path, tmp_path: Path
-) -> None:
+async def test_nobody_else_can_write_a_mirrors_configuration_whatever_the_umask(agent: Agent, repository: Path) -> None:
     before = os.umask(0)
     try:
-        agent = Agent(launcher, tmp_path / "home")
         await agent.job(repository)
     finally:
         os.umask(before)
@@ -254,29 +230,14 @@ async def test_too_much_is_given_up_but_never_what_a_job_borrows(
     assert agent.kept == []
 
 
-async def test_what_a_killed_agent_had_begun_is_removed(launcher: Launcher, repository: Path, tmp_path: Path) -> None:
-    agent = Agent(launcher, tmp_path / "home")
+async def test_what_a_killed_agent_had_begun_is_removed(agent: Agent, repository: Path) -> None:
     await agent.job(repository)
-    (tmp_path / "home" / FOLDER / ".new-0123" / "objects").mkdir(parents=True)
-    assert remove_unfinished(tmp_path / "home") == []
+    (agent.home / FOLDER / ".new-0123" / "objects").mkdir(parents=True)
+    assert remove_unfinished(agent.home) == []
     assert len(agent.kept) == 1
 
 
-async def test_progress_is_told_and_so_is_every_try(launcher: Launcher, tmp_path: Path) -> None:
-    agent = Agent(launcher, tmp_path / "home")
-    agent._terms = Terms(Rules(), lambda: 0.0, agent.told.append)
-    repository = "http://user:hunter2@127.0.0.1:1/x.git"
-    workspace = make_workspace(agent.home, "job", 1)
-    with pytest.raises(CheckoutFailed, match="Failed to connect"):
-        await check_out(
-            launcher, Source(repository=repository), agent._terms, workspace=workspace, agent_environ=ENVIRON
-        )
-    assert [line.rpartition("; ")[2] for line in agent.told] == [f"trying again ({n} of 4)" for n in (2, 3, 4)]
-    assert "hunter2" not in "".join(agent.told)
-
-
-async def test_stages_are_told(launcher: Launcher, repository: Path, tmp_path: Path) -> None:
-    agent = Agent(launcher, tmp_path / "home")
+async def test_stages_are_told(agent: Agent, repository: Path) -> None:
     await agent.job(repository)
     stages = [line.partition(":")[0] for line in agent.told]
     assert "Receiving objects" in stages
