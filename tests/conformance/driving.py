@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import NamedTuple, TypeVar
-
-from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import (
     Appended,
@@ -23,7 +22,7 @@ from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
-from airunner.protocol.events import AgentBody, Event, Output, Stream, encode_bodies, events_of
+from airunner.protocol.events import AgentBody, Event, EventSegment, Output, Stream, encode_bodies, events_of
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState, Result
 from airunner.protocol.names import JobId, RequestId, WatchKey
@@ -31,6 +30,7 @@ from airunner.protocol.queues import QueueMode, QueueSummary
 from airunner.protocol.replies import (
     JobCancelled,
     JobCompleted,
+    JobEventsPublished,
     JobEventsReplayed,
     JobFound,
     JobLease,
@@ -50,6 +50,7 @@ from airunner.protocol.requests import (
     EventBatch,
     GetJob,
     ListQueues,
+    PublishJobEvents,
     ReleaseJob,
     ReplayJobEvents,
     RetryJob,
@@ -59,7 +60,6 @@ from airunner.protocol.requests import (
 )
 
 T = TypeVar("T")
-_Part = TypeVar("_Part", EventBatch, CompleteJob, ReleaseJob)
 START_MS = 1_000_000
 VISIBILITY_MS = 10_000
 
@@ -94,6 +94,7 @@ class Driver:
         self.store = store
         self.now_ms = START_MS
         self.quotas = Quotas()  # of every tenant
+        self.live: defaultdict[WatchKey, list[EventSegment]] = defaultdict(list)  # what was published of each job
         self._drawn = 0
 
     def draw(self, size: int) -> bytes:
@@ -128,6 +129,8 @@ class Driver:
         if commands and isinstance(commands[0], TenantRequest) and kind_of(commands[0].request).run is not Run.CHANGE:
             return Applied(tuple(map(outcome_of, self.store.read(commands))), None)
         applied = self.store.apply(commands, self.now_ms)
+        for appended in (appended for done in applied.done for appended in done.news.appended):
+            self.live[appended.watch_key].append(appended.segment)
         return Applied(tuple(map(outcome_of, applied.done)), applied.next_due_ms)
 
     def outcome(self, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None) -> Outcome:
@@ -178,6 +181,17 @@ class Driver:
     def lease_one(self, queue: str = "default") -> JobLease:
         (lease,) = self.lease(queue)
         return lease
+
+    def started(self, *, tenant: str = "home") -> JobLease:
+        """Submit a job, and lease it."""
+        self.submit(tenant=tenant)
+        (lease,) = self.lease(tenant=tenant)
+        return lease
+
+    def publish(self, *batches: EventBatch, tenant: str = "home") -> list[tuple[int, str | None]]:
+        """Publish events; of each batch, the next index and how it was refused."""
+        reply = self.reply(JobEventsPublished, PublishJobEvents(batches=batches), tenant=tenant)
+        return [(stored.next_index, stored.code) for stored in reply.batches]
 
     def complete(self, lease: JobLease, *, exit_code: int = 0, result: Result | None = None) -> JobState:
         """The attempt ends without an event of its own."""
@@ -242,11 +256,6 @@ class Driver:
 
 def release(lease: JobLease) -> ReleaseJob:
     return ReleaseJob(lease=lease.ref)
-
-
-def replaced(part: _Part, **changes: object) -> _Part:
-    """The same, about another attempt or with another token."""
-    return replace(part, lease=replace(part.lease, **changes))
 
 
 def output(*pieces: str, timestamp_ms: int = START_MS) -> list[AgentBody]:

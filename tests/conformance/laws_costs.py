@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from typing import Final
 
@@ -124,13 +123,3 @@ def as_much_metadata_as_there_may_be_is_bounded_when_it_comes_and_when_it_goes(d
         step = driver.retain(finished_before_ms=driver.now_ms + 1)
         more = step.more
         assert step.cost <= COST_MAX
-
-
-LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
-    whatever_is_asked_costs_something,
-    what_is_refused_or_repeated_costs_too,
-    more_work_costs_more_and_neighbours_pay_for_themselves,
-    looking_through_many_for_nothing_costs_too,
-    nothing_that_may_wait_makes_a_lease_or_a_list_of_queues_costly,
-    as_much_metadata_as_there_may_be_is_bounded_when_it_comes_and_when_it_goes,
-)

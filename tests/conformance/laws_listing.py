@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
-
-from airunner.broker.lifecycle.commands import LeasesCounted
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobFound, JobsEnqueued, JobsListed
-from airunner.protocol.requests import EnqueueJob, GetJob, ListAgents, ListJobs, ReplayJobEvents, WatchJob
-from tests.conformance.driving import VISIBILITY_MS, Driver, release
+from airunner.protocol.requests import EnqueueJob, GetJob, ListJobs, ReplayJobEvents, WatchJob
+from tests.conformance.driving import Driver
 
 
 def _listed(driver: Driver, request: ListJobs, *, tenant: str = "home") -> tuple[list[str], bool]:
@@ -118,31 +114,3 @@ def a_summary_and_a_job_say_the_same(driver: Driver) -> None:
     same = ("id", "state", "submitted_ms", "attempt", "started_ms", "finished_ms", "result", "due_ms", "origin")
     for field in (*same, "cancel_requested_ms"):
         assert getattr(job, field) == getattr(summary, field), field
-
-
-def leases_are_counted_by_agent(driver: Driver) -> None:
-    driver.submit("a", "b", "c")
-    driver.submit(tenant="other")
-    assert driver.reply(LeasesCounted, ListAgents()).by_agent == {}
-    first, second = driver.lease_one(), driver.lease_one()
-    driver.lease(tenant="other")
-    assert driver.reply(LeasesCounted, ListAgents()).by_agent == {"agent": 2}
-    driver.complete(first)
-    assert driver.reply(LeasesCounted, ListAgents()).by_agent == {"agent": 1}
-    driver.outcome(release(second))
-    assert driver.reply(LeasesCounted, ListAgents()).by_agent == {}
-    driver.lease_one()
-    driver.pass_ms(VISIBILITY_MS)
-    assert driver.reply(LeasesCounted, ListAgents()).by_agent == {}
-
-
-LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
-    credentials_are_given_to_the_agent_and_to_no_reader,
-    secret_variables_are_given_to_the_agent_and_to_no_reader,
-    jobs_are_listed_newest_first_and_stable,
-    one_tenant_sees_nothing_of_anothers,
-    jobs_are_found_by_their_owner,
-    jobs_are_found_by_all_of_their_metadata,
-    a_summary_and_a_job_say_the_same,
-    leases_are_counted_by_agent,
-)

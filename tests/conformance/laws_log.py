@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
-
 import msgspec
 
 from airunner.broker.lifecycle.commands import WatchKeyFound
 from airunner.protocol.events import BATCH_EVENTS_MAX, EventSegment, Output, events_of
-from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import (
-    BatchStored,
     JobCompleted,
     JobEventsPublished,
     JobEventsReplayed,
-    JobLease,
     Refused,
 )
 from airunner.protocol.requests import (
     KINDS_MAX,
     REPLAY_BYTES_MAX,
     REPLAY_SEGMENTS_MAX,
-    EventBatch,
     PublishJobEvents,
     ReplayJobEvents,
     WatchJob,
 )
-from tests.conformance.driving import START_MS, Driver, batch, completion, replaced
-
-
-def _publish(driver: Driver, *batches: EventBatch) -> list[tuple[int, str | None]]:
-    reply = driver.reply(JobEventsPublished, PublishJobEvents(batches=batches))
-    return [(stored.next_index, stored.code) for stored in reply.batches]
+from tests.conformance.driving import START_MS, Driver, batch, completion
 
 
 def _console(driver: Driver, job_id: str) -> str:
@@ -44,13 +31,8 @@ def _console(driver: Driver, job_id: str) -> str:
     return b"".join(event.body.data for event in events if isinstance(event.body, Output)).decode()
 
 
-def _started(driver: Driver) -> JobLease:
-    driver.submit()
-    return driver.lease_one()
-
-
 def events_are_stored_as_they_were_sent(driver: Driver) -> None:
-    lease = _started(driver)
+    lease = driver.started()
     sent = batch(lease, 0, "a", "b")
     outcome = driver.outcome(PublishJobEvents(batches=(sent,)))
     (appended,) = outcome.appended
@@ -61,77 +43,33 @@ def events_are_stored_as_they_were_sent(driver: Driver) -> None:
     assert page.runs == (appended.segment,)
 
 
-def repeats_are_stored_once(driver: Driver) -> None:
-    lease = _started(driver)
-    assert _publish(driver, batch(lease, 0, "a", "b")) == [(2, None)]
+def what_is_stored_is_published_once_though_it_is_repeated(driver: Driver) -> None:
+    lease = driver.started()
+    assert driver.publish(batch(lease, 0, "a", "b")) == [(2, None)]
     assert driver.outcome(PublishJobEvents(batches=(batch(lease, 0, "a", "b"),))).appended == ()
-    assert _publish(driver, batch(lease, 0, "a", "b"), batch(lease, 1, "b", "c"), batch(lease, 0, "a")) == [
+    assert driver.publish(batch(lease, 0, "a", "b"), batch(lease, 1, "b", "c"), batch(lease, 5, "z")) == [
         (2, None),
         (3, None),
-        (3, None),
+        (3, "index-gap"),
     ]
     assert _console(driver, lease.job_id) == "abc"
 
 
-def a_gap_is_refused_with_the_index_expected(driver: Driver) -> None:
-    lease = _started(driver)
-    assert _publish(driver, batch(lease, 1, "b"), batch(lease, 0, "a"), batch(lease, 2, "c")) == [
-        (0, "index-gap"),
-        (1, None),
-        (1, "index-gap"),
-    ]
-    assert _console(driver, lease.job_id) == "a"
-
-
 def what_is_no_batch_of_an_agents_is_refused(driver: Driver) -> None:
-    lease = _started(driver)
+    lease = driver.started()
     good = batch(lease, 0, "a")
     wrong = [
         msgspec.structs.replace(good, count=2),
         msgspec.structs.replace(good, events=b"\xc1"),
         msgspec.structs.replace(good, events=b"\x91\x82\xa4kind\xabJOB_EXPIRED\xactimestamp_ms\x01"),
     ]
-    codes = [code for _, code in _publish(driver, *wrong)]
+    codes = [code for _, code in driver.publish(*wrong)]
     assert codes == ["bad-request"] * 3
-    assert _publish(driver, good) == [(1, None)]
-
-
-def nobody_else_writes_into_a_log(driver: Driver) -> None:
-    lease = _started(driver)
-    good = batch(lease, 0, "a")
-    forged = replaced(good, task_token=bytes(32))
-    absent = replaced(good, job_id="absent")
-    assert _publish(driver, forged, absent) == [(0, "stale-token"), (0, "not-found")]
-    reply = driver.reply(JobEventsPublished, PublishJobEvents(batches=(good,)), tenant="other")
-    assert reply.batches == (BatchStored(job_id=lease.job_id, attempt=1, code="not-found"),)
-    assert _console(driver, lease.job_id) == ""
-
-
-def an_old_attempt_writes_no_more(driver: Driver) -> None:
-    stale = _started(driver)
-    assert _publish(driver, batch(stale, 0, "old")) == [(1, None)]
-    driver.now_ms += 100_000
-    driver.expire()
-    assert _publish(driver, batch(stale, 1, "late")) == [(0, "stale-token")]
-    fresh = driver.lease_one()
-    assert _publish(driver, batch(stale, 1, "late"), batch(fresh, 0, "new")) == [(0, "stale-token"), (1, None)]
-    assert _console(driver, stale.job_id) == "oldnew"
-    assert [event.attempt for event in driver.log(stale.job_id)] == [0, 1, 1, 1, 2, 2]
-
-
-def a_job_completes_only_with_its_whole_log(driver: Driver) -> None:
-    lease = _started(driver)
-    _publish(driver, batch(lease, 0, "a"))
-    assert driver.refused("incomplete-log", completion(lease, 2)).expected_index == 1
-    assert driver.refused("incomplete-log", completion(lease, 0)).expected_index == 1
-    assert _console(driver, lease.job_id) == "a"
-    _publish(driver, batch(lease, 0, "a", "b", "c"))
-    assert driver.reply(JobCompleted, completion(lease, 3)).state is JobState.COMPLETED
-    assert _console(driver, lease.job_id) == "abc"
+    assert driver.publish(good) == [(1, None)]
 
 
 def last_events_and_completions_travel_together(driver: Driver) -> None:
-    whole, torn, silent, late = (_started(driver) for _ in range(4))
+    whole, torn, silent, late = (driver.started() for _ in range(4))
     driver.complete(late)
     request = PublishJobEvents(
         batches=(batch(whole, 0, "a", "b"), batch(torn, 1, "lost its first")),
@@ -154,28 +92,9 @@ def last_events_and_completions_travel_together(driver: Driver) -> None:
     assert driver.state(torn.job_id) is JobState.RUNNING
 
 
-def a_retry_that_travels_with_others_may_be_leased_at_once(driver: Driver) -> None:
-    (job_id,) = driver.enqueue(JobSpec(command="true", retry=RetryPolicy(limit=1, backoff_ms=0)))
-    request = PublishJobEvents(completions=(completion(driver.lease_one(), exit_code=1),))
-    outcome = driver.outcome(request)
-    assert outcome.reply == JobEventsPublished(completions=(JobCompleted(state=JobState.SCHEDULED),))
-    assert {key.queue for key in outcome.ready} == {"default"}
-    assert driver.lease_one().job_id == job_id
-
-
-def a_repeat_after_the_end_is_answered_as_the_first(driver: Driver) -> None:
-    lease = _started(driver)
-    sent = batch(lease, 0, "a", "b")
-    _publish(driver, sent)
-    driver.reply(JobCompleted, completion(lease, 2))
-    assert _publish(driver, sent) == [(2, None)]
-    assert _publish(driver, batch(lease, 2, "c")) == [(0, "stale-token")]
-    assert driver.kinds(lease.job_id)[-1] == "JOB_FINISHED"
-
-
 def a_replay_starts_at_exactly_the_sequence_asked_for(driver: Driver) -> None:
-    lease = _started(driver)
-    _publish(driver, batch(lease, 0, "a", "b", "c"), batch(lease, 3, "d"))
+    lease = driver.started()
+    driver.publish(batch(lease, 0, "a", "b", "c"), batch(lease, 3, "d"))
     whole = driver.log(lease.job_id)
     for sequence in range(1, len(whole) + 2):
         assert driver.log(lease.job_id, from_sequence=sequence) == whole[sequence - 1 :]
@@ -189,9 +108,9 @@ def a_replay_starts_at_exactly_the_sequence_asked_for(driver: Driver) -> None:
 
 
 def a_replay_starts_at_the_first_event_that_is_new_enough(driver: Driver) -> None:
-    lease = _started(driver)
+    lease = driver.started()
     early, late = START_MS + 10, START_MS + 30
-    _publish(driver, batch(lease, 0, "a", timestamp_ms=early), batch(lease, 1, "b", "c", timestamp_ms=late))
+    driver.publish(batch(lease, 0, "a", timestamp_ms=early), batch(lease, 1, "b", "c", timestamp_ms=late))
     for instant_ms, sequence, first in ((0, 1, 1), (early, 1, 3), (early + 1, 1, 4), (late, 5, 5), (late + 1, 1, 6)):
         request = ReplayJobEvents(job_id=lease.job_id, from_sequence=sequence, from_timestamp_ms=instant_ms)
         page = driver.reply(JobEventsReplayed, request)
@@ -201,19 +120,19 @@ def a_replay_starts_at_the_first_event_that_is_new_enough(driver: Driver) -> Non
 
 
 def a_clock_that_went_back_hides_no_event(driver: Driver) -> None:
-    lease = _started(driver)
-    _publish(driver, batch(lease, 0, "late", timestamp_ms=START_MS + 50), batch(lease, 1, "early", timestamp_ms=5))
+    lease = driver.started()
+    driver.publish(batch(lease, 0, "late", timestamp_ms=START_MS + 50), batch(lease, 1, "early", timestamp_ms=5))
     request = ReplayJobEvents(job_id=lease.job_id, from_timestamp_ms=START_MS + 50)
     page = driver.reply(JobEventsReplayed, request)
     assert [event.sequence for run in page.runs for event in events_of(lease.job_id, run)] == [3, 4]
 
 
 def a_page_of_a_long_log_is_bounded(driver: Driver) -> None:
-    lease = _started(driver)
+    lease = driver.started()
     piece = "x" * (REPLAY_BYTES_MAX // 5)
     for index in range(0, 15, 3):
-        _publish(driver, *(batch(lease, index + offset, piece[:60_000]) for offset in range(3)))
-    _publish(driver, *(batch(lease, 15 + 2 * n, piece[:60_000], piece[:60_000]) for n in range(6)))
+        driver.publish(*(batch(lease, index + offset, piece[:60_000]) for offset in range(3)))
+    driver.publish(*(batch(lease, 15 + 2 * n, piece[:60_000], piece[:60_000]) for n in range(6)))
     page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id))
     assert sum(len(run.events) for run in page.runs) <= REPLAY_BYTES_MAX
     assert page.next_sequence <= page.last_sequence
@@ -221,8 +140,8 @@ def a_page_of_a_long_log_is_bounded(driver: Driver) -> None:
 
 
 def a_page_is_as_small_as_it_is_asked_for(driver: Driver) -> None:
-    lease = _started(driver)
-    _publish(driver, *(batch(lease, index, "x" * 1_000) for index in range(9)))
+    lease = driver.started()
+    driver.publish(*(batch(lease, index, "x" * 1_000) for index in range(9)))
     sizes: list[int] = []
     place = 1
     while place <= 2 + 9:
@@ -236,20 +155,9 @@ def a_page_is_as_small_as_it_is_asked_for(driver: Driver) -> None:
     assert first.first_sequence == 1
 
 
-def a_page_of_many_small_runs_is_bounded(driver: Driver) -> None:
-    lease = _started(driver)
-    total = REPLAY_SEGMENTS_MAX + 10
-    for first in range(0, total, 47):
-        _publish(driver, *(batch(lease, index, "x") for index in range(first, min(first + 47, total))))
-    page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id))
-    assert len(page.runs) == REPLAY_SEGMENTS_MAX
-    assert _console(driver, lease.job_id) == "x" * total
-    assert total < 2 * BATCH_EVENTS_MAX
-
-
 def of_some_kinds_what_holds_none_comes_without_its_events(driver: Driver) -> None:
-    lease = _started(driver)
-    _publish(driver, *(batch(lease, index, "x" * 60_000) for index in range(30)))
+    lease = driver.started()
+    driver.publish(*(batch(lease, index, "x" * 60_000) for index in range(30)))
     ask = ReplayJobEvents(job_id=lease.job_id, kinds=("JOB_LEASED", "JOB_FINISHED"), bytes_max=1_000)
     runs: list[EventSegment] = []
     pages = 0
@@ -265,42 +173,23 @@ def of_some_kinds_what_holds_none_comes_without_its_events(driver: Driver) -> No
 
 
 def who_wants_many_kinds_is_sent_all(driver: Driver) -> None:
-    lease = _started(driver)
-    _publish(driver, *(batch(lease, index, "x") for index in range(3)))
+    lease = driver.started()
+    driver.publish(*(batch(lease, index, "x") for index in range(3)))
     ask = ReplayJobEvents(job_id=lease.job_id, kinds=tuple(f"KIND_{number}" for number in range(KINDS_MAX)))
     page = driver.reply(JobEventsReplayed, ask)
     assert page == driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id))
 
 
-def however_many_runs_are_left_out_a_page_looks_through_so_many_at_the_most(driver: Driver) -> None:
-    lease = _started(driver)
+def a_page_holds_so_many_small_runs_and_looks_through_so_many_that_are_left_out(driver: Driver) -> None:
+    lease = driver.started()
     total = REPLAY_SEGMENTS_MAX + 10
     for first in range(0, total, 47):
-        _publish(driver, *(batch(lease, index, "x") for index in range(first, min(first + 47, total))))
+        driver.publish(*(batch(lease, index, "x") for index in range(first, min(first + 47, total))))
+    assert total < 2 * BATCH_EVENTS_MAX
+    page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id))
+    assert len(page.runs) == REPLAY_SEGMENTS_MAX
+    assert _console(driver, lease.job_id) == "x" * total
     page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=3, kinds=("HEARTBEAT",)))
     (left_out,) = page.runs
     assert REPLAY_SEGMENTS_MAX <= left_out.count <= REPLAY_SEGMENTS_MAX + 1
     assert page.next_sequence == left_out.next_sequence < page.last_sequence
-
-
-LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
-    events_are_stored_as_they_were_sent,
-    repeats_are_stored_once,
-    a_gap_is_refused_with_the_index_expected,
-    what_is_no_batch_of_an_agents_is_refused,
-    nobody_else_writes_into_a_log,
-    an_old_attempt_writes_no_more,
-    a_job_completes_only_with_its_whole_log,
-    last_events_and_completions_travel_together,
-    a_retry_that_travels_with_others_may_be_leased_at_once,
-    a_repeat_after_the_end_is_answered_as_the_first,
-    a_replay_starts_at_exactly_the_sequence_asked_for,
-    a_replay_starts_at_the_first_event_that_is_new_enough,
-    a_clock_that_went_back_hides_no_event,
-    a_page_of_a_long_log_is_bounded,
-    a_page_is_as_small_as_it_is_asked_for,
-    a_page_of_many_small_runs_is_bounded,
-    of_some_kinds_what_holds_none_comes_without_its_events,
-    who_wants_many_kinds_is_sent_all,
-    however_many_runs_are_left_out_a_page_looks_through_so_many_at_the_most,
-)

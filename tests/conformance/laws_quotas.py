@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.lifecycle.retention import RECORDS_KEPT_MS
@@ -11,12 +10,11 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, encode_spec
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.queues import QueueMode
-from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, JobsEnqueued, Refused
+from airunner.protocol.replies import JobCompleted, JobEventsPublished, JobsEnqueued, Refused
 from airunner.protocol.requests import (
     LAST_BYTES_MAX,
     CancelJob,
     EnqueueJob,
-    EventBatch,
     PublishJobEvents,
     RemoveSecret,
     RetryJob,
@@ -74,12 +72,11 @@ def whatever_ends_a_wait_makes_room_and_whatever_begins_one_takes_it(driver: Dri
 
 
 def what_a_tenant_keeps_is_bounded_in_bytes_and_what_runs_goes_on(driver: Driver) -> None:
-    driver.submit()
-    lease = driver.lease_one()
+    lease = driver.started()
     driver.quotas = Quotas(bytes_max=3 * len(PIECE))
     for index in range(3):
         driver.reply(JobsEnqueued, _jobs(1))
-        driver.reply(object, PublishJobEvents(batches=(batch(lease, index, PIECE),)))
+        driver.publish(batch(lease, index, PIECE))
     driver.refused("quota", _jobs(1))
     driver.reply(JobsEnqueued, _jobs(1), tenant="other")
     driver.reply(object, PublishJobEvents(batches=(batch(lease, 3, PIECE),), completions=(completion(lease, 4),)))
@@ -89,8 +86,7 @@ def what_a_tenant_keeps_is_bounded_in_bytes_and_what_runs_goes_on(driver: Driver
 
 def what_is_removed_makes_room(driver: Driver) -> None:
     for _ in range(3):
-        driver.submit()
-        lease = driver.lease_one()
+        lease = driver.started()
         last = PublishJobEvents(batches=(batch(lease, 0, PIECE),), completions=(completion(lease, 1),))
         driver.reply(object, last)
     driver.quotas = Quotas(bytes_max=SPEC_BYTES)
@@ -142,22 +138,19 @@ def a_remembered_answer_is_something_that_a_tenant_has(driver: Driver) -> None:
 
 def what_runs_may_log_until_its_tenant_has_twice_as_much(driver: Driver) -> None:
     """A repeat is answered, the others go on, and what is refused comes later."""
-    driver.submit()
-    lease = driver.lease_one()
+    lease = driver.started()
     driver.quotas = Quotas(bytes_max=2 * len(PIECE))
     published = 0
-    while (stored := _published(driver, batch(lease, published, PIECE))).code is None:
+    while driver.publish(batch(lease, published, PIECE)) == [(published + 1, None)]:
         published += 1
         assert published < 5
     assert published in (3, 4)
-    assert (stored.code, stored.next_index) == ("quota", published)
-    assert _published(driver, batch(lease, published - 1, PIECE)).code is None, "it is stored already"
-    assert _published(driver, batch(lease, published, "x")).code == "quota"
-    driver.submit(tenant="other")
-    (others,) = driver.lease(tenant="other")
-    assert _published(driver, batch(others, 0, PIECE), tenant="other").code is None
+    assert driver.publish(batch(lease, published - 1, PIECE)) == [(published, None)], "it is stored already"
+    assert driver.publish(batch(lease, published, "x")) == [(published, "quota")]
+    others = driver.started(tenant="other")
+    assert driver.publish(batch(others, 0, PIECE), tenant="other") == [(1, None)]
     driver.quotas = Quotas(bytes_max=3 * len(PIECE))
-    assert _published(driver, batch(lease, published, PIECE)).code is None
+    assert driver.publish(batch(lease, published, PIECE)) == [(published + 1, None)]
 
 
 def a_small_end_is_let_through_and_a_large_one_waits(driver: Driver) -> None:
@@ -177,19 +170,10 @@ def a_small_end_is_let_through_and_a_large_one_waits(driver: Driver) -> None:
     assert driver.complete(large) is JobState.COMPLETED, "an end without a log takes no room"
 
 
-def _published(driver: Driver, events: EventBatch, *, tenant: str = "home") -> BatchStored:
-    (stored,) = driver.reply(JobEventsPublished, PublishJobEvents(batches=(events,)), tenant=tenant).batches
-    return stored
-
-
-LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
-    no_more_jobs_wait_than_a_tenant_may_have,
-    what_was_submitted_before_is_answered_though_the_quota_is_reached,
-    whatever_ends_a_wait_makes_room_and_whatever_begins_one_takes_it,
-    what_a_tenant_keeps_is_bounded_in_bytes_and_what_runs_goes_on,
-    what_is_removed_makes_room,
-    a_queue_that_is_kept_without_jobs_is_something_that_a_tenant_has,
-    a_remembered_answer_is_something_that_a_tenant_has,
-    what_runs_may_log_until_its_tenant_has_twice_as_much,
-    a_small_end_is_let_through_and_a_large_one_waits,
-)
+def the_ends_of_ones_waits_make_no_room_for_another(driver: Driver) -> None:
+    driver.submit(tenant="other")
+    driver.submit()
+    driver.quotas = Quotas(waiting_max=1)
+    driver.lease_one()
+    driver.refused("quota", _jobs(1), tenant="other")
+    driver.submit()

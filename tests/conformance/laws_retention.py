@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.lifecycle.retention import (
@@ -23,7 +22,6 @@ from airunner.protocol.requests import (
     GetJob,
     ListJobs,
     ListQueues,
-    PublishJobEvents,
     ReplayJobEvents,
     RetryJob,
     UpdateJob,
@@ -59,40 +57,10 @@ def _large(driver: Driver, runs: int, run_bytes: int, *, tenant: str = "home") -
 
 
 def _running(driver: Driver, runs: int, run_bytes: int, *, tenant: str = "home") -> JobLease:
-    driver.submit(tenant=tenant)
-    (lease,) = driver.lease(tenant=tenant)
+    lease = driver.started(tenant=tenant)
     for index in range(runs):
-        events = PublishJobEvents(batches=(batch(lease, index, "x" * run_bytes),))
-        driver.reply(object, events, tenant=tenant)
+        driver.publish(batch(lease, index, "x" * run_bytes), tenant=tenant)
     return lease
-
-
-def what_finished_before_the_instant_is_removed_and_no_more(driver: Driver) -> None:
-    old = driver.ended("a", "b")
-    driver.now_ms += 10
-    (young,) = driver.ended("c")
-    assert _swept(driver, finished_before_ms=START_MS) == 1
-    assert _there(driver) == {*old, young}
-    _swept(driver, finished_before_ms=START_MS + 10)
-    assert _there(driver) == {young}
-    assert driver.kinds(young)[-1] == "JOB_FINISHED"
-
-
-def every_way_to_finish_counts(driver: Driver) -> None:
-    driver.ended("completed")
-    driver.ended("failed", exit_code=1)
-    (cancelled,) = driver.submit("cancelled")
-    driver.cancel(cancelled)
-    driver.enqueue(JobSpec(command="lost", max_attempts=1))
-    driver.lease_one()
-    driver.pass_ms(VISIBILITY_MS)
-    assert {job.state for job in driver.reply(JobsListed, ListJobs()).jobs} == {
-        JobState.COMPLETED,
-        JobState.FAILED,
-        JobState.CANCELLED,
-    }
-    _swept(driver, finished_before_ms=driver.now_ms + 1)
-    assert _there(driver) == set()
 
 
 def what_waits_or_runs_is_never_removed(driver: Driver) -> None:
@@ -113,7 +81,7 @@ def what_waits_or_runs_is_never_removed(driver: Driver) -> None:
 def a_removed_job_is_gone_for_everybody_at_once(driver: Driver) -> None:
     (job_id,) = driver.enqueue(JobSpec(command="a", owner="o", metadata={"k": "v"}))
     lease = driver.lease_one()
-    driver.reply(object, PublishJobEvents(batches=(batch(lease, 0, "x"),)))
+    driver.publish(batch(lease, 0, "x"))
     driver.reply(object, completion(lease, 1))
     assert driver.retain(finished_before_ms=driver.now_ms + 1).more
     for request in (
@@ -146,12 +114,11 @@ def a_large_log_goes_in_several_steps_and_its_job_at_once(driver: Driver) -> Non
 
 
 def a_log_of_large_runs_goes_in_several_steps(driver: Driver) -> None:
-    driver.submit()
-    lease = driver.lease_one()
+    lease = driver.started()
     piece, runs = "x" * 60_000, 2 * BYTES_PER_STEP // 480_000
     assert runs < SEGMENTS_PER_STEP, "it is their size that is too much for one step"
     for run in range(runs):
-        driver.reply(object, PublishJobEvents(batches=(batch(lease, 8 * run, *[piece] * 8),)))
+        driver.publish(batch(lease, 8 * run, *[piece] * 8))
     driver.reply(object, completion(lease, 8 * runs))
     assert driver.retain(finished_before_ms=driver.now_ms + 1).more
     assert _swept(driver, finished_before_ms=driver.now_ms + 1) >= 3
@@ -216,54 +183,9 @@ def a_request_is_remembered_until_its_own_age(driver: Driver) -> None:
     assert driver.reply(JobsEnqueued, request, request_id=ID) != first
 
 
-def a_request_is_remembered_for_a_day_however_short_jobs_are_kept(driver: Driver) -> None:
-    request = EnqueueJob(jobs=(JobSpec(command="a"),))
-    first = driver.reply(JobsEnqueued, request, request_id=ID)
-    driver.now_ms += RECORDS_KEPT_MS
-    _swept(driver, finished_before_ms=driver.now_ms)
-    assert driver.reply(JobsEnqueued, request, request_id=ID) == first
-    driver.now_ms += 1
-    _swept(driver, finished_before_ms=driver.now_ms)
-    assert driver.reply(JobsEnqueued, request, request_id=ID) != first
-
-
-def a_repeated_retry_is_answered_when_its_origin_is_gone(driver: Driver) -> None:
-    (origin,) = driver.ended("a")
-    first = driver.reply(JobsEnqueued, RetryJob(job_id=origin), request_id=ID)
-    _swept(driver, store_bytes_max=0)
-    driver.refused("not-found", RetryJob(job_id=origin))
-    assert driver.reply(JobsEnqueued, RetryJob(job_id=origin), request_id=ID) == first
-
-
 def very_many_requests_are_forgotten_in_steps(driver: Driver) -> None:
     for _ in range(2 * RECORDS_PER_STEP + 1):
         driver.submit()
     driver.now_ms += 2 * RECORDS_KEPT_MS
     assert _swept(driver, finished_before_ms=START_MS + 1) == 3
     assert driver.queue().waiting == 2 * RECORDS_PER_STEP + 1
-
-
-def an_origin_may_be_gone_before_what_retries_it(driver: Driver) -> None:
-    (origin,) = driver.ended("a")
-    (job_id,) = driver.reply(JobsEnqueued, RetryJob(job_id=origin)).job_ids
-    _swept(driver, finished_before_ms=driver.now_ms + 1)
-    driver.refused("not-found", GetJob(job_id=origin))
-    assert driver.job(job_id).origin == origin
-
-
-LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
-    what_finished_before_the_instant_is_removed_and_no_more,
-    every_way_to_finish_counts,
-    what_waits_or_runs_is_never_removed,
-    a_removed_job_is_gone_for_everybody_at_once,
-    a_large_log_goes_in_several_steps_and_its_job_at_once,
-    a_log_of_large_runs_goes_in_several_steps,
-    very_many_old_jobs_go_in_steps_the_oldest_first,
-    a_store_that_is_too_large_loses_the_oldest_and_no_more_than_it_must,
-    what_one_tenant_takes_costs_no_other_its_finished_jobs,
-    a_request_is_remembered_until_its_own_age,
-    a_request_is_remembered_for_a_day_however_short_jobs_are_kept,
-    a_repeated_retry_is_answered_when_its_origin_is_gone,
-    very_many_requests_are_forgotten_in_steps,
-    an_origin_may_be_gone_before_what_retries_it,
-)

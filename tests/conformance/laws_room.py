@@ -88,7 +88,7 @@ def with_little_room_nothing_new_is_stored_and_a_repeat_is_answered(driver: Driv
 def with_little_room_events_wait_and_the_last_few_come_with_their_end(driver: Driver) -> None:
     driver.submit("chatty", "brief", "much")
     chatty, brief, much = driver.lease(slots=3)
-    driver.reply(JobEventsPublished, PublishJobEvents(batches=(batch(chatty, 0, "stored"),)))
+    driver.publish(batch(chatty, 0, "stored"))
     large = ("x" * (LAST_BYTES_MAX // 2),) * 2
     request = PublishJobEvents(
         batches=(
@@ -116,10 +116,3 @@ def with_little_room_events_wait_and_the_last_few_come_with_their_end(driver: Dr
     again = PublishJobEvents(batches=(batch(much, 0, *large),), completions=(completion(much, 2),))
     assert driver.reply(JobEventsPublished, again).completions == (JobCompleted(state=JobState.COMPLETED),)
     assert driver.kinds(chatty.job_id)[-1] == "OUTPUT"
-
-
-LAWS = (
-    with_little_room_what_ends_or_keeps_something_is_stored,
-    with_little_room_nothing_new_is_stored_and_a_repeat_is_answered,
-    with_little_room_events_wait_and_the_last_few_come_with_their_end,
-)

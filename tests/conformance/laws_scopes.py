@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from airunner.protocol.job import JobState
@@ -66,10 +65,3 @@ def lists_hold_what_is_in_scope_alone(driver: Driver) -> None:
     secrets = _bound(driver, ListSecrets())
     assert isinstance(secrets, SecretsListed)
     assert [secret.queue for secret in secrets.secrets] == ["ci"]
-
-
-LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
-    jobs_of_other_queues_are_not_there,
-    an_ended_job_of_another_queue_is_not_run_again,
-    lists_hold_what_is_in_scope_alone,
-)

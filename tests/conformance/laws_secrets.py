@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from airunner.broker.store.quotas import Quotas
@@ -127,7 +126,12 @@ def tenants_are_apart(driver: Driver) -> None:
     driver.refused("not-found", RemoveSecret(queue="default", name="A"))
     driver.enqueue(WANTING)
     assert driver.lease_one().sealed == {}
-    assert _names(driver, tenant="other") == [("default", "A")]
+    _set(driver, "A", b"ours")
+    driver.reply(SecretRemoved, RemoveSecret(queue="default", name="A"))
+    assert _names(driver) == []
+    driver.enqueue(WANTING, tenant="other")
+    (lease,) = driver.lease(tenant="other")
+    assert lease.sealed == {"A": b"theirs"}
 
 
 def a_queue_holds_so_much_that_a_full_grant_fits_a_frame(driver: Driver) -> None:
@@ -136,6 +140,7 @@ def a_queue_holds_so_much_that_a_full_grant_fits_a_frame(driver: Driver) -> None
     driver.refused("quota", SetSecret(queue="default", name="C", box=b"c"))
     _set(driver, "A", b"A" * BOX_BYTES_MAX)  # in its own place it fits
     _set(driver, "C", b"c", queue="other")
+    _set(driver, "C", b"c" * BOX_BYTES_MAX, tenant="other")
     filling = JobSpec(command="x" * 64_000, secrets=("A", "B"))
     for _ in range(SLOTS_MAX):
         driver.enqueue(filling)
@@ -159,19 +164,3 @@ def a_full_disk_takes_no_more(driver: Driver) -> None:
     (outcome,) = driver.apply(ask).outcomes
     assert getattr(outcome.reply, "code", "") == "no-space"
     assert _names(driver) == []
-
-
-LAWS: Final[tuple[Callable[[Driver], None], ...]] = (
-    a_lease_brings_the_boxes_of_what_its_job_names_and_no_others,
-    what_a_job_brings_itself_is_not_looked_up,
-    a_name_that_is_not_there_is_for_the_agent_to_miss,
-    the_same_lease_asked_for_again_brings_them_again,
-    what_was_set_last_is_what_the_next_attempt_gets,
-    a_late_copy_undoes_no_newer_one,
-    they_are_listed_by_queue_and_name_and_never_shown,
-    a_long_list_comes_in_pages,
-    tenants_are_apart,
-    a_queue_holds_so_much_that_a_full_grant_fits_a_frame,
-    they_count_as_what_a_tenant_keeps,
-    a_full_disk_takes_no_more,
-)

@@ -7,18 +7,20 @@ sent by whoever held an older attempt: the machine keeps every grant and every r
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
+from airunner.broker.lifecycle.commands import LeasesCounted
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.events import Output
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import JobState, Result
+from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
-from airunner.protocol.names import JobId
+from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.queues import QueueMode
 from airunner.protocol.replies import (
     BatchStored,
@@ -38,27 +40,34 @@ from airunner.protocol.requests import (
     CancelJob,
     DequeueJob,
     EnqueueJob,
+    ListAgents,
     ListJobs,
     ListQueues,
     PublishJobEvents,
+    ReleaseJob,
     RetryJob,
     UpdateJob,
     UpdateQueue,
 )
 from tests.conformance import model as m
-from tests.conformance.driving import Driver, batch, completion, release
-from tests.conformance.memory import MemoryEngine
+from tests.conformance.driving import Driver, batch, completion
 
 TENANTS = st.sampled_from(["home", "home", "home", "other"])
 QUEUES = st.sampled_from(["a", "b"])
 VISIBILITY_MS = st.sampled_from([1_000, 2_000, 5_000])
 PIECES = st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=3)
-OFF = st.sampled_from([0] * 7 + [1])
+OFF = st.sampled_from([0] * 6 + [1, -1])
 ROOM = st.sampled_from([True, True, True, True, False])
 POLICIES = (
     RetryPolicy(limit=1, backoff_ms=0),
     RetryPolicy(limit=2, backoff_ms=1_000, backoff_max_ms=1_500, on=RetryOn(exit_codes=(1,))),
     None,
+)
+RESULTS = st.sampled_from(
+    [
+        *(Result(exit_code=code) for code in (0, 0, 1, 1, 1, 2)),
+        *(Result(exit_code=1, reason=Reason.TIMEOUT), Result(reason=Reason.CANCELLED)),
+    ]
 )
 SPECS = st.builds(
     JobSpec,
@@ -101,8 +110,6 @@ class StoreAndModel(RuleBasedStateMachine):
 
     grants: Bundle[tuple[JobLease, m.Grant]] = Bundle("grants")
 
-    make: Callable[[], Store] = staticmethod(lambda: Store(MemoryEngine()))
-
     def __init__(self) -> None:
         super().__init__()
         self.store = self.make()
@@ -112,8 +119,14 @@ class StoreAndModel(RuleBasedStateMachine):
         self.submissions: list[Submission] = []
         self.granted: list[tuple[JobLease, m.Grant]] = []
         self.jobs: list[m.ModelJob] = []  # all that ever were
+        self.watch_keys: dict[str, WatchKey] = {}
+
+    def make(self) -> Store:
+        """An empty store."""
+        raise NotImplementedError
 
     def teardown(self) -> None:
+        self.compare_jobs_and_logs()
         self.store.close()
 
     @initialize()
@@ -132,18 +145,25 @@ class StoreAndModel(RuleBasedStateMachine):
         self.submissions.append(Submission(tenant, self.driver.draw(16), RetryJob(job_id=job.job_id), job))
         self.submit(self.submissions[-1], room=room)
 
-    @rule(pick=st.integers(0, 1_000), other=st.integers(0, 1_000), same=st.sampled_from([True, True, False]), room=ROOM)
-    def submit_again(self, pick: int, other: int, *, same: bool, room: bool) -> None:
+    @rule(
+        pick=st.integers(0, 1_000),
+        other=st.integers(0, 1_000),
+        same=st.sampled_from([True, True, False]),
+        tenant=st.sampled_from([None, None, "other"]),
+        room=ROOM,
+    )
+    def submit_again(self, pick: int, other: int, tenant: str | None, *, same: bool, room: bool) -> None:
         before = self.submissions[-1 - pick % len(self.submissions)]
         another = before if same else self.submissions[-1 - other % len(self.submissions)]
-        self.submit(another._replace(tenant=before.tenant, request_id=before.request_id), room=room)
+        self.submit(another._replace(tenant=tenant or before.tenant, request_id=before.request_id), room=room)
 
     def submit(self, submission: Submission, *, room: bool) -> None:
         tenant, request_id, request, _ = submission
         ask = self.driver.ask(request, tenant=tenant, request_id=request_id, room=room)
         known = len(self.model.jobs)
         (outcome,) = self.driver.apply(ask).outcomes
-        minted = [one.job_id for one in ask.minted]
+        minted = [job.job_id for job in ask.minted]
+        self.watch_keys |= {job.job_id: job.watch_key for job in ask.minted}
         assert told(outcome.reply) == expected(lambda: self.submit_to_model(submission, minted, room=room))
         made = self.model.jobs[known:]
         assert (len(outcome.appended), outcome.ready) == (len(made), {job.ready for job in made if job.waits})
@@ -198,6 +218,11 @@ class StoreAndModel(RuleBasedStateMachine):
         assert (sorted(said) == sorted(wanted)) if known & set(wanted) else (said == wanted), "in order when new"
         by_attempt = dict(zip(said, leases, strict=True))
         pairs = [(by_attempt[one.job.job_id, one.attempt], one) for one in grants]
+        if known & set(wanted):
+            tokens = {(lease.job_id, lease.attempt): lease.task_token for lease, _ in self.granted}
+            assert [tokens[one.job_id, one.attempt] for one in leases] == [one.task_token for one in leases]
+            return multiple()
+        assert not {lease.task_token for lease in leases} & {lease.task_token for lease, _ in self.granted}
         self.granted += pairs
         return multiple(*pairs)
 
@@ -226,14 +251,14 @@ class StoreAndModel(RuleBasedStateMachine):
             wanted = (refused.expected_index or 0, refused.code)
         assert (stored.next_index, stored.code) == wanted
 
-    @rule(pair=grants, exit_code=st.sampled_from([1, 1, 0, 2]), off=OFF, last=st.none() | PIECES)
-    def complete(self, pair: tuple[JobLease, m.Grant], exit_code: int, off: int, last: list[str] | None) -> None:
-        self.complete_one(*pair, exit_code, off, last)
+    @rule(pair=grants, result=RESULTS, off=OFF, last=st.none() | PIECES)
+    def complete(self, pair: tuple[JobLease, m.Grant], result: Result, off: int, last: list[str] | None) -> None:
+        self.complete_one(*pair, result, off, last)
 
-    def complete_one(self, lease: JobLease, grant: m.Grant, exit_code: int, off: int, last: list[str] | None) -> None:
-        job, result, now_ms = grant.job, Result(exit_code=exit_code), self.driver.now_ms
+    def complete_one(self, lease: JobLease, grant: m.Grant, result: Result, off: int, last: list[str] | None) -> None:
+        job, now_ms = grant.job, self.driver.now_ms
         before = job.state
-        ended = completion(lease, job.stored + len(last or []) + off, result=result)
+        ended = completion(lease, max(0, job.stored + len(last or []) + off), result=result)
         if last is None:
             outcome = self.driver.outcome(ended, tenant=job.tenant)
             reply = outcome.reply
@@ -251,21 +276,21 @@ class StoreAndModel(RuleBasedStateMachine):
         assert outcome.ready == ({job.ready} if job.waits and before is JobState.RUNNING else set())
 
     @precondition(lambda self: self.live())
-    @rule(pick=st.integers(0, 1_000), exit_code=st.sampled_from([1, 1, 1, 0]))
-    def end_what_runs(self, pick: int, exit_code: int) -> None:
+    @rule(pick=st.integers(0, 1_000), result=RESULTS)
+    def end_what_runs(self, pick: int, result: Result) -> None:
         """Grants that were made long ago are many, and what they ask is mostly refused."""
         live = self.live()
-        self.complete_one(*live[-1 - pick % len(live)], exit_code, 0, None)
+        self.complete_one(*live[-1 - pick % len(live)], result, 0, None)
 
     def live(self) -> list[tuple[JobLease, m.Grant]]:
         return [pair for pair in self.granted if pair[1] is pair[1].job.last and not pair[1].job.settled]
 
-    @rule(pair=grants)
-    def release(self, pair: tuple[JobLease, m.Grant]) -> None:
+    @rule(pair=grants, lost=st.booleans())
+    def release(self, pair: tuple[JobLease, m.Grant], *, lost: bool) -> None:
         lease, grant = pair
         job, now_ms = grant.job, self.driver.now_ms
-        outcome = self.driver.outcome(release(lease), tenant=job.tenant)
-        said = expected(lambda: self.model.release(grant, now_ms))
+        outcome = self.driver.outcome(ReleaseJob(lease=lease.ref, lost=lost), tenant=job.tenant)
+        said = expected(lambda: self.model.release(grant, now_ms, lost=lost))
         assert told(outcome.reply) == (said or JobReleasedReply())
         assert outcome.ready == ({job.ready} if outcome.appended and job.waits else set())
 
@@ -319,6 +344,8 @@ class StoreAndModel(RuleBasedStateMachine):
             assert [job.id for job in listed] == mine[:100]
             queues = self.driver.reply(QueuesListed, ListQueues(), tenant=tenant).queues
             assert list(queues) == self.model.queues(tenant)
+            leased = self.driver.reply(LeasesCounted, ListAgents(), tenant=tenant).by_agent
+            assert leased.get("agent", 0) == sum(queue.running for queue in queues)
 
     @invariant()
     def jobs_are_found_by_what_is_noted_with_them(self) -> None:
@@ -333,13 +360,14 @@ class StoreAndModel(RuleBasedStateMachine):
             ]
             assert [job.id for job in self.driver.reply(JobsListed, request).jobs] == found[:100]
 
-    @invariant()
-    def every_job_and_log_is_the_same(self) -> None:
+    @rule()
+    def compare_jobs_and_logs(self) -> None:
         for one in self.model.jobs:
             job = self.driver.job(one.job_id, tenant=one.tenant)
             assert (job.state, job.attempt, job.result) == (one.state, one.attempt, one.result)
             assert (job.retries, job.due_ms, job.finished_ms) == (one.retries, one.due_ms, one.finished_ms)
             assert (job.origin, job.cancel_requested_ms is not None) == (one.origin, one.cancelling)
+            assert (job.submitted_ms, job.started_ms, job.spec) == (one.submitted_ms, one.started_ms, one.spec)
             events = self.driver.log(one.job_id, tenant=one.tenant)
             assert [event.sequence for event in events] == list(range(1, len(events) + 1))
             said = [
@@ -348,3 +376,6 @@ class StoreAndModel(RuleBasedStateMachine):
             ]
             assert said == one.log
             assert (said[-1][0] == "JOB_FINISHED") == job.state.terminal
+            live = self.driver.live[self.watch_keys[one.job_id]]
+            published = [range(segment.first_sequence, segment.next_sequence) for segment in live]
+            assert [*chain(*published)] == [event.sequence for event in events], "all that is stored, once"

@@ -59,6 +59,7 @@ class ModelJob:
     settled: str = ""  # by which last word the attempt has ended
     deadline_ms: int = 0
     visibility_ms: int = 0
+    started_ms: int | None = None
     finished_ms: int | None = None
     result: Result | None = None
     gone: bool = False
@@ -156,6 +157,7 @@ class Model:
         for job in [job for key in keys for job in suited if job.key == key][: asked.slots]:
             job.state, job.stored, job.settled = JobState.RUNNING, 0, ""
             job.attempt += 1
+            job.started_ms = now_ms if job.started_ms is None else job.started_ms
             job.visibility_ms, job.deadline_ms = asked.visibility_ms, now_ms + asked.visibility_ms
             job.granted, job.last = request, Grant(job, job.attempt, request)
             job.note("JOB_LEASED")
@@ -209,7 +211,7 @@ class Model:
         policy = job.spec.retry
         if policy is None or job.cancelling or result.state is not JobState.FAILED or job.retries >= policy.limit:
             return False
-        return policy.on is None or result.exit_code in policy.on.exit_codes
+        return policy.on is None or (result.reason is None and result.exit_code in policy.on.exit_codes)
 
     def run_again(self, job: ModelJob, now_ms: int, pause_ms: int) -> None:
         policy = job.spec.retry
@@ -220,17 +222,20 @@ class Model:
         job.state, job.settled, job.due_ms = JobState.SCHEDULED, "retried", now_ms + pause_ms if pause_ms else None
         job.note("JOB_SCHEDULED")
 
-    def give_up(self, job: ModelJob, settled: str, what: str, now_ms: int) -> None:
+    def give_up(self, job: ModelJob, settled: str, what: str, now_ms: int, *, lost: bool) -> None:
         """The attempt is over without an end of its own."""
         job.state, job.settled = JobState.SCHEDULED, settled
+        job.agents_lost += lost
         job.note(what)
         if job.cancelling:
             job.finish(Result(reason=Reason.CANCELLED), now_ms)
+        elif lost and job.agents_lost >= job.spec.max_attempts:
+            job.finish(Result(reason=Reason.AGENT_LOST), now_ms)
 
-    def release(self, grant: Grant, now_ms: int) -> None:
+    def release(self, grant: Grant, now_ms: int, *, lost: bool) -> None:
         job = grant.job
         if job.held_by(grant):
-            self.give_up(job, "released", "JOB_RELEASED", now_ms)
+            self.give_up(job, "released", "JOB_RELEASED", now_ms, lost=lost)
         elif job.settled != "released":
             raise Refused("stale-token")
 
@@ -240,10 +245,7 @@ class Model:
             due = False
             if job.state is JobState.RUNNING and job.deadline_ms <= now_ms:
                 due, job.last = True, None
-                job.agents_lost += 1
-                self.give_up(job, "expired", "JOB_EXPIRED", now_ms)
-                if job.waits and job.agents_lost >= job.spec.max_attempts:
-                    job.finish(Result(reason=Reason.AGENT_LOST), now_ms)
+                self.give_up(job, "expired", "JOB_EXPIRED", now_ms, lost=True)
             elif job.due_ms is not None and job.due_ms <= now_ms:
                 due, job.due_ms = True, None
             if due and job.waits:

@@ -1,17 +1,20 @@
-"""An engine of dicts keeps the law, alone and beside another broker."""
+"""Engines of stores: each keeps every law, and does what the model does, alone and beside another broker."""
 
 from __future__ import annotations
+
+from contextlib import closing
 
 import pytest
 from hypothesis import settings
 
 from airunner.broker.store.batch import TRIES_MAX, Store
 from airunner.broker.store.contract import Changes, Moved, SecretRow
+from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import Busy, CorruptLog
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.replies import JobsLeased, QueuesListed, Refused
 from airunner.protocol.requests import EnqueueJob, ListQueues
-from tests.conformance import laws_log
+from tests.conformance import counters, laws_log
 from tests.conformance.conflicts import Conflicting, Unchecked
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
@@ -20,28 +23,43 @@ from tests.conformance.memory import MemoryEngine
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_in_dicts(law: str):
-    LAWS[law](Driver(Store(MemoryEngine())))
+def test_sqlite_keeps_the_law_and_counts_right(law: str):
+    with closing(open_sqlite(None)) as engine:
+        LAWS[law](Driver(Store(engine)))
+        counters.require_right(engine)
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_beside_another_broker(law: str):
+def test_dicts_keep_the_law_beside_another_broker(law: str):
     engine = Conflicting()
     LAWS[law](Driver(Store(engine)))
     assert engine.conflicts
 
 
+class OnSqlite(StoreAndModel):
+    def make(self) -> Store:
+        self.engine = open_sqlite(None)
+        return Store(self.engine)
+
+    def teardown(self) -> None:
+        counters.require_right(self.engine)
+        super().teardown()
+
+
 class BesideAnotherBroker(StoreAndModel):
-    make = staticmethod(lambda: Store(Conflicting()))
+    def make(self) -> Store:
+        return Store(Conflicting())
 
 
+TestOnSqlite = pytest.mark.timeout(120)(OnSqlite.TestCase)  # thousands of steps
+TestOnSqlite.settings = settings(max_examples=80, stateful_step_count=50)
 TestBesideAnotherBroker = pytest.mark.timeout(120)(BesideAnotherBroker.TestCase)
-TestBesideAnotherBroker.settings = settings(max_examples=40, stateful_step_count=50)
+TestBesideAnotherBroker.settings = settings(max_examples=80, stateful_step_count=50)
 
 
 def test_a_save_without_its_version_check_is_found():
     with pytest.raises(AssertionError):
-        laws_log.repeats_are_stored_once(Driver(Store(Unchecked())))
+        laws_log.what_is_stored_is_published_once_though_it_is_repeated(Driver(Store(Unchecked())))
 
 
 class Fought(MemoryEngine):

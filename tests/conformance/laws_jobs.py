@@ -1,0 +1,182 @@
+"""The laws of jobs, leases and queues that the model does not hold: bounds, forgeries, and requests that differ."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from airunner.broker.lifecycle.commands import EXPIRE_MAX
+from airunner.broker.store.contract import QueueKey
+from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState, Result
+from airunner.protocol.jobretry import RetryPolicy
+from airunner.protocol.names import REQUEST_ID_BYTES
+from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import (
+    JobReleasedReply,
+    JobsEnqueued,
+    JobsLeased,
+    JobsUpdated,
+    QueueUpdated,
+    Refused,
+    Verdict,
+)
+from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob, UpdateJob, UpdateQueue
+from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
+
+ID = b"r" * REQUEST_ID_BYTES
+DEFAULT = QueueKey("home", "default")
+
+
+def a_job_too_large_refuses_all_of_its_request_and_disturbs_no_other(driver: Driver) -> None:
+    good, large = JobSpec(command="a"), JobSpec(command="b" * 70_000)
+    requests = EnqueueJob(jobs=(good,)), EnqueueJob(jobs=(good, large)), driver.dequeue(slots=9)
+    applied = driver.apply(*map(driver.ask, requests))
+    submitted, refused, leased = (outcome.reply for outcome in applied.outcomes)
+    assert isinstance(submitted, JobsEnqueued)
+    assert isinstance(refused, Refused)
+    assert refused.code == "bad-request"
+    assert isinstance(leased, JobsLeased)
+    assert [lease.job_id for lease in leased.leases] == list(submitted.job_ids)
+    assert applied.next_due_ms == START_MS + VISIBILITY_MS
+
+
+def nobody_else_speaks_for_an_attempt(driver: Driver) -> None:
+    lease = driver.started()
+    forged = [
+        (replace(lease, task_token=bytes(32)), "home", "stale-token"),
+        (replace(lease, attempt=2), "home", "stale-token"),
+        (replace(lease, job_id="absent"), "home", "not-found"),
+        (lease, "other", "not-found"),
+    ]
+    for other, tenant, code in forged:
+        driver.refused(code, completion(other), tenant=tenant)
+        driver.refused(code, release(other), tenant=tenant)
+        assert driver.publish(batch(other, 0, "a"), tenant=tenant) == [(0, code)]
+        renewal = UpdateJob(leases=(other.ref, lease.ref), visibility_ms=VISIBILITY_MS)
+        verdicts = driver.reply(JobsUpdated, renewal, tenant=tenant).leases
+        assert [one.verdict for one in verdicts] == [Verdict.LOST, Verdict.KEPT if tenant == "home" else Verdict.LOST]
+    assert driver.kinds(lease.job_id) == ["JOB_SCHEDULED", "JOB_LEASED"]
+
+
+def a_grant_that_nobody_heard_of_may_be_granted_again(driver: Driver) -> None:
+    driver.submit()
+    request = driver.dequeue()
+    (lease,) = driver.reply(JobsLeased, request, request_id=ID).leases
+    driver.reply(JobReleasedReply, release(lease), request_id=ID)
+    (again,) = driver.reply(JobsLeased, request, request_id=ID).leases
+    assert (again.job_id, again.attempt) == (lease.job_id, 2)
+
+
+def a_queue_is_exhausted_only_where_it_was_looked_through(driver: Driver) -> None:
+    """What a repeat holds says nothing of what waits."""
+    driver.submit("first")
+    request = driver.dequeue(slots=2)
+    assert driver.outcome(request, request_id=ID).exhausted == {DEFAULT}
+    driver.submit("second")
+    assert driver.outcome(request, request_id=ID).exhausted == frozenset()
+    assert driver.outcome(driver.dequeue()).exhausted == frozenset()
+    assert driver.outcome(driver.dequeue()).exhausted == {DEFAULT}
+
+
+def a_repeat_with_another_seed_is_a_conflict(driver: Driver) -> None:
+    """Its tokens would be worth nothing."""
+    driver.submit("a", "b")
+    driver.reply(JobsLeased, driver.dequeue(), request_id=ID)
+    driver.refused("conflict", driver.dequeue(), request_id=ID)
+
+
+def very_many_that_fall_due_at_once_do_so_in_steps(driver: Driver) -> None:
+    total = 0
+    while total <= EXPIRE_MAX:
+        driver.enqueue(*(JobSpec(command="a", not_before_ms=START_MS + 1) for _ in range(ENQUEUE_MAX)))
+        total += ENQUEUE_MAX
+    driver.pass_ms(1)
+    assert driver.apply().next_due_ms == START_MS + 1
+    assert driver.queue().delayed == total - EXPIRE_MAX
+    assert driver.expire().ready == {DEFAULT}
+    assert (driver.apply().next_due_ms, driver.queue().delayed) == (None, 0)
+
+
+def pauses_differ_between_jobs_and_attempts(driver: Driver) -> None:
+    policy = RetryPolicy(limit=9, backoff_ms=1_000_000, backoff_max_ms=1_000_000)
+    driver.enqueue(*[JobSpec(command="a", retry=policy)] * 4)
+    pauses_ms: set[int] = set()
+    for _ in range(3):
+        for lease in driver.lease(slots=4):
+            driver.complete(lease, result=Result(exit_code=7))
+            pauses_ms.add((driver.job(lease.job_id).due_ms or 0) - driver.now_ms)
+        driver.pass_ms(1_000_000)
+    assert len(pauses_ms) > 10
+
+
+def a_clock_that_was_set_back_makes_nobody_wait_longer(driver: Driver) -> None:
+    """A restart gives each lease and each pause of a retry its full length again, and no more."""
+    driver.enqueue(JobSpec(command="a", retry=RetryPolicy(limit=1, backoff_ms=2_000)))
+    driver.complete(driver.lease_one(), exit_code=1)
+    pause_ms = (driver.apply().next_due_ms or 0) - driver.now_ms
+    driver.started()
+    driver.now_ms -= 50 * VISIBILITY_MS
+    assert driver.resume().next_due_ms == driver.now_ms + pause_ms
+    assert driver.pass_ms(pause_ms).ready == {DEFAULT}
+    assert driver.apply().next_due_ms == driver.now_ms - pause_ms + VISIBILITY_MS
+
+
+def a_late_copy_of_a_mode_undoes_no_newer_one(driver: Driver) -> None:
+    paused = UpdateQueue(queue="default", mode=QueueMode.PAUSED)
+    driver.reply(QueueUpdated, paused, request_id=ID)
+    driver.set_mode(QueueMode.DRAINING)
+    assert driver.reply(QueueUpdated, paused, request_id=ID).mode is QueueMode.PAUSED
+    assert driver.queue().mode is QueueMode.DRAINING
+    driver.refused("conflict", UpdateQueue(queue="default", mode=QueueMode.OPEN), request_id=ID)
+
+
+def an_agent_is_leased_its_jobs_however_many_wait_before_them(driver: Driver) -> None:
+    needing = [JobSpec(command="n", require={"os": "linux"}, priority=9)] * ENQUEUE_MAX
+    driver.enqueue(*needing)
+    free = driver.submit()
+    assert [lease.job_id for lease in driver.lease(slots=9)] == list(free)
+
+
+def a_queue_holds_so_many_different_needs_and_no_more(driver: Driver) -> None:
+    """A lease looks at each."""
+    for first in range(0, NEEDS_MAX, 64):
+        driver.enqueue(*(JobSpec(command="n", require={"n": f"{first + n}"}) for n in range(64)))
+    driver.refused("bad-request", EnqueueJob(jobs=(JobSpec(command="n", require={"n": "more"}),)))
+    driver.enqueue(JobSpec(command="n", require={"n": "7"}), JobSpec(command="free"))
+    driver.enqueue(JobSpec(command="n", require={"n": "more"}, queue="other"))
+    driver.enqueue(JobSpec(command="n", require={"n": "more"}), tenant="other")
+
+
+def a_tenants_queues_hold_so_many_different_needs_together_and_no_more(driver: Driver) -> None:
+    """A lease may look at each in all of them, and those that run may come back; what has ended makes room."""
+    for queue in range(TENANT_NEEDS_MAX // 64):
+        driver.enqueue(*(JobSpec(command="n", queue=f"q{queue}", require={"n": f"{n}"}) for n in range(64)))
+    (lease,) = driver.reply(JobsLeased, driver.dequeue("q0", tags={"n": "0"})).leases
+    more = EnqueueJob(jobs=(JobSpec(command="n", queue="more", require={"n": "0"}),))
+    driver.refused("bad-request", more)
+    driver.reply(JobsEnqueued, more, tenant="other")
+    driver.enqueue(JobSpec(command="n", queue="q1", require={"n": "0"}), JobSpec(command="free", queue="more"))
+    driver.reply(object, release(lease))
+    driver.refused("bad-request", more)
+    (lease,) = driver.reply(JobsLeased, driver.dequeue("q0", tags={"n": "0"})).leases
+    assert driver.complete(lease) is JobState.COMPLETED
+    driver.reply(JobsEnqueued, more)
+    driver.refused("bad-request", EnqueueJob(jobs=(JobSpec(command="n", queue="more", require={"n": "1"}),)))
+
+
+def the_same_request_and_seed_are_granted_to_each_its_own(driver: Driver) -> None:
+    """And a repeat gives the other's lease no time."""
+    (theirs,) = driver.submit(tenant="other")
+    request = driver.dequeue()
+    granted = driver.reply(JobsLeased, request, tenant="other", request_id=ID)
+    assert driver.reply(JobsLeased, request, request_id=ID) == JobsLeased(), "nothing of ours waits"
+    (ours,) = driver.submit()
+    driver.now_ms += VISIBILITY_MS // 2
+    for _ in range(2):
+        leased = driver.reply(JobsLeased, request, request_id=ID)
+        assert [lease.job_id for lease in leased.leases] == [ours]
+    assert [lease.job_id for lease in granted.leases] == [theirs]
+    driver.pass_ms(VISIBILITY_MS // 2)
+    assert driver.job(theirs, tenant="other").state is JobState.SCHEDULED, "its time is over"
+    assert driver.state(ours) is JobState.RUNNING
