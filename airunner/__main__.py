@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,7 +17,6 @@ import typer
 
 from airunner.client.cli.commands import words_behind_dashes
 from airunner.client.cli.console import ReaderGone, silence_stdout
-from airunner.client.cli.waiting import with_timeout
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.printable import own_lines
 from airunner.switches import DebugOption, SwitchGroup, debug_is_on, turn_debug_on, with_debug
@@ -70,13 +69,13 @@ def make_app(named: str = "") -> typer.Typer:
     known = named in COMMANDS or named in GROUPS
     for name, place in COMMANDS.items():
         if name == named or not known:
-            app.command(name, hidden=name in HIDDEN)(_wrapped(_import(place)))
+            app.command(name, hidden=name in HIDDEN)(with_debug(_import(place)))
     for name, place in GROUPS.items():
         if name == named or not known:
             defined = _import(place)
             group = typer.Typer(help=defined.info.help, no_args_is_help=True)
             for command in defined.registered_commands:
-                group.command(command.name)(_wrapped(command.callback))
+                group.command(command.name)(with_debug(command.callback))
             app.add_typer(group, name=name, cls=SwitchGroup)
     return app
 
@@ -84,10 +83,6 @@ def make_app(named: str = "") -> typer.Typer:
 def _import(place: str) -> Any:  # noqa: ANN401 - a command or a group of them
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
-
-
-def _wrapped(command: Callable[..., Any]) -> Callable[..., Any]:
-    return with_debug(with_timeout(command))
 
 
 def _show_version(wanted: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from airunner.certs.findings import Finding, Severity, shown
-from airunner.client.cli.commands import BrokerOption, JsonOption, TokenOption
+from airunner.client.cli.clientcommand import BrokerOption, JsonOption, TimeoutOption, TokenOption, timeout_of
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.jsonline import json_line
 
@@ -29,13 +29,14 @@ def doctor_command(
     json: JsonOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
+    timeout: TimeoutOption = None,
 ) -> None:
     """Check what airunner needs on this machine. Exits with 1 when there is a problem."""
     from airunner.certs.home import Home
 
     bad = False
     home = Home.from_environment(os.environ)
-    for finding in (*_machine(), *_home(home), _broker(home, broker, token)):
+    for finding in (*_machine(), *_home(home), _broker(home, broker, token, timeout_of(timeout))):
         bad |= finding.severity is Severity.BAD
         typer.echo(json_line(finding) if json else shown(finding))
     raise typer.Exit(int(bad))
@@ -114,14 +115,15 @@ def _keys(home: Home) -> Finding:
     return Finding("keys", Severity.BAD, bad[0].message + more)
 
 
-def _broker(home: Home, broker: list[str] | None, token: str | None) -> Finding:
+def _broker(home: Home, broker: list[str] | None, token: str | None, timeout_s: float | None) -> Finding:
     import anyio
 
     from airunner.client.client import Client
     from airunner.transport.patience import Patience
 
     async def ask() -> None:
-        async with Client(broker, token=token, home=home.root, patience=Patience(first_s=BROKER_S)) as client:
+        patience = Patience(first_s=timeout_s or BROKER_S)
+        async with Client(broker, token=token, home=home.root, patience=patience) as client:
             await client.list_jobs(page_size=1)
 
     finding = Finding("broker", Severity.GOOD, "it replies, and accepts our key and token")

@@ -25,16 +25,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from airunner.client.cli.commands import (
-    EXIT_INTERRUPTED,
-    ConfigOption,
-    JsonOption,
-    OperandsArgument,
-    QuietOption,
-    RawOption,
-    follow_job,
-    requested_job,
-)
+from airunner.client.cli.clientcommand import EXIT_INTERRUPTED, JsonOption, QuietOption, RawOption
+from airunner.client.cli.commands import ConfigOption, OperandsArgument, follow_job, requested_job
+from airunner.client.cli.console import Console
 from airunner.client.cli.options import Given, with_job_options
 from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
@@ -44,7 +37,6 @@ if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
-    from airunner.client.cli.console import Console
     from airunner.protocol.events import Event
     from airunner.protocol.fields import JobSpec
     from airunner.transport.memory import MemoryNetwork
@@ -78,14 +70,11 @@ def run_command(
 
     Ctrl-C cancels it; twice ends everything at once.
     """
-    from airunner.client.cli.console import Console
     from airunner.client.cli.export import recording
 
-    spec, hints = requested_job(operands, ctx.obj, config, fields)
-    secrets = _secrets(spec)
     console = Console(quiet=quiet, raw=raw)
-    for hint in hints:
-        console.say(hint)
+    spec = requested_job(console, operands, ctx.obj, config, fields)
+    secrets = _secrets(spec)
     with (
         recording(output, spec, console) as record,
         Interrupts() as interrupts,

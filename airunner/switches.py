@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
-from inspect import Parameter
+from inspect import Parameter, signature
 from typing import Annotated, Any, Final, Self
 
 import typer
 from typer.core import TyperGroup
 
-from airunner.client.cli.waiting import with_parameter
+from airunner.client.cli.options import with_parameters
 from airunner.protocol.errors import OperatorError
 
 _TRUTHS: Final = {
@@ -131,8 +131,9 @@ def with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
             turn_debug_on()
         return command(*args, **options)
 
+    known = signature(command, eval_str=True).parameters.values()
     added = Parameter("debug", Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
-    return with_parameter(debuggable, command, added)
+    return with_parameters(debuggable, [*known, added])
 
 
 def turn_debug_on() -> None:

@@ -84,7 +84,6 @@ class MemoryDealer:
         return True
 
     async def receive(self) -> list[Frames]:
-        """Receive the messages that have arrived; wait for the first."""
         messages = await self.replies.take()
         self._received_bytes += sum(len(frame) for frames in messages for frame in frames)
         return messages
@@ -99,7 +98,6 @@ class MemoryDealer:
         return self.taken_bytes + self._received_bytes
 
     def close(self) -> None:
-        """Close at once; queued messages are dropped."""
         self.over.set()
         self.requests.clear()
         self._router.leave(self)
@@ -139,7 +137,6 @@ class MemoryRouter:
             self._turns.remove(dealer)
 
     async def receive(self) -> list[Incoming]:
-        """Receive the messages that have arrived; wait for the first."""
         await anyio.lowlevel.checkpoint()
         while not self._turns:
             await self._filled.wait()
@@ -154,7 +151,6 @@ class MemoryRouter:
         return batch
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
-        """Send to one peer without waiting."""
         dealer = self._peers.get(peer)
         if dealer is None:
             return Sent.GONE
@@ -176,23 +172,19 @@ class MemorySubscriber:
         self._publisher = publisher
 
     def subscribe(self, topic: bytes) -> None:
-        """Subscribe to `topic`."""
         if topic not in self.topics:
             self.topics.add(topic)
             self._publisher.change(Subscription(topic, wanted=True, key=PEER_KEY))
 
     def unsubscribe(self, topic: bytes) -> None:
-        """End the subscription to `topic`."""
         if topic in self.topics:
             self.topics.remove(topic)
             self._publisher.change(Subscription(topic, wanted=False, key=PEER_KEY))
 
     async def receive(self) -> list[Frames]:
-        """Receive the messages that have arrived; wait for the first."""
         return await self.events.take()
 
     def close(self) -> None:
-        """Close at once."""
         self._publisher.leave(self)
 
 
@@ -222,7 +214,6 @@ class MemoryPublisher:
                 self.change(Subscription(topic, wanted=False, key=None))
 
     def publish(self, frames: Sequence[bytes]) -> None:
-        """Send to all subscribers; a subscriber whose queue is full misses the message."""
         for subscriber in self._subscribers:
             if frames[0].startswith(tuple(subscriber.topics)):
                 subscriber.events.put(list(frames))
@@ -243,11 +234,9 @@ class MemoryNetwork:
         self.publisher = MemoryPublisher()
 
     def dealer(self, endpoint: str) -> MemoryDealer:
-        """Open a connection for requests."""
         assert endpoint == REQUESTS_ENDPOINT, "no other broker is in this process"
         return self.router.connect()
 
     def subscriber(self, endpoint: str) -> MemorySubscriber:
-        """Open a connection for live events."""
         assert endpoint == EVENTS_ENDPOINT, "no other broker is in this process"
         return self.publisher.connect()

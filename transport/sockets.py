@@ -78,7 +78,6 @@ class CurveDealer:
         raw.connect(endpoint)
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        """Queue a message without waiting; False when the queue is full."""
         try:
             self._socket.send(frames)
         except zmq.Again:
@@ -86,11 +85,9 @@ class CurveDealer:
         return True
 
     async def receive(self) -> list[Frames]:
-        """Receive the messages that have arrived; wait for the first."""
         return await self._socket.receive()
 
     async def ended(self) -> Ending:
-        """Wait until the connection has ended, and return why."""
         ending = Ending.DROPPED
         while True:
             for frames in await self._monitor.receive():
@@ -118,7 +115,6 @@ class CurveDealer:
         return found.received_bytes + self._carried_bytes
 
     def close(self) -> None:
-        """Close at once; queued messages are dropped."""
         if not self._socket.raw.closed:
             self._socket.raw.disable_monitor()
             self._monitor.close()
@@ -135,19 +131,15 @@ class CurveSubscriber:
         raw.connect(endpoint)
 
     def subscribe(self, topic: bytes) -> None:
-        """Subscribe to `topic`."""
         self._socket.set_option(zmq.SUBSCRIBE, topic)
 
     def unsubscribe(self, topic: bytes) -> None:
-        """End the subscription to `topic`."""
         self._socket.set_option(zmq.UNSUBSCRIBE, topic)
 
     async def receive(self) -> list[Frames]:
-        """Receive the messages that have arrived; wait for the first."""
         return await self._socket.receive()
 
     def close(self) -> None:
-        """Close at once."""
         self._socket.close()
 
 
@@ -160,12 +152,10 @@ class CurveNetwork:
         self._broker_public = broker_public
 
     def dealer(self, endpoint: str) -> CurveDealer:
-        """Open a connection for requests."""
         _checked(endpoint)  # before the socket is made, which would stay open
         return CurveDealer(self._raw(zmq.DEALER), endpoint)
 
     def subscriber(self, endpoint: str) -> CurveSubscriber:
-        """Open a connection for live events."""
         _checked(endpoint)
         return CurveSubscriber(self._raw(zmq.SUB), endpoint)
 
@@ -188,7 +178,6 @@ class CurveRouter:
         self.endpoint = _bind(raw, endpoint)
 
     async def receive(self) -> list[Incoming]:
-        """Receive the messages that have arrived; wait for the first."""
         while True:
             batch: list[Incoming] = []
             while len(batch) < DRAIN_REQUESTS_MAX and self._socket.has_message():
@@ -201,7 +190,6 @@ class CurveRouter:
             await self._socket.readable()
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
-        """Send to one peer without waiting."""
         try:
             self._socket.send([peer, *frames])
         except zmq.Again:
@@ -213,7 +201,6 @@ class CurveRouter:
         return Sent.DONE
 
     def close(self) -> None:
-        """Close at once."""
         self._socket.close()
 
     def _receive_begin(self) -> Incoming:
@@ -253,11 +240,9 @@ class CurvePublisher:
         self.endpoint = _bind(raw, endpoint)
 
     def publish(self, frames: Sequence[bytes]) -> None:
-        """Send to all subscribers; a subscriber whose queue is full misses the message."""
         self._socket.send(frames)
 
     async def subscriptions(self) -> list[Subscription]:
-        """Receive the subscriptions that began or ended, each time that a subscriber asks; wait for the first."""
         while True:
             changes: list[Subscription] = []
             for _ in range(DRAIN_MESSAGES_MAX):
@@ -272,7 +257,6 @@ class CurvePublisher:
             await self._socket.readable()
 
     def close(self) -> None:
-        """Close at once."""
         self._socket.close()
 
 

@@ -36,6 +36,7 @@ class Console:
         self._filters = tuple(
             TerminalFilter() if os.isatty(descriptor) and not raw else None for descriptor in self._descriptors
         )
+        self.job_id = ""  # of the job that is shown
         self._quiet = quiet
         self._terminals = os.isatty(stdout) and os.isatty(stderr)
         self._mid_line = False

@@ -2,180 +2,122 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from airunner.client.cli.commands import (
-    BrokerOption,
-    JobArgument,
-    JsonOption,
-    QuietOption,
-    RawOption,
-    TokenOption,
-    follow_job,
-    run_client,
-)
+from airunner.client.cli.clientcommand import JobArgument, JsonOption, client_command, no_job
+from airunner.client.cli.commands import MonitorOption, follow_job
+from airunner.client.cli.console import Console
 from airunner.protocol.job import JobState
 from airunner.protocol.queues import QueueMode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from msgspec import Struct
-
     from airunner.client.client import Client
 
+T = TypeVar("T")
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 
 
-def cancel_command(
+@client_command("quiet")
+async def cancel_command(
+    client: Client,
+    console: Console,
     jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="The jobs' ids.")],
     json: JsonOption = False,
-    quiet: QuietOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
-) -> None:
+) -> int:
     """Cancel jobs: a waiting job never runs, a running job is ended by its agent.
 
     Exits with 0 when all of them are cancelled or about to be, with 1 when a job had ended otherwise before.
     """
-    from airunner.client.cli.console import Console
     from airunner.protocol.errors import NotFound
 
-    console = Console(quiet=quiet)
-
-    async def run(client: Client) -> int:
-        missed = 0
-        for job in jobs:
-            try:
-                state = await client.cancel(job)
-            except NotFound:
-                console.must_say(f"there is no job {job}; `airunner list` shows which there are")
-                missed = 1
-                continue
-            if json:
-                console.out_json({"job_id": job, "state": state})
-            if state is JobState.CANCELLED:
-                console.say(f"job {job} is cancelled")
-            elif not state.terminal:
-                console.say(f"job {job} is being cancelled; its agent ends it now")
-            else:
-                console.must_say(f"job {job} had already ended: {state}")
-                missed = 1
-        return missed
-
-    run_client(run, console, broker, token)
+    missed = 0
+    for job in jobs:
+        try:
+            state = await client.cancel(job)
+        except NotFound:
+            console.must_say(no_job(job))
+            missed = 1
+            continue
+        if json:
+            console.out_json({"job_id": job, "state": state})
+        if state is JobState.CANCELLED:
+            console.say(f"job {job} is cancelled")
+        elif not state.terminal:
+            console.say(f"job {job} is being cancelled; its agent ends it now")
+        else:
+            console.must_say(f"job {job} had already ended: {state}")
+            missed = 1
+    return missed
 
 
-def retry_command(
-    job: JobArgument,
-    monitor: Annotated[
-        bool, typer.Option("--monitor/--no-monitor", help="Follow the new job to its end, or print its id and leave.")
-    ] = True,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    raw: RawOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
-) -> None:
+@client_command("quiet", "raw")
+async def retry_command(
+    client: Client, console: Console, job: JobArgument, monitor: MonitorOption = True, json: JsonOption = False
+) -> int:
     """Submit an ended job again, follow it, and exit as `submit` does. It is a new job with an id of its own."""
-    from airunner.client.cli.console import Console
-
-    console = Console(quiet=quiet, raw=raw)
-    watched = [job]
-
-    async def run(client: Client) -> int:
-        again = await client.retry(job)
-        watched[0] = again.id
-        return await follow_job(client, again.id, console, json=json, monitor=monitor)
-
-    run_client(run, console, broker, token, watched)
+    again = await client.retry(job)
+    return await follow_job(client, again.id, console, json=json, monitor=monitor)
 
 
-def queues_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
+@client_command()
+async def queues_command(client: Client, console: Console, json: JsonOption = False) -> None:
     """List the queues: their waiting and running jobs, and the age of the oldest job that waits."""
     from airunner.client.cli.listing import QUEUE_HEADINGS, queue_row
-    from airunner.transport.ports import SYSTEM
 
-    async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
-        async for queue in client.queues():
-            yield queue, queue_row(queue, SYSTEM.wall_ms())
-
-    show_rows(rows, QUEUE_HEADINGS, broker, token, json=json)
+    await show_rows(console, client.queues(), queue_row, QUEUE_HEADINGS, json=json)
 
 
-def agents_command(json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None) -> None:
+@client_command()
+async def agents_command(client: Client, console: Console, json: JsonOption = False) -> None:
     """List the agents that were active in the last minutes, and how busy they are."""
     from airunner.client.cli.listing import AGENT_HEADINGS, agent_row
-    from airunner.transport.ports import SYSTEM
 
-    async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
-        async for agent in client.agents():
-            yield agent, agent_row(agent, SYSTEM.wall_ms())
-
-    show_rows(rows, AGENT_HEADINGS, broker, token, json=json)
+    await show_rows(console, client.agents(), agent_row, AGENT_HEADINGS, json=json)
 
 
-def pause_command(
-    queue: QueueArgument, quiet: QuietOption = False, broker: BrokerOption = None, token: TokenOption = None
-) -> None:
+@client_command("quiet")
+async def pause_command(client: Client, console: Console, queue: QueueArgument) -> None:
     """Pause a queue: it accepts jobs and starts none, until `airunner resume`. Running jobs go on."""
-    _set_mode(queue, QueueMode.PAUSED, "is paused: it accepts jobs and starts none", broker, token, quiet=quiet)
+    await client.update_queue(queue, QueueMode.PAUSED)
+    console.say(f"queue {queue} is paused: it accepts jobs and starts none")
 
 
-def resume_command(
-    queue: QueueArgument, quiet: QuietOption = False, broker: BrokerOption = None, token: TokenOption = None
-) -> None:
+@client_command("quiet")
+async def resume_command(client: Client, console: Console, queue: QueueArgument) -> None:
     """Resume a queue that was paused or drained."""
-    _set_mode(queue, QueueMode.OPEN, "is open", broker, token, quiet=quiet)
+    await client.update_queue(queue, QueueMode.OPEN)
+    console.say(f"queue {queue} is open")
 
 
-def drain_command(
-    queue: QueueArgument, quiet: QuietOption = False, broker: BrokerOption = None, token: TokenOption = None
-) -> None:
+@client_command("quiet")
+async def drain_command(client: Client, console: Console, queue: QueueArgument) -> None:
     """Drain a queue: it rejects new jobs and runs those it has, until `airunner resume`."""
-    _set_mode(queue, QueueMode.DRAINING, "is draining: it rejects new jobs", broker, token, quiet=quiet)
+    await client.update_queue(queue, QueueMode.DRAINING)
+    console.say(f"queue {queue} is draining: it rejects new jobs")
 
 
-def _set_mode(
-    queue: str, mode: QueueMode, effect: str, broker: list[str] | None, token: str | None, *, quiet: bool
-) -> None:
-    from airunner.client.cli.console import Console
-
-    console = Console(quiet=quiet)
-
-    async def run(client: Client) -> int:
-        await client.update_queue(queue, mode)
-        console.say(f"queue {queue} {effect}")
-        return 0
-
-    run_client(run, console, broker, token)
-
-
-def show_rows(
-    rows: Callable[[Client], AsyncIterator[tuple[Struct, Sequence[str]]]],
+async def show_rows(
+    console: Console,
+    listed: AsyncIterator[T],
+    row: Callable[[T, int], Sequence[str]],
     headings: Sequence[str],
-    broker: list[str] | None,
-    token: str | None,
     *,
     json: bool,
 ) -> None:
-    """Print a list: a JSON object a line, or aligned columns."""
+    """Print a list: a JSON object a line, or aligned columns; `row` receives the present instant in ms too."""
     from airunner.client.cli.columns import aligned
-    from airunner.client.cli.console import Console
+    from airunner.transport.ports import SYSTEM
 
-    console = Console()
-
-    async def run(client: Client) -> int:
-        shown: list[Sequence[str]] = [headings]
-        async for listed, row in rows(client):
-            if json:
-                console.out_json(listed)
-            shown.append(row)
-        if not json:
-            for line in aligned(shown):
-                console.out_line(line)
-        return 0
-
-    run_client(run, console, broker, token)
+    rows = [headings]
+    async for each in listed:
+        if json:
+            console.out_json(each)
+        else:
+            rows.append(row(each, SYSTEM.wall_ms()))
+    if not json:
+        for line in aligned(rows):
+            console.out_line(line)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.cli.commands import BrokerOption, JobArgument, QuietOption, TokenOption, run_client
+from airunner.client.cli.clientcommand import JobArgument, client_command
+from airunner.client.cli.console import Console
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
-    from airunner.client.cli.console import Console
     from airunner.client.client import Client
     from airunner.protocol.events import Event
     from airunner.protocol.fields import JobSpec
@@ -30,7 +30,10 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
-def export_command(
+@client_command("quiet")
+async def export_command(
+    client: Client,
+    console: Console,
     job: JobArgument,
     format_: Annotated[
         Format,
@@ -47,27 +50,16 @@ def export_command(
             "--output", "-o", metavar="FILE", help="File to write; replaced if it exists.", show_default="stdout"
         ),
     ] = None,
-    quiet: QuietOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
 ) -> None:
     """Export a job's log. Of a job that has not ended it exports the log so far."""
-    from airunner.client.cli.console import Console
-
-    console = Console(quiet=quiet)
-
-    async def run(client: Client) -> int:
-        found = await client.get(job)
-        write = _writer(format_, found, console, to_file=output is not None)
-        with sink(output, console) as put:
-            async for event in client.replay(job):
-                put(write(event))
-        console.job_over()
-        if not found.state.terminal:
-            console.say(f"the job is {found.state}: this is its log so far")
-        return 0
-
-    run_client(run, console, broker, token, [job])
+    found = await client.get(job)
+    write = _writer(format_, found, console, to_file=output is not None)
+    with sink(output, console) as put:
+        async for event in client.replay(job):
+            put(write(event))
+    console.job_over()
+    if not found.state.terminal:
+        console.say(f"the job is {found.state}: this is its log so far")
 
 
 def _writer(format_: Format, job: Job, console: Console, *, to_file: bool) -> Callable[[Event], bytes]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.cli.commands import BrokerOption, JsonOption, TokenOption, run_client
+from airunner.client.cli.clientcommand import JsonOption, Work, client_command
+from airunner.client.cli.console import Console
 from airunner.protocol.job import JobState
 from airunner.protocol.requests import PAGE_MAX, PAGE_SIZE_MAX
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from airunner.protocol.replies import JobsListed
 
 
+@client_command()
 def list_command(
+    console: Console,
     queue: Annotated[str | None, typer.Option(help="List only jobs of this queue.", show_default="all")] = None,
     state: Annotated[
         JobState | None, typer.Option(case_sensitive=False, help="List only jobs in this state.", show_default="all")
@@ -40,24 +43,20 @@ def list_command(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing changes, until Ctrl-C.")] = False,
     json: JsonOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
-) -> None:
+) -> Work:
     """List jobs, newest first."""
     import sys
 
     from airunner.client.cli.columns import PIPE, TERMINAL, columns_of, lines, table_text
-    from airunner.client.cli.console import Console
     from airunner.client.cli.request import pairs_of
     from airunner.client.cli.watchlist import JsonLines, Lines, Screen, watch_list
     from airunner.transport.ports import SYSTEM
 
-    console = Console()
     chosen = columns_of(columns) if columns is not None else None
     notes = pairs_of("--metadata", metadata or ())
     terminal = sys.stdout.isatty()
 
-    async def run(client: Client) -> int:
+    async def run(client: Client) -> None:
         async def ask() -> JobsListed:
             return await client.list_jobs(
                 queue=queue,
@@ -72,7 +71,7 @@ def list_command(
         if watch:
             view = Screen(console, chosen or TERMINAL) if terminal else Lines(console, chosen or PIPE)
             await watch_list(ask, JsonLines(console) if json else view, SYSTEM.wall_ms)
-            return 0
+            return
         found = await ask()
         if json:
             for job in found.jobs:
@@ -84,9 +83,8 @@ def list_command(
                 console.out_line(line)
         if not json and (summary := page_text(found, page, page_size)):
             console.say(summary)
-        return 0
 
-    run_client(run, console, broker, token)
+    return run
 
 
 def page_text(found: JobsListed, page: int, page_size: int) -> str:

@@ -34,7 +34,7 @@ def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
     return (agent.name, slots, str(agent.leases), seen, agent.version or "-", tags, agent.trouble)
 
 
-def secret_row(secret: SecretSummary) -> Sequence[str]:
+def secret_row(secret: SecretSummary, _now_ms: int) -> Sequence[str]:
     """Format the cells of a sealed secret, as `SECRET_HEADINGS` names them."""
     return (secret.name, secret.queue, instant_text(secret.set_ms))
 

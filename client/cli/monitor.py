@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.cli.commands import (
-    BrokerOption,
-    JobArgument,
-    JsonOption,
-    QuietOption,
-    RawOption,
-    TokenOption,
-    run_client,
-)
+from airunner.client.cli.clientcommand import JobArgument, JsonOption, Work, client_command
+from airunner.client.cli.console import Console
 from airunner.client.cli.stamps import Stamps, Timestamps
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import EVENT_KINDS
@@ -24,7 +17,9 @@ if TYPE_CHECKING:
     from airunner.client.client import Client
 
 
+@client_command("quiet", "raw")
 def monitor_command(
+    console: Console,
     job: JobArgument,
     from_sequence: Annotated[
         int, typer.Option(min=0, help="Number of the first event to show; events count from 1.")
@@ -52,22 +47,16 @@ def monitor_command(
         ),
     ] = None,
     json: JsonOption = False,
-    quiet: QuietOption = False,
-    raw: RawOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
-) -> None:
+) -> Work:
     """Show a job's events, past and to come, to its end, and exit with its exit code as `submit` does.
 
     With --event-filter the broker leaves out other events where it can; the exit code is still the job's.
     """
-    from airunner.client.cli.console import Console
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
     from airunner.client.cli.watching import watch
 
     if json and timestamps is not None:
         raise OperatorError("--timestamps is for the console: with --json each event has its timestamp_ms")
-    console = Console(quiet=quiet, raw=raw)
     kinds = kinds_of(event_filter or ())
     stamps = None if timestamps is None else Stamps(timestamps)
     printer = JsonPrinter(console, kinds) if json else ConsolePrinter(console, kinds, stamps)
@@ -88,7 +77,7 @@ def monitor_command(
         finally:
             console.job_over()
 
-    run_client(run, console, broker, token, [job])
+    return run
 
 
 def kinds_of(words: Sequence[str]) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ Each value is text here, and `notation` reads it as it reads the value of a job 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from inspect import Parameter, signature
+from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Final
 
 import typer
@@ -20,14 +20,20 @@ _EXPLAINED: Final = (Form.NUMBER, Form.DURATION, Form.INSTANT)
 _REPEATED: Final = (Form.WORDS, Form.PAIRS)
 
 
-def with_job_options(command: Callable[..., None]) -> Callable[..., None]:
+def with_parameters(command: Callable[..., Any], parameters: Sequence[Parameter]) -> Callable[..., Any]:
+    """Give a command the parameters that the parser is to find, instead of those it is written with."""
+    # Ignored: functions may have this attribute, which signature() reads; their type does not declare it.
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def with_job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command an option for every job field, after `--config`, in place of its `**fields`."""
-    known = signature(command, eval_str=True)
-    own = [parameter for parameter in known.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
+    own = list(signature(command, eval_str=True).parameters.values())[:-1]
     at = [parameter.name for parameter in own].index("config") + 1
     own[at:at] = [option for field in FIELDS.values() for option in _options(field)]
-    command.__signature__ = known.replace(parameters=own)  # type: ignore[attr-defined]  # read by inspect, and so by Typer
-    return command
+    return with_parameters(command, own)
 
 
 def _options(field: Field) -> Iterator[Parameter]:

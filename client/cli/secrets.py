@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.cli.commands import BrokerOption, JsonOption, QuietOption, TokenOption, run_client
+from airunner.client.cli.clientcommand import JsonOption, Work, client_command
+from airunner.client.cli.console import Console
 from airunner.client.cli.controls import show_rows
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import DEFAULT_QUEUE
 from airunner.protocol.names import NAME_CHARS_MAX, fits_name, fits_variable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from msgspec import Struct
-
     from airunner.client.client import Client
 
 secret_app = typer.Typer(help="Manage secrets of jobs, sealed for the agents of a queue.", no_args_is_help=True)
@@ -33,7 +30,9 @@ QueueOption = Annotated[str, typer.Option(help="Queue whose jobs may use the sec
 
 
 @secret_app.command("set")
+@client_command("quiet")
 def set_command(
+    console: Console,
     name: NameArgument,
     queue: QueueOption = DEFAULT_QUEUE,
     from_file: Annotated[
@@ -46,10 +45,7 @@ def set_command(
             metavar="FILE", help="The queue's public key.", show_default="$AIRUNNER_HOME/certs/queues/QUEUE.public"
         ),
     ] = None,
-    quiet: QuietOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
-) -> None:
+) -> Work:
     """Set a secret; it replaces one of the same name. Jobs that are leased from then on get the new value.
 
     The value is typed at a prompt, or read from stdin, less one newline at its end. Jobs name the secret in --secret or
@@ -57,61 +53,43 @@ def set_command(
     """
     from airunner.certs.ownership import own_home
     from airunner.certs.queuekeys import load_public, public_path, seal_secret
-    from airunner.client.cli.console import Console
 
     _check(name, queue)
     public = load_public(key or public_path(own_home(os.environ), queue), queue)
     box = seal_secret(public, queue, name, _value(name, from_file))
-    console = Console(quiet=quiet)
 
-    async def run(client: Client) -> int:
+    async def run(client: Client) -> None:
         await client.set_secret(queue, name, box)
         console.say(f"the secret {name} of queue {queue} is set")
-        return 0
 
-    run_client(run, console, broker, token)
+    return run
 
 
 @secret_app.command("list")
-def list_command(
+@client_command()
+async def list_command(
+    client: Client,
+    console: Console,
     queue: Annotated[str | None, typer.Option(help="List only this queue's secrets.", show_default="all")] = None,
     json: JsonOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
 ) -> None:
     """List the names of secrets, and when each was set. No command shows their values."""
     from airunner.client.cli.listing import SECRET_HEADINGS, secret_row
 
     if queue is not None:
         _check_queue(queue)
-
-    async def rows(client: Client) -> AsyncIterator[tuple[Struct, Sequence[str]]]:
-        async for secret in client.secrets(queue):
-            yield secret, secret_row(secret)
-
-    show_rows(rows, SECRET_HEADINGS, broker, token, json=json)
+    await show_rows(console, client.secrets(queue), secret_row, SECRET_HEADINGS, json=json)
 
 
 @secret_app.command("rm")
-def remove_command(
-    name: NameArgument,
-    queue: QueueOption = DEFAULT_QUEUE,
-    quiet: QuietOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
+@client_command("quiet")
+async def remove_command(
+    client: Client, console: Console, name: NameArgument, queue: QueueOption = DEFAULT_QUEUE
 ) -> None:
     """Remove a secret. Running jobs keep its value."""
-    from airunner.client.cli.console import Console
-
     _check(name, queue)
-    console = Console(quiet=quiet)
-
-    async def run(client: Client) -> int:
-        await client.remove_secret(queue, name)
-        console.say(f"the secret {name} of queue {queue} is removed")
-        return 0
-
-    run_client(run, console, broker, token)
+    await client.remove_secret(queue, name)
+    console.say(f"the secret {name} of queue {queue} is removed")
 
 
 def _check(name: str, queue: str) -> None:

@@ -1,0 +1,147 @@
+"""Client command decorator: runs a command with a `Client` and a console, and gives it the options that all have.
+
+Laws
+- The job's stdout goes to stdout and its stderr to stderr, byte for byte; airunner's own messages go to stderr.
+- Errors are raised; the composition root prints their line and exits with their code.
+- Commands import modules when they run: `airunner --help` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from inspect import iscoroutinefunction, signature
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from airunner.client.cli.console import Console
+from airunner.client.cli.options import with_parameters
+from airunner.protocol.durations import duration_ms, of_flag
+from airunner.protocol.errors import NotFound, OperatorError
+from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
+
+if TYPE_CHECKING:
+    from airunner.client.client import Client
+
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
+TIMEOUT_S_MIN: Final = 0.1  # about what a handshake takes
+
+Work = Callable[["Client"], Awaitable[int | None]]
+"""Work of a command in the event loop; it returns the exit code, or None for 0."""
+
+BrokerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--broker",
+        envvar=BROKER_VARIABLE,
+        metavar="ENDPOINT",
+        help="Broker to use, as tcp://HOST:PORT; repeat it for more brokers, which are tried in turn.",
+        show_default=DEFAULT_BROKER,
+    ),
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="AIRUNNER_TOKEN",
+        show_envvar=True,
+        help="Token to present; see `airunner token`.",
+        show_default="one signed with the home's key, if that exists",
+    ),
+]
+TimeoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        help="How long to wait for a broker that does not answer: 90, or 1m30s. A job is not bounded by it.",
+        show_default="10 until one has answered, then for ever",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line on stdout.")]
+RawOption = Annotated[
+    bool,
+    typer.Option(
+        "--raw",
+        help="Pass all of the job's output to a terminal, such as full screens. By default only text and colours "
+        "pass, and nothing that could harm a terminal; a pipe or a file always gets every byte.",
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print none of airunner's own messages on stderr.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+
+def client_command(*of_console: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Make a command of a coroutine function, which is called with a `client`, a `console` and its own options.
+
+    A function that has something to do before there is an event loop, such as to read stdin, is called with `console`
+    and its options, and returns its `Work`. `of_console` names options of the console: `quiet`, `raw`.
+    """
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., None]:
+        def command(
+            *,
+            quiet: QuietOption = False,
+            raw: RawOption = False,
+            broker: BrokerOption = None,
+            token: TokenOption = None,
+            timeout: TimeoutOption = None,
+            **options: Any,  # noqa: ANN401 - the command's own, of any kind
+        ) -> None:
+            timeout_s = timeout_of(timeout)
+            console = Console(quiet=quiet, raw=raw)
+            console.job_id = options.get("job", "")
+            if iscoroutinefunction(function):
+                work: Work = partial(function, console=console, **options)
+            else:
+                work = function(console, **options)
+            _run(work, console, broker, token, timeout_s)
+
+        own = signature(function, eval_str=True, locals={"Client": object}).parameters
+        shared = signature(command, eval_str=True).parameters
+        parameters = [own[name] for name in own if name not in ("client", "console")]
+        parameters += [shared[name] for name in (*of_console, "broker", "token", "timeout")]
+        return with_parameters(wraps(function)(command), parameters)
+
+    return decorated
+
+
+def timeout_of(text: str | None) -> float | None:
+    """Parse `--timeout` into seconds; None for 0, which means the default."""
+    seconds = of_flag("--timeout", duration_ms, text) / 1_000 if text else 0
+    return max(seconds, TIMEOUT_S_MIN) if seconds else None
+
+
+def _run(work: Work, console: Console, broker: list[str] | None, token: str | None, timeout_s: float | None) -> None:
+    """Run `work` with a client, and exit with its code; Ctrl-C prints the command that follows the job again."""
+    import anyio
+
+    from airunner.client.client import FIRST_PATIENCE_S, Client
+    from airunner.transport.patience import Patience
+
+    def notice(endpoint: str, left_s: float | None) -> None:
+        left = "" if left_s is None else f", {left_s:.0f} s more"
+        console.must_say(f"waiting for the broker at {endpoint}{left}")
+
+    async def run() -> int | None:
+        patience = Patience(timeout_s or FIRST_PATIENCE_S, timeout_s, notice=notice)
+        async with Client(broker, token=token, patience=patience) as client:
+            return await work(client)
+
+    try:
+        code = anyio.run(run)
+    except KeyboardInterrupt:
+        if console.job_id:
+            console.must_say(f"the job goes on; to follow it again: airunner monitor {console.job_id}")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except NotFound as error:
+        if not console.job_id:
+            raise
+        raise OperatorError(no_job(console.job_id), exit_code=1) from error
+    raise typer.Exit(code or 0)
+
+
+def no_job(job_id: str) -> str:
+    """Return the message for a job that does not exist."""
+    return f"there is no job {job_id}; `airunner list` shows which there are"
