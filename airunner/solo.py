@@ -231,7 +231,7 @@ async def _follow(
 
         job = await client.submit(spec)
         group.start_soon(obey, job.id)
-        code = await follow_job(client, job.id, console, json=json, monitor=True, record=record, offload=write)
+        code = await follow_job(client, job.id, console, json=json, record=record, offload=write)
         group.cancel_scope.cancel()
     if pressed:
         return EXIT_INTERRUPTED if pressed == 1 else None

@@ -73,6 +73,7 @@ class Field(Struct, frozen=True):
     unset: str = ""  # what holds without it, in words; from the default
     metavar: str = ""
     exported: bool = False  # the job finds it in a variable, as in `AIRUNNER_QUEUE`
+    plain: bool = False  # in new jobs its words, or its names, are visible characters only
     show: "Callable[[JobSpec], str] | None" = None  # its text in `show`, where the form's would not do
     more: "tuple[Field, ...]" = ()  # further options, each of which sets it to what it `means`, or a `part` of it
     means: str = ""
@@ -180,10 +181,15 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     commit: Annotated[
         Text,
         Field(
-            "Commit to check out: a hash, branch, tag or HEAD; overrides the branch.", exported=True, unset="the branch"
+            "Commit to check out: a hash, branch, tag or HEAD; overrides the branch.",
+            exported=True,
+            plain=True,
+            unset="the branch",
         ),
     ] = ""
-    branch: Annotated[Text, Field("Branch or tag to check out.", exported=True, unset="the remote's HEAD")] = ""
+    branch: Annotated[
+        Text, Field("Branch or tag to check out.", exported=True, plain=True, unset="the remote's HEAD")
+    ] = ""
     depth: Annotated[Depth | None, Field("Commits of history to check out.", Form.NUMBER, unset="all")] = None
     submodules: Annotated[bool, Field("Check submodules out too.", Form.SWITCH)] = False
     working_directory: Annotated[
@@ -205,7 +211,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             "Run time after which the job fails with the reason `timeout`.", Form.DURATION, key="timeout", unset="none"
         ),
     ] = None
-    environment: Annotated[Variables, Field("Variables for the command.", Form.PAIRS, "--env")] = {}
+    environment: Annotated[Variables, Field("Variables for the command.", Form.PAIRS, "--env", plain=True)] = {}
     secrets: Annotated[
         Secrets,
         Field(
@@ -213,6 +219,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             "set with `airunner secret`, or else offered by the agent.",
             Form.WORDS,
             "--secret",
+            plain=True,
         ),
     ] = ()
     secret_files: Annotated[
@@ -254,8 +261,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             ),
         ),
     ] = None
-    owner: Annotated[Owner, Field("Whom the job is for; shown in lists.")] = ""
-    metadata: Annotated[Metadata, Field("Notes by which the job is found.", Form.PAIRS)] = {}
+    owner: Annotated[Owner, Field("Whom the job is for; shown in lists.", plain=True)] = ""
+    metadata: Annotated[Metadata, Field("Notes by which the job is found.", Form.PAIRS, plain=True)] = {}
 
     def __post_init__(self) -> None:
         for name in _TEXTS:
@@ -351,6 +358,9 @@ def _table() -> Iterator[Field]:
 FIELDS: Final[Mapping[str, Field]] = MappingProxyType({field.name: field for field in _table()})
 """Every field of `JobSpec` by its name."""
 
-_TEXTS: Final = tuple(field.name for field in FIELDS.values() if field.form is Form.TEXT)
-_LISTS: Final = tuple(field.name for field in FIELDS.values() if field.form is Form.WORDS)
-_PAIRS: Final = tuple(field.name for field in FIELDS.values() if field.form is Form.PAIRS)
+PLAIN: Final = tuple(field.name for field in FIELDS.values() if field.plain)
+"""The names of fields that hold no invisible characters in new jobs."""
+
+_TEXTS, _LISTS, _PAIRS = (
+    tuple(field.name for field in FIELDS.values() if field.form is form) for form in (Form.TEXT, Form.WORDS, Form.PAIRS)
+)

@@ -1,7 +1,7 @@
 """Jobs: a job's state, its result, and how the broker shows it.
 
-`JobSpec` (`fields`) is what was submitted and never changes. `Job` is the broker's view of it at one moment. `Result`
-is what an agent reports of one attempt; the resulting state is decided here, once.
+`JobSpec` (`fields`) is what was submitted and never changes. `Job` and `JobSummary` are the broker's view of it at one
+moment. `Result` is what an agent reports of one attempt; the resulting state is decided here, once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from airunner.protocol.fields import JobSpec
+from airunner.protocol.fields import PLAIN, JobSpec
 from airunner.protocol.gitaddress import split_address
 from airunner.protocol.names import JobId, Natural
 from airunner.protocol.printable import escaped, is_plain
@@ -103,8 +103,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.exit_code or 1
 
 
-class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Job as the broker sees it now. All instants are the broker's, in ms since the epoch.
+class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Broker's view of a job at one moment. All instants are the broker's, in ms since the epoch.
 
     `due_ms` is when a waiting job may be leased, if not at once; `origin` is the job that this one retries; `waited_ms`
     is how long it could have been leased before its first lease.
@@ -112,40 +112,34 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: JobId
     state: JobState
-    spec: JobSpec
     submitted_ms: Natural
     attempt: Natural = 0
+    started_ms: Natural | None = None
+    finished_ms: Natural | None = None
+    result: Result | None = None
+    due_ms: Natural | None = None
+    cancel_requested_ms: Natural | None = None
+    origin: JobId | None = None
+    waited_ms: Natural | None = None
+
+
+class Job(JobView, frozen=True, kw_only=True, omit_defaults=True):
+    """Job in full."""
+
+    spec: JobSpec
     last_sequence: Natural = 0
     agent: str | None = None
-    started_ms: Natural | None = None
-    finished_ms: Natural | None = None
-    result: Result | None = None
-    due_ms: Natural | None = None
     retries: Natural = 0
-    cancel_requested_ms: Natural | None = None
-    origin: JobId | None = None
-    waited_ms: Natural | None = None
 
 
-class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Job in a list."""
+class JobSummary(JobView, frozen=True, kw_only=True, omit_defaults=True):
+    """Job in a list, with these fields of its spec; `command` is that of `command_summary`."""
 
-    id: JobId
-    state: JobState
     queue: str
     command: str
-    submitted_ms: Natural
-    attempt: Natural = 0
     owner: str = ""
     repository: str = ""
-    started_ms: Natural | None = None
-    finished_ms: Natural | None = None
-    result: Result | None = None
     priority: int = 0
-    due_ms: Natural | None = None
-    cancel_requested_ms: Natural | None = None
-    origin: JobId | None = None
-    waited_ms: Natural | None = None
 
 
 def check_new(spec: JobSpec) -> None:
@@ -156,7 +150,7 @@ def check_new(spec: JobSpec) -> None:
     """
     if spec.repository:
         split_address(spec.repository)
-    for field in ("owner", "commit", "branch", "metadata", "environment", "secrets"):
+    for field in PLAIN:
         words = getattr(spec, field)
         if bad := [word for word in ([words] if isinstance(words, str) else words) if not is_plain(word)]:
             raise ValueError(f"{field}: {escaped(bad[0])} contains a control character or an invisible one")

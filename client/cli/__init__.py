@@ -6,8 +6,8 @@
                              request · jobfile                       watching · printing · listing ──► console
 ```
 
-- Commands: `clientcommand.py` (what all of them share), `commands.py` (submit, show), `monitor.py`, `joblist.py` (list), `controls.py` (cancel, retry, queues,
-  agents, pause, resume, drain), `export.py`, `secrets.py`.
+- Commands: `clientcommand.py` (what all of them share), `commands.py` (submit, show), `monitor.py`, `joblist.py`
+  (list), `controls.py` (cancel, retry, queues, agents, pause, resume, drain), `export.py`, `secrets.py`.
 - Input: `options.py` makes the options of `protocol/fields.py`; `request.py` joins them and the job file; `jobfile.py`
   and `written.py` read YAML; `notation.py` and `instants.py` parse values.
 - Output: `watching.py` follows a job; `printing.py`, `stamps.py` and `cast.py` format its events; `status.py` is the

@@ -6,33 +6,34 @@ people copy it. A pipe gets every column, whole, so that a script finds them in 
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from msgspec import Struct
 
+from airunner.client.cli.console import DUMB
 from airunner.client.cli.figures import CELLS
 from airunner.client.cli.wording import duration_text, instant_text
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.printable import one_line
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 GAP: Final = 2
 COMMAND_CHARS_MIN: Final = 16
 REPOSITORY_CHARS_MAX: Final = 32  # on a terminal: its end identifies it
 NOTHING: Final = "-"  # an empty cell in a pipe: scripts that split lines at spaces count columns
 _SCHEME: Final = re.compile(r"^[a-z][a-z0-9+.-]*://")
+PLAIN, BOLD = 0, 1  # SGR of ECMA-48, as are the colours
 _COLOURS: Final = {
-    JobState.SCHEDULED: "yellow",
-    JobState.RUNNING: "cyan",
-    JobState.COMPLETED: "green",
-    JobState.FAILED: "red",
-    JobState.CANCELLED: "magenta",
+    JobState.SCHEDULED: 33,  # yellow
+    JobState.RUNNING: 36,  # cyan
+    JobState.COMPLETED: 32,  # green
+    JobState.FAILED: 31,  # red
+    JobState.CANCELLED: 35,  # magenta
 }
 
 
@@ -94,42 +95,39 @@ def columns_of(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def table(jobs: Sequence[JobSummary], now_ms: int, width: int, names: Sequence[str] = TERMINAL) -> Table:
-    """Lay jobs out for a terminal of `width` characters; the last column is cut where it is wider."""
-    from rich.cells import cell_len
-    from rich.table import Table
-    from rich.text import Text
+def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> str:
+    """Lay jobs out for the terminal; the last column is cut where it is wider.
 
+    Where not even id and state fit, each job has two lines.
+    """
+    from rich.cells import cell_len
+
+    width = shutil.get_terminal_size().columns
     cells = {name: [_short(name, one_line(COLUMNS[name].cell(job, now_ms))) for job in jobs] for name in names}
     widths = {name: max(map(cell_len, (COLUMNS[name].heading, *column))) for name, column in cells.items()}
     some = [name for name in names if any(cells[name]) or COLUMNS[name].kept is None or not jobs]
     shown = fitting(some, widths, width)
-    last = shown[-1]
-    room = max(0, width - sum(widths[name] + GAP for name in shown[:-1]))
-    if COLUMNS[last].kept is not None:
-        widths[last] = room
-    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for name in shown:  # no width is left to rich, which would take from each column, down to nothing
-        made.add_column(COLUMNS[name].heading, no_wrap=True, overflow="ellipsis", width=widths[name])
-    for at, job in enumerate(jobs):
-        colours = {"state": _COLOURS[job.state]}
-        made.add_row(*(Text(cells[name][at], style=colours.get(name, "")) for name in shown))
-    return made
+    if COLUMNS[shown[-1]].kept is not None:
+        widths[shown[-1]] = max(0, width - sum(widths[name] + GAP for name in shown[:-1]))
+    elif sum(widths[name] + GAP for name in shown) - GAP > width:
+        return "".join(_stacked(job, now_ms, width, names) for job in jobs)
+    coloured = os.environ.get("TERM", DUMB) != DUMB and not os.environ.get("NO_COLOR")
+    columns: list[list[str]] = []
+    for name in shown:
+        texts = (COLUMNS[name].heading, *cells[name])
+        styles = (BOLD, *(_COLOURS[job.state] if name == "state" else PLAIN for job in jobs))
+        columns.append([_cell(*pair, widths[name], coloured=coloured) for pair in zip(texts, styles, strict=True)])
+    return "".join(f"{(' ' * GAP).join(line).rstrip()}\n" for line in zip(*columns, strict=True))
 
 
-def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> str:
-    """Render the `table` for the terminal; where not even id and state fit, each job has two lines."""
-    from rich.console import Console
+def _cell(text: str, style: int, width: int, *, coloured: bool) -> str:
+    """Cut or fill `text` to a width on a terminal, in an SGR style."""
+    from rich.cells import cell_len, set_cell_size
 
-    console = Console()
-    made = table(jobs, now_ms, console.width, names)
-    needed = sum((column.width or 0) + GAP for column in made.columns)
-    if needed - GAP > console.width:
-        return "".join(_stacked(job, now_ms, console.width, names) for job in jobs)
-    console.width = max(console.width, needed)
-    with console.capture() as captured:
-        console.print(made)
-    return captured.get()
+    if cell_len(text) > width:
+        text = f"{set_cell_size(text, max(0, width - 1))}…"
+    fill = " " * (width - cell_len(text))
+    return f"\x1b[{style}m{text}\x1b[{PLAIN}m{fill}" if coloured and style != PLAIN else text + fill
 
 
 def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list[str]:

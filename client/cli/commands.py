@@ -124,11 +124,14 @@ async def follow_job(
     console: Console,
     *,
     json: bool,
-    monitor: bool,
+    monitor: bool = True,
     record: Callable[[Event], None] | None = None,
     offload: Offload | None = None,
 ) -> int:
-    """Print the id of a submitted job, and follow it where `monitor`; return the exit code."""
+    """Print the id of a submitted job, and follow it where `monitor`, recording its events; return the exit code."""
+    from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
+    from airunner.client.cli.watching import watch
+
     console.job_id = job_id
     if json:
         console.out_json({"job_id": job_id})
@@ -138,26 +141,11 @@ async def follow_job(
         console.out_line(job_id)
     if not monitor:
         return 0
-    return await watch_job(client, job_id, console, json=json, record=record, offload=offload)
+    printer = JsonPrinter(console) if json else ConsolePrinter(console)
 
+    def show(event: Event) -> None:
+        if record is not None:
+            record(event)
+        printer.show(event)
 
-async def watch_job(
-    client: Client,
-    job_id: str,
-    console: Console,
-    *,
-    json: bool,
-    record: Callable[[Event], None] | None = None,
-    offload: Offload | None = None,
-) -> int:
-    """Show a job's events to its end, and record them; return the exit code."""
-    from airunner.client.cli.printing import ConsolePrinter, JsonPrinter, Printer, Recorded
-    from airunner.client.cli.watching import watch
-
-    printer: Printer = JsonPrinter(console) if json else ConsolePrinter(console)
-    status = console if console.has_status and not json else None
-    try:
-        shown = printer if record is None else Recorded(printer, record)
-        return await watch(client, job_id, shown, status=status, offload=offload)
-    finally:
-        console.job_over()
+    return await watch(client, job_id, show, console, status=not json, offload=offload)

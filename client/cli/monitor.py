@@ -60,22 +60,19 @@ def monitor_command(
     kinds = kinds_of(event_filter or ())
     stamps = None if timestamps is None else Stamps(timestamps)
     printer = JsonPrinter(console, kinds) if json else ConsolePrinter(console, kinds, stamps)
-    status = console if console.has_status and not json and not kinds else None
     needed = (*kinds, "PROCESS_START") if kinds and timestamps is Timestamps.RELATIVE else kinds
 
     async def run(client: Client) -> int:
-        try:
-            return await watch(
-                client,
-                job,
-                printer,
-                from_sequence=max(1, from_sequence),
-                from_timestamp_ms=from_timestamp,
-                kinds=needed,
-                status=status,
-            )
-        finally:
-            console.job_over()
+        return await watch(
+            client,
+            job,
+            printer.show,
+            console,
+            from_sequence=max(1, from_sequence),
+            from_timestamp_ms=from_timestamp,
+            kinds=needed,
+            status=not json and not kinds,
+        )
 
     return run
 

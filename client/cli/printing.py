@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Collection
-from typing import Any, Protocol, assert_never
+from collections.abc import Collection
+from typing import Any, assert_never
 
 import msgspec
 
@@ -12,6 +12,7 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.stamps import Stamps
 from airunner.client.cli.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
 from airunner.protocol.events import (
+    AgentBody,
     Event,
     GitCloneEnd,
     GitCloneError,
@@ -35,14 +36,6 @@ from airunner.protocol.events import (
 from airunner.protocol.printable import one_line
 
 
-class Printer(Protocol):
-    """Printer of a job's events."""
-
-    def show(self, event: Event) -> None:
-        """Show the next one."""
-        ...
-
-
 class JsonPrinter:
     """JSON printer: every event as one object a line on stdout; with `kinds` only those."""
 
@@ -51,7 +44,7 @@ class JsonPrinter:
         self._kinds = kinds
 
     def show(self, event: Event) -> None:
-        """Show the next one."""
+        """Show the next event."""
         if not self._kinds or event.kind in self._kinds:
             self._console.out_json(event_object(event))
 
@@ -69,7 +62,7 @@ class ConsolePrinter:
         self._began_ms: int | None = None
 
     def show(self, event: Event) -> None:
-        """Show the next one."""
+        """Show the next event."""
         body = event.body
         stamps = self._stamps
         if stamps is not None:
@@ -102,38 +95,7 @@ class ConsolePrinter:
             case JobFinished():
                 return self._finished(event.body)
             case _:
-                return self._agents_words(event)
-
-    def _agents_words(self, event: Event) -> str | None:
-        match event.body:
-            case GitCloneStart(repository=repository):
-                return f"checking out {repository}"
-            case GitCloneProgress(message=message):
-                return one_line(message)
-            case GitCloneEnd(commit=commit, duration_ms=duration_ms):
-                return f"checked out {commit[:SHORT_COMMIT_CHARS]} in {duration_text(duration_ms)}"
-            case GitCloneError(message=message):
-                return f"checkout failed: {message.strip()}"
-            case ProcessStart(pid=pid):
-                return f"started, pid {pid}"
-            case ProcessError(message=message):
-                return message.strip()
-            case OutputTruncated(omitted_bytes=omitted_bytes):
-                return f"{omitted_bytes} bytes of output were left out here"
-            case ProcessEnd() | Heartbeat() | TerminalResize() | UnknownBody():
-                return None
-            case (
-                JobScheduled()
-                | JobLeased()
-                | JobReleased()
-                | JobExpired()
-                | JobCancelRequested()
-                | JobFinished()
-                | Output()
-            ):
-                raise AssertionError("shown elsewhere")
-            case _:
-                assert_never(event.body)
+                return _agents_words(event.body)
 
     def _finished(self, body: JobFinished) -> str:
         ending = end_text(body.state, body.exit_code, body.signal, body.reason)
@@ -141,17 +103,26 @@ class ConsolePrinter:
         return f"{ending}{took}"
 
 
-class Recorded:
-    """Recorder of every event, in front of a printer."""
-
-    def __init__(self, printer: Printer, record: Callable[[Event], None]) -> None:
-        self._printer = printer
-        self._record = record
-
-    def show(self, event: Event) -> None:
-        """Show the next one."""
-        self._record(event)
-        self._printer.show(event)
+def _agents_words(body: AgentBody | UnknownBody) -> str | None:
+    match body:
+        case GitCloneStart(repository=repository):
+            return f"checking out {repository}"
+        case GitCloneProgress(message=message):
+            return one_line(message)
+        case GitCloneEnd(commit=commit, duration_ms=duration_ms):
+            return f"checked out {commit[:SHORT_COMMIT_CHARS]} in {duration_text(duration_ms)}"
+        case GitCloneError(message=message):
+            return f"checkout failed: {message.strip()}"
+        case ProcessStart(pid=pid):
+            return f"started, pid {pid}"
+        case ProcessError(message=message):
+            return message.strip()
+        case OutputTruncated(omitted_bytes=omitted_bytes):
+            return f"{omitted_bytes} bytes of output were left out here"
+        case Output() | ProcessEnd() | Heartbeat() | TerminalResize() | UnknownBody():
+            return None
+        case _:
+            assert_never(body)
 
 
 def _scheduled(body: JobScheduled) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from airunner.client.cli.console import Console
-from airunner.client.cli.printing import Printer
 from airunner.client.cli.status import WithStatus
 from airunner.client.client import Client
-from airunner.protocol.events import JobFinished
+from airunner.protocol.events import Event, JobFinished
 from airunner.protocol.job import JobState, Result
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
@@ -19,31 +18,35 @@ Offload = Callable[[Callable[[], None]], Awaitable[None]]
 async def watch(
     client: Client,
     job_id: str,
-    printer: Printer,
+    show: Callable[[Event], None],
+    console: Console,
     *,
     from_sequence: int = 1,
     from_timestamp_ms: int | None = None,
     kinds: Sequence[str] = (),
-    status: Console | None = None,
+    status: bool = True,
     offload: Offload | None = None,
 ) -> int:
     """Watch a job: show every event, or those of some kinds, and return the command's exit code (`exit_status`).
 
-    While no event comes `status` shows a status line. `offload`, if given, calls the printer.
+    With `status` the console has a status line while no event comes. `offload`, if given, calls `show`.
 
-    Raises as `Client.follow` and the printer do.
+    Raises as `Client.follow` and `show` do.
     """
-    async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
-        async for event in events if status is None else WithStatus(events, status):
-            if offload is None:
-                printer.show(event)
-            else:
-                await offload(partial(printer.show, event))
-            if isinstance(event.body, JobFinished):
-                return exit_status(event.body)
-    # Where the last event is not among those shown, its exit code is still needed.
-    job = await client.get(job_id)
-    return job.result.exit_status if job.result is not None else int(job.state is not JobState.COMPLETED)
+    try:
+        async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
+            async for event in WithStatus(events, console) if status and console.has_status else events:
+                if offload is None:
+                    show(event)
+                else:
+                    await offload(partial(show, event))
+                if isinstance(event.body, JobFinished):
+                    return exit_status(event.body)
+        # Where the last event is not among those shown, its exit code is still needed.
+        job = await client.get(job_id)
+        return job.result.exit_status if job.result is not None else int(job.state is not JobState.COMPLETED)
+    finally:
+        console.job_over()
 
 
 def exit_status(finished: JobFinished) -> int:

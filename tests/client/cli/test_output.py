@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from airunner.client.cli.columns import COLUMNS, TERMINAL, fitting, lines, table_text
-from airunner.client.cli.commands import watch_job
+from airunner.client.cli.commands import follow_job
 from airunner.client.cli.console import Console, ReaderGone
 from airunner.client.cli.listing import job_lines
 from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
@@ -154,8 +154,8 @@ class Interrupting:
 @pytest.mark.anyio
 async def test_no_colour_outlives_the_watching_however_it_ends(terminal: Terminal) -> None:
     with pytest.raises(Interrupted):
-        await watch_job(cast("Client", Interrupting()), "j", terminal.console, json=False)
-    assert terminal.shown() == b"\x1b[31;8mx" + RESET
+        await follow_job(cast("Client", Interrupting()), "j", terminal.console, json=False)
+    assert terminal.shown().endswith(b"\x1b[31;8mx" + RESET)
 
 
 def test_airunners_own_words_go_to_stderr(files: Files) -> None:
@@ -357,6 +357,7 @@ def test_a_narrow_terminal_loses_columns_and_never_the_id(width: int, shown: tup
 
 def test_owner_and_repository_have_columns_where_some_job_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "dumb")
     plain = JobSummary(id=JobId("a" * 36), state=JobState.SCHEDULED, queue="q", command="make", submitted_ms=0)
     assert table_text([plain], 0).splitlines()[0].split() == ["ID", "STATE", "QUEUE", "AGE", "COMMAND"]
     owned = msgspec.structs.replace(plain, owner="ada", repository="https://example.org/p.git")
