@@ -26,10 +26,7 @@ BROKER_S: Final = 3.0
 
 
 def doctor_command(
-    json: JsonOption = False,
-    broker: BrokerOption = None,
-    token: TokenOption = None,
-    timeout: TimeoutOption = None,
+    json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None, timeout: TimeoutOption = None
 ) -> None:
     """Check what airunner needs on this machine. Exits with 1 when there is a problem."""
     from airunner.certs.home import Home

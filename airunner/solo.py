@@ -75,11 +75,7 @@ def run_command(
     console = Console(quiet=quiet, raw=raw)
     spec = requested_job(console, operands, ctx.obj, config, fields)
     secrets = _secrets(spec)
-    with (
-        recording(output, spec, console) as record,
-        Interrupts() as interrupts,
-        temporary_home() as home,
-    ):
+    with recording(output, spec, console) as record, Interrupts() as interrupts, temporary_home() as home:
         try:
             interrupts.follow()
             code = _run_job(home, spec, secrets, partial(_follow, spec, console, json, record, interrupts))

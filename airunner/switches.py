@@ -29,9 +29,7 @@ _LOG: Final = "airunner"  # the parent of all our loggers
 DebugOption = Annotated[
     bool,
     typer.Option(
-        "--debug",
-        envvar="AIRUNNER_DEBUG",
-        help="Print requests, retries and tracebacks on stderr, without secrets.",
+        "--debug", envvar="AIRUNNER_DEBUG", help="Print requests, retries and tracebacks on stderr, without secrets."
     ),
 ]
 

@@ -271,11 +271,7 @@ class Client:
         return JobsListed(jobs=jobs, more=reply.more, total=first.total, beyond=first.beyond)
 
     def follow(
-        self,
-        job_id: str,
-        from_sequence: int = 1,
-        from_timestamp_ms: int | None = None,
-        kinds: Sequence[str] = (),
+        self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
     ) -> Events:
         """Follow a job's events live, from a sequence on, or from the first event not older than an instant.
 

@@ -66,10 +66,7 @@ def decode_reply(body: bytes) -> Reply:
 def refusal(error: PeerError) -> Refused:
     """Convert an error to the `Refused` reply that is sent for it."""
     return Refused(
-        code=error.code,
-        message=error.message[:1_000],
-        expected_index=error.expected_index,
-        retry_ms=error.retry_ms,
+        code=error.code, message=error.message[:1_000], expected_index=error.expected_index, retry_ms=error.retry_ms
     )
 
 

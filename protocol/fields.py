@@ -163,17 +163,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     command: Annotated[
-        Command,
-        Field("Program to run, a path or found on PATH.", show=lambda job: shlex.join(job.argv)),
+        Command, Field("Program to run, a path or found on PATH.", show=lambda job: shlex.join(job.argv))
     ]
     args: Annotated[
-        Arguments,
-        Field(
-            "Arguments of the program; there is no shell.",
-            Form.WORDS,
-            metavar="ARG",
-            show=lambda _: "",
-        ),
+        Arguments, Field("Arguments of the program; there is no shell.", Form.WORDS, metavar="ARG", show=lambda _: "")
     ] = ()
     repository: Annotated[
         Text, Field("Git repository to check out.", flag="REPOSITORY", exported=True, unset="an empty workspace")

@@ -15,14 +15,7 @@ from airunner.protocol.events import EventSegment
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import FIRST
 from airunner.protocol.job import Job, JobState, JobSummary
-from airunner.protocol.names import (
-    JobId,
-    JobName,
-    Natural,
-    Positive,
-    Text,
-    Token,
-)
+from airunner.protocol.names import JobId, JobName, Natural, Positive, Text, Token
 from airunner.protocol.queues import QueueMode, QueueSummary
 
 VISIBILITY_MS_MIN: Final = 1_000

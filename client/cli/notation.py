@@ -20,13 +20,7 @@ from airunner.client.cli.written import Written, meaning_of
 from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, Field, Form, JobSpec, TerminalSize, in_words
-from airunner.protocol.jobretry import (
-    BACKOFF_MAX_MS_DEFAULT,
-    BACKOFF_MS_DEFAULT,
-    RETRIES_MAX,
-    RetryOn,
-    RetryPolicy,
-)
+from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RETRIES_MAX, RetryOn, RetryPolicy
 
 BACKOFF_S_MAX: Final = 86_400
 EXIT_CODE_MAX: Final = 255
