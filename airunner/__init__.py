@@ -30,22 +30,14 @@ if TYPE_CHECKING:
     from airunner.transport.patience import Patience as Patience
 
 _HOMES = {
-    "airunner.transport.patience": ["Patience"],
-    "airunner.client.client": ["Client", "SubmittedJob"],
-    "airunner.protocol.errors": [
-        "BadRequest",
-        "Conflict",
-        "Forbidden",
-        "NotFound",
-        "OperatorError",
-        "PeerError",
-        "Unauthenticated",
-    ],
-    "airunner.protocol.events": ["Event", "Stream"],
-    "airunner.protocol.fields": ["JobSpec", "ProcessType"],
-    "airunner.protocol.job": ["Job", "JobState", "JobSummary", "Reason", "Result"],
+    "airunner.client.client": "Client SubmittedJob",
+    "airunner.protocol.errors": "BadRequest Conflict Forbidden NotFound OperatorError PeerError Unauthenticated",
+    "airunner.protocol.events": "Event Stream",
+    "airunner.protocol.fields": "JobSpec ProcessType",
+    "airunner.protocol.job": "Job JobState JobSummary Reason Result",
+    "airunner.transport.patience": "Patience",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:

@@ -123,12 +123,8 @@ def _broker(home: Home, broker: list[str] | None, token: str | None, timeout_s: 
         async with Client(broker, token=token, home=home.root, patience=patience) as client:
             await client.list_jobs(page_size=1)
 
-    finding = Finding("broker", Severity.GOOD, "it replies, and accepts our key and token")
     try:
         anyio.run(ask)
-    except* (OperatorError, PeerError) as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        finding = Finding("broker", Severity.FAIR, str(error))
-    return finding
+    except (OperatorError, PeerError) as error:
+        return Finding("broker", Severity.FAIR, str(error))
+    return Finding("broker", Severity.GOOD, "it replies, and accepts our key and token")

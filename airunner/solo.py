@@ -212,7 +212,7 @@ async def _follow(
         async with writing:
             await offload(call, abandon=True)
 
-    reach = Reach(network=network, endpoints=(network.router.endpoint,), token=_no_token, edges=SYSTEM, close=_nothing)
+    reach = Reach(network=network, endpoints=(network.router.endpoint,), token=_no_token, edges=SYSTEM)
     async with Client(reach=reach) as client, anyio.create_task_group() as group:
 
         async def obey(job_id: str) -> None:
@@ -241,7 +241,3 @@ async def _at_once(call: Callable[[], None]) -> None:
 
 def _no_token() -> bytes:
     return b""
-
-
-def _nothing() -> None:
-    """Close nothing: the network ends with the process."""

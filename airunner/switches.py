@@ -7,9 +7,10 @@ alone adds `--debug` to every command.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from inspect import Parameter, signature
+from itertools import islice
 from typing import Annotated, Any, Final, Self
 
 import typer
@@ -83,41 +84,30 @@ def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
 
     Raises `OperatorError` for a switch with a value other than true or false.
     """
-    switches = {name: option for option in options if getattr(option, "is_flag", False) for name in option.opts}
-    opposites = {name: option for option in options for name in getattr(option, "secondary_opts", ())}
-    takers = {
-        name for option in options if getattr(option, "is_flag", None) is False for name in getattr(option, "opts", ())
-    }
-    return list(_respelled(iter(words), switches, opposites, takers))
-
-
-def _respelled(
-    words: Iterator[str], switches: dict[str, Any], opposites: dict[str, Any], takers: set[str]
-) -> Iterator[str]:
-    for word in words:
+    named = [option for option in options if hasattr(option, "is_flag")]  # and no operands
+    switches = {name: option for option in named if option.is_flag for name in option.opts}
+    opposites = {name: option for option in named for name in option.secondary_opts}
+    takers = {name for option in named if not option.is_flag for name in option.opts}
+    written: list[str] = []
+    rest = iter(words)
+    for word in rest:
         if word == "--":
-            yield word
-            yield from words
-            return
+            return [*written, word, *rest]
         name, equals, value = word.partition("=")
         option = switches.get(name) or opposites.get(name)
         if equals and option is not None:
             if value.lower() not in _TRUTHS:
                 raise OperatorError(f"{name} {value!r}: expected true or false")
-            yield from _spelling(option, _TRUTHS[value.lower()] is (name in switches))
+            on = _TRUTHS[value.lower()] is (name in switches)
+            written += (option.opts if on else option.secondary_opts)[:1]  # none: a switch without --no- that is off
             continue
         if word in _BARE:
-            yield f"{word}={_BARE[word]}"
+            written.append(f"{word}={_BARE[word]}")
             continue
-        yield word
+        written.append(word)
         if word in takers or (word[:1] == "-" != word[1:2] and f"-{word[-1]}" in takers):
-            yield from (next_word for next_word in [next(words, None)] if next_word is not None)  # its value
-
-
-def _spelling(option: Any, wanted: bool) -> list[str]:  # noqa: ANN401, FBT001 - an option of the parser's; the truth is what is spelled
-    """Return the switch as the parser accepts it; a switch without a `--no-` form is left out when off."""
-    names: list[str] = option.opts if wanted else option.secondary_opts
-    return names[:1]
+            written += islice(rest, 1)  # its value
+    return written
 
 
 def with_debug(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,9 +15,11 @@ under its own request id, so nothing is submitted twice.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
+from uuid import UUID
 
 import anyio
 import msgspec
@@ -28,31 +30,16 @@ from msgspec import Struct
 from airunner.client.follower import PAGES_MAX, Events, Failure, Follower
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
-from airunner.client.requestid import request_id_of
+from airunner.protocol import requests
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import EVENT_KINDS, Event
 from airunner.protocol.fields import JobFields, JobSpec
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobState, encode_spec
-from airunner.protocol.names import NAME_CHARS_MAX, REQUEST_ID_BYTES, JobId, RequestId, fits_name
+from airunner.protocol.names import NAME_EXPECTED, REQUEST_ID_BYTES, VARIABLE_EXPECTED, JobId, RequestId, fits_name
 from airunner.protocol.queues import QueueMode, QueueSummary
 from airunner.protocol.replies import AgentSummary, JobsListed, Message, SecretSummary
-from airunner.protocol.requests import (
-    ENQUEUE_MAX,
-    Asking,
-    CancelJob,
-    EnqueueJob,
-    GetJob,
-    ListAgents,
-    ListJobs,
-    ListQueues,
-    ListSecrets,
-    RemoveSecret,
-    RetryJob,
-    SetSecret,
-    UpdateQueue,
-)
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 
@@ -61,8 +48,8 @@ PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
 """Patience by default: gives up when no broker answers at all, but waits for a broker that answered before."""
 
 _EXPECTED: Final = {
-    "queue": f"1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign",
-    "secret_files": f"names of 1 to {NAME_CHARS_MAX} letters, digits and _, not beginning with a digit",
+    "queue": NAME_EXPECTED,
+    "secret_files": f"names of {VARIABLE_EXPECTED}",
 }
 _Reply = TypeVar("_Reply", bound=Message)
 
@@ -147,16 +134,16 @@ class Client:
 
         Raises as `submit`.
         """
-        if not 1 <= len(specs) <= ENQUEUE_MAX:
-            raise BadRequest(f"1 to {ENQUEUE_MAX} jobs are submitted at once, not {len(specs)}")
+        if not 1 <= len(specs) <= requests.ENQUEUE_MAX:
+            raise BadRequest(f"1 to {requests.ENQUEUE_MAX} jobs are submitted at once, not {len(specs)}")
         try:
             specs_bytes = sum(len(encode_spec(spec)) for spec in specs)
-            request = EnqueueJob(jobs=tuple(specs))
+            request = requests.EnqueueJob(jobs=tuple(specs))
         except ValueError as error:
             raise BadRequest(str(error)) from error
         if specs_bytes > BODY_BYTES_MAX // 2:
             raise BadRequest(f"these jobs take {specs_bytes} bytes together: submit fewer at once")
-        reply = await self._ask(request, _named(request_id))
+        reply = await self._ask(request, request_id_of(request_id))
         return [SubmittedJob(job_id) for job_id in reply.job_ids]
 
     async def cancel(self, job_id: str) -> JobState:
@@ -166,70 +153,70 @@ class Client:
 
         Raises `NotFound`.
         """
-        return (await self._ask(CancelJob(job_id=job_id))).state
+        return (await self._ask(requests.CancelJob(job_id=job_id))).state
 
     async def retry(self, job_id: str, *, request_id: str | RequestId | None = None) -> SubmittedJob:
         """Submit an ended job again, unchanged; the new job names the old one as its `origin`.
 
         Raises `NotFound`, `NotFinished`; `Conflict` as `submit` does.
         """
-        reply = await self._ask(RetryJob(job_id=job_id), _named(request_id))
+        reply = await self._ask(requests.RetryJob(job_id=job_id), request_id_of(request_id))
         return SubmittedJob(reply.job_ids[0])
 
     async def update_queue(self, queue: str, mode: QueueMode) -> None:
         """Open, pause or drain a queue."""
         if not fits_name(queue):
-            raise BadRequest(f"queue: expected {_EXPECTED['queue']}")
-        await self._ask(UpdateQueue(queue=queue, mode=mode))
+            raise BadRequest(f"queue: expected {NAME_EXPECTED}")
+        await self._ask(requests.UpdateQueue(queue=queue, mode=mode))
 
     async def set_secret(self, queue: str, name: str, box: bytes) -> None:
         """Set a secret for the jobs of a queue, sealed with `certs.queuekeys.seal_secret`."""
-        await self._ask(SetSecret(queue=queue, name=name, box=box))
+        await self._ask(requests.SetSecret(queue=queue, name=name, box=box))
 
     async def remove_secret(self, queue: str, name: str) -> None:
         """Remove a secret.
 
         Raises `NotFound`.
         """
-        await self._ask(RemoveSecret(queue=queue, name=name))
+        await self._ask(requests.RemoveSecret(queue=queue, name=name))
 
     async def secrets(self, queue: str | None = None) -> AsyncIterator[SecretSummary]:
         """List the names of sealed secrets, of all queues or of one, by queue and name."""
-        page = await self._ask(ListSecrets(queue=queue))
+        page = await self._ask(requests.ListSecrets(queue=queue))
         while True:
             for secret in page.secrets:
                 yield secret
             if not page.more:
                 return
             last = page.secrets[-1]
-            page = await self._ask(ListSecrets(queue=queue, after=(last.queue, last.name)))
+            page = await self._ask(requests.ListSecrets(queue=queue, after=(last.queue, last.name)))
 
     async def queues(self) -> AsyncIterator[QueueSummary]:
         """List every queue that has jobs, ended ones included, or is not open; by name."""
-        page = await self._ask(ListQueues())
+        page = await self._ask(requests.ListQueues())
         while True:
             for queue in page.queues:
                 yield queue
             if not page.more:
                 return
-            page = await self._ask(ListQueues(after=page.queues[-1].queue))
+            page = await self._ask(requests.ListQueues(after=page.queues[-1].queue))
 
     async def agents(self) -> AsyncIterator[AgentSummary]:
         """List every agent that was active in the last minutes or that runs a job, by name."""
-        page = await self._ask(ListAgents())
+        page = await self._ask(requests.ListAgents())
         while True:
             for agent in page.agents:
                 yield agent
             if not page.more:
                 return
-            page = await self._ask(ListAgents(after=page.agents[-1].name))
+            page = await self._ask(requests.ListAgents(after=page.agents[-1].name))
 
     async def get(self, job_id: str) -> Job:
         """Get a job as it is now.
 
         Raises `NotFound`.
         """
-        return (await self._ask(GetJob(job_id=job_id))).job
+        return (await self._ask(requests.GetJob(job_id=job_id))).job
 
     async def list_jobs(
         self,
@@ -249,7 +236,7 @@ class Client:
 
         Pages count from 1. To walk all pages while new jobs come, give the last id of a page as `before`.
         """
-        request = ListJobs(
+        request = requests.ListJobs(
             queue=queue,
             state=state,
             owner=owner,
@@ -305,9 +292,9 @@ class Client:
 
     async def _ask(
         self,
-        request: Asking[_Reply],
+        request: requests.Asking[_Reply],
         request_id: RequestId | None = None,
-        smaller: Callable[[], Asking[_Reply]] | None = None,
+        smaller: Callable[[], requests.Asking[_Reply]] | None = None,
     ) -> _Reply:
         return await self._entered.channel.ask(request, request_id=request_id, smaller=smaller)
 
@@ -339,14 +326,28 @@ def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
         raise BadRequest(_with_field_first(str(error))) from error
 
 
-def _named(request_id: str | RequestId | None) -> RequestId | None:
-    """Convert a request id to bytes. Raises `BadRequest` for bytes of another length."""
-    name = request_id_of(request_id) if isinstance(request_id, str) else request_id
-    if name is not None and len(name) != REQUEST_ID_BYTES:
+def request_id_of(given: str | RequestId | None) -> RequestId | None:
+    """Make a request id: of a UUID in any of its spellings its 16 bytes, of any other text its BLAKE2b-128 hash.
+
+    Raises `BadRequest` for an empty text, for bytes of another length, and for zeros, which are the heartbeat's.
+    """
+    if given is None:
+        return None
+    if not given:
+        raise BadRequest("the request id is empty; give a UUID or any text of your own")
+    name: bytes
+    if isinstance(given, bytes):
+        name = given
+    else:
+        try:
+            name = UUID(given).bytes
+        except ValueError:
+            name = blake2b(given.encode(errors="surrogateescape"), digest_size=REQUEST_ID_BYTES).digest()
+    if len(name) != REQUEST_ID_BYTES:
         raise BadRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(name)}")
-    if name is not None and not any(name):
+    if not any(name):
         raise BadRequest("a request id of zeros is the protocol's own; draw one at random")
-    return name
+    return RequestId(name)
 
 
 def _with_field_first(problem: str) -> str:

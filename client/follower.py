@@ -23,7 +23,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from airunner.certs.sealed import open_sealed, topic_of
-from airunner.client.live import Listening, LiveEvents
+from airunner.client.live import LiveEvents
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.events import Event, LiveSegment
@@ -67,7 +67,7 @@ class Follower:
         self._output = output
         self._scope = scope
         self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_SEGMENTS_MAX)
-        self._listening: Listening | None = None
+        self._leave: Callable[[], None] | None = None  # ends the subscription
         self._heard_at: tuple[str, bytes] = ("", b"")  # the events endpoint and the watch key
         self._watching = False
         self._watched_on = 0  # the channel's connection at the last JobWatched
@@ -81,14 +81,14 @@ class Follower:
                     await self._feed(group)
                     group.cancel_scope.cancel()
         finally:
-            if self._listening is not None:
-                self._listening.close()
+            if self._leave is not None:
+                self._leave()
             for stream in (self._to_inbox, self._inbox, self._output):
                 stream.close()
 
     async def _feed(self, group: TaskGroup) -> None:
         while not self._follow.finished:
-            if not self._watching and (self._listening is None or self._watched_on != self._channel.connections):
+            if not self._watching and (self._leave is None or self._watched_on != self._channel.connections):
                 self._watching = True  # another connection may be another broker, which publishes elsewhere
                 group.start_soon(self._ask, WatchJob(job_id=self._follow.job_id))
             if (request := self._follow.request(self._channel.request_size.bytes_max)) is not None:
@@ -109,12 +109,11 @@ class Follower:
         """Put the broker's answer into the inbox."""
         answer: _Input
         try:
-            match request:
-                case WatchJob():
-                    answer = await self._channel.ask(request)
-                case ReplayJobEvents():
-                    async with self._pages:
-                        answer = await self._channel.ask(request, smaller=self._smaller)
+            if isinstance(request, WatchJob):
+                answer = await self._channel.ask(request)
+            else:
+                async with self._pages:
+                    answer = await self._channel.ask(request, smaller=self._smaller)
         except (PeerError, OperatorError) as error:
             answer = error
         await self._to_inbox.send(answer)
@@ -162,12 +161,12 @@ class Follower:
         self._watching = False
         self._watched_on = self._channel.connections
         place = (events_endpoint(self._channel.endpoint, watched.events_port), watched.watch_key)
-        if self._listening is not None:
+        if self._leave is not None:
             if place == self._heard_at:
                 return  # the socket subscribes again by itself
-            self._listening.close()
+            self._leave()
         self._heard_at = place
-        self._listening = self._live.listen(place[0], topic_of(watched.watch_key), self._hear)
+        self._leave = self._live.listen(place[0], topic_of(watched.watch_key), self._hear)
 
     def _hear(self, sealed: bytes) -> None:
         try:

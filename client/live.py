@@ -10,6 +10,7 @@ when another endpoint is opened.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,66 +22,56 @@ Hear = Callable[[bytes], None]
 """Listener: receives each sealed segment; an empty one confirms the subscription."""
 
 
-class _Topic:
-    """Topic of a job: its listeners, and whether the broker has confirmed the subscription."""
-
-    def __init__(self) -> None:
-        self.listeners: list[Hear] = []
-        self.stands = False
-
-
-class _Door:
-    """Socket of an endpoint, and its topics."""
+class _Endpoint:
+    """Socket of an endpoint, and the listeners of its topics."""
 
     def __init__(self, subscriber: Subscriber) -> None:
-        self.subscriber = subscriber
-        self.topics: dict[bytes, _Topic] = {}
+        self.listeners: dict[bytes, list[Hear]] = {}
         self.scope = anyio.CancelScope()
-        self.closed = False
+        self._subscriber = subscriber
+        self._confirmed: set[bytes] = set()  # topics
+        self._closed = False
 
     async def run(self) -> None:
         """Hand messages to listeners until the scope is cancelled."""
         try:
             with self.scope:
                 while True:
-                    for frames in await self.subscriber.receive():
+                    for frames in await self._subscriber.receive():
                         self._hand_on(frames)
         finally:
-            self.closed = True
-            self.subscriber.close()
+            self._closed = True
+            self._subscriber.close()
 
     def _hand_on(self, frames: list[bytes]) -> None:
         match frames:
-            case [topic, payload] if len(topic) == TOPIC_BYTES:
-                pass
+            case [topic, payload] if len(topic) == TOPIC_BYTES and topic in self.listeners:
+                if not payload:
+                    self._confirmed.add(topic)
+                for hear in tuple(self.listeners[topic]):
+                    hear(payload)
             case _:
-                return
-        heard = self.topics.get(topic)
-        if heard is None:
+                pass  # no message of this protocol, or of a subscription that has ended
+
+    def join(self, topic: bytes, hear: Hear) -> None:
+        """Add a listener; the first of a topic subscribes to it."""
+        if topic not in self.listeners:
+            self._subscriber.subscribe(topic)
+        self.listeners.setdefault(topic, []).append(hear)
+        if topic in self._confirmed:
+            hear(b"")  # the broker says it once for each socket
+
+    def leave(self, topic: bytes, hear: Hear) -> None:
+        """Remove a listener; the last of a topic unsubscribes from it."""
+        listeners = self.listeners.get(topic, [])
+        if hear not in listeners:
             return
-        heard.stands = heard.stands or not payload
-        for hear in tuple(heard.listeners):
-            hear(payload)
-
-
-class Listening:
-    """Registration of a listener; `close` ends it."""
-
-    def __init__(self, door: _Door, topic: bytes, hear: Hear) -> None:
-        self._door = door
-        self._topic = topic
-        self._hear = hear
-
-    def close(self) -> None:
-        """Stop listening; the last listener of a topic unsubscribes from it."""
-        heard = self._door.topics.get(self._topic)
-        if heard is None or self._hear not in heard.listeners:
-            return
-        heard.listeners.remove(self._hear)
-        if not heard.listeners:
-            del self._door.topics[self._topic]
-            if not self._door.closed:
-                self._door.subscriber.unsubscribe(self._topic)
+        listeners.remove(hear)
+        if not listeners:
+            del self.listeners[topic]
+            self._confirmed.discard(topic)
+            if not self._closed:
+                self._subscriber.unsubscribe(topic)
 
 
 class LiveEvents:
@@ -89,25 +80,19 @@ class LiveEvents:
     def __init__(self, network: Network, group: TaskGroup) -> None:
         self._network = network
         self._group = group
-        self._doors: dict[str, _Door] = {}
+        self._endpoints: dict[str, _Endpoint] = {}
 
-    def listen(self, endpoint: str, topic: bytes, hear: Hear) -> Listening:
-        """Call `hear` with every message that is published under `topic`."""
-        door = self._doors.get(endpoint) or self._open(endpoint)
-        heard = door.topics.get(topic)
-        if heard is None:
-            heard = door.topics[topic] = _Topic()
-            door.subscriber.subscribe(topic)
-        heard.listeners.append(hear)
-        if heard.stands:
-            hear(b"")  # the broker says it once for each socket
-        return Listening(door, topic, hear)
+    def listen(self, endpoint: str, topic: bytes, hear: Hear) -> Callable[[], None]:
+        """Call `hear` with every message that is published under `topic`, until the returned function is called."""
+        opened = self._endpoints.get(endpoint) or self._open(endpoint)
+        opened.join(topic, hear)
+        return partial(opened.leave, topic, hear)
 
-    def _open(self, endpoint: str) -> _Door:
-        for other, door in list(self._doors.items()):
-            if not door.topics:
-                door.scope.cancel()
-                del self._doors[other]
-        opened = self._doors[endpoint] = _Door(self._network.subscriber(endpoint))
+    def _open(self, endpoint: str) -> _Endpoint:
+        for other, unused in list(self._endpoints.items()):
+            if not unused.listeners:
+                unused.scope.cancel()
+                del self._endpoints[other]
+        opened = self._endpoints[endpoint] = _Endpoint(self._network.subscriber(endpoint))
         self._group.start_soon(opened.run, name=f"live events of {endpoint}")
         return opened

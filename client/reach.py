@@ -22,7 +22,7 @@ class Reach(Struct, frozen=True):
     endpoints: tuple[str, ...]
     token: Callable[[], bytes]
     edges: Edges
-    close: Callable[[], None]
+    close: Callable[[], None] = lambda: None
 
 
 def reach(

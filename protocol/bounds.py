@@ -23,27 +23,14 @@ UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Every exception that msgspec raises for bytes that it cannot decode."""
 
 _FIXED: Final[dict[int, int]] = {  # lead byte: bytes that follow
-    0xC0: 0,
-    0xC2: 0,
-    0xC3: 0,
-    0xCA: 4,
-    0xCB: 8,
-    0xCC: 1,
-    0xCD: 2,
-    0xCE: 4,
-    0xCF: 8,
-    0xD0: 1,
-    0xD1: 2,
-    0xD2: 4,
-    0xD3: 8,
+    **dict.fromkeys((0xC0, 0xC2, 0xC3), 0),  # nil, false, true
+    **dict.fromkeys((0xCC, 0xD0), 1),
+    **dict.fromkeys((0xCD, 0xD1), 2),
+    **dict.fromkeys((0xCA, 0xCE, 0xD2), 4),
+    **dict.fromkeys((0xCB, 0xCF, 0xD3), 8),
 }
 _SIZED: Final[dict[int, int]] = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bin and str: bytes of length
-_NESTED: Final[dict[int, tuple[int, int]]] = {  # lead byte: bytes of length, values an element
-    0xDC: (2, 1),
-    0xDD: (4, 1),
-    0xDE: (2, 2),
-    0xDF: (4, 2),
-}
+_NESTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}  # bytes of length, values an element
 
 
 def check_structure(body: bytes, values_max: int = VALUES_MAX) -> int:

@@ -47,6 +47,8 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*\Z"
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
 """Name of a queue, a tenant or an agent: it needs no quotes in a URL or a shell."""
 
+NAME_EXPECTED: Final = f"1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign"
+
 JobName = Annotated[str, Meta(min_length=1, max_length=64)]
 TAG_VALUE_PATTERN: Final = r"^[ -~]*\Z"
 TagValue = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=TAG_VALUE_PATTERN)]
@@ -54,6 +56,7 @@ Label = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 VARIABLE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
 Variable = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=VARIABLE_PATTERN)]
 """Name of a variable that every shell can read."""
+VARIABLE_EXPECTED: Final = f"1 to {NAME_CHARS_MAX} letters, digits and _, not beginning with a digit"
 
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Argument = Annotated[str, Meta(max_length=ARGUMENT_CHARS_MAX)]

@@ -125,7 +125,7 @@ class LazyPirate:
         self._moving = False  # since the last Ping
         self._failures = 0
         self._heard = False
-        self._unheard_since_ms: int | None = None
+        self.unheard_since_ms: int | None = None  # since when a reply is owed in silence; None while all is well
         self._resend_ms = _NEVER_MS
 
     @property
@@ -137,11 +137,6 @@ class LazyPirate:
     def reachable(self) -> bool:
         """Whether the broker has said anything since this connection was opened."""
         return self._open and self._heard
-
-    @property
-    def unheard_since_ms(self) -> int | None:
-        """Start of the current silence: a reply has been owed since then; None while all is well."""
-        return self._unheard_since_ms
 
     @property
     def pending(self) -> int:
@@ -167,8 +162,8 @@ class LazyPirate:
         if not self._pending:
             self._quiet(now_ms)
             self._resend_ms = _NEVER_MS
-        if not self.reachable and self._unheard_since_ms is None:
-            self._unheard_since_ms = now_ms
+        if not self.reachable and self.unheard_since_ms is None:
+            self.unheard_since_ms = now_ms
         patience_ms += 1_000 * min(len(body), HIDDEN_BYTES_MAX) // SLOWEST_BYTES_A_S
         pending = self._pending[request_id] = _Pending(body, patience_ms, now_ms + patience_ms, resizable)
         self._resend_ms = min(self._resend_ms, now_ms + patience_ms)
@@ -187,14 +182,14 @@ class LazyPirate:
         """Forget a request: its caller no longer waits for the reply."""
         self._pending.pop(request_id, None)
         if not self._pending:
-            self._unheard_since_ms = None
+            self.unheard_since_ms = None
 
     def heard(self, request_id: RequestId, reply: Reply, now_ms: int) -> list[Action]:
         """Process a reply; an unexpected reply only proves that the broker is alive."""
         self._quiet(now_ms)
         self._heard = True
         self._heard_ms = now_ms
-        self._unheard_since_ms = None
+        self.unheard_since_ms = None
         self._failures = 0
         pending = self._pending.get(request_id)
         if pending is None:
@@ -214,8 +209,8 @@ class LazyPirate:
             return []
         self._open = False
         self._turn += 1
-        if self._pending and self._unheard_since_ms is None:
-            self._unheard_since_ms = now_ms
+        if self._pending and self.unheard_since_ms is None:
+            self.unheard_since_ms = now_ms
         self._reopen_ms = now_ms + self._pause_ms(self._failures)
         self._failures += 1
         return [Disconnect()]
@@ -228,7 +223,7 @@ class LazyPirate:
             return self._reopen(now_ms) if now_ms >= self._reopen_ms else []
         if moved:
             self._moving = True
-            self._unheard_since_ms = None
+            self.unheard_since_ms = None
         if now_ms < self._ping_ms:
             return self._resend(now_ms)
         moving, self._moving = self._moving, False

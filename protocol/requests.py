@@ -11,6 +11,7 @@ from typing import Annotated, Final, Generic, TypeVar, get_args
 
 from msgspec import Meta, Struct
 
+from airunner.protocol import replies
 from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, KIND_CHARS_MAX
 from airunner.protocol.fields import JobSpec, Tags
 from airunner.protocol.job import JobState, Result, check_new
@@ -27,29 +28,6 @@ from airunner.protocol.names import (
     Variable,
 )
 from airunner.protocol.queues import QueueMode
-from airunner.protocol.replies import (
-    AgentsListed,
-    JobCancelled,
-    JobCompleted,
-    JobEventsPublished,
-    JobEventsReplayed,
-    JobFound,
-    JobReleasedReply,
-    JobsEnqueued,
-    JobsLeased,
-    JobsListed,
-    JobsUpdated,
-    JobWatched,
-    LeaseRef,
-    Message,
-    Pong,
-    QueuesListed,
-    QueueUpdated,
-    SecretRemoved,
-    SecretSet,
-    SecretsListed,
-    VisibilityMs,
-)
 
 ENQUEUE_MAX: Final = 64
 ENQUEUE_METADATA_MAX: Final = 1_024  # of all jobs in one request: each entry is a row of an index
@@ -75,10 +53,10 @@ Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")] 
 EventKind = Annotated[str, Meta(min_length=1, max_length=KIND_CHARS_MAX)]
 
 
-_Reply_co = TypeVar("_Reply_co", bound=Message, covariant=True)
+_Reply_co = TypeVar("_Reply_co", bound=replies.Message, covariant=True)
 
 
-class Asking(Message, Generic[_Reply_co], frozen=True, kw_only=True):
+class Asking(replies.Message, Generic[_Reply_co], frozen=True, kw_only=True):
     """Request whose reply is a `_Reply_co`, or `Refused`."""
 
 
@@ -89,11 +67,11 @@ def reply_type(request: type[Asking[_Reply_co]]) -> type[_Reply_co]:
     return reply
 
 
-class Ping(Asking[Pong], frozen=True, kw_only=True):
+class Ping(Asking[replies.Pong], frozen=True, kw_only=True):
     """A question whether the broker lives; it is answered at once, without a token, however busy the queue is."""
 
 
-class EnqueueJob(Asking[JobsEnqueued], frozen=True, kw_only=True):
+class EnqueueJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
     """Submit jobs, all or none. Needs the role `submit`."""
 
     jobs: Annotated[tuple[JobSpec, ...], Meta(min_length=1, max_length=ENQUEUE_MAX)]
@@ -106,7 +84,7 @@ class EnqueueJob(Asking[JobsEnqueued], frozen=True, kw_only=True):
             raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} metadata entries")
 
 
-class DequeueJob(Asking[JobsLeased], frozen=True, kw_only=True):
+class DequeueJob(Asking[replies.JobsLeased], frozen=True, kw_only=True):
     """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`.
 
     `agent_slots` and `version` describe the agent in lists. Only jobs whose required tags are all in `tags` are leased.
@@ -118,12 +96,12 @@ class DequeueJob(Asking[JobsLeased], frozen=True, kw_only=True):
     tags: Tags = {}
     queues: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=QUEUES_MAX)]
     slots: Annotated[int, Meta(ge=1, le=SLOTS_MAX)] = 1
-    visibility_ms: VisibilityMs
+    visibility_ms: replies.VisibilityMs
     wait_ms: Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)] = 0
     token_seed: Seed
 
 
-class UpdateJob(Asking[JobsUpdated], frozen=True, kw_only=True):
+class UpdateJob(Asking[replies.JobsUpdated], frozen=True, kw_only=True):
     """Send a heartbeat: every lease named here lives for `visibility_ms` from now. Role `work`.
 
     An agent without a lease may send it too, to report that it is alive, or why it runs no jobs now (`trouble`).
@@ -134,26 +112,26 @@ class UpdateJob(Asking[JobsUpdated], frozen=True, kw_only=True):
     version: Version = ""
     tags: Tags = {}
     trouble: Text = ""
-    leases: Annotated[tuple[LeaseRef, ...], Meta(max_length=LEASES_MAX)]
-    visibility_ms: VisibilityMs
+    leases: Annotated[tuple[replies.LeaseRef, ...], Meta(max_length=LEASES_MAX)]
+    visibility_ms: replies.VisibilityMs
 
 
 class EventBatch(Struct, frozen=True, kw_only=True):
     """Batch of events of one attempt; the agent numbered the first `first_index`."""
 
-    lease: LeaseRef
+    lease: replies.LeaseRef
     first_index: Natural
     count: Annotated[int, Meta(ge=1, le=BATCH_EVENTS_MAX)]
     events: Annotated[bytes, Meta(min_length=1, max_length=BATCH_BYTES_MAX)]
 
 
-class CompleteJob(Asking[JobCompleted], frozen=True, kw_only=True):
+class CompleteJob(Asking[replies.JobCompleted], frozen=True, kw_only=True):
     """Complete an attempt that has published `event_count` events in all. Role `work`.
 
     It may also travel with its last events, and with other completions: see `PublishJobEvents`.
     """
 
-    lease: LeaseRef
+    lease: replies.LeaseRef
     event_count: Natural
     result: Result
 
@@ -163,7 +141,7 @@ class CompleteJob(Asking[JobCompleted], frozen=True, kw_only=True):
             raise ValueError(f"{self.result.reason!r} is not a known reason")
 
 
-class PublishJobEvents(Asking[JobEventsPublished], frozen=True, kw_only=True):
+class PublishJobEvents(Asking[replies.JobEventsPublished], frozen=True, kw_only=True):
     """Publish events, then complete attempts whose events are then all stored. Role `work`.
 
     Each batch and each completion is accepted or refused by itself; one request is one transaction.
@@ -178,17 +156,17 @@ class PublishJobEvents(Asking[JobEventsPublished], frozen=True, kw_only=True):
             raise ValueError("there are no batches and no completions")
 
 
-class ReleaseJob(Asking[JobReleasedReply], frozen=True, kw_only=True):
+class ReleaseJob(Asking[replies.JobReleasedReply], frozen=True, kw_only=True):
     """Release an attempt; the job waits in its old place. Role `work`.
 
     `lost`: the attempt's agent died, and another sends this for it; it counts as if the lease had expired.
     """
 
-    lease: LeaseRef
+    lease: replies.LeaseRef
     lost: bool = False
 
 
-class CancelJob(Asking[JobCancelled], frozen=True, kw_only=True):
+class CancelJob(Asking[replies.JobCancelled], frozen=True, kw_only=True):
     """Cancel a job. A waiting job is CANCELLED at once; a running job is ended by its agent. Role `submit`.
 
     After the reply the job is never leased again. A repeat, or a cancel of a finished job, changes nothing.
@@ -197,32 +175,32 @@ class CancelJob(Asking[JobCancelled], frozen=True, kw_only=True):
     job_id: JobName
 
 
-class RetryJob(Asking[JobsEnqueued], frozen=True, kw_only=True):
+class RetryJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
     """Retry a finished job: submit its spec again as a new job, which names it as its origin. Role `submit`."""
 
     job_id: JobName
 
 
-class UpdateQueue(Asking[QueueUpdated], frozen=True, kw_only=True):
+class UpdateQueue(Asking[replies.QueueUpdated], frozen=True, kw_only=True):
     """Open, pause or drain a queue. Role `admin`."""
 
     queue: Name
     mode: QueueMode
 
 
-class ListQueues(Asking[QueuesListed], frozen=True, kw_only=True):
+class ListQueues(Asking[replies.QueuesListed], frozen=True, kw_only=True):
     """List queues that have jobs or are not open, by name; `after` is the last name of the page before. Role `read`."""
 
     after: Name | None = None
 
 
-class ListAgents(Asking[AgentsListed], frozen=True, kw_only=True):
+class ListAgents(Asking[replies.AgentsListed], frozen=True, kw_only=True):
     """List agents that were heard of lately, by name; `after` is as in `ListQueues`. Role `read`."""
 
     after: Name | None = None
 
 
-class ListJobs(Asking[JobsListed], frozen=True, kw_only=True):
+class ListJobs(Asking[replies.JobsListed], frozen=True, kw_only=True):
     """List jobs, newest first; with `metadata`, only those that have all of these entries. Role `read`.
 
     `page` counts from 1. For pages that new jobs do not shift, set `before` to the last id of the page before, and
@@ -240,13 +218,13 @@ class ListJobs(Asking[JobsListed], frozen=True, kw_only=True):
     count: bool = False
 
 
-class GetJob(Asking[JobFound], frozen=True, kw_only=True):
+class GetJob(Asking[replies.JobFound], frozen=True, kw_only=True):
     """Get one job. Role `read`."""
 
     job_id: JobName
 
 
-class ReplayJobEvents(Asking[JobEventsReplayed], frozen=True, kw_only=True):
+class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=True):
     """Replay stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
 
     A page stops before the segment that exceeds `bytes_max` of events, and has at least one segment. With `kinds`,
@@ -260,13 +238,13 @@ class ReplayJobEvents(Asking[JobEventsReplayed], frozen=True, kw_only=True):
     kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()
 
 
-class WatchJob(Asking[JobWatched], frozen=True, kw_only=True):
+class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):
     """Get the key of a job's live events. Role `read`."""
 
     job_id: JobName
 
 
-class SetSecret(Asking[SecretSet], frozen=True, kw_only=True):
+class SetSecret(Asking[replies.SecretSet], frozen=True, kw_only=True):
     """Set a sealed secret of a queue, or replace the one of that name. Role `admin`.
 
     Only agents that hold the queue's key can open the `box`; see `certs/queuekeys.py`.
@@ -277,14 +255,14 @@ class SetSecret(Asking[SecretSet], frozen=True, kw_only=True):
     box: Annotated[bytes, Meta(min_length=1, max_length=BOX_BYTES_MAX)]
 
 
-class RemoveSecret(Asking[SecretRemoved], frozen=True, kw_only=True):
+class RemoveSecret(Asking[replies.SecretRemoved], frozen=True, kw_only=True):
     """Remove a sealed secret. Role `admin`."""
 
     queue: Name
     name: Variable
 
 
-class ListSecrets(Asking[SecretsListed], frozen=True, kw_only=True):
+class ListSecrets(Asking[replies.SecretsListed], frozen=True, kw_only=True):
     """List the names of sealed secrets, by queue and name; `after` is the last one of the page before. Role `read`."""
 
     queue: Name | None = None

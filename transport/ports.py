@@ -115,7 +115,6 @@ class Dealer(Protocol):
 
     def close(self) -> None:
         """Close at once; queued messages are dropped."""
-        ...
 
 
 class Subscriber(Protocol):
@@ -123,11 +122,9 @@ class Subscriber(Protocol):
 
     def subscribe(self, topic: bytes) -> None:
         """Subscribe to `topic`."""
-        ...
 
     def unsubscribe(self, topic: bytes) -> None:
         """End the subscription to `topic`."""
-        ...
 
     async def receive(self) -> list[Frames]:
         """Receive the messages that have arrived; wait for the first."""
@@ -135,7 +132,6 @@ class Subscriber(Protocol):
 
     def close(self) -> None:
         """Close at once."""
-        ...
 
 
 class Router(Protocol):
@@ -153,7 +149,6 @@ class Router(Protocol):
 
     def close(self) -> None:
         """Close at once."""
-        ...
 
 
 class Publisher(Protocol):
@@ -163,7 +158,6 @@ class Publisher(Protocol):
 
     def publish(self, frames: Sequence[bytes]) -> None:
         """Send to all subscribers; a subscriber whose queue is full misses the message."""
-        ...
 
     async def subscriptions(self) -> list[Subscription]:
         """Receive the subscriptions that began or ended, each time that a subscriber asks; wait for the first."""
@@ -171,7 +165,6 @@ class Publisher(Protocol):
 
     def close(self) -> None:
         """Close at once."""
-        ...
 
 
 class Network(Protocol):

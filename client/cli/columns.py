@@ -155,10 +155,10 @@ def widths_of(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Align rows of cells into lines."""
+def aligned(rows: Sequence[Sequence[str]], widths: Sequence[int] | None = None) -> Iterator[str]:
+    """Align rows of cells into lines, in columns of these widths or as wide as needed."""
     rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = widths_of(rows)
+    widths = widths or widths_of(rows)
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 

@@ -58,10 +58,10 @@ def submit_command(
 
     The job's id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
     """
-    from airunner.client.requestid import request_id_of
+    from airunner.client.client import request_id_of
 
     spec = requested_job(console, operands, ctx.obj, config, fields)
-    name = None if request_id is None else request_id_of(request_id)
+    name = request_id_of(request_id)
 
     async def run(client: Client) -> int:
         job = await client.submit(spec, request_id=name)

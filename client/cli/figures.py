@@ -10,21 +10,15 @@ from airunner.client.cli.wording import duration_text
 from airunner.protocol.job import Job, JobSummary
 from airunner.protocol.usage import Usage
 
-_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
-_STEP: Final = 1_024
+_UNITS: Final = ("KiB", "MiB", "GiB", "TiB")
 
 
 def bytes_text(size: int) -> str:
     """Format a size: `512 bytes`, `1.5 KiB`, `23.0 MiB`."""
-    if size < _STEP:
+    power = min(len(_UNITS), (size.bit_length() - 1) // 10)
+    if power < 1:
         return f"{size} bytes" if size != 1 else "1 byte"
-    scaled = float(size)
-    unit = _UNITS[0]
-    for unit in _UNITS:
-        if scaled < _STEP or unit == _UNITS[-1]:
-            break
-        scaled /= _STEP
-    return f"{scaled:.1f} {unit}"
+    return f"{size / 1_024**power:.1f} {_UNITS[power - 1]}"
 
 
 def usage_facts(job: Job) -> list[tuple[str, str]]:

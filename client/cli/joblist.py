@@ -70,7 +70,7 @@ def list_command(
 
         if watch:
             view = Screen(console, chosen or TERMINAL) if terminal else Lines(console, chosen or PIPE)
-            await watch_list(ask, JsonLines(console) if json else view, SYSTEM.wall_ms)
+            await watch_list(ask, (JsonLines(console) if json else view).show, SYSTEM.wall_ms)
             return
         found = await ask()
         if json:

@@ -11,28 +11,7 @@ import msgspec
 from airunner.client.cli.console import Console
 from airunner.client.cli.stamps import Stamps
 from airunner.client.cli.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
-from airunner.protocol.events import (
-    AgentBody,
-    Event,
-    GitCloneEnd,
-    GitCloneError,
-    GitCloneProgress,
-    GitCloneStart,
-    Heartbeat,
-    JobCancelRequested,
-    JobExpired,
-    JobFinished,
-    JobLeased,
-    JobReleased,
-    JobScheduled,
-    Output,
-    OutputTruncated,
-    ProcessEnd,
-    ProcessError,
-    ProcessStart,
-    TerminalResize,
-    UnknownBody,
-)
+from airunner.protocol import events
 from airunner.protocol.printable import one_line
 
 
@@ -43,7 +22,7 @@ class JsonPrinter:
         self._console = console
         self._kinds = kinds
 
-    def show(self, event: Event) -> None:
+    def show(self, event: events.Event) -> None:
         """Show the next event."""
         if not self._kinds or event.kind in self._kinds:
             self._console.out_json(event_object(event))
@@ -61,7 +40,7 @@ class ConsolePrinter:
         self._stamps = stamps
         self._began_ms: int | None = None
 
-    def show(self, event: Event) -> None:
+    def show(self, event: events.Event) -> None:
         """Show the next event."""
         body = event.body
         stamps = self._stamps
@@ -69,75 +48,81 @@ class ConsolePrinter:
             stamps.note(event)
         if self._kinds and event.kind not in self._kinds:
             return
-        if isinstance(body, Output):
+        if isinstance(body, events.Output):
             self._console.job_output(body.stream, body.data if stamps is None else stamps.lines(event, body))
             return
-        if isinstance(body, ProcessEnd | JobLeased | JobReleased | JobExpired | JobFinished):
+        if isinstance(
+            body, events.ProcessEnd | events.JobLeased | events.JobReleased | events.JobExpired | events.JobFinished
+        ):
             self._console.job_over()  # a lost agent reports no end of its process
-        if isinstance(body, ProcessStart):
+        if isinstance(body, events.ProcessStart):
             self._began_ms = body.started_at
         if (words := self._words(event)) is not None:
             self._console.say(words if stamps is None else f"{stamps.stamp(event)}{words}")
 
-    def _words(self, event: Event) -> str | None:
+    def _words(self, event: events.Event) -> str | None:
         match event.body:
-            case JobScheduled():
+            case events.JobScheduled():
                 return _scheduled(event.body)
-            case JobLeased(agent=agent):
+            case events.JobLeased(agent=agent):
                 again = f", attempt {event.attempt}" if event.attempt > 1 else ""
                 return f"leased by {agent}{again}"
-            case JobReleased():
+            case events.JobReleased():
                 return "given back by the agent; waiting again"
-            case JobExpired():
+            case events.JobExpired():
                 return "the agent was not heard from; waiting again"
-            case JobCancelRequested():
+            case events.JobCancelRequested():
                 return "to be cancelled"
-            case JobFinished():
+            case events.JobFinished():
                 return self._finished(event.body)
             case _:
                 return _agents_words(event.body)
 
-    def _finished(self, body: JobFinished) -> str:
+    def _finished(self, body: events.JobFinished) -> str:
         ending = end_text(body.state, body.exit_code, body.signal, body.reason)
         took = "" if self._began_ms is None else f" after {duration_text(body.timestamp_ms - self._began_ms)}"
         return f"{ending}{took}"
 
 
-def _agents_words(body: AgentBody | UnknownBody) -> str | None:
+def _agents_words(body: events.AgentBody | events.UnknownBody) -> str | None:
     match body:
-        case GitCloneStart(repository=repository):
+        case events.GitCloneStart(repository=repository):
             return f"checking out {repository}"
-        case GitCloneProgress(message=message):
+        case events.GitCloneProgress(message=message):
             return one_line(message)
-        case GitCloneEnd(commit=commit, duration_ms=duration_ms):
+        case events.GitCloneEnd(commit=commit, duration_ms=duration_ms):
             return f"checked out {commit[:SHORT_COMMIT_CHARS]} in {duration_text(duration_ms)}"
-        case GitCloneError(message=message):
+        case events.GitCloneError(message=message):
             return f"checkout failed: {message.strip()}"
-        case ProcessStart(pid=pid):
+        case events.ProcessStart(pid=pid):
             return f"started, pid {pid}"
-        case ProcessError(message=message):
+        case events.ProcessError(message=message):
             return message.strip()
-        case OutputTruncated(omitted_bytes=omitted_bytes):
+        case events.OutputTruncated(omitted_bytes=omitted_bytes):
             return f"{omitted_bytes} bytes of output were left out here"
-        case Output() | ProcessEnd() | Heartbeat() | TerminalResize() | UnknownBody():
+        case (
+            events.Output() | events.ProcessEnd() | events.Heartbeat() | events.TerminalResize() | events.UnknownBody()
+        ):
             return None
         case _:
             assert_never(body)
 
 
-def _scheduled(body: JobScheduled) -> str:
+def _scheduled(body: events.JobScheduled) -> str:
     again = f"failed, to be run again (retry {body.retry}): " if body.retry else ""
     of = f" as a retry of {body.origin}" if body.origin else ""
     later = f", not before {instant_text(body.not_before_ms)}" if body.not_before_ms is not None else ""
     return f"{again}waiting in queue {body.queue}{of}{later}"
 
 
-def event_object(event: Event) -> dict[str, Any]:
+def event_object(event: events.Event) -> dict[str, Any]:
     """Convert an event to a JSON object.
 
     OUTPUT's `data` is text where it is UTF-8 and base64 where it is not; `encoding` says which.
     """
-    fields = dict(event.body.fields) if isinstance(event.body, UnknownBody) else msgspec.structs.asdict(event.body)
+    fields = (
+        dict(event.body.fields) if isinstance(event.body, events.UnknownBody) else msgspec.structs.asdict(event.body)
+    )
     fields.pop("kind", None)
     shown: dict[str, Any] = {
         "job_id": event.job_id,
@@ -147,7 +132,7 @@ def event_object(event: Event) -> dict[str, Any]:
         "timestamp_ms": fields.pop("timestamp_ms"),
         **fields,
     }
-    if isinstance(event.body, Output):
+    if isinstance(event.body, events.Output):
         try:
             shown |= {"data": event.body.data.decode(), "encoding": "utf-8"}
         except UnicodeDecodeError:

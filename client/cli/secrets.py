@@ -18,7 +18,7 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.controls import show_rows
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import DEFAULT_QUEUE
-from airunner.protocol.names import NAME_CHARS_MAX, fits_name, fits_variable
+from airunner.protocol.names import NAME_EXPECTED, VARIABLE_EXPECTED, fits_name, fits_variable
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
@@ -94,19 +94,13 @@ async def remove_command(
 
 def _check(name: str, queue: str) -> None:
     if not fits_variable(name):
-        raise OperatorError(
-            f"{name!r} is no name of a secret: expected 1 to {NAME_CHARS_MAX} letters, digits and _, not beginning "
-            "with a digit"
-        )
+        raise OperatorError(f"{name!r} is no name of a secret: expected {VARIABLE_EXPECTED}")
     _check_queue(queue)
 
 
 def _check_queue(queue: str) -> None:
     if not fits_name(queue):
-        raise OperatorError(
-            f"--queue {queue!r}: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, "
-            "not beginning with a sign"
-        )
+        raise OperatorError(f"--queue {queue!r}: expected {NAME_EXPECTED}")
 
 
 def _value(name: str, from_file: Path | None) -> bytes:

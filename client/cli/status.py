@@ -14,19 +14,7 @@ import anyio
 from airunner.client.cli.console import Console
 from airunner.client.cli.figures import bytes_text
 from airunner.client.cli.wording import duration_text
-from airunner.protocol.events import (
-    Event,
-    GitCloneStart,
-    Heartbeat,
-    JobExpired,
-    JobFinished,
-    JobLeased,
-    JobReleased,
-    JobScheduled,
-    Output,
-    ProcessEnd,
-    ProcessStart,
-)
+from airunner.protocol import events
 
 TICK_S: Final = 1.0  # it shows whole seconds
 OVERDUE_MS: Final = 75_000  # two heartbeats of a silent command and a slow network
@@ -44,27 +32,27 @@ class Progress:
         self._last_ms = 0
         self._last_s = 0.0
 
-    def note(self, event: Event, now_s: float) -> None:
+    def note(self, event: events.Event, now_s: float) -> None:
         """Note the next event."""
         body = event.body
         self._last_ms, self._last_s = event.timestamp_ms, now_s
         match body:
-            case JobScheduled() | JobReleased() | JobExpired():
+            case events.JobScheduled() | events.JobReleased() | events.JobExpired():
                 self._begin("waiting", event.timestamp_ms)
-            case JobLeased():
+            case events.JobLeased():
                 self._begin("starting", event.timestamp_ms)
-            case GitCloneStart():
+            case events.GitCloneStart():
                 self._begin("checking out", event.timestamp_ms)
-            case ProcessStart():
+            case events.ProcessStart():
                 self._begin("running", body.started_at)
-            case Output():
+            case events.Output():
                 self._output_ms = event.timestamp_ms
-            case Heartbeat():
+            case events.Heartbeat():
                 self._beats = True
                 self._vitals = _vitals(body)
-            case ProcessEnd():
+            case events.ProcessEnd():
                 self._begin("ending", event.timestamp_ms)
-            case JobFinished():
+            case events.JobFinished():
                 self._doing = ""
             case _:
                 pass
@@ -95,24 +83,24 @@ class Progress:
 class WithStatus:
     """Events with a status line: passes events on, and shows a status line on `console` while none comes."""
 
-    def __init__(self, events: AsyncIterator[Event], console: Console) -> None:
-        self._events = events
+    def __init__(self, source: AsyncIterator[events.Event], console: Console) -> None:
+        self._source = source
         self._console = console
         self._progress = Progress()
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> events.Event:
         while True:
             with anyio.move_on_after(TICK_S):
-                event = await anext(self._events)
+                event = await anext(self._source)
                 self._progress.note(event, anyio.current_time())
                 return event
             self._console.show_status(self._progress.text(anyio.current_time()))
 
 
-def _vitals(beat: Heartbeat) -> str:
+def _vitals(beat: events.Heartbeat) -> str:
     if not beat.processes:
         return ""
     several = "es" if beat.processes > 1 else ""

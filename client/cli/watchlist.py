@@ -11,11 +11,11 @@ import math
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 
-from airunner.client.cli.columns import COLUMNS, row, table_text, widths_of
+from airunner.client.cli.columns import COLUMNS, aligned, row, table_text, widths_of
 from airunner.client.cli.console import Console
 from airunner.protocol.job import JobSummary
 from airunner.protocol.replies import JobsListed
@@ -26,21 +26,16 @@ _STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
 _UP: Final = "\x1b[{}A\r\x1b[J"  # so many lines up, and nothing below
 
 
-class View(Protocol):
-    """View of a list that changes."""
-
-    def show(self, jobs: Sequence[JobSummary], now_ms: int, /) -> None:
-        """Show the list as it is now."""
-        ...
-
-
 async def watch_list(
-    ask: Callable[[], Awaitable[JobsListed]], view: View, wall_ms: Callable[[], int], times: float = math.inf
+    ask: Callable[[], Awaitable[JobsListed]],
+    show: Callable[[Sequence[JobSummary], int], None],
+    wall_ms: Callable[[], int],
+    times: float = math.inf,
 ) -> None:
     """Watch a list: request and show it, until cancelled or `times` times."""
     shown = 0
     while True:
-        view.show((await ask()).jobs, wall_ms())
+        show((await ask()).jobs, wall_ms())
         shown += 1
         if shown >= times:
             return
@@ -48,48 +43,43 @@ async def watch_list(
 
 
 class _Changes:
-    """Changes of a list: jobs that are new or have changed, oldest first."""
+    """View of changes: jobs that are new or have changed, oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._known: dict[str, JobSummary] = {}
 
-    def of(self, jobs: Sequence[JobSummary]) -> list[JobSummary]:
+    def _changed(self, jobs: Sequence[JobSummary]) -> list[JobSummary]:
         changed = [job for job in reversed(jobs) if self._known.get(job.id) != job]
         self._known = {job.id: job for job in jobs}
         return changed
 
 
-class JsonLines:
+class JsonLines(_Changes):
     """JSON view: each job that is new or has changed, as an object on stdout."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._changes = _Changes()
 
     def show(self, jobs: Sequence[JobSummary], _now_ms: int) -> None:
         """Show what has changed."""
-        for job in self._changes.of(jobs):
+        for job in self._changed(jobs):
             self._console.out_json(job)
 
 
-class Lines:
+class Lines(_Changes):
     """Line view: the list, and then a line for each job that is new or has changed, in columns of the same widths."""
 
     def __init__(self, console: Console, names: Sequence[str]) -> None:
-        self._console = console
+        super().__init__(console)
         self._names = names
-        self._changes = _Changes()
         self._widths: list[int] | None = None
 
     def show(self, jobs: Sequence[JobSummary], now_ms: int) -> None:
         """Show what has changed."""
-        rows = [row(job, now_ms, self._names) for job in self._changes.of(jobs)]
+        rows = [row(job, now_ms, self._names) for job in self._changed(jobs)]
         if self._widths is None:
             rows = [tuple(COLUMNS[name].heading for name in self._names), *reversed(rows)]
             self._widths = widths_of(rows)
-        for cells in rows:
-            line = "  ".join(cell.ljust(width) for cell, width in zip(cells, self._widths, strict=True))
-            self._console.out_line(line.rstrip())
+        for line in aligned(rows, self._widths):
+            self._console.out_line(line)
 
 
 def rows_of(lines: Sequence[str], columns: int) -> int:

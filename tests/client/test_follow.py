@@ -251,15 +251,15 @@ async def test_a_second_listener_is_told_that_the_subscription_stands() -> None:
     async with brokered() as (wire, client):
         live, topic = client._entered.live, b"t" * 16
         heard: dict[str, list[bytes]] = {"first": [], "second": []}
-        first = live.listen(wire.endpoint, topic, heard["first"].append)
+        leave_first = live.listen(wire.endpoint, topic, heard["first"].append)
         await welcomed(wire)
         while not heard["first"]:
             await anyio.lowlevel.checkpoint()
-        second = live.listen(wire.endpoint, topic, heard["second"].append)
+        leave_second = live.listen(wire.endpoint, topic, heard["second"].append)
         assert heard == {"first": [b""], "second": [b""]}
-        first.close()
+        leave_first()
         assert wire.ears[0].topics == {topic}
-        second.close()
+        leave_second()
         assert wire.ears[0].topics == set()
 
 

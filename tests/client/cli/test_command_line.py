@@ -60,7 +60,7 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
             2,
             "A is named in secrets and in secret_files",
         ),
-        (["submit", "--request-id", "", "--", "true"], 2, "--request-id is empty"),
+        (["submit", "--request-id", "", "--", "true"], 2, "the request id is empty"),
         (["submit", "--", "true"], 2, "run `airunner certs init`"),
         (["monitor", "some-job"], 2, "run `airunner certs init`"),
         (["list", "--state", "asleep"], 2, "asleep"),

@@ -11,9 +11,8 @@ from airunner.client.cli.commands import split_operands, words_behind_dashes
 from airunner.client.cli.notation import policy_text
 from airunner.client.cli.options import Given
 from airunner.client.cli.request import fields_of, hints_of
-from airunner.client.client import spec_of
-from airunner.client.requestid import request_id_of
-from airunner.protocol.errors import OperatorError
+from airunner.client.client import request_id_of, spec_of
+from airunner.protocol.errors import BadRequest, OperatorError
 from airunner.protocol.fields import ProcessType, TerminalSize
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 
@@ -86,7 +85,7 @@ def test_a_request_id_is_a_uuid_or_the_hash_of_any_text() -> None:
     assert len(request_id_of("nightly")) == 16
     assert request_id_of("nightly") == request_id_of("nightly") != request_id_of("weekly")
     for refused in ("", str(UUID(int=0))):
-        with pytest.raises(OperatorError):
+        with pytest.raises(BadRequest):
             request_id_of(refused)
 
 

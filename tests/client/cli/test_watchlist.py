@@ -105,7 +105,7 @@ async def test_the_list_is_asked_for_one_interval_after_each_answer(monkeypatch:
             Shown.times += 1
 
     monkeypatch.setattr(anyio, "sleep", sleep)
-    await watch_list(ask, Shown(), lambda: 0, times=3)
+    await watch_list(ask, Shown().show, lambda: 0, times=3)
     assert asked == [0, 1, 2]
     assert slept == [WATCH_S, WATCH_S]
     assert Shown.times == 3
