@@ -54,7 +54,7 @@ class Admitted(Struct, frozen=True):
     principal: Principal = ANONYMOUS
 
 
-def everybody(_: bytes) -> Entry:
+def any_machine(_: bytes) -> Entry:
     """Admit every key: for a broker without an allow-list."""
     return Entry("any machine", frozenset(PeerRole))
 

@@ -25,7 +25,7 @@ from airunner.broker.watchers import Watchers
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
 from airunner.protocol.events import EventSegment, LiveSegment
 from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
-from airunner.transport.ports import EVERYBODY_LEFT, Edges, Publisher
+from airunner.transport.ports import ALL_LISTENERS_LEFT, Edges, Publisher
 
 
 class Announcer:
@@ -52,8 +52,8 @@ class Announcer:
         while True:
             for change in await self._publisher.subscriptions():
                 topic, wanted, machine = change
-                if change == EVERYBODY_LEFT:
-                    self._watchers.everybody_left(self._edges.wall_ms())
+                if change == ALL_LISTENERS_LEFT:
+                    self._watchers.all_listeners_left(self._edges.wall_ms())
                 elif not wanted:
                     self._watchers.left(topic, machine)
                 elif len(topic) == TOPIC_BYTES and self._watchers.subscribed(topic, machine):

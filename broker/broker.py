@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import anyio
 from anyio.abc import TaskStatus
 
-from airunner.broker.admission import UNATTRIBUTED_PER_S, Admission, Machines, everybody
+from airunner.broker.admission import UNATTRIBUTED_PER_S, Admission, Machines, any_machine
 from airunner.broker.announcer import Announcer
 from airunner.broker.bus import LocalBus
 from airunner.broker.clock import Clock
@@ -57,7 +57,7 @@ class Broker:
         counts: Counts,
         disk: Disk | None = None,
         retention: RetentionPlan | None = None,
-        machines: Machines = everybody,
+        machines: Machines = any_machine,
         quotas: Quotas | None = None,
         health: Health | None = None,
     ) -> None:

@@ -91,7 +91,7 @@ class Watchers:
             if not self._watched[granted.tenant]:
                 del self._watched[granted.tenant]
 
-    def everybody_left(self, now_ms: int) -> None:
+    def all_listeners_left(self, now_ms: int) -> None:
         """Forget all listeners; their topics still count for `GRANT_MS`, so that they may come back."""
         self._listeners.clear()
         for watched in self._watched.values():

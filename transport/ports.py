@@ -87,7 +87,7 @@ class Subscription(NamedTuple):
     key: str | None
 
 
-EVERYBODY_LEFT: Final = Subscription(b"", wanted=False, key="")
+ALL_LISTENERS_LEFT: Final = Subscription(b"", wanted=False, key="")
 """The end of all subscriptions at once, as when the process that holds them has ended."""
 
 

@@ -2,7 +2,7 @@
 
 Behaviour of libzmq that was measured, and what follows from it
 - `ZAP_ENFORCE_DOMAIN` is set, with a non-empty domain, on every server socket: otherwise a missing Gatekeeper admits
-  everybody.
+  every machine.
 - ZMTP heartbeats stay off: they can abort a connecting process and make a busy ROUTER lose requests.
 - With `RECONNECT_IVL` -1 a connecting socket tries once, and its monitor reports the result within a millisecond. The
   Lazy Pirate decides when to try again.

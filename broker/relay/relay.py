@@ -31,7 +31,7 @@ from airunner.broker.health import Health
 from airunner.broker.relay.line import Line, Report, packed
 from airunner.certs.ownership import own_home
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
-from airunner.transport.ports import EVERYBODY_LEFT, Subscription
+from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 
 MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of data; idle it has some 40 MiB, and a subscriber that does not read 0.3
 CONDITION: Final = "events"
@@ -163,7 +163,7 @@ class Relay:
             ended = await self._ended()
             self._counts.add("relay_restarts")
             self._health.degrade(CONDITION, f"{why or ended}; monitors replay until live events are sent again")
-            await self._to_announcer.send([EVERYBODY_LEFT])
+            await self._to_announcer.send([ALL_LISTENERS_LEFT])
             failures = 0 if began_s + CALM_S <= anyio.current_time() else failures
             failures = await self._start_again(failures)
 
@@ -193,7 +193,7 @@ class Relay:
             self._kill()
 
     async def subscriptions(self) -> list[Subscription]:
-        """Wait for changes of subscriptions; `EVERYBODY_LEFT` when the process has ended."""
+        """Wait for changes of subscriptions; `ALL_LISTENERS_LEFT` when the process has ended."""
         return list(await self._changes.receive())
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker.admission import Admission, everybody
+from airunner.broker.admission import Admission, any_machine
 from airunner.broker.counts import Counts
 from airunner.broker.gateway import NUDGE_ID, Gateway
 from airunner.broker.health import Health
@@ -55,7 +55,7 @@ class Stage:
     def __init__(self, inbox_max: int = 100) -> None:
         self.router = FakeRouter()
         self.counts = Counts()
-        self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": everybody(b"")}
+        self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": any_machine(b"")}
         self.admission = Admission(FakeAuthority(), self.listed.get, Rates(), Rates())
         self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | Retain](inbox_max)
         self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Response | Nudged]](100)

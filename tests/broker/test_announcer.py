@@ -20,7 +20,7 @@ from airunner.protocol.errors import Forged, Quota
 from airunner.protocol.events import EventSegment
 from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.names import WatchKey
-from airunner.transport.ports import EVERYBODY_LEFT
+from airunner.transport.ports import ALL_LISTENERS_LEFT
 from tests.broker.stage import FakePublisher, acting, edges
 
 pytestmark = pytest.mark.anyio
@@ -158,7 +158,7 @@ async def test_when_the_relay_has_ended_nothing_is_said_until_somebody_comes_bac
     async with stage.running():
         await stage.subscribe(topic_of(KEY))
         await stage.socket.published.receive()
-        stage.socket.subscribe(EVERYBODY_LEFT.topic, wanted=EVERYBODY_LEFT.wanted, key=EVERYBODY_LEFT.key)
+        stage.socket.subscribe(ALL_LISTENERS_LEFT.topic, wanted=ALL_LISTENERS_LEFT.wanted, key=ALL_LISTENERS_LEFT.key)
         await wait_all_tasks_blocked()
         stage.appended.send_nowait([Appended(KEY, RUN)])
         await wait_all_tasks_blocked()

@@ -23,7 +23,7 @@ from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
-from airunner.transport.ports import EVERYBODY_LEFT, Subscription
+from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 from airunner.transport.sockets import CurveNetwork, CurveSubscriber, new_context
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -127,7 +127,7 @@ async def test_one_that_is_killed_is_started_again_on_its_port_and_subscribers_c
         assert [change.topic for change in await stage.changes()] == [TOPIC]
         endpoint, pid = stage.relay.endpoint, stage.relay.pid
         os.kill(pid, signal.SIGKILL)
-        assert await stage.changes() == [EVERYBODY_LEFT]
+        assert await stage.changes() == [ALL_LISTENERS_LEFT]
         assert list(stage.health.conditions) == [CONDITION]
         assert [change.topic for change in await stage.changes()] == [TOPIC]
         assert (stage.relay.endpoint, stage.counts["relay_restarts"]) == (endpoint, 1)
@@ -143,7 +143,7 @@ async def test_subscriptions_without_end_fill_it_alone_and_it_is_started_again(h
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with relaying(home, SMALL_BYTES) as stage, anyio.create_task_group() as group:
         group.start_soon(subscribe_without_end, home, stage.relay.endpoint)
-        while await stage.changes() != [EVERYBODY_LEFT]:
+        while await stage.changes() != [ALL_LISTENERS_LEFT]:
             pass
         group.cancel_scope.cancel()
     assert stage.counts["relay_restarts"] >= 1
@@ -161,7 +161,7 @@ async def test_one_that_takes_nothing_holds_up_nobody_and_is_killed(
             await anyio.lowlevel.checkpoint()
         monkeypatch.setattr(module, "HANG_S", 0)
         stage.relay.publish([TOPIC, b""])
-        assert await stage.changes() == [EVERYBODY_LEFT]
+        assert await stage.changes() == [ALL_LISTENERS_LEFT]
 
 
 async def test_where_it_cannot_listen_is_said_as_the_broker_would(home: Home) -> None:
@@ -187,7 +187,7 @@ async def test_one_that_cannot_be_started_is_tried_again(home: Home, monkeypatch
 
         monkeypatch.setattr(Relay, "start", scarce)
         os.kill(stage.relay.pid, signal.SIGKILL)
-        assert await stage.changes() == [EVERYBODY_LEFT]
+        assert await stage.changes() == [ALL_LISTENERS_LEFT]
         stage.subscriber.subscribe(TOPIC)
         assert [change.topic for change in await stage.changes()] == [TOPIC]
         assert not failures

@@ -127,10 +127,10 @@ def test_when_everybody_has_left_at_once_their_places_are_kept_for_a_while() -> 
     watchers = Watchers(1)
     watchers.grant("t", A, HERE, 0)
     assert watchers.subscribed(A, HERE)
-    watchers.everybody_left(LATER_MS)
+    watchers.all_listeners_left(LATER_MS)
     assert not watchers.heard(A)
     with pytest.raises(Quota):
         watchers.grant("t", B, HERE, LATER_MS)
     assert watchers.subscribed(A, HERE), "they come back by themselves"
-    watchers.everybody_left(LATER_MS)
+    watchers.all_listeners_left(LATER_MS)
     watchers.grant("t", B, HERE, LATER_MS + GRANT_MS)
