@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from airunner.agent.launcher.child.tree import command_of, name_of
+from airunner.agent.launcher.child.tree import command_of, name_of, process_ids
 from airunner.agent.launcher.contract import Holder
 
 HOLDERS_MAX: Final = 100
@@ -21,7 +21,7 @@ def holders_of(descriptors: list[int]) -> list[Holder]:
     """List the other processes that hold the other end of any of these open; another user's cannot be seen."""
     wanted = {_other_end(descriptor) for descriptor in descriptors}
     found: list[Holder] = []
-    for pid in _pids():
+    for pid in process_ids():
         if pid != os.getpid() and wanted.intersection(_open_files(pid)):
             found.append(Holder(pid, command_of(pid) or name_of(pid)))
             if len(found) == HOLDERS_MAX:
@@ -35,11 +35,6 @@ def _other_end(descriptor: int) -> str:
         (number,) = struct.unpack("I", fcntl.ioctl(descriptor, _TIOCGPTN, bytes(4)))
         return f"/dev/pts/{number}"
     return f"pipe:[{os.fstat(descriptor).st_ino}]"
-
-
-def _pids() -> Iterator[int]:
-    with os.scandir("/proc") as entries:
-        yield from (int(entry.name) for entry in entries if entry.name.isdigit())
 
 
 def _open_files(pid: int) -> Iterator[str]:

@@ -7,8 +7,11 @@ import resource
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import anyio
 
 from airunner.agent.launcher.child.cgroup import Limits, launchers_group
 from airunner.agent.launcher.mark import VARIABLE, new_launcher_mark
@@ -48,6 +51,20 @@ class LauncherProcess(NamedTuple):
     line: socket.socket
     mark: str
 
+    def hang_up(self) -> None:
+        """Close our end of the line: it kills what it has started, and exits."""
+        anyio.notify_closing(self.line)
+        self.line.close()
+
+    async def ended(self) -> None:
+        """Wait until it has ended; until we reap it, also a dead process has its id."""
+        with suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(self.child.pid)
+            try:
+                await anyio.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
+
 
 def spawn_launcher(settings: LauncherSettings) -> LauncherProcess:
     """Start a launcher process. None of our code runs between its fork and its exec.
@@ -57,17 +74,16 @@ def spawn_launcher(settings: LauncherSettings) -> LauncherProcess:
     mark = new_launcher_mark(settings.mark)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     package = str(Path(__file__).absolute().parents[2])  # through the link: the folder that is `airunner`
-    held = settings.held
+    held = " ".join(map(str, settings.held))
     bounds = " ".join(str(bound or 0) for bound in settings.limits)
-    group = str(settings.group or "")
-    arguments = (str(theirs.fileno()), " ".join(map(str, held)), group, bounds, mark, package, *sys.path)
+    arguments = (str(theirs.fileno()), held, str(settings.group or ""), bounds, mark, package, *sys.path)
     with theirs:
         try:
             child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
                 (sys.executable, "-I", "-X", "utf8", "-c", _BOOTSTRAP, *arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *held),
+                pass_fds=(theirs.fileno(), *settings.held),
                 env={VARIABLE: mark, **{name: os.environ[name] for name in _PASSED_ON if name in os.environ}},
                 start_new_session=True,
             )

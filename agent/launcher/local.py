@@ -17,16 +17,7 @@ import anyio
 
 from airunner.agent.launcher.child import wire
 from airunner.agent.launcher.child.cgroup import Limits, end_groups, launchers_group, missing_controllers, own_group
-from airunner.agent.launcher.child.wire import (
-    DESCRIPTORS_MAX,
-    Expired,
-    Failed,
-    Start,
-    Started,
-    ToAgent,
-    deadline_ms,
-    send_with,
-)
+from airunner.agent.launcher.child.wire import DESCRIPTORS_MAX, Expired, Failed, Start, Started, ToAgent, send_with
 from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
 from airunner.agent.launcher.launcherprocess import LauncherProcess, LauncherSettings, spawn_launcher
 from airunner.agent.launcher.line import Line
@@ -152,12 +143,7 @@ class ChildLauncher:
         """
         while True:
             launcher = self._launcher
-            with suppress(ProcessLookupError):  # it has died already
-                descriptor = os.pidfd_open(launcher.child.pid)
-                try:
-                    await anyio.wait_readable(descriptor)
-                finally:
-                    os.close(descriptor)
+            await launcher.ended()
             with anyio.move_on_after(KEEPERS_S):
                 await self._replaced(launcher)
             await self._bury(launcher, launcher.mark)
@@ -175,19 +161,16 @@ class ChildLauncher:
         self._closed = True
         while self._idle:
             self._idle.pop().close()
-        anyio.notify_closing(self._launcher.line)
-        self._launcher.line.close()
         launcher = self._launcher
+        launcher.hang_up()
         done = False
         if launcher.child.poll() is None:
             os.kill(launcher.child.pid, signal.SIGCONT)
-            descriptor = os.pidfd_open(launcher.child.pid)  # it is ours to reap: also a dead one has its id
             try:
                 with anyio.move_on_after(CLOSE_WAIT_S, shield=True):
-                    await anyio.wait_readable(descriptor)
+                    await launcher.ended()
                     done = True
             finally:
-                os.close(descriptor)
                 launcher.child.kill()
                 launcher.child.wait()
         if not done:
@@ -200,8 +183,8 @@ class ChildLauncher:
         """
         try:
             with _reserved() as let_go:
-                if not await self._heeded(line, start):
-                    self._end_silent(line)
+                if not await self._answers(line, start):
+                    (line.keeper or self._launcher.child).kill()  # or the launcher, which ought to have made a keeper
                     await line.readable()
                 let_go()
                 return await line.receive()
@@ -213,7 +196,7 @@ class ChildLauncher:
             line.close()
             raise
 
-    async def _heeded(self, line: Line, start: Start) -> bool:
+    async def _answers(self, line: Line, start: Start) -> bool:
         """Return whether the keeper answers. Soon it is woken, with the launcher: a job may have stopped either."""
         with anyio.move_on_after(WAKE_S):
             with suppress(LauncherDied):  # what the line still holds says it, or something better
@@ -227,13 +210,6 @@ class ChildLauncher:
             await line.readable()
             return True
         return False
-
-    def _end_silent(self, line: Line) -> None:
-        """Kill the keeper, or the launcher that ought to have made one."""
-        if line.keeper is not None:
-            line.keeper.kill()
-        else:
-            self._launcher.child.kill()
 
     async def _bury(self, launcher: LauncherProcess, mark: str) -> None:
         """Kill the processes with the mark, and where this launcher is dead, those in its control groups."""
@@ -286,8 +262,7 @@ class ChildLauncher:
 
         Raises `NoLauncher`.
         """
-        anyio.notify_closing(self._launcher.line)
-        self._launcher.line.close()
+        self._launcher.hang_up()
         try:
             if WIRE.read_bytes() != self._wire:
                 raise NoLauncher("airunner was upgraded beneath this agent, whose launcher has died: restart it")
@@ -310,7 +285,7 @@ def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
         environment={_raw(name): _raw(value) for name, value in {**spec.environment, VARIABLE: mark}.items()},
         working_directory=_raw(str(spec.working_directory)),
         terminal=[size.rows, size.cols] if size else None,
-        deadline_ms=deadline_ms(deadline_s),
+        deadline_ms=wire.deadline_ms(deadline_s),
         user=list(spec.user),
     )
 

@@ -1,7 +1,7 @@
 """Marks of processes: a variable in the environment by which those of a job are found again. Standard library only.
 
-Keepers and control groups end what a job started. When launcher and keepers are killed at once there is nobody left who
-knows its processes; but each has inherited a mark, and with it go those of its session and whatever descends from it.
+Keepers and control groups end what a job started. When launcher and keepers are killed at once, no process knows what
+is left of it; but each has inherited a mark, and with it go those of its session and whatever descends from it.
 
 ```
 AIRUNNER_MARK=<home>.<launcher>           the launcher and its keepers
@@ -23,24 +23,22 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from airunner.agent.launcher.child.tree import KILL_AGAIN_MS, command_of, name_of
+from airunner.agent.launcher.child.tree import (
+    KILL_AGAIN_MS,
+    command_of,
+    name_of,
+    process_ids,
+    signal_each,
+    status_of,
+)
 
 VARIABLE: Final = "AIRUNNER_MARK"
 _NAME: Final = VARIABLE.encode()
 _HOME_BYTES: Final = 16
 _LAUNCHER_BYTES: Final = 8
-_LOOKS: Final = 2  # that find nothing, one after the other: who begins another program has no environment just then
-_STATE, _PARENT, _GROUP, _SESSION, _THREADS = 0, 1, 2, 3, 17  # fields after the name, see proc_pid_stat(5)
-
-
-class _Standing(NamedTuple):
-    """Process in the tree: its parent, its session, and whether it has ended."""
-
-    parent: int
-    group: int
-    session: int
+_LOOKS: Final = 2  # that find nothing, one after the other: a process that executes has no environment just then
 
 
 def new_home_mark() -> str:
@@ -68,10 +66,8 @@ def end_marked(mark: str, within_s: float) -> list[int]:
         empty = 0
         if time.monotonic() >= until_s:
             return sorted(found)
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # one that is stopped starts no others
-            for target in set(found.values()):
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(target, number)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # a stopped process starts no others
+            signal_each(found.values(), number)
         _wait_for(next(iter(found)))
     return []
 
@@ -82,14 +78,15 @@ def marked(mark: str) -> dict[int, int]:
     By process, and what to signal for it: its group, in one step in which no member can fork, where the whole session
     is the job's. A session whose leader lives and has no mark is another's, which has inherited this environment.
     """
-    standing = {pid: one for pid in _pids() if pid != os.getpid() and (one := _standing(pid)) is not None}
-    found = {pid for pid in standing if _carries(pid, os.fsencode(mark))}
-    sessions = {standing[pid].session for pid in found} - {os.getsid(0)}
-    sessions = {session for session in sessions if session in found or session not in standing}
-    found |= {pid for pid, status in standing.items() if status.session in sessions}
-    while more := {pid for pid, status in standing.items() if status.parent in found} - found:
+    others = [status for pid in process_ids() if pid != os.getpid() and (status := status_of(pid)) is not None]
+    alive = {status.pid: status for status in others if status.alive}
+    found = {pid for pid in alive if _carries(pid, os.fsencode(mark))}
+    sessions = {alive[pid].session for pid in found} - {os.getsid(0)}
+    sessions = {session for session in sessions if session in found or session not in alive}
+    found |= {pid for pid, status in alive.items() if status.session in sessions}
+    while more := {pid for pid, status in alive.items() if status.parent in found} - found:
         found |= more
-    return {pid: -standing[pid].group if standing[pid].session in sessions else pid for pid in found}
+    return {pid: -alive[pid].group if alive[pid].session in sessions else pid for pid in found}
 
 
 def commands_of(pids: Iterable[int]) -> str:
@@ -114,17 +111,3 @@ def _carries(pid: int, mark: bytes) -> bool:
             if name == _NAME and (value == mark or value.startswith(mark + b".")):
                 return True
     return False
-
-
-def _pids() -> list[int]:
-    with os.scandir("/proc") as entries:
-        return [int(entry.name) for entry in entries if entry.name.isdigit()]
-
-
-def _standing(pid: int) -> _Standing | None:
-    """None: it has ended."""
-    with suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        if fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1:
-            return _Standing(int(fields[_PARENT]), int(fields[_GROUP]), int(fields[_SESSION]))
-    return None

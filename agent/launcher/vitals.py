@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from airunner.agent.launcher.child.tree import descendants, parent_of
+from airunner.agent.launcher.child.tree import descendants, status_of
 from airunner.agent.launcher.contract import Vitals
 
 
@@ -15,10 +15,10 @@ def vitals_of(command: int) -> Vitals | None:
 
     Pages that processes share are counted for each of them.
     """
-    keeper = parent_of(command)
-    if keeper is None:
+    status = status_of(command)
+    if status is None:
         return None
-    alive = [relative.pid for relative in descendants(keeper) if relative.alive]
+    alive = [process.pid for process in descendants(status.parent) if process.alive]
     return Vitals(len(alive), sum(map(_resident_bytes, alive)))
 
 

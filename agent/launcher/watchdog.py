@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-_STATE, _BEGAN = 0, 19  # fields after the name, see proc_pid_stat(5)
-_STOPPED: Final = (b"T", b"t")  # by a signal, or by who traces it
+from airunner.agent.launcher.child.tree import Status, status_of
+
+_STOPPED: Final = (b"T", b"t")  # by a signal, or by its tracer
 
 
 class KeeperProcess:
@@ -21,13 +21,14 @@ class KeeperProcess:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._began = self._stat()[_BEGAN:][:1]
+        status = status_of(pid)
+        self._began = status and status.began
 
     @property
     def stopped(self) -> bool:
         """Whether it is stopped."""
-        fields = self._stat()
-        return fields[_BEGAN:][:1] == self._began and fields[_STATE] in _STOPPED
+        status = self._status()
+        return status is not None and status.state in _STOPPED
 
     def wake(self) -> None:
         """Continue it, if it was stopped."""
@@ -41,12 +42,12 @@ class KeeperProcess:
         with suppress(OSError):  # it is gone
             descriptor = os.pidfd_open(self._pid)
             try:
-                if self._began and self._stat()[_BEGAN:][:1] == self._began:  # it is the same still
+                if self._status() is not None:
                     signal.pidfd_send_signal(descriptor, number)
             finally:
                 os.close(descriptor)
 
-    def _stat(self) -> list[bytes]:
-        with suppress(OSError):
-            return Path(f"/proc/{self._pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return []
+    def _status(self) -> Status | None:
+        """Return its status; None: it is gone, and its process id may be another's."""
+        status = status_of(self._pid)
+        return status if status is not None and status.began == self._began else None

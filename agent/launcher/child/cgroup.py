@@ -24,43 +24,42 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from airunner.agent.launcher.child.tree import KILL_AGAIN_MS
+from airunner.agent.launcher.child.tree import KILL_AGAIN_MS, signal_each
 
 PREFIX: Final = "airunner-"
-_KIND: Final = "cgroup2"
 _EVENTS_BYTES: Final = 4_096  # of what cgroup.events says: two short lines
 
 
 class Limits(NamedTuple):
-    """For each job; None is no bound."""
+    """Limits of each job; None is no limit."""
 
     memory_bytes: int | None = None
     processes: int | None = None
 
     @property
     def controllers(self) -> list[str]:
-        """What the kernel must offer for them."""
+        """The controllers that the kernel must offer for them."""
         asked = {"memory": self.memory_bytes, "pids": self.processes}
         return [name for name, bound in asked.items() if bound is not None]
 
 
 def own_group() -> Path | None:
     """Return the folder of this process's control group, if it may make others in it."""
-    with suppress(OSError):
-        mount = next(iter(_mounts()), None)
+    with suppress(OSError, StopIteration):  # no control groups of the second kind
+        mounts = map(str.split, Path("/proc/self/mounts").read_text().splitlines())
+        mount = next(fields[1] for fields in mounts if fields[2] == "cgroup2")
         lines = Path("/proc/self/cgroup").read_text().splitlines()
-        path = next((line[3:] for line in lines if line.startswith("0::")), None)
-        if mount is not None and path is not None:
-            folder = Path(mount, path.lstrip("/"))
-            probe = folder / f"{PREFIX}probe-{os.getpid()}"
-            probe.mkdir()
-            probe.rmdir()
-            return folder
+        path = next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
+        folder = Path(mount, path.lstrip("/"))
+        probe = folder / f"{PREFIX}probe-{os.getpid()}"
+        probe.mkdir()
+        probe.rmdir()
+        return folder
     return None
 
 
 def missing_controllers(group: Path, limits: Limits) -> list[str]:
-    """Those that `limits` need and the kernel does not offer in this group."""
+    """List the controllers that `limits` need and the kernel does not offer in this group."""
     offered: list[str] = []
     with suppress(OSError):
         offered = (group / "cgroup.controllers").read_text().split()
@@ -92,9 +91,7 @@ def end_groups(folder: Path, within_s: float) -> list[int]:
         with suppress(OSError):
             (folder / "cgroup.kill").write_text("1")
         left = [pid for group in groups for pid in _processes(group)]
-        for pid in left:  # a kernel before 5.14 kills no groups
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        signal_each(left, signal.SIGKILL)  # a kernel before 5.14 kills no groups
         for group in groups:
             with suppress(OSError):
                 group.rmdir()
@@ -105,14 +102,16 @@ def end_groups(folder: Path, within_s: float) -> list[int]:
 
 
 class Groups:
-    """The launcher's, below `base`; without a base there are none. What cannot be done is not done."""
+    """Control groups of the launcher, below `base`; without a base there are none. What cannot be done is not done."""
 
     def __init__(self, base: Path | None, limits: Limits, mark: str) -> None:
         self._limits = limits
         self._folder: Path | None = None
         if base is not None:
             with suppress(OSError):
-                _remove_left(base)
+                for left in base.glob(f"{PREFIX}[0-9]*"):  # by launchers that were killed
+                    if not Path("/proc", left.name.removeprefix(PREFIX).partition("-")[0]).exists():
+                        _remove(left)
                 folder = launchers_group(base, os.getpid(), mark)
                 folder.mkdir()
                 self._folder = folder
@@ -137,26 +136,19 @@ class Groups:
             return None
         return group
 
-    def kill(self, number: int) -> None:
-        """Kill all that is left in the group of a keeper that has died, and let go of it."""
+    def end(self, number: int) -> None:
+        """Kill all that is left in the group of a keeper that has died, and remove it once it is empty."""
         if self._folder is not None:
+            group = self._folder / str(number)
             with suppress(OSError):
-                (self._folder / str(number) / "cgroup.kill").write_text("1")
-
-    def remove(self, number: int) -> None:
-        """Let go of an empty group."""
-        if self._folder is not None:
+                (group / "cgroup.kill").write_text("1")
             with suppress(OSError):
-                (self._folder / str(number)).rmdir()
+                group.rmdir()
 
     def close(self) -> None:
-        """Let go of all, which are empty."""
+        """Remove all groups, which are empty."""
         if self._folder is not None:
-            with suppress(OSError):
-                for group in self._folder.iterdir():
-                    if group.is_dir():
-                        group.rmdir()
-                self._folder.rmdir()
+            _remove(self._folder)
 
 
 def _enable(group: Path, limits: Limits) -> None:
@@ -174,12 +166,6 @@ def _enable(group: Path, limits: Limits) -> None:
         (group / "cgroup.subtree_control").write_text(words)
 
 
-def _mounts() -> list[str]:
-    """Where control groups of the second kind are mounted."""
-    with Path("/proc/self/mounts").open() as mounts:
-        return [fields[1] for fields in map(str.split, mounts) if fields[2] == _KIND]
-
-
 def _opened_events(group: Path) -> int | None:
     """Open a descriptor that reports when `group`, with all groups below it, becomes empty or stops being so."""
     with suppress(OSError):
@@ -190,7 +176,7 @@ def _opened_events(group: Path) -> int | None:
 
 
 def _wait_for(change: int | None) -> None:
-    """Until the last process of the group has ended, and no longer than a moment."""
+    """Wait until the last process of the group has ended, and no longer than a moment."""
     poll = select.poll()
     if change is not None:
         poll.register(change, select.POLLPRI)
@@ -206,12 +192,10 @@ def _processes(group: Path) -> list[int]:
         return []
 
 
-def _remove_left(base: Path) -> None:
-    """Remove what launchers that were killed have left; a group with a process in it is not removed."""
-    for folder in base.glob(f"{PREFIX}[0-9]*"):
-        if not Path("/proc", folder.name.removeprefix(PREFIX).partition("-")[0]).exists():
-            with suppress(OSError):
-                for group in folder.iterdir():
-                    if group.is_dir():
-                        group.rmdir()
-                folder.rmdir()
+def _remove(folder: Path) -> None:
+    """Remove a launcher's folder of groups; a group with a process in it is not removed."""
+    with suppress(OSError):
+        for group in folder.iterdir():
+            if group.is_dir():
+                group.rmdir()
+        folder.rmdir()

@@ -27,7 +27,7 @@ from airunner.agent.launcher.child.spawning import EXIT_NOT_EXECUTABLE, Refusal,
 from airunner.agent.launcher.child.spending import Spending
 from airunner.agent.launcher.child.tree import (
     KILL_AGAIN_MS,
-    Relative,
+    Status,
     command_of,
     descendants,
     end_now,
@@ -70,30 +70,30 @@ class _Ending:
         self.killing = False
         self.began = now_in_ticks()
         self.gentle = False  # whether SIGTERM is sent at all
-        self.told: set[int] = set()  # who has been sent it
+        self.told: set[int] = set()  # the processes that it was sent to
         self.outlived = False  # whether the command had ended before
-        self.unsettled: dict[int, float] = {}  # since when those who have no command line are seen without
+        self.unsettled: dict[int, float] = {}  # since when processes without a command line are seen without
         self.survivors: dict[int, str] = {}
 
     def name(self, pids: Iterable[int]) -> None:
-        """Take note of survivors, while they can still be asked for their commands."""
+        """Note survivors, while they can still be asked for their commands."""
         for pid in pids:
             self._note(pid, command_of(pid))
 
-    def name_settled(self, relatives: list[Relative]) -> list[Relative]:
-        """Take note of those who have a command line, or still have none a look later; returns them.
+    def name_settled(self, processes: list[Status]) -> list[Status]:
+        """Note and return the survivors that have a command line, or still have none a look later.
 
-        Who has none is ending or beginning another program. A signal to its group would end it under no
+        A process without one is ending or beginning another program. A signal to its group would end it under no
         name of its own, and unnamed what it started after the pass: that group has to wait for it.
         """
         now = time.monotonic()
-        commands = {relative.pid: command_of(relative.pid) for relative in relatives}
+        commands = {process.pid: command_of(process.pid) for process in processes}
         self.unsettled = {pid: self.unsettled.get(pid, now) for pid, command in commands.items() if not command}
         settling = {pid for pid, since in self.unsettled.items() if now - since < LOOK_AGAIN_MS / 1000}
-        waiting = {relative.group for relative in relatives if relative.pid in settling}
-        settled = [relative for relative in relatives if relative.group not in waiting]
-        for relative in settled:
-            self._note(relative.pid, commands[relative.pid])
+        waiting = {process.group for process in processes if process.pid in settling}
+        settled = [process for process in processes if process.group not in waiting]
+        for process in settled:
+            self._note(process.pid, commands[process.pid])
         return settled
 
     def _note(self, pid: int, command: str) -> None:
@@ -196,15 +196,11 @@ class Keeper:
 
         What they start from then on, to clean up, is left alone.
         """
-        tree = descendants(os.getpid())
-        fresh = [
-            relative
-            for relative in tree
-            if relative.alive and relative.pid not in ending.told and relative.began <= ending.began
-        ]
+        alive = [process for process in descendants(os.getpid()) if process.alive]
+        fresh = [process for process in alive if process.pid not in ending.told and process.began <= ending.began]
         if ending.outlived:
             fresh = ending.name_settled(fresh)
-        ending.told.update(relative.pid for relative in fresh)
+        ending.told.update(process.pid for process in fresh)
         if ending.gentle:
             signal_all(fresh, signal.SIGTERM)
             signal_all(fresh, signal.SIGCONT)  # a stopped one could not obey
@@ -242,11 +238,11 @@ class Keeper:
             self._finish(ending, left=())
             return True
         if time.monotonic() >= ending.deadline:
-            tree = [relative.pid for relative in descendants(os.getpid()) if relative.alive]
+            alive = [process.pid for process in descendants(os.getpid()) if process.alive]
             if ending.killing:
-                self._finish(ending, left=tree)
+                self._finish(ending, left=alive)
                 return False
-            ending.name(pid for pid in tree if pid != self._command)
+            ending.name(pid for pid in alive if pid != self._command)
             ending.killing = True
             ending.deadline = time.monotonic() + STUCK_S
         elif not ending.killing:

@@ -92,8 +92,7 @@ class LauncherChild:
             self._strays |= status != 0 or pid not in self._keepers
             self._keepers.discard(pid)
             if (number := self._numbers.pop(pid, None)) is not None:
-                self._groups.kill(number)
-                self._groups.remove(number)
+                self._groups.end(number)
         if self._strays:
             strays = descendants(os.getpid(), besides=self._keepers)
             signal_all(strays, signal.SIGKILL)

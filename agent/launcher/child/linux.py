@@ -13,7 +13,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def become_subreaper() -> None:
-    """Orphans among this process's descendants become its children. Not inherited by a fork."""
+    """Make orphans among this process's descendants its children. A fork does not inherit it."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 if TYPE_CHECKING:
     from airunner.agent.launcher.child.wire import Start
 
-_RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # as a job begins with them
 _NUMBER_BYTES: Final = 4
 _NOT_EXECUTED: Final = 127
 
@@ -47,6 +47,13 @@ def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
         number = int.from_bytes(failed, "little")
         raise OSError(number, os.strerror(number))
     return pid
+
+
+def reset_signals() -> None:
+    """Reset the signals of a new process to what a job begins with."""
+    for number in RESET:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def become(user: Sequence[int]) -> None:
@@ -83,9 +90,7 @@ def _execute(start: Start, program: bytes, outputs: tuple[int, int], failure: in
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         for target, output in zip((1, 2), outputs, strict=True):
             os.dup2(output, target)
-        for number in _RESET:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        reset_signals()
         become(start.user)
         os.execve(program, start.argv, start.environment)  # noqa: S606 - what a submitter asks to be run is run
     except OSError as error:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from airunner.agent.launcher.child.otheruser import seen_as, spawn_as
+from airunner.agent.launcher.child.otheruser import RESET, seen_as, spawn_as
 from airunner.agent.launcher.child.terminal import spawn_in_terminal
 
 if TYPE_CHECKING:
@@ -17,18 +16,17 @@ if TYPE_CHECKING:
 EXIT_NOT_FOUND: Final = 127  # as POSIX shells say it
 EXIT_NOT_EXECUTABLE: Final = 126
 
-_RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
 
 
 class Refusal(Exception):
     """The command could not be started."""
 
-    def __init__(self, number: int, message: str) -> None:
+    def __init__(self, number: int, message: str, exit_code: int = EXIT_NOT_EXECUTABLE) -> None:
         super().__init__(message)
         self.errno = number
         self.message = message
-        self.exit_code = EXIT_NOT_EXECUTABLE
+        self.exit_code = exit_code
 
 
 class Spawned(NamedTuple):
@@ -75,24 +73,22 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
     """
     readers: list[int] = []
     writers: list[int] = []
-    actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     with ExitStack() as on_failure, ExitStack() as always:
-        for target in (1, 2):
+        for _ in ("stdout", "stderr"):
             reader, writer = os.pipe()
             on_failure.callback(os.close, reader)
             always.callback(os.close, writer)
             readers.append(reader)
             writers.append(writer)
-            actions.append((os.POSIX_SPAWN_DUP2, writer, target))
         if start.user:
             pid = spawn_as(start, program, *writers)
-            on_failure.pop_all()
-            return pid, readers
-        pid = os.posix_spawn(
-            program, start.argv, start.environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_RESET
-        )
+        else:
+            actions: list[Any] = [(os.POSIX_SPAWN_DUP2, writer, target) for target, writer in enumerate(writers, 1)]
+            actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
+            started = (program, start.argv, start.environment)
+            pid = os.posix_spawn(*started, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET)
         on_failure.pop_all()
-        return pid, readers
+    return pid, readers
 
 
 def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
@@ -117,9 +113,8 @@ def _refusal(name: bytes, number: int, program: bytes | None) -> Refusal:
     text = os.fsdecode(name)
     if number in _ABSENT:
         script = program is not None and os.path.exists(program)  # noqa: PTH110 - likewise
-        refusal = Refusal(number, f"{text}: its interpreter was not found" if script else f"{text}: command not found")
-        refusal.exit_code = EXIT_NOT_FOUND
-        return refusal
+        missing = "its interpreter was not found" if script else "command not found"
+        return Refusal(number, f"{text}: {missing}", EXIT_NOT_FOUND)
     if program is not None and os.path.isdir(program):  # noqa: PTH112 - likewise
         return Refusal(number, f"{text}: is a directory")
     return Refusal(number, f"{text}: {os.strerror(number)}")

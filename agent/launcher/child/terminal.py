@@ -1,4 +1,4 @@
-"""Starts one command in a terminal, with ptyprocess. The child's half.
+"""Terminals: starts one command in a terminal of its own, with ptyprocess. The child's half.
 
 ptyprocess opens the pair, makes the slave the new session's controlling terminal, sets its size, closes every other
 descriptor, and reports a failed exec through a pipe. It forks this interpreter for that, which is safe here: a
@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import stat
 from collections.abc import Sequence
 from functools import partial
@@ -18,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ptyprocess import PtyProcess  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
-from airunner.agent.launcher.child.otheruser import become, seen_as
+from airunner.agent.launcher.child.otheruser import become, reset_signals, seen_as
 
 if TYPE_CHECKING:
     from airunner.agent.launcher.child.wire import Start
 
 _TIOCGPTPEER: Final = 0x5441  # ioctl_tty(2): open the slave of this master, wherever it is mounted
-_RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 # Ignored: ptyprocess brings no types, as where it is imported.
@@ -58,10 +56,7 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
 
 
 def _check(program: bytes) -> None:
-    """Check that a program can be executed, as ptyprocess gives no errno for one that cannot.
-
-    Raises `OSError`.
-    """
+    """Raise the `OSError` of a program that cannot be executed: ptyprocess gives no errno for it."""
     mode = os.stat(program).st_mode  # noqa: PTH116 - no other module for one call
     if not stat.S_ISREG(mode) or not os.access(program, os.X_OK, effective_ids=True):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
@@ -69,9 +64,7 @@ def _check(program: bytes) -> None:
 
 def _as_after_a_login(user: Sequence[int]) -> None:
     """Reset the new process's signals, and give the terminal to its user, as `login` does."""
-    for number in _RESET:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    reset_signals()
     if user:
         os.fchown(0, user[0], -1)
         become(user)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -31,47 +31,67 @@ COMMAND_CHARS_MAX: Final = 200
 KILL_AGAIN_MS: Final = 20  # a fork may slip through a pass; every death of a child wakes us sooner
 
 _READ_BYTES: Final = 4_096  # a stat line takes some 300; of a command line we show less
-_STATE, _PARENT, _GROUP, _THREADS, _BEGAN = 0, 1, 2, 17, 19  # fields after the name, see proc_pid_stat(5)
+_STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN = 0, 1, 2, 3, 17, 19  # after the name, see proc_pid_stat(5)
 
 
-class Relative(NamedTuple):
-    """A descendant."""
+class Status(NamedTuple):
+    """Status of a process, as /proc/PID/stat has it."""
 
     pid: int
+    parent: int
     group: int
-    alive: bool
+    session: int
     began: int  # in ticks of the kernel since it booted
+    state: bytes
+    alive: bool  # a first thread that has ended while others run looks like a zombie, and is none
 
 
-def descendants(root: int, besides: Collection[int] = ()) -> list[Relative]:
-    """All descendants of `root`; neither those named in `besides` nor what descends from them."""
-    children: dict[int, list[Relative]] = {}
+def status_of(pid: int) -> Status | None:
+    """Return the status of a process; None: it is gone."""
+    with suppress(OSError):
+        if fields := _read(f"/proc/{pid}/stat").rpartition(b")")[2].split():
+            parent, group, session = int(fields[_PARENT]), int(fields[_GROUP]), int(fields[_SESSION])
+            alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
+            return Status(pid, parent, group, session, int(fields[_BEGAN]), fields[_STATE], alive)
+    return None
+
+
+def process_ids() -> Iterator[int]:
+    """List the processes of this machine, in one pass over /proc."""
     with os.scandir("/proc") as entries:
-        for entry in entries:
-            if entry.name.isdigit() and (fields := _stat(entry.name)):
-                # A first thread that has ended while others run looks like a zombie, and is none.
-                alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
-                relative = Relative(int(entry.name), int(fields[_GROUP]), alive, int(fields[_BEGAN]))
-                children.setdefault(int(fields[_PARENT]), []).append(relative)
-    found: list[Relative] = []
+        yield from (int(entry.name) for entry in entries if entry.name.isdigit())
+
+
+def descendants(root: int, besides: Collection[int] = ()) -> list[Status]:
+    """List all descendants of `root`; neither those named in `besides` nor what descends from them."""
+    children: dict[int, list[Status]] = {}
+    for pid in process_ids():
+        if (status := status_of(pid)) is not None:
+            children.setdefault(status.parent, []).append(status)
+    found: list[Status] = []
     waiting = [root]
     while waiting:
-        for relative in children.pop(waiting.pop(), ()):
-            if relative.pid not in besides:
-                found.append(relative)
-                waiting.append(relative.pid)
+        for child in children.pop(waiting.pop(), ()):
+            if child.pid not in besides:
+                found.append(child)
+                waiting.append(child.pid)
     return found
 
 
 def now_in_ticks() -> int:
-    """Return the current instant in the unit of `Relative.began`."""
+    """Return the current instant in the unit of `Status.began`."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
-def signal_all(relatives: Iterable[Relative], number: int) -> None:
-    """Send signal `number` to their groups; who is gone or belongs to another user is passed over."""
+def signal_all(processes: Iterable[Status], number: int) -> None:
+    """Send signal `number` to the processes' groups; those that are gone or another user's are passed over."""
     ours = os.getpgrp()  # a keeper that was just forked is still in it
-    for target in {relative.pid if relative.group == ours else -relative.group for relative in relatives}:
+    signal_each((process.pid if process.group == ours else -process.group for process in processes), number)
+
+
+def signal_each(targets: Iterable[int], number: int) -> None:
+    """Send signal `number` once to each process or, where negative, each group; as `signal_all` else."""
+    for target in set(targets):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(target, number)
 
@@ -91,14 +111,8 @@ def name_of(pid: int) -> str:
     return ""
 
 
-def parent_of(pid: int) -> int | None:
-    """Return the parent of process `pid`; None where it is gone."""
-    fields = _stat(str(pid))
-    return int(fields[_PARENT]) if fields else None
-
-
 def reap(options: int = 0, spending: Spending | None = None) -> tuple[list[tuple[int, int]], bool]:
-    """Take every child that has ended: `(pid, wait status)` of each, and whether none is left at all.
+    """Reap every child that has ended: `(pid, wait status)` of each, and whether none is left at all.
 
     `options` as waitpid(2) has them, to hear of more than ends. What they have used is added to `spending`.
     """
@@ -120,13 +134,6 @@ def end_now(wakeup: Wakeup) -> None:
     while not reap()[1]:
         signal_all(descendants(os.getpid()), signal.SIGKILL)
         wakeup.wait(KILL_AGAIN_MS)
-
-
-def _stat(pid: str) -> list[bytes] | None:
-    try:
-        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    except OSError:  # it ended while we looked
-        return None
 
 
 def _read(path: str) -> bytes:
