@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+from msgspec import Struct, field
 
 from airunner.agent.attempt.attempt import Surroundings
 from airunner.agent.attempt.slot import Slot
@@ -30,71 +31,68 @@ from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
 
-class Agent:
+class Agent(Struct, frozen=True):
     """Agent that `plan` describes."""
 
-    def __init__(
-        self, plan: Plan, channel: Channel, surroundings: Surroundings, edges: Edges, report: Callable[[str], None]
-    ) -> None:
-        self._plan = plan
-        self._channel = channel
-        self._report = report
-        self._surroundings = surroundings
-        self._edges = edges
-        self.orders = Orders()
+    plan: Plan
+    channel: Channel
+    surroundings: Surroundings
+    edges: Edges
+    report: Callable[[str], None]
+    orders: Orders = field(default_factory=Orders)
 
     async def run(self) -> None:
         """Run jobs until `orders.drain` is set and running jobs have ended, or the plan's jobs are done."""
-        publisher = EventPublisher(self._channel, self._edges, self._report, SpoolRoom(self._plan.spool_bytes_max))
-        probes = Probes(self._surroundings.launcher, self._plan.home)
-        health = Health(probes, self._edges.random, self._report)
-        renewer = Renewer(self._channel, self._plan, health, self._edges)
-        leaser = Leaser(self._plan, self._channel, renewer, health, self._edges, self.orders)
-        workspaces = Workspaces(self._plan.home, JobUsers(self._surroundings.users))
+        home = self.plan.home
+        publisher = EventPublisher(self.channel, self.edges, self.report, SpoolRoom(self.plan.spool_bytes_max))
+        probes = Probes(self.surroundings.launcher, home)
+        health = Health(probes, self.edges.random, self.report)
+        renewer = Renewer(self.channel, self.plan, health, self.edges)
+        leaser = Leaser(self.plan, self.channel, renewer, health, self.edges, self.orders)
+        workspaces = Workspaces(home, JobUsers(self.surroundings.users))
         occupancy = Occupancy()
-        self._channel.nudged = renewer.nudge
-        home = self._plan.home
-        for leftover in await self._surroundings.offload(lambda: [*remove_workspaces(home), *remove_unfinished(home)]):
-            self._report(f"could not remove {leftover.path}: {leftover.why}")
-        left = spools_in(self._plan.home / SPOOL_FOLDER)
+        self.channel.nudged = renewer.nudge
+        for leftover in await self.surroundings.offload(lambda: [*remove_workspaces(home), *remove_unfinished(home)]):
+            self.report(f"could not remove {leftover.path}: {leftover.why}")
+        left = spools_in(home / SPOOL_FOLDER)
         async with anyio.create_task_group() as background:
-            await background.start(self._channel.run)
-            background.start_soon(recover, left, self._channel, self._edges, self._report)
+            await background.start(self.channel.run)
+            background.start_soon(recover, left, self.channel, self.edges, self.report)
             background.start_soon(self._greet)
             background.start_soon(publisher.run)
             background.start_soon(renewer.run)
             background.start_soon(health.run)
             background.start_soon(self._leave_when_idle, occupancy)
+            slot = Slot(
+                plan=self.plan,
+                leaser=leaser,
+                publisher=publisher,
+                renewer=renewer,
+                workspaces=workspaces,
+                surroundings=self.surroundings,
+                edges=self.edges,
+                orders=self.orders,
+                occupancy=occupancy,
+                health=health,
+                report=self.report,
+            )
             async with anyio.create_task_group() as slots:
-                for _ in range(self._plan.slots):
-                    slot = Slot(
-                        self._plan,
-                        leaser,
-                        publisher,
-                        renewer,
-                        workspaces,
-                        self._surroundings,
-                        self._edges,
-                        self.orders,
-                        occupancy,
-                        health,
-                        self._report,
-                    )
+                for _ in range(self.plan.slots):
                     slots.start_soon(slot.run)
             background.cancel_scope.cancel()
         workspaces.close()
 
     async def _leave_when_idle(self, occupancy: Occupancy) -> None:
-        if self._plan.idle_s_max is not None:
-            await occupancy.idle_for(self._plan.idle_s_max)
-            self._report(f"no job for {self._plan.idle_s_max:g} s: leaving")
+        if self.plan.idle_s_max is not None:
+            await occupancy.idle_for(self.plan.idle_s_max)
+            self.report(f"no job for {self.plan.idle_s_max:g} s: leaving")
             self.orders.drain.set()
 
     async def _greet(self) -> None:
         """Report when the broker was first heard."""
-        await self._channel.ask(Ping())
-        queues = ", ".join(self._plan.queues)
-        self._report(
-            f"airunner agent ready: {self._plan.name}, {self._plan.slots} slots, queues {queues}, "
-            f"broker {self._channel.endpoint}"
+        await self.channel.ask(Ping())
+        queues = ", ".join(self.plan.queues)
+        self.report(
+            f"airunner agent ready: {self.plan.name}, {self.plan.slots} slots, queues {queues}, "
+            f"broker {self.channel.endpoint}"
         )

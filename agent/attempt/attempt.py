@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Final
 
 import anyio
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import Struct, convert
+from msgspec.structs import asdict, replace
 
 from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, Hook, HookFailed, Hooks
 from airunner.agent.attempt.jobsecrets import OpenBox, SecretMissing, kept_out, no_keys, secrets_of, write_files
@@ -36,7 +36,7 @@ from airunner.agent.leases.probes import takes_writes
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.redactor import Redactor, TooManySecrets
 from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
-from airunner.agent.workspace.jobuser import JobUser, UserStarter
+from airunner.agent.workspace.jobuser import JobUser
 from airunner.agent.workspace.workspace import Leftover, Workspace, restore_checkout
 from airunner.protocol.events import (
     GitCloneEnd,
@@ -57,11 +57,6 @@ from airunner.protocol.usage import Usage
 HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk takes no more"
 
 
-def no_jitter() -> float:
-    """Draw no jitter, for a checkout that pauses as briefly as possible."""
-    return 0.0
-
-
 class Surroundings(Struct, frozen=True):
     """Surroundings of an attempt, the same for all attempts of an agent.
 
@@ -79,7 +74,7 @@ class Surroundings(Struct, frozen=True):
     hooks: Path | None = None
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
-    random: Callable[[], float] = no_jitter
+    random: Callable[[], float] = float  # no jitter
     redact: tuple[str, ...] = SECRET_NAMES
     users: tuple[JobUser, ...] = ()  # that jobs run as; none: the agent's own
 
@@ -93,14 +88,18 @@ class Attempt:
         self._spec = held.lease.spec
         self._workspace = workspace
         self._recorder = recorder
-        self._launcher: Starter = LeasedLauncher(surroundings.launcher, held)
-        user = workspace.user
-        self._jobs_launcher = self._launcher if user is None else UserStarter(self._launcher, user)
-        self._jobs_environ = surroundings.environ if user is None else user.environment(surroundings.environ)
+        launcher: Starter = LeasedLauncher(surroundings.launcher, held)
+        self._jobs_launcher = launcher
+        self._jobs_environ = surroundings.environ
+        if workspace.user is not None:
+            self._jobs_launcher = LeasedLauncher(surroundings.launcher, held, workspace.user.ids)
+            self._jobs_environ = workspace.user.environment(surroundings.environ)
         self._wall_ms = surroundings.wall_ms
         self._surroundings = surroundings
         self._supervisor = Supervisor(held, recorder, surroundings.wall_ms, surroundings.cancel_grace_s)
-        self._hooks = Hooks(surroundings.hooks, self._launcher, self._supervisor, held.cancelled, workspace.checkout)
+        self._hooks = Hooks(
+            surroundings.hooks, launcher, self._supervisor, held.cancelled, workspace.checkout, self._hooks_environment
+        )
         self._secrets: Mapping[str, str] = {}
         self.begun = False  # the command runs, or has run
         self._commit = ""
@@ -118,17 +117,15 @@ class Attempt:
             secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
             self._recorder.redact(Redactor(kept_out(self._spec, secrets, around.redact)))
             self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
-        except SecretMissing as missing:
-            self._supervisor.say(str(missing))
-            return Result(reason=Reason.SECRET_MISSING)
         except OSError as failed:
             if refusal_in(failed) is not None:
                 raise
             self._supervisor.say(f"the files of the job's secrets cannot be written: {failed.strerror}")
             return Result(reason=Reason.PROCESS_ERROR)
-        except TooManySecrets as refused:
+        except (SecretMissing, TooManySecrets) as refused:
             self._supervisor.say(str(refused))
-            return Result(reason=Reason.PROCESS_ERROR)
+            missing = isinstance(refused, SecretMissing)
+            return Result(reason=Reason.SECRET_MISSING if missing else Reason.PROCESS_ERROR)
         async with AsyncExitStack() as self._borrowed:  # what the checkout borrows from is there to the job's end
             try:
                 result = await self._run()
@@ -145,7 +142,7 @@ class Attempt:
         try:
             await self._prepare()
             with cancelled_by(self._held.cancelled):
-                process = await self._jobs_launcher.launch(self._launch_spec(self._terminal))
+                process = await self._jobs_launcher.launch(self._launch_spec())
         except CheckoutFailed as failed:
             if failed.scarce is not None:
                 raise MachineRefused(failed.scarce, failed.message, guessed=True) from failed
@@ -175,11 +172,11 @@ class Attempt:
         Raises `CheckoutFailed`, `HookFailed`, `LauncherDied`, `LeaseEnded`.
         """
         if self._spec.repository:
-            await self._hooks.run(Hook.PRE_CHECKOUT, self._hooks_environment)
+            await self._hooks.run(Hook.PRE_CHECKOUT)
             with cancelled_by(self._held.cancelled):
                 self._commit = await self._check_out()
-            await self._hooks.run(Hook.POST_CHECKOUT, self._hooks_environment)
-        await self._hooks.run(Hook.PRE_COMMAND, self._hooks_environment)
+            await self._hooks.run(Hook.POST_CHECKOUT)
+        await self._hooks.run(Hook.PRE_COMMAND)
 
     async def _after(self, hook: Hook, result: Result) -> Result:
         """Run a hook and return the attempt's result; a cancelled job's hook has the grace to end in."""
@@ -187,16 +184,13 @@ class Attempt:
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
             self._restore_for(hook)
-            await self._hooks.run(hook, self._hooks_environment, status=result.exit_status, bound_s=bound_s)
+            await self._hooks.run(hook, status=result.exit_status, bound_s=bound_s)
         except HookFailed as failed:
             return failed.result if result.state is JobState.COMPLETED else result
         return result
 
     def _restore_for(self, hook: Hook) -> None:
-        """Restore the checkout's folder for a hook to run in.
-
-        Raises `HookFailed`.
-        """
+        """Restore the checkout's folder for a hook to run in; raises `HookFailed`."""
         if self._surroundings.hooks is None:
             return
         try:
@@ -220,47 +214,35 @@ class Attempt:
                 branch=spec.branch,
             )
         )
-        source = Source(
-            repository=spec.repository,
-            commit=spec.commit,
-            branch=spec.branch,
-            depth=spec.depth,
-            submodules=spec.submodules,
-        )
         mirrors = self._surroundings.mirrors
         mirror = await self._borrowed.enter_async_context(mirrors.borrowed(spec.repository)) if mirrors else None
-        done = await check_out(
+        commit = await check_out(
             self._jobs_launcher,
-            source,
+            convert(spec, Source, from_attributes=True),
             Terms(self._surroundings.rules, self._surroundings.random, self._tell),
             workspace=self._workspace,
             agent_environ=self._jobs_environ,
             mirror=mirror,
         )
         self._checkout_ms = ms_since(started_s)
-        self._recorder.add(GitCloneEnd(timestamp_ms=self._wall_ms(), commit=done.commit, duration_ms=self._checkout_ms))
-        return done.commit
+        self._recorder.add(GitCloneEnd(timestamp_ms=self._wall_ms(), commit=commit, duration_ms=self._checkout_ms))
+        return commit
 
     def _tell(self, line: str) -> None:
         """Record a line of git's progress."""
         self._recorder.add(GitCloneProgress(timestamp_ms=self._wall_ms(), message=line[:TEXT_CHARS_MAX]))
 
-    def _launch_spec(self, terminal: TerminalSize | None) -> LaunchSpec:
-        return LaunchSpec(
-            argv=self._spec.argv,
-            environment=self._environment(terminal=terminal is not None),
-            working_directory=Path(self._workspace.checkout, self._spec.working_directory),
-            terminal=terminal,
-        )
-
-    def _environment(self, *, terminal: bool) -> dict[str, str]:
-        return job_environment(
+    def _launch_spec(self) -> LaunchSpec:
+        """Return what is launched as the job's command."""
+        environment = job_environment(
             agent_environ=self._jobs_environ,
             facts=self._facts,
             job=self._spec.environment,
-            terminal=terminal,
+            terminal=self._terminal is not None,
             secrets=self._secrets,
         )
+        folder = Path(self._workspace.checkout, self._spec.working_directory)
+        return LaunchSpec(self._spec.argv, environment, folder, self._terminal)
 
     def _hooks_environment(self) -> dict[str, str]:
         return hook_environment(
@@ -277,9 +259,7 @@ class Attempt:
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,
             spec=replace(self._spec, repository=shown_address(self._spec.repository), commit=self._commit),
-            workspace=self._workspace.checkout,
-            home=self._workspace.home,
-            temporary=self._workspace.temporary,
+            workspace=self._workspace,
         )
 
     async def _attend(self, process: Process) -> Result:
@@ -303,26 +283,18 @@ class Attempt:
 
     def _usage(self) -> Usage | None:
         """Return the usage of the attempt so far; None where nothing was measured."""
-        spent = self._spent
         usage = Usage(
+            **asdict(self._spent),
             stdout_bytes=self._supervisor.written[Stream.STDOUT],
             stderr_bytes=self._supervisor.written[Stream.STDERR],
-            cpu_user_ms=spent.cpu_user_ms,
-            cpu_system_ms=spent.cpu_system_ms,
-            memory_peak_bytes=spent.memory_peak_bytes,
-            read_bytes=spent.read_bytes,
-            written_bytes=spent.written_bytes,
             checkout_ms=self._checkout_ms,
         )
         return usage if usage != Usage() else None
 
 
 def _result(ended: Exit, cut_short: Reason | None) -> Result:
-    if cut_short:
-        return Result(exit_code=ended.exit_code, signal=ended.signal, reason=cut_short)
-    if ended.oom:
-        return Result(exit_code=ended.exit_code, signal=ended.signal, reason=Reason.OUT_OF_MEMORY)
-    if ended.signal is not None:
-        return Result(signal=ended.signal, reason=Reason.SIGNAL)
-    assert ended.exit_code is not None, "an end has an exit code or a signal"
-    return Result(exit_code=ended.exit_code, reason=Reason.EXIT_CODE if ended.exit_code else None)
+    assert (ended.exit_code is None) is not (ended.signal is None), "an end has an exit code or a signal"
+    reason = cut_short or (Reason.OUT_OF_MEMORY if ended.oom else None)
+    if reason is None and ended.exit_code != 0:
+        reason = Reason.SIGNAL if ended.exit_code is None else Reason.EXIT_CODE
+    return Result(exit_code=ended.exit_code, signal=ended.signal, reason=reason)

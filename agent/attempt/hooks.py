@@ -64,29 +64,24 @@ class Hooks(Struct, frozen=True):
     supervisor: Supervisor
     cancelled: Flag
     working_directory: Path
+    environment: Callable[[], Mapping[str, str]]
 
-    async def run(
-        self,
-        hook: Hook,
-        environment: Callable[[], Mapping[str, str]],
-        *,
-        status: int | None = None,
-        bound_s: float = HOOK_S_MAX,
-    ) -> None:
+    async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
         """Run a hook, if it exists; `status` is the command's exit status, where that has ended.
 
         Raises `HookFailed`; `LauncherDied`, `LeaseEnded`, alone or in a group.
         """
         if status is None and self.cancelled.is_set():
             raise HookFailed(Result(reason=Reason.CANCELLED))
-        program = self._find(hook)
-        if program is None:
+        if self.folder is None or not os.access(program := self.folder / hook, os.F_OK):
             return
-        if fault := unsafe_reason(program.parent) or unsafe_reason(program):
-            self.supervisor.say(f"the hook {hook} is not run: {fault}")
+        if reason := unsafe_reason(self.folder) or unsafe_reason(program):
+            self.supervisor.say(f"the hook {hook} is not run: {reason}")
             raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED))
-        told = {} if status is None else {STATUS_VARIABLE: str(status)}
-        spec = LaunchSpec((str(program),), {**environment(), "AIRUNNER_HOOK": hook, **told}, self.working_directory)
+        environment = {**self.environment(), "AIRUNNER_HOOK": hook}
+        if status is not None:
+            environment[STATUS_VARIABLE] = str(status)
+        spec = LaunchSpec((str(program),), environment, self.working_directory)
         try:
             process = await self.launcher.launch(spec)
         except LaunchFailed as failed:
@@ -101,12 +96,6 @@ class Hooks(Struct, frozen=True):
             raise HookFailed(
                 Result(exit_code=ended.exit.exit_code or None, signal=ended.exit.signal, reason=Reason.HOOK_FAILED)
             )
-
-    def _find(self, hook: Hook) -> Path | None:
-        if self.folder is None:
-            return None
-        program = self.folder / hook
-        return program if os.access(program, os.F_OK) else None
 
 
 def _how(ended: CommandEnd, bound_s: float) -> str:

@@ -68,74 +68,61 @@ class _Attempted(Struct):
         return f"job {self.held.lease.job_id} attempt {self.held.lease.attempt}"
 
 
-class Slot:
-    """One of the agent's slots, which runs one job at a time."""
+class Slot(Struct, frozen=True):
+    """Slot of an agent: runs one job at a time. The slots share this object, each in a task of its own."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        leaser: Leaser,
-        publisher: EventPublisher,
-        renewer: Renewer,
-        workspaces: Workspaces,
-        surroundings: Surroundings,
-        edges: Edges,
-        orders: Orders,
-        occupancy: Occupancy,
-        health: Health,
-        report: Callable[[str], None],
-    ) -> None:
-        self._plan = plan
-        self._leaser = leaser
-        self._publisher = publisher
-        self._renewer = renewer
-        self._workspaces = workspaces
-        self._surroundings = surroundings
-        self._orders = orders
-        self._occupancy = occupancy
-        self._health = health
-        self._report = report
-        self._backoff = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
+    plan: Plan
+    leaser: Leaser
+    publisher: EventPublisher
+    renewer: Renewer
+    workspaces: Workspaces
+    surroundings: Surroundings
+    edges: Edges
+    orders: Orders
+    occupancy: Occupancy
+    health: Health
+    report: Callable[[str], None]
 
     async def run(self) -> None:
         """Work until told to drain, or until the plan's jobs are done."""
         jobs = 0
+        backoff = Backoff(self.edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
         settled = anyio.Event()
         settled.set()
         async with anyio.create_task_group() as settling:
-            while not self._orders.drain.is_set() and jobs != self._plan.jobs_max:
-                await self._health.well(self._orders.drain)
-                held = await self._lease()
+            while not self.orders.drain.is_set() and jobs != self.plan.jobs_max:
+                await self.health.well(self.orders.drain)
+                held = await self._lease(backoff)
                 if held is not None:
-                    with self._occupancy.busy():
+                    with self.occupancy.busy():
                         attempted = await self._work(held)
                         await settled.wait()  # of the last job: only one at a time waits for the broker
                     settled = anyio.Event()
                     settling.start_soon(self._settle, attempted, settled)
                     jobs += not attempted.refused
 
-    async def _lease(self) -> HeldLease | None:
+    async def _lease(self, backoff: Backoff) -> HeldLease | None:
         """Return the next lease; None when there is none for now."""
         try:
-            held = await self._leaser.lease()
+            held = await self.leaser.lease()
         except PeerError as error:
-            if not self._backoff.failures:
-                self._report(f"no job can be leased now: {error}; trying again")
-            with cancelled_by(self._orders.drain):
-                await self._backoff.pause()
+            if not backoff.failures:
+                self.report(f"no job can be leased now: {error}; trying again")
+            with cancelled_by(self.orders.drain):
+                await backoff.pause()
             return None
-        self._backoff.reset()
+        backoff.reset()
         return held
 
     async def _work(self, held: HeldLease) -> _Attempted:
         """Attempt a leased job."""
         lease = held.lease
         attempted = _Attempted(held)
-        self._report(f"{attempted.name} begins: {one_line(lease.spec.command)}")
+        self.report(f"{attempted.name} begins: {one_line(lease.spec.command)}")
         workspace: Workspace | None = None
         refusal: MachineRefused | None = None
         try:
-            workspace = self._workspaces.acquire(lease.job_id, lease.attempt)
+            workspace = self.workspaces.acquire(lease.job_id, lease.attempt)
             attempted.recorder = self._recorder(held)
             await self._perform(attempted, attempted.recorder, workspace)
         except (MachineRefused, OSError, BaseExceptionGroup) as error:
@@ -143,11 +130,11 @@ class Slot:
             if refusal is None:
                 raise
         finally:
-            if workspace is not None and not self._workspaces.reclaim(workspace):
+            if workspace is not None and not self.workspaces.reclaim(workspace):
                 with anyio.CancelScope(shield=True):
                     await self._clear(workspace)
         if refusal is None:
-            self._health.attempt_ended()
+            self.health.attempt_ended()
         else:
             await self._refuse(attempted, refusal)
         return attempted
@@ -159,11 +146,11 @@ class Slot:
         """
         lease = held.lease
         header = SpoolHeader(lease=lease.ref)
-        spool = Spool.create(self._plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
-        batcher = self._plan.flush.batcher(terminal=lease.spec.process_type is ProcessType.PTY)
-        outbox = Outbox(lease, spool, batcher, self._publisher, held.cancelled)
-        self._publisher.open(outbox)
-        return Recorder(batcher, outbox, OutputBound(self._plan.log_bytes_max))
+        spool = Spool.create(self.plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
+        batcher = self.plan.flush.batcher(terminal=lease.spec.process_type is ProcessType.PTY)
+        outbox = Outbox(lease, spool, batcher, self.publisher, held.cancelled)
+        self.publisher.open(outbox)
+        return Recorder(batcher, outbox, OutputBound(self.plan.log_bytes_max))
 
     async def _perform(self, attempted: _Attempted, recorder: Recorder, workspace: Workspace) -> None:
         """Run the attempt until it ends or is ended; a result is on its way to the broker then.
@@ -171,15 +158,15 @@ class Slot:
         Raises `MachineRefused`, `OSError`, alone or in a group.
         """
         outbox = recorder.outbox
-        attempt = Attempt(attempted.held, workspace, recorder, self._surroundings)
+        attempt = Attempt(attempted.held, workspace, recorder, self.surroundings)
         try:
-            with cancelled_by(self._orders.stop, attempted.held.lost, outbox.lost, outbox.broken):
+            with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):
                 attempted.result = await attempt.perform()
         except* LeaseEnded:
             pass  # its keeper did what we could not; whether the lease is lost, the broker decides
         except* LauncherDied:
             attempted.counts = True  # whatever ran: nobody knows how it went
-            recorder.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=LAUNCHER_DIED))
+            recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=LAUNCHER_DIED))
         finally:
             attempted.begun = attempt.begun
         if outbox.failure is not None:
@@ -191,23 +178,23 @@ class Slot:
         """Note that this machine cannot run the job now: another is to have it."""
         attempted.refused = True
         attempted.result = None
-        attempted.counts |= await self._health.refused(refusal, begun=attempted.begun)
+        attempted.counts |= await self.health.refused(refusal, begun=attempted.begun)
         if attempted.recorder is not None and not attempted.recorder.outbox.broken.is_set():
             message = f"{REFUSED}: {refusal.message}"[:MESSAGE_CHARS_MAX]
-            attempted.recorder.add(ProcessError(timestamp_ms=self._surroundings.wall_ms(), message=message))
+            attempted.recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=message))
 
     async def _clear(self, workspace: Workspace) -> None:
-        for leftover in await self._surroundings.offload(lambda: remove_workspace(workspace.root)):
-            self._report(f"could not remove {leftover.path}: {leftover.why}")
-        self._workspaces.removed(workspace)
+        for leftover in await self.surroundings.offload(lambda: remove_workspace(workspace.root)):
+            self.report(f"could not remove {leftover.path}: {leftover.why}")
+        self.workspaces.removed(workspace)
 
     async def _settle(self, attempted: _Attempted, settled: anyio.Event) -> None:
         """Settle the lease, and let go of what the attempt had."""
         settlement = await self._settlement(attempted)
-        self._renewer.drop(attempted.held)
+        self.renewer.drop(attempted.held)
         if attempted.recorder is not None:
             outbox = attempted.recorder.outbox
-            self._publisher.close(outbox)
+            self.publisher.close(outbox)
             try:
                 match settlement:
                     case Completed() | Released() | Lost():
@@ -217,14 +204,14 @@ class Slot:
                     case _:
                         assert_never(settlement)
             except SpoolFailed as failed:  # the next agent of this home finds it, and that it is over
-                self._report(str(failed))
-        self._report(f"{attempted.name} {described(settlement)}")
+                self.report(str(failed))
+        self.report(f"{attempted.name} {described(settlement)}")
         settled.set()
 
     async def _settlement(self, attempted: _Attempted) -> Settlement:
         """Tell the broker the result, or release the lease, and return which it was."""
         if attempted.recorder is None:
-            return await self._leaser.release(attempted.held.lease, lost=attempted.counts)
+            return await self.leaser.release(attempted.held.lease, lost=attempted.counts)
         outbox = attempted.recorder.outbox
         if attempted.result is not None:
             if (state := await self._completed(outbox)) is not None:
@@ -238,7 +225,7 @@ class Slot:
 
         No process runs any more, so it waits for the broker as long as it takes, unless the agent is told to stop.
         """
-        with cancelled_by(self._orders.stop):
+        with cancelled_by(self.orders.stop):
             return await outbox.settled()
         with anyio.move_on_after(DELIVERY_S):
             return await outbox.settled()
@@ -255,17 +242,17 @@ class Slot:
             try:
                 await outbox.deliver()
             except SpoolFailed as failed:
-                self._report(f"{attempted.name}: {failed}")
+                self.report(f"{attempted.name}: {failed}")
             if outbox.lost.is_set():
                 settlement = Lost()
             else:
                 counts = attempted.counts or (outbox.broken.is_set() and attempted.begun)
-                settlement = await self._leaser.release(attempted.held.lease, lost=counts)
+                settlement = await self.leaser.release(attempted.held.lease, lost=counts)
             group.cancel_scope.cancel()
         return settlement
 
     async def _cancel_when_draining(self, scope: anyio.CancelScope) -> None:
         """Cancel `scope` some time after a drain; before that a slot whose broker is away has nothing else to do."""
-        await self._orders.drain.wait()
+        await self.orders.drain.wait()
         await anyio.sleep(DELIVERY_S)
         scope.cancel()

@@ -28,12 +28,6 @@ from airunner.agent.workspace.workspace import Workspace, remove_workspace
 CHECKOUT_S_MAX: Final = 3_600.0
 
 
-class CheckedOut(Struct, frozen=True):
-    """Result of a checkout: the full name of its commit."""
-
-    commit: str
-
-
 class Terms(Struct, frozen=True):
     """Terms of an agent's checkouts: allowed sources, randomness for pauses, and the function told of progress."""
 
@@ -50,8 +44,8 @@ async def check_out(
     workspace: Workspace,
     agent_environ: Mapping[str, str],
     mirror: Mirror | None = None,
-) -> CheckedOut:
-    """Clone `source` into the empty folder `workspace.checkout`. Cancelled, it leaves no git.
+) -> str:
+    """Clone `source` into the empty folder `workspace.checkout`, and return its commit. Cancelled, it leaves no git.
 
     Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
     """
@@ -63,7 +57,7 @@ async def check_out(
         commit = await _with_mirror(git, source, workspace, mirror)
         if source.submodules:
             await Submodules(git, terms.rules, source).check_out(workspace.checkout)
-        return CheckedOut(commit)
+        return commit
     raise CheckoutFailed(f"the checkout was not done after {CHECKOUT_S_MAX:.0f} s")
 
 
@@ -84,17 +78,13 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
         if not known or failed.of_network or failed.scarce:
             raise
         git.tell("trying again without the mirror")
-        _empty(workspace)
+        remove_workspace(workspace.checkout)
+        workspace.checkout.mkdir(mode=0o700, exist_ok=True)
         commit = await _Checkout(git, source).run()  # where this fails too the mirror is not what is wrong
         mirror.faulty = True
         return commit
     await mirror.take_over(git, workspace.checkout)
     return commit
-
-
-def _empty(workspace: Workspace) -> None:
-    remove_workspace(workspace.checkout)
-    workspace.checkout.mkdir(mode=0o700, exist_ok=True)
 
 
 class _Checkout:

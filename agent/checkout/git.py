@@ -178,12 +178,12 @@ class Git:
         """
         backoff = Backoff(self._random, PAUSE_FIRST_MS, PAUSE_LAST_MS)
         while not (ended := await self.run(*arguments)).succeeded:
-            lines = spoken(ended.stderr)
-            words = "\n".join(lines)
+            failed = self._failure(ended, arguments[0])
             tries = backoff.failures + 1
-            if tries == TRIES_MAX or ended.exit is None or not is_of_network(words) or scarce_in(lines):
-                self._fail_as(ended, arguments[0])
-            self.tell(redact(f"{lines[-1]}; trying again ({tries + 1} of {TRIES_MAX})", self._repository))
+            if tries == TRIES_MAX or ended.exit is None or not failed.of_network or failed.scarce:
+                raise failed
+            last = failed.message.splitlines()[-1]
+            self.tell(f"{last}; trying again ({tries + 1} of {TRIES_MAX})")
             await backoff.pause()
         return ended
 
@@ -192,12 +192,9 @@ class Git:
         ended = await self.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         return ended.stdout.decode().strip() if ended.succeeded else None
 
-    def fail(
-        self, message: str, exit_code: int | None = None, *, of_network: bool = False, scarce: Scarce | None = None
-    ) -> NoReturn:
+    def fail(self, message: str, exit_code: int | None = None) -> NoReturn:
         """Raise `CheckoutFailed`, without credentials in its message."""
-        shown = redact(message, self._repository)[-MESSAGE_CHARS_MAX:]
-        raise CheckoutFailed(shown, exit_code, of_network=of_network, scarce=scarce)
+        raise CheckoutFailed(self._shown(message), exit_code)
 
     async def run(self, *arguments: str) -> GitEnded:
         """Run git once, and return how it ended.
@@ -214,7 +211,11 @@ class Git:
         async with attended(process):
             return await _attend(process, _Progress(lambda line: self.tell(redact(line, self._repository))))
 
-    def _fail_as(self, ended: GitEnded, command: str) -> NoReturn:
+    def _shown(self, message: str) -> str:
+        return redact(message, self._repository)[-MESSAGE_CHARS_MAX:]
+
+    def _failure(self, ended: GitEnded, command: str) -> CheckoutFailed:
+        """Return the failure of a git process, in its own words."""
         exit_code = ended.exit.exit_code if ended.exit else None
         lines = spoken(ended.stderr)
         if ended.exit is None:
@@ -223,7 +224,7 @@ class Git:
             lines.append(f"git {command} was ended by signal {ended.exit.signal}")
         of_network = ended.exit is None or is_of_network("\n".join(lines))
         words = "\n".join(lines) or f"git {command} exited with {exit_code}"
-        self.fail(words, exit_code, of_network=of_network, scarce=scarce_in(lines))
+        return CheckoutFailed(self._shown(words), exit_code, of_network=of_network, scarce=scarce_in(lines))
 
 
 class _Progress:

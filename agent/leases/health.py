@@ -13,12 +13,13 @@ broker is told of it with each heartbeat, and shows it in `airunner agents` and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.refusal import HINTS, MachineRefused, counts
+from airunner.agent.leases.probes import Probes
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.printable import one_line
 from airunner.transport.backoff import Backoff
@@ -29,23 +30,11 @@ PROBE_LAST_MS: Final = 30_000
 CALM_S: Final = 60.0  # after which a trouble is a new one, and looked at as soon as the first
 
 
-class Probe(Protocol):
-    """Probe: tries again what the machine has refused."""
-
-    async def passes(self, refusal: MachineRefused) -> bool:
-        """Return whether the machine does it now."""
-        ...
-
-    def raise_bar(self, refusal: MachineRefused) -> None:
-        """Require more than the machine has at this moment, which was not enough."""
-        ...
-
-
 class Health:
     """Health of the machine. `changed` is called when trouble begins and ends; `closed` is set meanwhile."""
 
-    def __init__(self, probe: Probe, random: Callable[[], float], report: Callable[[str], None]) -> None:
-        self._probe = probe
+    def __init__(self, probes: Probes, random: Callable[[], float], report: Callable[[str], None]) -> None:
+        self._probes = probes
         self._report = report
         self.changed: Callable[[], None] = lambda: None
         self._refusal: MachineRefused | None = None
@@ -74,10 +63,10 @@ class Health:
 
         `begun`: the job's command was running. Of what the attempt held nothing is to be left.
         """
-        able = refusal.guessed and await self._probe.passes(refusal)
+        able = refusal.guessed and await self._probes.passes(refusal)
         if not able:
             if refusal.guessed:
-                self._probe.raise_bar(refusal)
+                self._probes.raise_bar(refusal)
             self._close(refusal)
         return counts(refusal, begun=begun, able=able)
 
@@ -108,7 +97,7 @@ class Health:
                 await self._changed.wait()
             if not pause.cancelled_caught:  # an attempt has ended sooner: the next pause is no longer for it
                 self._backoff.failures -= 1
-            if await self._probe.passes(self._refusal):
+            if await self._probes.passes(self._refusal):
                 self._refusal = None
                 self._well_s = anyio.current_time()
                 self._report("jobs can be run here again")

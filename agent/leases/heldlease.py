@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from airunner.agent.flag import Flag
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
 from airunner.protocol.replies import JobLease
@@ -65,18 +67,19 @@ class HeldLease:
 
 
 class LeasedLauncher:
-    """The launcher of one attempt: a `Starter` whose processes live no longer than the lease."""
+    """The launcher of one attempt: a `Starter` whose processes live no longer than the lease.
 
-    def __init__(self, launcher: Launcher, held: HeldLease) -> None:
+    `user`: the ids of the user that they run as; empty: the agent's own.
+    """
+
+    def __init__(self, launcher: Launcher, held: HeldLease, user: tuple[int, ...] = ()) -> None:
         self._launcher = launcher
         self._held = held
+        self._user = user
 
     async def launch(self, spec: LaunchSpec) -> Process:
-        """Start a command.
-
-        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`.
-        """
+        """Start a command; raises as `Starter.launch`."""
         until_s = self._held.kill_s
-        process = await self._launcher.launch(spec, until_s)
+        process = await self._launcher.launch(replace(spec, user=self._user) if self._user else spec, until_s)
         self._held.add_process(process, until_s)
         return process

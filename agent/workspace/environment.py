@@ -15,12 +15,12 @@ else comes up): so the job's variables reach it under a prefix that nothing but 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from msgspec import Struct
 
+from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.names import fits_variable
 
@@ -44,9 +44,7 @@ class AttemptFacts(Struct, frozen=True, kw_only=True):
     job_id: str
     attempt: int
     spec: JobSpec
-    workspace: Path
-    home: Path
-    temporary: Path
+    workspace: Workspace
 
 
 def job_environment(
@@ -61,8 +59,8 @@ def job_environment(
     return {
         **_FALLBACK,
         **_passed_on(agent_environ),
-        "HOME": str(facts.home),
-        "TMPDIR": str(facts.temporary),
+        "HOME": str(facts.workspace.home),
+        "TMPDIR": str(facts.workspace.temporary),
         "TERM": TERMINAL_TYPE if terminal else NO_TERMINAL_TYPE,
         "CI": "true",
         **job,
@@ -90,8 +88,8 @@ def hook_environment(
         "CI": "true",
         **{f"{JOB_PREFIX}{name}": value for name, value in {**job, **secrets}.items() if fits_variable(name)},
         **_variables(facts),
-        "AIRUNNER_JOB_HOME": str(facts.home),
-        "AIRUNNER_JOB_TMPDIR": str(facts.temporary),
+        "AIRUNNER_JOB_HOME": str(facts.workspace.home),
+        "AIRUNNER_JOB_TMPDIR": str(facts.workspace.temporary),
     }
 
 
@@ -112,5 +110,5 @@ def _variables(facts: AttemptFacts) -> dict[str, str]:
         "AIRUNNER_JOB_ID": facts.job_id,
         "AIRUNNER_ATTEMPT": str(facts.attempt),
         **{field.variable: str(getattr(facts.spec, field.name)) for field in FIELDS.values() if field.exported},
-        "AIRUNNER_WORKSPACE": str(facts.workspace),
+        "AIRUNNER_WORKSPACE": str(facts.workspace.checkout),
     }

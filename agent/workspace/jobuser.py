@@ -18,7 +18,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.agent.launcher.contract import LaunchSpec, Process, Starter
 from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError
 
@@ -35,6 +34,11 @@ class JobUser(Struct, frozen=True):
     uid: int
     gid: int
     groups: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids of this user and its groups, as `LaunchSpec` has them."""
+        return (self.uid, self.gid, *self.groups)
 
     def environment(self, agent_environ: Mapping[str, str]) -> dict[str, str]:
         """Return the agent's environment as far as it applies to this user, without the agent's ssh agent."""
@@ -66,27 +70,6 @@ class JobUsers:
         """Let another job have this user."""
         if user is not self._shared:
             self._free.append(user)
-
-
-class UserStarter:
-    """User starter: a `Starter` whose processes run as a user."""
-
-    def __init__(self, starter: Starter, user: JobUser) -> None:
-        self._starter = starter
-        self._user = user
-
-    async def launch(self, spec: LaunchSpec) -> Process:
-        """Start a command as that user; raises as `Starter.launch`."""
-        user = self._user
-        return await self._starter.launch(
-            LaunchSpec(
-                argv=spec.argv,
-                environment=spec.environment,
-                working_directory=spec.working_directory,
-                terminal=spec.terminal,
-                user=(user.uid, user.gid, *user.groups),
-            )
-        )
 
 
 def job_users(named: Sequence[str], slots: int) -> tuple[JobUser, ...]:

@@ -5,7 +5,8 @@
 ├── checkout/     the repository, or empty
 ├── home/         HOME
 ├── tmp/          TMPDIR
-└── secrets/      where the job asks for secrets as files
+├── secrets/      where the job asks for secrets as files
+└── gitconfig     where the job has a user of its own, to whom local repositories do not belong
 ```
 
 Where jobs run as a user of their own, the root stays the agent's, so that the job cannot exchange the folders in it.
@@ -44,41 +45,18 @@ _READABLE: Final = 0o644
 _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Workspace(Struct, frozen=True):
-    """Workspace of one attempt: absolute folders, which exist but for that of secrets. In the root all is `user`'s."""
+class Workspace:
+    """Workspace of one attempt: absolute paths, as drawn above. `folders` exist, and all in `root` is the user's."""
 
-    root: Path
-    user: JobUser | None = None
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """The folders that every attempt has below the root."""
-        return self.checkout, self.home, self.temporary
-
-    @property
-    def checkout(self) -> Path:
-        """The folder of the checkout, empty without a repository."""
-        return self.root / "checkout"
-
-    @property
-    def home(self) -> Path:
-        """The job's HOME."""
-        return self.root / "home"
-
-    @property
-    def temporary(self) -> Path:
-        """The job's TMPDIR."""
-        return self.root / "tmp"
-
-    @property
-    def git_settings(self) -> Path:
-        """The git configuration of a job with its own user, to which local repositories do not belong."""
-        return self.root / "gitconfig"
-
-    @property
-    def secrets(self) -> Path:
-        """The folder of secrets that the job asks for as files."""
-        return self.root / "secrets"
+    def __init__(self, root: Path, user: JobUser | None = None) -> None:
+        self.root = root
+        self.user = user
+        self.checkout = root / "checkout"
+        self.home = root / "home"
+        self.temporary = root / "tmp"
+        self.secrets = root / "secrets"
+        self.git_settings = root / "gitconfig"
+        self.folders = (self.checkout, self.home, self.temporary)
 
 
 class WorkspaceFailed(MachineRefused):

@@ -28,7 +28,7 @@ class Checkout:
 
     async def __call__(self, repository: Path | str, *, mirror: Mirror | None = None, **source: object) -> str:
         """The commit that is in the workspace now."""
-        done = await check_out(
+        return await check_out(
             self.launcher,
             Source(repository=str(repository), **source),  # type: ignore[arg-type]
             Terms(self.rules, lambda: 0.0, self.told.append),
@@ -36,7 +36,6 @@ class Checkout:
             agent_environ=self.environ,
             mirror=mirror,
         )
-        return done.commit
 
     @property
     def file(self) -> str:

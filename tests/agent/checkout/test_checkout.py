@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import anyio
@@ -95,7 +96,8 @@ async def test_a_hash_is_never_taken_for_the_branch_of_that_name(
     checkout: Checkout, repository: Repository, depth: int | None
 ) -> None:
     assert await checkout(repository.url, commit=repository.side, depth=depth) == repository.side
-    module._empty(checkout.workspace)
+    shutil.rmtree(checkout.workspace.checkout)
+    checkout.workspace.checkout.mkdir()
     with pytest.raises(CheckoutFailed, match="another commit's hash begins so: give the full hash"):
         await checkout(repository.url, commit=repository.two[:8], depth=depth)
 

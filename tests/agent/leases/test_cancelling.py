@@ -120,7 +120,7 @@ async def test_many_nudges_are_one_heartbeat(tmp_path: Path) -> None:
         await stage.launcher.process(4)
         await anyio.sleep(1)  # virtual
         for _ in range(10):
-            stage.agent._channel.nudged()
+            stage.agent.channel.nudged()
         await anyio.sleep(1)  # virtual
         assert stage.wire.asked.count("UpdateJob") == before + 1
 
@@ -128,7 +128,7 @@ async def test_many_nudges_are_one_heartbeat(tmp_path: Path) -> None:
 async def test_a_nudge_before_the_lease_is_held_is_not_forgotten(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await anyio.sleep(1)  # virtual
-        stage.agent._channel.nudged()
+        stage.agent.channel.nudged()
         await anyio.sleep(1)  # virtual
         assert "UpdateJob" not in stage.wire.asked
         await stage.client.submit(command="sleep")
@@ -143,7 +143,7 @@ async def test_a_heartbeat_that_is_refused_is_repeated_and_brings_the_cancel(
     async with staged(tmp_path) as stage:
         job = await stage.client.submit(command="sleep")
         await stage.launcher.process()
-        channel = stage.agent._channel
+        channel = stage.agent.channel
         ask = channel.ask
         refusals = [Unauthenticated("the token has expired")]
 

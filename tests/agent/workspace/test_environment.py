@@ -8,15 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
+from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.fields import JobSpec
 
 FACTS = AttemptFacts(
     job_id="0192-job",
     attempt=2,
     spec=JobSpec(command="x", repository="https://example.org/x.git", commit="c0ffee", branch="main"),
-    workspace=Path("/w/checkout"),
-    home=Path("/w/home"),
-    temporary=Path("/w/tmp"),
+    workspace=Workspace(Path("/w")),
 )
 OURS = {
     "AIRUNNER": "true",
