@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgpack
-import zmq
 
 from tests.acceptance.running import RunningBroker, airunner, running_broker
+from tests.acceptance.test_plain_msgpack import Map, Plain
 
-ANSWER_MS_MAX: Final = 10_000
 FOLDER: Final = Path(__file__).parent / "conversations"
 NAMES: Final = frozenset({"job_id", "job_ids", "id", "task_token"})  # a broker draws them; requests name them again
 DRAWN: Final = frozenset(
@@ -28,36 +27,22 @@ DRAWN: Final = frozenset(
 )  # and these; of them only the type is kept
 SEED: Final = bytes(range(32))
 
-Map = dict[str, Any]
 
-
-class Speaker:
+class Speaker(Plain):
     """A peer that puts any bytes into the four frames of a request."""
 
     def __init__(self, broker: RunningBroker, magic: bytes) -> None:
+        super().__init__(broker, airunner(broker.home, "token", "--subject", "recorded", "--ttl", "1h").strip())
         self._magic = magic
-        self._token = airunner(broker.home, "token", "--subject", "recorded", "--ttl", "1h").strip().encode()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.rcvtimeo = ANSWER_MS_MAX
-        certs = broker.home / "certs"
-        self._socket.curve_serverkey = (certs / "broker.public").read_bytes().strip()
-        self._socket.curve_publickey = (certs / "client.public").read_bytes().strip()
-        self._socket.curve_secretkey = (certs / "client.secret").read_bytes().strip()
-        self._socket.connect(broker.requests)
 
-    def ask(self, request_id: bytes, body: bytes) -> bytes:
+    def speak(self, request_id: bytes, body: bytes) -> bytes:
         """The body of the answer; a Nudge, which nobody asked for, is not one."""
-        self._socket.send_multipart([self._magic, request_id, self._token, body])
+        self.dealer.send_multipart([self._magic, request_id, self.token, body])
         while True:
-            magic, answered, reply = self._socket.recv_multipart()
+            magic, answered, reply = self.dealer.recv_multipart()
             if answered == request_id:
                 assert magic == self._magic, "an answer is in the revision of its request"
                 return bytes(reply)
-
-    def close(self) -> None:
-        self._context.destroy(linger=0)
 
 
 class _Recorder:
@@ -69,7 +54,7 @@ class _Recorder:
         """Ask, and keep what was said."""
         request_id = bytes([len(self.said) + 1]) * 16
         body = msgpack.packb({"type": kind, **fields})
-        reply = self._speaker.ask(request_id, body)
+        reply = self._speaker.speak(request_id, body)
         self.said.append({"kind": kind, "id": request_id.hex(), "request": body.hex(), "reply": reply.hex()})
         answer: Map = msgpack.unpackb(reply)
         return answer
@@ -77,13 +62,10 @@ class _Recorder:
 
 def record(broker: RunningBroker, magic: bytes) -> list[Map]:
     """Ask every request of the protocol once, and some that are refused."""
-    speaker = Speaker(broker, magic)
-    try:
+    with Speaker(broker, magic) as speaker:
         recorder = _Recorder(speaker)
         _converse(recorder)
         return recorder.said
-    finally:
-        speaker.close()
 
 
 def _converse(here: _Recorder) -> None:
@@ -165,7 +147,7 @@ def hold(said: list[Map], speaker: Speaker) -> Iterator[tuple[str, Any, Any]]:
     for one in said:
         request = _renamed(bytes.fromhex(one["request"]), names)
         then = bytes.fromhex(one["reply"])
-        now = speaker.ask(bytes.fromhex(one["id"]), request)
+        now = speaker.speak(bytes.fromhex(one["id"]), request)
         names += _names(_opened(msgpack.unpackb(then)), _opened(msgpack.unpackb(now)))
         yield one["kind"], _opened(msgpack.unpackb(_renamed(then, names))), _opened(msgpack.unpackb(now))
 

@@ -1,16 +1,36 @@
-"""Agents that are told to stop."""
+"""Agents that are stopped, killed, or without what they need: no job of theirs is lost, or run twice at once."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
+from pathlib import Path
 
+import anyio
 import pytest
 
-from tests.acceptance.gate import Gate, events, gone, submit
-from tests.acceptance.running import Cluster
+from airunner import Client
+from airunner.agent.plan import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS
+from airunner.protocol.errors import Forbidden, Unauthenticated
+from airunner.protocol.job import JobState
+from tests.acceptance.bounded import needs_prlimit, with_descriptors
+from tests.acceptance.chaos_processes import job_processes
+from tests.acceptance.gate import Gate, events, gone, stored, submit
+from tests.acceptance.running import Cluster, Process, airunner
+from tests.agent.launcher.launching import Watched, children_of
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(90)
+
+SOFT = 80  # descriptors: four slots' worth
+# Its keeper can do nothing, and nobody is left to wake it; it holds on to life.
+UNKEPT = """
+trap '' TERM
+launcher=$(cut -d' ' -f4 /proc/$PPID/stat)
+kill -STOP $launcher $PPID
+kill -KILL $launcher
+while :; do sleep 1000; done
+"""
 
 
 def test_a_drained_agent_finishes_what_runs_and_a_stopped_one_gives_it_back_and_neither_takes_more(
@@ -36,3 +56,147 @@ def test_a_drained_agent_finishes_what_runs_and_a_stopped_one_gives_it_back_and_
     assert [event["attempt"] for event in log if str(event.get("data")).startswith("early")] == [1, 2]
     assert log[-1]["state"] == "COMPLETED"
     assert json.loads(cluster.airunner("show", "--json", waiting).stdout)["state"] == "SCHEDULED"
+
+
+def test_a_stale_agents_job_is_dead_before_another_has_it_and_the_others_result_stands(
+    cluster: Cluster, gate: Gate
+) -> None:
+    stale = cluster.agent("--name", "stale", "--visibility-timeout", "3")
+    job_id = submit(cluster, gate.script)
+    first = Watched([gate.wait()])
+    stored(cluster, job_id, "PROCESS_START")
+    stale.signal(signal.SIGSTOP)
+    cluster.agent("--name", "fresh")
+    second = Watched([gate.wait()])
+    assert first.gone_within(0)  # while its agent is stopped
+    stale.signal(signal.SIGCONT)
+    stale.line(f"job {job_id} attempt 1 has lost its lease")
+    assert not second.gone_within(0)  # the other runs on
+    gate.open(2)
+    log = list(events(cluster, job_id))
+    assert [(event["kind"], event["attempt"]) for event in log if event["kind"] != "OUTPUT"] == [
+        ("JOB_SCHEDULED", 0),
+        ("JOB_LEASED", 1),
+        ("PROCESS_START", 1),
+        ("JOB_EXPIRED", 1),
+        ("JOB_LEASED", 2),
+        ("PROCESS_START", 2),
+        ("PROCESS_END", 2),
+        ("JOB_FINISHED", 2),
+    ]
+    assert log[-1]["state"] == "COMPLETED"
+
+
+def test_no_daemons_arguments_make_a_line_of_airunners(cluster: Cluster) -> None:
+    """Nor do the words of a hook's program that cannot be run, or a job's command in the agent's own log."""
+    agent = cluster.agent()
+    forged = "x\nairunner: COMPLETED, exit code 0\u200b\x1b[2J\n  7 sleep"
+    daemon = "setsid sh -c 'trap exit TERM; echo > begun; while :; do sleep 1; done' \"$1\""
+    done = cluster.airunner(
+        "submit", "--", "sh", "-c", f"mkfifo begun; {daemon} & read -r _ < begun; exit 3", "sh", forged
+    )
+    told = done.stderr.decode()
+    assert r"x airunner: COMPLETED, exit code 0\u200b\x1b[2J   7 sleep" in told
+    assert [line for line in told.splitlines() if "COMPLETED" in line and not line.startswith("|   ")] == []
+    cluster.airunner("submit", "--", forged)
+    assert [line for line in agent.lines if line.startswith("airunner: ")] == []
+    refused = cluster.airunner("submit", "--owner", "ada\u200b", "--", "true")
+    assert (refused.returncode, r"owner: ada\u200b contains" in refused.stderr.decode()) == (2, True)
+
+
+def test_a_job_that_stops_its_keeper_and_kills_the_launcher_is_ended_and_counted(cluster: Cluster) -> None:
+    agent = cluster.agent()
+    done = cluster.airunner("submit", "--no-monitor", "--max-attempts", "2", "--", "sh", "-c", UNKEPT)
+    log = list(events(cluster, done.stdout.decode().strip()))
+    assert (log[-1]["state"], log[-1]["reason"], log[-1]["attempt"]) == ("FAILED", "agent-lost", 2)
+    assert job_processes(cluster.home) == []
+    assert agent.running
+
+
+def test_when_agent_launcher_and_keepers_are_killed_at_once_the_next_attempt_begins_when_nothing_is_left(
+    cluster: Cluster, gate: Gate
+) -> None:
+    agent = cluster.agent()
+    job_id = submit(cluster, gate.script)
+    first = Watched([gate.wait()])
+    (launcher,) = children_of(agent.pid)
+    everybody = [agent.pid, launcher, *children_of(launcher)]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in everybody:
+            os.kill(pid, number)
+    agent.wait()
+    assert not first.gone_within(0)
+    cluster.agent()
+    gate.wait()
+    assert first.gone_within(0)
+    gate.open(2)
+    log = list(events(cluster, job_id))
+    assert [event["attempt"] for event in log if "between" in str(event.get("data"))] == [2]
+    kinds = [event["kind"] for event in log]
+    assert ("JOB_RELEASED" in kinds, "JOB_EXPIRED" in kinds) == (True, False), "it costs no visibility timeout"
+
+
+def test_an_agent_whose_token_ends_goes_on_with_the_next_and_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+
+    def renew(*options: str) -> str:
+        draft = tmp_path / "draft"
+        draft.write_text(airunner(cluster.home, "token", "--subject", "test", "--role", "work", *options).strip())
+        draft.chmod(0o600)
+        return draft.rename(file).read_text()
+
+    async def ended(words: str, job_id: str) -> None:
+        """Return once the broker takes this token for expired; until then it has only not the role."""
+        async with Client(cluster.broker.requests, home=cluster.home, token=words) as client:
+            while True:
+                try:
+                    await client.get(job_id)
+                except Forbidden:
+                    continue
+                except Unauthenticated:
+                    return
+
+    renew()
+    agent = cluster.agent("--token-file", str(file))
+    go = tmp_path / "go"
+    os.mkfifo(go)
+
+    async def run() -> None:
+        async with Client(cluster.broker.requests, home=cluster.home) as client:
+            job = await client.submit(command="sh", args=("-c", f"cat {go}; echo done"))
+            async for event in client.follow(job.id):
+                if event.kind == "PROCESS_START":
+                    break
+            await ended(await anyio.to_thread.run_sync(renew, "--ttl", "1s"), job.id)
+            await anyio.to_thread.run_sync(go.write_text, "go\n")
+            await anyio.to_thread.run_sync(lambda: agent.line("the broker takes no events now"))
+            renew()
+            kinds = [event.kind async for event in client.follow(job.id)]
+            assert kinds.count("JOB_LEASED") == 1
+            assert (await client.get(job.id)).state is JobState.COMPLETED
+
+    anyio.run(run)
+
+
+def agent_with(cluster: Cluster, soft: int, hard: int, slots: int) -> Process:
+    words = ["agent", "--broker", cluster.broker.requests, "--spawn", str(slots)]
+    cluster.agents.append(with_descriptors(cluster.home, soft, hard, words))
+    return cluster.agents[-1]
+
+
+@needs_prlimit
+def test_an_agent_opens_what_its_slots_need_and_its_jobs_keep_the_bound_that_a_shell_gives(cluster: Cluster) -> None:
+    agent = agent_with(cluster, SOFT, 4_096, slots=24)
+    assert " 24 slots," in agent.line("airunner agent ready")
+    done = cluster.airunner("submit", "--", "sh", "-c", "ulimit -Sn")
+    assert done.stdout == f"{SOFT}\n".encode(), "a program that uses select() counts on it"
+
+
+@needs_prlimit
+def test_no_more_slots_are_taken_than_descriptors_carry_and_that_is_said(cluster: Cluster) -> None:
+    hard = AGENT_DESCRIPTORS + 3 * SLOT_DESCRIPTORS
+    agent = agent_with(cluster, hard, hard, slots=9)
+    said = agent.line("--spawn 9")
+    assert "only 3 jobs run at once" in said
+    assert "LimitNOFILE=" in said
+    assert " 3 slots," in agent.line("airunner agent ready")

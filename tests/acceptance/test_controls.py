@@ -1,4 +1,4 @@
-"""Taking a hand in what runs, from the command line."""
+"""Taking a hand in what runs, and where, from the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.acceptance.gate import Gate, events, submit
+from tests.acceptance.gate import Gate, events, submit, submitted
 from tests.acceptance.running import Cluster
 
 pytestmark = pytest.mark.timeout(90)
@@ -87,3 +87,15 @@ def test_queues_are_paused_drained_and_opened_and_shown(cluster: Cluster) -> Non
         assert [line.split()[0] for line in lines(cluster, "list", *found)[1:]] == [job_id]
     assert "priority:     5" in lines(cluster, "show", job_id)
     assert "expected 1 to 128 letters" in told(cluster, "pause", "not a name", code=2)
+
+
+def test_a_job_that_nobody_may_run_holds_up_no_other_and_is_run_once_somebody_may(cluster: Cluster) -> None:
+    cluster.agent("--name", "plain", spawn=2)
+    needing = submitted(cluster, "--require", "os=linux", "--", "true")
+    assert list(events(cluster, submit(cluster, "true")))[-1]["state"] == "COMPLETED"
+    shown = json.loads(cluster.airunner("show", "--json", needing).stdout)
+    assert (shown["state"], shown["spec"]["require"]) == ("SCHEDULED", {"os": "linux"})
+    cluster.agent("--name", "able", "--tag", "os=linux")
+    assert list(events(cluster, needing))[-1]["state"] == "COMPLETED"
+    agents = {agent["name"]: agent.get("tags", {}) for agent in map(json.loads, lines(cluster, "agents", "--json"))}
+    assert agents == {"plain": {}, "able": {"os": "linux"}}

@@ -18,48 +18,36 @@ from tests.acceptance.test_plain_msgpack import LIVE_TOPIC_PERSON, Map, Plain
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture
-def broker(home: Path) -> Iterator[RunningBroker]:
-    with running_broker(home, "memory:", "--tenant-waiting", "3", "--tenant-watched", "1") as running:
-        yield running
-
-
-@pytest.fixture
-def peers(broker: RunningBroker) -> Iterator[tuple[Plain, Plain]]:
-    """Two tenants."""
-    with two_tenants(broker) as two:
-        yield two
-
-
 @contextmanager
-def two_tenants(broker: RunningBroker) -> Iterator[tuple[Plain, Plain]]:
-    first, second = (Plain(broker, token(broker, tenant)) for tenant in ("a", "b"))
-    try:
-        yield first, second
-    finally:
-        for one in (first, second):
-            one.context.destroy(linger=0)
+def two_tenants(home: Path, *bounds: str) -> Iterator[tuple[RunningBroker, Plain, Plain]]:
+    """A broker with these bounds, and a peer of each tenant."""
+    with (
+        running_broker(home, "memory:", *bounds) as broker,
+        Plain(broker, token(broker, "a")) as one,
+        Plain(broker, token(broker, "b")) as other,
+    ):
+        yield broker, one, other
 
 
 def submit(peer: Plain, *words: str) -> Map:
     return peer.ask({"type": "EnqueueJob", "jobs": [{"command": "true", "args": words}]})
 
 
-def test_jobs_that_wait_and_jobs_that_are_listened_to_are_bounded_for_each_tenant(peers: tuple[Plain, Plain]) -> None:
-    one, other = peers
-    job_ids = [submit(one)["job_ids"][0] for _ in range(3)]
-    assert submit(one)["code"] == "quota"
-    (others,) = submit(other)["job_ids"]
-    watched = one.ask({"type": "WatchJob", "job_id": job_ids[0]})
-    topic = blake2b(key=watched["watch_key"], digest_size=16, person=LIVE_TOPIC_PERSON).digest()
-    one.subscribe(f"tcp://127.0.0.1:{watched['events_port']}", topic)
-    assert one.ask({"type": "WatchJob", "job_id": job_ids[1]})["code"] == "quota"
-    assert one.ask({"type": "WatchJob", "job_id": job_ids[0]}) == watched
-    assert other.ask({"type": "WatchJob", "job_id": others})["type"] == "JobWatched"
-    assert one.subscriber is not None
-    one.subscriber.unsubscribe(topic)
-    while one.ask({"type": "WatchJob", "job_id": job_ids[1]})["type"] != "JobWatched":
-        pass  # the broker hears of it on another socket
+def test_jobs_that_wait_and_jobs_that_are_listened_to_are_bounded_for_each_tenant(home: Path) -> None:
+    with two_tenants(home, "--tenant-waiting", "3", "--tenant-watched", "1") as (_, one, other):
+        job_ids = [submit(one)["job_ids"][0] for _ in range(3)]
+        assert submit(one)["code"] == "quota"
+        (others,) = submit(other)["job_ids"]
+        watched = one.ask({"type": "WatchJob", "job_id": job_ids[0]})
+        topic = blake2b(key=watched["watch_key"], digest_size=16, person=LIVE_TOPIC_PERSON).digest()
+        one.subscribe(f"tcp://127.0.0.1:{watched['events_port']}", topic)
+        assert one.ask({"type": "WatchJob", "job_id": job_ids[1]})["code"] == "quota"
+        assert one.ask({"type": "WatchJob", "job_id": job_ids[0]}) == watched
+        assert other.ask({"type": "WatchJob", "job_id": others})["type"] == "JobWatched"
+        assert one.subscriber is not None
+        one.subscriber.unsubscribe(topic)
+        while one.ask({"type": "WatchJob", "job_id": job_ids[1]})["type"] != "JobWatched":
+            pass  # the broker hears of it on another socket
 
 
 MANY = 30  # more than may come at once, and what is added meanwhile
@@ -70,7 +58,7 @@ def test_what_a_tenant_asks_for_and_keeps_and_a_machine_connects_is_bounded_for_
     with (home / "certs" / "allowed-clients").open("ab") as allowed:
         allowed.write(public + b" other client\n")
     bounds = ("--tenant-gib", "0.000001", "--tenant-requests", "6", "--machine-connections", "1")
-    with running_broker(home, "memory:", *bounds) as broker, two_tenants(broker) as (one, other):
+    with two_tenants(home, *bounds) as (broker, one, other):
         assert submit(one, "x" * 2_000)["type"] == "JobsEnqueued"
         full = submit(one)
         assert (full["code"], "bytes" in full["message"]) == ("quota", True)

@@ -21,11 +21,8 @@ UNSERVED: Final = 69  # the exit code
 
 @pytest.mark.parametrize("revision", SERVED)
 def test_a_recorded_conversation_of_each_served_revision_goes_as_it_went(broker: RunningBroker, revision: int) -> None:
-    speaker = Speaker(broker, magic(revision))
-    try:
+    with Speaker(broker, magic(revision)) as speaker:
         said = list(hold(conversation(revision), speaker))
-    finally:
-        speaker.close()
     assert len(said) == len(conversation(revision)) > 25
     for kind, then, now in said:
         assert not missing(then, now), kind
@@ -33,11 +30,8 @@ def test_a_recorded_conversation_of_each_served_revision_goes_as_it_went(broker:
 
 @pytest.mark.parametrize("revision", [REVISION + 1, 999_999])
 def test_a_peer_of_a_newer_revision_is_refused_in_words_that_it_can_read(broker: RunningBroker, revision: int) -> None:
-    speaker = Speaker(broker, magic(revision))
-    try:
-        refused = msgpack.unpackb(speaker.ask(bytes(range(16)), b"whatever that means then"))
-    finally:
-        speaker.close()
+    with Speaker(broker, magic(revision)) as speaker:
+        refused = msgpack.unpackb(speaker.speak(bytes(range(16)), b"whatever that means then"))
     assert (refused["type"], refused["code"]) == ("Refused", "unsupported")
     assert unserved(revision, SERVED) in refused["message"]
 

@@ -1,20 +1,25 @@
-"""How a job is looked at, on real processes: its recording, some kinds of its events, its lines with timestamps."""
+"""What a person sees of a job: its prompts, its screen, its recording, its lines, and what it has used."""
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import random
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ptyprocess import PtyProcess
 
 from tests.acceptance.gate import submitted
 from tests.acceptance.running import Cluster, start
 
-pytestmark = pytest.mark.timeout(60)  # starting a cluster takes seconds
+pytestmark = pytest.mark.timeout(60)
 
 SCRIPT = r"""
 import os, fcntl, struct, termios, time
@@ -67,3 +72,91 @@ def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster
             ended |= {job["id"]} if job["state"] == "COMPLETED" else set()
         watching.send_signal(signal.SIGINT)
         assert watching.wait(20) == 130
+
+
+WRITTEN = b"\x1b[31mred\x1b[0m \x1b]52;c;cm0gLXJmIC8K\x07\x1b[6n\x1b]0;title\x1b\\end\n"
+FIT = b"\x1b[31mred\x1b[0m end\r\n"
+JOB = ["submit", "--quiet", "--", sys.executable, "-c", f"import os; os.write(1, {WRITTEN!r})"]
+
+
+def on_a_terminal(cluster: Cluster, *arguments: str) -> bytes:
+    """All that a person's terminal gets of `airunner ARGUMENTS`."""
+    child = PtyProcess.spawn([sys.executable, "-m", "airunner", *arguments], env=cluster.environ)
+    seen = b""
+    try:
+        while True:
+            seen += os.read(child.fd, 65_536)
+    except OSError:  # which is how Linux ends a terminal
+        return seen
+    finally:
+        child.close(force=True)
+
+
+def test_a_terminal_gets_colours_and_a_pipe_gets_every_byte(standing: Cluster) -> None:
+    assert on_a_terminal(standing, *JOB).replace(b"\x1b[0m\x1b[0m", b"\x1b[0m") in (FIT, FIT + b"\x1b[0m")
+    raw = on_a_terminal(standing, JOB[0], "--raw", *JOB[1:])
+    assert raw == WRITTEN.replace(b"\n", b"\r\n")
+    assert standing.airunner(*JOB).stdout == WRITTEN
+    job_id = standing.airunner("list", "--json").stdout.split(b'"id":"')[1].split(b'"')[0].decode()
+    assert on_a_terminal(standing, "monitor", "--quiet", job_id).startswith(FIT)
+    assert standing.airunner("monitor", "--quiet", job_id).stdout == WRITTEN
+
+
+PROMPT = b"Password: "
+SCREEN_BYTES = 1_000_000
+
+
+@pytest.mark.parametrize("mode", [(), ("--pty",)], ids=["pipe", "pty"])
+def test_a_prompt_is_seen_while_the_command_waits(standing: Cluster, tmp_path: Path, mode: tuple[str, ...]) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    script = f'printf "{PROMPT.decode()}"; cat {go}'
+    words = ("submit", *mode, "--", "sh", "-c", script)
+    with start(standing.environ, *words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as monitor:
+        assert monitor.stdout is not None
+        seen = b""
+        while seen != PROMPT:  # it comes only if it does not wait for the command, which waits for us
+            seen += os.read(monitor.stdout.fileno(), len(PROMPT) - len(seen))
+        go.write_text("swordfish")
+        assert monitor.stdout.read() == b"swordfish"
+        assert monitor.wait() == 0
+
+
+def test_a_full_screen_is_replayed_to_the_byte(standing: Cluster, tmp_path: Path) -> None:
+    drawn = tmp_path / "screen"
+    chance = random.Random(7)
+    places = [(chance.randint(1, 24), chance.randint(1, 80), chance.randint(0, 7)) for _ in range(50_000)]
+    moves = [f"\x1b[{row};{column}H\x1b[3{colour}m" for row, column, colour in places]
+    drawn.write_bytes(("\x1b[?1049h" + "█\r\n".join(moves)).encode()[:SCREEN_BYTES] + b"\x1b[?1049l")
+    done = standing.airunner("submit", "--json", "--pty", "--", "sh", "-c", f"stty raw; cat {drawn}", timeout_s=50)
+    log = [json.loads(line) for line in done.stdout.splitlines()[1:]]
+    assert log[-1]["state"] == "COMPLETED"
+    assert b"".join(written(event) for event in log if event["kind"] == "OUTPUT") == drawn.read_bytes()
+    replayed = standing.airunner("monitor", "--json", log[0]["job_id"], timeout_s=50)
+    assert [json.loads(line) for line in replayed.stdout.splitlines()] == log
+    assert [(event["cols"], event["rows"]) for event in log if event["kind"] == "TERMINAL_RESIZE"] == [(80, 24)]
+
+
+def written(event: dict[str, str]) -> bytes:
+    return event["data"].encode() if event["encoding"] == "utf-8" else base64.b64decode(event["data"])
+
+
+BURN_MS = 200
+BURN = f"import time\nwhile time.process_time() < {BURN_MS / 1_000}: pass"
+
+
+def test_what_a_job_used_is_in_its_log_in_show_and_in_lists(standing: Cluster) -> None:
+    script = f"printf abc; printf de >&2; {sys.executable} -c '{BURN}'; exit 3"
+    done = standing.airunner("submit", "--json", "--", "sh", "-c", script)
+    assert done.returncode == 3
+    job_id, *events = map(json.loads, done.stdout.splitlines())
+    [end] = [event for event in events if event["kind"] == "PROCESS_END"]
+    shown: dict[str, Any] = json.loads(standing.airunner("show", "--json", job_id["job_id"]).stdout)
+    used = shown["result"]["usage"]
+    assert used == {**end["usage"], "events": len([event for event in events if "JOB_" not in event["kind"]])}
+    assert (used["stdout_bytes"], used["stderr_bytes"]) == (3, 2)
+    assert used.get("cpu_user_ms", 0) + used.get("cpu_system_ms", 0) >= BURN_MS
+    assert used["memory_peak_bytes"] > 1 << 20
+    assert shown["waited_ms"] <= shown["finished_ms"] - shown["submitted_ms"]
+    listed = standing.airunner("list", "--columns", "id,events,stdout").stdout.decode().splitlines()
+    assert listed[1].split() == [job_id["job_id"], str(used["events"]), "3", "bytes"]

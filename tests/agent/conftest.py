@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from math import inf
 
 import anyio
 import pytest
 
 from airunner.agent.launcher import launcherprocess
+from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
+from airunner.agent.launcher.process import KeptProcess
 
 COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"  # how coverage reaches the processes that a measured one starts
 TEST_S = 15.0  # less than the timeout of a test, so that the launcher is closed first
@@ -29,9 +32,19 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def launcher() -> AsyncIterator[ChildLauncher]:
+    """A launcher; what was started by it and is not closed by the test is closed with it."""
     launcher = start_launcher()
+    launch, started = launcher.launch, list[KeptProcess]()
+
+    async def launch_and_note(spec: LaunchSpec, deadline_s: float = inf) -> KeptProcess:
+        started.append(await launch(spec, deadline_s))
+        return started[-1]
+
+    launcher.launch = launch_and_note  # type: ignore[method-assign]
     try:
         with anyio.fail_after(TEST_S):
             yield launcher
     finally:
         await launcher.aclose()
+        for process in started:
+            process.close()

@@ -7,39 +7,31 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from airunner.agent.home import lock_home
+from airunner.agent.home import LockedHome, lock_home
 from airunner.agent.launcher.mark import VARIABLE, end_marked, marked, new_home_mark, new_launcher_mark
 from airunner.protocol.errors import OperatorError
 from tests.acceptance.bounded import give, homes_of_an_ordinary_user, needs_root, user
-from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of
+from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, numbers_of, python
 
-# A tree that holds on to life in sessions of its own; one of it has cleared its environment too, and is known by its
-# parent alone.
-TREE = """
-trap '' TERM HUP INT; echo $$
-setsid sh -c 'echo $$; while :; do sleep 1000; done' &
-(setsid sh -c 'echo $$; exec sleep 1001' &)
-env -i setsid sh -c 'echo $$; exec sleep 1002' &
-while :; do sleep 1003; done
-"""
-AGENT = f"""
+# One of its tree has cleared its environment too, and is known by its parent alone.
+AGENT = """
 import anyio, sys
 from pathlib import Path
 from airunner.agent.launcher import local
 from airunner.agent.home import lock_home
-from tests.agent.launcher.launching import read_lines, shell
+from tests.agent.launcher.launching import TREE, read_lines, shell
 if sys.argv[2] == "without groups":
     local.own_group = lambda: None
 async def main():
     place = lock_home(Path(sys.argv[1]))
     launcher = local.start_launcher([place.running], mark=place.mark, groups=place.groups)
-    process = await launcher.launch(shell({TREE!r}))
-    print(launcher.pid, *await read_lines(process.stdout, 4), flush=True)
+    process = await launcher.launch(shell("env -i setsid sh -c 'echo $$; exec sleep 1000' &" + TREE))
+    print(launcher.pid, process.pid, *await read_lines(process.stdout, 4), flush=True)
     await anyio.sleep_forever()
 anyio.run(main)
 """
@@ -49,14 +41,9 @@ WITH_GROUPS, WITHOUT_GROUPS = "with groups", "without groups"
 class Agent:
     """An agent with a job, and what is left of it when all who could end it are gone."""
 
-    def __init__(self, home: Path, groups: str, become: Sequence[str] = ()) -> None:
-        self._popen = subprocess.Popen(
-            (*become, sys.executable, "-c", AGENT, str(home), groups),
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
-        assert self._popen.stdout is not None
-        self.launcher, *self.pids = (int(word) for word in self._popen.stdout.readline().split())
+    def __init__(self, home: Path, groups: str, become: tuple[str, ...] = ()) -> None:
+        self._popen = python(AGENT, str(home), groups, become=become)
+        self.launcher, *self.pids = numbers_of(self._popen)
         (self.keeper,) = children_of(self.launcher)
         self.job = Watched(self.pids)
 
@@ -79,6 +66,14 @@ def other() -> Iterator[Watched]:
         process.kill()
 
 
+def taken(home: Path) -> LockedHome:
+    """What an agent finds that takes this home, and lets go of it again."""
+    place = lock_home(home)
+    os.close(place.descriptor)
+    os.close(place.running)
+    return place
+
+
 @pytest.mark.parametrize("groups", [WITH_GROUPS, WITHOUT_GROUPS])
 def test_the_next_agent_of_the_home_has_ended_them_before_it_does_anything(
     tmp_path: Path, groups: str, other: Watched
@@ -86,11 +81,11 @@ def test_the_next_agent_of_the_home_has_ended_them_before_it_does_anything(
     agent = Agent(tmp_path, groups)
     agent.kill()
     assert not agent.job.gone_within(0)
-    place = lock_home(tmp_path)
+    place = taken(tmp_path)
     assert agent.job.gone_within(0)
     assert not other.gone_within(0)
     assert str(agent.pids[0]) in place.ended
-    assert take_another(place.descriptor, place.running, tmp_path) == "", "once is enough"
+    assert taken(tmp_path).ended == "", "once is enough"
 
 
 @needs_root
@@ -106,8 +101,8 @@ def test_an_ordinary_users_agent_finds_its_own(other: Watched) -> None:
         agent.kill()
         assert not agent.job.gone_within(0)
         script = "import sys; from pathlib import Path; from airunner.agent.home import lock_home"
-        taking = (*become, sys.executable, "-c", f"{script}; lock_home(Path(sys.argv[1]))", str(home))
-        subprocess.run(taking, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, check=True)
+        with python(f"{script}; lock_home(Path(sys.argv[1]))", str(home), become=become) as taking:
+            assert taking.wait() == 0
         assert agent.job.gone_within(0)
         assert not other.gone_within(0)
 
@@ -115,23 +110,10 @@ def test_an_ordinary_users_agent_finds_its_own(other: Watched) -> None:
 def test_an_agent_of_a_copied_home_ends_nothing_of_the_others(tmp_path: Path) -> None:
     agent = Agent(tmp_path / "home", WITHOUT_GROUPS)
     shutil.copytree(tmp_path / "home", tmp_path / "copy")
-    place = lock_home(tmp_path / "copy")
-    os.close(place.descriptor)
-    os.close(place.running)
-    assert place.ended == ""
+    assert taken(tmp_path / "copy").ended == ""
     assert not agent.job.gone_within(0)
     agent.kill()
-    assert lock_home(tmp_path / "home").ended, "its own are found as before"
-
-
-def take_another(descriptor: int, running: int, home: Path) -> str:
-    """What an agent after this one finds."""
-    os.close(descriptor)
-    os.close(running)
-    place = lock_home(home)
-    os.close(place.descriptor)
-    os.close(place.running)
-    return place.ended
+    assert taken(tmp_path / "home").ended, "its own are found as before"
 
 
 def test_keepers_that_were_stopped_hold_up_no_other_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,11 +122,9 @@ def test_keepers_that_were_stopped_hold_up_no_other_agent(tmp_path: Path, monkey
     agent.kill(but_the_keeper=True)
     keeper = Watched([agent.keeper])
     assert not keeper.gone_within(0)
-    place = lock_home(tmp_path)
+    taken(tmp_path)
     assert agent.job.gone_within(0)
     assert keeper.gone_within(0)
-    os.close(place.descriptor)
-    os.close(place.running)
 
 
 def test_who_holds_the_lock_and_cannot_be_found_is_not_passed_over(

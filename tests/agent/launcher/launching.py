@@ -4,14 +4,54 @@ from __future__ import annotations
 
 import os
 import select
+import subprocess
+import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from airunner.agent.launcher.contract import ByteSource, LaunchSpec
+from airunner.agent.launcher.contract import ByteSource, Exit, Launcher, LaunchSpec, Process
 from airunner.protocol.fields import TerminalSize
 
 PATIENCE_S: Final = 10.0
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+TREE: Final = """
+trap '' TERM HUP INT; echo $$
+setsid sh -c 'echo $$; while :; do sleep 1000; done' &
+(setsid sh -c 'echo $$; exec sleep 1001' &)
+while :; do sleep 1002; done
+"""
+"""Four that hold on to life: they print their process ids, three lines from three groups and sessions."""
+
+
+def python(script: str, *arguments: str, become: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[bytes]:
+    """An interpreter of its own, which can import the tests'."""
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    words = (*become, sys.executable, "-c", script, *arguments)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, env=environ, **options)
+
+
+def numbers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """What its next line says."""
+    assert process.stdout is not None
+    return [int(word) for word in process.stdout.readline().split()]
+
+
+async def works(launcher: Launcher, code: int = 3) -> None:
+    """It runs a command to its end."""
+    process = await launcher.launch(shell(f"exit {code}"))
+    assert await process.wait() == Exit(code, None)
+    process.close()
+
+
+async def ended(process: Process, grace_s: float = PATIENCE_S) -> Exit:
+    """How the command ends, by being ended."""
+    await process.end(grace_s)
+    return await process.wait()
+
+
+async def tree_of(process: Process, *others: int) -> Watched:
+    """The processes of `TREE`, and others."""
+    return Watched([*others, *(int(line) for line in await read_lines(process.stdout, 3))])
 
 
 def command(

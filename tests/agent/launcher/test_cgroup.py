@@ -31,8 +31,6 @@ async def test_each_job_is_in_a_group_of_its_own_and_none_is_left(launcher: Chil
     assert len(set(groups)) == 3
     await launcher.aclose()
     assert not folder.exists()
-    for process in processes:
-        process.close()
 
 
 async def test_what_a_killed_keeper_kept_is_killed_in_one_step(launcher: ChildLauncher) -> None:
@@ -44,7 +42,6 @@ async def test_what_a_killed_keeper_kept_is_killed_in_one_step(launcher: ChildLa
     with pytest.raises(LauncherDied):
         await process.wait()
     assert watched.gone_within(1)
-    process.close()
 
 
 def test_groups_are_removed_as_soon_as_the_kernel_says_that_nothing_runs_in_them(
@@ -71,8 +68,7 @@ async def test_a_bound_that_cannot_be_kept_is_not_promised() -> None:
         return
     launcher = start_launcher(limits=MEMORY)
     process = await launcher.launch(shell("exec tail /dev/zero"))
-    ended = await process.wait()
-    assert ended.oom
+    assert (await process.wait()).oom
     process.close()
     await launcher.aclose()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import anyio
@@ -15,24 +13,35 @@ from airunner.agent.launcher.child.wire import deadline_ms
 from airunner.agent.launcher.contract import Exit, LauncherDied, LeaseEnded, Process
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.transport.timers import boot_s
-from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, read_lines, shell
+from tests.agent.launcher.launching import (
+    PATIENCE_S,
+    TREE,
+    Watched,
+    children_of,
+    ended,
+    numbers_of,
+    python,
+    read_lines,
+    shell,
+    tree_of,
+    works,
+)
 
 pytestmark = pytest.mark.anyio
 
 SOON_S = 0.05
 LATER_S = 1.0  # time enough for what is to come before it
 NEVER_S = float("inf")
-TREE = "trap '' TERM HUP; echo $$; setsid sh -c 'echo $$; exec sleep 1000' & while :; do sleep 1000; done"
-AGENT = f"""
+AGENT = """
 import anyio
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.launcher.local import start_launcher
 from airunner.transport.timers import boot_s
-from tests.agent.launcher.launching import read_lines, shell
+from tests.agent.launcher.launching import TREE, read_lines, shell
 async def main():
     launcher = start_launcher()
-    process = await launcher.launch(shell({TREE!r}), boot_s() + 0.5)
-    print(*await read_lines(process.stdout, 2), flush=True)
+    process = await launcher.launch(shell(TREE), boot_s() + 0.5)
+    print(*await read_lines(process.stdout, 3), flush=True)
     try:
         print(await process.wait(), flush=True)
     except LeaseEnded:
@@ -40,10 +49,6 @@ async def main():
     await launcher.aclose()
 anyio.run(main)
 """
-
-
-async def tree_of(process: Process) -> Watched:
-    return Watched([int(line) for line in await read_lines(process.stdout, 2)])
 
 
 async def until_a_deadline_has_passed(launcher: ChildLauncher, deadline_s: float) -> None:
@@ -66,21 +71,15 @@ async def test_at_the_deadline_the_whole_tree_is_killed_and_gone_when_it_is_told
     assert watched.gone_within(0)
     with pytest.raises(LeaseEnded):
         await process.end(PATIENCE_S)
-    process.close()
 
 
 def test_a_stopped_agent_has_nothing_running_after_the_deadline() -> None:
-    agent = subprocess.Popen(
-        (sys.executable, "-c", AGENT),
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-    )
-    with agent:
-        assert agent.stdout is not None
-        watched = Watched([int(word) for word in agent.stdout.readline().split()])
+    with python(AGENT) as agent:
+        watched = Watched(numbers_of(agent))
         agent.send_signal(signal.SIGSTOP)
         assert watched.gone_within(PATIENCE_S)
         agent.send_signal(signal.SIGCONT)
+        assert agent.stdout is not None
         assert agent.stdout.readline() == b"ended\n"
 
 
@@ -88,11 +87,9 @@ async def test_after_its_deadline_nothing_is_started(launcher: ChildLauncher, tm
     trace = tmp_path / "trace"
     with pytest.raises(LeaseEnded):
         await launcher.launch(shell(f"touch {trace}"), boot_s())
-    process = await launcher.launch(shell("exit 3"))
-    assert await process.wait() == Exit(3, None)
+    await works(launcher)
     assert len(children_of(launcher.pid)) == 1  # the same keeper
     assert not trace.exists()
-    process.close()
 
 
 async def test_a_deadline_that_is_moved_on_does_not_count(launcher: ChildLauncher) -> None:
@@ -101,9 +98,7 @@ async def test_a_deadline_that_is_moved_on_does_not_count(launcher: ChildLaunche
     process.keep_until(soon_s)
     process.keep_until(NEVER_S)
     await until_a_deadline_has_passed(launcher, soon_s + SOON_S)
-    assert await process.end(PATIENCE_S) == []
-    assert await process.wait() == Exit(None, signal.SIGTERM)
-    process.close()
+    assert await ended(process) == Exit(None, signal.SIGTERM)
 
 
 async def test_a_deadline_cuts_the_grace_short(launcher: ChildLauncher) -> None:
@@ -114,7 +109,6 @@ async def test_a_deadline_cuts_the_grace_short(launcher: ChildLauncher) -> None:
         await anyio.wait_all_tasks_blocked()
         process.keep_until(boot_s())
     assert watched.gone_within(0)
-    process.close()
 
 
 async def raises_lease_ended(process: Process) -> None:
@@ -130,7 +124,6 @@ async def test_what_a_command_left_is_bound_by_the_deadline_too(launcher: ChildL
     assert watched.gone_within(PATIENCE_S)
     with pytest.raises(LeaseEnded):
         await process.end(PATIENCE_S)
-    process.close()
 
 
 async def test_a_deadline_binds_one_job_and_not_the_next_of_its_keeper(launcher: ChildLauncher) -> None:
@@ -142,9 +135,7 @@ async def test_a_deadline_binds_one_job_and_not_the_next_of_its_keeper(launcher:
     process.close()
     follower = await launcher.launch(shell("exec sleep 1000"))
     await until_a_deadline_has_passed(launcher, soon_s + SOON_S)
-    await follower.end(PATIENCE_S)
-    assert await follower.wait() == Exit(None, signal.SIGTERM)
-    follower.close()
+    assert await ended(follower) == Exit(None, signal.SIGTERM)
 
 
 async def test_of_a_dead_keeper_no_deadline_is_asked(launcher: ChildLauncher) -> None:
@@ -154,7 +145,6 @@ async def test_of_a_dead_keeper_no_deadline_is_asked(launcher: ChildLauncher) ->
     with pytest.raises(LauncherDied):
         await process.wait()
     process.keep_until(NEVER_S)
-    process.close()
 
 
 async def test_a_deadline_is_told_without_waiting_for_a_keeper_that_does_not_read(launcher: ChildLauncher) -> None:
@@ -166,9 +156,7 @@ async def test_a_deadline_is_told_without_waiting_for_a_keeper_that_does_not_rea
         process.keep_until(NEVER_S)
     os.kill(keeper, signal.SIGCONT)
     os.kill(launcher.pid, signal.SIGCONT)
-    await process.end(PATIENCE_S)
-    assert await process.wait() == Exit(None, signal.SIGTERM)
-    process.close()
+    assert await ended(process) == Exit(None, signal.SIGTERM)
 
 
 def test_a_deadline_is_never_later_on_the_wire() -> None:

@@ -17,25 +17,32 @@ from airunner.agent.launcher.contract import Exit, LauncherDied, NoLauncher
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.launcher.process import KeptProcess
 from airunner.agent.launcher.watchdog import KeeperProcess
-from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, read_lines, shell
+from tests.agent.launcher.launching import (
+    PATIENCE_S,
+    TREE,
+    Watched,
+    children_of,
+    ended,
+    numbers_of,
+    python,
+    read_lines,
+    shell,
+    tree_of,
+    works,
+)
+
+pytestmark = pytest.mark.anyio
 
 DEATH_S = 1.0  # what is promised
 JOBS = 8
 
-# A tree of four that holds on to life: it prints its process ids, three lines from three groups and sessions.
-TREE = """
-trap '' TERM HUP INT; echo $$
-setsid sh -c 'echo $$; while :; do sleep 1000; done' &
-(setsid sh -c 'echo $$; exec sleep 1001' &)
-while :; do sleep 1002; done
-"""
 AGENT = f"""
 import anyio, sys
 from airunner.agent.launcher.local import start_launcher
-from tests.agent.launcher.launching import read_lines, shell
+from tests.agent.launcher.launching import TREE, read_lines, shell
 async def main():
     launcher = start_launcher()
-    processes = [await launcher.launch(shell({TREE!r})) for _ in range({JOBS})]
+    processes = [await launcher.launch(shell(TREE)) for _ in range({JOBS})]
     pids = [pid for process in processes for pid in await read_lines(process.stdout, 3)]
     print(launcher.pid, *pids, flush=True)
     await anyio.sleep_forever()
@@ -60,37 +67,26 @@ def killed_when_its_keepers_are_stopped(agent: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize("die", [killed, killed_with_its_group, killed_when_its_keepers_are_stopped])
 def test_when_the_agent_is_killed_its_jobs_are(die: Callable[[subprocess.Popen[bytes]], None]) -> None:
-    agent = subprocess.Popen(
-        (sys.executable, "-c", AGENT),
-        stdout=subprocess.PIPE,
-        process_group=0,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-    )
-    with agent:
-        assert agent.stdout is not None
-        launcher, *jobs = (int(word) for word in agent.stdout.readline().split())
+    with python(AGENT, process_group=0) as agent:
+        launcher, *jobs = numbers_of(agent)
         watched = Watched([launcher, *children_of(launcher), *jobs])
         assert len(jobs) == 3 * JOBS
         die(agent)
         assert watched.gone_within(DEATH_S)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_when_the_launcher_is_killed_its_jobs_are(launcher: ChildLauncher, number: signal.Signals) -> None:
     process = await launcher.launch(shell(TREE))
-    jobs = [int(line) for line in await read_lines(process.stdout, 3)]
-    watched = Watched([*children_of(launcher.pid), *jobs])
+    watched = await tree_of(process, *children_of(launcher.pid))
     os.kill(launcher.pid, number)
     with pytest.raises(LauncherDied):
         await process.wait()
     with pytest.raises(LauncherDied):
         await process.end(PATIENCE_S)
     assert watched.gone_within(DEATH_S)
-    process.close()
 
 
-@pytest.mark.anyio
 async def test_a_waiting_launch_hears_of_the_launchers_death(launcher: ChildLauncher) -> None:
     os.kill(launcher.pid, signal.SIGSTOP)
 
@@ -104,22 +100,16 @@ async def test_a_waiting_launch_hears_of_the_launchers_death(launcher: ChildLaun
         os.kill(launcher.pid, signal.SIGKILL)
 
 
-@pytest.mark.anyio
 async def test_after_its_death_another_serves(launcher: ChildLauncher) -> None:
-    process = await launcher.launch(shell("exit 3"))
-    await process.wait()
-    process.close()
+    await works(launcher)
     first = launcher.pid
     watched = Watched([first, *children_of(first)])
     os.kill(first, signal.SIGKILL)
     assert watched.gone_within(DEATH_S)
-    process = await launcher.launch(shell("exit 4"))
-    assert await process.wait() == Exit(4, None)
+    await works(launcher)
     assert launcher.pid != first
-    process.close()
 
 
-@pytest.mark.anyio
 async def test_where_no_other_can_be_started_that_is_told_and_tried_again(
     launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,12 +121,9 @@ async def test_where_no_other_can_be_started_that_is_told_and_tried_again(
         for _ in range(2):
             with pytest.raises(NoLauncher, match="No such file"):
                 await launcher.launch(shell("true"))
-    process = await launcher.launch(shell("exit 5"))
-    assert await process.wait() == Exit(5, None)
-    process.close()
+    await works(launcher)
 
 
-@pytest.mark.anyio
 async def test_a_launcher_of_other_software_is_not_started_beneath_an_agent_that_runs(
     launcher: ChildLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,31 +137,24 @@ async def test_a_launcher_of_other_software_is_not_started_beneath_an_agent_that
         meanwhile.setattr(local, "WIRE", upgraded)
         with pytest.raises(NoLauncher, match="upgraded beneath this agent"):
             await launcher.launch(shell("true"))
-    process = await launcher.launch(shell("true"))
-    assert await process.wait() == Exit(0, None)
-    process.close()
+    await works(launcher)
 
 
-@pytest.mark.anyio
 async def test_when_a_keeper_is_killed_its_job_is_and_no_other(launcher: ChildLauncher) -> None:
     other = await launcher.launch(shell("read never; echo still here; exec sleep 1000"))
     await read_lines(other.stdout, 1)
     others_keeper = children_of(launcher.pid)
     process = await launcher.launch(shell(TREE))
-    watched = Watched([int(line) for line in await read_lines(process.stdout, 3)])
+    watched = await tree_of(process)
     (keeper,) = set(children_of(launcher.pid)) - set(others_keeper)
     os.kill(keeper, signal.SIGKILL)
     with pytest.raises(LauncherDied):
         await process.wait()
     assert watched.gone_within(DEATH_S)
     assert children_of(other.pid) == []
-    assert await other.end(PATIENCE_S) == []
-    assert await other.wait() == Exit(None, signal.SIGTERM)
-    other.close()
-    process.close()
+    assert await ended(other) == Exit(None, signal.SIGTERM)
 
 
-@pytest.mark.anyio
 async def test_an_idle_keeper_that_died_is_replaced(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("exit 3"))
     await process.wait()
@@ -184,34 +164,29 @@ async def test_an_idle_keeper_that_died_is_replaced(launcher: ChildLauncher) -> 
     watched = Watched([keeper])
     os.kill(keeper, signal.SIGKILL)
     assert watched.gone_within(DEATH_S)
-    process = await launcher.launch(shell("exit 4"))
-    assert await process.wait() == Exit(4, None)
-    process.close()
+    await works(launcher)
 
 
-@pytest.mark.anyio
 async def test_closing_the_launcher_ends_every_job(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell(TREE))
-    watched = Watched([launcher.pid, *(int(line) for line in await read_lines(process.stdout, 3))])
+    watched = await tree_of(process, launcher.pid)
     await launcher.aclose()
     await launcher.aclose()
     assert watched.gone_within(DEATH_S)
     with pytest.raises(LauncherDied):
         await launcher.launch(shell("true"))
-    process.close()
 
 
 async def unkept(launcher: ChildLauncher) -> tuple[KeptProcess, Watched]:
     """A job whose launcher and keeper are stopped, as it could do itself; the keeper's and its processes."""
     process = await launcher.launch(shell(TREE))
-    jobs = [int(line) for line in await read_lines(process.stdout, 3)]
     (keeper,) = children_of(launcher.pid)
+    watched = await tree_of(process, keeper)
     os.kill(launcher.pid, signal.SIGSTOP)
     os.kill(keeper, signal.SIGSTOP)
-    return process, Watched([keeper, *jobs])
+    return process, watched
 
 
-@pytest.mark.anyio
 async def test_when_launcher_and_keeper_are_killed_at_once_nothing_runs_by_the_time_that_it_is_told(
     launcher: ChildLauncher,
 ) -> None:
@@ -221,10 +196,8 @@ async def test_when_launcher_and_keeper_are_killed_at_once_nothing_runs_by_the_t
     with pytest.raises(LauncherDied):
         await process.wait()
     assert watched.gone_within(0)
-    process.close()
 
 
-@pytest.mark.anyio
 async def test_a_stopped_keeper_is_killed_with_its_job_when_its_launcher_has_died(launcher: ChildLauncher) -> None:
     process, watched = await unkept(launcher)
     async with anyio.create_task_group() as tasks:
@@ -235,21 +208,15 @@ async def test_a_stopped_keeper_is_killed_with_its_job_when_its_launcher_has_die
             await process.wait()
         assert watched.gone_within(0)
         process.close()
-        process = await launcher.launch(shell("exit 3"))
-        assert await process.wait() == Exit(3, None)
-        process.close()
+        await works(launcher)
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.anyio
 async def test_to_end_a_job_its_stopped_keeper_is_woken(launcher: ChildLauncher) -> None:
     process, _ = await unkept(launcher)
-    await process.end(0)
-    assert await process.wait() == Exit(None, signal.SIGKILL)
-    process.close()
+    assert await ended(process, 0) == Exit(None, signal.SIGKILL)
 
 
-@pytest.mark.anyio
 async def test_a_keeper_that_is_stopped_again_and_again_is_killed_with_its_job(
     launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +225,6 @@ async def test_a_keeper_that_is_stopped_again_and_again_is_killed_with_its_job(
     with pytest.raises(LauncherDied):
         await process.end(0)
     assert watched.gone_within(0)
-    process.close()
 
 
 def unwakeable(process: subprocess.Popen[bytes], number: int) -> None:
@@ -267,15 +233,12 @@ def unwakeable(process: subprocess.Popen[bytes], number: int) -> None:
         os.kill(process.pid, number)
 
 
-@pytest.mark.anyio
 async def test_a_stopped_launcher_is_woken_by_the_next_launch_and_one_that_is_stopped_again_is_killed(
     launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "WAKE_S", 0.1)
     os.kill(launcher.pid, signal.SIGSTOP)
-    process = await launcher.launch(shell("exit 3"))
-    assert await process.wait() == Exit(3, None)
-    process.close()
+    await works(launcher)
     monkeypatch.setattr(local, "LAUNCH_S", 0.1)
     monkeypatch.setattr(KeeperProcess, "wake", lambda _: None)
     monkeypatch.setattr(subprocess.Popen, "send_signal", unwakeable)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 
 import anyio
 import pytest
@@ -11,7 +12,17 @@ import pytest
 from airunner.agent.launcher.contract import Exit
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.fields import TerminalSize
-from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, command, read_all, read_lines, shell
+from tests.agent.launcher.launching import (
+    PATIENCE_S,
+    Watched,
+    children_of,
+    command,
+    ended,
+    read_all,
+    read_lines,
+    shell,
+    works,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +105,6 @@ async def test_daemons_are_ended_and_named(launcher: ChildLauncher, terminal: Te
     (keeper,) = children_of(launcher.pid)
     assert children_of(keeper) == []
     await read_all(process.stdout)  # nobody holds it open
-    process.close()
 
 
 async def test_daemons_that_are_just_being_born_are_named_too(launcher: ChildLauncher) -> None:
@@ -119,14 +129,6 @@ async def test_one_without_a_command_line_goes_by_its_name(launcher: ChildLaunch
     assert await process.wait() == Exit(0, None)
     (survivor,) = await process.end(PATIENCE_S)
     assert survivor.command.startswith("[")
-    process.close()
-
-
-async def test_where_nothing_is_left_nobody_is_named(launcher: ChildLauncher) -> None:
-    process = await launcher.launch(shell("sleep 0 | sleep 0"))
-    await process.wait()
-    assert await process.end(PATIENCE_S) == []
-    process.close()
 
 
 async def test_a_command_cut_short_may_say_goodbye(launcher: ChildLauncher) -> None:
@@ -135,7 +137,6 @@ async def test_a_command_cut_short_may_say_goodbye(launcher: ChildLauncher) -> N
     assert await process.end(PATIENCE_S) == []
     assert await process.wait() == Exit(5, None)
     assert await read_all(process.stdout) == b"bye\n"
-    process.close()
 
 
 async def test_what_ignores_sigterm_is_killed_after_the_grace(launcher: ChildLauncher) -> None:
@@ -146,7 +147,6 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace(launcher: ChildLau
     assert process.pid not in [survivor.pid for survivor in survivors]
     assert await process.wait() == Exit(None, signal.SIGTERM)
     assert await read_all(process.stdout) == b""
-    process.close()
 
 
 async def test_a_command_that_ignores_sigterm_is_itself_no_survivor(launcher: ChildLauncher) -> None:
@@ -154,23 +154,18 @@ async def test_a_command_that_ignores_sigterm_is_itself_no_survivor(launcher: Ch
     await read_lines(process.stdout, 1)
     assert await process.end(0.05) == []
     assert await process.wait() == Exit(None, signal.SIGKILL)
-    process.close()
 
 
 async def test_without_a_grace_there_is_no_sigterm(launcher: ChildLauncher) -> None:
     process = await launcher.launch(command(sys.executable, "-c", POLITE))
     await read_lines(process.stdout, 1)
-    await process.end(0)
-    assert await process.wait() == Exit(None, signal.SIGKILL)
-    process.close()
+    assert await ended(process, 0) == Exit(None, signal.SIGKILL)
 
 
 async def test_a_stopped_job_is_ended_without_waiting_for_the_grace(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("echo up; kill -STOP $$; sleep 1000"))
     await read_lines(process.stdout, 1)
-    await process.end(1000)
-    assert await process.wait() == Exit(None, signal.SIGTERM)
-    process.close()
+    assert await ended(process, 1000) == Exit(None, signal.SIGTERM)
 
 
 async def test_a_process_that_forks_away_faster_than_we_look_is_caught(launcher: ChildLauncher) -> None:
@@ -179,7 +174,6 @@ async def test_a_process_that_forks_away_faster_than_we_look_is_caught(launcher:
     await process.wait()
     await process.end(0.05)
     assert await read_all(process.stdout) == b""
-    process.close()
 
 
 async def test_cancelling_the_end_kills_at_once(launcher: ChildLauncher) -> None:
@@ -192,7 +186,6 @@ async def test_cancelling_the_end_kills_at_once(launcher: ChildLauncher) -> None
     assert watched.gone_within(0)  # it is over only when they are
     assert await process.wait() == Exit(None, signal.SIGKILL)
     assert process.pid not in [survivor.pid for survivor in await process.end(PATIENCE_S)]
-    process.close()
 
 
 async def test_a_second_end_may_shorten_the_grace(launcher: ChildLauncher) -> None:
@@ -201,17 +194,7 @@ async def test_a_second_end_may_shorten_the_grace(launcher: ChildLauncher) -> No
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(process.end, 1000)
         await anyio.wait_all_tasks_blocked()
-        await process.end(0)
-    assert await process.wait() == Exit(None, signal.SIGKILL)
-    process.close()
-
-
-async def test_a_job_that_stops_its_keeper_is_ended_all_the_same(launcher: ChildLauncher) -> None:
-    process = await launcher.launch(shell("kill -STOP $PPID; echo done; exec sleep 1000"))
-    await read_lines(process.stdout, 1)
-    await process.end(PATIENCE_S)
-    assert await process.wait() == Exit(None, signal.SIGTERM)
-    process.close()
+        assert await ended(process, 0) == Exit(None, signal.SIGKILL)
 
 
 async def test_closing_kills_at_once(launcher: ChildLauncher) -> None:
@@ -223,16 +206,19 @@ async def test_closing_kills_at_once(launcher: ChildLauncher) -> None:
         await process.wait()
 
 
-async def test_two_may_end_a_job_together(launcher: ChildLauncher) -> None:
+async def test_two_may_end_a_job_together_and_two_hear_of_it(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("sleep 1000"))
+    heard: list[Exit] = []
+
+    async def wait() -> None:
+        heard.append(await process.wait())
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(process.end, PATIENCE_S)
-        tasks.start_soon(process.end, PATIENCE_S)
-        tasks.start_soon(process.wait)
+        for act in (wait, wait, partial(process.end, PATIENCE_S), partial(process.end, PATIENCE_S)):
+            tasks.start_soon(act)
+    assert heard == [Exit(None, signal.SIGTERM)] * 2
     process.close()
-    follower = await launcher.launch(shell("exit 4"))  # its keeper has nothing left to say of the first
-    assert await follower.wait() == Exit(4, None)
-    follower.close()
+    await works(launcher)  # its keeper has nothing left to say of the first
 
 
 async def test_the_command_may_end_just_as_it_is_ended(launcher: ChildLauncher) -> None:
@@ -250,4 +236,3 @@ async def test_what_is_started_to_clear_up_is_left_to_do_so(launcher: ChildLaunc
     await read_lines(process.stdout, 1)
     assert await process.end(PATIENCE_S) == []
     assert b"cleared up" in await read_all(process.stdout)
-    process.close()

@@ -16,7 +16,16 @@ from airunner.agent.launcher.contract import Exit, LaunchFailed
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import TerminalSize
-from tests.agent.launcher.launching import PATIENCE_S, children_of, command, descriptors_of, read_all, read_lines, shell
+from tests.agent.launcher.launching import (
+    PATIENCE_S,
+    children_of,
+    command,
+    descriptors_of,
+    ended,
+    read_all,
+    read_lines,
+    shell,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -45,29 +54,11 @@ async def test_stdout_and_stderr_are_told_apart(launcher: ChildLauncher) -> None
     assert await read_all(process.stdout) == b"out\n"
     assert await read_all(process.stderr) == b"err\n"
     assert await process.stdout.receive() == b""
-    process.close()
 
 
 async def test_a_death_by_signal_is_told_as_that(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("kill -USR1 $$"))
     assert await process.wait() == Exit(None, signal.SIGUSR1)
-    process.close()
-
-
-async def test_every_waiter_hears_of_the_end(launcher: ChildLauncher) -> None:
-    process = await launcher.launch(shell("kill -STOP $$; exit 3"))
-    seen: list[Exit] = []
-
-    async def wait() -> None:
-        seen.append(await process.wait())
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(wait)
-        tasks.start_soon(wait)
-        await anyio.wait_all_tasks_blocked()
-        await process.end(0)
-    assert seen == [Exit(None, signal.SIGKILL)] * 2
-    process.close()
 
 
 @pytest.mark.parametrize("terminal", [None, TerminalSize()])
@@ -75,13 +66,11 @@ async def test_much_output_arrives_whole(launcher: ChildLauncher, terminal: Term
     process = await launcher.launch(shell("stty -opost 2>/dev/null; seq 1 300000", terminal=terminal))
     output = await read_all(process.stdout)
     assert output == b"".join(b"%d\n" % number for number in range(1, 300_001))
-    process.close()
 
 
 async def test_a_prompt_is_seen_before_the_command_ends(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell('printf "Password: "; exec sleep 1000'))
     assert await process.stdout.receive() == b"Password: "
-    process.close()
 
 
 async def test_stdin_is_empty_in_pipe_mode(launcher: ChildLauncher) -> None:
@@ -91,15 +80,13 @@ async def test_stdin_is_empty_in_pipe_mode(launcher: ChildLauncher) -> None:
 async def test_a_command_leads_a_session_of_its_own(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("exec sleep 1000"))
     assert os.getsid(process.pid) == process.pid == os.getpgid(process.pid)
-    process.close()
 
 
 async def test_no_descriptor_leaks_into_a_command(launcher: ChildLauncher) -> None:
-    others = [await launcher.launch(shell("exec sleep 1000", terminal=size)) for size in (None, TerminalSize())]
+    for size in (None, TerminalSize()):
+        await launcher.launch(shell("exec sleep 1000", terminal=size))
     script = "for each in /proc/$$/fd/*; do readlink $each >/dev/null && echo ${each##*/}; done"
     assert await run(launcher, script) == b"0\n1\n2\n"  # the glob's own is gone by then
-    for other in others:
-        other.close()
 
 
 async def test_the_agents_signal_settings_do_not_leak_into_a_command() -> None:
@@ -126,7 +113,6 @@ async def test_the_environment_is_exactly_the_one_given_and_a_mark(
     a, marked, b = sorted((await read_all(process.stdout)).splitlines())
     assert (a, b) == (b"A=1", b"B=\xc3\xbc=\xff")
     assert re.fullmatch(rb"AIRUNNER_MARK=[0-9a-f]{32}\.[0-9a-f]{16}\.1", marked)
-    process.close()
 
 
 async def test_launcher_and_keeper_hold_none_of_the_agents_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +134,6 @@ async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher
     assert "msgspec" not in maps
 
 
-@pytest.mark.parametrize("terminal", [None, TerminalSize()], ids=["pipe", "pty"])
 @pytest.mark.parametrize(
     ("name", "number", "exit_code", "message"),
     [
@@ -167,13 +152,7 @@ async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher
     ],
 )
 async def test_what_cannot_be_executed_is_said_as_a_shell_says_it(
-    launcher: ChildLauncher,
-    tmp_path: Path,
-    name: str,
-    number: int,
-    exit_code: int,
-    message: str,
-    terminal: TerminalSize | None,
+    launcher: ChildLauncher, tmp_path: Path, name: str, number: int, exit_code: int, message: str
 ) -> None:
     (tmp_path / "plain").write_text("echo hello")
     (tmp_path / "folder").mkdir()
@@ -181,11 +160,11 @@ async def test_what_cannot_be_executed_is_said_as_a_shell_says_it(
     (tmp_path / "garbage").write_bytes(b"\x01\x02")
     for program in ("orphan", "garbage"):
         (tmp_path / program).chmod(0o755)
-    with pytest.raises(LaunchFailed) as failed:
-        await launcher.launch(
-            command(name, directory=tmp_path, terminal=terminal, environment={"PATH": f"/usr/bin:{tmp_path}"})
-        )
-    assert (failed.value.errno, failed.value.exit_code, failed.value.message) == (number, exit_code, message)
+    environment = {"PATH": f"/usr/bin:{tmp_path}"}
+    for terminal in (None, TerminalSize()):
+        with pytest.raises(LaunchFailed) as failed:
+            await launcher.launch(command(name, directory=tmp_path, terminal=terminal, environment=environment))
+        assert (failed.value.errno, failed.value.exit_code, failed.value.message) == (number, exit_code, message)
 
 
 async def test_a_missing_working_directory_is_named(launcher: ChildLauncher, tmp_path: Path) -> None:
@@ -205,7 +184,6 @@ async def test_a_command_is_found_by_the_jobs_path(launcher: ChildLauncher, tmp_
     (tmp_path / "mine").chmod(0o755)
     process = await launcher.launch(command("mine", directory=tmp_path, environment={"PATH": f"/none:{tmp_path}"}))
     assert await read_all(process.stdout) == f"{tmp_path}\n".encode()
-    process.close()
 
 
 async def test_hundreds_of_launches_leak_neither_descriptors_nor_zombies(launcher: ChildLauncher) -> None:
@@ -230,8 +208,7 @@ async def test_jobs_at_once_have_keepers_of_their_own(launcher: ChildLauncher) -
         assert await read_lines(process.stdout, 1) == [str(number)]
     assert len(children_of(launcher.pid)) == 8
     for process in processes:
-        await process.end(PATIENCE_S)
-        assert await process.wait() == Exit(None, signal.SIGTERM)
+        assert await ended(process) == Exit(None, signal.SIGTERM)
         process.close()
     await run(launcher, "true")
     assert len(children_of(launcher.pid)) == 8

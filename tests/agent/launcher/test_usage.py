@@ -77,4 +77,3 @@ async def test_a_look_finds_all_of_a_job_and_what_they_hold(launcher: ChildLaunc
         assert MIB / 2 < vitals.memory_bytes < 64 * MIB
         await process.end(0)
         assert await process.vitals() in (None, Vitals()), "nothing is left"
-    process.close()

@@ -6,9 +6,6 @@ more time has passed since the boot, and no more on the clock that stands still 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +19,7 @@ from airunner.agent.leases.heldlease import MARGIN_S_MAX
 from airunner.protocol.requests import UpdateJob
 from airunner.transport.ports import SYSTEM, Edges, Sent
 from airunner.transport.timers import BootTimer, boot_s
+from tests.agent.launcher.launching import python
 from tests.agent.playing import VISIBILITY_S, staged
 from tests.client.wire import edges
 
@@ -90,15 +88,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
 
 
 def test_what_a_keeper_keeps_is_killed_when_the_machine_has_slept_past_its_deadline() -> None:
-    done = subprocess.run(
-        (sys.executable, "-c", LAUNCHED_ASLEEP),
-        stdout=subprocess.PIPE,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-    )
-    if done.returncode == NOT_POSSIBLE:
+    with python(LAUNCHED_ASLEEP) as launched:
+        told, _ = launched.communicate()
+    if launched.returncode == NOT_POSSIBLE:
         pytest.skip("only root may make a time namespace, in which so much time has passed")
-    assert done.stdout.split(b"\n") == [b"ended", b"ended", b"not begun", b""]
+    assert told.split(b"\n") == [b"ended", b"ended", b"not begun", b""]
 
 
 @pytest.mark.anyio

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -12,6 +13,7 @@ import pytest
 
 from airunner.agent.flag import Flag
 from airunner.agent.output.publisher import EventPublisher
+from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, Quota
@@ -74,49 +76,63 @@ def _no_space() -> None:
     raise NoSpace
 
 
-@pytest.mark.parametrize("refuse", [None, _no_space])
-async def test_what_there_is_no_room_for_is_kept_and_sent_again_and_said_once(
-    tmp_path: Path, refuse: Callable[[], None] | None
-) -> None:
+@asynccontextmanager
+async def publishing(
+    folder: Path, channel: Full, jobs: int = 1, cancelled: Flag | None = None
+) -> AsyncIterator[tuple[list[Recorder], list[str]]]:
+    """The recorders of some attempts whose publisher runs, and what it has said."""
     said: list[str] = []
-    channel = Full(5, refuse)
     publisher = EventPublisher(channel, edges(), said.append, SpoolRoom(EVERYTHING))
-    recorders = [recorder_in(tmp_path, number, sink=publisher) for number in (1, 2)]
-    began_s = anyio.current_time()
+    recorders = [recorder_in(folder, number + 1, sink=publisher, cancelled=cancelled) for number in range(jobs)]
+    for recorder in recorders:
+        publisher.open(recorder.outbox)
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.run)
-        for recorder in recorders:
-            publisher.open(recorder.outbox)
-            recorder.add(Heartbeat(timestamp_ms=1))
-            recorder.outbox.cut()
-            recorder.add(Heartbeat(timestamp_ms=2))
-            recorder.outbox.finish(Result(exit_code=0))
-        states = [await recorder.outbox.settled() for recorder in recorders]
+        yield recorders, said
         group.cancel_scope.cancel()
-    assert states == [JobState.COMPLETED] * 2
-    assert channel.stored == {"job1": 2, "job2": 2}
-    assert len(said) == 1
-    assert channel.asked < 12, "it is asked again after a pause, and not at once"
-    assert anyio.current_time() > began_s
     for recorder in recorders:
         publisher.close(recorder.outbox)
 
 
+async def settled(recorders: list[Recorder]) -> list[JobState | None]:
+    """How the attempts end, now that their commands have."""
+    for recorder in recorders:
+        recorder.outbox.finish(Result(exit_code=0))
+    return [await recorder.outbox.settled() for recorder in recorders]
+
+
+def beat_twice(recorder: Recorder) -> None:
+    """Two batches."""
+    recorder.add(Heartbeat(timestamp_ms=1))
+    recorder.outbox.cut()
+    recorder.add(Heartbeat(timestamp_ms=2))
+    recorder.outbox.cut()
+
+
+@pytest.mark.parametrize("refuse", [None, _no_space])
+async def test_what_there_is_no_room_for_is_kept_and_sent_again_and_said_once(
+    tmp_path: Path, refuse: Callable[[], None] | None
+) -> None:
+    channel = Full(5, refuse)
+    began_s = anyio.current_time()
+    async with publishing(tmp_path, channel, jobs=2) as (recorders, said):
+        for recorder in recorders:
+            beat_twice(recorder)
+        assert await settled(recorders) == [JobState.COMPLETED] * 2
+    assert channel.stored == {"job1": 2, "job2": 2}
+    assert len(said) == 1
+    assert channel.asked < 12, "it is asked again after a pause, and not at once"
+    assert anyio.current_time() > began_s
+
+
 async def test_when_there_was_room_again_the_next_want_of_it_is_said_too(tmp_path: Path) -> None:
-    said: list[str] = []
     channel = Full(1)
-    publisher = EventPublisher(channel, edges(), said.append, SpoolRoom(EVERYTHING))
-    recorder = recorder_in(tmp_path, 1, sink=publisher)
-    publisher.open(recorder.outbox)
-    async with anyio.create_task_group() as group:
-        group.start_soon(publisher.run)
+    async with publishing(tmp_path, channel) as ([recorder], said):
         for stamp in (1, 2):
             channel.full = 2
             recorder.add(Heartbeat(timestamp_ms=stamp))
             await recorder.outbox.deliver()
-        group.cancel_scope.cancel()
     assert len(said) == 2
-    publisher.close(recorder.outbox)
 
 
 class Newer(Full):
@@ -143,23 +159,13 @@ class Newer(Full):
 
 @pytest.mark.parametrize("end", [False, True])
 async def test_a_refusal_that_is_not_known_ends_that_attempt_and_no_other(tmp_path: Path, *, end: bool) -> None:
-    said: list[str] = []
-    publisher = EventPublisher(Newer("job1", end=end), edges(), said.append, SpoolRoom(EVERYTHING))
-    recorders = [recorder_in(tmp_path, number, sink=publisher) for number in (1, 2)]
-    async with anyio.create_task_group() as group:
-        group.start_soon(publisher.run)
+    async with publishing(tmp_path, Newer("job1", end=end), jobs=2) as (recorders, said):
         for recorder in recorders:
-            publisher.open(recorder.outbox)
             recorder.add(Heartbeat(timestamp_ms=1))
-            recorder.outbox.finish(Result(exit_code=0))
-        states = [await recorder.outbox.settled() for recorder in recorders]
-        group.cancel_scope.cancel()
-    assert states == [None, JobState.COMPLETED]
+        assert await settled(recorders) == [None, JobState.COMPLETED]
     [line] = said
     assert line.startswith("job job1 attempt 1 is ended: the broker refuses")
     assert "too-tired" in line
-    for recorder in recorders:
-        publisher.close(recorder.outbox)
 
 
 class Breaking(Full):
@@ -186,23 +192,12 @@ async def test_what_a_lost_connection_did_not_carry_is_sent_in_smaller_pieces_an
     tmp_path: Path,
 ) -> None:
     channel = Breaking()
-    publisher = EventPublisher(channel, edges(), lambda _: None, SpoolRoom(EVERYTHING))
-    recorders = [recorder_in(tmp_path, number, sink=publisher) for number in (1, 2)]
-    for recorder in recorders:
-        for stamp in (1, 2):
-            recorder.add(Heartbeat(timestamp_ms=stamp))
-            recorder.outbox.cut()
-        publisher.open(recorder.outbox)
-        recorder.outbox.finish(Result(exit_code=0))
-    async with anyio.create_task_group() as group:
-        group.start_soon(publisher.run)
-        states = [await recorder.outbox.settled() for recorder in recorders]
-        group.cancel_scope.cancel()
-    assert states == [JobState.COMPLETED] * 2
+    async with publishing(tmp_path, channel, jobs=2) as (recorders, _):
+        for recorder in recorders:
+            beat_twice(recorder)
+        assert await settled(recorders) == [JobState.COMPLETED] * 2
     assert channel.stored == {"job1": 2, "job2": 2}
     assert channel.sizes == [(4, 2), (1, 0), (3, 2)]
-    for recorder in recorders:
-        publisher.close(recorder.outbox)
 
 
 class KeepsEndsOnly(Full):
@@ -226,73 +221,52 @@ class KeepsEndsOnly(Full):
         self.full = 0 if job_id not in self.ending or self.sizes[job_id] > LAST_BYTES_MAX else -1
         return super()._store(job_id, first_index, count)
 
+    def kept_only(self, end: ProcessEnd) -> None:
+        """What it took of `write_much` is the end."""
+        assert self.events == [OutputTruncated(timestamp_ms=3, omitted_bytes=40 * OUTPUT_BYTES_MAX), end]
+
+
+async def write_much(recorder: Recorder, end: ProcessEnd) -> None:
+    for _ in range(40):
+        await recorder.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
+    recorder.end_output(2)
+    recorder.add(end)
+
 
 @pytest.mark.parametrize("code", [Quota.code, NoSpace.code])
 async def test_a_cancelled_job_ends_without_the_output_for_which_there_is_no_room(tmp_path: Path, code: str) -> None:
     channel = KeepsEndsOnly()
     channel.code = code
-    publisher = EventPublisher(channel, edges(), print, SpoolRoom(EVERYTHING))
-    recorder = recorder_in(tmp_path, 1, sink=publisher)
-    publisher.open(recorder.outbox)
-    for _ in range(40):
-        await recorder.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
-    recorder.end_output(2)
-    recorder.add(ProcessEnd(timestamp_ms=3, pid=1, signal=15))
-    with anyio.move_on_after(60):
-        await publisher.run()
-    assert recorder.outbox.bytes_to_end == math.inf
-    recorder.outbox.finish(Result(reason=Reason.CANCELLED))
-    async with anyio.create_task_group() as group:
-        group.start_soon(publisher.run)
+    end = ProcessEnd(timestamp_ms=3, pid=1, signal=15)
+    async with publishing(tmp_path, channel) as ([recorder], _):
+        await write_much(recorder, end)
+        await anyio.sleep(60)  # virtual
+        assert recorder.outbox.bytes_to_end == math.inf
+        recorder.outbox.finish(Result(reason=Reason.CANCELLED))
         assert await recorder.outbox.settled() is JobState.COMPLETED
-        group.cancel_scope.cancel()
-    truncated, end = channel.events
-    assert truncated == OutputTruncated(timestamp_ms=3, omitted_bytes=40 * OUTPUT_BYTES_MAX)
-    assert end == ProcessEnd(timestamp_ms=3, pid=1, signal=15)
-    publisher.close(recorder.outbox)
+    channel.kept_only(end)
 
 
 async def test_a_job_that_is_cancelled_after_its_command_has_ended_waits_for_no_room_either(tmp_path: Path) -> None:
-    channel = KeepsEndsOnly()
-    publisher = EventPublisher(channel, edges(), print, SpoolRoom(EVERYTHING))
-    cancelled = Flag()
-    recorder = recorder_in(tmp_path, 1, sink=publisher, cancelled=cancelled)
-    async with anyio.create_task_group() as group:
-        group.start_soon(publisher.run)
-        publisher.open(recorder.outbox)
-        for _ in range(40):
-            await recorder.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
-        recorder.end_output(2)
-        recorder.add(ProcessEnd(timestamp_ms=3, pid=1, exit_code=0))
+    channel, cancelled = KeepsEndsOnly(), Flag()
+    end = ProcessEnd(timestamp_ms=3, pid=1, exit_code=0)
+    async with publishing(tmp_path, channel, cancelled=cancelled) as ([recorder], _):
+        await write_much(recorder, end)
         recorder.outbox.finish(Result(exit_code=0))
         await anyio.sleep(300)  # virtual
         assert recorder.outbox.state is None, "without a word of its user's, no output is left out"
         cancelled.set()
         with anyio.fail_after(300):
             assert await recorder.outbox.settled() is JobState.COMPLETED
-        group.cancel_scope.cancel()
-    truncated, end = channel.events
-    assert truncated == OutputTruncated(timestamp_ms=3, omitted_bytes=40 * OUTPUT_BYTES_MAX)
-    assert end == ProcessEnd(timestamp_ms=3, pid=1, exit_code=0)
-    publisher.close(recorder.outbox)
+    channel.kept_only(end)
 
 
 async def test_an_end_is_told_at_once_while_others_have_no_room(tmp_path: Path) -> None:
-    channel = KeepsEndsOnly()
-    publisher = EventPublisher(channel, edges(), print, SpoolRoom(EVERYTHING))
-    chatty, brief = (recorder_in(tmp_path, number, sink=publisher) for number in (1, 2))
-    async with anyio.create_task_group() as group:
-        group.start_soon(publisher.run)
-        publisher.open(chatty.outbox)
+    async with publishing(tmp_path, KeepsEndsOnly(), jobs=2) as ([chatty, brief], _):
         for _ in range(2):
             await chatty.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
         await anyio.sleep(300)  # virtual: it is asked again more and more rarely
-        publisher.open(brief.outbox)
         brief.add(Heartbeat(timestamp_ms=1))
         began_s = anyio.current_time()
-        brief.outbox.finish(Result(exit_code=0))
-        assert await brief.outbox.settled() is JobState.COMPLETED
+        assert await settled([brief]) == [JobState.COMPLETED]
         assert anyio.current_time() - began_s < 0.1
-        group.cancel_scope.cancel()
-    for recorder in (chatty, brief):
-        publisher.close(recorder.outbox)
