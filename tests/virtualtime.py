@@ -1,4 +1,4 @@
-"""Virtual time: trio on a clock that jumps to the next deadline as soon as every task waits."""
+"""The clock of a test: virtual, which jumps to the next deadline as soon as every task waits; or real, for sockets."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ from trio.testing import MockClock
 @pytest.fixture(name="anyio_backend")
 def virtual_clock() -> tuple[str, dict[str, object]]:
     return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture(name="anyio_backend")
+def real_time() -> str:
+    return "asyncio"

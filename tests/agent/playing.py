@@ -32,6 +32,7 @@ from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
 from airunner.client.client import Client
 from airunner.transport.channel import Channel
+from airunner.transport.memory import REQUESTS_ENDPOINT
 from airunner.transport.ports import Edges
 from tests.client.wire import Wire, brokered, edges
 
@@ -187,7 +188,7 @@ class Stage:
 
     def start(self) -> None:
         """The first agent, or another one in the home of one that has ended."""
-        channel = Channel(self.wire, ["tcp://broker.test:7070"], lambda: b"", self._edges)
+        channel = Channel(self.wire, [REQUESTS_ENDPOINT], lambda: b"", self._edges)
         surroundings = Surroundings(
             self._real or self.launcher,
             self._edges.wall_ms,

@@ -20,11 +20,6 @@ from tests.broker.stage import request_id
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "trio"
-
-
 PRICE = price_of(ListJobs())
 
 

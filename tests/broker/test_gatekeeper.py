@@ -38,15 +38,10 @@ from airunner.transport.sockets import (
     bind_gatekeeper,
     new_context,
 )
+from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 15
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real sockets in real time."""
-    return "asyncio"
 
 
 @pytest.fixture

@@ -13,15 +13,10 @@ from airunner.broker.counts import Counts
 from airunner.broker.health import Health
 from airunner.broker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpDoor, open_http, prefers_json
 from airunner.protocol.errors import OperatorError
+from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 10
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """A real socket in real time."""
-    return "asyncio"
 
 
 @pytest.fixture

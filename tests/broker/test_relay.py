@@ -25,6 +25,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
 from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 from airunner.transport.sockets import CurveNetwork, CurveSubscriber, new_context
+from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 PATIENCE_S = 50  # several interpreters are started, beside other tests
@@ -33,12 +34,6 @@ MANY = (1e6, 1.0)
 TOPIC = bytes(TOPIC_BYTES)
 SMALL_BYTES = 96 * 1_048_576
 LONG_TOPIC_BYTES = 400  # for one of these libzmq keeps some 19 KiB
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real sockets in real time."""
-    return "asyncio"
 
 
 class Stage:

@@ -28,6 +28,7 @@ from airunner.transport.sockets import (
     bind_gatekeeper,
     new_context,
 )
+from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 15
@@ -44,12 +45,6 @@ def router(context: zmq.Context[zmq.Socket[bytes]], home: Home) -> CurveRouter:
 
 def publisher(context: zmq.Context[zmq.Socket[bytes]], home: Home) -> CurvePublisher:
     return CurvePublisher(context, load_broker_pair(home), ANYWHERE)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real sockets in real time."""
-    return "asyncio"
 
 
 @pytest.fixture

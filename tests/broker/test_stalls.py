@@ -6,17 +6,11 @@ from collections.abc import Callable
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.broker.health import Health, Status
 from airunner.broker.stalls import STALLED_S, Stalls
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 async def test_a_disk_that_does_not_answer_makes_the_broker_unavailable_until_it_does() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import anyio
 import msgpack
 import pytest
-from trio.testing import MockClock
 
 from airunner.protocol.errors import BadRequest, OperatorError, PeerError
 from airunner.protocol.frames import REVISION, magic
@@ -16,15 +15,10 @@ from airunner.protocol.requests import CancelJob, Ping
 from airunner.transport.channel import Channel
 from airunner.transport.patience import NOTICE_S, Patience
 from airunner.transport.ports import SYSTEM, Ending, Frames, Subscriber
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 ENDPOINT = "tcp://broker.test:7070"
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
-    """Trio, with a clock that jumps to the next deadline as soon as everybody waits."""
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 class Nobody:

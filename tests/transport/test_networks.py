@@ -30,6 +30,7 @@ from airunner.transport.ports import (
     Sent,
 )
 from airunner.transport.sockets import CurveNetwork, CurvePublisher, CurveRouter, bind_gatekeeper, new_context
+from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S: Final = 15
@@ -45,12 +46,6 @@ class Sides(NamedTuple):
     network: Network
     router: Router
     publisher: Publisher
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real sockets in real time."""
-    return "asyncio"
 
 
 @asynccontextmanager

@@ -118,8 +118,8 @@ async def test_an_idle_agent_does_not_wait_for_a_broker_that_has_gone(tmp_path: 
     async with staged(tmp_path, SLOTS) as stage:
         await idle(stage)
         stage.wire.send = lambda *_: Sent.GONE
-        for link in list(stage.wire.links.values()):
-            link.drop()
+        for link in stage.wire.links:
+            link.close()
         stage.agent.orders.drain.set()
         stopped_s = anyio.current_time()
         await stage.ended.wait()
@@ -129,8 +129,8 @@ async def test_an_idle_agent_does_not_wait_for_a_broker_that_has_gone(tmp_path: 
 async def test_an_idle_agent_returns_what_it_parks_to_a_broker_that_comes_back_at_once(tmp_path: Path) -> None:
     async with staged(tmp_path, SLOTS) as stage:
         await idle(stage)
-        for link in list(stage.wire.links.values()):
-            link.drop()
+        for link in stage.wire.links:
+            link.close()
         stage.agent.orders.drain.set()
         await stage.ended.wait()
         assert dequeues(stage)[-SLOTS:] == [(1, False)] * SLOTS

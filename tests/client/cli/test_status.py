@@ -11,7 +11,6 @@ from typing import Self
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from airunner.client.cli.console import CLEAR, DIM, PLAIN, RESTORE, SAVE, Console
 from airunner.client.cli.printing import ConsolePrinter
@@ -156,22 +155,17 @@ class Slow:
         return event(self._events.pop(0)[1])
 
 
-class TestOnVirtualTime:
-    @pytest.fixture
-    def anyio_backend(self) -> tuple[str, dict[str, object]]:
-        return "trio", {"clock": MockClock(autojump_threshold=0)}
-
-    @pytest.mark.anyio
-    async def test_heartbeats_show_in_the_line_and_never_in_the_console(self, terminal: Terminal) -> None:
-        events: AsyncIterator[Event] = Slow(
-            (0, ProcessStart(timestamp_ms=0, pid=7, started_at=0)),
-            (0.5, said(500)),
-            (0.6, Heartbeat(timestamp_ms=30_500, processes=1, memory_bytes=1 << 20)),
-            (2.7, said(31_400)),
-        )
-        printer = ConsolePrinter(terminal.console)
-        async for one in WithStatus(events, terminal.console):
-            printer.show(one)
-        line = "running {} s, last output {} s ago, 1 process, 1.0 MiB"
-        status = shown(line.format(31, 31)) + shown(line.format(32, 32)) + CLEARED
-        assert terminal.shown() == b"airunner: started, pid 7\nhello\n" + status + b"hello\n"
+@pytest.mark.anyio
+async def test_heartbeats_show_in_the_line_and_never_in_the_console(terminal: Terminal) -> None:
+    events: AsyncIterator[Event] = Slow(
+        (0, ProcessStart(timestamp_ms=0, pid=7, started_at=0)),
+        (0.5, said(500)),
+        (0.6, Heartbeat(timestamp_ms=30_500, processes=1, memory_bytes=1 << 20)),
+        (2.7, said(31_400)),
+    )
+    printer = ConsolePrinter(terminal.console)
+    async for one in WithStatus(events, terminal.console):
+        printer.show(one)
+    line = "running {} s, last output {} s ago, 1 process, 1.0 MiB"
+    status = shown(line.format(31, 31)) + shown(line.format(32, 32)) + CLEARED
+    assert terminal.shown() == b"airunner: started, pid 7\nhello\n" + status + b"hello\n"
