@@ -18,16 +18,14 @@ from airunner.broker.lifecycle.commands import Appended, Command, Done, Expire, 
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room, Space
 from airunner.protocol.events import EventSegment
-from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId, WatchKey
-from airunner.protocol.replies import JobCancelled, JobLease, JobsEnqueued, JobsLeased, JobsListed
+from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, JobsListed
 from airunner.protocol.requests import CancelJob, DequeueJob, EnqueueJob
-from tests.broker.stage import WALL_MS, Disk, ScriptedStore, acting
+from tests.broker.stage import LEASE, WALL_MS, Disk, ScriptedStore, acting
 
 DEFAULT = QueueKey("default", "default")
 RUN = Appended(WatchKey(bytes(32)), EventSegment(first_sequence=1, count=1, attempt=0, events=b"\x90"))
-LEASE = JobLease(job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true"))
 
 MORE, LAST = Retain(finished_before_ms=2), Retain(finished_before_ms=1)
 

@@ -14,16 +14,18 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker.inbox import Pending
 from airunner.broker.lifecycle.commands import Applied, Command, Done, TenantRequest
 from airunner.broker.store.room import Room
+from airunner.certs.principal import Principal, Role
 from airunner.protocol.coding import decode_reply, encode
-from airunner.protocol.errors import NoSpace
+from airunner.protocol.errors import NoSpace, Unauthenticated
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import pack_request, unpack_reply
-from airunner.protocol.names import RequestId
-from airunner.protocol.replies import Reply
+from airunner.protocol.names import JobId, RequestId
+from airunner.protocol.replies import JobLease, Reply
 from airunner.protocol.requests import DequeueJob, EnqueueJob, Request, StoreRequest
-from airunner.transport.ports import Edges, Incoming, Sent, Subscription
+from airunner.transport.ports import Edges, Incoming, Sent
 
 WALL_MS = 1_760_000_000_000
+LEASE = JobLease(job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true"))
 VIRTUAL_S_MAX = 86_400  # a test that waits for what never comes fails at once
 _numbers = count(1)
 
@@ -107,29 +109,18 @@ class FakeRouter:
             stream.close()
 
 
-class FakePublisher:
-    """A PUB socket in memory."""
+class FakeAuthority:
+    """The token says its roles, and after an `@` its tenant; none is no token."""
 
-    endpoint = "tcp://127.0.0.1:2"
+    def known(self, token: bytes, now_s: float) -> Principal | None:
+        return self.verify(token, now_s) if token else None
 
-    def __init__(self) -> None:
-        self._published_in: MemoryObjectSendStream[list[bytes]]
-        self.published: MemoryObjectReceiveStream[list[bytes]]
-        self._published_in, self.published = anyio.create_memory_object_stream(10_000)
-        self._in, self._out = anyio.create_memory_object_stream[Subscription](100)
-
-    def subscribe(self, topic: bytes, *, wanted: bool = True, key: str | None = "local") -> None:
-        self._in.send_nowait(Subscription(topic, wanted, key))
-
-    def publish(self, frames: Sequence[bytes]) -> None:
-        self._published_in.send_nowait(list(frames))
-
-    async def subscriptions(self) -> list[Subscription]:
-        return [await self._out.receive()]
-
-    def close(self) -> None:
-        for stream in (self._published_in, self.published, self._in, self._out):
-            stream.close()
+    def verify(self, token: bytes, now_s: float) -> Principal:
+        assert now_s == WALL_MS / 1_000
+        if not token:
+            raise Unauthenticated
+        roles, _, tenant = token.decode().partition("@")
+        return Principal("s", tenant or "acme", frozenset(map(Role, roles.split(","))), 1e12)
 
 
 class ScriptedStore:

@@ -20,21 +20,24 @@ from airunner.protocol.errors import Forged, Quota
 from airunner.protocol.events import EventSegment
 from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.names import WatchKey
+from airunner.transport.memory import PEER_KEY, MemoryPublisher
 from airunner.transport.ports import ALL_LISTENERS_LEFT
-from tests.broker.stage import FakePublisher, acting, edges
+from tests.broker.stage import acting, edges
 
 pytestmark = pytest.mark.anyio
 
 KEY = WatchKey(b"k" * 32)
 OTHER = WatchKey(b"o" * 32)
+TOPIC = topic_of(KEY)
 RUN = EventSegment(first_sequence=1, count=1, attempt=1, events=b"\x91\x80")
 
 
 class Stage:
-    """An Announcer, its inbox and its socket."""
+    """An Announcer, its inbox, its socket and a subscriber."""
 
     def __init__(self) -> None:
-        self.socket = FakePublisher()
+        self.socket = MemoryPublisher()
+        self.subscriber = self.socket.connect()
         self.counts = Counts()
         self.watchers = Watchers(1)
         self.appended, self.inbox = anyio.create_memory_object_stream[Sequence[Appended]](16)
@@ -43,125 +46,101 @@ class Stage:
     async def running(self) -> AsyncIterator[None]:
         async with acting(Announcer(self.socket, self.inbox, edges(), self.counts, self.watchers).run):
             yield
-        self.socket.close()
         self.appended.close()
         self.inbox.close()
 
-    async def subscribe(self, topic: bytes) -> None:
-        self.socket.subscribe(topic)
+    async def subscribe(self, topic: bytes = TOPIC) -> None:
+        self.subscriber.subscribe(topic)
         await wait_all_tasks_blocked()
 
+    async def append(self, *segments: EventSegment, key: WatchKey = KEY) -> int:
+        """Have these announced, and return how many were."""
+        before = self.counts["announced"]
+        self.appended.send_nowait([Appended(key, segment) for segment in segments or (RUN,)])
+        await wait_all_tasks_blocked()
+        return self.counts["announced"] - before
 
-async def test_each_subscriber_is_told_from_when_on_it_hears_everything() -> None:
-    stage = Stage()
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+async def test_each_subscriber_is_told_from_when_on_it_hears_everything(stage: Stage) -> None:
     async with stage.running():
-        for _ in range(2):
-            stage.socket.subscribe(topic_of(KEY))
-            assert await stage.socket.published.receive() == [topic_of(KEY), b""]
+        for subscriber in (stage.subscriber, stage.socket.connect()):
+            subscriber.subscribe(TOPIC)
+            assert await subscriber.receive() == [[TOPIC, b""]]
 
 
-async def test_what_is_heard_counts_as_its_tenants_until_it_is_left() -> None:
-    stage = Stage()
-    stage.watchers.grant("t", topic_of(KEY), "local", 0)
+async def test_what_is_heard_counts_as_its_tenants_until_it_is_left_and_is_then_not_said(stage: Stage) -> None:
+    stage.watchers.grant("t", TOPIC, PEER_KEY, 0)
     async with stage.running():
-        await stage.subscribe(topic_of(KEY))
+        await stage.subscribe()
+        assert await stage.append() == 1
         with pytest.raises(Quota):
-            stage.watchers.grant("t", topic_of(OTHER), "local", GRANT_MS)
-        stage.socket.subscribe(topic_of(KEY), wanted=False)
+            stage.watchers.grant("t", topic_of(OTHER), PEER_KEY, GRANT_MS)
+        stage.subscriber.unsubscribe(TOPIC)
         await wait_all_tasks_blocked()
-        stage.watchers.grant("t", topic_of(OTHER), "local", GRANT_MS)
+        stage.watchers.grant("t", topic_of(OTHER), PEER_KEY, GRANT_MS)
+        assert await stage.append() == 0
 
 
-async def test_a_machine_that_was_not_given_the_key_is_not_welcomed_and_makes_nothing_said() -> None:
-    stage = Stage()
-    stage.watchers.grant("t", topic_of(KEY), "other", 0)
+@pytest.mark.parametrize("topic", [TOPIC, b""], ids=["without the key", "everything"])
+async def test_a_machine_that_was_not_given_the_key_is_not_welcomed_and_makes_nothing_said(
+    stage: Stage, topic: bytes
+) -> None:
+    stage.watchers.grant("t", TOPIC, "other", 0)
     async with stage.running():
-        await stage.subscribe(topic_of(KEY))
-        stage.appended.send_nowait([Appended(KEY, RUN)])
-        await wait_all_tasks_blocked()
-        assert stage.socket.published.statistics().current_buffer_used == 0
+        await stage.subscribe(topic)
+        assert await stage.append() == 0
+        stage.socket.publish([TOPIC, b"the first that comes"])
+        assert await stage.subscriber.receive() == [[TOPIC, b"the first that comes"]]
 
 
-async def test_what_is_said_opens_with_the_jobs_key_and_no_other() -> None:
-    stage = Stage()
+async def test_what_is_said_opens_with_the_jobs_key_and_no_other_and_under_no_nonce_twice(stage: Stage) -> None:
     async with stage.running():
-        await stage.subscribe(topic_of(KEY))
-        await stage.socket.published.receive()
-        stage.appended.send_nowait([Appended(OTHER, RUN), Appended(KEY, RUN)])
-        topic, sealed = await stage.socket.published.receive()
-        assert topic == topic_of(KEY)
-        assert msgspec.msgpack.decode(open_sealed(KEY, sealed), type=EventSegment) == RUN
-        with pytest.raises(Forged):
-            open_sealed(OTHER, sealed)
-        assert stage.counts["announced"] == 1
+        await stage.subscribe()
+        assert await stage.append(key=OTHER) == 0
+        assert await stage.append(RUN, RUN, RUN) == 3
+        _, *said = await stage.subscriber.receive()
+        for topic, sealed in said:
+            assert topic == TOPIC
+            assert msgspec.msgpack.decode(open_sealed(KEY, sealed), type=EventSegment) == RUN
+            with pytest.raises(Forged):
+                open_sealed(OTHER, sealed)
+        assert len({sealed[:24] for _, sealed in said}) == 3
 
 
-async def test_no_nonce_is_used_twice() -> None:
-    stage = Stage()
-    async with stage.running():
-        await stage.subscribe(topic_of(KEY))
-        await stage.socket.published.receive()
-        stage.appended.send_nowait([Appended(KEY, RUN)] * 3)
-        assert len({(await stage.socket.published.receive())[1][:24] for _ in range(3)}) == 3
-
-
-async def test_what_nobody_listens_to_any_more_is_not_said() -> None:
-    stage = Stage()
-    async with stage.running():
-        await stage.subscribe(topic_of(KEY))
-        await stage.socket.published.receive()
-        stage.socket.subscribe(topic_of(KEY), wanted=False)
-        await wait_all_tasks_blocked()
-        stage.appended.send_nowait([Appended(KEY, RUN)])
-        await wait_all_tasks_blocked()
-        assert stage.socket.published.statistics().current_buffer_used == 0
-
-
-async def test_a_subscription_to_everything_is_given_nothing_by_itself() -> None:
-    stage = Stage()
-    async with stage.running():
-        await stage.subscribe(b"")
-        stage.appended.send_nowait([Appended(KEY, RUN)])
-        await wait_all_tasks_blocked()
-        assert stage.socket.published.statistics().current_buffer_used == 0
-
-
-async def test_beyond_its_memory_everything_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_beyond_its_memory_everything_is_said(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LISTENED_MAX", 1)
-    stage = Stage()
     async with stage.running():
         for key in (b"a", b"b"):
             await stage.subscribe(topic_of(key * 32))
-            await stage.socket.published.receive()
-        stage.appended.send_nowait([Appended(KEY, RUN)])
-        assert (await stage.socket.published.receive())[0] == topic_of(KEY)
+        assert await stage.append() == 1
 
 
-async def test_a_long_run_is_only_named_and_so_is_what_follows_it_in_the_batch() -> None:
+async def test_a_long_run_is_only_named_and_so_is_what_follows_it_in_the_batch(stage: Stage) -> None:
     """What waits for a listener who does not read is counted in messages: it is bounded in bytes by theirs."""
-    stage = Stage()
     long = EventSegment(first_sequence=2, count=3, attempt=1, events=bytes(LIVE_BYTES_MAX + 1))
     after = EventSegment(first_sequence=5, count=1, attempt=1, events=b"\x91\x80")
     async with stage.running():
-        await stage.subscribe(topic_of(KEY))
-        await stage.socket.published.receive()
-        stage.appended.send_nowait([Appended(KEY, one) for one in (RUN, long, long, after)])
-        for said in (msgspec.to_builtins(RUN, builtin_types=(bytes,)), {"first_sequence": 2, "count": 4, "attempt": 1}):
-            _, sealed = await stage.socket.published.receive()
-            assert msgspec.msgpack.decode(open_sealed(KEY, sealed)) == said
-        await wait_all_tasks_blocked()
-        assert stage.socket.published.statistics().current_buffer_used == 0
+        await stage.subscribe()
+        await stage.append(RUN, long, long, after)
+        _, *said = await stage.subscriber.receive()
+        assert [msgspec.msgpack.decode(open_sealed(KEY, sealed)) for _, sealed in said] == [
+            msgspec.to_builtins(RUN, builtin_types=(bytes,)),
+            {"first_sequence": 2, "count": 4, "attempt": 1},
+        ]
 
 
-async def test_when_the_relay_has_ended_nothing_is_said_until_somebody_comes_back() -> None:
-    stage = Stage()
+async def test_when_the_relay_has_ended_nothing_is_said_until_somebody_comes_back(stage: Stage) -> None:
     async with stage.running():
-        await stage.subscribe(topic_of(KEY))
-        await stage.socket.published.receive()
-        stage.socket.subscribe(ALL_LISTENERS_LEFT.topic, wanted=ALL_LISTENERS_LEFT.wanted, key=ALL_LISTENERS_LEFT.key)
+        await stage.subscribe()
+        stage.socket.change(ALL_LISTENERS_LEFT)
         await wait_all_tasks_blocked()
-        stage.appended.send_nowait([Appended(KEY, RUN)])
-        await wait_all_tasks_blocked()
-        assert stage.socket.published.statistics().current_buffer_used == 0
-        await stage.subscribe(topic_of(KEY))
-        assert await stage.socket.published.receive() == [topic_of(KEY), b""]
+        assert await stage.append() == 0
+        late = stage.socket.connect()
+        late.subscribe(TOPIC)
+        assert await late.receive() == [[TOPIC, b""]]
+        assert await stage.append() == 1

@@ -1,60 +1,118 @@
-"""The Gateway lets in what may come in, refuses the rest, and loses no grant."""
+"""The Gateway lets in what may come in, refuses the rest, has everything paid for, and loses no grant."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker.lifecycle.commands import LeasesCounted, WatchKeyFound
+from airunner.broker import tarpit
+from airunner.broker.admission import Admission, any_machine
+from airunner.broker.counts import Counts
+from airunner.broker.gateway import HOLD_MS_MAX, NUDGE_ID, Gateway
+from airunner.broker.health import Health
+from airunner.broker.inbox import Nudged, Pending, Response
+from airunner.broker.lifecycle.commands import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
+from airunner.broker.prices import REPLY_BYTES_A_UNIT, UNITS_A_REQUEST
+from airunner.broker.rates import Bucket, Purpose, Rates
+from airunner.broker.store.quotas import Quotas
+from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole
-from airunner.certs.principal import Role
+from airunner.protocol import replies, requests
 from airunner.protocol.coding import encode
-from airunner.protocol.frames import SERVED
+from airunner.protocol.errors import Quota
+from airunner.protocol.events import EventSegment
+from airunner.protocol.frames import SERVED, pack_request
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.names import JobId, WatchKey
-from airunner.protocol.queues import QueueMode
-from airunner.protocol.replies import (
-    AgentsListed,
-    AgentSummary,
-    JobCompleted,
-    JobReleasedReply,
-    JobsUpdated,
-    JobWatched,
-    LeaseRef,
-    LeaseVerdict,
-    Pong,
-    Refused,
-    Reply,
-    Verdict,
-)
-from airunner.protocol.requests import (
-    CancelJob,
-    CompleteJob,
-    EnqueueJob,
-    GetJob,
-    ListAgents,
-    ListJobs,
-    ListQueues,
-    ListSecrets,
-    Ping,
-    ReleaseJob,
-    RemoveSecret,
-    Request,
-    RetryJob,
-    SetSecret,
-    UpdateJob,
-    UpdateQueue,
-    WatchJob,
-)
-from tests.broker.gatewaying import EVENTS_PORT, GRANT, Stage
-from tests.broker.stage import WALL_MS, dequeue, enqueue, request_id
+from airunner.protocol.replies import AgentSummary, LeaseRef, Message, Refused, Reply, Verdict
+from airunner.protocol.requests import ListJobs, Ping
+from tests.broker.stage import LEASE, WALL_MS, FakeAuthority, FakeRouter, acting, dequeue, edges, enqueue, request_id
 from tests.protocol.examples import BEYOND_BOUNDS
 
 pytestmark = pytest.mark.anyio
+EVENTS_PORT = 7071
+GRANT = replies.JobsLeased(leases=(LEASE,))
+PONG = replies.Pong(revisions=SERVED)
+ASKS = Bucket("acme", Purpose.CLIENT)
 
 
-def _ref(job_id: str) -> LeaseRef:
-    return LeaseRef(job_id=job_id, attempt=1, task_token=bytes(32))
+class Stage:
+    """A Gateway between a door in memory and an inbox that nobody empties."""
+
+    def __init__(self, inbox_max: int = 100) -> None:
+        self.router = FakeRouter()
+        self.counts = Counts()
+        self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": any_machine(b"")}
+        self.pay(Rates())
+        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | Retain](inbox_max)
+        self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Response | Nudged]](100)
+
+    def pay(self, rates: Rates, unattributed: Rates | None = None) -> None:
+        """Charge these."""
+        self.admission = Admission(FakeAuthority(), self.listed.get, rates, unattributed or Rates())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        gateway = Gateway(
+            self.router,
+            self.inbox,
+            self.to_ledger,
+            self.admission,
+            Quotas(),
+            edges(),
+            EVENTS_PORT,
+            self.counts,
+            Watchers(1),
+            Health(),
+        )
+        async with acting(gateway.run):
+            yield
+        self.router.close()
+        for stream in (self.to_ledger, self.ledger, self.answers, self.inbox):
+            stream.close()
+
+    async def reply(self) -> Reply:
+        return (await self.router.said.receive())[2]
+
+    async def code(self) -> str:
+        """Of the refusal that comes next."""
+        refused = await self.reply()
+        assert isinstance(refused, Refused)
+        return refused.code
+
+    async def asked(self) -> Pending:
+        asked = await self.ledger.receive()
+        assert isinstance(asked, Pending)
+        return asked
+
+    def answer(self, asked: Pending, reply: StoreReply) -> None:
+        assert asked.peer is not None
+        self.answers.send_nowait([Response(asked.peer, asked.command, reply, asked.key, asked.revision)])
+
+    async def converse(self, request: Message, reply: StoreReply, *, peer: bytes = b"peer", token: bytes) -> Reply:
+        """Ask, answer, and see it go out."""
+        self.router.hear(request, token=token, peer=peer)
+        self.answer(await self.asked(), reply)
+        return await self.reply()
+
+    async def nudged(self, *job_ids: str) -> list[bytes]:
+        """Who is told when the holders of these jobs are."""
+        self.answers.send_nowait([Nudged("acme", tuple(map(JobId, job_ids)))])
+        await wait_all_tasks_blocked()
+        told: list[bytes] = []
+        while self.router.said.statistics().current_buffer_used:
+            peer, number, message = await self.router.said.receive()
+            assert (number, message) == (NUDGE_ID, replies.Nudge())
+            told.append(peer)
+        return told
+
+    def nothing_asked(self) -> bool:
+        return self.ledger.statistics().current_buffer_used == 0
 
 
 @pytest.fixture
@@ -62,63 +120,62 @@ def stage() -> Stage:
     return Stage()
 
 
+def _ref(job_id: str) -> LeaseRef:
+    return LeaseRef(job_id=job_id, attempt=1, task_token=bytes(32))
+
+
 async def test_a_ping_needs_no_token_and_no_ledger(stage: Stage) -> None:
     async with stage.running():
         stage.router.hear(Ping(), 7)
-        assert await stage.router.said.receive() == (b"peer", request_id(7), Pong(revisions=SERVED))
-        assert stage.nothing_asked()
-
-
-async def test_a_request_reaches_the_ledger_as_its_tenants(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(ListJobs(), 3, token=b"read")
-        asked = await stage.asked()
-        assert (asked.peer, asked.command.tenant, asked.command.request_id) == (b"peer", "acme", request_id(3))
-
-
-async def test_each_job_gets_an_id_and_a_key_of_its_own(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(enqueue("a", "b"), token=b"submit")
-        minted = (await stage.asked()).command.minted
-        assert len({one.job_id for one in minted}) == len({one.watch_key for one in minted}) == 2
-
-
-async def test_without_a_token_nothing_is_applied(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(ListJobs())
-        reply = await stage.reply()
-        assert isinstance(reply, Refused)
-        assert reply.code == "unauthenticated"
+        assert await stage.router.said.receive() == (b"peer", request_id(7), PONG)
         assert stage.nothing_asked()
 
 
 @pytest.mark.parametrize(
-    ("request_", "role"),
-    [
-        (enqueue("true"), Role.SUBMIT),
-        (CancelJob(job_id="j"), Role.SUBMIT),
-        (RetryJob(job_id="j"), Role.SUBMIT),
-        (dequeue(), Role.WORK),
-        (GetJob(job_id="j"), Role.READ),
-        (ListQueues(), Role.READ),
-        (ListAgents(), Role.READ),
-        (ListSecrets(), Role.READ),
-        (UpdateQueue(queue="q", mode=QueueMode.PAUSED), Role.ADMIN),
-        (SetSecret(queue="q", name="A", box=b"box"), Role.ADMIN),
-        (RemoveSecret(queue="q", name="A"), Role.ADMIN),
-    ],
+    ("request_", "token", "jobs"),
+    [(ListJobs(), b"read", 0), (enqueue("a", "b"), b"submit", 2), (requests.RetryJob(job_id="j"), b"submit", 1)],
 )
-async def test_without_the_role_a_request_is_forbidden_and_nothing_applied(
-    stage: Stage, request_: Request, role: Role
+async def test_a_request_reaches_the_ledger_as_its_tenants_with_an_id_and_a_key_for_each_new_job(
+    stage: Stage, request_: Message, token: bytes, jobs: int
 ) -> None:
-    others = ",".join(other for other in Role if other not in (role, Role.ADMIN))
     async with stage.running():
-        stage.router.hear(request_, token=others.encode())
-        reply = await stage.reply()
-        assert isinstance(reply, Refused)
-        assert reply.code == "forbidden"
-        assert stage.nothing_asked()
+        stage.router.hear(request_, 3, token=token)
+        asked = await stage.asked()
+        assert (asked.peer, asked.command.tenant, asked.command.request_id) == (b"peer", "acme", request_id(3))
+        minted = asked.command.minted
+        assert len({job.job_id for job in minted}) == len({job.watch_key for job in minted}) == jobs
+
+
+REFUSED = {
+    "no token": (pack_request(request_id(1), b"", encode(ListJobs())), "unauthenticated"),
+    "another role": (pack_request(request_id(1), b"work,submit", encode(ListJobs())), "forbidden"),
+    "two frames": ([b"AR1", bytes(16)], "bad-request"),
+    "five frames": ([b"AR1", bytes(16), b"", b"\x80", b""], "bad-request"),
+    "a long token": ([b"AR1", bytes(16), b"x" * 8_193, encode(Ping())], "bad-request"),
+    "no MessagePack": ([b"AR1", bytes(16), b"", b"\xc1"], "bad-request"),
+    **{name: ([b"AR1", bytes(16), b"read", body], "bad-request") for name, body in BEYOND_BOUNDS.items()},
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_what_may_not_come_in_is_refused_and_counted_and_nothing_applied(stage: Stage, case: str) -> None:
+    frames, code = REFUSED[case]
+    async with stage.running():
+        stage.router.hear_frames(frames)
+        assert await stage.code() == code
         assert stage.counts["requests_refused"] == 1
+        assert stage.nothing_asked()
+
+
+@pytest.mark.parametrize(
+    "frames", [[], [b""], [b"AR1"], [b"XR1", bytes(16), b"", b"\x80"], [b"AR1", b"short", b"", b"\x80"]]
+)
+async def test_garbage_is_counted_and_the_next_request_served(stage: Stage, frames: list[bytes]) -> None:
+    async with stage.running():
+        stage.router.hear_frames(frames)
+        stage.router.hear(Ping())
+        assert await stage.reply() == PONG
+        assert stage.counts["garbage"] == 1
 
 
 async def test_busy_instead_of_growth() -> None:
@@ -132,115 +189,47 @@ async def test_busy_instead_of_growth() -> None:
         assert reply.code == "busy"
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [],
-        [b""],
-        [b"AR1"],
-        [b"XR1", bytes(16), b"", b"\x80"],
-        [b"AR1", b"short", b"", b"\x80"],
-    ],
-)
-async def test_garbage_is_counted_and_the_next_request_served(stage: Stage, frames: list[bytes]) -> None:
+async def test_who_may_watch_is_told_where_and_who_watches_as_many_as_it_may_is_refused_another(stage: Stage) -> None:
     async with stage.running():
-        stage.router.hear_frames(frames)
-        stage.router.hear(Ping())
-        assert isinstance(await stage.reply(), Pong)
-        assert stage.counts["garbage"] == 1
+        for key, served in ((b"a", True), (b"b", False), (b"a", True)):
+            watch = requests.WatchJob(job_id="j")
+            reply = await stage.converse(watch, WatchKeyFound(WatchKey(key * 32)), token=b"read")
+            if served:
+                assert reply == replies.JobWatched(watch_key=key * 32, events_port=EVENTS_PORT)
+            else:
+                assert isinstance(reply, Refused)
+                assert reply.code == "quota"
 
 
 @pytest.mark.parametrize(
-    "frames",
+    ("repeat", "gone", "given_back"),
     [
-        [b"AR1", bytes(16)],
-        [b"AR1", bytes(16), b"", b"\x80", b""],
-        [b"AR1", bytes(16), b"x" * 8_193, encode(Ping())],
-        [b"AR1", bytes(16), b"", b"\xc1"],
+        (None, {b"old"}, True),
+        (b"work@other", {b"old"}, True),
+        (b"work", {b"old"}, False),  # else two agents would run one job
+        (b"work", {b"old", b"new"}, True),
     ],
+    ids=["alone", "another tenant's request of its id", "repeated", "repeated and gone too"],
 )
-async def test_what_names_its_request_is_refused_by_it(stage: Stage, frames: list[bytes]) -> None:
-    async with stage.running():
-        stage.router.hear_frames(frames)
-        reply = await stage.reply()
-        assert isinstance(reply, Refused)
-        assert reply.code == "bad-request"
-
-
-@pytest.mark.parametrize("beyond", BEYOND_BOUNDS)
-async def test_what_is_beyond_the_bounds_is_refused_though_nobody_reads_it(stage: Stage, beyond: str) -> None:
-    async with stage.running():
-        stage.router.hear_frames([b"AR1", bytes(16), b"read", BEYOND_BOUNDS[beyond]])
-        reply = await stage.reply()
-        assert isinstance(reply, Refused)
-        assert reply.code == "bad-request"
-        assert stage.nothing_asked()
-
-
-async def test_who_may_watch_is_told_where(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(WatchJob(job_id="j"), token=b"read")
-        stage.answer(await stage.asked(), WatchKeyFound(WatchKey(bytes(32))))
-        assert await stage.reply() == JobWatched(watch_key=bytes(32), events_port=EVENTS_PORT)
-
-
-async def test_who_watches_as_many_as_he_may_is_told_so_and_may_watch_those_again(stage: Stage) -> None:
-    async with stage.running():
-        for number, key, kind in ((1, b"a", JobWatched), (2, b"b", Refused), (3, b"a", JobWatched)):
-            stage.router.hear(WatchJob(job_id="j"), number, token=b"read")
-            stage.answer(await stage.asked(), WatchKeyFound(WatchKey(key * 32)))
-            reply = await stage.reply()
-            assert isinstance(reply, kind)
-            assert getattr(reply, "code", "quota") == "quota"
-
-
-async def test_a_grant_whose_peer_is_gone_is_given_back(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(dequeue(), token=b"work", peer=b"a")
-        asked = await stage.asked()
-        stage.router.gone.add(b"a")
-        stage.answer(asked, GRANT)
-        back = await stage.asked()
-        assert back.peer is None
-        assert back.command.tenant == "acme"
-        assert back.command.request == ReleaseJob(lease=_ref("j"))
-        assert stage.counts["replies_undelivered"] == 1
-
-
-async def test_another_tenants_request_of_the_same_id_is_no_repeat(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(dequeue(), token=b"work", peer=b"a")
-        asked = await stage.asked()
-        stage.router.hear(dequeue(), token=b"work@other", peer=b"b")
-        assert (await stage.asked()).command.tenant == "other"
-        stage.router.gone.add(b"a")
-        stage.answer(asked, GRANT)
-        assert isinstance((await stage.asked()).command.request, ReleaseJob)
-
-
-async def test_a_grant_whose_repeat_is_on_its_way_is_not_given_back(stage: Stage) -> None:
+async def test_a_grant_that_reaches_nobody_is_given_back_once(
+    stage: Stage, repeat: bytes | None, gone: set[bytes], *, given_back: bool
+) -> None:
     async with stage.running():
         stage.router.hear(dequeue(), token=b"work", peer=b"old")
-        first = await stage.asked()
-        stage.router.hear(dequeue(), token=b"work", peer=b"new")
-        repeat = await stage.asked()
-        stage.router.gone.add(b"old")
-        stage.answer(first, GRANT)
-        stage.answer(repeat, GRANT)
-        assert (await stage.router.said.receive())[0] == b"new"
-        assert stage.nothing_asked(), "else two agents would run one job"
-
-
-async def test_a_repeat_whose_peer_is_gone_too_is_given_back(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(dequeue(), token=b"work", peer=b"old")
-        first = await stage.asked()
-        stage.router.hear(dequeue(), token=b"work", peer=b"new")
-        repeat = await stage.asked()
-        stage.router.gone |= {b"old", b"new"}
-        stage.answer(first, GRANT)
-        stage.answer(repeat, GRANT)
-        assert isinstance((await stage.asked()).command.request, ReleaseJob)
+        asked = [await stage.asked()]
+        if repeat is not None:
+            stage.router.hear(dequeue(), token=repeat, peer=b"new")
+            asked.append(await stage.asked())
+        stage.router.gone |= gone
+        for pending in asked:
+            stage.answer(pending, GRANT)
+        if given_back:
+            back = await stage.asked()
+            assert (back.peer, back.command.tenant) == (None, "acme")
+            assert back.command.request == requests.ReleaseJob(lease=_ref("j"))
+            assert stage.counts["replies_undelivered"] == len(gone)
+        if repeat is not None and b"new" not in gone:
+            assert (await stage.router.said.receive())[0] == b"new"
         await wait_all_tasks_blocked()
         assert stage.nothing_asked()
 
@@ -249,83 +238,49 @@ async def test_another_reply_whose_peer_is_gone_is_let_go(stage: Stage) -> None:
     async with stage.running():
         stage.router.hear(enqueue("true"), token=b"submit", peer=b"a")
         asked = await stage.asked()
-        assert isinstance(asked.command.request, EnqueueJob)
         stage.router.gone.add(b"a")
         stage.answer(asked, Refused(code="conflict", message=""))
         await wait_all_tasks_blocked()
         assert stage.nothing_asked()
 
 
-def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[UpdateJob, JobsUpdated]:
-    """One of the jobs "j0", "j1" … and what is said to it."""
-    refs = tuple(_ref(f"j{n}") for n in range(len(verdicts)))
-    said = tuple(LeaseVerdict(job_id=JobId(f"j{n}"), attempt=1, verdict=one) for n, one in enumerate(verdicts))
-    return UpdateJob(agent=agent, leases=refs, visibility_ms=60_000), JobsUpdated(leases=said)
-
-
-async def test_a_nudge_goes_to_the_holder_and_to_nobody_else(stage: Stage) -> None:
+async def test_a_nudge_goes_to_the_holder_alone_and_one_that_is_gone_is_not_waited_for(stage: Stage) -> None:
     async with stage.running():
         stage.router.hear(ListJobs(), token=b"read", peer=b"reader")
         await stage.asked()
-        stage.router.hear(dequeue(), token=b"work", peer=b"agent")
-        await stage.tell(await stage.asked(), GRANT)
+        await stage.converse(dequeue(), GRANT, token=b"work", peer=b"agent")
         assert await stage.nudged("j") == [b"agent"]
         assert await stage.nudged("another") == []
         assert stage.nothing_asked(), "nobody answers a nudge"
-
-
-async def test_a_nudge_goes_to_the_newest_connection_of_the_holder(stage: Stage) -> None:
-    heartbeat, said = _heartbeat(Verdict.KEPT, Verdict.CANCEL, Verdict.LOST)
-    async with stage.running():
-        for peer in (b"old", b"new"):
-            stage.router.hear(heartbeat, token=b"work", peer=peer)
-            await stage.tell(await stage.asked(), said)
-        assert await stage.nudged("j0") == [b"new"]
-        assert await stage.nudged("j1") == [b"new"]
-        assert await stage.nudged("j2") == [], "a lease that is lost is not this agent's"
-
-
-async def test_who_holds_several_is_told_once(stage: Stage) -> None:
-    heartbeat, said = _heartbeat(Verdict.KEPT, Verdict.KEPT)
-    async with stage.running():
-        stage.router.hear(heartbeat, token=b"work", peer=b"agent")
-        await stage.tell(await stage.asked(), said)
-        assert await stage.nudged("j0", "j1", "unknown") == [b"agent"]
-
-
-async def test_who_has_ended_the_job_is_not_nudged(stage: Stage) -> None:
-    ends: list[tuple[Request, Reply]] = [
-        (
-            CompleteJob(lease=_ref("j0"), event_count=0, result=Result(exit_code=0)),
-            JobCompleted(state=JobState.COMPLETED),
-        ),
-        (ReleaseJob(lease=_ref("j0")), JobReleasedReply()),
-    ]
-    heartbeat, kept = _heartbeat(Verdict.KEPT)
-    async with stage.running():
-        for request, reply in ends:
-            stage.router.hear(heartbeat, token=b"work")
-            await stage.tell(await stage.asked(), kept)
-            stage.router.hear(request, token=b"work")
-            await stage.tell(await stage.asked(), reply)
-            assert await stage.nudged("j0") == []
-
-
-async def test_a_holder_that_is_gone_is_not_waited_for(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(dequeue(), token=b"work", peer=b"agent")
-        await stage.tell(await stage.asked(), GRANT)
         stage.router.gone.add(b"agent")
         assert await stage.nudged("j") == []
         assert stage.counts["replies_undelivered"] == 1
         stage.router.hear(Ping())
-        assert isinstance(await stage.reply(), Pong)
+        assert await stage.reply() == PONG
 
 
-async def test_a_retry_gets_one_id_and_key(stage: Stage) -> None:
+def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[requests.UpdateJob, replies.JobsUpdated]:
+    """One of the jobs "j0", "j1" … and what is said to it."""
+    refs = tuple(_ref(f"j{n}") for n in range(len(verdicts)))
+    said = (
+        replies.LeaseVerdict(job_id=JobId(f"j{n}"), attempt=1, verdict=verdict) for n, verdict in enumerate(verdicts)
+    )
+    return requests.UpdateJob(agent=agent, leases=refs, visibility_ms=60_000), replies.JobsUpdated(leases=tuple(said))
+
+
+async def test_a_nudge_goes_once_to_the_newest_connection_of_the_holder_until_the_job_has_ended(stage: Stage) -> None:
+    heartbeat, said = _heartbeat(Verdict.KEPT, Verdict.CANCEL, Verdict.LOST)
+    completion = requests.CompleteJob(lease=_ref("j0"), event_count=0, result=Result(exit_code=0))
     async with stage.running():
-        stage.router.hear(RetryJob(job_id="j"), token=b"submit")
-        assert len((await stage.asked()).command.minted) == 1
+        for peer in (b"old", b"new"):
+            await stage.converse(heartbeat, said, token=b"work", peer=peer)
+        assert await stage.nudged("j0", "j1", "unknown") == [b"new"]
+        assert await stage.nudged("j2") == [], "a lease that is lost is not this agent's"
+        await stage.converse(completion, replies.JobCompleted(state=JobState.COMPLETED), token=b"work")
+        assert await stage.nudged("j0") == []
+        assert await stage.nudged("j1") == [b"new"]
+        await stage.converse(requests.ReleaseJob(lease=_ref("j1")), replies.JobReleasedReply(), token=b"work")
+        assert await stage.nudged("j1") == []
 
 
 async def test_agents_are_listed_as_they_were_heard_with_the_leases_that_the_store_counts(stage: Stage) -> None:
@@ -333,62 +288,117 @@ async def test_agents_are_listed_as_they_were_heard_with_the_leases_that_the_sto
     async with stage.running():
         stage.router.hear(dequeue(), token=b"work")
         stage.router.hear(heartbeat, token=b"work")
-        stage.router.hear(dequeue(), token=b"read")
-        assert isinstance(await stage.reply(), Refused)
+        stage.router.hear(msgspec.structs.replace(dequeue(), agent="reader"), token=b"read")
+        assert await stage.code() == "forbidden"
         for _ in range(2):
             await stage.asked()
         for after, names in ((None, ["a", "b", "c"]), ("a", ["b", "c"]), ("c", [])):
-            stage.router.hear(ListAgents(after=after), token=b"read")
-            stage.answer(await stage.asked(), LeasesCounted({"a": 2, "c": 1}))
-            listed = await stage.reply()
-            assert isinstance(listed, AgentsListed)
-            assert [one.name for one in listed.agents] == names
+            counted = LeasesCounted({"a": 2, "c": 1})
+            listed = await stage.converse(requests.ListAgents(after=after), counted, token=b"read")
+            assert isinstance(listed, replies.AgentsListed)
+            assert [agent.name for agent in listed.agents] == names
             if after is None:
                 assert listed.agents[0] == AgentSummary(name="a", slots=1, leases=2, seen_ms=WALL_MS)
                 assert listed.agents[2] == AgentSummary(name="c", slots=0, leases=1, seen_ms=0)
 
 
-async def test_who_may_not_work_is_not_heard_as_an_agent(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(dequeue(), token=b"read")
-        await stage.reply()
-        stage.router.hear(ListAgents(), token=b"read")
-        stage.answer(await stage.asked(), LeasesCounted({}))
-        assert await stage.reply() == AgentsListed(agents=())
-
-
-async def test_a_revoked_machine_is_refused_at_its_very_next_request(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(ListJobs(), token=b"read")
-        await stage.asked()
-        del stage.listed[b"local"]
-        for request in (Ping(), ListJobs()):
-            stage.router.hear(request, token=b"read")
-            refused = await stage.reply()
-            assert isinstance(refused, Refused)
-            assert refused.code == "unauthenticated"
-        assert stage.nothing_asked()
-
-
-async def test_a_machine_that_was_revoked_while_it_waited_is_given_no_job(stage: Stage) -> None:
+async def test_a_machine_that_was_revoked_is_refused_at_once_and_given_no_job_that_it_waited_for(stage: Stage) -> None:
     async with stage.running():
         stage.router.hear(dequeue(wait_ms=30_000), token=b"work")
         parked = await stage.asked()
         del stage.listed[b"local"]
+        for request in (Ping(), ListJobs()):
+            stage.router.hear(request, token=b"read")
+            assert await stage.code() == "unauthenticated"
         stage.answer(parked, GRANT)
         assert isinstance(await stage.reply(), Refused)
         given_back = (await stage.asked()).command.request
-        assert isinstance(given_back, ReleaseJob)
-        assert given_back.lease.job_id == "j"
+        assert given_back == requests.ReleaseJob(lease=_ref("j"))
         assert await stage.nudged("j") == []
+        assert stage.nothing_asked()
 
 
-async def test_a_machine_that_is_listed_as_a_client_works_no_jobs(stage: Stage) -> None:
-    stage.listed[b"local"] = Entry("laptop", frozenset({PeerRole.CLIENT}))
+@pytest.mark.parametrize(
+    ("asks", "size_bytes", "rate", "paid_out"),
+    [(1, 60 * REPLY_BYTES_A_UNIT, 10.0, True), (2, REPLY_BYTES_A_UNIT, 3.0 * UNITS_A_REQUEST, False)],
+    ids=["large", "as short as who follows asks for"],
+)
+async def test_a_page_of_a_log_is_paid_for_by_its_size(
+    stage: Stage, asks: int, size_bytes: int, rate: float, *, paid_out: bool
+) -> None:
+    rates = Rates(rate)
+    stage.pay(rates)
+    run = EventSegment(first_sequence=1, count=1, attempt=1, events=bytes(size_bytes))
+    page = replies.JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
     async with stage.running():
-        stage.router.hear(dequeue(), token=b"work,read")
+        for _ in range(asks):
+            await stage.converse(requests.ReplayJobEvents(job_id="j"), page, token=b"read")
+        assert is_empty(rates) is paid_out
+
+
+def is_empty(rates: Rates) -> bool:
+    try:
+        rates.require(ASKS, WALL_MS)
+    except Quota:
+        return True
+    return False
+
+
+def exhausted(units: float) -> Rates:
+    rates = Rates(1.0)
+    rates.charge(ASKS, units, WALL_MS)
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("debt", "held_s", "retry_ms"), [(2.0, 1.0, 0), (10.0, HOLD_MS_MAX / 1_000, 9_001 - HOLD_MS_MAX)]
+)
+async def test_what_is_too_much_is_refused_undecoded_once_the_same_may_be_asked_again_and_not_held_for_ever(
+    stage: Stage, debt: float, held_s: float, retry_ms: int
+) -> None:
+    stage.pay(exhausted(debt))
+    async with stage.running():
+        began_s = anyio.current_time()
+        stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa4type" + bytes(100)])
+        stage.router.hear(Ping())
+        assert await stage.reply() == PONG
+        assert anyio.current_time() == began_s
         refused = await stage.reply()
         assert isinstance(refused, Refused)
-        assert refused.code == "forbidden"
-        stage.router.hear(ListJobs(), token=b"work,read")
-        await stage.asked()
+        assert (refused.code, refused.retry_ms) == ("quota", retry_ms)
+        assert anyio.current_time() - began_s == pytest.approx(held_s, abs=0.01)  # virtual
+
+
+async def test_more_refusals_than_are_held_are_told_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tarpit, "HELD_MAX", 1)
+    stage.pay(exhausted(2.0))
+    async with stage.running():
+        began_s = anyio.current_time()
+        for number in (1, 2):
+            stage.router.hear(ListJobs(page_size=100), number, token=b"read")
+        assert [(await stage.router.said.receive())[1] for _ in range(2)] == [request_id(2), request_id(1)]
+        assert anyio.current_time() > began_s
+
+
+async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its_size(stage: Stage) -> None:
+    rates = Rates(100.0)
+    stage.pay(rates)
+    async with stage.running():
+        stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa1x\xdd\x00\x00\x7f\xff" + bytes(32_766)])
+        assert await stage.code() == "bad-request"
+        assert is_empty(rates)
+
+
+@pytest.mark.parametrize(
+    "frames", [[b"AR1", bytes(16)], [b"AR1", bytes(16), b"", encode(Ping())], [b"AR1", bytes(16), b"", b"\x80"]]
+)
+async def test_what_is_no_tenants_is_paid_for_by_its_machine(stage: Stage, frames: list[bytes]) -> None:
+    unattributed = Rates(1.0)
+    unattributed.charge(Bucket("local", Purpose.MACHINE), 0.5, WALL_MS)
+    stage.pay(Rates(), unattributed)
+    async with stage.running():
+        stage.router.hear_frames(frames)
+        first = await stage.reply()
+        assert not isinstance(first, Refused) or first.code == "bad-request"
+        stage.router.hear_frames(frames)
+        assert await stage.code() == "quota"

@@ -18,8 +18,8 @@ from airunner.protocol.errors import NoSpace, NotFound
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, JobsListed, Refused
 from airunner.protocol.requests import QUEUES_MAX, CancelJob, DequeueJob, EnqueueJob, GetJob, ListJobs, StoreRequest
-from tests.broker.ledgering import DEFAULT, LEASE, RUN, Stage
-from tests.broker.stage import WALL_MS, ScriptedStore, asked, dequeue, enqueue
+from tests.broker.ledgering import DEFAULT, RUN, Stage
+from tests.broker.stage import LEASE, WALL_MS, ScriptedStore, asked, dequeue, enqueue
 
 pytestmark = pytest.mark.anyio
 

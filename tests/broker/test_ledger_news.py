@@ -14,8 +14,8 @@ from airunner.protocol.job import JobState, Result
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobCancelled, Refused
 from airunner.protocol.requests import CancelJob, CompleteJob, EnqueueJob, ReleaseJob, RetryJob, StoreRequest
-from tests.broker.ledgering import LAST, LEASE, MORE, Stage
-from tests.broker.stage import asked, dequeue, enqueue
+from tests.broker.ledgering import LAST, MORE, Stage
+from tests.broker.stage import LEASE, asked, dequeue, enqueue
 
 pytestmark = pytest.mark.anyio
 

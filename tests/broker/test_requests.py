@@ -20,8 +20,8 @@ from airunner.certs.principal import Role
 from airunner.protocol.names import Name
 from airunner.protocol.replies import JobsEnqueued, JobsListed, Message, Refused
 from airunner.protocol.requests import Asking, StoreRequest, reply_type
-from tests.broker.gatewaying import FakeAuthority
-from tests.broker.stage import Disk, FakePublisher, FakeRouter, acting, edges, enqueue
+from airunner.transport.memory import MemoryPublisher
+from tests.broker.stage import Disk, FakeAuthority, FakeRouter, acting, edges, enqueue
 from tests.conformance.memory import MemoryEngine
 from tests.protocol.test_documented import PAGE, tag_of
 
@@ -70,7 +70,7 @@ async def test_a_request_that_is_added_to_the_table_is_refused_without_its_role_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(KINDS, CountJobs, COUNTING)
-    router, publisher, disk, store = FakeRouter(), FakePublisher(), Disk(), Reading()
+    router, publisher, disk, store = FakeRouter(), MemoryPublisher(), Disk(), Reading()
     quotas = Quotas(requests_per_s=4)
     broker = Broker(store, router, publisher, FakeAuthority(), edges(), disk, Counts(), quotas=quotas)
 
@@ -97,4 +97,3 @@ async def test_a_request_that_is_added_to_the_table_is_refused_without_its_role_
         refusals = [said for _ in range(6) if isinstance(said := await reply(), Refused)]
         assert refusals[-1].code == "quota", "what they cost was charged"
     router.close()
-    publisher.close()
