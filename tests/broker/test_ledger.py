@@ -46,6 +46,7 @@ async def test_nothing_is_said_before_it_is_committed(stage: Stage) -> None:
         assert isinstance((await stage.reply()).reply, JobsEnqueued)
         assert await stage.announced.receive() == [RUN]
         assert await stage.alarms.receive() == Alarm(WALL_MS + 5)
+        assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 2, 1)
 
 
 async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage: Stage) -> None:
@@ -77,18 +78,13 @@ async def test_an_enqueue_takes_a_parked_dequeue_along_in_the_same_transaction(s
         assert kinds == [EnqueueJob, DequeueJob]
 
 
-async def test_a_parked_wait_ends_exactly_when_it_is_over_with_nothing(stage: Stage) -> None:
+@pytest.mark.parametrize("wait_ms", [30_000, 0])
+async def test_a_wait_ends_exactly_when_it_is_over_with_nothing(stage: Stage, wait_ms: int) -> None:
     async with stage.running():
         began_s = anyio.current_time()
-        stage.ask(asked(1, dequeue(wait_ms=30_000)))
+        stage.ask(asked(1, dequeue(wait_ms=wait_ms)))
         assert (await stage.reply()).reply == JobsLeased()
-        assert anyio.current_time() - began_s == pytest.approx(30, abs=0.002)
-
-
-async def test_without_a_wait_nothing_parks(stage: Stage) -> None:
-    async with stage.running():
-        stage.ask(asked(1, dequeue()))
-        assert (await stage.reply()).reply == JobsLeased()
+        assert anyio.current_time() - began_s == pytest.approx(wait_ms / 1_000, abs=0.002)
 
 
 async def test_a_repeat_of_a_parked_request_takes_its_place(stage: Stage) -> None:
@@ -111,19 +107,6 @@ async def test_a_job_that_came_back_goes_to_who_waits(stage: Stage) -> None:
         assert (await stage.reply()).reply == JobsLeased(leases=(LEASE,))
 
 
-async def test_more_wait_than_there_are_jobs_and_the_rest_waits_on(stage: Stage) -> None:
-    async with stage.running():
-        stage.ask(*(asked(number, dequeue(wait_ms=30_000)) for number in range(1, 21)))
-        await wait_all_tasks_blocked()
-        stage.ask(asked(100, enqueue("true", "true"), peer=None))
-        [first, second] = await stage.answers.receive()
-        assert isinstance(first, Response)
-        assert isinstance(second, Response)
-        assert [first.command.request_id[-1], second.command.request_id[-1]] == [1, 2]
-        await wait_all_tasks_blocked()
-        assert stage.answers.statistics().current_buffer_used == 0
-
-
 async def test_where_there_is_no_room_to_park_the_asker_is_told_to_come_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,17 +118,20 @@ async def test_where_there_is_no_room_to_park_the_asker_is_told_to_come_again(
         assert refused.code == "busy"
 
 
-async def test_a_full_disk_is_said_to_all_who_asked_and_the_next_batch_is_tried(stage: Stage) -> None:
+@pytest.mark.parametrize("request_", [enqueue("true"), CancelJob(job_id="j"), GetJob(job_id="j"), ListJobs()])
+async def test_a_full_disk_is_said_to_all_who_asked_and_the_next_batch_is_tried(
+    stage: Stage, request_: StoreRequest
+) -> None:
     async with stage.running():
         stage.store.failure = NoSpace()
-        stage.ask(asked(1, enqueue("true")))
+        stage.ask(asked(1, request_))
         refused = (await stage.reply()).reply
         assert isinstance(refused, Refused)
         assert refused.code == "no-space"
-        assert stage.announced.statistics().current_buffer_used == 0
+        assert stage.silent()
         stage.store.failure = None
-        stage.ask(asked(2, enqueue("true")))
-        assert isinstance((await stage.reply()).reply, JobsEnqueued)
+        stage.ask(asked(2, request_))
+        assert not isinstance((await stage.reply()).reply, Refused)
 
 
 async def test_whoever_only_reads_is_answered_though_the_disk_is_full(stage: Stage) -> None:
@@ -160,23 +146,13 @@ async def test_whoever_only_reads_is_answered_though_the_disk_is_full(stage: Sta
         assert [type(reply) for reply in replies] == [JobsListed, JobsListed, Refused]
 
 
-@pytest.mark.parametrize("request_", [GetJob(job_id="j"), ListJobs()])
-async def test_a_read_that_meets_a_full_disk_is_told_so_and_ends_nothing(stage: Stage, request_: StoreRequest) -> None:
-    async with stage.running():
-        stage.store.failure = NoSpace()
-        stage.ask(asked(1, request_))
-        refused = (await stage.reply()).reply
-        assert isinstance(refused, Refused)
-        assert refused.code == "no-space"
-        stage.store.failure = None
-        stage.ask(asked(2, request_))
-        assert isinstance((await stage.reply()).reply, JobsListed)
-
-
 async def test_whoever_only_reads_waits_for_no_commit_of_others(stage: Stage) -> None:
     async with stage.running():
         stage.disk.hold()
-        stage.ask(asked(1, enqueue("true")), asked(2, GetJob(job_id="j")))
+        stage.ask(asked(1, GetJob(job_id="j")))
+        assert (await stage.reply()).peer == b"peer"
+        assert not stage.disk.committing.is_set(), "it waits for no thread either"
+        stage.ask(asked(2, enqueue("true")), asked(3, GetJob(job_id="j")))
         assert (await stage.reply()).command.request == GetJob(job_id="j")
         assert stage.silent()
         stage.disk.let_go()
@@ -240,14 +216,6 @@ async def test_after_an_expiry_the_next_instant_is_always_named(stage: Stage) ->
             assert await stage.alarms.receive() == Alarm(None)
 
 
-async def test_what_it_does_is_counted(stage: Stage) -> None:
-    async with stage.running():
-        stage.ask(asked(1, enqueue("true")))
-        await stage.reply()
-        await wait_all_tasks_blocked()
-        assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 2, 1)
-
-
 async def test_who_finds_no_place_in_a_full_batch_waits_on(stage: Stage) -> None:
     parked = ScriptedStore.batch_max + 20
     async with stage.running():
@@ -260,14 +228,6 @@ async def test_who_finds_no_place_in_a_full_batch_waits_on(stage: Stage) -> None
             answered |= {int.from_bytes(one.command.request_id, "big") for one in batch if isinstance(one, Response)}
         assert answered == set(range(1, parked + 1))
         assert max(len(batch) for batch in stage.store.batches) <= ScriptedStore.batch_max
-
-
-async def test_a_read_alone_waits_for_no_thread(stage: Stage) -> None:
-    async with stage.running():
-        stage.disk.hold()
-        stage.ask(asked(1, GetJob(job_id="j")))
-        assert (await stage.reply()).peer == b"peer"
-        assert not stage.disk.committing.is_set()
 
 
 async def test_who_asks_is_charged_for_what_it_cost_the_store(stage: Stage) -> None:

@@ -7,13 +7,13 @@ from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.inbox import Nudged, Response, Swept
-from airunner.broker.lifecycle.commands import Retain, TenantRequest
+from airunner.broker.lifecycle.commands import Retain
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.names import JobId
-from airunner.protocol.replies import JobCancelled, Refused
-from airunner.protocol.requests import CancelJob, CompleteJob, EnqueueJob, ReleaseJob, RetryJob, StoreRequest
+from airunner.protocol.replies import JobCancelled
+from airunner.protocol.requests import CancelJob, CompleteJob, ReleaseJob, RetryJob, StoreRequest
 from tests.broker.ledgering import LAST, MORE, Stage
 from tests.broker.stage import LEASE, asked, dequeue, enqueue
 
@@ -38,13 +38,6 @@ async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage
         assert isinstance(answer, Response)
         assert answer.reply == JobCancelled(state=JobState.RUNNING)
         assert nudged == Nudged("default", (JobId("j"),))
-
-
-async def test_a_cancel_that_met_a_full_disk_nudges_nobody(stage: Stage) -> None:
-    async with stage.running():
-        stage.store.failure = NoSpace()
-        stage.ask(asked(1, CancelJob(job_id="j")))
-        assert isinstance((await stage.reply()).reply, Refused)
 
 
 @pytest.mark.parametrize(("step", "more"), [(MORE, True), (LAST, False)])
@@ -78,32 +71,23 @@ async def test_a_step_of_retention_shares_its_commit_with_who_waits(stage: Stage
         assert len(stage.store.batches[-1]) == 2
 
 
-@pytest.mark.parametrize("request_", [enqueue("true"), RetryJob(job_id="j")])
-async def test_without_room_the_store_is_told_so_by_whoever_produces(stage: Stage, request_: EnqueueJob) -> None:
-    async with stage.running():
-        for room in (Room.AMPLE, Room.RUNNING, Room.KEEPING, Room.AMPLE):
-            stage.left.left = room
-            stage.ask(asked(1, request_))
-            await stage.reply()
-            [command] = stage.store.batches[-1]
-            assert isinstance(command, TenantRequest)
-            assert command.room is room
-
-
 @pytest.mark.parametrize(
     "request_",
     [
+        enqueue("true"),
+        RetryJob(job_id="j"),
         dequeue(),
         CancelJob(job_id="j"),
         ReleaseJob(lease=LEASE.ref),
         CompleteJob(lease=LEASE.ref, event_count=0, result=Result(exit_code=0)),
     ],
 )
-async def test_without_room_what_runs_may_end(stage: Stage, request_: StoreRequest) -> None:
-    """What the store makes of it is its own law; here, that it is asked."""
-    stage.left.left = Room.KEEPING
+async def test_how_much_room_there_is_is_told_the_store_with_each_request(stage: Stage, request_: StoreRequest) -> None:
+    """What the store makes of it is its own law."""
     async with stage.running():
-        entry = asked(1, request_)
-        stage.ask(entry)
-        await stage.answers.receive()
-        assert stage.store.batches[-1] == [replace(entry.command, room=Room.KEEPING)]
+        for room in (Room.AMPLE, Room.RUNNING, Room.KEEPING, Room.AMPLE):
+            stage.left.left = room
+            entry = asked(1, request_)
+            stage.ask(entry)
+            await stage.news()
+            assert stage.store.batches[-1] == [replace(entry.command, room=room)]

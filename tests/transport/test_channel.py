@@ -58,8 +58,9 @@ async def test_where_no_broker_is_the_wait_is_told_once_and_ends_when_it_was_sai
     async with anyio.create_task_group() as group:
         await group.start(channel.run)
         began_s = anyio.current_time()
-        with pytest.raises(OperatorError, match=f"no broker answers at {ENDPOINT}"):
+        with pytest.raises(OperatorError, match=f"no broker answers at {ENDPOINT}") as raised:
             await channel.ask(Ping())
+        assert raised.value.exit_code == 69
         assert anyio.current_time() - began_s == pytest.approx(90, abs=0.01)
         group.cancel_scope.cancel()
     assert told == [(ENDPOINT, pytest.approx(90 - NOTICE_S, abs=0.01), pytest.approx(NOTICE_S, abs=0.01))]
