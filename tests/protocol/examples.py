@@ -4,95 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from airunner.protocol import events, replies, requests
 from airunner.protocol.bounds import DEPTH_MAX
-from airunner.protocol.events import (
-    EventBody,
-    EventSegment,
-    GitCloneEnd,
-    GitCloneError,
-    GitCloneProgress,
-    GitCloneStart,
-    Heartbeat,
-    JobCancelRequested,
-    JobExpired,
-    JobFinished,
-    JobLeased,
-    JobReleased,
-    JobScheduled,
-    Output,
-    OutputTruncated,
-    ProcessEnd,
-    ProcessError,
-    ProcessStart,
-    Stream,
-    TerminalResize,
-    encode_bodies,
-)
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import JobId, task_token
 from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.protocol.replies import (
-    AgentsListed,
-    AgentSummary,
-    BatchStored,
-    JobCancelled,
-    JobCompleted,
-    JobEventsPublished,
-    JobEventsReplayed,
-    JobFound,
-    JobLease,
-    JobReleasedReply,
-    JobsEnqueued,
-    JobsLeased,
-    JobsListed,
-    JobsUpdated,
-    JobWatched,
-    LeaseRef,
-    LeaseVerdict,
-    Nudge,
-    Pong,
-    QueuesListed,
-    QueueUpdated,
-    Refused,
-    Reply,
-    SecretRemoved,
-    SecretSet,
-    SecretsListed,
-    SecretSummary,
-    Verdict,
-)
-from airunner.protocol.requests import (
-    CancelJob,
-    CompleteJob,
-    DequeueJob,
-    EnqueueJob,
-    EventBatch,
-    GetJob,
-    ListAgents,
-    ListJobs,
-    ListQueues,
-    ListSecrets,
-    Ping,
-    PublishJobEvents,
-    ReleaseJob,
-    RemoveSecret,
-    ReplayJobEvents,
-    Request,
-    RetryJob,
-    SetSecret,
-    UpdateJob,
-    UpdateQueue,
-    WatchJob,
-)
 from airunner.protocol.usage import Usage
 
 NOW_MS: Final = 1_767_225_600_000
 JOB_ID: Final = JobId("019b7765-6400-7000-8000-000000000001")
 SEED: Final = bytes(range(32))
 TOKEN: Final = task_token(SEED, JOB_ID, 1)
-LEASE: Final = LeaseRef(job_id=JOB_ID, attempt=1, task_token=TOKEN)
+LEASE: Final = replies.LeaseRef(job_id=JOB_ID, attempt=1, task_token=TOKEN)
 SPEC: Final = JobSpec(
     command="sh",
     args=("-c", "make test"),
@@ -126,66 +51,68 @@ USAGE: Final = Usage(
     checkout_ms=900,
 )
 
-EVENTS: Final[dict[str, EventBody]] = {
-    "JOB_SCHEDULED": JobScheduled(timestamp_ms=NOW_MS, queue="default", not_before_ms=NOW_MS + 1_000, retry=1),
-    "JOB_LEASED": JobLeased(timestamp_ms=NOW_MS, agent="agent-1"),
-    "JOB_RELEASED": JobReleased(timestamp_ms=NOW_MS),
-    "JOB_EXPIRED": JobExpired(timestamp_ms=NOW_MS),
-    "JOB_CANCEL_REQUESTED": JobCancelRequested(timestamp_ms=NOW_MS),
-    "JOB_FINISHED": JobFinished(timestamp_ms=NOW_MS, state=JobState.COMPLETED, exit_code=0),
-    "GIT_CLONE_START": GitCloneStart(timestamp_ms=NOW_MS, repository=SPEC.repository, branch="main"),
-    "GIT_CLONE_PROGRESS": GitCloneProgress(timestamp_ms=NOW_MS, message="Receiving objects: 42% (420/1000)"),
-    "GIT_CLONE_END": GitCloneEnd(timestamp_ms=NOW_MS, commit="c0ffee" * 6 + "c0ff", duration_ms=900),
-    "GIT_CLONE_ERROR": GitCloneError(timestamp_ms=NOW_MS, message="fatal: not found", exit_code=128),
-    "PROCESS_START": ProcessStart(timestamp_ms=NOW_MS, pid=4_711, started_at=NOW_MS),
-    "OUTPUT": Output(timestamp_ms=NOW_MS, stream=Stream.STDOUT, data=b"not UTF-8: \xff\n"),
-    "PROCESS_END": ProcessEnd(timestamp_ms=NOW_MS, pid=4_711, exit_code=0, duration_ms=1_200, usage=USAGE),
-    "PROCESS_ERROR": ProcessError(timestamp_ms=NOW_MS, message="sh: not found"),
-    "HEARTBEAT": Heartbeat(timestamp_ms=NOW_MS, elapsed_ms=30_000, processes=2, memory_bytes=1_048_576),
-    "TERMINAL_RESIZE": TerminalResize(timestamp_ms=NOW_MS, cols=80, rows=24),
-    "OUTPUT_TRUNCATED": OutputTruncated(timestamp_ms=NOW_MS, omitted_bytes=1_048_576),
+EVENTS: Final[dict[str, events.EventBody]] = {
+    "JOB_SCHEDULED": events.JobScheduled(timestamp_ms=NOW_MS, queue="default", not_before_ms=NOW_MS + 1_000, retry=1),
+    "JOB_LEASED": events.JobLeased(timestamp_ms=NOW_MS, agent="agent-1"),
+    "JOB_RELEASED": events.JobReleased(timestamp_ms=NOW_MS),
+    "JOB_EXPIRED": events.JobExpired(timestamp_ms=NOW_MS),
+    "JOB_CANCEL_REQUESTED": events.JobCancelRequested(timestamp_ms=NOW_MS),
+    "JOB_FINISHED": events.JobFinished(timestamp_ms=NOW_MS, state=JobState.COMPLETED, exit_code=0),
+    "GIT_CLONE_START": events.GitCloneStart(timestamp_ms=NOW_MS, repository=SPEC.repository, branch="main"),
+    "GIT_CLONE_PROGRESS": events.GitCloneProgress(timestamp_ms=NOW_MS, message="Receiving objects: 42% (420/1000)"),
+    "GIT_CLONE_END": events.GitCloneEnd(timestamp_ms=NOW_MS, commit="c0ffee" * 6 + "c0ff", duration_ms=900),
+    "GIT_CLONE_ERROR": events.GitCloneError(timestamp_ms=NOW_MS, message="fatal: not found", exit_code=128),
+    "PROCESS_START": events.ProcessStart(timestamp_ms=NOW_MS, pid=4_711, started_at=NOW_MS),
+    "OUTPUT": events.Output(timestamp_ms=NOW_MS, stream=events.Stream.STDOUT, data=b"not UTF-8: \xff\n"),
+    "PROCESS_END": events.ProcessEnd(timestamp_ms=NOW_MS, pid=4_711, exit_code=0, duration_ms=1_200, usage=USAGE),
+    "PROCESS_ERROR": events.ProcessError(timestamp_ms=NOW_MS, message="sh: not found"),
+    "HEARTBEAT": events.Heartbeat(timestamp_ms=NOW_MS, elapsed_ms=30_000, processes=2, memory_bytes=1_048_576),
+    "TERMINAL_RESIZE": events.TerminalResize(timestamp_ms=NOW_MS, cols=80, rows=24),
+    "OUTPUT_TRUNCATED": events.OutputTruncated(timestamp_ms=NOW_MS, omitted_bytes=1_048_576),
 }
 
-_BATCH: Final = EventBatch(
+_BATCH: Final = requests.EventBatch(
     lease=LEASE,
     first_index=0,
     count=1,
-    events=encode_bodies([Heartbeat(timestamp_ms=NOW_MS)]),
+    events=events.encode_bodies([events.Heartbeat(timestamp_ms=NOW_MS)]),
 )
-_COMPLETION: Final = CompleteJob(lease=LEASE, event_count=1, result=Result(exit_code=0))
+_COMPLETION: Final = requests.CompleteJob(lease=LEASE, event_count=1, result=Result(exit_code=0))
 
-REQUESTS: Final[dict[str, Request]] = {
-    "Ping": Ping(),
-    "EnqueueJob": EnqueueJob(jobs=(SPEC,)),
-    "DequeueJob": DequeueJob(
+REQUESTS: Final[dict[str, requests.Request]] = {
+    "Ping": requests.Ping(),
+    "EnqueueJob": requests.EnqueueJob(jobs=(SPEC,)),
+    "DequeueJob": requests.DequeueJob(
         agent="agent-1", queues=("default",), slots=2, visibility_ms=300_000, wait_ms=30_000, token_seed=SEED
     ),
-    "UpdateJob": UpdateJob(leases=(LEASE,), visibility_ms=300_000),
-    "PublishJobEvents": PublishJobEvents(batches=(_BATCH,), completions=(_COMPLETION,)),
+    "UpdateJob": requests.UpdateJob(leases=(LEASE,), visibility_ms=300_000),
+    "PublishJobEvents": requests.PublishJobEvents(batches=(_BATCH,), completions=(_COMPLETION,)),
     "CompleteJob": _COMPLETION,
-    "ReleaseJob": ReleaseJob(lease=LEASE),
-    "CancelJob": CancelJob(job_id=JOB_ID),
-    "RetryJob": RetryJob(job_id=JOB_ID),
-    "UpdateQueue": UpdateQueue(queue="default", mode=QueueMode.PAUSED),
-    "SetSecret": SetSecret(queue="default", name="API_TOKEN", box=bytes(range(96))),
-    "RemoveSecret": RemoveSecret(queue="default", name="API_TOKEN"),
-    "ListSecrets": ListSecrets(queue="default", after=("default", "API_KEY")),
-    "ListQueues": ListQueues(after="builds"),
-    "ListAgents": ListAgents(),
-    "ListJobs": ListJobs(
+    "ReleaseJob": requests.ReleaseJob(lease=LEASE),
+    "CancelJob": requests.CancelJob(job_id=JOB_ID),
+    "RetryJob": requests.RetryJob(job_id=JOB_ID),
+    "UpdateQueue": requests.UpdateQueue(queue="default", mode=QueueMode.PAUSED),
+    "SetSecret": requests.SetSecret(queue="default", name="API_TOKEN", box=bytes(range(96))),
+    "RemoveSecret": requests.RemoveSecret(queue="default", name="API_TOKEN"),
+    "ListSecrets": requests.ListSecrets(queue="default", after=("default", "API_KEY")),
+    "ListQueues": requests.ListQueues(after="builds"),
+    "ListAgents": requests.ListAgents(),
+    "ListJobs": requests.ListJobs(
         queue="default", state=JobState.RUNNING, owner="ada", metadata={"build": "42"}, page=2, page_size=50, count=True
     ),
-    "GetJob": GetJob(job_id=JOB_ID),
-    "ReplayJobEvents": ReplayJobEvents(job_id=JOB_ID, from_sequence=5, bytes_max=65_536, kinds=("PROCESS_END",)),
-    "WatchJob": WatchJob(job_id=JOB_ID),
+    "GetJob": requests.GetJob(job_id=JOB_ID),
+    "ReplayJobEvents": requests.ReplayJobEvents(
+        job_id=JOB_ID, from_sequence=5, bytes_max=65_536, kinds=("PROCESS_END",)
+    ),
+    "WatchJob": requests.WatchJob(job_id=JOB_ID),
 }
 
-REPLIES: Final[dict[str, Reply]] = {
-    "Pong": Pong(revisions=(2, 3)),
-    "JobsEnqueued": JobsEnqueued(job_ids=(JOB_ID,)),
-    "JobsLeased": JobsLeased(
+REPLIES: Final[dict[str, replies.Reply]] = {
+    "Pong": replies.Pong(revisions=(2, 3)),
+    "JobsEnqueued": replies.JobsEnqueued(job_ids=(JOB_ID,)),
+    "JobsLeased": replies.JobsLeased(
         leases=(
-            JobLease(
+            replies.JobLease(
                 job_id=JOB_ID,
                 attempt=1,
                 task_token=TOKEN,
@@ -195,31 +122,33 @@ REPLIES: Final[dict[str, Reply]] = {
             ),
         )
     ),
-    "JobsUpdated": JobsUpdated(leases=(LeaseVerdict(job_id=JOB_ID, attempt=1, verdict=Verdict.KEPT),)),
-    "JobEventsPublished": JobEventsPublished(
+    "JobsUpdated": replies.JobsUpdated(
+        leases=(replies.LeaseVerdict(job_id=JOB_ID, attempt=1, verdict=replies.Verdict.KEPT),)
+    ),
+    "JobEventsPublished": replies.JobEventsPublished(
         batches=(
-            BatchStored(job_id=JOB_ID, attempt=1, next_index=1),
-            BatchStored(job_id=JOB_ID, attempt=1, next_index=1, code="index-gap"),
+            replies.BatchStored(job_id=JOB_ID, attempt=1, next_index=1),
+            replies.BatchStored(job_id=JOB_ID, attempt=1, next_index=1, code="index-gap"),
         ),
-        completions=(JobCompleted(state=JobState.COMPLETED), Refused(code="stale-token", message="")),
+        completions=(replies.JobCompleted(state=JobState.COMPLETED), replies.Refused(code="stale-token", message="")),
     ),
-    "JobCompleted": JobCompleted(state=JobState.COMPLETED),
-    "JobReleased": JobReleasedReply(),
-    "JobCancelled": JobCancelled(state=JobState.RUNNING),
-    "QueueUpdated": QueueUpdated(queue="default", mode=QueueMode.PAUSED),
-    "SecretSet": SecretSet(),
-    "SecretRemoved": SecretRemoved(),
-    "SecretsListed": SecretsListed(
-        secrets=(SecretSummary(queue="default", name="API_TOKEN", set_ms=NOW_MS),), more=True
+    "JobCompleted": replies.JobCompleted(state=JobState.COMPLETED),
+    "JobReleased": replies.JobReleasedReply(),
+    "JobCancelled": replies.JobCancelled(state=JobState.RUNNING),
+    "QueueUpdated": replies.QueueUpdated(queue="default", mode=QueueMode.PAUSED),
+    "SecretSet": replies.SecretSet(),
+    "SecretRemoved": replies.SecretRemoved(),
+    "SecretsListed": replies.SecretsListed(
+        secrets=(replies.SecretSummary(queue="default", name="API_TOKEN", set_ms=NOW_MS),), more=True
     ),
-    "QueuesListed": QueuesListed(
+    "QueuesListed": replies.QueuesListed(
         queues=(QueueSummary(queue="default", mode=QueueMode.OPEN, waiting=3, running=1, oldest_ms=NOW_MS),)
     ),
-    "AgentsListed": AgentsListed(
-        agents=(AgentSummary(name="agent-1", slots=2, leases=1, seen_ms=NOW_MS, version="0.1.0"),), more=True
+    "AgentsListed": replies.AgentsListed(
+        agents=(replies.AgentSummary(name="agent-1", slots=2, leases=1, seen_ms=NOW_MS, version="0.1.0"),), more=True
     ),
-    "Nudge": Nudge(),
-    "JobsListed": JobsListed(
+    "Nudge": replies.Nudge(),
+    "JobsListed": replies.JobsListed(
         jobs=(
             JobSummary(id=JOB_ID, state=JobState.RUNNING, queue="default", command="sh -c true", submitted_ms=NOW_MS),
         ),
@@ -227,7 +156,7 @@ REPLIES: Final[dict[str, Reply]] = {
         total=10_000,
         beyond=True,
     ),
-    "JobFound": JobFound(
+    "JobFound": replies.JobFound(
         job=Job(
             id=JOB_ID,
             state=JobState.FAILED,
@@ -242,14 +171,14 @@ REPLIES: Final[dict[str, Reply]] = {
             waited_ms=5,
         )
     ),
-    "JobEventsReplayed": JobEventsReplayed(
-        runs=(EventSegment(first_sequence=3, count=1, attempt=1, events=_BATCH.events),),
+    "JobEventsReplayed": replies.JobEventsReplayed(
+        runs=(events.EventSegment(first_sequence=3, count=1, attempt=1, events=_BATCH.events),),
         next_sequence=4,
         last_sequence=3,
         finished=False,
     ),
-    "JobWatched": JobWatched(watch_key=bytes(32), events_port=7_071),
-    "Refused": Refused(code="index-gap", message="Events are missing before this batch.", expected_index=4),
+    "JobWatched": replies.JobWatched(watch_key=bytes(32), events_port=7_071),
+    "Refused": replies.Refused(code="index-gap", message="Events are missing before this batch.", expected_index=4),
 }
 
 _KNOWN: Final = (

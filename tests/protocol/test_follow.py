@@ -86,10 +86,23 @@ def page(*runs: EventSegment, following: int, last: int, finished: bool = False)
     return JobEventsReplayed(runs=runs, next_sequence=following, last_sequence=last, finished=finished)
 
 
+def asked(*runs: EventSegment, last: int | None = None) -> Follow:
+    """One that was sent these, which are all of the log unless it goes on to `last`."""
+    follow = Follow(JOB, 0)
+    follow.request()
+    following = runs[-1].next_sequence
+    follow.replayed(page(*runs, following=following, last=last or following - 1), 0)
+    return follow
+
+
 def test_it_begins_with_a_replay_from_where_it_was_told() -> None:
     follow = Follow(JOB, 0, from_sequence=5, from_timestamp_ms=9)
     assert follow.request() == ReplayJobEvents(job_id=JOB, from_sequence=5, from_timestamp_ms=9)
     assert follow.request() is None, "one at a time"
+    with pytest.raises(AssertionError):
+        Follow(JOB, 0, from_sequence=0)
+    with pytest.raises(AssertionError):
+        Follow(JOB, 0).replayed(page(following=1, last=0), 0)
 
 
 def test_what_it_asks_for_can_be_asked_for_in_a_smaller_piece() -> None:
@@ -101,31 +114,12 @@ def test_what_it_asks_for_can_be_asked_for_in_a_smaller_piece() -> None:
     assert sequences(follow.replayed(page(run(7, 1), following=8, last=7), 2)) == [7]
 
 
-def test_the_first_event_is_the_one_asked_for_even_inside_a_run() -> None:
-    follow = Follow(JOB, 0, from_sequence=5)
-    follow.request()
-    assert sequences(follow.replayed(page(run(1, 10), following=11, last=10), 0)) == [5, 6, 7, 8, 9, 10]
-
-
-def test_sequences_count_from_1() -> None:
-    with pytest.raises(AssertionError):
-        Follow(JOB, 0, from_sequence=0)
-
-
-def test_live_runs_in_order_need_no_replay() -> None:
-    follow = Follow(JOB, 0)
-    follow.request()
-    follow.replayed(page(run(1, 1), following=2, last=1), 0)
+def test_live_runs_need_no_replay_in_order_twice_and_overlapping() -> None:
+    follow = asked(run(1, 1))
     assert sequences(follow.live(run(2, 3), 1)) == [2, 3, 4]
-    assert sequences(follow.live(run(5, 1), 1)) == [5]
+    assert follow.live(run(2, 3), 1) == []
+    assert sequences(follow.live(run(4, 4), 1)) == [5, 6, 7]
     assert follow.request() is None
-
-
-def test_a_run_heard_twice_is_told_once() -> None:
-    follow = Follow(JOB, 0)
-    assert sequences(follow.live(run(1, 3), 0)) == [1, 2, 3]
-    assert follow.live(run(1, 3), 0) == []
-    assert sequences(follow.live(run(2, 4), 0)) == [4, 5]
 
 
 def test_of_some_kinds_only_those_are_told_and_nothing_is_taken_for_a_hole() -> None:
@@ -150,9 +144,7 @@ def test_a_run_without_events_is_refused_where_all_were_asked_for() -> None:
 
 
 def test_a_hole_is_asked_for_and_what_lies_behind_it_is_kept() -> None:
-    follow = Follow(JOB, 0)
-    follow.request()
-    follow.replayed(page(run(1, 1), following=2, last=1), 0)
+    follow = asked(run(1, 1))
     assert follow.live(run(4, 2), 1) == []
     assert follow.live(run(6, 1), 1) == []
     wanted = follow.request()
@@ -163,9 +155,7 @@ def test_a_hole_is_asked_for_and_what_lies_behind_it_is_kept() -> None:
 
 
 def test_a_run_that_is_only_named_is_asked_for_at_once_and_once() -> None:
-    follow = Follow(JOB, 0)
-    follow.request()
-    follow.replayed(page(run(1, 1), following=2, last=1), 0)
+    follow = asked(run(1, 1))
     assert follow.live(named(run(2, 3)), 1) == []
     wanted = follow.request()
     assert wanted is not None
@@ -182,14 +172,6 @@ def test_a_run_that_is_only_named_is_asked_for_at_once_and_once() -> None:
     assert follow.request() is not None, "the page was made before the last was stored"
 
 
-def test_a_late_run_fills_the_hole_for_what_was_kept_in_any_overlap() -> None:
-    follow = Follow(JOB, 0)
-    follow.live(run(3, 3), 0)
-    follow.live(run(4, 4), 0)
-    follow.live(run(2, 2), 0)
-    assert sequences(follow.live(run(1, 2), 0)) == [1, 2, 3, 4, 5, 6, 7]
-
-
 def test_no_more_is_kept_than_the_bound() -> None:
     follow = Follow(JOB, 0)
     for first in range(2, KEPT_SEGMENTS_MAX + 12):
@@ -199,10 +181,7 @@ def test_no_more_is_kept_than_the_bound() -> None:
 
 
 def test_while_there_is_more_the_next_page_is_asked_for_at_once() -> None:
-    follow = Follow(JOB, 0)
-    follow.request()
-    follow.replayed(page(run(1, 2), following=3, last=9), 0)
-    wanted = follow.request()
+    wanted = asked(run(1, 2), last=9).request()
     assert wanted is not None
     assert wanted.from_sequence == 3
 
@@ -268,16 +247,14 @@ def test_it_ends_at_the_last_event_and_takes_nothing_after_it() -> None:
     assert sequences(follow.live(run(1, 2, last=True), 0)) == [1, 2]
     assert follow.finished
     assert follow.live(run(3, 1), 0) == []
-    assert follow.replayed(page(run(1, 2), following=3, last=2), 0) == []
+    behind = page(run(1, 2, last=True), run(3, 1), following=4, last=3)
+    assert follow.replayed(behind, 0) == []
     follow.tick(10**9)
     assert follow.request() is None
     assert follow.deadline_ms() is None
-
-
-def test_what_a_page_holds_behind_the_end_is_not_told() -> None:
-    follow = Follow(JOB, 0)
-    follow.request()
-    assert sequences(follow.replayed(page(run(1, 1, last=True), run(2, 1), following=3, last=2), 0)) == [1]
+    other = Follow(JOB, 0)
+    other.request()
+    assert sequences(other.replayed(behind, 0)) == [1, 2]
 
 
 def test_a_place_behind_a_finished_jobs_end_ends_at_once() -> None:
@@ -329,11 +306,6 @@ def test_a_run_that_lies_about_its_length_is_refused() -> None:
     lie = EventSegment(first_sequence=1, count=3, attempt=1, events=run(1, 2).events)
     with pytest.raises(BadRequest):
         follow.live(lie, 0)
-
-
-def test_a_page_comes_only_when_it_was_asked_for() -> None:
-    with pytest.raises(AssertionError):
-        Follow(JOB, 0).replayed(page(following=1, last=0), 0)
 
 
 @st.composite
