@@ -34,9 +34,6 @@ def test_another_way_of_writing_is_refused_in_words(text: str) -> None:
     with pytest.raises(OperatorError) as error:
         duration_ms(text)
     assert repr(text) in error.value.message
-
-
-def test_a_number_without_a_unit_is_refused_where_it_could_be_anything() -> None:
     with pytest.raises(OperatorError, match="a number and a unit"):
         duration_ms("90", plain_seconds=False)
 
@@ -47,9 +44,6 @@ def test_seconds_of_a_flag_have_bounds_and_the_flag_is_named() -> None:
     for text in ("0", "101", "2m", "soon"):
         with pytest.raises(OperatorError, match=f"--grace.*{text}"):
             read(text)
-
-
-def test_whole_seconds_are_whole() -> None:
     assert whole_seconds("1m30s") == 90
     with pytest.raises(OperatorError, match="whole seconds"):
         whole_seconds("1.5s")

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.protocol.job import Reason, Result
 from airunner.protocol.jobretry import (
     BACKOFF_MAX_MS_DEFAULT,
     BACKOFF_MS_DEFAULT,
@@ -42,43 +41,34 @@ def test_pauses_double_up_to_the_most() -> None:
     assert policy.pause_ms(1, 0.5) == 750
 
 
-def test_without_a_backoff_there_is_no_pause() -> None:
-    assert RetryPolicy(limit=1, backoff_ms=0).pause_ms(1, 0.999) == 0
-
-
 def test_the_first_retry_is_number_one() -> None:
     with pytest.raises(AssertionError):
         RetryPolicy(limit=1).pause_ms(0, 0.5)
 
 
-def test_without_named_ends_every_failure_is_covered() -> None:
-    policy = RetryPolicy(limit=1)
-    assert policy.covers(1, None, by_itself=True)
-    assert policy.covers(None, None, by_itself=False)
+NAMED = RetryOn(exit_codes=(75,), signals=(9,))
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "signal", "by_itself", "covered"),
+    ("on", "exit_code", "signal", "by_itself", "covered"),
     [
-        (75, None, True, True),
-        (74, None, True, False),
-        (None, 9, True, True),
-        (None, 15, True, False),
-        (75, None, False, False),
-        (None, 9, False, False),
-        (9, None, True, False),
-        (None, None, True, False),
+        (None, 1, None, True, True),
+        (None, None, None, False, True),
+        (RetryOn(), 1, None, True, False),
+        (NAMED, 75, None, True, True),
+        (NAMED, 74, None, True, False),
+        (NAMED, None, 9, True, True),
+        (NAMED, None, 15, True, False),
+        (NAMED, 75, None, False, False),
+        (NAMED, None, 9, False, False),
+        (NAMED, 9, None, True, False),
+        (NAMED, None, None, True, False),
     ],
 )
-def test_only_named_ends_are_covered_and_only_if_nobody_ended_the_command(
-    exit_code: int | None, signal: int | None, *, by_itself: bool, covered: bool
+def test_every_failure_is_covered_or_those_that_are_named_if_nobody_ended_the_command(
+    on: RetryOn | None, exit_code: int | None, signal: int | None, *, by_itself: bool, covered: bool
 ) -> None:
-    policy = RetryPolicy(limit=1, on=RetryOn(exit_codes=(75,), signals=(9,)))
-    assert policy.covers(exit_code, signal, by_itself=by_itself) is covered
-
-
-def test_naming_no_end_covers_none() -> None:
-    assert not RetryPolicy(limit=1, on=RetryOn()).covers(1, None, by_itself=True)
+    assert RetryPolicy(limit=1, on=on).covers(exit_code, signal, by_itself=by_itself) is covered
 
 
 def test_it_says_on_the_wire_only_what_is_not_as_usual() -> None:
@@ -105,9 +95,3 @@ def test_it_says_on_the_wire_only_what_is_not_as_usual() -> None:
 def test_what_is_out_of_bounds_is_no_policy(wrong: object) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(wrong, RetryPolicy)
-
-
-def test_a_success_is_no_failure_to_cover() -> None:
-    """Who asks a policy has a failed result in hand: a completed or cancelled one is never brought to it."""
-    states = {Result(exit_code=0).state, Result(reason=Reason.CANCELLED).state}
-    assert "FAILED" not in states

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import get_args
 
 import msgpack
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,30 +46,17 @@ def test_what_cannot_be_written_is_refused_in_words(request_: Request, told: str
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_request_comes_out_as_it_went_in(name: str):
-    assert decode_request(encode(REQUESTS[name])) == REQUESTS[name]
+def test_a_request_comes_out_as_it_went_in_under_its_name_and_an_unknown_field_is_ignored(name: str):
+    body = msgpack.unpackb(encode(REQUESTS[name]))
+    assert body["type"] == name
+    for more in ({}, {"from_the_future": [1, {"a": b"b"}]}):
+        assert decode_request(msgpack.packb(body | more)) == REQUESTS[name]
 
 
 @pytest.mark.parametrize("name", REPLIES)
-def test_a_reply_comes_out_as_it_went_in(name: str):
+def test_a_reply_comes_out_as_it_went_in_under_its_name(name: str):
     assert decode_reply(encode(REPLIES[name])) == REPLIES[name]
-
-
-@pytest.mark.parametrize(("name", "message"), [*REQUESTS.items(), *REPLIES.items()])
-def test_plain_msgpack_reads_and_names_it(name: str, message: Request | Reply):
-    assert msgpack.unpackb(encode(message))["type"] == name
-
-
-@pytest.mark.parametrize("name", REQUESTS)
-def test_an_unknown_field_is_ignored(name: str):
-    body = msgpack.unpackb(encode(REQUESTS[name])) | {"from_the_future": [1, {"a": b"b"}]}
-    assert decode_request(msgpack.packb(body)) == REQUESTS[name]
-
-
-@pytest.mark.parametrize("beyond", BEYOND_BOUNDS)
-def test_bounds_hold_for_a_field_that_nobody_knows(beyond: str):
-    with pytest.raises(BadRequest):
-        decode_request(BEYOND_BOUNDS[beyond])
+    assert msgpack.unpackb(encode(REPLIES[name]))["type"] == name
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -102,12 +88,15 @@ def test_an_ill_typed_field_is_a_bad_request(name: str):
         {"type": "ReleaseJob", "lease": {"job_id": JOB_ID, "attempt": 2**53, "task_token": TOKEN}},
         {"type": "PublishJobEvents"},
         {"type": "PublishJobEvents", "batches": [], "completions": []},
+        {"type": "UpdateQueue", "queue": "q", "mode": "closed"},
+        {"type": "UpdateQueue", "queue": "no spaces", "mode": "open"},
         {"type": "JobsEnqueued", "job_ids": []},
+        *BEYOND_BOUNDS.values(),
     ],
 )
-def test_what_is_no_request_is_a_bad_request(body: dict[str, object]):
+def test_what_is_no_request_is_a_bad_request(body: dict[str, object] | bytes):
     with pytest.raises(BadRequest):
-        decode_request(msgpack.packb(body))
+        decode_request(body if isinstance(body, bytes) else msgpack.packb(body))
 
 
 def test_so_much_metadata_is_a_request():
@@ -131,13 +120,6 @@ def test_a_flipped_byte_is_a_request_or_a_bad_request(name: str, at: int, byte: 
     except BadRequest:
         return
     assert isinstance(request, get_args(Request))
-
-
-@given(st.sampled_from(sorted(REQUESTS)), st.data())
-def test_a_request_cut_short_is_a_bad_request(name: str, data: st.DataObject):
-    body = encode(REQUESTS[name])
-    with pytest.raises(BadRequest):
-        decode_request(body[: data.draw(st.integers(0, len(body) - 1))])
 
 
 def test_what_is_no_reply_is_a_bad_request():
@@ -165,7 +147,7 @@ def test_the_largest_grant_fits_a_reply():
     encode_spec(spec)
     lease = JobLease(job_id=JOB_ID, attempt=1, task_token=TOKEN, visibility_ms=300_000, spec=spec)
     body = encode(JobsLeased(leases=(lease,) * SLOTS_MAX))
-    assert len(body) < BODY_BYTES_MAX
+    assert max(len(body), REPLAY_BYTES_MAX) < BODY_BYTES_MAX
     assert len(decode_reply(body).leases) == SLOTS_MAX
 
 
@@ -189,8 +171,3 @@ def test_the_largest_page_of_jobs_fits_a_reply():
     assert decode_reply(encode(page)) == page
     with pytest.raises(BadRequest):
         decode_request(msgpack.packb({"type": "EnqueueJob", "jobs": [{"command": "x", "owner": "o" * 129}]}))
-
-
-def test_ids_are_plain_text():
-    assert msgspec.msgpack.decode(encode(GetJob(job_id=JOB_ID)))["job_id"] == JOB_ID
-    assert REPLAY_BYTES_MAX < BODY_BYTES_MAX
