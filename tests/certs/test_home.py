@@ -9,16 +9,12 @@ import pytest
 from airunner.certs.home import Home
 
 
-def test_the_default_home_is_under_the_users_own() -> None:
-    assert Home.from_environment({}).root == Path.home() / ".airunner"
-
-
-def test_an_empty_variable_is_as_good_as_none() -> None:
-    assert Home.from_environment({"AIRUNNER_HOME": ""}).root == Path.home() / ".airunner"
-
-
-def test_a_tilde_that_no_shell_expanded_is_expanded() -> None:
-    assert Home.from_environment({"AIRUNNER_HOME": "~/elsewhere"}).root == Path.home() / "elsewhere"
+@pytest.mark.parametrize(
+    ("environ", "place"),
+    [({}, ".airunner"), ({"AIRUNNER_HOME": ""}, ".airunner"), ({"AIRUNNER_HOME": "~/elsewhere"}, "elsewhere")],
+)
+def test_the_home_is_named_or_under_the_users_own(environ: dict[str, str], place: str) -> None:
+    assert Home.from_environment(environ).root == Path.home() / place
 
 
 def test_a_relative_home_stays_put_when_the_working_directory_changes(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from airunner.__main__ import run
 from airunner.certs.home import Home
 from airunner.certs.init import init
 from airunner.certs.ownership import own_home, unsafe_reason
 from airunner.protocol.errors import OperatorError
-from tests.acceptance.running import environment
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 NOBODY = 65_534
@@ -25,21 +22,11 @@ def refused(home: Home, match: str) -> None:
         own_home({"AIRUNNER_HOME": str(home.root)})
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [
-        lambda home: home.root,
-        lambda home: home.certs,
-        lambda home: home.clients,
-        lambda home: home.queue_keys,
-    ],
-)
+@pytest.mark.parametrize("folder", ["root", "certs", "clients", "queue_keys"])
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
-def test_a_folder_of_the_home_that_others_may_write_is_refused(
-    home: Home, folder: Callable[[Home], Path], mode: int
-) -> None:
+def test_a_folder_of_the_home_that_others_may_write_is_refused(home: Home, folder: str, mode: int) -> None:
     init(home)
-    place = folder(home)
+    place: Path = getattr(home, folder)
     place.mkdir(exist_ok=True)
     place.chmod(mode)
     refused(home, rf"^{place} is open to others \(mode {mode:04o}\): run `chmod go-w {place}`$")
@@ -108,17 +95,15 @@ def test_a_group_of_the_users_own_may_write_on_the_way(tmp_path: Path) -> None:
         ("certs", ["certs", "add", "build-7", "--role", "client"]),
     ],
 )
-def test_nothing_starts_on_a_home_that_others_may_write(home: Home, name: str, words: list[str]) -> None:
+def test_nothing_starts_on_a_home_that_others_may_write(
+    home: Home, name: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     init(home)
     folder = home.root / name
     folder.mkdir(exist_ok=True)
     folder.chmod(0o770)
-    done = subprocess.run(
-        [sys.executable, "-m", "airunner", *words],
-        env=environment(home.root),
-        capture_output=True,
-        check=False,
-        timeout=15,
-    )
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.decode().endswith(f"{folder} is open to others (mode 0770): run `chmod go-w {folder}`\n")
+    monkeypatch.setenv("AIRUNNER_HOME", str(home.root))
+    assert run(words) == 2
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.endswith(f"{folder} is open to others (mode 0770): run `chmod go-w {folder}`\n")

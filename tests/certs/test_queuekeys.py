@@ -39,15 +39,14 @@ def test_two_boxes_of_one_value_have_nothing_in_common() -> None:
     assert seal_secret(PUBLIC, "q", "A", b"value")[:32] != seal_secret(PUBLIC, "q", "A", b"value")[:32]
 
 
-@pytest.mark.parametrize(("queue", "name"), [("other", "A"), ("q", "B"), ("q/A", "")])
-def test_it_opens_under_no_other_name(queue: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("secret", "queue", "name"),
+    [(SECRET, "other", "A"), (SECRET, "q", "B"), (SECRET, "q/A", ""), (new_secret(), "q", "A")],
+    ids=["another queue", "another name", "both in one", "another key"],
+)
+def test_it_opens_under_no_other_name_and_with_no_other_key(secret: bytes, queue: str, name: str) -> None:
     with pytest.raises(Forged):
-        open_secret(SECRET, queue, name, seal_secret(PUBLIC, "q", "A", b"value"))
-
-
-def test_another_key_opens_nothing() -> None:
-    with pytest.raises(Forged):
-        open_secret(new_secret(), "q", "A", seal_secret(PUBLIC, "q", "A", b"value"))
+        open_secret(secret, queue, name, seal_secret(PUBLIC, "q", "A", b"value"))
 
 
 @given(box=st.binary(max_size=200))
@@ -102,17 +101,16 @@ def test_what_is_there_stays(home: Home) -> None:
     assert load_secret(home, "q") == before
 
 
-def test_a_public_key_without_its_secret_is_not_replaced(home: Home) -> None:
-    make_queue_key(home, "q")
-    secret_path(home, "q").unlink()
-    with pytest.raises(OperatorError, match="put the secret key back, or move"):
-        make_queue_key(home, "q")
-
-
-def test_halves_of_two_pairs_are_told(home: Home) -> None:
+def test_halves_that_are_no_pair_are_told_and_not_replaced(home: Home) -> None:
     make_queue_key(home, "q")
     public_path(home, "q").write_bytes(PUBLIC + b"\n")
     with pytest.raises(OperatorError, match="does not belong to"):
+        make_queue_key(home, "q")
+    secret_path(home, "q").write_bytes(b"no key")
+    with pytest.raises(OperatorError, match="is damaged: a key has 40 characters, not 6"):
+        load_secret(home, "q")
+    secret_path(home, "q").unlink()
+    with pytest.raises(OperatorError, match="put the secret key back, or move"):
         make_queue_key(home, "q")
 
 
@@ -120,11 +118,4 @@ def test_what_to_do_about_a_missing_half_is_said(home: Home) -> None:
     with pytest.raises(OperatorError, match="run `airunner certs queue-key q` where the queue's agents run"):
         load_public(public_path(home, "q"), "q")
     with pytest.raises(OperatorError, match="copy it from another of the queue's agents"):
-        load_secret(home, "q")
-
-
-def test_a_damaged_key_is_told(home: Home) -> None:
-    make_queue_key(home, "q")
-    secret_path(home, "q").write_bytes(b"no key")
-    with pytest.raises(OperatorError, match="is damaged: a key has 40 characters, not 6"):
         load_secret(home, "q")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,26 +53,20 @@ def test_a_thumbprint_is_the_one_of_the_standard() -> None:
     assert thumbprint(key) == "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 
 
-def test_the_variables_come_before_the_homes_keys(home: Home) -> None:
+def test_the_variables_come_before_the_homes_keys_and_hold_pem_or_a_path(home: Home, tmp_path: Path) -> None:
     init(home)
     assert load_verifying_keys({}, home) == [load_signing_key({}, home).public_key()]
-    environ = {"JWT_PUBLIC_KEY": PUBLIC_PEM.decode(), "JWT_SIGNING_KEY": PRIVATE_PEM.decode()}
-    assert load_verifying_keys(environ, home) == [PRIVATE.public_key()]
-    assert load_signing_key(environ, home).public_key() == PRIVATE.public_key()
-
-
-def test_a_variable_may_hold_a_path(home: Home, tmp_path: Path) -> None:
     create(tmp_path / "private.pem", PRIVATE_PEM)
     create(tmp_path / "public.pem", PUBLIC_PEM)
     (tmp_path / "public.pem").chmod(0o644)
-    environ = {"JWT_PUBLIC_KEY": str(tmp_path / "public.pem"), "JWT_SIGNING_KEY": str(tmp_path / "private.pem")}
-    assert load_verifying_keys(environ, home) == [PRIVATE.public_key()]
-    assert load_signing_key(environ, home).public_key() == PRIVATE.public_key()
-
-
-def test_a_variable_may_have_its_line_ends_escaped(home: Home) -> None:
-    environ = {"JWT_PUBLIC_KEY": PUBLIC_PEM.decode().replace("\n", "\\n")}
-    assert load_verifying_keys(environ, home) == [PRIVATE.public_key()]
+    for public, private in (
+        (PUBLIC_PEM.decode(), PRIVATE_PEM.decode()),
+        (PUBLIC_PEM.decode().replace("\n", "\\n"), PRIVATE_PEM.decode().replace("\n", "\\n")),
+        (str(tmp_path / "public.pem"), str(tmp_path / "private.pem")),
+    ):
+        environ = {"JWT_PUBLIC_KEY": public, "JWT_SIGNING_KEY": private}
+        assert load_verifying_keys(environ, home) == [PRIVATE.public_key()]
+        assert load_signing_key(environ, home).public_key() == PRIVATE.public_key()
 
 
 def test_several_public_keys_may_stand_in_one_text(home: Home) -> None:
@@ -99,36 +94,28 @@ def test_nobody_has_to_have_a_signing_key(home: Home) -> None:
 def test_a_key_of_another_kind_is_refused(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    with pytest.raises(OperatorError, match=r"here holds a key of another kind: tokens need an EC key"):
-        parse_signing_key(private, "here")
-    with pytest.raises(OperatorError, match=r"here holds a key of another kind: tokens need an EC key"):
-        parse_public_keys(public, "here")
+    for parse, pem in ((parse_signing_key, private), (parse_public_keys, public)):
+        with pytest.raises(OperatorError, match=r"here holds a key of another kind: tokens need an EC key"):
+            parse(pem, "here")
+
+
+ENCRYPTED = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
 
 
 @pytest.mark.parametrize(
-    ("pem", "why"),
+    ("parse", "pem", "why"),
     [
-        (b"", "holds no PEM public key"),
-        (PRIVATE_PEM, "holds a private key"),
-        (PUBLIC_PEM + PRIVATE_PEM, "holds a private key"),
-        (PUBLIC_PEM.replace(b"MFk", b"AAA"), "holds a damaged public key"),
-        (b"-----BEGIN PUBLIC KEY-----\n\n-----END PUBLIC KEY-----", "holds a damaged public key"),
+        (parse_public_keys, b"", "holds no PEM public key"),
+        (parse_public_keys, PRIVATE_PEM, "holds a private key"),
+        (parse_public_keys, PUBLIC_PEM + PRIVATE_PEM, "holds a private key"),
+        (parse_public_keys, PUBLIC_PEM.replace(b"MFk", b"AAA"), "holds a damaged public key"),
+        (parse_public_keys, b"-----BEGIN PUBLIC KEY-----\n\n-----END PUBLIC KEY-----", "holds a damaged public key"),
+        (parse_signing_key, b"", "holds no PEM private key"),
+        (parse_signing_key, PUBLIC_PEM, "holds no PEM private key"),
+        (parse_signing_key, PRIVATE_PEM[:-60], "holds no PEM private key"),
+        (parse_signing_key, ENCRYPTED, "is encrypted"),
     ],
 )
-def test_what_is_not_a_public_key_is_named(pem: bytes, why: str) -> None:
+def test_what_is_no_usable_key_is_named(parse: Callable[[bytes, str], object], pem: bytes, why: str) -> None:
     with pytest.raises(OperatorError, match=rf"^here {why}"):
-        parse_public_keys(pem, "here")
-
-
-@pytest.mark.parametrize(
-    ("pem", "why"),
-    [
-        (b"", "holds no PEM private key"),
-        (PUBLIC_PEM, "holds no PEM private key"),
-        (PRIVATE_PEM[:-60], "holds no PEM private key"),
-        (PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")), "is encrypted"),
-    ],
-)
-def test_what_is_not_a_usable_private_key_is_named(pem: bytes, why: str) -> None:
-    with pytest.raises(OperatorError, match=rf"^here {why}"):
-        parse_signing_key(pem, "here")
+        parse(pem, "here")
