@@ -297,10 +297,7 @@ async def _run(
 
 
 def _lock_home(agents: Path) -> LockedHome:
-    """Lock the agent's own folder.
-
-    Raises `OperatorError`.
-    """
+    """Lock the agent's own folder. Raises `OperatorError`."""
     from airunner.agent.home import lock_home
 
     locked = lock_home(agents)

@@ -43,10 +43,7 @@ class Plan(Struct, frozen=True):
 
 
 def check_names(name: str | None, queues: Sequence[str]) -> None:
-    """Check the names of the agent and its queues.
-
-    Raises `OperatorError`.
-    """
+    """Check the names of the agent and its queues. Raises `OperatorError`."""
     for option, word in [("--name", name or "agent"), *(("--queue", word) for word in queues)]:
         if not fits_name(word):
             raise OperatorError(
@@ -84,10 +81,7 @@ def schemes_of(named: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def offered_secrets(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Look up the variables of `--secret`.
-
-    Raises `OperatorError` for one that is not set.
-    """
+    """Look up the variables of `--secret`. Raises `OperatorError` for one that is not set."""
     for name in names:
         if name not in environ:
             raise OperatorError(f"--secret {name}: there is no such variable in the agent's environment; set it")

@@ -140,10 +140,7 @@ def mismatch(public_path: Path, secret_path: Path, remedy: str = "") -> str:
 
 
 def key_in(content: bytes, path: Path, what: str) -> bytes:
-    """Return the Z85 key in a file's `content`; `what` names it in errors.
-
-    Raises `OperatorError`: it is not a key.
-    """
+    """Return the Z85 key in a file's `content`; `what` names it in errors. Raises `OperatorError`: it is not a key."""
     text = content.strip()
     try:
         raw_key(text)

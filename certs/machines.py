@@ -97,10 +97,7 @@ def add(
 
 
 def machines(home: Home) -> list[Machine]:
-    """List the machines on the allow-list, sorted by name.
-
-    Raises `OperatorError`: the list cannot be read.
-    """
+    """List the machines on the allow-list, sorted by name. Raises `OperatorError`: the list cannot be read."""
     entries, _ = parse(_listed(home))
     return sorted((_machine(home, *each) for each in entries.items()), key=lambda machine: machine.name)
 

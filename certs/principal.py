@@ -67,10 +67,7 @@ class Principal(Struct, frozen=True):
     queues: QueueScope = None
 
     def require(self, role: Role) -> None:
-        """Require the role `role`; no role implies another.
-
-        Raises `Forbidden` when this principal does not have it.
-        """
+        """Require the role `role`; no role implies another. Raises `Forbidden` when this principal does not have it."""
         if role not in self.roles:
             raise Forbidden(f"this needs the role {role}, which the token of {self.subject} does not have")
 
@@ -80,10 +77,7 @@ ANONYMOUS: Final = Principal("anonymous", DEFAULT_TENANT, ALL_ROLES, math.inf)
 
 
 def parse_roles(text: str) -> frozenset[Role]:
-    """Parse the roles in a comma-separated list.
-
-    Raises `OperatorError`: the list is empty or has an unknown role.
-    """
+    """Parse the roles in a comma-separated list. Raises `OperatorError`: the list is empty or has an unknown role."""
     words = [word.strip() for word in text.split(",")]
     try:
         return frozenset(Role(word) for word in words)

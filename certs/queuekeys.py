@@ -49,10 +49,7 @@ def secret_path(home: Home, queue: str) -> Path:
 
 
 def make_queue_key(home: Home, queue: str) -> bool:
-    """Make the key pair of `queue`, or its missing half; return whether anything was made.
-
-    Raises `OperatorError`.
-    """
+    """Make the key pair of `queue`, or its missing half; return whether anything was made. Raises `OperatorError`."""
     refuse_foreign_owner(home.root, home.certs, home.queue_keys)
     make_folder(home.queue_keys)
     secret, public = secret_path(home, queue), public_path(home, queue)
@@ -73,10 +70,7 @@ def load_public(path: Path, queue: str) -> bytes:
 
 
 def load_secret(home: Home, queue: str) -> bytes:
-    """Load the secret key of `queue`, Z85.
-
-    Raises `OperatorError`: missing, unreadable or malformed.
-    """
+    """Load the secret key of `queue`, Z85. Raises `OperatorError`: missing, unreadable or malformed."""
     path = secret_path(home, queue)
     what = f"queue {queue}'s secret key"
     remedy = "copy it from another of the queue's agents, or make the first with `airunner certs queue-key`"
@@ -97,10 +91,7 @@ def seal_secret(public: bytes, queue: str, name: str, value: bytes) -> bytes:
 
 
 def open_secret(secret: bytes, queue: str, name: str, box: bytes) -> bytes:
-    """Open the box and return its value.
-
-    Raises `Forged`: sealed for another key, queue or name, or changed since.
-    """
+    """Open the box and return its value. Raises `Forged`: sealed for another key, queue or name, or changed since."""
     try:
         inside = msgspec.msgpack.decode(SealedBox(PrivateKey(raw_key(secret))).decrypt(box), type=_Sealed)
     except (CryptoError, *UNDECODABLE) as error:

@@ -37,10 +37,7 @@ def seal(watch_key: bytes, payload: bytes, nonce: bytes) -> bytes:
 
 
 def open_sealed(watch_key: bytes, sealed: bytes) -> bytes:
-    """Open a sealed payload.
-
-    Raises `Forged`: not made with this key, changed in transit, or cut short.
-    """
+    """Open a sealed payload. Raises `Forged`: not made with this key, changed in transit, or cut short."""
     if len(sealed) < SEAL_BYTES:
         raise Forged(f"a sealed payload has at least {SEAL_BYTES} bytes, not {len(sealed)}")
     try:

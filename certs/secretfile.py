@@ -110,10 +110,7 @@ def _read(path: Path, what: str, if_missing: str, *, forbidden: int, remedy: str
 
 
 def _check(status: os.stat_result, called: str, forbidden: int, remedy: str) -> None:
-    """Check that this is a file that only we, or root, could have written.
-
-    Raises `OperatorError`.
-    """
+    """Check that this is a file that only we, or root, could have written. Raises `OperatorError`."""
     if not stat.S_ISREG(status.st_mode):
         raise OperatorError(f"{called} is not a file")
     owner = status.st_uid

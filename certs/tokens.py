@@ -127,10 +127,7 @@ class TokenVerifier:
         self._jws = jwt.PyJWS(algorithms=[ALGORITHM])  # no other algorithm can be chosen
 
     def verify(self, token: bytes, now_s: float) -> Principal:
-        """Verify `token` at `now_s` (Unix seconds) and return its principal.
-
-        Raises `Unauthenticated`.
-        """
+        """Verify `token` at `now_s` (Unix seconds) and return its principal. Raises `Unauthenticated`."""
         claims = self._authentic_claims(token)
         _check_meant_for_us(claims)
         _check_time(claims, now_s)

@@ -200,10 +200,7 @@ class Attempt:
             raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED)) from error
 
     async def _check_out(self) -> str:
-        """Check the commit out, and return its full name.
-
-        Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
-        """
+        """Check the commit out, and return its full name. Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`."""
         spec = self._spec
         started_s = anyio.current_time()
         self._recorder.add(

@@ -45,18 +45,12 @@ class JobSecrets(Struct, frozen=True):
 
 
 def no_keys(queue: str, name: str, box: bytes) -> bytes:
-    """Refuse to open a box: this agent holds no queue's key.
-
-    Raises `OperatorError`.
-    """
+    """Refuse to open a box: this agent holds no queue's key. Raises `OperatorError`."""
     raise OperatorError(f"there is no key of queue {queue} to open {name} ({len(box)} bytes) with")
 
 
 def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, bytes], open_box: OpenBox) -> JobSecrets:
-    """Find the secrets that a job names.
-
-    Raises `SecretMissing`.
-    """
+    """Find the secrets that a job names. Raises `SecretMissing`."""
 
     def value_of(name: str) -> bytes:
         if name in spec.environment:

@@ -140,10 +140,7 @@ class Slot(Struct, frozen=True):
         return attempted
 
     def _recorder(self, held: HeldLease) -> Recorder:
-        """Create the attempt's spool, outbox and recorder.
-
-        Raises `SpoolFailed`.
-        """
+        """Create the attempt's spool, outbox and recorder. Raises `SpoolFailed`."""
         lease = held.lease
         header = SpoolHeader(lease=lease.ref)
         spool = Spool.create(self.plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)

@@ -172,10 +172,7 @@ class Git:
         return Git(self._launcher, environment or self.environment, folder, self._repository, self.tell, self._random)
 
     async def need(self, *arguments: str) -> GitEnded:
-        """Run git, and retry where the network failed.
-
-        Raises `CheckoutFailed` where git fails.
-        """
+        """Run git, and retry where the network failed. Raises `CheckoutFailed` where git fails."""
         backoff = Backoff(self._random, PAUSE_FIRST_MS, PAUSE_LAST_MS)
         while not (ended := await self.run(*arguments)).succeeded:
             failed = self._failure(ended, arguments[0])

@@ -72,10 +72,7 @@ class Mirror:
             self.faulty = True
 
     async def make(self, git: Git) -> None:
-        """Clone the mirror, where that has not been done.
-
-        Raises as `Git.need`.
-        """
+        """Clone the mirror, where that has not been done. Raises as `Git.need`."""
         if not self.there and self.lock.locked():
             git.tell("waiting for the mirror that another job makes")
         async with self.lock:

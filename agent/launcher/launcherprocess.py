@@ -67,10 +67,7 @@ class LauncherProcess(NamedTuple):
 
 
 def spawn_launcher(settings: LauncherSettings) -> LauncherProcess:
-    """Start a launcher process. None of our code runs between its fork and its exec.
-
-    Raises `OSError`.
-    """
+    """Start a launcher process. None of our code runs between its fork and its exec. Raises `OSError`."""
     mark = new_launcher_mark(settings.mark)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     package = str(Path(__file__).absolute().parents[2])  # through the link: the folder that is `airunner`

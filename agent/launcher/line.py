@@ -38,10 +38,7 @@ class Line:
             return True
 
     async def send(self, message: ToKeeper) -> None:
-        """Send a message. Cancelled in the middle, the line is of no more use.
-
-        Raises `LauncherDied`.
-        """
+        """Send a message. Cancelled in the middle, the line is of no more use. Raises `LauncherDied`."""
         left = memoryview(pack(message))
         while left:
             try:
@@ -64,10 +61,7 @@ class Line:
             await anyio.wait_readable(self._socket)
 
     async def receive(self) -> ToAgent:
-        """Receive the next message. Cancelled, nothing is lost.
-
-        Raises `LauncherDied`.
-        """
+        """Receive the next message. Cancelled, nothing is lost. Raises `LauncherDied`."""
         while not self._received:
             try:
                 chunk, descriptors = receive_with(self._socket, _RECEIVE_BYTES)

@@ -97,10 +97,7 @@ class KeptProcess:
             return []
 
     async def wait(self) -> Exit:
-        """Wait for the command's own end.
-
-        Raises `LauncherDied`, `LeaseEnded`.
-        """
+        """Wait for the command's own end. Raises `LauncherDied`, `LeaseEnded`."""
         while self._exit is None:
             await self._receive(lambda: self._exit is not None)
         return self._exit

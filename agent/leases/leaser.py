@@ -132,10 +132,7 @@ class Leaser:
             turn.called.set()
 
     async def _leased(self, slots: int, wait_ms: int) -> list[HeldLease]:
-        """Ask for at most `slots` leases, which are renewed from now on.
-
-        Raises `PeerError`.
-        """
+        """Ask for at most `slots` leases, which are renewed from now on. Raises `PeerError`."""
         request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         seed = self._edges.random_bytes(SEED_BYTES)
         asked_s = self._edges.boot_s()

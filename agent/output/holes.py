@@ -27,10 +27,7 @@ def punch(descriptor: int, begin: int, end: int) -> None:
 
 
 def after_zeros(descriptor: int, begin: int) -> int:
-    """Find the first byte from `begin` on that is not zero; the file's end where there is none.
-
-    Raises `OSError`.
-    """
+    """Find the first byte from `begin` on that is not zero; the file's end where there is none. Raises `OSError`."""
     size = os.fstat(descriptor).st_size
     at = begin
     while at < size:

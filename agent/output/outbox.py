@@ -216,10 +216,7 @@ class Outbox:
     # --- how it ends ---
 
     async def deliver(self) -> None:
-        """Wait until the broker has all of it, or the attempt is lost.
-
-        Raises `SpoolFailed`: it cannot be read.
-        """
+        """Wait until the broker has all of it, or the attempt is lost. Raises `SpoolFailed`: it cannot be read."""
         self.cut()
         while self.behind and not self.lost.is_set():
             if self.failure is not None:
@@ -239,10 +236,7 @@ class Outbox:
         self._accounted_bytes = 0
 
     def remove(self) -> None:
-        """Remove the spool: the attempt is settled.
-
-        Raises `SpoolFailed`.
-        """
+        """Remove the spool: the attempt is settled. Raises `SpoolFailed`."""
         self._spool.remove()
 
     def leave(self) -> None:

@@ -56,10 +56,7 @@ class TooManySecrets(Exception):
 
 
 class Redactor:
-    """Redactor of the patterns of `secrets`, in streams and in whole messages.
-
-    Raises `TooManySecrets`.
-    """
+    """Redactor of the patterns of `secrets`, in streams and in whole messages. Raises `TooManySecrets`."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = set(secrets)

@@ -118,10 +118,7 @@ class Spool:
 
     @classmethod
     def create(cls, path: Path, header: SpoolHeader) -> Spool:
-        """Create a new file.
-
-        Raises `SpoolFailed`, also when `path` exists.
-        """
+        """Create a new file. Raises `SpoolFailed`, also when `path` exists."""
         with _failing(f"cannot make the spool {path}"):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             try:

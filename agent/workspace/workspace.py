@@ -130,10 +130,7 @@ def restore_checkout(workspace: Workspace) -> None:
 
 
 def _make(folder: Path) -> None:
-    """Make the folder of all workspaces.
-
-    Raises `OperatorError`; where it is the machine that refuses, `OSError`.
-    """
+    """Make the folder of all workspaces. Raises `OperatorError`; where it is the machine that refuses, `OSError`."""
     try:
         make_folder(folder)
     except OperatorError as error:

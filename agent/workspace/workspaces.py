@@ -46,10 +46,7 @@ class Workspaces:
         self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}
 
     def acquire(self, job_id: str, attempt: int) -> Workspace:
-        """Return an empty workspace that no other attempt has or has touched.
-
-        Raises as `make_workspace`.
-        """
+        """Return an empty workspace that no other attempt has or has touched. Raises as `make_workspace`."""
         if (user := self._users.assign()) is not None:
             return self._make_for(user, job_id, attempt)
         if self._unused:
@@ -99,10 +96,7 @@ class Workspaces:
 
 
 def _untouched(workspace: Workspace, stamps: tuple[_Stamp, ...]) -> bool:
-    """Return whether a workspace is as it was made.
-
-    Raises `OSError`.
-    """
+    """Return whether a workspace is as it was made. Raises `OSError`."""
     folders = workspace.folders
     if tuple(_stamp(folder) for folder in folders) != stamps or any(any(os.scandir(folder)) for folder in folders):
         return False

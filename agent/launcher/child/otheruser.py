@@ -25,10 +25,7 @@ _NOT_EXECUTED: Final = 127
 
 
 def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
-    """Start a process as the user `start.user`.
-
-    Raises `OSError`: it was not executed.
-    """
+    """Start a process as the user `start.user`. Raises `OSError`: it was not executed."""
     uid, gid, *_ = start.user
     for descriptor in (stdout, stderr):
         os.fchown(descriptor, uid, gid)

@@ -38,10 +38,7 @@ class Spawned(NamedTuple):
 
 
 def spawn(start: Start) -> Spawned:
-    """Start the command.
-
-    Raises `Refusal`.
-    """
+    """Start the command. Raises `Refusal`."""
     try:
         with seen_as(start.user):
             try:
@@ -92,10 +89,7 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
 
 
 def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
-    """Find the program by the *job's* PATH, relative paths from the working directory.
-
-    Raises `Refusal`.
-    """
+    """Find the program by the *job's* PATH, relative paths from the working directory. Raises `Refusal`."""
     if b"/" in name:
         return name
     seen = False
