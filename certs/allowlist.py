@@ -89,9 +89,7 @@ class AllowList:
         self._complaint = ""
 
     def entry_for(self, public_key: bytes) -> Entry | None:
-        """Return the entry of a public key, or None when the key is not listed.
-
-        The key is given as the 32 raw bytes that ZAP carries, or as Z85.
+        """Return the entry of a public key, raw as ZAP carries it or Z85; None when it is not listed.
 
         Raises `AllowListUnreadable`.
         """

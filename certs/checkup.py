@@ -154,10 +154,7 @@ def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str |
 
 
 def _unverified(token: bytes) -> Principal:
-    """Return the token's principal without verifying its signature.
-
-    Raises `OperatorError`: it is not a token of airunner.
-    """
+    """Return the token's principal without verifying its signature; raises `OperatorError` for another text."""
     try:
         claims = msgspec.json.decode(jwt.PyJWS().decode(token, options={"verify_signature": False}), type=Claims)
     except (jwt.InvalidTokenError, RecursionError, *UNDECODABLE) as error:

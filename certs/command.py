@@ -256,10 +256,7 @@ def token_command(
 
 
 def parse_ttl_s(text: str) -> int:
-    """Parse the lifetime `90s`, `15m`, `1h30m` or `7d` into seconds; `TokenSigner` checks the bounds.
-
-    Raises `OperatorError`: it is written in another way.
-    """
+    """Parse the lifetime `90s`, `15m`, `1h30m` or `7d` into seconds, whose bounds `TokenSigner` checks."""
     return of_flag("--ttl", partial(duration_ms, plain_seconds=False), text) // 1_000
 
 

@@ -1,7 +1,8 @@
 """CURVE key pairs, which identify the machine at the other end of a socket.
 
-A key has 32 bytes; files, the allow-list and socket options hold it as 40 characters of Z85.
-The secret key determines the public one, so when two files disagree the secret key is right.
+A key has 32 bytes; files, the allow-list and socket options hold it as 40 characters of Z85. The secret key determines
+the public one, so when two files disagree the secret key is right. The functions that load keys raise `OperatorError`:
+a key that is missing, unreadable or malformed, or two halves of different pairs; `whose` or `what` names the key in it.
 
 ZeroMQ is imported when a key is made or decoded: modules that only name keys, such as the allow-list, load without it.
 
@@ -35,10 +36,7 @@ class CurvePair:
 
 
 def raw_key(text: bytes) -> bytes:
-    """Decode a Z85 key to its `RAW_KEY_BYTES` bytes.
-
-    Raises `ValueError`: not `Z85_KEY_CHARS` characters, or not Z85.
-    """
+    """Decode a Z85 key to its `RAW_KEY_BYTES` bytes; raises `ValueError` for another length, or what is not Z85."""
     if len(text) != Z85_KEY_CHARS:
         raise ValueError(f"a key has {Z85_KEY_CHARS} characters, not {len(text)}")
     from zmq.utils import z85
@@ -71,18 +69,12 @@ def public_of(secret: bytes) -> bytes:
 
 
 def load_broker_pair(home: Home) -> CurvePair:
-    """Load the broker's key pair.
-
-    Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
-    """
+    """Load the broker's key pair."""
     return load_pair(home.broker_public, home.broker_secret, "the broker's")
 
 
 def load_client_pair(home: Home) -> CurvePair:
-    """Load this machine's key pair, for its agent, client or monitor.
-
-    Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
-    """
+    """Load this machine's key pair, for its agent, client or monitor."""
     remedy, if_mismatched = RUN_INIT, ""
     if is_carried(home):
         file = "with a file from `airunner certs export` on the broker's machine"
@@ -100,10 +92,7 @@ def is_carried(home: Home) -> bool:
 
 
 def load_broker_public(home: Home) -> bytes:
-    """Load the public key, Z85, that a broker must prove to own before anything is sent to it.
-
-    Raises `OperatorError`: missing, unreadable or malformed.
-    """
+    """Load the public key, Z85, that a broker must prove to own before anything is sent to it."""
     remedy = "run `airunner certs import FILE`, or `airunner certs init` if this is the broker's machine"
     what = "the broker's public key"
     return key_in(read_public(home.broker_public, what, if_missing=remedy), home.broker_public, what)
@@ -112,10 +101,7 @@ def load_broker_public(home: Home) -> bytes:
 def load_pair(
     public_path: Path, secret_path: Path, whose: str, *, if_missing: str = RUN_INIT, if_mismatched: str = ""
 ) -> CurvePair:
-    """Load the key pair in these two files; `whose` names it in errors.
-
-    Raises `OperatorError`: missing, unreadable, malformed, or two halves of different pairs.
-    """
+    """Load the key pair in these two files."""
     what = f"{whose} public key"
     secret = load_secret(secret_path, whose, if_missing=if_missing)
     public = key_in(read_public(public_path, what, if_missing=if_missing), public_path, what)
@@ -125,10 +111,7 @@ def load_pair(
 
 
 def load_secret(path: Path, whose: str, *, if_missing: str = RUN_INIT) -> bytes:
-    """Load the secret key in this file, Z85; `whose` names it in errors.
-
-    Raises `OperatorError`: missing, unreadable or malformed.
-    """
+    """Load the secret key in this file, Z85."""
     what = f"{whose} secret key"
     return key_in(read_secret(path, what, if_missing=if_missing), path, what)
 
@@ -140,7 +123,7 @@ def mismatch(public_path: Path, secret_path: Path, remedy: str = "") -> str:
 
 
 def key_in(content: bytes, path: Path, what: str) -> bytes:
-    """Return the Z85 key in a file's `content`; `what` names it in errors. Raises `OperatorError`: it is not a key."""
+    """Return the Z85 key in the `content` of the file at `path`."""
     text = content.strip()
     try:
         raw_key(text)

@@ -49,10 +49,7 @@ class Home:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Home:
-        """Return the home at `$AIRUNNER_HOME`, or at `~/.airunner` when that is not set.
-
-        Raises `OperatorError` when neither the variable nor the user's home folder is known.
-        """
+        """Return the home at `$AIRUNNER_HOME`, or at `~/.airunner`; raises `OperatorError` when neither is known."""
         try:
             root = Path(environ.get("AIRUNNER_HOME") or "~/.airunner").expanduser()
         except RuntimeError as error:

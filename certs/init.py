@@ -78,10 +78,7 @@ def _complete_token(home: Home) -> list[Path]:
 
 
 def complete_curve(secret: Path, public: Path, whose: str) -> list[Path]:
-    """Make the missing half of a pair of X25519 keys, Z85; `whose` names it in errors. The folder must be locked.
-
-    Raises `OperatorError`: not writable, damaged, or the secret key is missing.
-    """
+    """Make the missing half of a pair of X25519 keys, Z85; `whose` names it in errors. The folder must be locked."""
 
     def derive() -> bytes:
         return curve.public_of(curve.load_secret(secret, whose)) + b"\n"

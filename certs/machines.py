@@ -5,6 +5,7 @@ Laws
 - A name is on the allow-list once, and existing keys are replaced only on request.
 - A key pair whose name is not on the list may have been exported and then revoked by hand: it is never added again.
 - An import checks the whole file before it writes anything, so a damaged file changes nothing.
+- What cannot be done raises `OperatorError`, which says what to do instead.
 """
 
 from __future__ import annotations
@@ -68,8 +69,6 @@ def add(
     """Add a machine to the allow-list: with its public key `public` (Z85), or with a pair made here, to be exported.
 
     It may lease from, submit to and read `queues` only; None: every queue.
-
-    Raises `OperatorError`: an invalid name, tenant or key, or a name that is listed already.
     """
     if not fits_machine(name):
         raise OperatorError(
@@ -97,16 +96,13 @@ def add(
 
 
 def machines(home: Home) -> list[Machine]:
-    """List the machines on the allow-list, sorted by name. Raises `OperatorError`: the list cannot be read."""
+    """List the machines on the allow-list, sorted by name."""
     entries, _ = parse(_listed(home))
     return sorted((_machine(home, *each) for each in entries.items()), key=lambda machine: machine.name)
 
 
 def ignored(home: Home) -> list[str]:
-    """Return a line of text for each invalid line of the allow-list.
-
-    Raises `OperatorError`: the list cannot be read.
-    """
+    """Return a line of text for each invalid line of the allow-list."""
     return complaint_lines(home.allowed_clients, parse(_listed(home))[1])
 
 
@@ -114,8 +110,6 @@ def revoke(home: Home, name: str) -> None:
     """Remove a machine from the allow-list, and its key pair if it was made here; one of the two may be missing.
 
     A running broker refuses the machine's next request.
-
-    Raises `OperatorError`: there is no machine of that name.
     """
     refuse_foreign_owner(home.root, home.certs)
     _listed(home)
@@ -129,10 +123,7 @@ def revoke(home: Home, name: str) -> None:
 
 
 def export(home: Home, name: str) -> bytes:
-    """Return the file that makes another computer this machine.
-
-    Raises `OperatorError`: the machine's key pair is not here.
-    """
+    """Return the file that makes another computer this machine, whose key pair must be here."""
     if not fits_machine(name) or not _secret(home, name).exists():
         raise OperatorError(f"the keys of {name} are not here: `airunner certs add {name}` without --key makes them")
     pair = load_pair(_public(home, name), _secret(home, name), f"{name}'s")
@@ -147,10 +138,7 @@ def export(home: Home, name: str) -> bytes:
 
 
 def import_keys(home: Home, path: Path, *, force: bool) -> str:
-    """Import the keys in the file at `path`, and return the machine's name.
-
-    Raises `OperatorError`: the file is not an export, or other keys are here and `force` is not set.
-    """
+    """Import the keys in the file at `path`, and return the machine's name; only with `force` replace other keys."""
     content = read_secret(path, "the machine's file", if_missing="`airunner certs export NAME` makes it")
     try:
         carried = msgspec.json.decode(content, type=Carried)

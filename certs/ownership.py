@@ -73,14 +73,10 @@ def refuse_foreign_owner(*folders: Path) -> None:
 
 
 def unsafe_reason(path: Path, forbidden: int = OTHERS_WRITE) -> str:
-    """Return why other users could have written the file or folder at `path`; empty when they could not.
-
-    Raises `OSError` when it cannot be looked at.
-    """
+    """Return why other users could have written the file or folder at `path`, or "". Raises `OSError`."""
     remedy = f"chmod {'go-w' if forbidden == OTHERS_WRITE else 'go-rwx'} {path}"
-    return unsafe_status_reason(path.stat(), str(path), forbidden, "make it your own", remedy) or unsafe_parent_reason(
-        path
-    )
+    reason = unsafe_status_reason(path.stat(), str(path), forbidden, "make it your own", remedy)
+    return reason or unsafe_parent_reason(path)
 
 
 def unsafe_status_reason(status: os.stat_result, called: str, forbidden: int, if_anothers: str, remedy: str) -> str:
@@ -93,10 +89,7 @@ def unsafe_status_reason(status: os.stat_result, called: str, forbidden: int, if
 
 
 def unsafe_parent_reason(path: Path) -> str:
-    """Return why other users could replace `path`, or as much of it as exists; empty when they could not.
-
-    Raises `OSError` when a folder cannot be looked at.
-    """
+    """Return why other users could replace `path`, or as much of it as exists, or "". Raises `OSError`."""
     for folder, status, inner in _steps(path):
         if status.st_uid not in _trusted():
             return (

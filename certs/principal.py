@@ -42,10 +42,7 @@ def narrowed(scope: QueueScope, other: QueueScope) -> QueueScope:
 
 
 def check_queue_names(names: Iterable[str]) -> frozenset[str]:
-    """Check the queue names of a `--queue` option.
-
-    Raises `OperatorError`: an invalid name, or more than `QUEUES_BOUND_MAX`.
-    """
+    """Check the queue names of a `--queue` option: valid, and at most `QUEUES_BOUND_MAX`; raises `OperatorError`."""
     queues = frozenset(names)
     for name in queues:
         if not fits_name(name):

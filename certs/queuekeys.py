@@ -1,8 +1,8 @@
 """Queue keys for sealed secrets: anyone with the public key can seal a value, only the queue's agents can open it.
 
-A queue's keys are an X25519 pair like a CURVE one, made by `airunner certs queue-key`. The secret key goes to the
-queue's agents and nowhere else; the broker has neither. A box is a NaCl sealed box (an ephemeral X25519 key,
-XSalsa20-Poly1305) around the value together with its queue and name, so that it opens under no other name.
+A queue's keys are an X25519 pair like a CURVE one, made by `airunner certs queue-key`, and loaded as those are. The
+secret key goes to the queue's agents and nowhere else; the broker has neither. A box is a NaCl sealed box (an ephemeral
+X25519 key, XSalsa20-Poly1305) around the value together with its queue and name, so that it opens under no other name.
 
 A box does not prove who made it: anyone with the public key can seal another value.
 
@@ -60,17 +60,14 @@ def make_queue_key(home: Home, queue: str) -> bool:
 
 
 def load_public(path: Path, queue: str) -> bytes:
-    """Load the public key of `queue` from the file at `path`, Z85.
-
-    Raises `OperatorError`: missing, unreadable or malformed.
-    """
+    """Load the public key of `queue` from the file at `path`, Z85; raises `OperatorError`."""
     what = f"queue {queue}'s public key"
     remedy = f"run `airunner certs queue-key {queue}` where the queue's agents run, and copy {path.name} from there"
     return key_in(read_public(path, what, if_missing=remedy), path, what)
 
 
 def load_secret(home: Home, queue: str) -> bytes:
-    """Load the secret key of `queue`, Z85. Raises `OperatorError`: missing, unreadable or malformed."""
+    """Load the secret key of `queue`, Z85; raises `OperatorError`."""
     path = secret_path(home, queue)
     what = f"queue {queue}'s secret key"
     remedy = "copy it from another of the queue's agents, or make the first with `airunner certs queue-key`"
@@ -78,9 +75,9 @@ def load_secret(home: Home, queue: str) -> bytes:
 
 
 def seal_secret(public: bytes, queue: str, name: str, value: bytes) -> bytes:
-    """Seal `value`, at most `VALUE_BYTES_MAX` bytes, in a box that opens only as the secret `name` of `queue`.
+    """Seal `value` in a box that opens only as the secret `name` of `queue`.
 
-    Raises `OperatorError`: the value is too long.
+    Raises `OperatorError`: it has more than `VALUE_BYTES_MAX` bytes.
     """
     if len(value) > VALUE_BYTES_MAX:
         raise OperatorError(f"a secret may have at most {VALUE_BYTES_MAX} bytes, and this one has {len(value)}")

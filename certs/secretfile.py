@@ -7,6 +7,7 @@ Laws
 - `create` never changes an existing file, even when two processes race; `replace` does.
 - A file is checked on the open descriptor, so it cannot be exchanged between the check and the read.
 - `ownership` checks the folders above once, when a process starts on them.
+- What cannot be done raises `OperatorError`, with the path and the reason.
 """
 
 from __future__ import annotations
@@ -34,10 +35,7 @@ class MissingFile(OperatorError):
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents, each with mode 0700; an existing folder stays unchanged.
-
-    Raises `OperatorError` when a folder cannot be made, or `folder` cannot be written to.
-    """
+    """Make `folder` and its missing parents, each with mode 0700; check that an existing one can be written."""
     try:
         for place in (*reversed(folder.parents), folder):
             if not place.exists():
@@ -52,10 +50,7 @@ def make_folder(folder: Path) -> None:
 
 
 def create(path: Path, content: bytes) -> bool:
-    """Create the file `path`; return False, and leave the file unchanged, when it exists.
-
-    Raises `OperatorError` when it cannot be written.
-    """
+    """Create the file `path`; return False, and leave the file unchanged, when it exists."""
     with _os_error_reported(f"cannot write {path}"), _draft(path, content) as draft:
         try:
             os.link(draft, path)  # unlike a rename, it fails when the name exists
@@ -66,10 +61,7 @@ def create(path: Path, content: bytes) -> bool:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write the file `path` in the place of an existing one; readers see the old content or the new.
-
-    Raises `OperatorError` when it cannot be written.
-    """
+    """Write the file `path` in the place of an existing one; readers see the old content or the new."""
     with _os_error_reported(f"cannot write {path}"), _draft(path, content) as draft:
         draft.rename(path)
         _sync_folder(path.parent)
@@ -84,10 +76,7 @@ def read_secret(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
 
 
 def read_public(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
-    """Read the file `path`, which all users may read and only its owner may write; `what` names it in errors.
-
-    Raises `MissingFile`; `OperatorError`: unreadable, too big, owned by another, or writable by others.
-    """
+    """Read the file `path`, which all users may read and only its owner may write; else as `read_secret`."""
     return _read(path, what, if_missing, forbidden=OTHERS_WRITE, remedy="chmod go-w")
 
 
@@ -121,10 +110,7 @@ def _check(status: os.stat_result, called: str, forbidden: int, remedy: str) -> 
 
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
-    """Lock `folder` against changes by other processes; the lock ends with the process, so it is never stale.
-
-    Raises `OperatorError` when the folder cannot be opened.
-    """
+    """Lock `folder` against changes by other processes; the lock ends with the process, so it is never stale."""
     with _os_error_reported(f"cannot open the folder {folder}"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -7,7 +7,8 @@
 
 Each variable holds PEM text or the path of a PEM file. A key is on the curve P-256 and is used for ES256 only
 (RFC 8725, 3.1 and 3.2). Its name, the `kid`, is its RFC 7638 thumbprint: the two sides need not agree on a name,
-and a name cannot refer to another key.
+and a name cannot refer to another key. What loads or parses keys raises `OperatorError`: a key that is missing,
+unreadable, encrypted or of another kind.
 """
 
 from __future__ import annotations
@@ -61,28 +62,19 @@ def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
 def load_verifying_keys(
     environ: Mapping[str, str], home: Home, file: Path | None = None
 ) -> list[ec.EllipticCurvePublicKey]:
-    """Load the public keys that the broker verifies tokens with: those in `file` when it is given.
-
-    Raises `OperatorError`: missing, unreadable, or not a P-256 public key.
-    """
+    """Load the public keys that the broker verifies tokens with: those in `file` when it is given."""
     read = partial(read_public, what="the key that verifies tokens,")
     return parse_public_keys(*_pem(read, environ, PUBLIC_VARIABLE, home.token_public, file))
 
 
 def load_signing_key(environ: Mapping[str, str], home: Home, file: Path | None = None) -> ec.EllipticCurvePrivateKey:
-    """Load the private key that signs tokens: that in `file` when it is given.
-
-    Raises `OperatorError`: missing, unreadable, or not a P-256 private key.
-    """
+    """Load the private key that signs tokens: that in `file` when it is given."""
     read = partial(read_secret, what="the key that signs tokens,")
     return parse_signing_key(*_pem(read, environ, SIGNING_VARIABLE, home.token_secret, file))
 
 
 def find_signing_key(environ: Mapping[str, str], home: Home) -> ec.EllipticCurvePrivateKey | None:
-    """Find the private key that signs tokens; None when this machine has none.
-
-    Raises `OperatorError`: the key exists and is unreadable or not a P-256 private key.
-    """
+    """Find the private key that signs tokens; None when this machine has none."""
     try:
         return load_signing_key(environ, home)
     except MissingFile:
@@ -92,10 +84,7 @@ def find_signing_key(environ: Mapping[str, str], home: Home) -> ec.EllipticCurve
 
 
 def parse_public_keys(pem: bytes, where: str) -> list[ec.EllipticCurvePublicKey]:
-    """Parse every public key in `pem`; `where` names the source in errors.
-
-    Raises `OperatorError`: there is none, or one is not for ES256.
-    """
+    """Parse every public key in `pem`; `where` names the source in errors."""
     if b"PRIVATE KEY-----" in pem:
         raise OperatorError(f"{where} holds a private key: give the broker the public key")
     keys: list[ec.EllipticCurvePublicKey] = []
@@ -113,10 +102,7 @@ def parse_public_keys(pem: bytes, where: str) -> list[ec.EllipticCurvePublicKey]
 
 
 def parse_signing_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
-    """Parse the private key in `pem`; `where` names the source in errors.
-
-    Raises `OperatorError`: there is none, or it is encrypted or not for ES256.
-    """
+    """Parse the private key in `pem`; `where` names the source in errors."""
     try:
         key = load_pem_private_key(pem, password=None)
     except TypeError as error:
@@ -133,10 +119,7 @@ def parse_signing_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
 def _pem(
     read: Callable[..., bytes], environ: Mapping[str, str], variable: str, usual: Path, file: Path | None
 ) -> tuple[bytes, str]:
-    """Find PEM text: in `file`, else in the variable or the file that it names, else in the usual file.
-
-    Returns the text and its source, for errors. Raises `OperatorError`: missing or unreadable.
-    """
+    """Find PEM text, and its name for errors: in `file`, else in the variable or the file it names, else in `usual`."""
     if file is not None:
         return read(file, if_missing="name a PEM file"), str(file)
     value = environ.get(variable)

@@ -111,9 +111,8 @@ def token_source(
 ) -> TokenSource | TokenFile:
     """Choose the token source of one process; `explicit` is the value of `--token`, `file` that of `--token-file`.
 
-    `report` is called with later problems of the file.
-
-    Raises `OperatorError`: the given token cannot be a token, or the signing key exists and is not usable.
+    `report` is called with later problems of the file. Raises `OperatorError`: the given token cannot be a token, or
+    the signing key exists and is not usable.
     """
     if file is not None:
         if explicit is not None:

@@ -58,16 +58,12 @@ HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk takes no more"
 
 
 class Surroundings(Struct, frozen=True):
-    """Surroundings of an attempt, the same for all attempts of an agent.
-
-    `offload` runs slow work on the disk, in production in a thread. `redact`: patterns of the names of variables that
-    hold secrets.
-    """
+    """Surroundings of an attempt, the same for all attempts of an agent."""
 
     launcher: Launcher
     wall_ms: Callable[[], int]
     environ: Mapping[str, str]
-    offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
+    offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]  # slow work on the disk, in a thread
     cancel_grace_s: float = GRACE_S
     secrets: Mapping[str, str] = MappingProxyType({})  # that jobs may ask for by name
     open_box: OpenBox = no_keys
@@ -75,7 +71,7 @@ class Surroundings(Struct, frozen=True):
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
     random: Callable[[], float] = float  # no jitter
-    redact: tuple[str, ...] = SECRET_NAMES
+    redact: tuple[str, ...] = SECRET_NAMES  # patterns of the names of variables that hold secrets
     users: tuple[JobUser, ...] = ()  # that jobs run as; none: the agent's own
 
 
@@ -167,10 +163,7 @@ class Attempt:
         return self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
 
     async def _prepare(self) -> None:
-        """Run the checkout, and the hooks before the command.
-
-        Raises `CheckoutFailed`, `HookFailed`, `LauncherDied`, `LeaseEnded`.
-        """
+        """Run the checkout, and the hooks before the command; raises `CheckoutFailed`, `HookFailed`."""
         if self._spec.repository:
             await self._hooks.run(Hook.PRE_CHECKOUT)
             with cancelled_by(self._held.cancelled):
@@ -200,7 +193,7 @@ class Attempt:
             raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED)) from error
 
     async def _check_out(self) -> str:
-        """Check the commit out, and return its full name. Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`."""
+        """Check the commit out, and return its full name; raises `CheckoutFailed`."""
         spec = self._spec
         started_s = anyio.current_time()
         self._recorder.add(

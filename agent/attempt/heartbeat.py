@@ -15,11 +15,9 @@ HEARTBEAT_S: Final = 30.0  # of silence: people wonder after half a minute, and 
 
 
 async def beat(process: Process, recorder: Recorder, wall_ms: Callable[[], int]) -> None:
-    """Record a HEARTBEAT after every `HEARTBEAT_S` without an event, for ever.
+    """Record a HEARTBEAT after every `HEARTBEAT_S` without an event, for ever; raises `SpoolFailed`.
 
     There is none while events wait for a broker that is away: it would only fill the spool.
-
-    Raises `SpoolFailed`.
     """
     began_s = anyio.current_time()
     due_s = began_s + HEARTBEAT_S

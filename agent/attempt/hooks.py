@@ -54,10 +54,7 @@ class HookFailed(Exception):
 
 
 class Hooks(Struct, frozen=True):
-    """Hooks in `folder`, for one attempt; without a folder there are none.
-
-    Once the job is `cancelled`, none that comes before the command's end is run any more.
-    """
+    """Hooks in `folder`, if any, for one attempt. Of a `cancelled` job only those after the command's end are run."""
 
     folder: Path | None
     launcher: Starter
@@ -67,10 +64,7 @@ class Hooks(Struct, frozen=True):
     environment: Callable[[], Mapping[str, str]]
 
     async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
-        """Run a hook, if it exists; `status` is the command's exit status, where that has ended.
-
-        Raises `HookFailed`; `LauncherDied`, `LeaseEnded`, alone or in a group.
-        """
+        """Run a hook, if it exists; `status` is the command's exit status, once that has ended. Raises `HookFailed`."""
         if status is None and self.cancelled.is_set():
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if self.folder is None or not os.access(program := self.folder / hook, os.F_OK):

@@ -89,9 +89,7 @@ def kept_out(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRE
 
 
 def write_files(secrets: JobSecrets, folder: Path, user: JobUser | None = None) -> dict[str, str]:
-    """Write secrets that are files into a new `folder`, and return the variables that hold their paths.
-
-    The files belong to `user`, if given.
+    """Write secrets that are files into a new `folder`, as the user's, and return the variables that hold their paths.
 
     Raises `OSError`.
     """

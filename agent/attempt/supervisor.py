@@ -62,9 +62,7 @@ class Supervisor:
         """Supervise a process until its whole tree has ended, and record its output.
 
         `terminal` is the size that its terminal was given, if it has one. A process that is not `cancellable` is not
-        ended with the job: it cleans up after it.
-
-        Raises `LauncherDied`, `LeaseEnded`, in a group.
+        ended with the job: it cleans up after it. Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
         began_s = anyio.current_time()
         self._note_size(terminal)
@@ -105,10 +103,7 @@ class Supervisor:
             await beat(process, self._recorder, self._wall_ms)
 
     async def _wait(self, process: Process, timeout_s: float | None, *cancels: Flag) -> Reason | None:
-        """Wait for the process's own end, and return the reason to end it earlier, if there is one.
-
-        Raises `LauncherDied`, `LeaseEnded`.
-        """
+        """Wait for the process's own end, and return the reason to end it earlier, if there is one."""
         with cancelled_by(*cancels, timeout_s=timeout_s):
             await process.wait()
             return None

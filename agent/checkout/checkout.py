@@ -47,7 +47,7 @@ async def check_out(
 ) -> str:
     """Clone `source` into the empty folder `workspace.checkout`, and return its commit. Cancelled, it leaves no git.
 
-    Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
+    Raises `CheckoutFailed`, and as `Starter.launch`.
     """
     if reason := refusal(source, terms.rules):
         raise CheckoutFailed(reason)

@@ -194,10 +194,7 @@ class Git:
         raise CheckoutFailed(self._shown(message), exit_code)
 
     async def run(self, *arguments: str) -> GitEnded:
-        """Run git once, and return how it ended.
-
-        Raises `CheckoutFailed` where there is no git; `LauncherDied`, `LeaseEnded`, `MachineRefused`.
-        """
+        """Run git once, and return how it ended; raises `CheckoutFailed` where there is none, else as `Starter.launch`."""
         settings = (part for setting in _SETTINGS for part in ("-c", setting))
         _log.debug("running git %s", " ".join(arguments))  # no credential is in an argv
         spec = LaunchSpec(("git", *settings, *arguments), self.environment, self._folder)
@@ -262,10 +259,7 @@ def scarce_in(lines: Sequence[str]) -> Scarce | None:
 
 
 async def _attend(process: Process, progress: _Progress) -> GitEnded:
-    """Read git's output to its end or until it is silent for too long, and leave no process behind.
-
-    Raises `LauncherDied`, `LeaseEnded`.
-    """
+    """Read git's output to its end or until it is silent for too long, and leave no process behind."""
     assert process.stderr is not None
     patience = anyio.CancelScope(deadline=anyio.current_time() + GIT_SILENCE_S)
     stdout = _Tail(process.stdout, patience)

@@ -104,10 +104,7 @@ class Mirror:
 
 
 class Mirrors:
-    """Mirrors of the agent with this home; those that no checkout borrows from take up to `bytes_max` together.
-
-    `offload` runs what the disk makes slow.
-    """
+    """Mirrors of the agent with this home; those that no checkout borrows from take up to `bytes_max` together."""
 
     def __init__(
         self,
@@ -122,7 +119,7 @@ class Mirrors:
 
     @asynccontextmanager
     async def borrowed(self, repository: str) -> AsyncGenerator[Mirror]:
-        """Open a block in which the mirror of this URL is not removed; it may have to be made yet.
+        """Open a block in which the mirror of this URL, which may have to be made yet, is not removed.
 
         Raises `CheckoutFailed` where there can be none.
         """
@@ -149,7 +146,7 @@ class Mirrors:
     def _put_away(self, last: Mirror) -> list[Path]:
         """Rename faulty and excess mirrors, so that no checkout finds them, and return the folders to remove.
 
-        It is done between two turns of the loop, so that nobody begins to borrow meanwhile.
+        It does not await, so that no checkout begins to borrow meanwhile.
         """
         borrowed = {mirror.folder for mirror in self._known.values()}
         gone: list[Path] = []

@@ -34,10 +34,7 @@ class Submodules:
         self._count = 0
 
     async def check_out(self, folder: Path, level: int = 1) -> None:
-        """Check out the submodules of the repository in `folder`, and their own.
-
-        Raises `CheckoutFailed`, `LauncherDied`, `LeaseEnded`.
-        """
+        """Check out the submodules of the repository in `folder`, and their own; raises as `Git.need`."""
         listed = folder / ".gitmodules"
         if not listed.is_file() and not listed.is_symlink():
             return

@@ -100,14 +100,14 @@ class NoLauncher(MachineRefused):
 
 
 class LeaseEnded(Exception):
-    """The deadline came: every process of the job has been killed, or none was started. Nobody knows how it went."""
+    """The deadline came: every process of the job has been killed, or none was started. How it went is not known."""
 
     def __init__(self) -> None:
         super().__init__(LeaseEnded.__doc__)
 
 
 class ByteSource(Protocol):
-    """What a process writes, as bytes."""
+    """Source of bytes: what a process writes."""
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
         """At least one byte, as soon as there is one; b"" at the end and ever after."""
@@ -119,7 +119,7 @@ class ByteSource(Protocol):
 
 
 class Process(Protocol):
-    """One job's command and whatever it starts.
+    """Process tree of one job: its command and whatever that starts.
 
     Read its sources until b"", but never wait for that before `end`: a background process may hold them open.
     """
@@ -187,7 +187,7 @@ class Process(Protocol):
 
 
 class Launcher(Protocol):
-    """Starts processes."""
+    """Launcher of processes."""
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
         """Start a command, to be kept until `deadline_s` as in `Process.keep_until`. Cancelled, it leaves no process.
@@ -199,11 +199,8 @@ class Launcher(Protocol):
 
 
 class Starter(Protocol):
-    """A launcher as one attempt sees it: nothing that it starts outlives the attempt's lease."""
+    """Launcher as one attempt sees it: nothing that it starts outlives the attempt's lease."""
 
     async def launch(self, spec: LaunchSpec) -> Process:
-        """Start a command. Cancelled, it leaves no process.
-
-        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`, `MachineRefused`.
-        """
+        """Start a command. Cancelled, it leaves no process. Raises as `Launcher.launch`."""
         ...

@@ -42,13 +42,11 @@ CLOSE_WAIT_S: Final = 5.0  # to kill everything; what takes longer hangs in the 
 def start_launcher(
     held: Sequence[int] = (), limits: Limits = NO_LIMITS, mark: str = "", groups: Path | None = None
 ) -> ChildLauncher:
-    """Start the launcher's process; meant to come before the first ZeroMQ context of this one.
+    """Start the launcher's process; meant to come before the first ZeroMQ context of this one. Raises `OperatorError`.
 
     It and its keepers hold the descriptors `held` open, and no job does: a lock on one of them shows
     whether a keeper of a job still lives. The `limits` are each job's. What it starts bears the `mark` of the
     agent's home, or one of its own; its control groups' folder is noted in the file `groups`.
-
-    Raises `OperatorError` where that is not possible.
     """
     if sys.platform != "linux":
         raise OperatorError("the agent needs Linux: run it there, this machine can still submit and monitor")
@@ -68,9 +66,9 @@ def start_launcher(
 
 @contextmanager
 def _reserved() -> Generator[Callable[[], None]]:
-    """Descriptors for a command's output, seen to be there before it begins; the call lets go of them.
+    """Reserve descriptors for a command's output before it begins; the call lets go of them.
 
-    Those that the kernel cannot hand over it drops without an error: the command would run, and nobody could read it.
+    Those that the kernel cannot hand over it drops without an error: the command would run, and its output be lost.
     """
     with ExitStack() as kept:
         for _ in range(DESCRIPTORS_MAX):
@@ -79,7 +77,7 @@ def _reserved() -> Generator[Callable[[], None]]:
 
 
 class ChildLauncher:
-    """A `Launcher`, for one event loop. Keepers are used again; there are as many as jobs ran at once.
+    """Child launcher: a `Launcher` for one event loop. Keepers are used again; there are as many as jobs ran at once.
 
     When the process dies, its keepers end their jobs and die with it; the next launch starts another.
     """
@@ -99,10 +97,7 @@ class ChildLauncher:
         return self._launcher.child.pid
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> KeptProcess:
-        """Start a command, to be killed at `deadline_s` of CLOCK_BOOTTIME. Cancelled, it leaves no process.
-
-        Raises `LaunchFailed`, `LauncherDied`, `LeaseEnded`, `MachineRefused`.
-        """
+        """Start a command, to be killed at `deadline_s` of CLOCK_BOOTTIME, as `Launcher.launch` does."""
         assert spec.working_directory.is_absolute(), "the launcher's own folder is none of the job's"
         try:
             line = self._take_idle() or await self._ask_for_keeper()
@@ -256,11 +251,9 @@ class ChildLauncher:
                 raise
 
     def _restart(self) -> None:
-        """Start another process in the place of one that has died.
+        """Start another process in the place of one that has died; raises `NoLauncher`.
 
         ZeroMQ's threads are there by now; what `spawn_launcher` does is safe beside them.
-
-        Raises `NoLauncher`.
         """
         self._launcher.hang_up()
         try:

@@ -1,4 +1,7 @@
-"""Kept process: one job's process tree as the agent sees it, a `Process` over the line to its keeper."""
+"""Kept process: one job's process tree as the agent sees it, a `Process` over the line to its keeper.
+
+Whatever waits for the keeper here raises `LauncherDied` and `LeaseEnded`, as the contract says.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,7 @@ class KeptProcess:
             return []
 
     async def wait(self) -> Exit:
-        """Wait for the command's own end. Raises `LauncherDied`, `LeaseEnded`."""
+        """Wait for the command's own end."""
         while self._exit is None:
             await self._receive(lambda: self._exit is not None)
         return self._exit
@@ -111,8 +114,6 @@ class KeptProcess:
         """End all processes of the job; of several callers' graces the shortest counts.
 
         A keeper that does not answer in time is killed, and what it kept with it.
-
-        Raises `LauncherDied`, `LeaseEnded`.
         """
         try:
             with anyio.move_on_after(grace_s + SILENT_S):
@@ -136,10 +137,7 @@ class KeptProcess:
             self._stderr.close()
 
     async def _ended(self) -> list[Survivor]:
-        """Wait until nothing is left, and return the processes that outlived the command.
-
-        Raises `LauncherDied`, `LeaseEnded`.
-        """
+        """Wait until nothing is left, and return the processes that outlived the command."""
         while self._survivors is None:
             await self._receive(lambda: self._survivors is not None)
         return self._survivors
@@ -187,10 +185,7 @@ class KeptProcess:
                     raise AssertionError(f"a keeper said {other} out of turn")
 
     async def _heard(self, line: Line) -> ToAgent:
-        """Receive the next message; before a keeper's death is reported, kill what is left of the job.
-
-        Raises `LauncherDied`.
-        """
+        """Receive the next message; before a keeper's death is reported, kill what is left of the job."""
         try:
             return await line.receive()
         except LauncherDied:

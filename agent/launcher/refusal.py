@@ -48,7 +48,7 @@ _SCARCE: Final = {
 class MachineRefused(Exception):
     """Refusal of this machine, which cannot do something now; the message says what, and why.
 
-    `guessed`: it is told by a program's words, and not by an errno. `begun`: a command of the job's had run by then.
+    `guessed`: from a program's words, and not an errno. `begun`: a command of the job's had run by then.
     """
 
     def __init__(self, scarce: Scarce, message: str, *, guessed: bool = False, begun: bool = False) -> None:
@@ -61,12 +61,10 @@ class MachineRefused(Exception):
 
 
 def scarce_at_launch(number: int) -> Scarce | None:
-    """Return what the machine lacks when starting a process fails with errno `number`; None: it is the command's fault.
-
-    No room for another terminal is ENOSPC too, and no matter of the disk.
-    """
-    scarce = _SCARCE.get(number)
-    return Scarce.PROCESSES if number == errno.ENOSPC else scarce
+    """Return what the machine lacks where a launch fails with errno `number`; None: the command is at fault."""
+    if number == errno.ENOSPC:  # no room for another terminal, and no matter of the disk
+        return Scarce.PROCESSES
+    return _SCARCE.get(number)
 
 
 def scarce_at_home(number: int | None) -> Scarce:

@@ -11,10 +11,7 @@ from airunner.agent.launcher.contract import Vitals
 
 
 def vitals_of(command: int) -> Vitals | None:
-    """Count the processes of this command's keeper; None where the command has gone, or they cannot be seen.
-
-    Pages that processes share are counted for each of them.
-    """
+    """Count the processes of this command's keeper, and their memory with shared pages; None: it is not seen."""
     status = status_of(command)
     if status is None:
         return None

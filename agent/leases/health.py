@@ -61,7 +61,7 @@ class Health:
     async def refused(self, refusal: MachineRefused, *, begun: bool) -> bool:
         """Stop leasing unless the machine is found able, and return whether giving the job back counts.
 
-        `begun`: the job's command was running. Of what the attempt held nothing is to be left.
+        `begun`: the job's command was running. The attempt must hold nothing any more.
         """
         able = refusal.guessed and await self._probes.passes(refusal)
         if not able:

@@ -49,10 +49,7 @@ class FlushPlan(Struct, frozen=True):
 
 
 def flush_plan(interval: str | None, size_kib: int) -> FlushPlan:
-    """Make the plan that `--flush-interval` and `--flush-kib` describe.
-
-    Raises `OperatorError` for an interval out of bounds.
-    """
+    """Make the plan that `--flush-interval` and `--flush-kib` describe; raises `OperatorError` when out of bounds."""
     if not interval:
         return FlushPlan(size_bytes=size_kib << 10)
     window_ms = of_flag("--flush-interval", duration_ms, interval)

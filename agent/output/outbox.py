@@ -1,10 +1,5 @@
 """Outbox: keeps the batches of one attempt on disk until the broker has acknowledged them.
 
-```
- Recorder ──► Batcher ─cut─► Spool (disk) ─unsent─► EventPublisher ──► broker
-                                  ▲──────acknowledge──────┘
-```
-
 A batch is on disk before it is sent, and its boundaries never change, so that it can be sent again byte for byte. Of
 what is on disk, memory holds only offsets and the newest batch. Where the disk refuses a batch, that batch is sent from
 memory, one at a time. Behind the last event goes the result of the attempt.
@@ -41,7 +36,7 @@ KEPT_EVENTS_MAX: Final = 16  # behind output that is left out: how the command e
 
 
 class Sender(Protocol):
-    """The sender of what an agent's outboxes hold."""
+    """Sender of what an agent's outboxes hold."""
 
     @property
     def busy(self) -> bool:
@@ -63,7 +58,7 @@ class Sender(Protocol):
 
 
 class Outbox:
-    """The outbox of one attempt, the one that `lease` is for.
+    """Outbox of one attempt, the one that `lease` is for.
 
     `lost` is set when the broker takes nothing more of this attempt; `broken` when the spool cannot be read, for the
     reason in `failure`. `changed` rings when the broker has acknowledged something, or nothing more will be sent.

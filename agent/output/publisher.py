@@ -44,7 +44,7 @@ NO_ROOM: Final[Mapping[str | None, str]] = MappingProxyType(
 
 
 class EventPublisher:
-    """The publisher of an agent's events. It sends what is in the outboxes between `open` and `close`."""
+    """Publisher of an agent's events. It sends what is in the outboxes between `open` and `close`."""
 
     def __init__(self, channel: Channel, edges: Edges, report: Callable[[str], None], room: SpoolRoom) -> None:
         self.room = room

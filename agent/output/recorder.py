@@ -1,9 +1,5 @@
 """Recorder: takes in the events and the output of one attempt, and puts them into batches for its outbox.
 
-```
- Attempt ──► Redaction ──► OutputBound ──► Batcher ──► Outbox
-```
-
 Secrets are removed first, so that none reaches the disk. While the broker takes events, nothing is left out: when the
 outbox has no room, the recorder stops reading, and the command blocks on its pipe. When the broker has taken nothing
 for `PATIENCE_S`, the command is not held up any longer: what there is no room for is left out, and the log says how
@@ -28,7 +24,7 @@ PATIENCE_S: Final = 10.0
 
 
 class Recorder:
-    """The recorder of one attempt: adds to the `batcher` that the `outbox` empties, within the attempt's `bound`."""
+    """Recorder of one attempt: adds to the `batcher` that the `outbox` empties, within the attempt's `bound`."""
 
     def __init__(self, batcher: Batcher, outbox: Outbox, bound: OutputBound) -> None:
         self._batcher = batcher

@@ -139,8 +139,7 @@ class Spool:
     def recover(cls, path: Path) -> Spool:
         """Open the spool that an agent that died left in `path`, without its torn tail.
 
-        Raises `NotASpool`: there is nothing to deliver, remove it; `ForeignSpool`: leave it alone; `SpoolFailed`: it
-        cannot be read.
+        Raises `NotASpool`: there is nothing to deliver, remove it; `ForeignSpool`: leave it alone; `SpoolFailed`.
         """
         with _failing(f"cannot open the spool {path}"):
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -203,11 +202,9 @@ class Spool:
         return record
 
     def read_from(self, index: int, bytes_max: int) -> list[Record]:
-        """Read whole records from the one that holds event `index` on, up to `bytes_max` of events; at least one.
+        """Read whole records from the one that holds event `index` on: up to `bytes_max` of events, but at least one.
 
-        Empty where there is none yet. Going on where the last call ended reads nothing twice.
-
-        Raises `SpoolFailed`.
+        Going on where the last call ended reads nothing twice. Raises `SpoolFailed`.
         """
         assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
         found: list[Record] = []
@@ -230,9 +227,7 @@ class Spool:
     def acknowledge(self, next_index: int) -> None:
         """Drop every event below `next_index`, which the broker has stored; an older acknowledgement changes nothing.
 
-        A power cut can lose records that were sent: the broker's count then stands, and the next
-        event follows it.
-
+        A power cut can lose records that were sent: the broker's count then stands, and the next event follows it.
         Raises `SpoolFailed`.
         """
         with _failing(f"cannot read the spool {self.path}"):
@@ -256,10 +251,7 @@ class Spool:
             self._read = self._kept
 
     def cut_back(self, index: int) -> None:
-        """Drop every record from event `index` on, where one begins; the next event to be appended is that one.
-
-        Raises `SpoolFailed`.
-        """
+        """Drop every record from event `index` on, where one begins; the next goes there. Raises `SpoolFailed`."""
         assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
         with _failing(f"cannot cut the spool {self.path}"):
             position = self._kept

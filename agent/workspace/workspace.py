@@ -154,10 +154,7 @@ def remove_workspaces(agent_home: Path) -> list[Leftover]:
 
 
 def remove_workspace(root: Path) -> list[Leftover]:
-    """Remove a workspace and all that is in it; an empty list: all is gone, or there was nothing.
-
-    It takes as long as there are files: for a thread.
-    """
+    """Remove a workspace and all that is in it, and return what is left of it. With many files slow: for a thread."""
     try:
         if not stat.S_ISDIR(root.lstat().st_mode):
             root.unlink()  # the job has put something else in its place

@@ -1,4 +1,4 @@
-"""A control group for each keeper, and so for each job, where this machine lets us make them. Standard library only.
+"""Control groups: one for each keeper, and so each job, where this machine lets us make them. Standard library only.
 
 ```
 <our own group>/
@@ -8,8 +8,8 @@
 ```
 
 What a job starts is born into its keeper's group and cannot leave it unseen. A group can be killed in one step, which
-no fork outruns; it can be given bounds; and the kernel counts there whom it killed for want of memory. A keeper enters
-its group once: to move a process takes the kernel some 10 ms, which no job pays for.
+no fork outruns; it can be given bounds; and the kernel counts there which processes it killed for want of memory. A
+keeper enters its group once: to move a process takes the kernel some 10 ms, which no job pays for.
 
 Where there are none, sessions and subreapers do the work. See cgroups(7) and the kernel's cgroup-v2 document.
 """

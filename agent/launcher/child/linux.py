@@ -1,4 +1,4 @@
-"""The three things of prctl(2) that launcher and keeper need. Linux only; standard library only."""
+"""Process attributes of prctl(2) that launcher and keeper need. Linux only; standard library only."""
 
 from __future__ import annotations
 

@@ -61,12 +61,10 @@ def spawn(start: Start) -> Spawned:
 
 
 def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
-    """Start a process, and return it with the descriptors to read its output from.
+    """Start a process, and return it with the descriptors to read its output from. Raises `OSError`.
 
     By `posix_spawn` and not by a fork of this interpreter: the kernel neither copies its page tables nor runs any
     Python in the new process, and a failed exec comes back as its errno.
-
-    Raises `OSError`.
     """
     readers: list[int] = []
     writers: list[int] = []

@@ -36,10 +36,8 @@ class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntyp
 def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int, int]:
     """Start a process in a terminal, and return it with the terminal's master and slave, for the caller to close.
 
-    `size` is rows and columns. The slave is to be held for as long as the command runs: one that closes all of its
-    own would otherwise end the terminal, and be sent SIGHUP for it.
-
-    Raises `OSError`: the command was not executed, or there is no terminal to be had.
+    `size` is rows and columns. The slave is to be held for as long as the command runs: a command that closes all of
+    its own would otherwise end the terminal, and be sent SIGHUP for it. Raises `OSError`.
     """
     with seen_as(start.user):
         _check(program)

@@ -1,8 +1,6 @@
 """Wire format between agent and keeper: MessagePack arrays `[kind, field, …]` on a stream socket.
 
-Descriptors travel beside them (SCM_RIGHTS, unix(7)). Standard library and msgpack only: the child
-imports this. Commands, variables and paths are bytes, as
-the kernel has them.
+Descriptors travel beside them (SCM_RIGHTS, unix(7)). Standard library and msgpack only, as the child imports this.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ DESCRIPTORS_MAX: Final = 2  # of one message: stdout and stderr
 
 
 class Start(NamedTuple):
-    """Agent → keeper: start this command. Answered by `Started` or `Failed`."""
+    """Agent → keeper: start this command, answered by `Started` or `Failed`. Text is bytes, as the kernel has it."""
 
     argv: list[bytes]
     environment: dict[bytes, bytes]
@@ -36,10 +34,7 @@ class KeepUntil(NamedTuple):
 
 
 class End(NamedTuple):
-    """Agent → keeper: SIGTERM to all, SIGKILL after the grace to what is left. Each is answered by one `Ended`.
-
-    A repeated one may shorten the grace.
-    """
+    """Agent → keeper: SIGTERM to all, SIGKILL after the grace, which another End may shorten. Each gets one `Ended`."""
 
     grace_ms: int
 
@@ -116,10 +111,7 @@ class Reader:
 
 
 def send_with(line: socket.socket, chunk: bytes, descriptors: list[int]) -> None:
-    """Send `chunk`, and copies of `descriptors` with its first byte. Like `send`, but no SIGPIPE.
-
-    `socket.send_fds` and `recv_fds` will not do: they take flags and ignore them.
-    """
+    """Send `chunk`, and copies of `descriptors` with its first byte; unlike `socket.send_fds`, with MSG_NOSIGNAL."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     line.sendmsg([chunk], rights, socket.MSG_NOSIGNAL)
 
