@@ -28,7 +28,7 @@ async def beat(process: Process, recorder: Recorder, wall_ms: Callable[[], int])
         if due_s > now_s:
             continue
         due_s = now_s + HEARTBEAT_S
-        if recorder.behind:
+        if recorder.outbox.behind:
             continue
         vitals = await process.vitals() or Vitals()
         recorder.add(

@@ -195,9 +195,9 @@ class Slot(Struct, frozen=True):
             try:
                 match settlement:
                     case Completed() | Released() | Lost():
-                        outbox.remove()
+                        outbox.spool.remove()
                     case LeftBehind():
-                        outbox.leave()
+                        outbox.spool.close()  # for the next agent of this home
                     case _:
                         assert_never(settlement)
             except SpoolFailed as failed:  # the next agent of this home finds it, and that it is over

@@ -16,6 +16,7 @@ from typing import Final, assert_never
 import anyio
 from msgspec import Struct
 
+from airunner.agent.checkout.credentials import access_to
 from airunner.agent.checkout.git import CheckoutFailed, Git, git_environment
 from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.repository import Rules, refusal
@@ -51,8 +52,16 @@ async def check_out(
     """
     if reason := refusal(source, terms.rules):
         raise CheckoutFailed(reason)
-    environment = git_environment(agent_environ, workspace, terms.rules)
-    git = Git(launcher, environment, workspace.checkout, source.repository, terms.tell, terms.random)
+    access = access_to(source.repository)
+    git = Git(
+        launcher=launcher,
+        environment={**git_environment(agent_environ, workspace, terms.rules), **access.environment},
+        folder=workspace.checkout,
+        repository=source.repository,
+        address=access.address,
+        tell=terms.tell,
+        random=terms.random,
+    )
     with anyio.move_on_after(CHECKOUT_S_MAX):
         commit = await _with_mirror(git, source, workspace, mirror)
         if source.submodules:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import anyio
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 
-from airunner.agent.checkout.credentials import access_to
 from airunner.agent.checkout.repository import Rules, redact
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
@@ -146,34 +146,24 @@ class GitEnded(Struct, frozen=True):
         return self.exit == Exit(exit_code=0, signal=None)
 
 
-class Git:
-    """Git in one folder, for the checkout of one repository, which it knows by its `address`."""
+class Git(Struct, frozen=True):
+    """Git in one folder, for the checkout of one `repository`, which it knows by its `address`, without credentials."""
 
-    def __init__(
-        self,
-        launcher: Starter,
-        environment: Mapping[str, str],
-        folder: Path,
-        repository: str,
-        tell: Callable[[str], None],
-        random: Callable[[], float],
-    ) -> None:
-        access = access_to(repository)
-        self.address = access.address
-        self.environment = {**environment, **access.environment}
-        self.tell = tell
-        self._repository = repository
-        self._launcher = launcher
-        self._folder = folder
-        self._random = random
+    launcher: Starter
+    environment: Mapping[str, str]
+    folder: Path
+    repository: str
+    address: str
+    tell: Callable[[str], None]
+    random: Callable[[], float]
 
     def at(self, folder: Path, environment: Mapping[str, str] | None = None) -> Git:
         """Return a Git for another folder, and perhaps with another environment."""
-        return Git(self._launcher, environment or self.environment, folder, self._repository, self.tell, self._random)
+        return replace(self, folder=folder, environment=environment or self.environment)
 
     async def need(self, *arguments: str) -> GitEnded:
         """Run git, and retry where the network failed. Raises `CheckoutFailed` where git fails."""
-        backoff = Backoff(self._random, PAUSE_FIRST_MS, PAUSE_LAST_MS)
+        backoff = Backoff(self.random, PAUSE_FIRST_MS, PAUSE_LAST_MS)
         while not (ended := await self.run(*arguments)).succeeded:
             failed = self._failure(ended, arguments[0])
             tries = backoff.failures + 1
@@ -194,19 +184,19 @@ class Git:
         raise CheckoutFailed(self._shown(message), exit_code)
 
     async def run(self, *arguments: str) -> GitEnded:
-        """Run git once, and return how it ended; raises `CheckoutFailed` where there is none, else as `Starter.launch`."""
+        """Run git once, and return its end; raises `CheckoutFailed` where there is none, else as `Starter.launch`."""
         settings = (part for setting in _SETTINGS for part in ("-c", setting))
         _log.debug("running git %s", " ".join(arguments))  # no credential is in an argv
-        spec = LaunchSpec(("git", *settings, *arguments), self.environment, self._folder)
+        spec = LaunchSpec(("git", *settings, *arguments), self.environment, self.folder)
         try:
-            process = await self._launcher.launch(spec)
+            process = await self.launcher.launch(spec)
         except LaunchFailed as error:
             self.fail(f"git cannot be started: {error.message}", error.exit_code)
         async with attended(process):
-            return await _attend(process, _Progress(lambda line: self.tell(redact(line, self._repository))))
+            return await _attend(process, _Progress(lambda line: self.tell(redact(line, self.repository))))
 
     def _shown(self, message: str) -> str:
-        return redact(message, self._repository)[-MESSAGE_CHARS_MAX:]
+        return redact(message, self.repository)[-MESSAGE_CHARS_MAX:]
 
     def _failure(self, ended: GitEnded, command: str) -> CheckoutFailed:
         """Return the failure of a git process, in its own words."""
@@ -281,20 +271,19 @@ async def _attend(process: Process, progress: _Progress) -> GitEnded:
     return GitEnded(exit_, bytes(stdout.kept), bytes(stderr.kept))
 
 
-class _Tail:
-    """Reads a source to its end, keeps the last of it, and moves the deadline of `patience` with each piece."""
+class _Tail(Struct):
+    """Tail of a source, read to its end; each piece moves the deadline of `patience`."""
 
-    def __init__(self, source: ByteSource, patience: anyio.CancelScope, progress: _Progress | None = None) -> None:
-        self._source = source
-        self._patience = patience
-        self._progress = progress
-        self.kept = bytearray()
+    source: ByteSource
+    patience: anyio.CancelScope
+    progress: _Progress | None = None
+    kept: bytearray = field(default_factory=bytearray)
 
     async def read(self) -> None:
-        while chunk := await self._source.receive():
-            self._patience.deadline = anyio.current_time() + GIT_SILENCE_S
-            if self._progress is not None:
-                self._progress.hear(chunk)
+        while chunk := await self.source.receive():
+            self.patience.deadline = anyio.current_time() + GIT_SILENCE_S
+            if self.progress is not None:
+                self.progress.hear(chunk)
             self.kept += chunk
             excess = len(self.kept) - OUTPUT_BYTES_MAX
             if excess > 0:  # whole lines only: half a line may show half a secret, which nobody would recognise

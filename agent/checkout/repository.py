@@ -66,7 +66,9 @@ def _repository_refusal(repository: str, rules: Rules) -> str | None:
         return _local_refusal(address, rules)
     scheme = address.scheme or "ssh"
     if scheme not in rules.schemes:
-        return _not_allowed(address.shown, scheme, rules)
+        allowed = ", ".join(rules.schemes)
+        remedy = f"for {scheme} it must be started with --allow-scheme {scheme}"
+        return f"{address.shown}: this agent's schemes are {allowed}; {remedy}"
     return _host_refusal(address)
 
 
@@ -74,13 +76,6 @@ def _local_refusal(address: GitAddress, rules: Rules) -> str | None:
     if not address.scheme and not address.path.startswith("/"):
         return f"{address.shown}: a local repository needs an absolute path"
     return None if rules.allow_local else f"{address.shown}: {LOCAL_REFUSED}"
-
-
-def _not_allowed(shown: str, scheme: str, rules: Rules) -> str:
-    return (
-        f"{shown}: this agent's schemes are {', '.join(rules.schemes)}; for {scheme} it must be started with "
-        f"--allow-scheme {scheme}"
-    )
 
 
 def _host_refusal(address: GitAddress) -> str | None:

@@ -88,9 +88,6 @@ class LaunchFailed(Exception):
 class LauncherDied(Exception):
     """The launcher or the job's keeper was killed, and every process of the job with it."""
 
-    def __init__(self) -> None:
-        super().__init__(LauncherDied.__doc__)
-
 
 class NoLauncher(MachineRefused):
     """Nothing can be started now, and nothing of this job was; the message says why."""
@@ -101,9 +98,6 @@ class NoLauncher(MachineRefused):
 
 class LeaseEnded(Exception):
     """The deadline came: every process of the job has been killed, or none was started. How it went is not known."""
-
-    def __init__(self) -> None:
-        super().__init__(LeaseEnded.__doc__)
 
 
 class ByteSource(Protocol):

@@ -14,12 +14,13 @@ from typing import Final
 import anyio
 
 from airunner.agent.launcher.child.wire import End, Ended, Exited, Expired, KeepUntil, ToAgent, deadline_ms
-from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Spent, Survivor, Vitals
+from airunner.agent.launcher.contract import Exit, Holder, LauncherDied, LeaseEnded, Spent, Survivor, Vitals
 from airunner.agent.launcher.holders import holders_of
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.vitals import vitals_of
+from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 
 STOPPED_S: Final = 1.0  # after the grace: a keeper that is still stopped is stopped again and again
@@ -41,10 +42,11 @@ class KeptProcess:
         bury: Callable[[], Awaitable[None]],
     ) -> None:
         """`bury` kills what a keeper that has died has left of the job."""
-        sources = [DescriptorSource(descriptor) for descriptor in descriptors]
-        self._pid = pid
-        self._stdout = sources[0]
-        self._stderr = sources[1] if len(sources) > 1 else None
+        self._sources = [DescriptorSource(descriptor) for descriptor in descriptors]
+        self.pid = pid
+        self.stdout = self._sources[0]
+        self.stderr = self._sources[1] if len(descriptors) > 1 else None
+        self.spent = Spent()
         self._line: Line | None = line
         self._give_back = give_back
         self._bury = bury
@@ -53,47 +55,25 @@ class KeptProcess:
         self._survivors: list[Survivor] | None = None  # a list: nothing is left
         self._answers = 0  # the keeper owes us: one for each End
         self._expired = False
-        self._spent = Spent()
         self._buried = False
-
-    @property
-    def pid(self) -> int:
-        """The command's, also its session's and process group's."""
-        return self._pid
-
-    @property
-    def stdout(self) -> ByteSource:
-        """In a terminal, all that appears there."""
-        return self._stdout
-
-    @property
-    def stderr(self) -> ByteSource | None:
-        """None in a terminal."""
-        return self._stderr
 
     def terminal_size(self) -> TerminalSize | None:
         """Return the current size of its terminal; None for a size that no terminal has, which its program may set."""
-        descriptor = self._stdout.descriptor
-        if self._stderr is not None or descriptor is None:
+        descriptor = self.stdout.descriptor
+        if self.stderr is not None or descriptor is None:
             return None
         rows, cols = termios.tcgetwinsize(descriptor)
         if not (1 <= rows <= TERMINAL_SIDE_MAX and 1 <= cols <= TERMINAL_SIDE_MAX):
             return None
         return TerminalSize(cols=cols, rows=rows)
 
-    @property
-    def spent(self) -> Spent:
-        """What its processes that are gone have used."""
-        return self._spent
-
     async def vitals(self) -> Vitals | None:
         """Count its living processes and their memory."""
-        return await offload(lambda: vitals_of(self._pid))
+        return await offload(lambda: vitals_of(self.pid))
 
     async def holders(self) -> list[Holder]:
         """List the processes that hold open what has not been read to its end."""
-        sources = [self._stdout, *([self._stderr] if self._stderr is not None else [])]
-        unread = [source.descriptor for source in sources if source.descriptor is not None]
+        unread = [source.descriptor for source in self._sources if source.descriptor is not None]
         try:
             return await offload(lambda: holders_of(unread))
         except OSError:  # no descriptors to look with
@@ -120,9 +100,10 @@ class KeptProcess:
                 with anyio.move_on_after(grace_s + STOPPED_S):
                     await self._send_end(grace_s)
                     return await self._ended()
-                if not self._stopped():
+                if self._keeper is None or not self._keeper.stopped:
                     return await self._ended()
-            self._kill_keeper()
+            if self._keeper is not None:
+                self._keeper.kill()
             return await self._ended()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), suppress(LauncherDied, LeaseEnded, anyio.ClosedResourceError):
@@ -132,9 +113,8 @@ class KeptProcess:
     def close(self) -> None:
         """Let go of everything; where `end` has not finished, all processes are killed at once."""
         self._hang_up()
-        self._stdout.close()
-        if self._stderr is not None:
-            self._stderr.close()
+        for source in self._sources:
+            source.close()
 
     async def _ended(self) -> list[Survivor]:
         """Wait until nothing is left, and return the processes that outlived the command."""
@@ -142,17 +122,14 @@ class KeptProcess:
             await self._receive(lambda: self._survivors is not None)
         return self._survivors
 
-    def _stopped(self) -> bool:
-        return self._line is not None and self._line.keeper is not None and self._line.keeper.stopped
-
-    def _kill_keeper(self) -> None:
-        if self._line is not None and self._line.keeper is not None:
-            self._line.keeper.kill()
+    @property
+    def _keeper(self) -> KeeperProcess | None:
+        return self._line.keeper if self._line is not None else None
 
     async def _send_end(self, grace_s: float) -> None:
         if self._line is not None:
-            if self._line.keeper is not None:
-                self._line.keeper.wake()  # its launcher would, unless that is stopped or dead itself
+            if self._keeper is not None:
+                self._keeper.wake()  # its launcher would, unless that is stopped or dead itself
             with suppress(LauncherDied):  # what the line still holds says it, or something better
                 await self._line.send(End(round(grace_s * 1000)))
             self._answers += 1
@@ -169,11 +146,11 @@ class KeptProcess:
             match await self._heard(self._line):
                 case Exited(exit_code, number, alone, oom, spent):
                     self._exit = Exit(exit_code, number, oom)
-                    self._spent = Spent(*spent)
+                    self.spent = Spent(*spent)
                     if alone and not self._answers:
                         self._finish([])
                 case Ended(survivors, spent):
-                    self._spent = Spent(*spent)
+                    self.spent = Spent(*spent)
                     self._answers -= 1
                     if not self._answers:  # an answer left on the line would be taken for the next job's
                         self._finish(list(starmap(Survivor, survivors)))

@@ -12,16 +12,11 @@ from airunner.agent.launcher.contract import RECEIVE_BYTES
 
 
 class DescriptorSource:
-    """Source that owns its descriptor, which is closed at the end, or by `close`."""
+    """Source that owns its `descriptor`, None once it is closed: at the end, or by `close`."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)  # our end only: the writer's has flags of its own
-        self._descriptor: int | None = descriptor
-
-    @property
-    def descriptor(self) -> int | None:
-        """The descriptor, None once it is closed."""
-        return self._descriptor
+        self.descriptor: int | None = descriptor
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
         """Receive at least one byte, as soon as there is one; b"" at the end and ever after.
@@ -29,11 +24,11 @@ class DescriptorSource:
         Raises `anyio.ClosedResourceError` where another task closes it meanwhile.
         """
         await anyio.lowlevel.checkpoint()  # a writer that never pauses must not starve the other tasks
-        while self._descriptor is not None:
+        while self.descriptor is not None:
             try:
-                chunk = os.read(self._descriptor, max_bytes)
+                chunk = os.read(self.descriptor, max_bytes)
             except BlockingIOError:
-                await anyio.wait_readable(self._descriptor)
+                await anyio.wait_readable(self.descriptor)
                 continue
             except OSError as error:
                 if error.errno != errno.EIO:  # which is how Linux ends a terminal, after its last byte
@@ -46,7 +41,7 @@ class DescriptorSource:
 
     def close(self) -> None:
         """Read no more."""
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
+        if self.descriptor is not None:
+            descriptor, self.descriptor = self.descriptor, None
             anyio.notify_closing(descriptor)
             os.close(descriptor)

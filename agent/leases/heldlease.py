@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from airunner.agent.flag import Flag
@@ -27,7 +28,7 @@ KEEPER_SHARE: Final = 2  # the keepers kill when half of the margin is left
 
 
 class HeldLease:
-    """A lease that this agent holds: `lost` is set when it no longer does, `cancelled` when the job is cancelled."""
+    """Lease that this agent holds: `lost` is set when it no longer does, `cancelled` when the job is cancelled."""
 
     def __init__(self, lease: JobLease, asked_s: float, visibility_s: float) -> None:
         self.lease = lease
@@ -66,20 +67,16 @@ class HeldLease:
         self._processes.append(process)
 
 
-class LeasedLauncher:
-    """The launcher of one attempt: a `Starter` whose processes live no longer than the lease.
+class LeasedLauncher(Struct, frozen=True):
+    """Launcher of one attempt: a `Starter` whose processes live no longer than the lease."""
 
-    `user`: the ids of the user that they run as; empty: the agent's own.
-    """
-
-    def __init__(self, launcher: Launcher, held: HeldLease, user: tuple[int, ...] = ()) -> None:
-        self._launcher = launcher
-        self._held = held
-        self._user = user
+    launcher: Launcher
+    held: HeldLease
+    user: tuple[int, ...] = ()  # as in LaunchSpec
 
     async def launch(self, spec: LaunchSpec) -> Process:
         """Start a command; raises as `Starter.launch`."""
-        until_s = self._held.kill_s
-        process = await self._launcher.launch(replace(spec, user=self._user) if self._user else spec, until_s)
-        self._held.add_process(process, until_s)
+        until_s = self.held.kill_s
+        process = await self.launcher.launch(replace(spec, user=self.user), until_s)
+        self.held.add_process(process, until_s)
         return process

@@ -68,7 +68,7 @@ class Outbox:
         self, lease: JobLease, spool: Spool, batcher: Batcher, sender: Sender, cancelled: Flag | None = None
     ) -> None:
         self.lease = lease
-        self._spool = spool
+        self.spool = spool
         self._batcher = batcher
         self._sender = sender
         self._cancelled = cancelled or Flag()
@@ -86,18 +86,18 @@ class Outbox:
     @property
     def behind(self) -> bool:
         """Whether events wait for the broker."""
-        return self._spool.pending or not self._batcher.empty
+        return self.spool.pending or not self._batcher.empty
 
     @property
     def full(self) -> bool:
         """Whether output has to wait. One batch of each attempt has room, however much the others take."""
-        return self._spool.full or (self._sender.room.full and self._spool.pending)
+        return self.spool.full or (self._sender.room.full and self.spool.pending)
 
     # --- from the recorder to the disk ---
 
     def due_ms(self, now_ms: int) -> int | None:
         """Return when a batch is to be cut; None while there is nothing to cut, or one waits for the broker already."""
-        return None if self._spool.full else self._batcher.due_ms(now_ms, busy=self._sender.busy)
+        return None if self.spool.full else self._batcher.due_ms(now_ms, busy=self._sender.busy)
 
     def cut_when_due(self, now_ms: int) -> None:
         """Cut a batch if it is due, or have it cut when it will be."""
@@ -111,8 +111,8 @@ class Outbox:
 
     def cut(self) -> None:
         """Put what has gathered on the disk; where a batch waits for the broker already, it goes on gathering."""
-        while not self._spool.full and (bodies := self._batcher.next_batch(now_in_ms())):
-            self._newest = self._spool.append(self._spool.next_index, len(bodies), encode_bodies(bodies))
+        while not self.spool.full and (bodies := self._batcher.next_batch(now_in_ms())):
+            self._newest = self.spool.append(self.spool.next_index, len(bodies), encode_bodies(bodies))
             self._account()
             self._sender.wake()
 
@@ -126,45 +126,45 @@ class Outbox:
 
     def unsent(self, batches_max: int, bytes_max: int) -> list[EventBatch]:
         """Return the next batches to send, which then count as sent. Only the first may exceed `bytes_max`."""
-        if self.lost.is_set() or self.broken.is_set() or self._sent >= self._spool.next_index:
+        if self.lost.is_set() or self.broken.is_set() or self._sent >= self.spool.next_index:
             return []
         if self._newest is not None and self._newest.first_index == self._sent:
             records = [self._newest]
         else:
             try:
-                records = self._spool.read_from(self._sent, bytes_max)[:batches_max]
+                records = self.spool.read_from(self._sent, bytes_max)[:batches_max]
             except SpoolFailed as error:
                 self._break(error)
                 return []
         self._sent = records[-1].next_index
-        return [self._spool.header.batch(record) for record in records]
+        return [self.spool.header.batch(record) for record in records]
 
     def completion(self) -> CompleteJob | None:
         """Return the request that completes the job, once every event is sent."""
         if self._result is None or self.state is not None or self.lost.is_set():
             return None
-        if self._sent < self._spool.next_index or not self._batcher.empty:
+        if self._sent < self.spool.next_index or not self._batcher.empty:
             return None
         return CompleteJob(
             lease=self.lease.ref,
-            event_count=self._spool.next_index,
-            result=_counted(self._result, self._spool.next_index),
+            event_count=self.spool.next_index,
+            result=_counted(self._result, self.spool.next_index),
         )
 
     @property
     def bytes_to_end(self) -> float:
         """How many bytes an attempt that has ended has still to send; infinite for another."""
         ends = self._result is not None and self.state is None and not self.lost.is_set()
-        return self._spool.pending_bytes if ends else math.inf
+        return self.spool.pending_bytes if ends else math.inf
 
     # --- what the broker answered ---
 
     def acknowledge(self, next_index: int) -> None:
         """Forget the events before `next_index`, which the broker has."""
-        if next_index > self._spool.kept_index:
+        if next_index > self.spool.kept_index:
             self._sent = max(self._sent, next_index)
             try:
-                self._spool.acknowledge(next_index)
+                self.spool.acknowledge(next_index)
             except SpoolFailed as error:
                 self._break(error)
             self._account()
@@ -174,7 +174,7 @@ class Outbox:
 
     def resend_from(self, next_index: int) -> None:
         """Send the events from `next_index` on again: a broker that has lost what it had before is not to be helped."""
-        if next_index < self._spool.kept_index:
+        if next_index < self.spool.kept_index:
             self.lose()
         else:
             self._sent = next_index
@@ -199,7 +199,7 @@ class Outbox:
         """
         if self._result is None or not (self._cancelled.is_set() or self._result.reason is Reason.CANCELLED):
             return False
-        if self._abridged or self._spool.pending_bytes <= LAST_BYTES_MAX or self.lost.is_set():
+        if self._abridged or self.spool.pending_bytes <= LAST_BYTES_MAX or self.lost.is_set():
             return False
         try:
             self._abridge_from(next_index)
@@ -230,20 +230,12 @@ class Outbox:
         self._sender.room.account(-self._accounted_bytes)
         self._accounted_bytes = 0
 
-    def remove(self) -> None:
-        """Remove the spool: the attempt is settled. Raises `SpoolFailed`."""
-        self._spool.remove()
-
-    def leave(self) -> None:
-        """Close the spool and leave it for the next agent of this home."""
-        self._spool.close()
-
     def _abridge_from(self, next_index: int) -> None:
         """Raise `SpoolFailed` where the disk fails."""
         omitted_bytes = 0
         kept: list[AgentBody] = []
         index = next_index
-        while records := self._spool.read_from(index, OUTPUT_BYTES_MAX):
+        while records := self.spool.read_from(index, OUTPUT_BYTES_MAX):
             index = records[-1].next_index
             for body in (body for record in records for body in check_batch(record.events)):
                 if isinstance(body, Output):
@@ -255,8 +247,8 @@ class Outbox:
         bodies = [_truncated(omitted_bytes, kept), *kept[-KEPT_EVENTS_MAX:]]
         while len(events := encode_bodies(bodies)) > LAST_BYTES_MAX:
             del bodies[1]
-        self._spool.cut_back(next_index)
-        self._newest = self._spool.append(next_index, len(bodies), events)
+        self.spool.cut_back(next_index)
+        self._newest = self.spool.append(next_index, len(bodies), events)
         self._abridged = True
         self._sent = next_index
         self._account()
@@ -268,8 +260,8 @@ class Outbox:
         self.changed.ring()
 
     def _account(self) -> None:
-        self._sender.room.account(self._spool.pending_bytes - self._accounted_bytes)
-        self._accounted_bytes = self._spool.pending_bytes
+        self._sender.room.account(self.spool.pending_bytes - self._accounted_bytes)
+        self._accounted_bytes = self.spool.pending_bytes
 
 
 def _counted(result: Result, events: int) -> Result:

@@ -33,11 +33,6 @@ class Recorder:
         self._redaction = Redaction(Redactor())
         self.touched_s = anyio.current_time()  # when something last came in
 
-    @property
-    def behind(self) -> bool:
-        """Whether events wait for the broker."""
-        return self.outbox.behind
-
     def redact(self, redactor: Redactor) -> None:
         """Remove these secrets from everything that follows."""
         self._redaction = Redaction(redactor)

@@ -12,8 +12,6 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
-
 from airunner.agent.workspace.jobuser import JobUser, JobUsers
 from airunner.agent.workspace.workspace import (
     FOLDER_MODE,
@@ -31,19 +29,14 @@ _OURS: Final = stat.S_IFDIR | FOLDER_MODE
 _Stamp = tuple[int, int, int]  # of a folder: its mode, inode and when that was changed (ns)
 
 
-class _Unused(Struct, frozen=True):
-    workspace: Workspace
-    stamps: tuple[_Stamp, ...]
-
-
 class Workspaces:
     """Workspaces in `agent_home`. One that cannot be reclaimed is for `remove_workspace`."""
 
     def __init__(self, agent_home: Path, users: JobUsers = NO_USERS) -> None:
         self._home = agent_home
         self._users = users
-        self._unused: list[_Unused] = []
-        self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}
+        self._unused: list[Workspace] = []
+        self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}  # of their folders, when they were made
 
     def acquire(self, job_id: str, attempt: int) -> Workspace:
         """Return an empty workspace that no other attempt has or has touched. Raises as `make_workspace`."""
@@ -53,10 +46,10 @@ class Workspaces:
             unused = self._unused.pop()
             workspace = Workspace(fresh_root(self._home, job_id, attempt))
             try:
-                unused.workspace.root.rename(workspace.root)
+                unused.root.rename(workspace.root)
             except OSError as error:
-                raise WorkspaceFailed(f"cannot use the workspace {unused.workspace.root}", error) from error
-            self._stamps[workspace] = unused.stamps
+                raise WorkspaceFailed(f"cannot use the workspace {unused.root}", error) from error
+            self._stamps[workspace] = self._stamps.pop(unused)
         else:
             workspace = make_workspace(self._home, job_id, attempt)
             self._stamps[workspace] = tuple(_stamp(folder) for folder in workspace.folders)
@@ -74,7 +67,8 @@ class Workspaces:
             workspace.root.rename(kept.root)
         except OSError:  # the job has removed something
             return False
-        self._unused.append(_Unused(kept, stamps))
+        self._unused.append(kept)
+        self._stamps[kept] = stamps
         return True
 
     def removed(self, workspace: Workspace) -> None:
@@ -92,7 +86,7 @@ class Workspaces:
     def close(self) -> None:
         """Remove the unused workspaces."""
         while self._unused:
-            remove_workspace(self._unused.pop().workspace.root)
+            remove_workspace(self._unused.pop().root)
 
 
 def _untouched(workspace: Workspace, stamps: tuple[_Stamp, ...]) -> bool:
