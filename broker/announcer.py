@@ -14,12 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anyio
 import msgspec
 from msgspec.structs import replace
 
 from airunner.broker.counts import Counts
-from airunner.broker.inbox import AnnouncerInbox
 from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.watchers import Watchers
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
@@ -31,24 +29,15 @@ from airunner.transport.ports import ALL_LISTENERS_LEFT, Edges, Publisher
 class Announcer:
     """Announcer actor."""
 
-    def __init__(
-        self, publisher: Publisher, inbox: AnnouncerInbox, edges: Edges, counts: Counts, watchers: Watchers
-    ) -> None:
+    def __init__(self, publisher: Publisher, edges: Edges, counts: Counts, watchers: Watchers) -> None:
         self._publisher = publisher
-        self._inbox = inbox
         self._edges = edges
         self._counts = counts
         self._watchers = watchers
         self._encoder = msgspec.msgpack.Encoder()
 
     async def run(self) -> None:
-        """Publish batches until cancelled."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._welcome)
-            async for appended in self._inbox:
-                self._announce(appended)
-
-    async def _welcome(self) -> None:
+        """Answer new subscriptions until cancelled."""
         while True:
             for change in await self._publisher.subscriptions():
                 topic, wanted, machine = change
@@ -59,8 +48,10 @@ class Announcer:
                 elif len(topic) == TOPIC_BYTES and self._watchers.subscribed(topic, machine):
                     self._publisher.publish([topic, b""])
 
-    def _announce(self, batch: Sequence[Appended]) -> None:
+    async def send(self, batch: Sequence[Appended], /) -> None:
         """Publish a batch: each job's short segments, and at the end the numbers of what begins with a long one."""
+        if not self._watchers.listen():
+            return
         named: dict[bytes, Appended] = {}  # by topic
         for appended in batch:
             topic = topic_of(appended.watch_key)

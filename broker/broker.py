@@ -6,8 +6,6 @@ and the supervisor starts another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anyio
 from anyio.abc import TaskStatus
 
@@ -20,19 +18,9 @@ from airunner.broker.disk import Boundless, Disk
 from airunner.broker.fairqueue import FairQueue
 from airunner.broker.gateway import Gateway
 from airunner.broker.health import Health
-from airunner.broker.inbox import (
-    ALARMS_MAX,
-    ANNOUNCEMENTS_MAX,
-    RESPONSES_MAX,
-    SWEEPS_MAX,
-    Alarm,
-    Nudged,
-    Response,
-    Swept,
-)
+from airunner.broker.inbox import ALARMS_MAX, SWEEPS_MAX, Alarm, Swept
 from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger, Offload
-from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.broker.rates import Rates
 from airunner.broker.store.batch import Store
@@ -78,8 +66,6 @@ class Broker:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; started once requests are accepted."""
-        to_gateway, gateway_inbox = anyio.create_memory_object_stream[Sequence[Response | Nudged]](RESPONSES_MAX)
-        to_announcer, announcer_inbox = anyio.create_memory_object_stream[Sequence[Appended]](ANNOUNCEMENTS_MAX)
         to_timekeeper, timekeeper_inbox = anyio.create_memory_object_stream[Alarm](ALARMS_MAX)
         to_janitor, janitor_inbox = anyio.create_memory_object_stream[Swept](SWEEPS_MAX)
         clock = Clock(self._edges.wall_ms)
@@ -87,7 +73,6 @@ class Broker:
         watchers = Watchers(self._quotas.watched_max)
         gateway = Gateway(
             self._router,
-            gateway_inbox,
             self.ledger_inbox,
             self._admission,
             self._quotas,
@@ -97,11 +82,12 @@ class Broker:
             watchers,
             self._health,
         )
+        announcer = Announcer(self._publisher, self._edges, self._counts, watchers)
         ledger = Ledger(
             self._store,
             self.ledger_inbox,
-            to_gateway,
-            LocalBus(to_gateway, to_announcer, to_timekeeper),
+            gateway,
+            LocalBus(gateway, announcer, to_timekeeper),
             to_janitor,
             clock,
             self._offload,
@@ -111,14 +97,9 @@ class Broker:
                 command.tenant, command.request, cost, self._edges.wall_ms()
             ),
         )
-        announcer = Announcer(self._publisher, announcer_inbox, self._edges, self._counts, watchers)
         timekeeper = Timekeeper(timekeeper_inbox, self.ledger_inbox, clock, self._edges)
         janitor = Janitor(janitor_inbox, self.ledger_inbox, clock, self._retention)
         async with (
-            to_gateway,
-            gateway_inbox,
-            to_announcer,
-            announcer_inbox,
             to_timekeeper,
             timekeeper_inbox,
             to_janitor,

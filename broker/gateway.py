@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -20,7 +21,7 @@ from airunner.broker.admission import REVOKED, Admission
 from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import FairQueue
 from airunner.broker.health import Health
-from airunner.broker.inbox import GatewayInbox, Nudged, Pending, Response
+from airunner.broker.inbox import Nudged, Pending, Response
 from airunner.broker.lifecycle.commands import LeasesCounted, MintedJob, TenantRequest, WatchKeyFound
 from airunner.broker.prices import price_of_reply
 from airunner.broker.requests import kind_of
@@ -71,7 +72,6 @@ class Gateway:
     def __init__(
         self,
         router: Router,
-        inbox: GatewayInbox,
         ledger: FairQueue,
         admission: Admission,
         quotas: Quotas,
@@ -82,7 +82,6 @@ class Gateway:
         health: Health,
     ) -> None:
         self._router = router
-        self._inbox = inbox
         self._ledger = ledger
         self._admission = admission
         self._quotas = quotas
@@ -98,10 +97,9 @@ class Gateway:
         self._askers: dict[tuple[str, RequestId], bytes] = {}
 
     async def run(self) -> None:
-        """Receive requests and send replies until cancelled."""
+        """Receive requests, and send delayed replies, until cancelled."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)
-            group.start_soon(self._speak)
             group.start_soon(self._let_go)
 
     async def _listen(self) -> None:
@@ -111,14 +109,14 @@ class Gateway:
             for incoming in received:
                 self._take(incoming)
 
-    async def _speak(self) -> None:
-        async for responses in self._inbox:
-            self._admission.look_again()
-            for response in responses:
-                if isinstance(response, Nudged):
-                    self._nudge(response)
-                else:
-                    self._answer(response)
+    async def send(self, responses: Sequence[Response | Nudged], /) -> None:
+        """Send the replies and nudges of a batch."""
+        self._admission.look_again()
+        for response in responses:
+            if isinstance(response, Nudged):
+                self._nudge(response)
+            else:
+                self._answer(response)
 
     async def _let_go(self) -> None:
         """Send each delayed rate-limit reply when it is due."""

@@ -1,13 +1,15 @@
 """Inboxes of the broker's actors, and the messages in them.
 
-Every inbox is bounded: an anyio stream, and for the Ledger the `fairqueue`. Where waiting for room could close a circle
-(Gateway → Ledger → Gateway), the sender does not wait: it answers `busy`, and the peer asks again.
+Every inbox is bounded: an anyio stream, and for the Ledger the `fairqueue`, which makes no sender wait: where that is
+full the Gateway answers `busy`, and the peer asks again. Gateway and Announcer have none: they only send, and a send
+never waits, so what they receive goes out at once, in the sender's task. Each wake-up that this saves takes as long as
+the answer to a small request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -17,8 +19,6 @@ from airunner.broker.lifecycle.commands import Appended, StoreReply, TenantReque
 from airunner.protocol.frames import REVISION
 from airunner.protocol.names import JobId
 
-RESPONSES_MAX: Final = 4_096
-ANNOUNCEMENTS_MAX: Final = 1_024  # batches
 ALARMS_MAX: Final = 16
 SWEEPS_MAX: Final = 1  # the Janitor asks for one step at a time
 
@@ -72,11 +72,23 @@ class Alarm(Struct, frozen=True):
     due_ms: int | None
 
 
-GatewayInbox = MemoryObjectReceiveStream[Sequence[Response | Nudged]]
-ToGateway = MemoryObjectSendStream[Sequence[Response | Nudged]]
+class ToGateway(Protocol):
+    """Way to the Gateway, which sends these responses and nudges."""
+
+    async def send(self, item: Sequence[Response | Nudged], /) -> None:
+        """Send the responses and nudges of a batch."""
+        ...
+
+
+class ToAnnouncer(Protocol):
+    """Way to the Announcer, which publishes these segments of a batch."""
+
+    async def send(self, item: Sequence[Appended], /) -> None:
+        """Publish the segments of a batch."""
+        ...
+
+
 JanitorInbox = MemoryObjectReceiveStream[Swept]
 ToJanitor = MemoryObjectSendStream[Swept]
-AnnouncerInbox = MemoryObjectReceiveStream[Sequence[Appended]]
-ToAnnouncer = MemoryObjectSendStream[Sequence[Appended]]
 TimekeeperInbox = MemoryObjectReceiveStream[Alarm]
 ToTimekeeper = MemoryObjectSendStream[Alarm]

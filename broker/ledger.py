@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from airunner.broker.bus import BatchNews, Bus
@@ -183,6 +184,8 @@ class Ledger:
             if reads := [entry for entry in applied if _run(entry) is run]:
                 await self._read(reads, call)
         stored = not changes or await self._change(changes)
+        if not changes:
+            await anyio.lowlevel.checkpoint()  # reads by a key wait for nothing, and there may be thousands
         await self._release_expired()
         return stored
 

@@ -98,6 +98,10 @@ class Watchers:
             for topic, until_ms in watched.items():
                 watched[topic] = min(until_ms, now_ms + GRANT_MS)
 
+    def listen(self) -> bool:
+        """Check whether any topic has listeners."""
+        return bool(self._listeners)
+
     def heard(self, topic: bytes) -> bool:
         """Check whether a topic may have listeners."""
         return topic in self._listeners or len(self._listeners) >= LISTENED_MAX

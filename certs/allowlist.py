@@ -21,6 +21,7 @@ Laws
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
@@ -29,7 +30,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.certs.curve import RAW_KEY_BYTES, raw_key
+from airunner.certs.curve import raw_key, text_key
 from airunner.certs.principal import QueueScope
 from airunner.certs.secretfile import read_public
 from airunner.protocol.errors import OperatorError
@@ -78,6 +79,7 @@ class AllowList:
         self, path: Path, report: Callable[[str], None], steady_s: Callable[[], float] = time.monotonic
     ) -> None:
         self._path = path
+        self._name = str(path)
         self._report = report
         self._steady_s = steady_s
         self._seen: _Stamp | None = None
@@ -94,15 +96,10 @@ class AllowList:
         Raises `AllowListUnreadable`.
         """
         self._refresh()
-        if len(public_key) != RAW_KEY_BYTES:
-            try:
-                public_key = raw_key(public_key)
-            except ValueError:
-                return None
         return self._entries.get(public_key)
 
     def _refresh(self) -> None:
-        stamp = _stamp_of(self._path)
+        stamp = _stamp_of(self._name)
         now_s = self._steady_s()
         if stamp is None or stamp != self._seen:
             self._seen, self._seen_s, self._settled = stamp, now_s, False
@@ -121,16 +118,17 @@ class AllowList:
         self._stamp = stamp
         self._settled = now_s - self._seen_s >= SETTLED_S
         if content != self._content:
-            self._entries, complaints = parse(content)
+            entries, complaints = parse(content)
+            self._entries = {**entries, **{text_key(key).encode("ascii"): entry for key, entry in entries.items()}}
             self._content = content
             for complaint in complaint_lines(self._path, complaints):
                 self._report(complaint)
 
 
-def _stamp_of(path: Path) -> _Stamp | None:
+def _stamp_of(path: str) -> _Stamp | None:
     """Return the file's identity, size and times, which need no descriptor to read; None when there is no file."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - twice as fast, and it is asked for each request
     except OSError:
         return None
     place = (status.st_dev, status.st_ino)

@@ -8,6 +8,7 @@ not stalls.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import anyio
 import anyio.lowlevel
@@ -15,6 +16,11 @@ import zmq
 
 from airunner.protocol.frames import FRAMES_MAX
 from airunner.transport.ports import DRAIN_MESSAGES_MAX, Frames
+
+# As plain integers: an operation on pyzmq's enumerations takes as long as the call that it is for.
+_POLLIN: Final = int(zmq.POLLIN)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_NOT_LAST: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class AnyioSocket:
@@ -29,7 +35,9 @@ class AnyioSocket:
     def send(self, frames: Sequence[bytes]) -> None:
         """Send without waiting; raises `zmq.Again` when the queue is full."""
         try:
-            self.raw.send_multipart(frames, zmq.NOBLOCK)
+            for frame in frames[:-1]:
+                self.raw.send(frame, _NOT_LAST)
+            self.raw.send(frames[-1], _NOBLOCK)
         finally:
             self._wake()
 
@@ -40,17 +48,17 @@ class AnyioSocket:
 
     async def receive(self) -> list[Frames]:
         """Receive the messages that have arrived, at most `DRAIN_MESSAGES_MAX`; wait for the first."""
-        while True:
-            batch: list[Frames] = []
-            while len(batch) < DRAIN_MESSAGES_MAX and (frames := self._receive_message()) is not None:
-                batch.append(frames)
-            if batch:
-                await anyio.lowlevel.checkpoint()
-                return batch
-            await self.readable()
+        await self.readable()
+        batch = [self._receive_message()]
+        while len(batch) < DRAIN_MESSAGES_MAX and self.has_message():
+            batch.append(self._receive_message())
+        return batch
 
     async def readable(self) -> None:
-        """Wait until a message can be received."""
+        """Wait until a message can be received; where one can be at once, other tasks get their turn first."""
+        if self.has_message():
+            await anyio.lowlevel.checkpoint()
+            return
         while not self.has_message():
             with anyio.CancelScope() as self._waiting:
                 await anyio.wait_readable(self._fd)
@@ -62,13 +70,11 @@ class AnyioSocket:
             anyio.notify_closing(self._fd)
             self.raw.close(linger=0)
 
-    def _receive_message(self) -> Frames | None:
+    def _receive_message(self) -> Frames:
         """Receive one message; of surplus frames all but the first are dropped."""
-        if not self.has_message():  # a third of the cost of an exception
-            return None
-        frames = [self.raw.recv(zmq.NOBLOCK)]
+        frames = [self.raw.recv(_NOBLOCK)]
         while self.raw.getsockopt(zmq.RCVMORE):
-            frame = self.raw.recv(zmq.NOBLOCK)
+            frame = self.raw.recv(_NOBLOCK)
             if len(frames) <= self._frames_max:
                 frames.append(frame)
         return frames
@@ -81,4 +87,4 @@ class AnyioSocket:
         """Return whether a message can be received at once."""
         events = self.raw.getsockopt(zmq.EVENTS)
         assert isinstance(events, int)
-        return bool(events & zmq.POLLIN)
+        return bool(events & _POLLIN)

@@ -178,16 +178,13 @@ class CurveRouter:
         self.endpoint = _bind(raw, endpoint)
 
     async def receive(self) -> list[Incoming]:
-        while True:
-            batch: list[Incoming] = []
-            while len(batch) < DRAIN_REQUESTS_MAX and self._socket.has_message():
-                batch.append(self._receive_begin())
-                while not self._receive_rest():
-                    await anyio.lowlevel.checkpoint()
-            if batch:
+        await self._socket.readable()
+        batch: list[Incoming] = []
+        while len(batch) < DRAIN_REQUESTS_MAX and (not batch or self._socket.has_message()):
+            batch.append(self._receive_begin())
+            while not self._receive_rest():
                 await anyio.lowlevel.checkpoint()
-                return batch
-            await self._socket.readable()
+        return batch
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
         try:
@@ -244,6 +241,7 @@ class CurvePublisher:
 
     async def subscriptions(self) -> list[Subscription]:
         while True:
+            await self._socket.readable()
             changes: list[Subscription] = []
             for _ in range(DRAIN_MESSAGES_MAX):
                 if not self._socket.has_message():
@@ -251,10 +249,8 @@ class CurvePublisher:
                 frame = self._socket.raw.recv(zmq.NOBLOCK, copy=False)
                 if frame.bytes[:1] in (b"\0", b"\1"):
                     changes.append(Subscription(frame.bytes[1:], frame.bytes[0] == 1, _machine(frame)))
-            await anyio.lowlevel.checkpoint()
             if changes:
                 return changes
-            await self._socket.readable()
 
     def close(self) -> None:
         self._socket.close()

@@ -44,7 +44,13 @@ class Stage:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with acting(Announcer(self.socket, self.inbox, edges(), self.counts, self.watchers).run):
+        announcer = Announcer(self.socket, edges(), self.counts, self.watchers)
+
+        async def told() -> None:
+            async for batch in self.inbox:
+                await announcer.send(batch)
+
+        async with acting(announcer.run), acting(told):
             yield
         self.appended.close()
         self.inbox.close()

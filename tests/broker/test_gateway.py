@@ -60,7 +60,6 @@ class Stage:
     async def running(self) -> AsyncIterator[None]:
         gateway = Gateway(
             self.router,
-            self.inbox,
             self.to_ledger,
             self.admission,
             Quotas(),
@@ -70,7 +69,12 @@ class Stage:
             Watchers(1),
             Health(),
         )
-        async with acting(gateway.run):
+
+        async def told() -> None:
+            async for responses in self.inbox:
+                await gateway.send(responses)
+
+        async with acting(gateway.run), acting(told):
             yield
         self.router.close()
         for stream in (self.to_ledger, self.ledger, self.answers, self.inbox):
