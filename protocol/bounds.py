@@ -29,7 +29,13 @@ _FIXED: Final[dict[int, int]] = {  # lead byte: bytes that follow
     **dict.fromkeys((0xCA, 0xCE, 0xD2), 4),
     **dict.fromkeys((0xCB, 0xCF, 0xD3), 8),
 }
-_SIZED: Final[dict[int, int]] = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bin and str: bytes of length
+_FLAT: Final = tuple(
+    # Bytes of a value whose lead byte tells them: small integers, short strings, and what is in `_FIXED`; else 0.
+    1 if lead <= 0x7F or lead >= 0xE0 else 1 + (lead & 0x1F) if 0xA0 <= lead <= 0xBF else 1 + _FIXED.get(lead, -1)
+    for lead in range(256)
+)
+_SHORT: Final = frozenset((0xC4, 0xD9))  # bin and str with one byte of length: ids, keys, most texts
+_SIZED: Final[dict[int, int]] = {0xC5: 2, 0xC6: 4, 0xDA: 2, 0xDB: 4}  # bin and str: bytes of length
 _NESTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}  # bytes of length, values an element
 
 
@@ -53,39 +59,41 @@ def _walk(body: bytes, values_max: int) -> tuple[int, int]:
     """Return the offset after the first value in `body`, and the number of values that it holds."""
     offset = 0
     values = 0
-    left = [1]  # values not yet read at each level
-    while left:
-        if not left[-1]:
-            left.pop()
-            continue
-        left[-1] -= 1
+    outer: list[int] = []  # values not yet read at each level around this one
+    left = 1  # at this level
+    while True:
+        while not left:
+            if not outer:
+                return offset, values
+            left = outer.pop()
+        left -= 1
         values += 1
         if values > values_max:
             raise BadRequest(f"the body holds more than {values_max} values")
-        offset, children = _step(body, offset)
+        lead = body[offset]
+        size = _FLAT[lead]
+        if size:
+            offset += size
+            continue
+        if lead in _SHORT:
+            offset += 2 + body[offset + 1]
+            continue
+        offset, children = _open(body, offset + 1, lead)
         if children:
             if children > values_max:
                 raise BadRequest(f"the body claims {children} values in one place")
-            if len(left) > DEPTH_MAX:
+            if len(outer) >= DEPTH_MAX:
                 raise BadRequest(f"the body is nested deeper than {DEPTH_MAX}")
-            left.append(children)
-    return offset, values
+            outer.append(left)
+            left = children
 
 
-def _step(body: bytes, offset: int) -> tuple[int, int]:
+def _open(body: bytes, offset: int, lead: int) -> tuple[int, int]:
     """Return the offset after the value's head and flat content, and the number of values nested in it."""
-    lead = body[offset]
-    offset += 1
-    if lead <= 0x7F or lead >= 0xE0:
-        return offset, 0
     if lead <= 0x8F:
         return offset, 2 * (lead & 0x0F)
     if lead <= 0x9F:
         return offset, lead & 0x0F
-    if lead <= 0xBF:
-        return offset + (lead & 0x1F), 0
-    if lead in _FIXED:
-        return offset + _FIXED[lead], 0
     if lead in _SIZED:
         width = _SIZED[lead]
         return offset + width + _length(body, offset, width), 0

@@ -101,9 +101,12 @@ class SqliteEngine(PageReader):
         self._run("COMMIT")
 
     def load(self, keys: Keys) -> Loaded:
-        # Each job has a log, which outlives it; but the end of one of these tables may be damaged.
-        last = [number for table in ("segment", "job") for (number,) in self._last(f"SELECT max(number) FROM {table}")]
-        found = Loaded(next_number=1 + max((number or 0 for number in last), default=2**62))
+        if self._next_number is None:
+            # Each job has a log, which outlives it; but the end of one of these tables may be damaged.
+            tables = ("segment", "job")
+            last = [number for table in tables for (number,) in self._last(f"SELECT max(number) FROM {table}")]
+            self._next_number = 1 + max((number or 0 for number in last), default=2**62)
+        found = Loaded(next_number=self._next_number)
         for some, spec in ((keys.jobs - keys.specs, False), (keys.specs, True)):
             names = [(job_id, tenant) for tenant, job_id in some]
             found.jobs += self._fetch_each(
@@ -151,6 +154,8 @@ class SqliteEngine(PageReader):
             self._write(lambda: self._changes(changes))
         except apsw.ConstraintError as error:  # a number, or a request, that another has taken
             raise self._moved() from error
+        if changes.added:
+            self._next_number = changes.added[-1].number + 1
 
     def resume(self, now_ms: int) -> None:
         self._write(lambda: self._resumed(now_ms))
