@@ -30,7 +30,7 @@ _FIXED: Final[dict[int, int]] = {  # lead byte: bytes that follow
     **dict.fromkeys((0xCB, 0xCF, 0xD3), 8),
 }
 _FLAT: Final = tuple(
-    # Bytes of a value whose lead byte tells them: small integers, short strings, and what is in `_FIXED`; else 0.
+    # Bytes of a value that its lead byte gives: small integers, short strings, and what is in `_FIXED`; else 0.
     1 if lead <= 0x7F or lead >= 0xE0 else 1 + (lead & 0x1F) if 0xA0 <= lead <= 0xBF else 1 + _FIXED.get(lead, -1)
     for lead in range(256)
 )

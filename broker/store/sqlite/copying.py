@@ -37,7 +37,8 @@ class StoreCopy:
     def __init__(self, source: Database, descriptor: int) -> None:
         self._vfs = _DescriptorVfs(f"descriptor{descriptor}", descriptor)
         self._target = apsw.Connection("/copy", vfs=self._vfs.name)
-        _without_safety(self._target)
+        for setting in ("journal_mode", "synchronous"):  # a copy that is interrupted is thrown away
+            cast("Database", self._target).execute(f"PRAGMA {setting} = off")
         self._backup = self._target.backup("main", cast("apsw.Connection", source), "main")
         self.done = False
 
@@ -61,12 +62,6 @@ class StoreCopy:
         self._backup.close(force=True)
         self._target.close(force=True)
         self._vfs.unregister()
-
-
-def _without_safety(target: Database) -> None:
-    """Turn off journal and sync: a copy that is interrupted is thrown away."""
-    for setting in ("journal_mode", "synchronous"):
-        target.execute(f"PRAGMA {setting} = off")
 
 
 class _DescriptorVfs(apsw.VFS):

@@ -101,10 +101,9 @@ class SqliteEngine(PageReader):
         self._run("COMMIT")
 
     def load(self, keys: Keys) -> Loaded:
-        if self._next_number is None:
+        if not self._next_number:
             # Each job has a log, which outlives it; but the end of one of these tables may be damaged.
-            tables = ("segment", "job")
-            last = [number for table in tables for (number,) in self._last(f"SELECT max(number) FROM {table}")]
+            last = [number for table in ("segment", "job") for (number,) in self._last(table)]
             self._next_number = 1 + max((number or 0 for number in last), default=2**62)
         found = Loaded(next_number=self._next_number)
         for some, spec in ((keys.jobs - keys.specs, False), (keys.specs, True)):
@@ -135,8 +134,8 @@ class SqliteEngine(PageReader):
             found.unreadable = keys.records.union(keys.grants) & self._aside
         return found
 
-    def _last(self, sql: str) -> list[Values]:
-        return self._fetch_each(list[Values], sql, ((),), lambda _: (sql,))
+    def _last(self, table: str) -> list[Values]:
+        return self._fetch_each(list[Values], f"SELECT max(number) FROM {table}", ((),), lambda _: (table,))
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> list[JobRow]:
         return self._fetch_sound(_WAITING, [(*key, how_many) for key, how_many in wanted.items()])
@@ -152,10 +151,9 @@ class SqliteEngine(PageReader):
     def save(self, changes: Changes) -> None:
         try:
             self._write(lambda: self._changes(changes))
+            self._next_number += len(changes.added)
         except apsw.ConstraintError as error:  # a number, or a request, that another has taken
             raise self._moved() from error
-        if changes.added:
-            self._next_number = changes.added[-1].number + 1
 
     def resume(self, now_ms: int) -> None:
         self._write(lambda: self._resumed(now_ms))

@@ -78,7 +78,7 @@ class RowReader:
         self._looked = 0  # rows
         self._met = 0  # damage
         self._aside: set[Owner] = set()
-        self._next_number: int | None = None  # of jobs; None: to be read from the tables
+        self._next_number = 0  # of jobs; 0: to be read from the tables
         connection.set_progress_handler(self._stepped, STEPS_COUNTED)
 
     def work(self) -> int:
@@ -148,7 +148,7 @@ class RowReader:
     def _undo(self) -> None:
         with suppress(apsw.Error):
             if self._db.in_transaction:
-                self._next_number = None
+                self._next_number = 0
                 self._db.execute("ROLLBACK")
 
     def _fetch_each(
