@@ -15,7 +15,7 @@ import typer
 from airunner.certs.findings import Finding, Severity, shown
 from airunner.client.cli.clientcommand import BrokerOption, JsonOption, TimeoutOption, TokenOption, timeout_of
 from airunner.protocol.errors import OperatorError, PeerError
-from airunner.protocol.jsonline import json_line
+from airunner.protocol.printable import json_line
 
 if TYPE_CHECKING:
     from airunner.certs.home import Home

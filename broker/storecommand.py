@@ -117,7 +117,7 @@ def _print(report: StoreReport, path: Path, done: str, *, json: bool) -> None:
     """Print a report. Raises `typer.Exit` with 1 where there is a fault."""
     size_bytes = path.stat().st_size
     if json:
-        from airunner.protocol.jsonline import json_line
+        from airunner.protocol.printable import json_line
 
         faults = [{"job_id": fault.job_id, "words": fault.words} for fault in report.faults]
         sums = {"jobs": report.jobs, "events": report.events, "bytes": size_bytes}

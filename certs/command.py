@@ -102,7 +102,7 @@ def list_command(json: Annotated[bool, typer.Option("--json", help="Print one JS
     home = _own_home()
     for machine in machines(home):
         if json:
-            from airunner.protocol.jsonline import json_line
+            from airunner.protocol.printable import json_line
 
             print(json_line(machine))
         else:
@@ -156,7 +156,7 @@ def doctor_command(
     from airunner.certs.checkup import check_keys
     from airunner.certs.findings import Severity, shown
     from airunner.certs.home import Home
-    from airunner.protocol.jsonline import json_line
+    from airunner.protocol.printable import json_line
 
     home = Home.from_environment(os.environ)
     bad = False

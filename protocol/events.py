@@ -18,9 +18,8 @@ from msgspec import Meta, Struct
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.fields import TerminalSide
-from airunner.protocol.job import JobState, Reason
+from airunner.protocol.job import JobState, Reason, Usage
 from airunner.protocol.names import JobId, Natural, Positive, Text
-from airunner.protocol.usage import Usage
 
 KIND_CHARS_MAX: Final = 128  # of an unknown kind's name
 OUTPUT_BYTES_MAX: Final = 65_536  # of one OUTPUT event; an agent flushes at this size

@@ -18,7 +18,6 @@ from airunner.protocol.gitaddress import split_address
 from airunner.protocol.names import JobId, Natural
 from airunner.protocol.printable import escaped, is_plain
 from airunner.protocol.redaction import without_credentials
-from airunner.protocol.usage import Usage
 
 SPEC_BYTES_MAX: Final = 65_536  # 16 leases fit in one reply
 SIGNAL_EXIT_BASE: Final = 128  # POSIX shells report death by signal n as 128 + n
@@ -67,6 +66,27 @@ class Reason(StrEnum):
         other = str.__new__(cls, value)
         other._name_ = other._value_ = value
         return other
+
+
+class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Resource usage of one attempt, as its agent measured it; 0 means nothing, or unknown.
+
+    Processor time, memory and disk are those of the command and of every process that it started, as the kernel counts
+    them when they end. `memory_peak_bytes` is the peak of the largest of these processes; it includes the process that
+    starts them, and so is at least 12 MiB. `read_bytes` and `written_bytes` went from and to a disk. `stdout_bytes` and
+    `stderr_bytes` count what was written, including what the log leaves out; a terminal has only the first. `events` is
+    the number of events that the attempt has published.
+    """
+
+    stdout_bytes: Natural = 0
+    stderr_bytes: Natural = 0
+    events: Natural = 0
+    cpu_user_ms: Natural = 0
+    cpu_system_ms: Natural = 0
+    memory_peak_bytes: Natural = 0
+    read_bytes: Natural = 0
+    written_bytes: Natural = 0
+    checkout_ms: Natural = 0
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import msgspec
+
 OBEYED: Final = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 """Characters that a terminal obeys, besides the ASCII controls; for the brackets of a regular expression."""
 
@@ -49,8 +51,9 @@ def escaped(text: str) -> str:
     return text if is_plain(text) else "".join(_escapes(text, _python))
 
 
-def escaped_json(text: str) -> str:
-    """Escape invisible characters in a JSON text without changing its meaning."""
+def json_line(value: object) -> str:
+    """Encode `value` as one line of JSON, without a newline; a parser reads the escapes as the original characters."""
+    text = msgspec.json.encode(value).decode()  # which escapes ASCII controls only
     return text if is_plain(text) else "".join(_escapes(text, _json))
 
 

@@ -7,13 +7,13 @@
 
 - `ports.py` defines the interfaces: clock, randomness, and the four kinds of sockets. Broker, agent and client are
   given an implementation and never make one, so a simulation runs the same classes on a network of its own.
+  `timers.py` implements the clock that counts while the machine sleeps, and reports when it was set.
 - `sockets.py` implements the sockets with ZeroMQ and CURVE, on `anyiosocket.py`, which waits for one. `tcpinfo.py`
   reads how far the kernel's TCP connection is.
 - `memory.py` implements them as queues, for a broker, agent and client in one process.
 - `channel.py` sends a request to one of several brokers until it is answered; agents and clients use the same class.
   `patience.py` decides how long it waits.
 - `endpoints.py` parses the broker addresses of `--broker` and `AIRUNNER_BROKER`.
-- `timers.py` and `clocksteps.py` implement the clock that counts while the machine sleeps, and report when it was set.
 - `descriptors.py` raises the process's limit of open files.
 - `bell.py` wakes tasks that wait for a change; `backoff.py` retries what fails, with jittered pauses.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum, auto
@@ -16,8 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio
 from msgspec import Struct
 
-from airunner.transport.clocksteps import no_steps, watch_steps
-from airunner.transport.timers import boot_s
+from airunner.transport.timers import StepTimer, boot_s
 
 Frames = list[bytes]
 DRAIN_MESSAGES_MAX: Final = 64  # that one `receive` returns; then other tasks get their turn
@@ -25,7 +25,34 @@ DRAIN_REQUESTS_MAX: Final = 4  # that the broker takes at once, from all peers i
 QUEUE_MESSAGES_MAX: Final = 4_096  # that wait on a connection for requests, in each direction
 REPLIES_MAX: Final = 1_024  # that wait for a peer to read them; each may be a page of a log
 EVENTS_MESSAGES_MAX: Final = 128  # of `LIVE_BYTES_MAX`, that wait for a subscriber; it replays what it misses
+LOOK_AGAIN_S: Final = 5.0  # for steps of the clock, where the kernel does not report them
 ROUNDING_S: Final = 0.001  # between two clocks: a task that wakes slightly too early would loop without a wait
+
+
+async def no_steps(_react: Callable[[], None]) -> None:
+    """Watch a clock that is never set: never calls `_react`."""
+    await anyio.sleep_forever()
+
+
+async def watch_steps(react: Callable[[], None]) -> None:
+    """Watch the machine's clock: call `react` whenever its time was set or it woke up from sleep, for ever.
+
+    Code compares instants by clocks that count on during sleep, but a wait of the event loop stands still meanwhile: it
+    checks the time again after each step. Steps that come at once may count as one.
+    """
+    if sys.platform != "linux":
+        while True:
+            await anyio.sleep(LOOK_AGAIN_S)
+            react()
+    timer = StepTimer()
+    try:
+        while True:
+            await anyio.wait_readable(timer.descriptor)
+            timer.again()
+            react()
+    finally:
+        anyio.notify_closing(timer.descriptor)
+        timer.close()
 
 
 class Edges(Struct, frozen=True):

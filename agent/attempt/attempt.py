@@ -49,10 +49,9 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.fields import ProcessType, TerminalSize
 from airunner.protocol.gitaddress import shown_address
-from airunner.protocol.job import JobState, Reason, Result
+from airunner.protocol.job import JobState, Reason, Result, Usage
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SECRET_NAMES
-from airunner.protocol.usage import Usage
 
 HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk takes no more"
 

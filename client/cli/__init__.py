@@ -9,9 +9,9 @@
 - Commands: `clientcommand.py` (what all of them share), `commands.py` (submit, show), `monitor.py`, `joblist.py`
   (list), `controls.py` (cancel, retry, queues, agents, pause, resume, drain), `export.py`, `secrets.py`.
 - Input: `options.py` makes the options of `protocol/fields.py`; `request.py` joins them and the job file; `jobfile.py`
-  and `written.py` read YAML; `notation.py` and `instants.py` parse values.
+  and `written.py` read YAML; `notation.py` parses values.
 - Output: `watching.py` follows a job; `printing.py`, `stamps.py` and `cast.py` format its events; `status.py` is the
-  line at the foot of a terminal; `listing.py`, `columns.py`, `figures.py`, `wording.py` and `watchlist.py` format
+  line at the foot of a terminal; `listing.py`, `columns.py`, `wording.py` and `watchlist.py` format
   lists; `console.py` writes to the terminal, through the filter in `terminal.py`.
 
 It imports the SDK (`client/`), and the SDK imports nothing of it.

@@ -36,7 +36,7 @@ from airunner.protocol.events import (
     TerminalResize,
 )
 from airunner.protocol.fields import JobSpec, ProcessType
-from airunner.protocol.jsonline import json_line
+from airunner.protocol.printable import json_line
 
 VERSION: Final = 3
 TERMINAL_TYPE: Final = "xterm-256color"  # as the agent's terminals are

@@ -16,8 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.client.cli.console import DUMB
-from airunner.client.cli.figures import CELLS
-from airunner.client.cli.wording import duration_text, instant_text
+from airunner.client.cli.wording import CELLS, duration_text, instant_text
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.printable import one_line

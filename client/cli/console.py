@@ -13,8 +13,7 @@ from typing import Final
 from airunner.client.cli.terminal import RESET, TerminalFilter
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Stream
-from airunner.protocol.jsonline import json_line
-from airunner.protocol.printable import own_lines
+from airunner.protocol.printable import json_line, own_lines
 
 STDOUT: Final = 1
 STDERR: Final = 2

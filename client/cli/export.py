@@ -67,7 +67,7 @@ def _writer(format_: Format, job: Job, console: Console, *, to_file: bool) -> Ca
     from airunner.client.cli.cast import Cast
     from airunner.client.cli.printing import event_object
     from airunner.protocol.events import Output, Stream
-    from airunner.protocol.jsonline import json_line
+    from airunner.protocol.printable import json_line
 
     cast = Cast(job.spec, f"airunner job {job.id}")
 

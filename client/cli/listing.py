@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from airunner.client.cli.columns import took_text
-from airunner.client.cli.figures import usage_facts
 from airunner.client.cli.notation import shown
-from airunner.client.cli.wording import duration_text, end_text, instant_text
+from airunner.client.cli.wording import duration_text, end_text, instant_text, usage_facts
 from airunner.protocol.fields import FIELDS, Form, JobSpec
 from airunner.protocol.job import Job
 from airunner.protocol.printable import one_line

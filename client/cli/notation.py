@@ -14,15 +14,16 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeGuard
 
-from airunner.client.cli.instants import instant_ms
 from airunner.client.cli.wording import duration_text, instant_text
 from airunner.client.cli.written import Written, meaning_of
 from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, Field, Form, JobSpec, TerminalSize, in_words
 from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RETRIES_MAX, RetryOn, RetryPolicy
+from airunner.protocol.names import MILLISECONDS_MAX
 
 BACKOFF_S_MAX: Final = 86_400
+_INSTANT: Final = "expected an instant with its offset, such as 2027-01-31T03:00:00Z, or a time from now such as +10m"
 EXIT_CODE_MAX: Final = 255
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
@@ -88,14 +89,12 @@ def kind_of(value: object) -> str:
             return "true" if value else "false"
         case int() | float():
             return f"the number {value}"
-        case str() as text:
-            return f"the text {text[:40]!r}"
         case list():
             return "a list"
         case dict():
             return "a mapping"
         case _:
-            return f"the text {str(value)[:40]!r}"  # to YAML a date
+            return f"the text {str(value)[:40]!r}"  # to YAML perhaps a date
 
 
 def _found(field: Field, value: object, now_ms: int) -> object:
@@ -154,9 +153,21 @@ def _seconds(value: object) -> int:
 
 
 def _instant(value: object, now_ms: int) -> int:
-    """Read an instant as it is written; YAML would accept more notations than airunner."""
-    meant = meaning_of(value)
-    return instant_ms(meant.isoformat() if isinstance(meant, datetime) else _text(value), now_ms)
+    """Read an instant in ms since the epoch; a time from now counts from `now_ms`, by this machine's clock."""
+    text, instant = _text(value), meaning_of(value)
+    try:
+        if text.startswith("+"):
+            return now_ms + duration_ms(text[1:], plain_seconds=False)
+        if not isinstance(instant, datetime):
+            instant = datetime.fromisoformat(text)
+    except (OperatorError, ValueError) as error:
+        raise OperatorError(f"{text!r}: {_INSTANT}") from error
+    if instant.tzinfo is None:
+        raise OperatorError(f"{text!r} does not say how far it is from UTC; end it with Z, or an offset such as +01:00")
+    ms = int(instant.timestamp() * 1_000)
+    if not 0 <= ms <= MILLISECONDS_MAX:
+        raise OperatorError(f"{text!r}: {_INSTANT}")
+    return ms
 
 
 def _whole(value: object, bounds: tuple[int, int] | None = None) -> int:

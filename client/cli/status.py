@@ -12,8 +12,7 @@ from typing import Final, Self
 import anyio
 
 from airunner.client.cli.console import Console
-from airunner.client.cli.figures import bytes_text
-from airunner.client.cli.wording import duration_text
+from airunner.client.cli.wording import bytes_text, duration_text
 from airunner.protocol import events
 
 TICK_S: Final = 1.0  # it shows whole seconds

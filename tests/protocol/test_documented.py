@@ -12,7 +12,7 @@ from airunner.protocol import bounds, frames
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import EventBody, EventSegment, Stream
 from airunner.protocol.fields import JobSpec, ProcessType, TerminalSize
-from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result
+from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result, Usage
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.queues import QueueMode, QueueSummary
 from airunner.protocol.replies import (
@@ -26,7 +26,6 @@ from airunner.protocol.replies import (
     Verdict,
 )
 from airunner.protocol.requests import EventBatch, Request
-from airunner.protocol.usage import Usage
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
 TAGGED = [*get_args(Request), *get_args(Reply), *get_args(EventBody)]

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.jsonline import json_line
-from airunner.protocol.printable import escaped, is_plain, one_line, own_lines
+from airunner.protocol.printable import escaped, is_plain, json_line, one_line, own_lines
 from airunner.protocol.requests import EnqueueJob
 
 UNSEEN = ["\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\u202e", "\u2066", "\u2028", "\u034f", "\u3164", "\ufe0f"]

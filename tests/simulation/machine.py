@@ -92,7 +92,7 @@ class Machine:
         return true_s() - self.asleep_s
 
     async def watch_steps(self, react: Callable[[], None]) -> None:
-        """As `transport.clocksteps.watch_steps`."""
+        """As `transport.ports.watch_steps`."""
         while True:
             await self._woken.wait()
             react()

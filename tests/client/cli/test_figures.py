@@ -6,12 +6,11 @@ import pytest
 from msgspec.structs import replace
 
 from airunner.client.cli.columns import COLUMNS, columns_of, lines
-from airunner.client.cli.figures import bytes_text
 from airunner.client.cli.listing import job_lines
+from airunner.client.cli.wording import bytes_text
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import Job, JobState, JobSummary, Result
+from airunner.protocol.job import Job, JobState, JobSummary, Result, Usage
 from airunner.protocol.replies import JobFound
-from airunner.protocol.usage import Usage
 from tests.protocol.examples import JOB_ID, NOW_MS, REPLIES, USAGE
 
 SUMMARY = JobSummary(
