@@ -136,14 +136,12 @@ def _report(error: OperatorError | PeerError | OSError) -> int:
         import traceback
 
         traceback.print_exception(error)
-    message = _os_line(error) if isinstance(error, OSError) else error.message
+    if isinstance(error, OSError):
+        message, code = ": ".join(filter(None, (error.filename, error.strerror or str(error)))), 1
+    else:
+        message, code = error.message, error.exit_code
     print(f"airunner: {own_lines(message)}", file=sys.stderr)  # it may quote other people's text
-    return 1 if isinstance(error, OSError) else error.exit_code
-
-
-def _os_line(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    return code
 
 
 def _only_fixable(group: BaseExceptionGroup[BaseException]) -> OperatorError | PeerError | OSError:

@@ -39,7 +39,7 @@ from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobState, encode_spec
 from airunner.protocol.names import NAME_EXPECTED, REQUEST_ID_BYTES, VARIABLE_EXPECTED, JobId, RequestId, fits_name
 from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.protocol.replies import AgentSummary, JobsListed, Message, SecretSummary
+from airunner.protocol.replies import AgentSummary, JobsListed, Message, Page, SecretSummary
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 
@@ -52,6 +52,8 @@ _EXPECTED: Final = {
     "secret_files": f"names of {VARIABLE_EXPECTED}",
 }
 _Reply = TypeVar("_Reply", bound=Message)
+_Page = TypeVar("_Page", bound=Page)
+_T = TypeVar("_T")
 
 
 class SubmittedJob(Struct, frozen=True):
@@ -180,36 +182,18 @@ class Client:
         """
         await self._ask(requests.RemoveSecret(queue=queue, name=name))
 
-    async def secrets(self, queue: str | None = None) -> AsyncIterator[SecretSummary]:
+    def secrets(self, queue: str | None = None) -> AsyncIterator[SecretSummary]:
         """List the names of sealed secrets, of all queues or of one, by queue and name."""
-        page = await self._ask(requests.ListSecrets(queue=queue))
-        while True:
-            for secret in page.secrets:
-                yield secret
-            if not page.more:
-                return
-            last = page.secrets[-1]
-            page = await self._ask(requests.ListSecrets(queue=queue, after=(last.queue, last.name)))
+        first = requests.ListSecrets(queue=queue)
+        return self._paged(first, lambda page: page.secrets, lambda secret: (secret.queue, secret.name))
 
-    async def queues(self) -> AsyncIterator[QueueSummary]:
+    def queues(self) -> AsyncIterator[QueueSummary]:
         """List every queue that has jobs, ended ones included, or is not open; by name."""
-        page = await self._ask(requests.ListQueues())
-        while True:
-            for queue in page.queues:
-                yield queue
-            if not page.more:
-                return
-            page = await self._ask(requests.ListQueues(after=page.queues[-1].queue))
+        return self._paged(requests.ListQueues(), lambda page: page.queues, lambda queue: queue.queue)
 
-    async def agents(self) -> AsyncIterator[AgentSummary]:
+    def agents(self) -> AsyncIterator[AgentSummary]:
         """List every agent that was active in the last minutes or that runs a job, by name."""
-        page = await self._ask(requests.ListAgents())
-        while True:
-            for agent in page.agents:
-                yield agent
-            if not page.more:
-                return
-            page = await self._ask(requests.ListAgents(after=page.agents[-1].name))
+        return self._paged(requests.ListAgents(), lambda page: page.agents, lambda agent: agent.name)
 
     async def get(self, job_id: str) -> Job:
         """Get a job as it is now.
@@ -289,6 +273,18 @@ class Client:
     def _entered(self) -> _Open:
         assert self._open is not None, "use it with `async with`"
         return self._open
+
+    async def _paged(
+        self, request: requests.Asking[_Page], rows: Callable[[_Page], Sequence[_T]], key: Callable[[_T], object]
+    ) -> AsyncIterator[_T]:
+        """List the rows of all pages; the next page begins after the `key` of a page's last row."""
+        while True:
+            page = await self._ask(request)
+            for row in rows(page):
+                yield row
+            if not page.more:
+                return
+            request = msgspec.structs.replace(request, after=key(rows(page)[-1]))
 
     async def _ask(
         self,

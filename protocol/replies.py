@@ -149,18 +149,22 @@ class SecretSummary(Struct, frozen=True, kw_only=True):
     set_ms: Natural
 
 
-class SecretsListed(Message, frozen=True, kw_only=True):
-    """A page of sealed secrets; `more` says whether another follows."""
+class Page(Message, frozen=True, kw_only=True):
+    """Page of a list; `more` says whether another follows."""
+
+    more: bool = False
+
+
+class SecretsListed(Page, frozen=True, kw_only=True):
+    """A page of sealed secrets."""
 
     secrets: tuple[SecretSummary, ...]
-    more: bool = False
 
 
-class QueuesListed(Message, frozen=True, kw_only=True):
-    """A page of queues; `more` says whether another follows."""
+class QueuesListed(Page, frozen=True, kw_only=True):
+    """A page of queues."""
 
     queues: tuple[QueueSummary, ...]
-    more: bool = False
 
 
 class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -179,11 +183,10 @@ class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trouble: str = ""
 
 
-class AgentsListed(Message, frozen=True, kw_only=True):
-    """A page of agents; `more` says whether another follows."""
+class AgentsListed(Page, frozen=True, kw_only=True):
+    """A page of agents."""
 
     agents: tuple[AgentSummary, ...]
-    more: bool = False
 
 
 class ListPlace(Struct, frozen=True, kw_only=True):

@@ -94,7 +94,6 @@ class MemoryDealer:
         return Ending.DROPPED
 
     def progress(self) -> int:
-        """Return the bytes that either end has taken."""
         return self.taken_bytes + self._received_bytes
 
     def close(self) -> None:
@@ -198,7 +197,6 @@ class MemoryPublisher:
         self._changes: _Queue[Subscription] = _Queue(QUEUE_MESSAGES_MAX)
 
     def connect(self) -> MemorySubscriber:
-        """Open a connection."""
         subscriber = MemorySubscriber(self)
         self._subscribers[subscriber] = None
         return subscriber
@@ -219,7 +217,6 @@ class MemoryPublisher:
                 subscriber.events.put(list(frames))
 
     async def subscriptions(self) -> list[Subscription]:
-        """Receive the subscriptions that began or ended; wait for the first."""
         return await self._changes.take()
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum, auto
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import anyio
 from msgspec import Struct
@@ -20,6 +20,7 @@ from msgspec import Struct
 from airunner.transport.timers import StepTimer, boot_s
 
 Frames = list[bytes]
+_Received = TypeVar("_Received")
 DRAIN_MESSAGES_MAX: Final = 64  # that one `receive` returns; then other tasks get their turn
 DRAIN_REQUESTS_MAX: Final = 4  # that the broker takes at once, from all peers in turn: each takes some 100 µs to check
 QUEUE_MESSAGES_MAX: Final = 4_096  # that wait on a connection for requests, in each direction
@@ -118,15 +119,26 @@ ALL_LISTENERS_LEFT: Final = Subscription(b"", wanted=False, key="")
 """The end of all subscriptions at once, as when the process that holds them has ended."""
 
 
-class Dealer(Protocol):
+class Closing(Protocol):
+    """Any of the four sockets."""
+
+    def close(self) -> None:
+        """Close at once; queued messages are dropped."""
+
+
+class Receiving(Closing, Protocol[_Received]):
+    """Socket that receives messages."""
+
+    async def receive(self) -> list[_Received]:
+        """Receive the messages that have arrived; wait for the first."""
+        ...
+
+
+class Dealer(Receiving[Frames], Protocol):
     """Connection to one broker; it never reconnects by itself."""
 
     def send(self, frames: Sequence[bytes]) -> bool:
         """Queue a message without waiting; False when the queue is full."""
-        ...
-
-    async def receive(self) -> list[Frames]:
-        """Receive the messages that have arrived; wait for the first."""
         ...
 
     async def ended(self) -> Ending:
@@ -140,11 +152,8 @@ class Dealer(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Close at once; queued messages are dropped."""
 
-
-class Subscriber(Protocol):
+class Subscriber(Receiving[Frames], Protocol):
     """SUB socket, which reconnects by itself and then subscribes again."""
 
     def subscribe(self, topic: bytes) -> None:
@@ -153,32 +162,18 @@ class Subscriber(Protocol):
     def unsubscribe(self, topic: bytes) -> None:
         """End the subscription to `topic`."""
 
-    async def receive(self) -> list[Frames]:
-        """Receive the messages that have arrived; wait for the first."""
-        ...
 
-    def close(self) -> None:
-        """Close at once."""
-
-
-class Router(Protocol):
+class Router(Receiving[Incoming], Protocol):
     """The broker's socket for requests."""
 
     endpoint: str
-
-    async def receive(self) -> list[Incoming]:
-        """Receive the messages that have arrived; wait for the first."""
-        ...
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
         """Send to one peer without waiting."""
         ...
 
-    def close(self) -> None:
-        """Close at once."""
 
-
-class Publisher(Protocol):
+class Publisher(Closing, Protocol):
     """The broker's socket for live events."""
 
     endpoint: str
@@ -189,9 +184,6 @@ class Publisher(Protocol):
     async def subscriptions(self) -> list[Subscription]:
         """Receive the subscriptions that began or ended, each time that a subscriber asks; wait for the first."""
         ...
-
-    def close(self) -> None:
-        """Close at once."""
 
 
 class Network(Protocol):
