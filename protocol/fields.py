@@ -1,9 +1,9 @@
 """Table of job fields: `JobSpec`, in which each field of a job is written once.
 
-Each field has its type and default, as anywhere, and a `Field` that says how people meet it: the help text, the option
-of `submit` and `run`, the key in a job file, the variable in the environment, the line in `show`. What is not
-said follows from the name. Made from this table are the options, the reader of job files, `show`, and the tables
-in README.md and docs/PROTOCOL.md (`make docs`). `JobFields` repeats the names for type checkers; a test compares them.
+Each field has its type and default, as anywhere, and a `Field` with its help text, the option of `submit` and `run`,
+the key in a job file, the variable in the environment and the line in `show`; what is not given follows from the name.
+Options, the reader of job files, `show`, and the tables in README.md and docs/PROTOCOL.md (`make docs`) are made from
+this table. `JobFields` repeats the names for type checkers; a test compares them.
 
 A new field is an entry in `JobSpec` and in `JobFields`, and nothing else.
 """
@@ -84,23 +84,23 @@ class Field(Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        """Its name in `show`, as in `max attempts`."""
+        """Name in `show`, such as `max attempts`."""
         return re.sub("[A-Z]", lambda letter: f" {letter[0].lower()}", self.key)
 
     @property
     def variable(self) -> str:
-        """The variable in which the job finds it, if it is exported."""
+        """Variable in which the job finds an exported field."""
         return f"AIRUNNER_{self.name.upper()}"
 
     @property
     def expected(self) -> str:
-        """What people may write, in words."""
+        """Values that people may write, in words."""
         of = f" from {self.bounds[0]} to {self.bounds[1]}" if self.form is Form.NUMBER and self.bounds else ""
         return " or ".join(self.choices) or f"{self.form.expected}{of}"
 
     @property
     def bounds(self) -> tuple[int, int] | None:
-        """The least and the greatest number, where the type bounds it."""
+        """Bounds of a number, the least and the greatest, where its type has them."""
         for part in types_in(self.type):
             if isinstance(part, Meta) and part.ge is not None and part.le is not None:
                 return int(part.ge), int(part.le)
@@ -108,20 +108,20 @@ class Field(Struct, frozen=True):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words to choose from."""
+        """Words to choose from."""
         enums = [part for part in types_in(self.type) if isinstance(part, type) and issubclass(part, StrEnum)]
         return tuple(word for enum in enums for word in enum)
 
 
 class ProcessType(StrEnum):
-    """What the command's standard streams are."""
+    """Type of the command's standard streams."""
 
     PIPE = "pipe"
     PTY = "pty"
 
 
 Tags = Annotated[dict[Name, TagValue], Meta(max_length=TAGS_MAX)]
-"""What an agent has, or a job needs: every name with its value, such as `{os: linux}`."""
+"""Tags that an agent has or a job needs: names with values, such as `{os: linux}`."""
 
 Command = Annotated[str, Meta(min_length=1, max_length=ARGUMENT_CHARS_MAX)]
 Arguments = Annotated[tuple[Argument, ...], Meta(max_length=ARGUMENTS_MAX)]
@@ -138,7 +138,7 @@ TerminalSide = Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
 
 
 class TerminalSize(Struct, frozen=True, omit_defaults=True):
-    """In characters."""
+    """Size of a terminal, in characters."""
 
     cols: TerminalSide = 80
     rows: TerminalSide = 24
@@ -280,17 +280,21 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def argv(self) -> tuple[str, ...]:
-        """The command and its arguments."""
+        """Command and arguments of the process."""
         return (self.command, *self.args)
 
     @property
     def secret_names(self) -> tuple[str, ...]:
-        """The variables whose values are secret, or are files with them."""
+        """Names of the variables whose values are secret, or are paths of files with them."""
         return (*self.secrets, *self.secret_files)
 
 
 class JobFields(TypedDict, total=False):
-    """The fields of `JobSpec` for type checkers, as `Client.submit(command=…)` takes them."""
+    """Fields of `JobSpec` for type checkers, as `Client.submit(command=…)` takes them.
+
+    Its types are wider than those of `JobSpec` (a list where that keeps a tuple, a word where that has an enum), so no
+    type checker can derive one from the other.
+    """
 
     command: str
     args: Sequence[str]
@@ -317,21 +321,21 @@ class JobFields(TypedDict, total=False):
 
 
 def types_in(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - an annotation is anything
-    """Every type and every piece of metadata of which an annotation is made."""
+    """Yield the types and metadata of which an annotation is made."""
     yield annotation
     for part in get_args(annotation):
         yield from types_in(part)
 
 
 def in_words(value: object) -> str:
-    """Plain value as text: a number, a word, yes or no."""
+    """Format a plain value: a number, a word, yes or no."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value) if isinstance(value, (int, str, TerminalSize)) else ""
 
 
 def _table() -> Iterator[Field]:
-    """Fields of `JobSpec`, with what follows from their names and types."""
+    """Make the fields of `JobSpec`, with what follows from their names and types."""
     for info in structs.fields(JobSpec):
         [field] = [meta for meta in get_args(info.type) if isinstance(meta, Field)]
         default = info.default if info.default_factory is NODEFAULT else info.default_factory()
