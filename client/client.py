@@ -23,11 +23,9 @@ from uuid import UUID
 
 import anyio
 import msgspec
-from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
 from msgspec import Struct
 
-from airunner.client.follower import PAGES_MAX, Events, Failure, Follower
+from airunner.client.follower import PAGES_MAX, Connection, Events
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
 from airunner.protocol import requests
@@ -88,7 +86,7 @@ class Client:
         self._home = home
         self._patience = patience
         self._reach = reach
-        self._open: _Open | None = None
+        self._open: Connection | None = None
 
     async def __aenter__(self) -> Self:
         """Open the client; it connects with the first request. Raises `OperatorError`: keys are missing."""
@@ -97,7 +95,7 @@ class Client:
         group = anyio.create_task_group()
         channel = Channel(way.network, way.endpoints, way.token, way.edges, self._patience)
         await group.__aenter__()
-        self._open = _Open(way, group, channel, LiveEvents(way.network, group), anyio.Semaphore(PAGES_MAX))
+        self._open = Connection(way, group, channel, LiveEvents(way.network, group), anyio.Semaphore(PAGES_MAX))
         await group.start(channel.run)
         return self
 
@@ -249,14 +247,7 @@ class Client:
         Each event comes once and in order, whatever the network does. It ends after JOB_FINISHED. With `kinds`, such as
         `["PROCESS_END"]`, only events of these kinds come, and the broker does not send most of the others.
         """
-        here = self._entered
-        follow = _follow(job_id, from_sequence, from_timestamp_ms, kinds)
-
-        def start(output: MemoryObjectSendStream[list[Event] | Failure], scope: anyio.CancelScope) -> None:
-            follower = Follower(follow, here.channel, here.live, here.pages, output, scope)
-            here.group.start_soon(follower.run, name=f"follow {job_id}")
-
-        return Events(start)
+        return Events(self._entered, _follow(job_id, from_sequence, from_timestamp_ms, kinds))
 
     async def replay(
         self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
@@ -270,7 +261,7 @@ class Client:
                 yield event
 
     @property
-    def _entered(self) -> _Open:
+    def _entered(self) -> Connection:
         assert self._open is not None, "use it with `async with`"
         return self._open
 
@@ -293,16 +284,6 @@ class Client:
         smaller: Callable[[], requests.Asking[_Reply]] | None = None,
     ) -> _Reply:
         return await self._entered.channel.ask(request, request_id=request_id, smaller=smaller)
-
-
-class _Open(Struct, frozen=True):
-    """Parts of an open client."""
-
-    reach: Reach
-    group: TaskGroup
-    channel: Channel
-    live: LiveEvents
-    pages: anyio.Semaphore
 
 
 def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:

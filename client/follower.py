@@ -21,9 +21,11 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from msgspec import Struct
 
 from airunner.certs.sealed import open_sealed, topic_of
 from airunner.client.live import LiveEvents
+from airunner.client.reach import Reach
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.events import Event, LiveSegment
@@ -37,7 +39,6 @@ PAGES_MAX: Final = 32  # of at most 1 MiB, on their way to a client: when it sto
 AHEAD_MAX: Final = 4  # pages of at most 1 MiB that are ready before the monitor reads them
 
 Failure = PeerError | OperatorError
-Start = Callable[[MemoryObjectSendStream["list[Event] | Failure"], anyio.CancelScope], None]
 _Input = JobEventsReplayed | JobWatched | Failure | bytes
 
 _segment_decoder = msgspec.msgpack.Decoder(LiveSegment)
@@ -48,22 +49,30 @@ def events_endpoint(endpoint: str, events_port: int) -> str:
     return f"{endpoint.rpartition(':')[0]}:{events_port}"
 
 
+class Connection(Struct, frozen=True):
+    """Connection of a client, which its followers share; `pages` bounds how many replays they request at once."""
+
+    reach: Reach
+    group: TaskGroup
+    channel: Channel
+    live: LiveEvents
+    pages: anyio.Semaphore
+
+
 class Follower:
-    """Follower actor; `pages` bounds how many replays all followers of a client request at once."""
+    """Follower actor: puts the events that come over `connection` into `output`, until `scope` is cancelled."""
 
     def __init__(
         self,
+        connection: Connection,
         follow: Follow,
-        channel: Channel,
-        live: LiveEvents,
-        pages: anyio.Semaphore,
         output: MemoryObjectSendStream[list[Event] | Failure],
         scope: anyio.CancelScope,
     ) -> None:
         self._follow = follow
-        self._channel = channel
-        self._live = live
-        self._pages = pages
+        self._channel = connection.channel
+        self._live = connection.live
+        self._pages = connection.pages
         self._output = output
         self._scope = scope
         self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_SEGMENTS_MAX)
@@ -192,8 +201,9 @@ class Events:
     The loop raises `PeerError` (`NotFound` for a job that does not exist) and `OperatorError`.
     """
 
-    def __init__(self, start: Start) -> None:
-        self._start = start
+    def __init__(self, connection: Connection, follow: Follow) -> None:
+        self._connection = connection
+        self._follow = follow
         self._scope = anyio.CancelScope()
         self._input: MemoryObjectReceiveStream[list[Event] | Failure] | None = None
         self._ready: list[Event] = []  # the next event last
@@ -208,7 +218,8 @@ class Events:
                 raise StopAsyncIteration
             if self._input is None:
                 output, self._input = anyio.create_memory_object_stream[list[Event] | Failure](AHEAD_MAX)
-                self._start(output, self._scope)
+                follower = Follower(self._connection, self._follow, output, self._scope)
+                self._connection.group.start_soon(follower.run, name=f"follow {self._follow.job_id}")
             try:
                 item = await self._input.receive()
             except anyio.EndOfStream:

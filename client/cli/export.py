@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +15,11 @@ import typer
 from airunner.client.cli.clientcommand import JobArgument, client_command
 from airunner.client.cli.console import Console
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.events import Event, Output, Stream
+from airunner.protocol.printable import json_line
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
-    from airunner.protocol.events import Event
     from airunner.protocol.fields import JobSpec
     from airunner.protocol.job import Job
 
@@ -53,49 +55,40 @@ async def export_command(
 ) -> None:
     """Export a job's log. Of a job that has not ended it exports the log so far."""
     found = await client.get(job)
-    write = _writer(format_, found, console, to_file=output is not None)
-    with sink(output, console) as put:
+    convert = _converter(format_, found)
+    # What a terminal gets of the output is fit for it.
+    out = partial(console.job_output, Stream.STDOUT) if format_ is Format.RAW else console.out
+    with sink(output, out) as put:
         async for event in client.replay(job):
-            put(write(event))
+            put(convert(event))
     console.job_over()
     if not found.state.terminal:
         console.say(f"the job is {found.state}: this is its log so far")
 
 
-def _writer(format_: Format, job: Job, console: Console, *, to_file: bool) -> Callable[[Event], bytes]:
+def _converter(format_: Format, job: Job) -> Callable[[Event], bytes]:
     """Make the function that converts an event to bytes of the export."""
     from airunner.client.cli.cast import Cast
     from airunner.client.cli.printing import event_object
-    from airunner.protocol.events import Output, Stream
-    from airunner.protocol.printable import json_line
-
-    cast = Cast(job.spec, f"airunner job {job.id}")
-
-    def raw(event: Event) -> bytes:
-        if not isinstance(event.body, Output):
-            return b""
-        if to_file:
-            return event.body.data
-        console.job_output(Stream.STDOUT, event.body.data)  # fit for a terminal, if it is one
-        return b""
 
     match format_:
         case Format.CAST:
+            cast = Cast(job.spec, f"airunner job {job.id}")
             return lambda event: cast.feed(event).encode()
         case Format.RAW:
-            return raw
+            return lambda event: event.body.data if isinstance(event.body, Output) else b""
         case Format.JSONL:
             return lambda event: f"{json_line(event_object(event))}\n".encode()
 
 
 @contextmanager
-def sink(path: Path | None, console: Console) -> Generator[Callable[[bytes], None]]:
-    """Open the sink of an export: a file, which is replaced, or stdout. Each piece is written at once.
+def sink(path: Path | None, out: Callable[[bytes], None]) -> Generator[Callable[[bytes], None]]:
+    """Open the sink of an export: a file, which is replaced, or `out`. Each piece is written at once.
 
     Raises `OperatorError`.
     """
     if path is None:
-        yield console.out
+        yield out
         return
     with _operators_fault(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -124,7 +117,7 @@ def recording(path: Path | None, spec: JobSpec, console: Console) -> Generator[C
     from airunner.client.cli.cast import Cast
 
     cast = Cast(spec, "airunner run")
-    with sink(path, console) as put:
+    with sink(path, console.out) as put:
         yield lambda event: put(cast.feed(event).encode())
 
 

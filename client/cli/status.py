@@ -6,7 +6,7 @@ this machine's since the last event came. So a monitor that starts late, or whos
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final, Self
 
 import anyio
@@ -16,6 +16,15 @@ from airunner.client.cli.wording import bytes_text, duration_text
 from airunner.protocol import events
 
 TICK_S: Final = 1.0  # it shows whole seconds
+_DOING: Final[Mapping[type, str]] = {
+    events.JobScheduled: "waiting",
+    events.JobReleased: "waiting",
+    events.JobExpired: "waiting",
+    events.JobLeased: "starting",
+    events.GitCloneStart: "checking out",
+    events.ProcessEnd: "ending",
+    events.JobFinished: "",
+}
 OVERDUE_MS: Final = 75_000  # two heartbeats of a silent command and a slow network
 
 
@@ -35,26 +44,15 @@ class Progress:
         """Note the next event."""
         body = event.body
         self._last_ms, self._last_s = event.timestamp_ms, now_s
-        match body:
-            case events.JobScheduled() | events.JobReleased() | events.JobExpired():
-                self._begin("waiting", event.timestamp_ms)
-            case events.JobLeased():
-                self._begin("starting", event.timestamp_ms)
-            case events.GitCloneStart():
-                self._begin("checking out", event.timestamp_ms)
-            case events.ProcessStart():
-                self._begin("running", body.started_at)
-            case events.Output():
-                self._output_ms = event.timestamp_ms
-            case events.Heartbeat():
-                self._beats = True
-                self._vitals = _vitals(body)
-            case events.ProcessEnd():
-                self._begin("ending", event.timestamp_ms)
-            case events.JobFinished():
-                self._doing = ""
-            case _:
-                pass
+        if isinstance(body, events.ProcessStart):
+            self._begin("running", body.started_at)
+        elif isinstance(body, events.Output):
+            self._output_ms = event.timestamp_ms
+        elif isinstance(body, events.Heartbeat):
+            self._beats = True
+            self._vitals = _vitals(body)
+        elif (doing := _DOING.get(type(body))) is not None:
+            self._begin(doing, event.timestamp_ms)
 
     def text(self, now_s: float) -> str:
         """Format the status line at this instant; empty before the first event and after the last."""
