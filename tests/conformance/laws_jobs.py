@@ -8,8 +8,8 @@ from airunner.broker.lifecycle.commands import EXPIRE_MAX
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import JobState, Result
-from airunner.protocol.jobretry import RetryPolicy
+from airunner.protocol.job import JobState, Reason, Result
+from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import REQUEST_ID_BYTES
 from airunner.protocol.queues import QueueMode
 from airunner.protocol.replies import (
@@ -98,16 +98,31 @@ def very_many_that_fall_due_at_once_do_so_in_steps(driver: Driver) -> None:
     assert (driver.apply().next_due_ms, driver.queue().delayed) == (None, 0)
 
 
-def pauses_differ_between_jobs_and_attempts(driver: Driver) -> None:
-    policy = RetryPolicy(limit=9, backoff_ms=1_000_000, backoff_max_ms=1_000_000)
+def pauses_grow_to_a_bound_and_differ_between_jobs_and_attempts(driver: Driver) -> None:
+    policy = RetryPolicy(limit=9, backoff_ms=1_000_000, backoff_max_ms=4_000_000)
     driver.enqueue(*[JobSpec(command="a", retry=policy)] * 4)
     pauses_ms: set[int] = set()
-    for _ in range(3):
+    for most_ms in (1_000_000, 2_000_000, 4_000_000, 4_000_000):
         for lease in driver.lease(slots=4):
-            driver.complete(lease, result=Result(exit_code=7))
+            driver.complete(lease, exit_code=7)
             pauses_ms.add((driver.job(lease.job_id).due_ms or 0) - driver.now_ms)
-        driver.pass_ms(1_000_000)
-    assert len(pauses_ms) > 10
+            assert most_ms // 2 <= max(pauses_ms) <= most_ms
+        driver.pass_ms(most_ms)
+    assert len(pauses_ms) > 13
+
+
+def only_what_its_policy_names_and_nobody_ended_is_run_again(driver: Driver) -> None:
+    policy = RetryPolicy(limit=9, backoff_ms=0, on=RetryOn(exit_codes=(7,), signals=(15,)))
+    for result, state in (
+        (Result(exit_code=7, reason=Reason.EXIT_CODE), JobState.SCHEDULED),
+        (Result(signal=15, reason=Reason.SIGNAL), JobState.SCHEDULED),
+        (Result(exit_code=8, reason=Reason.EXIT_CODE), JobState.FAILED),
+        (Result(exit_code=7, reason=Reason.TIMEOUT), JobState.FAILED),
+        (Result(signal=15, reason=Reason.TIMEOUT), JobState.FAILED),
+    ):
+        (job_id,) = driver.enqueue(JobSpec(command="a", retry=policy))
+        assert driver.complete(driver.lease_one(), result=result) is state, result
+        driver.cancel(job_id)
 
 
 def a_clock_that_was_set_back_makes_nobody_wait_longer(driver: Driver) -> None:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from airunner.broker.lifecycle.commands import LeasesCounted
 from airunner.broker.store.batch import Store
@@ -56,6 +56,7 @@ TENANTS = st.sampled_from(["home", "home", "home", "other"])
 QUEUES = st.sampled_from(["a", "b"])
 VISIBILITY_MS = st.sampled_from([1_000, 2_000, 5_000])
 PIECES = st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=3)
+PICK = st.integers(0, 1_000)
 OFF = st.sampled_from([0] * 6 + [1, -1])
 ROOM = st.sampled_from([True, True, True, True, False])
 POLICIES = (
@@ -108,8 +109,6 @@ def expected(ask_model: Callable[[], object]) -> object:
 class StoreAndModel(RuleBasedStateMachine):
     """Both get the same; both must say the same."""
 
-    grants: Bundle[tuple[JobLease, m.Grant]] = Bundle("grants")
-
     def __init__(self) -> None:
         super().__init__()
         self.store = self.make()
@@ -131,7 +130,11 @@ class StoreAndModel(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        jobs = [JobSpec(command="c", queue=queue, retry=policy) for queue in "ab" for policy in POLICIES]
+        jobs = [
+            JobSpec(command="c", queue=queue, retry=policy, max_attempts=attempts)
+            for queue, attempts in (("a", 1), ("b", 2))
+            for policy in POLICIES
+        ]
         self.enqueue("home", jobs, room=True)
 
     @rule(tenant=TENANTS, specs=st.lists(SPECS, min_size=1, max_size=3), room=ROOM)
@@ -139,15 +142,15 @@ class StoreAndModel(RuleBasedStateMachine):
         self.submissions.append(Submission(tenant, self.driver.draw(16), EnqueueJob(jobs=tuple(specs)), None))
         self.submit(self.submissions[-1], room=room)
 
-    @rule(tenant=TENANTS, pick=st.integers(0, 1_000), room=ROOM)
+    @rule(tenant=TENANTS, pick=PICK, room=ROOM)
     def retry(self, tenant: str, pick: int, *, room: bool) -> None:
         job = self.jobs[-1 - pick % len(self.jobs)]
         self.submissions.append(Submission(tenant, self.driver.draw(16), RetryJob(job_id=job.job_id), job))
         self.submit(self.submissions[-1], room=room)
 
     @rule(
-        pick=st.integers(0, 1_000),
-        other=st.integers(0, 1_000),
+        pick=PICK,
+        other=PICK,
         same=st.sampled_from([True, True, False]),
         tenant=st.sampled_from([None, None, "other"]),
         room=ROOM,
@@ -180,14 +183,13 @@ class StoreAndModel(RuleBasedStateMachine):
         return JobsEnqueued(job_ids=tuple(map(JobId, job_ids)))
 
     @rule(
-        target=grants,
         tenant=TENANTS,
         queues=st.lists(QUEUES, min_size=1, max_size=3),
         slots=st.integers(1, 3),
         visibility_ms=VISIBILITY_MS,
         tags=st.sampled_from([{}, {"os": "linux"}, {"os": "linux", "arch": "arm", "fast": ""}]),
     )
-    def lease(self, tenant: str, queues: list[str], slots: int, visibility_ms: int, tags: dict[str, str]) -> object:
+    def lease(self, tenant: str, queues: list[str], slots: int, visibility_ms: int, tags: dict[str, str]) -> None:
         request = DequeueJob(
             agent="agent",
             queues=tuple(queues),
@@ -197,21 +199,21 @@ class StoreAndModel(RuleBasedStateMachine):
             token_seed=self.driver.draw(32),
         )
         self.requests.append((tenant, self.driver.draw(16), request))
-        return self.ask_for_leases(*self.requests[-1])
+        self.ask_for_leases(*self.requests[-1])
 
     @precondition(lambda self: self.requests)
-    @rule(target=grants, pick=st.integers(0, 1_000))
-    def lease_again(self, pick: int) -> object:
-        return self.ask_for_leases(*self.requests[-1 - pick % len(self.requests)])
+    @rule(pick=PICK)
+    def lease_again(self, pick: int) -> None:
+        self.ask_for_leases(*self.requests[-1 - pick % len(self.requests)])
 
-    def ask_for_leases(self, tenant: str, request_id: bytes, request: DequeueJob) -> object:
+    def ask_for_leases(self, tenant: str, request_id: bytes, request: DequeueJob) -> None:
         number, now_ms = int.from_bytes(request_id, "big"), self.driver.now_ms
         known = set(self.held())
         try:
             grants = self.model.dequeue(tenant, number, request, now_ms)
         except m.Refused as refused:
             self.driver.refused(refused.code, request, tenant=tenant, request_id=request_id)
-            return multiple()
+            return
         leases = self.driver.reply(JobsLeased, request, tenant=tenant, request_id=request_id).leases
         said = [(one.job_id, one.attempt) for one in leases]
         wanted = [(one.job.job_id, one.attempt) for one in grants]
@@ -221,24 +223,31 @@ class StoreAndModel(RuleBasedStateMachine):
         if known & set(wanted):
             tokens = {(lease.job_id, lease.attempt): lease.task_token for lease, _ in self.granted}
             assert [tokens[one.job_id, one.attempt] for one in leases] == [one.task_token for one in leases]
-            return multiple()
+            return
         assert not {lease.task_token for lease in leases} & {lease.task_token for lease, _ in self.granted}
         self.granted += pairs
-        return multiple(*pairs)
 
     def held(self) -> list[tuple[str, int]]:
         return [(job.job_id, job.attempt) for job in self.model.jobs if job.state is JobState.RUNNING]
 
-    @rule(pair=grants, visibility_ms=VISIBILITY_MS)
-    def renew(self, pair: tuple[JobLease, m.Grant], visibility_ms: int) -> None:
-        lease, grant = pair
+    def grant(self, pick: int) -> tuple[JobLease, m.Grant]:
+        """One in three is any that ever was, the others are the last of their jobs, running or ended."""
+        last = [pair for pair in self.granted if pair[1] is pair[1].job.last and not pair[1].job.gone]
+        among = last if last and pick % 3 else self.granted
+        return among[-1 - pick // 3 % len(among)]
+
+    @precondition(lambda self: self.granted)
+    @rule(pick=PICK, visibility_ms=VISIBILITY_MS)
+    def renew(self, pick: int, visibility_ms: int) -> None:
+        lease, grant = self.grant(pick)
         request = UpdateJob(leases=(lease.ref,), visibility_ms=visibility_ms)
         reply = self.driver.reply(JobsUpdated, request, tenant=grant.job.tenant)
         assert reply.leases[0].verdict == self.model.renew(grant, visibility_ms, self.driver.now_ms)
 
-    @rule(pair=grants, back=st.sampled_from([0, 0, 0, 1, 2, -1]), pieces=PIECES)
-    def publish(self, pair: tuple[JobLease, m.Grant], back: int, pieces: list[str]) -> None:
-        lease, grant = pair
+    @precondition(lambda self: self.granted)
+    @rule(pick=PICK, back=st.sampled_from([0, 0, 0, 1, 2, -1]), pieces=PIECES)
+    def publish(self, pick: int, back: int, pieces: list[str]) -> None:
+        lease, grant = self.grant(pick)
         first = max(0, grant.job.stored - back)
         request = PublishJobEvents(batches=(batch(lease, first, *pieces),))
         (stored,) = self.driver.reply(JobEventsPublished, request, tenant=grant.job.tenant).batches
@@ -251,11 +260,10 @@ class StoreAndModel(RuleBasedStateMachine):
             wanted = (refused.expected_index or 0, refused.code)
         assert (stored.next_index, stored.code) == wanted
 
-    @rule(pair=grants, result=RESULTS, off=OFF, last=st.none() | PIECES)
-    def complete(self, pair: tuple[JobLease, m.Grant], result: Result, off: int, last: list[str] | None) -> None:
-        self.complete_one(*pair, result, off, last)
-
-    def complete_one(self, lease: JobLease, grant: m.Grant, result: Result, off: int, last: list[str] | None) -> None:
+    @precondition(lambda self: self.granted)
+    @rule(pick=PICK, result=RESULTS, off=OFF, last=st.none() | PIECES)
+    def complete(self, pick: int, result: Result, off: int, last: list[str] | None) -> None:
+        lease, grant = self.grant(pick)
         job, now_ms = grant.job, self.driver.now_ms
         before = job.state
         ended = completion(lease, max(0, job.stored + len(last or []) + off), result=result)
@@ -275,32 +283,25 @@ class StoreAndModel(RuleBasedStateMachine):
         )
         assert outcome.ready == ({job.ready} if job.waits and before is JobState.RUNNING else set())
 
-    @precondition(lambda self: self.live())
-    @rule(pick=st.integers(0, 1_000), result=RESULTS)
-    def end_what_runs(self, pick: int, result: Result) -> None:
-        """Grants that were made long ago are many, and what they ask is mostly refused."""
-        live = self.live()
-        self.complete_one(*live[-1 - pick % len(live)], result, 0, None)
-
-    def live(self) -> list[tuple[JobLease, m.Grant]]:
-        return [pair for pair in self.granted if pair[1] is pair[1].job.last and not pair[1].job.settled]
-
-    @rule(pair=grants, lost=st.booleans())
-    def release(self, pair: tuple[JobLease, m.Grant], *, lost: bool) -> None:
-        lease, grant = pair
+    @precondition(lambda self: self.granted)
+    @rule(pick=PICK, lost=st.booleans())
+    def release(self, pick: int, *, lost: bool) -> None:
+        lease, grant = self.grant(pick)
         job, now_ms = grant.job, self.driver.now_ms
         outcome = self.driver.outcome(ReleaseJob(lease=lease.ref, lost=lost), tenant=job.tenant)
         said = expected(lambda: self.model.release(grant, now_ms, lost=lost))
         assert told(outcome.reply) == (said or JobReleasedReply())
         assert outcome.ready == ({job.ready} if outcome.appended and job.waits else set())
 
-    @rule(tenant=TENANTS, pick=st.integers(0, 1_000))
+    @rule(tenant=TENANTS, pick=PICK)
     def cancel_any(self, tenant: str, pick: int) -> None:
         self.cancel(tenant, self.jobs[-1 - pick % len(self.jobs)])
 
-    @rule(pair=grants)
-    def cancel_what_was_leased(self, pair: tuple[JobLease, m.Grant]) -> None:
-        self.cancel(pair[1].job.tenant, pair[1].job)
+    @precondition(lambda self: self.granted)
+    @rule(pick=PICK)
+    def cancel_what_was_leased(self, pick: int) -> None:
+        _, grant = self.grant(pick)
+        self.cancel(grant.job.tenant, grant.job)
 
     def cancel(self, tenant: str, job: m.ModelJob) -> None:
         now_ms = self.driver.now_ms

@@ -52,9 +52,9 @@ class BesideAnotherBroker(StoreAndModel):
 
 
 TestOnSqlite = pytest.mark.timeout(120)(OnSqlite.TestCase)  # thousands of steps
-TestOnSqlite.settings = settings(max_examples=80, stateful_step_count=50)
+TestOnSqlite.settings = settings(max_examples=100, stateful_step_count=50)
 TestBesideAnotherBroker = pytest.mark.timeout(120)(BesideAnotherBroker.TestCase)
-TestBesideAnotherBroker.settings = settings(max_examples=80, stateful_step_count=50)
+TestBesideAnotherBroker.settings = settings(max_examples=120, stateful_step_count=50)
 
 
 def test_a_save_without_its_version_check_is_found():

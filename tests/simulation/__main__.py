@@ -10,6 +10,7 @@ import argparse
 import faulthandler
 import gc
 import os
+import pickle
 import select
 import shutil
 import signal
@@ -77,15 +78,15 @@ class Verdict(Struct):
     work: dict[str, int] = {}
     digest: str = ""
     cpu_s: float = 0.0
-    trace: list[str] = []
+    history: bytes = b""  # its records, pickled, where they are kept
 
 
-def run_seed(seed: int, store: str, folder: Path, writer: int, *, trace: bool) -> None:
+def run_seed(seed: int, store: str, folder: Path, writer: int, *, keep: bool) -> None:
     """Run one world; its verdict is written, and this process is over."""
 
     def over(world: World, error: BaseException | None) -> NoReturn:
         with os.fdopen(writer, "wb") as pipe:
-            pipe.write(msgspec.msgpack.encode(judged(world, seed, error, trace=trace)))
+            pipe.write(msgspec.msgpack.encode(judged(world, seed, error, keep=keep)))
         os._exit(0)
 
     world = World(seed, store_of(seed, store), folder, over)
@@ -100,7 +101,7 @@ def store_of(seed: int, store: str) -> str:
     return STORES[seed % len(STORES)] if store == "all" else store
 
 
-def judged(world: World, seed: int, error: BaseException | None, *, trace: bool) -> Verdict:
+def judged(world: World, seed: int, error: BaseException | None, *, keep: bool) -> Verdict:
     """What the oracle says of a run, unless something else went wrong with it."""
     history = world.recorder.history
     violations = [str(violation) for violation in check(history)] if error is None else []
@@ -114,7 +115,7 @@ def judged(world: World, seed: int, error: BaseException | None, *, trace: bool)
         work=dict(Counter(type(record).__name__ for record in history)),
         digest=history.digest(),
         cpu_s=time.process_time(),
-        trace=[shortened(record) for record in history] if trace else [],
+        history=pickle.dumps([*history]) if keep else b"",
     )
 
 
@@ -127,7 +128,7 @@ def shortened(record: object) -> str:
 class Run:
     """One seed in its own process."""
 
-    def __init__(self, seed: int, store: str, root: Path, *, trace: bool) -> None:
+    def __init__(self, seed: int, store: str, root: Path, *, keep: bool) -> None:
         self.seed = seed
         self.folder = root / str(seed)
         self.folder.mkdir()
@@ -140,7 +141,7 @@ class Run:
             os.close(self.reader)
             faulthandler.register(signal.SIGUSR1)
             gc.disable()  # a run is short, and its memory goes with it
-            run_seed(seed, store, self.folder, writer, trace=trace)
+            run_seed(seed, store, self.folder, writer, keep=keep)
         os.close(writer)
 
     def read(self) -> bool:
@@ -165,7 +166,7 @@ class Run:
 
 
 def run_all(
-    seeds: Sequence[int], store: str, jobs: int, *, trace: bool = False, until: Callable[[Verdict], bool]
+    seeds: Sequence[int], store: str, jobs: int, *, keep: bool = False, until: Callable[[Verdict], bool]
 ) -> list[Verdict]:
     """Run seeds in their order, so many at once; begins no other once a verdict is what is looked for."""
     verdicts: list[Verdict] = []
@@ -176,7 +177,7 @@ def run_all(
     with tempfile.TemporaryDirectory(prefix="airunner-sim-", dir=memory) as root:
         while left or running:
             while left and len(running) < jobs:
-                run = Run(left.pop(), store, Path(root), trace=trace)
+                run = Run(left.pop(), store, Path(root), keep=keep)
                 running[run.reader] = run
             ready, _, _ = select.select(list(running), [], [], 1.0)
             now_s = time.monotonic()
@@ -236,6 +237,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--store", choices=[*STORES, "all"], default="all")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
+    parser.add_argument("--record", type=Path, metavar="FOLDER", help="write the history of each seed")
     parser.add_argument("--mutants", action="store_true", help="show that lies are found out")
     parser.add_argument("--keep-going", action="store_true", help="run every seed, whatever fails")
     given = parser.parse_args()
@@ -246,12 +248,14 @@ def main() -> int:
         range(first, beyond),
         given.store,
         given.jobs,
-        trace=given.trace,
+        keep=given.trace or given.record is not None,
         until=lambda verdict: bool(verdict.problems) and not given.keep_going,
     )
     for verdict in verdicts:
-        for line in verdict.trace:
-            print(line)
+        if given.record is not None:
+            (given.record / str(verdict.seed)).write_bytes(verdict.history)
+        if given.trace and verdict.history:
+            print(*map(shortened, pickle.loads(verdict.history)), sep="\n")
     failed = [verdict for verdict in verdicts if verdict.problems]
     for verdict in failed:
         print(f"seed {verdict.seed} fails:")

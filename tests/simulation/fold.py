@@ -6,29 +6,16 @@ and the walk goes on, so that one fault is told once and not again with every ev
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from msgspec import Struct, field
 
 from airunner.protocol.events import (
     Event,
-    GitCloneEnd,
-    GitCloneError,
-    GitCloneProgress,
-    GitCloneStart,
-    Heartbeat,
     JobCancelRequested,
     JobExpired,
     JobFinished,
     JobLeased,
     JobReleased,
     JobScheduled,
-    Output,
-    OutputTruncated,
-    ProcessEnd,
-    ProcessError,
-    ProcessStart,
-    TerminalResize,
     UnknownBody,
 )
 from airunner.protocol.job import JobState, Result
@@ -104,24 +91,10 @@ def _step(folded: Folded, event: Event) -> None:
             folded.result = Result(exit_code=body.exit_code, signal=body.signal, reason=body.reason)
             _end(folded.waits, event)
             _end(folded.leases, event)
-        case (
-            GitCloneStart()
-            | GitCloneProgress()
-            | GitCloneEnd()
-            | GitCloneError()
-            | ProcessStart()
-            | Output()
-            | ProcessEnd()
-            | ProcessError()
-            | Heartbeat()
-            | TerminalResize()
-            | OutputTruncated()
-        ):
-            _require(folded, event, JobState.RUNNING)
         case UnknownBody(kind=kind):
             folded.wrongs.append(f"event {event.sequence} is {kind}, which nobody here writes")
         case _:
-            assert_never(event.body)
+            _require(folded, event, JobState.RUNNING)
     if event.attempt != expected:
         folded.wrongs.append(
             f"event {event.sequence} {event.kind} is of attempt {event.attempt}, and it was {expected}'s turn"

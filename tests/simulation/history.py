@@ -58,13 +58,6 @@ class Acknowledged(Record, frozen=True, kw_only=True):
     state: JobState | None = None
 
 
-class Observed(Record, frozen=True, kw_only=True):
-    """A client was shown a job during the run."""
-
-    machine: str
-    job: Job
-
-
 class Monitored(Record, frozen=True, kw_only=True):
     """A monitor was given an event. `monitor` names one call of follow and no other, from `from_sequence` on."""
 

@@ -12,7 +12,7 @@ from airunner.protocol.events import JobCancelRequested, JobExpired, JobFinished
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from tests.simulation.evidence import Case, Evidence, Found
-from tests.simulation.history import Acknowledged, Completed, Granted, Healed, Invoked, LeftWaiting, Observed
+from tests.simulation.history import Acknowledged, Completed, Granted, Healed, Invoked, LeftWaiting
 
 JUST_DUE_MS: Final = 60_000  # time enough to be leased, run and completed
 
@@ -148,8 +148,6 @@ def _told_terminal(evidence: Evidence) -> Iterator[tuple[str, JobState, str]]:
     for record in evidence.history:
         if isinstance(record, Completed) and record.state.terminal:
             yield record.job_id, record.state, record.machine
-        elif isinstance(record, Observed) and record.job.state.terminal:
-            yield record.job.id, record.job.state, record.machine
         elif isinstance(record, Acknowledged) and record.kind == "cancel" and record.state is not None:
             job_id = asked.get(record.request_id)
             if job_id is not None and record.state.terminal:
@@ -186,13 +184,3 @@ def _attempts_before_cancel(case: Case) -> int:
             break
         attempts = max(attempts, event.attempt)
     return attempts
-
-
-LAWS = (
-    acknowledged_jobs_survive,
-    nothing_runs_that_nobody_submitted,
-    a_job_ends_once,
-    a_cancel_is_final,
-    everything_ends,
-    everybody_gets_through,
-)

@@ -102,7 +102,7 @@ def no_lease_is_given_away_early(evidence: Evidence) -> Found:
             expired = evidence.span(lease.end)
             if expired is None:
                 continue
-            for due_ms, why in _promises(evidence, job_id, lease):
+            for due_ms, why in promises(evidence, job_id, lease):
                 if expired.latest_ms + ROUNDING_MS < due_ms:
                     yield job_id, f"attempt {lease.attempt} {why} until {due_ms} and expired at {expired.latest_ms}"
 
@@ -171,7 +171,7 @@ def what_ends_or_keeps_is_always_stored(evidence: Evidence) -> Found:
             yield refused.job_id, f"{refused.kind} of {refused.machine} was refused with {refused.code}"
 
 
-def _promises(evidence: Evidence, job_id: str, lease: Stretch) -> Iterator[tuple[int, str]]:
+def promises(evidence: Evidence, job_id: str, lease: Stretch) -> Iterator[tuple[int, str]]:
     """Until when this lease was certainly promised, and by what."""
     shortest_ms = evidence.visibility_ms_min
     leased = evidence.span(lease.begin)
@@ -213,15 +213,3 @@ def _named(life: Life) -> str:
 
 def _brokers(kind: str) -> bool:
     return kind.startswith("JOB_")
-
-
-LAWS = (
-    one_live_lease_for_each_job,
-    attempts_only_rise,
-    what_the_broker_said_stands,
-    no_lease_is_given_away_early,
-    nothing_outlives_its_lease,
-    lost_agents_are_counted,
-    what_was_not_begun_is_not_counted,
-    what_ends_or_keeps_is_always_stored,
-)

@@ -20,7 +20,7 @@ from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.job import JobState, Reason
 from airunner.transport.ports import EVENTS_MESSAGES_MAX
 from tests.simulation.evidence import Case, Evidence, Found, Life
-from tests.simulation.history import FollowEnded, Monitored, Observed, Piled
+from tests.simulation.history import FollowEnded, Monitored, Piled
 
 ENVELOPE_BYTES_MAX: Final = 256  # around the events of a live message: topic, seal, numbers
 
@@ -44,13 +44,6 @@ def events_never_change(evidence: Evidence) -> Found:
             yield seen.job_id, f"event {seen.event.sequence} was shown to {seen.monitor} and is not there"
         elif event != seen.event:
             yield seen.job_id, f"event {seen.event.sequence} was shown to {seen.monitor} as {seen.event} and is {event}"
-    for shown in evidence.history.of(Observed):
-        case = evidence.cases.get(shown.job.id)
-        if case is not None and (shown.job.last_sequence, shown.job.attempt) > (
-            case.job.last_sequence,
-            case.job.attempt,
-        ):
-            yield shown.job.id, f"went back: {shown.machine} saw {shown.job.last_sequence} events"
 
 
 def a_monitor_sees_a_prefix(evidence: Evidence) -> Found:
@@ -176,15 +169,3 @@ def _logged(events: list[Event], stream: Stream) -> bytes:
     return b"".join(
         event.body.data for event in events if isinstance(event.body, Output) and event.body.stream is stream
     )
-
-
-LAWS = (
-    sequences_are_dense,
-    events_never_change,
-    a_monitor_sees_a_prefix,
-    only_the_holder_writes,
-    completed_means_a_complete_log,
-    nothing_is_logged_that_was_not_written,
-    a_job_is_the_fold_of_its_events,
-    what_waits_for_a_reader_is_bounded,
-)

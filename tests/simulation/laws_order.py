@@ -182,12 +182,3 @@ def _delayed(event: Event) -> bool:
 def _within(inner: Span, outer: Span) -> bool:
     start, end = Span(outer.earliest_ms, outer.earliest_ms), Span(outer.latest_ms, outer.latest_ms)
     return start.surely_before(inner) and inner.surely_before(end)
-
-
-LAWS = (
-    delayed_jobs_are_never_early,
-    retries_keep_to_their_policy,
-    priority_and_then_submission_order_are_kept,
-    agents_have_what_their_jobs_require,
-    a_paused_queue_leases_nothing,
-)

@@ -6,13 +6,20 @@ its docstring; what it looks at, in `evidence`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import isfunction
 from typing import Final
 
 from tests.simulation import laws_jobs, laws_leases, laws_log, laws_order
-from tests.simulation.evidence import Evidence, Violation
+from tests.simulation.evidence import Evidence, Found, Violation
 from tests.simulation.history import History
 
-LAWS: Final = {law.__name__: law for law in (*laws_jobs.LAWS, *laws_leases.LAWS, *laws_order.LAWS, *laws_log.LAWS)}
+LAWS: Final[dict[str, Callable[[Evidence], Found]]] = {
+    name: law
+    for chapter in (laws_jobs, laws_leases, laws_order, laws_log)
+    for name, law in vars(chapter).items()
+    if isfunction(law) and law.__annotations__.get("return") == "Found"
+}
 
 
 def check(history: History) -> list[Violation]:
