@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from hypothesis import settings
 
 from airunner.broker.store.batch import TRIES_MAX, Store
 from airunner.broker.store.contract import Changes, Moved, SecretRow
@@ -36,25 +35,16 @@ def test_dicts_keep_the_law_beside_another_broker(law: str):
     assert engine.conflicts
 
 
-class OnSqlite(StoreAndModel):
-    def make(self) -> Store:
-        self.engine = open_sqlite(None)
-        return Store(self.engine)
-
-    def teardown(self) -> None:
-        counters.require_right(self.engine)
-        super().teardown()
+@pytest.mark.parametrize("seed", range(16))
+def test_sqlite_does_what_the_model_does_and_counts_right(seed: int):
+    with closing(open_sqlite(None)) as engine:
+        StoreAndModel(Store(engine), seed).run()
+        counters.require_right(engine)
 
 
-class BesideAnotherBroker(StoreAndModel):
-    def make(self) -> Store:
-        return Store(Conflicting())
-
-
-TestOnSqlite = pytest.mark.timeout(120)(OnSqlite.TestCase)  # thousands of steps
-TestOnSqlite.settings = settings(max_examples=100, stateful_step_count=50)
-TestBesideAnotherBroker = pytest.mark.timeout(120)(BesideAnotherBroker.TestCase)
-TestBesideAnotherBroker.settings = settings(max_examples=120, stateful_step_count=50)
+@pytest.mark.parametrize("seed", range(16, 32))
+def test_dicts_do_what_the_model_does_beside_another_broker(seed: int):
+    StoreAndModel(Store(Conflicting()), seed).run()
 
 
 def test_a_save_without_its_version_check_is_found():
