@@ -32,7 +32,7 @@ from airunner.transport.ports import Edges
 
 
 class Agent(Struct, frozen=True):
-    """Agent that `plan` describes."""
+    """Agent as `plan` describes it."""
 
     plan: Plan
     channel: Channel

@@ -13,7 +13,7 @@ from airunner.transport.bell import Bell
 
 
 class Flag:
-    """A flag that is set once; tasks wait for it, and blocks opened by `cancelled_by` end with it."""
+    """Flag that is set once; tasks wait for it, and blocks opened by `cancelled_by` end with it."""
 
     def __init__(self) -> None:
         self._set = False

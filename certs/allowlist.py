@@ -9,8 +9,8 @@ D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs  local    client agent
 Laws
 - A change of the file takes effect at the next handshake or request, without a restart. Each time the broker looks up
   the file's status (one `stat`), and reads the file when that has changed. The instant of the last change is part of
-  it, and nobody can set that. Two changes may have the same instant, since the clock of a file system is coarse. So the
-  file is also read each time until its status has been the same for `SETTLED_S`: what is written later has a later
+  it, and no user can set that. Two changes may have the same instant, since the clock of a file system is coarse. So
+  the file is also read each time until its status has been the same for `SETTLED_S`: what is written later has a later
   instant. The broker measures this on its own clock, and compares no two clocks.
 - The list fails closed. A line that cannot be parsed admits nobody and is reported by its number; the other lines
   stay in force. A file that cannot be read admits nobody, and peers are told to retry instead of "not on the list".

@@ -10,7 +10,7 @@ from airunner.protocol.printable import one_line
 
 
 class Severity(StrEnum):
-    """How severe a finding is."""
+    """Severity of a finding."""
 
     GOOD = "ok"
     FAIR = "note"

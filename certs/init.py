@@ -25,7 +25,7 @@ FIRST_CLIENT_NAME: Final = "local"
 
 
 class InitReport(Struct, frozen=True):
-    """The files that were made, and the files that existed already."""
+    """Report of `init`: the files that were made, and the files that existed already."""
 
     made: tuple[Path, ...]
     kept: tuple[Path, ...]

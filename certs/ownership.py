@@ -2,7 +2,7 @@
 
 A key is as safe as the folders above it: a user who may write in one of them can rename the key and put another file
 in its place. So our folders, and every folder on the path to them, with links followed, must belong to us or to root
-and be writable by nobody else, as `sshd` demands with StrictModes. As in Debian's `sshd`, a folder *on the path* may
+and be writable by no other user, as `sshd` demands with StrictModes. As in Debian's `sshd`, a folder *on the path* may
 be writable by a group that is the user's own and has no other member. A folder with the sticky bit, such as /tmp, may
 be on the path if the next component is ours: other users can then neither rename nor remove it.
 

@@ -69,7 +69,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
 
 
 class _Header(Struct, frozen=True):
-    """Header fields that are read before the signature is checked: all of it is unproven."""
+    """Token header, as far as it is read before the signature is checked: all of it is unproven."""
 
     alg: str
     kid: str | None = None

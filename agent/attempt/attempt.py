@@ -222,7 +222,7 @@ class Attempt:
         self._recorder.add(GitCloneProgress(timestamp_ms=self._wall_ms(), message=line[:TEXT_CHARS_MAX]))
 
     def _launch_spec(self) -> LaunchSpec:
-        """Return what is launched as the job's command."""
+        """Return the specification of the job's command."""
         environment = job_environment(
             agent_environ=self._jobs_environ,
             facts=self._facts,

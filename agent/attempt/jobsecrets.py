@@ -34,11 +34,11 @@ _FOLDER_MODE: Final = 0o700
 
 
 class SecretMissing(Exception):
-    """The job cannot be given a secret that it names; the message says why and what to do."""
+    """Secret that the job names and cannot be given; the message says why and what to do."""
 
 
 class JobSecrets(Struct, frozen=True):
-    """Secrets of one job, by variable: the values of some, and the content of the files that others name."""
+    """Secrets of one job, by variable: values of variables, and contents of files whose paths variables hold."""
 
     values: Mapping[str, str] = MappingProxyType({})
     files: Mapping[str, bytes] = MappingProxyType({})

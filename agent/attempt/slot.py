@@ -162,7 +162,7 @@ class Slot(Struct, frozen=True):
         except* LeaseEnded:
             pass  # its keeper did what we could not; whether the lease is lost, the broker decides
         except* LauncherDied:
-            attempted.counts = True  # whatever ran: nobody knows how it went
+            attempted.counts = True  # whatever ran: how it went is not known
             recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=LAUNCHER_DIED))
         finally:
             attempted.begun = attempt.begun
@@ -172,7 +172,7 @@ class Slot(Struct, frozen=True):
             outbox.finish(attempted.result)
 
     async def _refuse(self, attempted: _Attempted, refusal: MachineRefused) -> None:
-        """Note that this machine cannot run the job now: another is to have it."""
+        """Record this machine's refusal: another agent shall run the job."""
         attempted.refused = True
         attempted.result = None
         attempted.counts |= await self.health.refused(refusal, begun=attempted.begun)
@@ -229,7 +229,7 @@ class Slot(Struct, frozen=True):
         return None
 
     async def _give_back(self, attempted: _Attempted, outbox: Outbox) -> Settlement:
-        """Deliver what the command has written, then release, unless a drain does not leave the time for it.
+        """Deliver the command's output, then release the lease; after a drain only if that is done in time.
 
         A job that makes its agent fail again and again counts as lost each time, so that this ends.
         """
@@ -249,7 +249,7 @@ class Slot(Struct, frozen=True):
         return settlement
 
     async def _cancel_when_draining(self, scope: anyio.CancelScope) -> None:
-        """Cancel `scope` some time after a drain; before that a slot whose broker is away has nothing else to do."""
+        """Cancel `scope` some time after a drain; before one a slot whose broker is away has nothing else to do."""
         await self.orders.drain.wait()
         await anyio.sleep(DELIVERY_S)
         scope.cancel()

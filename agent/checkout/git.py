@@ -3,7 +3,7 @@
 - Nothing of the machine's git is used: no system or user configuration, hooks, templates, credential
   helpers, prompts. What is passed on of the agent's environment: the way out (proxies, certificate
   authorities) and the ssh agent. ssh itself still reads the keys and known hosts of the agent's user.
-- What comes in is checked as the Git project advises (`transfer.fsckObjects`), but for old sins that harm nobody.
+- Objects are checked as the Git project advises (`transfer.fsckObjects`), except for old and harmless faults.
 - git reports its progress. A silent git is ended after `GIT_SILENCE_S`, so an unreachable host fails
   within a minute, however long a large clone may take.
 - Network failures are retried a few times, with a pause.
@@ -97,7 +97,7 @@ _SSH: Final = "ssh -oBatchMode=yes -oConnectTimeout=30 -oPermitLocalCommand=no -
 
 
 class CheckoutFailed(Exception):
-    """There is no checkout. `message` is git's own words, or why git was not asked; no credentials in it.
+    """Failure of a checkout. `message` is git's own words, or why git was not run; no credentials in it.
 
     `exit_code` is git's, None where git did not end by itself. `of_network`: the remote could not be reached. `scarce`:
     what git says that this machine is out of.
@@ -114,7 +114,7 @@ class CheckoutFailed(Exception):
 
 
 def git_environment(agent_environ: Mapping[str, str], workspace: Workspace, rules: Rules) -> dict[str, str]:
-    """All that git sees of the world."""
+    """Return the whole environment of git."""
     return {
         **{name: value for name, value in agent_environ.items() if name in _PASSED_ON},
         "PATH": absolute_path(agent_environ.get("PATH", "")) or _FALLBACK_PATH,
@@ -286,7 +286,7 @@ class _Tail(Struct):
                 self.progress.hear(chunk)
             self.kept += chunk
             excess = len(self.kept) - OUTPUT_BYTES_MAX
-            if excess > 0:  # whole lines only: half a line may show half a secret, which nobody would recognise
+            if excess > 0:  # whole lines only: half a line may show half a secret, which no redactor would find
                 del self.kept[: self.kept.find(b"\n", excess) + 1 or None]
 
 

@@ -34,7 +34,7 @@ from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
 FOLDER: Final = "mirrors"
-MIRRORS_MAX: Final = 256  # that nobody borrows from
+MIRRORS_MAX: Final = 256  # that no checkout borrows from
 NAME_BYTES: Final = 16
 PACKS_MAX: Final = 32  # then they are joined: git looks into each of them for each object
 _CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"

@@ -1,4 +1,4 @@
-"""Starts jobs' processes from outside the agent, and leaves nothing of them behind.
+"""Launcher: starts jobs' processes from outside the agent, and leaves nothing of them behind.
 
 Why another process: libzmq's threads make forking the agent unsafe, and an agent killed with SIGKILL
 cannot clean up after itself.
@@ -23,7 +23,7 @@ Who dies or cannot act, and what follows
   agent, when it wakes, hears `LeaseEnded`.
 - The agent: every socket closes. Keepers and launcher SIGKILL all of their descendants and exit.
 - The launcher: its keepers are signalled by the kernel (PR_SET_PDEATHSIG), kill and exit.
-- A keeper: its job's processes become the launcher's children, who kills them. One that is stopped it wakes.
+- A keeper: its job's processes become the children of the launcher, which kills them. It wakes a stopped keeper.
 - Launcher and keeper at once: the agent finds what is left by its mark (`mark.py`) or control group, and kills it.
 - All three at once: the next agent of the home does, before it gives anything back.
 - A stopped keeper whose launcher is stopped or dead too: it is woken by `end` and `launch`, and killed with its job

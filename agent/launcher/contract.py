@@ -73,7 +73,7 @@ class Holder(Struct, frozen=True):
 
 
 class LaunchFailed(Exception):
-    """There is no process: the command or its working directory cannot be used.
+    """Failure of a launch: the command or its working directory cannot be used.
 
     `exit_code` is what a shell would say: 127 not found, 126 found and not usable.
     """
@@ -86,29 +86,29 @@ class LaunchFailed(Exception):
 
 
 class LauncherDied(Exception):
-    """The launcher or the job's keeper was killed, and every process of the job with it."""
+    """Launcher or keeper was killed, and every process of the job with it."""
 
 
 class NoLauncher(MachineRefused):
-    """Nothing can be started now, and nothing of this job was; the message says why."""
+    """Launcher missing: nothing can be started now, and nothing of this job was; the message says why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Scarce.PROCESSES, message)
 
 
 class LeaseEnded(Exception):
-    """The deadline came: every process of the job has been killed, or none was started. How it went is not known."""
+    """Lease deadline passed: every process of the job has been killed, or none was started. The result is unknown."""
 
 
 class ByteSource(Protocol):
     """Source of bytes: what a process writes."""
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
-        """At least one byte, as soon as there is one; b"" at the end and ever after."""
+        """Receive at least one byte, as soon as there is one; b"" at the end and ever after."""
         ...
 
     def close(self) -> None:
-        """Read no more; a process that goes on writing gets SIGPIPE, or SIGHUP from its terminal."""
+        """Stop reading; a process that goes on writing gets SIGPIPE, or SIGHUP from its terminal."""
         ...
 
 
@@ -120,17 +120,17 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """The command's, also its session's and process group's."""
+        """Process id of the command, also its session's and process group's."""
         ...
 
     @property
     def stdout(self) -> ByteSource:
-        """In a terminal, all that appears there."""
+        """Standard output; in a terminal, all that appears there."""
         ...
 
     @property
     def stderr(self) -> ByteSource | None:
-        """None in a terminal."""
+        """Standard error; None in a terminal."""
         ...
 
     def terminal_size(self) -> TerminalSize | None:
@@ -139,7 +139,7 @@ class Process(Protocol):
 
     @property
     def spent(self) -> Spent:
-        """What its processes that are gone have used; after `end` all are."""
+        """Resources used by its processes that are gone; after `end` all are."""
         ...
 
     async def vitals(self) -> Vitals | None:
@@ -167,16 +167,14 @@ class Process(Protocol):
     async def end(self, grace_s: float) -> list[Survivor]:
         """End all processes of the job: SIGTERM to all, SIGKILL after `grace_s` to what is left, until none is.
 
-        Owed after every `wait`, and the way to cut a job short; a second call may shorten the grace.
-        Cancelled, it kills at once and is over when nothing is left. The survivors are those who
-        outlived the command or, where it still ran, the grace.
-
-        Raises `LauncherDied`, `LeaseEnded`.
+        Owed after every `wait`, and the way to cut a job short; a second call may shorten the grace. Cancelled, it
+        kills at once and is over when nothing is left. The survivors are the processes that outlived the command or,
+        where that still ran, the grace. Raises `LauncherDied`, `LeaseEnded`.
         """
         ...
 
     def close(self) -> None:
-        """Let go of everything; where `end` has not finished, all processes are killed at once."""
+        """Release line and descriptors; where `end` has not finished, all processes are killed at once."""
         ...
 
 

@@ -78,7 +78,7 @@ class Line:
         return message
 
     def close(self) -> None:
-        """Let go: the keeper kills what it keeps and exits. May be called again."""
+        """Close the line: the keeper kills what it keeps and exits. May be called again."""
         if self._socket.fileno() >= 0:
             anyio.notify_closing(self._socket)
             self._socket.close()

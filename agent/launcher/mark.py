@@ -54,7 +54,7 @@ def new_launcher_mark(home: str) -> str:
 def end_marked(mark: str, within_s: float) -> list[int]:
     """Kill all processes whose mark begins with `mark`, and return those that have not ended in time.
 
-    Returns when there are none: what they start meanwhile is found too.
+    It goes on until there are none, so that what they start meanwhile is found too.
     """
     until_s = time.monotonic() + within_s
     empty = 0

@@ -111,7 +111,7 @@ class KeptProcess:
             raise
 
     def close(self) -> None:
-        """Let go of everything; where `end` has not finished, all processes are killed at once."""
+        """Release line and descriptors; where `end` has not finished, all processes are killed at once."""
         self._hang_up()
         for source in self._sources:
             source.close()

@@ -5,7 +5,7 @@ The job goes back as if it had not been leased: it is not counted towards `max_a
 nothing until it can run jobs again (see `leases.health`). What the command itself is refused, once it runs, is the
 job's own business.
 
-Where only git's words tell of it they are believed as far as the machine's state bears them out: a repository that does
+Where only git's words say so, they are believed as far as the machine's state bears them out: a repository that does
 not fit on a disk with room for others, or a program that says such things, is not to go round for ever.
 """
 
@@ -84,7 +84,7 @@ def counts(refusal: MachineRefused, *, begun: bool, able: bool) -> bool:
 def refusal_in(error: BaseException) -> MachineRefused | None:
     """Find the machine's refusal in `error`, which may be what a task group raised.
 
-    An `OSError` that nobody has translated is one too: all that an attempt touches in the agent is the agent's own.
+    An `OSError` that was not translated counts as one: all that an attempt touches in the agent is the agent's own.
     """
     if isinstance(error, MachineRefused):
         return error

@@ -26,7 +26,7 @@ class KeeperProcess:
 
     @property
     def stopped(self) -> bool:
-        """Whether it is stopped."""
+        """Whether a signal or a tracer has stopped it."""
         status = self._status()
         return status is not None and status.state in _STOPPED
 

@@ -3,7 +3,7 @@
 ```
  cold   each free slot has a request of its own parked: the broker knows of every one, and answers with one message
  warm   what was asked for was granted, so more jobs may wait: one request at a time, for all slots that are free
-        by then, and it is not parked; who becomes free meanwhile goes with the next
+        by then, and it is not parked; a slot that becomes free meanwhile goes with the next
 ```
 
 An idle agent starts a job one message after it was submitted, and a busy one asks once for several.

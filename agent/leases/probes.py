@@ -30,7 +30,7 @@ class Probes:
         self._home = home
 
     async def passes(self, refusal: MachineRefused) -> bool:
-        """Return whether the machine does now what it has refused."""
+        """Return whether the machine now does what it refused."""
         if refusal.scarce is Scarce.DISK:
             room_bytes = refusal.room_bytes or (ROOM_BYTES if refusal.guessed else 0)
             return free_bytes(self._home) >= room_bytes and takes_writes(self._home)
@@ -54,7 +54,7 @@ class Probes:
 
 
 def takes_writes(folder: Path) -> bool:
-    """Return whether the disk of `folder` takes as much as a batch of output now."""
+    """Return whether the disk of `folder` has room for a batch of output now."""
     path = folder / FILE
     try:
         path.write_bytes(bytes(FILE_BYTES))

@@ -14,24 +14,24 @@ from airunner.protocol.job import JobState
 
 
 class Completed(Struct, frozen=True):
-    """The broker has the result, and the job is in this state now."""
+    """Completed: the broker has the result, and the job is in this state now."""
 
     state: JobState
     exit_status: int
 
 
 class Released(Struct, frozen=True):
-    """The broker may give the job to another agent at once."""
+    """Released: the broker may give the job to another agent at once."""
 
 
 class Lost(Struct, frozen=True):
-    """The lease is no longer ours, or it is `refused` to release it, and it expires."""
+    """Lost: the lease is no longer ours, or it is `refused` to release it, and it expires."""
 
     refused: str = ""
 
 
 class LeftBehind(Struct, frozen=True):
-    """The broker could not be told before the agent had to stop: its next agent in this home delivers the spool."""
+    """Left behind: the broker was not told before the agent had to stop; the home's next agent delivers the spool."""
 
 
 Settlement = Completed | Released | Lost | LeftBehind

@@ -30,7 +30,7 @@ TERMINAL_WINDOW_MS: Final = 20
 FLUSH_BYTES: Final = OUTPUT_BYTES_MAX
 FLUSH_EVENTS: Final = 512
 FLUSH_MS_MIN: Final = 5  # shorter ones are lost in what a request takes
-FLUSH_MS_MAX: Final = 10_000  # who watches a job is not to think that it hangs
+FLUSH_MS_MAX: Final = 10_000  # with longer ones a job would seem to hang
 BATCH_BYTES_ROUGH_MAX: Final = 262_144  # of one batch, roughly: it is to be within BATCH_BYTES_MAX when encoded
 _CHAR_BYTES_MAX: Final = 4  # of UTF-8
 _SMALL_BYTES: Final = 256  # of an event without a text of others
@@ -111,7 +111,7 @@ class Batcher:
         return self._began_ms is None
 
     def next_batch(self, now_ms: int) -> list[AgentBody]:
-        """Take as much as one batch holds, in order: everything, unless a batch could not be taken when it was due."""
+        """Return the next batch, in order: everything, unless a batch could not be cut when it was due."""
         self._close_piece()
         count = size = 0
         for body in self._bodies[:FLUSH_EVENTS]:

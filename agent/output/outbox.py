@@ -58,7 +58,7 @@ class Sender(Protocol):
 
 
 class Outbox:
-    """Outbox of one attempt, the one that `lease` is for.
+    """Outbox of the attempt that `lease` is for.
 
     `lost` is set when the broker takes nothing more of this attempt; `broken` when the spool cannot be read, for the
     reason in `failure`. `changed` rings when the broker has acknowledged something, or nothing more will be sent.
@@ -110,7 +110,7 @@ class Outbox:
             self._sender.flush_at(due_ms)
 
     def cut(self) -> None:
-        """Put what has gathered on the disk; where a batch waits for the broker already, it goes on gathering."""
+        """Cut batches of what has gathered, and write them to disk; while the spool is full, it goes on gathering."""
         while not self.spool.full and (bodies := self._batcher.next_batch(now_in_ms())):
             self._newest = self.spool.append(self.spool.next_index, len(bodies), encode_bodies(bodies))
             self._account()
@@ -173,7 +173,7 @@ class Outbox:
             self.changed.ring()
 
     def resend_from(self, next_index: int) -> None:
-        """Send the events from `next_index` on again: a broker that has lost what it had before is not to be helped."""
+        """Send events again from `next_index` on; the attempt is lost where the broker has lost acknowledged ones."""
         if next_index < self.spool.kept_index:
             self.lose()
         else:
@@ -181,12 +181,12 @@ class Outbox:
             self._sender.wake()
 
     def complete(self, state: JobState) -> None:
-        """Note that the broker knows the result, and the state that the job is in now."""
+        """Note that the broker has the result, and the state that the job is in now."""
         self.state = state
         self.changed.ring()
 
     def lose(self) -> None:
-        """Note that the attempt is no longer this agent's; the broker takes nothing more of it."""
+        """Note that the attempt is lost: the broker takes nothing more of it."""
         self.lost.set()
         self.changed.ring()
 
@@ -231,7 +231,7 @@ class Outbox:
         self._accounted_bytes = 0
 
     def _abridge_from(self, next_index: int) -> None:
-        """Raise `SpoolFailed` where the disk fails."""
+        """Replace the spool's end; raises `SpoolFailed` where the disk fails."""
         omitted_bytes = 0
         kept: list[AgentBody] = []
         index = next_index

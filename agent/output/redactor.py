@@ -49,7 +49,7 @@ _NO: Final = -2
 
 
 class TooManySecrets(Exception):
-    """More and longer secrets than can be kept out of a log."""
+    """Secrets too many or too long to be kept out of a log."""
 
     def __init__(self) -> None:
         super().__init__(TooManySecrets.__doc__)
@@ -135,7 +135,7 @@ class Redactor:
 
 
 class StreamRedactor:
-    """Redactor of one stream; `Redactor.stream` makes it."""
+    """Redactor of one stream, made by `Redactor.stream`."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -257,7 +257,7 @@ def _in_shells(value: str) -> Iterator[bytes]:
 
 
 def _end_of(pattern: bytes, text: bytes, begin: int) -> int:
-    """Find where what begins there as `pattern` ends, with any white space in it; `_NO` or `_MAYBE` if nowhere."""
+    """Find where `pattern`, with any white space in it, ends when it begins at `begin`; `_NO` or `_MAYBE` if nowhere."""
     at, left = begin, len(pattern)
     while left:
         if at - begin + left > SPREAD_MAX * len(pattern):

@@ -17,7 +17,7 @@ Laws
   is left in it, and has a hole otherwise. Neither needs any room.
 - Whatever follows the last whole record is a torn tail: `recover` cuts it off, and the next one goes there.
 - The header holds the task token, so the file is 0600 from its first byte.
-- The agent's home is locked by one process; nobody else writes here.
+- The agent's home is locked by one process, the only one that writes here.
 
 The file is a sequence of MessagePack maps. Calls are synchronous: they reach the page cache, not the disk.
 """
@@ -54,18 +54,18 @@ _UNREADABLE: Final = (ValueError, msgpack.UnpackException)  # all that msgpack r
 
 
 class SpoolFailed(MachineRefused):
-    """The spool cannot be written or read; the message says why. What it held before is untouched."""
+    """Spool that cannot be written or read; the message says why. What it held before is untouched."""
 
     def __init__(self, message: str, error: OSError | None = None) -> None:
         super().__init__(scarce_at_home(error.errno if error else None), message)
 
 
 class NotASpool(SpoolFailed):
-    """There is no whole header: an agent died before the attempt's first event, or this is another file."""
+    """Spool without a whole header: an agent died before the attempt's first event, or this is another file."""
 
 
 class ForeignSpool(SpoolFailed):
-    """Another version of airunner has written this spool, in a format that is not known here; it is left as it is."""
+    """Spool of another version of airunner, in a format that is not known here; it is left as it is."""
 
 
 class SpoolHeader(Struct, frozen=True, kw_only=True):
@@ -103,7 +103,7 @@ class _Position(Struct, frozen=True):
 
 
 class Spool:
-    """Spool of one attempt: its file's only writer and reader. `create` or `recover` makes it."""
+    """Spool of one attempt, made by `create` or `recover`: the only writer and reader of its file."""
 
     def __init__(self, path: Path, descriptor: int, header: SpoolHeader, begin: int, end: _Position) -> None:
         self.path = path

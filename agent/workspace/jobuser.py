@@ -22,13 +22,13 @@ from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError
 
 UID_MAX: Final = 2**32 - 2  # the greatest number means "unchanged" to the kernel
-PASSABLE: Final = 0o011  # for those who know the name of what is in a folder, and may not list it
+PASSABLE: Final = 0o011  # a folder with this mode can be passed through, and not listed
 SEPARATOR: Final = ","
 RUN_AS_VARIABLE: Final = "AIRUNNER_RUN_AS"
 
 
 class JobUser(Struct, frozen=True):
-    """User that jobs run as, with the groups that a login would give it."""
+    """User that jobs run as, with the groups of a login."""
 
     name: str
     uid: int
@@ -108,7 +108,7 @@ def let_pass(users: Sequence[JobUser], folder: Path, ours: Sequence[Path]) -> No
 
 
 def exposed_keys(home: Home) -> str:
-    """Describe what jobs that run as the agent's own user can read, and what to do about that."""
+    """Describe which keys jobs of the agent's own user can read, and how to change that."""
     keys = "its keys, the one that signs tokens among them" if home.token_secret.exists() else "its keys"
     return f"jobs run as the agent's own user and can read {keys}; start it as root with --run-as USER to part them"
 

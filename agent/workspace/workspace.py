@@ -60,7 +60,7 @@ class Workspace:
 
 
 class WorkspaceFailed(MachineRefused):
-    """There is no room for a workspace; the message says why."""
+    """Workspace that could not be made for want of room; the message says why."""
 
     def __init__(self, doing: str, error: OSError) -> None:
         super().__init__(scarce_at_home(error.errno), f"{doing}: {error.strerror}")
@@ -140,7 +140,7 @@ def _make(folder: Path) -> None:
 
 
 def give(user: JobUser, *places: Path) -> None:
-    """Give paths in a folder of ours to that user; nobody else can exchange them meanwhile."""
+    """Give paths in a folder of ours to that user; only we can exchange them meanwhile."""
     for place in places:
         os.chown(place, user.uid, user.gid, follow_symlinks=False)
 
@@ -178,7 +178,7 @@ def remove_workspace(root: Path) -> list[Leftover]:
 
 
 class _Removal:
-    """Removal of what is in the folder open as `top`, with two descriptors at a time and without recursion."""
+    """Removal of all entries of the folder open as `top`, with two descriptors at a time and without recursion."""
 
     def __init__(self, top: int, path: str) -> None:
         self._top = top

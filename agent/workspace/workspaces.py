@@ -23,7 +23,7 @@ from airunner.agent.workspace.workspace import (
 )
 
 NO_USERS: Final = JobUsers(())
-UNUSED: Final = "unused"  # instead of a job's name, while it is nobody's
+UNUSED: Final = "unused"  # instead of a job's name, between two jobs
 
 _OURS: Final = stat.S_IFDIR | FOLDER_MODE
 _Stamp = tuple[int, int, int]  # of a folder: its mode, inode and when that was changed (ns)
@@ -72,7 +72,7 @@ class Workspaces:
         return True
 
     def removed(self, workspace: Workspace) -> None:
-        """Note that a workspace is removed: its user may have another job."""
+        """Note that a workspace is removed: its user may get another job."""
         if workspace.user is not None:
             self._users.give_back(workspace.user)
 

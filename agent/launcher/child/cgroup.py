@@ -83,7 +83,7 @@ def launchers_group(base: Path, pid: int, mark: str) -> Path:
 
 
 def end_groups(folder: Path, within_s: float) -> list[int]:
-    """Kill all in the groups of a launcher that was killed, and remove them; the processes left after `within_s`."""
+    """Kill all in the groups of a launcher that was killed, and remove them; return the processes left at the end."""
     until_s = time.monotonic() + within_s
     while folder.is_dir():
         change = _opened_events(folder)

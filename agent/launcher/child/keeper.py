@@ -102,7 +102,7 @@ class _Ending:
 
 
 class Keeper:
-    """Keeper of this process."""
+    """Keeper that runs in this process."""
 
     def __init__(self, line: socket.socket, wakeup: Wakeup, group: Path | None) -> None:
         self._line = line
@@ -220,7 +220,7 @@ class Keeper:
                 self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom, spent))
 
     def _expire(self) -> None:
-        """Kill all at the deadline. One that comes while an End kills already changes what is said, no more."""
+        """Kill all at the deadline. During an End that kills already, it only changes what is reported."""
         if self._alone or self._expired or boot_s() < self._deadline:
             return
         self._expired = True

@@ -27,7 +27,7 @@ _UMASK: Final = 0o022
 
 
 class LauncherChild:
-    """Launcher of this process."""
+    """Launcher that runs in this process."""
 
     def __init__(self, line: socket.socket, groups: Groups) -> None:
         self._line = line

@@ -27,7 +27,7 @@ _TIOCGPTPEER: Final = 0x5441  # ioctl_tty(2): open the slave of this master, whe
 
 # Ignored: ptyprocess brings no types, as where it is imported.
 class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
-    """ptyprocess sets the size in the child, and once more when the command already runs and may have set its own."""
+    """Spawned process whose terminal's size is set once: ptyprocess sets it again when the command already runs."""
 
     def setwinsize(self, rows: int = 0, cols: int = 0) -> None:
         """Not once more."""

@@ -7,8 +7,8 @@ be thorough goes on until `waitpid` says that there are no children (`end_now`).
 
 Signals go to process groups. The kernel signals a group in one step in which no member can fork, so a
 process that forks and exits faster than we can look does not escape. A job's command leads a session of
-its own, hence no group that a descendant is in holds anyone else; our own group is the exception.
-(One that also changes its group each time may outrun this for as long as it pleases.)
+its own, hence no group that a descendant is in holds another process; our own group is the exception.
+(A process that also changes its group each time may outrun this for as long as it pleases.)
 
 A process id could in theory be used again between pass and signal; the kernel hands them out in a circle,
 so that would take a whole round within a millisecond.
@@ -130,7 +130,7 @@ def reap(options: int = 0, spending: Spending | None = None) -> tuple[list[tuple
 
 
 def end_now(wakeup: Wakeup) -> None:
-    """SIGKILL to all descendants of this process until there are none."""
+    """Send SIGKILL to all descendants of this process until there are none."""
     while not reap()[1]:
         signal_all(descendants(os.getpid()), signal.SIGKILL)
         wakeup.wait(KILL_AGAIN_MS)

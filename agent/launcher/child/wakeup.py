@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Wakeup:
-    """A pipe that the interpreter writes each caught signal's number to. One in a process at a time."""
+    """Wakeup pipe, to which the interpreter writes each caught signal's number. One in a process at a time."""
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -32,7 +32,7 @@ class Wakeup:
         return ready - {self._reader}, os.read(self._reader, 4_096)
 
     def close(self) -> None:
-        """Let go of the pipe, in a fork that will make its own."""
+        """Close the pipe, in a fork that will make its own."""
         signal.set_wakeup_fd(-1)
         os.close(self._reader)
         os.close(self._writer)

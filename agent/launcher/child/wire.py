@@ -93,13 +93,13 @@ def deadline_ms(instant_s: float) -> int | None:
 
 
 def pack(message: ToKeeper | ToAgent) -> bytes:
-    """`message` as it goes onto the socket."""
+    """Return `message` as it goes onto the socket."""
     packed: bytes = msgpack.packb([type(message).__name__, *message])
     return packed
 
 
 class Reader:
-    """Cuts a stream of bytes into messages. Both ends are ours: anything malformed is a bug."""
+    """Reader that cuts a stream of bytes into messages. Both ends are ours: anything malformed is a bug."""
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=MESSAGE_BYTES_MAX)
