@@ -9,7 +9,7 @@ A job that is cancelled or out of time gets SIGTERM and a grace. What it writes 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -37,7 +37,7 @@ from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.redactor import Redactor, TooManySecrets
 from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
 from airunner.agent.workspace.jobuser import JobUser
-from airunner.agent.workspace.workspace import Leftover, Workspace, restore_checkout
+from airunner.agent.workspace.workspace import Offload, Workspace, restore_checkout
 from airunner.protocol.events import (
     GitCloneEnd,
     GitCloneError,
@@ -47,7 +47,7 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
-from airunner.protocol.fields import ProcessType, TerminalSize
+from airunner.protocol.fields import ProcessType
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import JobState, Reason, Result, Usage
 from airunner.protocol.names import TEXT_CHARS_MAX
@@ -62,7 +62,7 @@ class Surroundings(Struct, frozen=True):
     launcher: Launcher
     wall_ms: Callable[[], int]
     environ: Mapping[str, str]
-    offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]  # slow work on the disk, in a thread
+    offload: Offload
     cancel_grace_s: float = GRACE_S
     secrets: Mapping[str, str] = MappingProxyType({})  # that jobs may ask for by name
     open_box: OpenBox = no_keys
@@ -95,6 +95,7 @@ class Attempt:
         self._hooks = Hooks(
             surroundings.hooks, launcher, self._supervisor, held.cancelled, workspace.checkout, self._hooks_environment
         )
+        self._terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
         self._secrets: Mapping[str, str] = {}
         self.begun = False  # the command runs, or has run
         self._commit = ""
@@ -156,10 +157,6 @@ class Attempt:
         async with attended(process):
             result = await self._attend(process)
         return await self._after(Hook.POST_COMMAND, result)
-
-    @property
-    def _terminal(self) -> TerminalSize | None:
-        return self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
 
     async def _prepare(self) -> None:
         """Run the checkout, and the hooks before the command; raises `CheckoutFailed`, `HookFailed`."""

@@ -76,7 +76,7 @@ def kept_out(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRE
     What the job names is secret whatever it is. A variable's name alone makes its value secret only where that is long
     enough: `API_KEY=true` is not, and `true` stays readable.
     """
-    named = [*secrets.values.values(), *(_text(content) for content in secrets.files.values())]
+    in_files = (content.decode("utf-8", "surrogateescape") for content in secrets.files.values())
     by_name = [
         value
         for name, value in spec.environment.items()
@@ -85,7 +85,7 @@ def kept_out(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRE
         and len(value.strip().encode()) >= ENCODED_BYTES_MIN
     ]
     opens = [secret for secret in address_secrets(spec.repository) if len(secret.encode()) >= ENCODED_BYTES_MIN]
-    return [*named, *by_name, *opens]
+    return [*secrets.values.values(), *in_files, *by_name, *opens]
 
 
 def write_files(secrets: JobSecrets, folder: Path, user: JobUser | None = None) -> dict[str, str]:
@@ -125,7 +125,3 @@ def _as_variable(name: str, value: bytes) -> str:
     except UnicodeDecodeError:
         pass
     raise SecretMissing(f"the secret {name} has bytes that no variable can have: name it in secret_files instead")
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -29,7 +29,7 @@ import anyio
 
 from airunner.agent.checkout.git import CheckoutFailed, Git, scarce_in, spoken
 from airunner.agent.launcher.refusal import refusal_in
-from airunner.agent.workspace.workspace import Leftover, remove_workspace
+from airunner.agent.workspace.workspace import Leftover, Offload, remove_workspace
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
@@ -106,12 +106,7 @@ class Mirror:
 class Mirrors:
     """Mirrors of the agent with this home; those that no checkout borrows from take up to `bytes_max` together."""
 
-    def __init__(
-        self,
-        agent_home: Path,
-        offload: Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]],
-        bytes_max: int,
-    ) -> None:
+    def __init__(self, agent_home: Path, offload: Offload, bytes_max: int) -> None:
         self._folder = agent_home / FOLDER
         self._offload = offload
         self._bytes_max = bytes_max

@@ -78,9 +78,8 @@ class LaunchFailed(Exception):
     `exit_code` is what a shell would say: 127 not found, 126 found and not usable.
     """
 
-    def __init__(self, errno: int, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.errno = errno
         self.message = message
         self.exit_code = exit_code
 

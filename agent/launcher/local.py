@@ -124,7 +124,7 @@ class ChildLauncher:
                     line.close()  # one process less, and whatever the failure has left open there
                     raise MachineRefused(scarce, message)
                 self._give_back(line)
-                raise LaunchFailed(errno, message, exit_code)
+                raise LaunchFailed(message, exit_code)
             case Expired():
                 self._give_back(line)
                 raise LeaseEnded

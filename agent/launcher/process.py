@@ -15,11 +15,10 @@ import anyio
 
 from airunner.agent.launcher.child.wire import End, Ended, Exited, Expired, KeepUntil, ToAgent, deadline_ms
 from airunner.agent.launcher.contract import Exit, Holder, LauncherDied, LeaseEnded, Spent, Survivor, Vitals
-from airunner.agent.launcher.holders import holders_of
+from airunner.agent.launcher.inspection import holders_of, vitals_of
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.streams import DescriptorSource
-from airunner.agent.launcher.vitals import vitals_of
 from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 

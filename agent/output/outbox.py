@@ -8,7 +8,6 @@ memory, one at a time. Behind the last event goes the result of the attempt.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -145,11 +144,9 @@ class Outbox:
             return None
         if self._sent < self.spool.next_index or not self._batcher.empty:
             return None
-        return CompleteJob(
-            lease=self.lease.ref,
-            event_count=self.spool.next_index,
-            result=_counted(self._result, self.spool.next_index),
-        )
+        count = self.spool.next_index
+        usage = self._result.usage and replace(self._result.usage, events=count)
+        return CompleteJob(lease=self.lease.ref, event_count=count, result=replace(self._result, usage=usage))
 
     @property
     def bytes_to_end(self) -> float:
@@ -244,7 +241,9 @@ class Outbox:
                     omitted_bytes += body.omitted_bytes
                 elif not isinstance(body, Heartbeat):
                     kept.append(body)
-        bodies = [_truncated(omitted_bytes, kept), *kept[-KEPT_EVENTS_MAX:]]
+        timestamp_ms = kept[0].timestamp_ms if kept else 0
+        truncated = OutputTruncated(timestamp_ms=timestamp_ms, omitted_bytes=max(1, omitted_bytes))
+        bodies: list[AgentBody] = [truncated, *kept[-KEPT_EVENTS_MAX:]]
         while len(events := encode_bodies(bodies)) > LAST_BYTES_MAX:
             del bodies[1]
         self.spool.cut_back(next_index)
@@ -262,17 +261,6 @@ class Outbox:
     def _account(self) -> None:
         self._sender.room.account(self.spool.pending_bytes - self._accounted_bytes)
         self._accounted_bytes = self.spool.pending_bytes
-
-
-def _counted(result: Result, events: int) -> Result:
-    """Add the number of events to a result that has a usage."""
-    return result if result.usage is None else replace(result, usage=replace(result.usage, events=events))
-
-
-def _truncated(omitted_bytes: int, behind: Sequence[AgentBody]) -> AgentBody:
-    """Return the event that says how much is left out before the events `behind`."""
-    timestamp_ms = behind[0].timestamp_ms if behind else 0
-    return OutputTruncated(timestamp_ms=timestamp_ms, omitted_bytes=max(1, omitted_bytes))
 
 
 def now_in_ms() -> int:

@@ -70,21 +70,17 @@ async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
 
     Raises `PeerError`: the attempt is over, or its events are not taken; then its lease expires.
     """
+
+    def batches() -> PublishJobEvents:
+        records = spool.read_from(spool.kept_index, channel.request_size.bytes_max)[:BATCHES_MAX]
+        return PublishJobEvents(batches=tuple(map(spool.header.batch, records)))
+
     while spool.pending:
-
-        def publish() -> PublishJobEvents:
-            return _next_of(spool, channel.request_size.bytes_max)
-
         async with turns:
-            reply = await channel.ask(publish(), smaller=publish)
+            reply = await channel.ask(batches(), smaller=batches)
         for stored in reply.batches:
             if stored.code is not None:
                 raise PeerError.from_wire(stored.code, stored.code)
             spool.acknowledge(stored.next_index)
     release = ReleaseJob(lease=spool.header.lease, lost=True)
     await channel.ask(release)  # a job that takes its agents down is not to do so for ever
-
-
-def _next_of(spool: Spool, bytes_max: int) -> PublishJobEvents:
-    records = spool.read_from(spool.kept_index, bytes_max)[:BATCHES_MAX]
-    return PublishJobEvents(batches=tuple(map(spool.header.batch, records)))

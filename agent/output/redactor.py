@@ -257,7 +257,7 @@ def _in_shells(value: str) -> Iterator[bytes]:
 
 
 def _end_of(pattern: bytes, text: bytes, begin: int) -> int:
-    """Find where `pattern`, with any white space in it, ends when it begins at `begin`; `_NO` or `_MAYBE` if nowhere."""
+    """Find where `pattern`, with any white space in it, ends if it begins at `begin`; else `_NO` or `_MAYBE`."""
     at, left = begin, len(pattern)
     while left:
         if at - begin + left > SPREAD_MAX * len(pattern):

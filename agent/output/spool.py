@@ -126,14 +126,14 @@ class Spool:
             except FileNotFoundError:  # a job, or what clears temporary folders, has removed the empty folder
                 path.parent.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
                 descriptor = os.open(path, flags, _FILE_MODE)
-        spool = cls(path, descriptor, header, 0, _Position(0, 0))
-        try:
-            spool._write(_encoder.encode(header))
-        except SpoolFailed:
-            spool.remove()
-            raise
-        begin = os.fstat(descriptor).st_size
-        return cls(path, descriptor, header, begin, _Position(0, begin))
+            packed = _encoder.encode(header)
+            try:
+                _write_all(descriptor, packed)
+            except OSError:
+                os.close(descriptor)
+                path.unlink()
+                raise
+        return cls(path, descriptor, header, len(packed), _Position(0, len(packed)))
 
     @classmethod
     def recover(cls, path: Path) -> Spool:

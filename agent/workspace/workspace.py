@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -76,6 +77,10 @@ class Leftover(Struct, frozen=True):
     def of(cls, path: str, error: OSError) -> Leftover:
         """Make a leftover of `path`, whose name need not be text, and the error."""
         return cls(os.fsencode(path).decode(errors="replace"), error.strerror or type(error).__name__)
+
+
+Offload = Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
+"""Runs a removal, which is slow work on the disk; in production in a thread."""
 
 
 def workspaces_folder(agent_home: Path) -> Path:

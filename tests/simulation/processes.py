@@ -98,9 +98,9 @@ class SimKeepers:
             self._recorder.rare["a machine refused to start a process"] += 1
             if (scarce := scarce_at_launch(errno.EAGAIN)) is not None:
                 raise MachineRefused(scarce, "cannot start a process: Resource temporarily unavailable")
-            raise LaunchFailed(errno.EAGAIN, "cannot start a process", 126)
+            raise LaunchFailed("cannot start a process", 126)
         if script.missing:
-            raise LaunchFailed(2, "no such command", 127)
+            raise LaunchFailed("no such command", 127)
         environment = spec.environment
         process = SimProcess(
             script,

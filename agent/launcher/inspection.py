@@ -1,4 +1,7 @@
-"""Pipe holders: processes that hold the other end of a pipe or terminal open. Linux only."""
+"""Inspection of running jobs by /proc: their processes, their memory, and the holders of their pipes. The agent's half.
+
+Linux only. Processes of another user are not seen, unless by root.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from airunner.agent.launcher.child.tree import command_of, name_of, process_ids
-from airunner.agent.launcher.contract import Holder
+from airunner.agent.launcher.child.tree import command_of, descendants, name_of, process_ids, status_of
+from airunner.agent.launcher.contract import Holder, Vitals
 
 HOLDERS_MAX: Final = 100
 _TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the number of a master's terminal
 
 
+def vitals_of(command: int) -> Vitals | None:
+    """Count the processes of this command's keeper, and their memory with shared pages; None: it is gone."""
+    status = status_of(command)
+    if status is None:
+        return None
+    alive = [process.pid for process in descendants(status.parent) if process.alive]
+    return Vitals(len(alive), sum(map(_resident_bytes, alive)))
+
+
 def holders_of(descriptors: list[int]) -> list[Holder]:
-    """List the other processes that hold the other end of any of these open; another user's cannot be seen."""
+    """List the other processes that hold the other end of any of these pipes and terminals open."""
     wanted = {_other_end(descriptor) for descriptor in descriptors}
     found: list[Holder] = []
     for pid in process_ids():
@@ -27,6 +39,12 @@ def holders_of(descriptors: list[int]) -> list[Holder]:
             if len(found) == HOLDERS_MAX:
                 break
     return found
+
+
+def _resident_bytes(pid: int) -> int:
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def _other_end(descriptor: int) -> str:
