@@ -12,13 +12,13 @@ from msgspec import Struct
 from airunner.agent.checkout.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
 from airunner.agent.output.batching import FlushPlan
 from airunner.agent.workspace.jobuser import JobUser, job_users, let_pass
-from airunner.agent.workspace.workspace import workspaces_folder
+from airunner.agent.workspace.workspace import WORKSPACES_FOLDER
 from airunner.certs.home import Home
 from airunner.certs.ownership import unsafe_reason
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.listhint import pairs_hint
-from airunner.protocol.names import NAME_CHARS_MAX, TAGS_MAX, fits_name, fits_tag_value
+from airunner.protocol.names import NAME_CHARS_MAX, NAME_EXPECTED, TAGS_MAX, fits_name, fits_tag_value
 from airunner.transport.descriptors import raise_descriptors
 
 SLOT_DESCRIPTORS: Final = 8  # a running job has 4 (two pipes, its keeper's line, its spool), for a moment up to 8
@@ -46,10 +46,7 @@ def check_names(name: str | None, queues: Sequence[str]) -> None:
     """Check the names of the agent and its queues. Raises `OperatorError`."""
     for option, word in [("--name", name or "agent"), *(("--queue", word) for word in queues)]:
         if not fits_name(word):
-            raise OperatorError(
-                f"{option} {word!r}: expected 1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, "
-                "not beginning with a sign"
-            )
+            raise OperatorError(f"{option} {word!r}: expected {NAME_EXPECTED}")
 
 
 def tags_of(pairs: Sequence[str], report: Callable[[str], None]) -> dict[str, str]:
@@ -110,7 +107,7 @@ def users_of(named: Sequence[str], slots: int, home: Home, folder: Path) -> tupl
     """
     users = job_users(named, slots)
     if users:
-        workspaces = workspaces_folder(folder)
+        workspaces = folder / WORKSPACES_FOLDER
         make_folder(workspaces)
         let_pass(users, workspaces, (home.root, home.agent, folder, workspaces))
     return users

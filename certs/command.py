@@ -19,7 +19,7 @@ import typer
 
 from airunner.protocol.durations import duration_ms, of_flag
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.names import NAME_CHARS_MAX, fits_name
+from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 if TYPE_CHECKING:
     from airunner.certs.home import Home
@@ -130,9 +130,7 @@ def queue_key_command(queue: Annotated[str, typer.Argument(metavar="QUEUE", help
     from airunner.certs.queuekeys import load_public, load_secret, make_queue_key, public_path, secret_path
 
     if not fits_name(queue):
-        raise OperatorError(
-            f"{queue!r} is not a queue name: use 1 to {NAME_CHARS_MAX} letters, digits or any of _.@:/+-"
-        )
+        raise OperatorError(f"{queue!r} is not a queue name: expected {NAME_EXPECTED}")
     home = _own_home()
     if make_queue_key(home, queue):
         print(f"made {secret_path(home, queue)}, for the queue's agents only,", file=sys.stderr)

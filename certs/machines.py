@@ -25,7 +25,7 @@ from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.principal import QueueScope
 from airunner.certs.secretfile import RUN_INIT, locked, make_folder, read_public, read_secret, replace
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.names import fits_name
+from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 FORMAT: Final = "airunner-machine-1"
 FINGERPRINT_BYTES: Final = 8
@@ -71,13 +71,9 @@ def add(
     It may lease from, submit to and read `queues` only; None: every queue.
     """
     if not fits_machine(name):
-        raise OperatorError(
-            f"the name {name!r}: use letters, digits and any of _.@:+-, beginning with a letter or digit"
-        )
+        raise OperatorError(f"the name {name!r}: expected {NAME_EXPECTED}; and without /")
     if tenant is not None and not fits_name(tenant):
-        raise OperatorError(
-            f"--tenant {tenant!r}: use letters, digits and any of _.@:/+-, beginning with a letter or digit"
-        )
+        raise OperatorError(f"--tenant {tenant!r}: expected {NAME_EXPECTED}")
     if public is not None:
         _check_key(public, "--key")
     refuse_foreign_owner(home.root, home.certs)

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.protocol.errors import Forbidden, OperatorError
-from airunner.protocol.names import fits_name
+from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 
 class Role(StrEnum):
@@ -46,9 +46,7 @@ def check_queue_names(names: Iterable[str]) -> frozenset[str]:
     queues = frozenset(names)
     for name in queues:
         if not fits_name(name):
-            raise OperatorError(
-                f"--queue {name!r}: use letters, digits and any of _.@:/+-, beginning with a letter or digit"
-            )
+            raise OperatorError(f"--queue {name!r}: expected {NAME_EXPECTED}")
     if len(queues) > QUEUES_BOUND_MAX:
         raise OperatorError(f"--queue: a key or a token is limited to at most {QUEUES_BOUND_MAX} queues")
     return queues

@@ -117,28 +117,13 @@ class Process(Protocol):
     Read its sources until b"", but never wait for that before `end`: a background process may hold them open.
     """
 
-    @property
-    def pid(self) -> int:
-        """Process id of the command, also its session's and process group's."""
-        ...
-
-    @property
-    def stdout(self) -> ByteSource:
-        """Standard output; in a terminal, all that appears there."""
-        ...
-
-    @property
-    def stderr(self) -> ByteSource | None:
-        """Standard error; None in a terminal."""
-        ...
+    pid: int  # of the command, also its session's and process group's id
+    stdout: ByteSource  # in a terminal, all that appears there
+    stderr: ByteSource | None  # None in a terminal
+    spent: Spent  # by its processes that are gone; after `end` all are
 
     def terminal_size(self) -> TerminalSize | None:
         """Return its terminal's current size; None without one, after its end, or for a size no terminal has."""
-        ...
-
-    @property
-    def spent(self) -> Spent:
-        """Resources used by its processes that are gone; after `end` all are."""
         ...
 
     async def vitals(self) -> Vitals | None:

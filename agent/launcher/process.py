@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 
 from airunner.agent.launcher.child.wire import End, Ended, Exited, Expired, KeepUntil, ToAgent, deadline_ms
-from airunner.agent.launcher.contract import Exit, Holder, LauncherDied, LeaseEnded, Spent, Survivor, Vitals
+from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Spent, Survivor, Vitals
 from airunner.agent.launcher.inspection import holders_of, vitals_of
 from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.offloading import offload
@@ -43,8 +43,8 @@ class KeptProcess:
         """`bury` kills what a keeper that has died has left of the job."""
         self._sources = [DescriptorSource(descriptor) for descriptor in descriptors]
         self.pid = pid
-        self.stdout = self._sources[0]
-        self.stderr = self._sources[1] if len(descriptors) > 1 else None
+        self.stdout: ByteSource = self._sources[0]
+        self.stderr: ByteSource | None = self._sources[1] if len(descriptors) > 1 else None
         self.spent = Spent()
         self._line: Line | None = line
         self._give_back = give_back
@@ -58,7 +58,7 @@ class KeptProcess:
 
     def terminal_size(self) -> TerminalSize | None:
         """Return the current size of its terminal; None for a size that no terminal has, which its program may set."""
-        descriptor = self.stdout.descriptor
+        descriptor = self._sources[0].descriptor
         if self.stderr is not None or descriptor is None:
             return None
         rows, cols = termios.tcgetwinsize(descriptor)

@@ -37,15 +37,8 @@ KEPT_EVENTS_MAX: Final = 16  # behind output that is left out: how the command e
 class Sender(Protocol):
     """Sender of what an agent's outboxes hold."""
 
-    @property
-    def busy(self) -> bool:
-        """Whether the broker owes a reply that events may wait for."""
-        ...
-
-    @property
-    def room(self) -> SpoolRoom:
-        """The disk space that all spools of the agent share."""
-        ...
+    busy: bool  # the broker owes a reply that events may wait for
+    room: SpoolRoom  # the disk space that all spools of the agent share
 
     def wake(self) -> None:
         """Look for something to send."""

@@ -55,7 +55,7 @@ class EventPublisher:
         self._woken = Bell()
         self._sooner = Bell()
         self._flush_ms = math.inf
-        self.busy = False  # the broker owes a reply that events may wait for
+        self.busy = False
         self._no_room = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
 
     def flush_at(self, due_ms: int) -> None:

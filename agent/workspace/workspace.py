@@ -36,6 +36,7 @@ from airunner.agent.workspace.jobuser import PASSABLE, JobUser
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
+WORKSPACES_FOLDER: Final = "workspaces"  # of an agent's home
 FOLDER_MODE: Final = 0o700
 NAME_BYTES: Final = 4  # drawn for each; the job and the attempt tell them apart already
 LEFTOVERS_MAX: Final = 100  # reported; the rest is of the same kind
@@ -83,14 +84,9 @@ Offload = Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
 """Runs a removal, which is slow work on the disk; in production in a thread."""
 
 
-def workspaces_folder(agent_home: Path) -> Path:
-    """Return the folder of all workspaces of this agent."""
-    return agent_home / "workspaces"
-
-
 def fresh_root(agent_home: Path, job_id: str, attempt: int) -> Path:
     """Return a path for a new workspace, where nothing is."""
-    return workspaces_folder(agent_home).absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}"
+    return (agent_home / WORKSPACES_FOLDER).absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}"
 
 
 def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | None = None) -> Workspace:
@@ -99,7 +95,7 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | 
     Raises `OperatorError` where there can be no workspaces, `WorkspaceFailed` where there is no room for this one;
     then nothing of it is left.
     """
-    folder = workspaces_folder(agent_home)
+    folder = agent_home / WORKSPACES_FOLDER
     workspace = Workspace(fresh_root(agent_home, job_id, attempt), user)
     try:
         try:
@@ -152,7 +148,7 @@ def give(user: JobUser, *places: Path) -> None:
 
 def remove_workspaces(agent_home: Path) -> list[Leftover]:
     """Remove every workspace, which an agent that was killed has left. The home must be locked."""
-    folder = workspaces_folder(agent_home)
+    folder = agent_home / WORKSPACES_FOLDER
     if not folder.is_dir():
         return []
     return [leftover for root in sorted(folder.iterdir()) for leftover in remove_workspace(root)]

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from airunner.agent.workspace.jobuser import JobUser, JobUsers
+from airunner.agent.workspace.jobuser import JobUsers
 from airunner.agent.workspace.workspace import (
     FOLDER_MODE,
     Workspace,
@@ -41,7 +41,11 @@ class Workspaces:
     def acquire(self, job_id: str, attempt: int) -> Workspace:
         """Return an empty workspace that no other attempt has or has touched. Raises as `make_workspace`."""
         if (user := self._users.assign()) is not None:
-            return self._make_for(user, job_id, attempt)
+            try:
+                return make_workspace(self._home, job_id, attempt, user)
+            except BaseException:
+                self._users.give_back(user)
+                raise
         if self._unused:
             unused = self._unused.pop()
             workspace = Workspace(fresh_root(self._home, job_id, attempt))
@@ -75,13 +79,6 @@ class Workspaces:
         """Note that a workspace is removed: its user may get another job."""
         if workspace.user is not None:
             self._users.give_back(workspace.user)
-
-    def _make_for(self, user: JobUser, job_id: str, attempt: int) -> Workspace:
-        try:
-            return make_workspace(self._home, job_id, attempt, user)
-        except BaseException:
-            self._users.give_back(user)
-            raise
 
     def close(self) -> None:
         """Remove the unused workspaces."""

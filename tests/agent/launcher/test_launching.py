@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import signal
@@ -135,24 +134,24 @@ async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "exit_code", "message"),
+    ("name", "exit_code", "message"),
     [
-        ("no-such-command", errno.ENOENT, 127, "no-such-command: command not found"),
-        ("./nothing", errno.ENOENT, 127, "./nothing: command not found"),
-        ("./plain", errno.EACCES, 126, "./plain: Permission denied"),
-        ("plain", errno.EACCES, 126, "plain: Permission denied"),
-        ("./folder", errno.EACCES, 126, "./folder: is a directory"),
-        ("folder", errno.ENOENT, 127, "folder: command not found"),
-        ("./orphan", errno.ENOENT, 127, "./orphan: its interpreter was not found"),
-        ("./garbage", errno.ENOEXEC, 126, "./garbage: Exec format error"),
-        ("./plain/below", errno.ENOTDIR, 127, "./plain/below: command not found"),
-        ("", errno.ENOENT, 127, ": command not found"),
-        (LONG, errno.ENOENT, 127, f"{LONG}: command not found"),
-        (f"./{LONG}", errno.ENAMETOOLONG, 126, f"./{LONG}: File name too long"),
+        ("no-such-command", 127, "no-such-command: command not found"),
+        ("./nothing", 127, "./nothing: command not found"),
+        ("./plain", 126, "./plain: Permission denied"),
+        ("plain", 126, "plain: Permission denied"),
+        ("./folder", 126, "./folder: is a directory"),
+        ("folder", 127, "folder: command not found"),
+        ("./orphan", 127, "./orphan: its interpreter was not found"),
+        ("./garbage", 126, "./garbage: Exec format error"),
+        ("./plain/below", 127, "./plain/below: command not found"),
+        ("", 127, ": command not found"),
+        (LONG, 127, f"{LONG}: command not found"),
+        (f"./{LONG}", 126, f"./{LONG}: File name too long"),
     ],
 )
 async def test_what_cannot_be_executed_is_said_as_a_shell_says_it(
-    launcher: ChildLauncher, tmp_path: Path, name: str, number: int, exit_code: int, message: str
+    launcher: ChildLauncher, tmp_path: Path, name: str, exit_code: int, message: str
 ) -> None:
     (tmp_path / "plain").write_text("echo hello")
     (tmp_path / "folder").mkdir()
@@ -164,19 +163,19 @@ async def test_what_cannot_be_executed_is_said_as_a_shell_says_it(
     for terminal in (None, TerminalSize()):
         with pytest.raises(LaunchFailed) as failed:
             await launcher.launch(command(name, directory=tmp_path, terminal=terminal, environment=environment))
-        assert (failed.value.errno, failed.value.exit_code, failed.value.message) == (number, exit_code, message)
+        assert (failed.value.exit_code, failed.value.message) == (exit_code, message)
 
 
 async def test_a_missing_working_directory_is_named(launcher: ChildLauncher, tmp_path: Path) -> None:
     with pytest.raises(LaunchFailed, match=f"working directory {tmp_path}/gone: No such file") as failed:
         await launcher.launch(command("true", directory=tmp_path / "gone"))
-    assert (failed.value.errno, failed.value.exit_code) == (errno.ENOENT, 126)
+    assert failed.value.exit_code == 126
 
 
 async def test_arguments_beyond_the_kernels_bound_are_refused(launcher: ChildLauncher) -> None:
-    with pytest.raises(LaunchFailed) as failed:
+    with pytest.raises(LaunchFailed, match="Argument list too long") as failed:
         await launcher.launch(command("true", *["x" * 100_000] * 80))
-    assert (failed.value.errno, failed.value.exit_code) == (errno.E2BIG, 126)
+    assert failed.value.exit_code == 126
 
 
 async def test_a_command_is_found_by_the_jobs_path(launcher: ChildLauncher, tmp_path: Path) -> None:

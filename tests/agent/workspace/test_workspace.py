@@ -12,11 +12,11 @@ import pytest
 
 from airunner.agent.workspace.workspace import (
     LEFTOVERS_MAX,
+    WORKSPACES_FOLDER,
     Workspace,
     make_workspace,
     remove_workspace,
     remove_workspaces,
-    workspaces_folder,
 )
 from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import OperatorError
@@ -88,7 +88,7 @@ def test_all_is_gone_after_removal(tmp_path: Path) -> None:
     os.mkfifo(workspace.temporary / "pipe")
     assert remove_workspace(workspace.root) == []
     assert not workspace.root.exists()
-    assert workspaces_folder(tmp_path).exists()
+    assert (tmp_path / WORKSPACES_FOLDER).exists()
 
 
 def test_removing_what_is_gone_is_no_fault(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_read_only_files_and_closed_folders_are_removed(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "file").write_text("x")
     (folder / "file").chmod(0o400)
-    with as_nobody(workspaces_folder(tmp_path)):
+    with as_nobody(tmp_path / WORKSPACES_FOLDER):
         for place, mode in ((folder, 0o500), (folder.parent, 0), (workspace.checkout, 0o100), (workspace.root, 0)):
             place.chmod(mode)
         leftovers = remove_workspace(workspace.root)
@@ -147,7 +147,7 @@ def test_what_belongs_to_another_user_is_reported(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, "job", 1)
     (workspace.checkout / "mine" / "deep").mkdir(parents=True)
     (workspace.checkout / "mine" / "deep" / "file").write_text("x")
-    with as_nobody(workspaces_folder(tmp_path)):
+    with as_nobody(tmp_path / WORKSPACES_FOLDER):
         os.seteuid(0)
         theirs = workspace.checkout / "mine" / "theirs"
         theirs.mkdir()
@@ -163,7 +163,7 @@ def test_what_belongs_to_another_user_is_reported(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
 def test_the_report_is_bounded(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, "job", 1)
-    with as_nobody(workspaces_folder(tmp_path)):
+    with as_nobody(tmp_path / WORKSPACES_FOLDER):
         os.seteuid(0)
         for number in range(LEFTOVERS_MAX + 1):
             (workspace.root / str(number) / "file").mkdir(parents=True)
@@ -175,9 +175,9 @@ def test_what_a_killed_agent_left_is_removed(tmp_path: Path) -> None:
     for job in ("one", "two"):
         workspace = make_workspace(tmp_path, job, 1)
         (workspace.checkout / "file").write_text("x")
-    (workspaces_folder(tmp_path) / "stray").write_text("x")
+    ((tmp_path / WORKSPACES_FOLDER) / "stray").write_text("x")
     assert remove_workspaces(tmp_path) == []
-    assert not any(workspaces_folder(tmp_path).iterdir())
+    assert not any((tmp_path / WORKSPACES_FOLDER).iterdir())
 
 
 def test_one_that_was_left_untouched_serves_again_under_another_name(tmp_path: Path) -> None:
@@ -190,11 +190,11 @@ def test_one_that_was_left_untouched_serves_again_under_another_name(tmp_path: P
     assert second.root.name.startswith("job2-3-")
     assert second.root.stat().st_ino == inode
     third = workspaces.acquire("job3", 1)
-    assert {second.root, third.root} == set(workspaces_folder(tmp_path).iterdir())
+    assert {second.root, third.root} == set((tmp_path / WORKSPACES_FOLDER).iterdir())
     assert workspaces.reclaim(second)
     assert workspaces.reclaim(third)
     workspaces.close()
-    assert list(workspaces_folder(tmp_path).iterdir()) == []
+    assert list((tmp_path / WORKSPACES_FOLDER).iterdir()) == []
 
 
 def _link(workspace: Workspace) -> None:
