@@ -28,7 +28,6 @@ COMMANDS: Final = (
     "backup",
     "bad_input",
     "controls",
-    "doctor",
     "main_job",
     "run",
     "secrets",

@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import holding
-from tests.acceptance.gate import Gate
-from tests.acceptance.running import Cluster, RunningBroker, make_home, running_broker, running_cluster, warm
+from tests.acceptance.running import Cluster, Gate, RunningBroker, make_home, running_broker, running_cluster, warm
 from tests.acceptance.test_plain_msgpack import Map, Plain
+
+TIMEOUT_S = 120  # a cluster and a dozen commands, one after the other, on a busy machine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 @pytest.fixture(autouse=True, scope="session")

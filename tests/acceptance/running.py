@@ -6,6 +6,7 @@ ready line wakes on that line or on the end of the process.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -147,12 +148,9 @@ class Process:
 class RunningBroker:
     """A broker process; after a `kill` or `stop`, `start` brings it back on the same ports."""
 
-    def __init__(
-        self, home: Path, store: str | None = None, *options: str, module: str = "airunner", before: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, home: Path, store: str | None = None, *options: str, module: str = "airunner") -> None:
         self.home = home
         self._module = module
-        self._before = before  # words of the module's own
         self.requests = "tcp://127.0.0.1:0"
         self.events = "tcp://127.0.0.1:0"
         self.http = "127.0.0.1:0"
@@ -162,7 +160,7 @@ class RunningBroker:
     def start(self) -> Process:
         """Start it, and return when it has said that it is ready."""
         doors = ["--listen", self.requests, "--events", self.events, "--http", self.http]
-        self.process = Process(self.home, [*self._before, "broker", *doors, *self.options], module=self._module)
+        self.process = Process(self.home, ["broker", *doors, *self.options], module=self._module)
         try:
             words = self.process.line("airunner broker ready").split()
         except BaseException:
@@ -172,11 +170,6 @@ class RunningBroker:
             words[words.index(door) + 1] for door in ("requests", "events", "http")
         )
         return self.process
-
-    def upgrade(self) -> Process:
-        """Start airunner as it is, in the place of another that has ended."""
-        self._module, self._before = "airunner", ()
-        return self.start()
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -237,3 +230,57 @@ def running_cluster(home: Path) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.close()
+
+
+class Gate:
+    """A job that says that it has begun, and goes on when the test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.begun, self.go = folder / "begun", folder / "go"
+        for fifo in (self.begun, self.attempt(1), self.attempt(2)):
+            os.mkfifo(fifo)
+
+    def attempt(self, number: int) -> Path:
+        return self.go.with_suffix(f".{number}")
+
+    @property
+    def script(self) -> str:
+        return f"echo early; echo $$ > {self.begun}; cat {self.go}.$AIRUNNER_ATTEMPT; echo late"
+
+    def wait(self) -> int:
+        """The job's process, once it has begun."""
+        return int(self.begun.read_text())
+
+    def open(self, attempt: int) -> None:
+        self.attempt(attempt).write_text("between\n")
+
+
+def submitted(cluster: Cluster, *words: str) -> str:
+    """The id of a job that nobody monitors."""
+    done = cluster.airunner("submit", "--no-monitor", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().strip()
+
+
+def submit(cluster: Cluster, script: str) -> str:
+    return submitted(cluster, "--", "sh", "-c", script)
+
+
+def events(cluster: Cluster, job_id: str) -> Iterator[dict[str, object]]:
+    """Its whole log, once it has ended."""
+    done = cluster.airunner("monitor", "--json", job_id, timeout_s=40)
+    for line in done.stdout.splitlines():
+        yield json.loads(line)
+
+
+def stored(cluster: Cluster, job_id: str, kind: str) -> None:
+    """Wait until the broker has such an event of the job; what a process has done its agent may still have to tell."""
+    with start(cluster.environ, "monitor", "--json", job_id, stdout=subprocess.PIPE) as monitor:
+        assert monitor.stdout is not None
+        assert any(json.loads(line)["kind"] == kind for line in monitor.stdout), f"it ended without {kind}"
+        monitor.kill()
+
+
+def gone(pid: int) -> None:
+    """Wait until a process that is not ours has ended."""
+    subprocess.run(["tail", f"--pid={pid}", "-f", "/dev/null"], check=True, timeout=20)

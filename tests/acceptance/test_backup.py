@@ -7,14 +7,11 @@ import socket
 from pathlib import Path
 
 import anyio
-import pytest
 
 from airunner.broker.control import BACKUP, short_path
 from airunner.client.client import Client
 from airunner.protocol.events import Event
 from tests.acceptance.running import Cluster, RunningBroker, airunner, running_broker
-
-pytestmark = pytest.mark.timeout(60)
 
 
 def submitted(broker: RunningBroker, jobs: int) -> list[str]:

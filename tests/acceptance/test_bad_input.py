@@ -1,7 +1,8 @@
-"""What is wrong is said in one line that tells what to do, and the exit code is not 0."""
+"""What is wrong is said in one line that tells what to do, and the exit code is not 0; the doctor finds it before."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.running import Cluster, RunningBroker, environment, run
-
-pytestmark = pytest.mark.timeout(60)
 
 
 def test_a_key_that_is_not_listed_is_not_let_in(broker: RunningBroker, home: Path) -> None:
@@ -33,3 +32,34 @@ def test_a_closed_standard_stream_is_no_bug_of_ours(standing: Cluster, closed: s
         words, env=standing.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def doctor(home: Path, *arguments: str, path: str | None = None) -> tuple[int, dict[str, tuple[str, str]]]:
+    """The exit code, and of each finding its verdict and words."""
+    done = run(environment(home, {} if path is None else {"PATH": path}), "doctor", "--json", *arguments)
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    return done.returncode, {one["check"]: (one["severity"], one["message"]) for one in findings}
+
+
+def test_a_machine_with_all_is_well(cluster: Cluster) -> None:
+    code, found = doctor(cluster.home, "--broker", cluster.broker.requests)
+    assert code == 0
+    assert set(found) == {"system", "python", "git", "control groups", "home", "jobs", "keys", "disk", "broker"}
+    assert found["broker"][0] == "ok"
+    assert "below" in found["control groups"][1] or "subreaper" in found["control groups"][1]
+
+
+def test_what_is_missing_is_told_with_what_to_do(home: Path, tmp_path: Path) -> None:
+    assert doctor(tmp_path / "nowhere")[1]["home"][1].endswith("`airunner certs init` makes it")
+    (home / "certs" / "client.secret").chmod(0o644)
+    code, found = doctor(home, "--broker", "tcp://127.0.0.1:1", path="/nonexistent")
+    assert code == 1
+    assert found["keys"][0] == "problem"
+    assert found["keys"][1].endswith(f"run `chmod 600 {home}/certs/client.secret`")
+    assert found["git"][0] == "problem"
+    assert found["broker"][0] == "note"
+    (home / "certs" / "broker.public").unlink()
+    assert (
+        "broker.public is missing: run `airunner certs init`"
+        in doctor(home, "--broker", "tcp://127.0.0.1:1")[1]["keys"][1]
+    )

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
-from tests.acceptance.gate import Gate, events, submit, submitted
-from tests.acceptance.running import Cluster
-
-pytestmark = pytest.mark.timeout(90)
+from tests.acceptance.running import Cluster, Gate, events, submit, submitted
 
 
 def lines(cluster: Cluster, *arguments: str) -> list[str]:

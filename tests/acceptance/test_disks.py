@@ -17,12 +17,9 @@ import pytest
 from airunner import Client
 from airunner.protocol.events import JobReleased
 from airunner.protocol.job import JobState
-from tests.acceptance.gate import submitted
-from tests.acceptance.running import Cluster, RunningBroker, environment
+from tests.acceptance.running import Cluster, RunningBroker, environment, submitted
 from tests.acceptance.running import run as run_airunner
 from tests.agent.checkout.repositories import commit, new_repository
-
-pytestmark = pytest.mark.timeout(90)  # a lease has to be renewed while the disk is full
 
 FLOOD = "head -c 40000000 /dev/zero | tr '\\0' x; sleep 600"
 JOBS = 10

@@ -5,12 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.mortal import DIED
 from tests.acceptance.running import RunningBroker
-
-pytestmark = pytest.mark.timeout(60)
 
 
 def test_a_broker_whose_gatekeeper_fails_ends(home: Path) -> None:

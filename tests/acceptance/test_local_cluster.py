@@ -10,8 +10,6 @@ import pytest
 
 from tests.acceptance.running import REPOSITORY, Process, environment, run, running_broker
 
-pytestmark = pytest.mark.timeout(90)  # eight commands and a cluster
-
 
 def test_the_local_clusters_agent_cannot_sign_a_token_and_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.acceptance.gate import Gate, submitted
-from tests.acceptance.running import Cluster, airunner, start
+from tests.acceptance.running import Cluster, Gate, airunner, start, submitted
 from tests.acceptance.test_plain_msgpack import LIVE_TOPIC_PERSON, Plain
 
 pytestmark = pytest.mark.timeout(240)

@@ -8,14 +8,11 @@ from hashlib import blake2b
 from pathlib import Path
 from urllib.request import urlopen
 
-import pytest
 import zmq
 
 from tests.acceptance.holding import RIGHT, handshake, token
 from tests.acceptance.running import RunningBroker, running_broker
 from tests.acceptance.test_plain_msgpack import LIVE_TOPIC_PERSON, Map, Plain
-
-pytestmark = pytest.mark.timeout(60)
 
 
 @contextmanager

@@ -14,13 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.chaos_processes import job_processes
-from tests.acceptance.gate import Gate
-from tests.acceptance.running import Cluster, environment, start
+from tests.acceptance.running import Cluster, Gate, environment, start
 from tests.acceptance.running import run as run_airunner
 from tests.agent.checkout.repositories import new_repository
 from tests.agent.launcher.launching import Watched, children_of
-
-pytestmark = pytest.mark.timeout(60)
 
 SCRIPT = 'printf "out\\0\\377"; echo err >&2; exit 7'
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.gate import events
-from tests.acceptance.running import Cluster, make_home, running_cluster
+from tests.acceptance.bounded import homes_of_an_ordinary_user
+from tests.acceptance.running import Cluster, events, make_home, running_cluster
 from tests.agent.checkout.repositories import new_repository
 
-pytestmark = [
-    pytest.mark.timeout(90),  # a cluster and several jobs
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root may run jobs as other users"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may run jobs as other users")
 
 UID = 54_321  # of no account
 LOOKING = """
@@ -39,11 +35,8 @@ exit 0
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that everybody gets through, unlike pytest's own."""
-    made = Path(tempfile.mkdtemp(prefix="airunner-run-as-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+    with homes_of_an_ordinary_user() as made:
+        yield made
 
 
 @pytest.fixture

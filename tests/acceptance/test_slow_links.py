@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import anyio
@@ -26,7 +26,7 @@ from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
 from tests.acceptance.running import RunningBroker, make_home, running_broker
-from tests.acceptance.slowlink import slow_link
+from tests.acceptance.slowlink import SlowLink
 from tests.client.working import Worker
 
 pytestmark = pytest.mark.anyio
@@ -89,7 +89,7 @@ async def test_a_page_that_is_long_on_its_way_is_no_silence(broker: RunningBroke
         for _ in range(PIECES):
             await worker.print(PIECE)
         job_id = worker._lease.job_id
-        with slow_link(broker.requests, BYTES_A_S) as link, anyio.fail_after(WITHIN_S):
+        with closing(SlowLink(broker.requests, BYTES_A_S)) as link, anyio.fail_after(WITHIN_S):
             async with Client(link.endpoint, home=broker.home) as far, anyio.create_task_group() as group:
 
                 async def monitor() -> None:
@@ -111,7 +111,7 @@ async def test_events_are_delivered_over_a_link_that_is_lost_before_it_has_carri
         for index in range(PIECES):
             spool.append(index, 1, encode_bodies([Output(timestamp_ms=1, stream=Stream.STDOUT, data=PIECE)]))
         spool.close()
-        with slow_link(broker.requests, 10 * BYTES_A_S, CUT_BYTES) as link, anyio.fail_after(WITHIN_S):
+        with closing(SlowLink(broker.requests, 10 * BYTES_A_S, CUT_BYTES)) as link, anyio.fail_after(WITHIN_S):
             async with channel_over(link.endpoint, broker, Patience()) as channel:
                 await recover([spool.path], channel, SYSTEM, lambda _: None)
         assert not spool.path.exists()
@@ -122,6 +122,6 @@ async def test_events_are_delivered_over_a_link_that_is_lost_before_it_has_carri
 @pytest.mark.usefixtures("soon_silent")
 async def test_a_broker_that_a_large_request_is_on_its_way_to_counts_as_one_that_answers(broker: RunningBroker) -> None:
     specs = [JobSpec(command="true", queue="never", args=("x" * 50_000,)) for _ in range(8)]
-    with slow_link(broker.requests, 400_000) as link, anyio.fail_after(WITHIN_S):
+    with closing(SlowLink(broker.requests, 400_000)) as link, anyio.fail_after(WITHIN_S):
         async with channel_over(link.endpoint, broker, Patience(first_s=0.5)) as channel:
             assert isinstance(await channel.ask(EnqueueJob(jobs=tuple(specs))), JobsEnqueued)

@@ -16,10 +16,7 @@ from typing import Any
 import pytest
 from ptyprocess import PtyProcess
 
-from tests.acceptance.gate import submitted
-from tests.acceptance.running import Cluster, start
-
-pytestmark = pytest.mark.timeout(60)
+from tests.acceptance.running import Cluster, start, submitted
 
 SCRIPT = r"""
 import os, fcntl, struct, termios, time

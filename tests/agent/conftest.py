@@ -1,4 +1,4 @@
-"""A launcher for tests of the agent, into which coverage follows, and the event loop that it is made for."""
+"""A launcher for tests of the agent, into which coverage follows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from airunner.agent.launcher import launcherprocess
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.agent.launcher.process import KeptProcess
+from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"  # how coverage reaches the processes that a measured one starts
 TEST_S = 15.0  # less than the timeout of a test, so that the launcher is closed first
@@ -22,12 +23,6 @@ def measured_launcher() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launcherprocess, "_PASSED_ON", (*launcherprocess._PASSED_ON, COVERAGE_VARIABLE))
         yield
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """As in production; `tests.virtualtime` is for modules whose processes are played."""
-    return "asyncio"
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from airunner.agent.leases.probes import PROBE
 from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
 from airunner.client.client import Client
+from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.memory import REQUESTS_ENDPOINT
 from airunner.transport.ports import Edges
@@ -129,11 +130,11 @@ class PlayedLauncher:
         self.stubborn = False
         self.refusal: MachineRefused | None = None
         self.refuses_probes = False
-        self._changed = anyio.Event()
+        self._changed = Bell()
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = inf) -> Process:
         self.asked += 1
-        self._change()
+        self._changed.ring()
         if self.refusal is not None and (spec.argv[0] == "make" or (self.refuses_probes and spec.argv == PROBE.argv)):
             raise self.refusal
         if self.hesitates:
@@ -141,7 +142,7 @@ class PlayedLauncher:
         process = PlayedProcess(spec, stubborn=self.stubborn)
         process.keep_until(deadline_s)
         self.started.append(process)
-        self._change()
+        self._changed.ring()
         return process
 
     async def process(self, number: int = 1) -> PlayedProcess:
@@ -156,10 +157,6 @@ class PlayedLauncher:
     async def _until(self, done: Callable[[], bool]) -> None:
         while not done():
             await self._changed.wait()
-
-    def _change(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
 
 class Stage:

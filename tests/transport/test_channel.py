@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from airunner.protocol.errors import BadRequest, OperatorError, PeerError
-from airunner.protocol.frames import REVISION, magic
+from airunner.protocol.frames import REVISION, magic, unserved
 from airunner.protocol.reconnect import PING_ID
 from airunner.protocol.requests import CancelJob, Ping
 from airunner.transport.channel import Channel
@@ -114,14 +114,31 @@ async def test_a_reply_of_another_class_than_the_requests_is_an_error() -> None:
         group.cancel_scope.cancel()
 
 
-async def test_an_agent_whose_broker_refuses_its_revision_says_so_once_and_goes_on_asking() -> None:
-    refused = msgpack.packb({"type": "Refused", "code": "unsupported", "message": "the broker speaks revision 9"})
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"type": "Refused", "code": "unsupported", "message": "it speaks 9"}, "it speaks 9"),
+        ({"type": "Pong"}, unserved(REVISION, [1])),
+    ],
+    ids=["refusal", "Pong of the first revision"],
+)
+async def test_a_broker_of_another_revision_is_told_of_once_by_an_agent_which_goes_on_and_ends_a_client(
+    body: dict[str, str], words: str
+) -> None:
     said: list[str] = []
-    channel = Channel(Foretelling(magic(9), refused), [ENDPOINT], lambda: b"", SYSTEM, Patience(doubt=said.append))
+    network = Foretelling(magic(9), msgpack.packb(body))
+    agent = Channel(network, [ENDPOINT], lambda: b"", SYSTEM, Patience(doubt=said.append))
+    client = Channel(network, [ENDPOINT], lambda: b"", SYSTEM)
     async with anyio.create_task_group() as group:
-        await group.start(channel.run)
+        await group.start(agent.run)
         with anyio.move_on_after(600):
-            await channel.ask(CancelJob(job_id="j"))
-        assert said == [f"the broker speaks revision 9 ({ENDPOINT})"]
-        assert channel.connections > 10, "with a pause in between, of up to five seconds"
+            await agent.ask(CancelJob(job_id="j"))
+        assert said == [f"{words} ({ENDPOINT})"]
+        assert agent.connections > 10, "with a pause in between, of up to five seconds"
+        group.cancel_scope.cancel()
+    async with anyio.create_task_group() as group:
+        await group.start(client.run)
+        with pytest.raises(OperatorError) as raised:
+            await client.ask(CancelJob(job_id="j"))
+        assert (raised.value.message, raised.value.exit_code) == (f"{words} ({ENDPOINT})", 69)
         group.cancel_scope.cancel()

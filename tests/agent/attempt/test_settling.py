@@ -1,4 +1,4 @@
-"""An agent that is told to stop gives back what it runs; what it cannot deliver then, its successor does."""
+"""An agent that leaves, by itself or when it is told to, settles what it has; the rest is its successor's."""
 
 from __future__ import annotations
 
@@ -109,3 +109,38 @@ async def test_what_was_asked_for_long_ago_is_renewed_and_run_and_not_wasted(tmp
         [job] = (await stage.client.list_jobs()).jobs
         kinds = await stage.kinds(job.id)
         assert (kinds.count("JOB_LEASED"), kinds.count("JOB_RELEASED"), kinds[-1]) == (1, 0, "JOB_FINISHED")
+
+
+IDLE_S = 600.0
+
+
+async def test_each_slot_ends_after_one_job_and_the_agent_with_the_last(tmp_path: Path) -> None:
+    async with staged(tmp_path, slots=2, jobs_max=1) as stage:
+        jobs = [await stage.client.submit(command="make") for _ in range(3)]
+        for number in (1, 2):
+            (await stage.launcher.process(number)).exit(0)
+        await stage.ended.wait()
+        states = [(await stage.client.get(job.id)).state for job in jobs]
+        assert states == [JobState.COMPLETED, JobState.COMPLETED, JobState.SCHEDULED]
+
+
+async def test_an_idle_agent_leaves_after_its_time(tmp_path: Path) -> None:
+    async with staged(tmp_path, slots=2, idle_s_max=IDLE_S) as stage:
+        began_s = anyio.current_time()
+        await stage.ended.wait()
+        assert anyio.current_time() - began_s >= IDLE_S
+        job = await stage.client.submit(command="make")
+        assert (await stage.client.get(job.id)).state is JobState.SCHEDULED
+
+
+async def test_a_job_is_no_idleness_however_long_it_runs(tmp_path: Path) -> None:
+    async with staged(tmp_path, slots=2, idle_s_max=IDLE_S) as stage:
+        job = await stage.client.submit(command="make")
+        process = await stage.launcher.process()
+        await anyio.sleep(3 * IDLE_S)  # virtual
+        assert not stage.ended.is_set()
+        process.exit(0)
+        ended_s = anyio.current_time()
+        await stage.ended.wait()
+        assert anyio.current_time() - ended_s >= IDLE_S
+        assert (await stage.client.get(job.id)).state is JobState.COMPLETED

@@ -8,7 +8,6 @@ from shutil import which
 
 import pytest
 
-from airunner.agent.checkout.credentials import access_to
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.repository import Rules
@@ -74,26 +73,3 @@ async def test_another_host_is_not_told(checkout: Checkout, server: HttpServer, 
     with pytest.raises(CheckoutFailed, match="could not read Username"):
         await checkout(url, submodules=True)
     assert server.offered[-1] == ""
-
-
-@pytest.mark.parametrize(
-    ("repository", "address", "user", "password"),
-    [
-        ("https://a:b@host/x", "https://host/x", "a", "b"),
-        ("https://token@host:8443/x", "https://host:8443/x", "token", ""),
-        ("http://a:b@c'd\"@host/p@v1", "http://host/p@v1", "a", "b@c'd\""),
-    ],
-)
-def test_credentials_leave_the_address(repository: str, address: str, user: str, password: str) -> None:
-    access = access_to(repository)
-    assert access.address == address
-    assert access.environment["AIRUNNER_GIT_USER"] == user
-    assert access.environment["AIRUNNER_GIT_PASSWORD"] == password
-
-
-@pytest.mark.parametrize(
-    "repository", ["https://host/@x", "https://a:b/c@host/x", "ssh://git@host/x", "git@host:x", "/srv/http://a@b/c"]
-)
-def test_what_holds_none_is_as_it_was(repository: str) -> None:
-    assert access_to(repository).address == repository
-    assert access_to(repository).environment == {}

@@ -167,16 +167,11 @@ async def test_submodules_that_contain_themselves_come_to_an_end(
         await checkout(inner, submodules=True)
 
 
-@pytest.mark.parametrize("commits", [1, 2])
-async def test_depth_is_how_many_commits_come(checkout: Checkout, repository: Path, commits: int) -> None:
-    for word in ("two", "three"):
-        commit(repository, word)
-    await checkout(repository.as_uri(), depth=commits)
-    assert git(checkout.workspace.checkout, "rev-list", "--count", "HEAD") == str(commits)
-
-
-async def test_depth_goes_with_a_commit_that_is_not_the_newest(checkout: Checkout, repository: Path) -> None:
-    second = commit(repository, "two")
-    commit(repository, "three")
-    assert await checkout(repository.as_uri(), depth=1, commit=second) == second
-    assert git(checkout.workspace.checkout, "rev-list", "--count", "HEAD") == "1"
+@pytest.mark.parametrize(("depth", "word"), [(1, ""), (2, ""), (1, "two")])
+async def test_depth_is_how_many_commits_come_of_any_commit(
+    checkout: Checkout, repository: Path, depth: int, word: str
+) -> None:
+    hashes = {each: commit(repository, each) for each in ("two", "three")}
+    done = await checkout(repository.as_uri(), depth=depth, commit=hashes.get(word, ""))
+    assert done == hashes[word or "three"]
+    assert git(checkout.workspace.checkout, "rev-list", "--count", "HEAD") == str(depth)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from airunner.agent.checkout.repository import Rules, redact, refusal
 from airunner.agent.checkout.revision import Kind, Wanted, wanted_of
 from airunner.agent.checkout.source import Source
-from airunner.protocol.redaction import without_credentials
 
 ALLOWED = [
     "https://example.org/group/project.git",
@@ -119,22 +118,6 @@ def test_what_is_wanted_is_told_from_how_it_is_written(commit: str, branch: str,
 
 def test_branches_commits_and_tags_are_allowed() -> None:
     assert refusal(Source(repository="/p", commit="DEADbeef", branch="feature/ü-1"), Rules(allow_local=True)) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("https://user:pass@host/x.git", "https://[REDACTED]@host/x.git"),
-        ("https://token@host/x.git", "https://[REDACTED]@host/x.git"),
-        ("https://u:p@ss@host/x", "https://[REDACTED]@host/x"),
-        ("https://host/@scope/x", "https://host/@scope/x"),
-        ("unable to access 'http://a:b@h/': no", "unable to access 'http://[REDACTED]@h/': no"),
-        ("git@host:x", "git@host:x"),
-        ("/srv/p", "/srv/p"),
-    ],
-)
-def test_an_address_is_shown_without_what_opens_it(text: str, shown: str) -> None:
-    assert without_credentials(text) == shown
 
 
 def test_a_refusal_shows_no_credentials() -> None:

@@ -1,29 +1,32 @@
-"""A launcher that cannot start a process says that it is the machine's fault; it stays, and so does everything else."""
+"""Whose fault it is that a job cannot be run: a machine that is out of something stays, and so does everything else."""
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
 
+from airunner.agent.checkout.git import scarce_in
 from airunner.agent.launcher.child import spawning
 from airunner.agent.launcher.child.spawning import Refusal, spawn
 from airunner.agent.launcher.child.wire import Start
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.launcher.offloading import offload
-from airunner.agent.launcher.refusal import MachineRefused, Scarce, scarce_at_launch
+from airunner.agent.launcher.refusal import MachineRefused, Scarce, counts, refusal_in, scarce_at_launch
 from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, descriptors_of, read_all, shell, works
 
-NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes
-
 pytestmark = pytest.mark.anyio
+
+NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes
 
 
 @contextmanager
@@ -101,3 +104,50 @@ async def test_without_a_thread_the_work_is_done_all_the_same(monkeypatch: pytes
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
     assert await offload(lambda: "done") == "done"
+
+
+MACHINES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+JOBS = (errno.E2BIG, errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.ETXTBSY, 0)
+
+
+@pytest.mark.parametrize("number", MACHINES, ids=errno.errorcode.get)
+def test_what_a_machine_is_out_of_is_no_fault_of_the_command(number: int) -> None:
+    assert scarce_at_launch(number) is not None
+
+
+@pytest.mark.parametrize("number", JOBS)
+def test_what_is_wrong_with_a_command_is_no_fault_of_the_machine(number: int) -> None:
+    assert scarce_at_launch(number) is None
+
+
+def test_giving_back_counts_once_the_command_runs_or_the_machine_shows_nothing() -> None:
+    for guessed, begun, able in product([False, True], repeat=3):
+        refusal = MachineRefused(Scarce.DISK, "full", guessed=guessed)
+        assert counts(refusal, begun=begun, able=able) is (begun or (guessed and able))
+
+
+def test_a_refusal_is_found_in_what_task_groups_make_of_it() -> None:
+    refusal = MachineRefused(Scarce.DISK, "full")
+    assert refusal_in(BaseExceptionGroup("", [ExceptionGroup("", [ValueError(), refusal])])) is refusal
+    assert refusal_in(ExceptionGroup("", [ValueError()])) is None
+    found = refusal_in(OSError(errno.EMFILE, "Too many open files", "/x"))
+    assert found is not None
+    assert found.scarce is Scarce.DESCRIPTORS
+    assert refusal_in(FileNotFoundError(errno.ENOENT, "No such file")) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "scarce"),
+    [
+        ("fatal: write error: No space left on device", Scarce.DISK),
+        ("error: unable to write file large", Scarce.DISK),
+        ("error: cannot fork() for git-upload-pack '/r': Resource temporarily unavailable", Scarce.PROCESSES),
+        ("fatal: unable to create thread: Resource temporarily unavailable", Scarce.PROCESSES),
+        ('error: open("x"): Too many open files', Scarce.DESCRIPTORS),
+        ("remote: fatal: write error: No space left on device", None),
+        ("fatal: repository 'https://example.org/x.git/' not found", None),
+        ("error: unable to create file a/b: File name too long", None),
+    ],
+)  # fmt: skip
+def test_gits_words_tell_of_this_machine_and_not_of_another(line: str, scarce: Scarce | None) -> None:
+    assert scarce_in(["Cloning", line]) is scarce

@@ -30,11 +30,10 @@ class Sink:
     busy = False
 
     def __init__(self, spool_bytes_max: int = EVERYTHING) -> None:
-        self.wakes = 0
         self.room = SpoolRoom(spool_bytes_max)
 
     def wake(self) -> None:
-        self.wakes += 1
+        """There is nobody."""
 
     def flush_at(self, due_ms: int) -> None:
         assert due_ms > 0

@@ -16,7 +16,7 @@ from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.coding import refusal
-from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, Quota
+from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, PeerError, Quota, Unauthenticated
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     EventBody,
@@ -39,9 +39,9 @@ pytestmark = pytest.mark.anyio
 class Full:
     """A channel whose broker has no room for events, `full` times."""
 
-    def __init__(self, full: int, refuse: Callable[[], None] | None = None) -> None:
+    def __init__(self, full: int, refusal: PeerError | None = None) -> None:
         self.full = full
-        self.refuse = refuse
+        self.refusal = refusal
         self.request_size = RequestSize()
         self.stored: dict[str, int] = {}
         self.asked = 0
@@ -51,8 +51,8 @@ class Full:
         await anyio.lowlevel.checkpoint()
         self.asked += 1
         self.full -= 1
-        if self.full >= 0 and self.refuse is not None:
-            self.refuse()
+        if self.full >= 0 and self.refusal is not None:
+            raise self.refusal
         batches = tuple(self._store(batch.lease.job_id, batch.first_index, batch.count) for batch in request.batches)
         completions = tuple(
             JobCompleted(state=JobState.COMPLETED)
@@ -70,10 +70,6 @@ class Full:
             return BatchStored(job_id=job_id, attempt=1, next_index=known, code=self.code)
         self.stored[job_id] = first_index + count
         return BatchStored(job_id=job_id, attempt=1, next_index=self.stored[job_id])
-
-
-def _no_space() -> None:
-    raise NoSpace
 
 
 @asynccontextmanager
@@ -109,11 +105,11 @@ def beat_twice(recorder: Recorder) -> None:
     recorder.outbox.cut()
 
 
-@pytest.mark.parametrize("refuse", [None, _no_space])
-async def test_what_there_is_no_room_for_is_kept_and_sent_again_and_said_once(
-    tmp_path: Path, refuse: Callable[[], None] | None
+@pytest.mark.parametrize("refused", [None, NoSpace(), Unauthenticated("the token has expired")])
+async def test_what_is_refused_for_now_is_kept_and_sent_again_and_said_once(
+    tmp_path: Path, refused: PeerError | None
 ) -> None:
-    channel = Full(5, refuse)
+    channel = Full(5, refused)
     began_s = anyio.current_time()
     async with publishing(tmp_path, channel, jobs=2) as (recorders, said):
         for recorder in recorders:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgpack
@@ -16,7 +17,6 @@ from airunner.agent.output.spool import (
     RECLAIM_BYTES_MIN,
     ForeignSpool,
     NotASpool,
-    Record,
     Spool,
     SpoolFailed,
     SpoolHeader,
@@ -37,25 +37,40 @@ def spool(tmp_path: Path) -> Generator[Spool]:
     made.close()
 
 
+@contextmanager
+def found(spool: Spool) -> Iterator[Spool]:
+    """What the next agent finds of it."""
+    spool.close()
+    with closing(Spool.recover(spool.path)) as again:
+        yield again
+
+
+def firsts(spool: Spool, from_index: int, bytes_max: int = EVERYTHING) -> list[int]:
+    """Of each record that is read, its first event."""
+    return [record.first_index for record in spool.read_from(from_index, bytes_max)]
+
+
 def events(spool: Spool) -> list[tuple[int, int, bytes]]:
     return [(r.first_index, r.count, r.events) for r in spool.read_from(spool.kept_index, EVERYTHING)]
 
 
-def test_what_is_appended_is_read_back_to_the_byte(spool: Spool) -> None:
+def test_a_record_is_in_the_file_as_soon_as_append_returns(spool: Spool) -> None:
     spool.append(0, 2, b"\x92\xff\x00")
-    spool.append(2, 1, b"\x91\xc0")
-    assert events(spool) == [(0, 2, b"\x92\xff\x00"), (2, 1, b"\x91\xc0")]
-    assert spool.next_index == 3
+    with spool.path.open("rb") as file:
+        header, record = msgpack.Unpacker(file)  # plain MessagePack, nothing of ours
+    assert header == {"lease": LEASE, "format": 2}
+    assert record == {"first_index": 0, "count": 2, "events": b"\x92\xff\x00"}
 
 
-def test_the_file_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
+def test_file_and_folder_are_closed_to_others_whatever_the_umask_and_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "agent" / "spool"
     before = os.umask(0)
     try:
-        spool = Spool.create(tmp_path / "job.1", HEADER)
+        Spool.create(folder / "job.3", HEADER).close()
     finally:
         os.umask(before)
-    spool.close()
-    assert stat.S_IMODE((tmp_path / "job.1").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "job.3").stat().st_mode) == 0o600
 
 
 def test_a_spool_that_exists_is_never_written_over(spool: Spool) -> None:
@@ -65,31 +80,17 @@ def test_a_spool_that_exists_is_never_written_over(spool: Spool) -> None:
     assert events(spool) == [(0, 1, b"kept")]
 
 
-def test_the_folder_is_made_again_where_it_was_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "agent" / "spool"
-    Spool.create(folder / "job.3", HEADER).close()
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-
-
-def test_a_record_is_in_the_file_as_soon_as_append_returns(spool: Spool) -> None:
-    spool.append(0, 1, b"batch")
-    with spool.path.open("rb") as file:
-        header, record = msgpack.Unpacker(file)  # plain MessagePack, nothing of ours
-    assert header == {"lease": LEASE, "format": 2}
-    assert record == {"first_index": 0, "count": 1, "events": b"batch"}
-
-
-def test_an_agent_that_restarts_finds_what_the_last_one_left(spool: Spool) -> None:
-    spool.append(0, 2, b"a")
+def test_an_agent_that_restarts_finds_what_the_last_one_left_to_the_byte(spool: Spool) -> None:
+    spool.append(0, 2, b"\x92\xff\x00")
     spool.append(2, 3, b"b")
-    spool.close()
-    found = Spool.recover(spool.path)
-    assert found.header == HEADER
-    assert events(found) == [(0, 2, b"a"), (2, 3, b"b")]
-    assert (found.next_index, found.pending) == (5, True)
-    found.append(5, 1, b"c")
-    assert events(found)[-1] == (5, 1, b"c")
-    found.close()
+    written = [(0, 2, b"\x92\xff\x00"), (2, 3, b"b")]
+    assert events(spool) == written
+    with found(spool) as left:
+        assert left.header == HEADER
+        assert events(left) == written
+        assert (left.next_index, left.pending) == (5, True)
+        left.append(5, 1, b"c")
+        assert events(left)[-1] == (5, 1, b"c")
 
 
 @settings(max_examples=60)
@@ -108,36 +109,26 @@ def test_a_torn_tail_is_ignored_wherever_it_is_torn(
     os.truncate(path, cut)
 
     whole = sum(end <= cut for end in ends) - 1
-    found = Spool.recover(path)
-    assert events(found) == [(index, 1, batch) for index, batch in enumerate(batches[:whole])]
-    found.append(whole, 1, b"next")
-    found.close()
-    again = Spool.recover(path)
-    assert events(again)[-1] == (whole, 1, b"next")
-    again.close()
+    with found(spool) as left:
+        assert events(left) == [(index, 1, batch) for index, batch in enumerate(batches[:whole])]
+        left.append(whole, 1, b"next")
+        with found(left) as again:
+            assert events(again)[-1] == (whole, 1, b"next")
 
 
 @pytest.mark.parametrize(
-    "tail", [b"\0" * 100, b"\xc1" * 10, b"\xc6\xff\xff\xff\xff", b"\x81\xa1x\x01", b"\xdd\xff\xff\xff\xff"]
+    "tail",
+    [
+        *(b"\0" * 100, b"\xc1" * 10, b"\xc6\xff\xff\xff\xff", b"\x81\xa1x\x01", b"\xdd\xff\xff\xff\xff"),
+        msgpack.packb({"first_index": 7, "count": 1, "events": b"does not follow"}),
+    ],
 )
 def test_garbage_behind_the_last_record_is_ignored(spool: Spool, tail: bytes) -> None:
     spool.append(0, 1, b"whole")
-    spool.close()
     with spool.path.open("ab") as file:
         file.write(tail)
-    found = Spool.recover(spool.path)
-    assert events(found) == [(0, 1, b"whole")]
-    found.close()
-
-
-def test_a_record_that_does_not_follow_is_not_taken_for_one(spool: Spool) -> None:
-    spool.append(0, 1, b"whole")
-    spool.close()
-    with spool.path.open("ab") as file:
-        file.write(msgpack.packb({"first_index": 7, "count": 1, "events": b"?"}))
-    found = Spool.recover(spool.path)
-    assert events(found) == [(0, 1, b"whole")]
-    found.close()
+    with found(spool) as left:
+        assert events(left) == [(0, 1, b"whole")]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x84", b"\xc0", b"hello", msgpack.packb({"job_id": "x"})])
@@ -165,46 +156,37 @@ def test_a_link_is_not_followed(tmp_path: Path, spool: Spool) -> None:
 
 def test_reading_stops_at_the_bound_and_goes_on_from_there(spool: Spool) -> None:
     for index in range(10):
-        spool.append(index, 1, b"%d" % index * 100)
-    first = spool.read_from(0, 250)
-    assert [r.first_index for r in first] == [0, 1]
-    assert [r.first_index for r in spool.read_from(2, 350)] == [2, 3, 4]
-    assert [r.first_index for r in spool.read_from(0, 250)] == [0, 1], "and back, when it must be sent again"
-    assert [r.first_index for r in spool.read_from(9, 1)] == [9], "one, however small the bound"
-    assert spool.read_from(10, EVERYTHING) == []
-
-
-def test_a_record_in_the_middle_is_found_by_any_of_its_events(spool: Spool) -> None:
-    spool.append(0, 5, b"a")
-    spool.append(5, 5, b"b")
-    assert [r.first_index for r in spool.read_from(4, 1)] == [0]
-    assert [r.first_index for r in spool.read_from(7, 1)] == [5]
+        spool.append(2 * index, 2, b"%d" % index * 100)
+    assert firsts(spool, 0, 250) == [0, 2]
+    assert firsts(spool, 4, 350) == [4, 6, 8]
+    assert firsts(spool, 0, 250) == [0, 2], "and back, when it must be sent again"
+    assert firsts(spool, 18, 1) == [18], "one, however small the bound"
+    assert firsts(spool, 7, 1) == [6], "a record is found by any of its events"
+    assert firsts(spool, 20) == []
 
 
 def test_what_is_acknowledged_is_not_read_again(spool: Spool) -> None:
     for index in range(4):
         spool.append(2 * index, 2, b"%d" % index)
     spool.acknowledge(5)  # in the middle of a record: it stays
-    assert [r.first_index for r in spool.read_from(spool.kept_index, EVERYTHING)] == [4, 6]
+    assert firsts(spool, spool.kept_index) == [4, 6]
     spool.acknowledge(3)  # an older word changes nothing
     assert spool.kept_index == 4
     spool.acknowledge(8)
-    assert (spool.pending, spool.pending_bytes, spool.read_from(8, EVERYTHING)) == (False, 0, [])
+    assert (spool.pending, spool.pending_bytes, firsts(spool, 8)) == (False, 0, [])
 
 
 def test_all_acknowledged_gives_the_space_back_and_keeps_the_count(spool: Spool) -> None:
-    batch = b"x" * BATCH_BYTES_MAX
     for index in range(4):
-        spool.append(index, 1, batch)
+        spool.append(index, 1, b"x" * BATCH_BYTES_MAX)
     assert spool.path.stat().st_size > RECLAIM_BYTES_MIN
     spool.acknowledge(4)
     assert spool.path.stat().st_size < 500
-    spool.append(4, 1, b"after")
-    assert events(spool) == [(4, 1, b"after")]
-    spool.close()
-    found = Spool.recover(spool.path)
-    assert (found.kept_index, found.next_index, events(found)) == (4, 5, [(4, 1, b"after")])
-    found.close()
+    with found(spool) as left:
+        assert (left.kept_index, left.next_index, left.pending) == (4, 4, False)
+        left.append(4, 1, b"after")
+        with found(left) as again:
+            assert (again.kept_index, again.next_index, events(again)) == (4, 5, [(4, 1, b"after")])
 
 
 def test_what_is_acknowledged_gives_its_room_back_though_something_is_always_left(spool: Spool) -> None:
@@ -215,36 +197,21 @@ def test_what_is_acknowledged_gives_its_room_back_though_something_is_always_lef
         assert spool.path.stat().st_blocks * 512 < 2 * RECLAIM_BYTES_MIN
     assert [index for index, _, _ in events(spool)] == [499]
     spool.append(500, 1, b"next")
-    spool.close()
-    left = Spool.recover(spool.path)
-    assert [(index, raw[:4]) for index, _, raw in events(left)][-2:] == [(499, b"0499"), (500, b"next")]
-    assert left.kept_index > 400
-    left.append(501, 1, b"one more")
-    left.acknowledge(502)
-    assert not left.pending
-    left.close()
-
-
-def test_the_count_survives_when_nothing_else_is_left(spool: Spool) -> None:
-    for index in range(3):
-        spool.append(index, 1, b"x" * BATCH_BYTES_MAX)
-    spool.acknowledge(3)
-    spool.close()
-    found = Spool.recover(spool.path)
-    assert (found.kept_index, found.next_index, found.pending) == (3, 3, False)
-    found.close()
+    with found(spool) as left:
+        assert [(index, raw[:4]) for index, _, raw in events(left)][-2:] == [(499, b"0499"), (500, b"next")]
+        assert left.kept_index > 400
+        left.append(501, 1, b"one more")
+        left.acknowledge(502)
+        assert not left.pending
 
 
 def test_records_that_a_power_cut_took_are_not_numbered_again(spool: Spool) -> None:
     spool.append(0, 1, b"a")
-    spool.close()
-    found = Spool.recover(spool.path)
-    found.acknowledge(6)  # the broker has five that this disk has lost
-    found.append(6, 1, b"b")
-    found.close()
-    again = Spool.recover(spool.path)
-    assert events(again) == [(6, 1, b"b")]
-    again.close()
+    with found(spool) as left:
+        left.acknowledge(6)  # the broker has five that this disk has lost
+        left.append(6, 1, b"b")
+        with found(left) as again:
+            assert events(again) == [(6, 1, b"b")]
 
 
 def test_what_a_full_disk_refuses_is_sent_from_memory_and_then_the_disk_is_tried_again(spool: Spool) -> None:
@@ -255,18 +222,15 @@ def test_what_a_full_disk_refuses_is_sent_from_memory_and_then_the_disk_is_tried
     assert (spool.full, spool.pending, spool.next_index) == (True, True, 3)
     assert spool.path.stat().st_size == size, "there is no torn record"
     assert events(spool) == [(0, 1, b"before"), (1, 2, b"x" * 1_000)]
-    assert [r.first_index for r in spool.read_from(0, 500)] == [0]
-    assert [r.first_index for r in spool.read_from(2, 1)] == [1]
+    assert (firsts(spool, 0, 500), firsts(spool, 2, 1)) == ([0], [1])
     spool.acknowledge(1)
     assert (spool.full, events(spool)) == (True, [(1, 2, b"x" * 1_000)])
     spool.acknowledge(3)
     assert (spool.full, spool.pending) == (False, False)
     spool.append(3, 1, b"after")
     assert events(spool) == [(3, 1, b"after")]
-    spool.close()
-    found = Spool.recover(spool.path)
-    assert events(found) == [(3, 1, b"after")], "no gap hides it from the next agent"
-    found.close()
+    with found(spool) as left:
+        assert events(left) == [(3, 1, b"after")], "no gap hides it from the next agent"
 
 
 def test_a_disk_that_takes_nothing_at_all_loses_nothing_either(spool: Spool) -> None:
@@ -280,16 +244,14 @@ def test_a_disk_that_takes_nothing_at_all_loses_nothing_either(spool: Spool) -> 
     spool.acknowledge(4)
     spool.append(4, 1, b"on disk")
     assert not spool.full
-    spool.close()
-    found = Spool.recover(spool.path)
-    assert (found.kept_index, events(found)) == (4, [(4, 1, b"on disk")])
-    found.close()
+    with found(spool) as left:
+        assert (left.kept_index, events(left)) == (4, [(4, 1, b"on disk")])
 
 
 def test_the_largest_batch_fits(spool: Spool) -> None:
     spool.append(0, 1, b"x" * BATCH_BYTES_MAX)
     spool.append(1, 1, b"y" * BATCH_BYTES_MAX)
-    assert [len(r.events) for r in spool.read_from(0, EVERYTHING)] == [BATCH_BYTES_MAX] * 2
+    assert [len(raw) for _, _, raw in events(spool)] == [BATCH_BYTES_MAX] * 2
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -303,7 +265,3 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         Spool.recover(tmp_path / "b")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert not (tmp_path / "a").exists()
-
-
-def test_a_record_says_what_follows_it() -> None:
-    assert Record(first_index=4, count=3, events=b"").next_index == 7

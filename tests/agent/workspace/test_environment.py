@@ -44,7 +44,7 @@ def test_a_bare_agent_still_makes_a_usable_environment() -> None:
     }
 
 
-def test_language_zone_and_user_are_the_agents() -> None:
+def test_language_zone_and_user_are_the_agents_and_home_and_temporary_folder_are_not() -> None:
     theirs = {
         "PATH": "/p",
         "LANG": "de_DE.UTF-8",
@@ -54,16 +54,10 @@ def test_language_zone_and_user_are_the_agents() -> None:
         "LOGNAME": "u",
         "SHELL": "/s",
     }
-    assert theirs.items() <= job_environment(agent_environ=theirs, facts=FACTS, job={}, terminal=False).items()
-
-
-def test_home_and_temporary_folder_are_not_the_agents() -> None:
-    made = job_environment(agent_environ={"HOME": "/root", "TMPDIR": "/x"}, facts=FACTS, job={}, terminal=False)
-    assert (made["HOME"], made["TMPDIR"]) == ("/w/home", "/w/tmp")
-
-
-def test_a_terminal_has_colours() -> None:
-    assert job_environment(agent_environ={}, facts=FACTS, job={}, terminal=True)["TERM"] == "xterm-256color"
+    agent = {**theirs, "HOME": "/root", "TMPDIR": "/x"}
+    made = job_environment(agent_environ=agent, facts=FACTS, job={}, terminal=True)
+    assert theirs.items() <= made.items()
+    assert (made["HOME"], made["TMPDIR"], made["TERM"]) == ("/w/home", "/w/tmp", "xterm-256color")
 
 
 def test_the_jobs_own_variables_beat_the_base() -> None:
@@ -81,13 +75,8 @@ def test_a_job_cannot_say_that_it_is_another(agent: dict[str, str], job: dict[st
 
 @given(agent=variables)
 def test_nothing_else_of_the_agents_reaches_a_job(agent: dict[str, str]) -> None:
-    secrets = {
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "JWT_SIGNING_KEY": "s",
-        "AIRUNNER_TOKEN": "s",
-        "LD_PRELOAD": "s",
-        "PYTHONPATH": "s",
-    }
+    names = ("AWS_SECRET_ACCESS_KEY", "JWT_SIGNING_KEY", "AIRUNNER_TOKEN", "LD_PRELOAD", "PYTHONPATH")
+    secrets = dict.fromkeys(names, "s")
     passed = {"LANGUAGE", "TZ", "USER", "LOGNAME"}
     made = job_environment(agent_environ=agent | secrets, facts=FACTS, job={}, terminal=False)
     assert {name for name in made if not name.startswith("LC_")} <= MADE_HERE | passed
