@@ -29,6 +29,14 @@ def asked(tenant: str, number: int, size_bytes: int = 1) -> Pending:
     )
 
 
+def queued(*waiting: tuple[str, int]) -> FairQueue:
+    """In which a request of each of these waits: whose, and which."""
+    turns = FairQueue()
+    for tenant, number in waiting:
+        turns.send_nowait(asked(tenant, number))
+    return turns
+
+
 def taken(turns: FairQueue) -> list[tuple[str, int]]:
     """All that is there, in order: whose, and which."""
     found = []
@@ -42,40 +50,20 @@ def taken(turns: FairQueue) -> list[tuple[str, int]]:
 
 
 def test_each_tenant_has_its_turn_and_its_own_order() -> None:
-    turns = FairQueue()
-    for number in range(4):
-        turns.send_nowait(asked("flood", number))
-    turns.send_nowait(asked("one", 10))
-    turns.send_nowait(asked("two", 20))
-    turns.send_nowait(asked("two", 21))
-    assert taken(turns) == [
-        ("flood", 0),
-        ("one", 10),
-        ("two", 20),
-        ("flood", 1),
-        ("two", 21),
-        ("flood", 2),
-        ("flood", 3),
-    ]
+    flood = [("flood", number) for number in range(4)]
+    turns = queued(*flood, ("one", 10), ("two", 20), ("two", 21))
+    assert taken(turns) == [flood[0], ("one", 10), ("two", 20), flood[1], ("two", 21), flood[2], flood[3]]
 
 
 def test_whoever_comes_back_has_not_lost_its_turn_to_a_flood() -> None:
-    turns = FairQueue()
-    for number in range(3):
-        turns.send_nowait(asked("flood", number))
-    assert taken(turns)[:1] == [("flood", 0)]
-    for number in range(3):
-        turns.send_nowait(asked("flood", number))
+    turns = queued(*(("flood", number) for number in range(3)))
     turns.receive_nowait()
     turns.send_nowait(asked("one", 10))
     assert taken(turns) == [("one", 10), ("flood", 1), ("flood", 2)]
 
 
 def test_tenants_are_served_as_much_work_as_each_other_and_not_as_many_requests() -> None:
-    turns = FairQueue()
-    for number in range(40):
-        turns.send_nowait(asked("dear", number))
-        turns.send_nowait(asked("cheap", number))
+    turns = queued(*((tenant, number) for number in range(40) for tenant in ("dear", "cheap")))
     served = Counter[str]()
     while served["cheap"] < 40:
         entry = turns.receive_nowait()
@@ -86,10 +74,7 @@ def test_tenants_are_served_as_much_work_as_each_other_and_not_as_many_requests(
 
 
 def test_what_was_less_work_than_its_price_is_counted_for_less() -> None:
-    turns = FairQueue()
-    for number in range(2):
-        turns.send_nowait(asked("one", number))
-        turns.send_nowait(asked("two", number))
+    turns = queued(("one", 0), ("two", 0), ("one", 1), ("two", 1))
     turns.receive_nowait()
     turns.receive_nowait()
     turns.charge("two", -1)
@@ -114,9 +99,7 @@ def test_tenants_that_have_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_full_lane_is_its_tenants_alone() -> None:
-    turns = FairQueue()
-    for number in range(LANE_REQUESTS_MAX):
-        turns.send_nowait(asked("flood", number))
+    turns = queued(*(("flood", number) for number in range(LANE_REQUESTS_MAX)))
     with pytest.raises(WouldBlock):
         turns.send_nowait(asked("flood", LANE_REQUESTS_MAX))
     turns.send_nowait(asked("one", 1))
@@ -139,9 +122,7 @@ def test_a_lane_is_bounded_in_bytes_and_takes_one_request_of_any_size(monkeypatc
 
 def test_very_many_tenants_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REQUESTS_MAX", 3)
-    turns = FairQueue()
-    for number in range(3):
-        turns.send_nowait(asked(f"tenant{number}", number))
+    turns = queued(*((f"tenant{number}", number) for number in range(3)))
     with pytest.raises(WouldBlock):
         turns.send_nowait(asked("one more", 4))
     turns.receive_nowait()
@@ -149,8 +130,7 @@ def test_very_many_tenants_are_bounded_together(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_the_broker_has_to_do_comes_first() -> None:
-    turns = FairQueue()
-    turns.send_nowait(asked("one", 1))
+    turns = queued(("one", 1))
     turns.send_nowait(Expire())
     assert turns.receive_nowait() == Expire()
 

@@ -47,39 +47,29 @@ class Stage:
         await wait_all_tasks_blocked()
 
 
-async def test_it_begins_at_once_with_what_the_plan_says() -> None:
-    stage = Stage(RetentionPlan(retain_days=2.5, store_bytes_max=7))
+@pytest.mark.parametrize(
+    ("plan", "days", "bytes_max"),
+    [(RetentionPlan(retain_days=2.5, store_bytes_max=7), 2.5, 7), (RetentionPlan(), 30, None)],
+)
+async def test_it_begins_at_once_with_what_the_plan_says(plan: RetentionPlan, days: float, bytes_max: int) -> None:
+    stage = Stage(plan)
     async with stage.running():
         step = stage.asked()
         assert step is not None
-        assert step.store_bytes_max == 7
-        assert 0 <= step.finished_before_ms - (WALL_MS - 2.5 * DAY_MS) <= 2
+        assert step.store_bytes_max == bytes_max
+        assert 0 <= step.finished_before_ms - (WALL_MS - days * DAY_MS) <= 2
 
 
-async def test_without_a_plan_jobs_are_kept_for_thirty_days_in_any_size() -> None:
-    stage = Stage(RetentionPlan())
-    async with stage.running():
-        step = stage.asked()
-        assert step is not None
-        assert step.store_bytes_max is None
-        assert 0 <= step.finished_before_ms - (WALL_MS - 30 * DAY_MS) <= 2
-
-
-async def test_it_asks_for_one_step_at_a_time() -> None:
+async def test_it_asks_for_one_step_at_a_time_and_goes_on_while_there_is_more() -> None:
     stage = Stage(RetentionPlan())
     async with stage.running():
         assert stage.asked()
         await anyio.sleep(10 * REST_S)  # virtual
         assert stage.asked() is None, "the first is not done yet"
-
-
-async def test_it_goes_on_while_there_is_more() -> None:
-    stage = Stage(RetentionPlan())
-    async with stage.running():
         began_s = anyio.current_time()
         for _ in range(5):
-            assert stage.asked()
             await stage.tell(more=True)
+            assert stage.asked()
         assert anyio.current_time() - began_s < REST_S
 
 

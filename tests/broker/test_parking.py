@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airunner.broker import parking as module
+from airunner.broker.inbox import Pending
 from airunner.broker.parking import TAG_SETS_MAX, Parking
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.requests import QUEUES_MAX
@@ -15,14 +16,18 @@ OTHER = QueueKey("default", "other")
 STEPS = 100  # more than any of these needs
 
 
+def taken(parking: Parking, jobs: int = 1, queue: QueueKey = DEFAULT) -> list[Pending]:
+    return [parked.pending for parked in parking.take({queue: jobs}, STEPS)]
+
+
 def test_the_longest_waiting_comes_first() -> None:
     parking = Parking()
     first, second = asked(1, dequeue()), asked(2, dequeue())
     parking.park(first, 200)
     parking.park(second, 100)
-    assert [parked.pending for parked in parking.take({DEFAULT: 1}, STEPS)] == [first]
-    assert [parked.pending for parked in parking.take({DEFAULT: 1}, STEPS)] == [second]
-    assert parking.take({DEFAULT: 1}, STEPS) == []
+    assert taken(parking) == [first]
+    assert taken(parking) == [second]
+    assert taken(parking) == []
 
 
 def test_no_more_are_taken_than_the_jobs_fill_slots() -> None:
@@ -45,23 +50,21 @@ def test_who_is_taken_waits_on_none_of_its_queues_any_more() -> None:
 def test_a_tenants_jobs_wake_nobody_elses() -> None:
     parking = Parking()
     parking.park(asked(1, dequeue(), tenant="b"), 100)
-    assert parking.take({DEFAULT: 1}, STEPS) == []
+    assert taken(parking) == []
 
 
-def test_a_repeat_takes_the_place_of_the_first() -> None:
+def test_a_repeat_takes_the_place_of_the_first_and_leaves_it_when_it_is_judged_again() -> None:
     parking = Parking()
-    parking.park(asked(1, dequeue(), peer=b"old"), 100)
-    parking.park(asked(2, dequeue()), 100)
-    parking.park(asked(1, dequeue(), peer=b"new"), 300)
+    first, repeat = asked(1, dequeue(), peer=b"old"), asked(1, dequeue(), peer=b"new")
+    parking.park(first, 100)
+    parking.park(asked(2, dequeue()), 400)
+    parking.park(repeat, 300)
     assert len(parking) == 2
-    assert [parked.pending.peer for parked in parking.take({DEFAULT: 1}, STEPS)] == [b"new"]
-
-
-def test_a_repeat_that_is_judged_anew_leaves_its_place() -> None:
-    parking = Parking()
-    parking.park(asked(1, dequeue()), 100)
-    parking.discard(asked(1, dequeue()))
-    parking.discard(asked(2, dequeue()))
+    assert parking.expired(200) == [], "only its newest end counts"
+    assert taken(parking) == [repeat]
+    parking.park(first, 100)
+    for leaving in (repeat, asked(2, dequeue()), asked(3, dequeue())):
+        parking.discard(leaving)
     assert len(parking) == 0
     assert parking.expired(1_000) == []
 
@@ -75,14 +78,6 @@ def test_a_wait_ends_when_it_is_over_and_not_before() -> None:
     assert parking.expired(99) == []
     assert [parked.until_ms for parked in parking.expired(100)] == [100]
     assert [parked.until_ms for parked in parking.expired(500)] == [200]
-
-
-def test_only_the_newest_end_of_a_repeat_counts() -> None:
-    parking = Parking()
-    parking.park(asked(1, dequeue()), 100)
-    parking.park(asked(1, dequeue()), 300)
-    assert parking.expired(200) == []
-    assert len(parking.expired(300)) == 1
 
 
 def test_there_is_room_for_so_many_and_a_repeat_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,9 +104,9 @@ def test_a_job_reaches_who_may_run_it_past_those_who_may_not() -> None:
     parking.park(able, 100)
     needing = DEFAULT._replace(needs="os=linux")
     assert parking.waits_on([needing, DEFAULT._replace(needs="os=mac")]) == {needing}
-    assert [parked.pending for parked in parking.take({needing: 1}, STEPS)] == [able]
-    assert parking.take({needing: 1}, STEPS) == []
-    assert [parked.pending for parked in parking.take({DEFAULT: 1}, STEPS)] == [plain]
+    assert taken(parking, queue=needing) == [able]
+    assert taken(parking, queue=needing) == []
+    assert taken(parking) == [plain]
 
 
 def test_who_may_run_more_waits_in_the_same_line() -> None:
@@ -119,7 +114,7 @@ def test_who_may_run_more_waits_in_the_same_line() -> None:
     first, able, last = asked(1, dequeue()), asked(2, dequeue(tags={"os": "linux"})), asked(3, dequeue())
     for one in (first, able, last):
         parking.park(one, 100)
-    assert [parked.pending for parked in parking.take({DEFAULT: 3}, STEPS)] == [first, able, last]
+    assert taken(parking, 3) == [first, able, last]
 
 
 def test_one_tenants_many_queues_leave_the_others_their_share() -> None:

@@ -72,34 +72,24 @@ def test_who_asks_does_not_pay_for_how_many_agents_are_in_trouble() -> None:
     assert steps[0] == steps[1]
 
 
-def test_the_trouble_of_an_agent_that_has_gone_is_forgotten_with_it() -> None:
-    roster = Roster()
-    roster.heard("home", _heartbeat("a", trouble="out of disk"), WALL_MS)
-    assert roster.troubled(WALL_MS + FORGOTTEN_MS - 1) == 1
-    assert roster.troubled(WALL_MS + FORGOTTEN_MS) == 0
-
-
-def test_a_heartbeat_without_a_lease_is_heard_and_one_without_a_name_is_not() -> None:
+def test_a_heartbeat_is_heard_with_a_name_alone_and_shown_to_its_tenant_alone() -> None:
     roster = Roster()
     roster.heard("home", _heartbeat(None), WALL_MS)
     assert _names(roster) == []
     roster.heard("home", _heartbeat("idle"), WALL_MS)
-    assert _names(roster) == ["idle"]
-
-
-def test_one_tenant_sees_nothing_of_anothers() -> None:
-    roster = Roster()
-    roster.heard("home", _dequeue("a"), WALL_MS)
     roster.heard("other", _dequeue("b"), WALL_MS)
-    assert (_names(roster), _names(roster, "other")) == (["a"], ["b"])
+    assert (_names(roster), _names(roster, "other")) == (["idle"], ["b"])
 
 
 def test_who_is_silent_for_long_is_forgotten_unless_it_holds_leases() -> None:
     roster = Roster()
     for name in ("busy", "idle"):
         roster.heard("home", _dequeue(name), WALL_MS)
+    roster.heard("home", _heartbeat("idle", trouble="out of disk"), WALL_MS)
     assert _names(roster, now_ms=WALL_MS + FORGOTTEN_MS - 1, busy=1) == ["busy", "idle"]
+    assert roster.troubled(WALL_MS + FORGOTTEN_MS - 1) == 1
     assert _names(roster, now_ms=WALL_MS + FORGOTTEN_MS, busy=1) == ["busy"]
+    assert roster.troubled(WALL_MS + FORGOTTEN_MS) == 0
 
 
 def test_a_holder_that_was_heard_before_the_broker_started_is_there() -> None:
