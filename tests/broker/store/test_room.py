@@ -40,13 +40,10 @@ def test_what_a_batch_takes_is_counted_in_the_journal_and_in_the_store() -> None
     space = Space(free_bytes=KEEPING_BYTES_MAX + 20 * MIB)
     assert room_of(space, 256 * MIB, 10 * MIB) is Room.RUNNING
     assert room_of(space, 256 * MIB, 10 * MIB + 1) is Room.KEEPING
-
-
-def test_without_a_reserve_everything_is_tried() -> None:
-    assert room_of(Space(free_bytes=0), 0) is Room.AMPLE
-    assert ballast_bytes(0) == 0
+    assert room_of(Space(free_bytes=0), 0) is Room.AMPLE, "without a reserve everything is tried"
 
 
 def test_the_ballast_is_a_part_of_a_small_reserve_and_bounded_of_a_large_one() -> None:
+    assert ballast_bytes(0) == 0
     assert ballast_bytes(4 * MIB) == MIB
     assert ballast_bytes(1 << 40) == BALLAST_BYTES_MAX

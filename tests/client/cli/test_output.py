@@ -7,7 +7,7 @@ import tty
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -21,22 +21,8 @@ from airunner.client.cli.terminal import RESET
 from airunner.client.cli.watching import exit_status
 from airunner.client.cli.wording import duration_text, end_text, instant_text
 from airunner.client.client import Client
-from airunner.protocol.events import (
-    Event,
-    EventBody,
-    GitCloneError,
-    Heartbeat,
-    JobExpired,
-    JobFinished,
-    JobLeased,
-    JobReleased,
-    JobScheduled,
-    Output,
-    OutputTruncated,
-    ProcessError,
-    ProcessStart,
-    Stream,
-)
+from airunner.protocol import events
+from airunner.protocol.events import Event, EventBody, Output, Stream
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result
 from airunner.protocol.names import JobId
@@ -63,6 +49,12 @@ def files(tmp_path: Path):
     yield made
     for descriptor in made.descriptors:
         os.close(descriptor)
+
+
+def summary(letter: str, state: JobState = JobState.SCHEDULED, **more: Any) -> JobSummary:
+    return JobSummary(
+        **{"id": JobId(letter * 36), "state": state, "queue": "q", "submitted_ms": 0, "command": "make"} | more
+    )
 
 
 def event(body: EventBody, sequence: int = 1, attempt: int = 1) -> Event:
@@ -108,10 +100,10 @@ def output(data: bytes, sequence: int = 1) -> Event:
     return event(Output(timestamp_ms=0, stream=Stream.STDOUT, data=data), sequence)
 
 
-AGAIN: Final[list[EventBody]] = [
-    JobLeased(timestamp_ms=0, agent="a1"),
-    JobReleased(timestamp_ms=0),
-    JobExpired(timestamp_ms=0),
+AGAIN: list[EventBody] = [
+    events.JobLeased(timestamp_ms=0, agent="a1"),
+    events.JobReleased(timestamp_ms=0),
+    events.JobExpired(timestamp_ms=0),
 ]
 
 
@@ -128,11 +120,17 @@ def test_neither_colour_nor_a_string_without_end_goes_over_to_the_next_attempt(
     assert terminal.shown() == b"first line\n"
 
 
-def test_what_airunner_says_is_not_in_a_jobs_colours(terminal: Terminal) -> None:
+def test_what_airunner_says_is_not_in_a_jobs_colours_and_holds_no_control_of_others(terminal: Terminal) -> None:
     terminal.console.job_output(Stream.STDOUT, b"\x1b[8mhidden\n")
     terminal.shown()
-    terminal.console.must_say("here")
-    assert terminal.shown() == RESET + b"airunner: here\n"
+    terminal.console.must_say("no job \x9b6n\x1b[2Jy")
+    terminal.console.say("no job \x1b]52;c;QQ==\x07x")
+    told = terminal.shown()
+    assert told.startswith(RESET)
+    assert told.removeprefix(RESET).splitlines() == [
+        rb"airunner: no job \x9b6n\x1b[2Jy",
+        rb"airunner: no job \x1b]52;c;QQ==\x07x",
+    ]
 
 
 class Interrupted(Exception):
@@ -161,14 +159,14 @@ async def test_no_colour_outlives_the_watching_however_it_ends(terminal: Termina
 def test_airunners_own_words_go_to_stderr(files: Files) -> None:
     printer = ConsolePrinter(files.console())
     for body in (
-        JobScheduled(timestamp_ms=0, queue="default"),
-        JobLeased(timestamp_ms=0, agent="a1"),
-        GitCloneError(timestamp_ms=0, message="fatal: no\n"),
-        ProcessStart(timestamp_ms=0, pid=7, started_at=1_000),
-        ProcessError(timestamp_ms=0, message="x: command not found"),
-        OutputTruncated(timestamp_ms=0, omitted_bytes=9),
-        Heartbeat(timestamp_ms=0),
-        JobFinished(timestamp_ms=2_500, state=JobState.FAILED, exit_code=7, reason=Reason.EXIT_CODE),
+        events.JobScheduled(timestamp_ms=0, queue="default"),
+        events.JobLeased(timestamp_ms=0, agent="a1"),
+        events.GitCloneError(timestamp_ms=0, message="fatal: no\n"),
+        events.ProcessStart(timestamp_ms=0, pid=7, started_at=1_000),
+        events.ProcessError(timestamp_ms=0, message="x: command not found"),
+        events.OutputTruncated(timestamp_ms=0, omitted_bytes=9),
+        events.Heartbeat(timestamp_ms=0),
+        events.JobFinished(timestamp_ms=2_500, state=JobState.FAILED, exit_code=7, reason=Reason.EXIT_CODE),
     ):
         printer.show(event(body))
     out, err = files.written
@@ -181,16 +179,6 @@ def test_airunners_own_words_go_to_stderr(files: Files) -> None:
         "airunner: x: command not found",
         "airunner: 9 bytes of output were left out here",
         "airunner: FAILED, exit code 7 after 1.5 s",
-    ]
-
-
-def test_airunners_own_words_hold_no_control_of_others(files: Files) -> None:
-    console = files.console()
-    console.say("no job \x1b]52;c;QQ==\x07x")
-    console.must_say("no job \x9b6n\x1b[2Jy")
-    assert files.written[1].splitlines() == [
-        rb"airunner: no job \x1b]52;c;QQ==\x07x",
-        rb"airunner: no job \x9b6n\x1b[2Jy",
     ]
 
 
@@ -215,9 +203,7 @@ def test_json_shows_bytes_as_text_where_they_are_text(files: Files) -> None:
 def test_json_holds_nothing_that_a_terminal_obeys_and_means_the_same(files: Files) -> None:
     attack = "a\x1b]0;x\x07\x7f\x9d52;c;QQ==\x9c\u202eb\u2066\u2028ü"
     JsonPrinter(files.console()).show(event(Output(timestamp_ms=5, stream=Stream.STDOUT, data=attack.encode())))
-    files.console().out_json(
-        JobSummary(id=JobId("j"), state=JobState.RUNNING, queue="q", command=attack, submitted_ms=0)
-    )
+    files.console().out_json(summary("j", command=attack))
     first, second = files.written[0].splitlines()
     for line in (first, second):
         assert not [char for char in line.decode() if not char.isprintable()]
@@ -233,21 +219,28 @@ def test_a_reader_that_is_gone_is_no_error_of_ours() -> None:
     os.close(writer)
 
 
+FAILED, COMPLETED = JobState.FAILED, JobState.COMPLETED
+
+
 @pytest.mark.parametrize(
-    ("finished", "status"),
+    ("state", "exit_code", "signal", "reason", "status", "words"),
     [
-        (JobFinished(timestamp_ms=0, state=JobState.COMPLETED, exit_code=0), 0),
-        (JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=7), 7),
-        (JobFinished(timestamp_ms=0, state=JobState.FAILED, signal=9), 137),
-        (JobFinished(timestamp_ms=0, state=JobState.FAILED, signal=15, reason=Reason.TIMEOUT), 124),
-        (JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=127, reason=Reason.COMMAND_NOT_FOUND), 127),
-        (JobFinished(timestamp_ms=0, state=JobState.FAILED, reason=Reason.AGENT_LOST), 1),
-        (JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=0, reason=Reason.PROCESS_ERROR), 1),
-        (JobFinished(timestamp_ms=0, state=JobState.CANCELLED), 1),
+        (COMPLETED, 0, None, None, 0, "COMPLETED, exit code 0"),
+        (FAILED, 7, None, None, 7, "FAILED, exit code 7"),
+        (FAILED, None, 9, Reason.SIGNAL, 137, "FAILED by signal 9"),
+        (FAILED, None, 15, Reason.TIMEOUT, 124, "FAILED by signal 15 (timeout)"),
+        (FAILED, 127, None, Reason.COMMAND_NOT_FOUND, 127, "FAILED, exit code 127 (command-not-found)"),
+        (FAILED, None, None, Reason.AGENT_LOST, 1, "FAILED (agent-lost)"),
+        (FAILED, 0, None, Reason.PROCESS_ERROR, 1, "FAILED, exit code 0 (process-error)"),
+        (JobState.CANCELLED, None, None, None, 1, "CANCELLED"),
     ],
 )
-def test_submit_exits_as_the_job_did_and_never_0_unless_it_completed(finished: JobFinished, status: int) -> None:
+def test_submit_exits_as_the_job_did_and_never_0_unless_it_completed_and_the_end_is_told_with_its_cause(
+    state: JobState, exit_code: int | None, signal: int | None, reason: Reason | None, status: int, words: str
+) -> None:
+    finished = events.JobFinished(timestamp_ms=0, state=state, exit_code=exit_code, signal=signal, reason=reason)
     assert exit_status(finished) == status
+    assert end_text(state, exit_code, signal, reason) == words
 
 
 @pytest.mark.parametrize(
@@ -271,28 +264,10 @@ def test_instants_are_rfc_3339_and_absurd_ones_are_still_shown() -> None:
     assert instant_text(2**53 - 1) == f"{2**53 - 1} ms"
 
 
-def test_an_end_is_told_with_its_cause() -> None:
-    assert end_text(JobState.COMPLETED, 0, None, None) == "COMPLETED, exit code 0"
-    assert end_text(JobState.FAILED, None, 9, Reason.SIGNAL) == "FAILED by signal 9"
-    assert end_text(JobState.FAILED, None, None, Reason.AGENT_LOST) == "FAILED (agent-lost)"
-
-
 def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
-    jobs = [
-        JobSummary(id=JobId("a" * 36), state=JobState.SCHEDULED, queue="q", command="x\n\x1b[2J", submitted_ms=0),
-        JobSummary(
-            id=JobId("b" * 36),
-            state=JobState.FAILED,
-            queue="longer",
-            owner="ada",
-            repository="https://example.org/p.git",
-            command="y z",
-            submitted_ms=0,
-            started_ms=1,
-            finished_ms=2_001,
-            result=Result(exit_code=3),
-        ),
-    ]
+    ended = {"started_ms": 1, "finished_ms": 2_001, "result": Result(exit_code=3)}
+    named = {"queue": "longer", "owner": "ada", "repository": "https://example.org/p.git", "command": "y z"}
+    jobs = [summary("a", command="x\n\x1b[2J"), summary("b", JobState.FAILED, **named, **ended)]
     heading, first, second = lines(jobs)
     assert heading.split() == ["ID", "STATE", "QUEUE", "OWNER", "SUBMITTED", "TOOK", "REPOSITORY", "COMMAND"]
     assert first.endswith("x \\x1b[2J")
@@ -308,19 +283,9 @@ def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
 def test_only_the_command_is_cut_on_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "dumb")
-    done = JobSummary(
-        id=JobId("a" * 36),
-        state=JobState.FAILED,
-        queue="default",
-        command="make " + "x" * 300,
-        submitted_ms=0,
-        started_ms=0,
-        finished_ms=187_000,
-        result=Result(signal=9),
-    )
-    waiting = JobSummary(
-        id=JobId("b" * 36), state=JobState.SCHEDULED, queue="builds", command="sh -c 'echo hello'", submitted_ms=0
-    )
+    ended = {"started_ms": 0, "finished_ms": 187_000, "result": Result(signal=9)}
+    done = summary("a", JobState.FAILED, queue="default", command="make " + "x" * 300, **ended)
+    waiting = summary("b", queue="builds", command="sh -c 'echo hello'")
     heading, *rows = table_text([done, waiting], 7_500_000).splitlines()
     assert [row.split()[:2] for row in rows] == [["a" * 36, "FAILED"], ["b" * 36, "SCHEDULED"]]
     assert "FAILED signal 9" in rows[0]
@@ -358,7 +323,7 @@ def test_a_narrow_terminal_loses_columns_and_never_the_id(width: int, shown: tup
 def test_owner_and_repository_have_columns_where_some_job_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("TERM", "dumb")
-    plain = JobSummary(id=JobId("a" * 36), state=JobState.SCHEDULED, queue="q", command="make", submitted_ms=0)
+    plain = summary("a")
     assert table_text([plain], 0).splitlines()[0].split() == ["ID", "STATE", "QUEUE", "AGE", "COMMAND"]
     owned = msgspec.structs.replace(plain, owner="ada", repository="https://example.org/p.git")
     heading, _, second = table_text([plain, owned], 0).splitlines()

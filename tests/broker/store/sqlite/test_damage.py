@@ -14,29 +14,10 @@ from airunner.broker.lifecycle.commands import Expire
 from airunner.broker.store.batch import Store
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_sqlite
+from airunner.protocol import replies, requests
 from airunner.protocol.errors import EXIT_DAMAGED, OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.replies import (
-    JobCancelled,
-    JobCompleted,
-    JobEventsPublished,
-    JobEventsReplayed,
-    JobsEnqueued,
-    JobsListed,
-    JobsUpdated,
-    Refused,
-    Verdict,
-)
-from airunner.protocol.requests import (
-    CancelJob,
-    EnqueueJob,
-    GetJob,
-    ListJobs,
-    PublishJobEvents,
-    ReplayJobEvents,
-    UpdateJob,
-)
 from tests.broker.store.sqlite.damaging import PAGE_BYTES, damage_page_with
 from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, release
 
@@ -63,14 +44,19 @@ def _damage() -> None:
     raise apsw.CorruptError("database disk image is malformed")
 
 
+def code(reply: object) -> str:
+    assert isinstance(reply, replies.Refused)
+    return reply.code
+
+
 def long_job(driver: Driver, word: str) -> str:
     """A finished job whose log takes several pages, each of them its own."""
     driver.submit(word)
     lease = driver.lease_one()
     for index in range(SEGMENTS):
         piece = f"{word}-{index:04}-" * 40
-        driver.reply(JobEventsPublished, PublishJobEvents(batches=(batch(lease, index, piece),)))
-    driver.reply(JobCompleted, completion(lease, SEGMENTS))
+        driver.reply(replies.JobEventsPublished, requests.PublishJobEvents(batches=(batch(lease, index, piece),)))
+    driver.reply(replies.JobCompleted, completion(lease, SEGMENTS))
     return lease.job_id
 
 
@@ -89,11 +75,11 @@ def damaged(tmp_path: Path) -> Iterator[tuple[SqliteEngine, Driver, str, str]]:
 
 def test_a_damaged_log_is_refused_and_every_other_is_served(damaged: tuple[SqliteEngine, Driver, str, str]) -> None:
     engine, driver, broken, whole = damaged
-    refused = driver.refused("corrupt-log", ReplayJobEvents(job_id=broken))
+    refused = driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=broken))
     assert "airunner store check" in refused.message
     assert len(driver.log(whole)) == SEGMENTS + 3
     assert driver.job(broken).state is JobState.COMPLETED
-    assert {job.id for job in driver.reply(JobsListed, ListJobs()).jobs} == {broken, whole}
+    assert {job.id for job in driver.reply(replies.JobsListed, requests.ListJobs()).jobs} == {broken, whole}
     assert driver.log(driver.ended("new")[0])
     assert engine.damage == (1, 0)
 
@@ -105,25 +91,22 @@ def test_retention_leaves_a_damaged_log_and_goes_on(damaged: tuple[SqliteEngine,
         steps += 1
         assert steps < 100
     for job_id in (broken, whole):
-        driver.refused("not-found", GetJob(job_id=job_id))
+        driver.refused("not-found", requests.GetJob(job_id=job_id))
     assert set(engine._db.execute("SELECT DISTINCT number FROM segment")) == {(1,)}
 
 
-def test_a_hole_in_a_log_is_no_end_of_it() -> None:
+def test_a_hole_in_a_log_is_no_end_of_it_and_what_cannot_be_decoded_is_refused() -> None:
     with opened() as (engine, driver):
         job_id = long_job(driver, "x")
+        engine._db.execute("UPDATE segment SET events = x'c1' WHERE first_sequence = 12")
+        driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=job_id, from_timestamp_ms=1, from_sequence=12))
         engine._db.execute("DELETE FROM segment WHERE first_sequence IN (10, ?)", (SEGMENTS + 3,))
-        page = ReplayJobEvents(job_id=job_id)
+        page = requests.ReplayJobEvents(job_id=job_id)
         assert "event 10 of this job's log is missing" in driver.refused("corrupt-log", page).message
-        driver.refused("corrupt-log", ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 3))
-        assert not driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 4)).runs
-
-
-def test_a_segment_that_cannot_be_decoded_is_refused() -> None:
-    with opened() as (engine, driver):
-        job_id = long_job(driver, "x")
-        engine._db.execute("UPDATE segment SET events = x'c1' WHERE first_sequence = 10")
-        driver.refused("corrupt-log", ReplayJobEvents(job_id=job_id, from_timestamp_ms=1, from_sequence=10))
+        driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 3))
+        assert not driver.reply(
+            replies.JobEventsReplayed, requests.ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 4)
+        ).runs
 
 
 def test_a_job_whose_spec_cannot_be_decoded_is_not_leased_and_those_behind_it_are() -> None:
@@ -131,7 +114,7 @@ def test_a_job_whose_spec_cannot_be_decoded_is_not_leased_and_those_behind_it_ar
         first, second = driver.submit("first", "second")
         engine._db.execute("UPDATE job SET spec = x'c1' WHERE job_id = ?", (first,))
         assert [lease.job_id for lease in driver.lease(slots=2)] == [second]
-        driver.refused("corrupt-log", GetJob(job_id=first))
+        driver.refused("corrupt-log", requests.GetJob(job_id=first))
         assert driver.lease() == ()
 
 
@@ -145,14 +128,13 @@ def test_a_job_whose_row_cannot_be_read_or_written_costs_no_other(length: int, t
     damage_page_with(path, b"brokenbroken", of_one_value=length > PAGE_BYTES)
     with opened(path) as (engine, driver):
         driver.draw(8)
-        asks = driver.ask(CancelJob(job_id=broken)), driver.ask(CancelJob(job_id=first))
+        asks = driver.ask(requests.CancelJob(job_id=broken)), driver.ask(requests.CancelJob(job_id=first))
         refused, cancelled = (outcome.reply for outcome in driver.apply(*asks).outcomes)
-        assert isinstance(refused, Refused)
-        assert refused.code == "corrupt-log"
-        assert cancelled == JobCancelled(state=JobState.CANCELLED)
+        assert code(refused) == "corrupt-log"
+        assert cancelled == replies.JobCancelled(state=JobState.CANCELLED)
     with opened(path) as (engine, driver):
         assert [lease.job_id for lease in driver.lease(slots=3)] == [whole]
-        driver.refused("corrupt-log", GetJob(job_id=broken))
+        driver.refused("corrupt-log", requests.GetJob(job_id=broken))
         assert engine.damage[1] == 1
 
 
@@ -163,9 +145,9 @@ def test_where_the_end_of_all_jobs_is_damaged_those_before_it_run_on(tmp_path: P
     damage_page_with(path, b"brokenbroken")
     with opened(path) as (_, driver):
         driver._drawn = 100  # not an id again
-        driver.refused("corrupt-log", EnqueueJob(jobs=(JobSpec(command="new"),)))
+        driver.refused("corrupt-log", requests.EnqueueJob(jobs=(JobSpec(command="new"),)))
         assert driver.lease_one().job_id == first
-        driver.refused("corrupt-log", CancelJob(job_id=broken))
+        driver.refused("corrupt-log", requests.CancelJob(job_id=broken))
 
 
 def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others() -> None:
@@ -175,19 +157,18 @@ def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others() -
         broken, whole, brief = driver.lease(slots=3)
         break_writes(engine, "INSERT ON segment", "new.number = 1")
         reply = driver.reply(
-            JobEventsPublished,
-            PublishJobEvents(
+            replies.JobEventsPublished,
+            requests.PublishJobEvents(
                 batches=(batch(whole, 0, "a"), batch(broken, 0, "a"), batch(brief, 0, "a")),
                 completions=(completion(broken, 1), completion(brief, 1)),
             ),
         )
         assert [stored.code for stored in reply.batches] == [None, "corrupt-log", None]
         refused, ended = reply.completions
-        assert isinstance(refused, Refused)
-        assert refused.code == "corrupt-log"
-        assert ended == JobCompleted(state=JobState.COMPLETED)
+        assert code(refused) == "corrupt-log"
+        assert ended == replies.JobCompleted(state=JobState.COMPLETED)
         driver.refused("corrupt-log", release(broken))
-        driver.refused("corrupt-log", CancelJob(job_id=broken.job_id))
+        driver.refused("corrupt-log", requests.CancelJob(job_id=broken.job_id))
         driver.now_ms += VISIBILITY_MS + 1
         assert driver.apply(Expire()).next_due_ms is None
         assert [driver.state(lease.job_id) for lease in (broken, whole)] == [JobState.RUNNING, JobState.SCHEDULED]
@@ -199,9 +180,9 @@ def test_a_row_that_cannot_be_renewed_loses_its_lease_and_no_other() -> None:
         broken, whole = driver.lease(slots=2)
         driver.now_ms += 1
         break_writes(engine, "UPDATE ON job", "old.number = 1")
-        request = UpdateJob(leases=(broken.ref, whole.ref), visibility_ms=VISIBILITY_MS)
-        verdicts = [lease.verdict for lease in driver.reply(JobsUpdated, request).leases]
-        assert verdicts == [Verdict.LOST, Verdict.KEPT]
+        request = requests.UpdateJob(leases=(broken.ref, whole.ref), visibility_ms=VISIBILITY_MS)
+        verdicts = [lease.verdict for lease in driver.reply(replies.JobsUpdated, request).leases]
+        assert verdicts == [replies.Verdict.LOST, replies.Verdict.KEPT]
 
 
 def test_a_start_gives_each_lease_its_period_but_the_damaged_ones() -> None:
@@ -217,26 +198,25 @@ def test_a_start_gives_each_lease_its_period_but_the_damaged_ones() -> None:
 def test_a_job_that_cannot_be_added_is_refused_and_the_others_are_taken() -> None:
     with opened() as (engine, driver):
         break_writes(engine, "INSERT ON job", "new.owner = 'o'")
-        broken = driver.ask(EnqueueJob(jobs=(JobSpec(command="a", owner="o"),)))
-        whole = driver.ask(EnqueueJob(jobs=(JobSpec(command="b"),)))
+        broken = driver.ask(requests.EnqueueJob(jobs=(JobSpec(command="a", owner="o"),)))
+        whole = driver.ask(requests.EnqueueJob(jobs=(JobSpec(command="b"),)))
         refused, taken = (outcome.reply for outcome in driver.apply(broken, whole).outcomes)
-        assert isinstance(refused, Refused)
-        assert refused.code == "corrupt-log"
-        assert isinstance(taken, JobsEnqueued)
+        assert code(refused) == "corrupt-log"
+        assert isinstance(taken, replies.JobsEnqueued)
         assert driver.lease_one().job_id == taken.job_ids[0]
 
 
 def test_a_request_whose_record_cannot_be_read_or_written_is_refused_and_the_others_are_answered() -> None:
     with opened() as (engine, driver):
-        request = EnqueueJob(jobs=(JobSpec(command="a"),))
+        request = requests.EnqueueJob(jobs=(JobSpec(command="a"),))
         driver.outcome(request, request_id=ID)
         engine._db.execute("UPDATE record SET job_ids = CAST(x'ff' AS TEXT)")
         outcomes = driver.apply(driver.ask(request, request_id=ID), driver.ask(request)).outcomes
-        assert [type(outcome.reply) for outcome in outcomes] == [Refused, JobsEnqueued]
+        assert [type(outcome.reply) for outcome in outcomes] == [replies.Refused, replies.JobsEnqueued]
         other = ID.replace(b"d", b"e")
         break_writes(engine, "INSERT ON record", f"new.request_id = x'{other.hex()}'")
         outcomes = driver.apply(driver.ask(request, request_id=other), driver.ask(request)).outcomes
-        assert [type(outcome.reply) for outcome in outcomes] == [Refused, JobsEnqueued]
+        assert [type(outcome.reply) for outcome in outcomes] == [replies.Refused, replies.JobsEnqueued]
 
 
 def test_records_that_cannot_be_removed_stop_no_retention() -> None:
@@ -246,7 +226,7 @@ def test_records_that_cannot_be_removed_stop_no_retention() -> None:
         driver.now_ms += 10**9
         while driver.retain(finished_before_ms=driver.now_ms).more:
             pass
-        assert driver.reply(JobsListed, ListJobs()).jobs == ()
+        assert driver.reply(replies.JobsListed, requests.ListJobs()).jobs == ()
 
 
 def test_damage_that_no_job_and_no_request_is_about_ends_the_broker_in_words() -> None:

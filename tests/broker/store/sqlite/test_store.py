@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import apsw
 import msgspec
 import pytest
 
+from airunner.broker.checking import check_store
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Changes, JobRow, Keys, Moved, Usage
 from airunner.broker.store.open import open_engine
@@ -41,12 +43,18 @@ def test_another_url_is_the_operators_to_mend(url: str):
         open_engine(url)
 
 
-def test_a_second_broker_is_told_so(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [(open_sqlite, "a broker uses the store"), (open_alone, "stop it first"), (check_store, "stop it first")],
+)
+def test_whoever_opens_a_store_that_a_broker_has_is_told_so(
+    second: Callable[[Path], object], words: str, tmp_path: Path
+):
     path = tmp_path / "store.db"
     for _ in range(2):
         with closing(open_sqlite(path)):
-            with pytest.raises(OperatorError, match="a broker uses the store") as caught:
-                open_sqlite(path)
+            with pytest.raises(OperatorError, match=words) as caught:
+                second(path)
             assert caught.value.exit_code == EXIT_UNAVAILABLE
 
 
@@ -90,14 +98,10 @@ def test_everything_is_there_after_opening_again(tmp_path: Path):
         assert again.lease_one().job_id == waiting
 
 
-def test_a_commit_waits_for_the_disk(tmp_path: Path):
+def test_a_commit_waits_for_the_disk_and_a_statement_is_planned_once_and_not_for_each_value(tmp_path: Path):
     with closing(open_sqlite(tmp_path / "store.db")) as engine:
         settings = ("journal_mode", "synchronous", "foreign_keys", "locking_mode", "user_version")
         assert [engine._db.pragma(setting) for setting in settings] == ["wal", 2, 0, "exclusive", VERSION]
-
-
-def test_a_statement_is_planned_once_and_not_for_each_value():
-    with closing(open_sqlite(None)) as engine:
         assert engine._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
 
 
@@ -150,10 +154,3 @@ def test_a_job_that_was_changed_since_it_was_loaded_is_moved_and_nothing_is_stor
             engine.save(changes)
         assert engine.load(keys).jobs[0].agent == "first"
         assert engine.usages() == usages
-
-
-def test_a_store_that_a_broker_has_is_not_opened_beside_it(tmp_path: Path):
-    path = tmp_path / "store.db"
-    with closing(open_sqlite(path)), pytest.raises(OperatorError, match="stop it first") as caught:
-        open_alone(path)
-    assert caught.value.exit_code == EXIT_UNAVAILABLE
