@@ -8,7 +8,7 @@ import pytest
 from airunner.broker.lifecycle import reading
 from airunner.client.cli.columns import aligned
 from airunner.client.cli.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, job_lines, queue_row
-from airunner.protocol.errors import BadRequest, Draining, NotFinished, NotFound
+from airunner.protocol.errors import BadRequest, Conflict, Draining, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
@@ -22,7 +22,7 @@ from tests.client.working import Worker
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_job_that_waits_is_cancelled_at_once_and_again_is_no_error() -> None:
+async def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_is_its_agents_to_end() -> None:
     async with brokered() as (_, client):
         job = await client.submit(command="true")
         assert await client.cancel(job.id) is JobState.CANCELLED
@@ -30,20 +30,13 @@ async def test_a_job_that_waits_is_cancelled_at_once_and_again_is_no_error() -> 
         assert (await client.get(job.id)).state is JobState.CANCELLED
         with pytest.raises(NotFound):
             await client.cancel("nothing")
-
-
-async def test_too_much_metadata_is_told_before_anything_is_sent() -> None:
-    async with brokered() as (_, client):
-        with pytest.raises(BadRequest, match="metadata"):
-            await client.submit(command="true", metadata={f"{number}": "" for number in range(65)})
-
-
-async def test_a_job_that_runs_is_its_agents_to_end() -> None:
-    async with brokered() as (_, client):
-        job = await client.submit(command="true")
+        running = await client.submit(command="true")
+        assert [agent async for agent in client.agents()] == []
         await Worker.lease(client)
-        assert await client.cancel(job.id) is JobState.RUNNING
-        assert (await client.get(job.id)).cancel_requested_ms is not None
+        assert await client.cancel(running.id) is JobState.RUNNING
+        assert (await client.get(running.id)).cancel_requested_ms is not None
+        (agent,) = [agent async for agent in client.agents()]
+        assert (agent.name, agent.leases) == ("worker", 1)
 
 
 async def test_only_what_has_ended_is_run_again_and_as_a_job_of_its_own() -> None:
@@ -101,19 +94,11 @@ async def test_a_list_that_the_broker_gives_in_pieces_is_put_together(monkeypatc
             return [job.id for job in listed.jobs]
 
         assert await page(1, 20) == newest
+        assert (await client.list_jobs(owner="o", queue="a", before=newest[0], page_size=1)).jobs[0].id == newest[1]
         assert [await page(number, 3) for number in (1, 2, 3)] == [newest[:3], newest[3:], []]
         assert [job.id for job in (await client.list_jobs(page=5, page_size=3)).jobs] == [
             job.id for job in reversed(submitted[1:4])
         ]
-
-
-async def test_the_agents_that_were_heard_are_listed() -> None:
-    async with brokered() as (_, client):
-        await client.submit(command="true")
-        assert [agent async for agent in client.agents()] == []
-        await Worker.lease(client)
-        (agent,) = [agent async for agent in client.agents()]
-        assert (agent.name, agent.leases) == ("worker", 1)
 
 
 async def test_two_who_submit_under_one_request_id_submit_one_job() -> None:
@@ -128,6 +113,8 @@ async def test_two_who_submit_under_one_request_id_submit_one_job() -> None:
             group.start_soon(submit)
         assert len(ids) == 2
         assert len(set(ids)) == 1
+        with pytest.raises(Conflict):
+            await client.submit(command="false", request_id="same")
         with pytest.raises(BadRequest, match="zeros"):
             await client.submit(command="true", request_id=RequestId(bytes(16)))
 

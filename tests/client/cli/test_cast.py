@@ -10,22 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.client.cli.cast import CLEARED, Cast
-from airunner.protocol.events import (
-    Event,
-    EventBody,
-    GitCloneStart,
-    JobExpired,
-    JobFinished,
-    JobLeased,
-    JobScheduled,
-    Output,
-    OutputTruncated,
-    ProcessEnd,
-    ProcessError,
-    ProcessStart,
-    Stream,
-    TerminalResize,
-)
+from airunner.protocol import events
+from airunner.protocol.events import Event, EventBody, JobLeased, Output, Stream
 from airunner.protocol.fields import JobSpec, ProcessType, TerminalSize
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
@@ -35,17 +21,17 @@ PIPE = JobSpec(command="make")
 BROKER_MS = 5_000_000_000_000  # of a clock that has nothing to do with the agent's
 
 
-def started(ms: int) -> ProcessStart:
-    return ProcessStart(timestamp_ms=ms, pid=1, started_at=ms)
+def started(ms: int) -> events.ProcessStart:
+    return events.ProcessStart(timestamp_ms=ms, pid=1, started_at=ms)
 
 
 def out(ms: int, data: bytes, stream: Stream = Stream.STDOUT) -> Output:
     return Output(timestamp_ms=ms, stream=stream, data=data)
 
 
-def finished(exit_code: int | None = 0, signal: int | None = None) -> JobFinished:
+def finished(exit_code: int | None = 0, signal: int | None = None) -> events.JobFinished:
     state = JobState.COMPLETED if exit_code == 0 else JobState.FAILED
-    return JobFinished(timestamp_ms=BROKER_MS, state=state, exit_code=exit_code, signal=signal)
+    return events.JobFinished(timestamp_ms=BROKER_MS, state=state, exit_code=exit_code, signal=signal)
 
 
 def recorded(spec: JobSpec, *bodies: EventBody) -> list[Any]:
@@ -61,16 +47,16 @@ def recorded(spec: JobSpec, *bodies: EventBody) -> list[Any]:
 def test_a_recording_begins_with_the_command_and_has_its_true_times_and_its_exit_status() -> None:
     header, *lines = recorded(
         PTY,
-        JobScheduled(timestamp_ms=BROKER_MS, queue="q"),
+        events.JobScheduled(timestamp_ms=BROKER_MS, queue="q"),
         JobLeased(timestamp_ms=BROKER_MS, agent="a"),
-        GitCloneStart(timestamp_ms=1_000, repository="r"),
+        events.GitCloneStart(timestamp_ms=1_000, repository="r"),
         started(60_000),
-        TerminalResize(timestamp_ms=60_000, cols=100, rows=30),
+        events.TerminalResize(timestamp_ms=60_000, cols=100, rows=30),
         out(60_250, b"hello\r\n"),
-        TerminalResize(timestamp_ms=61_250, cols=120, rows=40),
+        events.TerminalResize(timestamp_ms=61_250, cols=120, rows=40),
         out(61_350, b"\x1b[31mred"),
-        OutputTruncated(timestamp_ms=62_000, omitted_bytes=7),
-        ProcessEnd(timestamp_ms=63_000, pid=1, exit_code=7),
+        events.OutputTruncated(timestamp_ms=62_000, omitted_bytes=7),
+        events.ProcessEnd(timestamp_ms=63_000, pid=1, exit_code=7),
         finished(7),
     )
     assert header == {
@@ -80,6 +66,7 @@ def test_a_recording_begins_with_the_command_and_has_its_true_times_and_its_exit
         "title": "a job",
         "timestamp": 60,
     }
+    assert recorded(PTY, started(1_000), finished(None, 9))[-1] == [0.0, "x", "137"], "as monitor's"
     assert lines == [
         [0.25, "o", "hello\r\n"],
         [1.0, "r", "120x40"],
@@ -87,12 +74,6 @@ def test_a_recording_begins_with_the_command_and_has_its_true_times_and_its_exit
         [0.65, "m", "7 bytes of output were left out here"],
         [1.0, "x", "7"],
     ]
-
-
-def test_the_exit_status_is_that_of_monitor() -> None:
-    leased = JobLeased(timestamp_ms=BROKER_MS, agent="a")
-    for end, status in ((finished(0), "0"), (finished(None, 9), "137"), (finished(None), "1")):
-        assert recorded(PIPE, leased, started(1_000), end)[-1] == [0.0, "x", status]
 
 
 def test_characters_that_come_in_two_pieces_are_whole_and_what_is_none_is_shown_as_terminals_do() -> None:
@@ -121,7 +102,7 @@ def test_another_attempt_begins_on_a_cleared_screen_when_the_broker_says_that_it
         JobLeased(timestamp_ms=BROKER_MS, agent="a"),
         started(3_600_000),
         out(3_602_000, b"one\xc3"),
-        JobExpired(timestamp_ms=BROKER_MS + 30_000),
+        events.JobExpired(timestamp_ms=BROKER_MS + 30_000),
         JobLeased(timestamp_ms=BROKER_MS + 40_000, agent="b"),
         started(second_ms),
         out(second_ms + 3_000, b"two"),
@@ -143,7 +124,7 @@ def test_a_clock_that_is_set_back_costs_one_interval_and_no_more() -> None:
 
 
 def test_a_job_that_wrote_nothing_has_a_recording_too() -> None:
-    failed = ProcessError(timestamp_ms=1_000, message="no such command")
+    failed = events.ProcessError(timestamp_ms=1_000, message="no such command")
     header, end = recorded(PIPE, JobLeased(timestamp_ms=BROKER_MS, agent="a"), failed, finished(127))
     assert "timestamp" not in header
     assert end == [0.0, "x", "127"]

@@ -44,12 +44,8 @@ def test_a_flag_beats_the_file_and_variables_are_merged(tmp_path: Path) -> None:
         "environment": {"A": "1", "B": "3", "C": "x=y"},
         "repository": "https://x",
     }
-
-
-def test_words_behind_dashes_beat_the_files_command_and_its_arguments(tmp_path: Path) -> None:
-    config = tmp_path / "job.yaml"
-    config.write_text("command: make\nargs: [all]\n")
-    assert fields_of({}, words=["true"], config=config) == {"command": "true", "args": ()}
+    assert fields_of({"queue": ""}, words=["true"], config=config)["command"] == "true"
+    assert fields_of({}, words=["true"], config=config)["args"] == ()
 
 
 def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +145,8 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         ({"retry": "1", "retry_backoff": "2d"}, "backoff: expected a number of seconds up to 86400"),
         ({"not_before_ms": "1900-01-01T00:00:00Z"}, "expected an instant"),
         ({"priority": "101"}, "--priority: expected a whole number from -100 to 100, not the number 101"),
+        *(({"terminal": size}, "--terminal: expected a size") for size in ("120", "80X24", "-1x5", "axb", "0x1")),
+        *(({"terminal": size}, "--terminal: expected sides from 1 to 10000") for size in ("80x10001", "99999x1")),
     ],
 )
 def test_what_cannot_be_meant_is_told(options: dict[str, Given], told: str) -> None:
@@ -183,12 +181,6 @@ def test_what_a_job_needs_and_how_large_its_terminal_is(tmp_path: Path) -> None:
         "depth": 1,
         "submodules": False,
     }
-
-
-@pytest.mark.parametrize("size", ["120", "0x1", "80x10001", "80X24", "-1x5", "axb", "99999x1"])
-def test_a_size_that_is_none_is_told(size: str) -> None:
-    with pytest.raises(OperatorError, match=r"--terminal: expected (a size such as 120x40|sides from 1 to 10000)"):
-        fields_of({"terminal": size}, words=["x"])
 
 
 def test_what_looks_like_a_list_is_taken_literally_with_a_hint() -> None:

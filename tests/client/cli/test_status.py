@@ -15,19 +15,8 @@ import pytest
 from airunner.client.cli.console import CLEAR, DIM, PLAIN, RESTORE, SAVE, Console
 from airunner.client.cli.printing import ConsolePrinter
 from airunner.client.cli.status import Progress, WithStatus
-from airunner.protocol.events import (
-    Event,
-    EventBody,
-    GitCloneStart,
-    Heartbeat,
-    JobFinished,
-    JobLeased,
-    JobScheduled,
-    Output,
-    ProcessEnd,
-    ProcessStart,
-    Stream,
-)
+from airunner.protocol import events
+from airunner.protocol.events import Event, EventBody, Heartbeat, Output, ProcessStart, Stream
 from airunner.protocol.job import JobState
 from tests.client.cli.test_output import Terminal, event
 
@@ -56,9 +45,9 @@ def said(stamp_ms: int, text: bytes = b"hello\n") -> Output:
 
 
 LIFE: list[tuple[EventBody, str]] = [
-    (JobScheduled(timestamp_ms=5_000_000, queue="default"), "waiting 7 s"),
-    (JobLeased(timestamp_ms=5_003_000, agent="a"), "starting 7 s"),
-    (GitCloneStart(timestamp_ms=1_000, repository="r"), "checking out 7 s"),
+    (events.JobScheduled(timestamp_ms=5_000_000, queue="default"), "waiting 7 s"),
+    (events.JobLeased(timestamp_ms=5_003_000, agent="a"), "starting 7 s"),
+    (events.GitCloneStart(timestamp_ms=1_000, repository="r"), "checking out 7 s"),
     (ProcessStart(timestamp_ms=10_500, pid=7, started_at=10_000), "running 7 s, no output yet"),
     (said(30_000), "running 27 s, last output 7 s ago"),
     (Heartbeat(timestamp_ms=60_000), "running 57 s, last output 37 s ago"),
@@ -66,8 +55,8 @@ LIFE: list[tuple[EventBody, str]] = [
         Heartbeat(timestamp_ms=90_000, processes=3, memory_bytes=12 << 20),
         "running 1 min 27 s, last output 1 min 07 s ago, 3 processes, 12.0 MiB",
     ),
-    (ProcessEnd(timestamp_ms=91_000, pid=7, exit_code=0), "ending 7 s"),
-    (JobFinished(timestamp_ms=5_091_000, state=JobState.COMPLETED, exit_code=0), ""),
+    (events.ProcessEnd(timestamp_ms=91_000, pid=7, exit_code=0), "ending 7 s"),
+    (events.JobFinished(timestamp_ms=5_091_000, state=JobState.COMPLETED, exit_code=0), ""),
 ]
 
 
