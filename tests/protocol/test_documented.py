@@ -8,32 +8,22 @@ from typing import get_args
 import msgspec
 import pytest
 
-from airunner.protocol import bounds, frames
+from airunner.protocol import bounds, frames, replies
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import EventBody, EventSegment, Stream
 from airunner.protocol.fields import JobSpec, ProcessType, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result, Usage
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.protocol.replies import (
-    AgentSummary,
-    BatchStored,
-    JobLease,
-    LeaseRef,
-    LeaseVerdict,
-    Reply,
-    SecretSummary,
-    Verdict,
-)
 from airunner.protocol.requests import EventBatch, Request
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
-TAGGED = [*get_args(Request), *get_args(Reply), *get_args(EventBody)]
+TAGGED = [*get_args(Request), *get_args(replies.Reply), *get_args(EventBody)]
 PARTS = [
     RetryOn,
     RetryPolicy,
     QueueSummary,
-    AgentSummary,
+    replies.AgentSummary,
     EventSegment,
     JobSpec,
     TerminalSize,
@@ -41,15 +31,15 @@ PARTS = [
     JobSummary,
     Result,
     EventBatch,
-    BatchStored,
-    JobLease,
-    LeaseRef,
-    LeaseVerdict,
-    SecretSummary,
+    replies.BatchStored,
+    replies.JobLease,
+    replies.LeaseRef,
+    replies.LeaseVerdict,
+    replies.SecretSummary,
     Usage,
 ]
 WORDS = [
-    *(word for enum in (Stream, ProcessType, Reason, Verdict, QueueMode) for word in enum),
+    *(word for enum in (Stream, ProcessType, Reason, replies.Verdict, QueueMode) for word in enum),
     *PeerError.codes(),
 ]
 

@@ -136,13 +136,6 @@ def test_of_some_kinds_only_those_are_told_and_nothing_is_taken_for_a_hole() -> 
     assert follow.finished
 
 
-def test_a_run_without_events_is_refused_where_all_were_asked_for() -> None:
-    follow = Follow(JOB, 0)
-    follow.request()
-    with pytest.raises(CorruptLog, match="airunner store check"):
-        follow.replayed(page(msgspec.structs.replace(run(1, 5), events=b""), following=6, last=5), 0)
-
-
 def test_a_hole_is_asked_for_and_what_lies_behind_it_is_kept() -> None:
     follow = asked(run(1, 1))
     assert follow.live(run(4, 2), 1) == []
@@ -257,10 +250,18 @@ def test_it_ends_at_the_last_event_and_takes_nothing_after_it() -> None:
     assert sequences(other.replayed(behind, 0)) == [1, 2]
 
 
-def test_a_place_behind_a_finished_jobs_end_ends_at_once() -> None:
-    follow = Follow(JOB, 0, from_sequence=50)
+@pytest.mark.parametrize(
+    ("wanted", "held"),
+    [
+        ({"from_sequence": 50}, page(following=50, last=9, finished=True)),
+        ({"from_timestamp_ms": 10**6}, page(run(1, 2, last=True), following=3, last=2, finished=True)),
+    ],
+    ids=["a place", "an instant"],
+)
+def test_what_lies_behind_a_finished_jobs_end_ends_at_once(wanted: dict[str, int], held: JobEventsReplayed) -> None:
+    follow = Follow(JOB, 0, **wanted)
     follow.request()
-    assert follow.replayed(page(following=50, last=9, finished=True), 0) == []
+    assert follow.replayed(held, 0) == []
     assert follow.finished
 
 
@@ -294,18 +295,11 @@ def test_a_run_that_came_while_the_page_was_on_its_way_is_asked_for() -> None:
     assert follow.request() is not None
 
 
-def test_a_job_that_ends_before_the_instant_ends_the_following() -> None:
-    follow = Follow(JOB, 0, from_timestamp_ms=10**6)
-    follow.request()
-    assert follow.replayed(page(run(1, 2, last=True), following=3, last=2, finished=True), 0) == []
-    assert follow.finished
-
-
-def test_a_run_that_lies_about_its_length_is_refused() -> None:
-    follow = Follow(JOB, 0)
-    lie = EventSegment(first_sequence=1, count=3, attempt=1, events=run(1, 2).events)
+def test_a_run_that_lies_about_its_length_is_refused_and_one_without_events_where_all_were_asked_for() -> None:
     with pytest.raises(BadRequest):
-        follow.live(lie, 0)
+        Follow(JOB, 0).live(EventSegment(first_sequence=1, count=3, attempt=1, events=run(1, 2).events), 0)
+    with pytest.raises(CorruptLog, match="airunner store check"):
+        asked(msgspec.structs.replace(run(1, 5), events=b""))
 
 
 @st.composite

@@ -98,12 +98,9 @@ def test_the_secrets_of_an_address_are_its_password_or_a_user_that_is_a_token(
     assert address_secrets(repository) == secrets
 
 
-def test_an_address_is_local_or_has_a_host() -> None:
+def test_an_address_is_local_or_has_a_host_and_is_asked_for_without_its_credentials() -> None:
     assert all(split_address(local).is_local for local in ("/srv/x", "FILE:///srv/x", "./x"))
     assert not any(split_address(remote).is_local for remote in ("host:x", "ssh://host/x"))
-
-
-def test_an_address_is_asked_for_without_its_credentials() -> None:
     assert split_address("https://u:hunter2@host:1/x@v").plain == "https://host:1/x@v"
     with pytest.raises(BadAddress, match="empty"):
         split_address("")

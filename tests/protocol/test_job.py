@@ -42,10 +42,6 @@ def test_what_no_process_can_be_given_is_refused(fields: dict[str, object], why:
         JobSpec(**({"command": "true"} | fields))
 
 
-def test_type_checkers_know_every_field_of_the_table():
-    assert list(JobFields.__annotations__) == list(FIELDS)
-
-
 def test_a_job_is_stored_whole_and_bounded():
     assert decode_spec(encode_spec(SPEC)) == SPEC
     assert msgspec.structs.replace(SPEC, working_directory="a/b..c").working_directory == "a/b..c"
@@ -76,14 +72,10 @@ def test_how_it_ended_says_the_state_and_the_exit_status(result: Result, state: 
     assert (result.state, result.exit_status) == (state, exit_status)
 
 
-def test_a_terminal_state_never_changes():
-    for state in JobState:
-        steps = [next_state(state, change) for change in Change]
-        assert state.terminal == (not any(steps))
-
-
-def test_every_terminal_state_is_reached_by_its_own_change():
+def test_a_terminal_state_never_changes_and_is_reached_by_its_own_change():
     assert set(FINISHING) == {state for state in JobState if state.terminal}
+    for state in JobState:
+        assert state.terminal == (not any(next_state(state, change) for change in Change))
     for state, change in FINISHING.items():
         assert next_state(JobState.RUNNING, change) is state
 
@@ -95,5 +87,6 @@ def test_the_diagram_draws_every_step():
     assert sum(line.endswith("--> [*]") for line in lines) == len(FINISHING)
 
 
-def test_a_field_knows_its_bounds_where_its_type_has_both() -> None:
+def test_type_checkers_know_every_field_and_a_field_its_bounds_where_its_type_has_both() -> None:
+    assert list(JobFields.__annotations__) == list(FIELDS)
     assert (FIELDS["priority"].bounds, FIELDS["command"].bounds) == ((-100, 100), None)

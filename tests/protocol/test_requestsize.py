@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,26 +27,24 @@ def test_it_doubles_up_to_a_megabyte_while_answers_come_soon():
     assert size.bytes_max == REQUEST_BYTES_MAX
 
 
-def test_what_moved_little_shows_nothing_of_what_the_link_carries():
-    size = RequestSize()
-    size.answered(size.bytes_max // 2 - 1, 1)
-    assert size.bytes_max == REQUEST_BYTES_FIRST
-
-
-def test_a_late_answer_halves_it_and_one_between_leaves_it():
-    size = RequestSize()
-    size.bytes_max = 8 * REQUEST_BYTES_MIN
-    size.answered(size.bytes_max, SLOW_MS - 1)
-    assert size.bytes_max == 8 * REQUEST_BYTES_MIN
-    size.answered(1, SLOW_MS)
-    assert size.bytes_max == 4 * REQUEST_BYTES_MIN
-
-
-def test_a_connection_that_ends_first_leaves_a_quarter():
-    size = RequestSize()
-    size.bytes_max = REQUEST_BYTES_MAX
-    size.broken()
-    assert size.bytes_max == REQUEST_BYTES_MAX // 4
+@pytest.mark.parametrize(
+    ("moved", "took_ms", "size"),
+    [
+        (8 * REQUEST_BYTES_MIN, SLOW_MS - 1, 8 * REQUEST_BYTES_MIN),
+        (1, SLOW_MS, 4 * REQUEST_BYTES_MIN),
+        (4 * REQUEST_BYTES_MIN - 1, 1, 8 * REQUEST_BYTES_MIN),  # what moved little shows nothing
+        (None, 0, 2 * REQUEST_BYTES_MIN),
+    ],
+    ids=["between", "late", "quick and little", "a connection that ends first"],
+)
+def test_it_follows_what_is_shown_of_the_link(moved: int | None, took_ms: int, size: int):
+    here = RequestSize()
+    here.bytes_max = 8 * REQUEST_BYTES_MIN
+    if moved is None:
+        here.broken()
+    else:
+        here.answered(moved, took_ms)
+    assert here.bytes_max == size
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**22), st.integers(0, 10_000)) | st.none()))
