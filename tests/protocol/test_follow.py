@@ -265,14 +265,6 @@ def test_what_lies_behind_a_finished_jobs_end_ends_at_once(wanted: dict[str, int
     assert follow.finished
 
 
-def test_from_an_instant_on_everything_is_told_even_what_says_that_it_is_older() -> None:
-    follow = Follow(JOB, 0, from_timestamp_ms=50)
-    follow.request()
-    stored = run(11, 4, stamps=[10, 60, 20, 70])
-    assert sequences(follow.replayed(page(stored, following=15, last=14), 0)) == [12, 13, 14]
-    assert sequences(follow.live(run(15, 1, stamps=[1]), 0)) == [15]
-
-
 def test_an_instant_that_has_not_come_yet_waits_for_it() -> None:
     follow = Follow(JOB, 0, from_timestamp_ms=50)
     follow.request()
