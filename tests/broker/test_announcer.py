@@ -68,18 +68,20 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+async def stage() -> AsyncIterator[Stage]:
+    stage = Stage()
+    async with stage.running():
+        yield stage
 
 
 async def test_each_subscriber_is_told_from_when_on_it_hears_everything(stage: Stage) -> None:
-    async with stage.running():
-        for subscriber in (stage.subscriber, stage.socket.connect()):
-            subscriber.subscribe(TOPIC)
-            assert await subscriber.receive() == [[TOPIC, b""]]
+    for subscriber in (stage.subscriber, stage.socket.connect()):
+        subscriber.subscribe(TOPIC)
+        assert await subscriber.receive() == [[TOPIC, b""]]
 
 
-async def test_what_is_heard_counts_as_its_tenants_until_it_is_left_and_is_then_not_said(stage: Stage) -> None:
+async def test_what_is_heard_counts_as_its_tenants_until_it_is_left_and_is_then_not_said() -> None:
+    stage = Stage()
     stage.watchers.grant("t", TOPIC, PEER_KEY, 0)
     async with stage.running():
         await stage.subscribe()
@@ -93,9 +95,8 @@ async def test_what_is_heard_counts_as_its_tenants_until_it_is_left_and_is_then_
 
 
 @pytest.mark.parametrize("topic", [TOPIC, b""], ids=["without the key", "everything"])
-async def test_a_machine_that_was_not_given_the_key_is_not_welcomed_and_makes_nothing_said(
-    stage: Stage, topic: bytes
-) -> None:
+async def test_a_machine_that_was_not_given_the_key_is_not_welcomed_and_makes_nothing_said(topic: bytes) -> None:
+    stage = Stage()
     stage.watchers.grant("t", TOPIC, "other", 0)
     async with stage.running():
         await stage.subscribe(topic)
@@ -105,48 +106,44 @@ async def test_a_machine_that_was_not_given_the_key_is_not_welcomed_and_makes_no
 
 
 async def test_what_is_said_opens_with_the_jobs_key_and_no_other_and_under_no_nonce_twice(stage: Stage) -> None:
-    async with stage.running():
-        await stage.subscribe()
-        assert await stage.append(key=OTHER) == 0
-        assert await stage.append(RUN, RUN, RUN) == 3
-        _, *said = await stage.subscriber.receive()
-        for topic, sealed in said:
-            assert topic == TOPIC
-            assert msgspec.msgpack.decode(open_sealed(KEY, sealed), type=EventSegment) == RUN
-            with pytest.raises(Forged):
-                open_sealed(OTHER, sealed)
-        assert len({sealed[:24] for _, sealed in said}) == 3
+    await stage.subscribe()
+    assert await stage.append(key=OTHER) == 0
+    assert await stage.append(RUN, RUN, RUN) == 3
+    _, *said = await stage.subscriber.receive()
+    for topic, sealed in said:
+        assert topic == TOPIC
+        assert msgspec.msgpack.decode(open_sealed(KEY, sealed), type=EventSegment) == RUN
+        with pytest.raises(Forged):
+            open_sealed(OTHER, sealed)
+    assert len({sealed[:24] for _, sealed in said}) == 3
 
 
 async def test_beyond_its_memory_everything_is_said(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LISTENED_MAX", 1)
-    async with stage.running():
-        for key in (b"a", b"b"):
-            await stage.subscribe(topic_of(key * 32))
-        assert await stage.append() == 1
+    for key in (b"a", b"b"):
+        await stage.subscribe(topic_of(key * 32))
+    assert await stage.append() == 1
 
 
 async def test_a_long_run_is_only_named_and_so_is_what_follows_it_in_the_batch(stage: Stage) -> None:
     """What waits for a listener who does not read is counted in messages: it is bounded in bytes by theirs."""
     long = EventSegment(first_sequence=2, count=3, attempt=1, events=bytes(LIVE_BYTES_MAX + 1))
     after = EventSegment(first_sequence=5, count=1, attempt=1, events=b"\x91\x80")
-    async with stage.running():
-        await stage.subscribe()
-        await stage.append(RUN, long, long, after)
-        _, *said = await stage.subscriber.receive()
-        assert [msgspec.msgpack.decode(open_sealed(KEY, sealed)) for _, sealed in said] == [
-            msgspec.to_builtins(RUN, builtin_types=(bytes,)),
-            {"first_sequence": 2, "count": 4, "attempt": 1},
-        ]
+    await stage.subscribe()
+    await stage.append(RUN, long, long, after)
+    _, *said = await stage.subscriber.receive()
+    assert [msgspec.msgpack.decode(open_sealed(KEY, sealed)) for _, sealed in said] == [
+        msgspec.to_builtins(RUN, builtin_types=(bytes,)),
+        {"first_sequence": 2, "count": 4, "attempt": 1},
+    ]
 
 
 async def test_when_the_relay_has_ended_nothing_is_said_until_somebody_comes_back(stage: Stage) -> None:
-    async with stage.running():
-        await stage.subscribe()
-        stage.socket.change(ALL_LISTENERS_LEFT)
-        await wait_all_tasks_blocked()
-        assert await stage.append() == 0
-        late = stage.socket.connect()
-        late.subscribe(TOPIC)
-        assert await late.receive() == [[TOPIC, b""]]
-        assert await stage.append() == 1
+    await stage.subscribe()
+    stage.socket.change(ALL_LISTENERS_LEFT)
+    await wait_all_tasks_blocked()
+    assert await stage.append() == 0
+    late = stage.socket.connect()
+    late.subscribe(TOPIC)
+    assert await late.receive() == [[TOPIC, b""]]
+    assert await stage.append() == 1

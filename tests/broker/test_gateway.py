@@ -120,8 +120,10 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+async def stage() -> AsyncIterator[Stage]:
+    stage = Stage()
+    async with stage.running():
+        yield stage
 
 
 def _ref(job_id: str) -> LeaseRef:
@@ -129,10 +131,9 @@ def _ref(job_id: str) -> LeaseRef:
 
 
 async def test_a_ping_needs_no_token_and_no_ledger(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(Ping(), 7)
-        assert await stage.router.said.receive() == (b"peer", request_id(7), PONG)
-        assert stage.nothing_asked()
+    stage.router.hear(Ping(), 7)
+    assert await stage.router.said.receive() == (b"peer", request_id(7), PONG)
+    assert stage.nothing_asked()
 
 
 @pytest.mark.parametrize(
@@ -142,12 +143,11 @@ async def test_a_ping_needs_no_token_and_no_ledger(stage: Stage) -> None:
 async def test_a_request_reaches_the_ledger_as_its_tenants_with_an_id_and_a_key_for_each_new_job(
     stage: Stage, request_: Message, token: bytes, jobs: int
 ) -> None:
-    async with stage.running():
-        stage.router.hear(request_, 3, token=token)
-        asked = await stage.asked()
-        assert (asked.peer, asked.command.tenant, asked.command.request_id) == (b"peer", "acme", request_id(3))
-        minted = asked.command.minted
-        assert len({job.job_id for job in minted}) == len({job.watch_key for job in minted}) == jobs
+    stage.router.hear(request_, 3, token=token)
+    asked = await stage.asked()
+    assert (asked.peer, asked.command.tenant, asked.command.request_id) == (b"peer", "acme", request_id(3))
+    minted = asked.command.minted
+    assert len({job.job_id for job in minted}) == len({job.watch_key for job in minted}) == jobs
 
 
 REFUSED = {
@@ -164,22 +164,20 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 async def test_what_may_not_come_in_is_refused_and_counted_and_nothing_applied(stage: Stage, case: str) -> None:
     frames, code = REFUSED[case]
-    async with stage.running():
-        stage.router.hear_frames(frames)
-        assert await stage.code() == code
-        assert stage.counts["requests_refused"] == 1
-        assert stage.nothing_asked()
+    stage.router.hear_frames(frames)
+    assert await stage.code() == code
+    assert stage.counts["requests_refused"] == 1
+    assert stage.nothing_asked()
 
 
 @pytest.mark.parametrize(
     "frames", [[], [b""], [b"AR1"], [b"XR1", bytes(16), b"", b"\x80"], [b"AR1", b"short", b"", b"\x80"]]
 )
 async def test_garbage_is_counted_and_the_next_request_served(stage: Stage, frames: list[bytes]) -> None:
-    async with stage.running():
-        stage.router.hear_frames(frames)
-        stage.router.hear(Ping())
-        assert await stage.reply() == PONG
-        assert stage.counts["garbage"] == 1
+    stage.router.hear_frames(frames)
+    stage.router.hear(Ping())
+    assert await stage.reply() == PONG
+    assert stage.counts["garbage"] == 1
 
 
 async def test_busy_instead_of_growth() -> None:
@@ -194,15 +192,14 @@ async def test_busy_instead_of_growth() -> None:
 
 
 async def test_who_may_watch_is_told_where_and_who_watches_as_many_as_it_may_is_refused_another(stage: Stage) -> None:
-    async with stage.running():
-        for key, served in ((b"a", True), (b"b", False), (b"a", True)):
-            watch = requests.WatchJob(job_id="j")
-            reply = await stage.converse(watch, WatchKeyFound(WatchKey(key * 32)), token=b"read")
-            if served:
-                assert reply == replies.JobWatched(watch_key=key * 32, events_port=EVENTS_PORT)
-            else:
-                assert isinstance(reply, Refused)
-                assert reply.code == "quota"
+    for key, served in ((b"a", True), (b"b", False), (b"a", True)):
+        watch = requests.WatchJob(job_id="j")
+        reply = await stage.converse(watch, WatchKeyFound(WatchKey(key * 32)), token=b"read")
+        if served:
+            assert reply == replies.JobWatched(watch_key=key * 32, events_port=EVENTS_PORT)
+        else:
+            assert isinstance(reply, Refused)
+            assert reply.code == "quota"
 
 
 @pytest.mark.parametrize(
@@ -218,49 +215,46 @@ async def test_who_may_watch_is_told_where_and_who_watches_as_many_as_it_may_is_
 async def test_a_grant_that_reaches_nobody_is_given_back_once(
     stage: Stage, repeat: bytes | None, gone: set[bytes], *, given_back: bool
 ) -> None:
-    async with stage.running():
-        stage.router.hear(dequeue(), token=b"work", peer=b"old")
-        asked = [await stage.asked()]
-        if repeat is not None:
-            stage.router.hear(dequeue(), token=repeat, peer=b"new")
-            asked.append(await stage.asked())
-        stage.router.gone |= gone
-        for pending in asked:
-            stage.answer(pending, GRANT)
-        if given_back:
-            back = await stage.asked()
-            assert (back.peer, back.command.tenant) == (None, "acme")
-            assert back.command.request == requests.ReleaseJob(lease=_ref("j"))
-            assert stage.counts["replies_undelivered"] == len(gone)
-        if repeat is not None and b"new" not in gone:
-            assert (await stage.router.said.receive())[0] == b"new"
-        await wait_all_tasks_blocked()
-        assert stage.nothing_asked()
+    stage.router.hear(dequeue(), token=b"work", peer=b"old")
+    asked = [await stage.asked()]
+    if repeat is not None:
+        stage.router.hear(dequeue(), token=repeat, peer=b"new")
+        asked.append(await stage.asked())
+    stage.router.gone |= gone
+    for pending in asked:
+        stage.answer(pending, GRANT)
+    if given_back:
+        back = await stage.asked()
+        assert (back.peer, back.command.tenant) == (None, "acme")
+        assert back.command.request == requests.ReleaseJob(lease=_ref("j"))
+        assert stage.counts["replies_undelivered"] == len(gone)
+    if repeat is not None and b"new" not in gone:
+        assert (await stage.router.said.receive())[0] == b"new"
+    await wait_all_tasks_blocked()
+    assert stage.nothing_asked()
 
 
 async def test_another_reply_whose_peer_is_gone_is_let_go(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(enqueue("true"), token=b"submit", peer=b"a")
-        asked = await stage.asked()
-        stage.router.gone.add(b"a")
-        stage.answer(asked, Refused(code="conflict", message=""))
-        await wait_all_tasks_blocked()
-        assert stage.nothing_asked()
+    stage.router.hear(enqueue("true"), token=b"submit", peer=b"a")
+    asked = await stage.asked()
+    stage.router.gone.add(b"a")
+    stage.answer(asked, Refused(code="conflict", message=""))
+    await wait_all_tasks_blocked()
+    assert stage.nothing_asked()
 
 
 async def test_a_nudge_goes_to_the_holder_alone_and_one_that_is_gone_is_not_waited_for(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(ListJobs(), token=b"read", peer=b"reader")
-        await stage.asked()
-        await stage.converse(dequeue(), GRANT, token=b"work", peer=b"agent")
-        assert await stage.nudged("j") == [b"agent"]
-        assert await stage.nudged("another") == []
-        assert stage.nothing_asked(), "nobody answers a nudge"
-        stage.router.gone.add(b"agent")
-        assert await stage.nudged("j") == []
-        assert stage.counts["replies_undelivered"] == 1
-        stage.router.hear(Ping())
-        assert await stage.reply() == PONG
+    stage.router.hear(ListJobs(), token=b"read", peer=b"reader")
+    await stage.asked()
+    await stage.converse(dequeue(), GRANT, token=b"work", peer=b"agent")
+    assert await stage.nudged("j") == [b"agent"]
+    assert await stage.nudged("another") == []
+    assert stage.nothing_asked(), "nobody answers a nudge"
+    stage.router.gone.add(b"agent")
+    assert await stage.nudged("j") == []
+    assert stage.counts["replies_undelivered"] == 1
+    stage.router.hear(Ping())
+    assert await stage.reply() == PONG
 
 
 def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[requests.UpdateJob, replies.JobsUpdated]:
@@ -275,51 +269,48 @@ def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[requests.UpdateJob
 async def test_a_nudge_goes_once_to_the_newest_connection_of_the_holder_until_the_job_has_ended(stage: Stage) -> None:
     heartbeat, said = _heartbeat(Verdict.KEPT, Verdict.CANCEL, Verdict.LOST)
     completion = requests.CompleteJob(lease=_ref("j0"), event_count=0, result=Result(exit_code=0))
-    async with stage.running():
-        for peer in (b"old", b"new"):
-            await stage.converse(heartbeat, said, token=b"work", peer=peer)
-        assert await stage.nudged("j0", "j1", "unknown") == [b"new"]
-        assert await stage.nudged("j2") == [], "a lease that is lost is not this agent's"
-        await stage.converse(completion, replies.JobCompleted(state=JobState.COMPLETED), token=b"work")
-        assert await stage.nudged("j0") == []
-        assert await stage.nudged("j1") == [b"new"]
-        await stage.converse(requests.ReleaseJob(lease=_ref("j1")), replies.JobReleasedReply(), token=b"work")
-        assert await stage.nudged("j1") == []
+    for peer in (b"old", b"new"):
+        await stage.converse(heartbeat, said, token=b"work", peer=peer)
+    assert await stage.nudged("j0", "j1", "unknown") == [b"new"]
+    assert await stage.nudged("j2") == [], "a lease that is lost is not this agent's"
+    await stage.converse(completion, replies.JobCompleted(state=JobState.COMPLETED), token=b"work")
+    assert await stage.nudged("j0") == []
+    assert await stage.nudged("j1") == [b"new"]
+    await stage.converse(requests.ReleaseJob(lease=_ref("j1")), replies.JobReleasedReply(), token=b"work")
+    assert await stage.nudged("j1") == []
 
 
 async def test_agents_are_listed_as_they_were_heard_with_the_leases_that_the_store_counts(stage: Stage) -> None:
     heartbeat, _ = _heartbeat(agent="b")
-    async with stage.running():
-        stage.router.hear(dequeue(), token=b"work")
-        stage.router.hear(heartbeat, token=b"work")
-        stage.router.hear(msgspec.structs.replace(dequeue(), agent="reader"), token=b"read")
-        assert await stage.code() == "forbidden"
-        for _ in range(2):
-            await stage.asked()
-        for after, names in ((None, ["a", "b", "c"]), ("a", ["b", "c"]), ("c", [])):
-            counted = LeasesCounted({"a": 2, "c": 1})
-            listed = await stage.converse(requests.ListAgents(after=after), counted, token=b"read")
-            assert isinstance(listed, replies.AgentsListed)
-            assert [agent.name for agent in listed.agents] == names
-            if after is None:
-                assert listed.agents[0] == AgentSummary(name="a", slots=1, leases=2, seen_ms=WALL_MS)
-                assert listed.agents[2] == AgentSummary(name="c", slots=0, leases=1, seen_ms=0)
+    stage.router.hear(dequeue(), token=b"work")
+    stage.router.hear(heartbeat, token=b"work")
+    stage.router.hear(msgspec.structs.replace(dequeue(), agent="reader"), token=b"read")
+    assert await stage.code() == "forbidden"
+    for _ in range(2):
+        await stage.asked()
+    for after, names in ((None, ["a", "b", "c"]), ("a", ["b", "c"]), ("c", [])):
+        counted = LeasesCounted({"a": 2, "c": 1})
+        listed = await stage.converse(requests.ListAgents(after=after), counted, token=b"read")
+        assert isinstance(listed, replies.AgentsListed)
+        assert [agent.name for agent in listed.agents] == names
+        if after is None:
+            assert listed.agents[0] == AgentSummary(name="a", slots=1, leases=2, seen_ms=WALL_MS)
+            assert listed.agents[2] == AgentSummary(name="c", slots=0, leases=1, seen_ms=0)
 
 
 async def test_a_machine_that_was_revoked_is_refused_at_once_and_given_no_job_that_it_waited_for(stage: Stage) -> None:
-    async with stage.running():
-        stage.router.hear(dequeue(wait_ms=30_000), token=b"work")
-        parked = await stage.asked()
-        del stage.listed[b"local"]
-        for request in (Ping(), ListJobs()):
-            stage.router.hear(request, token=b"read")
-            assert await stage.code() == "unauthenticated"
-        stage.answer(parked, GRANT)
-        assert isinstance(await stage.reply(), Refused)
-        given_back = (await stage.asked()).command.request
-        assert given_back == requests.ReleaseJob(lease=_ref("j"))
-        assert await stage.nudged("j") == []
-        assert stage.nothing_asked()
+    stage.router.hear(dequeue(wait_ms=30_000), token=b"work")
+    parked = await stage.asked()
+    del stage.listed[b"local"]
+    for request in (Ping(), ListJobs()):
+        stage.router.hear(request, token=b"read")
+        assert await stage.code() == "unauthenticated"
+    stage.answer(parked, GRANT)
+    assert isinstance(await stage.reply(), Refused)
+    given_back = (await stage.asked()).command.request
+    assert given_back == requests.ReleaseJob(lease=_ref("j"))
+    assert await stage.nudged("j") == []
+    assert stage.nothing_asked()
 
 
 @pytest.mark.parametrize(
@@ -328,8 +319,9 @@ async def test_a_machine_that_was_revoked_is_refused_at_once_and_given_no_job_th
     ids=["large", "as short as who follows asks for"],
 )
 async def test_a_page_of_a_log_is_paid_for_by_its_size(
-    stage: Stage, asks: int, size_bytes: int, rate: float, *, paid_out: bool
+    asks: int, size_bytes: int, rate: float, *, paid_out: bool
 ) -> None:
+    stage = Stage()
     rates = Rates(rate)
     stage.pay(rates)
     run = EventSegment(first_sequence=1, count=1, attempt=1, events=bytes(size_bytes))
@@ -358,8 +350,9 @@ def exhausted(units: float) -> Rates:
     ("debt", "held_s", "retry_ms"), [(2.0, 1.0, 0), (10.0, HOLD_MS_MAX / 1_000, 9_001 - HOLD_MS_MAX)]
 )
 async def test_what_is_too_much_is_refused_undecoded_once_the_same_may_be_asked_again_and_not_held_for_ever(
-    stage: Stage, debt: float, held_s: float, retry_ms: int
+    debt: float, held_s: float, retry_ms: int
 ) -> None:
+    stage = Stage()
     stage.pay(exhausted(debt))
     async with stage.running():
         began_s = anyio.current_time()
@@ -373,7 +366,8 @@ async def test_what_is_too_much_is_refused_undecoded_once_the_same_may_be_asked_
         assert anyio.current_time() - began_s == pytest.approx(held_s, abs=0.01)  # virtual
 
 
-async def test_more_refusals_than_are_held_are_told_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_refusals_than_are_held_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage()
     monkeypatch.setattr(tarpit, "HELD_MAX", 1)
     stage.pay(exhausted(2.0))
     async with stage.running():
@@ -384,7 +378,8 @@ async def test_more_refusals_than_are_held_are_told_at_once(stage: Stage, monkey
         assert anyio.current_time() > began_s
 
 
-async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its_size(stage: Stage) -> None:
+async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its_size() -> None:
+    stage = Stage()
     rates = Rates(100.0)
     stage.pay(rates)
     async with stage.running():
@@ -396,7 +391,8 @@ async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its
 @pytest.mark.parametrize(
     "frames", [[b"AR1", bytes(16)], [b"AR1", bytes(16), b"", encode(Ping())], [b"AR1", bytes(16), b"", b"\x80"]]
 )
-async def test_what_is_no_tenants_is_paid_for_by_its_machine(stage: Stage, frames: list[bytes]) -> None:
+async def test_what_is_no_tenants_is_paid_for_by_its_machine(frames: list[bytes]) -> None:
+    stage = Stage()
     unattributed = Rates(1.0)
     unattributed.charge(Bucket("local", Purpose.MACHINE), 0.5, WALL_MS)
     stage.pay(Rates(), unattributed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -25,153 +27,144 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+async def stage() -> AsyncIterator[Stage]:
+    stage = Stage()
+    async with stage.running():
+        yield stage
 
 
 async def test_it_begins_with_taking_over_what_the_last_broker_left(stage: Stage) -> None:
-    async with stage.running():
-        assert stage.store.batches == [[Resume()]]
+    assert stage.store.batches == [[Resume()]]
 
 
 async def test_nothing_is_said_before_it_is_committed(stage: Stage) -> None:
-    async with stage.running():
-        stage.disk.hold()
-        stage.store.next_due_ms = WALL_MS + 5
-        stage.ask(asked(1, enqueue("true")))
-        await stage.disk.committing.wait()
-        await wait_all_tasks_blocked()
-        assert stage.silent()
-        stage.disk.let_go()
-        assert isinstance((await stage.reply()).reply, JobsEnqueued)
-        assert await stage.announced.receive() == [RUN]
-        assert await stage.alarms.receive() == Alarm(WALL_MS + 5)
-        assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 2, 1)
+    stage.disk.hold()
+    stage.store.next_due_ms = WALL_MS + 5
+    stage.ask(asked(1, enqueue("true")))
+    await stage.disk.committing.wait()
+    await wait_all_tasks_blocked()
+    assert stage.silent()
+    stage.disk.let_go()
+    assert isinstance((await stage.reply()).reply, JobsEnqueued)
+    assert await stage.announced.receive() == [RUN]
+    assert await stage.alarms.receive() == Alarm(WALL_MS + 5)
+    assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 2, 1)
 
 
 async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage: Stage) -> None:
-    async with stage.running():
-        stage.disk.hold()
-        stage.ask(asked(1, enqueue("true")))
-        await stage.disk.committing.wait()
-        stage.ask(*(asked(number, CancelJob(job_id="j")) for number in range(2, ScriptedStore.batch_max + 10)))
-        stage.disk.let_go()
-        await wait_all_tasks_blocked()
-        sizes = [len(batch) for batch in stage.store.batches]
-        assert sizes[:2] == [1, 1]
-        assert sum(sizes[2:]) == ScriptedStore.batch_max + 8
-        assert sizes[2] == max(sizes) == BATCH_UNITS_MAX
+    stage.disk.hold()
+    stage.ask(asked(1, enqueue("true")))
+    await stage.disk.committing.wait()
+    stage.ask(*(asked(number, CancelJob(job_id="j")) for number in range(2, ScriptedStore.batch_max + 10)))
+    stage.disk.let_go()
+    await wait_all_tasks_blocked()
+    sizes = [len(batch) for batch in stage.store.batches]
+    assert sizes[:2] == [1, 1]
+    assert sum(sizes[2:]) == ScriptedStore.batch_max + 8
+    assert sizes[2] == max(sizes) == BATCH_UNITS_MAX
 
 
 async def test_an_enqueue_takes_a_parked_dequeue_along_in_the_same_transaction(stage: Stage) -> None:
-    async with stage.running():
-        stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"agent"))
-        await wait_all_tasks_blocked()
-        assert stage.silent()
-        stage.ask(asked(2, enqueue("true"), peer=b"client"))
-        batch = await stage.answers.receive()
-        assert [(answer.peer, type(answer.reply)) for answer in batch if isinstance(answer, Response)] == [
-            (b"client", JobsEnqueued),
-            (b"agent", JobsLeased),
-        ]
-        kinds = [type(command.request) for command in stage.store.batches[-1] if isinstance(command, TenantRequest)]
-        assert kinds == [EnqueueJob, DequeueJob]
+    stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"agent"))
+    await wait_all_tasks_blocked()
+    assert stage.silent()
+    stage.ask(asked(2, enqueue("true"), peer=b"client"))
+    batch = await stage.answers.receive()
+    assert [(answer.peer, type(answer.reply)) for answer in batch if isinstance(answer, Response)] == [
+        (b"client", JobsEnqueued),
+        (b"agent", JobsLeased),
+    ]
+    kinds = [type(command.request) for command in stage.store.batches[-1] if isinstance(command, TenantRequest)]
+    assert kinds == [EnqueueJob, DequeueJob]
 
 
 @pytest.mark.parametrize("wait_ms", [30_000, 0])
 async def test_a_wait_ends_exactly_when_it_is_over_with_nothing(stage: Stage, wait_ms: int) -> None:
-    async with stage.running():
-        began_s = anyio.current_time()
-        stage.ask(asked(1, dequeue(wait_ms=wait_ms)))
-        assert (await stage.reply()).reply == JobsLeased()
-        assert anyio.current_time() - began_s == pytest.approx(wait_ms / 1_000, abs=0.002)
+    began_s = anyio.current_time()
+    stage.ask(asked(1, dequeue(wait_ms=wait_ms)))
+    assert (await stage.reply()).reply == JobsLeased()
+    assert anyio.current_time() - began_s == pytest.approx(wait_ms / 1_000, abs=0.002)
 
 
 async def test_a_repeat_of_a_parked_request_takes_its_place(stage: Stage) -> None:
-    async with stage.running():
-        stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"old"))
-        await wait_all_tasks_blocked()
-        stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"new"))
-        await wait_all_tasks_blocked()
-        stage.ask(asked(2, enqueue("true", "true"), peer=None))
-        assert (await stage.reply()).peer == b"new"
-        await wait_all_tasks_blocked()
-        assert stage.answers.statistics().current_buffer_used == 0
+    stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"old"))
+    await wait_all_tasks_blocked()
+    stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"new"))
+    await wait_all_tasks_blocked()
+    stage.ask(asked(2, enqueue("true", "true"), peer=None))
+    assert (await stage.reply()).peer == b"new"
+    await wait_all_tasks_blocked()
+    assert stage.answers.statistics().current_buffer_used == 0
 
 
 async def test_a_job_that_came_back_goes_to_who_waits(stage: Stage) -> None:
-    async with stage.running():
-        stage.ask(asked(1, dequeue(wait_ms=30_000)))
-        await wait_all_tasks_blocked()
-        stage.ask(Expire())
-        assert (await stage.reply()).reply == JobsLeased(leases=(LEASE,))
+    stage.ask(asked(1, dequeue(wait_ms=30_000)))
+    await wait_all_tasks_blocked()
+    stage.ask(Expire())
+    assert (await stage.reply()).reply == JobsLeased(leases=(LEASE,))
 
 
 async def test_where_there_is_no_room_to_park_the_asker_is_told_to_come_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "PLACES_MAX", 0)
-    async with stage.running():
-        stage.ask(asked(1, dequeue(wait_ms=30_000)))
-        refused = (await stage.reply()).reply
-        assert isinstance(refused, Refused)
-        assert refused.code == "busy"
+    stage.ask(asked(1, dequeue(wait_ms=30_000)))
+    refused = (await stage.reply()).reply
+    assert isinstance(refused, Refused)
+    assert refused.code == "busy"
 
 
 @pytest.mark.parametrize("request_", [enqueue("true"), CancelJob(job_id="j"), GetJob(job_id="j"), ListJobs()])
 async def test_a_full_disk_is_said_to_all_who_asked_and_the_next_batch_is_tried(
     stage: Stage, request_: StoreRequest
 ) -> None:
-    async with stage.running():
-        stage.store.failure = NoSpace()
-        stage.ask(asked(1, request_))
-        refused = (await stage.reply()).reply
-        assert isinstance(refused, Refused)
-        assert refused.code == "no-space"
-        assert stage.silent()
-        stage.store.failure = None
-        stage.ask(asked(2, request_))
-        assert not isinstance((await stage.reply()).reply, Refused)
+    stage.store.failure = NoSpace()
+    stage.ask(asked(1, request_))
+    refused = (await stage.reply()).reply
+    assert isinstance(refused, Refused)
+    assert refused.code == "no-space"
+    assert stage.silent()
+    stage.store.failure = None
+    stage.ask(asked(2, request_))
+    assert not isinstance((await stage.reply()).reply, Refused)
 
 
 async def test_whoever_only_reads_is_answered_though_the_disk_is_full(stage: Stage) -> None:
-    async with stage.running():
-        stage.disk.hold()
-        stage.ask(asked(1, ListJobs()))
-        await stage.disk.committing.wait()
-        stage.ask(asked(2, enqueue("true")), asked(3, ListJobs()))
-        stage.store.full_for = EnqueueJob
-        stage.disk.let_go()
-        replies = [(await stage.reply()).reply for _ in range(3)]
-        assert [type(reply) for reply in replies] == [JobsListed, JobsListed, Refused]
+    stage.disk.hold()
+    stage.ask(asked(1, ListJobs()))
+    await stage.disk.committing.wait()
+    stage.ask(asked(2, enqueue("true")), asked(3, ListJobs()))
+    stage.store.full_for = EnqueueJob
+    stage.disk.let_go()
+    replies = [(await stage.reply()).reply for _ in range(3)]
+    assert [type(reply) for reply in replies] == [JobsListed, JobsListed, Refused]
 
 
 async def test_whoever_only_reads_waits_for_no_commit_of_others(stage: Stage) -> None:
-    async with stage.running():
-        stage.disk.hold()
-        stage.ask(asked(1, GetJob(job_id="j")))
-        assert (await stage.reply()).peer == b"peer"
-        assert not stage.disk.committing.is_set(), "it waits for no thread either"
-        stage.ask(asked(2, enqueue("true")), asked(3, GetJob(job_id="j")))
-        assert (await stage.reply()).command.request == GetJob(job_id="j")
-        assert stage.silent()
-        stage.disk.let_go()
-        assert isinstance((await stage.reply()).reply, JobsEnqueued)
+    stage.disk.hold()
+    stage.ask(asked(1, GetJob(job_id="j")))
+    assert (await stage.reply()).peer == b"peer"
+    assert not stage.disk.committing.is_set(), "it waits for no thread either"
+    stage.ask(asked(2, enqueue("true")), asked(3, GetJob(job_id="j")))
+    assert (await stage.reply()).command.request == GetJob(job_id="j")
+    assert stage.silent()
+    stage.disk.let_go()
+    assert isinstance((await stage.reply()).reply, JobsEnqueued)
 
 
 async def test_an_expiry_that_met_a_full_disk_is_named_to_the_timekeeper_again(stage: Stage) -> None:
-    async with stage.running():
-        stage.store.next_due_ms = WALL_MS
-        stage.ask(asked(1, enqueue("true")))
-        assert await stage.alarms.receive() == Alarm(WALL_MS)
-        stage.store.failure = NoSpace()
-        stage.ask(Expire())
-        alarm = await stage.alarms.receive()
-        assert alarm.due_ms is not None
-        assert alarm.due_ms >= WALL_MS + NO_SPACE_PAUSE_MS
+    stage.store.next_due_ms = WALL_MS
+    stage.ask(asked(1, enqueue("true")))
+    assert await stage.alarms.receive() == Alarm(WALL_MS)
+    stage.store.failure = NoSpace()
+    stage.ask(Expire())
+    alarm = await stage.alarms.receive()
+    assert alarm.due_ms is not None
+    assert alarm.due_ms >= WALL_MS + NO_SPACE_PAUSE_MS
 
 
-async def test_a_start_on_a_full_disk_is_tried_until_it_succeeds_and_meanwhile_no_lease_expires(stage: Stage) -> None:
+async def test_a_start_on_a_full_disk_is_tried_until_it_succeeds_and_meanwhile_no_lease_expires() -> None:
+    stage = Stage()
     stage.store.full_for = (Resume, EnqueueJob)
     stage.store.next_due_ms = WALL_MS
     async with stage.running():
@@ -188,50 +181,47 @@ async def test_a_start_on_a_full_disk_is_tried_until_it_succeeds_and_meanwhile_n
 
 async def test_what_meets_a_full_disk_is_tried_as_what_ends_or_keeps_something(stage: Stage) -> None:
     """The store is asked again with all of it, and refuses what would add anything."""
-    async with stage.running():
-        stage.store.full_at = Room.AMPLE
-        stage.ask(asked(1, CancelJob(job_id="j")))
-        assert [type(answer.reply) for answer in await stage.news()] == [JobCancelled]
-        assert stage.left.told == [True]
-        stage.store.full_at = None
-        stage.ask(asked(2, CancelJob(job_id="j")))
-        await stage.news()
-        assert stage.left.told == [True, None]
+    stage.store.full_at = Room.AMPLE
+    stage.ask(asked(1, CancelJob(job_id="j")))
+    assert [type(answer.reply) for answer in await stage.news()] == [JobCancelled]
+    assert stage.left.told == [True]
+    stage.store.full_at = None
+    stage.ask(asked(2, CancelJob(job_id="j")))
+    await stage.news()
+    assert stage.left.told == [True, None]
 
 
 async def test_the_ballast_is_given_up_piece_by_piece_for_what_ends_or_keeps_something(stage: Stage) -> None:
-    async with stage.running():
-        stage.left.pieces = 3
-        stage.store.full_times = 3
-        before = len(stage.store.batches)
-        stage.ask(asked(1, CancelJob(job_id="j")))
-        assert [type(answer.reply) for answer in await stage.news()] == [JobCancelled]
-        assert (len(stage.store.batches) - before, stage.left.pieces) == (4, 1)
+    stage.left.pieces = 3
+    stage.store.full_times = 3
+    before = len(stage.store.batches)
+    stage.ask(asked(1, CancelJob(job_id="j")))
+    assert [type(answer.reply) for answer in await stage.news()] == [JobCancelled]
+    assert (len(stage.store.batches) - before, stage.left.pieces) == (4, 1)
 
 
 async def test_after_an_expiry_the_next_instant_is_always_named(stage: Stage) -> None:
-    async with stage.running():
-        for _ in range(3):
-            stage.ask(Expire())
-            assert await stage.alarms.receive() == Alarm(None)
+    for _ in range(3):
+        stage.ask(Expire())
+        assert await stage.alarms.receive() == Alarm(None)
 
 
 async def test_who_finds_no_place_in_a_full_batch_waits_on(stage: Stage) -> None:
     parked = ScriptedStore.batch_max + 20
-    async with stage.running():
-        stage.ask(*(asked(number, dequeue(wait_ms=30_000)) for number in range(1, parked + 1)))
-        await wait_all_tasks_blocked()
-        stage.ask(*(asked(1_000 + number, enqueue(*["true"] * 64), peer=None) for number in range(5)))
-        answered: set[int] = set()
-        while len(answered) < parked:
-            batch = await stage.answers.receive()
-            answered |= {int.from_bytes(one.command.request_id, "big") for one in batch if isinstance(one, Response)}
-        assert answered == set(range(1, parked + 1))
-        assert max(len(batch) for batch in stage.store.batches) <= ScriptedStore.batch_max
+    stage.ask(*(asked(number, dequeue(wait_ms=30_000)) for number in range(1, parked + 1)))
+    await wait_all_tasks_blocked()
+    stage.ask(*(asked(1_000 + number, enqueue(*["true"] * 64), peer=None) for number in range(5)))
+    answered: set[int] = set()
+    while len(answered) < parked:
+        batch = await stage.answers.receive()
+        answered |= {int.from_bytes(one.command.request_id, "big") for one in batch if isinstance(one, Response)}
+    assert answered == set(range(1, parked + 1))
+    assert max(len(batch) for batch in stage.store.batches) <= ScriptedStore.batch_max
 
 
-async def test_who_asks_is_charged_for_what_it_cost_the_store(stage: Stage) -> None:
+async def test_who_asks_is_charged_for_what_it_cost_the_store() -> None:
     """Also where it was refused, was only read, or found nothing and waits on."""
+    stage = Stage()
     costs = {GetJob: 2, CancelJob: 3, DequeueJob: 5, EnqueueJob: 7}
 
     def answer(command: Command) -> Done:
@@ -261,21 +251,19 @@ async def test_what_is_much_work_shares_its_transaction_with_little(
     noted = EnqueueJob(jobs=(JobSpec(command="true", metadata=pairs),) * 3)
     broad = dequeue(*(f"q{number}" for number in range(QUEUES_MAX)), slots=16)
     mixed = ListJobs(owner="o", queue="q")
-    async with stage.running():
-        stage.disk.hold()
-        stage.ask(asked(1, enqueue("true")))
-        await stage.disk.committing.wait()
-        dear = (noted, broad, noted, mixed, mixed, ListJobs())
-        stage.ask(*(asked(number, request) for number, request in enumerate(dear, start=2)))
-        stage.disk.let_go()
-        await wait_all_tasks_blocked()
-        assert [len(batch) for batch in stage.store.batches] == [1] * 8
+    stage.disk.hold()
+    stage.ask(asked(1, enqueue("true")))
+    await stage.disk.committing.wait()
+    dear = (noted, broad, noted, mixed, mixed, ListJobs())
+    stage.ask(*(asked(number, request) for number, request in enumerate(dear, start=2)))
+    stage.disk.let_go()
+    await wait_all_tasks_blocked()
+    assert [len(batch) for batch in stage.store.batches] == [1] * 8
 
 
-async def test_a_tenant_of_cheap_requests_is_not_held_up_by_one_of_dear_ones(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_tenant_of_cheap_requests_is_not_held_up_by_one_of_dear_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request is dear that was measured to be, whatever its price."""
+    stage = Stage()
     monkeypatch.setattr(ledger, "BATCH_UNITS_MAX", 20)
 
     def answer(command: Command) -> Done:
