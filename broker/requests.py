@@ -1,7 +1,6 @@
 """Table of requests: for each kind its role, the function that answers it, what it names and mints, and its price.
 
-Admission, Gateway, Ledger, fair queue and Store look requests up here. Besides its row here, a kind that changes
-something states in `lifecycle/keys.py` which rows it is decided on. A test checks docs/PROTOCOL.md against this table.
+Admission, Gateway, Ledger, fair queue and Store look requests up here. A test checks docs/PROTOCOL.md against it.
 
 A price is the expected work of a request, in units of some 100 µs. It limits how many requests go into one transaction.
 What the tenant pays is measured when the work is done; see `prices`.
@@ -18,10 +17,10 @@ import msgspec
 from msgspec import Struct
 
 from airunner.broker.lifecycle.commands import StoreReply, TenantRequest
-from airunner.broker.lifecycle.ending import cancel, complete, release
-from airunner.broker.lifecycle.leasing import dequeue, update
-from airunner.broker.lifecycle.publishing import publish
-from airunner.broker.lifecycle.queues import remove_secret, set_secret, update_queue
+from airunner.broker.lifecycle.ending import cancel, complete, load_cancel, load_complete, load_release, release
+from airunner.broker.lifecycle.leasing import dequeue, load_dequeue, load_update, update
+from airunner.broker.lifecycle.publishing import load_publish, publish
+from airunner.broker.lifecycle.queues import load_queue, load_secret, remove_secret, set_secret, update_queue
 from airunner.broker.lifecycle.reading import (
     get_job,
     list_agents,
@@ -31,9 +30,9 @@ from airunner.broker.lifecycle.reading import (
     replay_job,
     watch_job,
 )
-from airunner.broker.lifecycle.submitting import enqueue, retry
+from airunner.broker.lifecycle.submitting import enqueue, load_enqueue, load_retry, retry
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import Engine
+from airunner.broker.store.contract import Engine, Keys
 from airunner.certs.principal import Role
 from airunner.protocol.coding import decode_checked
 from airunner.protocol.replies import Message
@@ -86,6 +85,10 @@ def _nothing(_request: object) -> tuple[()]:
     return ()
 
 
+def _load_nothing(_keys: Keys, _command: TenantRequest, _request: object) -> None:
+    """Load no rows, for a request that needs none."""
+
+
 def _one(_request: object) -> int:
     return 1
 
@@ -97,13 +100,14 @@ def _none(_request: object) -> int:
 class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     """Kind of request: a row of the table.
 
-    One of three functions answers it: `change` in a transaction, `look_up` at once, since it reads by a key, or
-    `listing` in a thread, since it may take long. `queues`: the queues that it names. `mints`: how many jobs it
-    creates, whose ids and keys the Gateway draws.
+    One of three functions answers it: `change` in a transaction, on the rows that `load` asks for; `look_up` at once,
+    since it reads by a key; or `listing` in a thread, since it may take long. `queues`: the queues that it names.
+    `mints`: how many jobs it creates, whose ids and keys the Gateway draws.
     """
 
     role: Role
     change: Callable[[World, TenantRequest, _R], StoreReply] | None = None
+    load: Callable[[Keys, TenantRequest, _R], None] = _load_nothing
     look_up: Callable[[Engine, TenantRequest, _R], StoreReply] | None = None
     listing: Callable[[Engine, TenantRequest, _R], StoreReply] | None = None
     price: Callable[[_R], int] = _one
@@ -167,6 +171,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     EnqueueJob: Kind[EnqueueJob](
         role=Role.SUBMIT,
         change=enqueue,
+        load=load_enqueue,
         price=_price_of_enqueue,
         queues=lambda request: {job.queue for job in request.jobs},
         mints=lambda request: len(request.jobs),
@@ -174,24 +179,29 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     DequeueJob: Kind[DequeueJob](
         role=Role.WORK,
         change=dequeue,
+        load=load_dequeue,
         price=lambda request: 1 + request.slots // JOBS_A_UNIT + len(request.queues) // QUEUES_A_UNIT,
         queues=lambda request: request.queues,
     ),
     UpdateJob: Kind[UpdateJob](
-        role=Role.WORK, change=update, price=lambda request: 1 + len(request.leases) // LEASES_A_UNIT
+        role=Role.WORK,
+        change=update,
+        load=load_update,
+        price=lambda request: 1 + len(request.leases) // LEASES_A_UNIT,
     ),
     PublishJobEvents: Kind[PublishJobEvents](
         role=Role.WORK,
         change=publish,
+        load=load_publish,
         price=lambda request: 1 + (len(request.batches) + len(request.completions)) // BATCHES_A_UNIT,
     ),
-    CompleteJob: Kind[CompleteJob](role=Role.WORK, change=complete),
-    ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release),
-    CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel),
-    RetryJob: Kind[RetryJob](role=Role.SUBMIT, change=retry, mints=_one),
-    UpdateQueue: Kind[UpdateQueue](role=Role.ADMIN, change=update_queue, queues=_queue_of),
-    SetSecret: Kind[SetSecret](role=Role.ADMIN, change=set_secret, queues=_queue_of),
-    RemoveSecret: Kind[RemoveSecret](role=Role.ADMIN, change=remove_secret, queues=_queue_of),
+    CompleteJob: Kind[CompleteJob](role=Role.WORK, change=complete, load=load_complete),
+    ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release, load=load_release),
+    CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel, load=load_cancel),
+    RetryJob: Kind[RetryJob](role=Role.SUBMIT, change=retry, load=load_retry, mints=_one),
+    UpdateQueue: Kind[UpdateQueue](role=Role.ADMIN, change=update_queue, load=load_queue, queues=_queue_of),
+    SetSecret: Kind[SetSecret](role=Role.ADMIN, change=set_secret, load=load_secret, queues=_queue_of),
+    RemoveSecret: Kind[RemoveSecret](role=Role.ADMIN, change=remove_secret, load=load_secret, queues=_queue_of),
     ListQueues: Kind[ListQueues](role=Role.READ, listing=list_queues, price=_page),
     ListAgents: Kind[ListAgents](role=Role.READ, listing=list_agents, price=_page),
     ListJobs: Kind[ListJobs](role=Role.READ, listing=list_jobs, price=_price_of_list, queues=_queue_asked),

@@ -12,7 +12,7 @@ import msgspec
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import JobRow
+from airunner.broker.store.contract import JobRow, Keys
 from airunner.protocol.errors import IncompleteLog, StaleToken
 from airunner.protocol.events import BrokerBody, JobCancelRequested, JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason, Result
@@ -44,6 +44,21 @@ class _End(NamedTuple):
     result: Result | None = None
     due_ms: int | None = None
     lost: int = 0
+
+
+def load_complete(keys: Keys, command: TenantRequest, request: CompleteJob) -> None:
+    """Have the rows loaded on which a CompleteJob is decided; a failed job's spec has its retry policy."""
+    keys.add_job(command.tenant, request.lease.job_id, spec=request.result.state is JobState.FAILED)
+
+
+def load_release(keys: Keys, command: TenantRequest, request: ReleaseJob) -> None:
+    """Have the rows loaded on which a ReleaseJob is decided; the spec is for the next request that leases the job."""
+    keys.add_job(command.tenant, request.lease.job_id, spec=True)
+
+
+def load_cancel(keys: Keys, command: TenantRequest, request: CancelJob) -> None:
+    """Have the rows loaded on which a CancelJob is decided."""
+    keys.add_job(command.tenant, request.job_id)
 
 
 def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobCompleted:

@@ -6,13 +6,20 @@ from collections.abc import Sequence
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import Record
+from airunner.broker.store.contract import Keys, Record
 from airunner.protocol.coding import canonical_hash
 from airunner.protocol.errors import Conflict
 from airunner.protocol.names import JobId
 from airunner.protocol.requests import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue
 
 Once = EnqueueJob | RetryJob | UpdateQueue | SetSecret | RemoveSecret
+
+
+def load_answer(keys: Keys, command: TenantRequest) -> None:
+    """Have the record of a request loaded, and what its tenant's quotas are compared with."""
+    keys.records.add((command.tenant, command.request_id))
+    if command.quotas.bytes_max is not None or command.quotas.waiting_max is not None:
+        keys.tenants.add(command.tenant)
 
 
 def answered(world: World, command: TenantRequest, request: Once) -> tuple[JobId, ...] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import JobRow, QueueKey
+from airunner.broker.store.contract import JobRow, Keys, QueueKey
 from airunner.broker.store.needs import facts_of
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import Conflict, CorruptLog, NoSpace, PeerError, StaleToken
@@ -15,6 +15,19 @@ from airunner.protocol.queues import QueueMode
 from airunner.protocol.replies import JobLease, JobsLeased, JobsUpdated, LeaseRef, LeaseVerdict, Verdict
 from airunner.protocol.requests import DequeueJob, UpdateJob
 from airunner.protocol.states import Change, next_state
+
+
+def load_dequeue(keys: Keys, command: TenantRequest, request: DequeueJob) -> None:
+    """Have the rows loaded on which a DequeueJob is decided, but for the waiting jobs."""
+    keys.grants.add((command.tenant, command.request_id))
+    queues = [QueueKey(command.tenant, queue) for queue in request.queues]
+    keys.queues.update(queues)
+    keys.kinds.update(queues)
+
+
+def load_update(keys: Keys, command: TenantRequest, request: UpdateJob) -> None:
+    """Have the rows loaded on which an UpdateJob is decided."""
+    keys.jobs.update([(command.tenant, lease.job_id) for lease in request.leases])
 
 
 def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLeased:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from airunner.broker.lifecycle.commands import TenantRequest
-from airunner.broker.lifecycle.ending import complete
+from airunner.broker.lifecycle.ending import complete, load_complete
 from airunner.broker.lifecycle.quota import require_log
 from airunner.broker.lifecycle.world import World
+from airunner.broker.store.contract import Keys
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, PeerError, Quota, StaleToken
@@ -16,6 +17,15 @@ from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, LeaseRef, Refused
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch, PublishJobEvents
+
+
+def load_publish(keys: Keys, command: TenantRequest, request: PublishJobEvents) -> None:
+    """Have the rows loaded on which a PublishJobEvents is decided."""
+    keys.jobs.update([(command.tenant, batch.lease.job_id) for batch in request.batches])
+    for completion in request.completions:
+        load_complete(keys, command, completion)
+    if command.quotas.bytes_max is not None:
+        keys.tenants.add(command.tenant)
 
 
 def publish(world: World, command: TenantRequest, request: PublishJobEvents) -> JobEventsPublished:

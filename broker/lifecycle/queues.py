@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from airunner.broker.lifecycle.commands import TenantRequest
-from airunner.broker.lifecycle.idempotency import answered, note_answer
+from airunner.broker.lifecycle.idempotency import answered, load_answer, note_answer
 from airunner.broker.lifecycle.quota import require, require_end
 from airunner.broker.lifecycle.world import QUEUE_BYTES, World
-from airunner.broker.store.contract import QueueKey, SecretRow
+from airunner.broker.store.contract import Keys, QueueKey, SecretRow
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import NoSpace, NotFound, Quota
 from airunner.protocol.queues import QueueMode
 from airunner.protocol.replies import QueueUpdated, SecretRemoved, SecretSet
 from airunner.protocol.requests import BOXES_BYTES_MAX, RemoveSecret, SetSecret, UpdateQueue
+
+
+def load_queue(keys: Keys, command: TenantRequest, request: UpdateQueue) -> None:
+    """Have the rows loaded on which an UpdateQueue is decided."""
+    load_answer(keys, command)
+    keys.add_queue(command.tenant, request.queue, needing=True)
+
+
+def load_secret(keys: Keys, command: TenantRequest, _request: SetSecret | RemoveSecret) -> None:
+    """Have the rows loaded on which secrets are changed; the boxes of a queue are looked up when they are needed."""
+    load_answer(keys, command)
 
 
 def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> QueueUpdated:

@@ -8,10 +8,10 @@ from hashlib import blake2b
 from typing import Final
 
 from airunner.broker.lifecycle.commands import MintedJob, TenantRequest
-from airunner.broker.lifecycle.idempotency import answered, note_answer
+from airunner.broker.lifecycle.idempotency import answered, load_answer, note_answer
 from airunner.broker.lifecycle.quota import require
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import JobRow, QueueKey
+from airunner.broker.store.contract import JobRow, Keys, QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX, needs_of
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished
@@ -31,6 +31,13 @@ def fact_of(name: str, value: str) -> bytes:
     return blake2b(f"{name}={value}".encode(), digest_size=FACT_BYTES).digest()  # a name has no equals sign
 
 
+def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob) -> None:
+    """Have the rows loaded on which an EnqueueJob is decided."""
+    load_answer(keys, command)
+    for job in request.jobs:
+        keys.add_queue(command.tenant, job.queue, needing=bool(job.require))
+
+
 def enqueue(world: World, command: TenantRequest, request: EnqueueJob) -> JobsEnqueued:
     """Submit all of the jobs, or return the ids of those that this request has submitted before.
 
@@ -39,6 +46,19 @@ def enqueue(world: World, command: TenantRequest, request: EnqueueJob) -> JobsEn
     if (before := answered(world, command, request)) is not None:
         return JobsEnqueued(job_ids=before)
     return _submit(world, command, request, request.jobs, None)
+
+
+def load_retry(keys: Keys, command: TenantRequest, request: RetryJob) -> None:
+    """Have the rows loaded on which a RetryJob is decided, but for the job's queue: `load_retried` follows."""
+    load_answer(keys, command)
+    keys.add_job(command.tenant, request.job_id, spec=True)
+
+
+def load_retried(keys: Keys, world: World, command: TenantRequest, request: RetryJob) -> None:
+    """Have the queue loaded of the job that is to be submitted again."""
+    if (found := world.place_of(request.job_id)) is not None:
+        queue, needs = found
+        keys.add_queue(command.tenant, queue, needing=bool(needs))
 
 
 def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:

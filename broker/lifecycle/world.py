@@ -114,9 +114,10 @@ class World:
             job.spec = row.spec
         return job
 
-    def queues_of(self) -> dict[str, tuple[str, str]]:
-        """Map each loaded job to its queue and needs."""
-        return {job_id: (job.queue, job.needs) for job_id, job in self._jobs.items()}
+    def place_of(self, job_id: str) -> tuple[str, str] | None:
+        """Find the queue and needs of a job that was loaded."""
+        job = self._jobs.get(job_id)
+        return None if job is None else (job.queue, job.needs)
 
     # --- readers ---
 

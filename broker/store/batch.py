@@ -15,9 +15,10 @@ from typing import Final
 
 from airunner.broker.lifecycle.commands import EXPIRE_MAX, Applied, Command, Done, Expire, Resume, TenantRequest
 from airunner.broker.lifecycle.decide import decide, read
-from airunner.broker.lifecycle.keys import keys_of, keys_of_retries
+from airunner.broker.lifecycle.submitting import load_retried
 from airunner.broker.lifecycle.world import Undecodable, World
-from airunner.broker.store.contract import Engine, Moved, QueueKey
+from airunner.broker.requests import kind_of
+from airunner.broker.store.contract import Engine, Keys, Moved, QueueKey
 from airunner.broker.store.needs import facts_of, meets
 from airunner.protocol.errors import Busy
 from airunner.protocol.requests import CancelJob, DequeueJob, RetryJob, UpdateQueue
@@ -87,10 +88,17 @@ class Store:
 
     def _load(self, commands: Sequence[Command], now_ms: int) -> World:
         engine = self.engine
-        loaded = engine.load(keys_of(commands))
+        keys, retried = Keys(), Keys()
+        requests = [command for command in commands if isinstance(command, TenantRequest)]
+        for command in requests:
+            kind_of(command.request).load(keys, command, command.request)
+        loaded = engine.load(keys)
         world = World(loaded, now_ms, engine.boxes)
-        if any(isinstance(command, TenantRequest) and isinstance(command.request, RetryJob) for command in commands):
-            world.adopt_queues(engine.load(keys_of_retries(commands, world.queues_of())))
+        for command in requests:
+            if isinstance(command.request, RetryJob):
+                load_retried(retried, world, command, command.request)
+        if retried.queues:
+            world.adopt_queues(engine.load(retried))
         if any(isinstance(command, Expire) for command in commands):
             world.adopt_due(engine.due(now_ms, EXPIRE_MAX))
         if wanted := _wanted(commands, loaded.kinds):

@@ -162,7 +162,19 @@ class Keys(Struct):
     queues: set[QueueKey] = set()  # the mode of each, without needs
     kinds: set[QueueKey] = set()  # every need of the jobs in each that have not ended
     tenants: set[str] = set()  # usage, and how many kinds in all queues
-    new_jobs: int = 0
+
+    def add_job(self, tenant: str, job_id: str, *, spec: bool = False) -> None:
+        """Add a job's row."""
+        self.jobs.add((tenant, job_id))
+        if spec:
+            self.specs.add((tenant, job_id))
+
+    def add_queue(self, tenant: str, queue: str, *, needing: bool) -> None:
+        """Add a queue's mode; and the kinds of its jobs, where a job is added or each kind is looked at."""
+        self.queues.add(QueueKey(tenant, queue))
+        if needing:
+            self.kinds.add(QueueKey(tenant, queue))
+            self.tenants.add(tenant)
 
 
 class Loaded(Struct):

@@ -12,16 +12,18 @@ from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.ledger import BATCH_UNITS_MAX
 from airunner.broker.lifecycle.commands import Done, TenantRequest
+from airunner.broker.lifecycle.world import World
 from airunner.broker.requests import KINDS, Kind
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Engine, JobFilter
 from airunner.broker.store.quotas import Quotas
 from airunner.certs.principal import Role
-from airunner.protocol.names import Name
-from airunner.protocol.replies import JobsEnqueued, JobsListed, Message, Refused
-from airunner.protocol.requests import Asking, StoreRequest, reply_type
+from airunner.protocol.job import JobState
+from airunner.protocol.names import JobId, Name
+from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, JobsListed, Message, Refused
+from airunner.protocol.requests import Asking, Request, StoreRequest, reply_type
 from airunner.transport.memory import MemoryPublisher
-from tests.broker.stage import Disk, FakeAuthority, FakeRouter, acting, edges, enqueue
+from tests.broker.stage import Disk, FakeAuthority, FakeRouter, acting, dequeue, edges, enqueue
 from tests.conformance.memory import MemoryEngine
 from tests.protocol.test_documented import PAGE, tag_of
 
@@ -51,6 +53,49 @@ def count_jobs(engine: Engine, command: TenantRequest, request: CountJobs) -> Jo
 COUNTING = Kind[CountJobs](
     role=Role.READ, look_up=count_jobs, price=lambda _: BATCH_UNITS_MAX, queues=lambda request: (request.queue,)
 )
+
+
+class PromoteJob(Asking[JobCancelled], frozen=True, kw_only=True):
+    """A made-up request that changes something."""
+
+    job_id: JobId
+
+
+def promote(world: World, command: TenantRequest, request: PromoteJob) -> JobCancelled:
+    job = world.job(command.tenant, request.job_id)
+    world.change(job)
+    job.priority = 9
+    return JobCancelled(state=JobState(job.state))
+
+
+PROMOTING = Kind[PromoteJob](
+    role=Role.SUBMIT,
+    change=promote,
+    load=lambda keys, command, request: keys.add_job(command.tenant, request.job_id),
+)
+
+
+@pytest.mark.anyio
+async def test_a_request_that_changes_something_needs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, PromoteJob, PROMOTING)
+    router, publisher = FakeRouter(), MemoryPublisher()
+    broker = Broker(Store(MemoryEngine()), router, publisher, FakeAuthority(), edges(), Disk(), Counts())
+
+    async def ask(request: Request, number: int, role: str) -> Message:
+        router.hear(request, number, token=role.encode())
+        return (await router.said.receive())[2]
+
+    async with acting(broker.run):
+        submitted = await ask(enqueue("a", "b"), 1, "submit")
+        assert isinstance(submitted, JobsEnqueued)
+        promotion = PromoteJob(job_id=submitted.job_ids[1])
+        refused = await ask(promotion, 2, "read")
+        assert isinstance(refused, Refused)
+        assert await ask(promotion, 3, "submit") == JobCancelled(state=JobState.SCHEDULED)
+        leased = await ask(dequeue(), 4, "work")
+        assert isinstance(leased, JobsLeased)
+        assert leased.leases[0].job_id == submitted.job_ids[1]
+    router.close()
 
 
 class Reading(Store):
