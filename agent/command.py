@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,8 +25,6 @@ from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoi
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.attempt.attempt import Surroundings
-    from airunner.agent.attempt.jobsecrets import OpenBox
-    from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.agent.plan import Plan
     from airunner.certs.home import Home
@@ -189,6 +188,7 @@ def agent_command(
     SIGTERM once: finish running jobs and stop. Twice: end and release them. A third time: kill them and exit.
     """
     from airunner.agent import plan as planning
+    from airunner.agent.home import lock_home
     from airunner.agent.launcher.child.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
     from airunner.certs.ownership import own_home, refuse_unsafe
@@ -200,7 +200,9 @@ def agent_command(
     home = own_home(os.environ)
     refuse_unsafe(home.agent)
     make_folder(home.root)
-    locked = _lock_home(home.agent)
+    locked = lock_home(home.agent)
+    if locked.ended:
+        _say(f"ended what the last agent of this home had left running: {locked.ended}")
     users = planning.users_of(run_as or (), spawn, home, locked.folder)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
     launcher = start_launcher([locked.running], Limits(memory_bytes_max, pids_max), locked.mark, locked.groups)
@@ -237,7 +239,7 @@ def agent_command(
         offload=offload,
         cancel_grace_s=cancel_grace,
         secrets=planning.offered_secrets(secret or (), os.environ),
-        open_box=_box_opener(home),
+        open_box=partial(_open_box, home),
         hooks=planning.hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
         rules=Rules(planning.schemes_of(allow_scheme), allow_local),
@@ -296,25 +298,11 @@ async def _run(
     _say("airunner agent stopped")
 
 
-def _lock_home(agents: Path) -> LockedHome:
-    """Lock the agent's own folder. Raises `OperatorError`."""
-    from airunner.agent.home import lock_home
+def _open_box(home: Home, queue: str, name: str, box: bytes) -> bytes:
+    """Open a sealed secret with the home's queue keys, also those that are made later."""
+    from airunner.certs.queuekeys import load_secret, open_secret
 
-    locked = lock_home(agents)
-    if locked.ended:
-        _say(f"ended what the last agent of this home had left running: {locked.ended}")
-    return locked
-
-
-def _box_opener(home: Home) -> OpenBox:
-    """Return the function that opens sealed secrets with the home's queue keys, also those that are made later."""
-
-    def open_box(queue: str, name: str, box: bytes) -> bytes:
-        from airunner.certs.queuekeys import load_secret, open_secret
-
-        return open_secret(load_secret(home, queue), queue, name, box)
-
-    return open_box
+    return open_secret(load_secret(home, queue), queue, name, box)
 
 
 def _version() -> str:

@@ -10,8 +10,8 @@ from typing import Protocol
 from airunner.certs.principal import ANONYMOUS, Principal
 
 
-class Verifier(Protocol):
-    """Token verifier: turns a valid token into the principal that it names."""
+class Authority(Protocol):
+    """Token authority: turns a valid token into its principal; only an unknown token costs a signature check."""
 
     def verify(self, token: bytes, now_s: float) -> Principal:
         """Verify `token` at `now_s` (Unix seconds) and return its principal.
@@ -19,10 +19,6 @@ class Verifier(Protocol):
         Raises `Unauthenticated`, whose message states the reason and never repeats the token.
         """
         ...
-
-
-class Authority(Verifier, Protocol):
-    """Token verifier with a cache: a known token costs almost nothing, any other one a signature check."""
 
     def known(self, token: bytes, now_s: float) -> Principal | None:
         """Return the cached principal, if this token was verified before and has not expired."""

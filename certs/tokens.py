@@ -31,7 +31,6 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Meta, Struct
 
-from airunner.certs.authority import Verifier
 from airunner.certs.principal import ALL_ROLES, DEFAULT_TENANT, QUEUES_BOUND_MAX, Principal, QueueScope, Role
 from airunner.certs.tokenkeys import thumbprint
 from airunner.protocol.bounds import UNDECODABLE
@@ -180,7 +179,7 @@ class CachedVerifier:
     It stores hashes instead of tokens, keeps the most recently used, and never stores a refusal.
     """
 
-    def __init__(self, inner: Verifier, entries_max: int = CACHE_ENTRIES_MAX) -> None:
+    def __init__(self, inner: TokenVerifier, entries_max: int = CACHE_ENTRIES_MAX) -> None:
         assert entries_max > 0
         self._inner = inner
         self._entries_max = entries_max

@@ -25,14 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from airunner.agent.launcher.child.tree import (
-    KILL_AGAIN_MS,
-    command_of,
-    name_of,
-    process_ids,
-    signal_each,
-    status_of,
-)
+from airunner.agent.launcher.child.tree import KILL_AGAIN_MS, command_of, name_of, process_ids, signal_each, status_of
 
 VARIABLE: Final = "AIRUNNER_MARK"
 _NAME: Final = VARIABLE.encode()

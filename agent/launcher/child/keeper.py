@@ -64,14 +64,14 @@ STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for one
 class _Ending:
     """Ending of a job: one End or several that are not yet answered; the earliest deadline counts."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, *, gentle: bool = False, outlived: bool = False) -> None:
         self.deadline = deadline
         self.answers = 0  # owed: one for each End
         self.killing = False
         self.began = now_in_ticks()
-        self.gentle = False  # whether SIGTERM is sent at all
+        self.gentle = gentle  # whether SIGTERM is sent at all
         self.told: set[int] = set()  # the processes that it was sent to
-        self.outlived = False  # whether the command had ended before
+        self.outlived = outlived  # whether the command had ended before
         self.unsettled: dict[int, float] = {}  # since when processes without a command line are seen without
         self.survivors: dict[int, str] = {}
 
@@ -183,9 +183,7 @@ class Keeper:
     def _end(self, grace_ms: int) -> None:
         deadline = time.monotonic() + grace_ms / 1000
         if self._ending is None:
-            self._ending = _Ending(deadline)
-            self._ending.gentle = grace_ms > 0
-            self._ending.outlived = self._command is None
+            self._ending = _Ending(deadline, gentle=grace_ms > 0, outlived=self._command is None)
             self._tell(self._ending)
         elif not self._ending.killing:
             self._ending.deadline = min(self._ending.deadline, deadline)
@@ -207,17 +205,17 @@ class Keeper:
 
     def _reap(self) -> None:
         ended, self._alone = reap(spending=self._spending)
-        for pid, status in ended:
-            if pid == self._command:
-                self._command = None
-                while self._held:
-                    os.close(self._held.pop())
-                if self._expired:
-                    continue  # it was us
-                code = os.waitstatus_to_exitcode(status)
-                oom = code != 0 and oom_kills(self._group) > self._oom_kills
-                spent = self._spending.figures
-                self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom, spent))
+        status = dict(ended).get(self._command or 0)
+        if status is None:
+            return
+        self._command = None
+        while self._held:
+            os.close(self._held.pop())
+        if not self._expired:  # else it was us
+            code = os.waitstatus_to_exitcode(status)
+            oom = code != 0 and oom_kills(self._group) > self._oom_kills
+            spent = self._spending.figures
+            self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom, spent))
 
     def _expire(self) -> None:
         """Kill all at the deadline. During an End that kills already, it only changes what is reported."""

@@ -32,11 +32,10 @@ class LauncherChild:
     def __init__(self, line: socket.socket, groups: Groups) -> None:
         self._line = line
         self._groups = groups
-        self._numbers: dict[int, int] = {}  # of the keepers' groups, by process
         self._forks = 0
         self._wakeup = Wakeup((signal.SIGCHLD,))
         self._wakeup.watch(line.fileno())
-        self._keepers: set[int] = set()
+        self._keepers: dict[int, int] = {}  # by process, with the numbers of their groups
         self._strays = False
 
     def run(self) -> None:
@@ -69,8 +68,7 @@ class LauncherChild:
             refuse(keepers_line, error)
             return
         if pid:
-            self._keepers.add(pid)
-            self._numbers[pid] = self._forks
+            self._keepers[pid] = self._forks
             return
         status = 1
         try:
@@ -90,8 +88,7 @@ class LauncherChild:
                 os.kill(pid, signal.SIGCONT)
                 continue
             self._strays |= status != 0 or pid not in self._keepers
-            self._keepers.discard(pid)
-            if (number := self._numbers.pop(pid, None)) is not None:
+            if (number := self._keepers.pop(pid, None)) is not None:
                 self._groups.end(number)
         if self._strays:
             strays = descendants(os.getpid(), besides=self._keepers)
