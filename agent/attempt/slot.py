@@ -8,7 +8,7 @@ the lease meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import Final
 
 import anyio
 from msgspec import Struct
@@ -23,7 +23,7 @@ from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.leases.leaser import Leaser, Orders
 from airunner.agent.leases.occupancy import Occupancy
 from airunner.agent.leases.renewer import Renewer
-from airunner.agent.leases.settlement import Completed, LeftBehind, Lost, Released, Settlement, described
+from airunner.agent.leases.settlement import Completed, LeftBehind, Lost, Settlement, described
 from airunner.agent.output.outbox import Outbox
 from airunner.agent.output.outputbound import OutputBound
 from airunner.agent.output.publisher import EventPublisher
@@ -193,13 +193,10 @@ class Slot(Struct, frozen=True):
             outbox = attempted.recorder.outbox
             self.publisher.close(outbox)
             try:
-                match settlement:
-                    case Completed() | Released() | Lost():
-                        outbox.spool.remove()
-                    case LeftBehind():
-                        outbox.spool.close()  # for the next agent of this home
-                    case _:
-                        assert_never(settlement)
+                if isinstance(settlement, LeftBehind):
+                    outbox.spool.close()  # for the next agent of this home
+                else:
+                    outbox.spool.remove()
             except SpoolFailed as failed:  # the next agent of this home finds it, and that it is over
                 self.report(str(failed))
         self.report(f"{attempted.name} {described(settlement)}")

@@ -183,12 +183,10 @@ class ChildLauncher:
                     await line.readable()
                 let_go()
                 return await line.receive()
-        except LauncherDied:
+        except BaseException as error:
             line.close()
-            await bury()
-            raise
-        except BaseException:
-            line.close()
+            if isinstance(error, LauncherDied):
+                await bury()
             raise
 
     async def _answers(self, line: Line, start: Start) -> bool:
@@ -208,11 +206,15 @@ class ChildLauncher:
 
     async def _bury(self, launcher: LauncherProcess, mark: str) -> None:
         """Kill the processes with the mark, and where this launcher is dead, those in its control groups."""
-        folder = None
-        if self._settings.group is not None and launcher.child.poll() is not None:
-            folder = launchers_group(self._settings.group, launcher.child.pid, launcher.mark)
+        group = self._settings.group if launcher.child.poll() is not None else None
+
+        def end() -> None:
+            if group is not None:
+                end_groups(launchers_group(group, launcher.child.pid, launcher.mark), BURY_S)
+            end_marked(mark, BURY_S)
+
         with anyio.CancelScope(shield=True):
-            await offload(partial(_end_all, mark, folder))
+            await offload(end)
 
     def _take_idle(self) -> Line | None:
         while self._idle:
@@ -263,12 +265,6 @@ class ChildLauncher:
         except OSError as error:
             raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error
         self._restarted.ring()
-
-
-def _end_all(mark: str, folder: Path | None) -> None:
-    if folder is not None:
-        end_groups(folder, BURY_S)
-    end_marked(mark, BURY_S)
 
 
 def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
