@@ -26,7 +26,7 @@ from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import Mirrors
 from airunner.agent.checkout.repository import Rules
-from airunner.agent.checkout.source import Source
+from airunner.agent.checkout.revision import Source
 from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import Exit, Launcher, LaunchFailed, LaunchSpec, Process, Spent, Starter

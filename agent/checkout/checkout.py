@@ -20,8 +20,7 @@ from airunner.agent.checkout.credentials import access_to
 from airunner.agent.checkout.git import CheckoutFailed, Git, git_environment
 from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.repository import Rules, refusal
-from airunner.agent.checkout.revision import Kind, wanted_of
-from airunner.agent.checkout.source import Source
+from airunner.agent.checkout.revision import Kind, Source, wanted_of
 from airunner.agent.checkout.submodules import Submodules
 from airunner.agent.launcher.contract import Starter
 from airunner.agent.workspace.workspace import Workspace, remove_workspace

@@ -13,8 +13,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from airunner.agent.checkout.revision import revision_refusal
-from airunner.agent.checkout.source import Source
+from airunner.agent.checkout.revision import Source, revision_refusal
 from airunner.protocol.gitaddress import LOCAL_SCHEME, BadAddress, GitAddress, address_secrets, split_address
 from airunner.protocol.redaction import REDACTED, without_credentials
 

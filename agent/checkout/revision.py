@@ -1,4 +1,4 @@
-"""Revision: what a job's `commit` and `branch` name (a hash, a branch or tag, a ref, or the remote's HEAD). Pure.
+"""Source of a checkout, and the revision that its `commit` and `branch` name: a hash, a branch, a tag, a ref. Pure.
 
 | commit                  | is                                                                              |
 |-------------------------|---------------------------------------------------------------------------------|
@@ -17,8 +17,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.agent.checkout.source import Source
-
 FULL_HASH_CHARS: Final = (40, 64)  # SHA-1, SHA-256
 HEAD: Final = "HEAD"
 _DIGITS: Final = re.compile(r"[0-9a-fA-F]{4,64}")
@@ -26,6 +24,16 @@ _REFS: Final = "refs/"
 _NO_NAME: Final = re.compile(
     r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|^[./]|[./]$"
 )  # git-check-ref-format(1)
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """Source of a checkout: `commit` overrides `branch` (or tag); without either it is the remote's HEAD."""
+
+    repository: str
+    commit: str = ""
+    branch: str = ""
+    depth: int | None = None
+    submodules: bool = False
 
 
 class Kind(Enum):

@@ -13,7 +13,7 @@ from typing import Final
 
 from airunner.agent.checkout.git import Git
 from airunner.agent.checkout.repository import Rules, refusal
-from airunner.agent.checkout.source import Source
+from airunner.agent.checkout.revision import Source
 
 LEVELS_MAX: Final = 8
 SUBMODULES_MAX: Final = 256

@@ -10,7 +10,7 @@ import pytest
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.repository import Rules
-from airunner.agent.checkout.source import Source
+from airunner.agent.checkout.revision import Source
 from airunner.agent.launcher.contract import Starter
 from airunner.agent.workspace.workspace import Workspace, make_workspace
 from tests.agent.checkout.repositories import new_repository

@@ -14,7 +14,7 @@ from airunner.agent.checkout import git as git_module
 from airunner.agent.checkout.git import CheckoutFailed, spoken
 from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.repository import Rules
-from airunner.agent.checkout.source import Source
+from airunner.agent.checkout.revision import Source
 from airunner.agent.launcher.contract import LaunchSpec, Process
 from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import commit, git, new_repository

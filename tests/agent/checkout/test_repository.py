@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.agent.checkout.repository import Rules, redact, refusal
-from airunner.agent.checkout.revision import Kind, Wanted, wanted_of
-from airunner.agent.checkout.source import Source
+from airunner.agent.checkout.revision import Kind, Source, Wanted, wanted_of
 
 ALLOWED = [
     "https://example.org/group/project.git",
