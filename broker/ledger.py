@@ -174,15 +174,17 @@ class Ledger:
 
     async def _commit(self, batch: Sequence[_Entry]) -> bool:
         """Apply a batch and send its replies; False when the disk had no room for it. Reads wait for no commit."""
+        applied: dict[Run, list[_Applied]] = {run: [] for run in Run}
         for entry in batch:
             if isinstance(entry, Between):
                 await self._offload(entry.work)
                 entry.done.set()
-        applied = [entry for entry in batch if not isinstance(entry, Between)]
-        changes = [entry for entry in applied if _run(entry) is Run.CHANGE]
+            else:
+                applied[_run(entry)].append(entry)
         for run, call in ((Run.LOOK_UP, self._at_once), (Run.LIST, self._offload)):
-            if reads := [entry for entry in applied if _run(entry) is run]:
+            if reads := applied[run]:
                 await self._read(reads, call)
+        changes = applied[Run.CHANGE]
         stored = not changes or await self._change(changes)
         if not changes:
             await anyio.lowlevel.checkpoint()  # reads by a key wait for nothing, and there may be thousands
@@ -191,9 +193,10 @@ class Ledger:
 
     async def _change(self, changes: Sequence[_Applied]) -> bool:
         """Apply changes and send their replies; False when nothing was stored: then the replies are refusals."""
-        offset_ms = self._clock.follow() if any(isinstance(entry, Resume) for entry in changes) else None
+        kinds = set(map(type, changes))
+        offset_ms = self._clock.follow() if Resume in kinds else None
         now_ms = self._clock.now_ms()
-        woken = any(isinstance(entry, Expire) for entry in changes)
+        woken = Expire in kinds
         woken |= offset_ms is not None and self._alarm.due_ms is not None
         try:
             staged = await self._store_all(self._commands(changes), now_ms)

@@ -29,10 +29,7 @@ class Progress(NamedTuple):
 
 
 class StoreCopy:
-    """Copy of the database behind `source`, written to `descriptor`, which the caller closes.
-
-    `step` and `close` run while no transaction of `source` is open.
-    """
+    """Copy of `source` into `descriptor`, which the caller closes; it steps and closes between transactions."""
 
     def __init__(self, source: Database, descriptor: int) -> None:
         self._vfs = _DescriptorVfs(f"descriptor{descriptor}", descriptor)

@@ -108,9 +108,8 @@ class SqliteEngine(PageReader):
         found = Loaded(next_number=self._next_number)
         for some, spec in ((keys.jobs - keys.specs, False), (keys.specs, True)):
             names = [(job_id, tenant) for tenant, job_id in some]
-            found.jobs += self._fetch_each(
-                list[JobRow], select("job_id = ? AND tenant = ?", spec=spec), names, itemgetter(0)
-            )
+            by_id = select("job_id = ? AND tenant = ?", spec=spec)
+            found.jobs += self._fetch_each(list[JobRow], by_id, names, itemgetter(0))
         by_grant = select(f"{self._others} AND tenant = ? AND lease_request = ?")
         if granted := self._fetch_each(list[JobRow], by_grant, keys.grants, tuple):
             found.jobs = list({row.number: row for row in (*found.jobs, *granted)}.values())
@@ -144,9 +143,9 @@ class SqliteEngine(PageReader):
         return [job for where in (_EXPIRED, _DELAYED) for job in self._fetch_sound(where, ((now_ms, limit),))]
 
     def next_due_ms(self) -> int | None:
-        sql = "SELECT {0} FROM job WHERE {0} IS NOT NULL AND {1} ORDER BY {0} LIMIT 1"
-        soonest = [self._run(sql.format(column, self._others)) for column in ("deadline_ms", "due_ms")]
-        return min((at_ms for found in soonest for (at_ms,) in found), default=None)
+        first = "SELECT * FROM (SELECT {0} FROM job WHERE {0} IS NOT NULL AND {1} ORDER BY {0} LIMIT 1)"
+        both = " UNION ALL ".join(first.format(column, self._others) for column in ("deadline_ms", "due_ms"))
+        return min((at_ms for (at_ms,) in self._run(both)), default=None)
 
     def save(self, changes: Changes) -> None:
         try:

@@ -13,7 +13,7 @@ Damage is not recorded in the store: after a restart it is met again. `airunner 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from operator import itemgetter
 from typing import Any, Final, Protocol, TypeVar
@@ -106,7 +106,7 @@ class RowReader:
     @property
     def _others(self) -> str:
         """Condition that excludes jobs that are set aside."""
-        numbers = sorted(owner for owner in self._aside if isinstance(owner, int))
+        numbers = sorted(owner for owner in self._aside if isinstance(owner, int)) if self._aside else []
         return f"number NOT IN ({', '.join(map(str, numbers))})" if numbers else "TRUE"
 
     def _moved(self, *owners: Owner | None) -> Moved:
@@ -152,12 +152,14 @@ class RowReader:
                 self._db.execute("ROLLBACK")
 
     def _fetch_each(
-        self, kind: type[list[Row]], sql: str, keys: Iterable[Values], whose: Callable[[Values], Owner]
+        self, kind: type[list[Row]], sql: str, keys: Collection[Values], whose: Callable[[Values], Owner]
     ) -> list[Row]:
         """Fetch every row but the damaged ones, whose owners are set aside. Raises `Moved`."""
+        if not keys:
+            return []
         keys = [key for key in keys if whose(key) not in self._aside or not self._db.in_transaction]
         with suppress(Damaged):
-            return self._fetch(kind, sql, keys) if keys else []
+            return self._fetch(kind, sql, keys)
         found: list[Row] = []
         for key in keys:
             try:
