@@ -145,10 +145,7 @@ def _report(error: OperatorError | PeerError | OSError) -> int:
 
 
 def _only_fixable(group: BaseExceptionGroup[BaseException]) -> OperatorError | PeerError | OSError:
-    """Return the error inside a task group's exception group, if all of them are for the operator.
-
-    Raises `group` when a bug of ours is among them.
-    """
+    """Return the first error of a task group; raise the group when a bug of ours is among its errors."""
     fixable, ours = group.split((OperatorError, PeerError, OSError))
     if ours is not None or fixable is None:
         raise group

@@ -87,10 +87,7 @@ def run_command(
 
 
 def _secrets(spec: JobSpec) -> dict[str, str]:
-    """Return the secrets that the job names, from this environment.
-
-    Raises `OperatorError` for a variable that is not set.
-    """
+    """Find the job's secrets in this environment. Raises `OperatorError` for a variable that is not set."""
     names = [name for name in spec.secret_names if name not in spec.environment]
     for name in names:
         if name not in os.environ:

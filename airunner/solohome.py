@@ -63,10 +63,7 @@ def _sweep(temporary: Path) -> None:
 
 
 def _remove_if_left(folder: Path) -> None:
-    """Remove the folder of a killed run.
-
-    Raises `OSError`: it cannot be looked at, or its run still lives.
-    """
+    """Remove the folder of a killed run. Raises `OSError`: it cannot be looked at, or its run still lives."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return

@@ -119,9 +119,8 @@ class Client:
     ) -> SubmittedJob:
         """Submit a job, given as a `JobSpec` or by its fields; return once it is on the broker's disk.
 
-        The same `request_id` (a UUID, or any text) submits it once, however often it is called.
-
-        Raises `BadRequest` for an invalid job; `Conflict` for a request id that submitted another job.
+        The same `request_id` (a UUID, or any text) submits it once, however often it is called. Raises `BadRequest` for
+        an invalid job; `Conflict` for a request id that submitted another job.
         """
         assert spec is None or not fields, "a spec or its fields"
         jobs = await self.submit_many([spec or spec_of(fields)], request_id=request_id)
@@ -130,10 +129,7 @@ class Client:
     async def submit_many(
         self, specs: Sequence[JobSpec], *, request_id: str | RequestId | None = None
     ) -> list[SubmittedJob]:
-        """Submit 1 to `ENQUEUE_MAX` (64) jobs, all or none, in this order.
-
-        Raises as `submit`.
-        """
+        """Submit 1 to `ENQUEUE_MAX` (64) jobs, all or none, in this order. Raises as `submit`."""
         if not 1 <= len(specs) <= requests.ENQUEUE_MAX:
             raise BadRequest(f"1 to {requests.ENQUEUE_MAX} jobs are submitted at once, not {len(specs)}")
         try:
@@ -149,17 +145,12 @@ class Client:
     async def cancel(self, job_id: str) -> JobState:
         """Cancel a job; return its state: CANCELLED, RUNNING until its agent has ended it, or as it had ended before.
 
-        Once this returns no agent starts the job again.
-
-        Raises `NotFound`.
+        Once this returns no agent starts the job again. Raises `NotFound`.
         """
         return (await self._ask(requests.CancelJob(job_id=job_id))).state
 
     async def retry(self, job_id: str, *, request_id: str | RequestId | None = None) -> SubmittedJob:
-        """Submit an ended job again, unchanged; the new job names the old one as its `origin`.
-
-        Raises `NotFound`, `NotFinished`; `Conflict` as `submit` does.
-        """
+        """Submit an ended job again, as a job with it as `origin`. Raises `NotFound`, `NotFinished`, `Conflict`."""
         reply = await self._ask(requests.RetryJob(job_id=job_id), request_id_of(request_id))
         return SubmittedJob(reply.job_ids[0])
 
@@ -174,10 +165,7 @@ class Client:
         await self._ask(requests.SetSecret(queue=queue, name=name, box=box))
 
     async def remove_secret(self, queue: str, name: str) -> None:
-        """Remove a secret.
-
-        Raises `NotFound`.
-        """
+        """Remove a secret. Raises `NotFound`."""
         await self._ask(requests.RemoveSecret(queue=queue, name=name))
 
     def secrets(self, queue: str | None = None) -> AsyncIterator[SecretSummary]:
@@ -194,10 +182,7 @@ class Client:
         return self._paged(requests.ListAgents(), lambda page: page.agents, lambda agent: agent.name)
 
     async def get(self, job_id: str) -> Job:
-        """Get a job as it is now.
-
-        Raises `NotFound`.
-        """
+        """Get a job as it is now. Raises `NotFound`."""
         return (await self._ask(requests.GetJob(job_id=job_id))).job
 
     async def list_jobs(
@@ -287,10 +272,7 @@ class Client:
 
 
 def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
-    """Make a job of `fields`, which are `JobSpec`'s.
-
-    Raises `BadRequest` for a field that is missing, unknown or ill-typed.
-    """
+    """Make a job of its fields. Raises `BadRequest` for a field that is missing, unknown or ill-typed."""
     known = JobSpec.__struct_fields__
     unknown = [name for name in fields if name not in known]
     if unknown:

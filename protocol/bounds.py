@@ -40,10 +40,7 @@ _NESTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}  # byt
 
 
 def check_structure(body: bytes, values_max: int = VALUES_MAX) -> int:
-    """Check that `body` is one whole map within `DEPTH_MAX` and `values_max`, and return the number of its values.
-
-    Raises `BadRequest`: it is not.
-    """
+    """Check that `body` is one whole map within the bounds; return the number of its values. Raises `BadRequest`."""
     if not body or not (0x80 <= body[0] <= 0x8F or body[0] in (0xDE, 0xDF)):
         raise BadRequest("the body is not a MessagePack map")
     try:

@@ -19,10 +19,7 @@ _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(message: Message) -> bytes:
-    """Encode `message` as a body.
-
-    Raises `BadRequest` when a text in it is not valid Unicode or a number is too large.
-    """
+    """Encode `message` as a body. Raises `BadRequest`: a text in it is not Unicode, or a number is too large."""
     try:
         return _encoder.encode(message)
     except UnicodeEncodeError as error:  # for example, bytes of a command line that are not UTF-8
@@ -32,19 +29,13 @@ def encode(message: Message) -> bytes:
 
 
 def decode_request(body: bytes) -> Request:
-    """Decode the request in a body.
-
-    Raises `BadRequest` for anything that is not one request within its bounds.
-    """
+    """Decode the request in a body. Raises `BadRequest` for anything that is not one request within its bounds."""
     check_structure(body)
     return decode_checked(body)
 
 
 def decode_checked(body: bytes, decoder: msgspec.msgpack.Decoder[Request] = _request_decoder) -> Request:
-    """Decode the request in a body whose structure has been checked.
-
-    Raises `BadRequest` for anything that is not one request.
-    """
+    """Decode the request in a body whose structure has been checked. Raises `BadRequest`: it is not one request."""
     try:
         return decoder.decode(body)
     except UNDECODABLE as error:
@@ -52,10 +43,7 @@ def decode_checked(body: bytes, decoder: msgspec.msgpack.Decoder[Request] = _req
 
 
 def decode_reply(body: bytes) -> Reply:
-    """Decode the reply in a body, `Refused` included.
-
-    Raises `BadRequest` when the broker sent something else.
-    """
+    """Decode the reply in a body, `Refused` included. Raises `BadRequest` when the broker sent something else."""
     try:
         check_structure(body, REPLY_VALUES_MAX)
         return _reply_decoder.decode(body)

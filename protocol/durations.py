@@ -38,10 +38,7 @@ def duration_ms(text: str, *, plain_seconds: bool = True) -> int:
 
 
 def whole_seconds(text: str) -> int:
-    """Parse a duration into whole seconds.
-
-    Raises `OperatorError`, also for a fraction of a second.
-    """
+    """Parse a duration into whole seconds. Raises `OperatorError`, also for a fraction of a second."""
     seconds, rest = divmod(duration_ms(text), 1_000)
     if rest:
         raise OperatorError(f"{text!r}: expected whole seconds")
@@ -49,10 +46,7 @@ def whole_seconds(text: str) -> int:
 
 
 def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:
-    """Parse the value `text` of the option `flag` with `read`.
-
-    Raises `OperatorError`, whose message names the option.
-    """
+    """Parse the value of the option `flag` with `read`. Raises `OperatorError`, whose message names the option."""
     try:
         return read(text)
     except OperatorError as error:

@@ -252,10 +252,7 @@ def encode_bodies(bodies: list[AgentBody] | list[BrokerBody]) -> bytes:
 
 
 def check_batch(raw: bytes) -> list[AgentBody]:
-    """Decode the bodies in an agent's batch.
-
-    Raises `BadRequest` unless `raw` is an array of 1 to `BATCH_EVENTS_MAX` events that an agent may publish.
-    """
+    """Decode an agent's batch. Raises `BadRequest` unless it is 1 to `BATCH_EVENTS_MAX` events of an agent."""
     try:
         return _agent_decoder.decode(raw)
     except UNDECODABLE as error:
@@ -263,10 +260,7 @@ def check_batch(raw: bytes) -> list[AgentBody]:
 
 
 def decode_bodies(raw: bytes) -> Sequence[EventBody | UnknownBody]:
-    """Decode the bodies of a stored segment, those of unknown kinds included.
-
-    Raises `BadRequest` when it is not what a broker sends.
-    """
+    """Decode a stored segment, with bodies of unknown kinds. Raises `BadRequest`: no broker sends this."""
     try:
         return _bodies_decoder.decode(raw)
     except UNDECODABLE:
@@ -278,10 +272,7 @@ def decode_bodies(raw: bytes) -> Sequence[EventBody | UnknownBody]:
 
 
 def _decode_body(raw: msgspec.Raw) -> EventBody | UnknownBody:
-    """Decode one body, of a known or unknown kind.
-
-    Raises `msgspec.DecodeError` for anything that is not an event.
-    """
+    """Decode one body, of a known or unknown kind. Raises `msgspec.DecodeError` for anything that is not an event."""
     try:
         return _body_decoder.decode(raw)
     except msgspec.ValidationError:
@@ -300,10 +291,7 @@ def without_first(raw: bytes, count: int) -> bytes:
 
 
 def events_of(job_id: JobId, segment: EventSegment) -> list[Event]:
-    """Decode the events of a segment, numbered.
-
-    Raises `BadRequest` when the segment does not hold as many events as it claims.
-    """
+    """Decode the events of a segment, numbered. Raises `BadRequest`: they are not as many as it claims."""
     bodies = decode_bodies(segment.events)
     if len(bodies) != segment.count:
         raise BadRequest(f"a segment of {segment.count} events holds {len(bodies)}")

@@ -79,10 +79,7 @@ class GitAddress(Struct, frozen=True, kw_only=True):
 
 
 def split_address(repository: str) -> GitAddress:
-    """Split a repository's address into its parts.
-
-    Raises `BadAddress` when it is ambiguous where user and password end.
-    """
+    """Split an address into its parts. Raises `BadAddress` when it is ambiguous where user and password end."""
     if not repository:
         raise BadAddress("the repository is empty")
     if not is_plain(repository):

@@ -187,10 +187,7 @@ _spec_decoder = msgspec.msgpack.Decoder(JobSpec)
 
 
 def encode_spec(spec: JobSpec) -> bytes:
-    """Encode `spec` for the store.
-
-    Raises `ValueError` when it is larger than `SPEC_BYTES_MAX`.
-    """
+    """Encode `spec` for the store. Raises `ValueError` when it is larger than `SPEC_BYTES_MAX`."""
     raw = _encoder.encode(spec)
     if len(raw) > SPEC_BYTES_MAX:
         raise ValueError(f"the job has {len(raw)} bytes, at most {SPEC_BYTES_MAX} are allowed")

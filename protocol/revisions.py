@@ -17,10 +17,7 @@ _LISTS: Final = ("batches", "completions")  # of a PublishJobEvents, each part a
 
 
 def upgraded(body: bytes, revision: int) -> bytes:
-    """Convert a request of a served revision, whose structure was checked, to this revision.
-
-    Raises `BadRequest`.
-    """
+    """Convert a request of a served revision, whose structure was checked, to this revision. Raises `BadRequest`."""
     if revision == REVISION:
         return body
     try:

@@ -47,10 +47,7 @@ async def retry(
     *,
     final: tuple[type[PeerError], ...] = (),
 ) -> _Granted:
-    """Repeat a request until the broker grants it. `refused` is called with the first refusal.
-
-    Raises those errors of the broker's that are `final`.
-    """
+    """Repeat a request until the broker grants it or its refusal is `final`; call `refused` with the first refusal."""
     while True:
         try:
             granted = await ask()

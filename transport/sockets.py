@@ -312,10 +312,7 @@ def _bind(raw: zmq.Socket[bytes], endpoint: str) -> str:
 
 
 def _checked(endpoint: str) -> str:
-    """Check that `endpoint` has the form tcp://HOST:PORT.
-
-    Raises `OperatorError`.
-    """
+    """Check that `endpoint` has the form tcp://HOST:PORT. Raises `OperatorError`."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     if not endpoint.startswith("tcp://") or not host or not port.isdecimal() or int(port) > PORT_MAX:
         raise OperatorError(f"{endpoint!r} is not an endpoint; write tcp://HOST:PORT")

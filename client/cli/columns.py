@@ -83,10 +83,7 @@ PIPE: Final = ("id", "state", "queue", "owner", "submitted", "took", "repository
 
 
 def columns_of(text: str) -> tuple[str, ...]:
-    """Parse the columns that `--columns` names, in its order.
-
-    Raises `OperatorError` for an unknown column.
-    """
+    """Parse the columns that `--columns` names, in its order. Raises `OperatorError` for an unknown column."""
     names = [word.strip().lower() for word in text.split(",")]
     for name in names:
         if name not in COLUMNS:

@@ -83,10 +83,7 @@ def _converter(format_: Format, job: Job) -> Callable[[Event], bytes]:
 
 @contextmanager
 def sink(path: Path | None, out: Callable[[bytes], None]) -> Generator[Callable[[bytes], None]]:
-    """Open the sink of an export: a file, which is replaced, or `out`. Each piece is written at once.
-
-    Raises `OperatorError`.
-    """
+    """Open the sink of an export: a file, which is replaced, or `out`. Raises `OperatorError`."""
     if path is None:
         yield out
         return
@@ -107,10 +104,7 @@ def sink(path: Path | None, out: Callable[[bytes], None]) -> Generator[Callable[
 
 @contextmanager
 def recording(path: Path | None, spec: JobSpec, console: Console) -> Generator[Callable[[Event], None] | None]:
-    """Record a job in a file as its events come; None where no file is named.
-
-    Raises `OperatorError`.
-    """
+    """Record a job in a file as its events come; None where no file is named. Raises `OperatorError`."""
     if path is None:
         yield None
         return

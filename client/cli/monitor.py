@@ -78,10 +78,7 @@ def monitor_command(
 
 
 def kinds_of(words: Sequence[str]) -> tuple[str, ...]:
-    """Parse kinds of events, such as `OUTPUT,process-end`, in any case.
-
-    Raises `OperatorError` for an unknown kind.
-    """
+    """Parse kinds of events, such as `OUTPUT,process-end`, in any case. Raises `OperatorError` for an unknown kind."""
     kinds = [word.strip().upper().replace("-", "_") for word in ",".join(words).split(",") if word.strip()]
     if wrong := [kind for kind in kinds if kind not in EVENT_KINDS]:
         raise OperatorError(f"--event-filter {wrong[0]}: the kinds of events are {', '.join(EVENT_KINDS)}")

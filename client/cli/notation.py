@@ -35,10 +35,7 @@ class _MisfitError(Exception):
 
 
 def read(field: Field, value: object, now_ms: int) -> object:
-    """Read the value of a field as people wrote it; None: not set. A time from now counts from `now_ms`.
-
-    Raises `OperatorError`.
-    """
+    """Read a field's value as written; None: not set. A time from now counts from `now_ms`. Raises `OperatorError`."""
     if is_empty(value):
         return None
     try:

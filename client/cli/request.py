@@ -60,10 +60,7 @@ def hints_of(options: Mapping[str, Given]) -> list[str]:
 
 
 def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
-    """Parse the names and values of `flag`.
-
-    Raises `OperatorError` for a value that is not NAME=VALUE.
-    """
+    """Parse the names and values of `flag`. Raises `OperatorError` for a value that is not NAME=VALUE."""
     split = [pair.partition("=") for pair in pairs]
     for pair, (name, equals, _) in zip(pairs, split, strict=True):
         if not name or not equals:
@@ -72,10 +69,7 @@ def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _given(field: Field, options: Mapping[str, Given]) -> object:
-    """Find a field's value in the options, as a job file would have it; None: no option was given.
-
-    Raises `OperatorError` for an option that needs another.
-    """
+    """Find a field's value in the options, as a job file would have it; None: there is none. Raises `OperatorError`."""
     value: object = options.get(field.name)
     if isinstance(value, str):
         value = word_of_option(value)

@@ -104,10 +104,7 @@ def _check_queue(queue: str) -> None:
 
 
 def _value(name: str, from_file: Path | None) -> bytes:
-    """Read the value of a secret, up to its maximum size.
-
-    Raises `OperatorError`.
-    """
+    """Read the value of a secret, up to its maximum size. Raises `OperatorError`."""
     from airunner.certs.queuekeys import VALUE_BYTES_MAX
 
     if from_file is not None:
