@@ -31,7 +31,7 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.options import Given, with_job_options
 from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
-from airunner.solohome import agents_folder, temporary_home
+from airunner.solohome import AGENT, temporary_home
 
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
@@ -102,7 +102,7 @@ def _run_job(
     from airunner.agent.home import MARK_FILE, lock_home
     from airunner.agent.launcher.local import start_launcher
 
-    locked = lock_home(agents_folder(home))
+    locked = lock_home(home / AGENT)
     try:
         # Started before other imports: the launcher's start takes as long as they do.
         launcher = start_launcher([locked.running], mark=locked.mark, groups=locked.groups)

@@ -27,6 +27,7 @@ from typing import Final
 from airunner.protocol.errors import OperatorError
 
 LAST_S: Final = 5.0  # for the end of a killed agent's processes; only one that hangs in the kernel takes longer
+AGENT: Final = "agent"  # the folder of the agent
 _NAME: Final = re.compile("airunner-run-[0-9a-f]{16}")
 _LOCK: Final = "lock"
 _LOCK_TO_BE: Final = "lock.new"
@@ -75,13 +76,8 @@ def _remove_if_left(folder: Path) -> None:
         os.close(lock)
 
 
-def agents_folder(home: Path) -> Path:
-    """Return the agent's part of the folder."""
-    return home / "agent"
-
-
 def _remove(home: Path) -> None:
-    agents = agents_folder(home)
+    agents = home / AGENT
     if agents.is_dir():
         clearing = Thread(target=_clear, args=(agents,), daemon=True)
         clearing.start()

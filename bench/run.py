@@ -21,7 +21,7 @@ import anyio
 from airunner import Client
 from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import QueueMode
 from bench.cluster import cluster
 
 COMMAND: Final = "/bin/true"

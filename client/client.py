@@ -36,8 +36,7 @@ from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobState, encode_spec
 from airunner.protocol.names import NAME_EXPECTED, REQUEST_ID_BYTES, VARIABLE_EXPECTED, JobId, RequestId, fits_name
-from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.protocol.replies import AgentSummary, JobsListed, Message, Page, SecretSummary
+from airunner.protocol.replies import AgentSummary, JobsListed, Message, Page, QueueMode, QueueSummary, SecretSummary
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 

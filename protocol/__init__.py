@@ -6,7 +6,7 @@ nothing else of airunner, and every other package imports it.
 - On the wire: `frames.py` (envelopes), `bounds.py` and `coding.py` (MessagePack), `requests.py` and
   `replies.py`, `revisions.py` (older requests), `errors.py`, `names.py` (types and bounds of ids and names).
 - A job: `fields.py` (the table of its fields), `job.py`, `states.py` (the table of its states),
-  `jobretry.py`, `events.py` (its log), `queues.py`.
+  `jobretry.py`, `events.py` (its log).
 - State machines: `reconnect.py` (the Lazy Pirate), `follow.py` (a monitor's place in a log), `requestsize.py`.
 - Text: `durations.py`, `gitaddress.py`, `redaction.py`, `printable.py`, `listhint.py`.
 """

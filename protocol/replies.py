@@ -16,7 +16,6 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import FIRST
 from airunner.protocol.job import Job, JobState, JobSummary
 from airunner.protocol.names import JobId, JobName, Natural, Positive, Text, Token
-from airunner.protocol.queues import QueueMode, QueueSummary
 
 VISIBILITY_MS_MIN: Final = 1_000
 VISIBILITY_MS_MAX: Final = 43_200_000  # 12 hours
@@ -124,6 +123,28 @@ class JobCancelled(Message, frozen=True, kw_only=True):
     """The job's state: CANCELLED; RUNNING until its agent has ended it; or the final state that it had before."""
 
     state: JobState
+
+
+class QueueMode(StrEnum):
+    """Mode of a queue. Running jobs continue in every mode."""
+
+    OPEN = "open"
+    PAUSED = "paused"  # accepts jobs, and leases none
+    DRAINING = "draining"  # leases jobs, and accepts none
+
+
+class QueueSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Counts of a queue: `waiting` jobs, including the `delayed` ones that are not due yet, and `running` jobs.
+
+    `oldest_ms` is when the job that has waited longest was submitted, in ms since the epoch; None: no job waits.
+    """
+
+    queue: str
+    mode: QueueMode
+    waiting: Natural
+    running: Natural
+    delayed: Natural = 0
+    oldest_ms: Natural | None = None
 
 
 class QueueUpdated(Message, frozen=True, kw_only=True):

@@ -27,7 +27,6 @@ from airunner.protocol.names import (
     Text,
     Variable,
 )
-from airunner.protocol.queues import QueueMode
 
 ENQUEUE_MAX: Final = 64
 ENQUEUE_METADATA_MAX: Final = 1_024  # of all jobs in one request: each entry is a row of an index
@@ -185,7 +184,7 @@ class UpdateQueue(Asking[replies.QueueUpdated], frozen=True, kw_only=True):
     """Open, pause or drain a queue. Role `admin`."""
 
     queue: Name
-    mode: QueueMode
+    mode: replies.QueueMode
 
 
 class ListQueues(Asking[replies.QueuesListed], frozen=True, kw_only=True):

@@ -11,8 +11,7 @@ from airunner.protocol.errors import Conflict, CorruptLog, NoSpace, PeerError, S
 from airunner.protocol.events import JobLeased
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId, task_token, token_hash
-from airunner.protocol.queues import QueueMode
-from airunner.protocol.replies import JobLease, JobsLeased, JobsUpdated, LeaseRef, LeaseVerdict, Verdict
+from airunner.protocol.replies import JobLease, JobsLeased, JobsUpdated, LeaseRef, LeaseVerdict, QueueMode, Verdict
 from airunner.protocol.requests import DequeueJob, UpdateJob
 from airunner.protocol.states import Change, next_state
 

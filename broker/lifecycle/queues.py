@@ -9,8 +9,7 @@ from airunner.broker.lifecycle.world import QUEUE_BYTES, World
 from airunner.broker.store.contract import Keys, QueueKey, SecretRow
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import NoSpace, NotFound, Quota
-from airunner.protocol.queues import QueueMode
-from airunner.protocol.replies import QueueUpdated, SecretRemoved, SecretSet
+from airunner.protocol.replies import QueueMode, QueueUpdated, SecretRemoved, SecretSet
 from airunner.protocol.requests import BOXES_BYTES_MAX, RemoveSecret, SetSecret, UpdateQueue
 
 

@@ -21,7 +21,6 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import Job, JobState, JobSummary, Result, command_summary, decode_spec
 from airunner.protocol.names import JobId
-from airunner.protocol.queues import QueueSummary
 from airunner.protocol.redaction import without_credentials, without_secrets
 from airunner.protocol.replies import (
     JobEventsReplayed,
@@ -29,6 +28,7 @@ from airunner.protocol.replies import (
     JobsListed,
     ListPlace,
     QueuesListed,
+    QueueSummary,
     SecretsListed,
     SecretSummary,
 )

@@ -19,8 +19,7 @@ from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, check_new, encode_spec
 from airunner.protocol.names import JobId
-from airunner.protocol.queues import QueueMode
-from airunner.protocol.replies import JobsEnqueued
+from airunner.protocol.replies import JobsEnqueued, QueueMode
 from airunner.protocol.requests import EnqueueJob, RetryJob
 
 FACT_BYTES: Final = 16  # of a hash that only has to be rare enough

@@ -31,8 +31,7 @@ from airunner.protocol.events import BrokerBody, EventSegment, encode_bodies
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import decode_spec
 from airunner.protocol.names import RequestId, token_hash
-from airunner.protocol.queues import QueueMode
-from airunner.protocol.replies import LeaseRef
+from airunner.protocol.replies import LeaseRef, QueueMode
 
 POINTS_PER_UNIT: Final = 16  # measured, in sixteenths of 100 µs
 READ_POINTS: Final = 1

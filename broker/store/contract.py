@@ -26,7 +26,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from airunner.protocol.names import JobId, RequestId, WatchKey
-from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import QueueMode
 
 
 class QueueKey(NamedTuple):

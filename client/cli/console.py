@@ -79,10 +79,6 @@ class Console:
         """Write to stdout."""
         self._write(self._descriptors[0], text)
 
-    def err(self, text: bytes) -> None:
-        """Write to stderr."""
-        self._write(self._descriptors[1], text)
-
     def out_line(self, text: str) -> None:
         """Write a line to stdout."""
         self.out(text.encode(errors="replace") + b"\n")
@@ -102,7 +98,7 @@ class Console:
             if fit_for_it is not None:
                 self._write(descriptor, fit_for_it.plain())
         start = "\n" if self._mid_line and self._terminals else ""
-        self.err(f"{start}airunner: {own_lines(text)}\n".encode(errors="replace"))
+        self._write(self._descriptors[1], f"{start}airunner: {own_lines(text)}\n".encode(errors="replace"))
 
     def _write(self, descriptor: int, text: bytes) -> None:
         if text:

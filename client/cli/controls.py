@@ -10,7 +10,7 @@ from airunner.client.cli.clientcommand import JobArgument, JsonOption, client_co
 from airunner.client.cli.commands import MonitorOption, follow_job
 from airunner.client.cli.console import Console
 from airunner.protocol.job import JobState
-from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import QueueMode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

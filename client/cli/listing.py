@@ -11,8 +11,7 @@ from airunner.client.cli.wording import duration_text, end_text, instant_text, u
 from airunner.protocol.fields import FIELDS, Form, JobSpec
 from airunner.protocol.job import Job
 from airunner.protocol.printable import one_line
-from airunner.protocol.queues import QueueSummary
-from airunner.protocol.replies import AgentSummary, SecretSummary
+from airunner.protocol.replies import AgentSummary, QueueSummary, SecretSummary
 
 QUEUE_HEADINGS: Final = ("QUEUE", "MODE", "WAITING", "DELAYED", "RUNNING", "OLDEST")
 SECRET_HEADINGS: Final = ("SECRET", "QUEUE", "SET")
@@ -46,15 +45,15 @@ def job_lines(job: Job) -> Iterator[str]:
         ("id", job.id),
         ("state", end_text(job.state, result.exit_code, result.signal, result.reason) if result else job.state),
         *_asked(spec, pairs=False),
-        ("due", instant_text(job.due_ms) if job.due_ms not in (None, spec.not_before_ms) else ""),
+        ("due", instant_text(job.due_ms) if job.due_ms != spec.not_before_ms else ""),
         ("retried", f"{job.retries} times" if job.retries else ""),
         ("retry of", job.origin or ""),
-        ("cancelled", instant_text(job.cancel_requested_ms) if job.cancel_requested_ms is not None else ""),
+        ("cancelled", instant_text(job.cancel_requested_ms)),
         ("attempt", str(job.attempt) if job.attempt else ""),
         ("agent", job.agent or ""),
         ("submitted", instant_text(job.submitted_ms)),
-        ("started", instant_text(job.started_ms) if job.started_ms is not None else ""),
-        ("finished", instant_text(job.finished_ms) if job.finished_ms is not None else ""),
+        ("started", instant_text(job.started_ms)),
+        ("finished", instant_text(job.finished_ms)),
         ("took", took_text(job.started_ms, job.finished_ms)),
         *usage_facts(job),
         ("events", str(job.last_sequence)),

@@ -17,8 +17,10 @@ SHORT_COMMIT_CHARS: Final = 12
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB")
 
 
-def duration_text(ms: int) -> str:
-    """Format a duration: `350 ms`, `4.2 s`, `3 min 07 s`, `2 h 05 min`, `3 d 04 h`."""
+def duration_text(ms: int | None) -> str:
+    """Format a duration: `350 ms`, `4.2 s`, `3 min 07 s`, `2 h 05 min`, `3 d 04 h`; empty for None."""
+    if ms is None:
+        return ""
     if ms < _SECOND_MS:
         return f"{max(0, ms)} ms"
     if ms < _MINUTE_MS:
@@ -30,8 +32,10 @@ def duration_text(ms: int) -> str:
     return f"{ms // _DAY_MS} d {ms % _DAY_MS // _HOUR_MS:02} h"
 
 
-def instant_text(ms: int) -> str:
-    """Format an instant in UTC, as in RFC 3339, to the second; as a number where no calendar holds it."""
+def instant_text(ms: int | None) -> str:
+    """Format an instant in UTC, as in RFC 3339, to the second; empty for None, a number where no calendar holds it."""
+    if ms is None:
+        return ""
     try:
         return f"{datetime.fromtimestamp(ms / 1_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (OverflowError, ValueError, OSError):
@@ -67,7 +71,7 @@ def usage_facts(job: Job) -> list[tuple[str, str]]:
     times = f"{duration_text(usage.cpu_user_ms)} user, {duration_text(usage.cpu_system_ms)} system"
     read = f"{bytes_text(usage.read_bytes)} read, {bytes_text(usage.written_bytes)} written"
     return [
-        ("waited", duration_text(job.waited_ms) if job.waited_ms is not None else ""),
+        ("waited", duration_text(job.waited_ms)),
         ("checkout", duration_text(usage.checkout_ms) if usage.checkout_ms else ""),
         ("output", output if written else ""),
         ("cpu", times if cpu else ""),
@@ -84,13 +88,9 @@ def _of_usage(words: Callable[[int], str], figure: Callable[[Usage], int]) -> Ca
     return cell
 
 
-def _waited(job: JobSummary, _now_ms: int) -> str:
-    return "" if job.waited_ms is None else duration_text(job.waited_ms)
-
-
 CELLS: Final[Mapping[str, Callable[[JobSummary, int], str]]] = MappingProxyType(
     {
-        "waited": _waited,
+        "waited": lambda job, _: duration_text(job.waited_ms),
         "checkout": _of_usage(duration_text, lambda usage: usage.checkout_ms),
         "events": _of_usage(str, lambda usage: usage.events),
         "stdout": _of_usage(bytes_text, lambda usage: usage.stdout_bytes),

@@ -13,8 +13,7 @@ from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.names import RequestId
-from airunner.protocol.queues import QueueMode, QueueSummary
-from airunner.protocol.replies import AgentSummary
+from airunner.protocol.replies import AgentSummary, QueueMode, QueueSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX
 from tests.client.wire import brokered
 from tests.client.working import Worker

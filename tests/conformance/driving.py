@@ -26,7 +26,6 @@ from airunner.protocol.events import AgentBody, Event, EventSegment, Output, Str
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState, Result
 from airunner.protocol.names import JobId, RequestId, WatchKey
-from airunner.protocol.queues import QueueMode, QueueSummary
 from airunner.protocol.replies import (
     JobCancelled,
     JobCompleted,
@@ -37,7 +36,9 @@ from airunner.protocol.replies import (
     JobsEnqueued,
     JobsLeased,
     JobsUpdated,
+    QueueMode,
     QueuesListed,
+    QueueSummary,
     QueueUpdated,
     Refused,
     Verdict,

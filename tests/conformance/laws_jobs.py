@@ -11,12 +11,12 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import REQUEST_ID_BYTES
-from airunner.protocol.queues import QueueMode
 from airunner.protocol.replies import (
     JobReleasedReply,
     JobsEnqueued,
     JobsLeased,
     JobsUpdated,
+    QueueMode,
     QueueUpdated,
     Refused,
     Verdict,

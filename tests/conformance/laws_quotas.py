@@ -9,8 +9,7 @@ from airunner.broker.store.quotas import Quotas
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, encode_spec
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.queues import QueueMode
-from airunner.protocol.replies import JobCompleted, JobEventsPublished, JobsEnqueued, Refused
+from airunner.protocol.replies import JobCompleted, JobEventsPublished, JobsEnqueued, QueueMode, Refused
 from airunner.protocol.requests import (
     LAST_BYTES_MAX,
     CancelJob,

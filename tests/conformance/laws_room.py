@@ -5,7 +5,6 @@ from __future__ import annotations
 from airunner.broker.store.room import Room
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.queues import QueueMode
 from airunner.protocol.replies import (
     BatchStored,
     JobCancelled,
@@ -15,6 +14,7 @@ from airunner.protocol.replies import (
     JobsEnqueued,
     JobsLeased,
     JobsUpdated,
+    QueueMode,
     QueueUpdated,
     Refused,
     SecretRemoved,

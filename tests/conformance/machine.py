@@ -20,7 +20,6 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import JobId, WatchKey
-from airunner.protocol.queues import QueueMode
 from airunner.protocol.replies import (
     BatchStored,
     JobCancelled,
@@ -32,6 +31,7 @@ from airunner.protocol.replies import (
     JobsLeased,
     JobsListed,
     JobsUpdated,
+    QueueMode,
     QueuesListed,
     Refused,
 )

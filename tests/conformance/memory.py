@@ -22,7 +22,7 @@ from airunner.broker.store.contract import (
     Segment,
     Usage,
 )
-from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import QueueMode
 
 ROW_BYTES = 500  # what a job and a segment take, besides their bytes
 

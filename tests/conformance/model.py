@@ -9,7 +9,7 @@ from typing import NamedTuple
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
-from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import QueueMode, QueueSummary
 from airunner.protocol.requests import DequeueJob
 
 DAY_MS = 86_400_000

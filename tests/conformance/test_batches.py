@@ -14,8 +14,7 @@ from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Result
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.queues import QueueMode
-from airunner.protocol.replies import JobsLeased, LeaseRef
+from airunner.protocol.replies import JobsLeased, LeaseRef, QueueMode
 from airunner.protocol.requests import (
     CancelJob,
     CompleteJob,

@@ -10,7 +10,7 @@ from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result, Usage
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import JobId, task_token
-from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import QueueMode, QueueSummary
 
 NOW_MS: Final = 1_767_225_600_000
 JOB_ID: Final = JobId("019b7765-6400-7000-8000-000000000001")

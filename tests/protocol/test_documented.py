@@ -14,7 +14,7 @@ from airunner.protocol.events import EventBody, EventSegment, Stream
 from airunner.protocol.fields import JobSpec, ProcessType, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result, Usage
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
-from airunner.protocol.queues import QueueMode, QueueSummary
+from airunner.protocol.replies import QueueMode, QueueSummary
 from airunner.protocol.requests import EventBatch, Request
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from airunner.protocol.events import Event, JobFinished, JobLeased, JobScheduled
 from airunner.protocol.job import JobState, Reason
-from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import QueueMode
 from tests.simulation.evidence import Case, Evidence, Found, Span
 from tests.simulation.history import Acknowledged, Invoked
 from tests.simulation.tags import tags_of

@@ -17,7 +17,7 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import RequestId
-from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import QueueMode
 from tests.simulation.history import Acknowledged, FollowEnded, Invoked, Monitored
 from tests.simulation.machine import Machine
 from tests.simulation.processes import Script

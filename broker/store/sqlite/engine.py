@@ -22,7 +22,7 @@ from airunner.broker.store.sqlite.copying import StoreCopy
 from airunner.broker.store.sqlite.pages import PageReader
 from airunner.broker.store.sqlite.rows import FIELDS, Damaged, Owner, Values, select
 from airunner.protocol.errors import NoSpace
-from airunner.protocol.queues import QueueMode
+from airunner.protocol.replies import QueueMode
 
 CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
 JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # a WAL that once grew is truncated to this
