@@ -158,15 +158,10 @@ def _only_fixable(group: BaseExceptionGroup[BaseException]) -> OperatorError | P
 
 def main() -> None:
     """Run the `airunner` command."""
-    _open_standard_streams()
-    sys.exit(run(sys.argv[1:]))
-
-
-def _open_standard_streams() -> None:
-    """Open stdin, stdout and stderr if they are closed: otherwise the next opened file would get their descriptor."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
+        if getattr(sys, name) is None:  # closed: otherwise the next opened file would get its descriptor
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to the end of the process
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -44,11 +44,6 @@ _Input = JobEventsReplayed | JobWatched | Failure | bytes
 _segment_decoder = msgspec.msgpack.Decoder(LiveSegment)
 
 
-def events_endpoint(endpoint: str, events_port: int) -> str:
-    """Endpoint of live events: another port of the host that answers requests."""
-    return f"{endpoint.rpartition(':')[0]}:{events_port}"
-
-
 class Connection(Struct, frozen=True):
     """Connection of a client, which its followers share; `pages` bounds how many replays they request at once."""
 
@@ -169,7 +164,8 @@ class Follower:
     def _listen(self, watched: JobWatched) -> None:
         self._watching = False
         self._watched_on = self._channel.connections
-        place = (events_endpoint(self._channel.endpoint, watched.events_port), watched.watch_key)
+        host = self._channel.endpoint.rpartition(":")[0]  # it publishes on another port of the host
+        place = (f"{host}:{watched.events_port}", watched.watch_key)
         if self._leave is not None:
             if place == self._heard_at:
                 return  # the socket subscribes again by itself

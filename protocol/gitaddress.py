@@ -37,17 +37,13 @@ class BadAddress(ValueError):
 
 
 class GitAddress(Struct, frozen=True, kw_only=True):
-    """Repository address in its parts, as they were written.
+    """Repository address in its parts, as they were written."""
 
-    `scheme` is empty for `user@host:path` and for a path. `user` is None without an `@`, and `password` without a `:`
-    before it. `host` includes the port; it is empty for a path. `path` is the rest.
-    """
-
-    scheme: str = ""
-    user: str | None = None
-    password: str | None = None
-    host: str = ""
-    path: str
+    scheme: str = ""  # empty for `user@host:path` and for a path
+    user: str | None = None  # None without an `@`
+    password: str | None = None  # None without a `:` before the `@`
+    host: str = ""  # with the port; empty for a path
+    path: str  # the rest
 
     @property
     def is_local(self) -> bool:

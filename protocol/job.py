@@ -124,11 +124,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Broker's view of a job at one moment. All instants are the broker's, in ms since the epoch.
-
-    `due_ms` is when a waiting job may be leased, if not at once; `origin` is the job that this one retries; `waited_ms`
-    is how long it could have been leased before its first lease.
-    """
+    """Broker's view of a job at one moment. All instants are the broker's, in ms since the epoch."""
 
     id: JobId
     state: JobState
@@ -137,10 +133,10 @@ class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_ms: Natural | None = None
     finished_ms: Natural | None = None
     result: Result | None = None
-    due_ms: Natural | None = None
+    due_ms: Natural | None = None  # when a waiting job may be leased, if not at once
     cancel_requested_ms: Natural | None = None
-    origin: JobId | None = None
-    waited_ms: Natural | None = None
+    origin: JobId | None = None  # the job that this one retries
+    waited_ms: Natural | None = None  # how long it could have been leased before its first lease
 
 
 class Job(JobView, frozen=True, kw_only=True, omit_defaults=True):

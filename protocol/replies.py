@@ -47,17 +47,14 @@ class JobsEnqueued(Message, frozen=True, kw_only=True):
 
 
 class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Lease of one attempt, which ends `visibility_ms` after its request was sent.
-
-    `sealed` holds the sealed secrets that the job names and its queue has, except those in the job's environment.
-    """
+    """Lease of one attempt, which ends `visibility_ms` after its request was sent."""
 
     job_id: JobId
     attempt: Positive
     task_token: Token
     visibility_ms: VisibilityMs
     spec: JobSpec
-    sealed: dict[str, bytes] = {}
+    sealed: dict[str, bytes] = {}  # secrets that the job names and its queue has, less those of its environment
 
     @property
     def ref(self) -> LeaseRef:
@@ -134,17 +131,14 @@ class QueueMode(StrEnum):
 
 
 class QueueSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Counts of a queue: `waiting` jobs, including the `delayed` ones that are not due yet, and `running` jobs.
-
-    `oldest_ms` is when the job that has waited longest was submitted, in ms since the epoch; None: no job waits.
-    """
+    """Queue in a list, with the numbers of its waiting and running jobs."""
 
     queue: str
     mode: QueueMode
     waiting: Natural
     running: Natural
-    delayed: Natural = 0
-    oldest_ms: Natural | None = None
+    delayed: Natural = 0  # of those that wait: not due yet
+    oldest_ms: Natural | None = None  # when the job that has waited longest was submitted; None: no job waits
 
 
 class QueueUpdated(Message, frozen=True, kw_only=True):
@@ -189,19 +183,15 @@ class QueuesListed(Page, frozen=True, kw_only=True):
 
 
 class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Agent in a list: `leases` jobs run on its `slots`.
-
-    `seen_ms` is its last sign of life, in ms since the epoch; 0: before the broker started. `trouble`: why it cannot
-    run jobs now.
-    """
+    """Agent in a list: `leases` jobs run on its `slots`."""
 
     name: str
     slots: Natural
     leases: Natural
-    seen_ms: Natural
+    seen_ms: Natural  # its last sign of life, in ms since the epoch; 0: before the broker started
     version: str = ""
     tags: dict[str, str] = {}
-    trouble: str = ""
+    trouble: str = ""  # why it cannot run jobs now
 
 
 class AgentsListed(Page, frozen=True, kw_only=True):
@@ -218,17 +208,13 @@ class ListPlace(Struct, frozen=True, kw_only=True):
 
 
 class JobsListed(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """A page of jobs; `more` says whether another follows.
-
-    With `going_on`, the broker has examined as many jobs as it does for one request, and the page may not be full.
-    `total`, when requested, is the number of jobs on all pages; with `beyond`, there are more, which were not counted.
-    """
+    """A page of jobs; `more` says whether another follows."""
 
     jobs: tuple[JobSummary, ...]
     more: bool
-    going_on: ListPlace | None = None
-    total: Natural | None = None
-    beyond: bool = False
+    going_on: ListPlace | None = None  # if set, the page may not be full: one request examines so many jobs
+    total: Natural | None = None  # of the jobs on all pages, when requested
+    beyond: bool = False  # there are more than `total`, which were not counted
 
 
 class JobFound(Message, frozen=True, kw_only=True):
@@ -238,15 +224,12 @@ class JobFound(Message, frozen=True, kw_only=True):
 
 
 class JobEventsReplayed(Message, frozen=True, kw_only=True):
-    """A segment of the log, in order and without a gap; continue from `next_sequence`.
-
-    `last_sequence` is that of the newest event; nothing follows the last event of a `finished` job.
-    """
+    """A segment of the log, in order and without a gap; continue from `next_sequence`."""
 
     runs: tuple[EventSegment, ...]
     next_sequence: Positive
-    last_sequence: Natural
-    finished: bool
+    last_sequence: Natural  # of the newest event
+    finished: bool  # the job has finished: nothing follows its last event
 
 
 class JobWatched(Message, frozen=True, kw_only=True):

@@ -84,15 +84,12 @@ class EnqueueJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
 
 
 class DequeueJob(Asking[replies.JobsLeased], frozen=True, kw_only=True):
-    """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`.
-
-    `agent_slots` and `version` describe the agent in lists. Only jobs whose required tags are all in `tags` are leased.
-    """
+    """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`."""
 
     agent: Name
-    agent_slots: AgentSlots = 1
+    agent_slots: AgentSlots = 1  # for lists, as `version`
     version: Version = ""
-    tags: Tags = {}
+    tags: Tags = {}  # only jobs whose required tags are all in it are leased
     queues: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=QUEUES_MAX)]
     slots: Annotated[int, Meta(ge=1, le=SLOTS_MAX)] = 1
     visibility_ms: replies.VisibilityMs
@@ -101,16 +98,13 @@ class DequeueJob(Asking[replies.JobsLeased], frozen=True, kw_only=True):
 
 
 class UpdateJob(Asking[replies.JobsUpdated], frozen=True, kw_only=True):
-    """Send a heartbeat: every lease named here lives for `visibility_ms` from now. Role `work`.
-
-    An agent without a lease may send it too, to report that it is alive, or why it runs no jobs now (`trouble`).
-    """
+    """Send a heartbeat: the agent lives, and each of its `leases` for `visibility_ms` from now. Role `work`."""
 
     agent: Name | None = None
     agent_slots: AgentSlots = 1
     version: Version = ""
     tags: Tags = {}
-    trouble: Text = ""
+    trouble: Text = ""  # why the agent runs no jobs now
     leases: Annotated[tuple[replies.LeaseRef, ...], Meta(max_length=LEASES_MAX)]
     visibility_ms: replies.VisibilityMs
 
@@ -125,13 +119,10 @@ class EventBatch(Struct, frozen=True, kw_only=True):
 
 
 class CompleteJob(Asking[replies.JobCompleted], frozen=True, kw_only=True):
-    """Complete an attempt that has published `event_count` events in all. Role `work`.
-
-    It may also travel with its last events, and with other completions: see `PublishJobEvents`.
-    """
+    """Complete an attempt, alone or in a `PublishJobEvents` with its last events. Role `work`."""
 
     lease: replies.LeaseRef
-    event_count: Natural
+    event_count: Natural  # that it has published in all
     result: Result
 
     def __post_init__(self) -> None:
@@ -156,13 +147,10 @@ class PublishJobEvents(Asking[replies.JobEventsPublished], frozen=True, kw_only=
 
 
 class ReleaseJob(Asking[replies.JobReleasedReply], frozen=True, kw_only=True):
-    """Release an attempt; the job waits in its old place. Role `work`.
-
-    `lost`: the attempt's agent died, and another sends this for it; it counts as if the lease had expired.
-    """
+    """Release an attempt; the job waits in its old place. Role `work`."""
 
     lease: replies.LeaseRef
-    lost: bool = False
+    lost: bool = False  # its agent died, and another sends this: it counts as if the lease had expired
 
 
 class CancelJob(Asking[replies.JobCancelled], frozen=True, kw_only=True):
@@ -200,20 +188,16 @@ class ListAgents(Asking[replies.AgentsListed], frozen=True, kw_only=True):
 
 
 class ListJobs(Asking[replies.JobsListed], frozen=True, kw_only=True):
-    """List jobs, newest first; with `metadata`, only those that have all of these entries. Role `read`.
-
-    `page` counts from 1. For pages that new jobs do not shift, set `before` to the last id of the page before, and
-    leave `page` unset. `skip` omits as many jobs more: see `ListPlace`.
-    """
+    """List jobs, newest first; with `metadata`, only those that have all of these entries. Role `read`."""
 
     queue: Name | None = None
     state: JobState | None = None
     owner: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)] | None = None
     metadata: Annotated[dict[Label, Argument], Meta(max_length=FILTERS_MAX)] = {}
-    before: JobName | None = None
-    page: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 1
+    before: JobName | None = None  # the last id of the page before, instead of `page`: new jobs do not shift this page
+    page: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 1  # counts from 1
     page_size: Annotated[int, Meta(ge=1, le=PAGE_SIZE_MAX)] = 20
-    skip: Annotated[int, Meta(ge=0, le=PAGE_MAX * PAGE_SIZE_MAX)] = 0
+    skip: Annotated[int, Meta(ge=0, le=PAGE_MAX * PAGE_SIZE_MAX)] = 0  # see `ListPlace`
     count: bool = False
 
 
@@ -226,15 +210,14 @@ class GetJob(Asking[replies.JobFound], frozen=True, kw_only=True):
 class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=True):
     """Replay stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
 
-    A page stops before the segment that exceeds `bytes_max` of events, and has at least one segment. With `kinds`,
-    segments without an event of these kinds may come without their events.
+    A page has at least one segment, and otherwise stops before the one that exceeds `bytes_max` of events.
     """
 
     job_id: JobName
     from_sequence: Positive = 1
     from_timestamp_ms: Natural | None = None
     bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
-    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()
+    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # a segment of others may come empty
 
 
 class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):
@@ -244,14 +227,11 @@ class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):
 
 
 class SetSecret(Asking[replies.SecretSet], frozen=True, kw_only=True):
-    """Set a sealed secret of a queue, or replace the one of that name. Role `admin`.
-
-    Only agents that hold the queue's key can open the `box`; see `certs/queuekeys.py`.
-    """
+    """Set a sealed secret of a queue, or replace the one of that name. Role `admin`."""
 
     queue: Name
     name: Variable
-    box: Annotated[bytes, Meta(min_length=1, max_length=BOX_BYTES_MAX)]
+    box: Annotated[bytes, Meta(min_length=1, max_length=BOX_BYTES_MAX)]  # only the queue's agents open it: see `certs`
 
 
 class RemoveSecret(Asking[replies.SecretRemoved], frozen=True, kw_only=True):

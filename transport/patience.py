@@ -13,14 +13,13 @@ NOTICE_S: Final = 1.0
 class Patience(Struct, frozen=True):
     """Bounds, in seconds, of a broker's silence while a reply is owed; None: no bound.
 
-    `first_s` holds until a broker was heard for the first time, `later_s` from then on. `notice` is called once for
-    each silence that lasts `NOTICE_S`, with the endpoint and the seconds left. `doubt` is called once, with a message,
-    when handshakes fail repeatedly, a broker that was heard refuses us, or a broker speaks another revision of the
-    protocol: the agent sets it, and goes on waiting.
+    `notice` is called once for each silence that lasts `NOTICE_S`, with the endpoint and the seconds left. `doubt` is
+    called once, with a message, when handshakes fail repeatedly, a broker that was heard refuses us, or a broker speaks
+    another revision of the protocol: the agent sets it, and goes on waiting.
     """
 
-    first_s: float | None = None
-    later_s: float | None = None
+    first_s: float | None = None  # until a broker was heard for the first time
+    later_s: float | None = None  # from then on
     notice: Callable[[str, float | None], None] | None = None
     doubt: Callable[[str], None] | None = None
 

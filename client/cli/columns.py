@@ -37,14 +37,11 @@ _COLOURS: Final = {
 
 
 class Column(Struct, frozen=True):
-    """Column of a list. `cell` receives the job and the present instant in ms.
-
-    `kept`: where there is no room the column with the lowest number goes first; None never goes.
-    """
+    """Column of a list."""
 
     heading: str
-    cell: Callable[[JobSummary, int], str]
-    kept: int | None
+    cell: Callable[[JobSummary, int], str]  # of the job and the present instant in ms
+    kept: int | None  # where there is no room the lowest goes first; None never goes
 
 
 def state_text(job: JobSummary) -> str:
@@ -92,10 +89,7 @@ def columns_of(text: str) -> tuple[str, ...]:
 
 
 def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> str:
-    """Lay jobs out for the terminal; the last column is cut where it is wider.
-
-    Where not even id and state fit, each job has two lines.
-    """
+    """Lay jobs out for the terminal, and cut the last column; where not even id and state fit, a job has two lines."""
     from rich.cells import cell_len
 
     width = shutil.get_terminal_size().columns

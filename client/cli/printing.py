@@ -29,10 +29,7 @@ class JsonPrinter:
 
 
 class ConsolePrinter:
-    """Console printer: the job's stdout and stderr as they are, or with timestamps, and its progress in words.
-
-    With `kinds` it shows only events of these kinds.
-    """
+    """Console printer: the job's output as it is, or with timestamps, and its progress; with `kinds` only those."""
 
     def __init__(self, console: Console, kinds: Collection[str] = (), stamps: Stamps | None = None) -> None:
         self._console = console

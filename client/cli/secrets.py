@@ -76,8 +76,7 @@ async def list_command(
     """List the names of secrets, and when each was set. No command shows their values."""
     from airunner.client.cli.listing import SECRET_HEADINGS, secret_row
 
-    if queue is not None:
-        _check_queue(queue)
+    _check(None, queue)
     await show_rows(console, client.secrets(queue), secret_row, SECRET_HEADINGS, json=json)
 
 
@@ -92,14 +91,10 @@ async def remove_command(
     console.say(f"the secret {name} of queue {queue} is removed")
 
 
-def _check(name: str, queue: str) -> None:
-    if not fits_variable(name):
+def _check(name: str | None, queue: str | None) -> None:
+    if name is not None and not fits_variable(name):
         raise OperatorError(f"{name!r} is no name of a secret: expected {VARIABLE_EXPECTED}")
-    _check_queue(queue)
-
-
-def _check_queue(queue: str) -> None:
-    if not fits_name(queue):
+    if queue is not None and not fits_name(queue):
         raise OperatorError(f"--queue {queue!r}: expected {NAME_EXPECTED}")
 
 
