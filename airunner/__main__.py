@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from airunner.client.cli.clientcommand import EXIT_INTERRUPTED
 from airunner.client.cli.commands import words_behind_dashes
 from airunner.client.cli.console import ReaderGone, silence_stdout
 from airunner.protocol.errors import OperatorError, PeerError
@@ -22,7 +23,6 @@ from airunner.protocol.printable import own_lines
 from airunner.switches import DebugOption, SwitchGroup, debug_is_on, turn_debug_on, with_debug
 
 EXIT_READER_GONE = 141  # 128 + SIGPIPE
-EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
 COMMANDS: Final = {
     "submit": "airunner.client.cli.commands:submit_command",

@@ -80,10 +80,7 @@ class _Words:
 
 
 def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
-    """Rewrite `--monitor=false` as `--no-monitor` in a command's arguments; those after `--` stay unchanged.
-
-    Raises `OperatorError` for a switch with a value other than true or false.
-    """
+    """Rewrite `--monitor=false` as `--no-monitor`, before any `--`. Raises `OperatorError`: neither true nor false."""
     named = [option for option in options if hasattr(option, "is_flag")]  # and no operands
     switches = {name: option for option in named if option.is_flag for name in option.opts}
     opposites = {name: option for option in named for name in option.secondary_opts}

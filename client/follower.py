@@ -116,14 +116,12 @@ class Follower:
             if isinstance(request, WatchJob):
                 answer = await self._channel.ask(request)
             else:
+                size = self._channel.request_size
                 async with self._pages:
-                    answer = await self._channel.ask(request, smaller=self._smaller)
+                    answer = await self._channel.ask(request, smaller=lambda: self._follow.smaller(size.bytes_max))
         except (PeerError, OperatorError) as error:
             answer = error
         await self._to_inbox.send(answer)
-
-    def _smaller(self) -> ReplayJobEvents:
-        return self._follow.smaller(self._channel.request_size.bytes_max)
 
     async def _next(self) -> _Input | None:
         """Receive the next input; None when the deadline came first."""

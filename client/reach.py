@@ -31,10 +31,7 @@ def reach(
     home: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Reach:
-    """Build a reach of real sockets with the home's keys.
-
-    Raises `OperatorError` for missing keys and for an invalid endpoint or token.
-    """
+    """Build a reach of real sockets. Raises `OperatorError` for missing keys and for an invalid endpoint or token."""
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.ownership import own_home
     from airunner.certs.tokensource import token_source

@@ -23,10 +23,7 @@ EXPECTED: Final = "a number and a unit, as in 90s, 15m, 1h30m or 7d"
 
 
 def duration_ms(text: str, *, plain_seconds: bool = True) -> int:
-    """Parse a duration into ms; a number without a unit counts seconds if `plain_seconds` is set.
-
-    Raises `OperatorError`: it is written in another way, or longer than `MILLISECONDS_MAX`.
-    """
+    """Parse a duration into ms; with `plain_seconds` a number without a unit counts seconds. Raises `OperatorError`."""
     if plain_seconds and _SECONDS.fullmatch(text):
         text += "s"
     if not _WHOLE.fullmatch(text):
@@ -54,10 +51,7 @@ def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:
 
 
 def seconds_between(flag: str, least: int, most: int) -> Callable[[object], float]:
-    """Return a parser for an option's duration of `least` to `most` seconds: `90`, or `1h30m`.
-
-    The parser raises `OperatorError` for an invalid text or a value out of these bounds.
-    """
+    """Return a parser for an option's duration of `least` to `most` seconds, `90` or `1h30m`; else `OperatorError`."""
 
     def read(text: object) -> float:
         ms = of_flag(flag, duration_ms, str(text))

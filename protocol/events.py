@@ -191,15 +191,12 @@ class UnknownBody(Struct, frozen=True, kw_only=True):
 
 
 class EventSegment(Struct, frozen=True, kw_only=True):
-    """Segment of `count` events from `first_sequence` on, all of one attempt; `events` is their MessagePack array.
-
-    When a replay asks for some kinds only, `events` may be empty: the segment holds no event of these kinds.
-    """
+    """Segment of `count` events from `first_sequence` on, all of one attempt."""
 
     first_sequence: Positive
     count: Positive
     attempt: Natural
-    events: bytes
+    events: bytes  # their MessagePack array; it may be empty where none is of the kinds that a replay asks for
 
     @property
     def next_sequence(self) -> int:

@@ -103,10 +103,7 @@ class Follow:
         return [*self._advance(segment), *self._from_kept()]
 
     def replayed(self, page: JobEventsReplayed, now_ms: int) -> list[Event]:
-        """Process the reply to `request` and return the next events in order.
-
-        Raises `CorruptLog`: the stored bytes are damaged, and a repeat would not help.
-        """
+        """Process the reply to `request`; return the next events. Raises `CorruptLog`: the stored bytes are damaged."""
         assert self._asked, "this page was requested"
         self._asked = False
         if self.finished:

@@ -63,10 +63,7 @@ def pack_request(request_id: RequestId, token: bytes, body: bytes) -> list[bytes
 
 
 def unpack_request(frames: Sequence[bytes]) -> RequestFrames:
-    """Unpack the request in `frames`.
-
-    Raises `Unsupported` for a revision that is not served, `BadRequest` for anything out of bounds.
-    """
+    """Unpack a request. Raises `Unsupported`: its revision is not served; `BadRequest`: it is out of bounds."""
     revision = _revision(frames)
     if revision not in SERVED and not (revision == FIRST and NO_REQUEST in frames[1:2]):
         raise Unsupported(unserved(revision, SERVED))

@@ -138,11 +138,6 @@ class LazyPirate:
         """Whether the broker has said anything since this connection was opened."""
         return self._open and self._heard
 
-    @property
-    def pending(self) -> int:
-        """Number of unanswered requests, at most `PENDING_MAX`."""
-        return len(self._pending)
-
     def ask(
         self,
         request_id: RequestId,

@@ -14,10 +14,7 @@ _Granted = TypeVar("_Granted")
 
 
 class Backoff:
-    """Pauses between tries: full jitter below a bound that doubles from `first_ms` to `last_ms`.
-
-    `random` draws from [0, 1).
-    """
+    """Pauses between tries: full jitter (`random` is in [0, 1)) below a bound that doubles up to `last_ms`."""
 
     def __init__(self, random: Callable[[], float], first_ms: int, last_ms: int) -> None:
         self._random = random

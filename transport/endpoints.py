@@ -16,10 +16,7 @@ ENDPOINTS_MAX: Final = 64  # tried in turn; more are surely a mistake
 
 
 def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the endpoints in `broker`, else in `AIRUNNER_BROKER`, else the default; separated by commas or spaces.
-
-    Raises `OperatorError` when none or too many are named.
-    """
+    """Split the endpoints in `broker`, else in `AIRUNNER_BROKER`, else the default. Raises `OperatorError`."""
     given = (broker,) if isinstance(broker, str) else broker
     words = given or (environ.get(BROKER_VARIABLE, "").strip() or DEFAULT_BROKER,)
     endpoints = tuple(endpoint for word in words for endpoint in word.replace(",", " ").split())
@@ -29,10 +26,7 @@ def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str])
 
 
 def require_loopback(endpoints: Sequence[str]) -> None:
-    """Check that the loopback interface is up if all `endpoints` are on it; otherwise a client would wait in vain.
-
-    Raises `OperatorError`: it is down, as in a new network namespace.
-    """
+    """Check that the loopback interface, if all `endpoints` are on it, is up. Raises `OperatorError`: it is down."""
     import socket
 
     places = [endpoint.partition("://")[2] for endpoint in endpoints]
@@ -47,7 +41,7 @@ def require_loopback(endpoints: Sequence[str]) -> None:
             if error.errno in _NO_WAY:
                 continue
         return
-    raise OperatorError(
+    raise OperatorError(  # as in a new network namespace, where a client would wait in vain
         f"this machine cannot reach itself at {', '.join(endpoints)}: its loopback interface is down; bring it up with "
         "`ip link set lo up`",
         exit_code=EXIT_UNAVAILABLE,

@@ -31,10 +31,7 @@ KEYS: Final = {field.key: field for field in FIELDS.values()}
 
 
 def read_job_file(path: Path, now_ms: int = 0) -> dict[str, object]:
-    """Read the fields of `JobSpec` in the file at `path`; a time from now counts from `now_ms`.
-
-    Raises `OperatorError` for a file that cannot be read, is no YAML, or is no valid job.
-    """
+    """Read the fields of a job from a file; a time from now counts from `now_ms`. Raises `OperatorError`."""
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)

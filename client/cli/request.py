@@ -24,9 +24,8 @@ def fields_of(
     """Merge the job's fields of file, options and operands; an option that is empty or 0 unsets the file's value.
 
     `options` are those of `options.with_job_options`, `operands` the words before `--` and `words` those after it.
-    Environment, metadata and required tags are merged name by name. A time from now counts from `now_ms`.
-
-    Raises `OperatorError` for arguments that contradict each other or name no command.
+    Environment, metadata and required tags are merged name by name. A time from now counts from `now_ms`. Raises
+    `OperatorError` for arguments that contradict each other or name no command.
     """
     fields: dict[str, Any] = read_job_file(config, now_ms) if config is not None else {}
     for field in FIELDS.values():

@@ -29,9 +29,8 @@ async def watch(
 ) -> int:
     """Watch a job: show every event, or those of some kinds, and return the command's exit code (`exit_status`).
 
-    With `status` the console has a status line while no event comes. `offload`, if given, calls `show`.
-
-    Raises as `Client.follow` and `show` do.
+    With `status` the console has a status line while no event comes. `offload`, if given, calls `show`. Raises as
+    `Client.follow` and `show` do.
     """
     try:
         async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
