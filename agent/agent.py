@@ -1,6 +1,6 @@
 """Agent: runs its slots, the EventPublisher and the Renewer over one channel.
 
-Every edge is handed in. It runs until it is told to drain and its slots are done.
+All edges are passed in. It runs until a drain was ordered and its slots have ended.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Attempt: runs one job once, with its hooks, checkout and command, and leaves no process behind.
 
-What happens is recorded as it happens. `perform` returns the result, or is cancelled by a lost lease or by an agent
-that is told to stop; or it raises `LeaseEnded`, when the agent could not act in time and the keepers did. In each case
-every process is gone when it is over.
+Each step is recorded as it happens. `perform` returns the result, unless a lost lease or a stopping agent cancels it,
+or the keepers acted because the agent could not in time (`LeaseEnded`). In each case no process of it is left.
 
 A job that is cancelled or out of time gets SIGTERM and a grace. What it writes meanwhile is in the log.
 """

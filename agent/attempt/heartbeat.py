@@ -1,4 +1,4 @@
-"""Heartbeats of a silent command: events that say that it still runs."""
+"""Heartbeats of a silent command: events which show that it still runs."""
 
 from __future__ import annotations
 

@@ -4,13 +4,13 @@
 pre-checkout → checkout → post-checkout → pre-command → COMMAND → post-command → pre-exit
 ```
 
-A hook is an executable file of that name in the agent's folder of hooks. It runs in the checkout, with its output in
-the log, in the agent's own clean environment: the job's variables are in it under a prefix (see
-`workspace.environment`). One that fails before the command fails the job; the command is not run. `post-command` runs
-whenever the command has, `pre-exit` always; where one of them fails, so does a job that would have completed. The two
-around the checkout are for jobs with a repository.
+A hook is an executable file of that name in the agent's folder of hooks. It runs in the checkout, in the agent's own
+clean environment, where the job's variables have a prefix (see `workspace.environment`); its output is in the log. A
+hook that fails before the command fails the job; the command is not run. `post-command` runs whenever the command has,
+`pre-exit` always; when either fails, a job that would have completed fails. The hooks around the checkout are for jobs
+with a repository.
 
-What others than root and the agent's user could have written is not run, and counts as one that fails.
+A hook that other users than root and the agent's could have written is not run, and counts as failed.
 """
 
 from __future__ import annotations

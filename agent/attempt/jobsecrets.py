@@ -1,11 +1,11 @@
-"""The secrets that a job names: their values, and how it is given them. All but `write_files` is pure.
+"""Job secrets: finds the values of the secrets that a job names, and passes them to it. All but `write_files` is pure.
 
-Where a value comes from, the strongest first
+Sources of a value, the strongest first
 - the job's own environment;
 - the queue's sealed secrets, which came with the lease and are opened here;
 - what the agent's operator offers.
 
-One that cannot be opened fails the job: a weaker one in its place could be a stale or a foreign value.
+A sealed value that cannot be opened fails the job: a weaker source could have a stale or a foreign value.
 """
 
 from __future__ import annotations

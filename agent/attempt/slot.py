@@ -1,6 +1,6 @@
-"""Slot: leases a job, attempts it, and leases the next while the broker hears how it ended.
+"""Slot: leases a job, attempts it, and leases the next while it reports the result to the broker.
 
-An agent with N slots runs N of these over one connection. What a slot leases, it settles once, in one of the ways of
+An agent with N slots runs N of these over one connection. A slot settles each lease once, in one of the ways of
 `leases.settlement`. An attempt whose lease ran out here is still released: a broker that was away may have prolonged
 the lease meanwhile.
 """

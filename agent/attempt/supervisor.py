@@ -1,8 +1,8 @@
 """Supervisor: waits for the end of one process of an attempt, and records all that it writes.
 
-A process is over when nothing of its tree is left: after its own end, what it has started gets SIGTERM, and SIGKILL
-after a grace. A process that is cancelled or out of time is ended in the same way. What is written meanwhile is in the
-log, and so are the names of the processes that had to be ended.
+A process has ended when nothing of its tree is left: after its own end, the processes that it started get SIGTERM and,
+after a grace, SIGKILL. A process that is cancelled or out of time is ended in the same way. The log has what is written
+meanwhile, and names the processes that had to be ended.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Checkout: puts one commit of a repository into an attempt's workspace.
 
-- A fixed argv: what a submitter wrote stands behind `--` or `--branch=`, after `repository.refusal` let it pass.
+- The argv is fixed: a submitter's words stand behind `--` or `--branch=`, after `repository.refusal` let them pass.
 - Whole history and all tags, as `git clone` gives them, so that the job's own git finds what it expects; or the
   last `depth` commits. A commit that no branch or tag reaches is then asked for by its hash.
 - A full hash is that commit and nothing else. Another `commit` is the name of a branch or tag, as `branch` is.
-- What the agent has of the repository already is borrowed from its mirror (see `mirrors`). Where that goes wrong for
-  another reason than the network, it is tried once more without.
+- Objects that the agent has already are borrowed from its mirror (see `mirrors`). Where that fails for another reason
+  than the network, the checkout is repeated without the mirror.
 """
 
 from __future__ import annotations

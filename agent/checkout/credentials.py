@@ -1,6 +1,6 @@
 """Git credentials: passed to git in its environment, in no argv and in no file of the clone. Pure.
 
-`https://user:password@host/…` is asked for as `https://host/…`. Where that host asks for credentials, git runs the
+git is given `https://host/…` for `https://user:password@host/…`. Where that host asks for credentials, git runs the
 credential helper in its environment, and no other; no other host gets them. A job that talks to the remote itself
 brings a secret of its own.
 """

@@ -1,8 +1,8 @@
-"""Git: runs it with nothing of this machine's configuration, and reads what it reports.
+"""Git: runs git isolated from this machine's configuration, and reads its progress and its errors.
 
-- Nothing of the machine's git is used: no system or user configuration, hooks, templates, credential
-  helpers, prompts. What is passed on of the agent's environment: the way out (proxies, certificate
-  authorities) and the ssh agent. ssh itself still reads the keys and known hosts of the agent's user.
+- Nothing of the machine's git is used: no system or user configuration, hooks, templates, credential helpers,
+  prompts. Of the agent's environment git gets the way out (proxies, certificate authorities) and the ssh agent. ssh
+  itself still reads the keys and known hosts of the agent's user.
 - Objects are checked as the Git project advises (`transfer.fsckObjects`), except for old and harmless faults.
 - git reports its progress. A silent git is ended after `GIT_SILENCE_S`, so an unreachable host fails
   within a minute, however long a large clone may take.

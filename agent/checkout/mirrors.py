@@ -1,16 +1,16 @@
-"""Mirrors: what this agent has of each repository, so that no job's checkout transfers it again.
+"""Mirrors: the objects that this agent has of each repository, so that no job's checkout transfers them again.
 
 ```
 <agent home>/mirrors/<hash of the URL>/     a bare repository; made by the first job, grown by those after it
 <workspace>/checkout/.git                   the job's own clone, which borrows the mirror's objects
 ```
 
-- A mirror is one URL's, credentials and all: a job that may not read a repository borrows nothing of it. Each checkout
-  asks the remote itself, so a right that was withdrawn is withdrawn here.
-- It is made under a lock, in a folder that takes its place when it is whole; what later checkouts bring is taken over
-  from their clones, before their jobs run.
-- Nothing in it is removed while an attempt borrows from it. One in which git finds a fault is removed when the last
-  borrower is gone, and so are the ones that were not used for longest once all together exceed the bound.
+- A mirror belongs to one URL with its credentials: a job that may not read a repository borrows nothing of it. Each
+  checkout asks the remote itself, so a right that was withdrawn is withdrawn here.
+- It is made under a lock, in a folder that takes its place when it is whole. Objects that later checkouts bring are
+  taken over from their clones, before their jobs run.
+- Nothing in it is removed while an attempt borrows from it. A mirror in which git finds a fault is removed when its
+  last borrower is gone, and so are the least recently used ones while all together exceed the bound.
 - Its configuration is written again before each use. A job runs as the same user and could spoil what it borrows from;
   jobs that must not trust each other belong to agents of different users.
 """

@@ -1,8 +1,7 @@
-"""Submodules: checked out level by level. What `.gitmodules` says is the repository's, and not trusted.
+"""Submodules: checked out level by level. `.gitmodules` is the repository's, and not trusted.
 
 git itself refuses names that climb out and URLs that are options. Beyond that each URL is judged as the job's own is,
-no submodule of a remote repository is a local path, none stands behind a link, and there is an end to how deep they
-nest and how many they are.
+no submodule of a remote repository is a local path, none stands behind a link, and their depth and number are bounded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attended processes: left only when nothing of them runs any more."""
+"""Attended processes: a block around a process that is left only when nothing of it runs any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launcher contract: what the agent asks of a launcher, and what it gets back. Fakes in tests keep it too."""
+"""Launcher contract: what the agent requires of a launcher and its processes. Fakes in tests keep it too."""
 
 from __future__ import annotations
 

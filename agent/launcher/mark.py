@@ -9,8 +9,8 @@ AIRUNNER_MARK=<home>.<launcher>.<number>  one job's command, git or hook, and wh
 ```
 
 Home and launcher are random, so that no other agent's processes have them. A process that clears its environment,
-leaves its session and outlives its parents is not found by this; in a control group it is. Another user's are not seen,
-unless by root.
+leaves its session and outlives its parents is found by its control group, or not at all. Another user's processes are
+visible to root only.
 """
 
 from __future__ import annotations

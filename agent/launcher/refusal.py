@@ -1,9 +1,8 @@
 """Refusals of the agent's own machine, which are not the fault of the job that meets them. Pure.
 
-A machine that is out of processes, memory, descriptors or disk says so by an errno, to whatever happens to ask it then.
-The job goes back as if it had not been leased: it is not counted towards `max_attempts`, the agent says why, and leases
-nothing until it can run jobs again (see `leases.health`). What the command itself is refused, once it runs, is the
-job's own business.
+A machine that is out of processes, memory, descriptors or disk reports it by an errno, whatever the job. The job goes
+back as if it had not been leased: it is not counted towards `max_attempts`, the agent reports why, and leases nothing
+until it can run jobs again (see `leases.health`). What the command itself is refused, once it runs, is its own business.
 
 Where only git's words say so, they are believed as far as the machine's state bears them out: a repository that does
 not fit on a disk with room for others, or a program that says such things, is not to go round for ever.

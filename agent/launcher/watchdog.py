@@ -1,7 +1,7 @@
-"""Keepers that do not answer: a job may stop its own, and a wait for it would never end.
+"""Watchdog for keepers that do not answer: a job may stop its own, and a wait for it would never end.
 
-A stopped one is woken, and killed where that does not help; its job's processes are found by their mark then. The
-agent's half: a keeper is the launcher's child and not ours, so it is known by its process id and when it began.
+A stopped keeper is woken, and killed where that does not help; its job's processes are then found by their mark. The
+agent's half: a keeper is the launcher's child and not ours, so it is known by its process id and its start time.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
                 └ parked requests end, the broker hears why
 ```
 
-An attempt that the machine refuses says so here. What the trouble is, and that it is over, is reported once each; the
-broker is told of it with each heartbeat, and shows it in `airunner agents` and /health.
+An attempt that the machine refuses reports it here. The agent reports once that trouble begins, and once that it ends;
+each heartbeat carries it to the broker, which shows it in `airunner agents` and /health.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Occupancy: how many slots have a job, and how long none has had one."""
+"""Occupancy: counts the slots that have a job, and waits until none has had one for a while."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Probes: cheap tries of what this machine has refused, to find out whether it does it again.
+"""Probes: cheap tests of whether this machine still refuses what it has refused.
 
-For processes and descriptors that is a process that does nothing, started as jobs are; for the disk a small file in the
-agent's home. A checkout needs more room than a small file: there, room counts as well.
+For processes and descriptors: start a process that does nothing, as jobs are started. For the disk: write a small file
+in the agent's home; where a checkout found no room, free space counts as well, because it needs more than a small file.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Renewer: keeps all leases of this agent alive, and ends the attempts whose lease it cannot keep.
 
 One UpdateJob is the heartbeat of all leases. An attempt whose deadline comes near without a renewal is ended
-while the lease still stands, so that two agents never run one job at once (see `held`).
+while the lease still stands, so that two agents never run one job at once (see `heldlease`).
 
-The reply also says which jobs are cancelled. A Nudge of the broker asks for a heartbeat at once, and several Nudges for
+The reply also lists the cancelled jobs. A Nudge of the broker asks for a heartbeat at once, and several Nudges for
 one: they make the news quick, and the next heartbeat makes it certain.
 """
 

@@ -1,7 +1,6 @@
-"""Settlement: how this agent lets go of a lease.
+"""Settlement: how a slot ends a lease, decided once for each.
 
-A slot decides on one settlement for each lease, and acts on it once. After all but the last nothing is left to do for
-the attempt, so that its spool is removed.
+After every settlement but `LeftBehind` nothing is left to do for the attempt, so its spool is removed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Batching: when output is sent, at once after a quiet while, else gathered for a moment or up to a size.
+"""Batching: decides when output is sent: at once after a quiet while, else gathered for a moment or up to a size. Pure.
 
-Pure. The first bytes after `window_ms` of quiet are due at once, so a prompt is seen as soon as it is
-written; what follows closely is gathered, so a chatty command does not become a flood of small batches. While the
-broker owes the agent an answer, all that is new gathers for as long, but for no longer than `window_ms` (the idea
-is Nagle's, RFC 896): then a command that is over within milliseconds takes one request and not three.
-Neighbouring pieces of one stream become one OUTPUT event; nothing is ever reordered.
+The first bytes after `window_ms` of quiet are due at once, so a prompt is seen as soon as it is written; what follows
+closely is gathered, so a chatty command does not become a flood of small batches. While the broker owes a reply, new
+output gathers for as long, but for no longer than `window_ms` (the idea is Nagle's, RFC 896): then a command that is
+over within milliseconds takes one request and not three. Neighbouring pieces of one stream become one OUTPUT event;
+nothing is ever reordered.
 """
 
 from __future__ import annotations

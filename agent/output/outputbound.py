@@ -5,9 +5,9 @@
                                └ OUTPUT_TRUNCATED ─┘
 ```
 
-Two things bound it. A job's log has a size: what comes after its head is held back, the oldest is dropped, and at the
-end the word and the tail go on. And there may be no room for now, the broker being away and the disk's share used up:
-then the same happens until there is room again. The command is read on all the while, so it is never held up.
+A job's log has a size limit: what comes after the head is held back, the oldest of it dropped, and at the end the event
+and the tail are logged. While the broker is away and the spools' share of the disk is used up, the same happens until
+there is room again. The command's output is read all the while, so the command is never held up.
 """
 
 from __future__ import annotations

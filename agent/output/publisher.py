@@ -1,7 +1,7 @@
-"""Event publisher: sends what all outboxes of the agent hold, as many batches in one request as are there.
+"""Event publisher: sends what all outboxes of the agent hold, as many batches in one request as are waiting.
 
-One request is on its way at a time; meanwhile the next gathers (see `batching`). The broker answers for each batch by
-itself, so an attempt that is lost does not hold up its neighbours.
+One request is on its way at a time; meanwhile the next gathers (see `batching`). The broker replies to each batch
+separately, so an attempt that is lost does not hold up its neighbours.
 """
 
 from __future__ import annotations

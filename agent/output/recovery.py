@@ -1,8 +1,8 @@
 """Recovery: delivers the spools that the last agent of this home left, and releases its jobs at once.
 
-An agent that was killed leaves its spools, each with the token of its attempt. By the time that this runs,
-nothing of those attempts does (see `home`). So what they had written is published, the attempts are
-released, and a crash costs seconds where otherwise the visibility timeout would have to pass.
+An agent that was killed leaves its spools, each with the token of its attempt. When this runs, no process of those
+attempts is left (see `home`). So their output is published and the attempts are released: a crash costs seconds,
+where otherwise the visibility timeout would have to pass.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Redactor: removes secrets from what an attempt writes, before any of it reaches the disk. Pure.
 
-Every occurrence of a **pattern** is covered: a secret's value and what is likely to be made of it (see `patterns_of`).
-Where occurrences overlap they are covered together, so no part of any is left readable; each stretch that is covered
-becomes one `[REDACTED]`.
+Every occurrence of a **pattern** is covered: a secret's value and its likely encodings (see `patterns_of`). Where
+occurrences overlap they are covered together, so no part of any is left readable; each stretch that is covered becomes
+one `[REDACTED]`.
 
-A stream comes in pieces of any size, and what goes on does not depend on where they were cut. Held back is only the
-longest end of what has come that may be the beginning of a pattern, until the next piece decides or the stream ends:
+A stream comes in pieces of any size, and the result does not depend on where they were cut. Held back is only the
+longest end of the text that may be the beginning of a pattern, until the next piece decides or the stream ends:
 
 ```
  …compiling foo.c   token=hunt │ er2 …        pattern: hunter2
@@ -15,8 +15,8 @@ longest end of what has come that may be the beginning of a pattern, until the n
 base64 and hexadecimal are wrapped at some column, wherever the secret begins in what is encoded: such a pattern is
 found whatever white space stands in it behind its first four characters, up to as much as itself.
 
-With no secrets nothing is looked at. With them each pattern is searched for by `bytes.find`, which takes one some
-10 GB/s; those that may be wrapped in the text without its white space, and where they are found there, in itself. No
+Without secrets nothing is searched. With them each pattern is searched for by `bytes.find`, at some 10 GB/s a pattern;
+patterns that may be wrapped are searched for in the text without its white space and, if found, in the text itself. No
 Python runs per byte.
 """
 

@@ -1,4 +1,4 @@
-"""The environments of a job's processes, and of the operator's hooks around it. Pure.
+"""Environments of a job's processes, and of the operator's hooks around it. Pure.
 
 A job's has four layers, each stronger than the one before
 - a small clean base: a few variables of the agent's own by name, everything else left out, so that no
@@ -7,9 +7,9 @@ A job's has four layers, each stronger than the one before
 - the secrets that it names, and the paths of those that are files;
 - AIRUNNER and the AIRUNNER_* below, which are always true.
 
-A hook is the operator's program and runs with the agent's rights. What the job says can be data for it, and must not be
-what a shell, the loader or an interpreter obeys (BASH_ENV, PATH, LD_PRELOAD, HOME with a .gitconfig in it, and whatever
-else comes up): so the job's variables reach it under a prefix that nothing but the hook itself looks at.
+A hook is the operator's program and runs with the agent's rights. The job's variables can be data for it, and must not
+be what a shell, the loader or an interpreter obeys (BASH_ENV, PATH, LD_PRELOAD, HOME with a .gitconfig in it, and many
+more): so they reach it under a prefix that only the hook itself looks at.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Workspaces of one agent: made for each attempt, and used again where an attempt has left its own untouched.
+"""Workspaces of one agent: made for each attempt, or used again where an attempt has left its own untouched.
 
-Most short jobs need no files. To make four folders for each and to remove them again takes a file system longer than
-such a command runs, and waits for the disk where others sync it; to rename one takes next to nothing. Untouched means:
-the same folders, with nothing in them, whose inodes have not been changed since they were made.
+Most short jobs need no files, and making and removing four folders takes longer than such a command runs; renaming one
+takes next to nothing. Untouched means: the same folders, with nothing in them, whose inodes have not been changed since
+they were made.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Keeper: runs one job at a time, reports how its command ended, and ends whatever it left. Child's half.
+"""Keeper: runs one job at a time, reports how its command ended, and ends the processes that it left. Child's half.
 
 One thread, one loop, no clock but the grace and the deadline, which a sleep of the machine counts towards. A job goes
 Start → Exited → (End → Ended); without the last two where nothing was left (`alone`). Then the next Start may come.
 
 When the agent's end of the socket closes, or the launcher dies, every process of the job is killed and the
-keeper exits. When the job's deadline comes, every process is killed too: that is for an agent that is stopped
-and can do nothing, so that what it ran is dead before its lease is another's. The agent hears Expired, and
-never how the command ended; there is no other job for this keeper then.
+keeper exits. At the job's deadline every process is killed too, for an agent that is stopped and can do nothing: its
+job is dead before another agent holds the lease. The agent then receives Expired, and never how the command ended;
+the keeper gets no other job.
 """
 
 from __future__ import annotations

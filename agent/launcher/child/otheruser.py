@@ -1,8 +1,8 @@
 """Other user: starts a command as a user that is not the agent's, which is root then. The child's half.
 
 Between fork and exec the new process gives up root for good: further groups, group and user, real, effective and
-saved. Its pipes are given to it, so that it may open /dev/stdout again. What is looked at before that (the working
-directory, the program) is looked at with that user's rights, so that no link of a job's leads anywhere else.
+saved. Its pipes are given to it, so that it may open /dev/stdout again. Working directory and program are looked up
+with that user's rights before, so that no link of a job's leads anywhere else.
 
 `posix_spawn` cannot change the user: this forks the keeper, which has one thread and is small.
 """

@@ -1,4 +1,4 @@
-"""Spawning: starts one command, with pipes or in a terminal, or says why not in a shell's words. The child's half."""
+"""Spawning: starts one command, with pipes or in a terminal, or reports in a shell's words why not. The child's half."""
 
 from __future__ import annotations
 

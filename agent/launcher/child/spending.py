@@ -1,7 +1,7 @@
 """Spending: the resources of a job's processes, added up as they are reaped. Child's half: standard library only.
 
-The kernel hands the figures of a process, and of those that it has waited for itself, to the one that reaps it. Every
-process of a job whose parent is gone is reaped by its keeper, so that none is missed and none counted twice.
+The kernel hands the figures of a process, and of those that it has reaped itself, to its reaper. Every process of a job
+whose parent is gone is reaped by its keeper, so that none is missed and none counted twice.
 """
 
 from __future__ import annotations

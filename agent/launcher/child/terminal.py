@@ -2,7 +2,7 @@
 
 ptyprocess opens the pair, makes the slave the new session's controlling terminal, sets its size, closes every other
 descriptor, and reports a failed exec through a pipe. It forks this interpreter for that, which is safe here: a
-keeper has one thread. What it would do later (reading, signalling, waiting) is the agent's and the keeper's own.
+keeper has one thread. Its reading, signalling and waiting are not used.
 """
 
 from __future__ import annotations
