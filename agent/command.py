@@ -249,7 +249,7 @@ def agent_command(
     )
     if not users:
         _say(f"note: {exposed_keys(home)}")
-    gc.freeze()  # what was imported stays: no collection has to look through it
+    gc.freeze()  # imported modules stay: no collection has to look through them
     anyio.run(_run, home, plan, surroundings, launcher, endpoints, token, token_file)
 
 

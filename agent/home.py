@@ -33,7 +33,7 @@ from airunner.protocol.errors import OperatorError
 AGENTS_MAX: Final = 64  # processes on one home; use --spawn for more slots
 KEEPERS_S: Final = 5.0  # for the keepers of a killed agent to end its jobs: a moment, unless one is stopped
 MARK_FILE: Final = "mark"
-END_S: Final = 10.0  # for what SIGKILL ends; only what hangs in the kernel takes longer
+END_S: Final = 10.0  # for processes to die of SIGKILL; only those that hang in the kernel take longer
 
 
 class LockedHome(Struct, frozen=True):

@@ -34,7 +34,7 @@ class Plan(Struct, frozen=True):
     visibility_ms: int
     home: Path
     version: str = ""  # of this software
-    tags: Mapping[str, str] = MappingProxyType({})  # what this agent has, for jobs that require it
+    tags: Mapping[str, str] = MappingProxyType({})  # of this agent, for jobs that require them
     log_bytes_max: int = 1 << 30  # of one attempt's output
     spool_bytes_max: int = 10 << 30  # of all spools together
     flush: FlushPlan = FlushPlan()  # when output is sent

@@ -121,7 +121,7 @@ class Attempt:
             self._supervisor.say(str(refused))
             missing = isinstance(refused, SecretMissing)
             return Result(reason=Reason.SECRET_MISSING if missing else Reason.PROCESS_ERROR)
-        async with AsyncExitStack() as self._borrowed:  # what the checkout borrows from is there to the job's end
+        async with AsyncExitStack() as self._borrowed:  # the checkout's mirror stays to the job's end
             try:
                 result = await self._run()
             except MachineRefused:

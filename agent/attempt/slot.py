@@ -160,7 +160,7 @@ class Slot(Struct, frozen=True):
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):
                 attempted.result = await attempt.perform()
         except* LeaseEnded:
-            pass  # its keeper did what we could not; whether the lease is lost, the broker decides
+            pass  # its keeper has ended it; the broker decides whether the lease is lost
         except* LauncherDied:
             attempted.counts = True  # whatever ran: how it went is not known
             recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=LAUNCHER_DIED))

@@ -24,10 +24,10 @@ from airunner.protocol.fields import TerminalSize
 from airunner.protocol.job import Reason
 from airunner.protocol.printable import one_line
 
-GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for what a command left behind and what is cancelled
+GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for processes left behind by a command or cancelled
 MESSAGE_CHARS_MAX: Final = 16_384
 NAMED_MAX: Final = 50
-HELD_S: Final = 1.0  # of silence, for what is still in a pipe that a process outside the job holds open
+HELD_S: Final = 1.0  # of silence, for bytes that are still in a pipe which a process outside the job holds open
 HELD_S_MAX: Final = 10.0  # of listening, where that process goes on writing
 HELD_BYTES_MAX: Final = 1_048_576  # of it; a pipe holds no more without privileges (fs.pipe-max-size)
 

@@ -88,7 +88,7 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
         git.tell("trying again without the mirror")
         remove_workspace(workspace.checkout)
         workspace.checkout.mkdir(mode=0o700, exist_ok=True)
-        commit = await _Checkout(git, source).run()  # where this fails too the mirror is not what is wrong
+        commit = await _Checkout(git, source).run()  # where this fails too, the mirror is not at fault
         mirror.faulty = True
         return commit
     await mirror.take_over(git, workspace.checkout)

@@ -49,8 +49,8 @@ MESSAGE_CHARS_MAX: Final = 8_192
 TRIES_MAX: Final = 4
 PAUSE_FIRST_MS: Final = 1_000
 PAUSE_LAST_MS: Final = 15_000
-PROGRESS_S: Final = 1.0  # between two words on one stage of the work
-LINE_BYTES_MAX: Final = 1_024  # of a line of progress; a longer one is none
+PROGRESS_S: Final = 1.0  # between two reports of one stage of the work
+LINE_BYTES_MAX: Final = 1_024  # of a line of progress; a longer line is something else
 
 _PASSED_ON: Final = frozenset({
     "PATH", "LOGNAME", "USER", "SSH_AUTH_SOCK",
@@ -67,7 +67,7 @@ _SETTINGS: Final = (
     "protocol.ext.allow=never",
     "submodule.recurse=false",
     "transfer.fsckObjects=true",
-    "fetch.unpackLimit=1",  # what comes is one pack, not thousands of files
+    "fetch.unpackLimit=1",  # keep one pack, not thousands of files
     *(f"fetch.fsck.{sin}=ignore" for sin in ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone")),
 )
 _PROGRESS: Final = re.compile(r"(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Updating)\b.*\d")
@@ -92,7 +92,7 @@ _SCARCE: Final = {
     ),
     Scarce.DESCRIPTORS: re.compile(r"Too many open files"),
 }
-_REMOTE: Final = "remote:"  # what begins so is told of another machine
+_REMOTE: Final = "remote:"  # lines with this prefix are about another machine
 _SSH: Final = "ssh -oBatchMode=yes -oConnectTimeout=30 -oPermitLocalCommand=no -oClearAllForwardings=yes"
 
 
@@ -122,7 +122,7 @@ def git_environment(agent_environ: Mapping[str, str], workspace: Workspace, rule
         "TMPDIR": str(workspace.temporary),
         "LC_ALL": "C.UTF-8",
         "GIT_ALLOW_PROTOCOL": ":".join(rules.transports),
-        "GIT_ASKPASS": "",  # set and empty: no program is asked, whatever else names one
+        "GIT_ASKPASS": "",  # set and empty: no program is asked, whatever other setting names one
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_CEILING_DIRECTORIES": str(workspace.root),
         "GIT_CONFIG_GLOBAL": "/dev/null" if workspace.user is None else str(workspace.git_settings),

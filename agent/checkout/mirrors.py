@@ -76,7 +76,7 @@ class Mirror:
         if not self.there and self.lock.locked():
             git.tell("waiting for the mirror that another job makes")
         async with self.lock:
-            self.faulty |= not self.there and self.folder.exists()  # others may borrow from what is left of it
+            self.faulty |= not self.there and self.folder.exists()  # checkouts may borrow from its remains
             if self.there or self.faulty:
                 return
             fresh = self.folder.with_name(f"{_NEW}{secrets.token_hex(NAME_BYTES)}")
@@ -146,7 +146,7 @@ class Mirrors:
         borrowed = {mirror.folder for mirror in self._known.values()}
         gone: list[Path] = []
         total = 0
-        with suppress(OSError):  # a job was at work here too; the next one that is done tries again
+        with suppress(OSError):  # a job has changed files here; the next checkout that ends tries again
             here = [folder for folder in self._folder.absolute().iterdir() if not folder.name.startswith(_NEW)]
             idle = sorted((folder for folder in here if folder not in borrowed), key=_used, reverse=True)
             for number, folder in enumerate(idle):

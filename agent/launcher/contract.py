@@ -12,7 +12,7 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, Scarce
 from airunner.protocol.fields import TerminalSize
 
-RECEIVE_BYTES: Final = 65_536  # what a pipe holds at the most, unless it was enlarged
+RECEIVE_BYTES: Final = 65_536  # the most that a pipe holds, unless it was enlarged
 
 
 class LaunchSpec(Struct, frozen=True):

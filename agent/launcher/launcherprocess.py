@@ -16,7 +16,7 @@ import anyio
 from airunner.agent.launcher.child.cgroup import Limits, launchers_group
 from airunner.agent.launcher.mark import VARIABLE, new_launcher_mark
 
-# Nothing of the agent's environment but what an interpreter may need to start: it stays readable in /proc.
+# Of the agent's environment only variables that an interpreter needs to start: they stay readable in /proc.
 _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 # `airunner` and `airunner.agent` are stood in for, so that importing the launcher brings nothing else in:

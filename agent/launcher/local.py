@@ -31,12 +31,12 @@ from airunner.transport.bell import Bell
 from airunner.transport.descriptors import soft_descriptors
 
 NO_LIMITS: Final = Limits()
-WIRE: Final = Path(wire.__file__)  # what a launcher that starts later would speak; it must be what we do
+WIRE: Final = Path(wire.__file__)  # a launcher that starts later would speak this version; it must be ours
 WAKE_S: Final = 5.0  # for a keeper to answer: it takes milliseconds, unless it or the launcher is stopped
 LAUNCH_S: Final = 30.0  # and then: for a disk that takes its time
 KEEPERS_S: Final = 2.0  # for the keepers of a dead launcher to end their jobs; milliseconds, unless they are stopped
-BURY_S: Final = 5.0  # for what SIGKILL ends; only what hangs in the kernel takes longer
-CLOSE_WAIT_S: Final = 5.0  # to kill everything; what takes longer hangs in the kernel
+BURY_S: Final = 5.0  # for processes to die of SIGKILL; only those that hang in the kernel take longer
+CLOSE_WAIT_S: Final = 5.0  # to kill everything; a process that takes longer hangs in the kernel
 
 
 def start_launcher(
@@ -192,7 +192,7 @@ class ChildLauncher:
     async def _answers(self, line: Line, start: Start) -> bool:
         """Return whether the keeper answers. Soon it is woken, with the launcher: a job may have stopped either."""
         with anyio.move_on_after(WAKE_S):
-            with suppress(LauncherDied):  # what the line still holds says it, or something better
+            with suppress(LauncherDied):  # the next message on the line reports it, or something better
                 await line.send(start)
             await line.readable()
             return True

@@ -23,7 +23,7 @@ from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 
 STOPPED_S: Final = 1.0  # after the grace: a keeper that is still stopped is stopped again and again
-SILENT_S: Final = 15.0  # after the grace: what its SIGKILL does not end a keeper gives up after ten seconds
+SILENT_S: Final = 15.0  # after the grace: a keeper gives up after ten seconds on processes that SIGKILL does not end
 
 
 class KeptProcess:
@@ -129,7 +129,7 @@ class KeptProcess:
         if self._line is not None:
             if self._keeper is not None:
                 self._keeper.wake()  # its launcher would, unless that is stopped or dead itself
-            with suppress(LauncherDied):  # what the line still holds says it, or something better
+            with suppress(LauncherDied):  # the next message on the line reports it, or something better
                 await self._line.send(End(round(grace_s * 1000)))
             self._answers += 1
 
@@ -175,7 +175,7 @@ class KeptProcess:
         line, self._line = self._line, None
         self._survivors = survivors
         if any(survivor.left for survivor in survivors):
-            line.close()  # this keeper stays with those; it can keep no other job
+            line.close()  # this keeper stays with them; it can keep no other job
         else:
             self._give_back(line)
 

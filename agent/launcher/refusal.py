@@ -2,7 +2,7 @@
 
 A machine that is out of processes, memory, descriptors or disk reports it by an errno, whatever the job. The job goes
 back as if it had not been leased: it is not counted towards `max_attempts`, the agent reports why, and leases nothing
-until it can run jobs again (see `leases.health`). What the command itself is refused, once it runs, is its own business.
+until it can run jobs again (see `leases.health`). What a running command is refused is the job's own business.
 
 Where only git's words say so, they are believed as far as the machine's state bears them out: a repository that does
 not fit on a disk with room for others, or a program that says such things, is not to go round for ever.
@@ -36,7 +36,7 @@ _SCARCE: Final = {
     errno.EMFILE: Scarce.DESCRIPTORS,
     errno.ENFILE: Scarce.DESCRIPTORS,
     errno.ENOBUFS: Scarce.DESCRIPTORS,
-    errno.ETOOMANYREFS: Scarce.DESCRIPTORS,  # of those that are on their way between two processes
+    errno.ETOOMANYREFS: Scarce.DESCRIPTORS,  # on their way between two processes
     errno.ENOSPC: Scarce.DISK,
     errno.EDQUOT: Scarce.DISK,
     errno.EROFS: Scarce.DISK,

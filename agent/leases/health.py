@@ -27,7 +27,7 @@ from airunner.transport.bell import Bell
 
 PROBE_FIRST_MS: Final = 1_000
 PROBE_LAST_MS: Final = 30_000
-CALM_S: Final = 60.0  # after which a trouble is a new one, and looked at as soon as the first
+CALM_S: Final = 60.0  # after which a trouble counts as new, and is probed as soon as the first
 
 
 class Health:

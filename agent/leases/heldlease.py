@@ -37,7 +37,7 @@ class HeldLease:
         self.renewed_s = asked_s
         self._visibility_s = visibility_s
         self._margin_s = min(MARGIN_S_MAX, visibility_s / MARGIN_SHARE)
-        self._processes: list[Process] = []  # those of one attempt: a few gits and the command
+        self._processes: list[Process] = []  # of the attempt: a few gits and the command
 
     @property
     def key(self) -> tuple[str, int]:

@@ -87,7 +87,7 @@ class Leaser:
                 await turn.called.wait()
         else:
             self._gathering = turn.asks = True
-            await anyio.lowlevel.checkpoint()  # for those that become free in this moment
+            await anyio.lowlevel.checkpoint()  # for slots that become free in this moment
         if turn.asks:
             await self._ask()
         if turn.failure is not None:
@@ -179,7 +179,7 @@ class Leaser:
         """
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_when_gone, group.cancel_scope)
-            with suppress(PeerError):  # what is refused holds nothing any more
+            with suppress(PeerError):  # a refused request is parked no more
                 reply = await self._dequeue(request_id, seed, slots, 0)
                 for lease in reply.leases:
                     await self.release(lease)

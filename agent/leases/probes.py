@@ -17,7 +17,7 @@ from airunner.agent.launcher.refusal import MachineRefused, Scarce
 
 FILE: Final = "probe"
 FILE_BYTES: Final = 65_536  # as much as a batch of a job's output
-ROOM_BYTES: Final = 64 * 1_048_576  # free on the disk: what does not fit there is too large, and the disk not full
+ROOM_BYTES: Final = 64 * 1_048_576  # free on the disk: a checkout that does not fit is too large, and the disk not full
 GROWN_BYTES: Final = 1_048_576  # more than there was when a checkout found no room: then it is worth another try
 PROBE: Final = LaunchSpec(("true",), {"PATH": os.defpath}, Path("/"))
 

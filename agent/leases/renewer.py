@@ -41,10 +41,10 @@ class Renewer:
         self._interval_s = min(RENEWAL_S_MAX, self._visibility_s / 3)
         self._held: dict[tuple[str, int], HeldLease] = {}
         self._changed = Bell()
-        self._renewal_s = self._end_s = math.inf  # what the two loops wait for
+        self._renewal_s = self._end_s = math.inf  # the instants that the two loops wait for
         self._nudged = False
-        self._said_s = -math.inf  # when the broker was last told how we are
-        self._news = False  # it is to be told now
+        self._said_s = -math.inf  # when the broker last received our trouble
+        self._news = False  # our trouble has changed: send it now
 
     def hold(self, lease: JobLease, asked_s: float) -> HeldLease:
         """Renew a lease from now on; `asked_s` is when it was asked for (`Edges.boot_s`)."""
@@ -52,7 +52,7 @@ class Renewer:
         held = HeldLease(lease, asked_s, self._visibility_s)
         self._held[held.key] = held
         if asked_s + self._interval_s < self._renewal_s or held.end_s < self._end_s:
-            self._changed.ring()  # it is due before those that are waited for; most often it is not
+            self._changed.ring()  # it is due before the instants that are waited for; most often it is not
         return held
 
     def drop(self, held: HeldLease) -> None:
@@ -105,7 +105,7 @@ class Renewer:
         try:
             reply = await self._channel.ask(request)
         except PeerError:
-            await anyio.sleep(RETRY_S)  # the deadlines stand, and end what this does not mend
+            await anyio.sleep(RETRY_S)  # the deadlines stand, and end the attempts if this goes on
             self._nudged = self._news = True
             return
         for held, verdict in zip(heartbeat, reply.leases, strict=True):

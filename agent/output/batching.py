@@ -29,9 +29,9 @@ PIPE_WINDOW_MS: Final = 100
 TERMINAL_WINDOW_MS: Final = 20
 FLUSH_BYTES: Final = OUTPUT_BYTES_MAX
 FLUSH_EVENTS: Final = 512
-FLUSH_MS_MIN: Final = 5  # shorter ones are lost in what a request takes
-FLUSH_MS_MAX: Final = 10_000  # with longer ones a job would seem to hang
-BATCH_BYTES_ROUGH_MAX: Final = 262_144  # of one batch, roughly: it is to be within BATCH_BYTES_MAX when encoded
+FLUSH_MS_MIN: Final = 5  # shorter intervals are lost in the time of a request
+FLUSH_MS_MAX: Final = 10_000  # with a longer interval a job would seem to hang
+BATCH_BYTES_ROUGH_MAX: Final = 262_144  # of one batch, roughly: encoded it must be within BATCH_BYTES_MAX
 _CHAR_BYTES_MAX: Final = 4  # of UTF-8
 _SMALL_BYTES: Final = 256  # of an event without a text of others
 
@@ -73,7 +73,7 @@ class Batcher:
         self._piece_stream = Stream.STDOUT
         self._piece_ms = 0
         self._flushed_ms = -window_ms
-        self._began_ms: int | None = None  # when the first of what is here came
+        self._began_ms: int | None = None  # when the first event or output came that is not in a batch yet
         self._urgent = False
 
     def add(self, body: AgentBody, now_ms: int) -> None:

@@ -31,7 +31,7 @@ from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch
 from airunner.transport.bell import Bell
 
-KEPT_EVENTS_MAX: Final = 16  # behind output that is left out: how the command ended, and what was said about it
+KEPT_EVENTS_MAX: Final = 16  # behind output that is left out: the command's end, and messages about it
 
 
 class Sender(Protocol):
@@ -147,7 +147,7 @@ class Outbox:
         ends = self._result is not None and self.state is None and not self.lost.is_set()
         return self.spool.pending_bytes if ends else math.inf
 
-    # --- what the broker answered ---
+    # --- replies of the broker ---
 
     def acknowledge(self, next_index: int) -> None:
         """Forget the events before `next_index`, which the broker has."""
@@ -194,7 +194,7 @@ class Outbox:
         try:
             self._abridge_from(next_index)
         except SpoolFailed:
-            self.lose()  # its disk fails too; the lease runs out, and the broker ends what is cancelled
+            self.lose()  # its disk fails too; the lease runs out, and the broker ends the cancelled job
             return False
         return True
 

@@ -31,11 +31,11 @@ from urllib.parse import quote, quote_plus
 
 from airunner.protocol.redaction import REDACTED
 
-ENCODED_BYTES_MIN: Final = 6  # of what is shorter, the encodings would be found everywhere
+ENCODED_BYTES_MIN: Final = 6  # encodings of shorter secrets would be found everywhere
 LINE_BYTES_MIN: Final = 8  # of a secret of several lines, such as a key in PEM
 CUT_BYTES_MIN: Final = 4  # of a secret that the end of a line has cut
-PATTERN_BYTES_MAX: Final = 1_024  # longer ones are looked for in parts of this length
-PATTERNS_MAX: Final = 8_192  # with so many some MB go through in a second, and a job's own take fewer
+PATTERN_BYTES_MAX: Final = 1_024  # longer patterns are searched for in parts of this length
+PATTERNS_MAX: Final = 8_192  # with so many some MB a second are redacted; a job needs fewer
 BASE64_COLUMNS: Final = (64, 76)  # at which `openssl` and `base64` wrap
 HEAD_BYTES: Final = 4  # of a wrapped pattern, in one piece: with fewer the end of every other line would be held
 SPREAD_MAX: Final = 2  # times its own length that a wrapped pattern takes; so much of it is held
@@ -140,7 +140,7 @@ class StreamRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._held = b""
-        self._covered = 0  # of what is held: this much belongs to a stretch whose mark has gone on already
+        self._covered = 0  # bytes of `_held` that belong to a stretch whose mark has been passed on
 
     def feed(self, piece: bytes) -> bytes:
         """Feed a piece in, and return what may be logged now."""

@@ -50,7 +50,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 _READ_BYTES: Final = 65_536
 _BUFFER_BYTES: Final = 2 * BATCH_BYTES_MAX  # a whole record and the beginning of the next
 _encoder = msgspec.msgpack.Encoder()
-_UNREADABLE: Final = (ValueError, msgpack.UnpackException)  # all that msgpack raises for what is not MessagePack
+_UNREADABLE: Final = (ValueError, msgpack.UnpackException)  # all that msgpack raises for bytes that are not MessagePack
 
 
 class SpoolFailed(MachineRefused):
@@ -113,7 +113,7 @@ class Spool:
         self._kept = self._read = _Position(0, begin)
         self._end = end
         self._reclaimed = begin  # before here the file is a hole
-        self._aside: Record | None = None  # the last one, for which the disk had no room
+        self._aside: Record | None = None  # the last record, if the disk had no room for it
         self._writable = True  # else something torn stands at the file's end, and nothing may stand behind it
 
     @classmethod
@@ -123,7 +123,7 @@ class Spool:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 descriptor = os.open(path, flags, _FILE_MODE)
-            except FileNotFoundError:  # a job, or what clears temporary folders, has removed the empty folder
+            except FileNotFoundError:  # a job, or a cleaner of temporary folders, has removed the empty folder
                 path.parent.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
                 descriptor = os.open(path, flags, _FILE_MODE)
             packed = _encoder.encode(header)
@@ -232,7 +232,7 @@ class Spool:
         """
         with _failing(f"cannot read the spool {self.path}"):
             if next_index >= self._end.index:
-                gap = next_index > self._end.index or self.full  # between what the file holds and what follows
+                gap = next_index > self._end.index or self.full  # between the file's content and the next record
                 self._aside = None
                 self._kept = self._end = _Position(next_index, self._end.offset)
                 if gap or self._end.offset - self._begin >= RECLAIM_BYTES_MIN:
@@ -289,7 +289,7 @@ class Spool:
             self._kept = self._read = self._end = _Position(index, self._begin)
             self._reclaimed = self._begin
             size = self._write(mark)
-        except (OSError, SpoolFailed):  # what follows is sent from memory, until this can be done
+        except (OSError, SpoolFailed):  # later records are sent from memory, until this can be done
             self._writable = False
         else:
             self._writable = True

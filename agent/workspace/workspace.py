@@ -40,7 +40,7 @@ WORKSPACES_FOLDER: Final = "workspaces"  # of an agent's home
 FOLDER_MODE: Final = 0o700
 NAME_BYTES: Final = 4  # drawn for each; the job and the attempt tell them apart already
 LEFTOVERS_MAX: Final = 100  # reported; the rest is of the same kind
-PATH_CHARS_MAX: Final = 4_096  # of a reported path; the kernel's own bound on one (PATH_MAX)
+PATH_CHARS_MAX: Final = 4_096  # of a reported path; the kernel's own bound (PATH_MAX)
 
 _ANYBODYS: Final = "[safe]\n\tdirectory = *\n"
 _READABLE: Final = 0o644

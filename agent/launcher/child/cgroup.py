@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 from airunner.agent.launcher.child.tree import KILL_AGAIN_MS, signal_each
 
 PREFIX: Final = "airunner-"
-_EVENTS_BYTES: Final = 4_096  # of what cgroup.events says: two short lines
+_EVENTS_BYTES: Final = 4_096  # of cgroup.events: two short lines
 
 
 class Limits(NamedTuple):
@@ -170,7 +170,7 @@ def _opened_events(group: Path) -> int | None:
     """Open a descriptor that reports when `group`, with all groups below it, becomes empty or stops being so."""
     with suppress(OSError):
         descriptor = os.open(group / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-        os.read(descriptor, _EVENTS_BYTES)  # only what comes after a reading counts as a change
+        os.read(descriptor, _EVENTS_BYTES)  # only events after a reading count as a change
         return descriptor
     return None
 

@@ -55,10 +55,10 @@ from airunner.agent.launcher.child.wire import (
 from airunner.transport.timers import BootTimer, boot_s
 
 RECEIVE_BYTES: Final = 65_536
-SURVIVORS_MAX: Final = 100  # named ones; every one is ended
-LOOK_AGAIN_MS: Final = 50  # while a grace lasts: a pass over /proc may miss one that forks just then
+SURVIVORS_MAX: Final = 100  # that are named; all are ended
+LOOK_AGAIN_MS: Final = 50  # while a grace lasts: a pass over /proc may miss a process that forks just then
 _AT_ONCE: Final = 0.0  # of the monotonic clock
-STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for one that hangs
+STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for a disk that hangs
 
 
 class _Ending:
@@ -201,7 +201,7 @@ class Keeper:
         ending.told.update(process.pid for process in fresh)
         if ending.gentle:
             signal_all(fresh, signal.SIGTERM)
-            signal_all(fresh, signal.SIGCONT)  # a stopped one could not obey
+            signal_all(fresh, signal.SIGCONT)  # a stopped process could not obey
 
     def _reap(self) -> None:
         ended, self._alone = reap(spending=self._spending)
@@ -275,7 +275,7 @@ def keep(line: socket.socket, launcher: int, group: Path | None) -> None:
     except OSError as error:
         refuse(line, error)
         return
-    if os.getppid() == launcher:  # else it died before we could ask to be told
+    if os.getppid() == launcher:  # else it died before we could ask for the signal
         keeper.run()
 
 

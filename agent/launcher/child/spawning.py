@@ -1,4 +1,4 @@
-"""Spawning: starts one command, with pipes or in a terminal, or reports in a shell's words why not. The child's half."""
+"""Spawning: starts one command, with pipes or in a terminal, or reports why not as a shell does. The child's half."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def spawn(start: Start) -> Spawned:
             pid, readers = _spawn_with_pipes(start, program)
             return Spawned(pid, readers, [])
         except OSError as error:
-            # Without a number: the standard library's words for no terminal, for which the kernel's number is this one.
+            # An error without an errno is the standard library's for no terminal, which is ENOSPC in the kernel.
             raise _refusal(start.argv[0], error.errno or errno.ENOSPC, program) from error
     finally:
         os.chdir("/")  # no keeper holds a workspace's folder
