@@ -23,7 +23,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -195,24 +195,17 @@ def _parse_line(line: list[bytes]) -> tuple[bytes, Entry]:
         raise ValueError(f"the roles are: {', '.join(PeerRole)}") from None
 
 
-def with_entry(
-    content: bytes,
-    public_key: bytes,
-    name: str,
-    roles: Iterable[PeerRole],
-    tenant: str | None = None,
-    queues: QueueScope = None,
-) -> bytes:
+def with_entry(content: bytes, public_key: bytes, entry: Entry) -> bytes:
     """Return the list `content` with one more line; an empty `content` becomes a new list. `public_key` is Z85."""
     raw_key(public_key)
     before = content or _PREFACE
     if not before.endswith(b"\n"):
         before += b"\n"
-    bindings = [
-        *([f"tenant={tenant}"] if tenant is not None else []),
-        *([f"queue={','.join(sorted(queues))}"] if queues is not None else []),
-    ]
-    words = [name, *sorted(roles), *bindings]
+    words = [entry.name, *sorted(entry.roles)]
+    if entry.tenant is not None:
+        words.append(f"tenant={entry.tenant}")
+    if entry.queues is not None:
+        words.append(f"queue={','.join(sorted(entry.queues))}")
     return before + public_key + f" {' '.join(words)}\n".encode("ascii")
 
 

@@ -15,13 +15,13 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.certs import curve, tokenkeys
-from airunner.certs.allowlist import PeerRole, with_entry
+from airunner.certs.allowlist import Entry, PeerRole, with_entry
 from airunner.certs.home import Home
 from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.secretfile import create, locked, make_folder, read_public, replace
 from airunner.protocol.errors import OperatorError
 
-FIRST_CLIENT_NAME: Final = "local"
+FIRST_CLIENT: Final = Entry("local", frozenset(PeerRole))
 
 
 class InitReport(Struct, frozen=True):
@@ -59,11 +59,11 @@ def _complete_client(home: Home) -> list[Path]:
     made = complete_curve(home.client_secret, home.client_public, "this machine's")
     public = curve.load_client_pair(home).public
     if not home.allowed_clients.exists():
-        create(home.allowed_clients, with_entry(b"", public, FIRST_CLIENT_NAME, PeerRole))
+        create(home.allowed_clients, with_entry(b"", public, FIRST_CLIENT))
         made.append(home.allowed_clients)
     elif home.client_secret in made:
         listed = read_public(home.allowed_clients, "the allow-list")
-        replace(home.allowed_clients, with_entry(listed, public, FIRST_CLIENT_NAME, PeerRole))
+        replace(home.allowed_clients, with_entry(listed, public, FIRST_CLIENT))
     return made
 
 

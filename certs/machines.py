@@ -87,8 +87,9 @@ def add(
             public = _new_pair(home, name)
         if raw_key(public) in parse(listed)[0]:
             raise OperatorError("this key is on the allow-list already, under another name")
-        replace(home.allowed_clients, with_entry(listed, public, name, roles, tenant, queues))
-    return _machine(home, raw_key(public), Entry(name, frozenset(roles), tenant, queues))
+        entry = Entry(name, frozenset(roles), tenant, queues)
+        replace(home.allowed_clients, with_entry(listed, public, entry))
+    return _machine(home, raw_key(public), entry)
 
 
 def machines(home: Home) -> list[Machine]:

@@ -207,9 +207,7 @@ bounds = st.sampled_from(["acme", "ci", "x/y"])
 def test_what_is_written_is_read_back(listed: dict[bytes, Entry]) -> None:
     content = b""
     for key, entry in listed.items():
-        content = with_entry(
-            content.rstrip(b"\n"), z85.encode(key), entry.name, entry.roles, entry.tenant, entry.queues
-        )
+        content = with_entry(content.rstrip(b"\n"), z85.encode(key), entry)
     assert parse(content) == (listed, [])
 
 
@@ -235,7 +233,9 @@ def test_a_key_may_be_bound_to_a_tenant_and_to_queues_in_any_order(home: Home) -
 
 
 def test_an_entry_is_taken_off_by_its_whole_name_and_all_else_stays() -> None:
-    content = b"# a list of ours, a comment with build\n" + with_entry(b"", ALICE, "build-7", [PeerRole.AGENT])
-    content = with_entry(content, BOB, "old-build", [PeerRole.CLIENT])
-    assert without_entry(with_entry(content, CAROL, "build", [PeerRole.AGENT]), "build") == content
+    content = b"# a list of ours, a comment with build\n" + with_entry(
+        b"", ALICE, Entry("build-7", frozenset({PeerRole.AGENT}))
+    )
+    content = with_entry(content, BOB, Entry("old-build", frozenset({PeerRole.CLIENT})))
+    assert without_entry(with_entry(content, CAROL, Entry("build", frozenset({PeerRole.AGENT}))), "build") == content
     assert without_entry(content, "nobody") == content

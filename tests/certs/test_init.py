@@ -11,9 +11,9 @@ from typing import IO
 import pytest
 
 from airunner.certs import curve, tokenkeys
-from airunner.certs.allowlist import AllowList, Entry, PeerRole, parse
+from airunner.certs.allowlist import AllowList, parse
 from airunner.certs.home import Home
-from airunner.certs.init import FIRST_CLIENT_NAME, init
+from airunner.certs.init import FIRST_CLIENT, init
 from airunner.certs.secretfile import create, make_folder, replace
 from airunner.certs.tokens import TokenSigner, TokenVerifier
 from airunner.protocol.errors import OperatorError
@@ -52,7 +52,7 @@ def check_usable(home: Home) -> None:
     """What was made works together."""
     curve.load_broker_pair(home)
     allow = AllowList(home.allowed_clients, pytest.fail)
-    assert allow.entry_for(curve.load_client_pair(home).public) == Entry(FIRST_CLIENT_NAME, frozenset(PeerRole))
+    assert allow.entry_for(curve.load_client_pair(home).public) == FIRST_CLIENT
     token = TokenSigner(tokenkeys.load_signing_key({}, home)).mint(subject="ada", ttl_s=60, now_s=0)
     assert TokenVerifier(tokenkeys.load_verifying_keys({}, home)).verify(token.encode(), 0).subject == "ada"
 
