@@ -141,11 +141,6 @@ async def test_jobs_that_begin_at_once_bring_it_once(agent: Agent, repository: P
     assert len(agent.kept) == 1
 
 
-def without_packs(mirror: Path) -> None:
-    for pack in mirror.glob("objects/pack/*"):
-        pack.unlink()
-
-
 def with_garbled_packs(mirror: Path) -> None:
     for pack in mirror.glob("objects/pack/*.pack"):
         pack.chmod(0o600)
@@ -153,31 +148,18 @@ def with_garbled_packs(mirror: Path) -> None:
         pack.write_bytes(content[:20] + bytes(len(content) - 40) + content[-20:])
 
 
-def with_a_lost_head(mirror: Path) -> None:
-    (mirror / "HEAD").write_text("ref: nowhere\n")
+SPOILERS: dict[str, Callable[[Path], object]] = {
+    "without packs": lambda mirror: [pack.unlink() for pack in mirror.glob("objects/pack/*")],
+    "with garbled packs": with_garbled_packs,
+    "with a lost head": lambda mirror: (mirror / "HEAD").write_text("ref: nowhere\n"),
+    "without a head": lambda mirror: (mirror / "HEAD").unlink(),
+    "with a folder for its configuration": lambda mirror: ((mirror / "config").unlink(), (mirror / "config").mkdir()),
+    "as a file": lambda mirror: (shutil.rmtree(mirror), mirror.touch()),
+    "gone": shutil.rmtree,
+}
 
 
-def without_head(mirror: Path) -> None:
-    (mirror / "HEAD").unlink()
-
-
-def with_a_folder_for_configuration(mirror: Path) -> None:
-    (mirror / "config").unlink()
-    (mirror / "config").mkdir()
-
-
-def as_a_file(mirror: Path) -> None:
-    shutil.rmtree(mirror)
-    mirror.write_text("")
-
-
-SPOILERS = [
-    *(without_packs, with_garbled_packs, with_a_lost_head, without_head),
-    *(with_a_folder_for_configuration, as_a_file, shutil.rmtree),
-]
-
-
-@pytest.mark.parametrize("spoil", SPOILERS)
+@pytest.mark.parametrize("spoil", SPOILERS.values(), ids=SPOILERS)
 async def test_a_spoilt_mirror_fails_no_job_and_is_mended(
     agent: Agent, repository: Path, spoil: Callable[[Path], None]
 ) -> None:

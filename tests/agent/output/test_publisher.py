@@ -1,4 +1,4 @@
-"""What the broker refuses for now is kept, and sent again when there is room."""
+"""What the broker refuses for now is kept, and sent again when there is room; by the next agent, if this one dies."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import msgpack
 import pytest
 
 from airunner.agent.flag import Flag
 from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recorder import Recorder
+from airunner.agent.output.recovery import recover
+from airunner.agent.output.spool import Spool, SpoolHeader, spools_in
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.coding import refusal
-from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, PeerError, Quota, Unauthenticated
+from airunner.protocol.errors import IncompleteLog, IndexGap, NoSpace, PeerError, Quota, StaleToken, Unauthenticated
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     EventBody,
@@ -25,10 +28,20 @@ from airunner.protocol.events import (
     ProcessEnd,
     Stream,
     decode_bodies,
+    encode_bodies,
 )
 from airunner.protocol.job import JobState, Reason, Result
-from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, Refused
-from airunner.protocol.requests import LAST_BYTES_MAX, PublishJobEvents
+from airunner.protocol.names import JobId
+from airunner.protocol.replies import (
+    BatchStored,
+    JobCompleted,
+    JobEventsPublished,
+    JobReleasedReply,
+    LeaseRef,
+    Refused,
+    Reply,
+)
+from airunner.protocol.requests import LAST_BYTES_MAX, PublishJobEvents, ReleaseJob, Request
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.agent.output.recording import EVERYTHING, recorder_in
 from tests.client.wire import edges
@@ -266,3 +279,66 @@ async def test_an_end_is_told_at_once_while_others_have_no_room(tmp_path: Path) 
         began_s = anyio.current_time()
         assert await settled([brief]) == [JobState.COMPLETED]
         assert anyio.current_time() - began_s < 0.1
+
+
+JOB = JobId("job")
+
+
+class Refusing:
+    """A channel whose broker refuses for some time."""
+
+    def __init__(self, *refusals: PeerError | str) -> None:
+        self.refusals = list(refusals)
+        self.request_size = RequestSize()
+        self.asked: list[Request] = []
+
+    async def ask(self, request: Request, **_: object) -> Reply:
+        self.asked.append(request)
+        refusal = self.refusals.pop(0) if self.refusals else None
+        if isinstance(refusal, PeerError):
+            raise refusal
+        if isinstance(request, ReleaseJob):
+            return JobReleasedReply()
+        assert isinstance(request, PublishJobEvents)
+        return JobEventsPublished(batches=(BatchStored(job_id=JOB, attempt=1, next_index=1, code=refusal),))
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    spool = Spool.create(tmp_path / "job.1", SpoolHeader(lease=LeaseRef(job_id=JOB, attempt=1, task_token=bytes(32))))
+    spool.append(0, 1, encode_bodies([Heartbeat(timestamp_ms=1)]))
+    spool.close()
+    return spool.path
+
+
+async def test_what_is_refused_for_now_is_offered_again_and_nothing_is_lost(left: Path) -> None:
+    channel = Refusing(NoSpace(), Unauthenticated(), "no-space", NoSpace())
+    said: list[str] = []
+    await recover([left], channel, edges(), said.append)
+    assert spools_in(left.parent) == []
+    *published, released = channel.asked
+    assert len(published) == 5
+    assert isinstance(released, ReleaseJob)
+    assert released.lost
+    assert len(said) == 2  # once that it is refused, once that it is done
+
+
+@pytest.mark.parametrize("final", [StaleToken(), "stale-token", "not-found"])
+async def test_what_will_never_be_taken_is_let_go(left: Path, final: PeerError | str) -> None:
+    channel = Refusing(final)
+    await recover([left], channel, edges(), lambda _: None)
+    assert spools_in(left.parent) == []
+    assert len(channel.asked) == 1
+
+
+async def test_a_spool_of_another_format_is_left_as_it_is_and_the_others_are_delivered(left: Path) -> None:
+    foreign = left.parent / "another.1"
+    newer = msgpack.packb({"format": 3, "lease": {"job": "another"}})
+    foreign.write_bytes(newer)
+    channel = Refusing()
+    said: list[str] = []
+    await recover(spools_in(left.parent), channel, edges(), said.append)
+    assert spools_in(left.parent) == [foreign]
+    assert foreign.read_bytes() == newer
+    assert [type(request) for request in channel.asked] == [PublishJobEvents, ReleaseJob]
+    assert any("another version of airunner (format 3)" in line for line in said)

@@ -1,13 +1,25 @@
-"""Nothing of a job's secrets reaches the spool, whatever carries it."""
+"""Nothing of a job's secrets reaches the spool, whatever carries it: cut anywhere, encoded, or overlapped."""
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+import secrets
+import shlex
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+from urllib.parse import quote, quote_plus
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from airunner.agent.attempt.jobsecrets import JobSecrets, kept_out
-from airunner.agent.output.redactor import Redactor
+from airunner.agent.output import redactor as redactor_module
+from airunner.agent.output.redactor import Redactor, TooManySecrets, patterns_of, wrapped_patterns_of
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     GitCloneError,
@@ -22,8 +34,9 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name, without_secrets
 from tests.agent.output.recording import recorder_in, taken
 
-SECRET = "hunter2hunter2"
 pytestmark = pytest.mark.anyio
+
+SECRET = "hunter2hunter2"
 
 
 def spooled(folder: Path) -> bytes:
@@ -89,3 +102,201 @@ def test_names_tell_what_is_secret_and_the_job_names_more() -> None:
 def test_usual_names_of_secrets_are_known(name: str) -> None:
     assert is_secret_name(name)
     assert without_secrets({name: "x", "PATH": "/bin"}, ()) == {name: "[REDACTED]", "PATH": "/bin"}
+
+
+MARK = b"[REDACTED]"
+TOKEN = "s3cr3t/T0ken+with?odd=chars"
+PEM = "-----BEGIN KEY-----\n" + "\n".join(base64.b64encode(bytes([n]) * 48).decode() for n in range(9)) + "\n-----END\n"
+
+small = st.text(alphabet="ab\n/", min_size=1, max_size=9)
+anything = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+
+
+def redacted(redactor: Redactor, text: bytes, sizes: list[int]) -> list[bytes]:
+    """What comes out of it when `text` comes in pieces of these sizes, over and over; the last is what was held."""
+    stream = redactor.stream()
+    passed: list[bytes] = []
+    at = turn = 0
+    while at < len(text):
+        size = sizes[turn % len(sizes)]
+        passed.append(stream.feed(text[at : at + size]))
+        at += size
+        turn += 1
+    return [*passed, stream.finish()]
+
+
+def model(patterns: set[bytes], text: bytes) -> bytes:
+    """The same by looking at each byte, as nobody would do it who has megabytes."""
+    passed = bytearray()
+    end = 0
+    for at in range(len(text)):
+        here = max((at + len(pattern) for pattern in patterns if text.startswith(pattern, at)), default=0)
+        if here and at >= end:
+            passed += MARK
+        end = max(end, here)
+        if at >= end:
+            passed.append(text[at])
+    return bytes(passed)
+
+
+@given(values=st.lists(small, max_size=4), text=st.text(alphabet="ab\n/c", max_size=60), sizes=st.data())
+def test_exactly_what_belongs_to_an_occurrence_is_covered_however_it_is_cut(
+    values: list[str], text: str, sizes: st.DataObject
+) -> None:
+    chunks = sizes.draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))
+    patterns = set[bytes]().union(*map(patterns_of, values))
+    assert b"".join(redacted(Redactor(values), text.encode(), chunks)) == model(patterns, text.encode())
+
+
+ENCODINGS: Final[dict[str, Callable[[bytes, bytes], bytes]]] = {
+    "itself": lambda raw, _: raw,
+    "a terminal's": lambda raw, _: raw.replace(b"\n", b"\r\n"),
+    "base64": lambda raw, _: base64.b64encode(raw),
+    "base64 for URLs": lambda raw, _: base64.urlsafe_b64encode(raw).rstrip(b"="),
+    "base64 of more": lambda raw, around: base64.b64encode(around + raw + around),
+    "base64 for URLs of more": lambda raw, around: base64.urlsafe_b64encode(around + raw + around),
+    "base64 in lines": lambda raw, _: base64.encodebytes(raw),
+    "base64 in shorter lines": lambda raw, _: b"\r\n".join(
+        base64.b64encode(raw)[at : at + 64] for at in range(0, len(raw) * 2, 64)
+    ),
+    "a URL": lambda raw, _: quote(raw).encode(),
+    "a part of a URL": lambda raw, _: quote(raw, safe="").encode(),
+    "a form": lambda raw, _: quote_plus(raw).encode(),
+    "a URL in lower case": lambda raw, _: re.sub("%..", lambda one: one[0].lower(), quote(raw, safe="")).encode(),
+    "JSON": lambda raw, _: json.dumps(raw.decode()).encode(),
+    "hex": lambda raw, _: raw.hex().encode(),
+    "hex in capitals": lambda raw, _: raw.hex().upper().encode(),
+    "a shell": lambda raw, _: shlex.quote(raw.decode()).encode(),
+    "JSON as UTF-8": lambda raw, _: json.dumps(raw.decode(), ensure_ascii=False).encode(),
+}
+
+
+@pytest.mark.parametrize("how", ENCODINGS)
+@settings(max_examples=40)
+@given(secret=anything, before=st.binary(max_size=20), after=st.binary(max_size=20), cut=st.data())
+def test_no_encoding_of_a_secret_comes_through(
+    how: str, secret: str, before: bytes, after: bytes, cut: st.DataObject
+) -> None:
+    raw = secret.encode()
+    assume(len(raw) >= 6)
+    encoded = ENCODINGS[how](raw, before)
+    sizes = cut.draw(st.lists(st.integers(1, len(encoded) + 9), min_size=1, max_size=4))
+    out = b"".join(redacted(Redactor([secret]), before + encoded + after, sizes))
+    assert MARK in out
+    for left in (raw, base64.b64encode(raw).rstrip(b"=")[:-1], quote(raw).encode()):
+        assert all(left not in piece for piece in out.split(MARK))
+
+
+def unwrapped(text: bytes) -> bytes:
+    return text.translate(None, b" \t\r\n")
+
+
+WRAPPED: Final[dict[str, tuple[Callable[[bytes], bytes], int, int]]] = {
+    "base64": (base64.b64encode, 4, 8),
+    "hex": (lambda raw: raw.hex().encode(), 2, 2),
+    "hex in capitals": (lambda raw: raw.hex().upper().encode(), 2, 2),
+}
+"""How it is encoded, how many characters are one unit, and how many may be told at the secret's ends."""
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+@given(
+    raw=st.binary(min_size=6, max_size=90),
+    before=st.binary(max_size=60),
+    after=st.binary(max_size=3),
+    units=st.integers(1, 25),
+    indent=st.sampled_from(["", " ", "  "]),
+    sizes=st.lists(st.integers(1, 90), min_size=1, max_size=4),
+)
+def test_wherever_its_encoding_is_wrapped_none_of_a_secret_is_left(
+    how: str, raw: bytes, before: bytes, after: bytes, units: int, indent: str, sizes: list[int]
+) -> None:
+    encode, unit, ends = WRAPPED[how]
+    columns = units * unit if units > 2 else 60
+    encoded = encode(before + raw + after).decode()
+    lines = [encoded[at : at + columns] for at in range(0, len(encoded), columns)]
+    text = textwrap.indent("\n".join(lines) + "\n", indent).encode()
+    out = b"".join(redacted(Redactor([raw.decode("utf-8", "surrogateescape")]), text, sizes))
+    assert MARK in out
+    left = sum(len(unwrapped(piece)) for piece in out.split(MARK))
+    bits = {4: 6, 2: 4}[unit]
+    assert left <= -(-len(before) * 8 // bits) + -(-len(after) * 8 // bits) + ends
+
+
+def test_a_line_that_ends_as_an_encoding_begins_goes_on_with_its_end() -> None:
+    redactor = Redactor([TOKEN])
+    for letter in {chr(pattern[0]) for pattern in wrapped_patterns_of(TOKEN)}:
+        assert redactor.stream().feed(f"step {letter}\n".encode()).endswith(b"\n")
+
+
+def test_what_is_spread_over_more_than_white_space_of_its_own_length_is_not_waited_for() -> None:
+    stream = Redactor([TOKEN]).stream()
+    begun = base64.b64encode(TOKEN.encode())[:12]
+    assert stream.feed(begun + b"\n") == b""
+    assert stream.feed(b" " * 1_000) == begun + b"\n" + b" " * 1_000
+
+
+@given(secret=anything, text=st.binary(max_size=200), sizes=st.lists(st.integers(1, 70), min_size=1, max_size=4))
+def test_where_no_secret_stands_nothing_changes_and_only_a_possible_beginning_waits(
+    secret: str, text: bytes, sizes: list[int]
+) -> None:
+    patterns, wrapped = patterns_of(secret), wrapped_patterns_of(secret)
+    assume(not any(pattern in text for pattern in patterns))
+    assume(not any(pattern in unwrapped(text) for pattern in wrapped))
+    *passed, held = redacted(Redactor([secret]), text, sizes)
+    assert b"".join(passed) + held == text
+    begun = any(pattern.startswith(held) for pattern in patterns)
+    assert not held or begun or any(pattern.startswith(unwrapped(held)) for pattern in wrapped)
+
+
+@pytest.mark.parametrize("size", [1, 1_000, 65_536])
+@pytest.mark.parametrize("how", ENCODINGS)
+def test_a_key_of_many_lines_leaves_none_of_them(how: str, size: int) -> None:
+    text = b"before\n" + ENCODINGS[how](PEM.encode(), b"x") + b"\nafter\n"
+    out = b"".join(redacted(Redactor([PEM]), text, [size]))
+    assert b"fore" in out
+    for line in PEM.encode().splitlines():
+        assert line not in out
+        assert base64.b64encode(line) not in out
+
+
+def test_one_line_of_a_key_alone_is_covered_too() -> None:
+    line = PEM.splitlines()[4]
+    assert Redactor([PEM]).text(f"> {line} <") == "> [REDACTED] <"
+
+
+def test_what_cannot_be_the_beginning_of_a_secret_goes_on_at_once() -> None:
+    stream = Redactor([TOKEN]).stream()
+    assert stream.feed(b"Password: ") == b"Password: "
+    assert stream.feed(b"x=" + TOKEN[:9].encode()) == b"x="
+    assert stream.feed(b"!") == TOKEN[:9].encode() + b"!"
+
+
+def test_without_secrets_a_piece_is_the_same_object() -> None:
+    piece = b"x" * 100
+    assert Redactor().stream().feed(piece) is piece
+
+
+def test_a_secret_longer_than_any_buffer_is_covered_from_end_to_end() -> None:
+    secret = secrets.token_hex(10_000)
+    out = b"".join(redacted(Redactor([secret]), b"<" + secret.encode() + b">", [4_096]))
+    assert out.replace(MARK, b"") == b"<>"
+
+
+def test_a_short_secret_is_taken_literally_only() -> None:
+    assert Redactor(["ab"]).text("ab YWI= abc") == "[REDACTED] YWI= [REDACTED]c"
+
+
+def test_a_message_keeps_the_bytes_that_are_no_text() -> None:
+    assert Redactor([TOKEN]).text(f"\udcff {TOKEN}") == "\udcff [REDACTED]"
+
+
+def test_a_secret_that_a_message_was_cut_in_leaves_no_beginning() -> None:
+    message = f"  12 curl {TOKEN[:-3]}\n  13 sh -c s3c\n  14 {TOKEN} {TOKEN[:9]}"
+    assert Redactor([TOKEN]).text(message) == "  12 curl [REDACTED]\n  13 sh -c s3c\n  14 [REDACTED] [REDACTED]"
+
+
+def test_more_than_can_be_looked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redactor_module, "PATTERNS_MAX", 3)
+    with pytest.raises(TooManySecrets):
+        Redactor([TOKEN])
