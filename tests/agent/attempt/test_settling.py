@@ -111,7 +111,7 @@ async def test_what_was_asked_for_long_ago_is_renewed_and_run_and_not_wasted(tmp
         assert (kinds.count("JOB_LEASED"), kinds.count("JOB_RELEASED"), kinds[-1]) == (1, 0, "JOB_FINISHED")
 
 
-IDLE_S = 600.0
+IDLE_S = 60.0
 
 
 async def test_each_slot_ends_after_one_job_and_the_agent_with_the_last(tmp_path: Path) -> None:

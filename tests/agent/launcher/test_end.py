@@ -111,7 +111,7 @@ async def test_daemons_that_are_just_being_born_are_named_too(launcher: ChildLau
     """The command ends while they fork and exec: none is ended under another's name, or under none."""
 
     async def end_some() -> None:
-        for _ in range(25):
+        for _ in range(12):
             process = await launcher.launch(shell(NEWBORN))
             assert await process.wait() == Exit(0, None)
             commands = [survivor.command for survivor in await process.end(0.5)]

@@ -22,7 +22,7 @@ from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import OperatorError
 
 NOBODY = 65_534
-DEPTH = 3_000  # beyond what recursion, PATH_MAX and most limits of descriptors allow
+DEPTH = 1_200  # beyond what recursion, PATH_MAX and most limits of descriptors allow
 
 
 @contextmanager
