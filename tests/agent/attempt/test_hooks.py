@@ -22,7 +22,7 @@ from tests.agent.playing import staged
 pytestmark = pytest.mark.anyio
 
 HOOKS = ("pre-command", "post-command", "pre-exit")
-SPEAKING = "echo 'subverted'; exit 0"
+SPEAKING = "echo 'subverted' >&2; exit 1"
 
 
 @pytest.fixture
