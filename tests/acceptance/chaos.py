@@ -34,12 +34,13 @@ import anyio
 
 from tests.acceptance import bounded
 from tests.acceptance.chaos_disk import RESERVE_MIB, SmallDisk
-from tests.acceptance.chaos_judge import Cluster, Findings, accepted, drain, judge
+from tests.acceptance.chaos_judge import Cluster, Findings, drain, judge
 from tests.acceptance.chaos_machines import Scarcity, Suspension
 from tests.acceptance.chaos_processes import Victim, airunner_processes, command_of, job_processes, kill, two_at_once
-from tests.acceptance.chaos_users import STOP
+from tests.acceptance.chaos_users import CLIENT_KINDS, STOP, accepted, diaries
 from tests.acceptance.running import airunner
 from tests.acceptance.slowlink import SlowLink
+from tests.simulation.history import Killed, Record, wall_ms
 
 AGENTS: Final = 3
 SLEEPER: Final = 1  # of these
@@ -90,12 +91,14 @@ class Chaos:
         self._full = False
         self._link: SlowLink | None = None
         self._seconds = 0.0
+        self._begun_ms = wall_ms()
+        self._deaths: list[Record] = []
         self._suspension = Suspension(folder, self.home, VISIBILITY_S)
         self._scarcity = Scarcity(self.home)
 
     @property
     def cluster(self) -> Cluster:
-        return Cluster(self.folder, self.home, self._endpoint)
+        return Cluster(self.folder, self.home, self._endpoint, self._begun_ms, VISIBILITY_S * 1_000)
 
     def start(self) -> None:
         """Everything; who is there before its broker waits for it."""
@@ -119,7 +122,7 @@ class Chaos:
             self.folder.chmod(0o711)
             self._scarcity.prepare()
             self._start(self._scarce, "scarce", [bounded.MODULE, *agent, "scarce"], more=self._scarcity.variables)
-        kinds = [*["client", "shell"] * (CLIENTS // 2), *["monitor"] * MONITORS]
+        kinds = [*CLIENT_KINDS * (CLIENTS // 2), *["monitor"] * MONITORS]
         for number, kind in enumerate(kinds):
             name = f"{kind}-{number}"
             user = ["tests.acceptance.chaos_users", kind, name, str(self.folder), str(self._seed)]
@@ -142,9 +145,8 @@ class Chaos:
                 self._hurt(now_s)
             awake = [one for one in job_processes(self.home) if one.pid not in self._suspension.asleep]
             self._twice = two_at_once(awake) | self._twice
-            self._tell(
-                f"{now_s - begun_s:.0f} of {seconds:g} s, {len(accepted(self.folder))} jobs accepted, {self._hurts}"
-            )
+            jobs = sum(len(accepted(records)) for records in diaries(self.folder, *CLIENT_KINDS))
+            self._tell(f"{now_s - begun_s:.0f} of {seconds:g} s, {jobs} jobs accepted, {self._hurts}")
             Wakeup().wait(LOOK_S)
 
     def drain(self) -> None:
@@ -178,7 +180,7 @@ class Chaos:
 
     def judge(self) -> None:
         """Look at all that is left, while the broker is there and then without it."""
-        anyio.run(judge, self.cluster, self.findings)
+        anyio.run(judge, self.cluster, self._deaths, self.findings)
         self.findings.add("run twice at once", [f"{job_id}: attempts {both}" for job_id, both in self._twice.items()])
         for victim in [*self._agents, *self._scarce, *self._brokers]:
             self._note(victim.terminate())
@@ -246,6 +248,7 @@ class Chaos:
             self._later(now_s + self._random.uniform(*FULL_S), self._give_room)
         elif fate < 0.5:
             victim.kill()
+            self._deaths.append(Killed(at_ms=wall_ms(), machine=victim.name))
             self._later(now_s + self._random.uniform(*RESTART_S), victim.mend)
         else:
             victim.stop()
@@ -289,6 +292,7 @@ class Chaos:
             if victim not in done and (died := victim.died()):
                 if not (self._disk.fills and NO_START in died and any(words in died for words in NO_SPACE)):
                     self._note(died)
+                self._deaths.append(Killed(at_ms=wall_ms(), machine=victim.name, why=died))
                 victim.mend()
 
     def _soon(self, within_s: tuple[float, float], act: Callable[[], None]) -> None:

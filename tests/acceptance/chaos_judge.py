@@ -1,37 +1,56 @@
-"""What a chaos run has come to: every job that was accepted or is there, every log, and every monitor's view."""
+"""What a chaos run has come to: its history, which the simulation's oracle judges.
+
+The users' diaries say what was asked, told and shown, the jobs' logs who was leased what and when it ran. What a
+command wrote and how it exited follows from its name. Where no log tells its end it has ended with its lease; whether
+it has is seen from outside (`chaos`).
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Final
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
-from airunner import Client, Event, Job, JobState, JobSummary, Patience, Reason, Result, Stream
-from airunner.protocol.events import JobExpired, JobFinished, JobReleased, Output, ProcessError
+from airunner import Client, Event, Job, JobSummary, Patience, Reason, Stream
+from airunner.protocol.events import JobLeased, ProcessEnd, ProcessError, ProcessStart
 from tests.acceptance.chaos_jobs import expected_code, expected_output
-from tests.acceptance.chaos_users import Journal, View, fingerprint, journals, views
+from tests.acceptance.chaos_users import accepted, diaries
+from tests.simulation.fold import fold
+from tests.simulation.history import (
+    FinalEvents,
+    FinalJob,
+    Granted,
+    Healed,
+    History,
+    Monitored,
+    ProcessGone,
+    ProcessStarted,
+    ProcessWrote,
+    Record,
+    Started,
+    wall_ms,
+)
+from tests.simulation.oracle import check
 
 SHOWN_MAX: Final = 10  # of each kind of finding
 PAGE_SIZE: Final = 100
 COLUMN: Final = 24
 NO_PROCESS: Final = os.strerror(errno.EAGAIN)
 PATIENCE: Final = Patience(first_s=30, later_s=30)
+OWN_ENDS: Final = (None, Reason.EXIT_CODE, Reason.AGENT_LOST)  # the oracle's laws say when each may be
 WRONGS: Final = (
-    "lost",
-    "submitted twice",
-    "finished twice",
-    "logs with a hole",
-    "wrong results",
-    "wrong views",
+    "laws broken",
+    "wrong ends",
     "run twice at once",
     "outlived their lease",  # on a machine that had slept past it
-    "refusals that counted",  # a machine's, as if an agent had been lost
     "faults never seen",
     "processes left behind",
     "ended by themselves",  # or not when they should
@@ -67,19 +86,16 @@ class Findings:
 
 
 class Cluster(Struct, frozen=True):
-    """Where the clients' journals and the monitors' views are, and the broker that they spoke to."""
+    """Where the diaries of clients and monitors are, and the broker that they spoke to."""
 
     folder: Path
     home: Path
     broker: str
+    begun_ms: int
+    visibility_ms: int
 
     def client(self) -> Client:
         return Client(self.broker, home=self.home, patience=PATIENCE)
-
-
-def accepted(folder: Path) -> list[tuple[str, str]]:
-    """Every request, with the job that its client was told of."""
-    return [line for path in sorted(journals(folder)) for line in Journal(path).accepted()]
 
 
 async def drain(cluster: Cluster, within_s: float, tell: Callable[[str], None]) -> None:
@@ -94,26 +110,73 @@ async def drain(cluster: Cluster, within_s: float, tell: Callable[[str], None]) 
                         pass
 
 
-async def judge(cluster: Cluster, findings: Findings) -> None:
+async def judge(cluster: Cluster, deaths: Sequence[Record], findings: Findings) -> None:
     """Hold every job to what was promised, whether its client was told of it or not."""
-    told = accepted(cluster.folder)
-    findings.accepted = len(told)
-    logs: dict[str, list[Event]] = {}
-    jobs: list[Job] = []
+    records = [record for diary in diaries(cluster.folder) for record in diary]
+    findings.accepted = len(accepted(records))
     async with cluster.client() as client:
-        async for summary in _listed(client):
-            jobs.append(await client.get(summary.id))
-            logs[summary.id] = [event async for event in client.replay(summary.id)]
-    findings.add("lost", [f"{job_id}: accepted, and not there" for _, job_id in told if job_id not in logs])
-    _judge_requests(told, jobs, findings)
-    for job in jobs:
-        _judge_job(job, logs[job.id], findings)
-    _judge_views(views(cluster.folder), logs, findings)
-    again = sum(max(0, job.attempt - 1) for job in jobs)
-    lost = sum(job.result is not None and job.result.reason is Reason.AGENT_LOST for job in jobs)
+        jobs = [
+            (await client.get(summary.id), [event async for event in client.replay(summary.id)])
+            async for summary in _listed(client)
+        ]
+    findings.add("laws broken", map(str, check(history_of(cluster, [*records, *deaths], jobs))))
+    ends = [(job.id, job.result.reason) for job, _ in jobs if job.result is not None]
+    findings.add("wrong ends", [f"{job_id}: {reason}" for job_id, reason in ends if reason not in OWN_ENDS])
+    bodies = [event.body for _, log in jobs for event in log]
+    findings.refusals = sum(isinstance(body, ProcessError) and NO_PROCESS in body.message for body in bodies)
+    again = sum(max(0, job.attempt - 1) for job, _ in jobs)
+    lost = sum(reason is Reason.AGENT_LOST for _, reason in ends)
+    shown = sum(isinstance(record, Monitored) for record in records)
     findings.note(
-        f"{len(jobs)} jobs were there, leased {again} times more than once each; {lost} lost all their agents"
+        f"{len(jobs)} jobs were there, leased {again} times more than once each; {lost} lost all their agents; "
+        f"{shown} events were shown to monitors"
     )
+
+
+def history_of(cluster: Cluster, records: Iterable[Record], jobs: Iterable[tuple[Job, list[Event]]]) -> History:
+    """One history of all that was written down and all that is left."""
+    pids: defaultdict[tuple[str, int], int] = defaultdict(count(1).__next__)  # a system gives one to several
+
+    def numbered(event: Event) -> Event:
+        if not isinstance(event.body, ProcessStart | ProcessEnd):
+            return event
+        return replace(event, body=replace(event.body, pid=pids[event.job_id, event.attempt]))
+
+    happened: list[Record] = [Started(at_ms=cluster.begun_ms, machine="broker", broker=True)]
+    happened += (
+        replace(record, event=numbered(record.event)) if isinstance(record, Monitored) else record for record in records
+    )
+    left: list[Record] = [Healed(at_ms=wall_ms())]
+    for job, log in jobs:
+        events = tuple(map(numbered, log))
+        happened += _attempts(cluster, job, events)
+        left += [FinalJob(at_ms=wall_ms(), job=job), FinalEvents(at_ms=wall_ms(), job_id=job.id, events=events)]
+    return History([*sorted(happened, key=lambda record: record.at_ms), *left])
+
+
+def _attempts(cluster: Cluster, job: Job, events: tuple[Event, ...]) -> Iterator[Record]:
+    """Who was leased the job, and its processes."""
+    for lease in fold(events).leases:
+        assert isinstance(lease.begin.body, JobLeased)
+        machine, at_ms, named = lease.begin.body.agent, lease.begin.timestamp_ms, f"{job.id} {lease.attempt}"
+        yield Granted(
+            at_ms=at_ms,
+            machine=machine,
+            request_id=named.encode(),
+            asked_at_ms=at_ms,
+            job_id=job.id,
+            attempt=lease.attempt,
+            visibility_ms=cluster.visibility_ms,
+        )
+        ends = [event for event in events if event.attempt == lease.attempt and isinstance(event.body, ProcessEnd)]
+        over = next(iter(ends), lease.end)
+        for start in (event for event in events if event.attempt == lease.attempt):
+            if isinstance(start.body, ProcessStart):
+                pid, at_ms = start.body.pid, start.timestamp_ms
+                yield ProcessStarted(at_ms=at_ms, machine=machine, pid=pid, job_id=job.id, attempt=lease.attempt)
+                yield ProcessWrote(at_ms=at_ms, pid=pid, stream=Stream.STDOUT, data=expected_output(job.id, job.spec))
+                if over is not None:
+                    yield ProcessGone(at_ms=over.timestamp_ms, pid=pid, exit_code=expected_code(job.spec))
 
 
 async def _listed(client: Client) -> AsyncIterator[JobSummary]:
@@ -125,82 +188,3 @@ async def _listed(client: Client) -> AsyncIterator[JobSummary]:
         if not page.more:
             return
         before = page.jobs[-1].id
-
-
-def _judge_requests(told: Sequence[tuple[str, str]], jobs: Sequence[Job], findings: Findings) -> None:
-    """Each request is one job, the one that its client was told of."""
-    requests = Counter(job.spec.metadata["request"] for job in jobs)
-    findings.add("submitted twice", [f"{request}: {count} jobs" for request, count in requests.items() if count > 1])
-    made = {job.id: job.spec.metadata["request"] for job in jobs}
-    others = [f"{job_id} was told to {request}" for request, job_id in told if made.get(job_id, request) != request]
-    findings.add("submitted twice", others)
-
-
-def _judge_job(job: Job, log: Sequence[Event], findings: Findings) -> None:
-    if not job.state.terminal:
-        findings.add("lost", [f"{job.id}: {job.state} after the drain"])
-        return
-    ends = [event.body for event in log if isinstance(event.body, JobFinished)]
-    if [end.state for end in ends] != [job.state] or not isinstance(log[-1].body, JobFinished):
-        findings.add("finished twice", [f"{job.id}: {job.state}, and its log has {[end.state for end in ends]}"])
-    if [event.sequence for event in log] != list(range(1, job.last_sequence + 1)):
-        findings.add("logs with a hole", [f"{job.id}: {[event.sequence for event in log]} of {job.last_sequence}"])
-    if wrong := _wrong_result(job, log):
-        findings.add("wrong results", [f"{job.id}: {wrong}"])
-    findings.add("logs with a hole", _wrong_output(job, log))
-    refused = _refused(log)
-    findings.refusals += len(refused)
-    lost = {event.attempt for event in log if isinstance(event.body, JobReleased) and event.body.lost}
-    findings.add("refusals that counted", [f"{job.id}: attempt {attempt}" for attempt in sorted(refused & lost)])
-
-
-def _refused(log: Sequence[Event]) -> set[int]:
-    """The attempts for which a machine had no process."""
-    return {event.attempt for event in log if isinstance(event.body, ProcessError) and NO_PROCESS in event.body.message}
-
-
-def _wrong_result(job: Job, log: Sequence[Event]) -> str | None:
-    """What is wrong with how it ended; losing every agent that it may is no wrong."""
-    result = job.result or Result()
-    code = expected_code(job.spec)
-    if result.reason is Reason.AGENT_LOST:
-        lost = sum(_lost_its_agent(event) for event in log)
-        return None if lost == job.spec.max_attempts else f"agent-lost, and it lost {lost}"
-    state = JobState.FAILED if code else JobState.COMPLETED
-    right = (job.state, result.exit_code, result.signal) == (state, code, None)
-    return None if right else f"{job.state} {result}, and its command exits with {code}"
-
-
-def _lost_its_agent(event: Event) -> bool:
-    match event.body:
-        case JobExpired() | JobReleased(lost=True):
-            return True
-        case _:
-            return False
-
-
-def _wrong_output(job: Job, log: Sequence[Event]) -> list[str]:
-    """The attempt that came to its end has all that the command wrote, each one before it a first part of that."""
-    expected = expected_output(job.id, job.spec)
-    whole = job.attempt if job.result is None or job.result.reason is not Reason.AGENT_LOST else None
-    wrong: list[str] = []
-    for attempt in range(1, job.attempt + 1):
-        bodies = [event.body for event in log if event.attempt == attempt]
-        said = b"".join(body.data for body in bodies if isinstance(body, Output) and body.stream is Stream.STDOUT)
-        if said != expected if attempt == whole else not expected.startswith(said):
-            wrong.append(f"{job.id}: {len(said)} bytes of attempt {attempt} are not what it wrote ({len(expected)})")
-    return wrong
-
-
-def _judge_views(seen: Sequence[View], logs: Mapping[str, Sequence[Event]], findings: Findings) -> None:
-    """Each saw, from where it began, the events of the final log, each once; to the last, if it says so."""
-    for view in seen:
-        log = [f"{event.sequence} {fingerprint(event)}" for event in logs.get(view.job_id, [])]
-        right = log[view.first - 1 :] if view.ended else log[view.first - 1 :][: len(view.shown)]
-        if view.shown != right:
-            at = next(
-                (n for n, pair in enumerate(zip(view.shown, right, strict=False)) if pair[0] != pair[1]), "its end"
-            )
-            findings.add("wrong views", [f"{view.path.name}: of {view.job_id} from {view.first}, wrong at {at}"])
-    ended = sum(view.ended for view in seen)
-    findings.note(f"{len(seen)} views of monitors, {ended} of them to the end of the job")

@@ -1,150 +1,120 @@
 """The clients and monitors of a chaos run: small programs that can be killed at any instant and go on after it.
 
-`python -m tests.acceptance.chaos_users client|shell|monitor NAME FOLDER SEED`. What a client was told is in its
-journal, synced, before it does anything else; what it asked and was not answered it asks again under the same
-request id, as a person would. What a monitor was shown is in its views; it goes on behind the last event.
+`python -m tests.acceptance.chaos_users client|shell|monitor NAME FOLDER SEED`. What a user asked, was told and was
+shown is in its diary, as records of the simulation's histories, before it does anything else. What it asked and was not
+answered it asks again under the same request id, as a person would; a monitor goes on behind the last event.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
-from hashlib import blake2b
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import anyio
-import msgspec
 
-from airunner import Client, Event, Patience, PeerError
+from airunner import Client, JobSpec, Patience, PeerError
 from tests.acceptance.chaos_jobs import job_spec
+from tests.simulation.history import Acknowledged, FollowEnded, Invoked, Monitored, Record, pack, unpack, wall_ms
 
 STOP: Final = "stop"  # a file of this name: begin nothing more
-SHOWN: Final = "end"  # the last line of a view that came to its end by itself
+CLIENT_KINDS: Final = ("client", "shell")
 NEWEST: Final = 2  # of each client's jobs, which a monitor chooses from
 PAUSE_S: Final = 6.0  # at the most, between two jobs of one user
 
 
-class Journal:
-    """What a client was told: `request job` a line."""
+class Diary:
+    """Records that outlive the process of their user."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / f"{name}.diary"
+        self.records = unpack(self._path.read_bytes()) if self._path.exists() else []
+        self._path.write_bytes(pack(self.records))  # without a torn end
 
-    def accepted(self) -> list[tuple[str, str]]:
-        """The requests and their jobs, in order; nobody went on from a torn last line."""
-        return [(request, job_id) for request, job_id in (line.split() for line in whole_lines(self._path))]
-
-    def note(self, request: str, job_id: str) -> None:
-        """This is on disk when it returns."""
-        with self._path.open("a") as file:
-            file.write(f"{request} {job_id}\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def note(self, kind: type[Record], /, **fields: object) -> None:
+        """Write down that this has happened now."""
+        self.records.append(kind(at_ms=wall_ms(), **fields))
+        with self._path.open("ab") as file:
+            file.write(pack(self.records[-1:]))
 
 
-class View:
-    """What a monitor was shown of one job: `job first`, then `sequence fingerprint` a line, and perhaps an end."""
-
-    def __init__(self, path: Path, lines: list[str]) -> None:
-        self.path = path
-        self.number = int(path.suffixes[-2][1:])
-        self.job_id, first = lines[0].split()
-        self.first = int(first)
-        self.shown = [line for line in lines[1:] if line != SHOWN]
-        self.ended = lines[-1] == SHOWN
-
-    @property
-    def next_sequence(self) -> int:
-        return self.first + len(self.shown)
+def diaries(folder: Path, *kinds: str) -> list[list[Record]]:
+    """What all users, or those of these kinds, have written down."""
+    paths = [path for kind in kinds or ("",) for path in sorted(folder.glob(f"{kind}*.diary"))]
+    return [unpack(path.read_bytes()) for path in paths]
 
 
-def whole_lines(path: Path) -> list[str]:
-    """Those that were written to their end."""
-    return path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
-
-
-def journals(folder: Path) -> Iterator[Path]:
-    """Those of all clients."""
-    return folder.glob("*.accepted")
-
-
-def views(folder: Path, name: str = "*") -> list[View]:
-    """Of one monitor, or of all."""
-    read = [(path, whole_lines(path)) for path in sorted(folder.glob(f"{name}.*.seen"))]
-    return [View(path, lines) for path, lines in read if lines]
-
-
-def fingerprint(event: Event) -> str:
-    """The same for the same event."""
-    return blake2b(msgspec.msgpack.encode(event), digest_size=12).hexdigest()
+def accepted(records: list[Record]) -> list[str]:
+    """The jobs that a client was told of."""
+    return [job_id for record in records if isinstance(record, Acknowledged) for job_id in record.job_ids]
 
 
 async def submit(name: str, folder: Path, seed: str) -> None:
     """One job after the other through the SDK."""
-    journal = Journal(folder / f"{name}.accepted")
-    number = len(journal.accepted())
     async with Client(patience=Patience()) as client:
-        while not (folder / STOP).exists():
-            request = f"{name}-{number}"
+
+        async def ask(spec: JobSpec, request: str) -> str | None:
             try:
-                job = await client.submit(job_spec(seed, request), request_id=request)
+                return (await client.submit(spec, request_id=request)).id
             except PeerError as error:  # the disk is full
                 sys.stderr.write(f"{request}: {error}\n")
-            else:
-                journal.note(request, job.id)
-                number += 1
-            await pause()
+                return None
+
+        await submit_all(name, folder, seed, ask)
 
 
 async def submit_by_shell(name: str, folder: Path, seed: str) -> None:
     """The same through the command line."""
-    journal = Journal(folder / f"{name}.accepted")
-    number = len(journal.accepted())
-    while not (folder / STOP).exists():
-        request = f"{name}-{number}"
-        spec = job_spec(seed, request)
+
+    async def ask(spec: JobSpec, request: str) -> str | None:
         words = [sys.executable, "-m", "airunner", "submit", "--no-monitor", "-q", "--request-id", request]
         words += ["--process-type", spec.process_type]
         notes = [word for pair in spec.metadata.items() for word in ("--metadata", "=".join(pair))]
         done = await anyio.run_process([*words, *notes, "--", *spec.argv], check=False, stdin=subprocess.DEVNULL)
-        if done.returncode == 0:
-            journal.note(request, done.stdout.decode().strip())
+        return done.stdout.decode().strip() if done.returncode == 0 else None
+
+    await submit_all(name, folder, seed, ask)
+
+
+async def submit_all(name: str, folder: Path, seed: str, ask: Callable[[JobSpec, str], Awaitable[str | None]]) -> None:
+    """Submit a job under a name, and the next when its id is known."""
+    diary = Diary(folder, name)
+    number = len(accepted(diary.records))
+    while not (folder / STOP).exists():
+        request = f"{name}-{number}"
+        spec = job_spec(seed, request)
+        common = {"machine": name, "request_id": request.encode(), "kind": "enqueue"}
+        diary.note(Invoked, **common, jobs=(spec,))
+        if (job_id := await ask(spec, request)) is not None:
+            diary.note(Acknowledged, **common, job_ids=(job_id,))
             number += 1
         await pause()
 
 
 async def monitor(name: str, folder: Path, _: str) -> None:
     """Follow one job after the other; first the one that was being followed when this was killed."""
-    mine = views(folder, name)
-    taken = 1 + max((view.number for view in mine), default=-1)
+    diary = Diary(folder, name)
     async with Client(patience=Patience()) as client:
-        if mine and not mine[-1].ended:
-            await follow(client, mine[-1])
+        if diary.records and isinstance(last := diary.records[-1], Monitored):
+            await follow(client, diary, last.monitor, last.job_id, last.from_sequence, last.event.sequence + 1)
         while not (folder / STOP).exists():
-            jobs = [job_id for path in journals(folder) for _, job_id in Journal(path).accepted()[-NEWEST:]]
+            jobs = [job_id for records in diaries(folder, *CLIENT_KINDS) for job_id in accepted(records)[-NEWEST:]]
             if jobs:
                 first = random.choice([1, 1, 2, 5])
-                view = View(folder / f"{name}.{taken:05}.seen", [f"{random.choice(jobs)} {first}"])
-                taken += 1
-                await follow(client, view)
+                await follow(client, diary, f"{name}.{wall_ms()}", random.choice(jobs), first, first)
             await pause()
 
 
-async def follow(client: Client, view: View) -> None:
-    """To the end, writing each event down before the next."""
-    with view.path.open("w", buffering=1) as seen:  # anew, without a torn line
-        seen.writelines(f"{line}\n" for line in [f"{view.job_id} {view.first}", *view.shown])
-        try:
-            async with client.follow(view.job_id, view.next_sequence) as events:
-                async for event in events:
-                    seen.write(f"{event.sequence} {fingerprint(event)}\n")
-            seen.write(f"{SHOWN}\n")
-        except PeerError as error:
-            seen.write(f"refused: {error}\n")
+async def follow(client: Client, diary: Diary, name: str, job_id: str, first: int, place: int) -> None:
+    """From `place` to the end, writing each event down before the next."""
+    shown = {"monitor": name, "job_id": job_id, "from_sequence": first}
+    async with client.follow(job_id, place) as events:
+        async for event in events:
+            diary.note(Monitored, **shown, event=event)
+    diary.note(FollowEnded, **shown)
 
 
 async def pause() -> None:

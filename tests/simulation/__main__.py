@@ -10,7 +10,6 @@ import argparse
 import faulthandler
 import gc
 import os
-import pickle
 import select
 import shutil
 import signal
@@ -28,6 +27,7 @@ import msgspec
 from msgspec import Struct
 
 from airunner.agent.launcher.child.linux import call_me_when_my_parent_dies
+from tests.simulation.history import pack, unpack
 from tests.simulation.machine import run_virtual
 from tests.simulation.mutants import MUTANTS, SEEDS_MAX, SHOWN_BY
 from tests.simulation.oracle import check
@@ -77,8 +77,8 @@ class Verdict(Struct):
     rare: dict[str, int] = {}
     work: dict[str, int] = {}
     digest: str = ""
+    history: bytes = b""  # packed, where it is kept
     cpu_s: float = 0.0
-    history: bytes = b""  # its records, pickled, where they are kept
 
 
 def run_seed(seed: int, store: str, folder: Path, writer: int, *, keep: bool) -> None:
@@ -114,8 +114,8 @@ def judged(world: World, seed: int, error: BaseException | None, *, keep: bool) 
         rare=dict(world.recorder.rare),
         work=dict(Counter(type(record).__name__ for record in history)),
         digest=history.digest(),
+        history=pack(history) if keep else b"",
         cpu_s=time.process_time(),
-        history=pickle.dumps([*history]) if keep else b"",
     )
 
 
@@ -254,8 +254,8 @@ def main() -> int:
     for verdict in verdicts:
         if given.record is not None:
             (given.record / str(verdict.seed)).write_bytes(verdict.history)
-        if given.trace and verdict.history:
-            print(*map(shortened, pickle.loads(verdict.history)), sep="\n")
+        if given.trace:
+            print(*map(shortened, unpack(verdict.history)), sep="\n")
     failed = [verdict for verdict in verdicts if verdict.problems]
     for verdict in failed:
         print(f"seed {verdict.seed} fails:")

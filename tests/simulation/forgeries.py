@@ -52,12 +52,9 @@ def anything(_: object) -> bool:
 def forged(good: Evidence, old: Iterable[Record] = (), new: Iterable[Record] = ()) -> History:
     """The history without `old` and with `new`, which happens when it says; at -1, at the very end."""
     gone = {id(record) for record in old}
-    history = History()
     kept = [record for record in good.history if id(record) not in gone]
     added = [replace(record, at_ms=good.end_ms) if record.at_ms < 0 else record for record in new]
-    for record in sorted([*kept, *added], key=lambda record: record.at_ms):
-        history.add(record)
-    return history
+    return History(sorted([*kept, *added], key=lambda record: record.at_ms))
 
 
 def other(what: Any, fields: Mapping[str, object]) -> Any:

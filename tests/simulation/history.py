@@ -8,8 +8,12 @@ where the simulated processes live, and what is left is read by a client when al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
+from io import BytesIO
 from typing import TypeVar
 
 import msgspec
@@ -242,6 +246,25 @@ class FinalEvents(Record, frozen=True, kw_only=True):
     events: tuple[Event, ...]
 
 
+def wall_ms() -> int:
+    """What the clock of this machine shows: the time of a run that is not simulated."""
+    return int(time.time() * 1_000)
+
+
+def pack(records: Iterable[Record]) -> bytes:
+    """The records one behind the other: packed ones may be appended to packed ones."""
+    return b"".join(map(pickle.dumps, records))
+
+
+def unpack(packed: bytes) -> list[Record]:
+    """All of which there is the whole."""
+    records: list[Record] = []
+    with BytesIO(packed) as file, suppress(EOFError, pickle.UnpicklingError):
+        while True:
+            records.append(pickle.load(file))
+    return records
+
+
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 _encoder = msgspec.msgpack.Encoder()
 
@@ -249,8 +272,10 @@ _encoder = msgspec.msgpack.Encoder()
 class History:
     """All records of a run."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records: list[Record] = []
+        for record in records:
+            self.add(record)
 
     def add(self, record: Record) -> None:
         """It happened now, after all the others."""

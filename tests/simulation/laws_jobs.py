@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from airunner.protocol.events import JobCancelRequested, JobExpired, JobFinished, JobLeased, JobReleased, JobScheduled
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
@@ -43,7 +41,7 @@ def acknowledged_jobs_survive(evidence: Evidence) -> Found:
 
 def nothing_runs_that_nobody_submitted(evidence: Evidence) -> Found:
     """No more jobs exist than were asked for, acknowledged or not; and only what exists is leased and runs."""
-    asked: Counter[bytes] = Counter()
+    asked: Counter[str] = Counter()
     retried: Counter[str | None] = Counter()
     for request_id, record in {record.request_id: record for record in evidence.history.of(Invoked)}.items():
         assert request_id, "every request has an id"
@@ -137,9 +135,9 @@ def _known(evidence: Evidence) -> set[str]:
     return {*evidence.cases, *evidence.unread}
 
 
-def _print(spec: JobSpec) -> bytes:
+def _print(spec: JobSpec) -> str:
     """The same for equal specs: they hold maps and cannot be keys."""
-    return msgspec.msgpack.encode(spec, order="deterministic")
+    return repr(spec)
 
 
 def _told_terminal(evidence: Evidence) -> Iterator[tuple[str, JobState, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 
 from tests.simulation.evidence import Evidence
 from tests.simulation.forgeries import FORGERIES
-from tests.simulation.history import History
+from tests.simulation.history import History, unpack
 from tests.simulation.oracle import LAWS, check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,10 +45,7 @@ def folder() -> Iterator[Path]:
 
 @cache
 def recorded(path: Path) -> Evidence:
-    history = History()
-    for record in pickle.loads(path.read_bytes()):
-        history.add(record)
-    return Evidence(history)
+    return Evidence(History(unpack(path.read_bytes())))
 
 
 @pytest.mark.timeout(400)
