@@ -10,7 +10,6 @@ import argparse
 import faulthandler
 import gc
 import os
-import select
 import shutil
 import signal
 import sys
@@ -19,12 +18,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from random import Random
 from typing import Final, NoReturn
-
-import msgspec
-from msgspec import Struct
 
 from airunner.agent.launcher.child.linux import call_me_when_my_parent_dies
 from tests.simulation.history import pack, unpack
@@ -63,30 +63,34 @@ REACHED: Final = (
     "the broker crashed inside a write",
     "a batch was decided on a job that had moved",
 )
-STORES: Final = ("memory", "sqlite", "dicts")
+FORKS: Final = get_context("fork")
+STORES: Final = ("dicts", "sqlite")
 HASHING: Final = {"PYTHONHASHSEED": "0"}  # the order of sets is part of what a seed draws
 
 
-class Verdict(Struct):
+@dataclass
+class Verdict:
     """What became of one seed."""
 
     seed: int
-    violations: list[str] = []  # of the oracle's laws
-    problems: list[str] = []  # these, and whatever else makes the run fail
+    violations: list[str] = field(default_factory=list)  # of the oracle's laws
+    problems: list[str] = field(default_factory=list)  # these, and whatever else makes the run fail
     idle: bool = False  # too little was done for the run to count
-    rare: dict[str, int] = {}
-    work: dict[str, int] = {}
+    rare: Counter[str] = field(default_factory=Counter)
+    work: Counter[str] = field(default_factory=Counter)
     digest: str = ""
     history: bytes = b""  # packed, where it is kept
     cpu_s: float = 0.0
 
 
-def run_seed(seed: int, store: str, folder: Path, writer: int, *, keep: bool) -> None:
+def run_seed(seed: int, store: str, folder: Path, writer: Connection, *, keep: bool) -> None:
     """Run one world; its verdict is written, and this process is over."""
+    call_me_when_my_parent_dies(signal.SIGKILL)
+    faulthandler.register(signal.SIGUSR1)
+    gc.disable()  # a run is short, and its memory goes with it
 
     def over(world: World, error: BaseException | None) -> NoReturn:
-        with os.fdopen(writer, "wb") as pipe:
-            pipe.write(msgspec.msgpack.encode(judged(world, seed, error, keep=keep)))
+        writer.send(judged(world, seed, error, keep=keep))
         os._exit(0)
 
     world = World(seed, store_of(seed, store), folder, over)
@@ -111,8 +115,8 @@ def judged(world: World, seed: int, error: BaseException | None, *, keep: bool) 
         violations=violations,
         problems=[*violations, *failed],
         idle=world.idle,
-        rare=dict(world.recorder.rare),
-        work=dict(Counter(type(record).__name__ for record in history)),
+        rare=world.recorder.rare,
+        work=Counter(type(record).__name__ for record in history),
         digest=history.digest(),
         history=pack(history) if keep else b"",
         cpu_s=time.process_time(),
@@ -129,40 +133,34 @@ class Run:
     """One seed in its own process."""
 
     def __init__(self, seed: int, store: str, root: Path, *, keep: bool) -> None:
-        self.seed = seed
-        self.folder = root / str(seed)
-        self.folder.mkdir()
-        self.begun_s = time.monotonic()
-        self.reader, writer = os.pipe()
-        self._said = bytearray()
-        self._pid = os.fork()
-        if self._pid == 0:
-            call_me_when_my_parent_dies(signal.SIGKILL)
-            os.close(self.reader)
-            faulthandler.register(signal.SIGUSR1)
-            gc.disable()  # a run is short, and its memory goes with it
-            run_seed(seed, store, self.folder, writer, keep=keep)
-        os.close(writer)
+        self._seed = seed
+        self._folder = root / str(seed)
+        self._folder.mkdir()
+        self._begun_s = time.monotonic()
+        self.reader, writer = Pipe(duplex=False)
+        arguments = (seed, store, self._folder, writer)
+        self._process = FORKS.Process(target=run_seed, args=arguments, kwargs={"keep": keep})
+        self._process.start()
+        writer.close()
 
-    def read(self) -> bool:
-        """Take in what it says; whether that was all."""
-        chunk = os.read(self.reader, 1 << 20)
-        self._said += chunk
-        return not chunk
-
-    def close(self) -> None:
-        """Nothing is left of it."""
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
-        os.close(self.reader)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self._begun_s
 
     def end(self) -> Verdict:
         """Its verdict; one that was given too long has none of its own."""
+        verdict = Verdict(self._seed, problems=[f"no end after {self.age_s:.0f} s of real time"])
+        with suppress(EOFError):
+            verdict = self.reader.recv() if self.reader.poll() else verdict
         self.close()
-        if not self._said:
-            return Verdict(self.seed, problems=[f"no end after {time.monotonic() - self.begun_s:.0f} s of real time"])
-        return msgspec.msgpack.decode(self._said, type=Verdict)
+        return verdict
+
+    def close(self) -> None:
+        """Nothing is left of it."""
+        self._process.kill()
+        self._process.join()
+        self.reader.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def run_all(
@@ -171,7 +169,7 @@ def run_all(
     """Run seeds in their order, so many at once; begins no other once a verdict is what is looked for."""
     verdicts: list[Verdict] = []
     left = list(reversed(seeds))
-    running: dict[int, Run] = {}
+    running: dict[object, Run] = {}
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     begun_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="airunner-sim-", dir=memory) as root:
@@ -179,13 +177,11 @@ def run_all(
             while left and len(running) < jobs:
                 run = Run(left.pop(), store, Path(root), keep=keep)
                 running[run.reader] = run
-            ready, _, _ = select.select(list(running), [], [], 1.0)
-            now_s = time.monotonic()
-            over = [reader for reader in ready if running[reader].read()]
-            over += [reader for reader, run in running.items() if now_s - run.begun_s > SEED_WALL_S_MAX]
-            for reader in [reader for reader in dict.fromkeys(over) if reader in running]:
+            over = wait([run.reader for run in running.values()], timeout=1.0)
+            over += [reader for reader, run in running.items() if run.age_s > SEED_WALL_S_MAX and reader not in over]
+            for reader in [reader for reader in over if reader in running]:
                 verdicts.append(running.pop(reader).end())
-                tell_progress(len(verdicts), len(seeds), now_s - begun_s)
+                tell_progress(len(verdicts), len(seeds), time.monotonic() - begun_s)
                 if until(verdicts[-1]):
                     left.clear()
                     while running:
@@ -276,11 +272,8 @@ def main() -> int:
 
 def report(verdicts: list[Verdict]) -> None:
     """What was done and what was reached."""
-    work: Counter[str] = Counter()
-    rare: Counter[str] = Counter()
-    for verdict in verdicts:
-        work.update(verdict.work)
-        rare.update(verdict.rare)
+    work = sum((verdict.work for verdict in verdicts), Counter[str]())
+    rare = sum((verdict.rare for verdict in verdicts), Counter[str]())
     idle = sum(verdict.idle for verdict in verdicts)
     cpu_s = sum(verdict.cpu_s for verdict in verdicts)
     print(f"{len(verdicts)} seeds, {idle} of them invalid, {cpu_s:.1f} s of processor time")

@@ -1,6 +1,6 @@
 """The broker's disk, which outlives its process, and what may become of what is written to it.
 
-`MemoryDisk` keeps a batch whole or loses it whole. `torn.TornDisk` is one of sectors, under real SQLite. Both can
+`dicts.DictDisk` keeps a batch whole or loses it whole. `torn.TornDisk` is one of sectors, under real SQLite. Both can
 end the broker at any one thing that it does to them, fail once, and be full. Both are also what the Ledger is told of
 the disk: how much room there is, and a ballast, which a full disk has for what ends or keeps something.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 import apsw
@@ -18,12 +17,9 @@ from airunner.broker.disk import PIECE_BYTES
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Engine
 from airunner.broker.store.room import Room, Space
-from airunner.broker.store.sqlite.engine import SqliteEngine
-from airunner.broker.store.sqlite.opening import prepare
-from airunner.broker.store.sqlite.rows import Values
 
 BALLAST_PIECES = 8
-COMMIT_BYTES = 16_384  # that the store in memory counts for a transaction
+COMMIT_BYTES = 16_384  # that the store of dicts counts for a transaction
 
 
 class Crashed(Exception):
@@ -134,64 +130,3 @@ class Disk(ABC):
         elif self._full:
             self.rare["a write found no space"] += 1
             raise apsw.FullError
-
-
-class MemoryDisk(Disk):
-    """SQLite in memory: each statement is a step, and what was committed is there."""
-
-    def __init__(self, random: Random, rare: Counter[str]) -> None:
-        super().__init__(random, rare)
-        self._connection = apsw.Connection(":memory:")
-        prepare(self._connection)
-
-    def engine(self) -> Engine:
-        return SqliteEngine(_Watched(self._connection, self))
-
-    def crash(self, *, power: bool) -> None:
-        super().crash(power=power)
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-
-    def lose_power(self) -> None:
-        """A commit is a commit."""
-
-
-class _Watched:
-    """A connection that asks before each statement."""
-
-    def __init__(self, connection: apsw.Connection, disk: MemoryDisk) -> None:
-        self._connection = connection
-        self._disk = disk
-        self._life = disk.life
-        self._begun_at = 0
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._connection.in_transaction
-
-    def execute(self, statements: str, bindings: Values | None = None) -> Iterator[Values]:
-        changes = self._connection.total_changes()
-        writes = statements == "COMMIT" and changes > self._begun_at
-        self._disk.step(self._life, writes=writes, grows_bytes=COMMIT_BYTES if writes else 0)
-        if statements.startswith("BEGIN"):
-            self._begun_at = changes
-        done = self._connection.execute(statements, bindings)
-        if statements == "COMMIT":
-            self._disk.step(self._life, writes=False)  # what is kept need not have been told
-        return done
-
-    def executemany(self, statements: str, sequenceofbindings: Iterable[Values]) -> Iterator[Values]:
-        self._disk.step(self._life, writes=False)
-        return self._connection.executemany(statements, sequenceofbindings)
-
-    def total_changes(self) -> int:
-        return self._connection.total_changes()
-
-    def config(self, setting: int, value: int, /) -> int:
-        return self._connection.config(setting, value)
-
-    def set_progress_handler(self, stepped: Callable[[], bool], steps: int, /) -> None:
-        self._connection.set_progress_handler(stepped, steps)
-
-    def close(self) -> None:
-        """The connection is the disk's."""

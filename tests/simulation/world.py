@@ -36,7 +36,7 @@ from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import Edges
 from tests.simulation.dicts import DictDisk
-from tests.simulation.disk import Disk, MemoryDisk
+from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
 from tests.simulation.history import (
     Completed,
@@ -70,11 +70,7 @@ COMPLETED_MIN: Final = 5
 CANCEL_GRACE_S: Final = 2.0
 SLOW_SHARE: Final = 0.12
 SLOW_BYTES_A_S: Final = (8_192.0, 8_192.0, 20_000.0, 80_000.0)
-DISKS: Final[dict[str, Callable[[Random, Counter[str]], Disk]]] = {
-    "memory": MemoryDisk,
-    "sqlite": TornDisk,
-    "dicts": DictDisk,
-}
+DISKS: Final[dict[str, Callable[[Random, Counter[str]], Disk]]] = {"sqlite": TornDisk, "dicts": DictDisk}
 _FOR_EVER: Final = Patience()
 T = TypeVar("T")
 
