@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
-from tests.acceptance.running import environment
+from tests.acceptance.running import REPOSITORY, environment
 
 END_S: Final = 30.0
 LAST_WORDS_BYTES: Final = 400
@@ -207,3 +207,26 @@ def _variables(pid: int) -> dict[str, str]:
         return {}
     pairs = (pair.partition(b"=") for pair in raw.split(b"\0"))
     return {name.decode(errors="replace"): value.decode(errors="replace") for name, _, value in pairs}
+
+
+@contextmanager
+def breaking(module: str, temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A run of `python -m MODULE` in a folder; it ends all that it began however this block is left."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=REPOSITORY,
+        env={**unmeasured(), "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with run:
+        try:
+            yield run
+        finally:
+            run.terminate()
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment of a run of which no coverage is taken: it would be slow."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}

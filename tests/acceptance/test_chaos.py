@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.bounded import homes_of_an_ordinary_user
-from tests.acceptance.chaos_processes import airunner_processes, job_processes
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.acceptance.chaos_processes import airunner_processes, breaking, job_processes
 
 
 @pytest.fixture
@@ -24,23 +19,7 @@ def folder() -> Iterator[Path]:
         yield made
 
 
-@contextmanager
-def chaos(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A run of it, which ends all that it began however this block is left."""
-    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    run = subprocess.Popen(
-        [sys.executable, "-m", "tests.acceptance.chaos", *arguments],
-        cwd=ROOT,
-        env={**unmeasured, "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with run:
-        try:
-            yield run
-        finally:
-            run.terminate()
+chaos = partial(breaking, "tests.acceptance.chaos")
 
 
 @pytest.mark.timeout(120)

@@ -15,6 +15,7 @@ import zmq
 
 if TYPE_CHECKING:
     from tests.acceptance.running import RunningBroker  # starts the processes; speaks to nobody
+    from tests.fuzz.dealing import Door
 
 ANSWER_MS_MAX = 10_000
 LIVE_TOPIC_PERSON = b"airunner topic"
@@ -26,7 +27,7 @@ VERSION = b"AR3"
 class Plain:
     """A client of sixty lines."""
 
-    def __init__(self, broker: RunningBroker, token: str) -> None:
+    def __init__(self, broker: RunningBroker | Door, token: str) -> None:
         self.home = broker.home
         self.token = token.encode()
         self.context = zmq.Context()

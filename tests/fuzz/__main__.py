@@ -95,10 +95,10 @@ class Fuzz:
 
     def _flooded(self) -> bool:
         """Whether the floods go on; returns when the next round is due."""
-        running = [flood for flood in self._floods if not flood.ended.is_set()]
+        running = [flood for flood in self._floods if flood.running()]
         faults = [fault for flood in self._floods if flood not in running and (fault := flood.fault())]
         if running and not faults:
-            running[0].ended.wait(ROUND_S)
+            running[0].running(ROUND_S)
             return True
         self.faults += faults
         return False

@@ -5,7 +5,7 @@ Pure: all that is drawn comes from the `Random` that is handed in, so one seed m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ WOUNDS_MAX: Final = 4  # of one body: with many more, nothing of it is left to b
 SLICE_BYTES_MAX: Final = 40
 LONG_CHARS: Final = (129, 4_097, 70_000)  # beyond a name, a text, and two bytes of length
 HEADS: Final = bytes(range(0x80, 0x100))  # every lead byte that is not a small number
+EXTENSIONS: Final = (b"\xc1", b"\xc7\x04\xff", b"\xd4\x01", b"\xd5\xff", b"\xd6\xff", b"\xd7\xff", b"\xd8\x05")
 SIZES: Final = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFF_FFFF, 0xFFFF_FFFF)
 LEAVES: Final[tuple[object, ...]] = (
     *(None, True, False, 0, 1, -1, 16, 17, 64, 65, 1_025, 2**31, 2**53 - 1, 2**53, 2**63, 2**64 - 1, -(2**63)),
@@ -78,66 +79,36 @@ def hurt(rng: Random, body: bytes, others: Sequence[bytes]) -> bytes:
     """`body` with a few wounds: bits, slices, heads and lengths that are not what they were."""
     wounded = body
     for _ in range(rng.randint(1, WOUNDS_MAX)):
-        wounded = rng.choice(WOUNDS)(rng, wounded or b"\0", others)
+        wounded = _wounded(rng, wounded or b"\0", rng.choice(others))
     return wounded
 
 
-def _bit(rng: Random, body: bytes, _: Sequence[bytes]) -> bytes:
+def _wounded(rng: Random, body: bytes, other: bytes) -> bytes:
     at = rng.randrange(len(body))
-    return body[:at] + bytes([body[at] ^ 1 << rng.randrange(8)]) + body[at + 1 :]
-
-
-def _byte(rng: Random, body: bytes, _: Sequence[bytes]) -> bytes:
-    at = rng.randrange(len(body))
-    return body[:at] + rng.randbytes(1) + body[at + 1 :]
-
-
-def _head(rng: Random, body: bytes, _: Sequence[bytes]) -> bytes:
-    at = rng.randrange(len(body))
-    return body[:at] + bytes([rng.choice(HEADS)]) + body[at + 1 :]
-
-
-def _length(rng: Random, body: bytes, _: Sequence[bytes]) -> bytes:
-    at = rng.randrange(len(body))
-    width = rng.choice((1, 2, 4))
-    size = min(rng.choice(SIZES), 256**width - 1)
-    return body[:at] + size.to_bytes(width, "big") + body[at + width :]
-
-
-def _insertion(rng: Random, body: bytes, _: Sequence[bytes]) -> bytes:
-    at = rng.randint(0, len(body))
-    return body[:at] + rng.randbytes(rng.randint(1, SLICE_BYTES_MAX)) + body[at:]
-
-
-def _deletion(rng: Random, body: bytes, _: Sequence[bytes]) -> bytes:
-    at = rng.randrange(len(body))
-    return body[:at] + body[at + rng.randint(1, SLICE_BYTES_MAX) :]
-
-
-def _truncation(rng: Random, body: bytes, _: Sequence[bytes]) -> bytes:
-    return body[: rng.randrange(len(body))]
-
-
-def _repetition(rng: Random, body: bytes, _: Sequence[bytes]) -> bytes:
-    at = rng.randrange(len(body))
-    return body[:at] + body[at : at + SLICE_BYTES_MAX] * rng.randint(2, 9) + body[at:]
-
-
-def _splice(rng: Random, body: bytes, others: Sequence[bytes]) -> bytes:
-    other = rng.choice(others)
-    return body[: rng.randint(0, len(body))] + other[rng.randint(0, len(other)) :]
-
-
-def _extension(rng: Random, body: bytes, _: Sequence[bytes]) -> bytes:
-    at = rng.randrange(len(body))
-    kind = rng.choice((b"\xc1", b"\xc7\x04\xff", b"\xd4\x01", b"\xd5\xff", b"\xd6\xff", b"\xd7\xff", b"\xd8\x05"))
-    return body[:at] + kind + body[at:]
-
-
-Wound = Callable[[Random, bytes, Sequence[bytes]], bytes]
-WOUNDS: Final[tuple[Wound, ...]] = (
-    *(_bit, _byte, _head, _length, _insertion, _deletion, _truncation, _repetition, _splice, _extension),
-)
+    before, behind = body[:at], body[at + 1 :]
+    match rng.randrange(10):
+        case 0:
+            return before + bytes([body[at] ^ 1 << rng.randrange(8)]) + behind
+        case 1:
+            return before + rng.randbytes(1) + behind
+        case 2:
+            return before + bytes([rng.choice(HEADS)]) + behind
+        case 3:
+            width = rng.choice((1, 2, 4))
+            size = min(rng.choice(SIZES), 256**width - 1)
+            return before + size.to_bytes(width, "big") + body[at + width :]
+        case 4:
+            return before + rng.randbytes(rng.randint(1, SLICE_BYTES_MAX)) + body[at:]
+        case 5:
+            return before + body[at + rng.randint(1, SLICE_BYTES_MAX) :]
+        case 6:
+            return before
+        case 7:
+            return before + body[at : at + SLICE_BYTES_MAX] * rng.randint(2, 9) + body[at:]
+        case 8:
+            return before + other[rng.randint(0, len(other)) :]
+        case _:
+            return before + rng.choice(EXTENSIONS) + body[at:]
 
 
 def monstrous(rng: Random, body: bytes) -> bytes:

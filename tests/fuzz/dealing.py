@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 import zmq
@@ -21,39 +21,37 @@ from airunner.protocol.errors import BadRequest
 from airunner.protocol.frames import REPLY_FRAMES, answerable, pack_request
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from airunner.protocol.requests import DequeueJob
+from tests.acceptance.test_plain_msgpack import ANSWER_MS_MAX, Plain
 from tests.fuzz.asking import PING, Asking, Frames, Tokens
 from tests.fuzz.tally import Teller
 
 DEALERS: Final = 4
 BURST: Final = 48  # requests between two Pings: far below what any queue on the way holds
 OVERSIZED_EVERY: Final = 5_000  # requests of one DEALER
-ANSWER_MS_MAX: Final = 10_000
 OWED_MAX: Final = 256  # answers to one DEALER; those to all, and to one that was cut off, fit a tenant's lane
 NOBODYS: Final = bytes(REQUEST_ID_BYTES)  # what a Nudge comes under
 
-Raw = zmq.Socket[bytes]
+
+class Door(NamedTuple):
+    """Where the broker listens, and the home of the machine that floods it."""
+
+    requests: str
+    home: Path
 
 
 class Dealer:
     """One connection, its supply of requests, and what it is owed."""
 
-    def __init__(self, context: zmq.Context[Raw], endpoint: str, home: Path, asking: Asking, teller: Teller) -> None:
+    def __init__(self, door: Door, asking: Asking, teller: Teller) -> None:
         self._asking = asking
         self._teller = teller
         self._owed: dict[bytes, bytes] = {}
         self._pings = 0
-        self._raw = context.socket(zmq.DEALER)
-        self._raw.linger = 0
-        self._raw.rcvtimeo = self._raw.sndtimeo = ANSWER_MS_MAX
-        for option, file in (
-            ("serverkey", "broker.public"),
-            ("publickey", "client.public"),
-            ("secretkey", "client.secret"),
-        ):
-            setattr(self._raw, f"curve_{option}", (home / "certs" / file).read_bytes().strip())
+        self._plain = Plain(door, "")
+        self._raw = self._plain.dealer
+        self._raw.sndtimeo = ANSWER_MS_MAX
         self._monitor = self._raw.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._monitor.rcvtimeo = ANSWER_MS_MAX
-        self._raw.connect(endpoint)
 
     def burst(self, count: int) -> None:
         """Send so many."""
@@ -85,9 +83,7 @@ class Dealer:
         self._owed = {name: body for name, body in self._owed.items() if not _waits(body)}
         while self._owed:
             self._hear()
-        self._raw.disable_monitor()
-        self._monitor.close(linger=0)
-        self._raw.close()
+        self._plain.context.destroy(linger=0)
 
     @property
     def _ping_id(self) -> RequestId:
@@ -124,11 +120,8 @@ def main() -> None:
     endpoint, folder, count, seed, *tokens = sys.argv[1:]
     whole, *lesser = (token.encode() for token in tokens)
     teller = Teller()
-    context: zmq.Context[Raw] = zmq.Context()
-    dealers = [
-        Dealer(context, endpoint, Path(folder), Asking(f"{seed}-{number}", Tokens(whole, lesser)), teller)
-        for number in range(DEALERS)
-    ]
+    door = Door(endpoint, Path(folder))
+    dealers = [Dealer(door, Asking(f"{seed}-{number}", Tokens(whole, lesser)), teller) for number in range(DEALERS)]
     rounds = 0
     while teller.sent < int(count):
         rounds += 1
@@ -140,7 +133,6 @@ def main() -> None:
                 dealer.overdo()
     for dealer in dealers:
         dealer.settle()
-    context.destroy(linger=0)
     teller.tell()
 
 

@@ -6,17 +6,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from tests.acceptance.running import REPOSITORY, environment
+from tests.acceptance.running import Process
 
 TOLD_EVERY: Final = 1_000  # messages
-LAST_WORDS_BYTES: Final = 2_000
+LAST_WORDS: Final = 30  # lines
 
 
 class Tally(Struct):
@@ -42,8 +42,7 @@ class Teller:
 
     def tell(self) -> None:
         tally = Tally(self.sent, time.monotonic() - self._begun_s, dict(self.outcomes))
-        sys.stdout.write(msgspec.json.encode(tally).decode() + "\n")
-        sys.stdout.flush()
+        sys.stderr.write(msgspec.json.encode(tally).decode() + "\n")
 
 
 class Flood:
@@ -51,36 +50,22 @@ class Flood:
 
     def __init__(self, name: str, home: Path, module: str, *arguments: str) -> None:
         self.name = name
-        self.tally = Tally()
-        self.ended = Event()
-        self._errors = home.parent / f"{name}.log"
-        with self._errors.open("wb") as errors:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                cwd=REPOSITORY,
-                env=environment(home),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        self._reader = Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._process = Process(home, arguments, module=module)
+        self.end = self._process.kill
+
+    @property
+    def tally(self) -> Tally:
+        told = (line for line in reversed(self._process.lines) if line.startswith("{"))
+        return msgspec.json.decode(next(told, "{}"), type=Tally)
+
+    def running(self, within_s: float = 0.0) -> bool:
+        """Whether it still runs after a while."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(within_s)
+        return self._process.running
 
     def fault(self) -> str | None:
         """Once it has ended: what went wrong."""
-        self._reader.join()
-        code = self._popen.wait()
-        words = self._errors.read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace")
+        words = " | ".join(line for line in self._process.lines[-LAST_WORDS:] if not line.startswith("{"))
+        code = self._process.wait()
         return f"{self.name}: after {self.tally.sent} messages, exit code {code}: {words}" if code else None
-
-    def end(self) -> None:
-        """SIGKILL, where it still runs."""
-        self._popen.kill()
-        self._popen.wait()
-
-    def _read(self) -> None:
-        assert self._popen.stdout is not None
-        with self._popen.stdout as lines:
-            for line in lines:
-                self.tally = msgspec.json.decode(line, type=Tally)
-        self.ended.set()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from types import SimpleNamespace
@@ -18,33 +15,16 @@ import pytest
 from airunner.protocol.coding import decode_request, encode
 from airunner.protocol.errors import PeerError
 from airunner.protocol.frames import unpack_request
-from tests.acceptance.chaos_processes import airunner_processes, command_of
+from tests.acceptance.chaos_processes import airunner_processes, breaking, command_of
 from tests.fuzz.asking import Asking, Tokens
 from tests.fuzz.streams import Shallow
 from tests.fuzz.vitals import GROWTH_MIB_MAX, Vitals
 
-ROOT = Path(__file__).resolve().parents[2]
 COUNT = 2_000
 DECODED = 5_000
 
 
-@contextmanager
-def fuzz(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A run of it, which ends all that it began however this block is left."""
-    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    run = subprocess.Popen(
-        [sys.executable, "-m", "tests.fuzz", *arguments],
-        cwd=ROOT,
-        env={**unmeasured, "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with run:
-        try:
-            yield run
-        finally:
-            run.terminate()
+fuzz = partial(breaking, "tests.fuzz")
 
 
 @pytest.mark.timeout(120)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,22 +11,22 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.acceptance.chaos_processes import unmeasured
+from tests.acceptance.running import REPOSITORY
 from tests.simulation.evidence import Evidence
 from tests.simulation.forgeries import FORGERIES
 from tests.simulation.history import History, unpack
 from tests.simulation.oracle import LAWS, check
 
-ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 40  # `make sim` runs 1,000, and holds that these reach every rare state
 RECORDED = 12  # of them
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}  # it is slow
     return subprocess.run(
         [sys.executable, "-m", "tests.simulation", *arguments],
-        cwd=ROOT,
-        env=unmeasured,
+        cwd=REPOSITORY,
+        env=unmeasured(),
         capture_output=True,
         text=True,
         check=False,
