@@ -16,7 +16,6 @@ from airunner.broker.counts import Counts
 from airunner.broker.rates import Bucket, Purpose, Rates
 from airunner.certs.allowlist import AllowList, AllowListUnreadable
 from airunner.certs.curve import RAW_KEY_BYTES, text_key
-from airunner.protocol.errors import Quota
 from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.ports import Frames
 from airunner.transport.sockets import ZAP_DOMAIN
@@ -69,18 +68,8 @@ class Gatekeeper:
             self._counts.add("peers_refused")
             return REFUSED, ""
         key = text_key(credentials[0])
-        if not self._in_time(key):
+        if not self._rates.take(Bucket(key, Purpose.MACHINE), int(anyio.current_time() * 1_000)):
             self._counts.add("peers_deferred")
             return TRY_AGAIN, ""
         self._counts.add("peers_admitted")
         return ALLOWED, key
-
-    def _in_time(self, key: str) -> bool:
-        """Check and charge the rate of this machine's connections; False where it may not open another now."""
-        bucket, now_ms = Bucket(key, Purpose.MACHINE), int(anyio.current_time() * 1_000)
-        try:
-            self._rates.require(bucket, now_ms)
-        except Quota:
-            return False
-        self._rates.charge(bucket, 1, now_ms)
-        return True

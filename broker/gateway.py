@@ -94,7 +94,7 @@ class Gateway:
         self._tarpit = Tarpit()
         self._held = Bell()
         self._held_until_ms = math.inf
-        self._askers: dict[tuple[str, RequestId], bytes] = {}
+        self._dequeuers: dict[tuple[str, RequestId], bytes] = {}
 
     async def run(self) -> None:
         """Receive requests, and send delayed replies, until cancelled."""
@@ -261,14 +261,14 @@ class Gateway:
     def _note(self, peer: bytes, command: TenantRequest) -> None:
         """Remember the newest sender of a DequeueJob, until it is answered."""
         if isinstance(command.request, DequeueJob):
-            self._askers[command.tenant, command.request_id] = peer
+            self._dequeuers[command.tenant, command.request_id] = peer
 
     def _forget(self, response: Response) -> bool:
         """Forget the newest sender; False where that is another: its repeat gets the same leases."""
         key = (response.command.tenant, response.command.request_id)
-        newest = self._askers.get(key, response.peer) == response.peer
+        newest = self._dequeuers.get(key, response.peer) == response.peer
         if newest:
-            self._askers.pop(key, None)
+            self._dequeuers.pop(key, None)
         return newest
 
     def _send(

@@ -69,6 +69,15 @@ class Rates:
             left = self._units(bucket, now_ms, self._units_per_s) - units
             self._put(bucket, max(left, -DEBT_S * self._units_per_s), now_ms)
 
+    def take(self, bucket: Bucket, now_ms: int) -> bool:
+        """Charge a bucket one unit; False where it has none."""
+        try:
+            self.require(bucket, now_ms)
+        except Quota:
+            return False
+        self.charge(bucket, 1, now_ms)
+        return True
+
     def _units(self, bucket: Bucket, now_ms: int, units_per_s: float) -> float:
         full = units_per_s * self._burst_s
         units, since_ms = self._buckets.get(bucket, (full, now_ms))

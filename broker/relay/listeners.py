@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Final
 
 from airunner.broker.rates import Bucket, Purpose, Rates
-from airunner.protocol.errors import Quota
 from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Subscription
 
@@ -31,21 +30,12 @@ class Listeners:
         if len(change.topic) != TOPIC_BYTES:
             return False
         if change.wanted:
-            reported = self._in_time(change.key, now_ms)
+            assert change.key is not None, "a subscription has a sender"
+            reported = self._rates.take(Bucket(change.key, Purpose.MACHINE), now_ms)
             counts = self._reported if reported else self._unreported
             counts[change.topic] = counts.get(change.topic, 0) + 1
             return reported
         return not _one_less(self._unreported, change.topic) and _one_less(self._reported, change.topic)
-
-    def _in_time(self, key: str | None, now_ms: int) -> bool:
-        assert key is not None, "a subscription has a sender"
-        bucket = Bucket(key, Purpose.MACHINE)
-        try:
-            self._rates.require(bucket, now_ms)
-        except Quota:
-            return False
-        self._rates.charge(bucket, 1, now_ms)
-        return True
 
 
 def _one_less(counts: dict[bytes, int], topic: bytes) -> bool:

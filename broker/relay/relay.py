@@ -8,7 +8,7 @@
 Laws
 - The broker never waits for it: live events that do not fit into the line are dropped, and monitors replay them.
 - When the process ends, or reads nothing for `HANG_S`, the relay starts another on the same port: at once, then with
-  growing pauses up to `RESTART_LAST_S`. Subscribers reconnect by themselves, are welcomed again and replay the gap.
+  growing pauses up to `RESTART_LAST_MS`. Subscribers reconnect by themselves, are welcomed again and replay the gap.
 - The process is a program of its own, not a fork: the broker has threads. It inherits none of the broker's descriptors,
   and no variable of its environment that is about airunner.
 """
@@ -31,12 +31,13 @@ from airunner.broker.health import Health
 from airunner.broker.relay.line import Line, Report, packed
 from airunner.certs.ownership import own_home
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.transport.backoff import Backoff
 from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 
 MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of data; idle it has some 40 MiB, and a subscriber that does not read 0.3
 CONDITION: Final = "events"
-RESTART_FIRST_S: Final = 0.05
-RESTART_LAST_S: Final = 5.0
+RESTART_FIRST_MS: Final = 50
+RESTART_LAST_MS: Final = 5_000
 CALM_S: Final = 60.0  # after a life of this length the process is started again at once
 HANG_S: Final = 10.0
 END_S: Final = 2.0  # for the process to end by itself, once its line is closed
@@ -156,7 +157,7 @@ class Relay:
     async def run(self, counts: Counts, health: Health) -> None:
         """Receive the process's reports, and start another when it ends, until cancelled."""
         self._counts, self._health = counts, health
-        failures = 0
+        backoff = Backoff(lambda: 1.0, RESTART_FIRST_MS, RESTART_LAST_MS)  # it is alone: no jitter is needed
         while True:
             began_s = anyio.current_time()
             why = await self._hear()
@@ -164,20 +165,20 @@ class Relay:
             self._counts.add("relay_restarts")
             self._health.degrade(CONDITION, f"{why or ended}; monitors replay until live events are sent again")
             await self._to_announcer.send([ALL_LISTENERS_LEFT])
-            failures = 0 if began_s + CALM_S <= anyio.current_time() else failures
-            failures = await self._start_again(failures)
+            if began_s + CALM_S <= anyio.current_time():
+                backoff.reset()
+            await backoff.pause()
+            while not self._started():
+                await backoff.pause()
 
-    async def _start_again(self, failures: int) -> int:
-        """Start another process, as soon as that is possible; return the number of tries in a row."""
-        while True:
-            await anyio.sleep(min(RESTART_LAST_S, RESTART_FIRST_S * 2**failures))
-            failures += 1
-            try:
-                self.start()
-            except OSError as error:
-                self._health.degrade(CONDITION, f"the process of live events cannot be started: {error.strerror}")
-            else:
-                return failures
+    def _started(self) -> bool:
+        """Start another process; False where that is not possible now."""
+        try:
+            self.start()
+        except OSError as error:
+            self._health.degrade(CONDITION, f"the process of live events cannot be started: {error.strerror}")
+            return False
+        return True
 
     def publish(self, frames: Sequence[bytes]) -> None:
         """Publish a live message; drop it where the line has no room."""
