@@ -271,9 +271,9 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                     raise ValueError(f"{field}: {name!r} is not a name and value that a process can be given")
         if self.working_directory.startswith("/") or ".." in self.working_directory.split("/"):
             raise ValueError("working_directory must be a path inside the checkout")
-        if any("=" in name for name in self.secrets):
+        if self.secrets and any("=" in name for name in self.secrets):
             raise ValueError("secrets: expected the names of variables")
-        if both := set(self.secrets) & set(self.secret_files):
+        if self.secrets and (both := set(self.secrets) & set(self.secret_files)):
             raise ValueError(f"{min(both)} is named in secrets and in secret_files; which one is it to be?")
         if (self.commit or self.branch) and not self.repository:
             raise ValueError("commit and branch need a repository")

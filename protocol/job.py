@@ -168,7 +168,7 @@ def check_new(spec: JobSpec) -> None:
         split_address(spec.repository)
     for field in PLAIN:
         words = getattr(spec, field)
-        if bad := [word for word in ([words] if isinstance(words, str) else words) if not is_plain(word)]:
+        if words and (bad := [word for word in ([words] if isinstance(words, str) else words) if not is_plain(word)]):
             raise ValueError(f"{field}: {escaped(bad[0])} contains a control character or an invisible one")
 
 

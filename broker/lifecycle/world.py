@@ -8,9 +8,10 @@ its state and delay.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from copy import copy
 from heapq import heapify, heappop, heappush
 from typing import Final
+
+from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import Appended, Done, MintedJob, News, StoreReply
 from airunner.broker.lifecycle.tallies import ENDED, Standing, Tallies, gate_of, standing_of
@@ -255,7 +256,7 @@ class World:
     def change(self, job: JobRow) -> Standing:
         """Mark a job as changed; return its standing until now, for `moved`, where its state or delay changes."""
         if job.number < self._first_number and job.number not in self._changed:
-            self._changed[job.number] = (copy(job), job)
+            self._changed[job.number] = (replace(job), job)
         self._points += WRITE_POINTS
         return standing_of(job)
 
