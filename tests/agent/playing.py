@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from airunner.agent.agent import Agent
 from airunner.agent.attempt.attempt import Surroundings
@@ -35,6 +36,7 @@ from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.memory import REQUESTS_ENDPOINT
 from airunner.transport.ports import Edges
+from airunner.transport.timers import boot_s
 from tests.client.wire import Wire, brokered, edges
 
 CANCEL_GRACE_S = 7.0
@@ -238,5 +240,6 @@ async def staged(
         idle_s_max=idle_s_max,
     )
     async with brokered() as (wire, client), anyio.create_task_group() as group:
-        yield Stage(wire, client, group, plan, here or edges(2), hooks, real)
+        here = here or (replace(edges(2), boot_s=boot_s) if real else edges(2))  # keepers know the machine's clock
+        yield Stage(wire, client, group, plan, here, hooks, real)
         group.cancel_scope.cancel()
