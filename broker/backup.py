@@ -20,6 +20,7 @@ from airunner.broker.checking import StoreReport, check_store
 from airunner.broker.control import BACKUP, SUFFIX, short_path
 from airunner.broker.store.sqlite.copying import Progress
 from airunner.broker.store.sqlite.opening import open_alone
+from airunner.certs.secretfile import sync_folder
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
 PARTIAL: Final = ".partial"
@@ -60,7 +61,7 @@ def back_up(store: Path, to: Path, on_progress: OnProgress, *, force: bool = Fal
             raise OperatorError(f"cannot write {partial}: {error.strerror or error}") from error
         report = check_store(partial)
         partial.replace(to)
-        _sync_folder(to.parent)
+        sync_folder(to.parent)
     return report
 
 
@@ -80,7 +81,7 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
             _copy_file(backup, descriptor)
             _put_aside(store)
             partial.replace(store)
-            _sync_folder(store.parent)
+            sync_folder(store.parent)
     except OSError as error:
         raise OperatorError(f"cannot write {error.filename or store}: {error.strerror}") from error
     return report
@@ -200,12 +201,3 @@ def _copy_file(source: Path, descriptor: int) -> None:
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
     os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync a folder, so that the names in it are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -56,7 +56,7 @@ def create(path: Path, content: bytes) -> bool:
             os.link(draft, path)  # unlike a rename, it fails when the name exists
         except FileExistsError:
             return False
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         return True
 
 
@@ -64,7 +64,7 @@ def replace(path: Path, content: bytes) -> None:
     """Write the file `path` in the place of an existing one; readers see the old content or the new."""
     with _os_error_reported(f"cannot write {path}"), _draft(path, content) as draft:
         draft.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def read_secret(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
@@ -136,7 +136,7 @@ def _draft(path: Path, content: bytes) -> Generator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Sync the folder: only then is a new name in it on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

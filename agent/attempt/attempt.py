@@ -219,23 +219,12 @@ class Attempt:
 
     def _launch_spec(self) -> LaunchSpec:
         """Return the specification of the job's command."""
-        environment = job_environment(
-            agent_environ=self._jobs_environ,
-            facts=self._facts,
-            job=self._spec.environment,
-            terminal=self._terminal is not None,
-            secrets=self._secrets,
-        )
+        environment = job_environment(self._facts, self._jobs_environ, terminal=self._terminal is not None)
         folder = Path(self._workspace.checkout, self._spec.working_directory)
         return LaunchSpec(self._spec.argv, environment, folder, self._terminal)
 
     def _hooks_environment(self) -> dict[str, str]:
-        return hook_environment(
-            agent_environ=self._surroundings.environ,
-            facts=self._facts,
-            job=self._spec.environment,
-            secrets=self._secrets,
-        )
+        return hook_environment(self._facts, self._surroundings.environ)
 
     @property
     def _facts(self) -> AttemptFacts:
@@ -245,6 +234,8 @@ class Attempt:
             attempt=self._lease.attempt,
             spec=replace(self._spec, repository=shown_address(self._spec.repository), commit=self._commit),
             workspace=self._workspace,
+            variables=self._spec.environment,
+            secrets=self._secrets,
         )
 
     async def _attend(self, process: Process) -> Result:

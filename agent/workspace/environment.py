@@ -45,16 +45,11 @@ class AttemptFacts(Struct, frozen=True, kw_only=True):
     attempt: int
     spec: JobSpec
     workspace: Workspace
+    variables: Mapping[str, str]  # the job's own
+    secrets: Mapping[str, str] = MappingProxyType({})  # by variable: values, and paths of those that are files
 
 
-def job_environment(
-    *,
-    agent_environ: Mapping[str, str],
-    facts: AttemptFacts,
-    job: Mapping[str, str],
-    terminal: bool,
-    secrets: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, str]:
+def job_environment(facts: AttemptFacts, agent_environ: Mapping[str, str], *, terminal: bool) -> dict[str, str]:
     """Return the whole environment of an attempt's command."""
     return {
         **_FALLBACK,
@@ -63,21 +58,16 @@ def job_environment(
         "TMPDIR": str(facts.workspace.temporary),
         "TERM": TERMINAL_TYPE if terminal else NO_TERMINAL_TYPE,
         "CI": "true",
-        **job,
-        **secrets,
+        **facts.variables,
+        **facts.secrets,
         **_variables(facts),
     }
 
 
-def hook_environment(
-    *,
-    agent_environ: Mapping[str, str],
-    facts: AttemptFacts,
-    job: Mapping[str, str],
-    secrets: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, str]:
+def hook_environment(facts: AttemptFacts, agent_environ: Mapping[str, str]) -> dict[str, str]:
     """Return the whole environment of a hook, without the job's variables whose names no shell can read."""
     own = {name: agent_environ[name] for name in _HOOKS_OWN if name in agent_environ}
+    jobs = {**facts.variables, **facts.secrets}
     return {
         **_FALLBACK,
         **_passed_on(agent_environ),
@@ -86,7 +76,7 @@ def hook_environment(
         "PATH": absolute_path(agent_environ.get("PATH", "")) or _FALLBACK["PATH"],
         "TERM": NO_TERMINAL_TYPE,
         "CI": "true",
-        **{f"{JOB_PREFIX}{name}": value for name, value in {**job, **secrets}.items() if fits_variable(name)},
+        **{f"{JOB_PREFIX}{name}": value for name, value in jobs.items() if fits_variable(name)},
         **_variables(facts),
         "AIRUNNER_JOB_HOME": str(facts.workspace.home),
         "AIRUNNER_JOB_TMPDIR": str(facts.workspace.temporary),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +13,6 @@ from airunner.agent.workspace.environment import AttemptFacts, hook_environment,
 from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.fields import JobSpec
 
-FACTS = AttemptFacts(
-    job_id="0192-job",
-    attempt=2,
-    spec=JobSpec(command="x", repository="https://example.org/x.git", commit="c0ffee", branch="main"),
-    workspace=Workspace(Path("/w")),
-)
 OURS = {
     "AIRUNNER": "true",
     "AIRUNNER_JOB_ID": "0192-job",
@@ -31,8 +27,20 @@ MADE_HERE = {*OURS, "HOME", "TMPDIR", "TERM", "CI", "PATH", "LANG", "SHELL"}
 variables = st.dictionaries(st.text(min_size=1), st.text())
 
 
+def facts(job: Mapping[str, str] = MappingProxyType({}), **secrets: str) -> AttemptFacts:
+    """An attempt at a job with these variables."""
+    return AttemptFacts(
+        job_id="0192-job",
+        attempt=2,
+        spec=JobSpec(command="x", repository="https://example.org/x.git", commit="c0ffee", branch="main"),
+        workspace=Workspace(Path("/w")),
+        variables=job,
+        secrets=secrets,
+    )
+
+
 def test_a_bare_agent_still_makes_a_usable_environment() -> None:
-    assert job_environment(agent_environ={}, facts=FACTS, job={}, terminal=False) == {
+    assert job_environment(facts(), {}, terminal=False) == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
         "SHELL": "/bin/sh",
@@ -55,21 +63,20 @@ def test_language_zone_and_user_are_the_agents_and_home_and_temporary_folder_are
         "SHELL": "/s",
     }
     agent = {**theirs, "HOME": "/root", "TMPDIR": "/x"}
-    made = job_environment(agent_environ=agent, facts=FACTS, job={}, terminal=True)
+    made = job_environment(facts(), agent, terminal=True)
     assert theirs.items() <= made.items()
     assert (made["HOME"], made["TMPDIR"], made["TERM"]) == ("/w/home", "/w/tmp", "xterm-256color")
 
 
 def test_the_jobs_own_variables_beat_the_base() -> None:
     own = {"PATH": "/mine", "HOME": "/mine", "TERM": "vt100", "CI": "false", "AIRUNNER_TOKEN": "the job's"}
-    assert own.items() <= job_environment(agent_environ={"PATH": "/p"}, facts=FACTS, job=own, terminal=True).items()
+    assert own.items() <= job_environment(facts(own), {"PATH": "/p"}, terminal=True).items()
 
 
 @given(agent=variables, job=variables)
 def test_a_job_cannot_say_that_it_is_another(agent: dict[str, str], job: dict[str, str]) -> None:
-    made = job_environment(
-        agent_environ=agent | OURS | {"AIRUNNER": "no"}, facts=FACTS, job=job | dict.fromkeys(OURS, "x"), terminal=False
-    )
+    claims = facts(job | dict.fromkeys(OURS, "x"))
+    made = job_environment(claims, agent | OURS | {"AIRUNNER": "no"}, terminal=False)
     assert OURS.items() <= made.items()
 
 
@@ -78,7 +85,7 @@ def test_nothing_else_of_the_agents_reaches_a_job(agent: dict[str, str]) -> None
     names = ("AWS_SECRET_ACCESS_KEY", "JWT_SIGNING_KEY", "AIRUNNER_TOKEN", "LD_PRELOAD", "PYTHONPATH")
     secrets = dict.fromkeys(names, "s")
     passed = {"LANGUAGE", "TZ", "USER", "LOGNAME"}
-    made = job_environment(agent_environ=agent | secrets, facts=FACTS, job={}, terminal=False)
+    made = job_environment(facts(), agent | secrets, terminal=False)
     assert {name for name in made if not name.startswith("LC_")} <= MADE_HERE | passed
 
 
@@ -86,8 +93,8 @@ def test_nothing_else_of_the_agents_reaches_a_job(agent: dict[str, str]) -> None
 def test_a_hook_finds_the_jobs_variables_under_a_prefix_and_nowhere_else(
     agent: dict[str, str], job: dict[str, str]
 ) -> None:
-    without = hook_environment(agent_environ=agent, facts=FACTS, job={})
-    told = hook_environment(agent_environ=agent, facts=FACTS, job={**job, "LEVEL": "3"}, secrets={"LEVEL": "4"})
+    without = hook_environment(facts(), agent)
+    told = hook_environment(facts({**job, "LEVEL": "3"}, LEVEL="4"), agent)
     assert without.items() <= told.items()
     assert {name[:13] for name in told.keys() - without.keys()} == {"AIRUNNER_ENV_"}
     assert told["AIRUNNER_ENV_LEVEL"] == "4"
@@ -95,9 +102,9 @@ def test_a_hook_finds_the_jobs_variables_under_a_prefix_and_nowhere_else(
 
 def test_a_hook_has_the_agents_own_home_and_no_relative_path() -> None:
     agent = {"HOME": "/root", "TMPDIR": "/x", "PATH": ".:/p::q:/r:", "LD_PRELOAD": "s", "BASH_ENV": "s"}
-    made = hook_environment(agent_environ=agent, facts=FACTS, job={})
+    made = hook_environment(facts(), agent)
     assert (made["HOME"], made["TMPDIR"], made["PATH"]) == ("/root", "/x", "/p:/r")
     assert (made["AIRUNNER_JOB_HOME"], made["AIRUNNER_JOB_TMPDIR"]) == ("/w/home", "/w/tmp")
     assert not {"LD_PRELOAD", "BASH_ENV"} & made.keys()
-    bare = hook_environment(agent_environ={"PATH": "."}, facts=FACTS, job={})
+    bare = hook_environment(facts(), {"PATH": "."})
     assert (bare["HOME"], bare["PATH"][:15]) == ("/", "/usr/local/sbin")
