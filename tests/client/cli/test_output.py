@@ -333,6 +333,16 @@ def test_owner_and_repository_have_columns_where_some_job_has_them(monkeypatch: 
     assert "xxx/project  make" in table_text([msgspec.structs.replace(plain, repository=deep)], 0)
 
 
+@pytest.mark.parametrize(("term", "no_color", "coloured"), [("xterm", "", 1), ("xterm", "1", 0), ("dumb", "", 0)])
+def test_a_state_is_coloured_where_the_terminal_has_colours(
+    term: str, no_color: str, coloured: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    text = table_text([summary("a")], 0)
+    assert (text.count("\x1b[33mSCHEDULED\x1b[0m"), "\x1b" in text) == (coloured, bool(coloured))
+
+
 def test_the_columns_are_those_of_one_table() -> None:
     assert set(TERMINAL) <= set(COLUMNS)
     assert len({column.heading for column in COLUMNS.values()}) == len(COLUMNS)
