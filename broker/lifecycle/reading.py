@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -19,8 +19,7 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, NotFound
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import shown_address
-from airunner.protocol.job import Job, JobState, JobSummary, Result, command_summary, decode_spec
-from airunner.protocol.names import JobId
+from airunner.protocol.job import Job, JobState, JobSummary, JobView, Result, command_summary, decode_spec
 from airunner.protocol.redaction import without_credentials, without_secrets
 from airunner.protocol.replies import (
     JobEventsReplayed,
@@ -45,6 +44,7 @@ from airunner.protocol.requests import (
 
 COUNTED_MAX: Final = 10_000  # jobs on all pages together, in one request: about a ms
 LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for a list that no index has in order: some 10 ms
+_COLUMNS: Final = sorted(set(JobView.__struct_fields__) & set(JobRow.__struct_fields__))
 _result_decoder = msgspec.msgpack.Decoder(Result)
 
 
@@ -158,44 +158,31 @@ def _result(engine: Engine, job: JobRow) -> Result | None:
 def _job(engine: Engine, job: JobRow) -> Job:
     spec = _spec(engine, job)
     return Job(
-        id=JobId(job.job_id),
-        state=JobState(job.state),
+        **_view(engine, job, spec),
         spec=_shown(spec),
-        submitted_ms=job.submitted_ms,
-        attempt=job.attempt,
         last_sequence=job.last_sequence,
         agent=job.agent,
-        started_ms=job.started_ms,
-        finished_ms=job.finished_ms,
-        result=_result(engine, job),
-        due_ms=job.due_ms,
         retries=job.retries,
-        cancel_requested_ms=job.cancel_requested_ms,
-        origin=job.origin,
-        waited_ms=_waited_ms(job, spec),
     )
 
 
 def _summary(engine: Engine, job: JobRow) -> JobSummary:
     spec = _spec(engine, job)
     return JobSummary(
-        id=JobId(job.job_id),
-        state=JobState(job.state),
+        **_view(engine, job, spec),
         queue=spec.queue,
         command=command_summary(spec),
-        submitted_ms=job.submitted_ms,
-        attempt=job.attempt,
         owner=spec.owner,
         repository=shown_address(spec.repository),
-        started_ms=job.started_ms,
-        finished_ms=job.finished_ms,
-        result=_result(engine, job),
         priority=spec.priority,
-        due_ms=job.due_ms,
-        cancel_requested_ms=job.cancel_requested_ms,
-        origin=job.origin,
-        waited_ms=_waited_ms(job, spec),
     )
+
+
+def _view(engine: Engine, job: JobRow, spec: JobSpec) -> dict[str, Any]:
+    """Collect the fields that a Job and a JobSummary share. Raises `CorruptLog`."""
+    view = {name: getattr(job, name) for name in _COLUMNS}
+    view |= {"id": job.job_id, "state": JobState(job.state)}
+    return view | {"result": _result(engine, job), "waited_ms": _waited_ms(job, spec)}
 
 
 def _shown(spec: JobSpec) -> JobSpec:
