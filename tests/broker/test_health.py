@@ -1,8 +1,15 @@
-"""Health: named conditions, and one line for each when it begins and when it is over."""
+"""What the broker says of itself: named conditions, a disk that does not answer, and counters."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from airunner.broker.counts import COUNTED, Counts
 from airunner.broker.health import Health, Status
+from airunner.broker.stalls import STALLED_S, Stalls
 
 
 def test_a_condition_is_said_once_when_it_begins_and_once_when_it_is_over() -> None:
@@ -16,3 +23,44 @@ def test_a_condition_is_said_once_when_it_begins_and_once_when_it_is_over() -> N
     health.clear("disk")
     assert (health.status, health.conditions) == (Status.OK, {})
     assert said == ["degraded: disk: 4 MiB are free", "no longer degraded: disk"]
+
+
+def test_counters_rise_and_are_shown_with_their_meaning() -> None:
+    counts = Counts()
+    counts.add("events")
+    counts.add("events", 4)
+    assert counts["events"] == 5
+    lines = counts.exposition().splitlines()
+    assert len(lines) == 3 * len(COUNTED)
+    at = lines.index("airunner_events_total 5")
+    assert lines[at - 1] == "# TYPE airunner_events_total counter"
+    assert lines[at - 2].startswith("# HELP airunner_events_total ")
+
+
+def test_what_is_not_foreseen_is_not_counted() -> None:
+    with pytest.raises(KeyError):
+        Counts().add("nonsense")
+
+
+@pytest.mark.anyio
+async def test_a_disk_that_does_not_answer_makes_the_broker_unavailable_until_it_does() -> None:
+    said: list[str] = []
+    health = Health(said.append)
+    answers = anyio.Event()
+    done: list[str] = []
+
+    async def thread(work: Callable[[], None]) -> None:
+        await answers.wait()
+        work()
+
+    stalls = Stalls(thread, health)
+    async with anyio.create_task_group() as group:
+        group.start_soon(stalls, lambda: done.append("committed"))
+        await anyio.sleep(STALLED_S - 1)  # virtual
+        assert health.status is Status.OK
+        await anyio.sleep(2)  # virtual
+        assert health.status is Status.UNAVAILABLE
+        assert "has not finished a read or write for 11 s" in health.conditions["stall"]
+        answers.set()
+    assert (done, health.status, health.conditions) == (["committed"], Status.OK, {})
+    assert said[-1] == "no longer degraded: stall"

@@ -1,4 +1,4 @@
-"""A home that others could change is refused with the command that closes it, wherever on the way it is open."""
+"""A home is fixed by names alone, and refused where others could change it, with the command that closes it."""
 
 from __future__ import annotations
 
@@ -107,3 +107,20 @@ def test_nothing_starts_on_a_home_that_others_may_write(
     told = capfd.readouterr()
     assert told.out == ""
     assert told.err.endswith(f"{folder} is open to others (mode 0770): run `chmod go-w {folder}`\n")
+
+
+@pytest.mark.parametrize(
+    ("environ", "place"),
+    [({}, ".airunner"), ({"AIRUNNER_HOME": ""}, ".airunner"), ({"AIRUNNER_HOME": "~/elsewhere"}, "elsewhere")],
+)
+def test_the_home_is_named_or_under_the_users_own(environ: dict[str, str], place: str) -> None:
+    assert Home.from_environment(environ).root == Path.home() / place
+
+
+def test_a_relative_home_stays_put_when_the_working_directory_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = Home.from_environment({"AIRUNNER_HOME": "here"})
+    monkeypatch.chdir("/")
+    assert home.certs == tmp_path / "here" / "certs"

@@ -81,11 +81,6 @@ def test_a_run_numbers_its_events_without_a_hole(bodies: list[AgentBody], first:
     assert [event.body for event in events] == bodies
 
 
-def test_a_run_that_holds_another_number_of_events_is_refused():
-    with pytest.raises(BadRequest):
-        events_of(JOB_ID, EventSegment(first_sequence=1, count=2, attempt=1, events=encode_bodies([])))
-
-
 @given(st.binary(max_size=100))
 def test_garbage_is_refused_and_nothing_worse(raw: bytes):
     for decode in (check_batch, decode_bodies):

@@ -1,4 +1,4 @@
-"""Every message survives the wire, and nothing else gets through it."""
+"""Every message and every error survives the wire, and nothing else gets through it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.protocol.coding import canonical_hash, decode_reply, decode_request, encode, error_of, refusal
-from airunner.protocol.errors import BadRequest, IndexGap, PeerError
+from airunner.protocol.errors import BadRequest, PeerError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import JobState, JobSummary, Reason, Result, command_summary, encode_spec
@@ -128,13 +128,6 @@ def test_what_is_no_reply_is_a_bad_request():
             decode_reply(body)
 
 
-def test_a_refusal_carries_the_error_across():
-    error = error_of(refusal(IndexGap(expected_index=7)))
-    assert type(error) is IndexGap
-    assert error.expected_index == 7
-    assert type(error_of(Refused(code="from-the-future", message="?"))) is PeerError
-
-
 def test_the_hash_tells_bodies_apart_and_not_their_spelling():
     first, other = (EnqueueJob(jobs=(JobSpec(command="x", environment=env),)) for env in ({"A": "1", "B": "2"}, {}))
     respelled = EnqueueJob(jobs=(JobSpec(command="x", environment={"B": "2", "A": "1"}),))
@@ -171,3 +164,17 @@ def test_the_largest_page_of_jobs_fits_a_reply():
     assert decode_reply(encode(page)) == page
     with pytest.raises(BadRequest):
         decode_request(msgpack.packb({"type": "EnqueueJob", "jobs": [{"command": "x", "owner": "o" * 129}]}))
+
+
+@pytest.mark.parametrize("code", [*PeerError.codes(), "from-the-future"])
+def test_an_error_crosses_the_wire_as_itself(code: str):
+    kind = PeerError.codes().get(code, PeerError)
+    assert kind().message
+    error = error_of(Refused(code=code, message="why", expected_index=3))
+    assert (type(error), error.message) == (kind, "why")
+    assert kind is PeerError or (kind.code, error.expected_index, refusal(error).code) == (code, 3, code)
+
+
+def test_two_errors_cannot_share_a_code():
+    with pytest.raises(AssertionError, match="share"):
+        type("Twice", (PeerError,), {"code": "busy"})

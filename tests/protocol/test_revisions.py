@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from airunner.protocol.coding import decode_reply, decode_request, encode
-from airunner.protocol.errors import BadRequest, PeerError
+from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import EventSegment, UnknownBody, decode_bodies, encode_bodies, events_of
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import REVISION
@@ -63,11 +63,6 @@ def test_a_reason_that_is_not_known_is_shown_as_it_is_and_taken_from_no_agent() 
         body["job"]["result"]["reason"] = no_word
         with pytest.raises(BadRequest):
             decode_reply(msgpack.packb(body))
-
-
-def test_a_refusal_of_a_code_that_is_not_known_is_an_error_like_any_other() -> None:
-    error = PeerError.from_wire("too-tired", "Come again tomorrow.")
-    assert (type(error), error.message) == (PeerError, "Come again tomorrow.")
 
 
 def flat(part: dict[str, object]) -> dict[str, object]:
