@@ -9,11 +9,19 @@ from pathlib import Path
 import pytest
 
 from airunner.certs.home import Home
+from airunner.certs.init import init
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def broker(home: Home) -> Home:
+    """A home with the keys of a broker."""
+    init(home)
+    return home
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from airunner.certs.command import certs_app, parse_ttl_s, token_command
 from airunner.certs.home import Home
-from airunner.certs.init import init
 from airunner.certs.principal import ALL_ROLES, Principal, Role
 from airunner.certs.tokenkeys import load_verifying_keys
 from airunner.certs.tokens import TokenVerifier
@@ -65,11 +64,10 @@ def test_a_home_that_cannot_be_used_is_raised_for_the_root_to_print(home: Home) 
         run(home, "certs", "init")
 
 
-def test_a_token_alone_stands_on_stdout_and_the_broker_believes_it(home: Home) -> None:
-    init(home)
+def test_a_token_alone_stands_on_stdout_and_the_broker_believes_it(broker: Home) -> None:
     before_s = time.time()
-    result = run(home, "token", "--subject", "ada", "--ttl", "1h")
-    principal = principal_of(home, result)
+    result = run(broker, "token", "--subject", "ada", "--ttl", "1h")
+    principal = principal_of(broker, result)
     assert (principal.subject, principal.tenant, principal.roles) == ("ada", "default", ALL_ROLES)
     assert principal.queues is None
     assert int(before_s) + 3_600 <= principal.expires_s <= time.time() + 3_600
@@ -79,10 +77,9 @@ def test_a_token_alone_stands_on_stdout_and_the_broker_believes_it(home: Home) -
 @pytest.mark.parametrize(
     "words", [("--role", "submit,read"), ("--role", "submit", "--role", "read"), ("--role", " read , submit")]
 )
-def test_a_token_carries_the_tenant_queues_and_roles_that_were_asked_for(words: tuple[str, ...], home: Home) -> None:
-    init(home)
+def test_a_token_carries_the_tenant_queues_and_roles_that_were_asked_for(words: tuple[str, ...], broker: Home) -> None:
     words = ("--tenant", "team", "--queue", "ci", "--queue", "nightly", *words)
-    principal = principal_of(home, run(home, "token", "--subject", "ada", *words))
+    principal = principal_of(broker, run(broker, "token", "--subject", "ada", *words))
     assert (principal.tenant, principal.roles) == ("team", frozenset({Role.SUBMIT, Role.READ}))
     assert principal.queues == frozenset({"ci", "nightly"})
 
@@ -101,10 +98,9 @@ def test_a_token_carries_the_tenant_queues_and_roles_that_were_asked_for(words: 
         (["--subject", ""], r"would refuse this token: .*\$\.sub"),
     ],
 )
-def test_a_token_that_makes_no_sense_is_not_printed(words: list[str], why: str, home: Home) -> None:
-    init(home)
+def test_a_token_that_makes_no_sense_is_not_printed(words: list[str], why: str, broker: Home) -> None:
     with pytest.raises(OperatorError, match=why):
-        run(home, "token", "--subject", "ada", *words)
+        run(broker, "token", "--subject", "ada", *words)
 
 
 @pytest.mark.parametrize(

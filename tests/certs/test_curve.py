@@ -12,18 +12,16 @@ from zmq.utils import z85
 from airunner.certs import curve
 from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key
 from airunner.certs.home import Home
-from airunner.certs.init import init
 from airunner.certs.secretfile import replace
 from airunner.protocol.errors import OperatorError
 
 
-def test_a_pair_is_what_the_sockets_take(home: Home) -> None:
-    init(home)
+def test_a_pair_is_what_the_sockets_take(broker: Home) -> None:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-        for pair in (load_broker_pair(home), load_client_pair(home)):
+        for pair in (load_broker_pair(broker), load_client_pair(broker)):
             socket.curve_publickey, socket.curve_secretkey = pair.public, pair.secret
             assert zmq.curve_public(pair.secret) == pair.public
-    assert load_broker_public(home) == load_broker_pair(home).public
+    assert load_broker_public(broker) == load_broker_pair(broker).public
     assert curve.new_secret() != curve.new_secret()
 
 
@@ -34,11 +32,10 @@ def test_a_secret_key_shows_in_no_representation() -> None:
         assert pair.secret.decode() not in shown
 
 
-def test_the_other_pairs_public_key_is_noticed(home: Home) -> None:
-    init(home)
-    replace(home.broker_public, home.client_public.read_bytes())
+def test_the_other_pairs_public_key_is_noticed(broker: Home) -> None:
+    replace(broker.broker_public, broker.client_public.read_bytes())
     with pytest.raises(OperatorError, match=r"broker.public does not belong to .*broker.secret: move"):
-        load_broker_pair(home)
+        load_broker_pair(broker)
 
 
 def test_a_missing_key_says_what_to_do(home: Home) -> None:
@@ -49,11 +46,10 @@ def test_a_missing_key_says_what_to_do(home: Home) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"short", b"~" * 40, b"#" * 40, b"\xff" * 40, b"0" * 41])
-def test_a_damaged_key_is_named_and_not_shown(text: bytes, home: Home) -> None:
-    init(home)
-    replace(home.client_secret, text)
+def test_a_damaged_key_is_named_and_not_shown(text: bytes, broker: Home) -> None:
+    replace(broker.client_secret, text)
     with pytest.raises(OperatorError, match=r"this machine's secret key .* is damaged") as caught:
-        load_client_pair(home)
+        load_client_pair(broker)
     assert "~~" not in str(caught.value)
 
 

@@ -65,77 +65,70 @@ def test_all_keys_are_made_and_work_together(home: Home) -> None:
 
 
 @pytest.mark.usefixtures("open_umask")
-def test_nobody_else_may_read_a_thing(home: Home) -> None:
-    init(home)
-    modes = {path: path.stat().st_mode & 0o7777 for path in (home.root, *home.root.rglob("*"))}
+def test_nobody_else_may_read_a_thing(broker: Home) -> None:
+    modes = {path: path.stat().st_mode & 0o7777 for path in (broker.root, *broker.root.rglob("*"))}
     assert {path for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == set()
 
 
-def test_a_second_run_changes_nothing(home: Home) -> None:
-    init(home)
-    before = contents(home), [path.stat() for path in sorted(home.certs.iterdir())]
-    report = init(home)
+def test_a_second_run_changes_nothing(broker: Home) -> None:
+    before = contents(broker), [path.stat() for path in sorted(broker.certs.iterdir())]
+    report = init(broker)
     assert report.made == ()
     assert sorted(path.name for path in report.kept) == NAMES
-    assert before == (contents(home), [path.stat() for path in sorted(home.certs.iterdir())])
+    assert before == (contents(broker), [path.stat() for path in sorted(broker.certs.iterdir())])
 
 
 @pytest.mark.parametrize("missing", ["broker.public", "client.public", "token.public.pem", "allowed-clients"])
-def test_what_a_cut_off_run_did_not_reach_is_completed(missing: str, home: Home) -> None:
-    init(home)
-    before = contents(home)
-    (home.certs / missing).unlink()
-    assert [path.name for path in init(home).made] == [missing]
-    assert contents(home) == before
-    check_usable(home)
+def test_what_a_cut_off_run_did_not_reach_is_completed(missing: str, broker: Home) -> None:
+    before = contents(broker)
+    (broker.certs / missing).unlink()
+    assert [path.name for path in init(broker).made] == [missing]
+    assert contents(broker) == before
+    check_usable(broker)
 
 
-def test_a_new_client_pair_joins_the_list_that_is_there(home: Home) -> None:
-    init(home)
-    before = home.allowed_clients.read_bytes()
-    home.client_secret.unlink()
-    home.client_public.unlink()
-    init(home)
-    assert home.allowed_clients.read_bytes().startswith(before)
-    check_usable(home)
+def test_a_new_client_pair_joins_the_list_that_is_there(broker: Home) -> None:
+    before = broker.allowed_clients.read_bytes()
+    broker.client_secret.unlink()
+    broker.client_public.unlink()
+    init(broker)
+    assert broker.allowed_clients.read_bytes().startswith(before)
+    check_usable(broker)
 
 
-def test_a_client_that_was_taken_off_the_list_stays_off(home: Home) -> None:
-    init(home)
-    replace(home.allowed_clients, b"# revoked\n")
-    assert init(home).made == ()
-    assert parse(home.allowed_clients.read_bytes()) == ({}, [])
+def test_a_client_that_was_taken_off_the_list_stays_off(broker: Home) -> None:
+    replace(broker.allowed_clients, b"# revoked\n")
+    assert init(broker).made == ()
+    assert parse(broker.allowed_clients.read_bytes()) == ({}, [])
 
 
 @pytest.mark.parametrize(("secret", "public"), PAIRS)
 @pytest.mark.parametrize("fault", ["no secret", "another pair's"])
 def test_a_public_key_without_its_secret_is_an_error_that_says_what_to_do(
-    fault: str, secret: str, public: str, home: Home, tmp_path: Path
+    fault: str, secret: str, public: str, broker: Home, tmp_path: Path
 ) -> None:
-    init(home)
     if fault == "no secret":
-        (home.certs / secret).unlink()
+        (broker.certs / secret).unlink()
         told = rf"{public} exists and .*{secret} does not: put"
     else:
         other = Home(tmp_path / "other")
         init(other)
-        replace(home.certs / public, (other.certs / public).read_bytes())
+        replace(broker.certs / public, (other.certs / public).read_bytes())
         told = rf"{public} does not belong to .*{secret}: move .*{public} away and run"
-    before = contents(home)
+    before = contents(broker)
     with pytest.raises(OperatorError, match=told):
-        init(home)
-    assert contents(home) == before
+        init(broker)
+    assert contents(broker) == before
 
 
 @pytest.mark.parametrize(
     "name", ["broker.secret", "client.secret", "token.secret.pem", "broker.public", "token.public.pem"]
 )
-def test_a_damaged_key_is_an_error_and_is_not_replaced(name: str, home: Home) -> None:
-    init(home)
-    replace(home.certs / name, b"damaged")
+def test_a_damaged_key_is_an_error_and_is_not_replaced(name: str, broker: Home) -> None:
+    replace(broker.certs / name, b"damaged")
     with pytest.raises(OperatorError, match=name):
-        init(home)
-    assert (home.certs / name).read_bytes() == b"damaged"
+        init(broker)
+    assert (broker.certs / name).read_bytes() == b"damaged"
 
 
 def test_what_is_half_written_when_the_power_goes_does_not_count(home: Home) -> None:

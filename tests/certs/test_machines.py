@@ -14,18 +14,11 @@ import zmq
 from airunner.certs.allowlist import AllowList, Entry, PeerRole
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
-from airunner.certs.init import init
 from airunner.certs.machines import FORMAT
 from airunner.protocol.errors import OperatorError
 from tests.certs.test_command import run
 
 AGENT = frozenset({PeerRole.AGENT})
-
-
-@pytest.fixture
-def broker(home: Home) -> Home:
-    init(home)
-    return home
 
 
 @pytest.fixture

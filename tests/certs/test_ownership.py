@@ -9,7 +9,6 @@ import pytest
 
 from airunner.__main__ import run
 from airunner.certs.home import Home
-from airunner.certs.init import init
 from airunner.certs.ownership import own_home, unsafe_reason
 from airunner.protocol.errors import OperatorError
 
@@ -24,14 +23,13 @@ def refused(home: Home, match: str) -> None:
 
 @pytest.mark.parametrize("folder", ["root", "certs", "clients", "queue_keys"])
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
-def test_a_folder_of_the_home_that_others_may_write_is_refused(home: Home, folder: str, mode: int) -> None:
-    init(home)
-    place: Path = getattr(home, folder)
+def test_a_folder_of_the_home_that_others_may_write_is_refused(broker: Home, folder: str, mode: int) -> None:
+    place: Path = getattr(broker, folder)
     place.mkdir(exist_ok=True)
     place.chmod(mode)
-    refused(home, rf"^{place} is open to others \(mode {mode:04o}\): run `chmod go-w {place}`$")
+    refused(broker, rf"^{place} is open to others \(mode {mode:04o}\): run `chmod go-w {place}`$")
     place.chmod(0o755)
-    assert own_home({"AIRUNNER_HOME": str(home.root)}).root == home.root
+    assert own_home({"AIRUNNER_HOME": str(broker.root)}).root == broker.root
 
 
 def test_a_folder_on_the_way_that_others_may_write_is_refused(tmp_path: Path) -> None:
@@ -96,13 +94,12 @@ def test_a_group_of_the_users_own_may_write_on_the_way(tmp_path: Path) -> None:
     ],
 )
 def test_nothing_starts_on_a_home_that_others_may_write(
-    home: Home, name: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    broker: Home, name: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    init(home)
-    folder = home.root / name
+    folder = broker.root / name
     folder.mkdir(exist_ok=True)
     folder.chmod(0o770)
-    monkeypatch.setenv("AIRUNNER_HOME", str(home.root))
+    monkeypatch.setenv("AIRUNNER_HOME", str(broker.root))
     assert run(words) == 2
     told = capfd.readouterr()
     assert told.out == ""

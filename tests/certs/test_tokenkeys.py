@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from airunner.certs.home import Home
-from airunner.certs.init import init
 from airunner.certs.secretfile import create
 from airunner.certs.tokenkeys import (
     find_signing_key,
@@ -53,9 +52,8 @@ def test_a_thumbprint_is_the_one_of_the_standard() -> None:
     assert thumbprint(key) == "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 
 
-def test_the_variables_come_before_the_homes_keys_and_hold_pem_or_a_path(home: Home, tmp_path: Path) -> None:
-    init(home)
-    assert load_verifying_keys({}, home) == [load_signing_key({}, home).public_key()]
+def test_the_variables_come_before_the_homes_keys_and_hold_pem_or_a_path(broker: Home, tmp_path: Path) -> None:
+    assert load_verifying_keys({}, broker) == [load_signing_key({}, broker).public_key()]
     create(tmp_path / "private.pem", PRIVATE_PEM)
     create(tmp_path / "public.pem", PUBLIC_PEM)
     (tmp_path / "public.pem").chmod(0o644)
@@ -65,8 +63,8 @@ def test_the_variables_come_before_the_homes_keys_and_hold_pem_or_a_path(home: H
         (str(tmp_path / "public.pem"), str(tmp_path / "private.pem")),
     ):
         environ = {"JWT_PUBLIC_KEY": public, "JWT_SIGNING_KEY": private}
-        assert load_verifying_keys(environ, home) == [PRIVATE.public_key()]
-        assert load_signing_key(environ, home).public_key() == PRIVATE.public_key()
+        assert load_verifying_keys(environ, broker) == [PRIVATE.public_key()]
+        assert load_signing_key(environ, broker).public_key() == PRIVATE.public_key()
 
 
 def test_several_public_keys_may_stand_in_one_text(home: Home) -> None:

@@ -28,10 +28,9 @@ def test_the_flag_comes_before_the_variable_and_that_before_the_key(home: Home) 
     assert token_source({"AIRUNNER_TOKEN": ""}, home).token_at(NOW_S).count(b".") == 2
 
 
-def test_a_minted_token_is_believed_by_the_broker_of_the_same_home(home: Home) -> None:
-    init(home)
-    token = token_source({}, home, subject="agent:a", roles={Role.WORK}).token_at(NOW_S)
-    principal = TokenVerifier(load_verifying_keys({}, home)).verify(token, NOW_S)
+def test_a_minted_token_is_believed_by_the_broker_of_the_same_home(broker: Home) -> None:
+    token = token_source({}, broker, subject="agent:a", roles={Role.WORK}).token_at(NOW_S)
+    principal = TokenVerifier(load_verifying_keys({}, broker)).verify(token, NOW_S)
     assert (principal.subject, principal.tenant, principal.roles) == ("agent:a", "default", frozenset({Role.WORK}))
     assert principal.expires_s == NOW_S + MINTED_TTL_S
 
@@ -41,9 +40,8 @@ def test_a_signing_key_that_cannot_be_used_is_not_passed_over(home: Home) -> Non
         token_source({"JWT_SIGNING_KEY": "/nowhere"}, home)
 
 
-def test_a_minted_token_serves_until_half_of_its_life_is_over(home: Home) -> None:
-    init(home)
-    source = token_source({}, home)
+def test_a_minted_token_serves_until_half_of_its_life_is_over(broker: Home) -> None:
+    source = token_source({}, broker)
     first = source.token_at(NOW_S)
     assert source.token_at(NOW_S + MINTED_TTL_S / 2 - 1) == first
     second = source.token_at(NOW_S + MINTED_TTL_S / 2)
@@ -51,12 +49,11 @@ def test_a_minted_token_serves_until_half_of_its_life_is_over(home: Home) -> Non
     assert source.token_at(NOW_S + MINTED_TTL_S / 2 + 1) == second
 
 
-def test_a_clock_that_is_set_back_gets_a_token_of_its_own_time(home: Home) -> None:
-    init(home)
-    source = token_source({}, home)
+def test_a_clock_that_is_set_back_gets_a_token_of_its_own_time(broker: Home) -> None:
+    source = token_source({}, broker)
     source.token_at(NOW_S)
     token = source.token_at(NOW_S - 86_400)
-    TokenVerifier(load_verifying_keys({}, home)).verify(token, NOW_S - 86_400)
+    TokenVerifier(load_verifying_keys({}, broker)).verify(token, NOW_S - 86_400)
 
 
 def test_what_the_variable_holds_is_not_called_the_flags(home: Home) -> None:
