@@ -131,9 +131,7 @@ class Stage:
             self.asks.send_nowait(entry)
 
     async def reply(self) -> Response:
-        [answer] = await self.answers.receive()
-        assert isinstance(answer, Response)
-        return answer
+        return (await self.answers.receive())[0]
 
     async def news(self) -> list[Response]:
         """The next answers that are told together, without nudges."""

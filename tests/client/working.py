@@ -5,7 +5,7 @@ from __future__ import annotations
 from airunner.client.client import Client
 from airunner.protocol.events import AgentBody, Output, ProcessEnd, ProcessStart, Stream, encode_bodies
 from airunner.protocol.job import Result
-from airunner.protocol.replies import JobLease, JobsLeased
+from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import CompleteJob, DequeueJob, EventBatch, PublishJobEvents
 from airunner.transport.channel import Channel
 
@@ -24,7 +24,6 @@ class Worker:
         reply = await channel.ask(
             DequeueJob(agent="worker", queues=("default",), visibility_ms=300_000, wait_ms=30_000, token_seed=seed)
         )
-        assert isinstance(reply, JobsLeased)
         return cls(channel, reply.leases[0])
 
     async def publish(self, *bodies: AgentBody) -> None:

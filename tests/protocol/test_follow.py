@@ -140,9 +140,7 @@ def test_a_hole_is_asked_for_and_what_lies_behind_it_is_kept() -> None:
     follow = asked(run(1, 1))
     assert follow.live(run(4, 2), 1) == []
     assert follow.live(run(6, 1), 1) == []
-    wanted = follow.request()
-    assert wanted is not None
-    assert wanted.from_sequence == 2
+    assert follow.request().from_sequence == 2
     assert sequences(follow.replayed(page(run(2, 2), following=4, last=3), 2)) == [2, 3, 4, 5, 6]
     assert follow.request() is None
 
@@ -150,9 +148,7 @@ def test_a_hole_is_asked_for_and_what_lies_behind_it_is_kept() -> None:
 def test_a_run_that_is_only_named_is_asked_for_at_once_and_once() -> None:
     follow = asked(run(1, 1))
     assert follow.live(named(run(2, 3)), 1) == []
-    wanted = follow.request()
-    assert wanted is not None
-    assert wanted.from_sequence == 2
+    assert follow.request().from_sequence == 2
     assert follow.live(named(run(5, 1)), 1) == []
     assert sequences(follow.replayed(page(run(2, 3), run(5, 1), following=6, last=5), 2)) == [2, 3, 4, 5]
     assert follow.request() is None, "the page has brought it all"
@@ -174,9 +170,7 @@ def test_no_more_is_kept_than_the_bound() -> None:
 
 
 def test_while_there_is_more_the_next_page_is_asked_for_at_once() -> None:
-    wanted = asked(run(1, 2), last=9).request()
-    assert wanted is not None
-    assert wanted.from_sequence == 3
+    assert asked(run(1, 2), last=9).request().from_sequence == 3
 
 
 @pytest.mark.parametrize("kept", [[], [run(5, 1)]])
@@ -189,7 +183,6 @@ def test_a_page_that_brings_nothing_is_not_asked_for_again_at_once(kept: list[Ev
         assert follow.replayed(page(following=1, last=9), 100) == []
         assert follow.request() is None
         deadline_ms = follow.deadline_ms()
-        assert deadline_ms is not None
         assert deadline_ms >= 100 + SILENCE_FIRST_MS
         follow.tick(deadline_ms)
 
@@ -220,7 +213,6 @@ def test_silence_asks_again_ever_more_rarely_and_an_event_resets_it() -> None:
     now_ms = 0
     for _ in range(6):
         deadline_ms = follow.deadline_ms()
-        assert deadline_ms is not None
         follow.tick(deadline_ms - 1)
         assert follow.request() is None
         follow.tick(deadline_ms)

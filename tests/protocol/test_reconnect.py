@@ -54,12 +54,6 @@ def sent(actions: list[Action]) -> list[RequestId]:
     return [action.request_id for action in actions if isinstance(action, Send)]
 
 
-def due(asker: LazyPirate) -> int:
-    deadline_ms = asker.deadline_ms()
-    assert deadline_ms is not None
-    return deadline_ms
-
-
 def test_the_first_request_opens_a_connection_that_others_share_and_each_answer_is_delivered_once() -> None:
     asker = pirate()
     assert asker.ask(ONE, b"one", 0) == [Connect("a"), Send(ONE, b"one")]
@@ -73,7 +67,7 @@ def test_the_first_request_opens_a_connection_that_others_share_and_each_answer_
 
 def test_a_lost_message_alone_is_asked_again_under_its_id_after_its_patience_then_twice_it() -> None:
     asker = asking(500, 900)
-    assert due(asker) == 500
+    assert asker.deadline_ms() == 500
     assert asker.tick(499) == []
     assert asker.tick(500) == [Send(ONE, b"one")]
     assert asker.tick(900) == [Send(TWO, b"two")]
@@ -99,18 +93,18 @@ def test_patience_grows_to_a_bound_and_never_shrinks() -> None:
 def test_silence_brings_pings_before_the_connection_is_given_up(random: float, at_once: list[Action]) -> None:
     asker = asking(60_000, random=random)
     for miss in range(1, MISSES_MAX + 1):
-        assert due(asker) == miss * HEARTBEAT_MS
-        assert sent(asker.tick(due(asker))) == [PING_ID]
-    now_ms = due(asker)
+        assert asker.deadline_ms() == miss * HEARTBEAT_MS
+        assert sent(asker.tick(asker.deadline_ms())) == [PING_ID]
+    now_ms = asker.deadline_ms()
     assert asker.tick(now_ms) == [Disconnect(), *at_once]
     assert asker.endpoint == "b"
-    assert not at_once or due(asker) == now_ms + HEARTBEAT_MS
+    assert not at_once or asker.deadline_ms() == now_ms + HEARTBEAT_MS
 
 
 def test_a_ping_has_its_full_time_even_after_the_process_was_stopped() -> None:
     asker = asking(600_000)
     assert sent(asker.tick(60_000)) == [PING_ID]
-    assert due(asker) == 60_000 + HEARTBEAT_MS
+    assert asker.deadline_ms() == 60_000 + HEARTBEAT_MS
     assert asker.tick(60_001) == []
     asker.heard(PING_ID, Pong(), 60_002)
     assert asker.reachable
@@ -127,7 +121,7 @@ def test_an_idle_connection_is_not_blamed_for_its_silence() -> None:
     asker = asking(PATIENCE_MS)
     asker.heard(ONE, Pong(), 1)
     asker.ask(TWO, b"two", 10**6)
-    assert due(asker) == 10**6 + HEARTBEAT_MS
+    assert asker.deadline_ms() == 10**6 + HEARTBEAT_MS
 
 
 def test_a_dropped_connection_is_opened_again_elsewhere_and_all_that_is_owed_is_asked_again_the_small_first() -> None:
@@ -136,7 +130,7 @@ def test_a_dropped_connection_is_opened_again_elsewhere_and_all_that_is_owed_is_
     asker.ask(TWO, b"two", 0)
     assert asker.dropped(100) == [Disconnect()]
     assert asker.dropped(100) == []
-    pause_ms = due(asker) - 100
+    pause_ms = asker.deadline_ms() - 100
     assert 0 <= pause_ms <= BACKOFF_FIRST_MS
     assert asker.tick(100 + pause_ms - 1) == []
     assert asker.tick(100 + pause_ms) == [Connect("b"), Send(TWO, b"two"), Send(ONE, b"a large one")]
@@ -147,7 +141,7 @@ def test_the_endpoints_are_tried_in_turn_for_ever_and_patience_starts_again_with
     for now_ms, endpoint in ((900, "b"), (1_800, "a"), (2_700, "b")):
         asker.dropped(now_ms)
         assert asker.tick(now_ms) == [Connect(endpoint), Send(ONE, b"one")]
-        assert due(asker) == now_ms + 1_000
+        assert asker.deadline_ms() == now_ms + 1_000
 
 
 def test_pauses_grow_to_a_bound_and_an_answer_makes_them_short_again() -> None:
@@ -156,22 +150,22 @@ def test_pauses_grow_to_a_bound_and_an_answer_makes_them_short_again() -> None:
     pauses: list[int] = []
     for _ in range(12):
         asker.dropped(now_ms)
-        pauses.append(due(asker) - now_ms)
-        now_ms = due(asker)
+        pauses.append(asker.deadline_ms() - now_ms)
+        now_ms = asker.deadline_ms()
         asker.tick(now_ms)
     assert pauses == sorted(pauses)
     assert pauses[0] == BACKOFF_FIRST_MS - 1
     assert pauses[-1] == BACKOFF_LAST_MS - 1
     asker.heard(PING_ID, Pong(), now_ms)
     asker.dropped(now_ms)
-    assert due(asker) - now_ms == BACKOFF_FIRST_MS - 1
+    assert asker.deadline_ms() - now_ms == BACKOFF_FIRST_MS - 1
 
 
 def test_a_request_in_the_pause_waits_for_its_end_and_after_it_opens_at_once() -> None:
     asker = asking(PATIENCE_MS)
     asker.dropped(1)
     assert asker.ask(TWO, b"two", 2) == []
-    assert sent(asker.tick(due(asker))) == [ONE, TWO]
+    assert sent(asker.tick(asker.deadline_ms())) == [ONE, TWO]
     idle = asking(PATIENCE_MS)
     idle.heard(ONE, Pong(), 1)
     idle.dropped(2)
@@ -184,8 +178,8 @@ def test_busy_is_asked_again_after_a_growing_pause() -> None:
     pauses = [0]
     while pauses[-1] <= HEARTBEAT_MS - 1:  # then a Ping comes first
         assert asker.heard(ONE, BUSY, now_ms) == []
-        pauses.append(due(asker) - now_ms)
-        now_ms = due(asker)
+        pauses.append(asker.deadline_ms() - now_ms)
+        now_ms = asker.deadline_ms()
         assert asker.tick(now_ms) == [Send(ONE, b"one")] or pauses[-1] > HEARTBEAT_MS - 1
     assert pauses == sorted(pauses)
     assert len(pauses) > 4
@@ -195,9 +189,9 @@ def test_busy_is_never_asked_again_at_once_and_costs_no_patience() -> None:
     asker = asking(500, random=0.0)
     for now_ms in range(10):
         asker.heard(ONE, BUSY, now_ms)
-        assert due(asker) == now_ms + 1
+        assert asker.deadline_ms() == now_ms + 1
         assert asker.tick(now_ms + 1) == [Send(ONE, b"one")]
-    assert due(asker) == 10 + 500
+    assert asker.deadline_ms() == 10 + 500
 
 
 def test_what_is_forgotten_is_not_asked_again() -> None:
@@ -205,7 +199,7 @@ def test_what_is_forgotten_is_not_asked_again() -> None:
     asker.forget(ONE)
     asker.forget(ONE)
     assert asker.tick(500) == []
-    assert due(asker) == 900
+    assert asker.deadline_ms() == 900
     asker.dropped(501)
     assert sent(asker.tick(501)) == [TWO]
     asker.forget(TWO)
@@ -334,7 +328,7 @@ def test_no_request_is_ever_lost(script: list[tuple[str, int]], random: float) -
         if wire.open:
             wire.do(asker.heard(min(wire.bodies), Pong(), now_ms))
         else:
-            now_ms = max(now_ms, due(asker))
+            now_ms = max(now_ms, asker.deadline_ms())
             wire.do(asker.tick(now_ms))
     assert len(set(wire.answered)) == len(wire.answered) == asked - forgotten
 
@@ -342,7 +336,7 @@ def test_no_request_is_ever_lost(script: list[tuple[str, int]], random: float) -
 def silent_until_dropped(asker: LazyPirate, now_ms: int = 0, *, moved: bool = False) -> int:
     """When the connection is given up, if nothing is ever heard."""
     while True:
-        now_ms = due(asker)
+        now_ms = asker.deadline_ms()
         if Disconnect() in asker.tick(now_ms, moved=moved):
             return now_ms
 
@@ -376,7 +370,7 @@ def test_what_a_busy_broker_is_to_be_asked_again_waits_no_longer_while_bytes_mov
     asker.heard(ONE, msgspec.structs.replace(BUSY, retry_ms=3 * HEARTBEAT_MS), 1)
     asked_ms = 0
     while ONE not in sent(asker.tick(asked_ms, moved=True)):
-        asked_ms = due(asker)
+        asked_ms = asker.deadline_ms()
     assert 3 * HEARTBEAT_MS <= asked_ms < PATIENCE_MS
 
 
@@ -409,7 +403,7 @@ def test_what_can_be_asked_in_a_smaller_piece_is_not_sent_again_as_it_was() -> N
     asker = pirate()
     asker.ask(ONE, b"much", 0, patience_ms=500, resizable=True)
     asker.dropped(1)
-    reopened_ms = due(asker)
+    reopened_ms = asker.deadline_ms()
     assert asker.tick(reopened_ms) == [Connect("b"), Resize(ONE)]
     assert asker.resized(ONE, TWO, b"less", reopened_ms) == [Send(TWO, b"less")]
     assert len(asker._pending) == 1
@@ -421,4 +415,4 @@ def test_what_was_never_sent_need_not_be_smaller() -> None:
     asker = asking(PATIENCE_MS)
     asker.dropped(1)
     assert asker.ask(TWO, b"much", 1, resizable=True) == []
-    assert Send(TWO, b"much") in asker.tick(due(asker))
+    assert Send(TWO, b"much") in asker.tick(asker.deadline_ms())

@@ -9,10 +9,10 @@ from airunner.client.cli.columns import COLUMNS, columns_of, lines
 from airunner.client.cli.listing import job_lines
 from airunner.client.cli.wording import bytes_text
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import Job, JobState, JobSummary, Result, Usage
-from airunner.protocol.replies import JobFound
+from airunner.protocol.job import JobState, JobSummary, Result, Usage
 from tests.protocol.examples import JOB_ID, NOW_MS, REPLIES, USAGE
 
+FOUND = REPLIES["JobFound"].job
 SUMMARY = JobSummary(
     id=JOB_ID,
     state=JobState.COMPLETED,
@@ -40,14 +40,8 @@ def test_sizes_are_in_words(size: int, text: str) -> None:
     assert bytes_text(size) == text
 
 
-def found() -> Job:
-    reply = REPLIES["JobFound"]
-    assert isinstance(reply, JobFound)
-    return reply.job
-
-
 def test_show_says_what_was_used_and_nothing_of_what_is_not_known() -> None:
-    shown = list(job_lines(found()))
+    shown = list(job_lines(FOUND))
     for line in (
         "waited:       5 ms",
         "checkout:     900 ms",
@@ -58,7 +52,7 @@ def test_show_says_what_was_used_and_nothing_of_what_is_not_known() -> None:
     ):
         assert line in shown
     for nothing in (Result(exit_code=0), Result(exit_code=0, usage=Usage(events=1)), None):
-        names = {line.partition(":")[0] for line in job_lines(replace(found(), result=nothing, waited_ms=None))}
+        names = {line.partition(":")[0] for line in job_lines(replace(FOUND, result=nothing, waited_ms=None))}
         assert not names & {"waited", "checkout", "output", "cpu", "memory", "disk"}
 
 

@@ -45,7 +45,6 @@ def _damage() -> None:
 
 
 def code(reply: object) -> str:
-    assert isinstance(reply, replies.Refused)
     return reply.code
 
 
@@ -202,7 +201,6 @@ def test_a_job_that_cannot_be_added_is_refused_and_the_others_are_taken() -> Non
         whole = driver.ask(requests.EnqueueJob(jobs=(JobSpec(command="b"),)))
         refused, taken = (outcome.reply for outcome in driver.apply(broken, whole).outcomes)
         assert code(refused) == "corrupt-log"
-        assert isinstance(taken, replies.JobsEnqueued)
         assert driver.lease_one().job_id == taken.job_ids[0]
 
 
