@@ -33,9 +33,7 @@ _numbers = count(1)
 def edges() -> Edges:
     """A wall that stands still, and randomness that repeats itself in no test."""
     return Edges(
-        wall_ms=lambda: WALL_MS,
-        random=lambda: 0.5,
-        random_bytes=lambda size: next(_numbers).to_bytes(size, "big"),
+        wall_ms=lambda: WALL_MS, random=lambda: 0.5, random_bytes=lambda size: next(_numbers).to_bytes(size, "big")
     )
 
 

@@ -69,10 +69,7 @@ async def test_health_is_said_in_words_or_json_to_whoever_asks(door: HttpDoor, h
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert body == b"degraded\nagents: build-7 cannot start processes\ndisk: it is full\n"
     health.clear("agents")
-    assert json.loads((await look(door, wants_json))[1]) == {
-        "status": "degraded",
-        "conditions": {"disk": "it is full"},
-    }
+    assert json.loads((await look(door, wants_json))[1]) == {"status": "degraded", "conditions": {"disk": "it is full"}}
     health.clear("disk")
     assert (await look(door))[1] == b"ok\n"
 

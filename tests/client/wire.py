@@ -16,13 +16,7 @@ from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.coding import decode_request
 from airunner.protocol.requests import Request
-from airunner.transport.memory import (
-    EVENTS_ENDPOINT,
-    REQUESTS_ENDPOINT,
-    MemoryDealer,
-    MemoryNetwork,
-    MemorySubscriber,
-)
+from airunner.transport.memory import EVENTS_ENDPOINT, REQUESTS_ENDPOINT, MemoryDealer, MemoryNetwork, MemorySubscriber
 from airunner.transport.ports import Edges, Frames, Incoming, Sent, Subscription
 
 

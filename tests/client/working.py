@@ -28,10 +28,7 @@ class Worker:
 
     async def publish(self, *bodies: AgentBody) -> None:
         batch = EventBatch(
-            lease=self._lease.ref,
-            first_index=self._index,
-            count=len(bodies),
-            events=encode_bodies(list(bodies)),
+            lease=self._lease.ref, first_index=self._index, count=len(bodies), events=encode_bodies(list(bodies))
         )
         self._index += len(bodies)
         await self._channel.ask(PublishJobEvents(batches=(batch,)))

@@ -71,10 +71,7 @@ EVENTS: Final[dict[str, events.EventBody]] = {
 }
 
 _BATCH: Final = requests.EventBatch(
-    lease=LEASE,
-    first_index=0,
-    count=1,
-    events=events.encode_bodies([events.Heartbeat(timestamp_ms=NOW_MS)]),
+    lease=LEASE, first_index=0, count=1, events=events.encode_bodies([events.Heartbeat(timestamp_ms=NOW_MS)])
 )
 _COMPLETION: Final = requests.CompleteJob(lease=LEASE, event_count=1, result=Result(exit_code=0))
 

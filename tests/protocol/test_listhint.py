@@ -39,8 +39,7 @@ def test_a_lone_word_that_looks_like_several_gets_a_hint(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
-    [["-Wl,-rpath,/x"], ["a, b"], ["1,2,3"], ['{"a":1,"b":2}'], ["-c", "a,b"], ["--keys=a,b"], ["echo a; ls"]],
+    "words", [["-Wl,-rpath,/x"], ["a, b"], ["1,2,3"], ['{"a":1,"b":2}'], ["-c", "a,b"], ["--keys=a,b"], ["echo a; ls"]]
 )
 def test_other_words_get_none(words: list[str]) -> None:
     assert words_hint("--args", words) is None

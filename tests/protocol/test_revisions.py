@@ -23,10 +23,7 @@ NEW: Final = {"kind": "MOOD", "timestamp_ms": NOW_MS, "humour": ["dry"], "fields
 
 def test_an_event_that_is_not_known_is_passed_on_as_it_is_and_hides_none_of_its_neighbours() -> None:
     raw = msgpack.packb([*msgpack.unpackb(encode_bodies([EVENTS["OUTPUT"]])), NEW])
-    assert decode_bodies(raw) == [
-        EVENTS["OUTPUT"],
-        UnknownBody(kind="MOOD", timestamp_ms=NOW_MS, fields=NEW),
-    ]
+    assert decode_bodies(raw) == [EVENTS["OUTPUT"], UnknownBody(kind="MOOD", timestamp_ms=NOW_MS, fields=NEW)]
     _, event = events_of(JOB_ID, EventSegment(first_sequence=1, count=2, attempt=1, events=raw))
     assert (event.kind, event.timestamp_ms) == ("MOOD", NOW_MS)
 
