@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from airunner.certs.command import certs_app, parse_ttl_s, token_command
+from airunner.certs.command import certs_app, token_command
 from airunner.certs.home import Home
 from airunner.certs.principal import ALL_ROLES, Principal, Role
 from airunner.certs.tokenkeys import load_verifying_keys
@@ -58,12 +58,6 @@ def test_init_names_each_file_that_was_missing_and_prints_no_secret(home: Home) 
     assert run(home, "certs", "init").stdout == f"made {home.broker_public}\n"
 
 
-def test_a_home_that_cannot_be_used_is_raised_for_the_root_to_print(home: Home) -> None:
-    home.root.touch()
-    with pytest.raises(OperatorError, match=r"cannot make the folder"):
-        run(home, "certs", "init")
-
-
 def test_a_token_alone_stands_on_stdout_and_the_broker_believes_it(broker: Home) -> None:
     before_s = time.time()
     result = run(broker, "token", "--subject", "ada", "--ttl", "1h")
@@ -88,28 +82,15 @@ def test_a_token_carries_the_tenant_queues_and_roles_that_were_asked_for(words: 
     ("words", "why"),
     [
         (["--ttl", "1"], r"--ttl '1': expected a number and a unit, as in 90s, 15m, 1h30m or 7d"),
-        (["--ttl", "0s"], "the lifetime of a token is 1 s to"),
-        (["--ttl", "4000d"], "the lifetime of a token is 1 s to"),
         (["--role", "root"], "use one or more of submit,read,work,admin"),
-        (["--role", ""], "use one or more of submit,read,work,admin"),
         (["--tenant", "two words"], r"would refuse this token: .*\$\.tenant"),
         (["--queue", "two words"], "--queue 'two words': expected 1 to"),
         ([word for number in range(33) for word in ("--queue", f"q{number}")], "at most 32 queues"),
-        (["--subject", ""], r"would refuse this token: .*\$\.sub"),
     ],
 )
 def test_a_token_that_makes_no_sense_is_not_printed(words: list[str], why: str, broker: Home) -> None:
     with pytest.raises(OperatorError, match=why):
         run(broker, "token", "--subject", "ada", *words)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "s", "1", "-1s", "+1s", "1 h", "1H", "1y", "1h\n", "1h30", "\u0661h", "9" * 5_000 + "s", "1h" * 9]
-)
-def test_what_is_no_time_is_refused(text: str) -> None:
-    assert parse_ttl_s("1h30m") == 5_400
-    with pytest.raises(OperatorError, match="--ttl"):
-        parse_ttl_s(text)
 
 
 def test_who_is_given_a_token_waits_for_no_cryptography_to_load(home: Home) -> None:

@@ -70,20 +70,19 @@ def test_nobody_else_may_read_a_thing(broker: Home) -> None:
     assert {path for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == set()
 
 
-def test_a_second_run_changes_nothing(broker: Home) -> None:
-    before = contents(broker), [path.stat() for path in sorted(broker.certs.iterdir())]
-    report = init(broker)
-    assert report.made == ()
-    assert sorted(path.name for path in report.kept) == NAMES
-    assert before == (contents(broker), [path.stat() for path in sorted(broker.certs.iterdir())])
-
-
-@pytest.mark.parametrize("missing", ["broker.public", "client.public", "token.public.pem", "allowed-clients"])
-def test_what_a_cut_off_run_did_not_reach_is_completed(missing: str, broker: Home) -> None:
+@pytest.mark.parametrize("missing", [None, "broker.public", "client.public", "token.public.pem", "allowed-clients"])
+def test_a_second_run_makes_what_a_cut_off_run_did_not_reach_and_changes_nothing_else(
+    missing: str | None, broker: Home
+) -> None:
     before = contents(broker)
-    (broker.certs / missing).unlink()
-    assert [path.name for path in init(broker).made] == [missing]
+    if missing:
+        (broker.certs / missing).unlink()
+    stamps = {path.name: path.stat() for path in broker.certs.iterdir()}
+    report = init(broker)
+    assert [path.name for path in report.made] == ([missing] if missing else [])
+    assert sorted(path.name for path in report.kept) == sorted(stamps)
     assert contents(broker) == before
+    assert stamps.items() <= {path.name: path.stat() for path in broker.certs.iterdir()}.items()
     check_usable(broker)
 
 

@@ -20,6 +20,8 @@ NOW_S = 1_800_000_000.0
 
 def test_the_flag_comes_before_the_variable_and_that_before_the_key(home: Home) -> None:
     assert token_source({}, home).token_at(NOW_S) == b"", "where there is nothing"
+    with pytest.raises(OperatorError, match=r"JWT_SIGNING_KEY"):
+        token_source({"JWT_SIGNING_KEY": "/nowhere"}, home)
     init(home)
     environ = {"AIRUNNER_TOKEN": " from.the.variable\n"}
     flag = token_source(environ, home, explicit="from.the.flag")
@@ -33,11 +35,6 @@ def test_a_minted_token_is_believed_by_the_broker_of_the_same_home(broker: Home)
     principal = TokenVerifier(load_verifying_keys({}, broker)).verify(token, NOW_S)
     assert (principal.subject, principal.tenant, principal.roles) == ("agent:a", "default", frozenset({Role.WORK}))
     assert principal.expires_s == NOW_S + MINTED_TTL_S
-
-
-def test_a_signing_key_that_cannot_be_used_is_not_passed_over(home: Home) -> None:
-    with pytest.raises(OperatorError, match=r"JWT_SIGNING_KEY"):
-        token_source({"JWT_SIGNING_KEY": "/nowhere"}, home)
 
 
 def test_a_minted_token_serves_until_half_of_its_life_is_over(broker: Home) -> None:

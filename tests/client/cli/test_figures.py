@@ -25,19 +25,16 @@ SUMMARY = JobSummary(
 )
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 bytes"),
-        (1, "1 byte"),
-        (1_023, "1023 bytes"),
-        (1_536, "1.5 KiB"),
-        (1 << 30, "1.0 GiB"),
-        (1 << 52, "4096.0 TiB"),
-    ],
-)
-def test_sizes_are_in_words(size: int, text: str) -> None:
-    assert bytes_text(size) == text
+def test_sizes_are_in_words() -> None:
+    sizes = (0, 1, 1_023, 1_536, 1 << 30, 1 << 52)
+    assert [bytes_text(size) for size in sizes] == [
+        "0 bytes",
+        "1 byte",
+        "1023 bytes",
+        "1.5 KiB",
+        "1.0 GiB",
+        "4096.0 TiB",
+    ]
 
 
 def test_show_says_what_was_used_and_nothing_of_what_is_not_known() -> None:
@@ -59,18 +56,7 @@ def test_show_says_what_was_used_and_nothing_of_what_is_not_known() -> None:
 def test_a_list_shows_the_columns_that_are_named_in_their_order() -> None:
     names = columns_of("ID, cpu,memory,events,stdout,stderr,read,written,waited,checkout,cpu")
     heading, row = lines([SUMMARY], NOW_MS, names)
-    assert heading.split() == [
-        "ID",
-        "CPU",
-        "MEMORY",
-        "EVENTS",
-        "STDOUT",
-        "STDERR",
-        "READ",
-        "WRITTEN",
-        "WAITED",
-        "CHECKOUT",
-    ]
+    assert " ".join(heading.split()) == "ID CPU MEMORY EVENTS STDOUT STDERR READ WRITTEN WAITED CHECKOUT"
     used = "670 ms  1.0 MiB  5  3 bytes  4 bytes  512 bytes  1.0 KiB  5 ms  900 ms"
     assert [cell.strip() for cell in row.split("  ") if cell.strip()] == [JOB_ID, *used.split("  ")]
 
