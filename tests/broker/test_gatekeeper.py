@@ -1,14 +1,16 @@
-"""Who knocks with which key, over real CURVE sockets: let in, refused, or told that this is another broker."""
+"""Which peer gets through the broker's door, over real CURVE sockets, each bounded in what it takes and holds."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
 import anyio
 import pytest
 import zmq
+from anyio.abc import TaskGroup
+from zmq.utils.monitor import parse_monitor_message
 
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
@@ -21,7 +23,7 @@ from airunner.certs.authority import NoVerifier
 from airunner.certs.curve import CurvePair, load_broker_pair, load_broker_public, load_client_pair, raw_key
 from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError, Quota
-from airunner.protocol.frames import SERVED
+from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SERVED, SUBSCRIPTION_BYTES_MAX
 from airunner.protocol.replies import Pong
 from airunner.protocol.requests import Ping
 from airunner.transport import sockets
@@ -30,6 +32,8 @@ from airunner.transport.channel import MISMATCHES_REPORTED, Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import (
+    CURVE_BYTES,
+    HANDSHAKE_MS,
     ZAP_DOMAIN,
     ZAP_ENDPOINT,
     ZAP_FRAMES_MAX,
@@ -43,6 +47,8 @@ from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 15
+Context = zmq.Context[zmq.Socket[bytes]]
+ANYWHERE = "tcp://127.0.0.1:0"
 
 
 @pytest.fixture
@@ -50,6 +56,27 @@ async def store() -> AsyncIterator[Store]:
     store = open_store("memory:")
     yield store
     store.close()
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context = new_context()
+    yield context
+    context.destroy(linger=0)
+
+
+@asynccontextmanager
+async def guarded(
+    context: Context, home: Home, counts: Counts | None = None, rates: Rates | None = None
+) -> AsyncIterator[TaskGroup]:
+    """A Gatekeeper is there while the block runs."""
+    allowed = AllowList(home.allowed_clients, lambda _: None)
+    gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts or Counts(), rates or Rates())
+    with closing(gatekeeper), anyio.fail_after(PATIENCE_S):
+        async with anyio.create_task_group() as group:
+            group.start_soon(gatekeeper.run)
+            yield group
+            group.cancel_scope.cancel()
 
 
 class Opened(NamedTuple):
@@ -61,36 +88,29 @@ class Opened(NamedTuple):
 
 @asynccontextmanager
 async def broker(
-    home: Home, store: Store, endpoint: str = "tcp://127.0.0.1:0", rates: Rates | None = None
+    home: Home, store: Store, endpoint: str = ANYWHERE, rates: Rates | None = None
 ) -> AsyncIterator[Opened]:
     """A whole broker over real sockets, in this process."""
     context = new_context()
     counts = Counts()
-    gatekeeper = Gatekeeper(
-        bind_gatekeeper(context), AllowList(home.allowed_clients, lambda _: None), counts, rates or Rates()
-    )
-    pair = load_broker_pair(home)
     try:
-        with anyio.fail_after(PATIENCE_S):
-            async with anyio.create_task_group() as group:
-                group.start_soon(gatekeeper.run)
-                router = CurveRouter(context, pair, endpoint)
-                publisher = CurvePublisher(context, pair, "tcp://127.0.0.1:0")
-                running = Broker(
-                    store=store,
-                    router=router,
-                    publisher=publisher,
-                    authority=NoVerifier(),
-                    edges=SYSTEM,
-                    offload=anyio.to_thread.run_sync,
-                    counts=counts,
-                )
-                await group.start(running.run)
-                yield Opened(router.endpoint, counts)
-                group.cancel_scope.cancel()
+        async with guarded(context, home, counts, rates) as group:
+            router = CurveRouter(context, load_broker_pair(home), endpoint)
+            publisher = CurvePublisher(context, load_broker_pair(home), ANYWHERE)
+            running = Broker(
+                store=store,
+                router=router,
+                publisher=publisher,
+                authority=NoVerifier(),
+                edges=SYSTEM,
+                offload=anyio.to_thread.run_sync,
+                counts=counts,
+            )
+            await group.start(running.run)
+            yield Opened(router.endpoint, counts)
+            group.cancel_scope.cancel()
         router.close()
         publisher.close()
-        gatekeeper.close()
     finally:
         context.destroy(linger=0)
 
@@ -204,33 +224,28 @@ async def test_whoever_waits_on_is_told_of_a_list_that_lost_his_key_and_goes_on_
     assert "allow-list" in doubts[0]
 
 
-async def zap(home: Home, *request: bytes) -> list[bytes]:
+@pytest.fixture
+async def zap(context: Context, home: Home) -> AsyncIterator[Callable[..., Awaitable[list[bytes]]]]:
     """What the Gatekeeper says to libzmq's own words."""
-    context = new_context()
-    gatekeeper = Gatekeeper(
-        bind_gatekeeper(context), AllowList(home.allowed_clients, lambda _: None), Counts(), Rates()
-    )
     libzmq = AnyioSocket(context.socket(zmq.DEALER), ZAP_FRAMES_MAX)
-    libzmq.raw.connect(ZAP_ENDPOINT)
-    try:
-        with anyio.fail_after(PATIENCE_S):
-            async with anyio.create_task_group() as group:
-                group.start_soon(gatekeeper.run)
-                libzmq.send([b"", b"1.0", b"7", *request])
-                [answer] = await libzmq.receive()
-                group.cancel_scope.cancel()
-        return answer[1:]
-    finally:
-        libzmq.close()
-        gatekeeper.close()
-        context.destroy(linger=0)
+
+    async def ask(domain: bytes, mechanism: bytes, *credentials: bytes) -> list[bytes]:
+        libzmq.send([b"", b"1.0", b"7", domain, b"127.0.0.1", b"", mechanism, *credentials])
+        return (await libzmq.receive())[0][1:]
+
+    async with guarded(context, home) as group:
+        libzmq.raw.connect(ZAP_ENDPOINT)
+        yield ask
+        group.cancel_scope.cancel()
+    libzmq.close()
 
 
-async def test_a_listed_key_is_admitted_and_known_by_it_at_our_door_in_our_mechanism_alone(home: Home) -> None:
+async def test_a_listed_key_is_admitted_and_known_by_it_at_our_door_in_our_mechanism_alone(
+    home: Home, zap: Callable[..., Awaitable[list[bytes]]]
+) -> None:
     public = load_client_pair(home).public
     key = raw_key(public)
-    answer = await zap(home, ZAP_DOMAIN, b"127.0.0.1", b"", b"CURVE", key)
-    assert answer == [b"1.0", b"7", b"200", b"", public, b""]
+    assert await zap(ZAP_DOMAIN, b"CURVE", key) == [b"1.0", b"7", b"200", b"", public, b""]
     for domain, mechanism, *credentials in (
         (ZAP_DOMAIN, b"CURVE", bytes(32)),
         (b"other", b"CURVE", key),
@@ -241,14 +256,9 @@ async def test_a_listed_key_is_admitted_and_known_by_it_at_our_door_in_our_mecha
         (ZAP_DOMAIN, b"PLAIN", key),
         (ZAP_DOMAIN, b"GSSAPI", key),
     ):
-        refused = await zap(home, domain, b"127.0.0.1", b"", mechanism, *credentials)
-        assert refused[2:5] == [b"400", b"", b""], (domain, mechanism)
-
-
-async def test_while_the_list_cannot_be_read_nobody_is_let_in_but_may_try_again(home: Home) -> None:
-    key = raw_key(load_client_pair(home).public)
+        assert (await zap(domain, mechanism, *credentials))[2:5] == [b"400", b"", b""], (domain, mechanism)
     home.allowed_clients.unlink()
-    assert (await zap(home, ZAP_DOMAIN, b"127.0.0.1", b"", b"CURVE", key))[2] == b"300"
+    assert (await zap(ZAP_DOMAIN, b"CURVE", key))[2] == b"300", "while the list cannot be read one may try again"
 
 
 async def test_a_proxy_without_its_broker_is_not_taken_for_another_broker(home: Home, store: Store) -> None:
@@ -281,3 +291,94 @@ async def test_a_proxy_without_its_broker_is_not_taken_for_another_broker(home: 
 async def test_the_next_endpoint_is_tried(home: Home, store: Store) -> None:
     async with broker(home, store) as opened, channel(home, "tcp://127.0.0.1:9", opened.endpoint) as asker:
         assert isinstance(await asker.ask(Ping()), Pong)
+
+
+_OVER = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_OVER |= zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_DISCONNECTED
+
+Door = Callable[[Context, Home], CurveRouter | CurvePublisher]
+
+
+def router(context: Context, home: Home) -> CurveRouter:
+    return CurveRouter(context, load_broker_pair(home), ANYWHERE)
+
+
+def publisher(context: Context, home: Home) -> CurvePublisher:
+    return CurvePublisher(context, load_broker_pair(home), ANYWHERE)
+
+
+def knocking(context: Context, home: Home, kind: int) -> zmq.Socket[bytes]:
+    """A socket of a listed key, which tries once."""
+    raw, pair = context.socket(kind), load_client_pair(home)
+    raw.reconnect_ivl = -1
+    raw.curve_serverkey, raw.curve_publickey, raw.curve_secretkey = load_broker_public(home), pair.public, pair.secret
+    return raw
+
+
+async def handshake(context: Context, home: Home, kind: int, endpoint: str) -> int:
+    """What comes of the knocking of a listed key."""
+    with closing(knocking(context, home, kind)) as raw, closing(raw.get_monitor_socket(_OVER)) as monitor:
+        raw.connect(endpoint)
+        [first, *_] = await AnyioSocket(monitor).receive()
+        raw.disable_monitor()
+        return int(parse_monitor_message(first)["event"])
+
+
+@pytest.mark.parametrize(("door", "kind"), [(router, zmq.DEALER), (publisher, zmq.SUB)])
+async def test_while_no_gatekeeper_is_there_nobody_gets_in(context: Context, home: Home, door: Door, kind: int) -> None:
+    with anyio.fail_after(PATIENCE_S), closing(door(context, home)) as opened:
+        assert await handshake(context, home, kind, opened.endpoint) != zmq.EVENT_HANDSHAKE_SUCCEEDED
+        async with guarded(context, home):
+            assert await handshake(context, home, kind, opened.endpoint) == zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+async def test_of_a_message_with_too_many_frames_one_too_many_is_kept(context: Context, home: Home) -> None:
+    with anyio.fail_after(PATIENCE_S), closing(router(context, home)) as door:
+        async with guarded(context, home):
+            with closing(knocking(context, home, zmq.DEALER)) as raw:
+                raw.connect(door.endpoint)
+                for count in (FRAMES_MAX, FRAMES_MAX + 1, 1_000):
+                    raw.send_multipart([b"x"] * count)
+                    [heard] = await door.receive()
+                    assert len(heard.frames) == min(count, FRAMES_MAX + 1)
+
+
+async def test_of_what_a_broker_sends_no_more_frames_are_kept(context: Context) -> None:
+    near, far = (context.socket(zmq.PAIR) for _ in range(2))
+    with closing(near), closing(far), anyio.fail_after(PATIENCE_S):
+        near.bind("inproc://pair")
+        far.connect("inproc://pair")
+        far.send_multipart([b"x"] * 1_000)
+        [frames] = await AnyioSocket(near).receive()
+        assert len(frames) == FRAMES_MAX + 1
+
+
+async def test_each_socket_is_bounded_in_bytes_and_in_how_long_a_handshake_takes(context: Context, home: Home) -> None:
+    network = CurveNetwork(context, load_client_pair(home), load_broker_public(home))
+    for opened, frame_bytes_max in (
+        (router(context, home), BODY_BYTES_MAX),
+        (publisher(context, home), SUBSCRIPTION_BYTES_MAX),
+        (network.dealer("tcp://127.0.0.1:9"), BODY_BYTES_MAX),
+        (network.subscriber("tcp://127.0.0.1:9"), BODY_BYTES_MAX),
+    ):
+        with closing(opened):
+            raw = opened._socket.raw
+            assert (raw.maxmsgsize, raw.handshake_ivl) == (frame_bytes_max + CURVE_BYTES, HANDSHAKE_MS)
+
+
+def test_each_contexts_routing_ids_are_drawn_from_another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What libzmq draws its routing ids from is seeded by nobody else, so that they would be the same each time."""
+    seeds: list[int] = []
+
+    class FakeLibrary:
+        def __init__(self, name: str | None) -> None:
+            assert name is None, "libc's, wherever it is"
+
+        def srand(self, seed: int) -> None:
+            seeds.append(seed)
+
+    monkeypatch.setattr(sockets.ctypes, "CDLL", FakeLibrary)
+    for _ in range(4):
+        new_context().term()
+    assert len(seeds) == 4
+    assert len(set(seeds)) > 1
