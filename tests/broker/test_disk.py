@@ -25,12 +25,16 @@ MIB = 1_048_576
 RESERVE = 8 * MIB
 
 
-class Measured:
-    """A store that takes and has free inside what the test says."""
+class Stage(StoreDisk):
+    """A store's disk that has free what the test says, as has the store inside."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "store.db"
+        self.health = Health()
+        self.free_bytes = 1_000 * MIB
         self.inside_it = Inside(store_bytes=0, reusable_bytes=0)
         self.tightened: list[tuple[bool, bool]] = []
+        super().__init__(self.path, self, RESERVE, self.health)
 
     def inside(self) -> Inside:
         return self.inside_it
@@ -39,90 +43,73 @@ class Measured:
         self.tightened.append((tight, shorten))
 
 
-class Free:
-    """What statvfs says."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.free_bytes = 1_000 * MIB
-        monkeypatch.setattr(broker_disk.os, "statvfs", lambda _: SimpleNamespace(f_bavail=self.free_bytes, f_frsize=1))
-
-
 @pytest.fixture
-def free(monkeypatch: pytest.MonkeyPatch) -> Free:
-    return Free(monkeypatch)
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    disk = Stage(tmp_path)
+    monkeypatch.setattr(broker_disk.os, "statvfs", lambda _: SimpleNamespace(f_bavail=disk.free_bytes, f_frsize=1))
+    return disk
 
 
-def test_the_ballast_is_made_given_up_piece_by_piece_and_made_again(tmp_path: Path, free: Free) -> None:
-    ballast = tmp_path / "store.db-ballast"
-    disk = StoreDisk(tmp_path / "store.db", Measured(), RESERVE, Health())
-    free.free_bytes = RESERVE
+def test_the_ballast_is_made_given_up_piece_by_piece_and_made_again(disk: Stage) -> None:
+    ballast = disk.path.with_name("store.db-ballast")
+    disk.free_bytes = RESERVE
     disk.look()
     assert not ballast.exists(), "there is no room for it beside the reserve"
-    free.free_bytes = 1_000 * MIB
+    disk.free_bytes = 1_000 * MIB
     disk.look()
     assert ballast.stat().st_size == 2 * MIB
     assert ballast.stat().st_blocks * 512 >= 2 * MIB, "it is allocated, and no hole"
     assert ballast.stat().st_mode & 0o777 == 0o600
-    free.free_bytes = 0
+    disk.free_bytes = 0
     assert disk.look().ballast_bytes == 2 * MIB
     assert [disk.spare() for _ in range(3)] == [True, True, False]
     assert ballast.stat().st_size == 0
     assert PIECE_BYTES == MIB
-    free.free_bytes = 1_000 * MIB
+    disk.free_bytes = 1_000 * MIB
     disk.look()
     assert ballast.stat().st_size == 2 * MIB
 
 
-def test_health_says_what_is_refused_and_from_then_on_also_between_two_batches(tmp_path: Path, free: Free) -> None:
-    health = Health()
-    disk = StoreDisk(tmp_path / "store.db", Measured(), RESERVE, health)
+def test_health_says_what_is_refused_and_from_then_on_also_between_two_batches(disk: Stage) -> None:
     disk.look()
-    assert health.conditions == {}
-    free.free_bytes = 3 * MIB
-    assert "3.0 MiB of the store's disk are free, less than 8 (--reserve-mib)" in health.conditions["disk"]
-    free.free_bytes = MIB
-    assert "new jobs, leases and output are refused" in health.conditions["disk"]
-    free.free_bytes = 1_000 * MIB
-    assert health.conditions == {}
+    assert disk.health.conditions == {}
+    disk.free_bytes = 3 * MIB
+    assert "3.0 MiB of the store's disk are free, less than 8 (--reserve-mib)" in disk.health.conditions["disk"]
+    disk.free_bytes = MIB
+    assert "new jobs, leases and output are refused" in disk.health.conditions["disk"]
+    disk.free_bytes = 1_000 * MIB
+    assert disk.health.conditions == {}
     disk.full(kept=False)  # whatever the disk says of itself
-    assert "nothing can be stored" in health.conditions["disk"]
+    assert "nothing can be stored" in disk.health.conditions["disk"]
     disk.fits()
-    assert health.conditions == {}
+    assert disk.health.conditions == {}
 
 
-def test_the_journal_is_kept_short_where_the_usual_one_does_not_fit_beside_the_reserve(
-    tmp_path: Path, free: Free
-) -> None:
-    store = Measured()
-    (tmp_path / "store.db-wal").write_bytes(bytes(2 * MIB))
-    disk = StoreDisk(tmp_path / "store.db", store, RESERVE, Health())
+def test_the_journal_is_kept_short_where_the_usual_one_does_not_fit_beside_the_reserve(disk: Stage) -> None:
+    disk.path.with_name("store.db-wal").write_bytes(bytes(2 * MIB))
     disk.look()
-    free.free_bytes = RESERVE + 20 * MIB
+    disk.free_bytes = RESERVE + 20 * MIB
     disk.look()
     disk.look()
-    free.free_bytes = 1_000 * MIB
+    disk.free_bytes = 1_000 * MIB
     disk.look()
-    assert store.tightened == [(True, True), (False, True)]
+    assert disk.tightened == [(True, True), (False, True)]
 
 
-def test_where_there_is_plenty_nothing_but_the_disk_is_looked_at(tmp_path: Path, free: Free) -> None:
-    store = Measured()
-    disk = StoreDisk(tmp_path / "store.db", store, RESERVE, Health())
-    free.free_bytes = RESERVE + PLENTY_BYTES
+def test_where_there_is_plenty_nothing_but_the_disk_is_looked_at(disk: Stage) -> None:
+    disk.free_bytes = RESERVE + PLENTY_BYTES
     for _ in range(2):  # the ballast is made
         disk.look()
-    store.inside_it = Inside(store_bytes=1 << 40, reusable_bytes=0)
+    disk.inside_it = Inside(store_bytes=1 << 40, reusable_bytes=0)
     assert disk.look().owed_bytes == 0
-    free.free_bytes -= 1
+    disk.free_bytes -= 1
     assert disk.look().owed_bytes > 0
 
 
-def test_what_the_journal_holds_beyond_the_end_of_the_store_is_owed(tmp_path: Path, free: Free) -> None:
-    store = Measured()
-    store.inside_it = Inside(store_bytes=5 * MIB, reusable_bytes=MIB)
-    (tmp_path / "store.db").write_bytes(bytes(2 * MIB))
-    disk = StoreDisk(tmp_path / "store.db", store, RESERVE, Health())
-    free.free_bytes = 5 * MIB
+def test_what_the_journal_holds_beyond_the_end_of_the_store_is_owed(disk: Stage) -> None:
+    disk.inside_it = Inside(store_bytes=5 * MIB, reusable_bytes=MIB)
+    disk.path.write_bytes(bytes(2 * MIB))
+    disk.free_bytes = 5 * MIB
     space = disk.look()
     assert (space.owed_bytes, space.reusable_bytes) == (3 * MIB, MIB)
     assert disk.room(space, 0) is Room.RUNNING

@@ -173,22 +173,15 @@ def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others() -
         assert [driver.state(lease.job_id) for lease in (broken, whole)] == [JobState.RUNNING, JobState.SCHEDULED]
 
 
-def test_a_row_that_cannot_be_renewed_loses_its_lease_and_no_other() -> None:
-    with opened() as (engine, driver):
-        driver.submit("broken", "whole")
-        broken, whole = driver.lease(slots=2)
-        driver.now_ms += 1
-        break_writes(engine, "UPDATE ON job", "old.number = 1")
-        request = requests.UpdateJob(leases=(broken.ref, whole.ref), visibility_ms=VISIBILITY_MS)
-        verdicts = [lease.verdict for lease in driver.reply(replies.JobsUpdated, request).leases]
-        assert verdicts == [replies.Verdict.LOST, replies.Verdict.KEPT]
-
-
-def test_a_start_gives_each_lease_its_period_but_the_damaged_ones() -> None:
+def test_a_row_that_cannot_be_renewed_loses_its_lease_and_gets_no_period_at_a_start_and_no_other() -> None:
     with opened() as (engine, driver):
         driver.submit("whole", "broken", "broken too")
-        driver.lease(slots=3)
+        leases = driver.lease(slots=3)
+        driver.now_ms += 1
         break_writes(engine, "UPDATE ON job", "old.number > 1")
+        request = requests.UpdateJob(leases=tuple(lease.ref for lease in leases), visibility_ms=VISIBILITY_MS)
+        verdicts = [lease.verdict for lease in driver.reply(replies.JobsUpdated, request).leases]
+        assert verdicts == [replies.Verdict.KEPT, replies.Verdict.LOST, replies.Verdict.LOST]
         driver.now_ms += 10 * VISIBILITY_MS
         assert driver.resume().next_due_ms == driver.now_ms + VISIBILITY_MS
         assert engine.damage[1] == 2
