@@ -31,6 +31,7 @@ COMMANDS: Final = (
     "main_job",
     "run",
     "secrets",
+    "views",
 )
 """Acceptance tests of command lines that no other test runs: these are measured. The others are not, because a measured
 process takes nearly twice as long, and they start some hundreds."""

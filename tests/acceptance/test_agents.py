@@ -51,7 +51,7 @@ def test_a_drained_agent_finishes_what_runs_and_a_stopped_one_gives_it_back_and_
 def test_a_stale_agents_job_is_dead_before_another_has_it_and_the_others_result_stands(
     cluster: Cluster, gate: Gate
 ) -> None:
-    stale = cluster.agent("--name", "stale", "--visibility-timeout", "3")
+    stale = cluster.agent("--name", "stale", "--visibility-timeout", "5")
     job_id = submit(cluster, gate.script)
     first = Watched([gate.wait()])
     stored(cluster, job_id, "PROCESS_START")

@@ -10,35 +10,16 @@ import anyio
 
 from airunner.broker.control import BACKUP, short_path
 from airunner.client.client import Client
-from airunner.protocol.events import Event
-from tests.acceptance.running import Cluster, RunningBroker, airunner, running_broker
+from airunner.protocol.fields import JobSpec
+from tests.acceptance.running import Cluster, airunner, events, running_broker, stored, submit, submitted
 
 
-def submitted(broker: RunningBroker, jobs: int) -> list[str]:
-    """Jobs that the broker has acknowledged."""
+def wait_later(cluster: Cluster, jobs: int) -> list[str]:
+    """Jobs that the broker has acknowledged, and no agent runs."""
 
     async def run() -> list[str]:
-        async with Client(broker.requests, home=broker.home) as client:
-            return [(await client.submit(command="true", queue="later")).id for _ in range(jobs)]
-
-    return anyio.run(run)
-
-
-def logs(broker: RunningBroker, job_ids: list[str], kinds: int | None = None) -> list[list[Event]]:
-    """The events of each, the first `kinds` of those that have not ended."""
-
-    async def run() -> list[list[Event]]:
-        async with Client(broker.requests, home=broker.home) as client:
-            found: list[list[Event]] = []
-            for job_id in job_ids:
-                events: list[Event] = []
-                async with client.follow(job_id) as following:
-                    async for event in following:
-                        events.append(event)
-                        if len(events) == kinds:
-                            break
-                found.append(events)
-            return found
+        async with Client(cluster.broker.requests, home=cluster.home) as client:
+            return [job.id for job in await client.submit_many([JobSpec(command="true", queue="later")] * jobs)]
 
     return anyio.run(run)
 
@@ -47,28 +28,31 @@ def test_a_broker_is_backed_up_while_it_works_and_the_restored_one_serves_all_of
     cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.agent()
-    ended = cluster.airunner("submit", "--no-monitor", "--", "seq", "20000").stdout.decode().split()
-    whole = logs(cluster.broker, ended)
-    waiting = submitted(cluster.broker, 20)
-    running = cluster.airunner("submit", "--no-monitor", "--", "sh", "-c", "while :; do seq 100; done").stdout.decode()
-    logs(cluster.broker, [running.strip()], kinds=5)  # until it writes
+    ended = submitted(cluster, "--", "seq", "20000")
+    whole = list(events(cluster, ended))
+    waiting = wait_later(cluster, 20)
+    running = submit(cluster, "while :; do seq 100; done")
+    stored(cluster, running, "OUTPUT")
     copy = tmp_path / "copy.db"
     report = json.loads(airunner(cluster.home, "backup", str(copy), "--json"))
     assert (report["jobs"], report["faults"]) == (22, [])
     assert copy.stat().st_mode & 0o777 == 0o600
-    cluster.airunner("cancel", running.strip())
-    assert logs(cluster.broker, [running.strip()])[0][-1].kind == "JOB_FINISHED"
+    cluster.airunner("cancel", running)
+    assert list(events(cluster, running))[-1]["kind"] == "JOB_FINISHED"
 
-    elsewhere = tmp_path / "elsewhere" / "store.db"
-    airunner(cluster.home, "store", "restore", str(copy), "--store", f"sqlite:///{elsewhere}")
-    with running_broker(cluster.home, f"sqlite:///{elsewhere}") as restored:
-        assert logs(restored, ended) == whole
-        assert [one[0].kind for one in logs(restored, waiting, kinds=1)] == ["JOB_SCHEDULED"] * len(waiting)
-        assert len(logs(restored, [running.strip()], kinds=5)[0]) == 5
+    elsewhere = f"sqlite:///{tmp_path}/elsewhere/store.db"
+    airunner(cluster.home, "store", "restore", str(copy), "--store", elsewhere)
+    with running_broker(cluster.home, elsewhere) as broker:
+        restored = Cluster(broker)
+        assert list(events(restored, ended)) == whole
+        listed = map(json.loads, restored.airunner("list", "--json", "--page-size", "30").stdout.splitlines())
+        states = {job["id"]: job["state"] for job in listed}
+        assert states == {ended: "COMPLETED", running: "RUNNING", **dict.fromkeys(waiting, "SCHEDULED")}
+        stored(restored, running, "OUTPUT")
 
 
 def test_what_would_lose_something_is_refused_in_one_line(cluster: Cluster, tmp_path: Path) -> None:
-    submitted(cluster.broker, 1)
+    wait_later(cluster, 1)
     copy = tmp_path / "copy.db"
     airunner(cluster.home, "backup", str(copy))
     assert b"give --force" in cluster.airunner("backup", str(copy)).stderr
@@ -102,10 +86,10 @@ def test_a_restore_takes_no_other_journal_for_its_own_and_no_running_brokers_pla
     cluster: Cluster, tmp_path: Path
 ) -> None:
     store = cluster.home / "broker" / "airunner.db"
-    before = submitted(cluster.broker, 1)
+    before = wait_later(cluster, 1)
     copy = tmp_path / "copy.db"
     airunner(cluster.home, "backup", str(copy))
-    submitted(cluster.broker, 30)
+    wait_later(cluster, 30)
     store.unlink()
     running = cluster.airunner("store", "restore", str(copy))
     assert (running.returncode, b"stop it first" in running.stderr) == (69, True)
@@ -120,7 +104,7 @@ def test_a_restore_takes_no_other_journal_for_its_own_and_no_running_brokers_pla
 
 
 def test_one_backup_at_a_time_and_who_leaves_one_ends_it(cluster: Cluster, tmp_path: Path) -> None:
-    submitted(cluster.broker, 1)
+    wait_later(cluster, 1)
     store = cluster.home / "broker" / "airunner.db"
     with short_path(store) as path, (tmp_path / "first").open("w+b") as first:
         with socket.socket(socket.AF_UNIX) as leaving:

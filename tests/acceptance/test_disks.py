@@ -64,9 +64,9 @@ def squeezed(home: Path, tmp_path: Path) -> Iterator[Cluster]:
 
 
 def test_a_flood_fills_the_store_and_ends_nobody_elses_job(squeezed: Cluster) -> None:
-    agent = squeezed.agent("--visibility-timeout", "3", spawn=2)
+    agent = squeezed.agent("--visibility-timeout", "4", spawn=2)
     assert health(squeezed) == {"status": "ok"}
-    quiet = submitted(squeezed, "--", "sleep", "5")
+    quiet = submitted(squeezed, "--", "sleep", "6")
     flood = submitted(squeezed, "--", "sh", "-c", FLOOD)
     agent.line("the broker's disk has no room for events now")
     assert health(squeezed)["status"] == "degraded"
