@@ -48,12 +48,15 @@ class Status(NamedTuple):
 
 def status_of(pid: int) -> Status | None:
     """Return the status of a process; None: it is gone."""
-    with suppress(OSError):
-        if fields := _read(f"/proc/{pid}/stat").rpartition(b")")[2].split():
-            parent, group, session = int(fields[_PARENT]), int(fields[_GROUP]), int(fields[_SESSION])
-            alive = fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
-            return Status(pid, parent, group, session, int(fields[_BEGAN]), fields[_STATE], alive)
-    return None
+    try:
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except OSError:
+        return None
+    if not fields:  # it ends just now
+        return None
+    state, parent, group, session = fields[_STATE], int(fields[_PARENT]), int(fields[_GROUP]), int(fields[_SESSION])
+    alive = state not in (b"Z", b"X") or int(fields[_THREADS]) > 1
+    return Status(pid, parent, group, session, int(fields[_BEGAN]), state, alive)
 
 
 def process_ids() -> Iterator[int]:
