@@ -67,20 +67,21 @@ class Supervisor:
         began_s = anyio.current_time()
         self._note_size(terminal)
         cut_short: Reason | None = None
-        grace_s = duration_ms = 0.0
+        grace_s, duration_ms = GRACE_S, 0
         survivors: list[Survivor] = []
         ended: Exit | None = None
         sources = {Stream.STDOUT: process.stdout, Stream.STDERR: process.stderr}
         listeners = {stream: _Listener(source) for stream, source in sources.items() if source is not None}
-        beating = anyio.CancelScope()
         async with anyio.create_task_group() as group:
             for stream, listener in listeners.items():
                 group.start_soon(self._read, process, listener, stream)
-            group.start_soon(self._beat, process, beating)
-            cut_short = await self._wait(process, timeout_s, *([self._held.cancelled] if cancellable else []))
-            beating.cancel()
+            async with anyio.create_task_group() as heartbeats:
+                heartbeats.start_soon(beat, process, self._recorder, self._wall_ms)
+                cut_short = await self._wait(process, timeout_s, *([self._held.cancelled] if cancellable else []))
+                heartbeats.cancel_scope.cancel()
             duration_ms = ms_since(began_s)
-            grace_s = self._cancel_grace_s if cut_short else GRACE_S
+            if cut_short:
+                grace_s = self._cancel_grace_s
             survivors = await process.end(grace_s)
             ended = await process.wait()
             for listener in listeners.values():
@@ -91,16 +92,11 @@ class Supervisor:
         assert ended is not None, "only an error ends the block before the process, and that goes on"
         if survivors:
             self.say(_named(survivors, grace_s if cut_short else None))
-        return CommandEnd(ended, cut_short, int(duration_ms))
+        return CommandEnd(ended, cut_short, duration_ms)
 
     def say(self, message: str) -> None:
         """Record an error message in the log."""
         self._recorder.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
-
-    async def _beat(self, process: Process, scope: anyio.CancelScope) -> None:
-        """Record heartbeats of a silent command, until `scope` is cancelled."""
-        with scope:
-            await beat(process, self._recorder, self._wall_ms)
 
     async def _wait(self, process: Process, timeout_s: float | None, *cancels: Flag) -> Reason | None:
         """Wait for the process's own end, and return the reason to end it earlier, if there is one."""
