@@ -60,11 +60,9 @@ def hints_of(options: Mapping[str, Given]) -> list[str]:
 
 def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
     """Parse the names and values of `flag`. Raises `OperatorError` for a value that is not NAME=VALUE."""
-    split = [pair.partition("=") for pair in pairs]
-    for pair, (name, equals, _) in zip(pairs, split, strict=True):
-        if not name or not equals:
-            raise OperatorError(f"{flag} {pair!r}: expected NAME=VALUE")
-    return {name: value for name, _, value in split}
+    if wrong := [pair for pair in pairs if pair.find("=") < 1]:
+        raise OperatorError(f"{flag} {wrong[0]!r}: expected NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _given(field: Field, options: Mapping[str, Given]) -> object:

@@ -46,7 +46,7 @@ class Stamps:
     def stamp(self, event: Event) -> str:
         """Format the timestamp in front of a line of this event, with the space behind it."""
         if self._kind is Timestamps.CLOCK:
-            return f"[{clock_text(event.timestamp_ms)}] "
+            return time.strftime("[%H:%M:%S] ", time.localtime(event.timestamp_ms / 1_000))
         if self._began_ms is None or not isinstance(event.body, AgentBody):
             return ""
         return f"[{(event.timestamp_ms - self._began_ms) / 1_000:+.1f}s] "
@@ -65,8 +65,3 @@ class Stamps:
             before = piece[-1:] if piece[-1:] in b"\r\n" else b""
         self._starts[output.stream] = before
         return b"".join(pieces)
-
-
-def clock_text(ms: int) -> str:
-    """Format the time of day at an instant, in this machine's time zone."""
-    return time.strftime("%H:%M:%S", time.localtime(ms / 1_000))

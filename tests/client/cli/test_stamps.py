@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.client.cli.stamps import Stamps, Timestamps, clock_text
+from airunner.client.cli.stamps import Stamps, Timestamps
 from airunner.protocol.events import Event, EventBody, JobLeased, Output, ProcessStart, Stream
 from airunner.protocol.names import MILLISECONDS_MAX, JobId
 
@@ -75,4 +75,5 @@ def test_nothing_is_lost_and_how_it_is_cut_makes_no_difference(pieces: list[byte
 
 
 def test_an_absurd_instant_is_still_shown() -> None:
-    assert len(clock_text(MILLISECONDS_MAX)) == len("08:59:00")
+    late = event(JobLeased(timestamp_ms=MILLISECONDS_MAX, agent="a"))
+    assert len(Stamps(Timestamps.CLOCK).stamp(late)) == len("[08:59:00] ")
