@@ -76,7 +76,7 @@ up: $(VENV)/.test ## leave a local cluster running
 down: $(VENV)/.test ## stop it
 	@$(BIN)/python scripts/cluster.py down
 
-docs: $(VENV)/.test ## write what README.md and docs/ show of the tables in the code
+docs: $(VENV)/.test ## write what README.md, docs/ and JobFields show of the tables in the code
 	$(BIN)/python scripts/docs.py
 
 clean: ## remove what was made here

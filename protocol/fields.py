@@ -2,10 +2,8 @@
 
 Each field has its type and default, as anywhere, and a `Field` with its help text, the option of `submit` and `run`,
 the key in a job file, the variable in the environment and the line in `show`; what is not given follows from the name.
-Options, the reader of job files, `show`, and the tables in README.md and docs/PROTOCOL.md (`make docs`) are made from
-this table. `JobFields` repeats the names for type checkers; a test compares them.
-
-A new field is an entry in `JobSpec` and in `JobFields`, and nothing else.
+Options, the reader of job files and `show` are made from this table; `make docs` writes the tables in README.md and
+docs/PROTOCOL.md from it, and `JobFields`, for type checkers. A new field is an entry in `JobSpec`, and nothing else.
 """
 
 import re
@@ -293,9 +291,10 @@ class JobFields(TypedDict, total=False):
     """Fields of `JobSpec` for type checkers, as `Client.submit(command=…)` takes them.
 
     Its types are wider than those of `JobSpec` (a list where that keeps a tuple, a word where that has an enum), so no
-    type checker can derive one from the other.
+    type checker can derive one from the other, and `make docs` writes it.
     """
 
+    # job fields: written by `make docs`
     command: str
     args: Sequence[str]
     repository: str
@@ -318,6 +317,7 @@ class JobFields(TypedDict, total=False):
     retry: RetryPolicy | None
     owner: str
     metadata: Mapping[str, str]
+    # end of job fields
 
 
 def types_in(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - an annotation is anything

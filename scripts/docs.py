@@ -1,4 +1,7 @@
-"""Generated documentation, `make docs`: writes tables and diagrams of the code into the pages, between marks."""
+"""Generated documentation, `make docs`: writes tables and diagrams of the code into the pages, between marks.
+
+One of the pages is code: `JobFields`, which repeats the table of job fields for type checkers.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,15 @@ class Piece(NamedTuple):
     @property
     def begin(self) -> str:
         """Mark before the piece."""
-        return f"<!-- {self.name}: written by `make docs` -->\n"
+        return self._mark(f"{self.name}: written by `make docs`")
 
     @property
     def end(self) -> str:
         """Mark after the piece."""
-        return f"<!-- end of {self.name} -->\n"
+        return self._mark(f"end of {self.name}")
+
+    def _mark(self, text: str) -> str:
+        return f"    # {text}\n" if self.page.endswith(".py") else f"<!-- {text} -->\n"
 
     def written(self, page: str) -> str:
         """Return `page` with this piece as the code has it now."""
@@ -60,6 +66,11 @@ def job_spec() -> str:
     return _table("field", "type", "default", "", rows=map(_field_row, FIELDS.values()))
 
 
+def job_fields() -> str:
+    """Write the fields of a job spec with the types that callers may give."""
+    return "\n".join(f"    {field.name}: {_given(inspect.type_info(field.type))}" for field in FIELDS.values())
+
+
 def imports() -> str:
     """Draw the diagram of packages and their imports."""
     return f"```mermaid\n{packages.mermaid()}\n```"
@@ -70,6 +81,7 @@ PIECES: Final = (
     Piece("docs/ARCHITECTURE.md", "states", states),
     Piece("docs/PROTOCOL.md", "job spec", job_spec),
     Piece("README.md", "job file", job_file),
+    Piece("protocol/fields.py", "job fields", job_fields),
 )
 
 
@@ -130,6 +142,27 @@ def _type(type_: Any) -> str:  # noqa: ANN401 - a class of msgspec's for each ki
             return f"`{{{', '.join(field.name for field in type_.fields)}}}`, see below"
         case _:
             raise AssertionError(f"no words for {type_}")
+
+
+def _given(type_: Any) -> str:  # noqa: ANN401 - as above
+    """Write a type as callers may give it: any sequence for a tuple, a word for an enum."""
+    match type_:
+        case inspect.Metadata():
+            return _given(type_.type)
+        case inspect.UnionType():
+            return " | ".join(map(_given, type_.types))
+        case inspect.EnumType():
+            return f"{type_.cls.__name__} | str"
+        case inspect.VarTupleType():
+            return f"Sequence[{_given(type_.item_type)}]"
+        case inspect.DictType():
+            return f"Mapping[{_given(type_.key_type)}, {_given(type_.value_type)}]"
+        case inspect.StructType():
+            return type_.cls.__name__
+        case inspect.BoolType() | inspect.IntType() | inspect.StrType() | inspect.NoneType():
+            return type(type_).__name__.removesuffix("Type").lower().replace("none", "None")
+        case _:
+            raise AssertionError(f"no annotation for {type_}")
 
 
 def _integer(least: Any, most: Any) -> str:  # noqa: ANN401 - an integer or none, by the type's own bounds
