@@ -110,9 +110,9 @@ def test_when_agent_launcher_and_keepers_are_killed_at_once_the_next_attempt_beg
     job_id = submit(cluster, gate.script)
     first = Watched([gate.wait()])
     (launcher,) = children_of(agent.pid)
-    everybody = [agent.pid, launcher, *children_of(launcher)]
+    processes = [agent.pid, launcher, *children_of(launcher)]
     for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in everybody:
+        for pid in processes:
             os.kill(pid, number)
     agent.wait()
     assert not first.gone_within(0)

@@ -106,7 +106,7 @@ def test_topics_that_nobody_was_given_here_are_served_and_are_no_tenants(watcher
     watchers.grant("t", C, HERE, 0)
 
 
-def test_without_a_bound_everybody_may() -> None:
+def test_without_a_bound_every_reader_may_listen() -> None:
     watchers = Watchers()
     for number in range(1_000):
         watchers.grant("t", number.to_bytes(16), HERE, 0)
@@ -127,7 +127,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watchers.heard(B), "beyond what is counted everything may be heard"
 
 
-def test_when_everybody_has_left_at_once_their_places_are_kept_for_a_while(watchers: Watchers) -> None:
+def test_when_all_listeners_have_left_at_once_their_places_are_kept_for_a_while(watchers: Watchers) -> None:
     watchers.grant("t", A, HERE, 0)
     assert watchers.subscribed(A, HERE)
     watchers.all_listeners_left(LATER_MS)

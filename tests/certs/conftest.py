@@ -1,4 +1,4 @@
-"""What the tests of identities share: an empty home, and a umask that gives everything to everybody."""
+"""What the tests of identities share: an empty home, and a umask that gives every user all rights."""
 
 from __future__ import annotations
 

@@ -295,5 +295,5 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     assert inner.asked == [TOKENS[number] for number in (0, 1, 2, 3, 1)]
 
 
-def test_without_verification_everybody_is_anonymous() -> None:
+def test_without_verification_every_sender_is_anonymous() -> None:
     assert NoVerifier().verify(b"whatever", NOW_S) == ANONYMOUS

@@ -78,7 +78,7 @@ def what_waits_or_runs_is_never_removed(driver: Driver) -> None:
     assert driver.lease_one("later").job_id == waiting
 
 
-def a_removed_job_is_gone_for_everybody_at_once(driver: Driver) -> None:
+def a_removed_job_is_gone_for_every_reader_at_once(driver: Driver) -> None:
     (job_id,) = driver.enqueue(JobSpec(command="a", owner="o", metadata={"k": "v"}))
     lease = driver.lease_one()
     driver.publish(batch(lease, 0, "x"))

@@ -291,7 +291,7 @@ FORGERIES: Final[dict[str, dict[str, Forgery]]] = {
         "a due job waits for ever": shown(completed, state=JobState.SCHEDULED, due_ms=lambda job: job.submitted_ms),
         "a process is left behind": dropped(ProcessGone),
     },
-    "everybody_gets_through": {
+    "no_client_or_monitor_waits_to_the_end": {
         "a monitor starves": lambda good: (
             forged(good, new=[replace(LEFT, job_id=job.job.id)]) for _, job, _ in ends(good, completed)
         ),

@@ -123,7 +123,7 @@ def everything_ends(evidence: Evidence) -> Found:
         yield from ((job_id, f"process {life.started.pid} runs to the end") for life in lives if life.gone is None)
 
 
-def everybody_gets_through(evidence: Evidence) -> Found:
+def no_client_or_monitor_waits_to_the_end(evidence: Evidence) -> Found:
     """After the faults have healed every client is answered and every monitor sees the end, over a slow link too."""
     for left in evidence.history.of(LeftWaiting):
         case = evidence.cases.get(left.job_id) if left.job_id is not None else None

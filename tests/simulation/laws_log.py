@@ -1,4 +1,4 @@
-"""The laws of the event log: dense, written by its holder alone, complete, and seen alike by everybody."""
+"""The laws of the event log: dense, written by its holder alone, complete, and the same for every reader."""
 
 from __future__ import annotations
 
