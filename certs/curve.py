@@ -82,8 +82,9 @@ def load_client_pair(home: Home) -> CurvePair:
         if_mismatched = f"run `airunner certs import --force FILE`, {file}"
     elif not home.broker_secret.exists():
         remedy = f"{RUN_INIT}, or `airunner certs import FILE` where the broker is on another machine"
-    pair = (home.client_public, home.client_secret)
-    return load_pair(*pair, "this machine's", if_missing=remedy, if_mismatched=if_mismatched)
+    return load_pair(
+        home.client_public, home.client_secret, "this machine's", if_missing=remedy, if_mismatched=if_mismatched
+    )
 
 
 def is_carried(home: Home) -> bool:

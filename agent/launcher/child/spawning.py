@@ -80,8 +80,15 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
         else:
             actions: list[Any] = [(os.POSIX_SPAWN_DUP2, writer, target) for target, writer in enumerate(writers, 1)]
             actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
-            started = (program, start.argv, start.environment)
-            pid = os.posix_spawn(*started, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET)
+            pid = os.posix_spawn(
+                program,
+                start.argv,
+                start.environment,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=RESET,
+            )
         on_failure.pop_all()
     return pid, readers
 
