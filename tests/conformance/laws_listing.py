@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobFound, JobsEnqueued, JobsListed
 from airunner.protocol.requests import EnqueueJob, GetJob, ListJobs, ReplayJobEvents, WatchJob
 from tests.conformance.driving import Driver
-
-
-def _listed(driver: Driver, request: ListJobs, *, tenant: str = "home") -> tuple[list[str], bool]:
-    reply = driver.reply(JobsListed, request, tenant=tenant)
-    return [job.id for job in reply.jobs], reply.more
 
 
 def credentials_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> None:
@@ -34,74 +28,14 @@ def secret_variables_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> 
     assert shown.secrets == spec.secrets
 
 
-def jobs_are_listed_newest_first_and_stable(driver: Driver) -> None:
-    jobs = [driver.submit(f"c{n}", queue="ab"[n % 2])[0] for n in range(5)]
-    driver.submit(tenant="other")
-    newest = jobs[::-1]
-
-    assert _listed(driver, ListJobs()) == (newest, False)
-    assert _listed(driver, ListJobs(page_size=2)) == (newest[:2], True)
-    assert _listed(driver, ListJobs(page_size=2, page=3)) == (newest[4:], False)
-    assert _listed(driver, ListJobs(page_size=5)) == (newest, False)
-    assert _listed(driver, ListJobs(page=9)) == ([], False)
-    assert _listed(driver, ListJobs(page_size=2, before=newest[1])) == (newest[2:4], True)
-    driver.submit("shifts no page", queue="b")
-    assert _listed(driver, ListJobs(page_size=2, before=newest[1])) == (newest[2:4], True)
-    (lease,) = driver.lease("a")
-    assert _listed(driver, ListJobs(state=JobState.RUNNING)) == ([lease.job_id], False)
-    assert _listed(driver, ListJobs(queue="a")) == ([newest[0], newest[2], newest[4]], False)
-    assert _listed(driver, ListJobs(queue="a", state=JobState.SCHEDULED)) == ([newest[0], newest[2]], False)
-    driver.refused("not-found", ListJobs(before="absent"))
-    driver.refused("not-found", ListJobs(before=jobs[0]), tenant="other")
-
-
 def one_tenant_sees_nothing_of_anothers(driver: Driver) -> None:
     (job_id,) = driver.submit()
-    for request in (GetJob(job_id=job_id), WatchJob(job_id=job_id), ReplayJobEvents(job_id=job_id)):
+    named = GetJob(job_id=job_id), WatchJob(job_id=job_id), ReplayJobEvents(job_id=job_id), ListJobs(before=job_id)
+    for request in named:
         driver.refused("not-found", request, tenant="other")
     assert driver.reply(JobsListed, ListJobs(), tenant="other").jobs == ()
     assert driver.lease(tenant="other") == ()
     assert len(driver.lease()) == 1
-
-
-def jobs_are_found_by_their_owner(driver: Driver) -> None:
-    jobs = driver.enqueue(*(JobSpec(command="c", queue="ab"[n % 2], owner=f"o{n % 3}") for n in range(9)))
-    (nobodys,) = driver.submit()
-    (anothers,) = driver.enqueue(JobSpec(command="c", owner="o0"), tenant="other")
-    mine = list(reversed(jobs[::3]))
-    assert _listed(driver, ListJobs(owner="o0")) == (mine, False)
-    assert _listed(driver, ListJobs(owner="o0", page_size=2)) == (mine[:2], True)
-    assert _listed(driver, ListJobs(owner="o0", page_size=2, before=mine[1])) == (mine[2:], False)
-    assert _listed(driver, ListJobs(owner="o0", before=nobodys)) == (mine, False)
-    assert _listed(driver, ListJobs(owner="o0", queue="b")) == ([jobs[3]], False)
-    driver.lease("b")
-    assert _listed(driver, ListJobs(owner="o1", state=JobState.RUNNING)) == ([jobs[1]], False)
-    assert _listed(driver, ListJobs(owner="nobody")) == ([], False)
-    assert _listed(driver, ListJobs(owner="o0"), tenant="other") == ([anothers], False)
-
-
-def jobs_are_found_by_all_of_their_metadata(driver: Driver) -> None:
-    red, blue, large, both = driver.enqueue(
-        JobSpec(command="c", metadata={"colour": "red"}, owner="o"),
-        JobSpec(command="c", metadata={"colour": "blue", "size": "large"}),
-        JobSpec(command="c", metadata={"size": "large"}),
-        JobSpec(command="c", metadata={"size": "large", "colour": "red"}, owner="o", queue="b"),
-    )
-    driver.enqueue(JobSpec(command="c", metadata={"colour": "red"}), tenant="other")
-    assert _listed(driver, ListJobs(metadata={"colour": "red"})) == ([both, red], False)
-    assert _listed(driver, ListJobs(metadata={"size": "large"})) == ([both, large, blue], False)
-    assert _listed(driver, ListJobs(metadata={"size": "large", "colour": "red"})) == ([both], False)
-    assert _listed(driver, ListJobs(metadata={"colour": "large", "size": "red"})) == ([], False)
-    assert _listed(driver, ListJobs(metadata={"colour": ""})) == ([], False)
-    assert _listed(driver, ListJobs(metadata={"size": "large"}, page_size=1)) == ([both], True)
-    assert _listed(driver, ListJobs(metadata={"size": "large"}, page_size=1, page=3)) == ([blue], False)
-    assert _listed(driver, ListJobs(metadata={"size": "large"}, page_size=1, before=both)) == ([large], True)
-    assert _listed(driver, ListJobs(metadata={"size": "large"}, page_size=1, before=large)) == ([blue], False)
-    assert _listed(driver, ListJobs(metadata={"colour": "red"}, owner="o", before=both)) == ([red], False)
-    assert _listed(driver, ListJobs(metadata={"colour": "red"}, owner="nobody")) == ([], False)
-    assert _listed(driver, ListJobs(metadata={"colour": "red"}, queue="b")) == ([both], False)
-    (lease,) = driver.lease("b")
-    assert _listed(driver, ListJobs(metadata={"size": "large"}, state=JobState.RUNNING)) == ([lease.job_id], False)
 
 
 def a_summary_and_a_job_say_the_same(driver: Driver) -> None:

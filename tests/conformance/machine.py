@@ -12,6 +12,8 @@ from random import Random
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from airunner.broker.lifecycle.commands import LeasesCounted
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
@@ -304,22 +306,31 @@ class StoreAndModel:
             assert leased.get("agent", 0) == sum(queue.running for queue in queues)
 
     def compare_lists(self) -> None:
-        """By what is noted with the jobs, too."""
-        for tenant, owner, metadata, state in (
-            *((tenant, None, {}, None) for tenant in ("home", "other")),
-            ("home", "o", {"k": "v"}, None),
-            ("home", None, {"l": "w", "k": "v"}, JobState.SCHEDULED),
-        ):
-            request = ListJobs(owner=owner, metadata=metadata, state=state, page_size=100)
-            found = [
-                job.job_id
-                for job in reversed(self.model.jobs)
-                if (job.tenant, metadata.items() <= job.spec.metadata.items()) == (tenant, True)
-                and owner in (None, job.spec.owner)
-                and state in (None, job.state)
-            ]
-            listed = self.driver.reply(JobsListed, request, tenant=tenant).jobs
-            assert [job.id for job in listed] == found[:100]
+        """A page of jobs, by whatever they may be listed by."""
+        tenant = self.draw(TENANTS)
+        mine = {job.job_id: job for job in reversed(self.model.jobs) if job.tenant == tenant}
+        request = ListJobs(
+            queue=self.draw((None, None, "a", "b")),
+            state=self.draw((None, None, *JobState)),
+            owner=self.draw((None, None, "o", "nobody")),
+            metadata=self.draw(({}, {}, {"k": "v"}, {"l": "w", "k": "v"}, {"k": "w"})),
+            before=self.draw((None, self.draw([None, *mine]))),
+            page_size=self.draw((1, 3, 100)),
+        )
+        if request.before is None:
+            request = replace(request, page=self.draw((1, 1, 2, 3)))
+        older = list(mine).index(request.before) + 1 if request.before is not None else 0
+        found = [
+            job.job_id
+            for job in list(mine.values())[older:]
+            if request.metadata.items() <= job.spec.metadata.items()
+            and request.queue in (None, job.spec.queue)
+            and request.owner in (None, job.spec.owner)
+            and request.state in (None, job.state)
+        ][(request.page - 1) * request.page_size :]
+        listed = self.driver.reply(JobsListed, request, tenant=tenant)
+        assert [job.id for job in listed.jobs] == found[: request.page_size]
+        assert listed.more == (len(found) > request.page_size)
 
     def compare_jobs(self) -> None:
         """Each job, and its whole log, as it is stored and as it was published."""

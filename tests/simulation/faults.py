@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from airunner.broker.store.room import Room
-from tests.simulation.history import Killed, Slept, Stopped
+from tests.simulation.history import Killed, Slept
 from tests.simulation.machine import Machine
 from tests.simulation.network import Weather
 
@@ -198,5 +198,5 @@ class Faults:
     def _stop(self, machine: Machine, length_s: float) -> None:
         if machine.alive and not machine.stopped:
             machine.stop()
-            self._world.recorder.add(Stopped, machine=machine.name)
+            self._world.note(f"{machine.name} is stopped")
             self._world.network.later(length_s, partial(self._world.wake, machine))

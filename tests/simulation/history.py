@@ -154,12 +154,6 @@ class Started(Record, frozen=True, kw_only=True):
     wall_offset_ms: int = 0
 
 
-class Stopped(Record, frozen=True, kw_only=True):
-    """SIGSTOP."""
-
-    machine: str
-
-
 class Slept(Record, frozen=True, kw_only=True):
     """The machine is suspended, with all that runs on it and its monotonic clock."""
 

@@ -27,6 +27,8 @@ import trio
 import trio.testing
 from trio._core import _run as trio_run
 
+from airunner.transport.bell import Bell
+
 _machine: ContextVar[Machine | None] = ContextVar("machine", default=None)
 _reschedule = trio_run.Runner.reschedule
 
@@ -50,7 +52,7 @@ class Machine:
         self.asleep_s = 0.0  # in all
         self._slept_at_s: float | None = None
         self._at_wakeup: list[Callable[[], None]] = []
-        self._woken = anyio.Event()
+        self._woken = Bell()
         self._held: list[Any] = []
 
     def start(self, group: anyio.abc.TaskGroup, main: Callable[[], Awaitable[None]]) -> None:
@@ -108,8 +110,7 @@ class Machine:
             acts, self._at_wakeup = self._at_wakeup, []
             for act in acts:
                 act()
-            self._woken.set()
-            self._woken = anyio.Event()
+            self._woken.ring()
         held, self._held = self._held, []
         trio_run.GLOBAL_RUN_CONTEXT.runner.runq.extend(held)
 

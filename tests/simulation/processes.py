@@ -30,6 +30,7 @@ from airunner.agent.launcher.contract import (
 )
 from airunner.agent.launcher.refusal import MachineRefused, scarce_at_launch
 from airunner.protocol.events import Stream
+from airunner.transport.bell import Bell
 from tests.simulation.history import ProcessGone, ProcessStarted, ProcessWrote
 from tests.simulation.machine import Machine
 from tests.simulation.network import SimNetwork
@@ -139,7 +140,7 @@ class SimSource:
     def __init__(self) -> None:
         self._held = bytearray()
         self._over = False
-        self._changed = anyio.Event()
+        self._changed = Bell()
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
         while not self._held and not self._over:
@@ -154,16 +155,12 @@ class SimSource:
     def put(self, data: bytes) -> None:
         """It was written."""
         self._held += data
-        self._wake()
+        self._changed.ring()
 
     def end(self) -> None:
         """Nothing more will be."""
         self._over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._changed.ring()
 
 
 class SimProcess:
