@@ -107,15 +107,22 @@ class StoreAndModel:
 
     def run(self) -> None:
         """Do one thing after the other, and compare what there is after each."""
-        while not self.granted:
-            self.enqueue()
-            self.lease()
+        self.begin()
         for _ in range(STEPS):
-            (act,) = self.random.choices([*ACTS], [*ACTS.values()])
-            act(self)
+            self.act()
             self.compare_queues()
             self.compare_lists()
         self.compare_jobs()
+
+    def begin(self) -> None:
+        while not self.granted:
+            self.enqueue()
+            self.lease()
+
+    def act(self) -> None:
+        """Ask for something, and compare the answers."""
+        (act,) = self.random.choices([*ACTS], [*ACTS.values()])
+        act(self)
 
     # --- what is asked --------------------------------------------------------------------------------
 
@@ -130,6 +137,7 @@ class StoreAndModel:
             max_attempts=self.draw((1, 2, 3)),
             retry=self.draw(POLICIES),
             require=self.draw(({}, {}, {"os": "linux"}, {"os": "linux", "arch": "arm"})),
+            secrets=self.draw(((), ("S",))),
         )
 
     def grant(self) -> tuple[JobLease, m.Grant]:
@@ -215,9 +223,9 @@ class StoreAndModel:
 
     def renew(self) -> None:
         lease, grant = self.grant()
-        request = UpdateJob(leases=(lease.ref,), visibility_ms=self.draw(VISIBILITY_MS))
-        (renewed,) = self.driver.reply(JobsUpdated, request, tenant=grant.job.tenant).leases
-        assert renewed.verdict == self.model.renew(grant, request.visibility_ms, self.driver.now_ms)
+        request = UpdateJob(leases=(lease.ref, lease.ref), visibility_ms=self.draw(VISIBILITY_MS))
+        renewed, again = self.driver.reply(JobsUpdated, request, tenant=grant.job.tenant).leases
+        assert renewed.verdict == again.verdict == self.model.renew(grant, request.visibility_ms, self.driver.now_ms)
 
     def pieces(self) -> list[str]:
         return self.random.choices("xyz", k=self.random.randint(1, 3))
