@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from airunner import Client, Event, Job, JobSummary, Patience, Reason, Stream
+from airunner import Client, Event, Job, Patience, Reason, Stream
 from airunner.protocol.events import JobLeased, ProcessEnd, ProcessError, ProcessStart
 from tests.acceptance.chaos_jobs import expected_code, expected_output
 from tests.acceptance.chaos_users import accepted, diaries
@@ -39,9 +39,9 @@ from tests.simulation.history import (
     wall_ms,
 )
 from tests.simulation.oracle import check
+from tests.simulation.reading import all_jobs
 
 SHOWN_MAX: Final = 10  # of each kind of finding
-PAGE_SIZE: Final = 100
 COLUMN: Final = 24
 NO_PROCESS: Final = os.strerror(errno.EAGAIN)
 PATIENCE: Final = Patience(first_s=30, later_s=30)
@@ -102,7 +102,7 @@ async def drain(cluster: Cluster, within_s: float, tell: Callable[[str], None]) 
     """Wait for the end of every job, as long as that is bearable."""
     with anyio.move_on_after(within_s):
         async with cluster.client() as client:
-            waiting = [summary.id async for summary in _listed(client) if not summary.state.terminal]
+            waiting = [summary.id async for summary in all_jobs(client) if not summary.state.terminal]
             for number, job_id in enumerate(waiting):
                 tell(f"draining: {len(waiting) - number} jobs have not ended")
                 async with client.follow(job_id) as events:
@@ -117,7 +117,7 @@ async def judge(cluster: Cluster, deaths: Sequence[Record], findings: Findings) 
     async with cluster.client() as client:
         jobs = [
             (await client.get(summary.id), [event async for event in client.replay(summary.id)])
-            async for summary in _listed(client)
+            async for summary in all_jobs(client)
         ]
     findings.add("laws broken", map(str, check(history_of(cluster, [*records, *deaths], jobs))))
     ends = [(job.id, job.result.reason) for job, _ in jobs if job.result is not None]
@@ -177,14 +177,3 @@ def _attempts(cluster: Cluster, job: Job, events: tuple[Event, ...]) -> Iterator
                 yield ProcessWrote(at_ms=at_ms, pid=pid, stream=Stream.STDOUT, data=expected_output(job.id, job.spec))
                 if over is not None:
                     yield ProcessGone(at_ms=over.timestamp_ms, pid=pid, exit_code=expected_code(job.spec))
-
-
-async def _listed(client: Client) -> AsyncIterator[JobSummary]:
-    before: str | None = None
-    while True:
-        page = await client.list_jobs(before=before, page_size=PAGE_SIZE)
-        for summary in page.jobs:
-            yield summary
-        if not page.more:
-            return
-        before = page.jobs[-1].id

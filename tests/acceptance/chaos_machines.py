@@ -5,7 +5,6 @@ Whether a sleep ends what it should is seen when the machine wakes; what became 
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import time
@@ -18,7 +17,7 @@ from typing import Final
 
 from airunner.agent.launcher.child.tree import descendants
 from tests.acceptance import bounded, suspending
-from tests.acceptance.chaos_processes import Victim, job_processes
+from tests.acceptance.chaos_processes import Victim, job_processes, kill
 
 STARTERS: Final = ("airunner-launch", "airunner-keeper")  # who starts processes for an agent, itself and nothing else
 BOUND: Final = "--nproc=4096"  # what the user may have while the machine is not scarce
@@ -63,7 +62,7 @@ class Suspension:
         self._pids = []
         while fresh := [one.pid for one in descendants(agent.pid) if one.alive and one.pid not in self._pids]:
             for pid in fresh:
-                _signal(pid, signal.SIGSTOP)
+                kill(pid, signal.SIGSTOP)
                 self._pids.append(pid)
         self._since_s = time.monotonic()
         return True
@@ -78,7 +77,7 @@ class Suspension:
         self._write()
         self._agent.mend()
         for pid in self._pids:
-            _signal(pid, signal.SIGCONT)
+            kill(pid, signal.SIGCONT)
         self._agent, self._pids = None, []
         if slept_s < self._lease_s:
             return []
@@ -159,8 +158,3 @@ def _name(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
-
-
-def _signal(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)

@@ -164,10 +164,10 @@ def airunner_processes(home: Path) -> list[int]:
     return sorted({*with_home, *with_lock} - {os.getpid()})
 
 
-def kill(pid: int) -> None:
-    """SIGKILL, unless it has ended."""
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send the signal, unless it has ended."""
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 def command_of(pid: int) -> str:

@@ -33,18 +33,13 @@ def _jobs(count: int) -> EnqueueJob:
 
 def no_more_jobs_wait_than_a_tenant_may_have(driver: Driver) -> None:
     driver.quotas = Quotas(waiting_max=3)
-    driver.reply(JobsEnqueued, _jobs(2))
+    first = driver.reply(JobsEnqueued, _jobs(2), request_id=b"0123456789abcdef")
     driver.refused("quota", _jobs(2))
     driver.reply(JobsEnqueued, _jobs(1))
     driver.refused("quota", _jobs(1))
+    assert driver.reply(JobsEnqueued, _jobs(2), request_id=b"0123456789abcdef") == first, "it was submitted before"
     driver.reply(JobsEnqueued, _jobs(3), tenant="other")
     driver.refused("quota", _jobs(1), tenant="other")
-
-
-def what_was_submitted_before_is_answered_though_the_quota_is_reached(driver: Driver) -> None:
-    driver.quotas = Quotas(waiting_max=1)
-    first = driver.reply(JobsEnqueued, _jobs(1), request_id=b"0123456789abcdef")
-    assert driver.reply(JobsEnqueued, _jobs(1), request_id=b"0123456789abcdef") == first
 
 
 def whatever_ends_a_wait_makes_room_and_whatever_begins_one_takes_it(driver: Driver) -> None:

@@ -12,6 +12,7 @@ from airunner.broker.store.room import Room
 from tests.simulation.history import Killed, Slept
 from tests.simulation.machine import Machine
 from tests.simulation.network import Weather
+from tests.simulation.processes import SimKeepers
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -114,8 +115,11 @@ class Faults:
 
     # --- agents and people ----------------------------------------------------------------------------
 
+    def _agent(self) -> tuple[Machine, SimKeepers]:
+        return self._world.agents[self._random.choice(list(self._world.agents))]
+
     def _kill_agent(self) -> None:
-        machine, keepers = self._world.agents[self._random.choice(list(self._world.agents))]
+        machine, keepers = self._agent()
         if machine.alive:
             machine.kill()
             keepers.agent_killed()
@@ -123,14 +127,14 @@ class Faults:
             self._world.recorder.add(Killed, machine=machine.name)
 
     def _stop_agent(self) -> None:
-        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        machine, _ = self._agent()
         length_s = self._random.random() * 15
         if length_s * 1_000 > self._world.visibility_ms[machine.name]:
             self._world.recorder.rare["an agent woke after its leases"] += 1
         self._stop(machine, length_s)
 
     def _suspend_agent(self) -> None:
-        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        machine, _ = self._agent()
         length_s = self._random.random() * self._random.choice([5, 40])
         if machine.alive and not machine.stopped:
             if length_s * 1_000 > self._world.visibility_ms[machine.name]:
@@ -141,34 +145,26 @@ class Faults:
 
     def _refuse(self) -> None:
         """A machine is out of processes for a while, or nearly so."""
-        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        machine, _ = self._agent()
         machine.refuses = self._random.choice([1.0, 1.0, 0.5])
         self._world.note(f"{machine.name} refuses processes")
-
-        def recover() -> None:
-            machine.refuses = 0.0
-
-        self._world.network.later(self._random.random() * 20, recover)
+        self._world.network.later(self._random.random() * 20, partial(vars(machine).update, refuses=0.0))
 
     def _fill_agents_disk(self) -> None:
-        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        machine, _ = self._agent()
         machine.disk_full = True
         self._world.note(f"the disk of {machine.name} is full")
-
-        def recover() -> None:
-            machine.disk_full = False
-
-        self._world.network.later(self._random.random() * 15, recover)
+        self._world.network.later(self._random.random() * 15, partial(vars(machine).update, disk_full=False))
 
     def _stop_agent_as_it_completes(self) -> None:
         """Its command has ended; it wakes when its lease has too."""
-        machine, keepers = self._world.agents[self._random.choice(list(self._world.agents))]
+        machine, keepers = self._agent()
         length_s = self._world.visibility_ms[machine.name] / 1_000 + self._random.random() * 6
         keepers.trap = partial(self._stop, machine, length_s)
 
     def _stop_agent_as_it_renews(self) -> None:
         """It hears late that its lease was renewed, and then nothing for long."""
-        machine, _ = self._world.agents[self._random.choice(list(self._world.agents))]
+        machine, _ = self._agent()
         length_s = self._random.random() * self._world.visibility_ms[machine.name] / 1_000
         ways = [(machine.name, "broker"), ("broker", machine.name)]
 

@@ -135,12 +135,11 @@ class Released(Told, frozen=True, kw_only=True):
 
 
 class RefusedReply(Told, frozen=True, kw_only=True):
-    """A Refused; `kind` is the request's tag, such as `CompleteJob`; its job and attempt where it has them."""
+    """A Refused; `kind` is the request's tag, such as `CompleteJob`; its job where it has one of its own."""
 
     kind: str
     code: str
     job_id: str | None = None
-    attempt: int | None = None
 
 
 # --- machines and processes ---------------------------------------------------------------------------

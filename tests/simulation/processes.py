@@ -85,33 +85,27 @@ class SimKeepers:
 
     def __init__(self, machine: Machine, network: SimNetwork, recorder: Recorder) -> None:
         self.trap: Callable[[], None] | None = None  # sprung when a process next ends by itself
-        self._machine = machine
-        self._network = network
-        self._recorder = recorder
+        self.machine = machine
+        self.network = network
+        self.recorder = recorder
         self._kept: list[SimProcess] = []
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> SimProcess:
         script = Script() if spec.argv == PROBE else msgspec.convert(json.loads(spec.argv[1]), Script)
-        await anyio.sleep(0.0005 + self._network.random.random() * 0.003)  # virtual
-        if self._machine.boot_s() >= deadline_s:
+        await anyio.sleep(0.0005 + self.network.random.random() * 0.003)  # virtual
+        if self.machine.boot_s() >= deadline_s:
             raise LeaseEnded
-        if self._network.random.random() < self._machine.refuses:
-            self._recorder.rare["a machine refused to start a process"] += 1
+        if self.network.random.random() < self.machine.refuses:
+            self.recorder.rare["a machine refused to start a process"] += 1
             if (scarce := scarce_at_launch(errno.EAGAIN)) is not None:
                 raise MachineRefused(scarce, "cannot start a process: Resource temporarily unavailable")
             raise LaunchFailed("cannot start a process", 126)
         if script.missing:
             raise LaunchFailed("no such command", 127)
         environment = spec.environment
-        process = SimProcess(
-            script,
-            next(self._network.numbers),
-            None if spec.argv == PROBE else (environment["AIRUNNER_JOB_ID"], int(environment["AIRUNNER_ATTEMPT"])),
-            self._machine,
-            self._network,
-            self._recorder,
-            self._spring,
-        )
+        of_a_job = spec.argv != PROBE
+        attempt = (environment["AIRUNNER_JOB_ID"], int(environment["AIRUNNER_ATTEMPT"])) if of_a_job else None
+        process = SimProcess(script, attempt, self)
         process.keep_until(deadline_s)
         self._kept = [kept for kept in self._kept if not kept.gone]
         self._kept.append(process)
@@ -120,13 +114,14 @@ class SimKeepers:
     def agent_killed(self) -> None:
         """Every socket to it closes; the keepers kill what they keep, and exit."""
         for process in self._kept:
-            delay_s = 0.0 if self._machine.asleep else self._network.random.random() * 0.5
-            self._network.later(delay_s, process.kill)
+            delay_s = 0.0 if self.machine.asleep else self.network.random.random() * 0.5
+            self.network.later(delay_s, process.kill)
 
-    def _spring(self) -> None:
+    def spring(self) -> None:
+        """A process has ended by itself."""
         trap, self.trap = self.trap, None
         if trap is not None:
-            self._network.later(0, trap)
+            self.network.later(0, trap)
 
     async def gone(self) -> None:
         """Wait until none of the processes is left."""
@@ -166,22 +161,11 @@ class SimSource:
 class SimProcess:
     """One command; see `agent.launcher.contract.Process`."""
 
-    def __init__(
-        self,
-        script: Script,
-        pid: int,
-        attempt: tuple[str, int] | None,
-        host: Machine,
-        network: SimNetwork,
-        recorder: Recorder,
-        exits: Callable[[], None],
-    ) -> None:
+    def __init__(self, script: Script, attempt: tuple[str, int] | None, keepers: SimKeepers) -> None:
         self._script = script
-        self._exits = exits
-        self._pid = pid
-        self._host = host
-        self._network = network
-        self._recorder = recorder
+        self._exits = keepers.spring
+        self._host, self._network, self._recorder = keepers.machine, keepers.network, keepers.recorder
+        self._pid = next(self._network.numbers)
         self._exit: Exit | None = None
         self._expired = False
         self.over = anyio.Event()
@@ -190,7 +174,8 @@ class SimProcess:
         self.stderr = SimSource()
         self._of_a_job = attempt is not None
         if attempt is not None:
-            recorder.add(ProcessStarted, machine=host.name, pid=pid, job_id=attempt[0], attempt=attempt[1])
+            started = {"machine": self._host.name, "pid": self._pid, "job_id": attempt[0], "attempt": attempt[1]}
+            self._recorder.add(ProcessStarted, **started)
         self._step(0)
 
     @property

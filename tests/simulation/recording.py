@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from airunner.protocol.replies import (
     JobCompleted,
@@ -46,37 +47,31 @@ class Recorder:
     def told(self, machine: str, request_id: bytes, request: Request, asked_at_ms: int, reply: Reply) -> None:
         """The broker has sent this reply."""
         common = {"machine": machine, "request_id": request_id, "asked_at_ms": asked_at_ms}
+
+        def note(kind: type[Record], ref: Any, **fields: object) -> None:
+            self.add(kind, **common, job_id=ref.job_id, attempt=ref.attempt, **fields)
+
         match reply, request:
             case JobsLeased(leases=leases), _:
-                for one in leases:
-                    fields = {"job_id": one.job_id, "attempt": one.attempt, "visibility_ms": one.visibility_ms}
-                    self.add(Granted, **common, **fields)
+                for lease in leases:
+                    note(Granted, lease, visibility_ms=lease.visibility_ms)
             case JobsUpdated(leases=leases), UpdateJob(visibility_ms=visibility_ms):
                 for verdict in leases:
-                    fields = {"job_id": verdict.job_id, "attempt": verdict.attempt, "verdict": verdict.verdict}
-                    self.add(Judged, **common, **fields, visibility_ms=visibility_ms)
+                    note(Judged, verdict, verdict=verdict.verdict, visibility_ms=visibility_ms)
             case JobEventsPublished(batches=batches, completions=completions), PublishJobEvents():
                 for batch in batches:
-                    fields = {"job_id": batch.job_id, "attempt": batch.attempt, "next_index": batch.next_index}
-                    self.add(Stored, **common, **fields, code=batch.code)
+                    note(Stored, batch, next_index=batch.next_index, code=batch.code)
                     if batch.code == "stale-token":
                         self.rare["late events refused"] += 1
                 for one, completed in zip(request.completions, completions, strict=True):
                     self.told(machine, request_id, one, asked_at_ms, completed)
             case JobCompleted(state=state), CompleteJob(lease=lease):
-                self.add(Completed, **common, job_id=lease.job_id, attempt=lease.attempt, state=state)
+                note(Completed, lease, state=state)
             case JobReleasedReply(), ReleaseJob(lease=lease):
-                self.add(Released, **common, job_id=lease.job_id, attempt=lease.attempt)
+                note(Released, lease)
             case Refused(code=code), _:
                 kind = type(request).__name__
-                self.add(
-                    RefusedReply,
-                    **common,
-                    kind=kind,
-                    code=code,
-                    job_id=getattr(request, "job_id", None),
-                    attempt=getattr(request, "attempt", None),
-                )
+                self.add(RefusedReply, **common, kind=kind, code=code, job_id=getattr(request, "job_id", None))
                 self.rare[f"{kind} refused with {code}"] += 1
             case _:
                 pass

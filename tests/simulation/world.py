@@ -10,7 +10,7 @@ Everything is drawn from the one seed: what is submitted, what breaks, when, and
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,6 @@ from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import Event
-from airunner.protocol.job import JobSummary
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import Edges
@@ -54,6 +53,7 @@ from tests.simulation.homes import may_be_full
 from tests.simulation.machine import Machine, true_s
 from tests.simulation.network import SimDoors, SimNetwork, Weather
 from tests.simulation.processes import SimKeepers
+from tests.simulation.reading import all_jobs
 from tests.simulation.recording import Recorder
 from tests.simulation.tags import tags_of
 from tests.simulation.torn import TornDisk
@@ -295,7 +295,7 @@ class World:
                     await open_queue(self, machine.name, client, queue)
                 for user in list(self.users):
                     await self._user_done[user].wait()
-                async for job in _all_jobs(client):
+                async for job in all_jobs(client):
                     async with client.follow(job.id) as events:
                         async for _ in events:
                             pass
@@ -316,7 +316,7 @@ class World:
 
         async def read() -> None:
             async with self.client(machine) as client:
-                for summary in [job async for job in _all_jobs(client)]:
+                for summary in [job async for job in all_jobs(client)]:
                     self.recorder.add(FinalJob, job=await client.get(summary.id))
                     events: list[Event] = []
                     with suppress(PeerError):  # what cannot be read is not there, and the laws say so
@@ -350,17 +350,6 @@ class World:
     def _tasks(self) -> anyio.abc.TaskGroup:
         assert self._group is not None, "the world runs"
         return self._group
-
-
-async def _all_jobs(client: Client) -> AsyncIterator[JobSummary]:
-    before: str | None = None
-    while True:
-        page = await client.list_jobs(before=before, page_size=100)
-        for job in page.jobs:
-            yield job
-        if not page.more:
-            return
-        before = page.jobs[-1].id
 
 
 async def _inline(call: Callable[[], T]) -> T:
