@@ -6,11 +6,11 @@
                                   └──► broker
 ```
 
-- `command.py` is `airunner agent`: it builds the parts; `agent.py` runs them; `plan.py` holds what it was told to do.
-- `home.py` locks the agent's folder; `flag.py` is the event that ends blocks: a drain, a lost lease, a cancelled job.
+- `command.py` is `airunner agent`: it builds the parts; `agent.py` runs them; `plan.py` checks and holds the options.
+- `home.py` locks the agent's folder; `flag.py` is an event that cancels blocks of code: a drain, a lost lease.
 - `leases/` asks for jobs and renews leases; `attempt/` runs one job; `workspace/` makes its folders; `checkout/` puts
-  the commit there; `launcher/` starts processes; `output/` redacts, spools and sends what they write.
+  the commit there; `launcher/` starts processes; `output/` redacts, spools and sends the processes' output.
 
-Each imports only what stands before it here: flag, launcher, workspace, checkout, output, plan, leases, attempt, home,
-agent, command.
+Imports go one way, each of these from earlier ones only: flag, launcher, workspace, checkout, output, plan, leases,
+attempt, home, agent, command.
 """

@@ -1,6 +1,6 @@
-"""Agent: runs its slots, the EventPublisher and the Renewer over one channel.
+"""Agent: runs its slots, the EventPublisher and the Renewer over one channel to the broker.
 
-All edges are passed in. It runs until a drain was ordered and its slots have ended.
+Clock, randomness and network are passed in. The agent ends when all slots have: drained, or done with their jobs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from airunner.transport.ports import Edges
 
 
 class Agent(Struct, frozen=True):
-    """Agent as `plan` describes it."""
+    """Agent with the options in `plan`."""
 
     plan: Plan
     channel: Channel
@@ -42,7 +42,7 @@ class Agent(Struct, frozen=True):
     orders: Orders = field(default_factory=Orders)
 
     async def run(self) -> None:
-        """Run jobs until `orders.drain` is set and running jobs have ended, or the plan's jobs are done."""
+        """Run jobs until `orders.drain` is set and running jobs have ended, or each slot has run `plan.jobs_max`."""
         home = self.plan.home
         publisher = EventPublisher(self.channel, self.edges, self.report, SpoolRoom(self.plan.spool_bytes_max))
         probes = Probes(self.surroundings.launcher, home)
@@ -53,7 +53,7 @@ class Agent(Struct, frozen=True):
         occupancy = Occupancy()
         self.channel.nudged = renewer.nudge
         for leftover in await self.surroundings.offload(lambda: [*remove_workspaces(home), *remove_unfinished(home)]):
-            self.report(f"could not remove {leftover.path}: {leftover.why}")
+            self.report(f"could not remove {leftover.path}: {leftover.why}; remove it by hand")
         left = spools_in(home / SPOOL_FOLDER)
         async with anyio.create_task_group() as background:
             await background.start(self.channel.run)
@@ -85,11 +85,11 @@ class Agent(Struct, frozen=True):
     async def _leave_when_idle(self, occupancy: Occupancy) -> None:
         if self.plan.idle_s_max is not None:
             await occupancy.idle_for(self.plan.idle_s_max)
-            self.report(f"no job for {self.plan.idle_s_max:g} s: leaving")
+            self.report(f"no job for {self.plan.idle_s_max:g} s: the agent ends (--disconnect-after-idle)")
             self.orders.drain.set()
 
     async def _greet(self) -> None:
-        """Report when the broker was first heard."""
+        """Report that the agent is ready, after the broker's first reply."""
         await self.channel.ask(Ping())
         queues = ", ".join(self.plan.queues)
         self.report(

@@ -1,6 +1,6 @@
-"""Command `airunner agent`: builds an agent of real parts and runs it until it is told to stop.
+"""Command `airunner agent`: checks the options, builds the agent, and runs it until a signal stops it.
 
-The launcher is started first, before there is a ZeroMQ context whose threads a fork would meet.
+The launcher process is started before ZeroMQ, because forking a process that has threads is not safe.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MIRROR_GIB = 20
 LOG_MIB_MAX = 1_024
 SPOOL_GIB = 10
 FLUSH_KIB = 64
-FLUSH_KIB_MAX = 256  # the size of one batch
+FLUSH_KIB_MAX = 256  # a batch holds no more
 _GIB = 1 << 30
 
 
@@ -45,18 +45,24 @@ def agent_command(
     broker: Annotated[
         list[str] | None,
         typer.Option(
-            help="A broker's endpoint; repeat it for several brokers, which are tried in turn.",
+            help="Endpoint of a broker; repeat the option for several brokers, which are tried in turn.",
             envvar=BROKER_VARIABLE,
             show_default=DEFAULT_BROKER,
         ),
     ] = None,
     queue: Annotated[
         list[str] | None,
-        typer.Option(help="A queue to lease jobs from; repeat it in order of preference.", show_default="default"),
+        typer.Option(
+            help="Queue to lease jobs from; repeat the option in order of preference.", show_default="queue `default`"
+        ),
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(metavar="TAG=VALUE", help="A tag of this agent, for jobs that require it; may be repeated."),
+        typer.Option(
+            metavar="TAG=VALUE",
+            help="Tag of this agent, for jobs that require it; may be repeated.",
+            show_default="none",
+        ),
     ] = None,
     spawn: Annotated[int, typer.Option(min=1, max=SLOTS_SPAWNED_MAX, help="Number of jobs to run at once.")] = 1,
     visibility_timeout: Annotated[
@@ -64,7 +70,7 @@ def agent_command(
         typer.Option(
             parser=seconds_between("--visibility-timeout", VISIBILITY_S_MIN, VISIBILITY_S_MAX),
             metavar="SECONDS",
-            help="Seconds without a heartbeat after which the broker gives a job to another agent.",
+            help="Seconds without a heartbeat after which the broker gives this agent's jobs to others.",
         ),
     ] = 300,
     cancel_grace: Annotated[
@@ -72,39 +78,40 @@ def agent_command(
         typer.Option(
             parser=seconds_between("--cancel-grace", 0, VISIBILITY_S_MAX),
             metavar="SECONDS",
-            help="Seconds between SIGTERM and SIGKILL for a command that is cancelled or out of time.",
+            help="Seconds between SIGTERM and SIGKILL for a command that is cancelled or exceeds its timeout.",
         ),
     ] = 10,
     allow_scheme: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SCHEME",
-            help="A URL scheme to allow for repositories, instead of the default ones; may be repeated.",
+            help="URL scheme to allow for repositories; may be repeated. The schemes named replace the default ones.",
             show_default=", ".join(REMOTE_SCHEMES),
         ),
     ] = None,
     allow_local: Annotated[
-        bool, typer.Option("--allow-local", help="Allow repositories at local paths and file:// URLs too.")
+        bool, typer.Option("--allow-local", help="Also allow repositories at local paths and file:// URLs.")
     ] = False,
     mirror_gib: Annotated[
         float,
         typer.Option(
-            min=0, help="GiB of disk for mirrors, which make repeated checkouts of a repository faster; 0: none."
+            min=0,
+            help="GiB of disk for mirrors, which make repeated checkouts faster; 0: none. No effect with --run-as.",
         ),
     ] = MIRROR_GIB,
     log_mib_max: Annotated[
-        int, typer.Option(min=1, help="MiB of a job's output to keep: of a longer one its head and tail.")
+        int, typer.Option(min=1, help="MiB of a job's output to keep: its beginning and its end, if it is longer.")
     ] = LOG_MIB_MAX,
     flush_interval: Annotated[
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Time that output gathers before it is sent, such as 500ms.",
-            show_default="100ms, of terminals 20ms",
+            help="Time for which output is gathered before it is sent, such as 500ms.",
+            show_default="100ms; 20ms for jobs in a terminal",
         ),
     ] = None,
     flush_kib: Annotated[
-        int, typer.Option(min=1, max=FLUSH_KIB_MAX, help="KiB of output at which it is sent earlier.")
+        int, typer.Option(min=1, max=FLUSH_KIB_MAX, help="KiB of gathered output to send without further delay.")
     ] = FLUSH_KIB,
     spool_gib: Annotated[
         float, typer.Option(min=0.001, help="GiB of disk for output that the broker has not acknowledged yet.")
@@ -123,7 +130,7 @@ def agent_command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A variable of the agent's environment that jobs may use as a secret; may be repeated.",
+            help="Variable of the agent's environment that jobs may use as a secret; may be repeated.",
             show_default="none",
         ),
     ] = None,
@@ -131,7 +138,7 @@ def agent_command(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of hooks around each job: pre-checkout, post-checkout, pre-command, post-command, pre-exit.",
+            help="Folder of hooks for each job: pre-checkout, post-checkout, pre-command, post-command, pre-exit.",
             show_default="$AIRUNNER_HOME/hooks, if it exists",
         ),
     ] = None,
@@ -139,10 +146,10 @@ def agent_command(
         list[str] | None,
         typer.Option(
             metavar="USER",
-            help="Run jobs as this user (or UID, UID:GID); the agent must be root. With several users, repeated or "
-            "separated by commas, each slot has its own.",
+            help="User to run jobs as: a name, UID or UID:GID; the agent must be root. With several users (repeat the "
+            "option, or separate them with commas) no two jobs at once have the same.",
             envvar=RUN_AS_VARIABLE,
-            show_default="the agent's own",
+            show_default="the agent's own user",
         ),
     ] = None,
     disconnect_after_job: Annotated[
@@ -164,28 +171,28 @@ def agent_command(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Keep values of variables with such names, as NAME or *_NAME, out of a job's log; may be repeated.",
-            show_default="*_TOKEN, *_SECRET, *_PASSWORD, *_KEY and the like, always",
+            help="Redact values of more variables in job logs: PATTERN is NAME or *_NAME; may be repeated.",
+            show_default="*_TOKEN, *_SECRET, *_PASSWORD, *_KEY and similar names, always",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the agent.", show_default="HOST-NUMBER")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the agent.", show_default="HOST-1, or next free")] = None,
     token: Annotated[
         str | None,
         typer.Option(
-            help="Token to present to the broker, as AIRUNNER_TOKEN.",
-            show_default="signed with the home's key, if there",
+            help="Token to present to the broker; overrides AIRUNNER_TOKEN.",
+            show_default="a token signed with the home's key, if it has one",
         ),
     ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="File (0600) with the token, read again whenever it changes.", show_default="none"
+            metavar="FILE", help="File (mode 0600) with the token, read again when it changes.", show_default="none"
         ),
     ] = None,
 ) -> None:
-    """Run an agent: it leases jobs, checks repositories out, runs commands and streams every byte back.
+    """Run an agent: it leases jobs, checks out repositories, runs commands and streams all output to the broker.
 
-    SIGTERM once: finish running jobs and stop. Twice: end and release them. A third time: kill them and exit.
+    SIGTERM: finish the running jobs, then exit. Again: stop them and give them back to the queue. Third: kill them.
     """
     from airunner.agent import plan as planning
     from airunner.agent.home import lock_home
@@ -202,7 +209,7 @@ def agent_command(
     make_folder(home.root)
     locked = lock_home(home.agent)
     if locked.ended:
-        _say(f"ended what the last agent of this home had left running: {locked.ended}")
+        _say(f"ended processes of jobs that the last agent of this home had left running: {locked.ended}")
     users = planning.users_of(run_as or (), spawn, home, locked.folder)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
     launcher = start_launcher([locked.running], Limits(memory_bytes_max, pids_max), locked.mark, locked.groups)
@@ -249,7 +256,7 @@ def agent_command(
     )
     if not users:
         _say(f"note: {exposed_keys(home)}")
-    gc.freeze()  # imported modules stay: no collection has to look through them
+    gc.freeze()  # the garbage collector need not scan imported modules again and again: they stay to the end
     anyio.run(_run, home, plan, surroundings, launcher, endpoints, token, token_file)
 
 
@@ -262,7 +269,7 @@ async def _run(
     token: str | None,
     token_file: Path | None,
 ) -> None:
-    """Run the agent, and end every job's processes when it ends."""
+    """Run the agent until it ends, then stop the launcher, which ends the processes of every job."""
     import anyio
 
     from airunner.agent.agent import Agent
@@ -299,14 +306,14 @@ async def _run(
 
 
 def _open_box(home: Home, queue: str, name: str, box: bytes) -> bytes:
-    """Open a sealed secret with the home's queue keys, also those that are made later."""
+    """Open a sealed secret with the queue's key, which is read each time: it may be added while the agent runs."""
     from airunner.certs.queuekeys import load_secret, open_secret
 
     return open_secret(load_secret(home, queue), queue, name, box)
 
 
 def _version() -> str:
-    """Return the version of this software, empty where it is not installed."""
+    """Return the version of the installed package; empty if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -316,7 +323,7 @@ def _version() -> str:
 
 
 async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
-    """Drain at the first signal, end and release at the second, kill at the third."""
+    """Obey signals: drain at the first, stop and release running jobs at the second, kill them at the third."""
     import anyio
 
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -325,13 +332,15 @@ async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
             count += 1
             match count:
                 case 1:
-                    _say("draining: no more jobs are leased; signal again to release those that run")
+                    _say("draining: no new jobs, waiting for running ones; signal again to stop and give them back")
                     agent.orders.drain.set()
                 case 2:
-                    _say("stopping: running jobs are ended and released; signal again to exit at once")
+                    _say(
+                        "stopping: running jobs are stopped and given back; signal again to kill them and exit at once"
+                    )
                     agent.orders.stop.set()
                 case _:
-                    _say("killed")
+                    _say("killed the running jobs: they go to other agents when their leases expire")
                     os.kill(launcher.pid, signal.SIGKILL)
                     os._exit(128 + number)
 

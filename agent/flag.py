@@ -1,6 +1,6 @@
-"""Flag: a fact that becomes true once and stays so, such as a drain, a lost lease or a cancelled job.
+"""Flag: an event that is set once and stays set, such as a drain, a lost lease or a cancelled job.
 
-`cancelled_by` opens a block that ends when a flag is set, so that no task has to wait for it.
+`cancelled_by` opens a block that is cancelled when a flag is set, so that no second task has to wait for the flag.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from airunner.transport.bell import Bell
 
 
 class Flag:
-    """Flag that is set once; tasks wait for it, and blocks opened by `cancelled_by` end with it."""
+    """Flag that is set once: that wakes the tasks that wait, and cancels the blocks opened by `cancelled_by`."""
 
     def __init__(self) -> None:
         self._set = False
@@ -21,29 +21,29 @@ class Flag:
         self._scopes: set[anyio.CancelScope] = set()
 
     def is_set(self) -> bool:
-        """Return whether it has been set."""
+        """Return whether the flag has been set."""
         return self._set
 
     def set(self) -> None:
-        """Set the flag: wake its waiters and cancel its blocks."""
+        """Set the flag: wake the waiting tasks and cancel the blocks."""
         self._set = True
         self._bell.ring()
         for scope in self._scopes:
             scope.cancel()
 
     async def wait(self) -> None:
-        """Wait until it is set."""
+        """Wait until the flag is set."""
         if not self._set:
             await self._bell.wait()
 
     def add(self, scope: anyio.CancelScope) -> None:
-        """Cancel this scope when the flag is set."""
+        """Add a scope that is cancelled when the flag is set."""
         self._scopes.add(scope)
         if self._set:
             scope.cancel()
 
     def remove(self, scope: anyio.CancelScope) -> None:
-        """Forget a scope whose block has been left."""
+        """Remove a scope whose block has ended."""
         self._scopes.discard(scope)
 
 
@@ -67,5 +67,5 @@ class _CancelledBy:
 
 
 def cancelled_by(*flags: Flag, timeout_s: float | None = None) -> _CancelledBy:
-    """Open a block that ends when any of these flags is set, at once if one is already, or after `timeout_s`."""
+    """Open a block that is cancelled when any of these flags is set, now or earlier, or after `timeout_s`."""
     return _CancelledBy(flags, timeout_s)

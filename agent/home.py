@@ -1,15 +1,15 @@
-"""Agent home: the agent's own folder, locked by one process.
+"""Agent home: the folder of one agent process, which locks it; and the end of what a killed agent left running.
 
 ```
 $AIRUNNER_HOME/agent/
 ├── 1/            the first agent of this home
-│   ├── lock      held as long as the agent lives; the kernel lets go of it when the agent dies
-│   ├── running   held as long as the launcher or a keeper of a job lives, however the agent died
-│   ├── mark      borne by every process of a job, see `launcher.mark`
-│   ├── groups    the control groups of its launchers
-│   ├── spool/    one file an attempt
+│   ├── lock      locked by the agent; the kernel unlocks it when the agent dies
+│   ├── running   locked while the agent's launcher or a keeper lives, even after the agent's death
+│   ├── mark      the value of AIRUNNER_MARK in the environment of every job's processes, see `launcher.mark`
+│   ├── groups    the control groups that the agent's launchers have made, one path per line
+│   ├── spool/    one file for each attempt
 │   └── workspaces/
-└── 2/            a second agent started beside it
+└── 2/            a second agent that runs at the same time
 ```
 """
 
@@ -31,16 +31,16 @@ from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
 AGENTS_MAX: Final = 64  # processes on one home; use --spawn for more slots
-KEEPERS_S: Final = 5.0  # for the keepers of a killed agent to end its jobs: a moment, unless one is stopped
+KEEPERS_S: Final = 5.0  # wait for a killed agent's keepers to end its jobs; only a stopped keeper takes longer
 MARK_FILE: Final = "mark"
-END_S: Final = 10.0  # for processes to die of SIGKILL; only those that hang in the kernel take longer
+END_S: Final = 10.0  # wait for processes to die of SIGKILL; only those that hang in the kernel take longer
 
 
 class LockedHome(Struct, frozen=True):
-    """Locked home: the folder that is ours while `descriptor` is open; the launcher holds `running` open.
+    """Locked home: `folder` is locked while `descriptor` is open; the launcher keeps `running` open.
 
-    Its jobs' processes carry the `mark`; launchers note their control groups in the file `groups`. `ended` names the
-    processes of the last agent's jobs that still ran.
+    Processes of jobs have `mark` in their environment; launchers list their control groups in the file `groups`.
+    `ended` names the processes of the previous agent's jobs that were still running and were ended here.
     """
 
     number: int
@@ -53,9 +53,9 @@ class LockedHome(Struct, frozen=True):
 
 
 def lock_home(agents: Path) -> LockedHome:
-    """Lock the first home that no living agent holds, once no process of its last agent's jobs runs any more.
+    """Lock the first agent home that is free, and end the processes that its last agent's jobs have left.
 
-    Raises `OperatorError`.
+    Raises `OperatorError`: the folder cannot be used, all are locked, or a process cannot be ended.
     """
     for number in range(1, AGENTS_MAX + 1):
         folder = agents / str(number)
@@ -65,7 +65,7 @@ def lock_home(agents: Path) -> LockedHome:
             running = _open(folder / "running")
         except OSError as error:
             raise OperatorError(
-                f"cannot use {folder}: {error.strerror}; set AIRUNNER_HOME to a folder of yours"
+                f"cannot use {folder}: {error.strerror}; set AIRUNNER_HOME to a folder that you can write"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,7 +73,7 @@ def lock_home(agents: Path) -> LockedHome:
             os.close(descriptor)
             os.close(running)
             continue
-        fresh = not (folder / MARK_FILE).exists()  # nothing bears a mark that is drawn now
+        fresh = not (folder / MARK_FILE).exists()  # no process can have a mark that is made only now
         mark, groups = _mark(folder / MARK_FILE), folder / "groups"
         keepers = Thread(target=fcntl.flock, args=(running, fcntl.LOCK_EX), daemon=True)
         keepers.start()
@@ -81,18 +81,17 @@ def lock_home(agents: Path) -> LockedHome:
         ended = "" if fresh else _end_left(mark, groups)
         keepers.join(END_S)
         if keepers.is_alive():
-            raise OperatorError(f"something of the last agent's still holds {folder / 'running'}: end it, see fuser(1)")
+            raise OperatorError(f"a process of the last agent still holds {folder / 'running'}: end it, see fuser(1)")
         make_folder(folder / SPOOL_FOLDER)
         return LockedHome(number, folder, descriptor, running, mark, groups, ended)
-    raise OperatorError(f"{AGENTS_MAX} agents run on {agents} already; give one more slots with --spawn")
+    raise OperatorError(f"{AGENTS_MAX} agents already use {agents}: start fewer agents, with more slots (--spawn)")
 
 
 def _end_left(mark: str, groups: Path) -> str:
     """End the processes that a killed agent's jobs and keepers have left, and return their names.
 
-    Where its launcher and keepers were killed with it, nothing else has ended them.
-
-    Raises `OperatorError`: they cannot be ended, and no other may run these jobs.
+    When launcher and keepers were killed with the agent, nothing else has ended them. Raises `OperatorError`: some
+    cannot be ended, so no other agent may run these jobs.
     """
     found = marked(mark)
     named = commands_of(found)
@@ -105,18 +104,17 @@ def _end_left(mark: str, groups: Path) -> str:
     left += end_marked(mark, END_S)
     if left:
         raise OperatorError(
-            f"these of the last agent's jobs run on, though they were killed: {commands_of(left)}; "
-            "end them before another agent is started in this home"
+            f"these processes of the last agent's jobs still run after SIGKILL: {commands_of(left)}; "
+            "end them before you start another agent in this home"
         )
     return named
 
 
 def _mark(path: Path) -> str:
-    """Read the mark of this home, or make one.
+    """Read the mark of this home, or make it.
 
-    The file's inode is part of it: a copy of the home has another mark, and ends none of this home's processes.
-
-    Raises `OperatorError`.
+    The mark contains the file's inode number, so a copy of the home has another mark, and an agent in the copy ends no
+    process of this home. Raises `OperatorError`.
     """
     try:
         with os.fdopen(_open(path), "r+") as file:
@@ -126,7 +124,7 @@ def _mark(path: Path) -> str:
                 file.write(drawn)
             return f"{drawn}-{os.fstat(file.fileno()).st_ino:x}"
     except OSError as error:
-        raise OperatorError(f"cannot use {path}: {error.strerror}") from error
+        raise OperatorError(f"cannot use {path}: {error.strerror}; make it readable and writable for you") from error
 
 
 def _open(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Plan: what one agent does, and the checks of the options of `airunner agent` that make it up."""
+"""Agent options: the plan of one agent, and the checks of the options of `airunner agent`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.agent.checkout.repository import NO_PLACES, REMOTE_SCHEMES, SCHEME
+from airunner.agent.checkout.repository import FORBIDDEN_SCHEMES, REMOTE_SCHEMES, SCHEME
 from airunner.agent.output.batching import FlushPlan
 from airunner.agent.workspace.jobuser import JobUser, job_users, let_pass
 from airunner.agent.workspace.workspace import WORKSPACES_FOLDER
@@ -21,25 +21,25 @@ from airunner.protocol.listhint import pairs_hint
 from airunner.protocol.names import NAME_CHARS_MAX, NAME_EXPECTED, TAGS_MAX, fits_name, fits_tag_value
 from airunner.transport.descriptors import raise_descriptors
 
-SLOT_DESCRIPTORS: Final = 8  # a running job has 4 (two pipes, its keeper's line, its spool), for a moment up to 8
-AGENT_DESCRIPTORS: Final = 64  # an agent without jobs has 20; the rest is for its disk and another connection
+SLOT_DESCRIPTORS: Final = 8  # for a running job: 4 (two pipes, the socket to its keeper, its spool), briefly up to 8
+AGENT_DESCRIPTORS: Final = 64  # for the agent itself: 20 without jobs; the rest is for files and another connection
 
 
 class Plan(Struct, frozen=True):
-    """Plan of one agent: `slots` jobs at once from `queues`, in order of preference. `home` is its own folder."""
+    """Plan of one agent: `slots` jobs at once from `queues`, in order of preference; `home` is the agent's folder."""
 
     name: str
     slots: int
     queues: tuple[str, ...]
     visibility_ms: int
     home: Path
-    version: str = ""  # of this software
-    tags: Mapping[str, str] = MappingProxyType({})  # of this agent, for jobs that require them
-    log_bytes_max: int = 1 << 30  # of one attempt's output
-    spool_bytes_max: int = 10 << 30  # of all spools together
+    version: str = ""  # of the installed airunner; empty: unknown
+    tags: Mapping[str, str] = MappingProxyType({})  # tags of this agent, for jobs that require them
+    log_bytes_max: int = 1 << 30  # output of one attempt that is logged
+    spool_bytes_max: int = 10 << 30  # unacknowledged events of all attempts together
     flush: FlushPlan = FlushPlan()  # when output is sent
-    jobs_max: int | None = None  # that each slot runs before it ends; None: no limit
-    idle_s_max: float | None = None  # without a job, before the agent ends; None: no limit
+    jobs_max: int | None = None  # jobs that each slot runs before it ends; None: no limit
+    idle_s_max: float | None = None  # seconds without a job after which the agent ends; None: no limit
 
 
 def check_names(name: str | None, queues: Sequence[str]) -> None:
@@ -50,9 +50,9 @@ def check_names(name: str | None, queues: Sequence[str]) -> None:
 
 
 def tags_of(pairs: Sequence[str], report: Callable[[str], None]) -> dict[str, str]:
-    """Parse the tags of `--tag`, each TAG=VALUE, and report a list that was most likely meant for several.
+    """Parse the tags of `--tag`, each TAG=VALUE; report a value that looks like a list of tags.
 
-    Raises `OperatorError`.
+    Raises `OperatorError`: a tag is invalid, or there are too many.
     """
     if (hint := pairs_hint("--tag", pairs)) is not None:
         report(hint)
@@ -62,17 +62,17 @@ def tags_of(pairs: Sequence[str], report: Callable[[str], None]) -> dict[str, st
             raise OperatorError(f"--tag {pair!r}: expected TAG=VALUE such as os=linux, up to {NAME_CHARS_MAX} each")
     tags = {name: value for name, _, value in split}
     if len(tags) > TAGS_MAX:
-        raise OperatorError(f"an agent has up to {TAGS_MAX} tags")
+        raise OperatorError(f"--tag: an agent has at most {TAGS_MAX} tags, not {len(tags)}")
     return tags
 
 
 def schemes_of(named: Sequence[str] | None) -> tuple[str, ...]:
-    """Check the schemes of `--allow-scheme`, which replace the usual ones.
+    """Check the schemes of `--allow-scheme`, which replace the default ones.
 
-    Raises `OperatorError` for a scheme that is not one of remote repositories.
+    Raises `OperatorError`: a scheme is malformed or never allowed.
     """
     for scheme in named or ():
-        if not SCHEME.fullmatch(scheme) or scheme in NO_PLACES:
+        if not SCHEME.fullmatch(scheme) or scheme in FORBIDDEN_SCHEMES:
             raise OperatorError(f"--allow-scheme {scheme!r}: expected a scheme such as https, ssh, git or http")
     return tuple(dict.fromkeys(named)) if named else REMOTE_SCHEMES
 
@@ -81,29 +81,29 @@ def offered_secrets(names: Sequence[str], environ: Mapping[str, str]) -> dict[st
     """Look up the variables of `--secret`. Raises `OperatorError` for one that is not set."""
     for name in names:
         if name not in environ:
-            raise OperatorError(f"--secret {name}: there is no such variable in the agent's environment; set it")
+            raise OperatorError(f"--secret {name}: there is no such variable in the agent's environment: set it")
     return {name: environ[name] for name in names}
 
 
 def hooks_folder(named: Path | None, usual: Path) -> Path | None:
-    """Return the folder of hooks: that of `--hooks`, or the usual one where it exists.
+    """Return the folder of hooks: `named` by `--hooks`, or the home's own if it exists; None: no hooks.
 
-    Raises `OperatorError` where the named one is no folder, or others than its owner can write to it.
+    Raises `OperatorError`: `named` is not a folder, or other users can write to the folder.
     """
     if named is not None and not named.is_dir():
-        raise OperatorError(f"--hooks {named}: there is no such folder")
+        raise OperatorError(f"--hooks {named}: there is no such folder: make it, or name another")
     folder = named or usual
     if not folder.is_dir():
         return None
     if reason := unsafe_reason(folder):
-        raise OperatorError(f"the hooks in it are not to be trusted: {reason}")
+        raise OperatorError(f"the hooks in {folder} are not safe to run: {reason}")
     return folder.absolute()
 
 
 def users_of(named: Sequence[str], slots: int, home: Home, folder: Path) -> tuple[JobUser, ...]:
-    """Look up the users of `--run-as`, and let them reach the workspaces below the agent's `folder`.
+    """Look up the users of `--run-as`, and let them reach the workspaces in the agent's `folder`.
 
-    Raises `OperatorError`.
+    Raises `OperatorError`: as `job_users` and `let_pass`.
     """
     users = job_users(named, slots)
     if users:
@@ -114,9 +114,9 @@ def users_of(named: Sequence[str], slots: int, home: Home, folder: Path) -> tupl
 
 
 def slots_possible(spawn: int, report: Callable[[str], None]) -> int:
-    """Return how many of `spawn` slots this process can have open files for, and report where that is fewer.
+    """Return the number of slots, at most `spawn`, for which the limit of open files suffices; report a smaller one.
 
-    It raises the limit of open files, so it comes after the launcher, whose jobs keep the limit as it was.
+    This raises the process's soft limit, so call it after the launcher has started: jobs keep the original limit.
     """
     descriptors = raise_descriptors(AGENT_DESCRIPTORS + spawn * SLOT_DESCRIPTORS)
     possible = max(1, (descriptors - AGENT_DESCRIPTORS) // SLOT_DESCRIPTORS)

@@ -1,11 +1,11 @@
 """Checkout: puts one commit of a repository into an attempt's workspace.
 
-- The argv is fixed: a submitter's words stand behind `--` or `--branch=`, after `repository.refusal` let them pass.
-- Whole history and all tags, as `git clone` gives them, so that the job's own git finds what it expects; or the
-  last `depth` commits. A commit that no branch or tag reaches is then asked for by its hash.
-- A full hash is that commit and nothing else. Another `commit` is the name of a branch or tag, as `branch` is.
-- Objects that the agent has already are borrowed from its mirror (see `mirrors`). Where that fails for another reason
-  than the network, the checkout is repeated without the mirror.
+- A submitter cannot add options: `repository.refusal` checks each word, and git gets it after `--` or `--branch=`.
+- The clone has the whole history and all tags, as the job's own git expects; with `depth`, only the last commits. A
+  commit that is not in the clone is fetched by its hash.
+- `revision` says what a `commit` or `branch` means.
+- Objects that the agent has already are borrowed from its mirror (see `mirrors`). If that fails, and not because of
+  the network or a full disk, the checkout is repeated without the mirror.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHECKOUT_S_MAX: Final = 3_600.0
 
 
 class Terms(Struct, frozen=True):
-    """Terms of an agent's checkouts: allowed sources, randomness for pauses, and the function told of progress."""
+    """Terms of an agent's checkouts: the allowed sources, randomness for pauses; `tell` gets lines of progress."""
 
     rules: Rules
     random: Callable[[], float]
@@ -45,9 +45,9 @@ async def check_out(
     agent_environ: Mapping[str, str],
     mirror: Mirror | None = None,
 ) -> str:
-    """Clone `source` into the empty folder `workspace.checkout`, and return its commit. Cancelled, it leaves no git.
+    """Clone `source` into the empty folder `workspace.checkout`, and return the commit's hash.
 
-    Raises `CheckoutFailed`, and as `Starter.launch`.
+    When it is cancelled, no git process is left. Raises `CheckoutFailed`; as `Starter.launch`.
     """
     if reason := refusal(source, terms.rules):
         raise CheckoutFailed(reason)
@@ -66,19 +66,19 @@ async def check_out(
         if source.submodules:
             await Submodules(git, terms.rules, source).check_out(workspace.checkout)
         return commit
-    raise CheckoutFailed(f"the checkout was not done after {CHECKOUT_S_MAX:.0f} s")
+    raise CheckoutFailed(f"the checkout took longer than {CHECKOUT_S_MAX:.0f} s and was ended")
 
 
 async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: Mirror | None) -> str:
-    """Check out, with the help of the mirror where it is of use, and return the commit."""
-    if mirror is None or source.depth is not None:  # a few commits are brought sooner than all of them are kept
+    """Check out, with objects borrowed from the mirror if possible, and return the commit's hash."""
+    if mirror is None or source.depth is not None:  # a few commits transfer faster than a whole mirror
         return await _Checkout(git, source).run()
-    if known := mirror.there:
+    if known := mirror.usable:
         git.tell("borrowing from the mirror")
     await mirror.make(git)
-    mirror.settle()
-    if not mirror.there:
-        git.tell("the mirror is of no use; it will be made again")
+    mirror.restore_config()
+    if not mirror.usable:
+        git.tell("the mirror is damaged: checking out without it; a later job makes it again")
         return await _Checkout(git, source).run()
     try:
         commit = await _Checkout(git, source, ("--reference", str(mirror.folder))).run()
@@ -88,15 +88,15 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
         git.tell("trying again without the mirror")
         remove_workspace(workspace.checkout)
         workspace.checkout.mkdir(mode=0o700, exist_ok=True)
-        commit = await _Checkout(git, source).run()  # where this fails too, the mirror is not at fault
+        commit = await _Checkout(git, source).run()  # if this fails too, the mirror is not at fault
         mirror.faulty = True
         return commit
-    await mirror.take_over(git, workspace.checkout)
+    await mirror.add_objects(git, workspace.checkout)
     return commit
 
 
 class _Checkout:
-    """Git processes of one checkout, one after another."""
+    """Git commands of one checkout, run one after another; `options` are for `git clone`."""
 
     def __init__(self, git: Git, source: Source, options: tuple[str, ...] = ()) -> None:
         self._git = git
@@ -105,12 +105,12 @@ class _Checkout:
         self._depth = [f"--depth={source.depth}"] if source.depth else []
 
     async def run(self) -> str:
-        """Check out, and return the full name of the commit."""
+        """Check out, and return the full hash of the commit."""
         git, wanted = self._git, wanted_of(self._source)
         by_name = wanted.kind is Kind.NAME
         which = f"--branch={wanted.text}" if by_name else "--no-checkout" if wanted.text else None
         options = ("--progress", "--no-local", "--template=", *self._options, *self._depth, *([which] if which else []))
-        await git.need("clone", *options, "--", git.address, ".")
+        await git.must_run("clone", *options, "--", git.address, ".")
         match wanted.kind:
             case Kind.HEAD | Kind.NAME:
                 return await git.resolve("HEAD") or git.fail("the repository has no commit to check out")
@@ -124,40 +124,40 @@ class _Checkout:
                 commit = await self._fetch(wanted.text)
             case _:
                 assert_never(wanted.kind)
-        await git.need("checkout", "--progress", "--detach", commit, "--")
+        await git.must_run("checkout", "--progress", "--detach", commit, "--")
         return commit
 
     async def _hash_or_name(self, text: str) -> str:
-        """Find the branch or tag of that name, or the commit whose hash begins so; an ambiguous name is refused."""
+        """Return the commit of the branch or tag `text`, or the one whose hash starts so; fails if ambiguous."""
         git = self._git
         named = await self._named(text)
         if named is None:
             return await git.resolve(text) or git.fail(
-                f"no branch or tag is called {text}, and no branch or tag reaches a commit that begins so; "
-                "one that none reaches needs its full hash"
+                f"there is no branch or tag {text}, and none contains a commit whose hash starts with it; "
+                "for a commit outside of all branches and tags give the full hash"
             )
         if await self._commits(text) - {named}:
-            git.fail(f"{text} is the name of a branch or tag, and another commit's hash begins so: give the full hash")
+            git.fail(f"{text} is a branch or tag, and also the start of another commit's hash: give the full hash")
         return named
 
     async def _named(self, text: str) -> str | None:
-        """Find the commit of the remote's branch or tag of that name, which a shallow clone has to fetch first."""
+        """Return the commit of the branch or tag `text`, None if there is none; a shallow clone fetches it first."""
         for local, remote in (
             (f"refs/remotes/origin/{text}", f"refs/heads/{text}"),
             (f"refs/tags/{text}", f"refs/tags/{text}"),
         ):
             if commit := await self._git.resolve(local):
                 return commit
-            if self._depth and (await self._git.need("ls-remote", "--", "origin", remote)).stdout:
+            if self._depth and (await self._git.must_run("ls-remote", "--", "origin", remote)).stdout:
                 return await self._fetch(remote)
         return None
 
     async def _commits(self, start: str) -> set[str]:
-        """List the commits here whose hash begins with `start`."""
+        """Return the commits in the clone whose hash starts with `start`."""
         listed = await self._git.run("rev-parse", f"--disambiguate={start.lower()}")
         return {name for name in listed.stdout.decode().split() if await self._git.resolve(name) == name}
 
     async def _fetch(self, name: str) -> str:
-        """Fetch what the clone did not: a commit by its full hash, or a ref such as `refs/pull/7/head`."""
-        await self._git.need("fetch", "--progress", "--no-tags", *self._depth, "--", "origin", name)
+        """Fetch a commit that the clone lacks, by its full hash or a ref such as `refs/pull/7/head`."""
+        await self._git.must_run("fetch", "--progress", "--no-tags", *self._depth, "--", "origin", name)
         return await self._git.resolve("FETCH_HEAD") or self._git.fail(f"{name} is not a commit")

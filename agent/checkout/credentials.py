@@ -1,8 +1,8 @@
-"""Git credentials: passed to git in its environment, in no argv and in no file of the clone. Pure.
+"""Git credentials: passed to git in its environment, and in no argument and no file of the clone. Pure.
 
-git is given `https://host/…` for `https://user:password@host/…`. Where that host asks for credentials, git runs the
-credential helper in its environment, and no other; no other host gets them. A job that talks to the remote itself
-brings a secret of its own.
+For `https://user:password@host/…` git gets the URL `https://host/…`. When this host asks for credentials, git runs the
+credential helper that its environment defines; no other host gets them. The job's command does not get them either: a
+job that uses the remote itself needs a secret.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _HELPER: Final = f"""!f() {{ test "$1" != get || printf 'username=%s\\npassword=
 
 
 class Access(Struct, frozen=True):
-    """Access to a repository: its address without credentials, and the variables that give them to git."""
+    """Access to a repository: its address without credentials, and the variables that pass the credentials to git."""
 
     address: str
     environment: Mapping[str, str]
 
 
 def access_to(repository: str) -> Access:
-    """Return how git gets at `repository`; ssh addresses and local paths stay as they are."""
+    """Split `repository` into address and credentials; ssh addresses and local paths stay as they are."""
     try:
         address = split_address(repository)
-    except BadAddress:  # `repository.refusal` has it never come to this
+    except BadAddress:  # not reached: `repository.refusal` has refused it
         return Access(repository, {})
     if address.scheme not in _HTTP or address.user is None:
         return Access(repository, {})

@@ -1,14 +1,14 @@
-"""Git: runs git isolated from this machine's configuration, and reads its progress and its errors.
+"""Git processes: runs git isolated from this machine's configuration, and reads its progress and its errors.
 
-- Nothing of the machine's git is used: no system or user configuration, hooks, templates, credential helpers,
-  prompts. Of the agent's environment git gets the way out (proxies, certificate authorities) and the ssh agent. ssh
-  itself still reads the keys and known hosts of the agent's user.
-- Objects are checked as the Git project advises (`transfer.fsckObjects`), except for old and harmless faults.
-- git reports its progress. A silent git is ended after `GIT_SILENCE_S`, so an unreachable host fails
-  within a minute, however long a large clone may take.
-- Network failures are retried a few times, with a pause.
-- The git processes are the launcher's: when the agent is killed or its lease ends, they end too.
-- No message holds a credential, and neither does an argv (see `credentials`).
+- git uses none of the machine's system and user configuration, hooks, templates, credential helpers and prompts. From
+  the agent's environment it gets only PATH, LOGNAME, USER, SSH_AUTH_SOCK, and the variables that set proxies and CA
+  certificates. ssh still reads the keys and known hosts of the user.
+- git checks received objects (`transfer.fsckObjects`), as the Git project advises, except for old and harmless faults.
+- A git without output is ended after `GIT_SILENCE_S`. So an unreachable host fails within a minute, and a large clone
+  may take long, because it reports progress.
+- Network failures are retried a few times, after a pause.
+- The launcher starts the git processes: when the agent is killed or the lease ends, they end too.
+- No message and no argument of git contains a credential (see `credentials`).
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.transport.backoff import Backoff
 
 _log = logging.getLogger("airunner.git")
-GIT_SILENCE_S: Final = 45.0  # with the grace below, under a minute
-GIT_GRACE_S: Final = 5.0  # git removes its lock files on SIGTERM
-OUTPUT_BYTES_MAX: Final = 65_536  # kept of each of git's streams: the last of it
-MESSAGE_CHARS_MAX: Final = 8_192
-TRIES_MAX: Final = 4
-PAUSE_FIRST_MS: Final = 1_000
-PAUSE_LAST_MS: Final = 15_000
-PROGRESS_S: Final = 1.0  # between two reports of one stage of the work
-LINE_BYTES_MAX: Final = 1_024  # of a line of progress; a longer line is something else
+GIT_SILENCE_S: Final = 45.0  # without output; with the grace below, git ends within a minute
+GIT_GRACE_S: Final = 5.0  # between SIGTERM, on which git removes its lock files, and SIGKILL
+OUTPUT_BYTES_MAX: Final = 65_536  # stdout and stderr are each kept up to this size: the end of the output
+MESSAGE_CHARS_MAX: Final = 8_192  # the end of git's error output that is reported
+TRIES_MAX: Final = 4  # runs of one git command, if the network fails
+PAUSE_FIRST_MS: Final = 1_000  # longest pause before the second try; it doubles with each try
+PAUSE_LAST_MS: Final = 15_000  # longest pause before any try
+PROGRESS_S: Final = 1.0  # time between two reports of the same stage
+LINE_BYTES_MAX: Final = 1_024  # longest progress line; a longer line is not progress
 
 _PASSED_ON: Final = frozenset({
     "PATH", "LOGNAME", "USER", "SSH_AUTH_SOCK",
@@ -62,12 +62,12 @@ _SETTINGS: Final = (
     "advice.detachedHead=false",
     "core.fsmonitor=false",
     "core.hooksPath=/dev/null",
-    "gc.auto=0",  # it would go on in the background
+    "gc.auto=0",  # a gc would continue in the background
     "maintenance.auto=false",
     "protocol.ext.allow=never",
     "submodule.recurse=false",
     "transfer.fsckObjects=true",
-    "fetch.unpackLimit=1",  # keep one pack, not thousands of files
+    "fetch.unpackLimit=1",  # store one pack file, not thousands of object files
     *(f"fetch.fsck.{sin}=ignore" for sin in ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone")),
 )
 _PROGRESS: Final = re.compile(r"(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Updating)\b.*\d")
@@ -92,15 +92,15 @@ _SCARCE: Final = {
     ),
     Scarce.DESCRIPTORS: re.compile(r"Too many open files"),
 }
-_REMOTE: Final = "remote:"  # lines with this prefix are about another machine
+_REMOTE: Final = "remote:"  # prefix of lines that come from the remote machine
 _SSH: Final = "ssh -oBatchMode=yes -oConnectTimeout=30 -oPermitLocalCommand=no -oClearAllForwardings=yes"
 
 
 class CheckoutFailed(Exception):
-    """Failure of a checkout. `message` is git's own words, or why git was not run; no credentials in it.
+    """Failure of a checkout. `message` is git's error output, or why git was not run; it contains no credentials.
 
-    `exit_code` is git's, None where git did not end by itself. `of_network`: the remote could not be reached. `scarce`:
-    what git says that this machine is out of.
+    `exit_code` is git's; None: git was not run, or did not exit by itself. `of_network`: the remote could not be
+    reached. `scarce`: the resource that this machine is out of, according to git's error output.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ def git_environment(agent_environ: Mapping[str, str], workspace: Workspace, rule
         "TMPDIR": str(workspace.temporary),
         "LC_ALL": "C.UTF-8",
         "GIT_ALLOW_PROTOCOL": ":".join(rules.transports),
-        "GIT_ASKPASS": "",  # set and empty: no program is asked, whatever other setting names one
+        "GIT_ASKPASS": "",  # set but empty: git asks no program for a password, even if another setting names one
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_CEILING_DIRECTORIES": str(workspace.root),
         "GIT_CONFIG_GLOBAL": "/dev/null" if workspace.user is None else str(workspace.git_settings),
@@ -142,12 +142,12 @@ class GitEnded(Struct, frozen=True):
 
     @property
     def succeeded(self) -> bool:
-        """Whether it exited with 0."""
+        """Whether git exited with 0."""
         return self.exit == Exit(exit_code=0, signal=None)
 
 
 class Git(Struct, frozen=True):
-    """Git in one folder, for the checkout of one `repository`, which it knows by its `address`, without credentials."""
+    """Git in one `folder`. git gets `address`; `repository` is the submitted URL, perhaps with credentials."""
 
     launcher: Starter
     environment: Mapping[str, str]
@@ -158,11 +158,11 @@ class Git(Struct, frozen=True):
     random: Callable[[], float]
 
     def at(self, folder: Path, environment: Mapping[str, str] | None = None) -> Git:
-        """Return a Git for another folder, and perhaps with another environment."""
+        """Return a copy of this Git for another folder, and for another environment if it is given."""
         return replace(self, folder=folder, environment=environment or self.environment)
 
-    async def need(self, *arguments: str) -> GitEnded:
-        """Run git, and retry where the network failed. Raises `CheckoutFailed` where git fails."""
+    async def must_run(self, *arguments: str) -> GitEnded:
+        """Run git, and retry when the network fails. Raises `CheckoutFailed`: git failed for good."""
         backoff = Backoff(self.random, PAUSE_FIRST_MS, PAUSE_LAST_MS)
         while not (ended := await self.run(*arguments)).succeeded:
             failed = self._failure(ended, arguments[0])
@@ -175,18 +175,18 @@ class Git(Struct, frozen=True):
         return ended
 
     async def resolve(self, name: str) -> str | None:
-        """Return the full name of the commit that `name` refers to; None where there is none."""
+        """Return the full hash of the commit that `name` refers to; None: it refers to no commit here."""
         ended = await self.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         return ended.stdout.decode().strip() if ended.succeeded else None
 
     def fail(self, message: str, exit_code: int | None = None) -> NoReturn:
-        """Raise `CheckoutFailed`, without credentials in its message."""
+        """Raise `CheckoutFailed` with this message, credentials removed."""
         raise CheckoutFailed(self._shown(message), exit_code)
 
     async def run(self, *arguments: str) -> GitEnded:
-        """Run git once, and return its end; raises `CheckoutFailed` where there is none, else as `Starter.launch`."""
+        """Run git once, and return how it ended. Raises `CheckoutFailed`: git cannot start; as `Starter.launch`."""
         settings = (part for setting in _SETTINGS for part in ("-c", setting))
-        _log.debug("running git %s", " ".join(arguments))  # no credential is in an argv
+        _log.debug("running git %s", " ".join(arguments))  # the arguments contain no credentials
         spec = LaunchSpec(("git", *settings, *arguments), self.environment, self.folder)
         try:
             process = await self.launcher.launch(spec)
@@ -199,11 +199,11 @@ class Git(Struct, frozen=True):
         return redact(message, self.repository)[-MESSAGE_CHARS_MAX:]
 
     def _failure(self, ended: GitEnded, command: str) -> CheckoutFailed:
-        """Return the failure of a git process, in its own words."""
+        """Return the failure of a git process, with git's error output as its message."""
         exit_code = ended.exit.exit_code if ended.exit else None
-        lines = spoken(ended.stderr)
+        lines = message_lines(ended.stderr)
         if ended.exit is None:
-            lines.append(f"git {command} said nothing for {GIT_SILENCE_S:.0f} s and was ended")
+            lines.append(f"git {command} wrote nothing for {GIT_SILENCE_S:.0f} s and was ended")
         elif exit_code is None:
             lines.append(f"git {command} was ended by signal {ended.exit.signal}")
         of_network = ended.exit is None or is_of_network("\n".join(lines))
@@ -212,7 +212,7 @@ class Git(Struct, frozen=True):
 
 
 class _Progress:
-    """Progress of git: reports each new stage at once, and within a stage one line a second."""
+    """Progress of git: reports each new stage at once, and at most one line a second within a stage."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -221,7 +221,7 @@ class _Progress:
         self._reported_s = 0.0
 
     def hear(self, chunk: bytes) -> None:
-        """Process a chunk of git's output."""
+        """Process a chunk of git's error output, in which git writes its progress."""
         *lines, rest = re.split(rb"[\r\n]", bytes(self._line) + chunk)
         self._line = bytearray(rest[:LINE_BYTES_MAX])
         for raw in lines:
@@ -238,32 +238,32 @@ class _Progress:
 
 
 def is_of_network(words: str) -> bool:
-    """Return whether git reports a network failure, which may be gone at the next try."""
+    """Return whether git's messages report a network failure, so that another try may succeed."""
     return bool(_NETWORK.search(words)) and not _FINAL.search(words)
 
 
 def scarce_in(lines: Sequence[str]) -> Scarce | None:
-    """Return what this machine lacks according to git's messages, which may be wrong (see `launcher.refusal`)."""
+    """Return what this machine is out of according to git's messages, which may be wrong (see `launcher.refusal`)."""
     words = "\n".join(line for line in lines if not line.startswith(_REMOTE))
     return next((scarce for scarce, pattern in _SCARCE.items() if pattern.search(words)), None)
 
 
 async def _attend(process: Process, progress: _Progress) -> GitEnded:
-    """Read git's output to its end or until it is silent for too long, and leave no process behind."""
+    """Read git's output to its end, end a git that is silent for too long, and leave no process behind."""
     assert process.stderr is not None
-    patience = anyio.CancelScope(deadline=anyio.current_time() + GIT_SILENCE_S)
-    stdout = _Tail(process.stdout, patience)
-    stderr = _Tail(process.stderr, patience, progress)
+    silence = anyio.CancelScope(deadline=anyio.current_time() + GIT_SILENCE_S)
+    stdout = _Tail(process.stdout, silence)
+    stderr = _Tail(process.stderr, silence, progress)
     exit_: Exit | None = None
     failed: LauncherDied | LeaseEnded | None = None
     async with anyio.create_task_group() as readers:
         readers.start_soon(stdout.read)
         readers.start_soon(stderr.read)
         try:
-            with patience:
+            with silence:
                 exit_ = await process.wait()
             await process.end(GIT_GRACE_S)
-        except (LauncherDied, LeaseEnded) as error:  # out of a task group it would come wrapped
+        except (LauncherDied, LeaseEnded) as error:  # the task group would wrap it in an ExceptionGroup
             failed = error
             readers.cancel_scope.cancel()
     if failed:
@@ -272,26 +272,26 @@ async def _attend(process: Process, progress: _Progress) -> GitEnded:
 
 
 class _Tail(Struct):
-    """Tail of a source, read to its end; each piece moves the deadline of `patience`."""
+    """Tail of an output stream of git, read to its end; each chunk postpones the deadline of `silence`."""
 
     source: ByteSource
-    patience: anyio.CancelScope
+    silence: anyio.CancelScope
     progress: _Progress | None = None
     kept: bytearray = field(default_factory=bytearray)
 
     async def read(self) -> None:
         while chunk := await self.source.receive():
-            self.patience.deadline = anyio.current_time() + GIT_SILENCE_S
+            self.silence.deadline = anyio.current_time() + GIT_SILENCE_S
             if self.progress is not None:
                 self.progress.hear(chunk)
             self.kept += chunk
             excess = len(self.kept) - OUTPUT_BYTES_MAX
-            if excess > 0:  # whole lines only: half a line may show half a secret, which no redactor would find
+            if excess > 0:  # drop whole lines: a part of a line could contain a part of a secret, and not be redacted
                 del self.kept[: self.kept.find(b"\n", excess) + 1 or None]
 
 
-def spoken(stderr: bytes) -> list[str]:
-    """Return the lines of git's stderr for people: without progress and control characters."""
+def message_lines(stderr: bytes) -> list[str]:
+    """Return the messages in git's stderr, line by line, without progress and control characters."""
     lines = [line.rpartition("\r")[2] for line in stderr.decode(errors="replace").replace("\r\n", "\n").split("\n")]
     shown = [_CONTROL.sub("", line).rstrip() for line in lines if not _PROGRESS.match(line)]
     return [line for line in shown if line and line != "Cloning into '.'..."]

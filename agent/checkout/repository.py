@@ -1,8 +1,8 @@
-"""Repository rules: which repositories, commits and branches git is given at all. Pure.
+"""Repository rules: which repositories, commits and branches may be passed to git at all. Pure.
 
-git accepts more than locations for a repository: `ext::sh -c …` is a program, `--upload-pack=…` an option.
-So what is not plainly a URL of a known scheme, `host:path` for ssh, or an absolute path, is refused before
-git sees it. How git itself distinguishes the three: https://git-scm.com/docs/git-clone#_git_urls
+As a repository git also accepts programs (`ext::sh -c …`) and options (`--upload-pack=…`). So everything except a URL
+of an allowed scheme, `host:path` for ssh, and an absolute path is refused before git sees it. How git distinguishes
+the three: https://git-scm.com/docs/git-clone#_git_urls
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from airunner.protocol.redaction import REDACTED, without_credentials
 
 REMOTE_SCHEMES: Final = ("https", "ssh", "git", "http")
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
-NO_PLACES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # --allow-local says it of the first; the others run programs
-LOCAL_REFUSED: Final = "local repositories are not allowed on this agent; start it with --allow-local"
+FORBIDDEN_SCHEMES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # `file` has --allow-local; the others run programs
+LOCAL_REFUSED: Final = "local repositories are not allowed on this agent; start the agent with --allow-local"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Rules(Struct, frozen=True):
-    """Rules of an agent: which sources it checks out from."""
+    """Rules of an agent: the URL schemes that it allows, and whether it allows local repositories."""
 
     schemes: tuple[str, ...] = REMOTE_SCHEMES
     allow_local: bool = False
@@ -38,7 +38,7 @@ class Rules(Struct, frozen=True):
 
 
 def refusal(source: Source, rules: Rules) -> str | None:
-    """Return why git must not be given this source; None where it may."""
+    """Return the reason why this source must not be passed to git; None: it may be."""
     for what, value in (("repository", source.repository), ("commit", source.commit), ("branch", source.branch)):
         if _CONTROL.search(value):
             return f"the {what} contains a control character"
@@ -50,7 +50,7 @@ def refusal(source: Source, rules: Rules) -> str | None:
 
 
 def redact(text: str, repository: str) -> str:
-    """Remove the repository's credentials from `text`, and those in any other URL."""
+    """Remove credentials from `text`: the repository's own, and those in any other URL."""
     for secret in address_secrets(repository):
         text = text.replace(secret, REDACTED)
     return without_credentials(text)
@@ -65,9 +65,9 @@ def _repository_refusal(repository: str, rules: Rules) -> str | None:
         return _local_refusal(address, rules)
     scheme = address.scheme or "ssh"
     if scheme not in rules.schemes:
-        allowed = ", ".join(rules.schemes)
-        remedy = f"for {scheme} it must be started with --allow-scheme {scheme}"
-        return f"{address.shown}: this agent's schemes are {allowed}; {remedy}"
+        options = " ".join(f"--allow-scheme {each}" for each in (*rules.schemes, scheme))
+        remedy = f"to allow {scheme} too, start the agent with {options}"
+        return f"{address.shown}: this agent allows the schemes {', '.join(rules.schemes)}; {remedy}"
     return _host_refusal(address)
 
 
@@ -78,7 +78,7 @@ def _local_refusal(address: GitAddress, rules: Rules) -> str | None:
 
 
 def _host_refusal(address: GitAddress) -> str | None:
-    """Return why git and ssh must not be given this `user@host:port`, which git decodes before it splits it."""
+    """Return the reason to refuse `user@host:port`. git decodes %2D first, which could make it an option of ssh."""
     user, host = unquote(address.user or ""), unquote(address.host)
     if any(part.startswith("-") for part in (user, *re.split("[@:[]", host))):
         return f"{address.shown}: the host begins with a dash"

@@ -1,12 +1,12 @@
-"""Source of a checkout, and the revision that its `commit` and `branch` name: a hash, a branch, a tag, a ref. Pure.
+"""Git revisions: how `commit` and `branch` of a job name the commit to check out. Pure.
 
-| commit                  | is                                                                              |
-|-------------------------|---------------------------------------------------------------------------------|
-| empty, `HEAD`           | the tip of `branch`, which may be a tag; without one, of the remote's HEAD      |
-| 40 or 64 digits         | that commit, whatever branches are called                                       |
-| 4 to 63 other digits    | the branch or tag of that name, or the commit whose hash begins so; never a guess |
-| `refs/…`                | that ref of the remote, such as `refs/pull/7/head`                              |
-| another name            | that branch, else that tag, as `git clone --branch` takes it                    |
+| commit                  | means                                                                             |
+|-------------------------|-----------------------------------------------------------------------------------|
+| empty, `HEAD`           | the tip of `branch` (a branch or tag); if that is empty too, the remote's HEAD    |
+| 40 or 64 hex digits     | the commit with this hash, even if a branch has the same name                     |
+| 4 to 63 hex digits      | a branch or tag, or the commit whose hash starts so; refused if ambiguous         |
+| `refs/…`                | a ref of the remote, such as `refs/pull/7/head`                                   |
+| another name            | a branch, or else a tag, as in `git clone --branch`                               |
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NO_NAME: Final = re.compile(
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """Source of a checkout: `commit` overrides `branch` (or tag); without either it is the remote's HEAD."""
+    """Source of a checkout. `commit` overrides `branch` (or a tag); if both are empty, it is the remote's HEAD."""
 
     repository: str
     commit: str = ""
@@ -37,7 +37,7 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Kind(Enum):
-    """Kind of a revision's name."""
+    """Kind of name of a revision."""
 
     HEAD = auto()
     NAME = auto()
@@ -47,7 +47,7 @@ class Kind(Enum):
 
 
 class Wanted(Struct, frozen=True):
-    """Wanted revision: its name, and the kind of that."""
+    """Wanted revision: its name, and which kind of name that is."""
 
     kind: Kind
     text: str = ""
@@ -67,7 +67,7 @@ def wanted_of(source: Source) -> Wanted:
 
 
 def revision_refusal(source: Source) -> str | None:
-    """Return why git must not be given this commit and branch; None where it may."""
+    """Return the reason why this commit and branch must not be passed to git; None: they may be."""
     for what, text in (("commit", source.commit), ("branch", source.branch)):
         if text.startswith("-"):
             return f"the {what} begins with a dash"

@@ -1,7 +1,7 @@
-"""Submodules: checked out level by level. `.gitmodules` is the repository's, and not trusted.
+"""Submodules: checked out level by level. The file `.gitmodules` comes from the repository and is not trusted.
 
-git itself refuses names that climb out and URLs that are options. Beyond that each URL is judged as the job's own is,
-no submodule of a remote repository is a local path, none stands behind a link, and their depth and number are bounded.
+git itself refuses names that lead outside, and URLs that are options. In addition the agent's rules hold for each URL,
+a remote repository has no local submodule, no path leads through a symbolic link, and depth and number are limited.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from airunner.agent.checkout.git import Git
 from airunner.agent.checkout.repository import Rules, refusal
 from airunner.agent.checkout.revision import Source
 
-LEVELS_MAX: Final = 8
-SUBMODULES_MAX: Final = 256
-FILE_BYTES_MAX: Final = 1_048_576
+LEVELS_MAX: Final = 8  # submodules within submodules
+SUBMODULES_MAX: Final = 256  # of one checkout, on all levels
+FILE_BYTES_MAX: Final = 1_048_576  # of a .gitmodules file
 _RELATIVE: Final = ("./", "../")
 _KEY: Final = re.compile(r"submodule\.(.*)\.(path|url|update)", re.DOTALL)
 
@@ -33,25 +33,25 @@ class Submodules:
         self._count = 0
 
     async def check_out(self, folder: Path, level: int = 1) -> None:
-        """Check out the submodules of the repository in `folder`, and their own; raises as `Git.need`."""
+        """Check out the submodules of the repository in `folder`, and theirs in turn; raises as `Git.must_run`."""
         listed = folder / ".gitmodules"
         if not listed.is_file() and not listed.is_symlink():
             return
         if level > LEVELS_MAX:
             self._git.fail(f"submodules are nested deeper than {LEVELS_MAX}")
         git = self._git.at(folder, self._environment)
-        paths = await self._judged(git, folder)
+        paths = await self._checked(git, folder)
         shallow = [f"--depth={self._depth}"] if self._depth else []
-        await git.need("submodule", "update", "--init", "--checkout", "--progress", *shallow)
+        await git.must_run("submodule", "update", "--init", "--checkout", "--progress", *shallow)
         for path in paths:
             if (folder / path / ".git").exists():
                 await self.check_out(folder / path, level + 1)
 
-    async def _judged(self, git: Git, folder: Path) -> list[str]:
-        """Return the submodules' paths, all of which may be checked out."""
+    async def _checked(self, git: Git, folder: Path) -> list[str]:
+        """Check every entry of `.gitmodules`, and return the paths. Raises `CheckoutFailed`: one is not allowed."""
         if (folder / ".gitmodules").is_symlink() or (folder / ".gitmodules").stat().st_size > FILE_BYTES_MAX:
-            git.fail(".gitmodules is a link, or too large")
-        ended = await git.need("config", "--null", "--file", ".gitmodules", "--list")
+            git.fail(f".gitmodules is a symbolic link, or larger than {FILE_BYTES_MAX} bytes")
+        ended = await git.must_run("config", "--null", "--file", ".gitmodules", "--list")
         paths: list[str] = []
         for entry in filter(None, ended.stdout.decode(errors="replace").split("\0")):
             key, _, value = entry.partition("\n")
@@ -60,7 +60,7 @@ class Submodules:
                 continue
             match found[2]:
                 case "path":
-                    self._judge_path(git, folder, value)
+                    self._check_path(git, folder, value)
                     paths.append(value)
                 case "url" if not value.startswith(_RELATIVE):
                     if why := refusal(Source(repository=value), self._rules):
@@ -72,10 +72,10 @@ class Submodules:
             git.fail(f"there are more than {SUBMODULES_MAX} submodules")
         return paths
 
-    def _judge_path(self, git: Git, folder: Path, path: str) -> None:
+    def _check_path(self, git: Git, folder: Path, path: str) -> None:
         parts = PurePosixPath(path).parts
         if not parts or path.startswith("/") or ".." in parts or ".git" in {part.lower() for part in parts}:
             git.fail(f"submodule path {path!r} is not inside the checkout")
         for depth in range(1, len(parts) + 1):
             if folder.joinpath(*parts[:depth]).is_symlink():
-                git.fail(f"submodule path {path!r} leads through a link")
+                git.fail(f"submodule path {path!r} leads through a symbolic link")

@@ -36,7 +36,7 @@ def test_the_local_clusters_agent_cannot_sign_a_token_and_works(
             submit = Process(home, ["submit", "--broker", broker.requests, "--", "true"])
             assert submit.wait(30) == 0
             local = run(environment(home, {"AIRUNNER_BROKER": broker.requests}), "submit", str(tmp_path), "--", "true")
-            assert b"start it with --allow-local" in local.stderr
+            assert b"start the agent with --allow-local" in local.stderr
             [note] = [line for line in agent.lines if line.startswith("note: ")]
             assert "signs tokens" not in note
         finally:

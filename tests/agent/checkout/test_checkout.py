@@ -11,7 +11,7 @@ import pytest
 
 from airunner.agent.checkout import checkout as module
 from airunner.agent.checkout import git as git_module
-from airunner.agent.checkout.git import CheckoutFailed, spoken
+from airunner.agent.checkout.git import CheckoutFailed, message_lines
 from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.revision import Source
@@ -98,7 +98,7 @@ async def test_a_hash_is_never_taken_for_the_branch_of_that_name(
     assert await checkout(repository.url, commit=repository.side, depth=depth) == repository.side
     shutil.rmtree(checkout.workspace.checkout)
     checkout.workspace.checkout.mkdir()
-    with pytest.raises(CheckoutFailed, match="another commit's hash begins so: give the full hash"):
+    with pytest.raises(CheckoutFailed, match="the start of another commit's hash: give the full hash"):
         await checkout(repository.url, commit=repository.two[:8], depth=depth)
 
 
@@ -116,7 +116,7 @@ async def test_the_job_finds_the_history_and_the_tags_that_a_clone_has(
         ("http://127.0.0.1:1/x.git", {}, "Failed to connect to 127.0.0.1 port 1"),
         ("", {"branch": "no-such-branch"}, "no-such-branch not found"),
         ("", {"commit": "0" * 40}, "not our ref"),
-        ("", {"commit": "0123456789"}, "no branch or tag reaches"),
+        ("", {"commit": "0123456789"}, "none contains a commit"),
     ],
 )
 async def test_a_failure_is_told_in_gits_own_words(
@@ -147,7 +147,7 @@ async def test_what_is_refused_never_reaches_git(checkout: Checkout) -> None:
         with pytest.raises(CheckoutFailed, match=r"dash|control"):
             await checkout("/srv/p", **source)
     checkout.rules = Rules()
-    with pytest.raises(CheckoutFailed, match="start it with --allow-local"):
+    with pytest.raises(CheckoutFailed, match="start the agent with --allow-local"):
         await checkout("/srv/p")
 
 
@@ -261,4 +261,4 @@ def test_progress_and_control_characters_are_left_out_of_gits_words() -> None:
         b"remote: Counting objects: 100% (5/5), done.\nReceiving objects: 100% (5/5), done.\r\n"
         b"remote: \x1b[31mno\x07\nfatal: early \xff EOF\n"
     )
-    assert spoken(written) == ["remote: [31mno", "fatal: early \ufffd EOF"]
+    assert message_lines(written) == ["remote: [31mno", "fatal: early \ufffd EOF"]

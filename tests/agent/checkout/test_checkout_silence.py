@@ -60,17 +60,17 @@ async def check_out_with(git: Git, folder: Path, told: str) -> float:
 
 async def test_a_git_that_falls_silent_is_ended_within_a_minute(tmp_path: Path) -> None:
     git = Git()
-    assert await check_out_with(git, tmp_path, "said nothing for 45 s") < 60
+    assert await check_out_with(git, tmp_path, "wrote nothing for 45 s") < 60
     assert git.graces_s == [GIT_GRACE_S]
 
 
 async def test_a_git_that_makes_progress_may_take_long(tmp_path: Path) -> None:
-    assert await check_out_with(Git(*[40.0] * 20), tmp_path, "said nothing") == 20 * 40 + 45
+    assert await check_out_with(Git(*[40.0] * 20), tmp_path, "wrote nothing") == 20 * 40 + 45
 
 
 async def test_no_git_may_take_for_ever(tmp_path: Path) -> None:
     git = Git(*[40.0] * 1_000)
-    await check_out_with(git, tmp_path, "not done after 3600 s")
+    await check_out_with(git, tmp_path, "took longer than 3600 s")
     assert git.graces_s == [0]
 
 

@@ -121,7 +121,7 @@ async def test_a_submodule_behind_a_link_is_refused(checkout: Checkout, reposito
     (repository / "link").symlink_to(tmp_path)
     commit(repository, "two")
     with_submodule(repository, path="link/sub")
-    with pytest.raises(CheckoutFailed, match="through a link"):
+    with pytest.raises(CheckoutFailed, match="through a symbolic link"):
         await checkout(repository, submodules=True)
     assert not (tmp_path / "sub" / ".git" / "index.lock").exists()
 
