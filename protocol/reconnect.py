@@ -1,17 +1,17 @@
 """Lazy Pirate: sends a request, waits, and on silence sends the same request to the next broker.
 
 One `LazyPirate` is the state of one connection that carries many requests at once. It owns no socket and no clock:
-every method takes `now_ms`, any steadily rising count of milliseconds, and returns the actions to carry out. Its laws:
+every method takes `now_ms`, any steadily rising count of milliseconds, and returns the actions to carry out. Its rules:
 
 - A request keeps its request id until it is answered or forgotten. The broker makes a repeat harmless, so this code
-  never has to guess whether the first one arrived.
+  never has to guess whether the first request arrived.
 - A request without an answer on a living connection is sent again after its patience, then after twice that, and so
-  on: a single message can be lost too.
+  on, because a single message can be lost too.
 - Any traffic proves life. Silence for `HEARTBEAT_MS` while an answer is owed causes a Ping, and `MISSES_MAX`
   unanswered Pings end the connection: so a parked request may wait long, and a dead broker is noticed soon. Each Ping
   has its full time, however late `tick` is called: a process that was stopped for a while loses no connection.
 - On a slow link a long transfer does not count as silence: bytes that move are signs of life, for as long as the
-  largest message can take, and each piece of a large request extends the time by what it takes unseen.
+  largest message can take. A large request in flight also allows more misses, because a proxy may hide its bytes.
 - A request that can be made smaller is not sent unchanged over the next connection (`Resize`), and small requests go
   first.
 - Between two connections lies a pause with full jitter, so that a thousand agents do not return at once.
@@ -41,19 +41,19 @@ from airunner.protocol.names import RequestId
 from airunner.protocol.replies import Refused, Reply
 from airunner.protocol.requests import Ping
 
-HEARTBEAT_MS: Final = 2_000  # without any traffic; after three of them the next endpoint is tried
-MISSES_MAX: Final = 3
-BACKOFF_FIRST_MS: Final = 50
-BACKOFF_LAST_MS: Final = 5_000
+HEARTBEAT_MS: Final = 2_000  # of silence before a Ping, and then for its reply
+MISSES_MAX: Final = 3  # unanswered Pings, after which the next endpoint is tried
+BACKOFF_FIRST_MS: Final = 50  # bound of the pause after the first failure
+BACKOFF_LAST_MS: Final = 5_000  # bound of the pause after many failures
 PATIENCE_MS: Final = 10_000  # for an answer on a living connection; a parked request adds its own wait
-PATIENCE_LAST_MS: Final = 120_000
+PATIENCE_LAST_MS: Final = 120_000  # up to which the patience of a request that is sent again doubles
 PENDING_MAX: Final = 4_096  # requests in flight on one connection
-SLOWEST_BYTES_A_S: Final = 8_192  # of the slowest link that is supported
-MISS_BYTES: Final = SLOWEST_BYTES_A_S * HEARTBEAT_MS // 1_000  # of unanswered requests that allow one more miss
-HIDDEN_BYTES_MAX: Final = 131_072  # at most: a batch of events, which a proxy may have buffered whole
+SLOWEST_BYTES_A_S: Final = 8_192  # speed of the slowest link that is supported
+MISS_BYTES: Final = SLOWEST_BYTES_A_S * HEARTBEAT_MS // 1_000  # of unanswered requests: they allow one more miss
+HIDDEN_BYTES_MAX: Final = 131_072  # of requests that a proxy may have buffered whole, unseen: a batch of events
 MOVING_MS_MAX: Final = (
     1_000 * BODY_BYTES_MAX // SLOWEST_BYTES_A_S
-)  # in which the largest message crosses the slowest link
+)  # time in which the largest message crosses the slowest link
 
 _NEVER_MS: Final = 2**63
 PING_ID: Final = NO_REQUEST
@@ -84,7 +84,7 @@ class Resize(Struct, frozen=True):
 
 
 class Deliver(Struct, frozen=True):
-    """Action: hand the reply to the caller; it is owed no more."""
+    """Action: hand the reply to the caller; the request is no longer pending."""
 
     request_id: RequestId
     reply: Reply
@@ -112,7 +112,7 @@ class LazyPirate:
     """State of one connection: its unanswered requests, and whether the broker is alive."""
 
     def __init__(self, endpoints: Sequence[str], random: Callable[[], float]) -> None:
-        assert endpoints, "a broker's endpoint is needed"
+        assert endpoints, "no endpoint is given"
         self._endpoints = tuple(endpoints)
         self._random = random
         self._turn = 0
@@ -122,10 +122,10 @@ class LazyPirate:
         self._ping_ms = 0
         self._pings = 0
         self._heard_ms = 0
-        self._moving = False  # since the last Ping
+        self._moving = False  # whether bytes have moved since the last Ping
         self._failures = 0
         self._heard = False
-        self.unheard_since_ms: int | None = None  # since when a reply is owed in silence; None while all is well
+        self.unheard_since_ms: int | None = None  # since when a reply is owed and no broker is heard; None: not so
         self._resend_ms = _NEVER_MS
 
     @property
@@ -135,7 +135,7 @@ class LazyPirate:
 
     @property
     def reachable(self) -> bool:
-        """Whether the broker has said anything since this connection was opened."""
+        """Whether the broker has sent anything since this connection was opened."""
         return self._open and self._heard
 
     def ask(
@@ -151,9 +151,9 @@ class LazyPirate:
 
         A `resizable` request causes a `Resize` at each further connection.
         """
-        assert request_id not in self._pending, "one id, one request"
-        assert request_id != PING_ID, "the id of our own Pings"
-        assert len(self._pending) < PENDING_MAX, "the shell bounds what is in flight"
+        assert request_id not in self._pending, "a request of this id is in flight"
+        assert request_id != PING_ID, "this id is reserved for Pings"
+        assert len(self._pending) < PENDING_MAX, "too many requests are in flight"
         if not self._pending:
             self._quiet(now_ms)
             self._resend_ms = _NEVER_MS
@@ -168,7 +168,7 @@ class LazyPirate:
 
     def resized(self, request_id: RequestId, smaller_id: RequestId, body: bytes, now_ms: int) -> list[Action]:
         """Send `body` under another id instead of a request that was to be resized."""
-        assert smaller_id not in self._pending, "one id, one request"
+        assert smaller_id not in self._pending, "a request of this id is in flight"
         pending = self._pending[smaller_id] = self._pending.pop(request_id)
         pending.body = body
         return [self._send(smaller_id, pending, now_ms)] if self._open else []
@@ -199,7 +199,7 @@ class LazyPirate:
         return [Deliver(request_id, reply)]
 
     def dropped(self, now_ms: int) -> list[Action]:
-        """Note that the connection ended or could not be made."""
+        """Return the actions after the connection ended or could not be made."""
         if not self._open:
             return []
         self._open = False

@@ -1,9 +1,8 @@
-"""Request size: how many bytes of a log to move with one request, judged by the requests before it.
+"""Request size: how many bytes of a log one request may move, adapted to the speed of the link.
 
-It starts small, doubles while replies come soon, and shrinks when they come late or the connection ends before them.
+The size starts small, doubles while replies come soon, and shrinks when replies come late or the connection ends first.
 So a request takes a few seconds at most, on any link, and the messages that wait behind it on the same connection (a
-heartbeat, the reply to a Ping) arrive in time. The idea is that of slow start (RFC 5681), with the time of a reply
-instead of losses.
+heartbeat, the reply to a Ping) arrive in time. This is slow start (RFC 5681), driven by reply times instead of losses.
 
 ```
            answered within QUICK_MS: × 2                    16 KiB ≤ bytes_max ≤ 1 MiB
@@ -18,7 +17,7 @@ from typing import Final
 
 REQUEST_BYTES_MIN: Final = 16_384  # two seconds on the slowest supported link, 8 KB/s
 REQUEST_BYTES_FIRST: Final = 32_768
-REQUEST_BYTES_MAX: Final = 1_048_576  # fits in one frame, with the batch that exceeds it
+REQUEST_BYTES_MAX: Final = 1_048_576  # fits in one frame, together with the last batch, which may exceed it
 QUICK_MS: Final = 2_000  # longer than a satellite link's round trip, and no longer than the wait for a Ping
 SLOW_MS: Final = 4_000
 
@@ -32,7 +31,7 @@ class RequestSize:
     def answered(self, size_bytes: int, took_ms: int) -> None:
         """Adjust the size after a request that moved `size_bytes`, either way, was answered in `took_ms`.
 
-        A request that moved less than half of the size shows nothing of what the link carries.
+        A request that moved less than half of the size does not show that the link could carry more.
         """
         if took_ms >= SLOW_MS:
             self.bytes_max = max(REQUEST_BYTES_MIN, self.bytes_max // 2)
@@ -40,5 +39,5 @@ class RequestSize:
             self.bytes_max = min(REQUEST_BYTES_MAX, 2 * self.bytes_max)
 
     def broken(self) -> None:
-        """Reduce the size after the connection ended while a reply was owed."""
+        """Reduce the size after the connection ended before the reply came."""
         self.bytes_max = max(REQUEST_BYTES_MIN, self.bytes_max // 4)

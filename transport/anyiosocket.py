@@ -1,8 +1,8 @@
 """AnyioSocket: waits for a ZeroMQ socket in anyio's event loop, without a thread.
 
-A socket's FD signals a *change*, not a state (measured of libzmq). So `AnyioSocket` reads it together with `EVENTS`,
-before every wait and after every send, and wakes the waiting task when a send has consumed its edge. A loop that does
-not stalls.
+The file descriptor of a ZeroMQ socket is edge-triggered: it becomes readable when the socket's state *changes*
+(measured), and a send may consume that edge. So `AnyioSocket` reads `EVENTS` before every wait and after every send,
+and wakes the task that waits for a message if there is one; otherwise that task would wait for ever.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import zmq
 from airunner.protocol.frames import FRAMES_MAX
 from airunner.transport.ports import DRAIN_MESSAGES_MAX, Frames
 
-# As plain integers: an operation on pyzmq's enumerations takes as long as the call that it is for.
+# Plain integers, because an operation on pyzmq's enumerations takes as long as the socket call itself.
 _POLLIN: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOT_LAST: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -42,7 +42,7 @@ class AnyioSocket:
             self._wake()
 
     def set_option(self, option: int, value: bytes) -> None:
-        """Set an option of a socket in use; like a send, this can consume an edge."""
+        """Set an option of a socket in use; like a send, this can consume an edge of the descriptor."""
         self.raw.setsockopt(option, value)
         self._wake()
 
@@ -55,7 +55,7 @@ class AnyioSocket:
         return batch
 
     async def readable(self) -> None:
-        """Wait until a message can be received; where one can be at once, other tasks get their turn first."""
+        """Wait until a message can be received. If there is one already, other tasks still get a turn."""
         if self.has_message():
             await anyio.lowlevel.checkpoint()
             return
@@ -71,7 +71,7 @@ class AnyioSocket:
             self.raw.close(linger=0)
 
     def _receive_message(self) -> Frames:
-        """Receive one message; of surplus frames all but the first are dropped."""
+        """Receive one message; of a message with too many frames, one frame too many is returned."""
         frames = [self.raw.recv(_NOBLOCK)]
         while self.raw.getsockopt(zmq.RCVMORE):
             frame = self.raw.recv(_NOBLOCK)

@@ -1,4 +1,4 @@
-"""Backoff: retries what fails, with a jittered pause that grows with each failure in turn."""
+"""Backoff: repeats a failed request after a jittered pause, which grows with each consecutive failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Backoff:
         self._random = random
         self._first_ms = first_ms
         self._last_ms = last_ms
-        self.failures = 0  # in turn
+        self.failures = 0  # consecutive
 
     def next_s(self) -> float:
         """Count a failure, and return the pause in seconds that follows it."""
@@ -44,7 +44,7 @@ async def retry(
     *,
     final: tuple[type[PeerError], ...] = (),
 ) -> _Granted:
-    """Repeat a request until the broker grants it or its refusal is `final`; call `refused` with the first refusal."""
+    """Repeat `ask` until the broker grants it; call `refused` with the first refusal. Raises a refusal in `final`."""
     while True:
         try:
             granted = await ask()

@@ -1,7 +1,7 @@
 """Bell: wakes the tasks that wait for something to change.
 
-A task looks at what it needs and, where that is not so yet, waits for the next ring and looks again. Nothing is
-remembered: a ring while nobody waits is lost, so there must be no `await` between looking and waiting.
+A task checks its condition in a loop, and waits for the next ring while the condition is false. A ring while no task
+waits is lost, so there must be no `await` between the check and the wait.
 """
 
 from __future__ import annotations

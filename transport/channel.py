@@ -48,8 +48,8 @@ from airunner.transport.ports import Dealer, Edges, Ending, Network
 
 _Reply = TypeVar("_Reply", bound=Message)
 _log = logging.getLogger("airunner.channel")
-MISMATCHES_REPORTED: Final = 3  # failed handshakes in a row; a restart causes one, a wrong key all
-ERROR_CHARS_MAX: Final = 500  # of the reason why a reply cannot be decoded
+MISMATCHES_REPORTED: Final = 3  # consecutive failed handshakes that are reported; a broker's restart causes only one
+ERROR_CHARS_MAX: Final = 500  # that are reported of the error of a reply that cannot be decoded
 
 
 class _Waiter:
@@ -58,11 +58,11 @@ class _Waiter:
     def __init__(self, request_id: RequestId, smaller: Callable[[], Message] | None) -> None:
         self.request_id = request_id
         self.smaller = smaller
-        self.sized = smaller is not None  # and its reply is not measured yet
+        self.sized = smaller is not None  # whether its reply is still to be measured for `request_size`
         self.sent_ms = 0
         self.sent_bytes = 0
-        self.done = anyio.Event()
-        self.over = anyio.Event()
+        self.done = anyio.Event()  # the reply or failure is here
+        self.over = anyio.Event()  # the request id may be used again
         self.reply: Reply | None = None
         self.failure: OperatorError | None = None
 
@@ -96,7 +96,7 @@ class Channel:
         self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
-        self._progress = 0  # of this connection, at the last look
+        self._progress = 0  # bytes moved on this connection, at the last call of `_bytes_moved`
         self._connection = anyio.CancelScope()
         self._failure: OperatorError | None = None
         self._ever_heard = False
@@ -122,8 +122,8 @@ class Channel:
     ) -> _Reply:
         """Send `request` and return the broker's reply, of the class that the request names.
 
-        `smaller`, for requests that move `request_size.bytes_max` bytes of a log, is called for each further connection
-        and returns the request to send over it instead; the reply is to the last of them.
+        `smaller` is for requests that move `request_size.bytes_max` bytes of a log: after each lost connection it is
+        called for a smaller request, which is sent over the next connection instead, and whose reply is returned.
 
         Raises `PeerError` when the broker refuses; `BadRequest` for a reply of another class; `OperatorError` when no
         broker can be reached or this key is not accepted.
@@ -132,7 +132,7 @@ class Channel:
         waiter = _Waiter(request_id, smaller)
         kind = type(request).__name__
         async with self._room:
-            while (earlier := self._waiters.get(request_id)) is not None:  # this is a repeat of it
+            while (earlier := self._waiters.get(request_id)) is not None:  # the same request is in flight
                 await earlier.over.wait()
             if self._failure is not None:
                 raise self._failure
@@ -151,7 +151,7 @@ class Channel:
         if waiter.failure is not None:
             raise waiter.failure
         _log.debug("%s %s is answered: %s", kind, request_id.hex(), _loggable(waiter.reply))
-        assert waiter.reply is not None, "a request that is done has its reply"
+        assert waiter.reply is not None, "the request is done without a reply"
         if isinstance(waiter.reply, Refused):
             raise error_of(waiter.reply)
         if not isinstance(waiter.reply, reply_type(type(request))):
@@ -182,15 +182,15 @@ class Channel:
             self._disconnect()
 
     async def _sleep(self) -> None:
-        """Sleep until the pirate or the patience has something due, or a request arrives."""
+        """Sleep until an action of the Lazy Pirate or a bound of the patience is due, or a request arrives."""
         self._asleep_until_ms = self._due_ms()
-        # Wake after that millisecond has passed: a clock slightly short of it would make this loop spin.
+        # + 1: a wake-up that is a fraction of a millisecond early would find nothing due, and this loop would spin.
         with anyio.CancelScope(deadline=(self._asleep_until_ms + 1) / 1_000):
             await self._changed.wait()
         self._asleep_until_ms = -math.inf
 
     def _wake_in_time(self) -> None:
-        """Wake the loop if something is due sooner than before; usually nothing is."""
+        """Wake the loop if its next action is due sooner than it planned; usually it is not."""
         due_ms = self._due_ms()
         if due_ms < self._asleep_until_ms:
             self._changed.ring()
@@ -221,8 +221,8 @@ class Channel:
             waiter.sent_bytes = len(body)
 
     def _resize(self, waiter: _Waiter) -> None:
-        """Replace a request by a smaller one under another id: one id is one request."""
-        assert waiter.smaller is not None, "the request is resizable"
+        """Replace a request by a smaller one under another id, because an id always names the same request."""
+        assert waiter.smaller is not None, "the request is not resizable"
         was = waiter.request_id
         del self._waiters[was]
         waiter.request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
@@ -236,8 +236,8 @@ class Channel:
         return moved
 
     def _connect(self, endpoint: str) -> None:
-        """Open a socket and send a Ping; the Pong lists the revisions, even of a broker that reads nothing else."""
-        assert self._group is not None, "the channel runs before requests"
+        """Open a socket and send a Ping: even a broker of another revision replies, and lists those that it serves."""
+        assert self._group is not None, "the channel does not run"
         _log.debug("connecting to %s", endpoint)
         if any(waiter.sized and waiter.sent_ms for waiter in self._waiters.values()):
             self.request_size.broken()
@@ -339,14 +339,14 @@ class Channel:
         )
 
     def _due_ms(self) -> float:
-        """Return when the pirate or the patience has something due."""
+        """Return when an action of the Lazy Pirate or a bound of the patience is due."""
         due_ms = [self._pirate.deadline_ms()]
         if (since_ms := self._pirate.unheard_since_ms) is not None:
             due_ms.append(self._patience.due_ms(since_ms, heard=self._ever_heard, noticed=self._noticed))
         return min((at for at in due_ms if at is not None), default=math.inf)
 
     def _refuse_endpoint(self, words: str, exit_code: int, *, may_change: bool) -> None:
-        """Note that the broker refuses us; fail all requests if every endpoint does, unless that may change."""
+        """Record that this endpoint refuses us; fail all requests if every endpoint does, unless that may change."""
         reported = bool(self._refused)
         self._refused.add(self.endpoint)
         if may_change and self._patience.doubt is not None:

@@ -1,7 +1,7 @@
-"""File descriptors of this process: raises its soft limit, up to the hard limit (getrlimit(2)).
+"""File descriptor limit of this process: raises the soft limit, up to the hard limit (getrlimit(2)).
 
-The soft limit that a shell or systemd sets is meant for programs that wait with select(), which can watch 1,024. So a
-process that raises its own limit leaves its children the one that it was started with.
+Shells and systemd set a low soft limit for programs that wait with select(), which can watch 1,024 descriptors. So jobs
+run with the soft limit that the agent was started with, not with the raised one.
 """
 
 from __future__ import annotations

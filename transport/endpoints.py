@@ -11,12 +11,12 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 DEFAULT_BROKER: Final = "tcp://127.0.0.1:7070"
 BROKER_VARIABLE: Final = "AIRUNNER_BROKER"
 _LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
-_NO_WAY: Final = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH)
-ENDPOINTS_MAX: Final = 64  # tried in turn; more are surely a mistake
+_NO_ROUTE: Final = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH)
+ENDPOINTS_MAX: Final = 64  # brokers that a client or agent tries in turn; a longer list is surely a mistake
 
 
 def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Split the endpoints in `broker`, else in `AIRUNNER_BROKER`, else the default. Raises `OperatorError`."""
+    """Return the endpoints in `broker`, or else in `AIRUNNER_BROKER`, or else the default. Raises `OperatorError`."""
     given = (broker,) if isinstance(broker, str) else broker
     words = given or (environ.get(BROKER_VARIABLE, "").strip() or DEFAULT_BROKER,)
     endpoints = tuple(endpoint for word in words for endpoint in word.replace(",", " ").split())
@@ -26,7 +26,7 @@ def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str])
 
 
 def require_loopback(endpoints: Sequence[str]) -> None:
-    """Check that the loopback interface, if all `endpoints` are on it, is up. Raises `OperatorError`: it is down."""
+    """Check that the loopback interface is up, if all `endpoints` are on it. Raises `OperatorError`: it is down."""
     import socket
 
     places = [endpoint.partition("://")[2] for endpoint in endpoints]
@@ -38,10 +38,10 @@ def require_loopback(endpoints: Sequence[str]) -> None:
             with socket.socket(kind, socket.SOCK_DGRAM) as probe:  # connect() checks the route and sends nothing
                 probe.connect((host, 9))
         except OSError as error:
-            if error.errno in _NO_WAY:
+            if error.errno in _NO_ROUTE:
                 continue
         return
-    raise OperatorError(  # as in a new network namespace, where a client would wait in vain
+    raise OperatorError(  # for example in a new network namespace
         f"this machine cannot reach itself at {', '.join(endpoints)}: its loopback interface is down; bring it up with "
         "`ip link set lo up`",
         exit_code=EXIT_UNAVAILABLE,

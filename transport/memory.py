@@ -6,7 +6,7 @@
 ```
 
 Each queue is as long as that of a ZeroMQ socket, and a full one is reported in the same way. There are no keys: every
-peer is this process. A connection ends when either end is closed, and is never lost otherwise.
+peer is this process. A connection ends only when either end is closed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from airunner.transport.ports import (
 
 REQUESTS_ENDPOINT: Final = "memory://broker:1"
 EVENTS_ENDPOINT: Final = "memory://broker:2"
-PEER_KEY: Final = ""  # of every peer
+PEER_KEY: Final = ""  # the key of every peer
 T = TypeVar("T")
 
 
@@ -71,7 +71,7 @@ class MemoryDealer:
         self.requests: deque[Frames] = deque()
         self.replies: _Queue[Frames] = _Queue(REPLIES_MAX)
         self.over = anyio.Event()
-        self.taken_bytes = 0  # of requests, by the router
+        self.taken_bytes = 0  # bytes of requests that the router has received
         self._router = router
         self._received_bytes = 0
 
@@ -103,7 +103,7 @@ class MemoryDealer:
 
 
 class MemoryRouter:
-    """The broker's socket for requests; see `ports.Router`. It takes one request of each peer in turn."""
+    """The broker's socket for requests; see `ports.Router`. It receives one request of each peer in turn."""
 
     endpoint = REQUESTS_ENDPOINT
 
@@ -124,7 +124,7 @@ class MemoryRouter:
         return dealer
 
     def wake(self, dealer: MemoryDealer) -> None:
-        """Give a peer that has queued a request its turn."""
+        """Queue a peer for its turn once it has a request."""
         if len(dealer.requests) == 1:
             self._turns.append(dealer)
             self._filled.ring()
@@ -202,7 +202,7 @@ class MemoryPublisher:
         return subscriber
 
     def change(self, change: Subscription) -> None:
-        """Report a subscription; lost if too many wait: its subscriber then only replays."""
+        """Report a subscription; if the queue is full it is lost, and its subscriber gets events by replay only."""
         self._changes.put(change)
 
     def leave(self, subscriber: MemorySubscriber) -> None:
@@ -231,9 +231,9 @@ class MemoryNetwork:
         self.publisher = MemoryPublisher()
 
     def dealer(self, endpoint: str) -> MemoryDealer:
-        assert endpoint == REQUESTS_ENDPOINT, "no other broker is in this process"
+        assert endpoint == REQUESTS_ENDPOINT, f"no broker at {endpoint} is in this process"
         return self.router.connect()
 
     def subscriber(self, endpoint: str) -> MemorySubscriber:
-        assert endpoint == EVENTS_ENDPOINT, "no other broker is in this process"
+        assert endpoint == EVENTS_ENDPOINT, f"no broker at {endpoint} is in this process"
         return self.publisher.connect()

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-NOTICE_S: Final = 1.0
+NOTICE_S: Final = 1.0  # of silence, after which `Patience.notice` is called
 
 
 class Patience(Struct, frozen=True):
@@ -28,7 +28,7 @@ class Patience(Struct, frozen=True):
         return self.later_s if heard else self.first_s
 
     def due_ms(self, since_ms: int, *, heard: bool, noticed: bool) -> int | None:
-        """Return when a silence since `since_ms` is to be noticed, or else exceeds the bound; None: never."""
+        """Return when a silence since `since_ms` is to be noticed or, if `noticed`, exceeds the bound; None: never."""
         if not noticed and self.notice is not None:
             return since_ms + int(NOTICE_S * 1_000)
         bound_s = self.bound_s(heard=heard)

@@ -21,13 +21,13 @@ from airunner.transport.timers import StepTimer, boot_s
 
 Frames = list[bytes]
 _Received = TypeVar("_Received")
-DRAIN_MESSAGES_MAX: Final = 64  # that one `receive` returns; then other tasks get their turn
-DRAIN_REQUESTS_MAX: Final = 4  # that the broker takes at once, from all peers in turn: each takes some 100 µs to check
-QUEUE_MESSAGES_MAX: Final = 4_096  # that wait on a connection for requests, in each direction
-REPLIES_MAX: Final = 1_024  # that wait for a peer to read them; each may be a page of a log
-EVENTS_MESSAGES_MAX: Final = 128  # of `LIVE_BYTES_MAX`, that wait for a subscriber; it replays what it misses
-LOOK_AGAIN_S: Final = 5.0  # for steps of the clock, where the kernel does not report them
-ROUNDING_S: Final = 0.001  # between two clocks: a task that wakes slightly too early would loop without a wait
+DRAIN_MESSAGES_MAX: Final = 64  # messages that one `receive` returns, before other tasks get a turn
+DRAIN_REQUESTS_MAX: Final = 4  # requests that one `receive` of the broker returns; checking each takes some 100 µs
+QUEUE_MESSAGES_MAX: Final = 4_096  # messages that wait on a connection for requests, in each direction
+REPLIES_MAX: Final = 1_024  # replies that wait until a peer reads them; each may be a page of a log
+EVENTS_MESSAGES_MAX: Final = 128  # live messages that wait for a subscriber; it replays those that it misses
+LOOK_AGAIN_S: Final = 5.0  # between two calls of `react`, where the kernel does not report steps of the clock
+ROUNDING_S: Final = 0.001  # added to a wait that two clocks measure: a task that wakes slightly too early would spin
 
 
 async def no_steps(_react: Callable[[], None]) -> None:
@@ -38,8 +38,8 @@ async def no_steps(_react: Callable[[], None]) -> None:
 async def watch_steps(react: Callable[[], None]) -> None:
     """Watch the machine's clock: call `react` whenever its time was set or it woke up from sleep, for ever.
 
-    Code compares instants by clocks that count on during sleep, but a wait of the event loop stands still meanwhile: it
-    checks the time again after each step. Steps that come at once may count as one.
+    Instants are compared on a clock that counts on while the machine sleeps, but a wait of the event loop may stand
+    still meanwhile: so `react` checks the time. Several steps in quick succession may cause one call.
     """
     if sys.platform != "linux":
         while True:
@@ -70,7 +70,7 @@ class Edges(Struct, frozen=True):
     watch_steps: Callable[[Callable[[], None]], Coroutine[Any, Any, None]] = no_steps
 
     def wait_until(self, instant_s: float) -> anyio.CancelScope:
-        """Open a block that ends when `boot_s` reaches `instant_s`, unless the machine sleeps meanwhile."""
+        """Return a cancel scope that ends when `boot_s` reaches `instant_s`; later, if the machine sleeps meanwhile."""
         return anyio.CancelScope(deadline=anyio.current_time() + instant_s - self.boot_s() + ROUNDING_S)
 
 
@@ -100,7 +100,7 @@ class Sent(Enum):
 
 
 class Incoming(NamedTuple):
-    """Message at the ROUTER: its routing id, the key that the Gatekeeper accepted (Z85), and its frames."""
+    """Message that the ROUTER received: routing id of its peer, key that the Gatekeeper accepted (Z85), and frames."""
 
     peer: bytes
     key: str
@@ -108,7 +108,7 @@ class Incoming(NamedTuple):
 
 
 class Subscription(NamedTuple):
-    """Subscription to a topic, or its end, by the machine with this key (Z85); None: its connection ended."""
+    """Start (`wanted`) or end of a subscription, by the machine with this key (Z85); None: its connection ended."""
 
     topic: bytes
     wanted: bool
@@ -120,7 +120,7 @@ ALL_LISTENERS_LEFT: Final = Subscription(b"", wanted=False, key="")
 
 
 class Closing(Protocol):
-    """Any of the four sockets."""
+    """Socket of any of the four kinds."""
 
     def close(self) -> None:
         """Close at once; queued messages are dropped."""
@@ -182,7 +182,7 @@ class Publisher(Closing, Protocol):
         """Send to all subscribers; a subscriber whose queue is full misses the message."""
 
     async def subscriptions(self) -> list[Subscription]:
-        """Receive the subscriptions that began or ended, each time that a subscriber asks; wait for the first."""
+        """Receive the subscriptions that began or ended, also repeated ones; wait for the first."""
         ...
 
 

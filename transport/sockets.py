@@ -1,14 +1,14 @@
-"""CURVE sockets under anyio: the only place where a ZeroMQ socket is made, so that none is without keys.
+"""CURVE sockets under anyio: the only place where ZeroMQ sockets are made, so that no socket is without keys.
 
 Behaviour of libzmq that was measured, and what follows from it
-- `ZAP_ENFORCE_DOMAIN` is set, with a non-empty domain, on every server socket: otherwise a missing Gatekeeper admits
-  every machine.
+- `ZAP_ENFORCE_DOMAIN` is set, with a non-empty domain, on every server socket: otherwise every machine is admitted
+  while the Gatekeeper, the broker's ZAP server, does not run.
 - ZMTP heartbeats stay off: they can abort a connecting process and make a busy ROUTER lose requests.
 - With `RECONNECT_IVL` -1 a connecting socket tries once, and its monitor reports the result within a millisecond. The
   Lazy Pirate decides when to try again.
-- The monitor reports a connection's descriptor when it is made. libzmq owns it: it is only asked for its counts, and
-  not duplicated, because a duplicate would keep the connection open.
-- Routing ids are drawn with libc's `rand()`, which libzmq never seeds.
+- The monitor reports the descriptor of each new connection. libzmq owns the descriptor: `tcp_info` reads its counts and
+  does not duplicate it, because a duplicate would keep the connection open.
+- Routing ids are drawn with libc's `rand()`, which libzmq never seeds: `new_context` seeds it.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from airunner.transport.tcpinfo import tcp_info
 
 ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
-ZAP_FRAMES_MAX: Final = 16  # an envelope, six fields and the mechanism's credentials
-SURPLUS_FRAMES_MAX: Final = 64  # of a message with too many, dropped at once before other tasks get their turn
-EVENTS_KERNEL_BYTES: Final = 131_072  # in each kernel buffer of a connection, which would otherwise grow to some 6 MiB
-CURVE_BYTES: Final = 33  # added to each frame (RFC 26: name, nonce, MAC, flags); libzmq's bound includes them
-HANDSHAKE_MS: Final = 5_000
-KEEPALIVE_IDLE_S: Final = 30
-KEEPALIVE_INTERVAL_S: Final = 10
-KEEPALIVE_PROBES: Final = 3
+ZAP_FRAMES_MAX: Final = 16  # frames of a ZAP request: an envelope, six fields and the mechanism's credentials
+SURPLUS_FRAMES_MAX: Final = 64  # frames beyond the bound that are dropped before other tasks get a turn
+EVENTS_KERNEL_BYTES: Final = 131_072  # kernel buffer of a connection for live events; by default it grows to some 6 MiB
+CURVE_BYTES: Final = 33  # that CURVE adds to a frame (RFC 26: name, nonce, MAC, flags); libzmq's bound includes them
+HANDSHAKE_MS: Final = 5_000  # after which an unfinished CURVE handshake ends the connection
+KEEPALIVE_IDLE_S: Final = 30  # of silence before the first TCP keepalive probe
+KEEPALIVE_INTERVAL_S: Final = 10  # between two probes
+KEEPALIVE_PROBES: Final = 3  # unanswered probes that end the connection
 
 _ENDINGS: Final = zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
 _BROKEN: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -72,7 +72,7 @@ class CurveDealer:
         monitor = raw.get_monitor_socket(_MADE | _ENDINGS | _BROKEN | _REFUSED)
         self._descriptor = -1
         self._trusted = False  # the handshake has proved that the other end is the broker
-        self._carried_bytes = 0
+        self._carried_bytes = 0  # bytes acknowledged while later bytes were outstanding
         self._socket = AnyioSocket(raw)
         self._monitor = AnyioSocket(monitor)
         raw.connect(endpoint)
@@ -102,11 +102,15 @@ class CurveDealer:
                 elif happened & _BROKEN:
                     ending = Ending.MISMATCHED
                 elif happened & _ENDINGS:
-                    self._trusted = False  # the descriptor may be another's by now
+                    self._trusted = False  # the descriptor may already belong to another connection
                     return ending
 
     def progress(self) -> int:
-        """Return the bytes known to have moved since the broker's handshake."""
+        """Return the bytes known to have moved since the broker's handshake.
+
+        Acknowledged bytes count only while later bytes are outstanding: the link is carrying data then. Once all are
+        acknowledged, they are in the other end's buffers and do not show whether its program reads them.
+        """
         found = tcp_info(self._descriptor) if self._trusted else None
         if found is None:
             return 0
@@ -144,7 +148,7 @@ class CurveSubscriber:
 
 
 class CurveNetwork:
-    """Network of one key pair, to brokers of one pinned key."""
+    """Network that connects with one key pair to brokers of one pinned public key."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, broker_public: bytes) -> None:
         self._context = context
@@ -152,7 +156,7 @@ class CurveNetwork:
         self._broker_public = broker_public
 
     def dealer(self, endpoint: str) -> CurveDealer:
-        _checked(endpoint)  # before the socket is made, which would stay open
+        _checked(endpoint)  # first, because a failure after the socket is made would leave it open
         return CurveDealer(self._raw(zmq.DEALER), endpoint)
 
     def subscriber(self, endpoint: str) -> CurveSubscriber:
@@ -201,18 +205,18 @@ class CurveRouter:
         self._socket.close()
 
     def _receive_begin(self) -> Incoming:
-        """Receive a message up to the bound of its frames; one more frame shows that there are too many."""
+        """Receive a message of up to `FRAMES_MAX` frames; of a longer message one frame more, so that it is refused."""
         raw = self._socket.raw
         peer = raw.recv(zmq.NOBLOCK, copy=False)
         frames: Frames = []
         while len(frames) <= FRAMES_MAX and raw.getsockopt(zmq.RCVMORE):
             frames.append(raw.recv(zmq.NOBLOCK))
         key = peer.get("User-Id")
-        assert isinstance(key, str), "the Gatekeeper sets the key of every peer"
+        assert isinstance(key, str), "the Gatekeeper has set no key for this peer"
         return Incoming(peer.bytes, key, frames)
 
     def _receive_rest(self) -> bool:
-        """Drop some of the surplus frames; return whether none is left."""
+        """Drop up to `SURPLUS_FRAMES_MAX` frames beyond the bound; return whether none is left."""
         raw = self._socket.raw
         for _ in range(SURPLUS_FRAMES_MAX):
             if not raw.getsockopt(zmq.RCVMORE):
@@ -222,10 +226,9 @@ class CurveRouter:
 
 
 class CurvePublisher:
-    """XPUB socket of live events; see `ports.Publisher`. An XPUB reports subscriptions.
+    """XPUB socket of live events, which also receives subscriptions; see `ports.Publisher`.
 
-    Subscriptions are received frame by frame: libzmq delivers each one by itself, and not always with the frames that
-    it announces.
+    Each received frame is one subscription: libzmq may announce further frames of a message that never come.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
@@ -257,18 +260,18 @@ class CurvePublisher:
 
 
 def _machine(frame: zmq.Frame) -> str | None:
-    """Return the key of the peer that sent the frame; None: libzmq made it, for a connection that has ended."""
+    """Return the key of the peer that sent the frame; None: libzmq made the frame, because a connection has ended."""
     try:
         key = frame.get("User-Id")
     except zmq.ZMQError:
         return None
-    assert isinstance(key, str), "the Gatekeeper sets the key of every peer"
+    assert isinstance(key, str), "the Gatekeeper has set no key for this peer"
     return key
 
 
 def bind_gatekeeper(context: zmq.Context[zmq.Socket[bytes]]) -> AnyioSocket:
-    """Bind the ZAP socket, which libzmq asks about every peer; it is bound before any other socket."""
-    raw = context.socket(zmq.ROUTER)  # replies to many at once; a REP would take them one by one
+    """Bind the ZAP socket, on which libzmq asks whether to admit each peer; bind it before any other socket."""
+    raw = context.socket(zmq.ROUTER)  # can have many requests open; a REP socket has one
     raw.linger = 0
     raw.bind(ZAP_ENDPOINT)
     return AnyioSocket(raw, ZAP_FRAMES_MAX)

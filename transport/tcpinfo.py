@@ -1,8 +1,6 @@
-"""TCP progress of a connection, as the kernel counts it (Linux's TCP_INFO, tcp(7) and linux/tcp.h).
+"""TCP byte counts of a connection, from the kernel (Linux's TCP_INFO, tcp(7) and linux/tcp.h).
 
-Received bytes count at once. Sent bytes count while others behind them are not yet acknowledged: then the link is
-carrying them. Once all are acknowledged they are in the other end's buffers, read or not, and say nothing about the
-program that is to read them.
+The counts show whether a slow link still moves data; `CurveDealer.progress` interprets them.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ class TcpInfo(Struct, frozen=True):
 
 
 def tcp_info(descriptor: int) -> TcpInfo | None:
-    """Return the TCP counts of a descriptor that libzmq owns; None: there are none, or it is closed."""
+    """Return the TCP counts of a descriptor that libzmq owns; None: it is closed or not TCP, or the kernel has none."""
     if sys.platform != "linux":
         return None
     try:

@@ -1,8 +1,8 @@
 """Timers of the kernel as file descriptors: timerfd_create(2), which Python has only since 3.13. Standard library only.
 
-`BootTimer` fires at an instant of CLOCK_BOOTTIME, which counts on while the machine sleeps: after a sleep it fires at
-once, while a wait with a timeout would last longer by the time asleep. `StepTimer` fires when the machine's time is set
-or the machine wakes up, which sets it too.
+`BootTimer` fires at an instant of CLOCK_BOOTTIME, which counts on while the machine sleeps: an instant that passed
+during the sleep fires at once, while a wait with a timeout would last longer by the time asleep. `StepTimer` fires at a
+step of the machine's clock: when its time is set, or the machine wakes up, which sets the time too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Final
 BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS: its monotonic clock includes sleep
 _ABSOLUTE: Final = 1  # TFD_TIMER_ABSTIME
 _CANCEL_ON_SET: Final = 2  # TFD_TIMER_CANCEL_ON_SET
-_COUNT_BYTES: Final = 8  # of the count of expirations
-_NEVER_S: Final = 9_000_000_000  # seconds since 1970; the kernel counts nanoseconds in 63 bits
+_COUNT_BYTES: Final = 8  # size of what read(2) returns, the number of expirations
+_NEVER_S: Final = 9_000_000_000  # the year 2255 in seconds since 1970; 63 bits of nanoseconds end in 2262
 
 
 class _Timespec(ctypes.Structure):
@@ -69,20 +69,20 @@ class BootTimer(_Timer):
         self._instant_s = math.inf
 
     def set(self, instant_s: float) -> None:
-        """Set the instant, as `boot_s` counts; inf: never."""
+        """Set the instant, by the clock of `boot_s`; inf: never."""
         if instant_s != self._instant_s:
             self._instant_s = instant_s
-            self._set(0.0 if instant_s == math.inf else max(instant_s, 1e-9), _ABSOLUTE)  # 0 would disarm it
+            self._set(0.0 if instant_s == math.inf else max(instant_s, 1e-9), _ABSOLUTE)  # 0 disarms
 
 
 class StepTimer(_Timer):
-    """Timer that fires when the machine's time was set, or the machine has woken up."""
+    """Timer that fires at each step of the machine's clock."""
 
     def __init__(self) -> None:
         super().__init__(time.CLOCK_REALTIME)
         self._set(_NEVER_S, _ABSOLUTE | _CANCEL_ON_SET)
 
     def again(self) -> None:
-        """Wait for the next step again; the timer stays set."""
+        """Clear the step that made the descriptor readable, so that the next step can."""
         with suppress(OSError):  # ECANCELED: the expected result
             os.read(self.descriptor, _COUNT_BYTES)
