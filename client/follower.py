@@ -140,15 +140,15 @@ class Follower:
                 self._listen(heard)
             case JobEventsReplayed():
                 events = self._follow.replayed(heard, _now_ms())
-            case b"":
-                self._follow.subscribed()
+            case b"":  # the subscription is confirmed
+                self._follow.want_replay()
             case bytes():
                 events = self._live_segment(heard)
             case _:
                 raise AssertionError("failures are not taken here")
         if self._missed:
             self._missed = False
-            self._follow.subscribed()
+            self._follow.want_replay()
         return events
 
     def _live_segment(self, sealed: bytes) -> list[Event]:

@@ -15,9 +15,9 @@ import msgspec
 
 from airunner.protocol.errors import BadRequest
 
-DEPTH_MAX: Final = 16
-VALUES_MAX: Final = 32_768  # walked in a few milliseconds
-REPLY_VALUES_MAX: Final = 262_144  # a full grant of jobs, each with as many arguments and variables as allowed
+DEPTH_MAX: Final = 16  # nested arrays and maps
+VALUES_MAX: Final = 32_768  # in a request; checked in a few milliseconds
+REPLY_VALUES_MAX: Final = 262_144  # in a reply: `SLOTS_MAX` jobs, each with as many arguments and variables as allowed
 
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Every exception that msgspec raises for bytes that it cannot decode."""
@@ -30,13 +30,13 @@ _FIXED: Final[dict[int, int]] = {  # lead byte: bytes that follow
     **dict.fromkeys((0xCB, 0xCF, 0xD3), 8),
 }
 _FLAT: Final = tuple(
-    # Bytes of a value that its lead byte gives: small integers, short strings, and what is in `_FIXED`; else 0.
+    # Size in bytes of a value whose lead byte determines it: small integers, short strings, those in `_FIXED`; else 0.
     1 if lead <= 0x7F or lead >= 0xE0 else 1 + (lead & 0x1F) if 0xA0 <= lead <= 0xBF else 1 + _FIXED.get(lead, -1)
     for lead in range(256)
 )
 _SHORT: Final = frozenset((0xC4, 0xD9))  # bin and str with one byte of length: ids, keys, most texts
 _SIZED: Final[dict[int, int]] = {0xC5: 2, 0xC6: 4, 0xDA: 2, 0xDB: 4}  # bin and str: bytes of length
-_NESTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}  # bytes of length, values an element
+_NESTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}  # array, map: bytes of length, values a pair
 
 
 def check_structure(body: bytes, values_max: int = VALUES_MAX) -> int:
@@ -57,7 +57,7 @@ def _walk(body: bytes, values_max: int) -> tuple[int, int]:
     offset = 0
     values = 0
     outer: list[int] = []  # values not yet read at each level around this one
-    left = 1  # at this level
+    left = 1  # values not yet read at this level
     while True:
         while not left:
             if not outer:

@@ -1,4 +1,4 @@
-"""Encoding of messages as MessagePack bodies, and decoding, which checks the structure before it builds anything."""
+"""Encoding of messages as MessagePack bodies, and decoding, after a check of the body's structure."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Errors, classified by whose fault they are.
 
-- `PeerError`: the other side asked for something it may not have or cannot get. It has a `code`, travels on the wire
-  as `replies.Refused` and is raised at the other end as the same class.
+- `PeerError`: the other side's request is not allowed or cannot be met. The error has a `code`, travels on the wire as
+  `replies.Refused` and is raised at the other end as the same class.
 - `OperatorError`: the user can fix it (a bad flag, a missing key, a broker that does not run). The command line prints
   its one-line message and exits with its `exit_code`.
-- Our own bugs are an `assert` and end the process.
+- `AssertionError`: a bug of ours, which ends the process.
 
 The docstring of a class is its default message.
 """
@@ -46,7 +46,7 @@ class PeerError(Exception):
     ) -> None:
         self.message = message or cleandoc(type(self).__doc__ or self.code)
         self.expected_index = expected_index
-        self.retry_ms = retry_ms  # pause before the same request may succeed; None: it never will
+        self.retry_ms = retry_ms  # pause before the same request may be sent again; None: not stated
         super().__init__(self.message)
 
     @staticmethod
@@ -119,13 +119,13 @@ class StaleToken(PeerError):
 
 
 class IndexGap(PeerError):
-    """Events are missing before this batch; `expected_index` is the first one."""
+    """Events are missing before this batch; `expected_index` is the first missing one."""
 
     code = "index-gap"
 
 
 class IncompleteLog(PeerError):
-    """The attempt cannot complete: `expected_index` events are stored and it claims more."""
+    """The attempt cannot complete: only `expected_index` of its events are stored."""
 
     code = "incomplete-log"
 
@@ -152,7 +152,7 @@ class NoSpace(PeerError):
 
 
 class CorruptLog(PeerError):
-    """The broker's disk is damaged where this is stored; `airunner store check` there names each job concerned."""
+    """The broker's disk is damaged where this is stored; `airunner store check` on its machine lists damaged jobs."""
 
     code = "corrupt-log"
 

@@ -2,8 +2,8 @@
 
 An event's **body** says what happened and when, by the clock of the machine that saw it; that clock is shown and
 never trusted. The broker gives each event its **sequence**: 1, 2, 3, … within a job, without a gap, across attempts.
-A **segment** of the log is stored and sent as one: its bytes are those of the agent's batch, a MessagePack
-array of bodies, which is never encoded again on its way.
+A **segment** is the unit in which the log is stored and sent: the bytes of one batch of the agent, a MessagePack array
+of bodies, which is never encoded again on its way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airunner.protocol.fields import TerminalSide
 from airunner.protocol.job import JobState, Reason, Usage
 from airunner.protocol.names import JobId, Natural, Positive, Text
 
-KIND_CHARS_MAX: Final = 128  # of an unknown kind's name
+KIND_CHARS_MAX: Final = 128  # in the name of an unknown kind
 OUTPUT_BYTES_MAX: Final = 65_536  # of one OUTPUT event; an agent flushes at this size
 BATCH_EVENTS_MAX: Final = 1_024
 BATCH_BYTES_MAX: Final = 524_288  # encoded; two fit in one frame
@@ -183,7 +183,7 @@ EVENT_KINDS: Final = tuple(str(body.__struct_config__.tag) for body in get_args(
 
 
 class UnknownBody(Struct, frozen=True, kw_only=True):
-    """Event of a kind that only newer software knows; `fields` holds all of it."""
+    """Event of a kind that only newer software knows; `fields` has all its fields."""
 
     kind: Annotated[str, Meta(max_length=KIND_CHARS_MAX)]
     timestamp_ms: Natural
@@ -196,7 +196,7 @@ class EventSegment(Struct, frozen=True, kw_only=True):
     first_sequence: Positive
     count: Positive
     attempt: Natural
-    events: bytes  # their MessagePack array; it may be empty where none is of the kinds that a replay asks for
+    events: bytes  # MessagePack array of the bodies; may be empty if none is of the kinds that a replay requests
 
     @property
     def next_sequence(self) -> int:
@@ -205,7 +205,7 @@ class EventSegment(Struct, frozen=True, kw_only=True):
 
 
 class LiveSegment(EventSegment, frozen=True, kw_only=True, omit_defaults=True):
-    """Segment as it is published: one of more than `LIVE_BYTES_MAX` comes without its events."""
+    """Segment as it is published live; its events are left out if they exceed `LIVE_BYTES_MAX`."""
 
     events: bytes = b""
 
@@ -257,7 +257,7 @@ def check_batch(raw: bytes) -> list[AgentBody]:
 
 
 def decode_bodies(raw: bytes) -> Sequence[EventBody | UnknownBody]:
-    """Decode a stored segment, with bodies of unknown kinds. Raises `BadRequest`: no broker sends this."""
+    """Decode a stored segment, bodies of unknown kinds included. Raises `BadRequest`: it is not an array of events."""
     try:
         return _bodies_decoder.decode(raw)
     except UNDECODABLE:
@@ -278,7 +278,7 @@ def _decode_body(raw: msgspec.Raw) -> EventBody | UnknownBody:
 
 
 def may_hold(raw: bytes, kinds: Sequence[str]) -> bool:
-    """Return whether a batch may hold an event of one of these kinds; False is certain. Nothing is decoded."""
+    """Return whether an encoded batch may have events of these kinds: False is certain, True may be a coincidence."""
     return any(kind.encode() in raw for kind in kinds)
 
 
@@ -288,7 +288,7 @@ def without_first(raw: bytes, count: int) -> bytes:
 
 
 def events_of(job_id: JobId, segment: EventSegment) -> list[Event]:
-    """Decode the events of a segment, numbered. Raises `BadRequest`: they are not as many as it claims."""
+    """Decode and number the events of a segment. Raises `BadRequest`: it does not have `count` events."""
     bodies = decode_bodies(segment.events)
     if len(bodies) != segment.count:
         raise BadRequest(f"a segment of {segment.count} events holds {len(bodies)}")

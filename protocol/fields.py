@@ -1,7 +1,7 @@
 """Table of job fields: `JobSpec`, in which each field of a job is written once.
 
-Each field has its type and default, as anywhere, and a `Field` with its help text, the option of `submit` and `run`,
-the key in a job file, the variable in the environment and the line in `show`; what is not given follows from the name.
+Each field has a type, a default, and a `Field`: its help text, its option of `submit` and `run`, its key in a job file,
+its variable in the job's environment and its line in `show`; whatever is not given follows from the field's name.
 Options, the reader of job files and `show` are made from this table; `make docs` writes the tables in README.md and
 docs/PROTOCOL.md from it, and `JobFields`, for type checkers. A new field is an entry in `JobSpec`, and nothing else.
 """
@@ -33,20 +33,20 @@ from airunner.protocol.names import (
 )
 
 DEFAULT_QUEUE: Final = "default"
-PRIORITY_MAX: Final = 100  # and its negative is the least
+PRIORITY_MAX: Final = 100  # the lowest priority is -100
 MAX_ATTEMPTS_DEFAULT: Final = 3
 ATTEMPTS_MAX: Final = 100
 SECRETS_MAX: Final = 64
-METADATA_MAX: Final = 64  # each piece is a row of an index
-TERMINAL_SIDE_MAX: Final = 10_000
-DEPTH_MAX: Final = 1_000_000
+METADATA_MAX: Final = 64  # entries; each is a row of an index
+TERMINAL_SIDE_MAX: Final = 10_000  # characters
+DEPTH_MAX: Final = 1_000_000  # commits
 
 
 class Form(Enum):
     """Notation of a field's value: its metavar as an option, and what is expected in a job file."""
 
     TEXT = "TEXT", "text"
-    CHOICE = "", ""  # those of the field
+    CHOICE = "", ""  # metavar and expectation are `Field.choices`
     NUMBER = "NUMBER", "a whole number"
     SWITCH = "", "true or false"
     WORDS = "NAME", "a list of texts such as [test, --fast]"
@@ -62,20 +62,20 @@ class Form(Enum):
 
 
 class Field(Struct, frozen=True):
-    """Job field as people see it; in `FIELDS` what is left empty here is filled in."""
+    """Job field as people see it; `FIELDS` fills in what is left empty here."""
 
     help: str
     form: Form = Form.TEXT
-    flag: str = ""  # from the name, as in `--max-attempts`; without dashes it is an operand
-    key: str = ""  # in a job file; from the name, as in `maxAttempts`
-    unset: str = ""  # what holds without it, in words; from the default
+    flag: str = ""  # by default from the name, such as `--max-attempts`; without dashes it is an operand
+    key: str = ""  # key in a job file; by default from the name, such as `maxAttempts`
+    unset: str = ""  # meaning of an unset field, in words; by default from the field's default
     metavar: str = ""
-    exported: bool = False  # the job finds it in a variable, as in `AIRUNNER_QUEUE`
-    plain: bool = False  # in new jobs its words, or its names, are visible characters only
-    show: "Callable[[JobSpec], str] | None" = None  # its text in `show`, where the form's would not do
-    more: "tuple[Field, ...]" = ()  # further options, each of which sets it to what it `means`, or a `part` of it
+    exported: bool = False  # whether the job gets the value in a variable, such as `AIRUNNER_QUEUE`
+    plain: bool = False  # whether the texts, or names of pairs, of new jobs may have visible characters only
+    show: "Callable[[JobSpec], str] | None" = None  # formats the value in `show`; by default the form's printer does
+    more: "tuple[Field, ...]" = ()  # further options of this field: each gives its value (`means`) or a `part` of it
     means: str = ""
-    part: str = ""  # a key of its mapping; of the field itself: the one that a lone value sets
+    part: str = ""  # key in the field's mapping; in the field itself: the key that its own option sets
     name: str = ""
     type: Any = str
     default: object = ""
@@ -98,7 +98,7 @@ class Field(Struct, frozen=True):
 
     @property
     def bounds(self) -> tuple[int, int] | None:
-        """Bounds of a number, the least and the greatest, where its type has them."""
+        """Smallest and greatest number that the type allows; None: it is not bounded."""
         for part in types_in(self.type):
             if isinstance(part, Meta) and part.ge is not None and part.le is not None:
                 return int(part.ge), int(part.le)
@@ -106,7 +106,7 @@ class Field(Struct, frozen=True):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Words to choose from."""
+        """Values to choose from, if the type is an enum."""
         enums = [part for part in types_in(self.type) if isinstance(part, type) and issubclass(part, StrEnum)]
         return tuple(word for enum in enums for word in enum)
 
@@ -128,7 +128,7 @@ Variables = Annotated[dict[VariableName, Argument], Meta(max_length=VARIABLES_MA
 Metadata = Annotated[dict[VariableName, Argument], Meta(max_length=METADATA_MAX)]
 Secrets = Annotated[tuple[Label, ...], Meta(max_length=SECRETS_MAX)]
 SecretFiles = Annotated[tuple[Variable, ...], Meta(max_length=SECRETS_MAX)]
-Owner = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]  # a page of jobs must fit one reply
+Owner = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]  # bounded, so that a page of jobs fits in one reply
 Priority = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
 Attempts = Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)]
 Depth = Annotated[int, Meta(ge=1, le=DEPTH_MAX)]
@@ -154,14 +154,14 @@ def _streams(job: "JobSpec") -> str:
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Job specification: what its submitter asked for; it never changes.
+    """Job specification: the submitted fields of a job; they never change.
 
-    Raises `ValueError` for what no process can be given: a NUL anywhere, `=` in a variable's name, an
-    absolute working directory or one that climbs out of the checkout.
+    Raises `ValueError`: a text contains a NUL, the name of a pair contains `=`, the working directory is not inside the
+    checkout, or fields contradict each other.
     """
 
     command: Annotated[
-        Command, Field("Program to run, a path or found on PATH.", show=lambda job: shlex.join(job.argv))
+        Command, Field("Program to run: a path, or a name on PATH.", show=lambda job: shlex.join(job.argv))
     ]
     args: Annotated[
         Arguments, Field("Arguments of the program; there is no shell.", Form.WORDS, metavar="ARG", show=lambda _: "")
@@ -181,17 +181,19 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     branch: Annotated[
         Text, Field("Branch or tag to check out.", exported=True, plain=True, unset="the remote's HEAD")
     ] = ""
-    depth: Annotated[Depth | None, Field("Commits of history to check out.", Form.NUMBER, unset="all")] = None
+    depth: Annotated[Depth | None, Field("Number of commits of history to check out.", Form.NUMBER, unset="all")] = None
     submodules: Annotated[bool, Field("Check submodules out too.", Form.SWITCH)] = False
     working_directory: Annotated[
-        Text, Field("Folder to run in, inside the checkout.", metavar="PATH", unset="the checkout")
+        Text, Field("Folder of the checkout to run the command in.", metavar="PATH", unset="the checkout")
     ] = ""
     process_type: Annotated[
         ProcessType,
         Field(
             "Standard streams of the command: pipes, or a terminal.",
             Form.CHOICE,
-            more=(Field("Run it in a terminal: --process-type pty.", Form.SWITCH, "--pty", means="pty"),),
+            more=(
+                Field("Run the command in a terminal, as with --process-type pty.", Form.SWITCH, "--pty", means="pty"),
+            ),
             show=_streams,
         ),
     ] = ProcessType.PIPE
@@ -206,8 +208,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     secrets: Annotated[
         Secrets,
         Field(
-            "Variables whose values are kept out of the log and shown to no reader: of the job's environment, or else "
-            "set with `airunner secret`, or else offered by the agent.",
+            "Variables whose values are redacted in the log and wherever the job is shown. Each value comes from the "
+            "job's environment, or else from `airunner secret set`, or else from the agent.",
             Form.WORDS,
             "--secret",
             plain=True,
@@ -215,21 +217,23 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ()
     secret_files: Annotated[
         SecretFiles,
-        Field("Secrets whose variables hold the path of a file with the value.", Form.WORDS, "--secret-file"),
+        Field("Secrets whose variables are set to the path of a file with the value.", Form.WORDS, "--secret-file"),
     ] = ()
     queue: Annotated[Name, Field("Queue of the job.", exported=True, show=_queue)] = DEFAULT_QUEUE
-    priority: Annotated[Priority, Field("The highest in a queue goes first.", Form.NUMBER)] = 0
-    require: Annotated[Tags, Field("Tags that an agent needs to run the job.", Form.PAIRS, metavar="TAG=VALUE")] = {}
+    priority: Annotated[Priority, Field("Jobs of higher priority start first in their queue.", Form.NUMBER)] = 0
+    require: Annotated[
+        Tags, Field("Tags that an agent must have to run the job.", Form.PAIRS, metavar="TAG=VALUE")
+    ] = {}
     not_before_ms: Annotated[
         Natural | None, Field("Earliest start, by the broker's clock.", Form.INSTANT, unset="at once")
     ] = None
-    max_attempts: Annotated[Attempts, Field("Lost agents after which the job fails.", Form.NUMBER)] = (
+    max_attempts: Annotated[Attempts, Field("Number of lost agents after which the job fails.", Form.NUMBER)] = (
         MAX_ATTEMPTS_DEFAULT
     )
     retry: Annotated[
         RetryPolicy | None,
         Field(
-            "How often to run a failed command again.",
+            "How many times to run a failed command again.",
             Form.RETRY,
             unset="0",
             part="limit",
@@ -243,7 +247,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                     unset="any failure",
                 ),
                 Field(
-                    "Pause before the first retry; it doubles.",
+                    "Pause before the first retry; it doubles with each further retry.",
                     Form.DURATION,
                     "--retry-backoff",
                     part="backoff",
@@ -252,8 +256,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             ),
         ),
     ] = None
-    owner: Annotated[Owner, Field("Whom the job is for; shown in lists.", plain=True)] = ""
-    metadata: Annotated[Metadata, Field("Notes by which the job is found.", Form.PAIRS, plain=True)] = {}
+    owner: Annotated[Owner, Field("Person or system that the job is for; shown in lists.", plain=True)] = ""
+    metadata: Annotated[
+        Metadata, Field("Notes by which `airunner list --metadata` finds the job.", Form.PAIRS, plain=True)
+    ] = {}
 
     def __post_init__(self) -> None:
         for name in _TEXTS:
@@ -272,7 +278,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.secrets and any("=" in name for name in self.secrets):
             raise ValueError("secrets: expected the names of variables")
         if self.secrets and (both := set(self.secrets) & set(self.secret_files)):
-            raise ValueError(f"{min(both)} is named in secrets and in secret_files; which one is it to be?")
+            raise ValueError(f"{min(both)} is named in secrets and in secret_files; name it in only one of them")
         if (self.commit or self.branch) and not self.repository:
             raise ValueError("commit and branch need a repository")
 
@@ -290,8 +296,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class JobFields(TypedDict, total=False):
     """Fields of `JobSpec` for type checkers, as `Client.submit(command=…)` takes them.
 
-    Its types are wider than those of `JobSpec` (a list where that keeps a tuple, a word where that has an enum), so no
-    type checker can derive one from the other, and `make docs` writes it.
+    Its types are wider than those of `JobSpec` (any sequence instead of a tuple, text instead of an enum), so no type
+    checker can derive them, and `make docs` writes them.
     """
 
     # job fields: written by `make docs`
@@ -335,7 +341,7 @@ def in_words(value: object) -> str:
 
 
 def _table() -> Iterator[Field]:
-    """Make the fields of `JobSpec`, with what follows from their names and types."""
+    """Yield the fields of `JobSpec`, completed from their names, types and defaults."""
     for info in structs.fields(JobSpec):
         [field] = [meta for meta in get_args(info.type) if isinstance(meta, Field)]
         default = info.default if info.default_factory is NODEFAULT else info.default_factory()
@@ -356,7 +362,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType({field.name: field for fie
 """Every field of `JobSpec` by its name."""
 
 PLAIN: Final = tuple(field.name for field in FIELDS.values() if field.plain)
-"""The names of fields that hold no invisible characters in new jobs."""
+"""Names of the fields that may not contain invisible characters in new jobs."""
 
 _TEXTS, _LISTS, _PAIRS = (
     tuple(field.name for field in FIELDS.values() if field.form is form) for form in (Form.TEXT, Form.WORDS, Form.PAIRS)

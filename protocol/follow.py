@@ -1,7 +1,7 @@
 """Follow: delivers every event of one job once and in order, whatever the live socket lost.
 
 One `Follow` is the state of one monitor. It owns no socket and no clock. Live segments may arrive late, twice, with
-gaps, or never; stored segments arrive by replay. What it returns is always the next event and never another.
+gaps, or never; stored segments arrive by replay. The events that it returns always continue the log, without a gap.
 
 ```
  live segment ──► next? ──yes──► events ──► JOB_FINISHED: the end
@@ -9,11 +9,11 @@ gaps, or never; stored segments arrive by replay. What it returns is always the 
  replay      ──────┘
 ```
 
-It asks for a replay
+It requests a replay
 - at the start, and again once the subscription is confirmed (events may have passed in between);
 - when a live segment leaves a gap, or was too long to be sent live and comes without its events;
-- while the last page says that there is more;
-- after a silence, because nothing follows a job's last event that could show it missing. The silence grows from
+- while the last page does not reach the log's end;
+- after a silence, because no later segment would show that the job's last event was lost. The silence grows from
   `SILENCE_FIRST_MS` to `SILENCE_LAST_MS`: replays are a safety net for the live socket.
 """
 
@@ -56,24 +56,24 @@ class Follow:
         self._from_timestamp_ms = from_timestamp_ms
         self._kinds = kinds
         self._kept: dict[int, EventSegment] = {}
-        self._asked = False
-        self._wanted = True
+        self._in_flight = False  # whether a replay request is
+        self._wanted = True  # whether to request a replay
         self._stored_to = 0  # the sequence after the last event that is known to be stored and was not requested yet
         self._silence_ms = SILENCE_FIRST_MS
         self._deadline_ms = now_ms + SILENCE_FIRST_MS
 
     def request(self, bytes_max: int = REPLAY_BYTES_MAX) -> ReplayJobEvents | None:
-        """Return the replay request to send now, of about `bytes_max`; None: none is wanted, or one is in flight."""
-        if self.finished or self._asked or not (self._wanted or self._stored_to > self.next_sequence):
+        """Return the replay request to send now, for about `bytes_max`; None: not needed, or a request is in flight."""
+        if self.finished or self._in_flight or not (self._wanted or self._stored_to > self.next_sequence):
             return None
-        self._asked = True
+        self._in_flight = True
         self._wanted = False
         self._stored_to = 0
         return self.smaller(bytes_max)
 
     def smaller(self, bytes_max: int) -> ReplayJobEvents:
         """Return the replay request that replaces the one in flight."""
-        assert self._asked, "there is one"
+        assert self._in_flight, "no replay request is in flight"
         return ReplayJobEvents(
             job_id=self.job_id,
             from_sequence=self.next_sequence,
@@ -82,12 +82,12 @@ class Follow:
             kinds=(*self._kinds, LAST_KIND) if self._kinds else (),
         )
 
-    def subscribed(self) -> None:
-        """Note that the subscription is confirmed: replay what passed before, live segments follow."""
+    def want_replay(self) -> None:
+        """Make `request` return a replay: the subscription was confirmed, or live segments were lost."""
         self._wanted = True
 
     def live(self, segment: EventSegment, now_ms: int) -> list[Event]:
-        """Process a live segment and return the next events in order, often all of it."""
+        """Process a live segment, and return the events that are next in order."""
         if self.finished or segment.next_sequence <= self.next_sequence:
             return []
         self._silence_ms = SILENCE_FIRST_MS
@@ -104,18 +104,18 @@ class Follow:
 
     def replayed(self, page: JobEventsReplayed, now_ms: int) -> list[Event]:
         """Process the reply to `request`; return the next events. Raises `CorruptLog`: the stored bytes are damaged."""
-        assert self._asked, "this page was requested"
-        self._asked = False
+        assert self._in_flight, "no replay was requested"
+        self._in_flight = False
         if self.finished:
             return []
         before = self.next_sequence
-        events = self._take_page(page)
+        events = self._from_page(page)
         events += self._from_kept()
         brought = self.next_sequence > before
         if self.next_sequence > page.last_sequence and not self._kept:
             if page.finished:
                 self.finished = True
-        elif brought:  # after a page without news the next replay waits for the silence
+        elif brought:  # after a page without new events, the next replay waits for a silence
             self._wanted = True
         self._silence_ms = SILENCE_FIRST_MS if brought else min(SILENCE_LAST_MS, 2 * self._silence_ms)
         self._deadline_ms = now_ms + self._silence_ms
@@ -123,14 +123,14 @@ class Follow:
 
     def deadline_ms(self) -> int | None:
         """Return when to call `tick` next; None while a replay is in flight or after the end."""
-        return None if self.finished or self._asked else self._deadline_ms
+        return None if self.finished or self._in_flight else self._deadline_ms
 
     def tick(self, now_ms: int) -> None:
         """Request a replay after a silence."""
         if now_ms >= self._deadline_ms:
             self._wanted = True
 
-    def _take_page(self, page: JobEventsReplayed) -> list[Event]:
+    def _from_page(self, page: JobEventsReplayed) -> list[Event]:
         events: list[Event] = []
         if self._from_timestamp_ms is not None:
             skipped_to = page.runs[0].first_sequence if page.runs else page.next_sequence
@@ -150,7 +150,7 @@ class Follow:
         return events[first:]
 
     def _advance(self, segment: EventSegment) -> list[Event]:
-        """Return the events of `segment` from `next_sequence` on; none if the segment lies behind or leaves a gap."""
+        """Return the events of `segment` from `next_sequence` on: none if it has only earlier ones or leaves a gap."""
         if self.finished or not segment.first_sequence <= self.next_sequence < segment.next_sequence:
             return []
         if self._kinds and not segment.events:  # no event of the wanted kinds is in it

@@ -1,15 +1,15 @@
-"""Frames of the messages on the wire: what each frame of an envelope holds.
+"""Frames of the messages on the wire: what each frame of an envelope contains.
 
 ```
 request   DEALER → ROUTER   [b"AR3", request id (16 bytes), token (may be empty), body]
 reply     ROUTER → DEALER   [b"AR3", request id, body]
-live      PUB → SUB         [topic (16 bytes), sealed segment]  an empty second frame: you are subscribed
+live      PUB → SUB         [topic (16 bytes), sealed segment]  an empty second frame confirms the subscription
 ```
 
 The number in the first frame is the protocol's revision. A client or agent uses one, `REVISION`; a broker replies in
 the request's revision if that is one of `SERVED`, and refuses any other with an explanation. Some things stay the same
-in every revision, so that any two peers can tell that they do not match: the first two frames, `Refused`, and messages
-under the id of zeros (Ping, Pong, Nudge), which travel as `FIRST`.
+in every revision, so that any two peers can find out that they do not match: the first two frames, `Refused`, and
+messages under the request id of zeros (Ping, Pong, Nudge), whose revision is always `FIRST`.
 
 The number and sizes of frames are checked before any content is used.
 """
@@ -26,17 +26,17 @@ from airunner.protocol.errors import BadRequest, Unsupported
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 
 FIRST: Final = 1
-REVISION = 3  # of the requests that this software sends
-SERVED: tuple[int, ...] = (2, 3)  # that its broker replies to: the last two, so that brokers can be upgraded first
-NO_REQUEST: Final = RequestId(bytes(REQUEST_ID_BYTES))  # of Pings, Pongs and Nudges
+REVISION = 3  # revision of the requests that this software sends
+SERVED: tuple[int, ...] = (2, 3)  # revisions that its broker serves: two, so that brokers can be upgraded before agents
+NO_REQUEST: Final = RequestId(bytes(REQUEST_ID_BYTES))  # request id of Pings, Pongs and Nudges
 TOKEN_BYTES_MAX: Final = 8_192
 BODY_BYTES_MAX: Final = 2_097_152
 REQUEST_FRAMES: Final = 4
 REPLY_FRAMES: Final = 3
 FRAMES_MAX: Final = REQUEST_FRAMES
 TOPIC_BYTES: Final = 16
-LIVE_BYTES_MAX: Final = 2_048  # of events that are sent live; a longer segment is announced without them, and replayed
-SUBSCRIPTION_BYTES_MAX: Final = 512  # CURVE's own INITIATE must pass too, and takes more than 256
+LIVE_BYTES_MAX: Final = 2_048  # of a segment's events; a longer segment is published without events, and replayed
+SUBSCRIPTION_BYTES_MAX: Final = 512  # of a frame to the XPUB socket; CURVE's INITIATE command takes more than 256
 _MAGIC: Final = re.compile(rb"AR([1-9][0-9]{0,5})")
 
 
@@ -55,7 +55,7 @@ def magic(revision: int) -> bytes:
 
 
 def pack_request(request_id: RequestId, token: bytes, body: bytes) -> list[bytes]:
-    """Pack a request into frames; the caller keeps the bounds, which are asserted here."""
+    """Pack a request into frames; the caller respects the bounds, which are asserted here."""
     assert len(request_id) == REQUEST_ID_BYTES
     assert len(token) <= TOKEN_BYTES_MAX
     assert len(body) <= BODY_BYTES_MAX
@@ -106,8 +106,8 @@ def answerable(frames: Sequence[bytes]) -> tuple[RequestId, int] | None:
 
 
 def unserved(asked: int, served: Sequence[int]) -> str:
-    """Return the message for a broker that serves these revisions and a client or agent that speaks another."""
-    old = "broker (brokers come first)" if asked > max(served) else "client or agent"
+    """Return the message for a client or agent that speaks another revision than those `served` by its broker."""
+    old = "broker (always before clients and agents)" if asked > max(served) else "client or agent"
     several = f"revisions {' and '.join(map(str, served))}" if len(served) > 1 else f"revision {served[0]}"
     return f"the broker speaks {several} of the protocol, and this client or agent revision {asked}: upgrade the {old}"
 

@@ -21,14 +21,14 @@ from airunner.protocol.printable import is_plain
 from airunner.protocol.redaction import REDACTED
 
 LOCAL_SCHEME: Final = "file"
-USER_CHARS_MIN: Final = 8  # a user name without a password may be a token, or `git`, which many messages hold
+USER_CHARS_MIN: Final = 8  # of a user name without a password that is redacted, as a token; `git` is shorter
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
 _HOST: Final = re.compile(r"(\[[^\[\]@/]*\]|[^\[\]:@]*)(:[0-9]*)?")  # an IPv6 address is in brackets
 _SSH_HOST: Final = re.compile(r"(?:[^:/@\[\]]*@)?(?:\[[^\[\]/]*\]|[^:/@\[\]]*):")
 _SCHEMES_WITHOUT_SLASHES: Final = frozenset({"http", "https", "ssh", "git", "ftp", "ftps", LOCAL_SCHEME})
-_PLACEHOLDERS: Final = frozenset({"", "x-oauth-basic"})  # instead of a password, when the user name is the token
+_PLACEHOLDERS: Final = frozenset({"", "x-oauth-basic"})  # passwords that go with a user name that is the token
 _ESCAPE: Final = "write %40 for @, %2F for /, %3F for ? and %23 for # in a user name, a password or a path"
 
 
@@ -43,7 +43,7 @@ class GitAddress(Struct, frozen=True, kw_only=True):
     user: str | None = None  # None without an `@`
     password: str | None = None  # None without a `:` before the `@`
     host: str = ""  # with the port; empty for a path
-    path: str  # the rest
+    path: str  # everything after the host
 
     @property
     def is_local(self) -> bool:
@@ -57,7 +57,7 @@ class GitAddress(Struct, frozen=True, kw_only=True):
 
     @property
     def shown(self) -> str:
-        """The address without its credentials, to be shown. The user of `user@host:path` is a login name, and stays."""
+        """The address without its credentials, to show it. The user of `user@host:path` is a login name, and stays."""
         if not self.scheme:
             login = "" if self.user is None else f"{self.user}@"
             return f"{login}{self.host}:{self.path}" if self.host else self.path
@@ -104,7 +104,7 @@ def shown_address(repository: str) -> str:
 
 
 def address_secrets(repository: str) -> list[str]:
-    """Return the credentials in an address, to be redacted; if it cannot be split, all after its scheme."""
+    """Return the credentials in an address, to be redacted: if it cannot be split, everything after its scheme."""
     if not repository:
         return []
     try:
@@ -129,7 +129,7 @@ def _split_url(scheme: str, rest: str) -> GitAddress:
     if found is None:
         raise BadAddress(f"the repository: it is ambiguous where its host begins and ends; {_ESCAPE}")
     if any(char in unicodedata.normalize("NFKC", found[1]) for char in "/?#@"):
-        raise BadAddress("the repository: its host contains characters that are read as others")
+        raise BadAddress("the repository: its host contains characters that some programs read as / ? # or @")
     if "://" in path:
         raise BadAddress(f"the repository: another URL begins in its path; {_ESCAPE}")
     _, at_in_path, behind = path.rpartition("@")

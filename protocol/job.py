@@ -1,7 +1,7 @@
 """Jobs: a job's state, its result, and how the broker shows it.
 
-`JobSpec` (`fields`) is what was submitted and never changes. `Job` and `JobSummary` are the broker's view of it at one
-moment. `Result` is what an agent reports of one attempt; the resulting state is decided here, once.
+`JobSpec` (`fields`) has the submitted fields, which never change. `Job` and `JobSummary` are the broker's view of a job
+at one moment. `Result` is an agent's report of one attempt; `Result.state` alone decides which state follows from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airunner.protocol.names import JobId, Natural
 from airunner.protocol.printable import escaped, is_plain
 from airunner.protocol.redaction import without_credentials
 
-SPEC_BYTES_MAX: Final = 65_536  # 16 leases fit in one reply
+SPEC_BYTES_MAX: Final = 65_536  # of an encoded spec; 16 leases fit in one reply
 SIGNAL_EXIT_BASE: Final = 128  # POSIX shells report death by signal n as 128 + n
 TIMEOUT_EXIT: Final = 124  # as timeout(1) of GNU coreutils does
 SUMMARY_COMMAND_CHARS: Final = 200
@@ -44,7 +44,7 @@ _REASON: Final = re.compile("[a-z][a-z0-9-]{0,63}")
 
 
 class Reason(StrEnum):
-    """Reason why an attempt did not complete. `oom`: the kernel killed a process of it because memory ran out."""
+    """Reason why an attempt failed or was cancelled. `oom`: the kernel killed its process because memory ran out."""
 
     EXIT_CODE = "exit-code"
     SIGNAL = "signal"
@@ -99,7 +99,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def known(self) -> bool:
-        """Whether the reason is known here, or there is none."""
+        """Whether this software knows the reason; True without a reason."""
         return self.reason is None or self.reason in Reason.__members__.values()
 
     @property
@@ -136,7 +136,7 @@ class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     due_ms: Natural | None = None  # when a waiting job may be leased, if not at once
     cancel_requested_ms: Natural | None = None
     origin: JobId | None = None  # the job that this one retries
-    waited_ms: Natural | None = None  # how long it could have been leased before its first lease
+    waited_ms: Natural | None = None  # time from when it could be leased to its first lease
 
 
 class Job(JobView, frozen=True, kw_only=True, omit_defaults=True):
@@ -149,7 +149,7 @@ class Job(JobView, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobSummary(JobView, frozen=True, kw_only=True, omit_defaults=True):
-    """Job in a list, with these fields of its spec; `command` is that of `command_summary`."""
+    """Job in a list, with some fields of its spec; `command` is shortened by `command_summary`."""
 
     queue: str
     command: str
@@ -161,8 +161,8 @@ class JobSummary(JobView, frozen=True, kw_only=True, omit_defaults=True):
 def check_new(spec: JobSpec) -> None:
     """Check the rules that hold for new jobs only, and not for jobs that were stored before the rule existed.
 
-    Raises `ValueError`: the repository's credentials are ambiguous, or a name holds invisible characters, so that it
-    could pass for another or for a message of ours.
+    Raises `ValueError`: the repository's credentials are ambiguous, or a name contains invisible characters, so that it
+    could pass for another name or for a message of ours.
     """
     if spec.repository:
         split_address(spec.repository)

@@ -1,7 +1,7 @@
 """Retry policy of a job: how often a failed command runs again, after which pause, and for which failures.
 
 The caller passes in the jitter of a pause, so a broker that applies the same completion twice computes the same
-instant. A lost agent does not count here: `JobSpec.max_attempts` counts those.
+instant. Lost agents do not count here: `JobSpec.max_attempts` bounds them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Retry policy: runs a failed command again, up to `limit` times.
 
     The pause before retry n is drawn evenly between half of and all of min(`backoff_max_ms`, `backoff_ms` × 2ⁿ⁻¹).
-    Without `on`, every failure is retried, including those of a checkout or by timeout.
+    Without `on`, every failure is retried, failed checkouts and timeouts included.
     """
 
     limit: Annotated[int, Meta(ge=1, le=RETRIES_MAX)]
@@ -50,6 +50,6 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
         "Equal jitter" of "Exponential Backoff And Jitter", AWS Architecture Blog: spreads the retries,
         and keeps at least half of the pause.
         """
-        assert retry >= 1, "the first retry is number 1"
+        assert retry >= 1, f"retry {retry}, though retries count from 1"
         most_ms = min(self.backoff_max_ms, self.backoff_ms << min(retry - 1, 32))
         return most_ms // 2 + int(jitter * (most_ms - most_ms // 2))

@@ -1,4 +1,4 @@
-"""Hints for option values that look like a list: an option is repeated for more values, and commas are literal.
+"""Hints for option values that look like a list: commas are literal, and an option is repeated for more values.
 
 A false hint annoys, so values that are certainly not a list, such as a URL, JSON, prose or `-Wl,-rpath`, get none.
 """
@@ -16,11 +16,11 @@ _WORDS: Final = re.compile(r"[A-Za-z][\w./-]*([,;][A-Za-z][\w./-]*)+", re.ASCII)
 
 
 def pairs_hint(flag: str, pairs: Sequence[str]) -> str | None:
-    """Return a hint when one NAME=VALUE looks like several: `A=1;B=2` does, `OPTS=rw,size=1m` and URLs do not."""
+    """Return a hint if a NAME=VALUE looks like several: `A=1;B=2` does, `OPTS=rw,size=1m` and URLs do not."""
     for pair in pairs:
         found = _PAIRS.match(pair)
         if found and "://" not in found[2] and (found[1].isupper() <= found[3].isupper()):
-            return f"{flag} {pair!r} sets {found[1]} alone, to all of the rest; repeat {flag} for more variables"
+            return f"{flag} {pair!r} sets only {found[1]}, to everything after its =; repeat {flag} for more variables"
     return None
 
 

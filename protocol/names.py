@@ -40,13 +40,13 @@ ARGUMENTS_MAX: Final = 4_096
 VARIABLES_MAX: Final = 1_024
 TAGS_MAX: Final = 32
 PORT_MAX: Final = 65_535
-MILLISECONDS_MAX: Final = 2**53 - 1  # a number of any language holds it
+MILLISECONDS_MAX: Final = 2**53 - 1  # the largest integer that a number of every language, as JavaScript's, represents
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*\Z"
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
 """Name of a queue, a tenant or an agent: it needs no quotes in a URL or a shell."""
 
-NAME_EXPECTED: Final = f"1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, not beginning with a sign"
+NAME_EXPECTED: Final = f"1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, the first a letter, a digit or _"
 
 JobName = Annotated[str, Meta(min_length=1, max_length=64)]
 TAG_VALUE_PATTERN: Final = r"^[ -~]*\Z"
@@ -81,7 +81,7 @@ def fits_variable(text: str) -> bool:
 
 
 def task_token(seed: bytes, job_id: str, attempt: int) -> TaskToken:
-    """Derive the task token of one grant, so that a repeated request gets the same token.
+    """Derive the task token of one lease, so that a repeated request gets the same token.
 
     `seed` is drawn at random for each DequeueJob and is never stored.
     """
@@ -94,7 +94,7 @@ def token_hash(token: bytes) -> TokenHash:
 
 
 def new_job_id(now_ms: int, randomness: bytes) -> JobId:
-    """Make a job id, a UUID version 7, of the instant `now_ms` and ten random bytes (RFC 9562, section 5.7)."""
+    """Make a job id, a UUID version 7, from the instant `now_ms` and ten random bytes (RFC 9562, section 5.7)."""
     assert len(randomness) == JOB_ID_RANDOM_BYTES
     tail = int.from_bytes(randomness, "big")
     number = (now_ms & (2**48 - 1)) << 80 | 0x7 << 76 | (tail >> 68) << 64 | 0b10 << 62 | tail & (2**62 - 1)

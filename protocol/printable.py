@@ -1,12 +1,12 @@
-"""Printable text: escapes other people's text so that a terminal cannot obey it, and no line of it looks like ours.
+"""Printable text: escapes other people's text, so that it cannot control a terminal or look like a message of ours.
 
 Besides the ASCII controls, a terminal obeys: the C1 controls, among them U+009D, which begins the sequence that fills a
 clipboard (OSC 52); the line separators (U+2028, U+2029); and the characters that set the direction of text, so that it
 reads as something else (https://trojansource.codes). Characters without width (U+200B and the like) make two different
 names look the same.
 
-There is one mechanism: names are checked with `is_plain` before they are accepted, and shown text goes through
-`one_line` (a cell, a fact, a line of a log) or `own_lines` (a message of ours that quotes several lines).
+Names are checked with `is_plain` before they are accepted; text that is shown goes through `one_line` (a cell, a fact,
+a line of a log) or `own_lines` (a message of ours that quotes several lines).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def escaped(text: str) -> str:
 
 def json_line(value: object) -> str:
     """Encode `value` as one line of JSON, without a newline; a parser reads the escapes as the original characters."""
-    text = msgspec.json.encode(value).decode()  # which escapes ASCII controls only
+    text = msgspec.json.encode(value).decode()  # msgspec escapes ASCII controls only
     return text if is_plain(text) else "".join(_escapes(text, _json))
 
 

@@ -1,6 +1,6 @@
 """Redaction of a job for its readers: removes credentials in URLs and the values of its secret variables.
 
-`gitaddress` redacts a repository's address, whose beginning and end it knows.
+`gitaddress` redacts a repository's address: it knows where the address begins and ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 REDACTED: Final = "[REDACTED]"
-URL_USER_CHARS_MAX: Final = 2_048  # of a user and password within a text; bounds the scan at each ://
+URL_USER_CHARS_MAX: Final = 2_048  # of the longest user or password that is found; bounds the scan after each ://
 _MOST: Final = f"{{0,{URL_USER_CHARS_MAX}}}"
 _AUTHORITY: Final = rf"[^/?#\s]{_MOST}"
 _NO_PORT: Final = rf"[^/?#\s:@\[]{_MOST}:(?![0-9]*(?:[/?#\s]|$))\S{_MOST}"
@@ -29,10 +29,10 @@ SECRET_NAMES: Final = (
 
 
 def without_credentials(text: str) -> str:
-    """Remove user and password from each URL in `text`.
+    """Redact user and password of each URL in `text`, and query parameters such as `token=…`.
 
-    They end at the last @ before the host's end, as curl reads a URL. If the host would be followed by a colon without
-    a port, as in `https://user:pa/ss@host`, they end at the last @ of the word. Repository addresses are split instead.
+    User and password end at the last @ before the host's end, as curl reads a URL. If a colon without a port number
+    would follow the host, as in `https://user:pa/ss@host`, they end at the last @ of the word.
     """
     return _SECRET_PARAMETER.sub(rf"\1={REDACTED}", _USER.sub(f"{REDACTED}@", text))
 

@@ -1,7 +1,7 @@
-"""Replies of the broker: every message from a broker, as one closed union.
+"""Replies of the broker: every message from a broker; and `Message` and `LeaseRef`, which requests need too.
 
-A message is one MessagePack map; `type` names it. Unknown fields are ignored, so a newer broker may add some; missing
-or ill-typed ones make it undecodable. `Message` and `LeaseRef`, which requests need too, are here.
+A message is one MessagePack map; `type` names its class. Unknown fields are ignored, so a newer broker may add fields;
+a message with missing or ill-typed fields cannot be decoded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Pong(Message, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobsEnqueued(Message, frozen=True, kw_only=True):
-    """The ids of the submitted jobs, in the order of the request; they are on disk."""
+    """The ids of the submitted jobs, in the order of the request; the jobs are on disk."""
 
     job_ids: tuple[JobId, ...]
 
@@ -54,7 +54,7 @@ class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_token: Token
     visibility_ms: VisibilityMs
     spec: JobSpec
-    sealed: dict[str, bytes] = {}  # secrets that the job names and its queue has, less those of its environment
+    sealed: dict[str, bytes] = {}  # secrets of the queue that the job names and its environment does not set
 
     @property
     def ref(self) -> LeaseRef:
@@ -63,7 +63,7 @@ class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobsLeased(Message, frozen=True, kw_only=True):
-    """The granted leases; none when the wait ended first."""
+    """The granted leases; none if the wait ended first."""
 
     leases: tuple[JobLease, ...] = ()
 
@@ -137,7 +137,7 @@ class QueueSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: QueueMode
     waiting: Natural
     running: Natural
-    delayed: Natural = 0  # of those that wait: not due yet
+    delayed: Natural = 0  # waiting jobs that are not due yet
     oldest_ms: Natural | None = None  # when the job that has waited longest was submitted; None: no job waits
 
 
@@ -183,7 +183,7 @@ class QueuesListed(Page, frozen=True, kw_only=True):
 
 
 class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Agent in a list: `leases` jobs run on its `slots`."""
+    """Agent in a list: it has `slots`, and `leases` jobs run on them."""
 
     name: str
     slots: Natural
@@ -191,7 +191,7 @@ class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seen_ms: Natural  # its last sign of life, in ms since the epoch; 0: before the broker started
     version: str = ""
     tags: dict[str, str] = {}
-    trouble: str = ""  # why it cannot run jobs now
+    trouble: str = ""  # why the agent cannot run jobs now
 
 
 class AgentsListed(Page, frozen=True, kw_only=True):
@@ -212,9 +212,9 @@ class JobsListed(Message, frozen=True, kw_only=True, omit_defaults=True):
 
     jobs: tuple[JobSummary, ...]
     more: bool
-    going_on: ListPlace | None = None  # if set, the page may not be full: one request examines so many jobs
-    total: Natural | None = None  # of the jobs on all pages, when requested
-    beyond: bool = False  # there are more than `total`, which were not counted
+    going_on: ListPlace | None = None  # if set, the page may not be full: one request examines a bounded number of jobs
+    total: Natural | None = None  # number of the jobs on all pages, if requested
+    beyond: bool = False  # whether there are more than `total` jobs, because counting stopped there
 
 
 class JobFound(Message, frozen=True, kw_only=True):
@@ -240,7 +240,7 @@ class JobWatched(Message, frozen=True, kw_only=True):
 
 
 class Nudge(Message, frozen=True, kw_only=True):
-    """A hint to send a heartbeat now, because a lease has changed; unsolicited, under a request id of zeros."""
+    """Hint to send a heartbeat now, because a lease has changed; sent without a request, under the id of zeros."""
 
 
 class Refused(Message, frozen=True, kw_only=True, omit_defaults=True):

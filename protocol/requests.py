@@ -1,8 +1,8 @@
-"""Requests to a broker: every message to a broker, as one closed union; each names the class of its reply.
+"""Requests to a broker: every message to a broker, with the class of its reply.
 
-A message is one MessagePack map; `type` names it. Unknown fields are ignored, so a newer client may add some; missing
-or ill-typed ones are a `bad-request`. Every request is idempotent: a repeat under the same request id gets the first
-one's reply.
+A message is one MessagePack map; `type` names its class. Unknown fields are ignored, so a newer client may add fields;
+missing or ill-typed fields are a `bad-request`. Every request is idempotent: a repeat under the same request id gets
+the reply of the first request.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from airunner.protocol.names import (
     Variable,
 )
 
-ENQUEUE_MAX: Final = 64
-ENQUEUE_METADATA_MAX: Final = 1_024  # of all jobs in one request: each entry is a row of an index
-QUEUES_MAX: Final = 64
-SLOTS_MAX: Final = 16  # leases in one reply; with SPEC_BYTES_MAX they fit one frame
-LEASES_MAX: Final = 1_024
-BATCHES_MAX: Final = 64
+ENQUEUE_MAX: Final = 64  # jobs in one request
+ENQUEUE_METADATA_MAX: Final = 1_024  # metadata entries of all jobs in one request; each is a row of an index
+QUEUES_MAX: Final = 64  # queues that an agent serves
+SLOTS_MAX: Final = 16  # leases in one reply; with jobs of SPEC_BYTES_MAX they fit in one frame
+LEASES_MAX: Final = 1_024  # leases in one heartbeat
+BATCHES_MAX: Final = 64  # in one PublishJobEvents
 BOX_BYTES_MAX: Final = 33_280  # of one sealed secret: a value of 32 KiB, its names and its seal
-BOXES_BYTES_MAX: Final = 49_152  # of all secrets of a queue: those of 16 leases fit in one frame, with their jobs
-COMPLETIONS_MAX: Final = 64
-LAST_BYTES_MAX: Final = 65_536  # of last events with a completion: stored even when the disk is nearly full
+BOXES_BYTES_MAX: Final = 49_152  # of all sealed secrets of a queue: 16 jobs with such secrets fit in one frame
+COMPLETIONS_MAX: Final = 64  # in one PublishJobEvents
+LAST_BYTES_MAX: Final = 65_536  # of the last events that, with a completion, are stored even on a nearly full disk
 AGENT_SLOTS_MAX: Final = 1_024
-PAGE_SIZE_MAX: Final = 100
+PAGE_SIZE_MAX: Final = 100  # jobs on one page of a list
 PAGE_MAX: Final = 10_000
 FILTERS_MAX: Final = 8  # metadata entries in one filter
-REPLAY_BYTES_MAX: Final = 1_048_576  # of a page, which stops before the segment that exceeds this, or the request's
-KINDS_MAX: Final = 32  # in one filter; fewer exist
-REPLAY_SEGMENTS_MAX: Final = 1_024  # segments in a page: their own fields take space too
-WAIT_MS_MAX: Final = 30_000
+REPLAY_BYTES_MAX: Final = 1_048_576  # of a page of events, which ends before the segment that would exceed it
+KINDS_MAX: Final = 32  # kinds of events in one filter; fewer exist
+REPLAY_SEGMENTS_MAX: Final = 1_024  # segments in a page, because the fields of a segment take space too
+WAIT_MS_MAX: Final = 30_000  # for which a DequeueJob may be parked
 
 AgentSlots = Annotated[int, Meta(ge=1, le=AGENT_SLOTS_MAX)]
 Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")]  # shown to users
@@ -67,7 +67,7 @@ def reply_type(request: type[Asking[_Reply_co]]) -> type[_Reply_co]:
 
 
 class Ping(Asking[replies.Pong], frozen=True, kw_only=True):
-    """A question whether the broker lives; it is answered at once, without a token, however busy the queue is."""
+    """Check whether the broker is alive; it replies at once, without a token, however busy the queue is."""
 
 
 class EnqueueJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
@@ -87,9 +87,9 @@ class DequeueJob(Asking[replies.JobsLeased], frozen=True, kw_only=True):
     """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`."""
 
     agent: Name
-    agent_slots: AgentSlots = 1  # for lists, as `version`
+    agent_slots: AgentSlots = 1  # shown in lists of agents, as is `version`
     version: Version = ""
-    tags: Tags = {}  # only jobs whose required tags are all in it are leased
+    tags: Tags = {}  # of the agent, which leases only jobs whose required tags are all among these
     queues: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=QUEUES_MAX)]
     slots: Annotated[int, Meta(ge=1, le=SLOTS_MAX)] = 1
     visibility_ms: replies.VisibilityMs
@@ -98,19 +98,19 @@ class DequeueJob(Asking[replies.JobsLeased], frozen=True, kw_only=True):
 
 
 class UpdateJob(Asking[replies.JobsUpdated], frozen=True, kw_only=True):
-    """Send a heartbeat: the agent lives, and each of its `leases` for `visibility_ms` from now. Role `work`."""
+    """Send a heartbeat: the agent is alive, and its `leases` are renewed for `visibility_ms` from now. Role `work`."""
 
     agent: Name | None = None
     agent_slots: AgentSlots = 1
     version: Version = ""
     tags: Tags = {}
-    trouble: Text = ""  # why the agent runs no jobs now
+    trouble: Text = ""  # why the agent cannot run jobs now
     leases: Annotated[tuple[replies.LeaseRef, ...], Meta(max_length=LEASES_MAX)]
     visibility_ms: replies.VisibilityMs
 
 
 class EventBatch(Struct, frozen=True, kw_only=True):
-    """Batch of events of one attempt; the agent numbered the first `first_index`."""
+    """Batch of events of one attempt; `first_index` is the index of its first event."""
 
     lease: replies.LeaseRef
     first_index: Natural
@@ -122,7 +122,7 @@ class CompleteJob(Asking[replies.JobCompleted], frozen=True, kw_only=True):
     """Complete an attempt, alone or in a `PublishJobEvents` with its last events. Role `work`."""
 
     lease: replies.LeaseRef
-    event_count: Natural  # that it has published in all
+    event_count: Natural  # number of all events that the attempt has published
     result: Result
 
     def __post_init__(self) -> None:
@@ -132,7 +132,7 @@ class CompleteJob(Asking[replies.JobCompleted], frozen=True, kw_only=True):
 
 
 class PublishJobEvents(Asking[replies.JobEventsPublished], frozen=True, kw_only=True):
-    """Publish events, then complete attempts whose events are then all stored. Role `work`.
+    """Publish events, and complete attempts whose events are all stored with them. Role `work`.
 
     Each batch and each completion is accepted or refused by itself; one request is one transaction.
     """
@@ -150,7 +150,7 @@ class ReleaseJob(Asking[replies.JobReleasedReply], frozen=True, kw_only=True):
     """Release an attempt; the job waits in its old place. Role `work`."""
 
     lease: replies.LeaseRef
-    lost: bool = False  # its agent died, and another sends this: it counts as if the lease had expired
+    lost: bool = False  # another agent sends this for one that died: it counts as if the lease had expired
 
 
 class CancelJob(Asking[replies.JobCancelled], frozen=True, kw_only=True):
@@ -163,7 +163,7 @@ class CancelJob(Asking[replies.JobCancelled], frozen=True, kw_only=True):
 
 
 class RetryJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
-    """Retry a finished job: submit its spec again as a new job, which names it as its origin. Role `submit`."""
+    """Retry a finished job: submit its spec again as a new job, which has this job as `origin`. Role `submit`."""
 
     job_id: JobName
 
@@ -210,14 +210,14 @@ class GetJob(Asking[replies.JobFound], frozen=True, kw_only=True):
 class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=True):
     """Replay stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
 
-    A page has at least one segment, and otherwise stops before the one that exceeds `bytes_max` of events.
+    A page has at least one segment, and ends before the next one that would exceed `bytes_max` of events.
     """
 
     job_id: JobName
     from_sequence: Positive = 1
     from_timestamp_ms: Natural | None = None
     bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
-    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # a segment of others may come empty
+    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # a segment without them may come empty
 
 
 class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):
@@ -242,7 +242,7 @@ class RemoveSecret(Asking[replies.SecretRemoved], frozen=True, kw_only=True):
 
 
 class ListSecrets(Asking[replies.SecretsListed], frozen=True, kw_only=True):
-    """List the names of sealed secrets, by queue and name; `after` is the last one of the page before. Role `read`."""
+    """List names of sealed secrets, by queue and name; `after` is the last entry of the page before. Role `read`."""
 
     queue: Name | None = None
     after: tuple[Name, Variable] | None = None

@@ -1,4 +1,4 @@
-"""Older revisions of the protocol: converts their requests to those of today. See docs/PROTOCOL.md, section 9."""
+"""Older revisions of the protocol: converts their requests to the current revision. See docs/PROTOCOL.md, section 9."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from airunner.protocol.frames import REVISION
 
 LEASE_FIELDS: Final = ("job_id", "attempt", "task_token")  # revision 2 has these fields instead of `lease`
 _Map = dict[object, object]
-_LEASED: Final = ("CompleteJob", "ReleaseJob")
-_LISTS: Final = ("batches", "completions")  # of a PublishJobEvents, each part about a lease
+_LEASED: Final = ("CompleteJob", "ReleaseJob")  # requests that name one lease
+_LISTS: Final = ("batches", "completions")  # fields of a PublishJobEvents: each of their entries names a lease
 
 
 def upgraded(body: bytes, revision: int) -> bytes:
-    """Convert a request of a served revision, whose structure was checked, to this revision. Raises `BadRequest`."""
+    """Convert a request of a served revision, whose structure was checked, to `REVISION`. Raises `BadRequest`."""
     if revision == REVISION:
         return body
     try:

@@ -1,6 +1,6 @@
 """States of a job and the changes between them, as one table. The diagram in docs/ARCHITECTURE.md is drawn from it.
 
-The table is the law: a change of a job's state that is not in it never happens.
+A change of a job's state that is not in the table never happens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from airunner.protocol.job import JobState
 
 
 class Change(StrEnum):
-    """Changes of a job's state."""
+    """Change of a job's state."""
 
     LEASE = "lease"
     RELEASE = "release"

@@ -198,7 +198,7 @@ def test_a_page_with_a_hole_tells_nothing_behind_it() -> None:
 def test_once_subscribed_it_asks_for_what_passed_before() -> None:
     follow = Follow(JOB, 0)
     follow.request()
-    follow.subscribed()
+    follow.want_replay()
     assert follow.request() is None, "one is on its way"
     follow.replayed(page(run(1, 1), following=2, last=1), 0)
     assert follow.request() is not None
@@ -332,7 +332,7 @@ def test_every_event_is_told_once_in_order_and_to_the_end(
             arrived, answer = answer, None
             told += sequences(follow.replayed(arrived, now_ms))
         elif what == "subscribed" and random.random() < 0.2:
-            follow.subscribed()
+            follow.want_replay()
         elif (deadline_ms := follow.deadline_ms()) is not None:
             now_ms = max(now_ms, deadline_ms)
             follow.tick(now_ms)
