@@ -94,43 +94,61 @@ async def subscribe_without_end(home: Home, endpoint: str) -> None:
         context.destroy(linger=0)
 
 
-async def test_what_is_published_arrives_and_subscriptions_are_told_with_their_machines(home: Home) -> None:
+@pytest.fixture
+async def stage(home: Home) -> AsyncIterator[Stage]:
     async with relaying(home) as stage:
-        stage.subscriber.subscribe(b"short")
-        stage.subscriber.subscribe(TOPIC)
-        key = load_client_pair(home).public.decode()
-        assert await stage.changes() == [Subscription(TOPIC, wanted=True, key=key)], (
-            "and not of what is no topic of a job's"
-        )
-        stage.relay.publish([TOPIC, b""])
-        stage.relay.publish([TOPIC, b"s" * LIVE_BYTES_MAX])
-        for payload in (b"", b"s" * LIVE_BYTES_MAX):
-            assert await stage.heard.receive() == [TOPIC, payload]
-        stage.subscriber.unsubscribe(TOPIC)
-        assert await stage.changes() == [Subscription(TOPIC, wanted=False, key=key)]
-        assert stage.counts["peers_admitted"] == 1
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as of a terminal, or of a unit that is stopped
-            os.kill(stage.relay.pid, number)
-        stage.subscriber.subscribe(TOPIC)
-        assert await stage.changes() == [Subscription(TOPIC, wanted=True, key=key)]
-        assert (stage.counts["relay_restarts"], stage.said) == (0, [])
+        yield stage
 
 
-async def test_one_that_is_killed_is_started_again_on_its_port_and_subscribers_come_back(home: Home) -> None:
-    async with relaying(home) as stage:
-        stage.subscriber.subscribe(TOPIC)
-        assert [change.topic for change in await stage.changes()] == [TOPIC]
-        endpoint, pid = stage.relay.endpoint, stage.relay.pid
-        os.kill(pid, signal.SIGKILL)
-        assert await stage.changes() == [ALL_LISTENERS_LEFT]
-        assert list(stage.health.conditions) == [CONDITION]
-        assert [change.topic for change in await stage.changes()] == [TOPIC]
-        assert (stage.relay.endpoint, stage.counts["relay_restarts"]) == (endpoint, 1)
-        assert stage.relay.pid != pid
-        stage.relay.publish([TOPIC, b"again"])
-        assert await stage.heard.receive() == [TOPIC, b"again"]
-        assert len(stage.said) == 2, "that it is degraded, and that it is no more"
-        assert "SIGKILL" in stage.said[0]
+async def test_what_is_published_arrives_and_subscriptions_are_told_with_machines(
+    home: Home, stage: Stage
+) -> None:
+    stage.subscriber.subscribe(b"short")
+    stage.subscriber.subscribe(TOPIC)
+    key = load_client_pair(home).public.decode()
+    assert await stage.changes() == [Subscription(TOPIC, wanted=True, key=key)], (
+        "and not of what is no topic of a job's"
+    )
+    stage.relay.publish([TOPIC, b""])
+    stage.relay.publish([TOPIC, b"s" * LIVE_BYTES_MAX])
+    for payload in (b"", b"s" * LIVE_BYTES_MAX):
+        assert await stage.heard.receive() == [TOPIC, payload]
+    stage.subscriber.unsubscribe(TOPIC)
+    assert await stage.changes() == [Subscription(TOPIC, wanted=False, key=key)]
+    assert stage.counts["peers_admitted"] == 1
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as of a terminal, or of a unit that is stopped
+        os.kill(stage.relay.pid, number)
+    stage.subscriber.subscribe(TOPIC)
+    assert await stage.changes() == [Subscription(TOPIC, wanted=True, key=key)]
+    assert (stage.counts["relay_restarts"], stage.said) == (0, [])
+
+
+async def test_one_that_is_killed_is_started_again_on_its_port_once_it_can_be_and_subscribers_come_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Relay.start
+    failures = [OSError(11, "Resource temporarily unavailable")]
+
+    def scarce(relay: Relay) -> None:
+        if failures:
+            raise failures.pop()
+        start(relay)
+
+    monkeypatch.setattr(Relay, "start", scarce)
+    stage.subscriber.subscribe(TOPIC)
+    assert [change.topic for change in await stage.changes()] == [TOPIC]
+    endpoint, pid = stage.relay.endpoint, stage.relay.pid
+    os.kill(pid, signal.SIGKILL)
+    assert await stage.changes() == [ALL_LISTENERS_LEFT]
+    assert list(stage.health.conditions) == [CONDITION]
+    assert [change.topic for change in await stage.changes()] == [TOPIC]
+    assert (stage.relay.endpoint, failures) == (endpoint, [])
+    assert stage.counts["relay_restarts"] >= 1
+    assert stage.relay.pid != pid
+    stage.relay.publish([TOPIC, b"again"])
+    assert await stage.heard.receive() == [TOPIC, b"again"]
+    assert "SIGKILL" in stage.said[0]
+    assert stage.health.conditions == {}
 
 
 async def test_subscriptions_without_end_fill_it_alone_and_it_is_started_again(home: Home) -> None:
@@ -147,45 +165,23 @@ async def test_subscriptions_without_end_fill_it_alone_and_it_is_started_again(h
 
 
 async def test_one_that_takes_nothing_holds_up_nobody_and_is_killed(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with relaying(home) as stage:
-        os.kill(stage.relay.pid, signal.SIGSTOP)
-        while not stage.counts["live_dropped"]:
-            stage.relay.publish([TOPIC, b"s" * LIVE_BYTES_MAX])
-            await anyio.lowlevel.checkpoint()
-        monkeypatch.setattr(module, "HANG_S", 0)
-        stage.relay.publish([TOPIC, b""])
-        assert await stage.changes() == [ALL_LISTENERS_LEFT]
+    os.kill(stage.relay.pid, signal.SIGSTOP)
+    while not stage.counts["live_dropped"]:
+        stage.relay.publish([TOPIC, b"s" * LIVE_BYTES_MAX])
+        await anyio.lowlevel.checkpoint()
+    monkeypatch.setattr(module, "HANG_S", 0)
+    stage.relay.publish([TOPIC, b""])
+    assert await stage.changes() == [ALL_LISTENERS_LEFT]
 
 
-async def test_where_it_cannot_listen_is_said_as_the_broker_would(home: Home) -> None:
-    async with relaying(home) as stage:
-        with closing(Relay(str(home.root), stage.relay.endpoint, MANY)) as second:
-            second.start()
-            with pytest.raises(
-                OperatorError, match=r"cannot listen on tcp:.*; is another broker running there"
-            ) as told:
-                await second.ready()
-        assert told.value.exit_code == 69
-
-
-async def test_one_that_cannot_be_started_is_tried_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with relaying(home) as stage:
-        start = Relay.start
-        failures = [OSError(11, "Resource temporarily unavailable")]
-
-        def scarce(relay: Relay) -> None:
-            if failures:
-                raise failures.pop()
-            start(relay)
-
-        monkeypatch.setattr(Relay, "start", scarce)
-        os.kill(stage.relay.pid, signal.SIGKILL)
-        assert await stage.changes() == [ALL_LISTENERS_LEFT]
-        stage.subscriber.subscribe(TOPIC)
-        assert [change.topic for change in await stage.changes()] == [TOPIC]
-        assert not failures
+async def test_where_it_cannot_listen_is_said_as_the_broker_would(home: Home, stage: Stage) -> None:
+    with closing(Relay(str(home.root), stage.relay.endpoint, MANY)) as second:
+        second.start()
+        with pytest.raises(OperatorError, match=r"cannot listen on tcp:.*; is another broker running there") as told:
+            await second.ready()
+    assert told.value.exit_code == 69
 
 
 async def test_a_line_whose_other_end_is_gone_ends_and_takes_nothing() -> None:
