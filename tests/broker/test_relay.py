@@ -100,9 +100,7 @@ async def stage(home: Home) -> AsyncIterator[Stage]:
         yield stage
 
 
-async def test_what_is_published_arrives_and_subscriptions_are_told_with_machines(
-    home: Home, stage: Stage
-) -> None:
+async def test_what_is_published_arrives_and_subscriptions_are_told_with_machines(home: Home, stage: Stage) -> None:
     stage.subscriber.subscribe(b"short")
     stage.subscriber.subscribe(TOPIC)
     key = load_client_pair(home).public.decode()
