@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
+from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.bus import LocalBus
 from airunner.broker.clock import Clock
@@ -129,6 +130,13 @@ class Stage:
     def ask(self, *entries: Pending | Expire | Retain) -> None:
         for entry in entries:
             self.asks.send_nowait(entry)
+
+    async def hold(self, *entries: Pending | Expire | Retain) -> None:
+        """Ask these, whose commit waits until `disk.let_go`."""
+        self.disk.hold()
+        self.ask(*entries)
+        await self.disk.committing.wait()
+        await wait_all_tasks_blocked()
 
     async def reply(self) -> Response:
         return (await self.answers.receive())[0]

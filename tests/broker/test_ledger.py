@@ -66,9 +66,7 @@ async def test_nothing_is_said_before_it_is_committed(stage: Stage) -> None:
 
 
 async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage: Stage) -> None:
-    stage.disk.hold()
-    stage.ask(asked(1, enqueue("true")))
-    await stage.disk.committing.wait()
+    await stage.hold(asked(1, enqueue("true")))
     stage.ask(*(asked(number, CancelJob(job_id="j")) for number in range(2, ScriptedStore.batch_max + 10)))
     stage.disk.let_go()
     await wait_all_tasks_blocked()
@@ -142,9 +140,7 @@ async def test_a_full_disk_is_said_to_all_who_asked_and_the_next_batch_is_tried(
 
 
 async def test_whoever_only_reads_is_answered_though_the_disk_is_full(stage: Stage) -> None:
-    stage.disk.hold()
-    stage.ask(asked(1, ListJobs()))
-    await stage.disk.committing.wait()
+    await stage.hold(asked(1, ListJobs()))
     stage.ask(asked(2, enqueue("true")), asked(3, ListJobs()))
     stage.store.full_for = EnqueueJob
     stage.disk.let_go()
@@ -262,9 +258,7 @@ async def test_what_is_much_work_shares_its_transaction_with_little(
     noted = EnqueueJob(jobs=(JobSpec(command="true", metadata=pairs),) * 3)
     broad = dequeue(*(f"q{number}" for number in range(QUEUES_MAX)), slots=16)
     mixed = ListJobs(owner="o", queue="q")
-    stage.disk.hold()
-    stage.ask(asked(1, enqueue("true")))
-    await stage.disk.committing.wait()
+    await stage.hold(asked(1, enqueue("true")))
     dear = (noted, broad, noted, mixed, mixed, ListJobs())
     stage.ask(*(asked(number, request) for number, request in enumerate(dear, start=2)))
     stage.disk.let_go()
@@ -299,10 +293,7 @@ async def test_a_tenant_of_cheap_requests_is_not_held_up_by_one_of_dear_ones(mon
 
 
 async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage) -> None:
-    stage.disk.hold()
-    stage.ask(asked(1, CancelJob(job_id="j")))
-    await stage.disk.committing.wait()
-    await wait_all_tasks_blocked()
+    await stage.hold(asked(1, CancelJob(job_id="j")))
     assert stage.silent()
     stage.disk.let_go()
     [answer] = await stage.answers.receive()
@@ -313,10 +304,7 @@ async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage
 
 @pytest.mark.parametrize(("step", "more"), [(MORE, True), (LAST, False)])
 async def test_the_janitor_is_told_when_its_step_is_committed(stage: Stage, step: Retain, *, more: bool) -> None:
-    stage.disk.hold()
-    stage.ask(step)
-    await stage.disk.committing.wait()
-    await wait_all_tasks_blocked()
+    await stage.hold(step)
     assert stage.silent()
     stage.disk.let_go()
     assert await stage.swept.receive() == Swept(more)
@@ -330,9 +318,7 @@ async def test_a_step_of_retention_that_met_a_full_disk_lets_the_janitor_rest(st
 
 
 async def test_a_step_of_retention_shares_its_commit_with_who_waits(stage: Stage) -> None:
-    stage.disk.hold()
-    stage.ask(asked(1, enqueue("true")))
-    await stage.disk.committing.wait()
+    await stage.hold(asked(1, enqueue("true")))
     stage.ask(LAST, asked(2, CancelJob(job_id="j")))
     stage.disk.let_go()
     await stage.swept.receive()
