@@ -105,8 +105,7 @@ def test_json_is_preferred_by_who_names_it(accept: str, *, json_preferred: bool)
 
 
 async def test_metrics_show_the_counts(door: HttpDoor) -> None:
-    response = await say(door, b"GET /metrics?x=1 HTTP/1.0\r\n\r\n")
-    assert b"\nairunner_commits_total 3\n" in response
+    assert b"\nairunner_commits_total 3\n" in await say(door, b"GET /metrics?x=1 HTTP/1.0\r\n\r\n")
 
 
 async def test_a_head_request_has_the_head_alone(door: HttpDoor) -> None:

@@ -166,8 +166,7 @@ async def test_an_expiry_that_met_a_full_disk_is_named_to_the_timekeeper_again(s
     assert await stage.alarms.receive() == Alarm(WALL_MS)
     stage.store.failure = NoSpace()
     stage.ask(Expire())
-    alarm = await stage.alarms.receive()
-    assert alarm.due_ms >= WALL_MS + NO_SPACE_PAUSE_MS
+    assert (await stage.alarms.receive()).due_ms >= WALL_MS + NO_SPACE_PAUSE_MS
 
 
 async def test_a_start_on_a_full_disk_is_tried_until_it_succeeds_and_meanwhile_no_lease_expires() -> None:

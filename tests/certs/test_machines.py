@@ -237,5 +237,4 @@ def test_every_key_is_its_owners_alone_whatever_the_umask(broker: Home, elsewher
     run(elsewhere, "certs", "import", str(file))
     for root in (broker.root, elsewhere.root):
         for path in root.rglob("*"):
-            mode = stat.S_IMODE(path.stat().st_mode)
-            assert mode == (0o700 if path.is_dir() else 0o600), path
+            assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
