@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -86,48 +85,39 @@ def test_a_second_run_makes_what_a_cut_off_run_did_not_reach_and_changes_nothing
     check_usable(broker)
 
 
-def test_a_new_client_pair_joins_the_list_that_is_there(broker: Home) -> None:
+def test_a_new_client_pair_joins_the_list_that_is_there_and_one_that_was_taken_off_stays_off(broker: Home) -> None:
     before = broker.allowed_clients.read_bytes()
     broker.client_secret.unlink()
     broker.client_public.unlink()
     init(broker)
     assert broker.allowed_clients.read_bytes().startswith(before)
     check_usable(broker)
-
-
-def test_a_client_that_was_taken_off_the_list_stays_off(broker: Home) -> None:
     replace(broker.allowed_clients, b"# revoked\n")
     assert init(broker).made == ()
     assert parse(broker.allowed_clients.read_bytes()) == ({}, [])
 
 
 @pytest.mark.parametrize(("secret", "public"), PAIRS)
-@pytest.mark.parametrize("fault", ["no secret", "another pair's"])
-def test_a_public_key_without_its_secret_is_an_error_that_says_what_to_do(
+@pytest.mark.parametrize("fault", ["no secret", "another pair's", "damaged secret", "damaged public"])
+def test_what_is_no_pair_is_an_error_that_says_what_to_do_and_is_not_replaced(
     fault: str, secret: str, public: str, broker: Home, tmp_path: Path
 ) -> None:
-    if fault == "no secret":
-        (broker.certs / secret).unlink()
-        told = rf"{public} exists and .*{secret} does not: put"
-    else:
-        other = Home(tmp_path / "other")
-        init(other)
-        replace(broker.certs / public, (other.certs / public).read_bytes())
-        told = rf"{public} does not belong to .*{secret}: move .*{public} away and run"
+    match fault:
+        case "no secret":
+            (broker.certs / secret).unlink()
+            told = rf"{public} exists and .*{secret} does not: put"
+        case "another pair's":
+            other = Home(tmp_path / "other")
+            init(other)
+            replace(broker.certs / public, (other.certs / public).read_bytes())
+            told = rf"{public} does not belong to .*{secret}: move .*{public} away and run"
+        case _:
+            told = secret if fault == "damaged secret" else public
+            replace(broker.certs / told, b"damaged")
     before = contents(broker)
     with pytest.raises(OperatorError, match=told):
         init(broker)
     assert contents(broker) == before
-
-
-@pytest.mark.parametrize(
-    "name", ["broker.secret", "client.secret", "token.secret.pem", "broker.public", "token.public.pem"]
-)
-def test_a_damaged_key_is_an_error_and_is_not_replaced(name: str, broker: Home) -> None:
-    replace(broker.certs / name, b"damaged")
-    with pytest.raises(OperatorError, match=name):
-        init(broker)
-    assert (broker.certs / name).read_bytes() == b"damaged"
 
 
 def test_what_is_half_written_when_the_power_goes_does_not_count(home: Home) -> None:
@@ -139,28 +129,17 @@ def test_what_is_half_written_when_the_power_goes_does_not_count(home: Home) -> 
 
 def test_two_runs_at_once_make_one_set_of_keys(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER], env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    racers = [subprocess.Popen([sys.executable, "-c", RACER], env=environ, **pipes) for _ in range(2)]
     try:
-        assert [_line(racer.stdout) for racer in racers] == [["ready"], ["ready"]]
+        assert [racer.stdout.readline() for racer in racers] == ["ready\n", "ready\n"]
         for number in range(ROUNDS):
             home = Home(tmp_path / str(number))
             for racer in racers:
-                assert racer.stdin
                 racer.stdin.write(f"{home.root}\n")
-                racer.stdin.flush()
-            made = [name for racer in racers for name in _line(racer.stdout)]
+            made = [name for racer in racers for name in racer.stdout.readline().split()]
             assert sorted(made) == NAMES == list(contents(home))
             check_usable(home)
     finally:
         for racer in racers:
             racer.communicate()
-
-
-def _line(stream: IO[str] | None) -> list[str]:
-    assert stream
-    return stream.readline().split()
