@@ -18,13 +18,11 @@ from __future__ import annotations
 import argparse
 import heapq
 import random
-import shutil
-import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event as Wakeup
 from types import MappingProxyType
@@ -36,7 +34,15 @@ from tests.acceptance import bounded
 from tests.acceptance.chaos_disk import RESERVE_MIB, SmallDisk
 from tests.acceptance.chaos_judge import Cluster, Findings, drain, judge
 from tests.acceptance.chaos_machines import Scarcity, Suspension
-from tests.acceptance.chaos_processes import Victim, airunner_processes, command_of, job_processes, kill, two_at_once
+from tests.acceptance.chaos_processes import (
+    Victim,
+    airunner_processes,
+    command_of,
+    job_processes,
+    kill,
+    run_in_folder,
+    two_at_once,
+)
 from tests.acceptance.chaos_users import CLIENT_KINDS, STOP, accepted, diaries
 from tests.acceptance.running import airunner
 from tests.acceptance.slowlink import SlowLink
@@ -66,7 +72,6 @@ NO_SPACE: Final = ("No space left on device", "make room")
 DRAIN_S: Final = 180.0
 SWEEP_S: Final = 15.0  # for what killed agents' keepers end
 TELL_S: Final = 5.0
-EXIT_INTERRUPTED: Final = 130
 
 
 class Chaos:
@@ -201,8 +206,8 @@ class Chaos:
             never += [] if outslept else ["a lease that ran out in a sleep"]
             self.findings.add("faults never seen", never)
 
-    def end(self, *, keep: bool) -> None:
-        """SIGKILL to whatever still runs; the disk is kept or not."""
+    def end(self) -> None:
+        """SIGKILL to whatever still runs; the disk is kept where something was found."""
         self._suspension.end()
         for victim in self._all:
             victim.end()
@@ -211,7 +216,7 @@ class Chaos:
             kill(pid)
         if self._link is not None:
             self._link.close()
-        self._disk.close(keep=keep)
+        self._disk.close(keep=not self.findings.clean)
 
     @property
     def _all(self) -> list[Victim]:
@@ -331,10 +336,6 @@ def _print(line: str) -> None:
     print(line, flush=True)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.acceptance.chaos", description=__doc__)
@@ -342,32 +343,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     given = parser.parse_args()
     _print(f"chaos of {given.seconds:g} s, seed {given.seed}")
-    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in ends:
-        signal.signal(number, _interrupt)
-    folder = Path(tempfile.mkdtemp(prefix="airunner-chaos-"))
-    chaos = Chaos(folder, given.seed)
-    keep = True
-    try:
+
+    def run(folder: Path, ends: ExitStack) -> bool:
+        chaos = Chaos(folder, given.seed)
+        ends.callback(chaos.end)
         chaos.start()
         chaos.rage(given.seconds)
         chaos.drain()
         chaos.judge()
-        keep = not chaos.findings.clean
-    except (KeyboardInterrupt, BrokenPipeError):  # or whoever read along has gone
-        keep = False
-        return EXIT_INTERRUPTED
-    finally:
-        for number in ends:
-            signal.signal(number, signal.SIG_IGN)
-        chaos.end(keep=keep)
-        if keep:
-            _print(f"what was found is in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-    for line in chaos.findings.lines():
-        _print(line)
-    return 0 if chaos.findings.clean else 1
+        for line in chaos.findings.lines():
+            _print(line)
+        return chaos.findings.clean
+
+    return run_in_folder("chaos", run)
 
 
 if __name__ == "__main__":

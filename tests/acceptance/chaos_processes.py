@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +19,8 @@ from tests.acceptance.running import REPOSITORY, environment
 
 END_S: Final = 30.0
 LAST_WORDS_BYTES: Final = 400
+ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXIT_INTERRUPTED: Final = 130
 
 
 class Victim:
@@ -230,3 +234,34 @@ def breaking(module: str, temporary: Path, *arguments: str) -> Iterator[subproce
 def unmeasured() -> dict[str, str]:
     """The environment of a run of which no coverage is taken: it would be slow."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
+def run_in_folder(name: str, run: Callable[[Path, ExitStack], bool]) -> int:
+    """Run it in a folder of its own, which is kept unless all is well, and end all that it began; the exit code.
+
+    SIGINT, SIGTERM, SIGHUP and a closed stdout interrupt it.
+    """
+    for number in ENDS:
+        signal.signal(number, _interrupt)
+    folder = Path(tempfile.mkdtemp(prefix=f"airunner-{name}-"))
+    keep = True
+    try:
+        with ExitStack() as ends:
+            try:
+                keep = not run(folder, ends)
+            finally:
+                for number in ENDS:
+                    signal.signal(number, signal.SIG_IGN)
+    except (KeyboardInterrupt, BrokenPipeError):
+        keep = False
+        return EXIT_INTERRUPTED
+    finally:
+        if keep:
+            sys.stdout.write(f"what was found is in {folder}\n")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    return int(keep)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,7 +1,7 @@
 """A store and the model, asked the same by one seed: they have to answer the same.
 
 Submissions, grants, batches, completions, cancels and retries are repeated, reordered, delayed past their lease and
-sent by whoever held an older attempt: every grant and every request that was ever made is kept.
+sent by the holder of an older attempt: every grant and every request that was ever made is kept.
 """
 
 from __future__ import annotations

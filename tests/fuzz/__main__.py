@@ -9,18 +9,15 @@ draws what is sent, for each process by itself; how the two meet is the machine'
 from __future__ import annotations
 
 import argparse
-import shutil
-import signal
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from random import SystemRandom
-from types import FrameType
 from typing import Final
 
 import zmq
 
+from tests.acceptance.chaos_processes import run_in_folder
 from tests.acceptance.running import RunningBroker, airunner
 from tests.fuzz.tally import Flood
 from tests.fuzz.vitals import Vitals
@@ -32,7 +29,6 @@ ROUND_S: Final = 0.02  # between two rounds of the witness: it is to be served, 
 TOLD_EVERY: Final = 500  # rounds
 UNBOUNDED: Final = "1000000"  # a second, as an operator would set it who wants no bound: it is not what is tried here
 LESSER: Final = ("submit", "read", "work", "admin")
-EXIT_INTERRUPTED: Final = 130
 
 
 class Fuzz:
@@ -134,10 +130,6 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
@@ -147,26 +139,17 @@ def main() -> int:
     given = parser.parse_args()
     repeat = f"python -m tests.fuzz --requests {given.requests} --streams {given.streams} --seed {given.seed}"
     _say(repeat)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    folder = Path(tempfile.mkdtemp(prefix="airunner-fuzz-"))
-    keep = True
-    try:
-        with ExitStack() as ends:  # however the run ends, all that it began ends with it
-            fuzz = Fuzz(ends, folder, given.requests, given.streams, given.seed)
-            fuzz.run()
-            fuzz.judge()
-        keep = bool(fuzz.faults)
-    except KeyboardInterrupt:
-        keep = False
-        return EXIT_INTERRUPTED
-    finally:
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-    for fault in fuzz.faults:
-        _say(f"FAULT {fault}")
-    _say(f"repeat it: {repeat}\nwhat was found is in {folder}" if fuzz.faults else "no fault")
-    return int(bool(fuzz.faults))
+
+    def run(folder: Path, ends: ExitStack) -> bool:
+        fuzz = Fuzz(ends, folder, given.requests, given.streams, given.seed)
+        fuzz.run()
+        fuzz.judge()
+        for fault in fuzz.faults:
+            _say(f"FAULT {fault}")
+        _say(f"repeat it: {repeat}" if fuzz.faults else "no fault")
+        return not fuzz.faults
+
+    return run_in_folder("fuzz", run)
 
 
 if __name__ == "__main__":

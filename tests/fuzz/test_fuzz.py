@@ -53,19 +53,6 @@ def test_a_broker_that_dies_of_it_is_found_and_the_run_can_be_repeated(tmp_path:
     assert not airunner_processes(folder / "home")
 
 
-@pytest.mark.timeout(60)
-def test_a_run_that_is_interrupted_ends_all_that_it_began(tmp_path: Path) -> None:
-    with fuzz(tmp_path, "--requests", "10000000", "--streams", "10000000") as run:
-        assert run.stdout is not None
-        next(line for line in run.stdout if "well-formed" in line)
-        (folder,) = tmp_path.iterdir()
-        run.send_signal(signal.SIGTERM)
-        run.stdout.read()
-    assert run.returncode == 128 + signal.SIGINT
-    assert not airunner_processes(folder / "home")
-    assert not folder.exists()
-
-
 def test_a_broker_that_grows_is_found() -> None:
     ours: Any = SimpleNamespace(process=SimpleNamespace(pid=os.getpid(), running=True, lines=[]))
     vitals = Vitals(ours)
