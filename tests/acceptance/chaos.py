@@ -46,7 +46,7 @@ from tests.acceptance.chaos_processes import (
 from tests.acceptance.chaos_users import CLIENT_KINDS, STOP, accepted, diaries
 from tests.acceptance.running import airunner
 from tests.acceptance.slowlink import SlowLink
-from tests.simulation.history import Killed, Record, wall_ms
+from tests.simulation.history import Killed, Record, Started, wall_ms
 
 AGENTS: Final = 3
 SLEEPER: Final = 1  # of these
@@ -253,7 +253,7 @@ class Chaos:
             self._later(now_s + self._random.uniform(*FULL_S), self._give_room)
         elif fate < 0.5:
             victim.kill()
-            self._deaths.append(Killed(at_ms=wall_ms(), machine=victim.name))
+            self._note_death(victim, "kill")
             self._later(now_s + self._random.uniform(*RESTART_S), victim.mend)
         else:
             victim.stop()
@@ -297,8 +297,14 @@ class Chaos:
             if victim not in done and (died := victim.died()):
                 if not (self._disk.fills and NO_START in died and any(words in died for words in NO_SPACE)):
                     self._note(died)
-                self._deaths.append(Killed(at_ms=wall_ms(), machine=victim.name, why=died))
+                self._note_death(victim, died)
                 victim.mend()
+
+    def _note_death(self, victim: Victim, why: str) -> None:
+        """For the history; a broker is started again, and not before that."""
+        self._deaths.append(Killed(at_ms=wall_ms(), machine=victim.name, why=why))
+        if victim in self._brokers:
+            self._deaths.append(Started(at_ms=wall_ms(), machine=victim.name, broker=True))
 
     def _soon(self, within_s: tuple[float, float], act: Callable[[], None]) -> None:
         self._later(time.monotonic() + self._random.uniform(*within_s), act)

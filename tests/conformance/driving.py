@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from airunner.broker.lifecycle.commands import (
     Appended,
@@ -108,7 +108,7 @@ class Driver:
         *,
         tenant: str = "home",
         request_id: bytes | None = None,
-        room: bool | Room = True,
+        room: Room = Room.AMPLE,
         queues: QueueScope = None,
     ) -> TenantRequest:
         jobs = len(request.jobs) if isinstance(request, EnqueueJob) else int(isinstance(request, RetryJob))
@@ -121,7 +121,7 @@ class Driver:
             request_id=RequestId(request_id or self.draw(16)),
             request=request,
             minted=minted,
-            room=room if isinstance(room, Room) else Room.AMPLE if room else Room.RUNNING,
+            room=room,
             quotas=self.quotas,
             queues=queues,
         )
@@ -134,22 +134,19 @@ class Driver:
             self.live[appended.watch_key].append(appended.segment)
         return Applied(tuple(map(outcome_of, applied.done)), applied.next_due_ms)
 
-    def outcome(self, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None) -> Outcome:
-        (outcome,) = self.apply(self.ask(request, tenant=tenant, request_id=request_id)).outcomes
+    def outcome(self, request: StoreRequest, **asked: Any) -> Outcome:
+        """What comes of a request; it is asked as `ask` says."""
+        (outcome,) = self.apply(self.ask(request, **asked)).outcomes
         return outcome
 
-    def reply(
-        self, kind: type[T], request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None
-    ) -> T:
-        reply = self.outcome(request, tenant=tenant, request_id=request_id).reply
+    def reply(self, kind: type[T], request: StoreRequest, **asked: Any) -> T:
+        reply = self.outcome(request, **asked).reply
         assert isinstance(reply, kind), reply
         return reply
 
-    def refused(
-        self, code: str, request: StoreRequest, *, tenant: str = "home", request_id: bytes | None = None
-    ) -> Refused:
+    def refused(self, code: str, request: StoreRequest, **asked: Any) -> Refused:
         """The refusal, with nothing appended and nothing made ready."""
-        outcome = self.outcome(request, tenant=tenant, request_id=request_id)
+        outcome = self.outcome(request, **asked)
         assert isinstance(outcome.reply, Refused), outcome
         assert (outcome.reply.code, outcome.appended, outcome.ready) == (code, (), frozenset())
         return outcome.reply

@@ -6,6 +6,7 @@ from typing import Final
 
 from airunner.broker.lifecycle.retention import RECORDS_KEPT_MS
 from airunner.broker.store.quotas import Quotas
+from airunner.broker.store.room import Room
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, encode_spec
 from airunner.protocol.jobretry import RetryPolicy
@@ -106,9 +107,7 @@ def a_queue_that_is_kept_without_jobs_is_something_that_a_tenant_has(driver: Dri
     driver.set_mode(QueueMode.OPEN, "new")
     driver.refused("quota", UpdateQueue(queue="before", mode=QueueMode.PAUSED))
     driver.reply(object, RemoveSecret(queue="q", name="S"))
-    (outcome,) = driver.apply(driver.ask(UpdateQueue(queue="new", mode=QueueMode.PAUSED), room=False)).outcomes
-    assert isinstance(outcome.reply, Refused)
-    assert outcome.reply.code == "no-space"
+    driver.refused("no-space", UpdateQueue(queue="new", mode=QueueMode.PAUSED), room=Room.RUNNING)
     driver.quotas = Quotas()
     driver.set_mode(QueueMode.PAUSED, "new")
 

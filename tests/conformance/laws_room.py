@@ -28,24 +28,12 @@ from airunner.protocol.requests import (
     RemoveSecret,
     RetryJob,
     SetSecret,
-    StoreRequest,
     UpdateJob,
     UpdateQueue,
 )
-from tests.conformance.driving import VISIBILITY_MS, Driver, Outcome, batch, completion, release
+from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, release
 
 ID = b"r" * 16
-
-
-def _kept(driver: Driver, request: StoreRequest, request_id: bytes | None = None) -> Outcome:
-    (outcome,) = driver.apply(driver.ask(request, request_id=request_id, room=Room.KEEPING)).outcomes
-    return outcome
-
-
-def _code(driver: Driver, request: StoreRequest) -> str:
-    reply = _kept(driver, request).reply
-    assert isinstance(reply, Refused), reply
-    return reply.code
 
 
 def with_little_room_what_ends_or_keeps_something_is_stored(driver: Driver) -> None:
@@ -54,16 +42,17 @@ def with_little_room_what_ends_or_keeps_something_is_stored(driver: Driver) -> N
     driver.reply(object, SetSecret(queue="default", name="S", box=b"sealed"))
     driver.now_ms += VISIBILITY_MS - 1
     heartbeat = UpdateJob(leases=(renewed.ref, cancelled.ref), visibility_ms=VISIBILITY_MS)
-    reply = _kept(driver, heartbeat).reply
-    assert isinstance(reply, JobsUpdated)
+    reply = driver.reply(JobsUpdated, heartbeat, room=Room.KEEPING)
     assert {one.verdict for one in reply.leases} == {Verdict.KEPT}
-    assert _kept(driver, completion(completed)).reply == JobCompleted(state=JobState.COMPLETED)
-    assert _kept(driver, release(released)).reply == JobReleasedReply()
-    assert _kept(driver, CancelJob(job_id=cancelled.job_id)).reply == JobCancelled(state=JobState.RUNNING)
-    assert _kept(driver, CancelJob(job_id=released.job_id)).reply == JobCancelled(state=JobState.CANCELLED)
-    paused = QueueUpdated(queue="default", mode=QueueMode.PAUSED)
-    assert _kept(driver, UpdateQueue(queue="default", mode=QueueMode.PAUSED)).reply == paused
-    assert _kept(driver, RemoveSecret(queue="default", name="S")).reply == SecretRemoved()
+    for request, answer in (
+        (completion(completed), JobCompleted(state=JobState.COMPLETED)),
+        (release(released), JobReleasedReply()),
+        (CancelJob(job_id=cancelled.job_id), JobCancelled(state=JobState.RUNNING)),
+        (CancelJob(job_id=released.job_id), JobCancelled(state=JobState.CANCELLED)),
+        (UpdateQueue(queue="default", mode=QueueMode.PAUSED), QueueUpdated(queue="default", mode=QueueMode.PAUSED)),
+        (RemoveSecret(queue="default", name="S"), SecretRemoved()),
+    ):
+        assert driver.outcome(request, room=Room.KEEPING).reply == answer
     driver.now_ms += 2
     driver.expire()
     assert [driver.state(lease.job_id) for lease in (renewed, cancelled)] == [JobState.RUNNING] * 2
@@ -76,13 +65,13 @@ def with_little_room_nothing_new_is_stored_and_a_repeat_is_answered(driver: Driv
     granted = driver.reply(JobsLeased, dequeue, request_id=b"d" * 16)
     (done,) = driver.ended("done", queue="other")
     driver.submit("waits")
-    assert _code(driver, EnqueueJob(jobs=(JobSpec(command="b"),))) == "no-space"
-    assert _code(driver, RetryJob(job_id=done)) == "no-space"
-    assert _code(driver, SetSecret(queue="default", name="S", box=b"sealed")) == "no-space"
-    assert _code(driver, UpdateQueue(queue="new", mode=QueueMode.PAUSED)) == "no-space"
-    assert _code(driver, driver.dequeue()) == "no-space"
-    assert _kept(driver, enqueue, ID).reply == first
-    assert _kept(driver, dequeue, b"d" * 16).reply == granted
+    driver.refused("no-space", EnqueueJob(jobs=(JobSpec(command="b"),)), room=Room.KEEPING)
+    driver.refused("no-space", RetryJob(job_id=done), room=Room.KEEPING)
+    driver.refused("no-space", SetSecret(queue="default", name="S", box=b"sealed"), room=Room.KEEPING)
+    driver.refused("no-space", UpdateQueue(queue="new", mode=QueueMode.PAUSED), room=Room.KEEPING)
+    driver.refused("no-space", driver.dequeue(), room=Room.KEEPING)
+    assert driver.outcome(enqueue, request_id=ID, room=Room.KEEPING).reply == first
+    assert driver.outcome(dequeue, request_id=b"d" * 16, room=Room.KEEPING).reply == granted
 
 
 def with_little_room_events_wait_and_the_last_few_come_with_their_end(driver: Driver) -> None:
@@ -99,9 +88,7 @@ def with_little_room_events_wait_and_the_last_few_come_with_their_end(driver: Dr
         ),
         completions=(completion(brief, 1), completion(much, 2)),
     )
-    outcome = _kept(driver, request)
-    reply = outcome.reply
-    assert isinstance(reply, JobEventsPublished)
+    reply = driver.reply(JobEventsPublished, request, room=Room.KEEPING)
     assert reply.batches == (
         BatchStored(job_id=chatty.job_id, attempt=1, next_index=1, code="no-space"),
         BatchStored(job_id=chatty.job_id, attempt=1, next_index=1, code="index-gap"),

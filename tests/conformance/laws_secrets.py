@@ -149,10 +149,3 @@ def they_count_as_what_a_tenant_keeps(driver: Driver) -> None:
     driver.refused("quota", SetSecret(queue="default", name="B", box=b"b"))
     driver.reply(SecretRemoved, RemoveSecret(queue="default", name="A"))
     driver.reply(JobsEnqueued, EnqueueJob(jobs=(JobSpec(command="true"),)))
-
-
-def a_full_disk_takes_no_more(driver: Driver) -> None:
-    ask = driver.ask(SetSecret(queue="default", name="A", box=b"box"), room=False)
-    (outcome,) = driver.apply(ask).outcomes
-    assert getattr(outcome.reply, "code", "") == "no-space"
-    assert _names(driver) == []

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from airunner.broker.lifecycle.commands import LeasesCounted
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
+from airunner.broker.store.room import Room
 from airunner.protocol.events import Output
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
@@ -168,7 +169,8 @@ class StoreAndModel:
     def submit(self, submission: Submission) -> None:
         tenant, request_id, request, _ = submission
         room = self.random.random() < 0.9
-        ask = self.driver.ask(request, tenant=tenant, request_id=request_id, room=room)
+        space = Room.AMPLE if room else Room.RUNNING
+        ask = self.driver.ask(request, tenant=tenant, request_id=request_id, room=space)
         known = len(self.model.jobs)
         (outcome,) = self.driver.apply(ask).outcomes
         minted = [job.job_id for job in ask.minted]
