@@ -1,4 +1,4 @@
-"""Attempts: one run of one job, from its lease to its result.
+"""Attempts: each is one run of one job, from the lease to the result.
 
 ```
  Slot ──► Attempt ──► hooks, checkout ──► Supervisor ──► launcher
@@ -8,10 +8,10 @@
 
 - `slot.py` leases a job, runs an attempt at it, reports its result to the broker, and leases the next.
 - `attempt.py` runs the steps in order: checkout, command, and the hooks around both.
-- `supervisor.py` waits for one process and passes its output to the recorder; `heartbeat.py` adds an event while it is
-  silent.
+- `supervisor.py` waits for one process and passes its output to the recorder; `heartbeat.py` records an event while
+  the process writes nothing.
 - `hooks.py` runs the operator's own programs around a job.
-- `jobsecrets.py` finds the values of the secrets that a job names, and gives them to it.
+- `jobsecrets.py` finds the values of the secrets that a job names.
 
 `agent.py` starts the slots. The package imports checkout, workspace, output, leases and launcher; they never import it.
 """

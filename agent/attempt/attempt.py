@@ -1,9 +1,9 @@
-"""Attempt: runs one job once, with its hooks, checkout and command, and leaves no process behind.
+"""Attempt: runs the hooks, checkout and command of a job once, and leaves no process behind.
 
-Each step is recorded as it happens. `perform` returns the result, unless a lost lease or a stopping agent cancels it,
-or the keepers acted because the agent could not in time (`LeaseEnded`). In each case no process of it is left.
+Each step is recorded as an event. `perform` returns the result. There is none if `perform` is cancelled (lost lease,
+stopping agent) or the keepers kill the job at its deadline (`LeaseEnded`); then, too, no process of the job is left.
 
-A job that is cancelled or out of time gets SIGTERM and a grace. What it writes meanwhile is in the log.
+A job that is cancelled or exceeds its timeout gets SIGTERM, and SIGKILL after a grace; its output until then is logged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msgspec import Struct, convert
 from msgspec.structs import asdict, replace
 
 from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, Hook, HookFailed, Hooks
-from airunner.agent.attempt.jobsecrets import OpenBox, SecretMissing, kept_out, no_keys, secrets_of, write_files
+from airunner.agent.attempt.jobsecrets import OpenBox, SecretMissing, no_keys, secrets_of, values_to_redact, write_files
 from airunner.agent.attempt.supervisor import GRACE_S, MESSAGE_CHARS_MAX, Supervisor, ms_since
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
@@ -52,29 +52,29 @@ from airunner.protocol.job import JobState, Reason, Result, Usage
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SECRET_NAMES
 
-HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk takes no more"
+HOOK_WITHOUT_ROOM: Final = "a hook has failed, and its disk cannot be written"
 
 
 class Surroundings(Struct, frozen=True):
-    """Surroundings of an attempt, the same for all attempts of an agent."""
+    """Surroundings of an attempt: what all attempts of an agent share."""
 
     launcher: Launcher
     wall_ms: Callable[[], int]
     environ: Mapping[str, str]
     offload: Offload
     cancel_grace_s: float = GRACE_S
-    secrets: Mapping[str, str] = MappingProxyType({})  # that jobs may ask for by name
+    secrets: Mapping[str, str] = MappingProxyType({})  # secrets of `--secret` by name, for jobs that name them
     open_box: OpenBox = no_keys
     hooks: Path | None = None
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
-    random: Callable[[], float] = float  # no jitter
-    redact: tuple[str, ...] = SECRET_NAMES  # patterns of the names of variables that hold secrets
-    users: tuple[JobUser, ...] = ()  # that jobs run as; none: the agent's own
+    random: Callable[[], float] = float  # returns 0.0: no jitter
+    redact: tuple[str, ...] = SECRET_NAMES  # name patterns of variables whose values are secret
+    users: tuple[JobUser, ...] = ()  # users as which jobs run; empty: the agent's own user
 
 
 class Attempt:
-    """Attempt at the job of a held lease, in `workspace`."""
+    """Attempt at the job of the lease `held`, in `workspace`."""
 
     def __init__(self, held: HeldLease, workspace: Workspace, recorder: Recorder, surroundings: Surroundings) -> None:
         self._held = held
@@ -96,21 +96,21 @@ class Attempt:
         )
         self._terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
         self._secrets: Mapping[str, str] = {}
-        self.begun = False  # the command runs, or has run
+        self.begun = False  # the command was started
         self._commit = ""
         self._checkout_ms = 0
         self._spent = Spent()
         self._borrowed = AsyncExitStack()
 
     async def perform(self) -> Result:
-        """Run the attempt and return its result. The timeout counts from the start of the command.
+        """Run the attempt and return its result. The job's timeout counts from the start of the command.
 
         Raises `LauncherDied`, `LeaseEnded`, `MachineRefused`, alone or in a group.
         """
         try:
             around = self._surroundings
             secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
-            self._recorder.redact(Redactor(kept_out(self._spec, secrets, around.redact)))
+            self._recorder.redact(Redactor(values_to_redact(self._spec, secrets, around.redact)))
             self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
         except OSError as failed:
             if refusal_in(failed) is not None:
@@ -121,18 +121,18 @@ class Attempt:
             self._supervisor.say(str(refused))
             missing = isinstance(refused, SecretMissing)
             return Result(reason=Reason.SECRET_MISSING if missing else Reason.PROCESS_ERROR)
-        async with AsyncExitStack() as self._borrowed:  # the checkout's mirror stays to the job's end
+        async with AsyncExitStack() as self._borrowed:  # keeps the checkout's mirror until the job's end
             try:
                 result = await self._run()
             except MachineRefused:
-                with suppress(MachineRefused):  # the hook runs however it went, where it can
+                with suppress(MachineRefused):  # pre-exit always runs, unless the machine refuses that too
                     await self._after(Hook.PRE_EXIT, Result(reason=Reason.PROCESS_ERROR))
                 raise
             result = await self._after(Hook.PRE_EXIT, result)
         return replace(result, usage=self._usage())
 
     async def _run(self) -> Result:
-        """Run everything but the last hook."""
+        """Run checkout, command and hooks, except pre-exit."""
         process: Process | None = None
         try:
             await self._prepare()
@@ -145,7 +145,7 @@ class Attempt:
             self._recorder.add(GitCloneError(timestamp_ms=self._wall_ms(), message=message, exit_code=failed.exit_code))
             return Result(reason=Reason.CHECKOUT_FAILED)
         except HookFailed as failed:
-            if not takes_writes(self._workspace.root):  # it failed for want of room, most likely
+            if not takes_writes(self._workspace.root):  # most likely the hook failed because the disk is full
                 raise MachineRefused(Scarce.DISK, HOOK_WITHOUT_ROOM, guessed=True) from failed
             return failed.result
         except LaunchFailed as failed:
@@ -158,7 +158,7 @@ class Attempt:
         return await self._after(Hook.POST_COMMAND, result)
 
     async def _prepare(self) -> None:
-        """Run the checkout, and the hooks before the command; raises `CheckoutFailed`, `HookFailed`."""
+        """Run the checkout and the hooks that come before the command; raises `CheckoutFailed`, `HookFailed`."""
         if self._spec.repository:
             await self._hooks.run(Hook.PRE_CHECKOUT)
             with cancelled_by(self._held.cancelled):
@@ -167,7 +167,7 @@ class Attempt:
         await self._hooks.run(Hook.PRE_COMMAND)
 
     async def _after(self, hook: Hook, result: Result) -> Result:
-        """Run a hook and return the attempt's result; a cancelled job's hook has the grace to end in."""
+        """Run a hook after the command, and return the attempt's result; a cancelled job's hook has only the grace."""
         cancelled = self._held.cancelled.is_set()
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
@@ -178,17 +178,17 @@ class Attempt:
         return result
 
     def _restore_for(self, hook: Hook) -> None:
-        """Restore the checkout's folder for a hook to run in; raises `HookFailed`."""
+        """Restore the checkout's folder, in which a hook runs; raises `HookFailed`."""
         if self._surroundings.hooks is None:
             return
         try:
             restore_checkout(self._workspace)
         except OSError as error:
-            self._supervisor.say(f"the hook {hook} cannot be run: its folder cannot be made again: {error.strerror}")
+            self._supervisor.say(f"the hook {hook} cannot be run: its folder cannot be restored: {error.strerror}")
             raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED)) from error
 
     async def _check_out(self) -> str:
-        """Check the commit out, and return its full name; raises `CheckoutFailed`."""
+        """Check the commit out, and return its full hash; raises `CheckoutFailed`."""
         spec = self._spec
         started_s = anyio.current_time()
         self._recorder.add(
@@ -228,7 +228,7 @@ class Attempt:
 
     @property
     def _facts(self) -> AttemptFacts:
-        """The attempt as its environment describes it, with the commit once that is known."""
+        """The attempt's facts for its environment; after the checkout with the commit's hash."""
         return AttemptFacts(
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,
@@ -239,7 +239,7 @@ class Attempt:
         )
 
     async def _attend(self, process: Process) -> Result:
-        """Supervise the command to its end, and return the result."""
+        """Supervise the command until it has ended, and return the result."""
         self.begun = True
         now_ms = self._wall_ms()
         self._recorder.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
@@ -258,7 +258,7 @@ class Attempt:
         return _result(ended.exit, ended.cut_short)
 
     def _usage(self) -> Usage | None:
-        """Return the usage of the attempt so far; None where nothing was measured."""
+        """Return the resources that the attempt has used so far; None: nothing was measured."""
         usage = Usage(
             **asdict(self._spent),
             stdout_bytes=self._supervisor.written[Stream.STDOUT],
@@ -269,7 +269,7 @@ class Attempt:
 
 
 def _result(ended: Exit, cut_short: Reason | None) -> Result:
-    assert (ended.exit_code is None) is not (ended.signal is None), "an end has an exit code or a signal"
+    assert (ended.exit_code is None) is not (ended.signal is None), "neither an exit code nor a signal, or both"
     reason = cut_short or (Reason.OUT_OF_MEMORY if ended.oom else None)
     if reason is None and ended.exit_code != 0:
         reason = Reason.SIGNAL if ended.exit_code is None else Reason.EXIT_CODE

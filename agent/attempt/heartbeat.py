@@ -1,4 +1,4 @@
-"""Heartbeats of a silent command: events which show that it still runs."""
+"""Heartbeat events of a silent command: they show that the command still runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from airunner.agent.launcher.contract import Process, Vitals
 from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import Heartbeat
 
-HEARTBEAT_S: Final = 30.0  # of silence: people wonder after half a minute, and a day of them takes some 200 KB
+HEARTBEAT_S: Final = 30.0  # without an event: then readers begin to wonder; a day of heartbeats takes some 200 KB
 
 
 async def beat(process: Process, recorder: Recorder, wall_ms: Callable[[], int]) -> None:
-    """Record a HEARTBEAT after every `HEARTBEAT_S` without an event, for ever; raises `SpoolFailed`.
+    """Record a HEARTBEAT event after each `HEARTBEAT_S` without an event, until cancelled; raises `SpoolFailed`.
 
-    There is none while events wait for a broker that is away: it would only fill the spool.
+    While events wait for a broker that is away, none is recorded: heartbeats would only fill the spool.
     """
     began_s = anyio.current_time()
     due_s = began_s + HEARTBEAT_S

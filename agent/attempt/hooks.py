@@ -4,13 +4,13 @@
 pre-checkout → checkout → post-checkout → pre-command → COMMAND → post-command → pre-exit
 ```
 
-A hook is an executable file of that name in the agent's folder of hooks. It runs in the checkout, in the agent's own
-clean environment, where the job's variables have a prefix (see `workspace.environment`); its output is in the log. A
-hook that fails before the command fails the job; the command is not run. `post-command` runs whenever the command has,
-`pre-exit` always; when either fails, a job that would have completed fails. The hooks around the checkout are for jobs
-with a repository.
+A hook is an executable file of that name in the agent's folder of hooks. It runs in the checkout, in an environment of
+its own, where the job's variable NAME is called AIRUNNER_ENV_NAME (see `workspace.environment`); its output is logged.
+When a hook before the command fails, the command is not run and the job is FAILED. `post-command` runs if the command
+ran, `pre-exit` always; when one of them fails, a job that would have been COMPLETED is FAILED. The hooks around the
+checkout run only for jobs with a repository.
 
-A hook that other users than root and the agent's could have written is not run, and counts as failed.
+A hook is not run, and counts as failed, if a user other than root and the agent's user could have changed it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from airunner.agent.launcher.contract import LaunchFailed, LaunchSpec, Starter
 from airunner.certs.ownership import unsafe_reason
 from airunner.protocol.job import Reason, Result
 
-HOOK_S_MAX: Final = 3_600.0
-NOT_EXECUTABLE: Final = 126  # as shells say it
+HOOK_S_MAX: Final = 3_600.0  # timeout of a hook, unless the job is cancelled
+NOT_EXECUTABLE: Final = 126  # a shell's exit code for a file that cannot be executed
 STATUS_VARIABLE: Final = "AIRUNNER_COMMAND_EXIT_STATUS"
 
 
 class Hook(StrEnum):
-    """Hook, by when it runs."""
+    """Hook names, each for the moment at which the hook runs."""
 
     PRE_CHECKOUT = "pre-checkout"
     POST_CHECKOUT = "post-checkout"
@@ -46,7 +46,7 @@ class Hook(StrEnum):
 
 
 class HookFailed(Exception):
-    """Failure of a hook: the job does not go on, and `result` is how it ends."""
+    """Failure of a hook, or a cancel instead of one: the job ends with `result`."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(str(result.reason))
@@ -54,7 +54,7 @@ class HookFailed(Exception):
 
 
 class Hooks(Struct, frozen=True):
-    """Hooks in `folder`, if any, for one attempt. Of a `cancelled` job only those after the command's end are run."""
+    """Hooks of one attempt, in `folder` (None: no hooks). Once the job is `cancelled`, only those after it are run."""
 
     folder: Path | None
     launcher: Starter
@@ -64,7 +64,7 @@ class Hooks(Struct, frozen=True):
     environment: Callable[[], Mapping[str, str]]
 
     async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
-        """Run a hook, if it exists; `status` is the command's exit status, once that has ended. Raises `HookFailed`."""
+        """Run a hook, if it exists; `status`: the job's exit status, None before the command. Raises `HookFailed`."""
         if status is None and self.cancelled.is_set():
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if self.folder is None or not os.access(program := self.folder / hook, os.F_OK):

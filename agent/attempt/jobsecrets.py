@@ -1,11 +1,11 @@
-"""Job secrets: finds the values of the secrets that a job names, and passes them to it. All but `write_files` is pure.
+"""Job secrets: finds the values of the secrets that a job names, and writes secret files. Pure except `write_files`.
 
-Sources of a value, the strongest first
+The value comes from the first of these that has the name
 - the job's own environment;
 - the queue's sealed secrets, which came with the lease and are opened here;
-- what the agent's operator offers.
+- the variables that the agent's operator offers with `--secret`.
 
-A sealed value that cannot be opened fails the job: a weaker source could have a stale or a foreign value.
+If a sealed value cannot be opened, the job fails: the operator's variable could have an old value, or another one.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from airunner.protocol.gitaddress import address_secrets
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name
 
 OpenBox = Callable[[str, str, bytes], bytes]
-"""The value of a queue's secret of some name, in its box. Raises `OperatorError`: there is no key; `Forged`."""
+"""Opens the box of a queue's secret: (queue, name, box) -> value. Raises `OperatorError`: there is no key; `Forged`."""
 
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 
 
 class SecretMissing(Exception):
-    """Secret that the job names and cannot be given; the message says why and what to do."""
+    """Missing secret: the job names it and cannot get it; the message says why and what to do."""
 
 
 class JobSecrets(Struct, frozen=True):
-    """Secrets of one job, by variable: values of variables, and contents of files whose paths variables hold."""
+    """Secrets of one job by variable name: values of variables; contents of files, whose paths the variables get."""
 
     values: Mapping[str, str] = MappingProxyType({})
     files: Mapping[str, bytes] = MappingProxyType({})
 
 
 def no_keys(queue: str, name: str, box: bytes) -> bytes:
-    """Refuse to open a box: this agent holds no queue's key. Raises `OperatorError`."""
-    raise OperatorError(f"there is no key of queue {queue} to open {name} ({len(box)} bytes) with")
+    """Refuse to open a box: this agent has no queue keys. Raises `OperatorError`."""
+    raise OperatorError(f"it has no key of queue {queue} to open {name} ({len(box)} bytes)")
 
 
 def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, bytes], open_box: OpenBox) -> JobSecrets:
@@ -60,8 +60,8 @@ def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, b
         if name in offered:
             return offered[name].encode("utf-8", "surrogateescape")
         raise SecretMissing(
-            f"the job needs the secret {name}: set it with `airunner secret set {name} --queue {spec.queue}`, give it "
-            f"in the job's environment, or start the agent with --secret {name} and that variable set"
+            f"the job needs the secret {name}: set it with `airunner secret set {name} --queue {spec.queue}` or "
+            f"in the job's environment, or start the agent with --secret {name} and with the variable {name} set"
         )
 
     return JobSecrets(
@@ -70,11 +70,11 @@ def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, b
     )
 
 
-def kept_out(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
-    """List the secret values to keep out of the log: named by the job, by their variables' names, or in its URL.
+def values_to_redact(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
+    """List the values to redact in the log: the job's secrets, variables with secret names, credentials in its URL.
 
-    What the job names is secret whatever it is. A variable's name alone makes its value secret only where that is long
-    enough: `API_KEY=true` is not, and `true` stays readable.
+    Secrets that the job names are always redacted; the others only if they have `ENCODED_BYTES_MIN` bytes or more.
+    Otherwise `API_KEY=true` would make every `true` in the log unreadable.
     """
     in_files = (content.decode("utf-8", "surrogateescape") for content in secrets.files.values())
     by_name = [
@@ -89,7 +89,7 @@ def kept_out(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRE
 
 
 def write_files(secrets: JobSecrets, folder: Path, user: JobUser | None = None) -> dict[str, str]:
-    """Write secrets that are files into a new `folder`, as the user's, and return the variables that hold their paths.
+    """Write secret files, owned by `user`, into a new `folder`, and return the variables with their paths.
 
     Raises `OSError`.
     """
@@ -111,8 +111,8 @@ def _opened(queue: str, name: str, box: bytes, open_box: OpenBox) -> bytes:
         return open_box(queue, name, box)
     except Forged as forged:
         raise SecretMissing(
-            f"this agent's key of queue {queue} does not open the secret {name}: give it the key that it was sealed "
-            f"with, or set it again with `airunner secret set {name} --queue {queue}`"
+            f"this agent's key of queue {queue} does not open the secret {name}: copy the queue's key to the agent, "
+            f"or set the secret again with `airunner secret set {name} --queue {queue}`"
         ) from forged
     except OperatorError as error:
         raise SecretMissing(f"this agent cannot open the secret {name} of queue {queue}: {error.message}") from error
@@ -124,4 +124,4 @@ def _as_variable(name: str, value: bytes) -> str:
             return value.decode()
     except UnicodeDecodeError:
         pass
-    raise SecretMissing(f"the secret {name} has bytes that no variable can have: name it in secret_files instead")
+    raise SecretMissing(f"the secret {name} has bytes that a variable cannot have: name it in secret_files instead")

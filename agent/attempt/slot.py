@@ -1,8 +1,8 @@
-"""Slot: leases a job, attempts it, and leases the next while it reports the result to the broker.
+"""Slot: leases a job, runs an attempt at it, and leases the next job while it reports the result to the broker.
 
-An agent with N slots runs N of these over one connection. A slot settles each lease once, in one of the ways of
-`leases.settlement`. An attempt whose lease ran out here is still released: a broker that was away may have prolonged
-the lease meanwhile.
+An agent with N slots runs N of these over one connection. A slot settles each lease exactly once (see
+`leases.settlement`). It also releases a lease that has expired by the agent's clock: a broker that was away may have
+extended the lease.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from airunner.protocol.printable import one_line
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import Edges
 
-DELIVERY_S: Final = 10.0  # for the last events of an attempt, once the agent is told to stop
-REFUSED_FIRST_MS: Final = 500
-REFUSED_LAST_MS: Final = 30_000
+DELIVERY_S: Final = 10.0  # wait for the broker to receive an attempt's last events, after an order to drain or stop
+REFUSED_FIRST_MS: Final = 500  # longest pause after the broker's first refusal of a lease; it doubles each time
+REFUSED_LAST_MS: Final = 30_000  # longest pause after any refusal
 LAUNCHER_DIED: Final = (
     "the agent's launcher was killed, and every process of the job with it; the job is given back for another attempt"
 )
-REFUSED: Final = "this agent's machine cannot run the job now, and gives it back"
+REFUSED: Final = "the job is given back, because this agent's machine cannot run it now"
 
 
 class _Attempted(Struct):
-    """An attempt and its outcome; without a `result` it was ended before it had one.
+    """An attempt and its outcome; without a `result` the attempt was ended early.
 
-    `begun`: its command has run. `refused`: by this machine. `counts`: its end is one of the job's `max_attempts`.
+    `begun`: the command was started. `refused`: this machine could not run it. `counts`: it counts for `max_attempts`.
     """
 
     held: HeldLease
@@ -84,7 +84,7 @@ class Slot(Struct, frozen=True):
     report: Callable[[str], None]
 
     async def run(self) -> None:
-        """Work until told to drain, or until the plan's jobs are done."""
+        """Run jobs until `orders.drain` is set, or `plan.jobs_max` jobs have run."""
         jobs = 0
         backoff = Backoff(self.edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
         settled = anyio.Event()
@@ -96,13 +96,13 @@ class Slot(Struct, frozen=True):
                 if held is not None:
                     with self.occupancy.busy():
                         attempted = await self._work(held)
-                        await settled.wait()  # of the last job: only one at a time waits for the broker
+                        await settled.wait()  # the previous job: a slot has only one lease that waits for the broker
                     settled = anyio.Event()
                     settling.start_soon(self._settle, attempted, settled)
                     jobs += not attempted.refused
 
     async def _lease(self, backoff: Backoff) -> HeldLease | None:
-        """Return the next lease; None when there is none for now."""
+        """Return the next lease; None: there is no job now."""
         try:
             held = await self.leaser.lease()
         except PeerError as error:
@@ -115,7 +115,7 @@ class Slot(Struct, frozen=True):
         return held
 
     async def _work(self, held: HeldLease) -> _Attempted:
-        """Attempt a leased job."""
+        """Run an attempt at a leased job, and return its outcome."""
         lease = held.lease
         attempted = _Attempted(held)
         self.report(f"{attempted.name} begins: {one_line(lease.spec.command)}")
@@ -150,7 +150,7 @@ class Slot(Struct, frozen=True):
         return Recorder(batcher, outbox, OutputBound(self.plan.log_bytes_max))
 
     async def _perform(self, attempted: _Attempted, recorder: Recorder, workspace: Workspace) -> None:
-        """Run the attempt until it ends or is ended; a result is on its way to the broker then.
+        """Run the attempt until it has ended, and pass its result, if it has one, to the outbox.
 
         Raises `MachineRefused`, `OSError`, alone or in a group.
         """
@@ -160,9 +160,9 @@ class Slot(Struct, frozen=True):
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):
                 attempted.result = await attempt.perform()
         except* LeaseEnded:
-            pass  # its keeper has ended it; the broker decides whether the lease is lost
+            pass  # the keeper has killed the job at its deadline; the broker decides whether the lease is lost
         except* LauncherDied:
-            attempted.counts = True  # whatever ran: how it went is not known
+            attempted.counts = True  # the command may have run, and its result is not known
             recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=LAUNCHER_DIED))
         finally:
             attempted.begun = attempt.begun
@@ -172,7 +172,7 @@ class Slot(Struct, frozen=True):
             outbox.finish(attempted.result)
 
     async def _refuse(self, attempted: _Attempted, refusal: MachineRefused) -> None:
-        """Record this machine's refusal: another agent shall run the job."""
+        """Record that this machine cannot run the job, so that another agent gets it."""
         attempted.refused = True
         attempted.result = None
         attempted.counts |= await self.health.refused(refusal, begun=attempted.begun)
@@ -186,7 +186,7 @@ class Slot(Struct, frozen=True):
         self.workspaces.removed(workspace)
 
     async def _settle(self, attempted: _Attempted, settled: anyio.Event) -> None:
-        """Settle the lease, and let go of what the attempt had."""
+        """Settle the lease, and remove the attempt's spool or leave it to the next agent."""
         settlement = await self._settlement(attempted)
         self.renewer.drop(attempted.held)
         if attempted.recorder is not None:
@@ -197,13 +197,13 @@ class Slot(Struct, frozen=True):
                     outbox.spool.close()  # for the next agent of this home
                 else:
                     outbox.spool.remove()
-            except SpoolFailed as failed:  # the next agent of this home finds it, and that it is over
+            except SpoolFailed as failed:  # the next agent of this home finds the spool, and that its lease is settled
                 self.report(str(failed))
         self.report(f"{attempted.name} {described(settlement)}")
         settled.set()
 
     async def _settlement(self, attempted: _Attempted) -> Settlement:
-        """Tell the broker the result, or release the lease, and return which it was."""
+        """Complete the job or release the lease, and return how the lease was settled."""
         if attempted.recorder is None:
             return await self.leaser.release(attempted.held.lease, lost=attempted.counts)
         outbox = attempted.recorder.outbox
@@ -215,9 +215,9 @@ class Slot(Struct, frozen=True):
         return await self._give_back(attempted, outbox)
 
     async def _completed(self, outbox: Outbox) -> JobState | None:
-        """Return the job's state once the broker has the result; None where that is not known, or the lease is lost.
+        """Wait until the broker has the result, and return the job's state; None: that is not known, or the lease lost.
 
-        No process runs any more, so it waits for the broker as long as it takes, unless the agent is told to stop.
+        No process of the job runs any more, so there is no timeout; an order to stop leaves `DELIVERY_S`.
         """
         with cancelled_by(self.orders.stop):
             return await outbox.settled()
@@ -226,9 +226,9 @@ class Slot(Struct, frozen=True):
         return None
 
     async def _give_back(self, attempted: _Attempted, outbox: Outbox) -> Settlement:
-        """Deliver the command's output, then release the lease; after a drain only if that is done in time.
+        """Deliver the attempt's events, then release the lease; after a drain, leave them if `DELIVERY_S` passes.
 
-        A job that makes its agent fail again and again counts as lost each time, so that this ends.
+        When a command has run and the spool fails, the attempt counts: a job that always breaks its agent must end.
         """
         settlement: Settlement = LeftBehind()
         async with anyio.create_task_group() as group:
@@ -246,7 +246,7 @@ class Slot(Struct, frozen=True):
         return settlement
 
     async def _cancel_when_draining(self, scope: anyio.CancelScope) -> None:
-        """Cancel `scope` some time after a drain; before one a slot whose broker is away has nothing else to do."""
+        """Cancel `scope` `DELIVERY_S` after a drain; without a drain, the slot waits for a broker that is away."""
         await self.orders.drain.wait()
         await anyio.sleep(DELIVERY_S)
         scope.cancel()

@@ -1,8 +1,8 @@
-"""Supervisor: waits for the end of one process of an attempt, and records all that it writes.
+"""Supervisor: waits until one process of an attempt and its descendants have ended, and records their output.
 
-A process has ended when nothing of its tree is left: after its own end, the processes that it started get SIGTERM and,
-after a grace, SIGKILL. A process that is cancelled or out of time is ended in the same way. The log has what is written
-meanwhile, and names the processes that had to be ended.
+When the process itself has ended, its descendants get SIGTERM and, after a grace, SIGKILL. A process that is cancelled
+or exceeds its timeout is ended in the same way. The log contains the output until the end, and the names of processes
+that had to be ended.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from airunner.protocol.fields import TerminalSize
 from airunner.protocol.job import Reason
 from airunner.protocol.printable import one_line
 
-GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for processes left behind by a command or cancelled
-MESSAGE_CHARS_MAX: Final = 16_384
-NAMED_MAX: Final = 50
-HELD_S: Final = 1.0  # of silence, for bytes that are still in a pipe which a process outside the job holds open
-HELD_S_MAX: Final = 10.0  # of listening, where that process goes on writing
-HELD_BYTES_MAX: Final = 1_048_576  # of it; a pipe holds no more without privileges (fs.pipe-max-size)
+GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for descendants that outlive their command
+MESSAGE_CHARS_MAX: Final = 16_384  # of one error message in the log
+NAMED_MAX: Final = 50  # processes that one message names
+# Limits of reading a pipe after the job's last process, while a process outside the job still holds the pipe open:
+HELD_S: Final = 1.0  # without a byte
+HELD_S_MAX: Final = 10.0  # in all, if bytes keep coming
+HELD_BYTES_MAX: Final = 1_048_576  # a pipe buffers no more, unless a privileged process enlarged it (fs.pipe-max-size)
 
 
 class CommandEnd(Struct, frozen=True):
-    """End of a command: how it exited, why it was `cut_short` if it was, and how long it ran."""
+    """End of a command: its exit, the reason if it was ended early (`cut_short`), and how long it ran."""
 
     exit: Exit
     cut_short: Reason | None
@@ -41,7 +42,7 @@ class CommandEnd(Struct, frozen=True):
 
 
 class Supervisor:
-    """Supervisor of the processes of one attempt, the one that `held` is for."""
+    """Supervisor of the processes of the attempt with the lease `held`."""
 
     def __init__(self, held: HeldLease, recorder: Recorder, wall_ms: Callable[[], int], cancel_grace_s: float) -> None:
         self._held = held
@@ -49,7 +50,7 @@ class Supervisor:
         self._wall_ms = wall_ms
         self._cancel_grace_s = cancel_grace_s
         self._size: TerminalSize | None = None
-        self.written = {Stream.STDOUT: 0, Stream.STDERR: 0}  # bytes, whatever the log keeps of them
+        self.written = {Stream.STDOUT: 0, Stream.STDERR: 0}  # bytes of output, including what the log omits
 
     async def supervise(
         self,
@@ -59,10 +60,10 @@ class Supervisor:
         terminal: TerminalSize | None = None,
         cancellable: bool = True,
     ) -> CommandEnd:
-        """Supervise a process until its whole tree has ended, and record its output.
+        """Supervise a process until it and its descendants have ended, and record the output.
 
-        `terminal` is the size that its terminal was given, if it has one. A process that is not `cancellable` is not
-        ended with the job: it cleans up after it. Raises `LauncherDied`, `LeaseEnded`, in a group.
+        `terminal` is the initial size of its terminal, if it has one. A process that is not `cancellable`, such as a
+        hook that cleans up, goes on when the job is cancelled. Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
         began_s = anyio.current_time()
         self._note_size(terminal)
@@ -89,7 +90,7 @@ class Supervisor:
         if any(listener.held_open for listener in listeners.values()):
             self.say(_held(await process.holders()))
         self._recorder.end_output(self._wall_ms())
-        assert ended is not None, "only an error ends the block before the process, and that goes on"
+        assert ended is not None, "the block ended before the process, and without an error"
         if survivors:
             self.say(_named(survivors, grace_s if cut_short else None))
         return CommandEnd(ended, cut_short, duration_ms)
@@ -99,7 +100,7 @@ class Supervisor:
         self._recorder.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
 
     async def _wait(self, process: Process, timeout_s: float | None, *cancels: Flag) -> Reason | None:
-        """Wait for the process's own end, and return the reason to end it earlier, if there is one."""
+        """Wait for the process itself to end, and return None; or return the reason to end it now."""
         with cancelled_by(*cancels, timeout_s=timeout_s):
             await process.wait()
             return None
@@ -112,33 +113,33 @@ class Supervisor:
             self._note_size(process.terminal_size())
 
     def _note_size(self, size: TerminalSize | None) -> None:
-        """Record the terminal's size when it has changed: a program may change that of its own terminal."""
+        """Record the terminal's size when it has changed: a program may resize its own terminal."""
         if size is not None and size != self._size:
             self._size = size
             self._recorder.add(TerminalResize(timestamp_ms=self._wall_ms(), cols=size.cols, rows=size.rows))
 
 
 class _Listener:
-    """Listener of one stream of a process, to its end.
+    """Listener: reads one output stream of a process to its end.
 
-    Once no process of the job runs, it reads what is still in the pipe, which a process outside the job may hold open
-    for ever. Only the time in which it waits for bytes counts as silence: not the time in which the recorder has no
-    room, nor the time in which this machine slept.
+    After the job's last process it reads the rest within limits, because a process outside the job may hold the pipe
+    open for ever. Only time spent waiting for bytes counts: not time in which the recorder has no room, or in which
+    this machine slept.
     """
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._waiting = anyio.CancelScope()
         self._silence_s = self._left_s = self._left_bytes = math.inf
-        self.held_open = False  # given up before the end
+        self.held_open = False  # a limit was reached before the end of the stream
 
     def finish(self) -> None:
-        """Limit the reading that is left: no process of the job runs any more."""
+        """Limit further reading: no process of the job runs any more."""
         self._silence_s, self._left_s, self._left_bytes = HELD_S, HELD_S_MAX, HELD_BYTES_MAX
         self._waiting.deadline = anyio.current_time() + HELD_S
 
     async def receive(self) -> bytes:
-        """Receive at least one byte; b"" at the end, or when it is not waited for any longer."""
+        """Receive at least one byte; b"" at the end of the stream, or when a limit is reached."""
         asked_s = anyio.current_time()
         if self._left_bytes > 0:
             with anyio.CancelScope(deadline=asked_s + min(self._silence_s, self._left_s)) as self._waiting:
@@ -156,19 +157,19 @@ def ms_since(instant_s: float) -> int:
 
 
 def _named(survivors: list[Survivor], grace_s: float | None) -> str:
-    """Return a message that names the processes that outlived the command, or its grace if there was one."""
+    """Return a message that names the processes that outlived the command or, if it was ended early, the grace."""
     lines = [
         f"  {survivor.pid} {one_line(survivor.command)}" + (" (could not be ended)" if survivor.left else "")
         for survivor in survivors
     ]
     if grace_s is None:
-        return _listed("the command has ended, and these that it had started were ended after it:", lines)
-    return _listed(f"these had not ended {grace_s:g} s after SIGTERM, and were killed:", lines)
+        return _listed("the command has ended; these processes that it had started were ended after it:", lines)
+    return _listed(f"these processes had not ended {grace_s:g} s after SIGTERM, and were killed:", lines)
 
 
 def _held(holders: list[Holder]) -> str:
     lines = [f"  {holder.pid} {one_line(holder.command)}" for holder in holders] or [
-        "  of another user, or gone by now"
+        "  (processes of another user, or ended already)"
     ]
     return _listed("stopped reading output: other processes still hold the pipe open:", lines)
 

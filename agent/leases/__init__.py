@@ -1,17 +1,17 @@
-"""Leases: which jobs this agent holds, and for how long.
+"""Leases: gets leases of jobs from the broker, renews them, and ends attempts whose lease is lost.
 
 ```
  slots ──ask──► Leaser ──DequeueJob──► broker          one request for all free slots
-                  ▲ waits while unwell
+                  ▲ waits while there is trouble
                 Health ◄── probes                      can this machine run jobs at present?
                   │ reported with each heartbeat
  HeldLease ◄───── Renewer ──UpdateJob──► broker           one heartbeat for all leases
 ```
 
 - `leaser.py` asks the broker for jobs for all slots of the agent.
-- `renewer.py` renews all leases with one request, ends attempts whose lease is lost, and hears of cancelled jobs.
-- `heldlease.py` is one lease as the agent holds it: its deadlines, and whether it is lost or its job cancelled.
-- `health.py` stops leasing while the machine refuses to run jobs; `probes.py` tries whether it still does.
+- `renewer.py` renews all leases with one request, ends attempts whose lease is lost, and learns of cancelled jobs.
+- `heldlease.py` is one lease with its deadlines, and whether it is lost or its job cancelled.
+- `health.py` stops leasing while this machine cannot run jobs; `probes.py` tests whether it can again.
 - `occupancy.py` counts busy slots, for agents that end when idle.
 
 The slots (`attempt/slot.py`) call Leaser and Renewer; `agent.py` runs both beside the slots.

@@ -1,13 +1,13 @@
-"""Health of this agent's machine: whether jobs can be run here now. While they cannot, none is leased.
+"""Machine health: whether this agent's machine can run jobs. While it cannot, the agent leases none.
 
 ```
- refused ──► trouble ── a probe, again and again with more and more time between ──► it passes: well again
-                │                                ▲ and at once when an attempt has ended, which may have held it
-                └ parked requests end, the broker hears why
+ refused ──► trouble ── probes, with growing pauses between them ──► one passes: the trouble is over
+                │         ▲ also when an attempt ends, which may free what the machine lacks
+                └ parked requests end, the broker gets the reason
 ```
 
-An attempt that the machine refuses reports it here. The agent reports once that trouble begins, and once that it ends;
-each heartbeat carries it to the broker, which shows it in `airunner agents` and /health.
+A slot reports here that the machine could not run its job. The agent logs when trouble begins and when it ends. Each
+heartbeat sends the reason to the broker, which shows it in `airunner agents` and /health.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from airunner.protocol.printable import one_line
 from airunner.transport.backoff import Backoff
 from airunner.transport.bell import Bell
 
-PROBE_FIRST_MS: Final = 1_000
-PROBE_LAST_MS: Final = 30_000
-CALM_S: Final = 60.0  # after which a trouble counts as new, and is probed as soon as the first
+PROBE_FIRST_MS: Final = 1_000  # longest pause before the first probe; it doubles with each probe
+PROBE_LAST_MS: Final = 30_000  # longest pause before any probe
+CALM_S: Final = 60.0  # without trouble; after that the pauses start from the shortest again
 
 
 class Health:
-    """Health of the machine. `changed` is called when trouble begins and ends; `closed` is set meanwhile."""
+    """Health of the machine. `closed` is set during trouble; `changed` is called when it begins and when it ends."""
 
     def __init__(self, probes: Probes, random: Callable[[], float], report: Callable[[str], None]) -> None:
         self._probes = probes
@@ -39,29 +39,29 @@ class Health:
         self.changed: Callable[[], None] = lambda: None
         self._refusal: MachineRefused | None = None
         self._well_s = -CALM_S
-        # Of a pause at least half: a machine that is out of something is not helped by trying at once.
+        # Jitter only in the upper half of the pause: a machine that is out of something needs time.
         self._backoff = Backoff(lambda: (1 + random()) / 2, PROBE_FIRST_MS, PROBE_LAST_MS)
         self._changed = Bell()
         self.closed = Flag()
 
     @property
     def trouble(self) -> str:
-        """The reason why no job can be run here now; empty when jobs can."""
+        """The reason why this machine cannot run jobs now; empty: it can."""
         if self._refusal is None:
             return ""
         refusal = self._refusal
         return one_line(f"{refusal.message}: out of {refusal.scarce}; {HINTS[refusal.scarce]}")[:TEXT_CHARS_MAX]
 
     async def well(self, drain: Flag) -> None:
-        """Wait until jobs can be run, or the agent drains."""
+        """Wait until this machine can run jobs, or the agent drains."""
         with cancelled_by(drain):
             while self._refusal is not None:
                 await self._changed.wait()
 
     async def refused(self, refusal: MachineRefused, *, begun: bool) -> bool:
-        """Stop leasing unless the machine is found able, and return whether giving the job back counts.
+        """Stop leasing unless a probe passes, and return whether the release counts towards `max_attempts`.
 
-        `begun`: the job's command was running. The attempt must hold nothing any more.
+        `begun`: the job's command was started. Call this when the attempt has freed all that it used.
         """
         able = refusal.guessed and await self._probes.passes(refusal)
         if not able:
@@ -83,19 +83,19 @@ class Health:
         self.changed()
 
     def attempt_ended(self) -> None:
-        """Probe at once: an attempt has ended, which may have held what the machine lacks."""
+        """Probe at once: an attempt has ended, and may have freed what the machine lacks."""
         if self._refusal is not None:
             self._changed.ring()
 
     async def run(self) -> None:
-        """Probe for ever, while there is trouble."""
+        """Probe the machine during trouble, until cancelled."""
         while True:
             if self._refusal is None:
                 await self._changed.wait()
                 continue
             with anyio.move_on_after(self._backoff.next_s()) as pause:
                 await self._changed.wait()
-            if not pause.cancelled_caught:  # an attempt has ended sooner: the next pause is no longer for it
+            if not pause.cancelled_caught:  # an attempt has ended: this extra probe does not lengthen the next pause
                 self._backoff.failures -= 1
             if await self._probes.passes(self._refusal):
                 self._refusal = None

@@ -1,14 +1,14 @@
-"""Held lease: a lease as its agent holds it, with its deadlines and the processes that run under it.
+"""Held lease: a lease that this agent has, with its deadlines and the processes that run under it.
 
 ```
- asked ─────────── visibility timeout ───────────► deadline
+ request sent ──── visibility timeout ───────────► deadline
                        │             │                └ the broker may give the job to another agent
-                       │             └ kill_s: the keepers kill what still runs, even if the agent is stopped
+                       │             └ kill_s: the keepers kill the job's processes, even if the agent is stopped
                        └ end_s: the agent ends the attempt
 ```
 
-The deadline is measured on a clock of this machine that counts its sleep (`Edges.boot_s`), from *before* the request
-that granted or renewed the lease was sent: however long the reply took, the broker counts from later.
+The agent measures from the moment *before* it sends the request that gets or renews the lease, on a clock that also
+counts while the machine sleeps (`Edges.boot_s`). The broker measures from a later moment, so its deadline is later too.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
 from airunner.protocol.replies import JobLease
 
 MARGIN_SHARE: Final = 10  # the agent ends the attempt a tenth of the visibility timeout before the deadline
-MARGIN_S_MAX: Final = 5.0  # and at most this long before
-KEEPER_SHARE: Final = 2  # the keepers kill when half of the margin is left
+MARGIN_S_MAX: Final = 5.0  # but at most this many seconds before it
+KEEPER_SHARE: Final = 2  # the keepers kill the processes when half of that time is left
 
 
 class HeldLease:
-    """Lease that this agent holds: `lost` is set when it no longer does, `cancelled` when the job is cancelled."""
+    """Lease of this agent: `lost` is set when its attempt has to end, `cancelled` when the job is cancelled."""
 
     def __init__(self, lease: JobLease, asked_s: float, visibility_s: float) -> None:
         self.lease = lease
@@ -37,7 +37,7 @@ class HeldLease:
         self.renewed_s = asked_s
         self._visibility_s = visibility_s
         self._margin_s = min(MARGIN_S_MAX, visibility_s / MARGIN_SHARE)
-        self._processes: list[Process] = []  # of the attempt: a few gits and the command
+        self._processes: list[Process] = []  # all that the attempt has started: git, hooks, the command
 
     @property
     def key(self) -> tuple[str, int]:
@@ -51,24 +51,24 @@ class HeldLease:
 
     @property
     def kill_s(self) -> float:
-        """The instant at which the keepers kill its processes."""
+        """The instant at which the keepers kill the attempt's processes."""
         return self.renewed_s + self._visibility_s - self._margin_s / KEEPER_SHARE
 
     def renew(self, asked_s: float) -> None:
-        """Move the deadlines: the broker has renewed the lease, and was asked to at `asked_s`."""
+        """Postpone the deadlines: the broker has renewed the lease, by a request sent at `asked_s`."""
         self.renewed_s = max(self.renewed_s, asked_s)
         for process in self._processes:
             process.keep_until(self.kill_s)
 
     def add_process(self, process: Process, kept_until_s: float) -> None:
-        """Keep a process, which was started to live until `kept_until_s`, for as long as the lease."""
-        if kept_until_s != self.kill_s:  # the lease was renewed while the process was started
+        """Add a process, whose deadline is `kept_until_s`, so that renewals of the lease postpone it."""
+        if kept_until_s != self.kill_s:  # the lease was renewed while the process was starting
             process.keep_until(self.kill_s)
         self._processes.append(process)
 
 
 class LeasedLauncher(Struct, frozen=True):
-    """Launcher of one attempt: a `Starter` whose processes live no longer than the lease."""
+    """Launcher of one attempt: a `Starter` whose processes do not outlive the lease."""
 
     launcher: Launcher
     held: HeldLease

@@ -1,12 +1,12 @@
-"""Leaser: asks the broker for jobs, for all slots of an agent.
+"""Leaser: requests jobs from the broker, for all slots of an agent.
 
 ```
- cold   each free slot has a request of its own parked: the broker knows of every one, and answers with one message
- warm   what was asked for was granted, so more jobs may wait: one request at a time, for all slots that are free
-        by then, and it is not parked; a slot that becomes free meanwhile goes with the next
+ cold   each free slot parks a request of its own at the broker, which answers when there is a job
+ warm   the last request was granted in full, so more jobs may be waiting: one request at a time for all slots that
+        are free then, not parked; a slot that becomes free during a request joins the next one
 ```
 
-An idle agent starts a job one message after it was submitted, and a busy one asks once for several.
+So an idle agent gets a job with one message after it was submitted, and a busy agent gets several with one request.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from airunner.protocol.requests import SLOTS_MAX, WAIT_MS_MAX, DequeueJob, Relea
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
-RETURN_S: Final = 5.0  # for ending a parked request at a broker that is connected and slow
-GONE_S: Final = 0.3  # a broker that has not come back after so long is not waited for; the first two tries take 0.15 s
-STALE_SHARE: Final = 2  # a grant that half of its time has passed on is renewed before it is begun
+RETURN_S: Final = 5.0  # wait for a connected broker to end a parked request
+GONE_S: Final = 0.3  # wait for a disconnected broker to come back; the first two reconnects take 0.15 s
+STALE_SHARE: Final = 2  # a lease is renewed before its job begins if half of its visibility timeout has passed
 
 
 class Orders:
-    """Orders to the agent: with `drain` it leases no more jobs, with `stop` it also ends those that run."""
+    """Orders to the agent: after `drain` it leases no more jobs, after `stop` it also ends the running ones."""
 
     def __init__(self) -> None:
         self.drain = Flag()
@@ -46,7 +46,7 @@ class Orders:
 
 
 class _Turn:
-    """Turn of a free slot of a warm agent; `called` when it is to ask, or another slot has asked for it."""
+    """Turn of a free slot: `called` is set when the slot is to send the request (`asks`), or has its result."""
 
     def __init__(self) -> None:
         self.called = anyio.Event()
@@ -56,7 +56,7 @@ class _Turn:
 
 
 class Leaser:
-    """Leaser of an agent. It has no task of its own: it works in those of the slots."""
+    """Leaser of an agent. It has no task of its own: the tasks of the slots run it."""
 
     def __init__(
         self, plan: Plan, channel: Channel, renewer: Renewer, health: Health, edges: Edges, orders: Orders
@@ -68,11 +68,11 @@ class Leaser:
         self._edges = edges
         self._orders = orders
         self._free: deque[_Turn] = deque()
-        self._gathering = False  # a slot asks for all that are free: now, or when the last request is answered
-        self._warm = False
+        self._gathering = False  # a slot sends the request for all free slots, or will when the last is answered
+        self._warm = False  # the last request was granted in full
 
     async def lease(self) -> HeldLease | None:
-        """Return the next lease; None when there was no job in time, after a drain, or when no job can be run here.
+        """Return the next lease; None: there was no job in time, the agent drains, or this machine is in trouble.
 
         Raises `PeerError`.
         """
@@ -87,7 +87,7 @@ class Leaser:
                 await turn.called.wait()
         else:
             self._gathering = turn.asks = True
-            await anyio.lowlevel.checkpoint()  # for slots that become free in this moment
+            await anyio.lowlevel.checkpoint()  # other slots that become free at the same time join this request
         if turn.asks:
             await self._ask()
         if turn.failure is not None:
@@ -105,7 +105,7 @@ class Leaser:
         return Released()
 
     async def _ask(self) -> None:
-        """Ask for leases for all free slots, and call those."""
+        """Request leases for all free slots, and wake these slots."""
         turns = [self._free.popleft() for _ in range(min(len(self._free), SLOTS_MAX))]
         try:
             found = await self._leased(len(turns), 0)
@@ -120,7 +120,7 @@ class Leaser:
             self._call(turns)
 
     def _call(self, turns: list[_Turn]) -> None:
-        """Call the slots that were asked for, and the next slot to ask, or all others when the agent has got cold."""
+        """Wake the slots of a request, and the slot that sends the next one; or all, if the agent is cold now."""
         self._gathering = self._warm and bool(self._free)
         if self._gathering:
             self._free[0].asks = True
@@ -132,7 +132,7 @@ class Leaser:
             turn.called.set()
 
     async def _leased(self, slots: int, wait_ms: int) -> list[HeldLease]:
-        """Ask for at most `slots` leases, which are renewed from now on. Raises `PeerError`."""
+        """Request at most `slots` leases, and have them renewed from now on. Raises `PeerError`."""
         request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         seed = self._edges.random_bytes(SEED_BYTES)
         asked_s = self._edges.boot_s()
@@ -145,13 +145,13 @@ class Leaser:
             return []
         leases = list(reply.leases)
         while leases and self._edges.boot_s() - asked_s > self._plan.visibility_ms / 1_000 / STALE_SHARE:
-            # It was asked for again and again while the broker was away: it has to be renewed before it is begun.
+            # The request was repeated while the broker was away: renew the leases before their jobs begin.
             asked_s = self._edges.boot_s()
-            leases = await self._kept(leases)
+            leases = await self._renewed(leases)
         return [self._renewer.hold(lease, asked_s) for lease in leases]
 
-    async def _kept(self, leases: list[JobLease]) -> list[JobLease]:
-        """Renew leases before their jobs are begun, and return those that are still ours."""
+    async def _renewed(self, leases: list[JobLease]) -> list[JobLease]:
+        """Renew leases, and return those that this agent still has."""
         refs = [lease.ref for lease in leases]
         reply = await self._channel.ask(UpdateJob(leases=tuple(refs), visibility_ms=self._plan.visibility_ms))
         return [
@@ -173,13 +173,13 @@ class Leaser:
         return await self._channel.ask(request, request_id=request_id, patience_ms=wait_ms + PATIENCE_MS)
 
     async def _return_parked(self, request_id: RequestId, seed: bytes, slots: int) -> None:
-        """Repeat the parked request without a wait, which ends the parking, and release what it was granted.
+        """Withdraw a parked request: repeat it with a wait of 0, and release the leases that it was granted.
 
-        What a broker that has gone had granted meanwhile waits for the visibility timeout.
+        If the broker is gone, leases that it had granted expire after the visibility timeout.
         """
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_when_gone, group.cancel_scope)
-            with suppress(PeerError):  # a refused request is parked no more
+            with suppress(PeerError):  # a refused request is not parked any more
                 reply = await self._dequeue(request_id, seed, slots, 0)
                 for lease in reply.leases:
                     await self.release(lease)

@@ -1,4 +1,4 @@
-"""Occupancy: counts the slots that have a job, and waits until none has had one for a while."""
+"""Occupancy: counts the busy slots, and waits until all slots have been idle for a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airunner.transport.bell import Bell
 
 
 class Occupancy:
-    """Occupancy of an agent's slots; idle at first."""
+    """Occupancy of an agent's slots; at first all are idle."""
 
     def __init__(self) -> None:
         self._busy = 0
@@ -19,7 +19,7 @@ class Occupancy:
 
     @contextmanager
     def busy(self) -> Generator[None]:
-        """Open a block in which a slot has a job."""
+        """Open a block during which one more slot counts as busy."""
         self._move(1)
         try:
             yield
@@ -27,13 +27,13 @@ class Occupancy:
             self._move(-1)
 
     async def idle_for(self, seconds: float) -> None:
-        """Wait until no slot has had a job for `seconds`, counted from now on."""
+        """Wait until all slots have been idle for `seconds`; time before this call does not count."""
         while True:
             while self._busy:
                 await self._changed.wait()
-            with anyio.move_on_after(seconds) as patience:
+            with anyio.move_on_after(seconds) as pause:
                 await self._changed.wait()
-            if patience.cancelled_caught and not self._busy:
+            if pause.cancelled_caught and not self._busy:
                 return
 
     def _move(self, slots: int) -> None:

@@ -1,7 +1,7 @@
-"""Probes: cheap tests of whether this machine still refuses what it has refused.
+"""Probes: cheap tests of whether this machine can run jobs again after it refused one.
 
-For processes and descriptors: start a process that does nothing, as jobs are started. For the disk: write a small file
-in the agent's home; where a checkout found no room, free space counts as well, because it needs more than a small file.
+Processes, memory and open files are tested by starting a process that does nothing. The disk is tested by writing a
+small file in the agent's home; after a checkout that did not fit, also by its free space, as a checkout needs more.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from airunner.agent.launcher.contract import Launcher, LauncherDied, LaunchFaile
 from airunner.agent.launcher.refusal import MachineRefused, Scarce
 
 FILE: Final = "probe"
-FILE_BYTES: Final = 65_536  # as much as a batch of a job's output
-ROOM_BYTES: Final = 64 * 1_048_576  # free on the disk: a checkout that does not fit is too large, and the disk not full
-GROWN_BYTES: Final = 1_048_576  # more than there was when a checkout found no room: then it is worth another try
+FILE_BYTES: Final = 65_536  # the size of a batch of a job's output
+ROOM_BYTES: Final = 64 * 1_048_576  # a disk with this much free space is not full: what does not fit is too large
+GROWN_BYTES: Final = 1_048_576  # the free space must grow by this before a checkout that did not fit is tried again
 PROBE: Final = LaunchSpec(("true",), {"PATH": os.defpath}, Path("/"))
 
 
 class Probes:
-    """Probes of the agent with this `home`, which starts its processes by `launcher`."""
+    """Probes of one agent: of the disk of its `home`, and of starting processes with its `launcher`."""
 
     def __init__(self, launcher: Launcher, home: Path) -> None:
         self._launcher = launcher
         self._home = home
 
     async def passes(self, refusal: MachineRefused) -> bool:
-        """Return whether the machine now does what it refused."""
+        """Test whether the machine can do now what it refused."""
         if refusal.scarce is Scarce.DISK:
             room_bytes = refusal.room_bytes or (ROOM_BYTES if refusal.guessed else 0)
             return free_bytes(self._home) >= room_bytes and takes_writes(self._home)
         return await self._starts()
 
     def raise_bar(self, refusal: MachineRefused) -> None:
-        """Require more room than the disk has now, which was not enough."""
+        """Require more free space than the disk has now, which was not enough."""
         refusal.room_bytes = min(ROOM_BYTES, free_bytes(self._home) + GROWN_BYTES)
 
     async def _starts(self) -> bool:
@@ -47,14 +47,14 @@ class Probes:
                 await process.wait()
                 await process.end(0)
         except LaunchFailed:
-            return True  # a machine without `true`, but with a process to look for it
+            return True  # there is no command `true`, but the process that looked for it could start
         except (MachineRefused, LauncherDied, LeaseEnded):
             return False
         return True
 
 
 def takes_writes(folder: Path) -> bool:
-    """Return whether the disk of `folder` has room for a batch of output now."""
+    """Test whether a batch of output can be written to the disk of `folder` now."""
     path = folder / FILE
     try:
         path.write_bytes(bytes(FILE_BYTES))
@@ -67,7 +67,7 @@ def takes_writes(folder: Path) -> bool:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the free bytes on the disk of `folder`; 0 where that cannot be seen."""
+    """Return the free bytes on the disk of `folder`; 0: they cannot be determined."""
     try:
         disk = os.statvfs(folder)
     except OSError:

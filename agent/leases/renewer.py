@@ -1,10 +1,10 @@
-"""Renewer: keeps all leases of this agent alive, and ends the attempts whose lease it cannot keep.
+"""Renewer: renews all leases of this agent with heartbeats, and ends the attempts whose lease it cannot renew.
 
-One UpdateJob is the heartbeat of all leases. An attempt whose deadline comes near without a renewal is ended
-while the lease still stands, so that two agents never run one job at once (see `heldlease`).
+A heartbeat is one UpdateJob request for all leases. An attempt without a renewal is ended shortly before its deadline,
+while the lease is still valid, so that two agents never run one job at once (see `heldlease`).
 
-The reply also lists the cancelled jobs. A Nudge of the broker asks for a heartbeat at once, and several Nudges for
-one: they make the news quick, and the next heartbeat makes it certain.
+The reply also names the cancelled jobs. After a Nudge from the broker, or several, the agent sends a heartbeat at
+once; if the Nudge is lost, the next regular heartbeat learns of the cancel.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
-RENEWAL_S_MAX: Final = 60.0
-RETRY_S: Final = 1.0  # after the broker refused a heartbeat as such
+RENEWAL_S_MAX: Final = 60.0  # between heartbeats; with a short visibility timeout, a third of it
+RETRY_S: Final = 1.0  # pause after the broker refused a heartbeat
 
 
 class Renewer:
-    """Renewer of an agent's leases: it renews each from `hold` to `drop`."""
+    """Renewer of an agent's leases: it renews each lease from `hold` until `drop`."""
 
     def __init__(self, channel: Channel, plan: Plan, health: Health, edges: Edges) -> None:
         self._channel = channel
@@ -43,34 +43,34 @@ class Renewer:
         self._changed = Bell()
         self._renewal_s = self._end_s = math.inf  # the instants that the two loops wait for
         self._nudged = False
-        self._said_s = -math.inf  # when the broker last received our trouble
-        self._news = False  # our trouble has changed: send it now
+        self._said_s = -math.inf  # when the last heartbeat was sent, with the machine's trouble
+        self._news = False  # the trouble has changed: send a heartbeat now
 
     def hold(self, lease: JobLease, asked_s: float) -> HeldLease:
-        """Renew a lease from now on; `asked_s` is when it was asked for (`Edges.boot_s`)."""
-        assert len(self._held) < LEASES_MAX, "one heartbeat carries all leases"
+        """Renew a lease from now on; `asked_s` is when it was requested (`Edges.boot_s`)."""
+        assert len(self._held) < LEASES_MAX, "more leases than one heartbeat can renew"
         held = HeldLease(lease, asked_s, self._visibility_s)
         self._held[held.key] = held
         if asked_s + self._interval_s < self._renewal_s or held.end_s < self._end_s:
-            self._changed.ring()  # it is due before the instants that are waited for; most often it is not
+            self._changed.ring()  # the lease is due before the instants that the loops wait for, which is rare
         return held
 
     def drop(self, held: HeldLease) -> None:
-        """Renew a lease no more, as it is settled."""
+        """Stop renewing a lease: it is settled or lost."""
         self._held.pop(held.key, None)
 
     def nudge(self) -> None:
-        """Send a heartbeat at once; while there is no lease, as soon as there is one."""
+        """Send a heartbeat at once or, without a lease, as soon as there is one."""
         self._nudged = True
         self._changed.ring()
 
     def announce(self) -> None:
-        """Send a heartbeat at once, even without a lease: whether jobs can be run here has changed."""
+        """Send a heartbeat at once, even without a lease: the machine's trouble has begun or ended."""
         self._news = True
         self._changed.ring()
 
     async def run(self) -> None:
-        """Renew leases and watch their deadlines for ever, at once after the machine has slept."""
+        """Renew leases and watch their deadlines until cancelled; look at once when the machine wakes from sleep."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._renew)
             group.start_soon(self._watch)
@@ -105,7 +105,7 @@ class Renewer:
         try:
             reply = await self._channel.ask(request)
         except PeerError:
-            await anyio.sleep(RETRY_S)  # the deadlines stand, and end the attempts if this goes on
+            await anyio.sleep(RETRY_S)  # if the broker goes on refusing, the attempts end at their deadlines
             self._nudged = self._news = True
             return
         for held, verdict in zip(heartbeat, reply.leases, strict=True):

@@ -1,6 +1,6 @@
-"""Settlement: how a slot ends a lease, decided once for each.
+"""Settlement of a lease, once by its slot: completed, released, lost, or left behind.
 
-After every settlement but `LeftBehind` nothing is left to do for the attempt, so its spool is removed.
+After `LeftBehind` the attempt's spool stays for the home's next agent; otherwise it is removed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from airunner.protocol.job import JobState
 
 
 class Completed(Struct, frozen=True):
-    """Completed: the broker has the result, and the job is in this state now."""
+    """Completed: the broker has the result, and the job is now in `state`."""
 
     state: JobState
     exit_status: int
@@ -24,23 +24,23 @@ class Released(Struct, frozen=True):
 
 
 class Lost(Struct, frozen=True):
-    """Lost: the lease is no longer ours, or it is `refused` to release it, and it expires."""
+    """Lost: the agent has the lease no more; or the broker `refused` the release (the reason), so that it expires."""
 
     refused: str = ""
 
 
 class LeftBehind(Struct, frozen=True):
-    """Left behind: the broker was not told before the agent had to stop; the home's next agent delivers the spool."""
+    """Left behind: the agent had to stop before the broker replied; the home's next agent delivers the spool."""
 
 
 Settlement = Completed | Released | Lost | LeftBehind
 
 
 def described(settlement: Settlement) -> str:
-    """Return the settlement as the agent reports it, to stand behind the name of the attempt."""
+    """Describe a settlement for the agent's log, where the name of the attempt comes before it."""
     match settlement:
         case Completed(JobState.SCHEDULED, exit_status):
-            return f"ends with exit status {exit_status}, and the job will be tried again"
+            return f"ends with exit status {exit_status}, and the job will be retried"
         case Completed(state, exit_status):
             return f"ends {state} with exit status {exit_status}"
         case Released():
@@ -48,8 +48,8 @@ def described(settlement: Settlement) -> str:
         case Lost(""):
             return "has lost its lease; its processes are ended"
         case Lost(refused):
-            return f"is not released, its lease will expire: {refused}"
+            return f"cannot be released, and its lease will expire: {refused}"
         case LeftBehind():
-            return "is left for the next agent of this home to deliver and release"
+            return "is left to the next agent of this home, which delivers its output and gives the job back"
         case _:
             assert_never(settlement)

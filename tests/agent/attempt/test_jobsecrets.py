@@ -46,7 +46,7 @@ def test_one_that_is_nowhere_is_told_with_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("open_box", "told"), [(forged, "set it again with"), (no_keys, "there is no key of queue default")]
+    ("open_box", "told"), [(forged, "set the secret again with"), (no_keys, "it has no key of queue default")]
 )
 def test_a_box_that_does_not_open_is_not_replaced_by_a_weaker_value(open_box: object, told: str) -> None:
     with pytest.raises(SecretMissing, match=told):

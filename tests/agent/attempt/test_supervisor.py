@@ -102,7 +102,7 @@ async def test_who_outlives_the_command_is_named(launcher: ChildLauncher) -> Non
     ended, page = await seen(launcher, shell("sleep 1001 & (setsid sleep 1002 &) ; echo done"))
     assert (ended.exit.exit_code, page.output) == (0, b"done\n")
     [word] = page.words
-    assert word.startswith("the command has ended, and these")
+    assert word.startswith("the command has ended; these")
     assert "sleep 1001" in word
     assert "sleep 1002" in word
 
@@ -111,7 +111,7 @@ async def test_who_outlives_the_grace_is_named(launcher: ChildLauncher) -> None:
     ended, page = await seen(launcher, shell("(trap '' TERM; while :; do sleep 1003; done) & wait"), timeout_s=0.2)
     assert ended.cut_short is Reason.TIMEOUT
     [word] = page.words
-    assert word.startswith("these had not ended 0.05 s after SIGTERM, and were killed:")
+    assert word.startswith("these processes had not ended 0.05 s after SIGTERM, and were killed:")
 
 
 async def test_whoever_holds_the_output_open_is_named_and_not_waited_for(

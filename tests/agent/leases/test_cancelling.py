@@ -168,7 +168,7 @@ async def test_a_command_that_will_be_tried_again_is_reported_so(tmp_path: Path)
         (await stage.launcher.process(2)).exit(0)
         await stage.kinds(job.id)
         await anyio.sleep(1)  # virtual
-        assert f"job {job.id} attempt 1 ends with exit status 1, and the job will be tried again" in stage.reports
+        assert f"job {job.id} attempt 1 ends with exit status 1, and the job will be retried" in stage.reports
         assert f"job {job.id} attempt 2 ends COMPLETED with exit status 0" in stage.reports
 
 

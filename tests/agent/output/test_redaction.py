@@ -17,7 +17,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from airunner.agent.attempt.jobsecrets import JobSecrets, kept_out
+from airunner.agent.attempt.jobsecrets import JobSecrets, values_to_redact
 from airunner.agent.output import redactor as redactor_module
 from airunner.agent.output.redactor import Redactor, TooManySecrets, patterns_of, wrapped_patterns_of
 from airunner.protocol.events import (
@@ -91,9 +91,9 @@ async def test_what_grows_by_its_marks_still_fits_every_bound(tmp_path: Path) ->
 def test_names_tell_what_is_secret_and_the_job_names_more() -> None:
     environment = {"DEPLOY_TOKEN": "abcdef", "Api_Key": "true", "login": "x", "KEYBOARD": "qwertz", "MY_PIN": "123456"}
     named = JobSpec(command="true", environment=environment, secrets=("login",))
-    assert kept_out(named, JobSecrets({"login": "x"}, {"FILE": b"in it"})) == ["x", "in it", "abcdef"]
+    assert values_to_redact(named, JobSecrets({"login": "x"}, {"FILE": b"in it"})) == ["x", "in it", "abcdef"]
     unnamed = JobSpec(command="true", environment=environment)
-    assert kept_out(unnamed, JobSecrets(), (*SECRET_NAMES, "*_pin")) == ["abcdef", "123456"]
+    assert values_to_redact(unnamed, JobSecrets(), (*SECRET_NAMES, "*_pin")) == ["abcdef", "123456"]
 
 
 @pytest.mark.parametrize(
