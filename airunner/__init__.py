@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airunner.protocol.job import Result as Result
     from airunner.transport.patience import Patience as Patience
 
-_HOMES = {
+_NAMES = {
     "airunner.client.client": "Client SubmittedJob",
     "airunner.protocol.errors": "BadRequest Conflict Forbidden NotFound OperatorError PeerError Unauthenticated",
     "airunner.protocol.events": "Event Stream",
@@ -37,14 +37,14 @@ _HOMES = {
     "airunner.protocol.job": "Job JobState JobSummary Reason Result",
     "airunner.transport.patience": "Patience",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'airunner' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOME_OF)
+    return sorted(_MODULE_OF)

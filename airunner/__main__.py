@@ -1,7 +1,7 @@
-"""Composition root: the only module that imports broker, agent and client.
+"""Entry point of the `airunner` command: finds the module of each command, and decides how the program ends.
 
-It also decides how the program ends: an error that an operator or the other side can fix becomes one line on stderr and
-an exit code, never a traceback. A traceback means a bug of ours.
+An error that an operator or the other side can fix becomes one line on stderr and an exit code, never a traceback. A
+traceback means a bug of ours.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COMMANDS: Final = {
     "backup": "airunner.broker.storecommand:backup_command",
     "doctor": "airunner.doctor:doctor_command",
 }
-"""Where each command is defined: of all these modules a command imports only its own."""
+"""Module and function of each command; running a command imports only its own module."""
 GROUPS: Final = {
     "certs": "airunner.certs.command:certs_app",
     "store": "airunner.broker.storecommand:store_app",
@@ -55,7 +55,7 @@ HIDDEN: Final = ("worker",)
 
 
 def make_app(named: str = "") -> typer.Typer:
-    """Build the command line: the command that is `named` alone, or all of them where none is."""
+    """Build the command line: only the command `named`, or all commands if there is none of that name."""
     app = typer.Typer(
         name="airunner",
         cls=SwitchGroup,
@@ -152,7 +152,7 @@ def _only_fixable(group: BaseExceptionGroup[BaseException]) -> OperatorError | P
     error: BaseException = fixable
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, (OperatorError, PeerError, OSError)), "split says so"
+    assert isinstance(error, (OperatorError, PeerError, OSError)), "split() returned another error"
     return error
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from airunner.certs.home import Home
 
 GIT_OLDEST: Final = (2, 31)
-ROOM_BYTES: Final = 1 << 30
-BROKER_S: Final = 3.0
+ROOM_BYTES: Final = 1 << 30  # of free disk space; less is reported
+BROKER_S: Final = 3.0  # for which to wait for a broker, unless --timeout is given
 
 
 def doctor_command(
@@ -69,7 +69,7 @@ def _groups() -> Finding:
         return Finding(
             "control groups",
             Severity.FAIR,
-            "none is writable: sessions and a subreaper end the processes of a job, and its memory has no limit",
+            "none is writable: a job's processes are found by session and subreaper, and its memory has no limit",
         )
     missing = missing_controllers(group, Limits(1, 1))
     bounded = f"no limits on {' and '.join(missing)}" if missing else "memory and processes can be limited"
@@ -92,11 +92,11 @@ def _home(home: Home) -> Iterator[Finding]:
 
 
 def _jobs(home: Home) -> Finding:
-    """Check whether jobs of an agent on this home run as another user, and so cannot read its keys."""
+    """Check whether an agent on this home runs jobs as another user, so that they cannot read the home's keys."""
     from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE, exposed_keys
 
     if named := os.environ.get(RUN_AS_VARIABLE):
-        return Finding("jobs", Severity.GOOD, f"{RUN_AS_VARIABLE} makes an agent here run them as {named}")
+        return Finding("jobs", Severity.GOOD, f"an agent started here runs them as {named} ({RUN_AS_VARIABLE})")
     return Finding("jobs", Severity.FAIR, f"without --run-as {exposed_keys(home)}")
 
 

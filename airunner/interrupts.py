@@ -1,11 +1,11 @@
-"""Interrupts of `airunner run`: what Ctrl-C means in each of its phases.
+"""Interrupt signals of `airunner run`: how Ctrl-C acts in each of its phases.
 
 ```
  starting ──► KeyboardInterrupt, once    following ──► `next` returns    cleaning up ──► ignored
 ```
 
-SIGTERM, and the SIGHUP of a closed terminal, mean the same as Ctrl-C. The cleanup always completes, however often
-Ctrl-C is pressed.
+SIGTERM, and the SIGHUP of a closed terminal, act like Ctrl-C. The cleanup always completes, however often Ctrl-C is
+pressed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """Signal block of `airunner run`, the last of its process; signals that were ignored before stay ignored."""
+    """Signal handlers of `airunner run`, until the process ends; signals that were ignored before stay ignored."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -35,7 +35,7 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)  # until the process ends, which comes next
+            signal.signal(number, signal.SIG_IGN)  # the process ends next
         os.close(self._reader)
         os.close(self._writer)
 
@@ -48,7 +48,7 @@ class Interrupts:
         self._over = True
 
     async def next(self) -> None:
-        """Wait for an interrupt; several at once may count as one."""
+        """Wait for an interrupt."""
         import anyio
 
         await anyio.wait_readable(self._reader)

@@ -1,14 +1,14 @@
 """`airunner run`: one job in a process of its own, with no cluster, keys or home.
 
-Broker, agent and client are the usual code, on the in-process network and a store in memory. Only the launcher, and
-below it the job, is another process. Nothing is left, however it ends, except after SIGKILL: the next `airunner run` of
-the same user then removes the temporary folder (`airunner-run-…`, 0700; see `solohome`).
+Broker, agent and client are the usual code, on the in-process network and a store in memory. Only the launcher and its
+keeper and job are other processes. No file is left behind, except after SIGKILL: the next `airunner run` of the same
+user then removes the temporary folder (`airunner-run-…`, 0700; see `solohome`).
 
 ```
  airunner run: client ◄──► broker ◄──► agent ─── launcher ── keeper ── job
 ```
 
-The first Ctrl-C cancels the job and shows it to its end; the second ends everything at once (see `interrupts`). Output
+The first Ctrl-C cancels the job and shows it to its end; the second kills it and exits (see `interrupts`). Output
 is written in a thread: a reader that pauses must not stop the agent from renewing its lease.
 """
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from airunner.transport.memory import MemoryNetwork
 
 VISIBILITY_MS: Final = 300_000  # of the only lease; the keeper ends the job when this process hangs for this long
-_OURS: Final = ("AIRUNNER_", "JWT_")  # variables that configure another cluster
+_OURS: Final = ("AIRUNNER_", "JWT_")  # prefixes of variables that configure airunner: the job does not inherit them
 _log: Final = logging.getLogger("airunner.run")
 
 
@@ -57,7 +57,7 @@ def run_command(
             "--output",
             "-o",
             metavar="FILE",
-            help="Record the console there too, as asciicast v3 for `asciinema play`.",
+            help="File in which to record the console too, as asciicast v3 for `asciinema play`.",
             show_default="none",
         ),
     ] = None,
@@ -66,9 +66,9 @@ def run_command(
     raw: RawOption = False,
     **fields: Given,
 ) -> None:
-    """Run a job here and now, with no cluster: try what `submit` would do, and exit with its exit code.
+    """Run a job on this machine without a cluster, to try what `submit` would do, and exit with its exit code.
 
-    Ctrl-C cancels it; twice ends everything at once.
+    Ctrl-C cancels the job and waits for its end; a second Ctrl-C kills it and exits.
     """
     from airunner.client.cli.export import recording
 
@@ -82,7 +82,7 @@ def run_command(
         finally:
             interrupts.end()
         if code is None:
-            raise typer.Exit(EXIT_INTERRUPTED)  # inside the block: wait for nothing
+            raise typer.Exit(EXIT_INTERRUPTED)
     raise typer.Exit(code)
 
 
@@ -98,23 +98,23 @@ def _secrets(spec: JobSpec) -> dict[str, str]:
 def _run_job(
     home: Path, spec: JobSpec, secrets: Mapping[str, str], follow: Callable[[MemoryNetwork], Awaitable[int | None]]
 ) -> int | None:
-    """Run broker and agent while `follow` follows the job, and return its result."""
+    """Run broker and agent while `follow` follows the job, and return the result of `follow`."""
     from airunner.agent.home import MARK_FILE, lock_home
     from airunner.agent.launcher.local import start_launcher
 
     locked = lock_home(home / AGENT)
     try:
-        # Started before other imports: the launcher's start takes as long as they do.
+        # First, because the launcher starts while this process imports the other modules.
         launcher = start_launcher([locked.running], mark=locked.mark, groups=locked.groups)
 
         import anyio
 
         code = anyio.run(_in_one_process, locked, launcher, spec, secrets, follow)
-        # The launcher has ended all processes with the mark: the removal need not look for any.
+        # The launcher has ended all processes with the mark: the folder's removal need not search for them.
         (locked.folder / MARK_FILE).unlink(missing_ok=True)
         return code
     finally:
-        os.close(locked.descriptor)  # so that its remaining files can be removed
+        os.close(locked.descriptor)  # unlock the folder, so that the remaining files can be removed
         os.close(locked.running)
 
 
@@ -193,7 +193,7 @@ async def _follow(
     interrupts: Interrupts,
     network: MemoryNetwork,
 ) -> int | None:
-    """Submit the job and show it to its end; return its exit code, or None when everything is to end at once."""
+    """Submit the job and show it to its end; return the exit code, or None after a second Ctrl-C."""
     import anyio
 
     from airunner.agent.launcher.offloading import offload
@@ -217,7 +217,7 @@ async def _follow(
             await interrupts.next()
             pressed = 1
             group.start_soon(client.cancel, job_id)
-            group.start_soon(write, partial(console.say, "cancelling; once more to end everything at once"))
+            group.start_soon(write, partial(console.say, "cancelling; press Ctrl-C again to kill the job and exit"))
             await interrupts.next()
             pressed = 2
             group.cancel_scope.cancel()
@@ -232,7 +232,7 @@ async def _follow(
 
 
 async def _at_once(call: Callable[[], None]) -> None:
-    """Run in the event loop what another broker gives to a thread: a store in memory never waits for a disk."""
+    """Run a call of the store in the event loop, and not in a thread: a store in memory never waits for a disk."""
     call()
 
 

@@ -2,12 +2,12 @@
 
 ```
 $TMPDIR/airunner-run-<16 hex digits>/   0700
-├── lock                                held while its `airunner run` lives; the kernel releases it
+├── lock                                locked while its `airunner run` lives; the kernel unlocks it
 └── agent/                              spool and workspace
 ```
 
-An `airunner run` that was killed with SIGKILL leaves its folder, and the next one of the same user removes it. A folder
-whose lock is held, with another name, of another user, or without a lock is not touched.
+An `airunner run` that was killed with SIGKILL leaves its folder, and the next `airunner run` of the same user removes
+it. A folder that is locked, has another name or owner, or has no lock is not touched.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Final
 
 from airunner.protocol.errors import OperatorError
 
-LAST_S: Final = 5.0  # for the end of a killed agent's processes; only one that hangs in the kernel takes longer
-AGENT: Final = "agent"  # the folder of the agent
+LAST_S: Final = 5.0  # to wait for the end of a killed agent's processes; only a process that hangs in the kernel stays
+AGENT: Final = "agent"  # name of the agent's folder
 _NAME: Final = re.compile("airunner-run-[0-9a-f]{16}")
 _LOCK: Final = "lock"
 _LOCK_TO_BE: Final = "lock.new"
@@ -46,7 +46,7 @@ def temporary_home() -> Generator[Path]:
         home.mkdir(0o700)
         lock = os.open(home / _LOCK_TO_BE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (home / _LOCK_TO_BE).rename(home / _LOCK)  # under this name it has always been held
+        (home / _LOCK_TO_BE).rename(home / _LOCK)  # a file of this name is locked from the start
         yield home
     finally:
         _remove(home)
@@ -64,7 +64,7 @@ def _sweep(temporary: Path) -> None:
 
 
 def _remove_if_left(folder: Path) -> None:
-    """Remove the folder of a killed run. Raises `OSError`: it cannot be looked at, or its run still lives."""
+    """Remove the folder of a killed run. Raises `OSError`: the folder cannot be examined, or its run still lives."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return

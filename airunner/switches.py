@@ -24,7 +24,7 @@ _TRUTHS: Final = {
     **dict.fromkeys(("false", "f", "0", "no", "off"), False),
 }
 _BARE: Final = {"--timestamps": "clock"}
-"""Options that may be used without a value, and their value then."""
+"""Options that may be given without a value, with the value that this means."""
 _LOG: Final = "airunner"  # the parent of all our loggers
 
 DebugOption = Annotated[
@@ -51,16 +51,16 @@ class SwitchGroup(TyperGroup):
 
 
 def _spare_converters(options: Sequence[Any]) -> None:
-    """Give options a converter that does without typer's own where it can; older versions of typer have none."""
+    """Give options the converter `_Words` instead of typer's own; older versions of typer have none."""
     for option in options:
         if hasattr(option, "get_runtime_param"):
             option.get_runtime_param = _Words(option).same
 
 
 class _Words:
-    """Converter of an option's value that leaves words as they are, which most options want.
+    """Converter of an option's value that leaves text as it is: most options have text.
 
-    Typer's own import pydantic, which takes a tenth of a second: they are built for values of other types alone.
+    Typer's own converters import pydantic, which takes a tenth of a second: they are built for other types only.
     """
 
     def __init__(self, option: Any) -> None:  # noqa: ANN401 - an option of the parser's
@@ -73,15 +73,15 @@ class _Words:
         return self
 
     def coerce(self, value: Any, **context: Any) -> Any:  # noqa: ANN401 - what the parser has read
-        """Return the option's value: none, the words, or what typer makes of them."""
+        """Return the option's value: unset, text as it is, or the value that typer makes of it."""
         if value is None:
             return () if self._several else None
         return value if self._is_text else self._full().coerce(value, **context)
 
 
 def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
-    """Rewrite `--monitor=false` as `--no-monitor`, before any `--`. Raises `OperatorError`: neither true nor false."""
-    named = [option for option in options if hasattr(option, "is_flag")]  # and no operands
+    """Rewrite `--monitor=false` as `--no-monitor`, before any `--`. Raises `OperatorError`: not true or false."""
+    named = [option for option in options if hasattr(option, "is_flag")]  # options, not operands
     switches = {name: option for option in named if option.is_flag for name in option.opts}
     opposites = {name: option for option in named for name in option.secondary_opts}
     takers = {name for option in named if not option.is_flag for name in option.opts}
@@ -96,14 +96,16 @@ def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
             if value.lower() not in _TRUTHS:
                 raise OperatorError(f"{name} {value!r}: expected true or false")
             on = _TRUTHS[value.lower()] is (name in switches)
-            written += (option.opts if on else option.secondary_opts)[:1]  # none: a switch without --no- that is off
+            written += (option.opts if on else option.secondary_opts)[
+                :1
+            ]  # none for a switch that is off and has no --no-
             continue
         if word in _BARE:
             written.append(f"{word}={_BARE[word]}")
             continue
         written.append(word)
         if word in takers or (word[:1] == "-" != word[1:2] and f"-{word[-1]}" in takers):
-            written += islice(rest, 1)  # its value
+            written += islice(rest, 1)  # the option's value
     return written
 
 

@@ -1,1 +1,1 @@
-"""Python SDK, `airunner.Client`. The command line in `cli/` is built on it; it imports nothing of `cli/`."""
+"""Python SDK, `airunner.Client`. The command line in `cli/` imports the SDK, and the SDK imports nothing of `cli/`."""

@@ -7,9 +7,9 @@ async with Client() as client:
         print(event.sequence, event.kind)
 ```
 
-It runs on asyncio and on trio. A client has one connection for requests and one for live events, however many requests
-and followed jobs it has at once; any number of tasks may share it. A request is sent again until it is answered, always
-under its own request id, so nothing is submitted twice.
+The client runs on asyncio and on trio. It has one connection for requests and one for live events, however many
+requests and followed jobs it has at once; any number of tasks may share it. A request is sent again until it is
+answered, always under the same request id, so nothing is submitted twice.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from airunner.transport.patience import Patience
 
 FIRST_PATIENCE_S: Final = 10.0
 PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
-"""Patience by default: gives up when no broker answers at all, but waits for a broker that answered before."""
+"""Default patience: gives up if no broker answers at first, but waits for ever for a broker that answered before."""
 
 _EXPECTED: Final = {
     "queue": NAME_EXPECTED,
@@ -65,7 +65,7 @@ class Client:
     `broker` names endpoints (default: `AIRUNNER_BROKER`, then tcp://127.0.0.1:7070), `token` is a JWT (default:
     `AIRUNNER_TOKEN`, then one signed with the home's key), `home` is the folder with the keys (default:
     `AIRUNNER_HOME`, then ~/.airunner). `patience` says how long to wait for a broker that does not answer. `reach`
-    replaces `broker`, `token` and `home`, for simulations.
+    replaces `broker`, `token` and `home`, for simulations and in-process brokers.
 
     Every method raises `PeerError` when the broker refuses the request, and `OperatorError` when the broker cannot be
     reached or rejects this key.
@@ -89,7 +89,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         """Open the client; it connects with the first request. Raises `OperatorError`: keys are missing."""
-        assert self._open is None, "a client is entered once at a time"
+        assert self._open is None, "this client is already open"
         way = self._reach or reach(self._broker, self._token, self._home)
         group = anyio.create_task_group()
         channel = Channel(way.network, way.endpoints, way.token, way.edges, self._patience)
@@ -107,7 +107,7 @@ class Client:
         try:
             if isinstance(error, anyio.get_cancelled_exc_class()):
                 return await here.group.__aexit__(kind, error, trace)
-            # The caller's own error goes on as it is, not in a group around it.
+            # The caller's own error propagates as it is, not wrapped in an exception group.
             await here.group.__aexit__(None, None, None)
             return None
         finally:
@@ -118,17 +118,17 @@ class Client:
     ) -> SubmittedJob:
         """Submit a job, given as a `JobSpec` or by its fields; return once it is on the broker's disk.
 
-        The same `request_id` (a UUID, or any text) submits it once, however often it is called. Raises `BadRequest` for
-        an invalid job; `Conflict` for a request id that submitted another job.
+        Calls with the same `request_id` (a UUID, or any text) submit the job only once. Raises `BadRequest` for an
+        invalid job; `Conflict` for a request id that submitted another job.
         """
-        assert spec is None or not fields, "a spec or its fields"
+        assert spec is None or not fields, "both a spec and fields are given"
         jobs = await self.submit_many([spec or spec_of(fields)], request_id=request_id)
         return jobs[0]
 
     async def submit_many(
         self, specs: Sequence[JobSpec], *, request_id: str | RequestId | None = None
     ) -> list[SubmittedJob]:
-        """Submit 1 to `ENQUEUE_MAX` (64) jobs, all or none, in this order. Raises as `submit`."""
+        """Submit 1 to `ENQUEUE_MAX` (64) jobs, all or none, in this order. Raises the errors of `submit`."""
         if not 1 <= len(specs) <= requests.ENQUEUE_MAX:
             raise BadRequest(f"1 to {requests.ENQUEUE_MAX} jobs are submitted at once, not {len(specs)}")
         try:
@@ -142,14 +142,14 @@ class Client:
         return [SubmittedJob(job_id) for job_id in reply.job_ids]
 
     async def cancel(self, job_id: str) -> JobState:
-        """Cancel a job; return its state: CANCELLED, RUNNING until its agent has ended it, or as it had ended before.
+        """Cancel a job; return its state: CANCELLED; RUNNING until its agent has ended it; or its earlier final state.
 
-        Once this returns no agent starts the job again. Raises `NotFound`.
+        Once this returns, no agent starts the job again. Raises `NotFound`.
         """
         return (await self._ask(requests.CancelJob(job_id=job_id))).state
 
     async def retry(self, job_id: str, *, request_id: str | RequestId | None = None) -> SubmittedJob:
-        """Submit an ended job again, as a job with it as `origin`. Raises `NotFound`, `NotFinished`, `Conflict`."""
+        """Submit a finished job again, as a new job. Raises `NotFound`, `NotFinished`, `Conflict`."""
         reply = await self._ask(requests.RetryJob(job_id=job_id), request_id_of(request_id))
         return SubmittedJob(reply.job_ids[0])
 
@@ -173,7 +173,7 @@ class Client:
         return self._paged(first, lambda page: page.secrets, lambda secret: (secret.queue, secret.name))
 
     def queues(self) -> AsyncIterator[QueueSummary]:
-        """List every queue that has jobs, ended ones included, or is not open; by name."""
+        """List every queue that has jobs, finished jobs included, or is not open; by name."""
         return self._paged(requests.ListQueues(), lambda page: page.queues, lambda queue: queue.queue)
 
     def agents(self) -> AsyncIterator[AgentSummary]:
@@ -198,9 +198,9 @@ class Client:
     ) -> JobsListed:
         """List a page of jobs that match all filters, newest first; `more` says whether another page follows.
 
-        With `count` the reply has the number of all matching jobs (`total`; there are more where it says `beyond`).
+        With `count`, `total` is the number of all matching jobs; if `beyond` is set, there are more than `total`.
 
-        Pages count from 1. To walk all pages while new jobs come, give the last id of a page as `before`.
+        Pages count from 1. While new jobs are submitted, pass the last id of a page as `before` to get the next page.
         """
         request = requests.ListJobs(
             queue=queue,
@@ -228,7 +228,7 @@ class Client:
     ) -> Events:
         """Follow a job's events live, from a sequence on, or from the first event not older than an instant.
 
-        Each event comes once and in order, whatever the network does. It ends after JOB_FINISHED. With `kinds`, such as
+        Each event comes once and in order, whatever the network does; JOB_FINISHED is the last. With `kinds`, such as
         `["PROCESS_END"]`, only events of these kinds come, and the broker does not send most of the others.
         """
         return Events(self._entered, _follow(job_id, from_sequence, from_timestamp_ms, kinds))
@@ -236,7 +236,7 @@ class Client:
     async def replay(
         self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
     ) -> AsyncIterator[Event]:
-        """Replay the events that are stored by now, with the arguments of `follow`, without waiting for more."""
+        """Replay the events stored so far, without waiting for more. The arguments are those of `follow`."""
         follow = _follow(job_id, from_sequence, from_timestamp_ms, kinds)
         size = self._entered.channel.request_size
         while (request := follow.request(size.bytes_max)) is not None:
@@ -246,7 +246,7 @@ class Client:
 
     @property
     def _entered(self) -> Connection:
-        assert self._open is not None, "use it with `async with`"
+        assert self._open is not None, "the client is not open: use `async with`"
         return self._open
 
     async def _paged(
@@ -271,7 +271,7 @@ class Client:
 
 
 def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
-    """Make a job of its fields. Raises `BadRequest` for a field that is missing, unknown or ill-typed."""
+    """Make a job spec from its fields. Raises `BadRequest` for a field that is missing, unknown or ill-typed."""
     known = JobSpec.__struct_fields__
     unknown = [name for name in fields if name not in known]
     if unknown:
@@ -285,9 +285,9 @@ def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
 
 
 def request_id_of(given: str | RequestId | None) -> RequestId | None:
-    """Make a request id: of a UUID in any of its spellings its 16 bytes, of any other text its BLAKE2b-128 hash.
+    """Make a request id: the 16 bytes of a UUID in any spelling, or the BLAKE2b-128 hash of any other text.
 
-    Raises `BadRequest` for an empty text, for bytes of another length, and for zeros, which are the heartbeat's.
+    Raises `BadRequest` for an empty text, for bytes of another length, and for zeros, which are reserved for Pings.
     """
     if given is None:
         return None
@@ -304,7 +304,7 @@ def request_id_of(given: str | RequestId | None) -> RequestId | None:
     if len(name) != REQUEST_ID_BYTES:
         raise BadRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(name)}")
     if not any(name):
-        raise BadRequest("a request id of zeros is the protocol's own; draw one at random")
+        raise BadRequest("a request id of zeros is reserved by the protocol; give a random UUID")
     return RequestId(name)
 
 
@@ -320,7 +320,7 @@ def _with_field_first(problem: str) -> str:
 def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None, kinds: Sequence[str]) -> Follow:
     """Make a `Follow`. Raises `BadRequest` for an invalid sequence or instant, and for an unknown kind of event."""
     if wrong := [kind for kind in kinds if kind not in EVENT_KINDS]:
-        raise BadRequest(f"{wrong[0]!r} is no kind of event; the kinds are {', '.join(EVENT_KINDS)}")
+        raise BadRequest(f"{wrong[0]!r} is not a kind of event; the kinds are {', '.join(EVENT_KINDS)}")
     if from_sequence < 1:
         raise BadRequest(f"sequences count from 1, not from {from_sequence}")
     if from_timestamp_ms is not None and from_timestamp_ms < 0:

@@ -1,6 +1,6 @@
 """Follower actor: feeds a monitor with every event of a job, once and in order.
 
-It is the shell around `protocol.follow.Follow`, which decides everything. `Events` is the monitor's end.
+It is the shell around `protocol.follow.Follow`, which decides everything. The monitor iterates over `Events`.
 
 ```
  LiveEvents ──sealed segment──► inbox ──► Follow ──► events ──► the monitor's `async for`
@@ -34,9 +34,9 @@ from airunner.protocol.replies import JobEventsReplayed, JobWatched
 from airunner.protocol.requests import ReplayJobEvents, WatchJob
 from airunner.transport.channel import Channel
 
-INBOX_SEGMENTS_MAX: Final = 128  # live segments of 2 KiB at most, and one page
-PAGES_MAX: Final = 32  # of at most 1 MiB, on their way to a client: when it stops, they wait in the broker
-AHEAD_MAX: Final = 4  # pages of at most 1 MiB that are ready before the monitor reads them
+INBOX_SEGMENTS_MAX: Final = 128  # live segments of at most 2 KiB, and a page, that wait for the Follower
+PAGES_MAX: Final = 32  # pages that a client requests at once; if it stops reading, they wait in the broker, 1 MiB each
+AHEAD_MAX: Final = 4  # pages of at most 1 MiB that wait for the monitor
 
 Failure = PeerError | OperatorError
 _Input = JobEventsReplayed | JobWatched | Failure | bytes
@@ -72,10 +72,10 @@ class Follower:
         self._scope = scope
         self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_SEGMENTS_MAX)
         self._leave: Callable[[], None] | None = None  # ends the subscription
-        self._heard_at: tuple[str, bytes] = ("", b"")  # the events endpoint and the watch key
-        self._watching = False
-        self._watched_on = 0  # the channel's connection at the last JobWatched
-        self._missed = False
+        self._source: tuple[str, bytes] = ("", b"")  # endpoint of the live events, and the watch key
+        self._watch_in_flight = False  # whether a WatchJob is
+        self._watched_connection = 0  # number of the channel's connection at the last JobWatched
+        self._missed = False  # whether live segments were dropped at the full inbox
 
     async def run(self) -> None:
         """Feed the monitor until the job's last event, a failure, or `scope` is cancelled."""
@@ -92,8 +92,9 @@ class Follower:
 
     async def _feed(self, group: TaskGroup) -> None:
         while not self._follow.finished:
-            if not self._watching and (self._leave is None or self._watched_on != self._channel.connections):
-                self._watching = True  # another connection may be another broker, which publishes elsewhere
+            reconnected = self._watched_connection != self._channel.connections  # perhaps to another broker
+            if not self._watch_in_flight and (self._leave is None or reconnected):
+                self._watch_in_flight = True
                 group.start_soon(self._ask, WatchJob(job_id=self._follow.job_id))
             if (request := self._follow.request(self._channel.request_size.bytes_max)) is not None:
                 group.start_soon(self._ask, request)
@@ -102,15 +103,15 @@ class Follower:
                 await self._hand_over(heard)
                 return
             try:
-                events = self._take(heard)
-            except PeerError as failure:  # a page that is not what was stored
+                events = self._process(heard)
+            except PeerError as failure:  # CorruptLog: what is stored is damaged
                 await self._hand_over(failure)
                 return
             if events and not await self._hand_over(events):
                 return
 
     async def _ask(self, request: WatchJob | ReplayJobEvents) -> None:
-        """Put the broker's answer into the inbox."""
+        """Send a request, and put the reply or the error into the inbox."""
         answer: _Input
         try:
             if isinstance(request, WatchJob):
@@ -130,7 +131,7 @@ class Follower:
             return await self._inbox.receive()
         return None
 
-    def _take(self, heard: _Input | None) -> list[Event]:
+    def _process(self, heard: _Input | None) -> list[Event]:
         """Process an input, and return the events that are next in order."""
         events: list[Event] = []
         match heard:
@@ -145,31 +146,31 @@ class Follower:
             case bytes():
                 events = self._live_segment(heard)
             case _:
-                raise AssertionError("failures are not taken here")
+                raise AssertionError("a failure was not handed to the monitor")
         if self._missed:
             self._missed = False
             self._follow.want_replay()
         return events
 
     def _live_segment(self, sealed: bytes) -> list[Event]:
-        """Open a sealed segment and return its events; a forged or broken one brings none and is replayed."""
+        """Open a sealed segment and return the events that are next; a forged or broken segment is ignored."""
         try:
-            segment = _segment_decoder.decode(open_sealed(self._heard_at[1], sealed))
+            segment = _segment_decoder.decode(open_sealed(self._source[1], sealed))
             return self._follow.live(segment, _now_ms())
         except (PeerError, *UNDECODABLE):
-            return []
+            return []  # the gap is replayed
 
     def _listen(self, watched: JobWatched) -> None:
-        self._watching = False
-        self._watched_on = self._channel.connections
-        host = self._channel.endpoint.rpartition(":")[0]  # it publishes on another port of the host
-        place = (f"{host}:{watched.events_port}", watched.watch_key)
+        self._watch_in_flight = False
+        self._watched_connection = self._channel.connections
+        host = self._channel.endpoint.rpartition(":")[0]  # the broker publishes on another port of the same host
+        source = (f"{host}:{watched.events_port}", watched.watch_key)
         if self._leave is not None:
-            if place == self._heard_at:
+            if source == self._source:
                 return  # the socket subscribes again by itself
             self._leave()
-        self._heard_at = place
-        self._leave = self._live.listen(place[0], topic_of(watched.watch_key), self._hear)
+        self._source = source
+        self._leave = self._live.listen(source[0], topic_of(watched.watch_key), self._hear)
 
     def _hear(self, sealed: bytes) -> None:
         try:
@@ -178,7 +179,7 @@ class Follower:
             self._missed = True
 
     async def _hand_over(self, item: list[Event] | Failure) -> bool:
-        """Hand events or a failure to the monitor; False where it has left."""
+        """Hand events or a failure to the monitor; False: it has stopped reading."""
         try:
             await self._output.send(item)
         except anyio.BrokenResourceError:
@@ -187,10 +188,10 @@ class Follower:
 
 
 class Events:
-    """Events of a job, for `async for`; ends by itself after JOB_FINISHED.
+    """Events of a job, for `async for`; the iteration ends after JOB_FINISHED.
 
-    Following starts when the first event is awaited. Leaving the loop early and dropping the object ends it; a caller
-    that keeps the object calls `close`, or uses it with `async with`. One task reads it at a time.
+    Following starts when the first event is awaited. A caller that leaves the loop earlier drops the object, calls
+    `close`, or uses `async with`. Only one task at a time may iterate.
 
     The loop raises `PeerError` (`NotFound` for a job that does not exist) and `OperatorError`.
     """
@@ -200,7 +201,7 @@ class Events:
         self._follow = follow
         self._scope = anyio.CancelScope()
         self._input: MemoryObjectReceiveStream[list[Event] | Failure] | None = None
-        self._ready: list[Event] = []  # the next event last
+        self._ready: list[Event] = []  # events to return, in reverse order
         self._closed = False
 
     def __aiter__(self) -> Self:

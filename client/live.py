@@ -1,10 +1,10 @@
 """Live events: owns one SUB socket for each broker and hands each message to the listeners of its topic.
 
-However many jobs a client follows, there is one connection. A listener is a plain function and must not wait: it drops
-messages for which it has no room, and replays them from the broker later.
+However many jobs a client follows, it has one connection to each broker. A listener is a plain function and must not
+wait: it drops messages for which it has no room, and replays them from the broker later.
 
-An endpoint without listeners stays connected, because the client is likely to follow its next job there, and is closed
-when another endpoint is opened.
+A socket without listeners stays connected, because the client is likely to follow its next job there; it is closed when
+a socket to another endpoint is opened.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Endpoint:
         self.listeners: dict[bytes, list[Hear]] = {}
         self.scope = anyio.CancelScope()
         self._subscriber = subscriber
-        self._confirmed: set[bytes] = set()  # topics
+        self._confirmed: set[bytes] = set()  # topics whose subscription the broker has confirmed
         self._closed = False
 
     async def run(self) -> None:
@@ -51,7 +51,7 @@ class _Endpoint:
                 for hear in tuple(self.listeners[topic]):
                     hear(payload)
             case _:
-                pass  # no message of this protocol, or of a subscription that has ended
+                pass  # not a message of this protocol, or of an ended subscription
 
     def join(self, topic: bytes, hear: Hear) -> None:
         """Add a listener; the first of a topic subscribes to it."""
@@ -59,7 +59,7 @@ class _Endpoint:
             self._subscriber.subscribe(topic)
         self.listeners.setdefault(topic, []).append(hear)
         if topic in self._confirmed:
-            hear(b"")  # the broker says it once for each socket
+            hear(b"")  # the broker confirms a topic only once for each socket
 
     def leave(self, topic: bytes, hear: Hear) -> None:
         """Remove a listener; the last of a topic unsubscribes from it."""
@@ -75,7 +75,7 @@ class _Endpoint:
 
 
 class LiveEvents:
-    """Live events of a client: its sockets, which run in `group`."""
+    """Live events of a client: a socket for each broker; the sockets run in `group`."""
 
     def __init__(self, network: Network, group: TaskGroup) -> None:
         self._network = network

@@ -1,6 +1,6 @@
-"""Reach of a client: the brokers' endpoints, the network to them, and the token.
+"""Reach of a client, its access to brokers: endpoints, network, token, clock and randomness.
 
-`reach` builds a real one from the home's keys and the environment; a simulation hands in its own.
+`reach` makes it from the home's keys and the environment; a simulation and `airunner run` pass in their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airunner.transport.ports import Edges, Network
 
 
 class Reach(Struct, frozen=True):
-    """Edges of a `Client`; it calls `close` once its sockets are closed."""
+    """Access of a `Client` to brokers; the client calls `close` after its sockets are closed."""
 
     network: Network
     endpoints: tuple[str, ...]
@@ -31,7 +31,7 @@ def reach(
     home: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Reach:
-    """Build a reach of real sockets. Raises `OperatorError` for missing keys and for an invalid endpoint or token."""
+    """Make a reach with CURVE sockets. Raises `OperatorError` for missing keys and for an invalid endpoint or token."""
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.ownership import own_home
     from airunner.certs.tokensource import token_source

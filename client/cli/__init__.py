@@ -14,5 +14,5 @@
   line at the foot of a terminal; `listing.py`, `columns.py`, `wording.py` and `watchlist.py` format
   lists; `console.py` writes to the terminal, through the filter in `terminal.py`.
 
-It imports the SDK (`client/`), and the SDK imports nothing of it.
+The command line imports the SDK (`client/`), and the SDK imports nothing of the command line.
 """

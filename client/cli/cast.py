@@ -10,8 +10,8 @@ r"""Recordings of a job's console in asciicast v3, which `asciinema play` shows 
 
 - Times come from the agent's clock, from the start of the command on; no other clock is compared with it. The time
   between two attempts comes from the broker's clock.
-- Bytes that are no UTF-8 become U+FFFD, as on a terminal; characters that come in two pieces are whole.
-- Output of a pipe has bare newlines: they are recorded as a terminal would show them, with a carriage return.
+- Bytes that are not UTF-8 become U+FFFD, as on a terminal; a character that is split between two events is whole.
+- Output of a pipe has bare newlines: they are recorded with a carriage return, as a terminal would get them.
 
 Source: https://docs.asciinema.org/manual/asciicast/v3/
 """
@@ -40,12 +40,12 @@ from airunner.protocol.printable import json_line
 
 VERSION: Final = 3
 TERMINAL_TYPE: Final = "xterm-256color"  # as the agent's terminals are
-CLEARED: Final = "\x1bc"  # RIS: resets text, colours and modes of the attempt before
+CLEARED: Final = "\x1bc"  # RIS: resets text, colours and modes of the previous attempt
 _LONE_NEWLINE: Final = re.compile("(?<!\r)\n")
 
 
 class Cast:
-    """Cast of a job: its recording, line by line."""
+    """Cast of a job: makes its recording, line by line."""
 
     def __init__(self, spec: JobSpec, title: str) -> None:
         self._title = title
@@ -57,12 +57,12 @@ class Cast:
         self._begun = False
         self._attempt = 0
         self._last_ms: int | None = None  # by the clock of this attempt's agent; None before its command began
-        self._waiting_ms = 0  # since the last line
-        self._elapsed_ms = 0  # since the attempt was leased, as far as it was recorded
+        self._waiting_ms = 0  # time since the last line of the recording
+        self._elapsed_ms = 0  # time of this attempt that is recorded
         self._leased_ms = 0
 
     def feed(self, event: Event) -> str:
-        """Feed the next event of the job, and return its lines; the first of all is the header."""
+        """Convert the next event of the job to lines of the recording; the first line of all is the header."""
         body = event.body
         match body:
             case JobLeased():
@@ -87,14 +87,14 @@ class Cast:
                 return ""
 
     def _pass(self, now_ms: int) -> None:
-        """Pass time up to `now_ms`; none where a clock was set back."""
+        """Add the time up to `now_ms`; none if the agent's clock was set back."""
         passed_ms = 0 if self._last_ms is None else max(0, now_ms - self._last_ms)
         self._last_ms = now_ms
         self._waiting_ms += passed_ms
         self._elapsed_ms += passed_ms
 
     def _next_attempt(self, leased: Event) -> str:
-        """Mark the next attempt; the first one has no mark."""
+        """Return the marker of the next attempt; the first attempt has none."""
         rest = self._rest()
         if self._attempt:
             self._waiting_ms += max(0, leased.timestamp_ms - self._leased_ms - self._elapsed_ms)
@@ -117,7 +117,7 @@ class Cast:
         return self._line("o", text)
 
     def _rest(self) -> str:
-        """Decode the rest: bytes of a character that was never completed."""
+        """Decode the rest of the output: bytes of a character that was never completed."""
         rest = "".join(decoder.decode(b"", final=True) for decoder in self._decoders.values())
         self._decoders = _decoders()
         return self._output(rest)

@@ -1,9 +1,9 @@
-"""Client command decorator: runs a command with a `Client` and a console, and gives it the options that all have.
+"""Client command decorator: runs a command with a `Client` and a console, and adds the options that all commands have.
 
-Laws
+Rules of these commands
 - The job's stdout goes to stdout and its stderr to stderr, byte for byte; airunner's own messages go to stderr.
-- Errors are raised; the composition root prints their line and exits with their code.
-- Commands import modules when they run: `airunner --help` is quick.
+- Errors are raised; `airunner/__main__.py` prints their message and exits with their code.
+- Commands import modules when they run, so that `airunner --help` is quick.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airunner.client.client import Client
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
-TIMEOUT_S_MIN: Final = 0.1  # about what a handshake takes
+TIMEOUT_S_MIN: Final = 0.1  # a handshake takes about as long
 
 Work = Callable[["Client"], Awaitable[int | None]]
 """Work of a command in the event loop; it returns the exit code, or None for 0."""
@@ -46,7 +46,7 @@ TokenOption = Annotated[
         "--token",
         envvar="AIRUNNER_TOKEN",
         show_envvar=True,
-        help="Token to present; see `airunner token`.",
+        help="Token to present to the broker; see `airunner token`.",
         show_default="one signed with the home's key, if that exists",
     ),
 ]
@@ -55,8 +55,8 @@ TimeoutOption = Annotated[
     typer.Option(
         "--timeout",
         metavar="SECONDS",
-        help="How long to wait for a broker that does not answer: 90, or 1m30s. A job is not bounded by it.",
-        show_default="10 until one has answered, then for ever",
+        help="How long to wait for a broker that does not answer: 90, or 1m30s. It does not limit the job.",
+        show_default="10 until a broker has answered, then no limit",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line on stdout.")]
@@ -64,8 +64,8 @@ RawOption = Annotated[
     bool,
     typer.Option(
         "--raw",
-        help="Pass all of the job's output to a terminal, such as full screens. By default only text and colours "
-        "pass, and nothing that could harm a terminal; a pipe or a file always gets every byte.",
+        help="Pass the job's output to the terminal unchanged, as full-screen programs need. By default the terminal "
+        "gets only text and colours, which cannot harm it; a pipe or a file always gets every byte.",
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print none of airunner's own messages on stderr.")]
@@ -73,10 +73,10 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")
 
 
 def client_command(*of_console: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Make a command of a coroutine function, which is called with a `client`, a `console` and its own options.
+    """Make a command from a coroutine function, which is called with a `client`, a `console` and its own options.
 
-    A function that has something to do before there is an event loop, such as to read stdin, is called with `console`
-    and its options, and returns its `Work`. `of_console` names options of the console: `quiet`, `raw`.
+    A plain function, which may read stdin before the event loop starts, is called with `console` and its options, and
+    returns its `Work`. `of_console` names the options of the console that the command has: `quiet`, `raw`.
     """
 
     def decorated(function: Callable[..., Any]) -> Callable[..., None]:
@@ -121,7 +121,7 @@ def _run(work: Work, console: Console, broker: list[str] | None, token: str | No
     from airunner.transport.patience import Patience
 
     def notice(endpoint: str, left_s: float | None) -> None:
-        left = "" if left_s is None else f", {left_s:.0f} s more"
+        left = "" if left_s is None else f" for {left_s:.0f} s more"
         console.must_say(f"waiting for the broker at {endpoint}{left}")
 
     async def run() -> int | None:
@@ -144,4 +144,4 @@ def _run(work: Work, console: Console, broker: list[str] | None, token: str | No
 
 def no_job(job_id: str) -> str:
     """Return the message for a job that does not exist."""
-    return f"there is no job {job_id}; `airunner list` shows which there are"
+    return f"there is no job {job_id}; `airunner list` lists the jobs"

@@ -1,7 +1,7 @@
 """Columns of a list of jobs: a table of all columns, and how to fit them to a terminal or a pipe.
 
-A terminal gets the columns that fit: empty columns are left out, then the least important ones; never the id, since
-people copy it. A pipe gets every column, whole, so that a script finds them in the same place.
+A terminal gets the columns that fit: empty columns are left out, then the least important ones, but never id and state,
+because people copy the id. A pipe gets every column, whole, so that a script finds them in the same place.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.printable import one_line
 
-GAP: Final = 2
-COMMAND_CHARS_MIN: Final = 16
-REPOSITORY_CHARS_MAX: Final = 32  # on a terminal: its end identifies it
+GAP: Final = 2  # spaces between columns
+COMMAND_CHARS_MIN: Final = 16  # least width of the command's column
+REPOSITORY_CHARS_MAX: Final = 32  # on a terminal, which gets the end of a longer address
 NOTHING: Final = "-"  # an empty cell in a pipe: scripts that split lines at spaces count columns
 _SCHEME: Final = re.compile(r"^[a-z][a-z0-9+.-]*://")
 PLAIN, BOLD = 0, 1  # SGR of ECMA-48, as are the colours
@@ -40,8 +40,8 @@ class Column(Struct, frozen=True):
     """Column of a list."""
 
     heading: str
-    cell: Callable[[JobSummary, int], str]  # of the job and the present instant in ms
-    kept: int | None  # where there is no room the lowest goes first; None never goes
+    cell: Callable[[JobSummary, int], str]  # formats the cell of a job, at the present instant in ms
+    kept: int | None  # if there is no room, the column with the lowest number is left out first, and None never
 
 
 def state_text(job: JobSummary) -> str:
@@ -89,7 +89,7 @@ def columns_of(text: str) -> tuple[str, ...]:
 
 
 def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> str:
-    """Lay jobs out for the terminal, and cut the last column; where not even id and state fit, a job has two lines."""
+    """Format a table as wide as the terminal, its last column cut; if id and state do not fit, a job has two lines."""
     from rich.cells import cell_len
 
     width = shutil.get_terminal_size().columns
@@ -111,7 +111,7 @@ def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = T
 
 
 def _cell(text: str, style: int, width: int, *, coloured: bool) -> str:
-    """Cut or fill `text` to a width on a terminal, in an SGR style."""
+    """Truncate or pad `text` to a width on a terminal, in an SGR style."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(text) > width:
@@ -121,7 +121,7 @@ def _cell(text: str, style: int, width: int, *, coloured: bool) -> str:
 
 
 def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list[str]:
-    """Select the columns for which there is room, where the command has `COMMAND_CHARS_MIN` of it."""
+    """Select the columns that fit in `width`, with at least `COMMAND_CHARS_MIN` for the command."""
     shown = list(names)
     needed = {name: COMMAND_CHARS_MIN if name == "command" else GAP + widths[name] for name in names}
     for _, name in sorted((kept, name) for name in names if (kept := COLUMNS[name].kept) is not None):
@@ -163,7 +163,7 @@ def _stacked(job: JobSummary, now_ms: int, width: int, names: Sequence[str]) -> 
 
 
 def _short(name: str, text: str) -> str:
-    """Shorten a repository for a terminal to its end."""
+    """Shorten the repository to its end, for a terminal; other columns stay as they are."""
     if name != "repository":
         return text
     text = _SCHEME.sub("", text).removesuffix("/").removesuffix(".git")

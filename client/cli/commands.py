@@ -31,7 +31,7 @@ ConfigOption = Annotated[
     typer.Option("--config", "-f", help="Job file, YAML or JSON; options override its keys.", metavar="FILE"),
 ]
 MonitorOption = Annotated[
-    bool, typer.Option("--monitor/--no-monitor", help="Follow the job to its end, or print its id and leave.")
+    bool, typer.Option("--monitor/--no-monitor", help="Follow the job to its end, or only print its id.")
 ]
 
 
@@ -84,15 +84,15 @@ async def show_command(client: Client, console: Console, job: JobArgument, json:
 
 
 def words_behind_dashes(argv: Sequence[str]) -> int | None:
-    """Count the words behind the first `--`; None where there is none.
+    """Count the words after the first `--`; None: there is no `--`.
 
-    The parser drops the `--` and puts all operands into one list, so the root counts them before it parses.
+    The parser drops the `--` and puts all operands into one list, so the words are counted before it runs.
     """
     return len(argv) - list(argv).index("--") - 1 if "--" in argv else None
 
 
 def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequence[str], Sequence[str] | None]:
-    """Split the operands before `--` from those behind it; None where there was no `--`."""
+    """Split the operands before `--` from the last `behind`, which are after it; None: there was no `--`."""
     if behind is None:
         return operands, None
     at = max(0, len(operands) - behind)
@@ -106,7 +106,7 @@ def requested_job(
     config: Path | None,
     options: Mapping[str, Given],
 ) -> JobSpec:
-    """Make the job of a command line, and print hints at possible mistakes; `behind` as in `split_operands`."""
+    """Make the job spec of a command line, and print hints at likely mistakes; `behind` as in `split_operands`."""
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.client import spec_of
     from airunner.transport.ports import SYSTEM
@@ -128,7 +128,7 @@ async def follow_job(
     record: Callable[[Event], None] | None = None,
     offload: Offload | None = None,
 ) -> int:
-    """Print the id of a submitted job, and follow it where `monitor`, recording its events; return the exit code."""
+    """Print the id of a submitted job and, if `monitor`, follow it; return the exit code. `record` gets each event."""
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
     from airunner.client.cli.watching import watch
 

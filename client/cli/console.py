@@ -1,7 +1,7 @@
 """Console of the command line: writes a job's output as raw bytes, and airunner's own messages on stderr.
 
-A job's output is written byte for byte, at once, without a buffer; a terminal gets only what is fit for it, unless
-`--raw` asks for all. A reader that goes away (`| head`) ends the command quietly, as it would end `cat`.
+A job's output is written byte for byte, at once, without a buffer; on a terminal it passes the filter of `terminal`,
+unless `--raw` is given. A reader that closes the pipe (`| head`) ends the command quietly, as it would end `cat`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from airunner.protocol.printable import json_line, own_lines
 
 STDOUT: Final = 1
 STDERR: Final = 2
-DUMB: Final = "dumb"
-STATUS_CHARS_MIN: Final = 20  # a narrower terminal shows no status
-SAVE, RESTORE = "\x1b7", "\x1b8"  # of the cursor and its colours, as ECMA-48 terminals since the VT100 have them
+DUMB: Final = "dumb"  # value of TERM for a terminal without cursor control
+STATUS_CHARS_MIN: Final = 20  # width of a status line; a narrower terminal shows none
+SAVE, RESTORE = "\x1b7", "\x1b8"  # DECSC, DECRC: save and restore the cursor and its colours; terminals since the VT100
 PLAIN, DIM, CLEAR = "\x1b[0m", "\x1b[0;2m", "\x1b[K"
 
 
 class ReaderGone(Exception):
-    """Reader of the output has gone."""
+    """Reader of the output has closed the pipe."""
 
 
 class Console:
@@ -35,23 +35,23 @@ class Console:
         self._filters = tuple(
             TerminalFilter() if os.isatty(descriptor) and not raw else None for descriptor in self._descriptors
         )
-        self.job_id = ""  # of the job that is shown
+        self.job_id = ""  # id of the job that is shown
         self._quiet = quiet
         self._terminals = os.isatty(stdout) and os.isatty(stderr)
         self._mid_line = False
-        self._status = False  # whether one is shown; the cursor stays before it
+        self._status = False  # whether a status line is shown; the cursor stays in front of it
 
     @property
     def has_status(self) -> bool:
-        """Permission to show a status line: on a terminal with cursor control, unless quiet or raw."""
+        """Whether a status line may be shown: on a terminal with cursor control, unless quiet or raw."""
         obeys = os.environ.get("TERM", DUMB) != DUMB
         return obeys and not self._quiet and None not in self._filters
 
     def show_status(self, text: str) -> None:
-        """Show a status line until something else is written; not behind an unfinished line of the job's."""
+        """Show a status line until something else is written; but not after an unfinished line of the job."""
         if not self.has_status or self._mid_line:
             return
-        width = os.get_terminal_size(self._descriptors[1]).columns - 1  # a full line would go on in the next
+        width = os.get_terminal_size(self._descriptors[1]).columns - 1  # a full line would wrap
         if width >= STATUS_CHARS_MIN:
             self._status = True
             shown = f"{SAVE}{DIM}{text[:width]}{PLAIN}{CLEAR}{RESTORE}"
@@ -65,15 +65,15 @@ class Console:
     def job_output(self, stream: Stream, data: bytes) -> None:
         """Write a job's output."""
         at = 0 if stream is Stream.STDOUT else 1
-        fit_for_it = self._filters[at]
-        self._write(self._descriptors[at], data if fit_for_it is None else fit_for_it.feed(data))
+        terminal_filter = self._filters[at]
+        self._write(self._descriptors[at], data if terminal_filter is None else terminal_filter.feed(data))
 
     def job_over(self) -> None:
-        """End the output of a job, or of an attempt."""
+        """End the output of a job or an attempt: clear the status line, and reset the colours of a terminal."""
         self._clear_status()
-        for descriptor, fit_for_it in zip(self._descriptors, self._filters, strict=True):
-            if fit_for_it is not None:
-                self._write(descriptor, fit_for_it.finish())
+        for descriptor, terminal_filter in zip(self._descriptors, self._filters, strict=True):
+            if terminal_filter is not None:
+                self._write(descriptor, terminal_filter.finish())
 
     def out(self, text: bytes) -> None:
         """Write to stdout."""
@@ -84,7 +84,7 @@ class Console:
         self.out(text.encode(errors="replace") + b"\n")
 
     def out_json(self, shown: object) -> None:
-        """Write an object to stdout, as one line of JSON."""
+        """Write an object to stdout as one line of JSON."""
         self.out_line(json_line(shown))
 
     def say(self, text: str) -> None:
@@ -94,9 +94,9 @@ class Console:
 
     def must_say(self, text: str) -> None:
         """Print a message of airunner's own on stderr, quiet or not; never in a job's colours."""
-        for descriptor, fit_for_it in zip(self._descriptors, self._filters, strict=True):
-            if fit_for_it is not None:
-                self._write(descriptor, fit_for_it.plain())
+        for descriptor, terminal_filter in zip(self._descriptors, self._filters, strict=True):
+            if terminal_filter is not None:
+                self._write(descriptor, terminal_filter.plain())
         start = "\n" if self._mid_line and self._terminals else ""
         self._write(self._descriptors[1], f"{start}airunner: {own_lines(text)}\n".encode(errors="replace"))
 

@@ -30,7 +30,7 @@ async def cancel_command(
 ) -> int:
     """Cancel jobs: a waiting job never runs, a running job is ended by its agent.
 
-    Exits with 0 when all of them are cancelled or about to be, with 1 when a job had ended otherwise before.
+    Exits with 0 if all jobs are cancelled or being cancelled, with 1 if a job does not exist or had ended otherwise.
     """
     from airunner.protocol.errors import NotFound
 
@@ -58,7 +58,7 @@ async def cancel_command(
 async def retry_command(
     client: Client, console: Console, job: JobArgument, monitor: MonitorOption = True, json: JsonOption = False
 ) -> int:
-    """Submit an ended job again, follow it, and exit as `submit` does. It is a new job with an id of its own."""
+    """Submit a finished job again as a new job, follow the new job, and exit with its exit code, as `submit` does."""
     again = await client.retry(job)
     return await follow_job(client, again.id, console, json=json, monitor=monitor)
 

@@ -43,7 +43,7 @@ async def export_command(
             "--format",
             case_sensitive=False,
             help="cast: a recording of the console, asciicast v3, for `asciinema play`. raw: the job's output, stdout "
-            "and stderr in their order. jsonl: every event, as `monitor --json` prints it.",
+            "and stderr as they were written. jsonl: every event, as `monitor --json` prints it.",
         ),
     ] = Format.CAST,
     output: Annotated[
@@ -53,10 +53,10 @@ async def export_command(
         ),
     ] = None,
 ) -> None:
-    """Export a job's log. Of a job that has not ended it exports the log so far."""
+    """Export a job's log; if the job has not finished, the log so far."""
     found = await client.get(job)
     convert = _converter(format_, found)
-    # What a terminal gets of the output is fit for it.
+    # On a terminal the output is filtered.
     out = partial(console.job_output, Stream.STDOUT) if format_ is Format.RAW else console.out
     with sink(output, out) as put:
         async for event in client.replay(job):
@@ -83,7 +83,7 @@ def _converter(format_: Format, job: Job) -> Callable[[Event], bytes]:
 
 @contextmanager
 def sink(path: Path | None, out: Callable[[bytes], None]) -> Generator[Callable[[bytes], None]]:
-    """Open the sink of an export: a file, which is replaced, or `out`. Raises `OperatorError`."""
+    """Open the destination of an export: a file, which is replaced, or `out`. Raises `OperatorError`."""
     if path is None:
         yield out
         return
@@ -104,7 +104,7 @@ def sink(path: Path | None, out: Callable[[bytes], None]) -> Generator[Callable[
 
 @contextmanager
 def recording(path: Path | None, spec: JobSpec, console: Console) -> Generator[Callable[[Event], None] | None]:
-    """Record a job in a file as its events come; None where no file is named. Raises `OperatorError`."""
+    """Open a recording of a job, and yield the function that records an event, or None without a `path`."""
     if path is None:
         yield None
         return

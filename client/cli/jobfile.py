@@ -11,9 +11,9 @@ retry: {limit: 2, on: [75, SIGKILL]}
 notBefore: 2027-01-31T03:00:00Z
 ```
 
-Its keys are those of `protocol/fields.py`, and `notation` reads their values. An empty or zero value is not set, so a
-file may list all keys. An error names the key and what was expected; an unknown key is an error too, since it is most
-often misspelt.
+The keys are those of `protocol/fields.py`, and `notation` reads their values. An empty or zero value leaves a field
+unset, so a file may list all keys. An error names the key and the expected value; an unknown key is an error too,
+because it is most often misspelt.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KEYS: Final = {field.key: field for field in FIELDS.values()}
 
 
 def read_job_file(path: Path, now_ms: int = 0) -> dict[str, object]:
-    """Read the fields of a job from a file; a time from now counts from `now_ms`. Raises `OperatorError`."""
+    """Read the fields of a job from a file; a time such as +10m counts from `now_ms`. Raises `OperatorError`."""
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
@@ -43,7 +43,7 @@ def read_job_file(path: Path, now_ms: int = 0) -> dict[str, object]:
 
 
 def parse_job_file(raw: bytes, name: str, now_ms: int = 0) -> dict[str, object]:
-    """Parse a job file's content as `read_job_file` does; `name` is the file's."""
+    """Parse a job file's content as `read_job_file` does; errors call the file `name`."""
     import yaml
 
     try:

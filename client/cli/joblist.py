@@ -1,4 +1,4 @@
-"""Command `airunner list`: lists jobs, newest first; a page of them, or live."""
+"""Command `airunner list`: lists one page of jobs, newest first, once or as they change."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def list_command(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Columns to show: id, state, queue, owner, age, submitted, took, repository, command; and of a job's "
-            "usage waited, checkout, events, stdout, stderr, cpu, memory, read, written.",
+            help="Columns to show: id, state, queue, owner, age, submitted, took, repository, command; and from the "
+            "job's usage: waited, checkout, events, stdout, stderr, cpu, memory, read, written.",
             show_default="those that fit",
         ),
     ] = None,
@@ -88,9 +88,9 @@ def list_command(
 
 
 def page_text(found: JobsListed, page: int, page_size: int) -> str:
-    """Format the page's number, and how many pages and jobs there are; empty where one page holds all."""
+    """Format the page's number, and the numbers of pages and jobs; empty if one page has all jobs."""
     going_on = f"; there are more: --page {page + 1}" if found.more else ""
-    if found.total is None:  # an older broker
+    if found.total is None:  # an older broker does not count
         return going_on.removeprefix("; ")
     if page == 1 and not found.more:
         return ""

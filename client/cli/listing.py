@@ -1,4 +1,4 @@
-"""Listings: rows of queues, agents and secrets, and a job in full; `columns` has those of job lists."""
+"""Listings of queues, agents and secrets, and of one job in full; `columns` formats lists of jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from airunner.client.cli.columns import took_text
-from airunner.client.cli.notation import shown
+from airunner.client.cli.notation import lines_of
 from airunner.client.cli.wording import duration_text, end_text, instant_text, usage_facts
 from airunner.protocol.fields import FIELDS, Form, JobSpec
 from airunner.protocol.job import Job
@@ -19,13 +19,13 @@ AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "TAGS", 
 
 
 def queue_row(queue: QueueSummary, now_ms: int) -> Sequence[str]:
-    """Format the cells of a queue, as `QUEUE_HEADINGS` names them; the last is the age of its oldest job."""
+    """Format the cells of a queue, in the order of `QUEUE_HEADINGS`; the last is the age of its oldest waiting job."""
     oldest = "" if queue.oldest_ms is None else duration_text(max(0, now_ms - queue.oldest_ms))
     return (queue.queue, queue.mode, str(queue.waiting), str(queue.delayed), str(queue.running), oldest)
 
 
 def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
-    """Format the cells of an agent, as `AGENT_HEADINGS` names them; an unknown value is a dash."""
+    """Format the cells of an agent, in the order of `AGENT_HEADINGS`; an unknown value is a dash."""
     seen = f"{duration_text(max(0, now_ms - agent.seen_ms))} ago" if agent.seen_ms else "-"
     slots = str(agent.slots) if agent.slots else "-"
     tags = " ".join(f"{name}={value}" for name, value in agent.tags.items())
@@ -33,7 +33,7 @@ def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
 
 
 def secret_row(secret: SecretSummary, _now_ms: int) -> Sequence[str]:
-    """Format the cells of a sealed secret, as `SECRET_HEADINGS` names them."""
+    """Format the cells of a sealed secret, in the order of `SECRET_HEADINGS`."""
     return (secret.name, secret.queue, instant_text(secret.set_ms))
 
 
@@ -44,11 +44,11 @@ def job_lines(job: Job) -> Iterator[str]:
     facts: list[tuple[str, str]] = [
         ("id", job.id),
         ("state", end_text(job.state, result.exit_code, result.signal, result.reason) if result else job.state),
-        *_asked(spec, pairs=False),
+        *_spec_facts(spec, pairs=False),
         ("due", instant_text(job.due_ms) if job.due_ms != spec.not_before_ms else ""),
         ("retried", f"{job.retries} times" if job.retries else ""),
         ("retry of", job.origin or ""),
-        ("cancelled", instant_text(job.cancel_requested_ms)),
+        ("cancel requested", instant_text(job.cancel_requested_ms)),
         ("attempt", str(job.attempt) if job.attempt else ""),
         ("agent", job.agent or ""),
         ("submitted", instant_text(job.submitted_ms)),
@@ -57,15 +57,15 @@ def job_lines(job: Job) -> Iterator[str]:
         ("took", took_text(job.started_ms, job.finished_ms)),
         *usage_facts(job),
         ("events", str(job.last_sequence)),
-        *_asked(spec, pairs=True),
+        *_spec_facts(spec, pairs=True),
     ]
     for name, fact in facts:
         if fact:
             yield f"{name + ':':<13} {one_line(fact)}"
 
 
-def _asked(spec: JobSpec, *, pairs: bool) -> Iterator[tuple[str, str]]:
-    """Format the fields of a spec: with `pairs` those of names and values, which may be long, or else all others."""
+def _spec_facts(spec: JobSpec, *, pairs: bool) -> Iterator[tuple[str, str]]:
+    """Format the fields of a spec: with `pairs` those of the form PAIRS, which may be long; otherwise all others."""
     for field in FIELDS.values():
         if (field.form is Form.PAIRS) is pairs:
-            yield from ((field.label, line) for line in shown(field, spec))
+            yield from ((field.label, line) for line in lines_of(field, spec))

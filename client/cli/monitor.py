@@ -42,15 +42,16 @@ def monitor_command(
         typer.Option(
             metavar="[=clock|relative]",
             case_sensitive=False,
-            help="Put [HH:MM:SS] in front of each line, or [+3.0s] since the command began.",
+            help="Put a timestamp in front of each line: clock, such as [14:03:59], or relative, such as [+3.0s] since "
+            "the command began; alone: clock.",
             show_default="none",
         ),
     ] = None,
     json: JsonOption = False,
 ) -> Work:
-    """Show a job's events, past and to come, to its end, and exit with its exit code as `submit` does.
+    """Show a job's events, stored ones first and then live ones, to its end; exit with its exit code as `submit` does.
 
-    With --event-filter the broker leaves out other events where it can; the exit code is still the job's.
+    With --event-filter the broker leaves out most other events; the exit code is still the job's.
     """
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
     from airunner.client.cli.watching import watch

@@ -1,7 +1,7 @@
 """Notation of field values: what people write in an option or a job file, and how `show` prints it.
 
-Each `Form` of `protocol/fields.py` has a reader and a printer. Where text is wanted, a word is that text, whatever it
-means in YAML: `no`, `1.10`, `2026-01-31`. An empty or zero value is not set.
+Each `Form` of `protocol/fields.py` has a reader and a printer. In a field of text, a word is that text, whatever it
+means in YAML: `no`, `1.10`, `2026-01-31`. An empty or zero value leaves the field unset.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from airunner.protocol.fields import TERMINAL_SIDE_MAX, Field, Form, JobSpec, Te
 from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RETRIES_MAX, RetryOn, RetryPolicy
 from airunner.protocol.names import MILLISECONDS_MAX
 
-BACKOFF_S_MAX: Final = 86_400
+BACKOFF_S_MAX: Final = 86_400  # a day
 _INSTANT: Final = "expected an instant with its offset, such as 2027-01-31T03:00:00Z, or a time from now such as +10m"
 EXIT_CODE_MAX: Final = 255
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
@@ -31,11 +31,11 @@ _RETRY_KEYS: Final = ("limit", "on", "backoff", "maxBackoff")
 
 
 class _MisfitError(Exception):
-    """Misfit between a value and the form of its field."""
+    """Misfit error: the value does not have the form of its field."""
 
 
 def read(field: Field, value: object, now_ms: int) -> object:
-    """Read a field's value as written; None: not set. A time from now counts from `now_ms`. Raises `OperatorError`."""
+    """Parse a field's value; None: not set. A time such as +10m counts from `now_ms`. Raises `OperatorError`."""
     if is_empty(value):
         return None
     try:
@@ -46,12 +46,12 @@ def read(field: Field, value: object, now_ms: int) -> object:
 
 
 def word_of_option(text: str) -> str:
-    """Convert a word of the command line: a number is both its text and that number, as in a job file."""
+    """Convert an option's text: a number becomes `Written`, which is both text and number, as in a job file."""
     return Written(text, int(text)) if _NUMBER.fullmatch(text) else text
 
 
-def shown(field: Field, spec: JobSpec) -> Sequence[str]:
-    """Format the lines of a field in `show`; none where it has its default."""
+def lines_of(field: Field, spec: JobSpec) -> Sequence[str]:
+    """Format the lines of a field in `show`; none if the field has its default."""
     if field.show is not None:
         return [field.show(spec)]
     value = getattr(spec, field.name)
@@ -91,7 +91,7 @@ def kind_of(value: object) -> str:
         case dict():
             return "a mapping"
         case _:
-            return f"the text {str(value)[:40]!r}"  # to YAML perhaps a date
+            return f"the text {str(value)[:40]!r}"  # YAML may take it for a date
 
 
 def _found(field: Field, value: object, now_ms: int) -> object:
@@ -117,7 +117,7 @@ def _text(value: object) -> str:
 
 
 def _word(value: object, what: str) -> str:
-    """Read text as it is written; but YAML's `null` is refused, as it is rarely meant as text."""
+    """Read text as it is written; but YAML's `null` is refused, because it is rarely meant as text."""
     if not isinstance(value, str) or meaning_of(value) is None:
         hint = "; put it in quotes" if isinstance(value, str) else ""
         raise OperatorError(f"{what}: expected text, not {kind_of(value)}{hint}")
@@ -168,7 +168,7 @@ def _instant(value: object, now_ms: int) -> int:
 
 
 def _whole(value: object, bounds: tuple[int, int] | None = None) -> int:
-    """Read a whole number; 0 may be out of bounds, since it is not set then."""
+    """Read a whole number; 0 may be out of bounds, because it leaves the field unset."""
     meant = meaning_of(value)
     if (
         isinstance(meant, bool)
@@ -208,7 +208,7 @@ def _retry(value: object) -> RetryPolicy | None:
     codes = tuple(int(end) for end in on if end.isdecimal())
     signals = tuple(_signal(end) for end in on if not end.isdecimal())
     if wrong := [code for code in codes if not 1 <= code <= EXIT_CODE_MAX]:
-        raise OperatorError(f"{wrong[0]} is no exit code of a failure; they go from 1 to {EXIT_CODE_MAX}")
+        raise OperatorError(f"{wrong[0]} is not an exit code of a failure; those are 1 to {EXIT_CODE_MAX}")
     backoff_ms = _length_ms(value.get("backoff"), "backoff", BACKOFF_MS_DEFAULT)
     backoff_max_ms = _length_ms(value.get("maxBackoff"), "maxBackoff", max(BACKOFF_MAX_MS_DEFAULT, backoff_ms))
     ends = RetryOn(exit_codes=codes, signals=signals) if on else None
@@ -229,7 +229,7 @@ def _terminal(value: object) -> TerminalSize:
         raise _MisfitError
     sides = {str(key): _whole(side) for key, side in value.items() if not is_empty(side)}
     if any(not 0 <= side <= TERMINAL_SIDE_MAX for side in sides.values()):
-        raise OperatorError(f"expected sides from 1 to {TERMINAL_SIDE_MAX}")
+        raise OperatorError(f"expected columns and rows from 1 to {TERMINAL_SIDE_MAX}")
     return TerminalSize(**{key: side for key, side in sides.items() if side})
 
 

@@ -1,6 +1,6 @@
 """Options of `submit` and `run` for a job's fields, made from the table in `protocol/fields.py`.
 
-Each value is text here, and `notation` reads it as it reads the value of a job file.
+The parser leaves each value as text, which `notation` reads as it reads the values of a job file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REPEATED: Final = (Form.WORDS, Form.PAIRS)
 
 
 def with_parameters(command: Callable[..., Any], parameters: Sequence[Parameter]) -> Callable[..., Any]:
-    """Give a command the parameters that the parser is to find, instead of those it is written with."""
+    """Replace the parameters of a command, as the parser sees them."""
     # Ignored: functions may have this attribute, which signature() reads; their type does not declare it.
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -42,7 +42,7 @@ def _options(field: Field) -> Iterator[Parameter]:
             yield Parameter(option.name, Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=_annotation(option))
 
 
-def _annotation(field: Field) -> Any:  # noqa: ANN401 - of a type that is known only now
+def _annotation(field: Field) -> Any:  # noqa: ANN401 - an annotation that is made here
     both = field.form is Form.SWITCH and not field.means
     hint = "May be repeated." if field.form in _REPEATED else ""
     if field.form in _EXPLAINED:

@@ -1,4 +1,4 @@
-"""Printers of events: as a console with a few messages of airunner's own, or as one JSON object a line."""
+"""Printers of events: as the job's output with a few messages of airunner's own, or as one JSON object a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airunner.protocol.printable import one_line
 
 
 class JsonPrinter:
-    """JSON printer: every event as one object a line on stdout; with `kinds` only those."""
+    """JSON printer: prints every event, or only those of `kinds`, as one object a line on stdout."""
 
     def __init__(self, console: Console, kinds: Collection[str] = ()) -> None:
         self._console = console
@@ -29,7 +29,7 @@ class JsonPrinter:
 
 
 class ConsolePrinter:
-    """Console printer: the job's output as it is, or with timestamps, and its progress; with `kinds` only those."""
+    """Console printer: prints the job's output, with `stamps` if given, and its progress; with `kinds` only these."""
 
     def __init__(self, console: Console, kinds: Collection[str] = (), stamps: Stamps | None = None) -> None:
         self._console = console
@@ -65,11 +65,11 @@ class ConsolePrinter:
                 again = f", attempt {event.attempt}" if event.attempt > 1 else ""
                 return f"leased by {agent}{again}"
             case events.JobReleased():
-                return "given back by the agent; waiting again"
+                return "released by the agent; waiting again"
             case events.JobExpired():
                 return "the agent was not heard from; waiting again"
             case events.JobCancelRequested():
-                return "to be cancelled"
+                return "cancel requested"
             case events.JobFinished():
                 return self._finished(event.body)
             case _:
@@ -106,7 +106,7 @@ def _agents_words(body: events.AgentBody | events.UnknownBody) -> str | None:
 
 
 def _scheduled(body: events.JobScheduled) -> str:
-    again = f"failed, to be run again (retry {body.retry}): " if body.retry else ""
+    again = f"failed; retry {body.retry}: " if body.retry else ""
     of = f" as a retry of {body.origin}" if body.origin else ""
     later = f", not before {instant_text(body.not_before_ms)}" if body.not_before_ms is not None else ""
     return f"{again}waiting in queue {body.queue}{of}{later}"
@@ -115,7 +115,7 @@ def _scheduled(body: events.JobScheduled) -> str:
 def event_object(event: events.Event) -> dict[str, Any]:
     """Convert an event to a JSON object.
 
-    OUTPUT's `data` is text where it is UTF-8 and base64 where it is not; `encoding` says which.
+    The `data` of OUTPUT is text if it is UTF-8, and otherwise base64; `encoding` says which.
     """
     fields = (
         dict(event.body.fields) if isinstance(event.body, events.UnknownBody) else msgspec.structs.asdict(event.body)

@@ -21,10 +21,10 @@ def fields_of(
     config: Path | None = None,
     now_ms: int = 0,
 ) -> dict[str, Any]:
-    """Merge the job's fields of file, options and operands; an option that is empty or 0 unsets the file's value.
+    """Merge the job's fields from file, options and operands; an option that is empty or 0 unsets the file's value.
 
-    `options` are those of `options.with_job_options`, `operands` the words before `--` and `words` those after it.
-    Environment, metadata and required tags are merged name by name. A time from now counts from `now_ms`. Raises
+    `options` are those of `options.with_job_options`; `operands` are the words before `--`, `words` the words after it.
+    Environment, metadata and required tags are merged name by name. A time such as +10m counts from `now_ms`. Raises
     `OperatorError` for arguments that contradict each other or name no command.
     """
     fields: dict[str, Any] = read_job_file(config, now_ms) if config is not None else {}
@@ -43,14 +43,14 @@ def fields_of(
         fields["repository"] = _repository(str(fields["repository"]))
     if not fields.get("command"):
         raise OperatorError(
-            "there is no command to run: put it behind --, as in `airunner submit REPOSITORY -- make test`, "
+            "there is no command to run: put it after --, as in `airunner submit REPOSITORY -- make test`, "
             "or name it with --command or in the --config file"
         )
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def hints_of(options: Mapping[str, Given]) -> list[str]:
-    """Find options that look like a list but are taken literally, and make a hint of each."""
+    """Return a hint for each option whose value looks like a list but is one literal value."""
     looks = {Form.PAIRS: pairs_hint, Form.WORDS: words_hint}
     hints = [
         looks[field.form](field.flag, _words(options, field.name)) for field in FIELDS.values() if field.form in looks
@@ -66,7 +66,7 @@ def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _given(field: Field, options: Mapping[str, Given]) -> object:
-    """Find a field's value in the options, as a job file would have it; None: there is none. Raises `OperatorError`."""
+    """Return a field's value from the options, as a job file would have it; None: not given. Raises `OperatorError`."""
     value: object = options.get(field.name)
     if isinstance(value, str):
         value = word_of_option(value)
@@ -89,7 +89,7 @@ def _given(field: Field, options: Mapping[str, Given]) -> object:
 def _words(options: Mapping[str, Given], name: str) -> list[str]:
     """List the values of an option that may be repeated."""
     words = options.get(name) or []
-    assert isinstance(words, list), "the parser collects them"
+    assert isinstance(words, list), f"the option {name} is not repeatable"
     return words
 
 
@@ -103,7 +103,7 @@ def _command_and_repository(
             f"as in `airunner submit {operands[0]} -- {' '.join(operands[1:])}`"
         )
     if words and (options.get("command") is not None or options.get("args")):
-        raise OperatorError("give the command either behind -- or with --command and --args, not both")
+        raise OperatorError("give the command either after -- or with --command and --args, not both")
     if words:
         yield from (("command", words[0]), ("args", tuple(words[1:])))
     if operands:

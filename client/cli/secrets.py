@@ -1,7 +1,7 @@
 """Commands `airunner secret …`: set, list and remove secrets that only the agents of a queue can open.
 
 A value is never an argument, which other users of a machine can read: it comes from stdin, from a file, or from a
-prompt that does not echo. It is sealed here; only the sealed box leaves this process.
+prompt that does not echo. The value is sealed here; only the sealed box leaves this process.
 """
 
 from __future__ import annotations
@@ -42,14 +42,16 @@ def set_command(
     key: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The queue's public key.", show_default="$AIRUNNER_HOME/certs/queues/QUEUE.public"
+            metavar="FILE",
+            help="File with the queue's public key.",
+            show_default="$AIRUNNER_HOME/certs/queues/QUEUE.public",
         ),
     ] = None,
 ) -> Work:
-    """Set a secret; it replaces one of the same name. Jobs that are leased from then on get the new value.
+    """Set a secret, or replace its value. Jobs that are leased from then on get the new value.
 
-    The value is typed at a prompt, or read from stdin, less one newline at its end. Jobs name the secret in --secret or
-    --secret-file.
+    The value is typed at a prompt, or read from stdin without the newline at its end. Jobs name the secret in --secret
+    or --secret-file.
     """
     from airunner.certs.ownership import own_home
     from airunner.certs.queuekeys import load_public, public_path, seal_secret
@@ -126,5 +128,5 @@ def _typed(name: str) -> bytes:
     try:
         return getpass(f"{name}: ").encode("utf-8", "surrogateescape")
     except EOFError:
-        print(file=sys.stderr)  # the prompt's line is still open
+        print(file=sys.stderr)  # the cursor is still on the prompt's line
         return b""

@@ -1,7 +1,7 @@
-"""Timestamps in front of a job's lines: `[14:03:59]`, the time of day here, or `[+3.0s]` since its command began. Pure.
+"""Timestamps in front of a job's lines: `[14:03:59]`, local time of day, or `[+3.0s]` since its command began. Pure.
 
-A line has the time at which its first byte was written, also when it comes in pieces, and stdout and stderr have lines
-of their own. Text that overwrites a line after a carriage return is a line too.
+A line gets the time at which its first byte was written, even if the line comes in several pieces; lines of stdout and
+stderr are separate. Text that overwrites a line after a carriage return is a line too.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ class Timestamps(StrEnum):
 
 
 class Stamps:
-    """Stamps of a job's lines.
+    """Stamps, or timestamps, of a job's lines.
 
-    Relative ones never compare two clocks: they count from the start of the attempt's command, or from the first event
-    of the attempt that is seen; the broker's own events have none.
+    Relative timestamps never compare two clocks: they count from the start of the attempt's command, or from the first
+    event of the attempt that comes here; the broker's own events have none.
     """
 
     def __init__(self, kind: Timestamps) -> None:
         self._kind = kind
-        self._starts: dict[Stream, bytes] = dict.fromkeys(Stream, b"\n")  # what ended the line before
+        self._starts: dict[Stream, bytes] = dict.fromkeys(Stream, b"\n")  # last byte of the output; empty within a line
         self._attempt = 0
         self._began_ms: int | None = None
 
     def note(self, event: Event) -> None:
-        """Note an event, whether it is shown or not."""
+        """Record the start of an attempt or its command from the next event, whether it is shown or not."""
         if event.attempt != self._attempt:
             self._attempt, self._began_ms = event.attempt, None
         if isinstance(event.body, ProcessStart) or (self._began_ms is None and isinstance(event.body, AgentBody)):
             self._began_ms = event.timestamp_ms
 
     def stamp(self, event: Event) -> str:
-        """Format the timestamp in front of a line of this event, with the space behind it."""
+        """Format the timestamp in front of a line of this event, with a space after it."""
         if self._kind is Timestamps.CLOCK:
             return time.strftime("[%H:%M:%S] ", time.localtime(event.timestamp_ms / 1_000))
         if self._began_ms is None or not isinstance(event.body, AgentBody):

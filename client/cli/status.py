@@ -1,7 +1,7 @@
-"""Status line at the foot of a terminal: how long a job has run or waited, and how old its last event is.
+"""Status line at the foot of a terminal: how long a job has run or waited, and how long ago its last output was.
 
-`Progress` is pure. It shows differences between instants of the same clock: the agent's between two of its events, and
-this machine's since the last event came. So a monitor that starts late, or whose clock is wrong, shows the same.
+`Progress` is pure. It shows differences between instants of one clock: the agent's clock between two of its events,
+this machine's since the last event came. So a monitor that starts late, or whose clock is wrong, shows the same line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.wording import bytes_text, duration_text
 from airunner.protocol import events
 
-TICK_S: Final = 1.0  # it shows whole seconds
+TICK_S: Final = 1.0  # between two updates of the line, which shows whole seconds
 _DOING: Final[Mapping[type, str]] = {
     events.JobScheduled: "waiting",
     events.JobReleased: "waiting",
@@ -25,7 +25,7 @@ _DOING: Final[Mapping[type, str]] = {
     events.ProcessEnd: "ending",
     events.JobFinished: "",
 }
-OVERDUE_MS: Final = 75_000  # two heartbeats of a silent command and a slow network
+OVERDUE_MS: Final = 75_000  # of silence that is shown: two heartbeats of a silent command, and a slow network
 
 
 class Progress:
@@ -41,7 +41,7 @@ class Progress:
         self._last_s = 0.0
 
     def note(self, event: events.Event, now_s: float) -> None:
-        """Note the next event."""
+        """Update the progress with the next event."""
         body = event.body
         self._last_ms, self._last_s = event.timestamp_ms, now_s
         if isinstance(body, events.ProcessStart):
@@ -65,7 +65,7 @@ class Progress:
         heard = "no output yet"
         if self._output_ms is not None:
             heard = f"last output {_whole(self._last_ms - self._output_ms + age_ms)} ago"
-        late = self._beats and age_ms > OVERDUE_MS  # an agent of revision 1 of the protocol sends none
+        late = self._beats and age_ms > OVERDUE_MS  # an agent of revision 1 of the protocol sends no heartbeats
         overdue = f", its agent not heard for {_whole(age_ms)}" if late else ""
         return f"{line}, {heard}{self._vitals}{overdue}"
 
@@ -105,6 +105,6 @@ def _vitals(beat: events.Heartbeat) -> str:
 
 
 def _whole(ms: int) -> str:
-    """Format a length of time, to the second."""
+    """Format a duration in whole seconds."""
     seconds = max(0, ms) // 1_000
     return f"{seconds} s" if seconds < 60 else duration_text(seconds * 1_000)  # noqa: PLR2004 - seconds of a minute

@@ -8,10 +8,10 @@ job. So only this goes through
 
 Everything else is left out: other control characters, C1 controls in either form, every OSC, DCS, APC, PM and SOS with
 its content, modes, queries, movements to other lines, and characters that set the direction of text ("Trojan Source").
-Bytes that are no UTF-8 become U+FFFD, which is how a terminal shows them.
+Bytes that are not UTF-8 become U+FFFD, which is how a terminal shows them.
 
-Pure. The result does not depend on how the bytes are cut into pieces; the state between two pieces is bounded. A string
-without an end is over with its line: it hides no more than that.
+Pure. The result does not depend on how the bytes are split into pieces; the state between two pieces is bounded. A
+control string without a terminator (OSC, DCS and the like) ends with its line, so it hides no more than that line.
 
 Sources: ECMA-48; "Control Sequences", https://invisible-island.net/xterm/ctlseqs/; https://trojansource.codes.
 """
@@ -24,17 +24,17 @@ from typing import Final
 
 from airunner.protocol.printable import OBEYED
 
-SEQUENCE_CHARS_MAX: Final = 256  # of a sequence that has not ended; a long list of colours takes fifty
+SEQUENCE_CHARS_MAX: Final = 256  # in the parameters of a sequence that passes; a long list of colours takes fifty
 RESET: Final = b"\x1b[0m"
 
 _TEXT: Final = re.compile(f"[^\x00-\x1f{OBEYED}]+")
 _KEPT: Final = frozenset("\t\n\r\b")
-_STRINGS: Final = frozenset("]PX^_")
+_STRINGS: Final = frozenset("]PX^_")  # each begins a control string after ESC: OSC, DCS, SOS, PM, APC
 _STRING_ENDS: Final = re.compile("[\n\x07\x18\x1a\x1b\x9c]")
 _PARAMETERS: Final = re.compile("[0-?]*[ -/]*")
 _INTERMEDIATES: Final = re.compile("[ -/]*")
 _HARMLESS: Final = re.compile("[0-9;:]*[mKCDGPX@]")
-_HOPELESS: Final = "\x1b[<"  # the beginning of a sequence that is left out, whatever follows
+_HOPELESS: Final = "\x1b[<"  # stands for the beginning of a sequence that is left out, whatever follows
 
 
 class TerminalFilter:
@@ -42,22 +42,22 @@ class TerminalFilter:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._pending = ""  # the beginning of a sequence
+        self._pending = ""  # an incomplete sequence at the end of the last piece
         self._in_string = False
         self._styled = False
 
     def feed(self, data: bytes) -> bytes:
-        """Filter the next piece, and return what goes to the terminal."""
+        """Filter the next piece, and return the bytes for the terminal."""
         return self._filtered(self._decoder.decode(data))
 
     def plain(self) -> bytes:
-        """Return what resets the colours, for a message that is not the job's."""
+        """Return the bytes that reset the colours, if the job set any, before a message of ours."""
         reset = RESET if self._styled else b""
         self._styled = False
         return reset
 
     def finish(self) -> bytes:
-        """Return what is left at the end, and what resets the colours, so that none outlives the job."""
+        """Return the rest of the output, and the bytes that reset the colours, so that none outlives the job."""
         rest = self._filtered(self._decoder.decode(b"", final=True))
         self._pending, self._in_string = "", False
         return rest + self.plain()
@@ -80,7 +80,7 @@ class TerminalFilter:
         return "".join(kept).encode()
 
     def _leave_string(self, text: str, at: int) -> int:
-        """Skip a string, and return where it ends."""
+        """Skip a control string, and return the offset after it."""
         found = _STRING_ENDS.search(text, at)
         if found is None:
             return len(text)
@@ -94,7 +94,7 @@ class TerminalFilter:
         return end if text[end] == "\n" else end + 1
 
     def _control(self, text: str, at: int, kept: list[str]) -> int:
-        """Process a control character and what it begins, and return where that ends."""
+        """Process a control character and the sequence that it begins; return the offset after them."""
         character = text[at]
         if character == "\x1b":
             if at + 1 == len(text):
@@ -112,9 +112,9 @@ class TerminalFilter:
             return self._sequence(text, at, start, kept)
         if " " <= kind <= "/":
             found = _INTERMEDIATES.match(text, start)
-            assert found is not None, "it matches nothing, too"
+            assert found is not None, "the pattern did not match an empty text"
             if found.end() == len(text):
-                self._pending = text[at : at + 2] + text[-1]  # the others make no difference
+                self._pending = text[at : at + 2] + text[-1]  # other intermediates make no difference
                 return len(text)
             return found.end() + ("0" <= text[found.end()] <= "~")
         return start if "0" <= kind <= "~" or character != "\x1b" else at + 1
@@ -122,7 +122,7 @@ class TerminalFilter:
     def _sequence(self, text: str, at: int, start: int, kept: list[str]) -> int:
         """Process a control sequence (CSI), whose parameters begin at `start`."""
         found = _PARAMETERS.match(text, start)
-        assert found is not None, "it matches nothing, too"
+        assert found is not None, "the pattern did not match an empty text"
         end = found.end()
         if end == len(text):
             in_time = end - start <= SEQUENCE_CHARS_MAX

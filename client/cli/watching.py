@@ -12,7 +12,7 @@ from airunner.protocol.events import Event, JobFinished
 from airunner.protocol.job import JobState, Result
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
-"""Offload of a call that may block, such as a write to a pipe without a reader, while other tasks go on."""
+"""Offload of a call that may block, such as a write to a full pipe, so that other tasks continue."""
 
 
 async def watch(
@@ -29,8 +29,8 @@ async def watch(
 ) -> int:
     """Watch a job: show every event, or those of some kinds, and return the command's exit code (`exit_status`).
 
-    With `status` the console has a status line while no event comes. `offload`, if given, calls `show`. Raises as
-    `Client.follow` and `show` do.
+    With `status` the console has a status line while no event comes. `offload`, if given, calls `show`. Raises the
+    errors of `Client.follow` and `show`.
     """
     try:
         async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
@@ -41,7 +41,7 @@ async def watch(
                     await offload(partial(show, event))
                 if isinstance(event.body, JobFinished):
                     return exit_status(event.body)
-        # Where the last event is not among those shown, its exit code is still needed.
+        # The events began after JOB_FINISHED, so the exit code comes from the job.
         job = await client.get(job_id)
         return job.result.exit_status if job.result is not None else int(job.state is not JobState.COMPLETED)
     finally:

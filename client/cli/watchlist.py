@@ -21,9 +21,9 @@ from airunner.protocol.job import JobSummary
 from airunner.protocol.replies import JobsListed
 
 WATCH_S: Final = 2.0  # from a reply to the next request
-SPARE_ROWS: Final = 2  # of a terminal, for the headings and the cursor's own line
+SPARE_ROWS: Final = 2  # rows of a terminal for the headings and the cursor's own line
 _STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
-_UP: Final = "\x1b[{}A\r\x1b[J"  # so many lines up, and nothing below
+_UP: Final = "\x1b[{}A\r\x1b[J"  # moves the cursor up some lines, and clears everything below
 
 
 async def watch_list(
@@ -88,7 +88,7 @@ def rows_of(lines: Sequence[str], columns: int) -> int:
 
 
 class Screen:
-    """Screen view: a table drawn over the last one, of no more jobs than the terminal has rows for."""
+    """Screen view: a table drawn over the last one, with as many jobs as the terminal has rows for."""
 
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         self._console = console
@@ -101,7 +101,7 @@ class Screen:
         room = max(1, size.lines - SPARE_ROWS)
         text = table_text(jobs[:room], now_ms, self._names)
         lines = text.splitlines(keepends=True)
-        if rows_of(lines, size.columns) > room + 1:  # on a narrow terminal a job takes several
+        if rows_of(lines, size.columns) > room + 1:  # on a narrow terminal a job takes several rows
             fewer = max(1, room * len(jobs[:room]) // rows_of(lines, size.columns))
             text = table_text(jobs[:fewer], now_ms, self._names)
         over = _UP.format(self._rows) if self._rows else ""

@@ -33,7 +33,7 @@ def duration_text(ms: int | None) -> str:
 
 
 def instant_text(ms: int | None) -> str:
-    """Format an instant in UTC, as in RFC 3339, to the second; empty for None, a number where no calendar holds it."""
+    """Format an instant in UTC, as in RFC 3339, to the second; None is empty, and a year after 9999 a number of ms."""
     if ms is None:
         return ""
     try:
@@ -101,4 +101,4 @@ CELLS: Final[Mapping[str, Callable[[JobSummary, int], str]]] = MappingProxyType(
         "written": _of_usage(bytes_text, lambda usage: usage.written_bytes),
     }
 )
-"""Cells of optional columns, by name: shown only where `--columns` names them."""
+"""Cells of optional columns, by name: shown only if `--columns` names them."""

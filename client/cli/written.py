@@ -1,7 +1,7 @@
-"""YAML values as they are written: `on`, `1.10`, `0777` and `2026-01-31` are text wherever a key holds text.
+"""YAML values as they are written: `on`, `1.10`, `0777` and `2026-01-31` are text for every key that has text.
 
-YAML 1.1 gives such words a meaning before the key's type is known. Here a plain word is a `Written`: text, with its
-meaning at hand for keys that hold a number, a boolean or null.
+YAML 1.1 gives such words another meaning before the key's type is known. Here a plain word is a `Written`: text, with
+its meaning in YAML for keys that have a number, a boolean or null.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ class Written(str):
     meaning: object
 
     def __new__(cls, text: str, meaning: object) -> Self:
-        """Make text that means something else to YAML."""
+        """Make text with its meaning in YAML."""
         made = super().__new__(cls, text)
         made.meaning = meaning
         return made
 
 
 def load(raw: bytes) -> object:
-    """Load a document: mappings, lists, `str` for quoted text, `Written` for plain words that YAML takes for no text.
+    """Load a document: mappings, lists, `str` for text, `Written` for plain words that are not text to YAML.
 
     Raises `yaml.YAMLError`, `ValueError`, `RecursionError`.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Loader of PyYAML, but for plain scalars."""
+        """Loader of PyYAML, with other constructors for plain scalars."""
 
     for tag, usual in (
         ("bool", Loader.construct_yaml_bool),
@@ -55,7 +55,7 @@ def load(raw: bytes) -> object:
 
 
 def meaning_of(value: object) -> object:
-    """Find the value that YAML has for a word."""
+    """Return the meaning in YAML of a `Written`, and any other value as it is."""
     return value.meaning if isinstance(value, Written) else value
 
 

@@ -103,7 +103,7 @@ async def test_of_some_kinds_only_those_come() -> None:
         assert [(event.kind, event.sequence) for event in seen] == [("JOB_LEASED", 2), ("PROCESS_END", 27)]
         replayed = [event async for event in client.replay(job.id, kinds=["PROCESS_END"])]
         assert replayed == seen[1:]
-        with pytest.raises(BadRequest, match="'NONSENSE' is no kind of event"):
+        with pytest.raises(BadRequest, match="'NONSENSE' is not a kind of event"):
             client.follow(job.id, kinds=["NONSENSE"])
 
 

@@ -133,7 +133,7 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
         ("retry: {on: [1]}", "maxBackoff: 300}, not a mapping"),
         ("retry: {limit: 1, onn: [1]}", "retry: unknown key 'onn'; the keys are limit, on, backoff, maxBackoff"),
         ("retry: {limit: 1, on: [SIGNONE]}", "retry: 'SIGNONE' is neither an exit code nor a signal"),
-        ("retry: {limit: 1, on: [0]}", "retry: 0 is no exit code of a failure"),
+        ("retry: {limit: 1, on: [0]}", "retry: 0 is not an exit code of a failure"),
         (
             "retry: {limit: 1, backoff: -1}",
             "retry: backoff: expected a number of seconds up to 86400, or 1m30s, not the number -1",
@@ -144,7 +144,7 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
             "terminal: expected a size such as 120x40 or {cols: 120, rows: 40}, not the text '80 x 24'",
         ),
         ("terminal: {colz: 80}", "expected a size such as 120x40 or {cols: 120, rows: 40}, not a mapping"),
-        ("terminal: {cols: 10001}", "terminal: expected sides from 1 to 10000"),
+        ("terminal: {cols: 10001}", "terminal: expected columns and rows from 1 to 10000"),
         ("submodules: all", "submodules: expected true or false, not the text 'all'"),
         ("secrets: TOKEN", "secrets: expected a list of texts"),
         ("require: [linux]", "require: expected names and texts"),

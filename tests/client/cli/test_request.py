@@ -137,7 +137,7 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
     ("options", "told"),
     [
         ({"retry_on": ["1"]}, "--retry-on needs --retry too"),
-        ({"retry": "1", "retry_on": ["256"]}, "--retry: 256 is no exit code of a failure"),
+        ({"retry": "1", "retry_on": ["256"]}, "--retry: 256 is not an exit code of a failure"),
         ({"retry": "101"}, "--retry: expected a number up to 100, or {limit: 3"),
         ({"not_before_ms": "noon"}, "--not-before: 'noon': expected an instant"),
         ({"not_before_ms": "+5"}, "expected an instant"),
@@ -146,7 +146,7 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         ({"not_before_ms": "1900-01-01T00:00:00Z"}, "expected an instant"),
         ({"priority": "101"}, "--priority: expected a whole number from -100 to 100, not the number 101"),
         *(({"terminal": size}, "--terminal: expected a size") for size in ("120", "80X24", "-1x5", "axb", "0x1")),
-        *(({"terminal": size}, "--terminal: expected sides from 1 to 10000") for size in ("80x10001", "99999x1")),
+        *(({"terminal": size}, "--terminal: expected columns and rows from 1 to 10000") for size in ("80x10001", "99999x1")),
     ],
 )
 def test_what_cannot_be_meant_is_told(options: dict[str, Given], told: str) -> None:
