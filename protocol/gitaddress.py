@@ -56,7 +56,7 @@ class GitAddress(Struct, frozen=True, kw_only=True):
         return f"{self.scheme}://{self.host}{self.path}"
 
     @property
-    def shown(self) -> str:
+    def redacted(self) -> str:
         """The address without its credentials, to show it. The user of `user@host:path` is a login name, and stays."""
         if not self.scheme:
             login = "" if self.user is None else f"{self.user}@"
@@ -97,7 +97,7 @@ def shown_address(repository: str) -> str:
     if not repository:
         return ""
     try:
-        return split_address(repository).shown
+        return split_address(repository).redacted
     except BadAddress:
         found = _URL.match(repository)
         return f"{found[0] if found else ''}{REDACTED}"

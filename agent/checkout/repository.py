@@ -67,19 +67,19 @@ def _repository_refusal(repository: str, rules: Rules) -> str | None:
     if scheme not in rules.schemes:
         options = " ".join(f"--allow-scheme {each}" for each in (*rules.schemes, scheme))
         remedy = f"to allow {scheme} too, start the agent with {options}"
-        return f"{address.shown}: this agent allows the schemes {', '.join(rules.schemes)}; {remedy}"
+        return f"{address.redacted}: this agent allows the schemes {', '.join(rules.schemes)}; {remedy}"
     return _host_refusal(address)
 
 
 def _local_refusal(address: GitAddress, rules: Rules) -> str | None:
     if not address.scheme and not address.path.startswith("/"):
-        return f"{address.shown}: a local repository needs an absolute path"
-    return None if rules.allow_local else f"{address.shown}: {LOCAL_REFUSED}"
+        return f"{address.redacted}: a local repository needs an absolute path"
+    return None if rules.allow_local else f"{address.redacted}: {LOCAL_REFUSED}"
 
 
 def _host_refusal(address: GitAddress) -> str | None:
     """Return the reason to refuse `user@host:port`. git decodes %2D first, which could make it an option of ssh."""
     user, host = unquote(address.user or ""), unquote(address.host)
     if any(part.startswith("-") for part in (user, *re.split("[@:[]", host))):
-        return f"{address.shown}: the host begins with a dash"
-    return f"{address.shown}: there is no host" if not host.partition(":")[0] else None
+        return f"{address.redacted}: the host begins with a dash"
+    return f"{address.redacted}: there is no host" if not host.partition(":")[0] else None
