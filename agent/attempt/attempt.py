@@ -110,7 +110,7 @@ class Attempt:
         try:
             around = self._surroundings
             secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
-            self._recorder.redact(Redactor(values_to_redact(self._spec, secrets, around.redact)))
+            self._recorder.redact_with(Redactor(values_to_redact(self._spec, secrets, around.redact)))
             self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
         except OSError as failed:
             if refusal_in(failed) is not None:

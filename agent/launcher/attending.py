@@ -1,4 +1,4 @@
-"""Attended processes: a block around a process that is left only when nothing of it runs any more."""
+"""Attended processes: a context manager that ends a process and all its descendants when it is cancelled."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from airunner.agent.launcher.contract import LauncherDied, LeaseEnded, Process
 
 @asynccontextmanager
 async def attended(process: Process) -> AsyncGenerator[None]:
-    """Open a block that ends the process when cancelled, and is over only when nothing of it is left."""
+    """Close the process at the end of the block; if the block is cancelled, first wait until all of it is killed."""
     try:
         yield
     except anyio.get_cancelled_exc_class():
-        # The process has to be dead before another agent may lease the job. An `end` that is cut short kills too.
+        # The process must be dead before another agent may lease the job.
         with anyio.CancelScope(shield=True), suppress(LauncherDied, LeaseEnded, anyio.ClosedResourceError):
             await process.end(0)
         raise

@@ -1,4 +1,4 @@
-"""Launcher contract: what the agent requires of a launcher and its processes. Fakes in tests keep it too."""
+"""Launcher contract: the protocols and types through which the agent uses a launcher. Fakes in tests follow it too."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, Scarce
 from airunner.protocol.fields import TerminalSize
 
-RECEIVE_BYTES: Final = 65_536  # the most that a pipe holds, unless it was enlarged
+RECEIVE_BYTES: Final = 65_536  # read at a time: the default size of a pipe
 
 
 class LaunchSpec(Struct, frozen=True):
-    """Specification of a process: with pipes, or in a terminal of the size `terminal`.
+    """Specification of a process. If `terminal` is set, it runs in a terminal of that size, otherwise with pipes.
 
-    The environment is all that it gets; `working_directory` is absolute. `user`: the ids of the user that it runs as,
-    of its group and of its further groups; empty: the agent's own.
+    The process gets no other variables than `environment`; `working_directory` is absolute. `user` is its user id,
+    group id and supplementary group ids; empty: those of the agent.
     """
 
     argv: tuple[str, ...]
@@ -30,7 +30,7 @@ class LaunchSpec(Struct, frozen=True):
 
 
 class Exit(Struct, frozen=True):
-    """Exit of a command: its exit code or signal, and whether the job was out of memory, where that is known."""
+    """Exit of a command: its exit code or signal. `oom`: the kernel killed a process of the job for lack of memory."""
 
     exit_code: int | None
     signal: int | None
@@ -38,7 +38,7 @@ class Exit(Struct, frozen=True):
 
 
 class Spent(Struct, frozen=True):
-    """Resources that a job's processes have used: processor time, the memory of the largest, disk bytes."""
+    """Resources that a job's processes have used: processor time, peak memory of the largest, disk bytes."""
 
     cpu_user_ms: int = 0
     cpu_system_ms: int = 0
@@ -48,16 +48,16 @@ class Spent(Struct, frozen=True):
 
 
 class Vitals(Struct, frozen=True):
-    """Living processes of a job and their memory; 0: it cannot be seen."""
+    """Number of a job's living processes, and their memory; 0: the agent cannot see it."""
 
     processes: int = 0
     memory_bytes: int = 0
 
 
 class Survivor(Struct, frozen=True):
-    """Surviving process: it outlived the command's own end, or the grace of a job that was cut short.
+    """Surviving process: it still ran after the command's exit or, if the job was ended earlier, after the grace.
 
-    `left`: SIGKILL has not ended it within seconds; it hangs in the kernel or belongs to another user.
+    `left`: SIGKILL has not ended it within seconds: it hangs in the kernel, or belongs to another user.
     """
 
     pid: int
@@ -75,7 +75,7 @@ class Holder(Struct, frozen=True):
 class LaunchFailed(Exception):
     """Failure of a launch: the command or its working directory cannot be used.
 
-    `exit_code` is what a shell would say: 127 not found, 126 found and not usable.
+    `exit_code` is that of a shell: 127 not found, 126 found but not executable.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -85,11 +85,11 @@ class LaunchFailed(Exception):
 
 
 class LauncherDied(Exception):
-    """Launcher or keeper was killed, and every process of the job with it."""
+    """Launcher or keeper died, and every process of the job has been killed."""
 
 
 class NoLauncher(MachineRefused):
-    """Launcher missing: nothing can be started now, and nothing of this job was; the message says why."""
+    """Launcher missing: no process of this job was started, and none can be now; the message says why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Scarce.PROCESSES, message)
@@ -100,10 +100,10 @@ class LeaseEnded(Exception):
 
 
 class ByteSource(Protocol):
-    """Source of bytes: what a process writes."""
+    """Source of bytes: the stdout, stderr or terminal of a process."""
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
-        """Receive at least one byte, as soon as there is one; b"" at the end and ever after."""
+        """Wait for at least one byte, and return what has arrived; b"" at the end, and in every later call."""
         ...
 
     def close(self) -> None:
@@ -112,53 +112,53 @@ class ByteSource(Protocol):
 
 
 class Process(Protocol):
-    """Process tree of one job: its command and whatever that starts.
+    """Process tree of one job: its command, and all processes that the command has started.
 
-    Read its sources until b"", but never wait for that before `end`: a background process may hold them open.
+    Read the sources until b"", but call `end` without waiting for that: a background process may hold them open.
     """
 
-    pid: int  # of the command, also its session's and process group's id
-    stdout: ByteSource  # in a terminal, all that appears there
+    pid: int  # id of the command's process, session and process group
+    stdout: ByteSource  # in a terminal, all output
     stderr: ByteSource | None  # None in a terminal
-    spent: Spent  # by its processes that are gone; after `end` all are
+    spent: Spent  # by the processes that have ended; after `end` by all
 
     def terminal_size(self) -> TerminalSize | None:
-        """Return its terminal's current size; None without one, after its end, or for a size no terminal has."""
+        """Return the terminal's current size; None: there is no open terminal, or its size is out of bounds."""
         ...
 
     async def vitals(self) -> Vitals | None:
-        """Count its living processes and their memory; None where the command has ended."""
+        """Count the living processes and their memory; None: the command has ended."""
         ...
 
     async def holders(self) -> list[Holder]:
-        """List the visible processes that hold open what has not been read to its end."""
+        """List the visible processes that hold open a pipe or terminal which has not been read to its end."""
         ...
 
     async def wait(self) -> Exit:
-        """Wait for the command's own end; other processes of its tree may live on. Any number of tasks may wait.
+        """Wait for the command's exit; other processes of its tree may still run. Any number of tasks may wait.
 
         Raises `LauncherDied`, `LeaseEnded`.
         """
         ...
 
     def keep_until(self, deadline_s: float) -> None:
-        """Move the instant (CLOCK_BOOTTIME, seconds) at which all of the job is killed, whatever became of the agent.
+        """Set the instant (CLOCK_BOOTTIME, seconds) at which the whole job is killed, even if the agent is stopped.
 
-        After the job's end nothing happens. A deadline that does not get through leaves the old one standing.
+        After the job's end the call does nothing. If the message is lost, the earlier deadline remains.
         """
         ...
 
     async def end(self, grace_s: float) -> list[Survivor]:
-        """End all processes of the job: SIGTERM to all, SIGKILL after `grace_s` to what is left, until none is.
+        """End all processes of the job: send SIGTERM and, after `grace_s`, SIGKILL until none is left.
 
-        Owed after every `wait`, and the way to cut a job short; a second call may shorten the grace. Cancelled, it
-        kills at once and is over when nothing is left. The survivors are the processes that outlived the command or,
-        where that still ran, the grace. Raises `LauncherDied`, `LeaseEnded`.
+        Call it after every `wait`, or to end a running job; a second call may shorten the grace. When cancelled, it
+        kills at once, and returns when no process is left. Returns the processes that still ran after the command's
+        exit or, if the command was still running, after the grace. Raises `LauncherDied`, `LeaseEnded`.
         """
         ...
 
     def close(self) -> None:
-        """Release line and descriptors; where `end` has not finished, all processes are killed at once."""
+        """Close connection and descriptors; if `end` has not finished, all processes are killed at once."""
         ...
 
 
@@ -166,17 +166,16 @@ class Launcher(Protocol):
     """Launcher of processes."""
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
-        """Start a command, to be kept until `deadline_s` as in `Process.keep_until`. Cancelled, it leaves no process.
+        """Start a command, which is killed at `deadline_s` (see `Process.keep_until`). Cancelled, it leaves no process.
 
-        Raises `LaunchFailed`, `LauncherDied`, `MachineRefused`; after the deadline `LeaseEnded`, without having
-        started it.
+        Raises `LaunchFailed`, `LauncherDied`, `MachineRefused`; after the deadline `LeaseEnded`, and starts nothing.
         """
         ...
 
 
 class Starter(Protocol):
-    """Launcher as one attempt sees it: nothing that it starts outlives the attempt's lease."""
+    """Launcher of one attempt: no process that it starts outlives the attempt's lease."""
 
     async def launch(self, spec: LaunchSpec) -> Process:
-        """Start a command. Cancelled, it leaves no process. Raises as `Launcher.launch`."""
+        """Start a command. Cancelled, it leaves no process. Raises what `Launcher.launch` raises."""
         ...

@@ -1,6 +1,6 @@
-"""Inspection of running jobs by /proc: their processes, their memory, and the holders of their pipes. The agent's half.
+"""Inspection of running jobs in /proc: their processes and memory, and who holds their pipes open. The agent's half.
 
-Linux only. Processes of another user are not seen, unless by root.
+Linux only. Only root can see which files another user's process has open.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Final
 from airunner.agent.launcher.child.tree import command_of, descendants, name_of, process_ids, status_of
 from airunner.agent.launcher.contract import Holder, Vitals
 
-HOLDERS_MAX: Final = 100
-_TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the number of a master's terminal
+HOLDERS_MAX: Final = 100  # processes that are listed
+_TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the N in /dev/pts/N, by the descriptor of its master
 
 
 def vitals_of(command: int) -> Vitals | None:
-    """Count the processes of this command's keeper, and their memory with shared pages; None: it is gone."""
+    """Count the living descendants of the command's keeper, and their memory with shared pages; None: it has ended."""
     status = status_of(command)
     if status is None:
         return None
@@ -30,7 +30,7 @@ def vitals_of(command: int) -> Vitals | None:
 
 
 def holders_of(descriptors: list[int]) -> list[Holder]:
-    """List the other processes that hold the other end of any of these pipes and terminals open."""
+    """List the processes, without the agent, that hold the other end of any of these pipes or terminals open."""
     wanted = {_other_end(descriptor) for descriptor in descriptors}
     found: list[Holder] = []
     for pid in process_ids():
@@ -48,7 +48,7 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _other_end(descriptor: int) -> str:
-    """Return the other end's name, as a link in /proc/PID/fd has it."""
+    """Return the name of the other end in the links of /proc/PID/fd."""
     if os.isatty(descriptor):
         (number,) = struct.unpack("I", fcntl.ioctl(descriptor, _TIOCGPTN, bytes(4)))
         return f"/dev/pts/{number}"
@@ -56,7 +56,7 @@ def _other_end(descriptor: int) -> str:
 
 
 def _open_files(pid: int) -> Iterator[str]:
-    with suppress(OSError):  # it has ended, or is another user's
+    with suppress(OSError):  # the process has ended, or is another user's
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):  # closed meanwhile
+            with suppress(OSError):  # the file was closed meanwhile
                 yield str(link.readlink())

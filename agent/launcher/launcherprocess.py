@@ -1,4 +1,4 @@
-"""Launcher process: the interpreter without threads that starts keepers, as the agent starts it."""
+"""Launcher process, started by the agent: the interpreter without threads that forks keepers. The agent's half."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ import anyio
 from airunner.agent.launcher.child.cgroup import Limits, launchers_group
 from airunner.agent.launcher.mark import VARIABLE, new_launcher_mark
 
-# Of the agent's environment only variables that an interpreter needs to start: they stay readable in /proc.
+# The agent's variables that the launcher gets: only those that an interpreter needs, as they stay readable in /proc.
 _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
-# `airunner` and `airunner.agent` are stood in for, so that importing the launcher brings nothing else in:
-# the public API would load ZeroMQ, and every fork would carry it.
+# Empty modules replace `airunner` and `airunner.agent`, so that importing the launcher imports nothing else:
+# the public API would load ZeroMQ into the launcher and every keeper.
 _BOOTSTRAP: Final = """
 import sys, types
-descriptor, held, group, bounds, mark, package, *sys.path[:] = sys.argv[1:]
+descriptor, held, group, limits, mark, package, *sys.path[:] = sys.argv[1:]
 for name, folder in (("airunner", package), ("airunner.agent", package + "/agent")):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
 from airunner.agent.launcher.child.launcher import main
 numbers = [int(number) for number in held.split()]
-main(int(descriptor), numbers, group, [int(bound) for bound in bounds.split()], mark)
+main(int(descriptor), numbers, group, [int(limit) for limit in limits.split()], mark)
 """
 
 
 class LauncherSettings(NamedTuple):
-    """Settings that every launcher process of this agent is started with."""
+    """Settings with which an agent starts each launcher process."""
 
-    held: tuple[int, ...]
-    group: Path | None
-    limits: Limits
-    mark: str
-    groups: Path | None
-    descriptors: int  # that a job may open, until it raises its own bound; ours may be raised by now
+    held: tuple[int, ...]  # descriptors that launcher and keepers hold open
+    group: Path | None  # control group below which the launcher makes its own
+    limits: Limits  # of each job
+    mark: str  # of the agent's home
+    groups: Path | None  # file that lists the control groups of all launchers
+    descriptors: int  # soft limit of a job's open files: the agent may have raised its own since
 
 
 class LauncherProcess(NamedTuple):
-    """Launcher process: its child, our end of the line to it, and the mark of what it starts."""
+    """Launcher process: the child process, our end of its socket, and the mark of the processes it starts."""
 
     child: subprocess.Popen[bytes]
-    line: socket.socket
+    connection: socket.socket
     mark: str
 
     def hang_up(self) -> None:
-        """Close our end of the line: it kills what it has started, and exits."""
-        anyio.notify_closing(self.line)
-        self.line.close()
+        """Close our end of the socket: the launcher then kills its descendants and exits."""
+        anyio.notify_closing(self.connection)
+        self.connection.close()
 
     async def ended(self) -> None:
-        """Wait until it has ended; until we reap it, also a dead process has its id."""
+        """Wait until the process has ended. Its id is not reused before we reap it."""
         with suppress(ProcessLookupError):
             descriptor = os.pidfd_open(self.child.pid)
             try:
@@ -67,13 +67,13 @@ class LauncherProcess(NamedTuple):
 
 
 def spawn_launcher(settings: LauncherSettings) -> LauncherProcess:
-    """Start a launcher process. None of our code runs between its fork and its exec. Raises `OSError`."""
+    """Start a launcher process. No Python code runs between fork and exec. Raises `OSError`."""
     mark = new_launcher_mark(settings.mark)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    package = str(Path(__file__).absolute().parents[2])  # through the link: the folder that is `airunner`
+    package = str(Path(__file__).absolute().parents[2])  # not resolved: `airunner/agent` is a link
     held = " ".join(map(str, settings.held))
-    bounds = " ".join(str(bound or 0) for bound in settings.limits)
-    arguments = (str(theirs.fileno()), held, str(settings.group or ""), bounds, mark, package, *sys.path)
+    limits = " ".join(str(limit or 0) for limit in settings.limits)
+    arguments = (str(theirs.fileno()), held, str(settings.group or ""), limits, mark, package, *sys.path)
     with theirs:
         try:
             child = subprocess.Popen(  # noqa: S603 - our own interpreter and code

@@ -1,4 +1,4 @@
-"""Local launcher: the agent's `Launcher`, which talks to the launcher process on this machine."""
+"""Local launcher: the agent's `Launcher`, which uses the launcher process and its keepers on this machine."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import anyio
 from airunner.agent.launcher.child import wire
 from airunner.agent.launcher.child.cgroup import Limits, end_groups, launchers_group, missing_controllers, own_group
 from airunner.agent.launcher.child.wire import DESCRIPTORS_MAX, Expired, Failed, Start, Started, ToAgent, send_with
+from airunner.agent.launcher.connection import KeeperConnection
 from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
 from airunner.agent.launcher.launcherprocess import LauncherProcess, LauncherSettings, spawn_launcher
-from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.mark import VARIABLE, end_marked, new_home_mark
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.process import KeptProcess
@@ -31,30 +31,30 @@ from airunner.transport.bell import Bell
 from airunner.transport.descriptors import soft_descriptors
 
 NO_LIMITS: Final = Limits()
-WIRE: Final = Path(wire.__file__)  # a launcher that starts later would speak this version; it must be ours
-WAKE_S: Final = 5.0  # for a keeper to answer: it takes milliseconds, unless it or the launcher is stopped
-LAUNCH_S: Final = 30.0  # and then: for a disk that takes its time
-KEEPERS_S: Final = 2.0  # for the keepers of a dead launcher to end their jobs; milliseconds, unless they are stopped
-BURY_S: Final = 5.0  # for processes to die of SIGKILL; only those that hang in the kernel take longer
-CLOSE_WAIT_S: Final = 5.0  # to kill everything; a process that takes longer hangs in the kernel
+WIRE: Final = Path(wire.__file__)  # if an upgrade has changed it, a new launcher would not understand this agent
+WAKE_S: Final = 5.0  # after which a keeper without an answer is continued: it needs milliseconds, unless stopped
+LAUNCH_S: Final = 30.0  # after which a keeper that was continued is killed: a slow disk may need that long
+KEEPERS_S: Final = 2.0  # for the keepers of a dead launcher to end their jobs: they need milliseconds, unless stopped
+KILL_S: Final = 5.0  # for processes to die of SIGKILL; only those that hang in the kernel take longer
+CLOSE_WAIT_S: Final = 5.0  # for the launcher to kill everything and exit, when the agent closes it
 
 
 def start_launcher(
     held: Sequence[int] = (), limits: Limits = NO_LIMITS, mark: str = "", groups: Path | None = None
 ) -> ChildLauncher:
-    """Start the launcher's process; meant to come before the first ZeroMQ context of this one. Raises `OperatorError`.
+    """Start the launcher process, before this process makes its first ZeroMQ context. Raises `OperatorError`.
 
-    It and its keepers hold the descriptors `held` open, and no job does: a lock on one of them shows
-    whether a keeper of a job still lives. The `limits` are each job's. What it starts bears the `mark` of the
-    agent's home, or one of its own; its control groups' folder is noted in the file `groups`.
+    Launcher and keepers hold the descriptors `held` open, and jobs do not: a lock on one of them shows whether a
+    keeper still lives. The `limits` apply to each job. All processes carry the `mark` of the agent's home (default:
+    a new one). The folder of the launcher's control groups is added to the file `groups`.
     """
     if sys.platform != "linux":
-        raise OperatorError("the agent needs Linux: run it there, this machine can still submit and monitor")
+        raise OperatorError("the agent needs Linux: run it there; this machine can still submit and monitor jobs")
     group = own_group()
     missing = limits.controllers if group is None else missing_controllers(group, limits)
     if missing:
         raise OperatorError(
-            f"jobs cannot be bounded here: the kernel offers this process no control group (version 2) for "
+            f"jobs cannot be limited here: the kernel offers this process no control group (version 2) for "
             f"{' and '.join(missing)}; see `airunner doctor`"
         )
     settings = LauncherSettings(tuple(held), group, limits, mark or new_home_mark(), groups, soft_descriptors())
@@ -66,20 +66,20 @@ def start_launcher(
 
 @contextmanager
 def _reserved() -> Generator[Callable[[], None]]:
-    """Reserve descriptors for a command's output before it begins; the call lets go of them.
+    """Reserve descriptors for a command's output before the command starts; the yielded call closes them.
 
-    Those that the kernel cannot hand over it drops without an error: the command would run, and its output be lost.
+    The kernel silently drops descriptors that it cannot pass on: the command would run, and its output be lost.
     """
-    with ExitStack() as kept:
+    with ExitStack() as reserved:
         for _ in range(DESCRIPTORS_MAX):
-            kept.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        yield kept.close
+            reserved.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        yield reserved.close
 
 
 class ChildLauncher:
-    """Child launcher: a `Launcher` for one event loop. Keepers are used again; there are as many as jobs ran at once.
+    """Child launcher: a `Launcher` for one event loop. Keepers are reused; there are as many as jobs ran at once.
 
-    When the process dies, its keepers end their jobs and die with it; the next launch starts another.
+    When the launcher process dies, its keepers kill their jobs and exit; the next launch starts another process.
     """
 
     def __init__(self, settings: LauncherSettings, spawned: LauncherProcess) -> None:
@@ -87,70 +87,70 @@ class ChildLauncher:
         self._launcher = spawned
         self._launches = 0
         self._restarted = Bell()
-        self._idle: list[Line] = []
+        self._idle: list[KeeperConnection] = []
         self._closed = False
         self._wire = WIRE.read_bytes()
 
     @property
     def pid(self) -> int:
-        """The launcher's process."""
+        """The process id of the launcher."""
         return self._launcher.child.pid
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> KeptProcess:
-        """Start a command, to be killed at `deadline_s` of CLOCK_BOOTTIME, as `Launcher.launch` does."""
-        assert spec.working_directory.is_absolute(), "the launcher's own folder is none of the job's"
+        """Start a command, which is killed at `deadline_s` of CLOCK_BOOTTIME, as `Launcher.launch` does."""
+        assert spec.working_directory.is_absolute(), "a relative working directory"
         try:
-            line = self._take_idle() or await self._ask_for_keeper()
+            connection = self._take_idle() or await self._ask_for_keeper()
             self._launches += 1
             mark = f"{self._launcher.mark}.{self._launches}"
-            bury = partial(self._bury, self._launcher, mark)
-            answer = await self._answer(line, _start(spec, deadline_s, mark), bury)
+            kill_rest = partial(self._kill_rest, self._launcher, mark)
+            answer = await self._answer(connection, _start(spec, deadline_s, mark), kill_rest)
         except OSError as error:
             if (scarce := scarce_at_launch(error.errno or 0)) is None:
                 raise
             raise MachineRefused(scarce, f"cannot start a process: {error.strerror}") from error
         match answer:
             case Started(pid, keeper):
-                descriptors, line.descriptors = line.descriptors, []
+                descriptors, connection.descriptors = connection.descriptors, []
                 if len(descriptors) != (DESCRIPTORS_MAX if spec.terminal is None else 1):
-                    line.close()  # and the keeper kills what it has started
+                    connection.close()  # the keeper then kills what it has started
                     for descriptor in descriptors:
                         os.close(descriptor)
-                    raise MachineRefused(Scarce.DESCRIPTORS, "cannot read what a process writes", begun=True)
-                line.keeper = line.keeper or KeeperProcess(keeper)
-                return KeptProcess(pid, descriptors, line, self._give_back, bury)
+                    raise MachineRefused(Scarce.DESCRIPTORS, "cannot receive the output of a process", begun=True)
+                connection.keeper = connection.keeper or KeeperProcess(keeper)
+                return KeptProcess(pid, descriptors, connection, self._give_back, kill_rest)
             case Failed(errno, message, exit_code):
                 if (scarce := scarce_at_launch(errno)) is not None:
-                    line.close()  # one process less, and whatever the failure has left open there
+                    connection.close()  # the keeper exits: it frees a process and its descriptors
                     raise MachineRefused(scarce, message)
-                self._give_back(line)
+                self._give_back(connection)
                 raise LaunchFailed(message, exit_code)
             case Expired():
-                self._give_back(line)
+                self._give_back(connection)
                 raise LeaseEnded
             case other:
-                raise AssertionError(f"a keeper said {other} out of turn")
+                raise AssertionError(f"unexpected message of a keeper: {other}")
 
     async def watch(self) -> None:
-        """Watch the launcher for ever: when it dies, end its keepers and their jobs too.
+        """Watch the launcher process, for ever: when it dies, kill the keepers and jobs that are left.
 
-        The kernel signals them, but a keeper that is stopped does not act on that.
+        The kernel signals the keepers, but a stopped keeper does not handle the signal.
         """
         while True:
             launcher = self._launcher
             await launcher.ended()
             with anyio.move_on_after(KEEPERS_S):
                 await self._replaced(launcher)
-            await self._bury(launcher, launcher.mark)
+            await self._kill_rest(launcher, launcher.mark)
             await self._replaced(launcher)
 
     async def _replaced(self, launcher: LauncherProcess) -> None:
-        """Return once another launcher has been started."""
+        """Wait until another launcher process has been started."""
         while self._launcher is launcher:
             await self._restarted.wait()
 
     async def aclose(self) -> None:
-        """Kill every job's processes, and wait for the launcher to be gone. May be called again."""
+        """Kill every job's processes, and wait for the launcher's exit. May be called again."""
         if self._closed:
             return
         self._closed = True
@@ -169,98 +169,100 @@ class ChildLauncher:
                 launcher.child.kill()
                 launcher.child.wait()
         if not done:
-            await self._bury(launcher, launcher.mark)
+            await self._kill_rest(launcher, launcher.mark)
 
-    async def _answer(self, line: Line, start: Start, bury: Callable[[], Awaitable[None]]) -> ToAgent:
-        """Return the keeper's answer to a Start. If there is none, close its line and kill what it has begun.
+    async def _answer(
+        self, connection: KeeperConnection, start: Start, kill_rest: Callable[[], Awaitable[None]]
+    ) -> ToAgent:
+        """Send a Start and return the keeper's answer; without one, close the connection and kill the command.
 
-        Raises `LauncherDied`; `OSError` where there are no descriptors for what it would hand over.
+        Raises `LauncherDied`; `OSError`: there are no free descriptors for the command's output.
         """
         try:
-            with _reserved() as let_go:
-                if not await self._answers(line, start):
-                    (line.keeper or self._launcher.child).kill()  # or the launcher, which ought to have made a keeper
-                    await line.readable()
-                let_go()
-                return await line.receive()
+            with _reserved() as free_reserved:
+                if not await self._answers(connection, start):
+                    (connection.keeper or self._launcher.child).kill()  # no keeper: the launcher has not forked it
+                    await connection.readable()
+                free_reserved()
+                return await connection.receive()
         except BaseException as error:
-            line.close()
+            connection.close()
             if isinstance(error, LauncherDied):
-                await bury()
+                await kill_rest()
             raise
 
-    async def _answers(self, line: Line, start: Start) -> bool:
-        """Return whether the keeper answers. Soon it is woken, with the launcher: a job may have stopped either."""
+    async def _answers(self, connection: KeeperConnection, start: Start) -> bool:
+        """Send a Start; return whether the keeper answers. A keeper or launcher that a job has stopped is continued."""
         with anyio.move_on_after(WAKE_S):
-            with suppress(LauncherDied):  # the next message on the line reports it, or something better
-                await line.send(start)
-            await line.readable()
+            with suppress(LauncherDied):  # `receive` raises it too, after the messages that came before
+                await connection.send(start)
+            await connection.readable()
             return True
         self._launcher.child.send_signal(signal.SIGCONT)
-        if line.keeper is not None:
-            line.keeper.wake()
+        if connection.keeper is not None:
+            connection.keeper.wake()
         with anyio.move_on_after(LAUNCH_S):
-            await line.readable()
+            await connection.readable()
             return True
         return False
 
-    async def _bury(self, launcher: LauncherProcess, mark: str) -> None:
-        """Kill the processes with the mark, and where this launcher is dead, those in its control groups."""
+    async def _kill_rest(self, launcher: LauncherProcess, mark: str) -> None:
+        """Kill the processes with the mark and, if this launcher is dead, those in its control groups."""
         group = self._settings.group if launcher.child.poll() is not None else None
 
         def end() -> None:
             if group is not None:
-                end_groups(launchers_group(group, launcher.child.pid, launcher.mark), BURY_S)
-            end_marked(mark, BURY_S)
+                end_groups(launchers_group(group, launcher.child.pid, launcher.mark), KILL_S)
+            end_marked(mark, KILL_S)
 
         with anyio.CancelScope(shield=True):
             await offload(end)
 
-    def _take_idle(self) -> Line | None:
+    def _take_idle(self) -> KeeperConnection | None:
         while self._idle:
-            line = self._idle.pop()
-            if not line.broken:
-                return line
-            line.close()
+            connection = self._idle.pop()
+            if not connection.broken:
+                return connection
+            connection.close()
         return None
 
-    def _give_back(self, line: Line) -> None:
+    def _give_back(self, connection: KeeperConnection) -> None:
         if self._closed:
-            line.close()
+            connection.close()
         else:
-            self._idle.append(line)
+            self._idle.append(connection)
 
-    async def _ask_for_keeper(self) -> Line:
+    async def _ask_for_keeper(self) -> KeeperConnection:
         if self._closed:
             raise LauncherDied
         if self._launcher.child.poll() is not None:
             self._restart()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        line = Line(ours)
+        connection = KeeperConnection(ours)
         with theirs:
             try:
                 while True:
                     try:
-                        send_with(self._launcher.line, b"keeper", [theirs.fileno()])
+                        send_with(self._launcher.connection, b"keeper", [theirs.fileno()])
                     except BlockingIOError:
-                        await anyio.wait_writable(self._launcher.line)
+                        await anyio.wait_writable(self._launcher.connection)
                     else:
-                        return line
+                        return connection
             except BaseException as error:
-                line.close()
+                connection.close()
                 if isinstance(error, BrokenPipeError | ConnectionResetError):
                     raise LauncherDied from error
                 raise
 
     def _restart(self) -> None:
-        """Start another process in the place of one that has died; raises `NoLauncher`.
+        """Replace a launcher process that has died; raises `NoLauncher`.
 
-        ZeroMQ's threads are there by now; what `spawn_launcher` does is safe beside them.
+        ZeroMQ's threads run now; `spawn_launcher` is safe beside them.
         """
         self._launcher.hang_up()
         try:
             if WIRE.read_bytes() != self._wire:
-                raise NoLauncher("airunner was upgraded beneath this agent, whose launcher has died: restart it")
+                raise NoLauncher("the launcher has died, and airunner was upgraded meanwhile: restart the agent")
             self._launcher = spawn_launcher(self._settings)
         except OSError as error:
             raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error

@@ -1,16 +1,17 @@
-"""Marks of processes: a variable in the environment by which those of a job are found again. Standard library only.
+"""Process marks: an environment variable by which the processes of a job are found again. Standard library only.
 
-Keepers and control groups end what a job started. When launcher and keepers are killed at once, no process knows what
-is left of it; but each has inherited a mark, and with it go those of its session and whatever descends from it.
+Keepers and control groups end a job's processes. When launcher and keepers are killed at once, nobody knows which
+processes are left; but the job's processes have inherited its mark. Processes in the session of a marked process, and
+descendants of marked processes, count as marked too.
 
 ```
 AIRUNNER_MARK=<home>.<launcher>           the launcher and its keepers
-AIRUNNER_MARK=<home>.<launcher>.<number>  one job's command, git or hook, and whatever it starts
+AIRUNNER_MARK=<home>.<launcher>.<number>  a command, git or hook of one job, and its descendants
 ```
 
-Home and launcher are random, so that no other agent's processes have them. A process that clears its environment,
-leaves its session and outlives its parents is found by its control group, or not at all. Another user's processes are
-visible to root only.
+<home> and <launcher> are random, so that no process of another agent has them. A process that clears its environment,
+leaves its session and outlives its parents is found by its control group, or not at all. Only root can read the marks
+of another user's processes.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from airunner.agent.launcher.child.tree import KILL_AGAIN_MS, command_of, name_o
 
 VARIABLE: Final = "AIRUNNER_MARK"
 _NAME: Final = VARIABLE.encode()
-_HOME_BYTES: Final = 16
-_LAUNCHER_BYTES: Final = 8
-_LOOKS: Final = 2  # that find nothing, one after the other: a process that executes has no environment just then
+_HOME_BYTES: Final = 16  # random bytes of <home>
+_LAUNCHER_BYTES: Final = 8  # random bytes of <launcher>
+_LOOKS: Final = 2  # passes in a row that must find nothing: during execve(2) a process shows no environment
 
 
 def new_home_mark() -> str:
@@ -40,14 +41,14 @@ def new_home_mark() -> str:
 
 
 def new_launcher_mark(home: str) -> str:
-    """Make the mark of another launcher of this home."""
+    """Make the mark of a new launcher of this home."""
     return f"{home}.{secrets.token_hex(_LAUNCHER_BYTES)}"
 
 
 def end_marked(mark: str, within_s: float) -> list[int]:
-    """Kill all processes whose mark begins with `mark`, and return those that have not ended in time.
+    """Kill all processes whose mark begins with `mark`, and return those that have not ended within `within_s`.
 
-    It goes on until there are none, so that what they start meanwhile is found too.
+    Passes are repeated until none is found, so that processes which were started meanwhile are found too.
     """
     until_s = time.monotonic() + within_s
     empty = 0
@@ -66,10 +67,10 @@ def end_marked(mark: str, within_s: float) -> list[int]:
 
 
 def marked(mark: str) -> dict[int, int]:
-    """List the living processes whose mark begins with `mark`, with their sessions and descendants.
+    """Find the living processes whose mark begins with `mark`, those in their sessions, and all their descendants.
 
-    By process, and what to signal for it: its group, in one step in which no member can fork, where the whole session
-    is the job's. A session whose leader lives and has no mark is another's, which has inherited this environment.
+    Maps each process to the target of its signal: if the whole session is the job's, the (negative) process group, as
+    its members cannot fork while it is signalled. A session whose leader lives and has no mark is not the job's.
     """
     others = [status for pid in process_ids() if pid != os.getpid() and (status := status_of(pid)) is not None]
     alive = {status.pid: status for status in others if status.alive}
@@ -83,12 +84,12 @@ def marked(mark: str) -> dict[int, int]:
 
 
 def commands_of(pids: Iterable[int]) -> str:
-    """Name these processes for a message."""
+    """List ids and command lines of processes, for a message."""
     return ", ".join(f"{pid} ({command_of(pid) or name_of(pid)})" for pid in pids)
 
 
 def _wait_for(pid: int) -> None:
-    """Wait for a process's end, for a moment."""
+    """Wait for a process's end, for at most `KILL_AGAIN_MS`."""
     with suppress(OSError):
         descriptor = os.pidfd_open(pid)
         poll = select.poll()
@@ -98,7 +99,7 @@ def _wait_for(pid: int) -> None:
 
 
 def _carries(pid: int, mark: bytes) -> bool:
-    with suppress(OSError):  # it has ended, or is another user's
+    with suppress(OSError):  # the process has ended, or is another user's
         for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             name, _, value = entry.partition(b"=")
             if name == _NAME and (value == mark or value.startswith(mark + b".")):

@@ -1,4 +1,4 @@
-"""Offloading: runs slow calls in threads; where the machine has none to give, in the event loop after all."""
+"""Offloading: runs slow calls in threads or, if no thread can be started, in the event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def offload(call: Callable[[], T], *, abandon: bool = False) -> T:
-    """Run `call` in a thread and return its result; with `abandon` a cancelled task does not wait for it."""
+    """Run `call` in a thread and return its result; with `abandon` a cancelled task does not wait for the thread."""
     begun = False
 
     def run() -> T:
@@ -21,7 +21,7 @@ async def offload(call: Callable[[], T], *, abandon: bool = False) -> T:
 
     try:
         return await anyio.to_thread.run_sync(run, abandon_on_cancel=abandon)
-    except RuntimeError:  # threading's own word for it: there is no errno
+    except RuntimeError:  # `threading` raises it when it cannot start a thread
         if begun:
             raise
         return call()

@@ -1,6 +1,6 @@
-"""Kept process: one job's process tree as the agent sees it, a `Process` over the line to its keeper.
+"""Kept process: the process tree of one job, as a `Process` that the agent controls over a keeper's connection.
 
-Whatever waits for the keeper here raises `LauncherDied` and `LeaseEnded`, as the contract says.
+Methods that wait for the keeper raise `LauncherDied` and `LeaseEnded`, as the contract says.
 """
 
 from __future__ import annotations
@@ -14,50 +14,50 @@ from typing import Final
 import anyio
 
 from airunner.agent.launcher.child.wire import End, Ended, Exited, Expired, KeepUntil, ToAgent, deadline_ms
+from airunner.agent.launcher.connection import KeeperConnection
 from airunner.agent.launcher.contract import ByteSource, Exit, Holder, LauncherDied, LeaseEnded, Spent, Survivor, Vitals
 from airunner.agent.launcher.inspection import holders_of, vitals_of
-from airunner.agent.launcher.line import Line
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 
-STOPPED_S: Final = 1.0  # after the grace: a keeper that is still stopped is stopped again and again
-SILENT_S: Final = 15.0  # after the grace: a keeper gives up after ten seconds on processes that SIGKILL does not end
+STOPPED_S: Final = 1.0  # after the grace: a keeper that is stopped then, although it was continued, is killed
+SILENT_S: Final = 15.0  # after the grace: a keeper that has not answered then is killed; it should need 10 s at most
 
 
 class KeptProcess:
-    """Kept process: holds the line while the job lasts, and gives it back when nothing of the job is left.
+    """Kept process: owns the connection until no process of the job is left, and then gives it back.
 
-    It has no task of its own: the task that waits for something reads the line for all that wait.
+    It has no task of its own: of the tasks that wait, one at a time receives the messages for all of them.
     """
 
     def __init__(
         self,
         pid: int,
         descriptors: list[int],
-        line: Line,
-        give_back: Callable[[Line], None],
-        bury: Callable[[], Awaitable[None]],
+        connection: KeeperConnection,
+        give_back: Callable[[KeeperConnection], None],
+        kill_rest: Callable[[], Awaitable[None]],
     ) -> None:
-        """`bury` kills what a keeper that has died has left of the job."""
+        """`kill_rest` kills the job's processes that are left after the keeper has died."""
         self._sources = [DescriptorSource(descriptor) for descriptor in descriptors]
         self.pid = pid
         self.stdout: ByteSource = self._sources[0]
         self.stderr: ByteSource | None = self._sources[1] if len(descriptors) > 1 else None
         self.spent = Spent()
-        self._line: Line | None = line
+        self._connection: KeeperConnection | None = connection
         self._give_back = give_back
-        self._bury = bury
+        self._kill_rest = kill_rest
         self._receiving = anyio.Lock(fast_acquire=True)
         self._exit: Exit | None = None
-        self._survivors: list[Survivor] | None = None  # a list: nothing is left
-        self._answers = 0  # the keeper owes us: one for each End
+        self._survivors: list[Survivor] | None = None  # None: processes of the job may be left
+        self._answers = 0  # Ended messages that the keeper owes us: one for each End
         self._expired = False
-        self._buried = False
+        self._rest_killed = False
 
     def terminal_size(self) -> TerminalSize | None:
-        """Return the current size of its terminal; None for a size that no terminal has, which its program may set."""
+        """Return the terminal's current size; None if a program has set it to a size that is out of bounds."""
         descriptor = self._sources[0].descriptor
         if self.stderr is not None or descriptor is None:
             return None
@@ -67,32 +67,32 @@ class KeptProcess:
         return TerminalSize(cols=cols, rows=rows)
 
     async def vitals(self) -> Vitals | None:
-        """Count its living processes and their memory."""
+        """Count the job's living processes and their memory."""
         return await offload(lambda: vitals_of(self.pid))
 
     async def holders(self) -> list[Holder]:
-        """List the processes that hold open what has not been read to its end."""
+        """List the processes that hold open a pipe or terminal which has not been read to its end."""
         unread = [source.descriptor for source in self._sources if source.descriptor is not None]
         try:
             return await offload(lambda: holders_of(unread))
-        except OSError:  # no descriptors to look with
+        except OSError:  # no free descriptor to read /proc with
             return []
 
     async def wait(self) -> Exit:
-        """Wait for the command's own end."""
+        """Wait for the command's exit."""
         while self._exit is None:
             await self._receive(lambda: self._exit is not None)
         return self._exit
 
     def keep_until(self, deadline_s: float) -> None:
-        """Move the instant at which the keeper kills the job, whatever became of us."""
-        if self._line is not None:
-            self._line.tell(KeepUntil(deadline_ms(deadline_s)))
+        """Send the keeper the instant at which it kills the job, even if the agent is stopped."""
+        if self._connection is not None:
+            self._connection.try_send(KeepUntil(deadline_ms(deadline_s)))
 
     async def end(self, grace_s: float) -> list[Survivor]:
-        """End all processes of the job; of several callers' graces the shortest counts.
+        """End all processes of the job; if several tasks call, the grace that ends first counts.
 
-        A keeper that does not answer in time is killed, and what it kept with it.
+        A keeper that does not answer in time is killed, and all processes of its job with it.
         """
         try:
             with anyio.move_on_after(grace_s + SILENT_S):
@@ -110,39 +110,39 @@ class KeptProcess:
             raise
 
     def close(self) -> None:
-        """Release line and descriptors; where `end` has not finished, all processes are killed at once."""
+        """Close connection and descriptors; if `end` has not finished, all processes are killed at once."""
         self._hang_up()
         for source in self._sources:
             source.close()
 
     async def _ended(self) -> list[Survivor]:
-        """Wait until nothing is left, and return the processes that outlived the command."""
+        """Wait until no process of the job is left, and return the survivors."""
         while self._survivors is None:
             await self._receive(lambda: self._survivors is not None)
         return self._survivors
 
     @property
     def _keeper(self) -> KeeperProcess | None:
-        return self._line.keeper if self._line is not None else None
+        return self._connection.keeper if self._connection is not None else None
 
     async def _send_end(self, grace_s: float) -> None:
-        if self._line is not None:
+        if self._connection is not None:
             if self._keeper is not None:
-                self._keeper.wake()  # its launcher would, unless that is stopped or dead itself
-            with suppress(LauncherDied):  # the next message on the line reports it, or something better
-                await self._line.send(End(round(grace_s * 1000)))
+                self._keeper.wake()  # the launcher does so too, unless it is stopped or dead itself
+            with suppress(LauncherDied):  # `receive` raises it too, after the messages that came before
+                await self._connection.send(End(round(grace_s * 1000)))
             self._answers += 1
 
     async def _receive(self, done: Callable[[], bool]) -> None:
-        """Receive the next message, unless another task has received what is waited for meanwhile."""
+        """Receive the next message, unless `done()`: another task has received the awaited message meanwhile."""
         async with self._receiving:
             if done():
                 return
             if self._expired:
                 raise LeaseEnded
-            if self._line is None:
+            if self._connection is None:
                 raise anyio.ClosedResourceError
-            match await self._heard(self._line):
+            match await self._next_message(self._connection):
                 case Exited(exit_code, number, alone, oom, spent):
                     self._exit = Exit(exit_code, number, oom)
                     self.spent = Spent(*spent)
@@ -151,35 +151,35 @@ class KeptProcess:
                 case Ended(survivors, spent):
                     self.spent = Spent(*spent)
                     self._answers -= 1
-                    if not self._answers:  # an answer left on the line would be taken for the next job's
+                    if not self._answers:  # an unread answer would be taken for the next job's
                         self._finish(list(starmap(Survivor, survivors)))
                 case Expired():
                     self._expired = True
                     self._hang_up()
                     raise LeaseEnded
                 case other:
-                    raise AssertionError(f"a keeper said {other} out of turn")
+                    raise AssertionError(f"unexpected message of a keeper: {other}")
 
-    async def _heard(self, line: Line) -> ToAgent:
-        """Receive the next message; before a keeper's death is reported, kill what is left of the job."""
+    async def _next_message(self, connection: KeeperConnection) -> ToAgent:
+        """Receive the next message. If the keeper has died, kill the job's processes, then raise `LauncherDied`."""
         try:
-            return await line.receive()
+            return await connection.receive()
         except LauncherDied:
-            if not self._buried:
-                await self._bury()
-                self._buried = True
+            if not self._rest_killed:
+                await self._kill_rest()
+                self._rest_killed = True
             raise
 
     def _finish(self, survivors: list[Survivor]) -> None:
-        assert self._line is not None
-        line, self._line = self._line, None
+        assert self._connection is not None
+        connection, self._connection = self._connection, None
         self._survivors = survivors
         if any(survivor.left for survivor in survivors):
-            line.close()  # this keeper stays with them; it can keep no other job
+            connection.close()  # the keeper goes on killing them, and can run no other job
         else:
-            self._give_back(line)
+            self._give_back(connection)
 
     def _hang_up(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

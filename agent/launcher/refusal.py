@@ -1,11 +1,11 @@
-"""Refusals of the agent's own machine, which are not the fault of the job that meets them. Pure.
+"""Refusals by the agent's machine, which is out of processes, memory, descriptors or disk: not the job's fault. Pure.
 
-A machine that is out of processes, memory, descriptors or disk reports it by an errno, whatever the job. The job goes
-back as if it had not been leased: it is not counted towards `max_attempts`, the agent reports why, and leases nothing
-until it can run jobs again (see `leases.health`). What a running command is refused is the job's own business.
+A system call of the agent then fails with such an errno, whatever the job. The job is released as if it had not been
+leased: the attempt does not count towards `max_attempts`, the agent reports the reason, and leases nothing until it can
+run jobs again (see `leases.health`). A refusal that the running command meets is the job's own.
 
-Where only git's words say so, they are believed as far as the machine's state bears them out: a repository that does
-not fit on a disk with room for others, or a program that says such things, is not to go round for ever.
+If only a message of git says so, the refusal counts as the machine's only if a check of the machine confirms it.
+Otherwise a repository too large for the disk, or a program that prints such messages, would be retried for ever.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, cast
 
 
 class Scarce(StrEnum):
-    """Scarce resource: what a machine can be out of."""
+    """Scarce resource, of which a machine has none left."""
 
     PROCESSES = "processes or memory"
     DESCRIPTORS = "open files"
@@ -24,11 +24,11 @@ class Scarce(StrEnum):
 
 
 HINTS: Final = {
-    Scarce.PROCESSES: "raise its bounds (ulimit -u, TasksMax=, memory) or lower --spawn",
-    Scarce.DESCRIPTORS: "raise its bound of open files (ulimit -n, LimitNOFILE=) or lower --spawn",
-    Scarce.DISK: "make room on the disk of AIRUNNER_HOME, and let it be written",
+    Scarce.PROCESSES: "raise the agent's limits (ulimit -u, TasksMax=, memory) or lower --spawn",
+    Scarce.DESCRIPTORS: "raise the agent's limit of open files (ulimit -n, LimitNOFILE=) or lower --spawn",
+    Scarce.DISK: "make room on the disk of AIRUNNER_HOME, and make it writable",
 }
-"""What to do about each, for the agent's operator."""
+"""What the agent's operator can do, by scarce resource."""
 
 _SCARCE: Final = {
     errno.EAGAIN: Scarce.PROCESSES,
@@ -36,7 +36,7 @@ _SCARCE: Final = {
     errno.EMFILE: Scarce.DESCRIPTORS,
     errno.ENFILE: Scarce.DESCRIPTORS,
     errno.ENOBUFS: Scarce.DESCRIPTORS,
-    errno.ETOOMANYREFS: Scarce.DESCRIPTORS,  # on their way between two processes
+    errno.ETOOMANYREFS: Scarce.DESCRIPTORS,  # too many are in flight between processes
     errno.ENOSPC: Scarce.DISK,
     errno.EDQUOT: Scarce.DISK,
     errno.EROFS: Scarce.DISK,
@@ -45,9 +45,9 @@ _SCARCE: Final = {
 
 
 class MachineRefused(Exception):
-    """Refusal of this machine, which cannot do something now; the message says what, and why.
+    """Refusal by this machine, which lacks a resource; the message says what it could not do, and why.
 
-    `guessed`: from a program's words, and not an errno. `begun`: a command of the job's had run by then.
+    `guessed`: concluded from a program's message, not from an errno. `begun`: a command of the job had started.
     """
 
     def __init__(self, scarce: Scarce, message: str, *, guessed: bool = False, begun: bool = False) -> None:
@@ -56,34 +56,34 @@ class MachineRefused(Exception):
         self.message = message
         self.guessed = guessed
         self.begun = begun
-        self.room_bytes = 0  # that the disk has to have before it is tried again
+        self.room_bytes = 0  # free disk space, below which no job is leased after this refusal
 
 
 def scarce_at_launch(number: int) -> Scarce | None:
-    """Return what the machine lacks where a launch fails with errno `number`; None: the command is at fault."""
-    if number == errno.ENOSPC:  # no room for another terminal, and no matter of the disk
+    """Return the resource that a launch with errno `number` has lacked; None: the command is at fault."""
+    if number == errno.ENOSPC:  # no terminal is free; it has nothing to do with the disk
         return Scarce.PROCESSES
     return _SCARCE.get(number)
 
 
 def scarce_at_home(number: int | None) -> Scarce:
-    """Return what the machine lacks when it refuses a file of the agent's own home with errno `number`."""
+    """Return the resource that a file operation in the agent's home with errno `number` has lacked."""
     return _SCARCE.get(number or 0, Scarce.DISK)
 
 
 def counts(refusal: MachineRefused, *, begun: bool, able: bool) -> bool:
-    """Return whether giving the job back counts towards its `max_attempts`, as a lost agent does.
+    """Return whether the release of the job counts towards its `max_attempts`, as the loss of an agent does.
 
-    `begun`: its command was running; each further attempt runs it once more. `able`: the machine, looked at afterwards,
-    is out of nothing; what only words tell of is then the job's own, such as a repository larger than the disk.
+    `begun`: the command was running, and every further attempt runs it again. `able`: a check afterwards found that the
+    machine lacks nothing: a guessed refusal is then the job's fault, such as a repository larger than the disk.
     """
     return begun or refusal.begun or (refusal.guessed and able)
 
 
 def refusal_in(error: BaseException) -> MachineRefused | None:
-    """Find the machine's refusal in `error`, which may be what a task group raised.
+    """Find the machine's refusal in `error`, also in an exception group.
 
-    An `OSError` that was not translated counts as one: all that an attempt touches in the agent is the agent's own.
+    An `OSError` with such an errno counts as one: within the agent an attempt uses only the agent's own files.
     """
     if isinstance(error, MachineRefused):
         return error

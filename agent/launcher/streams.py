@@ -1,4 +1,4 @@
-"""Descriptor source: reads a pipe or a terminal under anyio."""
+"""Descriptor source: reads a pipe or a terminal with anyio."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from airunner.agent.launcher.contract import RECEIVE_BYTES
 
 
 class DescriptorSource:
-    """Source that owns its `descriptor`, None once it is closed: at the end, or by `close`."""
+    """Source of bytes that owns `descriptor`; it is None after `close`, and after the end of the stream."""
 
     def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)  # our end only: the writer's has flags of its own
+        os.set_blocking(descriptor, False)  # affects our end only: the writer's has its own flags
         self.descriptor: int | None = descriptor
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
-        """Receive at least one byte, as soon as there is one; b"" at the end and ever after.
+        """Wait for at least one byte, and return what has arrived; b"" at the end, and in every later call.
 
-        Raises `anyio.ClosedResourceError` where another task closes it meanwhile.
+        Raises `anyio.ClosedResourceError` if another task closes the source meanwhile.
         """
         await anyio.lowlevel.checkpoint()  # a writer that never pauses must not starve the other tasks
         while self.descriptor is not None:
@@ -31,7 +31,7 @@ class DescriptorSource:
                 await anyio.wait_readable(self.descriptor)
                 continue
             except OSError as error:
-                if error.errno != errno.EIO:  # which is how Linux ends a terminal, after its last byte
+                if error.errno != errno.EIO:  # on Linux EIO is the end of a terminal's output
                     raise
                 chunk = b""
             if not chunk:
@@ -40,7 +40,7 @@ class DescriptorSource:
         return b""
 
     def close(self) -> None:
-        """Read no more."""
+        """Close the descriptor. May be called again."""
         if self.descriptor is not None:
             descriptor, self.descriptor = self.descriptor, None
             anyio.notify_closing(descriptor)

@@ -1,7 +1,7 @@
-"""Watchdog for keepers that do not answer: a job may stop its own, and a wait for it would never end.
+"""Watchdog for keepers: continues a stopped keeper, and kills one that does not answer. The agent's half.
 
-A stopped keeper is woken, and killed where that does not help; its job's processes are then found by their mark. The
-agent's half: a keeper is the launcher's child and not ours, so it is known by its process id and its start time.
+A job may stop its own keeper (SIGSTOP), and the agent would wait for ever. The processes of a killed keeper's job are
+found by their mark. A keeper is not the agent's child, so it is identified by its process id and start time.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final
 
 from airunner.agent.launcher.child.tree import Status, status_of
 
-_STOPPED: Final = (b"T", b"t")  # by a signal, or by its tracer
+_STOPPED: Final = (b"T", b"t")  # states of a process that a signal or a tracer has stopped
 
 
 class KeeperProcess:
-    """Keeper process, which lives when this is made."""
+    """Keeper process, which must be alive when this object is made."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -26,20 +26,20 @@ class KeeperProcess:
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal or a tracer has stopped it."""
+        """Whether a signal or a tracer has stopped the process."""
         status = self._status()
         return status is not None and status.state in _STOPPED
 
     def wake(self) -> None:
-        """Continue it, if it was stopped."""
+        """Continue the process, if it is stopped (SIGCONT)."""
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Kill it with SIGKILL."""
+        """Kill the process (SIGKILL)."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(OSError):  # it is gone
+        with suppress(OSError):  # the process is gone
             descriptor = os.pidfd_open(self._pid)
             try:
                 if self._status() is not None:
@@ -48,6 +48,6 @@ class KeeperProcess:
                 os.close(descriptor)
 
     def _status(self) -> Status | None:
-        """Return its status; None: it is gone, and its process id may be another's."""
+        """Return the keeper's status; None: it is gone, and its process id may be another's."""
         status = status_of(self._pid)
         return status if status is not None and status.began == self._began else None

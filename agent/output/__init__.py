@@ -1,17 +1,18 @@
-"""Output: the events of an attempt, from the process that writes to the broker that stores.
+"""Output path: an attempt's events on their way from its processes to the broker.
 
 ```
  Attempt ──► Recorder: redaction ──► outputbound ──► batching ──► Outbox: spool (disk) ──► EventPublisher ──► broker
                                                                     ▲──────────acknowledged──────────┘
 ```
 
-- `recorder.py` takes in the events of one attempt and joins the first steps; `outbox.py` keeps its batches until the
-  broker has them; `publisher.py` sends what is in the outboxes of all attempts.
+- `recorder.py` receives the events of one attempt, and calls the first three steps; `outbox.py` stores its batches
+  until the broker has acknowledged them; `publisher.py` sends the batches of all attempts.
 - `redaction.py` and `redactor.py` remove secrets before anything reaches the disk (pure).
-- `outputbound.py` keeps the head and the tail of a log that is too long (pure).
-- `batching.py` decides when output is sent, and in which pieces.
-- `spool.py` is the file of one attempt; `spoolroom.py` limits all of them together; `holes.py` frees what was sent.
-- `recovery.py` delivers the spools that a killed agent left, and gives its jobs back.
+- `outputbound.py` limits the size of a log: of a longer log it keeps the head and the tail (pure).
+- `batching.py` groups events into batches, and decides when each batch is sent.
+- `spool.py` is the file of one attempt's batches; `spoolroom.py` limits the disk space of all spools together;
+  `holes.py` frees the space of acknowledged batches.
+- `recovery.py` delivers the spools that a killed agent left, and releases its jobs.
 
-`attempt/` writes to it; `agent.py` runs the Publisher and, once at the start, recovery.
+`attempt/` records events here; `agent.py` runs the EventPublisher and, once at the start, the recovery.
 """

@@ -1,10 +1,10 @@
-"""Batching: decides when output is sent: at once after a quiet while, else gathered for a moment or up to a size. Pure.
+"""Batching: groups the events of an attempt into batches, and decides when each batch is sent. Pure.
 
-The first bytes after `window_ms` of quiet are due at once, so a prompt is seen as soon as it is written; what follows
-closely is gathered, so a chatty command does not become a flood of small batches. While the broker owes a reply, new
-output gathers for as long, but for no longer than `window_ms` (the idea is Nagle's, RFC 896): then a command that is
-over within milliseconds takes one request and not three. Neighbouring pieces of one stream become one OUTPUT event;
-nothing is ever reordered.
+The first bytes after `window_ms` without output are sent at once, so that a prompt is seen as soon as it is written;
+output that follows within `window_ms` is gathered, so that a chatty command does not send many small batches. While
+the broker owes a reply, new events gather too, but for at most `window_ms` (as in Nagle's algorithm, RFC 896): so a
+command that takes milliseconds needs one request instead of three. Adjacent pieces of one stream become one OUTPUT
+event; nothing is ever reordered.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from airunner.protocol.events import (
     Stream,
 )
 
-PIPE_WINDOW_MS: Final = 100
-TERMINAL_WINDOW_MS: Final = 20
-FLUSH_BYTES: Final = OUTPUT_BYTES_MAX
-FLUSH_EVENTS: Final = 512
-FLUSH_MS_MIN: Final = 5  # shorter intervals are lost in the time of a request
+PIPE_WINDOW_MS: Final = 100  # default `window_ms` of a job with pipes
+TERMINAL_WINDOW_MS: Final = 20  # default `window_ms` in a terminal, where a user may be typing
+FLUSH_BYTES: Final = OUTPUT_BYTES_MAX  # gathered output that is sent before its window is over, by default
+FLUSH_EVENTS: Final = 512  # gathered events that are sent before their window is over; also the most of one batch
+FLUSH_MS_MIN: Final = 5  # a shorter interval makes no difference: a request takes as long
 FLUSH_MS_MAX: Final = 10_000  # with a longer interval a job would seem to hang
-BATCH_BYTES_ROUGH_MAX: Final = 262_144  # of one batch, roughly: encoded it must be within BATCH_BYTES_MAX
-_CHAR_BYTES_MAX: Final = 4  # of UTF-8
-_SMALL_BYTES: Final = 256  # of an event without a text of others
+BATCH_BYTES_ROUGH_MAX: Final = 262_144  # estimated size of a batch; its encoded size must be within BATCH_BYTES_MAX
+_CHAR_BYTES_MAX: Final = 4  # size of a character in UTF-8
+_SMALL_BYTES: Final = 256  # estimated size of an event without output or message
 
 
 class FlushPlan(Struct, frozen=True):
-    """Flush plan: output is sent after `window_ms`, by default what suits a pipe or a terminal, or at `size_bytes`."""
+    """Flush plan: output is sent after `window_ms` (None: the default for pipes or a terminal), or at `size_bytes`."""
 
     window_ms: int | None = None
     size_bytes: int = FLUSH_BYTES
@@ -59,9 +59,9 @@ def flush_plan(interval: str | None, size_kib: int) -> FlushPlan:
 
 
 class Batcher:
-    """Batcher: holds the events of one attempt that are not in a batch yet.
+    """Batcher of one attempt: gathers events until they become a batch.
 
-    `window_ms` is how long output gathers, `flush_bytes` how much of it at the most.
+    A batch is due `window_ms` after the one before, or when `flush_bytes` of output have gathered.
     """
 
     def __init__(self, window_ms: int, flush_bytes: int = FLUSH_BYTES) -> None:
@@ -73,11 +73,11 @@ class Batcher:
         self._piece_stream = Stream.STDOUT
         self._piece_ms = 0
         self._flushed_ms = -window_ms
-        self._began_ms: int | None = None  # when the first event or output came that is not in a batch yet
+        self._began_ms: int | None = None  # when the oldest event was added that is not in a batch yet
         self._urgent = False
 
     def add(self, body: AgentBody, now_ms: int) -> None:
-        """Add an event that is not output; it is due at once."""
+        """Add an event that is not output; the batch is then due at once."""
         self._begin(now_ms)
         self._close_piece()
         self._bodies.append(body)
@@ -96,7 +96,7 @@ class Batcher:
         self._bytes += len(data)
 
     def due_ms(self, now_ms: int, *, busy: bool = False) -> int | None:
-        """Return when the next batch is due, later while the broker owes a reply; None while there is nothing."""
+        """Return when the next batch is due; None: it would be empty. `busy`: a request is in flight, wait longer."""
         if self._began_ms is None:
             return None
         if self._bytes >= self._flush_bytes or len(self._bodies) >= FLUSH_EVENTS:
@@ -107,11 +107,11 @@ class Batcher:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing for a batch."""
+        """Whether the next batch would be empty."""
         return self._began_ms is None
 
     def next_batch(self, now_ms: int) -> list[AgentBody]:
-        """Return the next batch, in order: everything, unless a batch could not be cut when it was due."""
+        """Return the next batch: all gathered events, up to `FLUSH_EVENTS` and `BATCH_BYTES_ROUGH_MAX`."""
         self._close_piece()
         count = size = 0
         for body in self._bodies[:FLUSH_EVENTS]:

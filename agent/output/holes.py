@@ -1,6 +1,6 @@
 """Holes in files: free the disk space of a file's beginning while its end is still written. Linux only.
 
-It needs no room itself, where a copy of what is kept would need as much again. Not every file system can do it.
+Punching a hole needs no free disk space; copying the rest of the file would. Some file systems have no holes.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import ctypes
 import os
 from typing import Final
 
-_KEEP_SIZE: Final = 1  # fallocate(2)
-_PUNCH_HOLE: Final = 2
-_SEEK_BYTES: Final = 65_536
+_KEEP_SIZE: Final = 1  # flag of fallocate(2)
+_PUNCH_HOLE: Final = 2  # flag of fallocate(2)
+_SEEK_BYTES: Final = 65_536  # read at a time
 
 
 def punch(descriptor: int, begin: int, end: int) -> None:
-    """Punch a hole: the bytes from `begin` up to `end` become zeros that take no space, but for parts of pages.
+    """Punch a hole: the bytes from `begin` up to `end` become zeros, and every whole page of them is freed.
 
-    Raises `OSError` where this file system has no holes.
+    Raises `OSError`, for example when the file system has no holes.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     fallocate = getattr(libc, "fallocate64", libc.fallocate)
@@ -27,7 +27,7 @@ def punch(descriptor: int, begin: int, end: int) -> None:
 
 
 def after_zeros(descriptor: int, begin: int) -> int:
-    """Find the first byte from `begin` on that is not zero; the file's end where there is none. Raises `OSError`."""
+    """Return the offset of the first byte from `begin` on that is not zero, or the file's size. Raises `OSError`."""
     size = os.fstat(descriptor).st_size
     at = begin
     while at < size:
@@ -39,6 +39,6 @@ def after_zeros(descriptor: int, begin: int) -> int:
         if at < size:
             try:
                 at = os.lseek(descriptor, at, os.SEEK_DATA)
-            except OSError:  # no data behind it, or a file system that does not tell
+            except OSError:  # no data follows, or the file system does not have SEEK_DATA
                 continue
     return size

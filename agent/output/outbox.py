@@ -1,8 +1,8 @@
-"""Outbox: keeps the batches of one attempt on disk until the broker has acknowledged them.
+"""Outbox: stores the batches of one attempt on disk until the broker has acknowledged them.
 
-A batch is on disk before it is sent, and its boundaries never change, so that it can be sent again byte for byte. Of
-what is on disk, memory holds only offsets and the newest batch. Where the disk refuses a batch, that batch is sent from
-memory, one at a time. Behind the last event goes the result of the attempt.
+A batch is on disk before it is sent, and is never split or joined, so that it can be sent again byte for byte. Memory
+holds only offsets and the newest batch. If the disk refuses a batch, it is sent from memory, and no other batch is made
+before the broker has acknowledged it. The attempt's result is sent after its last event.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch
 from airunner.transport.bell import Bell
 
-KEPT_EVENTS_MAX: Final = 16  # behind output that is left out: the command's end, and messages about it
+LAST_EVENTS_MAX: Final = 16  # sent of a cancelled job whose output is dropped: the command's end, and messages
 
 
 class Sender(Protocol):
-    """Sender of what an agent's outboxes hold."""
+    """Sender of the batches in an agent's outboxes: the methods of `EventPublisher` that an outbox calls."""
 
-    busy: bool  # the broker owes a reply that events may wait for
+    busy: bool  # whether a request is in flight: new events may wait for its reply
     room: SpoolRoom  # the disk space that all spools of the agent share
 
     def wake(self) -> None:
-        """Look for something to send."""
+        """Look for batches and results to send."""
         ...
 
     def flush_at(self, due_ms: int) -> None:
-        """Have a batch cut at `due_ms` (anyio's clock), or earlier."""
+        """Flush the outboxes that are due at `due_ms` (anyio's clock), or earlier."""
         ...
 
 
 class Outbox:
-    """Outbox of the attempt that `lease` is for.
+    """Outbox of one attempt, whose lease is `lease`.
 
-    `lost` is set when the broker takes nothing more of this attempt; `broken` when the spool cannot be read, for the
-    reason in `failure`. `changed` rings when the broker has acknowledged something, or nothing more will be sent.
+    `lost` is set when the broker accepts nothing more of this attempt; `broken` when the spool cannot be read, and
+    `failure` says why. `changed` rings at each acknowledgement, and when nothing more will be sent.
     """
 
     def __init__(
@@ -68,56 +68,56 @@ class Outbox:
         self.broken = Flag()
         self.failure: SpoolFailed | None = None
         self.changed = Bell()
-        self.state: JobState | None = None  # the job's, once it has been completed
+        self.state: JobState | None = None  # of the job, after the broker has stored the result
         self._result: Result | None = None
-        self._abridged = False
-        self._sent = 0  # the index of the first event that is not sent
+        self._output_dropped = False
+        self._sent = 0  # index of the first event that is not sent
         self._newest: Record | None = None
-        self._accounted_bytes = 0  # of the room
+        self._accounted_bytes = 0  # bytes of this spool that the room counts
 
     @property
     def behind(self) -> bool:
-        """Whether events wait for the broker."""
+        """Whether the broker has not acknowledged all events."""
         return self.spool.pending or not self._batcher.empty
 
     @property
     def full(self) -> bool:
-        """Whether output has to wait. One batch of each attempt has room, however much the others take."""
+        """Whether output must wait for room on the disk. One batch of each attempt always has room."""
         return self.spool.full or (self._sender.room.full and self.spool.pending)
 
     # --- from the recorder to the disk ---
 
     def due_ms(self, now_ms: int) -> int | None:
-        """Return when a batch is to be cut; None while there is nothing to cut, or one waits for the broker already."""
+        """Return when the next batch is due; None: it would be empty, or the spool is full."""
         return None if self.spool.full else self._batcher.due_ms(now_ms, busy=self._sender.busy)
 
-    def cut_when_due(self, now_ms: int) -> None:
-        """Cut a batch if it is due, or have it cut when it will be."""
+    def flush_when_due(self, now_ms: int) -> None:
+        """Flush if a batch is due; otherwise ask the sender to flush when it will be."""
         due_ms = self.due_ms(now_ms)
         if due_ms is None:
             return
         if due_ms <= now_ms:
-            self.cut()
+            self.flush()
         else:
             self._sender.flush_at(due_ms)
 
-    def cut(self) -> None:
-        """Cut batches of what has gathered, and write them to disk; while the spool is full, it goes on gathering."""
+    def flush(self) -> None:
+        """Write the gathered events to disk, in batches. While the spool is full, they stay in the batcher."""
         while not self.spool.full and (bodies := self._batcher.next_batch(now_in_ms())):
             self._newest = self.spool.append(self.spool.next_index, len(bodies), encode_bodies(bodies))
             self._account()
             self._sender.wake()
 
     def finish(self, result: Result) -> None:
-        """Send the attempt's result behind all of its events; nothing is recorded after it."""
+        """Send the attempt's result after all of its events. No event may be recorded after this call."""
         self._result = result
-        self.cut()
+        self.flush()
         self._sender.wake()
 
     # --- from the disk to the broker ---
 
     def unsent(self, batches_max: int, bytes_max: int) -> list[EventBatch]:
-        """Return the next batches to send, which then count as sent. Only the first may exceed `bytes_max`."""
+        """Return the next batches to send, and count them as sent. Only the first may exceed `bytes_max`."""
         if self.lost.is_set() or self.broken.is_set() or self._sent >= self.spool.next_index:
             return []
         if self._newest is not None and self._newest.first_index == self._sent:
@@ -132,7 +132,7 @@ class Outbox:
         return [self.spool.header.batch(record) for record in records]
 
     def completion(self) -> CompleteJob | None:
-        """Return the request that completes the job, once every event is sent."""
+        """Return the request that completes the attempt; None: events are unsent, or it is not needed any more."""
         if self._result is None or self.state is not None or self.lost.is_set():
             return None
         if self._sent < self.spool.next_index or not self._batcher.empty:
@@ -143,14 +143,14 @@ class Outbox:
 
     @property
     def bytes_to_end(self) -> float:
-        """How many bytes an attempt that has ended has still to send; infinite for another."""
+        """The unacknowledged bytes of an attempt that has ended and is not completed; infinite for any other."""
         ends = self._result is not None and self.state is None and not self.lost.is_set()
         return self.spool.pending_bytes if ends else math.inf
 
     # --- replies of the broker ---
 
     def acknowledge(self, next_index: int) -> None:
-        """Forget the events before `next_index`, which the broker has."""
+        """Drop the events before `next_index`: the broker has stored them."""
         if next_index > self.spool.kept_index:
             self._sent = max(self._sent, next_index)
             try:
@@ -159,11 +159,11 @@ class Outbox:
                 self._break(error)
             self._account()
             if not self._batcher.empty and (due_ms := self.due_ms(now_in_ms())) is not None:
-                self._sender.flush_at(due_ms)  # it may have been due while the disk was full
+                self._sender.flush_at(due_ms)  # a batch may have become due while the spool was full
             self.changed.ring()
 
     def resend_from(self, next_index: int) -> None:
-        """Send events again from `next_index` on; the attempt is lost where the broker has lost acknowledged ones."""
+        """Send events from `next_index` on again. If the broker has lost acknowledged events, the attempt is lost."""
         if next_index < self.spool.kept_index:
             self.lose()
         else:
@@ -171,57 +171,57 @@ class Outbox:
             self._sender.wake()
 
     def complete(self, state: JobState) -> None:
-        """Note that the broker has the result, and the state that the job is in now."""
+        """Note that the broker has stored the result, and that the job is now in `state`."""
         self.state = state
         self.changed.ring()
 
     def lose(self) -> None:
-        """Note that the attempt is lost: the broker takes nothing more of it."""
+        """Note that the attempt is lost: the broker accepts nothing more of it."""
         self.lost.set()
         self.changed.ring()
 
-    def abridge_from(self, next_index: int) -> bool:
-        """Leave out the output of a cancelled job from event `next_index` on, for which the broker has no room.
+    def drop_output_from(self, next_index: int) -> bool:
+        """Drop the output of a cancelled job from event `next_index` on, because the broker has no room for it.
 
-        Otherwise the job could not end before there is room, and its own log would be what takes it. The log says how
-        much is missing. Returns False where the job has not ended or is not cancelled, or where what is left is small
-        enough to be taken with its end. A job that ended by itself before it was cancelled ends as it had.
+        Otherwise the job could not end before there is room, although its own log may fill that room. An event in the
+        log says how much is missing. Returns False, and drops nothing, if the job has not ended or is not cancelled, or
+        if the rest is small enough to be stored with the result. A job that ended before the cancel keeps its result.
         """
         if self._result is None or not (self._cancelled.is_set() or self._result.reason is Reason.CANCELLED):
             return False
-        if self._abridged or self.spool.pending_bytes <= LAST_BYTES_MAX or self.lost.is_set():
+        if self._output_dropped or self.spool.pending_bytes <= LAST_BYTES_MAX or self.lost.is_set():
             return False
         try:
-            self._abridge_from(next_index)
+            self._drop_output_from(next_index)
         except SpoolFailed:
-            self.lose()  # its disk fails too; the lease runs out, and the broker ends the cancelled job
+            self.lose()  # the agent's disk fails too: the lease expires, and the broker ends the cancelled job
             return False
         return True
 
-    # --- how it ends ---
+    # --- the end of the attempt ---
 
     async def deliver(self) -> None:
-        """Wait until the broker has all of it, or the attempt is lost. Raises `SpoolFailed`: it cannot be read."""
-        self.cut()
+        """Wait until the broker has all events, or the attempt is lost. Raises `SpoolFailed`: it is unreadable."""
+        self.flush()
         while self.behind and not self.lost.is_set():
             if self.failure is not None:
                 raise self.failure
             await self.changed.wait()
-            self.cut()
+            self.flush()
 
     async def settled(self) -> JobState | None:
-        """Wait until the broker knows the result, and return the job's state; None: the attempt is lost or broken."""
+        """Wait until the broker has the result, and return the job's state; None: the attempt is lost or broken."""
         while self.state is None and not self.lost.is_set() and not self.broken.is_set():
             await self.changed.wait()
         return self.state
 
     def free_room(self) -> None:
-        """Stop counting this spool's bytes: it is removed, or left for the next agent."""
+        """Stop counting this spool's bytes: the spool is removed, or left for the next agent."""
         self._sender.room.account(-self._accounted_bytes)
         self._accounted_bytes = 0
 
-    def _abridge_from(self, next_index: int) -> None:
-        """Replace the spool's end; raises `SpoolFailed` where the disk fails."""
+    def _drop_output_from(self, next_index: int) -> None:
+        """Replace the events from `next_index` on by the last of them that are not output. Raises `SpoolFailed`."""
         omitted_bytes = 0
         kept: list[AgentBody] = []
         index = next_index
@@ -236,12 +236,12 @@ class Outbox:
                     kept.append(body)
         timestamp_ms = kept[0].timestamp_ms if kept else 0
         truncated = OutputTruncated(timestamp_ms=timestamp_ms, omitted_bytes=max(1, omitted_bytes))
-        bodies: list[AgentBody] = [truncated, *kept[-KEPT_EVENTS_MAX:]]
+        bodies: list[AgentBody] = [truncated, *kept[-LAST_EVENTS_MAX:]]
         while len(events := encode_bodies(bodies)) > LAST_BYTES_MAX:
             del bodies[1]
-        self.spool.cut_back(next_index)
+        self.spool.truncate(next_index)
         self._newest = self.spool.append(next_index, len(bodies), events)
-        self._abridged = True
+        self._output_dropped = True
         self._sent = next_index
         self._account()
         self._sender.wake()

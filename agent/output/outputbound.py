@@ -1,13 +1,14 @@
-"""Output bound: keeps head and tail of a long log, and between them an event that says how much is missing. Pure.
+"""Output bound: limits the size of a job's log. Of longer output it keeps the head and the tail. Pure.
 
 ```
- passed on ─────── head ───────┐ left out: counted │ tail ┐
+ logged at once ── head ───────┐ dropped, counted  │ tail ┐
                                └ OUTPUT_TRUNCATED ─┘
 ```
 
-A job's log has a size limit: what comes after the head is held back, the oldest of it dropped, and at the end the event
-and the tail are logged. While the broker is away and the spools' share of the disk is used up, the same happens until
-there is room again. The command's output is read all the while, so the command is never held up.
+Output after the head is held back: its newest bytes (the tail) stay in memory, older bytes are counted and dropped. At
+the end of the output, an event with the count and then the tail are logged. The same happens while the outbox is full
+and the broker does not acknowledge, until there is room again; in that case the recorder first waits. The command is
+not blocked meanwhile, because its output is read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 
 from airunner.protocol.events import Stream
 
-TAIL_BYTES: Final = 262_144  # in memory, for each attempt that has come so far
+TAIL_BYTES: Final = 262_144  # size of the tail, in memory for each attempt whose output is held back
 
 
 class Piece(NamedTuple):
@@ -51,29 +52,29 @@ class OutputBound:
         return bool(self._held)
 
     def add(self, piece: Piece, *, room: bool) -> list[Piece | Gap]:
-        """Add a piece of output, with or without room for it, and return what is to be logged now."""
-        going_on: list[Piece | Gap] = []
+        """Add a piece of output, and return the pieces and gaps to log now. `room`: the outbox is not full."""
+        logged: list[Piece | Gap] = []
         left_bytes = self._head_bytes - self._passed_bytes if room else 0
         if self._held and left_bytes > 0:
-            going_on = self.finish()
+            logged = self.finish()
             left_bytes = self._head_bytes - self._passed_bytes
         if not self._held and left_bytes > 0:
             now, later = piece.data[:left_bytes], piece.data[left_bytes:]
             self._passed_bytes += len(now)
-            going_on.append(piece._replace(data=now))
+            logged.append(piece._replace(data=now))
             piece = piece._replace(data=later)
         if piece.data:
             self._hold(piece)
-        return going_on
+        return logged
 
     def finish(self) -> list[Piece | Gap]:
-        """Return what was held back, at the end of the output."""
-        going_on: list[Piece | Gap] = [Gap(self._omitted_bytes)] if self._omitted_bytes else []
-        going_on += self._held
+        """Return the gap and the output that was held back: the output has ended, or there is room again."""
+        logged: list[Piece | Gap] = [Gap(self._omitted_bytes)] if self._omitted_bytes else []
+        logged += self._held
         self._passed_bytes += self._held_bytes
         self._held.clear()
         self._held_bytes = self._omitted_bytes = 0
-        return going_on
+        return logged
 
     def _hold(self, piece: Piece) -> None:
         self._held.append(piece)

@@ -1,7 +1,7 @@
-"""Event publisher: sends what all outboxes of the agent hold, as many batches in one request as are waiting.
+"""Event publisher: sends the batches and results in all of the agent's outboxes to the broker, many in one request.
 
-One request is on its way at a time; meanwhile the next gathers (see `batching`). The broker replies to each batch
-separately, so an attempt that is lost does not hold up its neighbours.
+One request is in flight at a time; meanwhile events gather for the next (see `batching`). The broker replies to each
+batch separately, so a lost attempt does not block the others.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
-REFUSED_FIRST_MS: Final = 200
-REFUSED_LAST_MS: Final = 30_000
+REFUSED_FIRST_MS: Final = 200  # first pause before a refused request is sent again
+REFUSED_LAST_MS: Final = 30_000  # longest such pause
 NO_ROOM: Final[Mapping[str | None, str]] = MappingProxyType(
     {
-        Quota.code: "the broker keeps no more events of this tenant's now (quota)",
+        Quota.code: "the broker refuses more events of this tenant for now (quota)",
         NoSpace.code: "the broker's disk has no room for events now (no-space)",
     }
 )
 
 
 class EventPublisher:
-    """Publisher of an agent's events. It sends what is in the outboxes between `open` and `close`."""
+    """Publisher of an agent's events. It sends from each outbox between `open` and `close` of that outbox."""
 
     def __init__(self, channel: Channel, edges: Edges, report: Callable[[str], None], room: SpoolRoom) -> None:
         self.room = room
@@ -53,35 +53,35 @@ class EventPublisher:
         self._report = report
         self._outboxes: dict[tuple[str, int], Outbox] = {}
         self._woken = Bell()
-        self._sooner = Bell()
-        self._flush_ms = math.inf
-        self.busy = False
+        self._sooner = Bell()  # an outbox is due before `_flush_ms`
+        self._flush_ms = math.inf  # when the next outbox is due
+        self.busy = False  # whether a request is in flight
         self._no_room = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
 
     def flush_at(self, due_ms: int) -> None:
-        """Have batches cut at `due_ms` (anyio's clock), or earlier."""
+        """Flush the outboxes that are due at `due_ms` (anyio's clock), or earlier."""
         if due_ms < self._flush_ms:
             self._sooner.ring()
 
     def wake(self) -> None:
-        """Look for something to send."""
+        """Look for batches and results to send."""
         self._woken.ring()
 
     def open(self, outbox: Outbox) -> None:
-        """Begin to send what is in this outbox."""
+        """Begin to send from this outbox."""
         self._outboxes[outbox.lease.job_id, outbox.lease.attempt] = outbox
 
     def close(self, outbox: Outbox) -> None:
-        """Send nothing more of it."""
+        """Stop sending from this outbox, and free its share of the spool room."""
         outbox.free_room()
         self._outboxes.pop((outbox.lease.job_id, outbox.lease.attempt), None)
 
     async def run(self) -> None:
-        """Publish for ever."""
+        """Send batches and results, for ever."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._flush)
             while True:
-                self._cut_due()
+                self._flush_due()
                 batches = self._gather()
                 completions = self._completions()
                 if batches or completions:
@@ -92,15 +92,15 @@ class EventPublisher:
                     await self._woken.wait()
 
     async def _flush(self) -> None:
-        """Cut every batch when it is due, even while the broker owes a reply."""
+        """Flush each outbox when it is due, even while a request is in flight."""
         while True:
-            self._flush_ms = self._cut_due()
-            # The first moment after that millisecond: a clock that falls short of it by a hair would spin here.
+            self._flush_ms = self._flush_due()
+            # + 1: at a fraction of a millisecond before `_flush_ms` nothing would be due, and this loop would spin.
             with anyio.CancelScope(deadline=(self._flush_ms + 1) / 1_000):
                 await self._sooner.wait()
 
-    def _cut_due(self) -> float:
-        """Cut the batches that are due, and return when the next will be."""
+    def _flush_due(self) -> float:
+        """Flush the outboxes that are due, and return when the next will be."""
         next_ms = math.inf
         now_ms = now_in_ms()
         for outbox in self._outboxes.values():
@@ -108,15 +108,15 @@ class EventPublisher:
             if due_ms is None:
                 continue
             if due_ms <= now_ms:
-                outbox.cut()
+                outbox.flush()
             else:
                 next_ms = min(next_ms, due_ms)
         return next_ms
 
     def _gather(self) -> list[EventBatch]:
-        """Take some batches of each outbox that has any, beginning with the one that waited longest.
+        """Collect batches for one request, first from the outbox whose turn was longest ago.
 
-        While the broker has no room for events, it begins with the attempt that has ended and needs the least room.
+        While the broker has no room for events, first from the ended attempt that has the fewest bytes left to send.
         """
         batches: list[EventBatch] = []
         room_bytes = self._channel.request_size.bytes_max
@@ -128,18 +128,18 @@ class EventPublisher:
                 break
             found = outbox.unsent(BATCHES_MAX - len(batches), room_bytes)
             if found:
-                self._outboxes[key] = self._outboxes.pop(key)  # the next turn begins with the others
+                self._outboxes[key] = self._outboxes.pop(key)  # last in the dict: the next request begins with others
             batches += found
             room_bytes -= sum(len(batch.events) for batch in found)
         return batches
 
     def _completions(self) -> list[CompleteJob]:
-        """Return the results of attempts whose every event is sent, or is sent with them."""
+        """Return the results of attempts whose events have all been sent, or are in the same request."""
         results = (outbox.completion() for outbox in self._outboxes.values())
         return list(islice((result for result in results if result is not None), COMPLETIONS_MAX))
 
     async def _publish(self, request: PublishJobEvents) -> None:
-        """Send a request until it is answered, and hand the answers to the outboxes."""
+        """Send a request until the broker replies, and pass the replies to the outboxes."""
         asked = request
 
         def smaller() -> PublishJobEvents:
@@ -147,14 +147,14 @@ class EventPublisher:
             asked = self._smaller(asked)
             return asked
 
-        def refused(error: PeerError) -> None:  # the disk there is full, or our token has ended: the spools keep it all
-            self._report(f"the broker takes no events now, and is asked again: {error.message}")
+        def refused(error: PeerError) -> None:  # the broker's disk is full, or our token has expired
+            self._report(f"the broker refuses the agent's events for now, and they will be sent again: {error.message}")
 
         reply = await retry(
             lambda: self._channel.ask(asked, smaller=smaller),
             Backoff(self._edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS),
             refused,
-            final=(BadRequest,),  # our own events: a bug, not a state of the world
+            final=(BadRequest,),  # the agent has made an invalid request: a bug, which no retry mends
         )
         for stored in reply.batches:
             self._note_stored(stored)
@@ -163,7 +163,7 @@ class EventPublisher:
         await self._wait_for_room([stored for stored in reply.batches if stored.code in NO_ROOM])
 
     def _smaller(self, request: PublishJobEvents) -> PublishJobEvents:
-        """Cut a request down to what the link is thought to carry by now, at least one batch; gather the rest again."""
+        """Shorten a request to the size that the link carries now, but keep at least one batch; send the rest later."""
         room_bytes = self._channel.request_size.bytes_max
         ends = accumulate(len(batch.events) for batch in request.batches)
         count = max(1, sum(end <= room_bytes for end in ends))
@@ -176,30 +176,30 @@ class EventPublisher:
         return PublishJobEvents(batches=request.batches[:count], completions=completions)
 
     async def _wait_for_room(self, refused: Sequence[BatchStored]) -> None:
-        """Pause where the broker has no room for these batches; the spools keep them meanwhile.
+        """Pause if the broker has refused batches for lack of room; the spools keep them meanwhile.
 
-        What ends a job needs no room: the next attempt that ends is sent at once.
+        The broker accepts an attempt's last events and result even then: the pause ends when another attempt ends.
         """
         if not refused:
             self._no_room.reset()
             return
         if not self._no_room.failures:
-            self._report(f"{NO_ROOM[refused[0].code]}, and is asked again")
+            self._report(f"{NO_ROOM[refused[0].code]}; the agent keeps them in its spools, and will send them again")
         pause_s = self._no_room.next_s()
-        if any(self._abridge(stored) for stored in refused):
+        if any(self._drop_output(stored) for stored in refused):
             return
         ending = self._ending()
         with anyio.move_on_after(pause_s):
             while self._ending() <= ending:
                 await self._woken.wait()
 
-    def _abridge(self, stored: BatchStored) -> bool:
-        """Return whether this attempt's events became fewer, so that it can end."""
+    def _drop_output(self, stored: BatchStored) -> bool:
+        """Drop the unsent output of a cancelled attempt, so that it can end; return whether any was dropped."""
         outbox = self._outboxes.get((stored.job_id, stored.attempt))
-        return outbox is not None and outbox.abridge_from(stored.next_index)
+        return outbox is not None and outbox.drop_output_from(stored.next_index)
 
     def _ending(self) -> set[tuple[str, int]]:
-        """Return the attempts that have ended without the broker knowing yet."""
+        """Return the attempts that have ended and whose results the broker has not stored."""
         return {key for key, outbox in self._outboxes.items() if outbox.bytes_to_end < math.inf}
 
     def _note_stored(self, stored: BatchStored) -> None:
@@ -214,7 +214,7 @@ class EventPublisher:
             case StaleToken.code | NotFound.code:
                 outbox.lose()
             case code:
-                self._give_up(outbox, f"events of it: {code}")
+                self._give_up(outbox, f"its events: {code}")
 
     def _note_completed(self, asked: CompleteJob, completed: JobCompleted | Refused) -> None:
         outbox = self._outboxes.get((asked.lease.job_id, asked.lease.attempt))
@@ -228,10 +228,10 @@ class EventPublisher:
             case Refused(code=StaleToken.code | NotFound.code):
                 outbox.lose()
             case Refused(code=code, message=message):
-                self._give_up(outbox, f"its end: {code} {message}".rstrip())
+                self._give_up(outbox, f"its result: {code} {message}".rstrip())
 
     def _give_up(self, outbox: Outbox, refused: str) -> None:
-        """End this attempt and no other: the broker, perhaps a newer version, refuses something of it."""
+        """Give up this attempt only: the broker, perhaps a newer version, has rejected its events or its result."""
         outbox.lose()
         lease = outbox.lease
-        self._report(f"job {lease.job_id} attempt {lease.attempt} is ended: the broker refuses {refused}")
+        self._report(f"job {lease.job_id} attempt {lease.attempt} is given up: the broker rejected {refused}")

@@ -1,8 +1,8 @@
 """Recovery: delivers the spools that the last agent of this home left, and releases its jobs at once.
 
-An agent that was killed leaves its spools, each with the token of its attempt. When this runs, no process of those
-attempts is left (see `home`). So their output is published and the attempts are released: a crash costs seconds,
-where otherwise the visibility timeout would have to pass.
+An agent that was killed leaves its spools, each with the task token of its attempt. When the recovery runs, no process
+of those attempts is left (see `home`). It publishes their events and releases the attempts, so that the jobs run again
+after seconds instead of after the visibility timeout.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from airunner.transport.backoff import Backoff, retry
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
-REFUSED_FIRST_MS: Final = 500
-REFUSED_LAST_MS: Final = 30_000
-FINAL: Final = (StaleToken, NotFound, BadRequest)  # the attempt is over, or its events are of no use
+REFUSED_FIRST_MS: Final = 500  # first pause before a refused request is sent again
+REFUSED_LAST_MS: Final = 30_000  # longest such pause
+FINAL: Final = (StaleToken, NotFound, BadRequest)  # no retry helps: the attempt is over, or its events are invalid
 
 
 async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
-    """Deliver each of these spools and release its attempt, however long the broker takes nothing.
+    """Deliver each of these spools and release its attempt; retry for as long as the broker refuses.
 
-    Raises, in a group, `SpoolFailed`: the disk cannot be read; `OperatorError`: this key is not let in.
+    Raises, in an exception group, `SpoolFailed`: the disk cannot be read; `OperatorError`: the broker rejects our key.
     """
     turns = anyio.Lock()
     async with anyio.create_task_group() as group:
@@ -46,11 +46,11 @@ async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report
 async def _recover(
     spool: Spool, channel: Channel, turns: anyio.Lock, edges: Edges, report: Callable[[str], None]
 ) -> None:
-    """Recover one spool; remove it only when the broker has taken it, or refuses it for good."""
+    """Deliver one spool and release its attempt; remove it when the broker has accepted or finally rejected it."""
     attempt = f"job {spool.header.lease.job_id} attempt {spool.header.lease.attempt} of the last agent"
 
     def refused(error: PeerError) -> None:
-        report(f"{attempt} is not taken now, and offered again: {error.message}")
+        report(f"{attempt}: the broker refuses its events for now, and they will be sent again: {error.message}")
 
     backoff = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
     try:
@@ -66,9 +66,9 @@ async def _recover(
 
 
 async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
-    """Publish a spool and release its attempt, by one request at a time of all spools: heartbeats must not wait long.
+    """Publish a spool's events and release its attempt. All spools take turns: heartbeats must not wait long.
 
-    Raises `PeerError`: the attempt is over, or its events are not taken; then its lease expires.
+    Raises `PeerError`: the attempt is over, or the broker refuses its events; its lease then expires.
     """
 
     def batches() -> PublishJobEvents:
@@ -83,4 +83,4 @@ async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
                 raise PeerError.from_wire(stored.code, stored.code)
             spool.acknowledge(stored.next_index)
     release = ReleaseJob(lease=spool.header.lease, lost=True)
-    await channel.ask(release)  # a job that takes its agents down is not to do so for ever
+    await channel.ask(release)  # `lost`: it counts as an attempt, so a job that kills its agents is not run for ever

@@ -27,18 +27,18 @@ from airunner.protocol.names import TEXT_CHARS_MAX
 
 
 class Redaction:
-    """Redaction of one attempt. A stream's last bytes may be withheld until `finish`: see `redactor`."""
+    """Redaction of one attempt. The last bytes of a stream may be held back until `finish` (see `redactor`)."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._streams = {stream: redactor.stream() for stream in Stream}
 
     def output(self, stream: Stream, piece: bytes) -> bytes:
-        """Redact a piece of output, and return what may be logged now; marks may make it longer than the piece."""
+        """Redact a piece of output; return the bytes to log now, which `[REDACTED]` may make longer than the piece."""
         return self._streams[stream].feed(piece)
 
     def finish(self) -> Iterator[tuple[Stream, bytes]]:
-        """Return what was withheld, at the end of the output."""
+        """Return the bytes that each stream held back: the output has ended."""
         for stream, redacting in self._streams.items():
             if rest := redacting.finish():
                 yield stream, rest
@@ -58,9 +58,9 @@ class Redaction:
             case GitCloneProgress() | GitCloneError() | ProcessError():
                 return msgspec.structs.replace(body, message=self._text(body.message))
             case GitCloneEnd() | ProcessStart() | ProcessEnd() | Heartbeat() | TerminalResize() | OutputTruncated():
-                return body  # numbers, and a commit's own name
+                return body  # has only numbers, or the hash of a commit
             case Output():
-                raise AssertionError("output goes through its stream")
+                raise AssertionError("Output must be redacted by `output`")
             case _:
                 assert_never(body)
 

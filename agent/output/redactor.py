@@ -1,23 +1,23 @@
-"""Redactor: removes secrets from what an attempt writes, before any of it reaches the disk. Pure.
+"""Redactor: removes secrets from an attempt's output and messages, before any of it reaches the disk. Pure.
 
-Every occurrence of a **pattern** is covered: a secret's value and its likely encodings (see `patterns_of`). Where
-occurrences overlap they are covered together, so no part of any is left readable; each stretch that is covered becomes
-one `[REDACTED]`.
+Every occurrence of a **pattern** is removed: a secret's value (`patterns_of`), and its likely encodings (there and in
+`wrapped_patterns_of`). Overlapping occurrences are merged, so that no part of either stays readable; each merged
+stretch is replaced by one `[REDACTED]`.
 
-A stream comes in pieces of any size, and the result does not depend on where they were cut. Held back is only the
-longest end of the text that may be the beginning of a pattern, until the next piece decides or the stream ends:
+A stream comes in pieces of any size, and the result does not depend on where it was split. Only the longest suffix of
+the text that could be the start of a pattern is held back, until the next piece decides or the stream ends:
 
 ```
  …compiling foo.c   token=hunt │ er2 …        pattern: hunter2
- └──── goes on at once ──┘└held┘
+ └─── returned at once ──┘└held┘
 ```
 
-base64 and hexadecimal are wrapped at some column, wherever the secret begins in what is encoded: such a pattern is
-found whatever white space stands in it behind its first four characters, up to as much as itself.
+A secret in base64 or hexadecimal may be wrapped at any of its characters. Such a pattern is found with white space
+anywhere after its first four characters, at most as much white space as the pattern has characters.
 
-Without secrets nothing is searched. With them each pattern is searched for by `bytes.find`, at some 10 GB/s a pattern;
-patterns that may be wrapped are searched for in the text without its white space and, if found, in the text itself. No
-Python runs per byte.
+Without secrets nothing is searched. Otherwise `bytes.find` searches for each pattern, at some 10 GB/s; it searches for
+a pattern that may be wrapped in the text without white space and, if found there, in the text itself. No Python runs
+per byte.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from urllib.parse import quote, quote_plus
 
 from airunner.protocol.redaction import REDACTED
 
-ENCODED_BYTES_MIN: Final = 6  # encodings of shorter secrets would be found everywhere
-LINE_BYTES_MIN: Final = 8  # of a secret of several lines, such as a key in PEM
-CUT_BYTES_MIN: Final = 4  # of a secret that the end of a line has cut
-PATTERN_BYTES_MAX: Final = 1_024  # longer patterns are searched for in parts of this length
-PATTERNS_MAX: Final = 8_192  # with so many some MB a second are redacted; a job needs fewer
-BASE64_COLUMNS: Final = (64, 76)  # at which `openssl` and `base64` wrap
-HEAD_BYTES: Final = 4  # of a wrapped pattern, in one piece: with fewer the end of every other line would be held
-SPREAD_MAX: Final = 2  # times its own length that a wrapped pattern takes; so much of it is held
+ENCODED_BYTES_MIN: Final = 6  # shortest secret whose encodings are patterns: shorter ones would match everywhere
+LINE_BYTES_MIN: Final = 8  # shortest line of a multi-line secret (such as a PEM key) that is a pattern of its own
+TRUNCATED_BYTES_MIN: Final = 4  # a truncated secret at the end of a message's line is removed if this much is left
+PATTERN_BYTES_MAX: Final = 1_024  # a longer pattern is split into patterns of this length
+PATTERNS_MAX: Final = 8_192  # with this many, throughput falls to a few MB/s; no real job needs so many
+BASE64_COLUMNS: Final = (64, 76)  # line lengths to which `openssl` and `base64` wrap
+HEAD_BYTES: Final = 4  # start of a wrapped pattern, without white space; a shorter one would match, and hold, much text
+SPREAD_MAX: Final = 2  # a wrapped pattern spans at most this many times its length; up to that much is held back
 
-_MARK: Final = REDACTED.encode()
+_REPLACEMENT: Final = REDACTED.encode()
 _ESCAPE: Final = re.compile("%[0-9A-F]{2}")
 _IN_QUOTES: Final = re.compile(r'(["$`\\\\])')
 _WHITE: Final = b" \t\r\n"
-_MAYBE: Final = -1  # as the text ends first
-_NO: Final = -2
+_MAYBE: Final = -1  # `_end_of`: the text ends before the pattern does
+_NO: Final = -2  # `_end_of`: the pattern is not there
 
 
 class TooManySecrets(Exception):
-    """Secrets too many or too long to be kept out of a log."""
+    """Secrets are too many or too long to be removed from the log."""
 
     def __init__(self) -> None:
         super().__init__(TooManySecrets.__doc__)
 
 
 class Redactor:
-    """Redactor of the patterns of `secrets`, in streams and in whole messages. Raises `TooManySecrets`."""
+    """Redactor: removes the patterns of `secrets` from streams and whole messages. Raises `TooManySecrets`."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = set(secrets)
@@ -73,21 +73,21 @@ class Redactor:
         return StreamRedactor(self)
 
     def text(self, message: str) -> str:
-        """Redact a whole message. Its lines may have been cut to some length, and so a secret at the end of a line."""
+        """Redact a whole message. Its lines may be truncated: a partial secret at the end of a line is removed too."""
         if not self._patterns:
             return message
         whole = _bytes(message)
         spans = self.occurrences(whole)
         begin = 0
         for line in whole.split(b"\n"):
-            cut = self.undecided(line)
-            if len(line) - cut >= CUT_BYTES_MIN:
-                spans.append((begin + cut, begin + len(line)))
+            partial = self.partial_offset(line)
+            if len(line) - partial >= TRUNCATED_BYTES_MIN:
+                spans.append((begin + partial, begin + len(line)))
             begin += len(line) + 1
         passed: list[bytes] = []
         at = 0
         for begin, end in _joined(spans):
-            passed += (whole[at:begin], _MARK)
+            passed += (whole[at:begin], _REPLACEMENT)
             at = end
         return b"".join([*passed, whole[at:]]).decode("utf-8", "surrogateescape")
 
@@ -97,7 +97,7 @@ class Redactor:
         return not self._patterns
 
     def occurrences(self, text: bytes) -> list[tuple[int, int]]:
-        """Find the patterns in `text`, in order, overlapping ones merged."""
+        """Return the spans of all patterns in `text`, sorted; overlapping spans are merged."""
         spans: list[tuple[int, int]] = []
         for pattern, period in self._patterns:
             at = text.find(pattern)
@@ -117,8 +117,8 @@ class Redactor:
                 at = text.find(head, at + (period if end > 0 else 1))
         return _joined(spans)
 
-    def undecided(self, text: bytes) -> int:
-        """Find where the longest end of `text` begins that is the beginning, and not the whole, of a pattern."""
+    def partial_offset(self, text: bytes) -> int:
+        """Return the offset of the longest suffix of `text` that is an incomplete pattern; len(text) if none is."""
         tail = text[max(0, len(text) - self._longest + 1) :]
         first = len(tail)
         for pattern, _ in self._patterns:
@@ -140,22 +140,22 @@ class StreamRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._held = b""
-        self._covered = 0  # bytes of `_held` that belong to a stretch whose mark has been passed on
+        self._covered = 0  # bytes of `_held` that belong to a secret whose `[REDACTED]` was already returned
 
     def feed(self, piece: bytes) -> bytes:
-        """Feed a piece in, and return what may be logged now."""
+        """Add a piece of the stream, and return the redacted bytes that may be logged now."""
         if self._redactor.idle:
             return piece
         text = self._held + piece if self._held else piece
-        return self._pass(text, self._redactor.undecided(text))
+        return self._pass(text, self._redactor.partial_offset(text))
 
     def finish(self) -> bytes:
-        """Return the rest, at the end of the stream. Another stream may begin."""
+        """Return the bytes that were held back, redacted: the stream has ended. The next piece begins another."""
         text = self._held
         return self._pass(text, len(text)) if text else b""
 
     def _pass(self, text: bytes, decided: int) -> bytes:
-        """Redact `text` up to `decided`, and hold the rest."""
+        """Redact `text` up to the offset `decided`, and hold back the rest."""
         spans = self._redactor.occurrences(text)
         if self._covered:
             spans = _joined([(0, self._covered), *spans])
@@ -169,7 +169,7 @@ class StreamRedactor:
             if begin >= decided and not goes_on:
                 break
             if not goes_on:
-                passed += (text[at:begin], _MARK)
+                passed += (text[at:begin], _REPLACEMENT)
             at = min(end, decided)
             covered = end - at
         passed.append(text[at:decided])
@@ -179,7 +179,7 @@ class StreamRedactor:
 
 
 def patterns_of(secret: str) -> set[bytes]:
-    """List the patterns of a secret: itself, as a terminal shows it, its lines, and its common encodings."""
+    """List a secret's patterns: value, value with CRLF (as in a terminal), lines, base64 lines, URL, JSON, shell."""
     patterns: set[bytes] = set()
     for value in _values(secret):
         raw = _bytes(value)
@@ -191,7 +191,7 @@ def patterns_of(secret: str) -> set[bytes]:
 
 
 def wrapped_patterns_of(secret: str) -> set[bytes]:
-    """List the encodings of a secret that may be wrapped anywhere."""
+    """List a secret's base64 and hexadecimal encodings, which may be wrapped at any character."""
     raws = (_bytes(value) for value in _values(secret))
     return {pattern for raw in raws if len(raw) >= ENCODED_BYTES_MIN for pattern in (*_in_base64(raw), *_in_hex(raw))}
 
@@ -201,15 +201,15 @@ def _values(secret: str) -> set[str]:
 
 
 def _bytes(text: str) -> bytes:
-    """Encode a secret as a file or a variable holds it, which need not be text."""
+    """Encode text to the bytes that a process reads or writes, which need not be UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def _in_base64(raw: bytes) -> Iterator[bytes]:
-    """Encode a secret in base64 as part of anything longer.
+    """List a secret's encodings within a longer base64 text, at each of the three possible offsets.
 
-    The characters at either end that neighbours have a share in are left out: they tell a few bits. What stands before
-    the first whole four may be the end of a line, so there is a pattern without it.
+    The first and last characters also encode bits of the surrounding bytes, so they are left out: they reveal a few
+    bits. A line may end before the first complete group of four, so a second pattern begins with that group.
     """
     for ahead, shared, whole in ((0, 0, 0), (1, 2, 4), (2, 3, 4)):
         encoded = base64.b64encode(bytes(ahead) + raw)[: (ahead + len(raw)) * 8 // 6]
@@ -219,7 +219,7 @@ def _in_base64(raw: bytes) -> Iterator[bytes]:
 
 
 def _in_base64_lines(raw: bytes) -> Iterator[bytes]:
-    """List the lines of a base64 encoding, which may each have something before them, such as a time."""
+    """List the lines of a wrapped base64 encoding: a log may prefix each line, for example with a timestamp."""
     alone = base64.b64encode(raw)[: len(raw) * 8 // 6]
     for columns in BASE64_COLUMNS:
         if len(alone) > columns:
@@ -228,21 +228,21 @@ def _in_base64_lines(raw: bytes) -> Iterator[bytes]:
 
 
 def _in_hex(raw: bytes) -> Iterator[bytes]:
-    """List hexadecimal digits in either case; the first byte may be the last of a line."""
+    """List the hexadecimal digits in both cases; also without the first byte, because a line may end after it."""
     for part in (raw, raw[1:]):
         yield part.hex().encode()
         yield part.hex().upper().encode()
 
 
 def _in_urls(raw: bytes) -> Iterator[bytes]:
-    """Quote a secret as for a URL or a form, with upper- and lower-case digits."""
+    """Quote a secret as for a URL or a form, with upper- and lower-case escapes (%2F, %2f)."""
     for quoted in (quote(raw, safe=""), quote(raw), quote(raw, safe="!'()*"), quote_plus(raw)):
         yield quoted.encode()
         yield _ESCAPE.sub(lambda escape: escape[0].lower(), quoted).encode()
 
 
 def _in_json(value: str) -> Iterator[bytes]:
-    """Quote a secret as within a JSON string."""
+    """Escape a secret as within a JSON string, with `/` and with its escape."""
     for ascii_only in (True, False):
         escaped = _bytes(json.dumps(value, ensure_ascii=ascii_only)[1:-1])
         yield escaped
@@ -257,7 +257,7 @@ def _in_shells(value: str) -> Iterator[bytes]:
 
 
 def _end_of(pattern: bytes, text: bytes, begin: int) -> int:
-    """Find where `pattern`, with any white space in it, ends if it begins at `begin`; else `_NO` or `_MAYBE`."""
+    """Return where the `pattern` that begins at `begin` ends, white space in it skipped; else `_NO` or `_MAYBE`."""
     at, left = begin, len(pattern)
     while left:
         if at - begin + left > SPREAD_MAX * len(pattern):
@@ -274,7 +274,7 @@ def _end_of(pattern: bytes, text: bytes, begin: int) -> int:
 
 
 def _may_begin(pattern: bytes, text: bytes, before: int) -> int:
-    """Find where the longest end of `text` begins that may become `pattern`; `before` if it is not before that."""
+    """Return the offset of the longest suffix of `text` that may become `pattern`, or `before` if that is smaller."""
     head = pattern[:HEAD_BYTES]
     at = text.find(head, max(0, len(text) - SPREAD_MAX * len(pattern)), before + len(head) - 1)
     while at >= 0:
@@ -288,14 +288,14 @@ def _may_begin(pattern: bytes, text: bytes, before: int) -> int:
 
 
 def _parts(pattern: bytes) -> Iterator[bytes]:
-    """Return the pattern, or parts that cover it."""
+    """Split a pattern into parts of at most `PATTERN_BYTES_MAX`, of which the last two may overlap."""
     for at in range(0, max(1, len(pattern) - PATTERN_BYTES_MAX), PATTERN_BYTES_MAX):
         yield pattern[at : at + PATTERN_BYTES_MAX]
     yield pattern[-PATTERN_BYTES_MAX:]
 
 
 def _period(pattern: bytes) -> int:
-    """Return how far after one occurrence the next may begin at the earliest."""
+    """Return the smallest distance between the beginnings of two occurrences of `pattern`."""
     at = pattern.find(pattern[:1], 1)
     while at >= 0:
         if pattern.startswith(pattern[at:]):

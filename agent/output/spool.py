@@ -1,23 +1,23 @@
-"""Spool: one attempt's events on disk, written before they are sent, dropped once the broker has stored them.
+"""Spool file: one attempt's events on disk, written before they are sent, dropped once the broker has stored them.
 
 ```
- append ──► [header][record][record][record]···   ◄── read_from: straight from the file, never from memory
-                    └ acknowledged ┘└ to be sent ┘    and one more in memory, where the disk had no room for it
+ append ──► [header][record][record][record]···   ◄── read_from: reads the file, and the one record in memory
+                    └ acknowledged ┘└ to be sent ┘    that the disk has refused
 ```
 
-Laws
+Invariants
 - A record is in the file before its bytes are sent. No fsync: a power cut ends the job too, and the page
-  cache outlives an agent that is killed.
-- But for the one that the disk refuses. That is sent from memory, and nothing is appended until it is acknowledged
-  (`full`): a full disk makes a command wait, and loses a batch only where the agent is killed just then.
-- A record holds the batch exactly as it goes on the wire; nothing encodes it again.
-- Only the kept position and the position of the next read are in memory, so a broker that is away for hours
-  costs nothing but disk.
-- What is acknowledged gives its room back at once, in pieces that are worth a call: the file is cut where nothing else
-  is left in it, and has a hole otherwise. Neither needs any room.
-- Whatever follows the last whole record is a torn tail: `recover` cuts it off, and the next one goes there.
-- The header holds the task token, so the file is 0600 from its first byte.
-- The agent's home is locked by one process, the only one that writes here.
+  cache survives an agent that is killed.
+- Exception: a record that the disk refuses is sent from memory, and no other is appended until it is acknowledged
+  (`full`). So a full disk makes the command wait; a batch is lost only if the agent is killed just then.
+- A record contains the batch exactly as it is sent; nothing encodes it again.
+- Memory holds positions, and no events but those of a refused record, so a broker that is away for hours costs only
+  disk space.
+- The space of acknowledged records is freed in steps of at least 64 KiB: the file is truncated if all of it is
+  acknowledged; otherwise a hole is punched. Neither needs free disk space.
+- Bytes after the last whole record are a partial record: `recover` truncates the file there.
+- The header contains the task token, so the file has mode 0600 from its first byte.
+- The agent's home is locked by one process, and only that process writes here.
 
 The file is a sequence of MessagePack maps. Calls are synchronous: they reach the page cache, not the disk.
 """
@@ -41,48 +41,48 @@ from airunner.protocol.names import Natural
 from airunner.protocol.replies import LeaseRef
 from airunner.protocol.requests import EventBatch
 
-SPOOL_FOLDER: Final = "spool"  # of an agent's home
-RECLAIM_BYTES_MIN: Final = 65_536  # less is not worth a call; most jobs never get there
-_FORMAT: Final = 2
+SPOOL_FOLDER: Final = "spool"  # name of the folder in an agent's home
+RECLAIM_BYTES_MIN: Final = 65_536  # acknowledged bytes to free in one step: fewer are not worth a system call
+_FORMAT: Final = 2  # version of the file format
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
-_READ_BYTES: Final = 65_536
-_BUFFER_BYTES: Final = 2 * BATCH_BYTES_MAX  # a whole record and the beginning of the next
+_READ_BYTES: Final = 65_536  # read at a time
+_BUFFER_BYTES: Final = 2 * BATCH_BYTES_MAX  # for a whole record and the beginning of the next
 _encoder = msgspec.msgpack.Encoder()
-_UNREADABLE: Final = (ValueError, msgpack.UnpackException)  # all that msgpack raises for bytes that are not MessagePack
+_UNREADABLE: Final = (ValueError, msgpack.UnpackException)  # raised by msgpack for bytes that are not MessagePack
 
 
 class SpoolFailed(MachineRefused):
-    """Spool that cannot be written or read; the message says why. What it held before is untouched."""
+    """Failure to write or read a spool; the message says why. Records written before are unchanged."""
 
     def __init__(self, message: str, error: OSError | None = None) -> None:
         super().__init__(scarce_at_home(error.errno if error else None), message)
 
 
 class NotASpool(SpoolFailed):
-    """Spool without a whole header: an agent died before the attempt's first event, or this is another file."""
+    """Missing spool header: the agent died before the attempt's first event, or the file is not a spool."""
 
 
 class ForeignSpool(SpoolFailed):
-    """Spool of another version of airunner, in a format that is not known here; it is left as it is."""
+    """Unknown spool format, of another version of airunner; the file is left as it is."""
 
 
 class SpoolHeader(Struct, frozen=True, kw_only=True):
-    """Header of a spool: the attempt whose events these are, and the token to deliver them with."""
+    """Header of a spool: the lease of the attempt, whose task token the events are delivered with."""
 
     lease: LeaseRef
     format: int = _FORMAT
 
     def batch(self, record: Record) -> EventBatch:
-        """Return a record of this spool as it is sent."""
+        """Convert a record of this spool to the batch that is sent."""
         return EventBatch(lease=self.lease, first_index=record.first_index, count=record.count, events=record.events)
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """Record of `count` events from `first_index` on; `events` is their MessagePack array as it is sent.
+    """Record of `count` events from index `first_index` on; `events` is their MessagePack array, as it is sent.
 
-    In the file a record without events marks the position at which older ones were cut away.
+    After the file was truncated, its first record has no events, and only says which index is next.
     """
 
     first_index: Natural
@@ -96,7 +96,7 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 class _Position(Struct, frozen=True):
-    """Position in the file of the record that begins with event `index`, also of one to come."""
+    """Position of a record in the file: its `offset`, and the `index` of its first event. Also of the next record."""
 
     index: int
     offset: int
@@ -110,16 +110,16 @@ class Spool:
         self.header = header
         self._descriptor = descriptor
         self._begin = begin
-        self._kept = self._read = _Position(0, begin)
+        self._kept = self._read_to = _Position(0, begin)
         self._end = end
-        self._reclaimed = begin  # before here the file is a hole
-        self._aside: Record | None = None  # the last record, if the disk had no room for it
-        self._writable = True  # else something torn stands at the file's end, and nothing may stand behind it
+        self._reclaimed = begin  # offset up to which the file is a hole
+        self._aside: Record | None = None  # the newest record, if the disk refused it
+        self._writable = True  # False: the file may end in a partial record, so nothing may be appended
 
     @classmethod
     def create(cls, path: Path, header: SpoolHeader) -> Spool:
-        """Create a new file. Raises `SpoolFailed`, also when `path` exists."""
-        with _failing(f"cannot make the spool {path}"):
+        """Create the file `path`. Raises `SpoolFailed`, also when it exists."""
+        with _failing(f"cannot create the spool {path}"):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 descriptor = os.open(path, flags, _FILE_MODE)
@@ -137,9 +137,9 @@ class Spool:
 
     @classmethod
     def recover(cls, path: Path) -> Spool:
-        """Open the spool that an agent that died left in `path`, without its torn tail.
+        """Open the spool `path` that a dead agent left, and truncate a partial record at its end.
 
-        Raises `NotASpool`: there is nothing to deliver, remove it; `ForeignSpool`: leave it alone; `SpoolFailed`.
+        Raises `NotASpool`: it has nothing to deliver, remove it; `ForeignSpool`: leave the file; `SpoolFailed`.
         """
         with _failing(f"cannot open the spool {path}"):
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -156,28 +156,28 @@ class Spool:
                 os.close(descriptor)
                 raise
         spool = cls(path, descriptor, header, begin, end)
-        spool._kept = spool._read = _Position(first or 0, start)
+        spool._kept = spool._read_to = _Position(first or 0, start)
         spool._reclaimed = start
         return spool
 
     @property
     def next_index(self) -> int:
-        """The index of the next event to be appended: how many the attempt has had."""
+        """The index of the next event to be appended, and so the number of events that the attempt has had."""
         return self._end.index
 
     @property
     def kept_index(self) -> int:
-        """The first index that may still be read: all before it are acknowledged."""
+        """The index of the first event that is not acknowledged, and so is still kept."""
         return self._kept.index
 
     @property
     def pending(self) -> bool:
-        """Whether events are not acknowledged yet."""
+        """Whether there are events that are not acknowledged."""
         return self._kept.index < self._end.index
 
     @property
     def full(self) -> bool:
-        """Whether no record may be appended until all is acknowledged: the disk had no room for the last one."""
+        """Whether the disk has refused the newest record: none may be appended until all are acknowledged."""
         return self._aside is not None
 
     @property
@@ -186,9 +186,9 @@ class Spool:
         return self._end.offset - self._kept.offset
 
     def append(self, first_index: int, count: int, events: bytes) -> Record:
-        """Append a batch. Where the disk has no room for it, the spool is `full` from here on."""
-        assert not self.full, "a batch waits for an acknowledgement already"
-        assert first_index == self._end.index, "the agent's events have a hole"
+        """Append a batch. If the disk refuses it, it stays in memory, and the spool is `full`."""
+        assert not self.full, "a batch was appended to a full spool"
+        assert first_index == self._end.index, "the batch does not follow the last one"
         assert count >= 1
         assert len(events) <= BATCH_BYTES_MAX
         record = Record(first_index=first_index, count=count, events=events)
@@ -202,14 +202,14 @@ class Spool:
         return record
 
     def read_from(self, index: int, bytes_max: int) -> list[Record]:
-        """Read whole records from the one that holds event `index` on: up to `bytes_max` of events, but at least one.
+        """Read whole records from event `index` on: up to `bytes_max` of events, but at least one record.
 
-        Going on where the last call ended reads nothing twice. Raises `SpoolFailed`.
+        A call that begins where the last one ended reads no record again. Raises `SpoolFailed`.
         """
-        assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
+        assert self._kept.index <= index <= self._end.index, f"event {index} is acknowledged, or does not exist"
         found: list[Record] = []
         total = 0
-        position = self._read if index == self._read.index else self._kept
+        position = self._read_to if index == self._read_to.index else self._kept
         with _failing(f"cannot read the spool {self.path}"):
             for record, offset in _records(self._descriptor, position, self._end.offset):
                 if record.next_index > index:
@@ -217,7 +217,7 @@ class Spool:
                     if found and total > bytes_max:
                         break
                     found.append(record)
-                self._read = position = _Position(record.next_index, offset)
+                self._read_to = position = _Position(record.next_index, offset)
         last = self._aside
         if last is not None and last.next_index > index and (not found or total + len(last.events) <= bytes_max):
             found.append(last)
@@ -225,14 +225,14 @@ class Spool:
         return found
 
     def acknowledge(self, next_index: int) -> None:
-        """Drop every event below `next_index`, which the broker has stored; an older acknowledgement changes nothing.
+        """Drop every event before `next_index`: the broker has stored them. An older acknowledgement changes nothing.
 
-        A power cut can lose records that were sent: the broker's count then stands, and the next event follows it.
+        After a power cut the file may lack records that the broker has: the next event then gets the broker's index.
         Raises `SpoolFailed`.
         """
         with _failing(f"cannot read the spool {self.path}"):
             if next_index >= self._end.index:
-                gap = next_index > self._end.index or self.full  # between the file's content and the next record
+                gap = next_index > self._end.index or self.full  # the next record would not follow the file's last
                 self._aside = None
                 self._kept = self._end = _Position(next_index, self._end.offset)
                 if gap or self._end.offset - self._begin >= RECLAIM_BYTES_MIN:
@@ -243,57 +243,57 @@ class Spool:
                         break
                     self._kept = _Position(record.next_index, offset)
                 if self._kept.offset - self._reclaimed >= RECLAIM_BYTES_MIN:
-                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # with the page that was half kept
-                    with suppress(OSError):  # no holes here: the room is given back when all is acknowledged
+                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # with the page left by the last hole
+                    with suppress(OSError):  # no holes on this disk: space is freed when all is acknowledged
                         punch(self._descriptor, begin, self._kept.offset)
                     self._reclaimed = self._kept.offset
-        if self._read.index < self._kept.index:
-            self._read = self._kept
+        if self._read_to.index < self._kept.index:
+            self._read_to = self._kept
 
-    def cut_back(self, index: int) -> None:
-        """Drop every record from event `index` on, where one begins; the next goes there. Raises `SpoolFailed`."""
-        assert self._kept.index <= index <= self._end.index, "these events are acknowledged, or never were"
-        with _failing(f"cannot cut the spool {self.path}"):
+    def truncate(self, index: int) -> None:
+        """Drop every record from event `index` on; a record must begin with that event. Raises `SpoolFailed`."""
+        assert self._kept.index <= index <= self._end.index, f"event {index} is acknowledged, or does not exist"
+        with _failing(f"cannot truncate the spool {self.path}"):
             position = self._kept
             for record, offset in _records(self._descriptor, self._kept, self._end.offset):
                 if record.next_index > index:
                     break
                 position = _Position(record.next_index, offset)
-            assert position.index == index, "a record begins there"
+            assert position.index == index, f"no record begins with event {index}"
             os.ftruncate(self._descriptor, position.offset)
         self._end = position
-        if self._read.index > index:
-            self._read = self._kept
+        if self._read_to.index > index:
+            self._read_to = self._kept
 
     def close(self) -> None:
-        """Close the file; a later `recover` finds it."""
+        """Close the file, and leave it for a later `recover`."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Delete the file: the attempt is over, and all was delivered that the broker takes."""
+        """Delete the file: the attempt is over, and the broker has every event that it accepts."""
         self.close()
         with _failing(f"cannot remove the spool {self.path}"):
             self.path.unlink(missing_ok=True)
 
     def _reclaim(self) -> None:
-        """Free the file's space, as all of it is acknowledged, and mark the position that was reached.
+        """Truncate the file to its header, as all records are acknowledged, and append an empty record at this index.
 
-        The mark needs no room: it stands in the same page as the header.
+        The empty record needs no free disk space: it is in the page of the header.
         """
         index = self._end.index
-        mark = _encoder.encode(Record(first_index=index, count=0, events=b""))
+        empty = _encoder.encode(Record(first_index=index, count=0, events=b""))
         try:
             os.ftruncate(self._descriptor, self._begin)
-            self._kept = self._read = self._end = _Position(index, self._begin)
+            self._kept = self._read_to = self._end = _Position(index, self._begin)
             self._reclaimed = self._begin
-            size = self._write(mark)
-        except (OSError, SpoolFailed):  # later records are sent from memory, until this can be done
+            size = self._write(empty)
+        except (OSError, SpoolFailed):  # later records are sent from memory, until a truncation succeeds
             self._writable = False
         else:
             self._writable = True
-            self._kept = self._read = self._end = _Position(index, self._begin + size)
+            self._kept = self._read_to = self._end = _Position(index, self._begin + size)
 
     def _write(self, packed: bytes) -> int:
         with _failing(f"cannot write the spool {self.path}"):
@@ -301,14 +301,14 @@ class Spool:
                 _write_all(self._descriptor, packed)
             except OSError:
                 self._writable = False
-                os.ftruncate(self._descriptor, self._end.offset)  # no torn record in the middle
+                os.ftruncate(self._descriptor, self._end.offset)  # no partial record in the middle
                 self._writable = True
                 raise
         return len(packed)
 
 
 def spools_in(folder: Path) -> list[Path]:
-    """List the spools that the last agent left, in order."""
+    """List the spool files in `folder`, sorted by name."""
     return sorted(folder.iterdir())
 
 
@@ -334,7 +334,7 @@ def _read_header(descriptor: int, path: Path) -> tuple[SpoolHeader, int]:
 
 
 def _records(descriptor: int, position: _Position, end: int | None) -> Iterator[tuple[Record, int]]:
-    """Read records from `position` on, each with the offset after it, up to the first that cannot be a record."""
+    """Read records from `position` on, each with the offset after it, up to bytes that are not the next record."""
     index: int | None = position.index if end is not None else None
     for value, offset in _values(descriptor, position.offset, end):
         try:
@@ -363,7 +363,7 @@ def _values(descriptor: int, offset: int, end: int | None) -> Iterator[tuple[obj
 
 @contextmanager
 def _failing(doing: str) -> Generator[None]:
-    """Translate the operating system's error into this module's."""
+    """Translate an `OSError` to `SpoolFailed`; `doing` says what failed."""
     try:
         yield
     except OSError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-LOW_SHARE: Final = 2  # once full it has room again when half of it is free
+LOW_SHARE: Final = 2  # a full room stays full until at most 1/2 of it is in use
 
 
 class SpoolRoom:
-    """Spool room of `bytes_max`, as the outboxes account for it."""
+    """Spool room of `bytes_max` bytes. Each outbox accounts for the bytes of its spool."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -17,7 +17,7 @@ class SpoolRoom:
 
     @property
     def full(self) -> bool:
-        """Whether no outbox may write more for now."""
+        """Whether the spools have reached the limit, and are not yet down to half of it."""
         if self._bytes >= self._bytes_max:
             self._full = True
         elif self._bytes <= self._bytes_max // LOW_SHARE:

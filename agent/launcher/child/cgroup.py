@@ -1,17 +1,17 @@
-"""Control groups: one for each keeper, and so each job, where this machine lets us make them. Standard library only.
+"""Control groups (cgroup v2): one for each keeper, and so for each job, if this machine allows. Standard library only.
 
 ```
 <our own group>/
 └── airunner-<launcher's pid>-<its mark>/
-    ├── 1/      a keeper, and the job that it keeps
+    ├── 1/      a keeper, and the processes of its job
     └── 2/
 ```
 
-What a job starts is born into its keeper's group and cannot leave it unseen. A group can be killed in one step, which
-no fork outruns; it can be given bounds; and the kernel counts there which processes it killed for want of memory. A
-keeper enters its group once: to move a process takes the kernel some 10 ms, which no job pays for.
+A job's processes start in the group of their keeper. A group can be killed in one step, which no fork outruns; it can
+have limits; and the kernel counts the processes in it that it has killed for lack of memory. A keeper enters its group
+once, before its first job, because moving a process takes the kernel some 10 ms.
 
-Where there are none, sessions and subreapers do the work. See cgroups(7) and the kernel's cgroup-v2 document.
+Without control groups, sessions and subreapers suffice. See cgroups(7) and the kernel's cgroup-v2 document.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from typing import Final, NamedTuple
 from airunner.agent.launcher.child.tree import KILL_AGAIN_MS, signal_each
 
 PREFIX: Final = "airunner-"
-_EVENTS_BYTES: Final = 4_096  # of cgroup.events: two short lines
+_EVENTS_BYTES: Final = 4_096  # more than cgroup.events has: two short lines
 
 
 class Limits(NamedTuple):
-    """Limits of each job; None is no limit."""
+    """Limits of each job; None: no limit."""
 
     memory_bytes: int | None = None
     processes: int | None = None
 
     @property
     def controllers(self) -> list[str]:
-        """The controllers that the kernel must offer for them."""
+        """The controllers that the kernel must offer for these limits."""
         asked = {"memory": self.memory_bytes, "pids": self.processes}
         return [name for name, bound in asked.items() if bound is not None]
 
 
 def own_group() -> Path | None:
-    """Return the folder of this process's control group, if it may make others in it."""
-    with suppress(OSError, StopIteration):  # no control groups of the second kind
+    """Return the folder of this process's control group, if the process may make groups in it."""
+    with suppress(OSError, StopIteration):  # no cgroup v2, or no permission
         mounts = map(str.split, Path("/proc/self/mounts").read_text().splitlines())
         mount = next(fields[1] for fields in mounts if fields[2] == "cgroup2")
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -67,7 +67,7 @@ def missing_controllers(group: Path, limits: Limits) -> list[str]:
 
 
 def oom_kills(group: Path | None) -> int:
-    """Count how often the kernel has killed a process in this group for lack of memory, where it reports that."""
+    """Return how many processes in this group the kernel has killed for lack of memory; 0 if it does not say."""
     if group is not None:
         with suppress(OSError, ValueError):
             for line in (group / "memory.events").read_text().splitlines():
@@ -83,15 +83,15 @@ def launchers_group(base: Path, pid: int, mark: str) -> Path:
 
 
 def end_groups(folder: Path, within_s: float) -> list[int]:
-    """Kill all in the groups of a launcher that was killed, and remove them; return the processes left at the end."""
+    """Kill all processes in a dead launcher's groups, and remove the groups; return the processes that are left."""
     until_s = time.monotonic() + within_s
     while folder.is_dir():
         change = _opened_events(folder)
-        groups = [Path(path) for path, _, _ in os.walk(folder, topdown=False)]  # a job may have made others in its own
+        groups = [Path(path) for path, _, _ in os.walk(folder, topdown=False)]  # also groups that a job has made
         with suppress(OSError):
             (folder / "cgroup.kill").write_text("1")
         left = [pid for group in groups for pid in _processes(group)]
-        signal_each(left, signal.SIGKILL)  # a kernel before 5.14 kills no groups
+        signal_each(left, signal.SIGKILL)  # kernels before 5.14 have no cgroup.kill
         for group in groups:
             with suppress(OSError):
                 group.rmdir()
@@ -102,14 +102,14 @@ def end_groups(folder: Path, within_s: float) -> list[int]:
 
 
 class Groups:
-    """Control groups of the launcher, below `base`; without a base there are none. What cannot be done is not done."""
+    """Control groups of the launcher, below `base`; None: no groups. If making one fails, its keeper has none."""
 
     def __init__(self, base: Path | None, limits: Limits, mark: str) -> None:
         self._limits = limits
         self._folder: Path | None = None
         if base is not None:
             with suppress(OSError):
-                for left in base.glob(f"{PREFIX}[0-9]*"):  # by launchers that were killed
+                for left in base.glob(f"{PREFIX}[0-9]*"):  # left by killed launchers
                     if not Path("/proc", left.name.removeprefix(PREFIX).partition("-")[0]).exists():
                         _remove(left)
                 folder = launchers_group(base, os.getpid(), mark)
@@ -119,7 +119,7 @@ class Groups:
                 _enable(folder, limits)
 
     def enter(self, number: int) -> Path | None:
-        """Make the group of keeper `number`, and let this process be in it."""
+        """Make the group of keeper `number`, and move this process into it; None: there is no group."""
         if self._folder is None:
             return None
         group = self._folder / str(number)
@@ -130,14 +130,14 @@ class Groups:
                     (group / name).write_text(str(bound))
             if self._limits.memory_bytes is not None:
                 with suppress(OSError):
-                    (group / "memory.swap.max").write_text("0")  # else the bound would only slow a job down
+                    (group / "memory.swap.max").write_text("0")  # else a job at its limit would only swap
             (group / "cgroup.procs").write_text("0")
         except OSError:
             return None
         return group
 
     def end(self, number: int) -> None:
-        """Kill all that is left in the group of a keeper that has died, and remove it once it is empty."""
+        """Kill the processes left in the group of a dead keeper, and remove the group if it is empty."""
         if self._folder is not None:
             group = self._folder / str(number)
             with suppress(OSError):
@@ -146,13 +146,13 @@ class Groups:
                 group.rmdir()
 
     def close(self) -> None:
-        """Remove all groups, which are empty."""
+        """Remove all groups, which must be empty."""
         if self._folder is not None:
             _remove(self._folder)
 
 
 def _enable(group: Path, limits: Limits) -> None:
-    """Have the controllers at hand below `group`; first move its own processes, us and the agent, into a leaf."""
+    """Enable the controllers for groups below `group`; if refused, first move this process and the agent to a leaf."""
     if not limits.controllers:
         return
     words = " ".join(f"+{name}" for name in limits.controllers)
@@ -167,16 +167,16 @@ def _enable(group: Path, limits: Limits) -> None:
 
 
 def _opened_events(group: Path) -> int | None:
-    """Open a descriptor that reports when `group`, with all groups below it, becomes empty or stops being so."""
+    """Open a descriptor that `poll` reports when the last process in or below `group` has ended."""
     with suppress(OSError):
         descriptor = os.open(group / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-        os.read(descriptor, _EVENTS_BYTES)  # only events after a reading count as a change
+        os.read(descriptor, _EVENTS_BYTES)  # `poll` reports only changes since the last read
         return descriptor
     return None
 
 
 def _wait_for(change: int | None) -> None:
-    """Wait until the last process of the group has ended, and no longer than a moment."""
+    """Wait until the last process of the group has ended, at most `KILL_AGAIN_MS`."""
     poll = select.poll()
     if change is not None:
         poll.register(change, select.POLLPRI)
@@ -188,12 +188,12 @@ def _wait_for(change: int | None) -> None:
 def _processes(group: Path) -> list[int]:
     try:
         return [int(word) for word in (group / "cgroup.procs").read_text().split()]
-    except OSError:  # it is gone
+    except OSError:  # the group is gone
         return []
 
 
 def _remove(folder: Path) -> None:
-    """Remove a launcher's folder of groups; a group with a process in it is not removed."""
+    """Remove a launcher's folder of groups; a group that has a process stays."""
     with suppress(OSError):
         for group in folder.iterdir():
             if group.is_dir():

@@ -1,12 +1,12 @@
-"""Keeper: runs one job at a time, reports how its command ended, and ends the processes that it left. Child's half.
+"""Keeper process: runs one job at a time, reports its command's exit, and ends its other processes. Child's half.
 
-One thread, one loop, no clock but the grace and the deadline, which a sleep of the machine counts towards. A job goes
-Start → Exited → (End → Ended); without the last two where nothing was left (`alone`). Then the next Start may come.
+A keeper has one thread with one loop. The messages of a job are Start → Started → Exited → End → Ended; End and Ended
+are left out if no process is left after the command (`alone`). Then the next Start may follow.
 
-When the agent's end of the socket closes, or the launcher dies, every process of the job is killed and the
-keeper exits. At the job's deadline every process is killed too, for an agent that is stopped and can do nothing: its
-job is dead before another agent holds the lease. The agent then receives Expired, and never how the command ended;
-the keeper gets no other job.
+When the agent's end of the socket closes, or the launcher dies, the keeper kills every process of the job and exits.
+It kills them at the job's deadline too, because a stopped agent cannot: the job is dead before another agent gets the
+lease. The deadline counts the time in which the machine sleeps. The agent then receives Expired instead of the
+command's exit, and the keeper gets no other job.
 """
 
 from __future__ import annotations
@@ -54,37 +54,37 @@ from airunner.agent.launcher.child.wire import (
 )
 from airunner.transport.timers import BootTimer, boot_s
 
-RECEIVE_BYTES: Final = 65_536
-SURVIVORS_MAX: Final = 100  # that are named; all are ended
-LOOK_AGAIN_MS: Final = 50  # while a grace lasts: a pass over /proc may miss a process that forks just then
-_AT_ONCE: Final = 0.0  # of the monotonic clock
-STUCK_S: Final = 10.0  # after SIGKILL: long enough for a slow disk, not for a disk that hangs
+RECEIVE_BYTES: Final = 65_536  # read at a time
+SURVIVORS_MAX: Final = 100  # survivors that Ended lists; all are killed
+LOOK_AGAIN_MS: Final = 50  # between passes over /proc during a grace: a pass may miss a process that forks just then
+_AT_ONCE: Final = 0.0  # a deadline of the monotonic clock that has passed
+STUCK_S: Final = 10.0  # after SIGKILL, until processes are given up: enough for a slow disk, not for a disk that hangs
 
 
 class _Ending:
-    """Ending of a job: one End or several that are not yet answered; the earliest deadline counts."""
+    """Ending of a job, asked for by one End or several, of which the earliest deadline counts."""
 
     def __init__(self, deadline: float, *, gentle: bool = False, outlived: bool = False) -> None:
         self.deadline = deadline
-        self.answers = 0  # owed: one for each End
+        self.answers = 0  # Ended messages to send: one for each End
         self.killing = False
         self.began = now_in_ticks()
         self.gentle = gentle  # whether SIGTERM is sent at all
-        self.told: set[int] = set()  # the processes that it was sent to
-        self.outlived = outlived  # whether the command had ended before
-        self.unsettled: dict[int, float] = {}  # since when processes without a command line are seen without
+        self.handled: set[int] = set()  # processes that were sent SIGTERM, or would be if `gentle`
+        self.outlived = outlived  # whether the command had ended before the End
+        self.unsettled: dict[int, float] = {}  # when each process was first seen without a command line
         self.survivors: dict[int, str] = {}
 
     def name(self, pids: Iterable[int]) -> None:
-        """Note survivors, while they can still be asked for their commands."""
+        """Record survivors and their commands, while these can still be read."""
         for pid in pids:
             self._note(pid, command_of(pid))
 
     def name_settled(self, processes: list[Status]) -> list[Status]:
-        """Note and return the survivors that have a command line, or still have none a look later.
+        """Record and return the survivors that have a command line, or have had none for `LOOK_AGAIN_MS`.
 
-        A process without one is ending or beginning another program. A signal to its group would end it under no
-        name of its own, and unnamed what it started after the pass: that group has to wait for it.
+        A process without a command line is exiting, or executing a program. No group of such a process is signalled
+        yet: the process, and others that it has just started, would end before their commands can be read.
         """
         now = time.monotonic()
         commands = {process.pid: command_of(process.pid) for process in processes}
@@ -104,25 +104,25 @@ class _Ending:
 class Keeper:
     """Keeper that runs in this process."""
 
-    def __init__(self, line: socket.socket, wakeup: Wakeup, group: Path | None) -> None:
-        self._line = line
+    def __init__(self, connection: socket.socket, wakeup: Wakeup, group: Path | None) -> None:
+        self._connection = connection
         self._group = group
-        self._oom_kills = 0  # in the group, when the command began
+        self._oom_kills = 0  # count of the group when the command started
         self._spending = Spending()  # of this job
         self._wakeup = wakeup
-        self._wakeup.watch(line.fileno())
-        self._timer = BootTimer()  # for the deadline: it wakes us when the machine has slept past it
+        self._wakeup.watch(connection.fileno())
+        self._timer = BootTimer()  # for the deadline, which may pass while the machine sleeps
         self._wakeup.watch(self._timer.descriptor)
         self._reader = Reader()
-        self._command: int | None = None  # while it runs
-        self._held: list[int] = []  # and so long these stay open
-        self._alone = True
+        self._command: int | None = None  # process id of the command, while it runs
+        self._held: list[int] = []  # descriptors that stay open while the command runs
+        self._alone = True  # no process of a job is left
         self._ending: _Ending | None = None
-        self._deadline = math.inf
+        self._deadline = math.inf  # of the job: seconds of CLOCK_BOOTTIME
         self._expired = False
 
     def run(self) -> None:
-        """Keep jobs until the agent closes the line or the launcher dies. On return no process is left."""
+        """Run jobs until the agent closes its socket or the launcher dies. On return no process is left."""
         try:
             while self._turn():
                 pass
@@ -131,27 +131,27 @@ class Keeper:
 
     def _turn(self) -> bool:
         self._timer.set(math.inf if self._alone or self._expired else self._deadline)
-        ready, signals = self._wakeup.wait(self._patience_ms())
+        ready, signals = self._wakeup.wait(self._timeout_ms())
         if signal.SIGTERM in signals:
             return False
-        if self._line.fileno() in ready:
-            chunk = _receive(self._line)
+        if self._connection.fileno() in ready:
+            chunk = _receive(self._connection)
             if not chunk:
                 return False
             for message in self._reader.feed(chunk):
-                self._obey(message)
+                self._handle(message)
         self._reap()
         self._expire()
         return self._escalate()
 
-    def _patience_ms(self) -> int | None:
+    def _timeout_ms(self) -> int | None:
         if self._ending is None:
             return None
         if self._ending.killing:
             return KILL_AGAIN_MS
         return min(LOOK_AGAIN_MS, max(0, math.ceil((self._ending.deadline - time.monotonic()) * 1000)))
 
-    def _obey(self, message: ToKeeper) -> None:
+    def _handle(self, message: ToKeeper) -> None:
         match message:
             case Start():
                 self._start(message)
@@ -163,20 +163,20 @@ class Keeper:
                 assert_never(message)
 
     def _start(self, start: Start) -> None:
-        assert self._alone, "a job is started while another is kept"
+        assert self._alone, "a job is started while processes of another are left"
         self._deadline = _seconds(start.deadline_ms)
         if boot_s() >= self._deadline:
-            self._say(Expired())
+            self._send(Expired())
             return
         try:
             self._command, descriptors, self._held = spawn(start)
         except Refusal as refusal:
-            self._say(Failed(refusal.errno, refusal.message, refusal.exit_code))
+            self._send(Failed(refusal.errno, refusal.message, refusal.exit_code))
             return
         self._alone = False
         self._spending = Spending()
         self._oom_kills = oom_kills(self._group)
-        self._say(Started(self._command, os.getpid()), descriptors)
+        self._send(Started(self._command, os.getpid()), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -184,24 +184,24 @@ class Keeper:
         deadline = time.monotonic() + grace_ms / 1000
         if self._ending is None:
             self._ending = _Ending(deadline, gentle=grace_ms > 0, outlived=self._command is None)
-            self._tell(self._ending)
+            self._terminate(self._ending)
         elif not self._ending.killing:
             self._ending.deadline = min(self._ending.deadline, deadline)
         self._ending.answers += 1
 
-    def _tell(self, ending: _Ending) -> None:
-        """Send SIGTERM once to each process that was there when the End came, and name those that outlived the command.
+    def _terminate(self, ending: _Ending) -> None:
+        """Send SIGTERM once to each process that was running when the End came, and record the survivors.
 
-        What they start from then on, to clean up, is left alone.
+        Processes that are started later, to clean up, do not get SIGTERM.
         """
         alive = [process for process in descendants(os.getpid()) if process.alive]
-        fresh = [process for process in alive if process.pid not in ending.told and process.began <= ending.began]
+        fresh = [process for process in alive if process.pid not in ending.handled and process.began <= ending.began]
         if ending.outlived:
             fresh = ending.name_settled(fresh)
-        ending.told.update(process.pid for process in fresh)
+        ending.handled.update(process.pid for process in fresh)
         if ending.gentle:
             signal_all(fresh, signal.SIGTERM)
-            signal_all(fresh, signal.SIGCONT)  # a stopped process could not obey
+            signal_all(fresh, signal.SIGCONT)  # a stopped process would not handle SIGTERM
 
     def _reap(self) -> None:
         ended, self._alone = reap(spending=self._spending)
@@ -211,14 +211,14 @@ class Keeper:
         self._command = None
         while self._held:
             os.close(self._held.pop())
-        if not self._expired:  # else it was us
+        if not self._expired:  # else the keeper has killed it
             code = os.waitstatus_to_exitcode(status)
             oom = code != 0 and oom_kills(self._group) > self._oom_kills
             spent = self._spending.figures
-            self._say(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom, spent))
+            self._send(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom, spent))
 
     def _expire(self) -> None:
-        """Kill all at the deadline. During an End that kills already, it only changes what is reported."""
+        """Kill all processes at the deadline. If an ending does so already, only its answer changes, to Expired."""
         if self._alone or self._expired or boot_s() < self._deadline:
             return
         self._expired = True
@@ -228,7 +228,7 @@ class Keeper:
             self._ending.deadline = _AT_ONCE
 
     def _escalate(self) -> bool:
-        """Go on with an End; False when it had to be given up."""
+        """Continue an ending: SIGKILL after the grace, Ended at the end. False: SIGKILL has failed for `STUCK_S`."""
         ending = self._ending
         if ending is None:
             return True
@@ -244,7 +244,7 @@ class Keeper:
             ending.killing = True
             ending.deadline = time.monotonic() + STUCK_S
         elif not ending.killing:
-            self._tell(ending)
+            self._terminate(ending)
         if ending.killing:
             signal_all(descendants(os.getpid()), signal.SIGKILL)
         return True
@@ -252,47 +252,47 @@ class Keeper:
     def _finish(self, ending: _Ending, left: Collection[int]) -> None:
         self._ending = None
         if self._expired:
-            self._say(Expired())
+            self._send(Expired())
             return
         ending.name(left)
         named = [[pid, command, pid in left] for pid, command in ending.survivors.items()]
         for _ in range(ending.answers):
-            self._say(Ended(named[:SURVIVORS_MAX], self._spending.figures))
+            self._send(Ended(named[:SURVIVORS_MAX], self._spending.figures))
 
-    def _say(self, message: ToAgent, descriptors: list[int] | None = None) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # the next turn reads the end of the line
-            send_with(self._line, pack(message), descriptors or [])
+    def _send(self, message: ToAgent, descriptors: list[int] | None = None) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the next turn reads the end of the stream
+            send_with(self._connection, pack(message), descriptors or [])
 
 
-def keep(line: socket.socket, launcher: int, group: Path | None) -> None:
-    """Run a keeper, in a fork of the launcher, until the end of its process."""
+def keep(connection: socket.socket, launcher: int, group: Path | None) -> None:
+    """Run a keeper, in a fork of the launcher, until it has to exit."""
     try:
         set_name("airunner-keeper")
         os.setsid()
         wakeup = Wakeup((signal.SIGCHLD, signal.SIGTERM))
         call_me_when_my_parent_dies(signal.SIGTERM)
-        keeper = Keeper(line, wakeup, group)
+        keeper = Keeper(connection, wakeup, group)
     except OSError as error:
-        refuse(line, error)
+        refuse(connection, error)
         return
-    if os.getppid() == launcher:  # else it died before we could ask for the signal
+    if os.getppid() == launcher:  # else the launcher died before we asked for the signal
         keeper.run()
 
 
-def refuse(line: socket.socket, error: OSError) -> None:
-    """Answer the Start that comes on `line`: the machine has no keeper for it, and why."""
+def refuse(connection: socket.socket, error: OSError) -> None:
+    """Answer the Start on `connection` with Failed: there is no keeper for it, because of `error`."""
     number = error.errno or 0
-    refused = Failed(number, f"the machine has no process for it: {os.strerror(number)}", EXIT_NOT_EXECUTABLE)
-    with suppress(OSError):  # the agent has gone
-        send_with(line, pack(refused), [])
+    refused = Failed(number, f"cannot start a keeper process: {os.strerror(number)}", EXIT_NOT_EXECUTABLE)
+    with suppress(OSError):  # the agent is gone
+        send_with(connection, pack(refused), [])
 
 
 def _seconds(deadline_ms: int | None) -> float:
     return math.inf if deadline_ms is None else deadline_ms / 1000
 
 
-def _receive(line: socket.socket) -> bytes:
+def _receive(connection: socket.socket) -> bytes:
     try:
-        return line.recv(RECEIVE_BYTES)
-    except ConnectionResetError:  # the agent died with something of ours unread
+        return connection.recv(RECEIVE_BYTES)
+    except ConnectionResetError:  # the agent died before it had read all messages
         return b""

@@ -1,7 +1,7 @@
-"""Launcher process: forks a keeper for each packet on its line, and cleans up after dead keepers.
+"""Launcher process: forks a keeper for each socket that the agent sends it, and kills the jobs of dead keepers.
 
-It holds no job's state; it cannot be made to wait by a job. When the agent's end of the line closes, it
-kills all that descends from it, keepers included, and exits.
+It has no state of any job, so no job can make it wait. When the agent's end of its own socket closes, it kills all
+of its descendants, keepers included, and exits.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from airunner.agent.launcher.child.tree import descendants, end_now, reap, signa
 from airunner.agent.launcher.child.wakeup import Wakeup
 from airunner.agent.launcher.child.wire import receive_with
 
-STRAY_AGAIN_MS: Final = 100  # for strays that a pass over /proc missed
-_PACKET_BYTES: Final = 16
+STRAY_AGAIN_MS: Final = 100  # between passes over /proc for strays, which a pass may miss
+_PACKET_BYTES: Final = 16  # more than a packet has; only the socket that is sent with it matters
 _UMASK: Final = 0o022
 
 
 class LauncherChild:
     """Launcher that runs in this process."""
 
-    def __init__(self, line: socket.socket, groups: Groups) -> None:
-        self._line = line
+    def __init__(self, connection: socket.socket, groups: Groups) -> None:
+        self._connection = connection
         self._groups = groups
         self._forks = 0
         self._wakeup = Wakeup((signal.SIGCHLD,))
-        self._wakeup.watch(line.fileno())
-        self._keepers: dict[int, int] = {}  # by process, with the numbers of their groups
-        self._strays = False
+        self._wakeup.watch(connection.fileno())
+        self._keepers: dict[int, int] = {}  # process id of each keeper → number of its control group
+        self._strays = False  # whether there may be strays: processes whose keeper has died
 
     def run(self) -> None:
-        """Run until the agent closes the line. On return no process is left."""
+        """Run until the agent closes its end of the socket. On return no process is left."""
         while True:
             ready, _ = self._wakeup.wait(STRAY_AGAIN_MS if self._strays else None)
             self._reap()
@@ -49,42 +49,42 @@ class LauncherChild:
         self._groups.close()
 
     def _accept(self) -> bool:
-        """Fork a keeper for the next packet; False at the end of the line."""
+        """Fork a keeper for the socket in the next packet; False: the agent has closed its end."""
         try:
-            packet, descriptors = receive_with(self._line, _PACKET_BYTES)
+            packet, descriptors = receive_with(self._connection, _PACKET_BYTES)
         except ConnectionResetError:
             return False
         for descriptor in descriptors:
-            with socket.socket(fileno=descriptor) as keepers_line:
-                self._fork(keepers_line)
+            with socket.socket(fileno=descriptor) as keepers_end:
+                self._fork(keepers_end)
         return bool(packet)
 
-    def _fork(self, keepers_line: socket.socket) -> None:
+    def _fork(self, keepers_end: socket.socket) -> None:
         launcher = os.getpid()
         self._forks += 1
         try:
             pid = os.fork()
         except OSError as error:
-            refuse(keepers_line, error)
+            refuse(keepers_end, error)
             return
         if pid:
             self._keepers[pid] = self._forks
             return
         status = 1
         try:
-            self._line.close()  # or the agent's end would never be seen to close
+            self._connection.close()  # else the agent would not see the launcher's end close
             self._wakeup.close()
             become_subreaper()
-            keep(keepers_line, launcher, self._groups.enter(self._forks))
+            keep(keepers_end, launcher, self._groups.enter(self._forks))
             status = 0
         finally:
             os._exit(status)
 
     def _reap(self) -> None:
-        """Reap ended processes, and kill what a killed keeper kept, which are our children now."""
+        """Reap ended processes; kill the processes of a dead keeper's job, which are our children now."""
         changed, _ = reap(os.WUNTRACED)
         for pid, status in changed:
-            if os.WIFSTOPPED(status):  # by its job: a stopped keeper could not end that
+            if os.WIFSTOPPED(status):  # a job has stopped its keeper, which must be able to end it
                 os.kill(pid, signal.SIGCONT)
                 continue
             self._strays |= status != 0 or pid not in self._keepers
@@ -96,14 +96,14 @@ class LauncherChild:
             self._strays = bool(strays)
 
 
-def main(descriptor: int, held: Sequence[int], group: str, bounds: Sequence[int], mark: str) -> None:
-    """Run as the launcher, with the agent at the other end of the socket `descriptor`; keep `held` open.
+def main(descriptor: int, held: Sequence[int], group: str, limits: Sequence[int], mark: str) -> None:
+    """Run as the launcher: the agent is at the other end of the socket `descriptor`, and `held` stay open.
 
-    Control groups are made in the folder `group`, if it is not empty; the `bounds` are 0 where there is none.
-    Their folder is named for the `mark` of this launcher.
+    `group` is the folder for control groups, "" for none; `limits` are memory and processes of a job, 0 for no limit.
+    The launcher's own folder in `group` is named after `mark`.
     """
     for number in held:
-        os.set_inheritable(number, False)  # noqa: FBT003 - its own signature. Keepers are forks and keep it
+        os.set_inheritable(number, False)  # noqa: FBT003 - not by programs; keepers, being forks, have it
     set_name("airunner-launch")
     os.chdir("/")
     os.umask(_UMASK)
@@ -111,8 +111,8 @@ def main(descriptor: int, held: Sequence[int], group: str, bounds: Sequence[int]
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     become_subreaper()
-    gc.freeze()  # forks then share more of these pages
-    with socket.socket(fileno=descriptor) as line:
-        line.set_inheritable(False)
-        limits = Limits(*(bound or None for bound in bounds))
-        LauncherChild(line, Groups(Path(group) if group else None, limits, mark)).run()
+    gc.freeze()  # keepers then share more memory pages with us
+    with socket.socket(fileno=descriptor) as connection:
+        connection.set_inheritable(False)
+        groups = Groups(Path(group) if group else None, Limits(*(limit or None for limit in limits)), mark)
+        LauncherChild(connection, groups).run()

@@ -1,10 +1,10 @@
-"""Other user: starts a command as a user that is not the agent's, which is root then. The child's half.
+"""Other user: starts a command as another user, when the agent runs as root. The child's half.
 
-Between fork and exec the new process gives up root for good: further groups, group and user, real, effective and
-saved. Its pipes are given to it, so that it may open /dev/stdout again. Working directory and program are looked up
-with that user's rights before, so that no link of a job's leads anywhere else.
+Between fork and exec the new process gives up root for good: supplementary groups, group ids and user ids (real,
+effective and saved). Its pipes are given to that user, so that it may open /dev/stdout again. Working directory and
+program are looked up with that user's rights, so that a symbolic link of the job cannot lead to other files.
 
-`posix_spawn` cannot change the user: this forks the keeper, which has one thread and is small.
+`posix_spawn` cannot change the user, so the keeper forks, which is safe and cheap: it has one thread and is small.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 if TYPE_CHECKING:
     from airunner.agent.launcher.child.wire import Start
 
-RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # as a job begins with them
-_NUMBER_BYTES: Final = 4
-_NOT_EXECUTED: Final = 127
+RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # set to defaults for a job
+_NUMBER_BYTES: Final = 4  # size of an errno in the pipe
+_NOT_EXECUTED: Final = 127  # exit code of a new process that could not execute the program
 
 
 def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
-    """Start a process as the user `start.user`. Raises `OSError`: it was not executed."""
+    """Start a process as the user `start.user`. Raises `OSError`: the program cannot be executed."""
     uid, gid, *_ = start.user
     for descriptor in (stdout, stderr):
         os.fchown(descriptor, uid, gid)
@@ -47,14 +47,14 @@ def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
 
 
 def reset_signals() -> None:
-    """Reset the signals of a new process to what a job begins with."""
+    """Reset the signals of a new process: default dispositions, none blocked."""
     for number in RESET:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def become(user: Sequence[int]) -> None:
-    """Become that user for good, in a process between fork and exec."""
+    """Become `user` for good, in a process between fork and exec."""
     uid, gid, *groups = user
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
@@ -63,7 +63,7 @@ def become(user: Sequence[int]) -> None:
 
 @contextmanager
 def seen_as(user: Sequence[int]) -> Generator[None]:
-    """Open a block that sees the file system with the rights of `user`, or our own where there is none."""
+    """Use the rights of `user` for the file system within the block; if `user` is empty, our own."""
     if not user:
         yield
         return
@@ -81,7 +81,7 @@ def seen_as(user: Sequence[int]) -> Generator[None]:
 
 
 def _execute(start: Start, program: bytes, outputs: tuple[int, int], failure: int) -> NoReturn:
-    """Execute the command in the new process, or report on `failure` why not."""
+    """Execute the command in the new process, or write the errno to the pipe `failure`."""
     try:
         os.setsid()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)

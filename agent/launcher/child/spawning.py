@@ -1,4 +1,4 @@
-"""Spawning: starts one command, with pipes or in a terminal, or reports why not as a shell does. The child's half."""
+"""Spawning: starts one command, with pipes or in a terminal; reports failures as a shell does. The child's half."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from airunner.agent.launcher.child.terminal import spawn_in_terminal
 if TYPE_CHECKING:
     from airunner.agent.launcher.child.wire import Start
 
-EXIT_NOT_FOUND: Final = 127  # as POSIX shells say it
-EXIT_NOT_EXECUTABLE: Final = 126
+EXIT_NOT_FOUND: Final = 127  # exit code of POSIX shells
+EXIT_NOT_EXECUTABLE: Final = 126  # exit code of POSIX shells
 
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
 
 
 class Refusal(Exception):
-    """The command could not be started."""
+    """Refusal to start the command, with a shell's message and exit code."""
 
     def __init__(self, number: int, message: str, exit_code: int = EXIT_NOT_EXECUTABLE) -> None:
         super().__init__(message)
@@ -30,11 +30,11 @@ class Refusal(Exception):
 
 
 class Spawned(NamedTuple):
-    """Spawned process; its descriptors are the caller's to close."""
+    """Spawned process. The caller closes its descriptors."""
 
     pid: int
-    readers: list[int]  # to read its output from
-    held: list[int]  # to be open until it ends
+    readers: list[int]  # descriptors to read its output from
+    held: list[int]  # descriptors to hold open until it ends
 
 
 def spawn(start: Start) -> Spawned:
@@ -54,17 +54,17 @@ def spawn(start: Start) -> Spawned:
             pid, readers = _spawn_with_pipes(start, program)
             return Spawned(pid, readers, [])
         except OSError as error:
-            # An error without an errno is the standard library's for no terminal, which is ENOSPC in the kernel.
+            # If no terminal is free, the standard library raises an error without an errno; the kernel's is ENOSPC.
             raise _refusal(start.argv[0], error.errno or errno.ENOSPC, program) from error
     finally:
-        os.chdir("/")  # no keeper holds a workspace's folder
+        os.chdir("/")  # so that the keeper does not use the workspace's folder
 
 
 def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
-    """Start a process, and return it with the descriptors to read its output from. Raises `OSError`.
+    """Start a process; return its id, and the descriptors to read its output from. Raises `OSError`.
 
-    By `posix_spawn` and not by a fork of this interpreter: the kernel neither copies its page tables nor runs any
-    Python in the new process, and a failed exec comes back as its errno.
+    It uses `posix_spawn` instead of forking this interpreter: the kernel copies no page tables, the new process runs no
+    Python, and a failed exec is reported by its errno.
     """
     readers: list[int] = []
     writers: list[int] = []
@@ -94,12 +94,12 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
 
 
 def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
-    """Find the program by the *job's* PATH, relative paths from the working directory. Raises `Refusal`."""
+    """Find the program in the *job's* PATH; relative folders start in its working directory. Raises `Refusal`."""
     if b"/" in name:
         return name
     seen = False
     for folder in environment.get(b"PATH", os.fsencode(os.defpath)).split(b":"):
-        candidate = os.path.join(folder or b".", name)  # noqa: PTH118 - Path raises for what cannot be looked at
+        candidate = os.path.join(folder or b".", name)  # noqa: PTH118 - Path raises for files that cannot be accessed
         if os.path.isfile(candidate):  # noqa: PTH113 - likewise
             if os.access(candidate, os.X_OK, effective_ids=True):
                 return candidate
@@ -108,7 +108,7 @@ def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
 
 
 def _refusal(name: bytes, number: int, program: bytes | None) -> Refusal:
-    """Return the refusal of a command that could not be executed, in the words of a shell."""
+    """Return the refusal of a command that could not be executed, with a shell's message."""
     text = os.fsdecode(name)
     if number in _ABSENT:
         script = program is not None and os.path.exists(program)  # noqa: PTH110 - likewise

@@ -1,8 +1,8 @@
 """Terminals: starts one command in a terminal of its own, with ptyprocess. The child's half.
 
-ptyprocess opens the pair, makes the slave the new session's controlling terminal, sets its size, closes every other
-descriptor, and reports a failed exec through a pipe. It forks this interpreter for that, which is safe here: a
-keeper has one thread. Its reading, signalling and waiting are not used.
+ptyprocess opens the terminal's master and slave, makes the slave the new session's controlling terminal, sets its
+size, closes all other descriptors, and reports a failed exec through a pipe. It forks this interpreter for that, which
+is safe because a keeper has one thread. Its methods to read, signal and wait are not used.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 _TIOCGPTPEER: Final = 0x5441  # ioctl_tty(2): open the slave of this master, wherever it is mounted
 
 
-# Ignored: ptyprocess brings no types, as where it is imported.
+# The checkers' complaints are ignored here and at the import, because ptyprocess has no types.
 class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
     """Spawned process whose terminal's size is set once: ptyprocess sets it again when the command already runs."""
 
     def setwinsize(self, rows: int = 0, cols: int = 0) -> None:
-        """Not once more."""
+        """Do nothing: the size was set before the command was executed."""
 
 
 def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int, int]:
-    """Start a process in a terminal, and return it with the terminal's master and slave, for the caller to close.
+    """Start a process in a terminal; return its id, and the terminal's master and slave, which the caller closes.
 
-    `size` is rows and columns. The slave is to be held for as long as the command runs: a command that closes all of
-    its own would otherwise end the terminal, and be sent SIGHUP for it. Raises `OSError`.
+    `size` is rows and columns. The slave must stay open while the command runs: otherwise a command that closes its
+    own descriptors of the terminal would end it, and get SIGHUP. Raises `OSError`.
     """
     with seen_as(start.user):
         _check(program)
@@ -49,19 +49,19 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
     )
     master = os.dup(kept.fd)
     kept.fileobj.close()
-    kept.closed = True  # its finaliser would end the command
+    kept.closed = True  # otherwise its finaliser would end the command
     return kept.pid, master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def _check(program: bytes) -> None:
-    """Raise the `OSError` of a program that cannot be executed: ptyprocess gives no errno for it."""
-    mode = os.stat(program).st_mode  # noqa: PTH116 - no other module for one call
+    """Raise `OSError` if the program cannot be executed: ptyprocess would report the failure without an errno."""
+    mode = os.stat(program).st_mode  # noqa: PTH116 - pathlib is not imported for one call
     if not stat.S_ISREG(mode) or not os.access(program, os.X_OK, effective_ids=True):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _as_after_a_login(user: Sequence[int]) -> None:
-    """Reset the new process's signals, and give the terminal to its user, as `login` does."""
+    """Reset the new process's signals; if it has another user, give that user the terminal, as `login` does."""
     reset_signals()
     if user:
         os.fchown(0, user[0], -1)

@@ -1,17 +1,17 @@
 """Process tree: the descendants of a process, and signals to all of them. Child's half: standard library only.
 
-One pass over /proc/PID/stat. A process that lives through the whole pass is never missed unless one of
-its ancestors dies meanwhile; it is then its subreaper's child and the next pass sees it. So code that must
-be thorough goes on until `waitpid` says that there are no children (`end_now`). The lists under
-/proc/PID/task are not used: many kernels are built without them, and they may skip.
+Descendants are found in one pass over /proc/PID/stat. A process that lives through the whole pass is missed only if
+one of its ancestors dies meanwhile; it is then a child of its subreaper, and the next pass finds it. So code that
+must find all repeats the pass until `waitpid` reports no children (`end_now`). The lists of children in
+/proc/PID/task are not used: many kernels do not have them, and they may be incomplete.
 
-Signals go to process groups. The kernel signals a group in one step in which no member can fork, so a
-process that forks and exits faster than we can look does not escape. A job's command leads a session of
-its own, hence no group that a descendant is in holds another process; our own group is the exception.
-(A process that also changes its group each time may outrun this for as long as it pleases.)
+Signals go to process groups. The kernel signals a group in one step in which no member can fork, so a process that
+forks and exits between two passes does not escape. A job's command leads its own session, so the group of a
+descendant has no other members than descendants; our own group is the exception. (A process that also changes its
+group at each fork may escape for as long as it does so.)
 
-A process id could in theory be used again between pass and signal; the kernel hands them out in a circle,
-so that would take a whole round within a millisecond.
+A process id could in theory be reused between pass and signal. The kernel assigns ids in ascending order, so all
+other ids would have to be used within a millisecond.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from airunner.agent.launcher.child.spending import Spending
     from airunner.agent.launcher.child.wakeup import Wakeup
 
-COMMAND_CHARS_MAX: Final = 200
-KILL_AGAIN_MS: Final = 20  # a fork may slip through a pass; every death of a child wakes us sooner
+COMMAND_CHARS_MAX: Final = 200  # of a command line, the rest of which is not reported
+KILL_AGAIN_MS: Final = 20  # between passes that kill, as a pass may miss a fork; the death of a child ends this wait
 
-_READ_BYTES: Final = 4_096  # a stat line takes some 300; of a command line we show less
-_STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN = 0, 1, 2, 3, 17, 19  # after the name, see proc_pid_stat(5)
+_READ_BYTES: Final = 4_096  # a stat line has some 300 bytes, and less of a command line is reported
+_STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN = 0, 1, 2, 3, 17, 19  # fields after the name: proc_pid_stat(5)
 
 
 class Status(NamedTuple):
@@ -41,9 +41,9 @@ class Status(NamedTuple):
     parent: int
     group: int
     session: int
-    began: int  # in ticks of the kernel since it booted
+    began: int  # when the process started, in clock ticks since boot
     state: bytes
-    alive: bool  # a first thread that has ended while others run looks like a zombie, and is none
+    alive: bool  # also if its first thread has ended while others run, although its state is then a zombie's
 
 
 def status_of(pid: int) -> Status | None:
@@ -52,7 +52,7 @@ def status_of(pid: int) -> Status | None:
         fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
         return None
-    if not fields:  # it ends just now
+    if not fields:  # the process is ending
         return None
     state, parent, group, session = fields[_STATE], int(fields[_PARENT]), int(fields[_GROUP]), int(fields[_SESSION])
     alive = state not in (b"Z", b"X") or int(fields[_THREADS]) > 1
@@ -66,7 +66,7 @@ def process_ids() -> Iterator[int]:
 
 
 def descendants(root: int, besides: Collection[int] = ()) -> list[Status]:
-    """List all descendants of `root`; neither those named in `besides` nor what descends from them."""
+    """List all descendants of `root`, except the processes in `besides` and their descendants."""
     children: dict[int, list[Status]] = {}
     for pid in process_ids():
         if (status := status_of(pid)) is not None:
@@ -87,20 +87,20 @@ def now_in_ticks() -> int:
 
 
 def signal_all(processes: Iterable[Status], number: int) -> None:
-    """Send signal `number` to the processes' groups; those that are gone or another user's are passed over."""
-    ours = os.getpgrp()  # a keeper that was just forked is still in it
+    """Send signal `number` to the processes' groups; groups that are gone or another user's are skipped."""
+    ours = os.getpgrp()  # a keeper that was just forked is still in our group
     signal_each((process.pid if process.group == ours else -process.group for process in processes), number)
 
 
 def signal_each(targets: Iterable[int], number: int) -> None:
-    """Send signal `number` once to each process or, where negative, each group; as `signal_all` else."""
+    """Send signal `number` once to each process id or negative group id; those gone or another user's are skipped."""
     for target in set(targets):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(target, number)
 
 
 def command_of(pid: int) -> str:
-    """Return a process's command line; empty: it is ending, or executing another program just now, or has none."""
+    """Return a process's command line; empty: the process is ending, is executing a program, or has none."""
     with suppress(OSError):
         line = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ")
         return line.decode(errors="replace")[:COMMAND_CHARS_MAX]
@@ -108,16 +108,16 @@ def command_of(pid: int) -> str:
 
 
 def name_of(pid: int) -> str:
-    """Return a process's name in brackets, as ps(1) shows one without a command line; empty: it is gone."""
+    """Return a process's name in brackets, as ps(1) does if there is no command line; empty: the process is gone."""
     with suppress(OSError):
         return "[" + _read(f"/proc/{pid}/comm").decode(errors="replace").strip() + "]"
     return ""
 
 
 def reap(options: int = 0, spending: Spending | None = None) -> tuple[list[tuple[int, int]], bool]:
-    """Reap every child that has ended: `(pid, wait status)` of each, and whether none is left at all.
+    """Reap every child that has ended; return `(pid, wait status)` of each, and whether no child is left.
 
-    `options` as waitpid(2) has them, to hear of more than ends. What they have used is added to `spending`.
+    With `options` of waitpid(2) stopped children are returned too. The resources used are added to `spending`.
     """
     ended: list[tuple[int, int]] = []
     while True:

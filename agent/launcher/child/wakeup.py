@@ -1,4 +1,4 @@
-"""Wakeup pipe: signals as something that `poll` sees, for processes without an event loop. Standard library only."""
+"""Wakeup pipe: makes signals visible to `poll`, in processes without an event loop. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from types import FrameType
 
 
 class Wakeup:
-    """Wakeup pipe, to which the interpreter writes each caught signal's number. One in a process at a time."""
+    """Wakeup pipe, to which the interpreter writes each caught signal's number. A process may have one at a time."""
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for number in signals:
             signal.signal(number, _noted)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # full: it will wake us anyhow
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # a full pipe wakes us too
         self._poll = select.poll()
         self._poll.register(self._reader, select.POLLIN)
 
     def watch(self, descriptor: int) -> None:
-        """Let `wait` return also when `descriptor` is readable or its other end is gone."""
+        """Make `wait` return also when `descriptor` is readable or its other end is closed."""
         self._poll.register(descriptor, select.POLLIN)
 
     def wait(self, timeout_ms: int | None = None) -> tuple[set[int], bytes]:
-        """Wait, and return the watched descriptors that are ready and the numbers of the signals that came."""
+        """Wait; return the watched descriptors that are ready, and the numbers of the signals that were caught."""
         ready = {descriptor for descriptor, _ in self._poll.poll(timeout_ms)}
         if self._reader not in ready:
             return ready, b""
@@ -39,4 +39,4 @@ class Wakeup:
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:
-    """Keep the signal from being ignored or deadly; the wakeup pipe reports it."""
+    """Do nothing: with a handler the signal neither ends the process nor is lost, and the wakeup pipe reports it."""

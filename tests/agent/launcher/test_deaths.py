@@ -135,7 +135,7 @@ async def test_a_launcher_of_other_software_is_not_started_beneath_an_agent_that
     assert watched.gone_within(DEATH_S)
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(local, "WIRE", upgraded)
-        with pytest.raises(NoLauncher, match="upgraded beneath this agent"):
+        with pytest.raises(NoLauncher, match="airunner was upgraded"):
             await launcher.launch(shell("true"))
     await works(launcher)
 

@@ -63,7 +63,7 @@ def recorder_in(
 
 def taken(recorder: Recorder) -> list[EventBody]:
     """All that it has to send; it counts as sent, and not as acknowledged."""
-    recorder.outbox.cut()
+    recorder.outbox.flush()
     return [
         body
         for batch in recorder.outbox.unsent(BATCHES_MAX * 1_000, EVERYTHING)

@@ -30,7 +30,7 @@ def with_events(folder: Path, events: int) -> Recorder:
     recorder = recorder_in(folder)
     for number in range(events):
         recorder.add(ProcessError(timestamp_ms=1, message=str(number)))
-        recorder.outbox.cut()
+        recorder.outbox.flush()
     return recorder
 
 
@@ -98,7 +98,7 @@ async def test_a_full_disk_holds_a_command_up_for_the_broker_and_leaves_nothing_
                     assert isinstance(body, Output)
                     written[body.stream] += body.data
                 recorder.outbox.acknowledge(batch.first_index + batch.count)
-            recorder.outbox.cut()
+            recorder.outbox.flush()
 
     with no_more_than((tmp_path / "job1").stat().st_size):
         async with anyio.create_task_group() as group:
@@ -126,7 +126,7 @@ async def test_a_full_disk_holds_up_nothing_while_the_broker_is_away(tmp_path: P
             for batch in recorder.outbox.unsent(1, EVERYTHING):
                 bodies += decode_bodies(batch.events)
                 recorder.outbox.acknowledge(batch.first_index + batch.count)
-            recorder.outbox.cut()
+            recorder.outbox.flush()
     kept = sum(len(body.data) for body in bodies if isinstance(body, Output))
     omitted = sum(body.omitted_bytes for body in bodies if isinstance(body, OutputTruncated))
     assert (kept + omitted, omitted > 0) == (100 * OUTPUT_BYTES_MAX, True)

@@ -113,9 +113,9 @@ async def settled(recorders: list[Recorder]) -> list[JobState | None]:
 def beat_twice(recorder: Recorder) -> None:
     """Two batches."""
     recorder.add(Heartbeat(timestamp_ms=1))
-    recorder.outbox.cut()
+    recorder.outbox.flush()
     recorder.add(Heartbeat(timestamp_ms=2))
-    recorder.outbox.cut()
+    recorder.outbox.flush()
 
 
 @pytest.mark.parametrize("refused", [None, NoSpace(), Unauthenticated("the token has expired")])
@@ -173,7 +173,7 @@ async def test_a_refusal_that_is_not_known_ends_that_attempt_and_no_other(tmp_pa
             recorder.add(Heartbeat(timestamp_ms=1))
         assert await settled(recorders) == [None, JobState.COMPLETED]
     [line] = said
-    assert line.startswith("job job1 attempt 1 is ended: the broker refuses")
+    assert line.startswith("job job1 attempt 1 is given up: the broker rejected")
     assert "too-tired" in line
 
 

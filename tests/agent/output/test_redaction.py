@@ -45,7 +45,7 @@ def spooled(folder: Path) -> bytes:
 
 async def test_no_event_carries_a_secret_to_the_disk(tmp_path: Path) -> None:
     recorder = recorder_in(tmp_path)
-    recorder.redact(Redactor([SECRET]))
+    recorder.redact_with(Redactor([SECRET]))
     said = f"see {SECRET}, or https://x/?{SECRET}"
     recorder.add(GitCloneStart(timestamp_ms=1, repository=said, commit=SECRET, branch=SECRET))
     recorder.add(GitCloneProgress(timestamp_ms=1, message=said))
@@ -66,7 +66,7 @@ async def test_no_event_carries_a_secret_to_the_disk(tmp_path: Path) -> None:
 
 async def test_streams_are_cut_apart_and_the_end_gives_what_waited(tmp_path: Path) -> None:
     recorder = recorder_in(tmp_path)
-    recorder.redact(Redactor([SECRET]))
+    recorder.redact_with(Redactor([SECRET]))
     await recorder.add_output(Stream.STDOUT, b"hunter2", 1)
     await recorder.add_output(Stream.STDERR, b"hunter2", 1)
     assert taken(recorder) == []
@@ -79,7 +79,7 @@ async def test_streams_are_cut_apart_and_the_end_gives_what_waited(tmp_path: Pat
 
 async def test_what_grows_by_its_marks_still_fits_every_bound(tmp_path: Path) -> None:
     recorder = recorder_in(tmp_path)
-    recorder.redact(Redactor(["x"]))
+    recorder.redact_with(Redactor(["x"]))
     await recorder.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
     recorder.add(ProcessError(timestamp_ms=1, message="x" * 16_384))
     *outputs, said = taken(recorder)

@@ -1,4 +1,4 @@
-"""Line to a keeper: the agent's end of its socket, under anyio."""
+"""Connection to a keeper: sends and receives messages on the agent's end of a socket, with anyio."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from airunner.agent.launcher.child.wire import Reader, ToAgent, ToKeeper, pack, 
 from airunner.agent.launcher.contract import LauncherDied
 from airunner.agent.launcher.watchdog import KeeperProcess
 
-_RECEIVE_BYTES: Final = 65_536
+_RECEIVE_BYTES: Final = 65_536  # read at a time
 
 
-class Line:
-    """Line of whole messages both ways. One task sends at a time, and one receives."""
+class KeeperConnection:
+    """Connection to a keeper, of whole messages. One task at a time may send, and one may receive."""
 
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(0)
         self._socket = end
         self._reader = Reader()
         self._received: deque[Any] = deque()
-        self.descriptors: list[int] = []  # as they came with `Started`; their taker closes them
-        self.keeper: KeeperProcess | None = None  # at the other end, once it has said so
+        self.descriptors: list[int] = []  # received with `Started`; the caller removes and closes them
+        self.keeper: KeeperProcess | None = None  # at the other end; None before its first `Started`
 
     @property
     def broken(self) -> bool:
-        """Whether the keeper is known to be gone."""
+        """Whether the keeper has closed its end of the socket, or died."""
         try:
             return self._socket.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
@@ -38,7 +38,7 @@ class Line:
             return True
 
     async def send(self, message: ToKeeper) -> None:
-        """Send a message. Cancelled in the middle, the line is of no more use. Raises `LauncherDied`."""
+        """Send a message. After a cancellation the connection must be closed. Raises `LauncherDied`."""
         left = memoryview(pack(message))
         while left:
             try:
@@ -48,20 +48,20 @@ class Line:
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise LauncherDied from error
 
-    def tell(self, message: ToKeeper) -> None:
-        """Send a short message without waiting. It is lost where the keeper is gone or does not read."""
+    def try_send(self, message: ToKeeper) -> None:
+        """Send a short message without waiting. It is lost if the keeper is gone or does not read."""
         with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
             packed = pack(message)
             sent = self._socket.send(packed, socket.MSG_NOSIGNAL)
-            assert sent == len(packed), "Linux takes so short a message whole or not at all"
+            assert sent == len(packed), "only part of a short message was sent"
 
     async def readable(self) -> None:
-        """Return once `receive` need not wait; most often for a whole message."""
+        """Wait until `receive` has something to read: a message, or the first part of one."""
         if not self._received:
             await anyio.wait_readable(self._socket)
 
     async def receive(self) -> ToAgent:
-        """Receive the next message. Cancelled, nothing is lost. Raises `LauncherDied`."""
+        """Receive the next message; a cancellation loses nothing. Raises `LauncherDied`."""
         while not self._received:
             try:
                 chunk, descriptors = receive_with(self._socket, _RECEIVE_BYTES)
@@ -78,7 +78,7 @@ class Line:
         return message
 
     def close(self) -> None:
-        """Close the line: the keeper kills what it keeps and exits. May be called again."""
+        """Close the connection: the keeper kills all processes of its job and exits. May be called again."""
         if self._socket.fileno() >= 0:
             anyio.notify_closing(self._socket)
             self._socket.close()
