@@ -29,7 +29,6 @@ from tests.acceptance.running import RunningBroker, make_home, running_broker
 from tests.acceptance.slowlink import SlowLink
 from tests.client.working import Worker
 
-pytestmark = pytest.mark.anyio
 PIECE = b"x" * 65_000
 PIECES = 16  # 1 MiB: what one request and one page are at the most
 HEARTBEAT_MS = 200  # so a connection is given up after 0.8 s of silence, where a page takes 3

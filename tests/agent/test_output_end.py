@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import repeat
 
 import anyio
-import pytest
 
 from airunner.agent.attempt.supervisor import HELD_BYTES_MAX, HELD_S, HELD_S_MAX, Supervisor
 from airunner.agent.launcher.contract import LaunchSpec
@@ -15,8 +14,6 @@ from airunner.protocol.events import Stream
 from tests.agent.attempt.test_supervisor import GRACE_S, LEASE, Page
 from tests.agent.playing import PlayedProcess
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
-
-pytestmark = pytest.mark.anyio
 
 
 class Pipe:

@@ -24,8 +24,6 @@ from airunner.transport.memory import PEER_KEY, MemoryPublisher
 from airunner.transport.ports import ALL_LISTENERS_LEFT
 from tests.broker.stage import acting, edges
 
-pytestmark = pytest.mark.anyio
-
 KEY = WatchKey(b"k" * 32)
 OTHER = WatchKey(b"o" * 32)
 TOPIC = topic_of(KEY)

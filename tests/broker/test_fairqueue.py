@@ -17,9 +17,6 @@ from airunner.broker.requests import price_of
 from airunner.protocol.requests import ListJobs
 from tests.broker.stage import request_id
 
-pytestmark = pytest.mark.anyio
-
-
 PRICE = price_of(ListJobs())
 
 

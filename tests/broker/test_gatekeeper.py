@@ -45,7 +45,6 @@ from airunner.transport.sockets import (
 )
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.anyio
 PATIENCE_S = 15
 Context = zmq.Context[zmq.Socket[bytes]]
 ANYWHERE = "tcp://127.0.0.1:0"

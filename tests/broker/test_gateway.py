@@ -34,7 +34,6 @@ from airunner.protocol.requests import ListJobs, Ping
 from tests.broker.stage import LEASE, WALL_MS, FakeAuthority, FakeRouter, acting, dequeue, edges, enqueue, request_id
 from tests.protocol.examples import BEYOND_BOUNDS
 
-pytestmark = pytest.mark.anyio
 EVENTS_PORT = 7071
 GRANT = replies.JobsLeased(leases=(LEASE,))
 PONG = replies.Pong(revisions=SERVED)

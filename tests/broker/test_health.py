@@ -42,7 +42,6 @@ def test_what_is_not_foreseen_is_not_counted() -> None:
         Counts().add("nonsense")
 
 
-@pytest.mark.anyio
 async def test_a_disk_that_does_not_answer_makes_the_broker_unavailable_until_it_does() -> None:
     said: list[str] = []
     health = Health(said.append)

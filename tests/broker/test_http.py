@@ -15,7 +15,6 @@ from airunner.broker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpDoor, open
 from airunner.protocol.errors import OperatorError
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.anyio
 PATIENCE_S = 10
 
 

@@ -15,8 +15,6 @@ from airunner.broker.janitor import DAY_MS, REST_S, Janitor, RetentionPlan
 from airunner.broker.lifecycle.commands import Expire, Retain
 from tests.broker.stage import WALL_MS, acting
 
-pytestmark = pytest.mark.anyio
-
 
 class Stage:
     """A Janitor, what it asks, and what it is told."""

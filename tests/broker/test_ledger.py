@@ -37,8 +37,6 @@ from airunner.protocol.requests import (
 from tests.broker.ledgering import DEFAULT, LAST, MORE, RUN, Stage
 from tests.broker.stage import LEASE, WALL_MS, ScriptedStore, asked, dequeue, enqueue
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:

@@ -27,7 +27,7 @@ from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 from airunner.transport.sockets import CurveNetwork, CurveSubscriber, new_context
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 PATIENCE_S = 50  # several interpreters are started, beside other tests
 ANYWHERE = "tcp://127.0.0.1:0"
 MANY = (1e6, 1.0)

@@ -75,7 +75,6 @@ PROMOTING = Kind[PromoteJob](
 )
 
 
-@pytest.mark.anyio
 async def test_a_request_that_changes_something_needs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KINDS, PromoteJob, PROMOTING)
     router, publisher = FakeRouter(), MemoryPublisher()
@@ -109,7 +108,6 @@ class Reading(Store):
         return super().read(commands)
 
 
-@pytest.mark.anyio
 async def test_a_request_that_is_added_to_the_table_is_refused_without_its_role_priced_and_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

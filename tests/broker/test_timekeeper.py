@@ -16,8 +16,6 @@ from airunner.broker.lifecycle.commands import Expire, Resume
 from airunner.broker.timekeeper import Timekeeper
 from tests.broker.stage import WALL_MS, acting, edges
 
-pytestmark = pytest.mark.anyio
-
 
 class Stage:
     """A Timekeeper, its alarms and what it says."""

@@ -18,8 +18,6 @@ from airunner.protocol.requests import PAGE_SIZE_MAX
 from tests.client.wire import brokered
 from tests.client.working import Worker
 
-pytestmark = pytest.mark.anyio
-
 
 async def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_is_its_agents_to_end() -> None:
     async with brokered() as (_, client):

@@ -18,8 +18,6 @@ from airunner.transport.ports import Sent
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker
 
-pytestmark = pytest.mark.anyio
-
 SILENCE_S = SILENCE_FIRST_MS / 1_000
 
 

@@ -17,7 +17,6 @@ from airunner.transport.patience import NOTICE_S, Patience
 from airunner.transport.ports import SYSTEM, Ending, Frames, Subscriber
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.anyio
 ENDPOINT = "tcp://broker.test:7070"
 
 

@@ -32,7 +32,6 @@ from airunner.transport.ports import (
 from airunner.transport.sockets import CurveNetwork, CurvePublisher, CurveRouter, bind_gatekeeper, new_context
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.anyio
 PATIENCE_S: Final = 15
 ANYWHERE: Final = "tcp://127.0.0.1:0"
 PAGE: Final = bytes(1_024)

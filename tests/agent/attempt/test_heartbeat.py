@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import pytest
 
 from airunner.agent.attempt.heartbeat import HEARTBEAT_S, beat
 from airunner.agent.launcher.contract import LaunchSpec
@@ -16,8 +15,6 @@ from airunner.protocol.events import Heartbeat, Output, Stream
 from tests.agent.output.recording import recorder_in, taken
 from tests.agent.playing import PlayedProcess
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
-
-pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager

@@ -19,8 +19,6 @@ from airunner.protocol.job import JobState, Reason, Result
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.playing import staged
 
-pytestmark = pytest.mark.anyio
-
 HOOKS = ("pre-command", "post-command", "pre-exit")
 SPEAKING = "echo 'subverted' >&2; exit 1"
 

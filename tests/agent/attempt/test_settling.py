@@ -18,8 +18,6 @@ from airunner.transport.ports import Sent
 from tests.agent.playing import VISIBILITY_S, Stage, staged
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.anyio
-
 
 def stop(stage: Stage) -> None:
     stage.agent.orders.drain.set()

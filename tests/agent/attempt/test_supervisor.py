@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
-import pytest
 
 from airunner.agent.attempt.supervisor import CommandEnd, Supervisor
 from airunner.agent.launcher.attending import attended
@@ -23,8 +22,6 @@ from airunner.protocol.job import Reason
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobLease
 from tests.agent.launcher.launching import command, shell
-
-pytestmark = pytest.mark.anyio
 
 GRACE_S = 0.05
 LEASE = JobLease(

@@ -20,8 +20,6 @@ from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import commit, git, new_repository
 from tests.agent.checkout.serving import over_http
 
-pytestmark = pytest.mark.anyio
-
 
 class Repository:
     """`one` — `two` on main, `side` on a branch of that name, `lost` on none; a tag on `one`."""

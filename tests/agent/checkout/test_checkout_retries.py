@@ -13,8 +13,6 @@ from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.checkout.serving import HttpServer, over_http
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 def server(tmp_path: Path) -> Generator[HttpServer]:

@@ -14,8 +14,6 @@ from tests.agent.checkout.conftest import Checkout
 from tests.agent.playing import PlayedProcess, PlayedSource
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.anyio
-
 
 class Progress(PlayedSource):
     """A line after each of the pauses."""

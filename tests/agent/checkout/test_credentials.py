@@ -15,8 +15,6 @@ from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.checkout.serving import HttpServer, over_http
 
-pytestmark = pytest.mark.anyio
-
 PASSWORD = "hunter/2:x"
 QUOTED = "hunter%2F2:x"
 

@@ -15,8 +15,6 @@ from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import commit, git, new_repository
 from tests.agent.checkout.serving import over_http
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Iterator[Path]:

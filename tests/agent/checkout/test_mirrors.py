@@ -17,8 +17,6 @@ from airunner.agent.workspace.workspace import Leftover, Workspace, make_workspa
 from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import commit, git, new_repository
 
-pytestmark = pytest.mark.anyio
-
 PLENTY = 1 << 30
 
 

@@ -15,7 +15,7 @@ from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
 from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, read_lines, shell
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(own_group() is None, reason="no group that we may write")]
+pytestmark = pytest.mark.skipif(own_group() is None, reason="no group that we may write")
 
 MEMORY = Limits(memory_bytes=64 << 20)
 

@@ -27,8 +27,6 @@ from tests.agent.launcher.launching import (
     works,
 )
 
-pytestmark = pytest.mark.anyio
-
 SOON_S = 0.05
 LATER_S = 1.0  # time enough for what is to come before it
 NEVER_S = float("inf")

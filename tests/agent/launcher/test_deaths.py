@@ -31,8 +31,6 @@ from tests.agent.launcher.launching import (
     works,
 )
 
-pytestmark = pytest.mark.anyio
-
 DEATH_S = 1.0  # what is promised
 JOBS = 8
 

@@ -24,8 +24,6 @@ from tests.agent.launcher.launching import (
     works,
 )
 
-pytestmark = pytest.mark.anyio
-
 STUBBORN = "trap '' TERM HUP; echo $$; while :; do sleep 1000; done"
 POLITE = """
 import signal, sys

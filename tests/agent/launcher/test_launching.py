@@ -28,8 +28,6 @@ from tests.agent.launcher.launching import (
     shell,
 )
 
-pytestmark = pytest.mark.anyio
-
 LONG = "x" * 300  # longer than any name in a folder may be
 
 

@@ -24,8 +24,6 @@ from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, counts, refusal_in, scarce_at_launch
 from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, descriptors_of, read_all, shell, works
 
-pytestmark = pytest.mark.anyio
-
 NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import pytest
 
 from airunner.agent.launcher.contract import LaunchSpec, Spent, Vitals
 from airunner.agent.launcher.local import ChildLauncher
 from tests.agent.launcher.launching import PATIENCE_S, command, read_lines, shell
 
-pytestmark = pytest.mark.anyio
 MIB: Final = 1 << 20
 BURN_MS: Final = 200
 BURN: Final = f"""

@@ -95,7 +95,6 @@ def test_what_a_keeper_keeps_is_killed_when_the_machine_has_slept_past_its_deadl
     assert told.split(b"\n") == [b"ended", b"ended", b"not begun", b""]
 
 
-@pytest.mark.anyio
 async def test_a_lease_that_ran_out_in_a_sleep_is_ended_when_the_machine_wakes(tmp_path: Path) -> None:
     machine = Sleep()
     async with staged(tmp_path, here=machine.edges) as stage:
@@ -109,7 +108,6 @@ async def test_a_lease_that_ran_out_in_a_sleep_is_ended_when_the_machine_wakes(t
         assert anyio.current_time() - slept_s < 1
 
 
-@pytest.mark.anyio
 async def test_a_lease_that_a_sleep_has_left_time_for_is_renewed_when_the_machine_wakes(tmp_path: Path) -> None:
     machine = Sleep()
     async with staged(tmp_path, here=machine.edges) as stage:
@@ -122,7 +120,6 @@ async def test_a_lease_that_a_sleep_has_left_time_for_is_renewed_when_the_machin
         assert process.deadline_s >= until_s + VISIBILITY_S - 2 * MARGIN_S_MAX
 
 
-@pytest.mark.anyio
 async def test_a_grant_that_came_before_a_sleep_is_renewed_before_it_is_begun(tmp_path: Path) -> None:
     machine = Sleep()
     async with staged(tmp_path, here=machine.edges) as stage:
@@ -140,7 +137,6 @@ async def test_a_grant_that_came_before_a_sleep_is_renewed_before_it_is_begun(tm
         assert any(isinstance(one, UpdateJob) for one in stage.wire.requests)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_timer_of_the_kernel_wakes_at_its_instant() -> None:
     timer = BootTimer()
@@ -151,7 +147,6 @@ async def test_a_timer_of_the_kernel_wakes_at_its_instant() -> None:
     timer.close()
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_steps_of_the_clock_are_asked_of_the_kernel_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airunner.transport.timers._NEVER_S", 1)  # long ago: the timer wakes as by a step

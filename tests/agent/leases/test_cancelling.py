@@ -19,8 +19,6 @@ from airunner.protocol.requests import Request, UpdateJob
 from airunner.transport.ports import Sent
 from tests.agent.playing import CANCEL_GRACE_S, VISIBILITY_S, Stage, staged
 
-pytestmark = pytest.mark.anyio
-
 AT_ONCE_S = 0.5
 
 

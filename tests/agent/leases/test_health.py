@@ -14,8 +14,6 @@ from airunner.agent.leases.probes import GROWN_BYTES, ROOM_BYTES, Probes
 from airunner.protocol.job import JobState, Reason
 from tests.agent.playing import PlayedLauncher, Stage, staged
 
-pytestmark = pytest.mark.anyio
-
 LONG_S = 3_600.0
 SLOTS = 3
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
-import pytest
 
 from airunner.agent.attempt.slot import DELIVERY_S
 from airunner.agent.leases.settlement import LeftBehind, described
@@ -18,8 +17,6 @@ from airunner.protocol.replies import JobEventsPublished, JobsLeased
 from airunner.protocol.requests import DequeueJob
 from airunner.transport.ports import Sent
 from tests.agent.playing import Stage, staged
-
-pytestmark = pytest.mark.anyio
 
 SLOTS = 3
 

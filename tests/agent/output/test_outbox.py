@@ -21,8 +21,6 @@ from airunner.protocol.events import (
 from airunner.protocol.job import JobState, Result
 from tests.agent.output.recording import EVERYTHING, Sink, no_more_than, recorder_in, taken
 
-pytestmark = pytest.mark.anyio
-
 RESULT = Result(exit_code=0)
 
 

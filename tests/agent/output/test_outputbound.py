@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,7 +56,6 @@ def test_what_there_was_no_room_for_is_counted_where_it_is_missing(
     assert length == sum(len(data) for data, _ in written)
 
 
-@pytest.mark.anyio
 async def test_a_log_beyond_its_bound_keeps_head_and_tail(tmp_path: Path) -> None:
     recorder = recorder_in(tmp_path, log_bytes_max=2 * TAIL_BYTES)
     block = bytes(range(256)) * 256
@@ -73,7 +71,6 @@ async def test_a_log_beyond_its_bound_keeps_head_and_tail(tmp_path: Path) -> Non
     assert bodies[-1] == Output(stream=Stream.STDERR, data=b"last words", timestamp_ms=2)
 
 
-@pytest.mark.anyio
 async def test_a_broker_that_is_away_holds_a_command_up_only_for_a_moment(tmp_path: Path) -> None:
     sink = Sink(spool_bytes_max=1_000_000)
     recorder = recorder_in(tmp_path, sink=sink)
@@ -94,7 +91,6 @@ async def test_a_broker_that_is_away_holds_a_command_up_only_for_a_moment(tmp_pa
     assert bodies[-1].data.endswith(b"there is room again")
 
 
-@pytest.mark.anyio
 async def test_a_broker_that_answers_is_waited_for_and_nothing_is_left_out(tmp_path: Path) -> None:
     recorder = recorder_in(tmp_path, sink=Sink(spool_bytes_max=1_000_000))
     got = 0
@@ -119,7 +115,6 @@ async def test_a_broker_that_answers_is_waited_for_and_nothing_is_left_out(tmp_p
     assert got == 200 * 65_536
 
 
-@pytest.mark.anyio
 async def test_what_is_settled_gives_its_room_to_others(tmp_path: Path) -> None:
     sink = Sink(spool_bytes_max=500_000)
     first, second = recorder_in(tmp_path, 1, sink=sink), recorder_in(tmp_path, 2, sink=sink)

@@ -46,8 +46,6 @@ from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.agent.output.recording import EVERYTHING, recorder_in
 from tests.client.wire import edges
 
-pytestmark = pytest.mark.anyio
-
 
 class Full:
     """A channel whose broker has no room for events, `full` times."""

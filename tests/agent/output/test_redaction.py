@@ -34,8 +34,6 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name, without_secrets
 from tests.agent.output.recording import recorder_in, taken
 
-pytestmark = pytest.mark.anyio
-
 SECRET = "hunter2hunter2"
 
 

@@ -149,7 +149,6 @@ class Interrupting:
         yield events()
 
 
-@pytest.mark.anyio
 async def test_no_colour_outlives_the_watching_however_it_ends(terminal: Terminal) -> None:
     with pytest.raises(Interrupted):
         await follow_job(cast("Client", Interrupting()), "j", terminal.console, json=False)

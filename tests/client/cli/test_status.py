@@ -144,7 +144,6 @@ class Slow:
         return event(self._events.pop(0)[1])
 
 
-@pytest.mark.anyio
 async def test_heartbeats_show_in_the_line_and_never_in_the_console(terminal: Terminal) -> None:
     events: AsyncIterator[Event] = Slow(
         (0, ProcessStart(timestamp_ms=0, pid=7, started_at=0)),

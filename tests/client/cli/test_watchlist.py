@@ -81,7 +81,6 @@ def test_a_terminal_is_given_a_table_over_the_one_before_of_as_many_jobs_as_it_h
     os.close(screen)
 
 
-@pytest.mark.anyio
 async def test_the_list_is_asked_for_one_interval_after_each_answer() -> None:
     asked_s: list[float] = []
     shown: list[object] = []
