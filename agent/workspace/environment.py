@@ -1,15 +1,15 @@
-"""Environments of a job's processes, and of the operator's hooks around it. Pure.
+"""Environment variables of a job's processes, and of the operator's hooks around the job. Pure.
 
-A job's has four layers, each stronger than the one before
-- a small clean base: a few variables of the agent's own by name, everything else left out, so that no
-  secret the agent was started with is ever handed to a job that did not ask for it;
-- the job's own;
-- the secrets that it names, and the paths of those that are files;
-- AIRUNNER and the AIRUNNER_* below, which are always true.
+A job's environment has four layers; a later layer overrides the earlier ones
+- a small base: a few variables of the agent's environment, by name. All others are left out, so that no job gets a
+  secret of the agent's environment without naming it;
+- the job's own variables;
+- the secrets that the job names, and the paths of secrets that are files;
+- AIRUNNER and the AIRUNNER_* below, which a job cannot override.
 
-A hook is the operator's program and runs with the agent's rights. The job's variables can be data for it, and must not
-be what a shell, the loader or an interpreter obeys (BASH_ENV, PATH, LD_PRELOAD, HOME with a .gitconfig in it, and many
-more): so they reach it under a prefix that only the hook itself looks at.
+A hook is the operator's program and runs with the agent's rights. A job's variables must not control the hook's shell,
+loader or interpreter (by BASH_ENV, PATH, LD_PRELOAD, HOME with a .gitconfig in it, and many more). So the hook gets the
+job's variable NAME under the name AIRUNNER_ENV_NAME.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.names import fits_variable
 
-JOB_PREFIX: Final = "AIRUNNER_ENV_"  # of the job's own variables, for hooks
+JOB_PREFIX: Final = "AIRUNNER_ENV_"  # prefix of the names of the job's variables in the environment of hooks
 TERMINAL_TYPE: Final = "xterm-256color"
 NO_TERMINAL_TYPE: Final = "dumb"  # programs that look only at TERM then use neither colours nor cursor
 
 _PASSED_ON: Final = ("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL")
 _PASSED_ON_PREFIX: Final = "LC_"
-_HOOKS_OWN: Final = ("HOME", "TMPDIR")  # the agent's, for its operator's programs
+_HOOKS_OWN: Final = ("HOME", "TMPDIR")  # variables of the agent that hooks get, and jobs do not
 _FALLBACK: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -39,14 +39,14 @@ _FALLBACK: Final = {
 
 
 class AttemptFacts(Struct, frozen=True, kw_only=True):
-    """Attempt facts: the job, and where it runs; `spec` has its address as shown, and the commit that was found."""
+    """Attempt facts for its environment; in `spec` the address has no credentials, and the commit is a full hash."""
 
     job_id: str
     attempt: int
     spec: JobSpec
     workspace: Workspace
-    variables: Mapping[str, str]  # the job's own
-    secrets: Mapping[str, str] = MappingProxyType({})  # by variable: values, and paths of those that are files
+    variables: Mapping[str, str]  # the job's own variables
+    secrets: Mapping[str, str] = MappingProxyType({})  # by variable name: values, or paths of secrets that are files
 
 
 def job_environment(facts: AttemptFacts, agent_environ: Mapping[str, str], *, terminal: bool) -> dict[str, str]:
@@ -84,7 +84,7 @@ def hook_environment(facts: AttemptFacts, agent_environ: Mapping[str, str]) -> d
 
 
 def absolute_path(path: str) -> str:
-    """Remove relative and empty folders from a PATH: in a checkout they would lead into it."""
+    """Remove relative and empty folders from a PATH: they would mean folders of the checkout."""
     return ":".join(folder for folder in path.split(":") if folder.startswith("/"))
 
 

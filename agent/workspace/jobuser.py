@@ -1,10 +1,10 @@
-"""Job users: the users that jobs run as (`airunner agent --run-as`), instead of the agent's own.
+"""Job users: the users as which jobs run (`airunner agent --run-as`), instead of the agent's own user.
 
-An agent that is root keeps its keys, tokens and spools for itself (0700), and runs each job as a user who may read none
-of it: the checkout, its git, the command and all files of the job are that user's. Hooks are the operator's, and stay
-root's.
+The agent itself runs as root and keeps its keys, tokens and spools private (0700). git, the command and all files of a
+job belong to the job's user, who cannot read the agent's files. Hooks are the operator's programs and run as root.
 
-With one user all jobs share it, and may see each other. With several, each slot's job has one that no other job has.
+With one user, all jobs share it and can access each other's files and processes. With several, no two jobs that run at
+the same time have the same user.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from msgspec import Struct
 from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError
 
-UID_MAX: Final = 2**32 - 2  # the greatest number means "unchanged" to the kernel
-PASSABLE: Final = 0o011  # a folder with this mode can be passed through, and not listed
+UID_MAX: Final = 2**32 - 2  # 2**32 - 1 means "unchanged" to the kernel
+PASSABLE: Final = 0o011  # mode bits with which other users can pass through a folder, but not list it
 SEPARATOR: Final = ","
 RUN_AS_VARIABLE: Final = "AIRUNNER_RUN_AS"
 
 
 class JobUser(Struct, frozen=True):
-    """User that jobs run as, with the groups of a login."""
+    """User as which jobs run, with the groups that a login would have."""
 
     name: str
     uid: int
@@ -37,16 +37,16 @@ class JobUser(Struct, frozen=True):
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The ids of this user and its groups, as `LaunchSpec` has them."""
+        """The ids for `LaunchSpec.user`: of this user, of its group, of its further groups."""
         return (self.uid, self.gid, *self.groups)
 
     def environment(self, agent_environ: Mapping[str, str]) -> dict[str, str]:
-        """Return the agent's environment as far as it applies to this user, without the agent's ssh agent."""
+        """Return the agent's environment with this user's name, and without the agent's ssh agent and shell."""
         left = {name: value for name, value in agent_environ.items() if name not in ("SSH_AUTH_SOCK", "SHELL")}
         return {**left, "USER": self.name, "LOGNAME": self.name}
 
     def may_pass(self, folder: os.stat_result) -> bool:
-        """Return whether this user may pass through a folder."""
+        """Return whether this user may pass through the folder with this `stat` result."""
         if folder.st_uid == self.uid:
             return bool(folder.st_mode & stat.S_IXUSR)
         if folder.st_gid in self.groups:
@@ -55,7 +55,7 @@ class JobUser(Struct, frozen=True):
 
 
 class JobUsers:
-    """User pool of an agent, perhaps empty: `assign` a user to a job, `give_back` when nothing of the job is left."""
+    """User pool of an agent, perhaps empty. `give_back` a job's user when its processes and files are removed."""
 
     def __init__(self, users: Sequence[JobUser]) -> None:
         self._shared = users[0] if len(users) == 1 else None
@@ -63,7 +63,7 @@ class JobUsers:
         self._free = list(reversed(users))
 
     def assign(self) -> JobUser | None:
-        """Return a user, where there are several one that no other job has; None: jobs run as the agent's own user."""
+        """Return the only user, or one that no other job has; None: jobs run as the agent's own user."""
         return self._shared or (self._free.pop() if self._any else None)
 
     def give_back(self, user: JobUser) -> None:
@@ -73,9 +73,9 @@ class JobUsers:
 
 
 def job_users(named: Sequence[str], slots: int) -> tuple[JobUser, ...]:
-    """Look up the users of `--run-as`, or `UID[:GID]` for those without an account.
+    """Look up the users of `--run-as`: names, or `UID[:GID]`, which need no account.
 
-    Raises `OperatorError`: we are not root, a user is root or unknown, or there are fewer than slots.
+    Raises `OperatorError`: the agent is not root, a user is root or unknown, or there are several, but too few.
     """
     users = tuple(_user(word.strip()) for words in named for word in words.split(SEPARATOR))
     if not users:
@@ -86,15 +86,15 @@ def job_users(named: Sequence[str], slots: int) -> tuple[JobUser, ...]:
         raise OperatorError("--run-as: a user is named twice")
     if 1 < len(users) < slots:
         raise OperatorError(
-            f"--run-as names {len(users)} users for {slots} slots: name one for all of them, or one for each"
+            f"--run-as names {len(users)} users for {slots} slots: name one user for all, or one for each slot"
         )
     return users
 
 
 def let_pass(users: Sequence[JobUser], folder: Path, ours: Sequence[Path]) -> None:
-    """Let the users reach `folder`, by making the folders `ours` passable; none of them can be listed for that.
+    """Let the users reach `folder`: let them pass through the folders `ours`, without listing them.
 
-    Raises `OperatorError` where a folder above is closed to a user.
+    Raises `OperatorError`: a user may not pass through another folder on the path.
     """
     for place in ours:
         place.chmod(stat.S_IMODE(place.stat().st_mode) | PASSABLE)
@@ -102,15 +102,17 @@ def let_pass(users: Sequence[JobUser], folder: Path, ours: Sequence[Path]) -> No
         for place in (*reversed(folder.resolve().parents), folder.resolve()):
             if not user.may_pass(place.stat()):
                 raise OperatorError(
-                    f"--run-as {user.name}: that user does not get through {place} to its jobs' folders: "
-                    f"set AIRUNNER_HOME to a folder elsewhere, as /var/lib/airunner-agent, or run `chmod a+x {place}`"
+                    f"--run-as {user.name}: this user cannot pass through {place} to its jobs' folders: "
+                    f"set AIRUNNER_HOME to a folder such as /var/lib/airunner-agent, or run `chmod a+x {place}`"
                 )
 
 
 def exposed_keys(home: Home) -> str:
-    """Describe which keys jobs of the agent's own user can read, and how to change that."""
-    keys = "its keys, the one that signs tokens among them" if home.token_secret.exists() else "its keys"
-    return f"jobs run as the agent's own user and can read {keys}; start it as root with --run-as USER to part them"
+    """Describe which keys a job can read that runs as the agent's own user, and how to prevent that."""
+    keys = "its keys, including the one that signs tokens" if home.token_secret.exists() else "its keys"
+    return (
+        f"jobs run as the agent's user and can read {keys}; to prevent this, run the agent as root with --run-as USER"
+    )
 
 
 def _user(word: str) -> JobUser:
@@ -123,12 +125,12 @@ def _user(word: str) -> JobUser:
         raise OperatorError(f"--run-as {word!r}: expected USER, UID or UID:GID")
     gid = int(gid_text) if colon else account.pw_gid if account else uid
     if uid == 0 or gid == 0:
-        raise OperatorError(f"--run-as {word!r}: jobs as root could read all that is the agent's; name another user")
+        raise OperatorError(f"--run-as {word!r}: jobs as root could read all files of the agent; name another user")
     if max(uid, gid) > UID_MAX:
         raise OperatorError(f"--run-as {word!r}: ids go up to {UID_MAX}")
     groups = tuple(os.getgrouplist(account.pw_name, gid)) if account and not colon else (gid,)
     if 0 in groups:
-        raise OperatorError(f"--run-as {word!r}: that user is in root's group; name another")
+        raise OperatorError(f"--run-as {word!r}: this user is in root's group; name another user")
     return JobUser(account.pw_name if account else str(uid), uid, gid, groups)
 
 

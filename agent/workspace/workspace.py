@@ -1,22 +1,22 @@
-"""Workspace of an attempt: a fresh folder, 0700, under the agent's home, and its complete removal.
+"""Workspace of an attempt: a new folder, 0700, in the agent's home, and its complete removal.
 
 ```
 <agent home>/workspaces/<job id>-<attempt>-<random>/
 ├── checkout/     the repository, or empty
 ├── home/         HOME
 ├── tmp/          TMPDIR
-├── secrets/      where the job asks for secrets as files
-└── gitconfig     where the job has a user of its own, to whom local repositories do not belong
+├── secrets/      only if the job asks for secrets as files
+└── gitconfig     only with --run-as: lets git read local repositories that belong to other users
 ```
 
-Where jobs run as a user of their own, the root stays the agent's, so that the job cannot exchange the folders in it.
+With --run-as the workspace's root folder belongs to the agent, so that the job cannot replace the folders in it.
 
-Removal meets whatever a job can make: read-only folders, links that point elsewhere, trees deeper than a
-path may be long or descriptors may be many. So it opens nothing by a path below the workspace's root,
-follows no link, and never descends: a folder inside a folder is first moved up into the root, then emptied
-there. What it cannot remove (another user's folder, a mount, an immutable file) it reports.
+The removal copes with everything that a job can make: read-only folders, links to other places, trees deeper than the
+longest path or the limit of open files. So it opens no path below the workspace's root, follows no link, and does not
+recurse: it moves inner folders up into the root, and empties them there. It reports what it cannot remove (another
+user's folder, a mount, an immutable file).
 
-It is meant for when no process of the attempt is left. Linux only, for /proc/self/fd.
+Remove a workspace only when no process of the attempt is left. Linux only, because of /proc/self/fd.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from airunner.agent.workspace.jobuser import PASSABLE, JobUser
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
-WORKSPACES_FOLDER: Final = "workspaces"  # of an agent's home
+WORKSPACES_FOLDER: Final = "workspaces"  # in an agent's home
 FOLDER_MODE: Final = 0o700
-NAME_BYTES: Final = 4  # drawn for each; the job and the attempt tell them apart already
-LEFTOVERS_MAX: Final = 100  # reported; the rest is of the same kind
-PATH_CHARS_MAX: Final = 4_096  # of a reported path; the kernel's own bound (PATH_MAX)
+NAME_BYTES: Final = 4  # random part of a workspace's name, which has the job and the attempt too
+LEFTOVERS_MAX: Final = 100  # reported of one workspace; more would only repeat the reason
+PATH_CHARS_MAX: Final = 4_096  # of a reported path: the kernel's own limit (PATH_MAX)
 
-_ANYBODYS: Final = "[safe]\n\tdirectory = *\n"
+_ANY_OWNER: Final = "[safe]\n\tdirectory = *\n"
 _READABLE: Final = 0o644
 _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Workspace:
-    """Workspace of one attempt: absolute paths, as drawn above. `folders` exist, and all in `root` is the user's."""
+    """Workspace of one attempt: the absolute paths drawn above. `folders` always exist, and belong to `user`."""
 
     def __init__(self, root: Path, user: JobUser | None = None) -> None:
         self.root = root
@@ -62,7 +62,7 @@ class Workspace:
 
 
 class WorkspaceFailed(MachineRefused):
-    """Workspace that could not be made for want of room; the message says why."""
+    """Failure to make a workspace: the machine is out of something; the message says why."""
 
     def __init__(self, doing: str, error: OSError) -> None:
         super().__init__(scarce_at_home(error.errno), f"{doing}: {error.strerror}")
@@ -76,24 +76,24 @@ class Leftover(Struct, frozen=True):
 
     @classmethod
     def of(cls, path: str, error: OSError) -> Leftover:
-        """Make a leftover of `path`, whose name need not be text, and the error."""
+        """Make the leftover for `path`, which may be invalid UTF-8, and its error."""
         return cls(os.fsencode(path).decode(errors="replace"), error.strerror or type(error).__name__)
 
 
 Offload = Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
-"""Runs a removal, which is slow work on the disk; in production in a thread."""
+"""Runs a slow removal without blocking the event loop: in production in a thread."""
 
 
 def fresh_root(agent_home: Path, job_id: str, attempt: int) -> Path:
-    """Return a path for a new workspace, where nothing is."""
+    """Return a new path for a workspace."""
     return (agent_home / WORKSPACES_FOLDER).absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}"
 
 
 def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | None = None) -> Workspace:
-    """Make a new workspace. Making four folders takes less time than waking a thread for it.
+    """Make a new workspace. It needs no thread: making four folders takes less time than waking one.
 
-    Raises `OperatorError` where there can be no workspaces, `WorkspaceFailed` where there is no room for this one;
-    then nothing of it is left.
+    Raises `OperatorError`: the folder of all workspaces cannot be used; `WorkspaceFailed`: the machine refused, and
+    nothing of this workspace is left.
     """
     folder = agent_home / WORKSPACES_FOLDER
     workspace = Workspace(fresh_root(agent_home, job_id, attempt), user)
@@ -107,7 +107,7 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | 
             place.mkdir(FOLDER_MODE)
         if user is not None:
             give(user, *workspace.folders)
-            workspace.git_settings.write_text(_ANYBODYS)
+            workspace.git_settings.write_text(_ANY_OWNER)
             workspace.git_settings.chmod(_READABLE)
             workspace.root.chmod(FOLDER_MODE | PASSABLE)
     except OSError as error:
@@ -117,9 +117,9 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | 
 
 
 def restore_checkout(workspace: Workspace) -> None:
-    """Restore the checkout's folder where its job has removed it, closed it, or put a link in its place.
+    """Restore the checkout's folder if the job has removed it, made it inaccessible, or replaced it by a link.
 
-    What runs in it next is the operator's, and is not to run where a job has chosen. Raises `OSError`.
+    The next process in it is an operator's hook, which must not run in a place of the job's choice. Raises `OSError`.
     """
     for folder in (workspace.root, workspace.checkout):
         with suppress(FileNotFoundError):
@@ -131,7 +131,7 @@ def restore_checkout(workspace: Workspace) -> None:
 
 
 def _make(folder: Path) -> None:
-    """Make the folder of all workspaces. Raises `OperatorError`; where it is the machine that refuses, `OSError`."""
+    """Make the folder of all workspaces. Raises `OperatorError`, or `OSError` if the machine refuses."""
     try:
         make_folder(folder)
     except OperatorError as error:
@@ -141,13 +141,13 @@ def _make(folder: Path) -> None:
 
 
 def give(user: JobUser, *places: Path) -> None:
-    """Give paths in a folder of ours to that user; only we can exchange them meanwhile."""
+    """Give paths to `user`; they are in a folder of the agent, so that no other process can replace them meanwhile."""
     for place in places:
         os.chown(place, user.uid, user.gid, follow_symlinks=False)
 
 
 def remove_workspaces(agent_home: Path) -> list[Leftover]:
-    """Remove every workspace, which an agent that was killed has left. The home must be locked."""
+    """Remove all workspaces that a killed agent has left. The home must be locked."""
     folder = agent_home / WORKSPACES_FOLDER
     if not folder.is_dir():
         return []
@@ -155,10 +155,10 @@ def remove_workspaces(agent_home: Path) -> list[Leftover]:
 
 
 def remove_workspace(root: Path) -> list[Leftover]:
-    """Remove a workspace and all that is in it, and return what is left of it. With many files slow: for a thread."""
+    """Remove a workspace with everything in it, and return what is left. This is slow with many files: use a thread."""
     try:
         if not stat.S_ISDIR(root.lstat().st_mode):
-            root.unlink()  # the job has put something else in its place
+            root.unlink()  # the job has replaced the folder
             return []
         top = _open_folder(str(root), None)
     except FileNotFoundError:
@@ -179,12 +179,12 @@ def remove_workspace(root: Path) -> list[Leftover]:
 
 
 class _Removal:
-    """Removal of all entries of the folder open as `top`, with two descriptors at a time and without recursion."""
+    """Removal of everything in the folder with the descriptor `top`: two descriptors at a time, no recursion."""
 
     def __init__(self, top: int, path: str) -> None:
         self._top = top
         self._path = path
-        self._waiting: list[tuple[str, str]] = []  # folders in `top`: name there, and where it was
+        self._waiting: list[tuple[str, str]] = []  # folders in `top` to empty: name, and original path
         self._prefix = f".removing-{secrets.token_hex(8)}-"
         self._moved = 0
         self.leftovers: list[Leftover] = []
@@ -209,7 +209,7 @@ class _Removal:
                 self._report(was, error)
 
     def _empty(self, folder: int, path: str) -> bool:
-        """Unlink the files and move the folders up, and return whether nothing stayed."""
+        """Unlink the files, move the folders up into `top`, and return whether that worked for all."""
         emptied = True
         with os.scandir(folder) as entries:
             listed = list(entries)
@@ -228,10 +228,10 @@ class _Removal:
         return emptied
 
     def _move_up(self, name: str, folder: int, was: str) -> None:
-        with suppress(OSError):  # empty: done, even where it is another user's
+        with suppress(OSError):  # an empty folder can be removed, even if it is another user's
             os.rmdir(name, dir_fd=folder)
             return
-        os.close(_open_folder(name, folder))  # moving a folder takes the right to write in it
+        os.close(_open_folder(name, folder))  # makes the folder writable, which the move requires
         self._moved += 1
         new = f"{self._prefix}{self._moved}"
         os.rename(name, new, src_dir_fd=folder, dst_dir_fd=self._top)
@@ -243,10 +243,10 @@ class _Removal:
 
 
 def _open_folder(name: str, parent: int | None) -> int:
-    """Open a folder that may be closed to its owner; never through a link."""
+    """Open a folder, even if its mode denies access to its owner; never follow a link."""
     place = os.open(name, os.O_PATH | _FOLDER, dir_fd=parent)
     try:
-        with suppress(PermissionError):  # another user's: it may be open to us as it is
+        with suppress(PermissionError):  # another user's folder: perhaps its mode allows access already
             Path(f"/proc/self/fd/{place}").chmod(FOLDER_MODE)
         return os.open(".", os.O_RDONLY | _FOLDER, dir_fd=place)
     finally:

@@ -1,8 +1,7 @@
-"""Workspaces of one agent: made for each attempt, or used again where an attempt has left its own untouched.
+"""Workspaces of one agent: made for each attempt, or reused if the attempt before has left its workspace untouched.
 
-Most short jobs need no files, and making and removing four folders takes longer than such a command runs; renaming one
-takes next to nothing. Untouched means: the same folders, with nothing in them, whose inodes have not been changed since
-they were made.
+Most short jobs need no files, and to make and remove four folders takes longer than such a command; to rename a folder
+takes almost no time. Untouched means: the same folders, empty, with inodes that have not changed since they were made.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from airunner.agent.workspace.workspace import (
 )
 
 NO_USERS: Final = JobUsers(())
-UNUSED: Final = "unused"  # instead of a job's name, between two jobs
+UNUSED: Final = "unused"  # stands for the job id in the name of a workspace that waits for its next job
 
 _OURS: Final = stat.S_IFDIR | FOLDER_MODE
-_Stamp = tuple[int, int, int]  # of a folder: its mode, inode and when that was changed (ns)
+_Stamp = tuple[int, int, int]  # of a folder: mode, inode number, last change of the inode (ns)
 
 
 class Workspaces:
-    """Workspaces in `agent_home`. One that cannot be reclaimed is for `remove_workspace`."""
+    """Workspaces in `agent_home`. The caller removes those that `reclaim` rejects, with `remove_workspace`."""
 
     def __init__(self, agent_home: Path, users: JobUsers = NO_USERS) -> None:
         self._home = agent_home
         self._users = users
         self._unused: list[Workspace] = []
-        self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}  # of their folders, when they were made
+        self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}  # of each workspace's folders, when they were made
 
     def acquire(self, job_id: str, attempt: int) -> Workspace:
-        """Return an empty workspace that no other attempt has or has touched. Raises as `make_workspace`."""
+        """Return an empty workspace that no other attempt uses or has changed. Raises as `make_workspace`."""
         if (user := self._users.assign()) is not None:
             try:
                 return make_workspace(self._home, job_id, attempt, user)
@@ -52,7 +51,7 @@ class Workspaces:
             try:
                 unused.root.rename(workspace.root)
             except OSError as error:
-                raise WorkspaceFailed(f"cannot use the workspace {unused.root}", error) from error
+                raise WorkspaceFailed(f"cannot rename the workspace {unused.root}", error) from error
             self._stamps[workspace] = self._stamps.pop(unused)
         else:
             workspace = make_workspace(self._home, job_id, attempt)
@@ -60,7 +59,7 @@ class Workspaces:
         return workspace
 
     def reclaim(self, workspace: Workspace) -> bool:
-        """Take a workspace back after its attempt, and return whether it is untouched and will be used again."""
+        """Reclaim a workspace for a later attempt if it is untouched; return False if the caller has to remove it."""
         if workspace.user is not None:  # another user may have the next job
             return False
         stamps = self._stamps.pop(workspace)
@@ -69,14 +68,14 @@ class Workspaces:
                 return False
             kept = Workspace(fresh_root(self._home, UNUSED, len(self._unused)))
             workspace.root.rename(kept.root)
-        except OSError:  # the job has removed something
+        except OSError:  # the job has removed a folder
             return False
         self._unused.append(kept)
         self._stamps[kept] = stamps
         return True
 
     def removed(self, workspace: Workspace) -> None:
-        """Note that a workspace is removed: its user may get another job."""
+        """Note that a workspace is removed, so that its user may get another job."""
         if workspace.user is not None:
             self._users.give_back(workspace.user)
 
@@ -87,7 +86,7 @@ class Workspaces:
 
 
 def _untouched(workspace: Workspace, stamps: tuple[_Stamp, ...]) -> bool:
-    """Return whether a workspace is as it was made. Raises `OSError`."""
+    """Return whether a workspace is unchanged since it was made. Raises `OSError`."""
     folders = workspace.folders
     if tuple(_stamp(folder) for folder in folders) != stamps or any(any(os.scandir(folder)) for folder in folders):
         return False

@@ -112,7 +112,7 @@ def test_each_slot_has_a_user_of_its_own_where_there_are_several(cluster: Cluste
 def test_an_agent_without_it_says_once_what_its_jobs_can_read(cluster: Cluster) -> None:
     agent = cluster.agent()
     [note] = [line for line in agent.lines if line.startswith("note: ")]
-    assert "the one that signs tokens among them" in note
+    assert "including the one that signs tokens" in note
     done = cluster.airunner("doctor", "--json")
     [finding] = [json.loads(line) for line in done.stdout.splitlines() if json.loads(line)["check"] == "jobs"]
     assert finding["severity"] == "note"
