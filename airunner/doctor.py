@@ -96,7 +96,7 @@ def _jobs(home: Home) -> Finding:
     from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE, exposed_keys
 
     if named := os.environ.get(RUN_AS_VARIABLE):
-        return Finding("jobs", Severity.GOOD, f"an agent started here runs them as {named} ({RUN_AS_VARIABLE})")
+        return Finding("jobs", Severity.GOOD, f"an agent started here runs jobs as {named} ({RUN_AS_VARIABLE})")
     return Finding("jobs", Severity.FAIR, f"without --run-as {exposed_keys(home)}")
 
 

@@ -58,7 +58,7 @@ class Interrupts:
         if self._over:
             return
         if self._following:
-            with suppress(BlockingIOError):  # the pipe is full: enough are recorded
+            with suppress(BlockingIOError):  # the pipe is full of earlier interrupts
                 os.write(self._writer, b"!")
             return
         self._over = True

@@ -69,7 +69,7 @@ class _Words:
         self._full = option.get_runtime_param
 
     def same(self) -> Self:
-        """Stand in for the converter that typer builds."""
+        """Return this converter, where typer would build its own."""
         return self
 
     def coerce(self, value: Any, **context: Any) -> Any:  # noqa: ANN401 - what the parser has read
@@ -96,9 +96,7 @@ def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
             if value.lower() not in _TRUTHS:
                 raise OperatorError(f"{name} {value!r}: expected true or false")
             on = _TRUTHS[value.lower()] is (name in switches)
-            written += (option.opts if on else option.secondary_opts)[
-                :1
-            ]  # none for a switch that is off and has no --no-
+            written += (option.opts if on else option.secondary_opts)[:1]  # none: false for a switch without --no-
             continue
         if word in _BARE:
             written.append(f"{word}={_BARE[word]}")

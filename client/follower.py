@@ -73,7 +73,7 @@ class Follower:
         self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_SEGMENTS_MAX)
         self._leave: Callable[[], None] | None = None  # ends the subscription
         self._source: tuple[str, bytes] = ("", b"")  # endpoint of the live events, and the watch key
-        self._watch_in_flight = False  # whether a WatchJob is
+        self._watch_in_flight = False  # whether a WatchJob request is in flight
         self._watched_connection = 0  # number of the channel's connection at the last JobWatched
         self._missed = False  # whether live segments were dropped at the full inbox
 

@@ -19,7 +19,7 @@ from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Network, Subscriber
 
 Hear = Callable[[bytes], None]
-"""Listener: receives each sealed segment; an empty one confirms the subscription."""
+"""Listener: is called with each sealed segment; an empty segment confirms the subscription."""
 
 
 class _Endpoint:

@@ -125,7 +125,7 @@ class Output(Body, frozen=True, kw_only=True, tag="OUTPUT"):
 
 
 class ProcessEnd(Body, frozen=True, kw_only=True, tag="PROCESS_END"):
-    """The command ended with an exit code or by a signal; `usage` is what the attempt used until then."""
+    """The command ended with an exit code or by a signal; `usage` is the attempt's use of resources until then."""
 
     pid: Positive
     exit_code: int | None = None
@@ -141,7 +141,7 @@ class ProcessError(Body, frozen=True, kw_only=True, tag="PROCESS_ERROR"):
 
 
 class Heartbeat(Body, frozen=True, kw_only=True, tag="HEARTBEAT"):
-    """The command still runs and has written nothing for a while; the figures are those of its processes."""
+    """The command still runs and has written nothing for a while; the numbers are those of its processes now."""
 
     elapsed_ms: Natural = 0
     processes: Natural = 0
@@ -156,7 +156,7 @@ class TerminalResize(Body, frozen=True, kw_only=True, tag="TERMINAL_RESIZE"):
 
 
 class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
-    """Output was left out here, because a bound was reached."""
+    """Output was left out here, because the bound of the log's size was reached."""
 
     omitted_bytes: Positive
 

@@ -49,14 +49,14 @@ class Follow:
         from_timestamp_ms: int | None = None,
         kinds: tuple[str, ...] = (),
     ) -> None:
-        assert from_sequence >= 1, "sequences count from 1"
+        assert from_sequence >= 1, f"sequence {from_sequence}, though sequences count from 1"
         self.job_id = job_id
         self.next_sequence = from_sequence
         self.finished = False
         self._from_timestamp_ms = from_timestamp_ms
         self._kinds = kinds
         self._kept: dict[int, EventSegment] = {}
-        self._in_flight = False  # whether a replay request is
+        self._in_flight = False  # whether a replay request is in flight
         self._wanted = True  # whether to request a replay
         self._stored_to = 0  # the sequence after the last event that is known to be stored and was not requested yet
         self._silence_ms = SILENCE_FIRST_MS
@@ -153,7 +153,7 @@ class Follow:
         """Return the events of `segment` from `next_sequence` on: none if it has only earlier ones or leaves a gap."""
         if self.finished or not segment.first_sequence <= self.next_sequence < segment.next_sequence:
             return []
-        if self._kinds and not segment.events:  # no event of the wanted kinds is in it
+        if self._kinds and not segment.events:  # the segment has no event of the wanted kinds
             self.next_sequence = segment.next_sequence
             return []
         events = events_of(self.job_id, segment)[self.next_sequence - segment.first_sequence :]

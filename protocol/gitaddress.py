@@ -3,7 +3,7 @@
 git accepts three forms (https://git-scm.com/docs/git-clone#_git_urls): a URL, `user@host:path` for ssh, and a path.
 Which part of a text is a password depends on where the host begins, so an ambiguous address is refused:
 `https://user:pa/ss@host/x` has the host `user` for one program and `host` for another. The error says how to write
-the address and repeats nothing of it, because it may hold a password anywhere.
+the address and repeats no part of it, because any part may be a password.
 
 All code that shows an address, passes its credentials to git or keeps them out of a log uses this module.
 """

@@ -90,7 +90,7 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Result of an attempt: an exit code, a signal, or neither and a reason; and what it used."""
+    """Result of an attempt: an exit code, a signal, or only a reason; and the resources that it used."""
 
     exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
     signal: Annotated[int, Meta(ge=1, le=64)] | None = None

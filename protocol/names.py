@@ -40,7 +40,7 @@ ARGUMENTS_MAX: Final = 4_096
 VARIABLES_MAX: Final = 1_024
 TAGS_MAX: Final = 32
 PORT_MAX: Final = 65_535
-MILLISECONDS_MAX: Final = 2**53 - 1  # the largest integer that a number of every language, as JavaScript's, represents
+MILLISECONDS_MAX: Final = 2**53 - 1  # the largest integer that a number of JavaScript represents exactly
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*\Z"
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]

@@ -46,10 +46,10 @@ MISSES_MAX: Final = 3  # unanswered Pings, after which the next endpoint is trie
 BACKOFF_FIRST_MS: Final = 50  # bound of the pause after the first failure
 BACKOFF_LAST_MS: Final = 5_000  # bound of the pause after many failures
 PATIENCE_MS: Final = 10_000  # for an answer on a living connection; a parked request adds its own wait
-PATIENCE_LAST_MS: Final = 120_000  # up to which the patience of a request that is sent again doubles
+PATIENCE_LAST_MS: Final = 120_000  # bound of the patience, which doubles when a request is sent again
 PENDING_MAX: Final = 4_096  # requests in flight on one connection
 SLOWEST_BYTES_A_S: Final = 8_192  # speed of the slowest link that is supported
-MISS_BYTES: Final = SLOWEST_BYTES_A_S * HEARTBEAT_MS // 1_000  # of unanswered requests: they allow one more miss
+MISS_BYTES: Final = SLOWEST_BYTES_A_S * HEARTBEAT_MS // 1_000  # of unanswered requests that allow one more miss
 HIDDEN_BYTES_MAX: Final = 131_072  # of requests that a proxy may have buffered whole, unseen: a batch of events
 MOVING_MS_MAX: Final = (
     1_000 * BODY_BYTES_MAX // SLOWEST_BYTES_A_S
@@ -125,7 +125,7 @@ class LazyPirate:
         self._moving = False  # whether bytes have moved since the last Ping
         self._failures = 0
         self._heard = False
-        self.unheard_since_ms: int | None = None  # since when a reply is owed and no broker is heard; None: not so
+        self.unheard_since_ms: int | None = None  # since when a reply is owed in silence; None: not at present
         self._resend_ms = _NEVER_MS
 
     @property

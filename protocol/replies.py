@@ -153,7 +153,7 @@ class SecretSet(Message, frozen=True, kw_only=True):
 
 
 class SecretRemoved(Message, frozen=True, kw_only=True):
-    """The sealed secret is removed; running jobs keep what they have."""
+    """The sealed secret is removed; running jobs keep its value."""
 
 
 class SecretSummary(Struct, frozen=True, kw_only=True):
@@ -224,11 +224,11 @@ class JobFound(Message, frozen=True, kw_only=True):
 
 
 class JobEventsReplayed(Message, frozen=True, kw_only=True):
-    """A segment of the log, in order and without a gap; continue from `next_sequence`."""
+    """A page of the log: segments in order and without a gap; the next page begins at `next_sequence`."""
 
     runs: tuple[EventSegment, ...]
     next_sequence: Positive
-    last_sequence: Natural  # of the newest event
+    last_sequence: Natural  # sequence of the newest event
     finished: bool  # the job has finished: nothing follows its last event
 
 

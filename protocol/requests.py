@@ -217,7 +217,7 @@ class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=Tr
     from_sequence: Positive = 1
     from_timestamp_ms: Natural | None = None
     bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
-    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # a segment without them may come empty
+    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # other segments may come empty
 
 
 class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):

@@ -7,15 +7,15 @@
 
 - `ports.py` defines the interfaces: clock, randomness, and the four kinds of sockets. Broker, agent and client are
   given an implementation and never make one, so a simulation runs the same classes on a network of its own.
-  `timers.py` implements the clock that counts while the machine sleeps, and reports when it was set.
+  `timers.py` implements the clock that counts while the machine sleeps, and reports when the machine's time was set.
 - `sockets.py` implements the sockets with ZeroMQ and CURVE; `anyiosocket.py` waits for a ZeroMQ socket under anyio.
   `tcpinfo.py` reads the byte counts of a TCP connection from the kernel.
 - `memory.py` implements the sockets as queues, for a broker, agent and client in one process.
 - `channel.py` sends a request to one of several brokers until it is answered; agents and clients use the same class.
-  `patience.py` decides how long it waits.
+  `patience.py` decides how long a request waits for a silent broker.
 - `endpoints.py` parses the broker addresses of `--broker` and `AIRUNNER_BROKER`.
 - `descriptors.py` raises the process's limit of open files.
 - `bell.py` wakes tasks that wait for a change; `backoff.py` repeats failed requests after jittered pauses.
 
-Transport imports `protocol` (what is sent) and `certs` (the keys of a connection). Broker, agent and client import it.
+Transport imports `protocol` (what is sent) and `certs` (the keys of a connection); broker, agent and client import it.
 """

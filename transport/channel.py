@@ -49,7 +49,7 @@ from airunner.transport.ports import Dealer, Edges, Ending, Network
 _Reply = TypeVar("_Reply", bound=Message)
 _log = logging.getLogger("airunner.channel")
 MISMATCHES_REPORTED: Final = 3  # consecutive failed handshakes that are reported; a broker's restart causes only one
-ERROR_CHARS_MAX: Final = 500  # that are reported of the error of a reply that cannot be decoded
+ERROR_CHARS_MAX: Final = 500  # in the reported reason why a reply cannot be decoded
 
 
 class _Waiter:

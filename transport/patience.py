@@ -15,7 +15,7 @@ class Patience(Struct, frozen=True):
 
     `notice` is called once for each silence that lasts `NOTICE_S`, with the endpoint and the seconds left. `doubt` is
     called once, with a message, when handshakes fail repeatedly, a broker that was heard refuses us, or a broker speaks
-    another revision of the protocol: the agent sets it, and goes on waiting.
+    another revision of the protocol: an agent sets `doubt`, and goes on waiting.
     """
 
     first_s: float | None = None  # until a broker was heard for the first time

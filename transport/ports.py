@@ -86,9 +86,9 @@ SYSTEM: Final = Edges(
 class Ending(Enum):
     """Reason why a connection ended."""
 
-    DROPPED = auto()  # gone, or never there; another try may succeed
+    DROPPED = auto()  # the connection was lost or could not be made; another try may succeed
     REFUSED = auto()  # the broker does not accept this key
-    MISMATCHED = auto()  # the handshake broke off: most likely not the broker whose key is pinned
+    MISMATCHED = auto()  # the handshake failed: most likely the server is not the broker whose key is pinned
 
 
 class Sent(Enum):
@@ -108,7 +108,7 @@ class Incoming(NamedTuple):
 
 
 class Subscription(NamedTuple):
-    """Start (`wanted`) or end of a subscription, by the machine with this key (Z85); None: its connection ended."""
+    """Start (`wanted`) or end of a subscription; `key` (Z85) is its machine's, or None if its connection ended."""
 
     topic: bytes
     wanted: bool

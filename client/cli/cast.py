@@ -10,7 +10,7 @@ r"""Recordings of a job's console in asciicast v3, which `asciinema play` shows 
 
 - Times come from the agent's clock, from the start of the command on; no other clock is compared with it. The time
   between two attempts comes from the broker's clock.
-- Bytes that are not UTF-8 become U+FFFD, as on a terminal; a character that is split between two events is whole.
+- Bytes that are not UTF-8 become U+FFFD, as on a terminal; a character that is split between two events stays whole.
 - Output of a pipe has bare newlines: they are recorded with a carriage return, as a terminal would get them.
 
 Source: https://docs.asciinema.org/manual/asciicast/v3/
@@ -39,7 +39,7 @@ from airunner.protocol.fields import JobSpec, ProcessType
 from airunner.protocol.printable import json_line
 
 VERSION: Final = 3
-TERMINAL_TYPE: Final = "xterm-256color"  # as the agent's terminals are
+TERMINAL_TYPE: Final = "xterm-256color"  # TERM of the agent's terminals
 CLEARED: Final = "\x1bc"  # RIS: resets text, colours and modes of the previous attempt
 _LONE_NEWLINE: Final = re.compile("(?<!\r)\n")
 

@@ -84,12 +84,12 @@ def columns_of(text: str) -> tuple[str, ...]:
     names = [word.strip().lower() for word in text.split(",")]
     for name in names:
         if name not in COLUMNS:
-            raise OperatorError(f"--columns {name!r}: there is no such column; there are {', '.join(COLUMNS)}")
+            raise OperatorError(f"--columns {name!r}: there is no such column; the columns are {', '.join(COLUMNS)}")
     return tuple(dict.fromkeys(names))
 
 
 def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> str:
-    """Format a table as wide as the terminal, its last column cut; if id and state do not fit, a job has two lines."""
+    """Format a table as wide as the terminal; if id and state alone do not fit, each job takes two lines instead."""
     from rich.cells import cell_len
 
     width = shutil.get_terminal_size().columns
