@@ -62,7 +62,7 @@ def test_a_list_shows_the_columns_that_are_named_in_their_order() -> None:
 
 
 def test_a_column_that_there_is_not_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(OperatorError, match="no such column; there are id, state") as refused:
+    with pytest.raises(OperatorError, match="no such column; the columns are id, state") as refused:
         columns_of("id,colour")
     assert all(name in refused.value.message for name in COLUMNS)
 
