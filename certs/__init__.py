@@ -8,12 +8,12 @@
 
 - Layout: `home.py` names every file of an installation; `secretfile.py` reads and writes them with mode 0600;
   `ownership.py` refuses folders that other users could change.
-- Machines: `curve.py` loads key pairs; `allowlist.py` says which keys may connect; `machines.py` adds, exports, imports
-  and revokes machines.
-- Tokens: `tokens.py` signs and verifies; `tokenkeys.py` loads the keys for it; `tokensource.py` chooses the token to
-  present; `principal.py` is the verified sender; `authority.py` is the interface for requests, also without tokens.
-- Sealed data: `queuekeys.py` seals secrets for a queue's agents, `sealed.py` live events for readers of a job.
+- Machines: `curve.py` loads key pairs; `allowlist.py` reads which keys may connect; `machines.py` adds, exports,
+  imports and revokes machines.
+- Tokens: `tokens.py` signs and verifies them; `tokenkeys.py` loads the keys; `tokensource.py` chooses the token to
+  present; `principal.py` is the verified sender; `authority.py` turns a request's token, or none, into a principal.
+- Sealed data: `queuekeys.py` seals secrets for a queue's agents; `sealed.py` seals live events for readers of a job.
 - Commands: `command.py` is the command line; `init.py` makes keys; `checkup.py` checks them, with `findings.py`.
 
-It imports `protocol` only, and everything but `protocol` imports it.
+The package imports only `protocol`; every other package imports this one.
 """

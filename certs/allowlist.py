@@ -1,21 +1,21 @@
 """The allow-list file of the broker: which CURVE keys may connect, with which roles.
 
 ```
-# a comment (no key begins with a hash: in Z85 the first of five characters is % at most)
+# a comment (a key cannot begin with #: the first of five Z85 characters that encode 32 bits is never # or $)
 Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID  build-7  agent tenant=acme queue=ci,nightly
 D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs  local    client agent
 ```
 
-Laws
-- A change of the file takes effect at the next handshake or request, without a restart. Each time the broker looks up
-  the file's status (one `stat`), and reads the file when that has changed. The instant of the last change is part of
-  it, and no user can set that. Two changes may have the same instant, since the clock of a file system is coarse. So
-  the file is also read each time until its status has been the same for `SETTLED_S`: what is written later has a later
-  instant. The broker measures this on its own clock, and compares no two clocks.
+Guarantees
+- A change of the file takes effect at the next handshake or request, without a restart. Each time the broker calls
+  `stat`, and reads the file if the result differs from the last. The result contains the time of the last change
+  (ctime), which no user can set. But two changes may have the same time, because the clock of a file system is coarse.
+  So the file is also read each time until its `stat` result has been the same for `SETTLED_S`: a later change has a
+  later time. The broker measures `SETTLED_S` on its own clock, and never compares two clocks.
 - The list fails closed. A line that cannot be parsed admits nobody and is reported by its number; the other lines
-  stay in force. A file that cannot be read admits nobody, and peers are told to retry instead of "not on the list".
-- When the process has no free descriptor to read the file with, which any stranger can cause, the entries read last
-  stay in force as long as `stat` shows an unchanged file.
+  stay valid. A file that cannot be read admits nobody, and peers are told to retry instead of "not on the list".
+- Strangers can use up the process's descriptors, so that it cannot open the file. Then the entries that were read last
+  stay valid as long as `stat` shows an unchanged file.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from airunner.certs.secretfile import read_public
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 
-COMPLAINTS_MAX: Final = 20  # enough to see the problem; a binary file copied here by mistake has thousands
+COMPLAINTS_MAX: Final = 20  # invalid lines that are reported; a binary file copied here by mistake has thousands
 _PREFACE: Final = (
     b"# Machines that may connect to this broker: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"
     b"  (roles: client, agent)\n"
 )
 _SHAPE: Final = "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"
-SETTLED_S: Final = 3.0  # a file system's clock is no coarser than 2 s (FAT)
-_Stamp = tuple[int, ...]
+SETTLED_S: Final = 3.0  # more than the resolution of every file system's clock, which is at most 2 s (FAT)
+_Stamp = tuple[int, ...]  # of a file: what `stat` shows of its identity, size, owner, mode and times
 
 
 class PeerRole(StrEnum):
@@ -82,11 +82,11 @@ class AllowList:
         self._name = str(path)
         self._report = report
         self._steady_s = steady_s
-        self._seen: _Stamp | None = None
-        self._seen_s = 0.0  # since when
-        self._settled = False  # and it was read when it had settled
+        self._seen: _Stamp | None = None  # of the last `stat`
+        self._seen_s = 0.0  # when `_seen` was first seen
+        self._settled = False  # the file was read after `SETTLED_S` without a change
         self._content = b""
-        self._stamp: _Stamp | None = None
+        self._stamp: _Stamp | None = None  # of the last read
         self._entries: Mapping[bytes, Entry] = {}
         self._complaint = ""
 
@@ -128,7 +128,7 @@ class AllowList:
 def _stamp_of(path: str) -> _Stamp | None:
     """Return the file's identity, size and times, which need no descriptor to read; None when there is no file."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - twice as fast, and it is asked for each request
+        status = os.stat(path)  # noqa: PTH116 - twice as fast as Path.stat, and called for each request
     except OSError:
         return None
     place = (status.st_dev, status.st_ino)

@@ -83,7 +83,7 @@ def _folder(folder: Path, forbidden: int = OTHERS_WRITE) -> _Result:
 def _broker(home: Home) -> _Result:
     if home.broker_secret.exists():
         load_broker_pair(home)
-        return Severity.GOOD, "its pair is here: a broker can run on this home"
+        return Severity.GOOD, "its key pair is here: a broker can run on this home"
     load_broker_public(home)
     return Severity.GOOD, "its public key is here"
 
@@ -95,8 +95,8 @@ def _client(home: Home) -> _Result:
         entry = listed.get(raw_key(public))
         if entry is None:
             return Severity.FAIR, "its key is not on the allow-list here: `airunner certs add NAME --key` adds it"
-        return Severity.GOOD, f"its pair is here, and listed as {entry.name} ({','.join(sorted(entry.roles))})"
-    return Severity.GOOD, "its pair is here"
+        return Severity.GOOD, f"its key pair is here, and listed as {entry.name} ({','.join(sorted(entry.roles))})"
+    return Severity.GOOD, "its key pair is here"
 
 
 def _allow_list(home: Home) -> _Result:
@@ -115,14 +115,17 @@ def _pair(home: Home, secret: Path) -> _Result:
     listed = parse(read_public(home.allowed_clients, "the allow-list"))[0] if home.allowed_clients.exists() else {}
     entry = listed.get(raw_key(pair.public))
     if entry is None or entry.name != name:
-        return Severity.FAIR, f"its pair is here and not on the allow-list: `airunner certs revoke {name}` removes it"
-    return Severity.GOOD, "its pair is here, for `airunner certs export`"
+        return (
+            Severity.FAIR,
+            f"its key pair is here but not on the allow-list: `airunner certs revoke {name}` removes it",
+        )
+    return Severity.GOOD, "its key pair is here: `airunner certs export` can export it"
 
 
 def _token_keys(environ: Mapping[str, str], home: Home) -> _Result:
     signing = find_signing_key(environ, home)
     if not home.token_public.exists() and signing is None:
-        return Severity.FAIR, "none here: tokens have to be supplied, and no broker can run on this home"
+        return Severity.FAIR, "there are none here: tokens must come from elsewhere, and no broker can run on this home"
     verifying = [thumbprint(key) for key in load_verifying_keys(environ, home)]
     known = f"a broker here trusts {len(verifying)} key{'s' if len(verifying) > 1 else ''} ({', '.join(verifying)})"
     if signing is None:
@@ -154,7 +157,7 @@ def _token(environ: Mapping[str, str], home: Home, now_s: float, explicit: str |
 
 
 def _unverified(token: bytes) -> Principal:
-    """Return the token's principal without verifying its signature; raises `OperatorError` for another text."""
+    """Return the token's principal without verifying its signature. Raises `OperatorError`: it is not a token."""
     try:
         claims = msgspec.json.decode(jwt.PyJWS().decode(token, options={"verify_signature": False}), type=Claims)
     except (jwt.InvalidTokenError, RecursionError, *UNDECODABLE) as error:
@@ -174,7 +177,7 @@ def _queue(home: Home, queue: str) -> _Result:
         return Severity.GOOD, "its secret key is here: agents can open its secrets"
     again = f"move it away and run `airunner certs queue-key {queue}`"
     load_pair(public, secret, f"queue {queue}'s", if_mismatched=again)
-    return Severity.GOOD, "its pair is here: secrets can be set, and agents can open them"
+    return Severity.GOOD, "its key pair is here: secrets can be set, and agents can open them"
 
 
 def _in(folder: Path, pattern: str) -> list[Path]:
@@ -182,7 +185,7 @@ def _in(folder: Path, pattern: str) -> list[Path]:
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether the path exists; a path that may not be looked at is reported by the checks of its folders."""
+    """Return whether the path exists; False if this user may not look, which the checks of its folders report."""
     try:
         return path.exists()
     except OSError:

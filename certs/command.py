@@ -1,9 +1,9 @@
 """Commands `airunner certs …` and `airunner token`: keys and tokens from the command line.
 
-Laws
-- stdout carries the result of the command alone, so `TOKEN=$(airunner token …)` works; everything else goes to stderr.
-- No secret is printed, except the token that was asked for.
-- Errors are raised; the composition root prints their line and exits with their code.
+Guarantees
+- stdout carries only the result of the command, so `TOKEN=$(airunner token …)` works; everything else goes to stderr.
+- No secret is printed, except the token of `airunner token` and the keys of `airunner certs export`.
+- Errors are raised; `airunner`'s entry point prints them as one line, and exits with their code.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ certs_app = typer.Typer(help="Manage the keys of this installation.", no_args_is
 
 @certs_app.command("init")
 def init_command() -> None:
-    """Make the keys that are missing: CURVE keys, the allow-list, the pair for tokens. Existing files stay unchanged.
+    """Make the missing keys: CURVE keys, the allow-list, the key pair for tokens. Existing files stay unchanged.
 
-    The keys lie in $AIRUNNER_HOME/certs, readable by you alone.
+    The keys are in $AIRUNNER_HOME/certs, and only you can read them.
     """
     from airunner.certs.init import init
 
@@ -52,13 +52,13 @@ def add_command(
         typer.Option(help="Role: client, agent or both; separate with commas, or repeat.", show_default="client"),
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(help="Tenant whose tokens it may present.", show_default="any tenant")
+        str | None, typer.Option(help="Tenant whose tokens the machine may present.", show_default="any tenant")
     ] = None,
     queue: Annotated[
         list[str] | None,
         typer.Option(
             metavar="QUEUE",
-            help="Queue that it may lease from, submit to and read; repeat for more.",
+            help="Queue that the machine may lease from, submit to and read; repeat for more.",
             show_default="all, for a client; required for an agent",
         ),
     ] = None,
@@ -69,7 +69,7 @@ def add_command(
 ) -> None:
     """Add a machine to the allow-list. A running broker accepts it at once.
 
-    Jobs on an agent can use the agent's key: with --queue, limit it to the queues whose jobs it runs.
+    Jobs on an agent can use the agent's key: with --queue, limit the key to the queues whose jobs the agent runs.
     """
     from airunner.certs.allowlist import PeerRole
     from airunner.certs.machines import add
@@ -147,9 +147,9 @@ def doctor_command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Check the keys and the token of this installation, and how to fix each problem. Exits with 1 if there is one.
+    """Check the keys and the token of this installation; show how to fix each problem. Exits with 1 if there is one.
 
-    It checks who may read each file, whether the halves of each pair belong together, and when the token expires.
+    This checks who may read each file, whether the halves of each pair belong together, and when the token expires.
     """
     from airunner.certs.checkup import check_keys
     from airunner.certs.findings import Severity, shown
@@ -189,7 +189,7 @@ def import_command(
     file: Annotated[Path, typer.Argument(help="File made by `airunner certs export`.")],
     force: Annotated[bool, typer.Option("--force", help="Replace other keys that are already here.")] = False,
 ) -> None:
-    """Import the keys in FILE: this machine becomes the exported one."""
+    """Import the keys in FILE: they identify this computer as the exported machine."""
     from airunner.certs.machines import import_keys
 
     home = _own_home()
@@ -206,8 +206,8 @@ def _table_row(machine: Machine) -> str:
 
 def token_command(
     subject: Annotated[str, typer.Option(help="Name of the token's owner: a person, a machine, a pipeline.")],
-    ttl: Annotated[str, typer.Option(help="Lifetime: 90s, 15m, 1h30m, 7d.")] = "1h",
-    tenant: Annotated[str, typer.Option(help="Tenant whose jobs and queues it gives access to.")] = "default",
+    ttl: Annotated[str, typer.Option(help="Lifetime of the token, such as 90s, 15m, 1h30m or 7d.")] = "1h",
+    tenant: Annotated[str, typer.Option(help="Tenant whose jobs and queues the token gives access to.")] = "default",
     role: Annotated[
         list[str] | None,
         typer.Option(
@@ -218,12 +218,14 @@ def token_command(
     signing_key: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="PEM file of the signing key.", show_default="JWT_SIGNING_KEY, or the home's"
+            metavar="FILE", help="PEM file of the signing key.", show_default="JWT_SIGNING_KEY, or the home's key"
         ),
     ] = None,
     queue: Annotated[
         list[str] | None,
-        typer.Option(metavar="QUEUE", help="Queue that it gives access to; repeat for more.", show_default="all"),
+        typer.Option(
+            metavar="QUEUE", help="Queue that the token gives access to; repeat for more.", show_default="all"
+        ),
     ] = None,
 ) -> None:
     """Print a token, signed with --signing-key, JWT_SIGNING_KEY or the home's key.
@@ -245,7 +247,7 @@ def token_command(
         if signing_key is not None or not is_carried(home):
             raise
         raise OperatorError(
-            "the key that signs tokens is not on this machine: run this on the broker's, and copy the token here"
+            "the key that signs tokens is not on this machine: run this on the broker's machine; copy the token"
         ) from error
     signer = TokenSigner(key)
     now_s = time.time()
@@ -254,7 +256,7 @@ def token_command(
 
 
 def parse_ttl_s(text: str) -> int:
-    """Parse the lifetime `90s`, `15m`, `1h30m` or `7d` into seconds, whose bounds `TokenSigner` checks."""
+    """Parse a lifetime such as `90s`, `15m`, `1h30m` or `7d` into seconds; `TokenSigner` checks its bounds."""
     return of_flag("--ttl", partial(duration_ms, plain_seconds=False), text) // 1_000
 
 

@@ -1,10 +1,10 @@
 """CURVE key pairs, which identify the machine at the other end of a socket.
 
 A key has 32 bytes; files, the allow-list and socket options hold it as 40 characters of Z85. The secret key determines
-the public one, so when two files disagree the secret key is right. The functions that load keys raise `OperatorError`:
-a key that is missing, unreadable or malformed, or two halves of different pairs; `whose` or `what` names the key in it.
+the public key, so when two files disagree the secret key is right. The functions that load keys raise `OperatorError`:
+a key is missing, unreadable or malformed, or belongs to another pair. `whose` or `what` names the key in the message.
 
-ZeroMQ is imported when a key is made or decoded: modules that only name keys, such as the allow-list, load without it.
+ZeroMQ is imported only when a key is made or decoded, so that modules such as the allow-list load without it.
 
 Source: CurveZMQ, https://rfc.zeromq.org/spec/26/ and Z85, https://rfc.zeromq.org/spec/32/
 """
@@ -26,9 +26,9 @@ RAW_KEY_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class CurvePair:
-    """The key pair of one machine, each key `Z85_KEY_CHARS` of Z85, as `zmq.CURVE_PUBLICKEY` and its kin take them.
+    """The key pair of one machine: each key has `Z85_KEY_CHARS` of Z85, as ZeroMQ's socket options require.
 
-    A dataclass, because a dataclass can keep a field out of its repr, and so out of tracebacks and logs.
+    It is a dataclass, because a dataclass can omit a field from its repr, and so from tracebacks and logs.
     """
 
     public: bytes
@@ -36,14 +36,14 @@ class CurvePair:
 
 
 def raw_key(text: bytes) -> bytes:
-    """Decode a Z85 key to its `RAW_KEY_BYTES` bytes; raises `ValueError` for another length, or what is not Z85."""
+    """Decode a Z85 key to its `RAW_KEY_BYTES` bytes. Raises `ValueError`: the length is wrong, or it is not Z85."""
     if len(text) != Z85_KEY_CHARS:
         raise ValueError(f"a key has {Z85_KEY_CHARS} characters, not {len(text)}")
     from zmq.utils import z85
 
     try:
         return z85.decode(text)
-    except (KeyError, struct.error):  # a character outside the alphabet, or five that exceed 32 bits
+    except (KeyError, struct.error):  # a character that Z85 does not have, or five characters that exceed 32 bits
         raise ValueError("the key is not Z85") from None  # the cause would show characters of a key
 
 

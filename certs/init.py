@@ -1,7 +1,7 @@
 """Key generation, `airunner certs init`: makes every key that one installation needs.
 
-Laws
-- Existing files are never changed, so a second run changes nothing, and a run after an interrupted one completes it.
+Guarantees
+- Existing files are never changed: a second run changes nothing, and a run after an interrupted run completes that.
 - A public key is always derived from the secret key on disk, so two runs at once cannot mix two pairs. When both
   exist and disagree, the operator has to decide.
 """
@@ -34,7 +34,7 @@ class InitReport(Struct, frozen=True):
 def init(home: Home) -> InitReport:
     """Make the keys that are missing in `home`.
 
-    Raises `OperatorError`: not writable, or the existing keys are damaged or do not belong together.
+    Raises `OperatorError`: `home` is not writable, or its existing keys are damaged or do not belong together.
     """
     refuse_foreign_owner(home.root, home.certs)
     make_folder(home.certs)
@@ -91,7 +91,7 @@ def _complete(secret: Path, public: Path, generate: Callable[[], bytes], derive:
     if public.exists() and not secret.exists():
         raise OperatorError(
             f"{public} exists and {secret} does not: put the secret key back, or move {public} away for a new pair "
-            "(machines that know the old one must then be given the new one)"
+            "(machines that have the old public key then need the new one)"
         )
     made: list[Path] = []
     if not secret.exists() and create(secret, generate()):

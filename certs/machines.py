@@ -1,11 +1,11 @@
 """Machines on the allow-list: `airunner certs add`, `list`, `revoke`, `export` and `import`.
 
-Laws
+Guarantees
 - A secret key has mode 0600 from its first byte: here, in the exported file, and on the machine that imports it.
 - A name is on the allow-list once, and existing keys are replaced only on request.
 - A key pair whose name is not on the list may have been exported and then revoked by hand: it is never added again.
 - An import checks the whole file before it writes anything, so a damaged file changes nothing.
-- What cannot be done raises `OperatorError`, which says what to do instead.
+- A function that cannot do its work raises `OperatorError`, which says what to do instead.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def add(
     It may lease from, submit to and read `queues` only; None: every queue.
     """
     if not fits_machine(name):
-        raise OperatorError(f"the name {name!r}: expected {NAME_EXPECTED}; and without /")
+        raise OperatorError(f"the machine's name {name!r}: expected {NAME_EXPECTED}, without /")
     if tenant is not None and not fits_name(tenant):
         raise OperatorError(f"--tenant {tenant!r}: expected {NAME_EXPECTED}")
     if public is not None:
@@ -116,11 +116,11 @@ def revoke(home: Home, name: str) -> None:
         if shorter != listed:
             replace(home.allowed_clients, shorter)  # first: after an interruption here the machine is already refused
         if not _remove_pair(home, name) and shorter == listed:
-            raise OperatorError(f"there is no {name} on the allow-list; `airunner certs list` shows it")
+            raise OperatorError(f"there is no {name} on the allow-list; `airunner certs list` shows the list")
 
 
 def export(home: Home, name: str) -> bytes:
-    """Return the file that makes another computer this machine, whose key pair must be here."""
+    """Return the content of a file with the keys of the machine `name`, whose key pair must be here."""
     if not fits_machine(name) or not _secret(home, name).exists():
         raise OperatorError(f"the keys of {name} are not here: `airunner certs add {name}` without --key makes them")
     pair = load_pair(_public(home, name), _secret(home, name), f"{name}'s")
@@ -158,7 +158,7 @@ def import_keys(home: Home, path: Path, *, force: bool) -> str:
     make_folder(home.certs)
     with locked(home.certs):
         if home.broker_secret.exists():
-            raise OperatorError(f"{home.root} is a broker's home; use another AIRUNNER_HOME")
+            raise OperatorError(f"{home.root} is a broker's home: set AIRUNNER_HOME to another folder to import keys")
         contents = {place: f"{key}\n".encode() for place, key in wanted.items()}
         other = [place for place, content in contents.items() if place.exists() and place.read_bytes() != content]
         if other and not force:
@@ -181,7 +181,7 @@ def _new_pair(home: Home, name: str) -> bytes:
 def _remove_pair(home: Home, name: str) -> bool:
     """Remove the key pair; return whether a file of it existed. The list must be locked."""
     if not fits_machine(name):
-        return False  # the line was written by hand
+        return False  # a line of the list that was written by hand may have such a name
     there = [path for path in (_secret(home, name), _public(home, name)) if path.exists()]
     for path in there:
         path.unlink()

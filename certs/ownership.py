@@ -80,7 +80,7 @@ def unsafe_reason(path: Path, forbidden: int = OTHERS_WRITE) -> str:
 
 
 def unsafe_status_reason(status: os.stat_result, called: str, forbidden: int, if_anothers: str, remedy: str) -> str:
-    """Return the same for a file whose `stat` result is known; `called` names it."""
+    """Return why other users could have written a file with this `stat` result, or ""; `called` names the file."""
     if status.st_uid not in (os.geteuid(), _ROOT):
         return f"{called} belongs to {user_name(status.st_uid)}, who could change it: {if_anothers}"
     if status.st_mode & forbidden:
@@ -108,7 +108,7 @@ def unsafe_parent_reason(path: Path) -> str:
 
 
 def user_name(uid: int) -> str:
-    """Return the user's name, or words with the number when it has none."""
+    """Return the user's name, or a text with its number when it has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -150,7 +150,7 @@ def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result, os.stat_result | 
 
 
 def _writable_by_others(status: os.stat_result) -> bool:
-    """Return whether other users may write; the user's own group, without other members, does not count."""
+    """Return whether other users may write to a folder; access for our own group counts if it has other members."""
     if status.st_mode & stat.S_IWOTH:
         return True
     if not status.st_mode & stat.S_IWGRP:

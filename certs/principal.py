@@ -1,4 +1,4 @@
-"""Principals: the authenticated sender of a request, and what it may do.
+"""Principals: the authenticated senders of requests, and what each may do.
 
 A principal comes from a verified token (certs/tokens.py) and belongs to exactly one tenant.
 """

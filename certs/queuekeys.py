@@ -1,8 +1,8 @@
 """Queue keys for sealed secrets: anyone with the public key can seal a value, only the queue's agents can open it.
 
-A queue's keys are an X25519 pair like a CURVE one, made by `airunner certs queue-key`, and loaded as those are. The
-secret key goes to the queue's agents and nowhere else; the broker has neither. A box is a NaCl sealed box (an ephemeral
-X25519 key, XSalsa20-Poly1305) around the value together with its queue and name, so that it opens under no other name.
+A queue's keys are an X25519 pair like the CURVE keys, and stored like them; `airunner certs queue-key` makes the pair.
+Only the queue's agents get the secret key; the broker has neither key. A box is a NaCl sealed box (an ephemeral
+X25519 key, XSalsa20-Poly1305) around the value, its queue and its name, so that a box opens under no other name.
 
 A box does not prove who made it: anyone with the public key can seal another value.
 
@@ -83,7 +83,7 @@ def seal_secret(public: bytes, queue: str, name: str, value: bytes) -> bytes:
         raise OperatorError(f"a secret may have at most {VALUE_BYTES_MAX} bytes, and this one has {len(value)}")
     inside = msgspec.msgpack.encode(_Sealed(queue, name, value))
     box = SealedBox(PublicKey(raw_key(public))).encrypt(inside)
-    assert len(box) <= BOX_BYTES_MAX, "there is room for the names"
+    assert len(box) <= BOX_BYTES_MAX, "the names are longer than names may be"
     return box
 
 

@@ -1,8 +1,8 @@
 """Sealed live events: every subscriber receives them, and only the watch key of a job opens its events.
 
 A sealed payload is `nonce (24 bytes) ‖ SecretBox(watch key)`: XSalsa20-Poly1305, so a reader who can open it knows
-that a holder of the watch key made it. Its topic is a hash of the watch key: holders can subscribe to it, and
-others learn nothing from it.
+that a holder of the watch key made it. The topic is a hash of the watch key: holders of the key can subscribe to it,
+and other subscribers learn nothing from it.
 
 The broker makes a fresh random nonce for each payload; with 192 bits, repeats do not happen.
 
@@ -37,7 +37,7 @@ def seal(watch_key: bytes, payload: bytes, nonce: bytes) -> bytes:
 
 
 def open_sealed(watch_key: bytes, sealed: bytes) -> bytes:
-    """Open a sealed payload. Raises `Forged`: not made with this key, changed in transit, or cut short."""
+    """Open a sealed payload. Raises `Forged`: it was made with another key, changed in transit, or truncated."""
     if len(sealed) < SEAL_BYTES:
         raise Forged(f"a sealed payload has at least {SEAL_BYTES} bytes, not {len(sealed)}")
     try:

@@ -1,13 +1,13 @@
 """Secret files: written so that nobody else may read or change them, and refused when another user may.
 
-Laws
+Guarantees
 - Mode 0600 from the first byte, whatever the umask: other users can never read a key, not even for an instant.
 - Whole or not at all: content is written and synced under another name and then linked or renamed into place, so
   neither a reader nor a power cut ever sees half a key.
 - `create` never changes an existing file, even when two processes race; `replace` does.
 - A file is checked on the open descriptor, so it cannot be exchanged between the check and the read.
-- `ownership` checks the folders above once, when a process starts on them.
-- What cannot be done raises `OperatorError`, with the path and the reason.
+- The folders above a file are checked by `ownership`, once, when a process starts to use them.
+- A function that cannot do its work raises `OperatorError`, with the path and the reason.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class MissingFile(OperatorError):
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents, each with mode 0700; check that an existing one can be written."""
+    """Make `folder` and its missing parents, each with mode 0700; check that an existing `folder` can be written."""
     try:
         for place in (*reversed(folder.parents), folder):
             if not place.exists():
@@ -76,7 +76,7 @@ def read_secret(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
 
 
 def read_public(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
-    """Read the file `path`, which all users may read and only its owner may write; else as `read_secret`."""
+    """Read the file `path`, which all users may read and only its owner may write; otherwise like `read_secret`."""
     return _read(path, what, if_missing, forbidden=OTHERS_WRITE, remedy="chmod go-w")
 
 

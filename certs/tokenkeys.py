@@ -7,7 +7,7 @@
 
 Each variable holds PEM text or the path of a PEM file. A key is on the curve P-256 and is used for ES256 only
 (RFC 8725, 3.1 and 3.2). Its name, the `kid`, is its RFC 7638 thumbprint: the two sides need not agree on a name,
-and a name cannot refer to another key. What loads or parses keys raises `OperatorError`: a key that is missing,
+and a name cannot refer to another key. Functions that load or parse keys raise `OperatorError`: a key is missing,
 unreadable, encrypted or of another kind.
 """
 
@@ -125,9 +125,9 @@ def _pem(
     value = environ.get(variable)
     if not value:
         return read(usual), str(usual)
-    if "-----BEGIN" in value:  # files that set variables often write line ends as two characters
+    if "-----BEGIN" in value:  # files that set variables often write a line end as the two characters \n
         return value.replace("\\n", "\n").encode("utf-8", errors="replace"), variable
-    return read(Path(value), if_missing=f"{variable} takes PEM text or such a file"), value
+    return read(Path(value), if_missing=f"{variable} takes PEM text or the path of a PEM file"), value
 
 
 def _base64url(raw: bytes) -> str:

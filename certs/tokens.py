@@ -3,15 +3,15 @@
 The header is `{"alg": "ES256", "kid": <thumbprint of the key>, "typ": "JWT"}`; the claims are `Claims` below.
 
 How RFC 8725 (JSON Web Token Best Current Practices) is met, point by point
-- 3.1, 3.2  one algorithm, ES256, fixed here and never taken from the token; a key is used for that one only.
+- 3.1, 3.2  one algorithm, ES256, fixed here and never taken from the token; keys are used for no other algorithm.
 - 3.3, 3.4  the signature is checked before any claim is used; `cryptography` refuses points off the curve.
 - 3.5       keys are generated, never derived from a password.
 - 3.6, 3.7  nothing is compressed or decompressed; JSON is UTF-8 or it is refused.
-- 3.8       the issuer is fixed, the subject required; the keys are those of that issuer.
+- 3.8       the issuer is fixed, the subject required; all keys belong to that issuer.
 - 3.9       the audience is required and must be this system.
 - 3.10      `kid` selects one of the known keys and does nothing else; `jku`, `x5u` and `jwk` are ignored.
 - 3.11      `typ` is JWT or absent: a token of another declared type is refused.
-- 3.12      these keys, this issuer and this audience make one kind of token only.
+- 3.12      keys, issuer and audience are used for one kind of token only.
 
 A token with `crit` requires extensions (RFC 7515, 4.1.11); none are supported, so it is refused.
 
@@ -42,14 +42,14 @@ ISSUER: Final = "airunner"
 AUDIENCE: Final = "airunner"
 ALGORITHM: Final = "ES256"
 LEEWAY_S: Final = 60.0  # how far the signer's clock may be ahead of the broker's
-TTL_S_MIN: Final = 1  # instants are whole seconds
-TTL_S_MAX: Final = 315_360_000
+TTL_S_MIN: Final = 1  # the instants in a token are whole seconds
+TTL_S_MAX: Final = 315_360_000  # ten years
 CACHE_ENTRIES_MAX: Final = 4_096  # about 2 MiB; each live peer uses one or two tokens at a time
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
-"""RFC 7515, 3.1. A decoder that skips other characters gives one token endless spellings, none of them cached."""
+"""RFC 7515, 3.1. If other characters were skipped, one token would have endless spellings, none of them cached."""
 
-_LAST_INSTANT_S: Final = 253_402_300_799  # the end of the year 9999, the last that can be printed
+_LAST_INSTANT_S: Final = 253_402_300_799  # the end of the year 9999: `datetime` cannot print a later instant
 _Instant = Annotated[float, Meta(ge=0, le=_LAST_INSTANT_S)]
 
 
@@ -68,7 +68,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
 
 
 class _Header(Struct, frozen=True):
-    """Token header, as far as it is read before the signature is checked: all of it is unproven."""
+    """Token header: the fields that are read before the signature is checked, and so are not proven."""
 
     alg: str
     kid: str | None = None

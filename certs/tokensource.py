@@ -1,8 +1,8 @@
 """Token source: chooses the token that a client or an agent presents with a request.
 
-In this order: the value of `--token`; the file named by `--token-file`; `AIRUNNER_TOKEN`; a token minted here, if the
-signing key is here; none, for a broker that runs with `--no-auth`. A minted token is short-lived and replaced in good
-time, and a file is read again when it has changed, so that work of any length goes on without a restart.
+It is the first of these: the value of `--token`; the file named by `--token-file`; `AIRUNNER_TOKEN`; a token minted
+here, if the signing key is here; no token, for a broker with `--no-auth`. A minted token is short-lived, and replaced
+long before it expires. A file is read again when it has changed. So a process can run for any time without a restart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MINTED_TTL_S: Final = 600.0  # long enough for a slow request, short enough to b
 
 
 def _unsaid(_: str) -> None:
-    """Ignore a report, for callers that read a token once and get an error."""
+    """Ignore a report: the caller reads the token only once, and gets the error itself."""
 
 
 class TokenFile:
@@ -120,7 +120,7 @@ def token_source(
         return TokenFile(file, report)
     given = explicit if explicit is not None else environ.get(TOKEN_VARIABLE, "")
     if explicit is not None or given.strip():
-        of_the_variable = explicit in {None, environ.get(TOKEN_VARIABLE)}  # the option may have read it from there
+        of_the_variable = explicit in {None, environ.get(TOKEN_VARIABLE)}  # the option may have read the variable
         return TokenSource(fixed=_checked(given, TOKEN_VARIABLE if of_the_variable else "--token"))
     # A process with a token signs none, and starts 60 ms sooner without the imports of signing.
     from airunner.certs.tokenkeys import find_signing_key
@@ -131,7 +131,7 @@ def token_source(
 
 
 def _checked(given: str, where: str) -> bytes:
-    """Check that the token fits the wire; the broker checks whether it is valid."""
+    """Check that `given` can be sent as a token; the broker checks whether the token is valid."""
     token = given.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise OperatorError(f"{where} holds no token: `airunner token --subject NAME` prints one")

@@ -78,7 +78,9 @@ def test_a_missing_key_says_what_to_do(home: Home) -> None:
         load_verifying_keys({}, home)
     with pytest.raises(OperatorError, match=r"the key that signs tokens, .* is missing: run `airunner certs init`"):
         load_signing_key({}, home)
-    with pytest.raises(OperatorError, match=r"/nowhere is missing: JWT_PUBLIC_KEY takes PEM text or such a file"):
+    with pytest.raises(
+        OperatorError, match=r"/nowhere is missing: JWT_PUBLIC_KEY takes PEM text or the path of a PEM file"
+    ):
         load_verifying_keys({"JWT_PUBLIC_KEY": "/nowhere"}, home)
 
 
