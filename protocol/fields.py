@@ -191,9 +191,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         Field(
             "Standard streams of the command: pipes, or a terminal.",
             Form.CHOICE,
-            more=(
-                Field("Run the command in a terminal, as with --process-type pty.", Form.SWITCH, "--pty", means="pty"),
-            ),
+            more=(Field("Same as --process-type pty: a terminal.", Form.SWITCH, "--pty", means="pty"),),
             show=_streams,
         ),
     ] = ProcessType.PIPE
@@ -221,9 +219,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ()
     queue: Annotated[Name, Field("Queue of the job.", exported=True, show=_queue)] = DEFAULT_QUEUE
     priority: Annotated[Priority, Field("Jobs of higher priority start first in their queue.", Form.NUMBER)] = 0
-    require: Annotated[
-        Tags, Field("Tags that an agent must have to run the job.", Form.PAIRS, metavar="TAG=VALUE")
-    ] = {}
+    require: Annotated[Tags, Field("Tags that an agent needs to run the job.", Form.PAIRS, metavar="TAG=VALUE")] = {}
     not_before_ms: Annotated[
         Natural | None, Field("Earliest start, by the broker's clock.", Form.INSTANT, unset="at once")
     ] = None
@@ -257,9 +253,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         ),
     ] = None
     owner: Annotated[Owner, Field("Person or system that the job is for; shown in lists.", plain=True)] = ""
-    metadata: Annotated[
-        Metadata, Field("Notes by which `airunner list --metadata` finds the job.", Form.PAIRS, plain=True)
-    ] = {}
+    metadata: Annotated[Metadata, Field("Notes by which lists can find the job.", Form.PAIRS, plain=True)] = {}
 
     def __post_init__(self) -> None:
         for name in _TEXTS:

@@ -42,8 +42,7 @@ def monitor_command(
         typer.Option(
             metavar="[=clock|relative]",
             case_sensitive=False,
-            help="Put a timestamp in front of each line: clock, such as [14:03:59], or relative, such as [+3.0s] since "
-            "the command began; alone: clock.",
+            help="Put a timestamp before each line: clock, [HH:MM:SS], or relative, [+3.0s] since the command began.",
             show_default="none",
         ),
     ] = None,

@@ -42,9 +42,7 @@ def set_command(
     key: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="File with the queue's public key.",
-            show_default="$AIRUNNER_HOME/certs/queues/QUEUE.public",
+            metavar="FILE", help="Public key of the queue.", show_default="$AIRUNNER_HOME/certs/queues/QUEUE.public"
         ),
     ] = None,
 ) -> Work:
