@@ -23,8 +23,8 @@ What happens when a process dies or is stopped
   (SIGKILL). When the agent continues, its calls raise `LeaseEnded`.
 - The agent dies: its sockets close. Keepers and launcher kill all of their descendants (SIGKILL) and exit.
 - The launcher dies: the kernel signals its keepers (PR_SET_PDEATHSIG), which kill their jobs and exit.
-- A keeper dies: its job's processes become children of the launcher, which kills them.
-- A keeper is stopped: the launcher continues it (SIGCONT).
+- A keeper dies: its job's processes become children of the launcher, which kills them. It is stopped: the launcher
+  continues it (SIGCONT).
 - Launcher and keeper die at once: the agent finds the job's processes by their mark (`mark.py`) or control group,
   and kills them. All three die at once: the next agent of the home does so, before it releases any job.
 - A keeper is stopped, and its launcher is stopped or dead: the agent's `end` and `launch` continue the keeper, and

@@ -1,4 +1,4 @@
-"""Connection to a keeper: sends and receives messages on the agent's end of a socket, with anyio."""
+"""Connection to a keeper: the agent's end of a Unix socket, with anyio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RECEIVE_BYTES: Final = 65_536  # read at a time
 
 
 class KeeperConnection:
-    """Connection to a keeper, of whole messages. One task at a time may send, and one may receive."""
+    """Connection to a keeper: sends and receives whole messages. One task may send at a time, and one may receive."""
 
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(0)
@@ -25,7 +25,7 @@ class KeeperConnection:
         self._reader = Reader()
         self._received: deque[Any] = deque()
         self.descriptors: list[int] = []  # received with `Started`; the caller removes and closes them
-        self.keeper: KeeperProcess | None = None  # at the other end; None before its first `Started`
+        self.keeper: KeeperProcess | None = None  # process at the other end; None before its first `Started`
 
     @property
     def broken(self) -> bool:

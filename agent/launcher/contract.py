@@ -57,7 +57,7 @@ class Vitals(Struct, frozen=True):
 class Survivor(Struct, frozen=True):
     """Surviving process: it still ran after the command's exit or, if the job was ended earlier, after the grace.
 
-    `left`: SIGKILL has not ended it within seconds: it hangs in the kernel, or belongs to another user.
+    `left`: SIGKILL has not ended it within seconds, because it hangs in the kernel or belongs to another user.
     """
 
     pid: int
@@ -166,7 +166,7 @@ class Launcher(Protocol):
     """Launcher of processes."""
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
-        """Start a command, which is killed at `deadline_s` (see `Process.keep_until`). Cancelled, it leaves no process.
+        """Start a command, which is killed at `deadline_s` (see `keep_until`). If cancelled, leave no process.
 
         Raises `LaunchFailed`, `LauncherDied`, `MachineRefused`; after the deadline `LeaseEnded`, and starts nothing.
         """
@@ -177,5 +177,5 @@ class Starter(Protocol):
     """Launcher of one attempt: no process that it starts outlives the attempt's lease."""
 
     async def launch(self, spec: LaunchSpec) -> Process:
-        """Start a command. Cancelled, it leaves no process. Raises what `Launcher.launch` raises."""
+        """Start a command. If cancelled, leave no process. Raises what `Launcher.launch` raises."""
         ...

@@ -21,7 +21,7 @@ _TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the N in /dev/pts/N, by the descr
 
 
 def vitals_of(command: int) -> Vitals | None:
-    """Count the living descendants of the command's keeper, and their memory with shared pages; None: it has ended."""
+    """Count the living descendants of the keeper of process `command`, and their memory; None: no such process."""
     status = status_of(command)
     if status is None:
         return None
@@ -30,7 +30,7 @@ def vitals_of(command: int) -> Vitals | None:
 
 
 def holders_of(descriptors: list[int]) -> list[Holder]:
-    """List the processes, without the agent, that hold the other end of any of these pipes or terminals open."""
+    """List the processes, except the agent, that hold the other end of any of these pipes or terminals open."""
     wanted = {_other_end(descriptor) for descriptor in descriptors}
     found: list[Holder] = []
     for pid in process_ids():

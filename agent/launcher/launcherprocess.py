@@ -1,4 +1,4 @@
-"""Launcher process, started by the agent: the interpreter without threads that forks keepers. The agent's half."""
+"""Launcher process: the agent starts this interpreter without threads, which forks keepers. The agent's half."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import anyio
 from airunner.agent.launcher.child.cgroup import Limits, launchers_group
 from airunner.agent.launcher.mark import VARIABLE, new_launcher_mark
 
-# The agent's variables that the launcher gets: only those that an interpreter needs, as they stay readable in /proc.
+# Variables that the launcher gets from the agent: only those that an interpreter needs, as /proc shows them to others.
 _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 # Empty modules replace `airunner` and `airunner.agent`, so that importing the launcher imports nothing else:

@@ -32,11 +32,11 @@ from airunner.transport.descriptors import soft_descriptors
 
 NO_LIMITS: Final = Limits()
 WIRE: Final = Path(wire.__file__)  # if an upgrade has changed it, a new launcher would not understand this agent
-WAKE_S: Final = 5.0  # after which a keeper without an answer is continued: it needs milliseconds, unless stopped
-LAUNCH_S: Final = 30.0  # after which a keeper that was continued is killed: a slow disk may need that long
-KEEPERS_S: Final = 2.0  # for the keepers of a dead launcher to end their jobs: they need milliseconds, unless stopped
-KILL_S: Final = 5.0  # for processes to die of SIGKILL; only those that hang in the kernel take longer
-CLOSE_WAIT_S: Final = 5.0  # for the launcher to kill everything and exit, when the agent closes it
+WAKE_S: Final = 5.0  # seconds until a silent keeper is continued (SIGCONT): an answer takes milliseconds
+LAUNCH_S: Final = 30.0  # further seconds until a silent keeper is killed: a slow disk may need them
+KEEPERS_S: Final = 2.0  # seconds for a dead launcher's keepers to end their jobs: milliseconds unless they are stopped
+KILL_S: Final = 5.0  # seconds for processes to die of SIGKILL; only those that hang in the kernel take longer
+CLOSE_WAIT_S: Final = 5.0  # seconds for the launcher to kill all processes and exit, in `aclose`
 
 
 def start_launcher(
@@ -121,7 +121,7 @@ class ChildLauncher:
                 return KeptProcess(pid, descriptors, connection, self._give_back, kill_rest)
             case Failed(errno, message, exit_code):
                 if (scarce := scarce_at_launch(errno)) is not None:
-                    connection.close()  # the keeper exits: it frees a process and its descriptors
+                    connection.close()  # the keeper then exits, which frees a process and descriptors
                     raise MachineRefused(scarce, message)
                 self._give_back(connection)
                 raise LaunchFailed(message, exit_code)
@@ -181,7 +181,7 @@ class ChildLauncher:
         try:
             with _reserved() as free_reserved:
                 if not await self._answers(connection, start):
-                    (connection.keeper or self._launcher.child).kill()  # no keeper: the launcher has not forked it
+                    (connection.keeper or self._launcher.child).kill()  # None: the launcher has not forked it
                     await connection.readable()
                 free_reserved()
                 return await connection.receive()
@@ -192,7 +192,7 @@ class ChildLauncher:
             raise
 
     async def _answers(self, connection: KeeperConnection, start: Start) -> bool:
-        """Send a Start; return whether the keeper answers. A keeper or launcher that a job has stopped is continued."""
+        """Send a Start; return whether the keeper answers. Keeper and launcher are continued: a job may stop them."""
         with anyio.move_on_after(WAKE_S):
             with suppress(LauncherDied):  # `receive` raises it too, after the messages that came before
                 await connection.send(start)

@@ -22,12 +22,12 @@ from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 
-STOPPED_S: Final = 1.0  # after the grace: a keeper that is stopped then, although it was continued, is killed
-SILENT_S: Final = 15.0  # after the grace: a keeper that has not answered then is killed; it should need 10 s at most
+STOPPED_S: Final = 1.0  # seconds after the grace, until a keeper that is stopped again by its job is killed
+SILENT_S: Final = 15.0  # seconds after the grace, until a silent keeper is killed: it answers within 10 s (`STUCK_S`)
 
 
 class KeptProcess:
-    """Kept process: owns the connection until no process of the job is left, and then gives it back.
+    """Kept process: owns its keeper's connection until no process of the job is left, and then gives it back.
 
     It has no task of its own: of the tasks that wait, one at a time receives the messages for all of them.
     """
@@ -116,7 +116,7 @@ class KeptProcess:
             source.close()
 
     async def _ended(self) -> list[Survivor]:
-        """Wait until no process of the job is left, and return the survivors."""
+        """Wait for the last Ended, or an Exited that left no process; return the survivors."""
         while self._survivors is None:
             await self._receive(lambda: self._survivors is not None)
         return self._survivors

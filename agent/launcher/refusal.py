@@ -1,10 +1,10 @@
 """Refusals by the agent's machine, which is out of processes, memory, descriptors or disk: not the job's fault. Pure.
 
-A system call of the agent then fails with such an errno, whatever the job. The job is released as if it had not been
+A system call of the agent then fails, for example with EAGAIN or ENOSPC. The job is released as if it had not been
 leased: the attempt does not count towards `max_attempts`, the agent reports the reason, and leases nothing until it can
 run jobs again (see `leases.health`). A refusal that the running command meets is the job's own.
 
-If only a message of git says so, the refusal counts as the machine's only if a check of the machine confirms it.
+If a message of git is the only evidence, the refusal is the machine's only if a check of the machine confirms it.
 Otherwise a repository too large for the disk, or a program that prints such messages, would be retried for ever.
 """
 
@@ -16,7 +16,7 @@ from typing import Final, cast
 
 
 class Scarce(StrEnum):
-    """Scarce resource, of which a machine has none left."""
+    """Scarce resource: a machine has too little of it."""
 
     PROCESSES = "processes or memory"
     DESCRIPTORS = "open files"
@@ -56,7 +56,7 @@ class MachineRefused(Exception):
         self.message = message
         self.guessed = guessed
         self.begun = begun
-        self.room_bytes = 0  # free disk space, below which no job is leased after this refusal
+        self.room_bytes = 0  # free disk space that the agent needs before it leases again
 
 
 def scarce_at_launch(number: int) -> Scarce | None:
@@ -83,7 +83,7 @@ def counts(refusal: MachineRefused, *, begun: bool, able: bool) -> bool:
 def refusal_in(error: BaseException) -> MachineRefused | None:
     """Find the machine's refusal in `error`, also in an exception group.
 
-    An `OSError` with such an errno counts as one: within the agent an attempt uses only the agent's own files.
+    An `OSError` with an errno of `_SCARCE` counts as one: within the agent an attempt uses only the agent's files.
     """
     if isinstance(error, MachineRefused):
         return error

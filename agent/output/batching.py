@@ -27,8 +27,8 @@ from airunner.protocol.events import (
 
 PIPE_WINDOW_MS: Final = 100  # default `window_ms` of a job with pipes
 TERMINAL_WINDOW_MS: Final = 20  # default `window_ms` in a terminal, where a user may be typing
-FLUSH_BYTES: Final = OUTPUT_BYTES_MAX  # gathered output that is sent before its window is over, by default
-FLUSH_EVENTS: Final = 512  # gathered events that are sent before their window is over; also the most of one batch
+FLUSH_BYTES: Final = OUTPUT_BYTES_MAX  # default: when so much output has gathered, it is sent at once
+FLUSH_EVENTS: Final = 512  # when so many events have gathered, they are sent at once; also the most of one batch
 FLUSH_MS_MIN: Final = 5  # a shorter interval makes no difference: a request takes as long
 FLUSH_MS_MAX: Final = 10_000  # with a longer interval a job would seem to hang
 BATCH_BYTES_ROUGH_MAX: Final = 262_144  # estimated size of a batch; its encoded size must be within BATCH_BYTES_MAX
@@ -69,12 +69,12 @@ class Batcher:
         self._flush_bytes = flush_bytes
         self._bodies: list[AgentBody] = []
         self._bytes = 0
-        self._piece = bytearray()
+        self._piece = bytearray()  # output that is not in an event yet
         self._piece_stream = Stream.STDOUT
         self._piece_ms = 0
         self._flushed_ms = -window_ms
         self._began_ms: int | None = None  # when the oldest event was added that is not in a batch yet
-        self._urgent = False
+        self._urgent = False  # whether an event has been added that is not output
 
     def add(self, body: AgentBody, now_ms: int) -> None:
         """Add an event that is not output; the batch is then due at once."""

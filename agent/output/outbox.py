@@ -31,7 +31,7 @@ from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch
 from airunner.transport.bell import Bell
 
-LAST_EVENTS_MAX: Final = 16  # sent of a cancelled job whose output is dropped: the command's end, and messages
+LAST_EVENTS_MAX: Final = 16  # events of a cancelled job that are still sent after its output was dropped
 
 
 class Sender(Protocol):
@@ -77,7 +77,7 @@ class Outbox:
 
     @property
     def behind(self) -> bool:
-        """Whether the broker has not acknowledged all events."""
+        """Whether there are events that the broker has not acknowledged."""
         return self.spool.pending or not self._batcher.empty
 
     @property
@@ -183,7 +183,7 @@ class Outbox:
     def drop_output_from(self, next_index: int) -> bool:
         """Drop the output of a cancelled job from event `next_index` on, because the broker has no room for it.
 
-        Otherwise the job could not end before there is room, although its own log may fill that room. An event in the
+        Otherwise the job could not end before there is room, even if its own log takes up that room. An event in the
         log says how much is missing. Returns False, and drops nothing, if the job has not ended or is not cancelled, or
         if the rest is small enough to be stored with the result. A job that ended before the cancel keeps its result.
         """

@@ -6,9 +6,9 @@
 ```
 
 Output after the head is held back: its newest bytes (the tail) stay in memory, older bytes are counted and dropped. At
-the end of the output, an event with the count and then the tail are logged. The same happens while the outbox is full
-and the broker does not acknowledge, until there is room again; in that case the recorder first waits. The command is
-not blocked meanwhile, because its output is read.
+the end of the output, an event with the count is logged, and then the tail. The same happens while the outbox is full
+and the broker does not acknowledge (`recorder.PATIENCE_S`), until there is room again. The command is not blocked
+meanwhile, because its output is read.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class EventPublisher:
     def _gather(self) -> list[EventBatch]:
         """Collect batches for one request, first from the outbox whose turn was longest ago.
 
-        While the broker has no room for events, first from the ended attempt that has the fewest bytes left to send.
+        While the broker has no room for events, the ended attempt that has the fewest bytes left to send comes first.
         """
         batches: list[EventBatch] = []
         room_bytes = self._channel.request_size.bytes_max

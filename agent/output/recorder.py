@@ -20,7 +20,7 @@ from airunner.agent.output.redaction import Redaction
 from airunner.agent.output.redactor import Redactor
 from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, OutputTruncated, Stream
 
-PATIENCE_S: Final = 10.0  # without an acknowledgement: output is then dropped, see docs/decisions/0013
+PATIENCE_S: Final = 10.0  # seconds without an acknowledgement, after which output is dropped: docs/decisions/0013
 
 
 class Recorder:

@@ -1,8 +1,8 @@
 """Redactor: removes secrets from an attempt's output and messages, before any of it reaches the disk. Pure.
 
-Every occurrence of a **pattern** is removed: a secret's value (`patterns_of`), and its likely encodings (there and in
-`wrapped_patterns_of`). Overlapping occurrences are merged, so that no part of either stays readable; each merged
-stretch is replaced by one `[REDACTED]`.
+A **pattern** is a secret's value, or a likely encoding of it (`patterns_of`, `wrapped_patterns_of`). Every occurrence
+of a pattern is removed. Overlapping occurrences are merged, so that no part of either stays readable, and replaced by
+one `[REDACTED]`.
 
 A stream comes in pieces of any size, and the result does not depend on where it was split. Only the longest suffix of
 the text that could be the start of a pattern is held back, until the next piece decides or the stream ends:
@@ -15,9 +15,9 @@ the text that could be the start of a pattern is held back, until the next piece
 A secret in base64 or hexadecimal may be wrapped at any of its characters. Such a pattern is found with white space
 anywhere after its first four characters, at most as much white space as the pattern has characters.
 
-Without secrets nothing is searched. Otherwise `bytes.find` searches for each pattern, at some 10 GB/s; it searches for
-a pattern that may be wrapped in the text without white space and, if found there, in the text itself. No Python runs
-per byte.
+Without secrets nothing is searched. Otherwise `bytes.find` searches for each pattern, at some 10 GB/s. A pattern that
+may be wrapped is searched for in a copy of the text without white space; only if it is there, in the text itself. No
+Python runs per byte.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ HEAD_BYTES: Final = 4  # start of a wrapped pattern, without white space; a shor
 SPREAD_MAX: Final = 2  # a wrapped pattern spans at most this many times its length; up to that much is held back
 
 _REPLACEMENT: Final = REDACTED.encode()
-_ESCAPE: Final = re.compile("%[0-9A-F]{2}")
-_IN_QUOTES: Final = re.compile(r'(["$`\\\\])')
+_ESCAPE: Final = re.compile("%[0-9A-F]{2}")  # in a URL
+_IN_QUOTES: Final = re.compile(r'(["$`\\\\])')  # characters that a shell escapes within double quotes
 _WHITE: Final = b" \t\r\n"
 _MAYBE: Final = -1  # `_end_of`: the text ends before the pattern does
 _NO: Final = -2  # `_end_of`: the pattern is not there

@@ -96,7 +96,7 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 class _Position(Struct, frozen=True):
-    """Position of a record in the file: its `offset`, and the `index` of its first event. Also of the next record."""
+    """Position in the file, of a record or of its end: its `offset`, and the `index` of the event that begins there."""
 
     index: int
     offset: int
@@ -110,7 +110,8 @@ class Spool:
         self.header = header
         self._descriptor = descriptor
         self._begin = begin
-        self._kept = self._read_to = _Position(0, begin)
+        self._kept = _Position(0, begin)  # of the first record that is not acknowledged
+        self._read_to = self._kept  # where the last `read_from` ended
         self._end = end
         self._reclaimed = begin  # offset up to which the file is a hole
         self._aside: Record | None = None  # the newest record, if the disk refused it
@@ -118,7 +119,7 @@ class Spool:
 
     @classmethod
     def create(cls, path: Path, header: SpoolHeader) -> Spool:
-        """Create the file `path`. Raises `SpoolFailed`, also when it exists."""
+        """Create the file `path`. Raises `SpoolFailed`, also when the file exists."""
         with _failing(f"cannot create the spool {path}"):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
@@ -243,7 +244,7 @@ class Spool:
                         break
                     self._kept = _Position(record.next_index, offset)
                 if self._kept.offset - self._reclaimed >= RECLAIM_BYTES_MIN:
-                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # with the page left by the last hole
+                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # and the page that the last hole left
                     with suppress(OSError):  # no holes on this disk: space is freed when all is acknowledged
                         punch(self._descriptor, begin, self._kept.offset)
                     self._reclaimed = self._kept.offset
@@ -278,7 +279,7 @@ class Spool:
             self.path.unlink(missing_ok=True)
 
     def _reclaim(self) -> None:
-        """Truncate the file to its header, as all records are acknowledged, and append an empty record at this index.
+        """Truncate the file to its header, as all records are acknowledged, and append an empty record with the index.
 
         The empty record needs no free disk space: it is in the page of the header.
         """

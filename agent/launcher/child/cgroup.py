@@ -11,7 +11,7 @@ A job's processes start in the group of their keeper. A group can be killed in o
 have limits; and the kernel counts the processes in it that it has killed for lack of memory. A keeper enters its group
 once, before its first job, because moving a process takes the kernel some 10 ms.
 
-Without control groups, sessions and subreapers suffice. See cgroups(7) and the kernel's cgroup-v2 document.
+Without control groups, `tree.py` alone finds a job's processes. See cgroups(7) and the kernel's cgroup-v2 document.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def end_groups(folder: Path, within_s: float) -> list[int]:
 
 
 class Groups:
-    """Control groups of the launcher, below `base`; None: no groups. If making one fails, its keeper has none."""
+    """Control groups of the launcher, below `base`; None: no groups. A keeper whose group cannot be made has none."""
 
     def __init__(self, base: Path | None, limits: Limits, mark: str) -> None:
         self._limits = limits
@@ -152,7 +152,7 @@ class Groups:
 
 
 def _enable(group: Path, limits: Limits) -> None:
-    """Enable the controllers for groups below `group`; if refused, first move this process and the agent to a leaf."""
+    """Enable the controllers for groups below `group`; if refused, move this process and the agent to a leaf first."""
     if not limits.controllers:
         return
     words = " ".join(f"+{name}" for name in limits.controllers)

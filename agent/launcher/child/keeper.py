@@ -5,8 +5,8 @@ are left out if no process is left after the command (`alone`). Then the next St
 
 When the agent's end of the socket closes, or the launcher dies, the keeper kills every process of the job and exits.
 It kills them at the job's deadline too, because a stopped agent cannot: the job is dead before another agent gets the
-lease. The deadline counts the time in which the machine sleeps. The agent then receives Expired instead of the
-command's exit, and the keeper gets no other job.
+lease. The clock of the deadline also runs while the machine sleeps. The agent then receives Expired instead of the
+command's exit, and closes the connection.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ class _Ending:
     def __init__(self, deadline: float, *, gentle: bool = False, outlived: bool = False) -> None:
         self.deadline = deadline
         self.answers = 0  # Ended messages to send: one for each End
-        self.killing = False
-        self.began = now_in_ticks()
+        self.killing = False  # whether SIGKILL is sent
+        self.began = now_in_ticks()  # when the End came
         self.gentle = gentle  # whether SIGTERM is sent at all
         self.handled: set[int] = set()  # processes that were sent SIGTERM, or would be if `gentle`
         self.outlived = outlived  # whether the command had ended before the End
         self.unsettled: dict[int, float] = {}  # when each process was first seen without a command line
-        self.survivors: dict[int, str] = {}
+        self.survivors: dict[int, str] = {}  # process id → command line
 
     def name(self, pids: Iterable[int]) -> None:
         """Record survivors and their commands, while these can still be read."""

@@ -1,7 +1,7 @@
 """Launcher process: forks a keeper for each socket that the agent sends it, and kills the jobs of dead keepers.
 
-It has no state of any job, so no job can make it wait. When the agent's end of its own socket closes, it kills all
-of its descendants, keepers included, and exits.
+It has no state of any job, so no job can make it wait. When the agent closes its end of the launcher's socket, the
+launcher kills all of its descendants, keepers included, and exits.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from airunner.agent.launcher.child.tree import descendants, end_now, reap, signa
 from airunner.agent.launcher.child.wakeup import Wakeup
 from airunner.agent.launcher.child.wire import receive_with
 
-STRAY_AGAIN_MS: Final = 100  # between passes over /proc for strays, which a pass may miss
+STRAY_AGAIN_MS: Final = 100  # between passes over /proc that find strays: job processes whose keeper has died
 _PACKET_BYTES: Final = 16  # more than a packet has; only the socket that is sent with it matters
-_UMASK: Final = 0o022
+_UMASK: Final = 0o022  # of jobs
 
 
 class LauncherChild:
@@ -36,7 +36,7 @@ class LauncherChild:
         self._wakeup = Wakeup((signal.SIGCHLD,))
         self._wakeup.watch(connection.fileno())
         self._keepers: dict[int, int] = {}  # process id of each keeper → number of its control group
-        self._strays = False  # whether there may be strays: processes whose keeper has died
+        self._strays = False  # whether there may be strays
 
     def run(self) -> None:
         """Run until the agent closes its end of the socket. On return no process is left."""
@@ -84,7 +84,7 @@ class LauncherChild:
         """Reap ended processes; kill the processes of a dead keeper's job, which are our children now."""
         changed, _ = reap(os.WUNTRACED)
         for pid, status in changed:
-            if os.WIFSTOPPED(status):  # a job has stopped its keeper, which must be able to end it
+            if os.WIFSTOPPED(status):  # a job has stopped its keeper, which must run to end the job
                 os.kill(pid, signal.SIGCONT)
                 continue
             self._strays |= status != 0 or pid not in self._keepers
@@ -103,7 +103,7 @@ def main(descriptor: int, held: Sequence[int], group: str, limits: Sequence[int]
     The launcher's own folder in `group` is named after `mark`.
     """
     for number in held:
-        os.set_inheritable(number, False)  # noqa: FBT003 - not by programs; keepers, being forks, have it
+        os.set_inheritable(number, False)  # noqa: FBT003 - programs do not inherit it, forked keepers do
     set_name("airunner-launch")
     os.chdir("/")
     os.umask(_UMASK)

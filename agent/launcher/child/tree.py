@@ -2,7 +2,7 @@
 
 Descendants are found in one pass over /proc/PID/stat. A process that lives through the whole pass is missed only if
 one of its ancestors dies meanwhile; it is then a child of its subreaper, and the next pass finds it. So code that
-must find all repeats the pass until `waitpid` reports no children (`end_now`). The lists of children in
+must find every process repeats the pass until `waitpid` reports no children (`end_now`). The lists of children in
 /proc/PID/task are not used: many kernels do not have them, and they may be incomplete.
 
 Signals go to process groups. The kernel signals a group in one step in which no member can fork, so a process that
@@ -31,7 +31,7 @@ COMMAND_CHARS_MAX: Final = 200  # of a command line, the rest of which is not re
 KILL_AGAIN_MS: Final = 20  # between passes that kill, as a pass may miss a fork; the death of a child ends this wait
 
 _READ_BYTES: Final = 4_096  # a stat line has some 300 bytes, and less of a command line is reported
-_STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN = 0, 1, 2, 3, 17, 19  # fields after the name: proc_pid_stat(5)
+_STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN = 0, 1, 2, 3, 17, 19  # indices after the name: proc_pid_stat(5)
 
 
 class Status(NamedTuple):
@@ -43,7 +43,7 @@ class Status(NamedTuple):
     session: int
     began: int  # when the process started, in clock ticks since boot
     state: bytes
-    alive: bool  # also if its first thread has ended while others run, although its state is then a zombie's
+    alive: bool  # True also if only its first thread has ended, although /proc then shows a zombie
 
 
 def status_of(pid: int) -> Status | None:
@@ -117,7 +117,7 @@ def name_of(pid: int) -> str:
 def reap(options: int = 0, spending: Spending | None = None) -> tuple[list[tuple[int, int]], bool]:
     """Reap every child that has ended; return `(pid, wait status)` of each, and whether no child is left.
 
-    With `options` of waitpid(2) stopped children are returned too. The resources used are added to `spending`.
+    With the `options` of waitpid(2), stopped children are listed too. The resources used are added to `spending`.
     """
     ended: list[tuple[int, int]] = []
     while True:

@@ -40,10 +40,7 @@ class End(NamedTuple):
 
 
 class Started(NamedTuple):
-    """Keeper → agent: the command runs as process `pid`, started by process `keeper`.
-
-    With it come the descriptors to read its output from: stdout and stderr, or the terminal.
-    """
+    """Keeper → agent: the command runs as process `pid`, the keeper as `keeper`. Sent with the output's descriptors."""
 
     pid: int
     keeper: int
