@@ -17,7 +17,7 @@ class SpoolRoom:
 
     @property
     def full(self) -> bool:
-        """Whether the spools have reached the limit, and are not yet down to half of it."""
+        """Whether the spools have reached the limit, and have not come down to half of it since."""
         if self._bytes >= self._bytes_max:
             self._full = True
         elif self._bytes <= self._bytes_max // LOW_SHARE:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 if TYPE_CHECKING:
     from airunner.agent.launcher.child.wire import Start
 
-RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # set to defaults for a job
+RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # signals that a job gets with their defaults
 _NUMBER_BYTES: Final = 4  # size of an errno in the pipe
 _NOT_EXECUTED: Final = 127  # exit code of a new process that could not execute the program
 
@@ -89,7 +89,7 @@ def _execute(start: Start, program: bytes, outputs: tuple[int, int], failure: in
             os.dup2(output, target)
         reset_signals()
         become(start.user)
-        os.execve(program, start.argv, start.environment)  # noqa: S606 - what a submitter asks to be run is run
+        os.execve(program, start.argv, start.environment)  # noqa: S606 - to run the submitter's program is the purpose
     except OSError as error:
         os.write(failure, (error.errno or errno.EINVAL).to_bytes(_NUMBER_BYTES, "little"))
     finally:

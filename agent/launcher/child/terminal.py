@@ -27,7 +27,7 @@ _TIOCGPTPEER: Final = 0x5441  # ioctl_tty(2): open the slave of this master, whe
 
 # The checkers' complaints are ignored here and at the import, because ptyprocess has no types.
 class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
-    """Spawned process whose terminal's size is set once: ptyprocess sets it again when the command already runs."""
+    """Spawned process whose terminal's size is set once: ptyprocess would set it again while the command runs."""
 
     def setwinsize(self, rows: int = 0, cols: int = 0) -> None:
         """Do nothing: the size was set before the command was executed."""
@@ -61,7 +61,7 @@ def _check(program: bytes) -> None:
 
 
 def _as_after_a_login(user: Sequence[int]) -> None:
-    """Reset the new process's signals; if it has another user, give that user the terminal, as `login` does."""
+    """Reset the new process's signals; if it runs as another user, give that user the terminal, as `login` does."""
     reset_signals()
     if user:
         os.fchown(0, user[0], -1)

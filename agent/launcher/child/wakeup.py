@@ -16,7 +16,7 @@ class Wakeup:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for number in signals:
             signal.signal(number, _noted)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # a full pipe wakes us too
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # a full pipe ends the wait too
         self._poll = select.poll()
         self._poll.register(self._reader, select.POLLIN)
 

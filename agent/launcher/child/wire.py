@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
-MESSAGE_BYTES_MAX: Final = 16 * 1_048_576  # ample: a Start has a job's spec, of up to 64 KiB, and an environment
+MESSAGE_BYTES_MAX: Final = 16 * 1_048_576  # ample for a Start: job specs have 64 KiB at most, and an environment is added
 DESCRIPTORS_MAX: Final = 2  # sent with one message: stdout and stderr
 
 
@@ -34,7 +34,7 @@ class KeepUntil(NamedTuple):
 
 
 class End(NamedTuple):
-    """Agent → keeper: SIGTERM to all processes, SIGKILL after the grace, which another End may shorten → `Ended`."""
+    """Agent → keeper: SIGTERM to all, SIGKILL after the grace (a second End may shorten it). `Ended` answers each."""
 
     grace_ms: int
 
