@@ -52,17 +52,11 @@ def agent_command(
     ] = None,
     queue: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Queue to lease jobs from; repeat the option in order of preference.", show_default="queue `default`"
-        ),
+        typer.Option(help="Queue to lease from; repeat in order of preference.", show_default="the queue `default`"),
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="TAG=VALUE",
-            help="Tag of this agent, for jobs that require it; may be repeated.",
-            show_default="none",
-        ),
+        typer.Option(metavar="TAG=VALUE", help="Tag that jobs may require; may be repeated.", show_default="none"),
     ] = None,
     spawn: Annotated[int, typer.Option(min=1, max=SLOTS_SPAWNED_MAX, help="Number of jobs to run at once.")] = 1,
     visibility_timeout: Annotated[
@@ -95,8 +89,7 @@ def agent_command(
     mirror_gib: Annotated[
         float,
         typer.Option(
-            min=0,
-            help="GiB of disk for mirrors, which make repeated checkouts faster; 0: none. No effect with --run-as.",
+            min=0, help="GiB of disk for mirrors, which speed up repeated checkouts; 0: none. No effect with --run-as."
         ),
     ] = MIRROR_GIB,
     log_mib_max: Annotated[
@@ -256,7 +249,7 @@ def agent_command(
     )
     if not users:
         _say(f"note: {exposed_keys(home)}")
-    gc.freeze()  # the garbage collector need not scan imported modules again and again: they stay to the end
+    gc.freeze()  # the garbage collector need not scan the imported modules, which stay in use
     anyio.run(_run, home, plan, surroundings, launcher, endpoints, token, token_file)
 
 
@@ -306,7 +299,7 @@ async def _run(
 
 
 def _open_box(home: Home, queue: str, name: str, box: bytes) -> bytes:
-    """Open a sealed secret with the queue's key, which is read each time: it may be added while the agent runs."""
+    """Open a sealed secret with the queue's key, which is read each time: a key may be added while the agent runs."""
     from airunner.certs.queuekeys import load_secret, open_secret
 
     return open_secret(load_secret(home, queue), queue, name, box)

@@ -13,7 +13,7 @@ from airunner.transport.bell import Bell
 
 
 class Flag:
-    """Flag that is set once: that wakes the tasks that wait, and cancels the blocks opened by `cancelled_by`."""
+    """Flag that can be set once. Then waiting tasks wake, and blocks opened by `cancelled_by` are cancelled."""
 
     def __init__(self) -> None:
         self._set = False

@@ -1,4 +1,4 @@
-"""Agent home: the folder of one agent process, which locks it; and the end of what a killed agent left running.
+"""Agent home: the folder of one agent process, which locks it, and ends processes that a killed agent has left.
 
 ```
 $AIRUNNER_HOME/agent/
@@ -30,7 +30,7 @@ from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
-AGENTS_MAX: Final = 64  # processes on one home; use --spawn for more slots
+AGENTS_MAX: Final = 64  # agents that use one AIRUNNER_HOME at the same time; --spawn gives an agent more slots
 KEEPERS_S: Final = 5.0  # wait for a killed agent's keepers to end its jobs; only a stopped keeper takes longer
 MARK_FILE: Final = "mark"
 END_S: Final = 10.0  # wait for processes to die of SIGKILL; only those that hang in the kernel take longer

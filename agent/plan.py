@@ -35,8 +35,8 @@ class Plan(Struct, frozen=True):
     home: Path
     version: str = ""  # of the installed airunner; empty: unknown
     tags: Mapping[str, str] = MappingProxyType({})  # tags of this agent, for jobs that require them
-    log_bytes_max: int = 1 << 30  # output of one attempt that is logged
-    spool_bytes_max: int = 10 << 30  # unacknowledged events of all attempts together
+    log_bytes_max: int = 1 << 30  # limit of one attempt's logged output
+    spool_bytes_max: int = 10 << 30  # limit of unacknowledged events, all attempts together
     flush: FlushPlan = FlushPlan()  # when output is sent
     jobs_max: int | None = None  # jobs that each slot runs before it ends; None: no limit
     idle_s_max: float | None = None  # seconds without a job after which the agent ends; None: no limit

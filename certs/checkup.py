@@ -115,17 +115,14 @@ def _pair(home: Home, secret: Path) -> _Result:
     listed = parse(read_public(home.allowed_clients, "the allow-list"))[0] if home.allowed_clients.exists() else {}
     entry = listed.get(raw_key(pair.public))
     if entry is None or entry.name != name:
-        return (
-            Severity.FAIR,
-            f"its key pair is here but not on the allow-list: `airunner certs revoke {name}` removes it",
-        )
+        return Severity.FAIR, f"its keys are not on the allow-list: `airunner certs revoke {name}` removes them"
     return Severity.GOOD, "its key pair is here: `airunner certs export` can export it"
 
 
 def _token_keys(environ: Mapping[str, str], home: Home) -> _Result:
     signing = find_signing_key(environ, home)
     if not home.token_public.exists() and signing is None:
-        return Severity.FAIR, "there are none here: tokens must come from elsewhere, and no broker can run on this home"
+        return Severity.FAIR, "there are none: tokens must come from elsewhere, and no broker can run on this home"
     verifying = [thumbprint(key) for key in load_verifying_keys(environ, home)]
     known = f"a broker here trusts {len(verifying)} key{'s' if len(verifying) > 1 else ''} ({', '.join(verifying)})"
     if signing is None:

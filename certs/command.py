@@ -223,9 +223,7 @@ def token_command(
     ] = None,
     queue: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="QUEUE", help="Queue that the token gives access to; repeat for more.", show_default="all"
-        ),
+        typer.Option(metavar="QUEUE", help="Queue to give access to; repeat for more.", show_default="all"),
     ] = None,
 ) -> None:
     """Print a token, signed with --signing-key, JWT_SIGNING_KEY or the home's key.

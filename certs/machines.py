@@ -54,7 +54,7 @@ class Carried(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def fits_machine(name: str) -> bool:
-    """Return whether a machine name is valid: its keys lie in files of that name."""
+    """Return whether a machine name is valid: its keys are stored in files of that name."""
     return fits_name(name) and "/" not in name
 
 

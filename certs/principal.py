@@ -26,7 +26,7 @@ class Role(StrEnum):
 
 
 DEFAULT_TENANT: Final = "default"
-QUEUES_BOUND_MAX: Final = 32  # queues that one key or token is limited to: a token has to fit its frame
+QUEUES_BOUND_MAX: Final = 32  # queues that one key or token can be limited to, because a token has to fit its frame
 ALL_ROLES: Final = frozenset(Role)
 
 

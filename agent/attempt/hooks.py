@@ -46,7 +46,7 @@ class Hook(StrEnum):
 
 
 class HookFailed(Exception):
-    """Failure of a hook, or a cancel instead of one: the job ends with `result`."""
+    """Failure of a hook, or a cancelled job whose hook is not run: the job ends with `result`."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(str(result.reason))
@@ -54,7 +54,7 @@ class HookFailed(Exception):
 
 
 class Hooks(Struct, frozen=True):
-    """Hooks of one attempt, in `folder` (None: no hooks). Once the job is `cancelled`, only those after it are run."""
+    """Hooks of one attempt, in `folder` (None: no hooks). For a `cancelled` job, only hooks after the command run."""
 
     folder: Path | None
     launcher: Starter
@@ -64,7 +64,7 @@ class Hooks(Struct, frozen=True):
     environment: Callable[[], Mapping[str, str]]
 
     async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
-        """Run a hook, if it exists; `status`: the job's exit status, None before the command. Raises `HookFailed`."""
+        """Run a hook, if it exists; `status` is the job's exit status, None before its end. Raises `HookFailed`."""
         if status is None and self.cancelled.is_set():
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if self.folder is None or not os.access(program := self.folder / hook, os.F_OK):

@@ -1,8 +1,7 @@
 """Supervisor: waits until one process of an attempt and its descendants have ended, and records their output.
 
-When the process itself has ended, its descendants get SIGTERM and, after a grace, SIGKILL. A process that is cancelled
-or exceeds its timeout is ended in the same way. The log contains the output until the end, and the names of processes
-that had to be ended.
+When the process itself has ended, its descendants get SIGTERM and, after a grace, SIGKILL. So does a process that is
+cancelled or exceeds its timeout. The log contains all output until then, and the names of processes that were ended.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from airunner.protocol.printable import one_line
 GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for descendants that outlive their command
 MESSAGE_CHARS_MAX: Final = 16_384  # of one error message in the log
 NAMED_MAX: Final = 50  # processes that one message names
-# Limits of reading a pipe after the job's last process, while a process outside the job still holds the pipe open:
-HELD_S: Final = 1.0  # without a byte
-HELD_S_MAX: Final = 10.0  # in all, if bytes keep coming
+# After the job's last process, a pipe that a process outside the job holds open is read no further than this:
+HELD_S: Final = 1.0  # of waiting without a byte
+HELD_S_MAX: Final = 10.0  # of waiting in all, if bytes keep coming
 HELD_BYTES_MAX: Final = 1_048_576  # a pipe buffers no more, unless a privileged process enlarged it (fs.pipe-max-size)
 
 

@@ -147,7 +147,7 @@ class GitEnded(Struct, frozen=True):
 
 
 class Git(Struct, frozen=True):
-    """Git in one `folder`. git gets `address`; `repository` is the submitted URL, perhaps with credentials."""
+    """Git in one `folder`. `address` is the URL for git; `repository`, the submitted URL, may have credentials."""
 
     launcher: Starter
     environment: Mapping[str, str]

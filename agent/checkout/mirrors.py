@@ -46,7 +46,7 @@ _COPIED_REFS: Final = (
 
 
 class Mirror:
-    """Mirror of one repository URL. `faulty`: remove it after its last borrower; `grown`: it got objects."""
+    """Mirror of one repository URL. `faulty`: to be removed after its last borrower; `grown`: it has new objects."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,11 +57,11 @@ class Mirror:
 
     @property
     def usable(self) -> bool:
-        """Whether a checkout can borrow objects from it."""
+        """Whether a checkout can borrow objects from this mirror."""
         return not self.faulty and os.access(self.folder / "HEAD", os.R_OK)
 
     def restore_config(self) -> None:
-        """Restore its configuration, which a job could have changed, and set its time of last use."""
+        """Restore the mirror's git configuration, which a job could have changed, and set the time of its last use."""
         fresh = self.folder / f"config{_NEW}"
         try:
             fresh.touch(0o600)

@@ -95,7 +95,7 @@ class Leaser:
         return turn.held
 
     async def release(self, lease: JobLease, *, lost: bool = False) -> Released | Lost:
-        """Release a lease; with `lost` it counts towards `max_attempts`, as if it had expired."""
+        """Release a lease; with `lost` the attempt counts towards `max_attempts`, as if the lease had expired."""
         try:
             await self._channel.ask(ReleaseJob(lease=lease.ref, lost=lost))
         except (StaleToken, NotFound):

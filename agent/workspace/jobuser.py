@@ -3,8 +3,7 @@
 The agent itself runs as root and keeps its keys, tokens and spools private (0700). git, the command and all files of a
 job belong to the job's user, who cannot read the agent's files. Hooks are the operator's programs and run as root.
 
-With one user, all jobs share it and can access each other's files and processes. With several, no two jobs that run at
-the same time have the same user.
+With one user, jobs can access each other's files and processes. With several, no two jobs at once have the same user.
 """
 
 from __future__ import annotations
@@ -108,11 +107,9 @@ def let_pass(users: Sequence[JobUser], folder: Path, ours: Sequence[Path]) -> No
 
 
 def exposed_keys(home: Home) -> str:
-    """Describe which keys a job can read that runs as the agent's own user, and how to prevent that."""
+    """Describe which keys jobs can read when they run as the agent's own user, and how to prevent that."""
     keys = "its keys, including the one that signs tokens" if home.token_secret.exists() else "its keys"
-    return (
-        f"jobs run as the agent's user and can read {keys}; to prevent this, run the agent as root with --run-as USER"
-    )
+    return f"jobs run as the agent's user and can read {keys}; to prevent it, run the agent as root with --run-as USER"
 
 
 def _user(word: str) -> JobUser:
