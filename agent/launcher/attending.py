@@ -12,7 +12,7 @@ from airunner.agent.launcher.contract import LauncherDied, LeaseEnded, Process
 
 @asynccontextmanager
 async def attended(process: Process) -> AsyncGenerator[None]:
-    """Close the process at the end of the block; if the block is cancelled, first kill the process and its descendants."""
+    """Close the process at the end of the block; if the block is cancelled, first kill it and its descendants."""
     try:
         yield
     except anyio.get_cancelled_exc_class():

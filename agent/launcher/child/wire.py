@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
-MESSAGE_BYTES_MAX: Final = 16 * 1_048_576  # ample for a Start: job specs have 64 KiB at most, and an environment is added
+MESSAGE_BYTES_MAX: Final = 16 * 1_048_576  # ample for a Start: a job spec of at most 64 KiB and an environment
 DESCRIPTORS_MAX: Final = 2  # sent with one message: stdout and stderr
 
 
