@@ -78,7 +78,7 @@ def _walk(body: bytes, values_max: int) -> tuple[int, int]:
         offset, children = _open(body, offset + 1, lead)
         if children:
             if children > values_max:
-                raise BadRequest(f"the body claims {children} values in one place")
+                raise BadRequest(f"the body claims {children} values in one array or map")
             if len(outer) >= DEPTH_MAX:
                 raise BadRequest(f"the body is nested deeper than {DEPTH_MAX}")
             outer.append(left)

@@ -152,7 +152,7 @@ class NoSpace(PeerError):
 
 
 class CorruptLog(PeerError):
-    """The broker's disk is damaged where this is stored; `airunner store check` on its machine lists damaged jobs."""
+    """The broker's store is damaged where this request reads it: run `airunner store check` on the broker's machine."""
 
     code = "corrupt-log"
 

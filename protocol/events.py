@@ -60,13 +60,13 @@ class JobLeased(Body, frozen=True, kw_only=True, tag="JOB_LEASED"):
 
 
 class JobReleased(Body, frozen=True, kw_only=True, tag="JOB_RELEASED"):
-    """The agent returned the job, or a later agent did so for it (`lost`); the job waits in its old place."""
+    """The agent, or with `lost` a later agent, released the job; it returns to its old place in the queue."""
 
     lost: bool = False
 
 
 class JobExpired(Body, frozen=True, kw_only=True, tag="JOB_EXPIRED"):
-    """The lease expired without a heartbeat; the job waits in its old place."""
+    """The lease expired without a heartbeat; the job returns to its old place in the queue."""
 
 
 class JobCancelRequested(Body, frozen=True, kw_only=True, tag="JOB_CANCEL_REQUESTED"):
@@ -135,7 +135,7 @@ class ProcessEnd(Body, frozen=True, kw_only=True, tag="PROCESS_END"):
 
 
 class ProcessError(Body, frozen=True, kw_only=True, tag="PROCESS_ERROR"):
-    """The command could not be started, or something went wrong with it."""
+    """An error of the command or its agent, such as why the command could not be started."""
 
     message: Annotated[str, Meta(max_length=OUTPUT_BYTES_MAX)]
 

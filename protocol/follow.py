@@ -37,7 +37,7 @@ class Follow:
     """Position of one monitor in one job's log.
 
     `from_timestamp_ms`, when given, skips to the first event that is not older. With `kinds`, only events of
-    these kinds are returned; the others are still counted.
+    these kinds are returned; the other events only advance the position.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Follow:
                 events += self._advance(segment)
             except BadRequest as error:
                 words = f"event {self.next_sequence} of this job's log cannot be decoded"
-                raise CorruptLog(f"{words}; {CorruptLog().message}") from error
+                raise CorruptLog(f"{words}. {CorruptLog().message}") from error
         if self._from_timestamp_ms is None:
             return events
         start_ms = self._from_timestamp_ms

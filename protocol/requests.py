@@ -147,7 +147,7 @@ class PublishJobEvents(Asking[replies.JobEventsPublished], frozen=True, kw_only=
 
 
 class ReleaseJob(Asking[replies.JobReleasedReply], frozen=True, kw_only=True):
-    """Release an attempt; the job waits in its old place. Role `work`."""
+    """Release an attempt; the job returns to its old place in the queue. Role `work`."""
 
     lease: replies.LeaseRef
     lost: bool = False  # another agent sends this for one that died: it counts as if the lease had expired
@@ -217,7 +217,7 @@ class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=Tr
     from_sequence: Positive = 1
     from_timestamp_ms: Natural | None = None
     bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
-    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # other segments may come empty
+    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # segments of other kinds may come empty
 
 
 class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):

@@ -92,7 +92,7 @@ class Channel:
         self._waiters: dict[RequestId, _Waiter] = {}
         self._room = anyio.Semaphore(PENDING_MAX, fast_acquire=True)
         self._changed = Bell()
-        self._moved = Bell()  # a broker was first heard on a connection, or a connection ended
+        self._reachable_changed = Bell()  # a broker was first heard, or the connection ended
         self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
@@ -162,10 +162,10 @@ class Channel:
         """Return once no broker has been connected for `silence_s` seconds without interruption."""
         while True:
             while self._pirate.reachable:
-                await self._moved.wait()
+                await self._reachable_changed.wait()
             with anyio.move_on_after(silence_s) as silence:
                 while not self._pirate.reachable:
-                    await self._moved.wait()
+                    await self._reachable_changed.wait()
             if silence.cancelled_caught:
                 return
 
@@ -284,7 +284,7 @@ class Channel:
                 self._do(self._pirate.heard(request_id, reply, self._now_ms()))
                 self._measure(request_id, len(body))
                 if not reachable:
-                    self._moved.ring()
+                    self._reachable_changed.ring()
             self._wake_in_time()
 
     def _measure(self, request_id: RequestId, reply_bytes: int) -> None:
@@ -307,7 +307,7 @@ class Channel:
         elif self._mismatches == MISMATCHES_REPORTED and self._patience.doubt is not None:
             self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))
-        self._moved.ring()
+        self._reachable_changed.ring()
         self._wake_in_time()
 
     def _notice(self) -> None:

@@ -49,7 +49,7 @@ async def watch_steps(react: Callable[[], None]) -> None:
     try:
         while True:
             await anyio.wait_readable(timer.descriptor)
-            timer.again()
+            timer.clear()
             react()
     finally:
         anyio.notify_closing(timer.descriptor)

@@ -82,7 +82,7 @@ class StepTimer(_Timer):
         super().__init__(time.CLOCK_REALTIME)
         self._set(_NEVER_S, _ABSOLUTE | _CANCEL_ON_SET)
 
-    def again(self) -> None:
+    def clear(self) -> None:
         """Clear the step that made the descriptor readable, so that the next step can."""
         with suppress(OSError):  # ECANCELED: the expected result
             os.read(self.descriptor, _COUNT_BYTES)

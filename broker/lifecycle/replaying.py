@@ -27,7 +27,7 @@ def replay(engine: Engine, job: JobRow, request: ReplayJobEvents) -> JobEventsRe
         start, beyond = _start(engine, job, request)
         runs = _page(engine.segments(job.number, start), start, request) if start is not None else []
     if start is not None and start <= job.last_sequence and not runs:
-        raise CorruptLog(f"event {start} of this job's log is missing; {CorruptLog().message}")
+        raise CorruptLog(f"event {start} of this job's log is missing. {CorruptLog().message}")
     return JobEventsReplayed(
         runs=tuple(runs),
         next_sequence=runs[-1].next_sequence if runs else beyond,
@@ -65,7 +65,7 @@ def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> 
         expected = runs[-1].next_sequence if runs else start
         first_sequence = segment.first_sequence + known
         if first_sequence != expected:
-            raise CorruptLog(f"event {expected} of this job's log is missing; {CorruptLog().message}")
+            raise CorruptLog(f"event {expected} of this job's log is missing. {CorruptLog().message}")
         raw = without_first(segment.events, known) if known else segment.events
         looked_bytes += len(raw)
         if kinds and not may_hold(raw, kinds):
@@ -88,4 +88,4 @@ def _decoding() -> Generator[None]:
     try:
         yield
     except (BadRequest, *UNDECODABLE) as error:
-        raise CorruptLog(f"a segment of this job's log cannot be decoded; {CorruptLog().message}") from error
+        raise CorruptLog(f"a segment of this job's log cannot be decoded. {CorruptLog().message}") from error

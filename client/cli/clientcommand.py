@@ -133,7 +133,7 @@ def _run(work: Work, console: Console, broker: list[str] | None, token: str | No
         code = anyio.run(run)
     except KeyboardInterrupt:
         if console.job_id:
-            console.must_say(f"the job goes on; to follow it again: airunner monitor {console.job_id}")
+            console.must_say(f"the job continues; to follow it again: airunner monitor {console.job_id}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except NotFound as error:
         if not console.job_id:

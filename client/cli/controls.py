@@ -81,7 +81,7 @@ async def agents_command(client: Client, console: Console, json: JsonOption = Fa
 
 @client_command("quiet")
 async def pause_command(client: Client, console: Console, queue: QueueArgument) -> None:
-    """Pause a queue: it accepts jobs and starts none, until `airunner resume`. Running jobs go on."""
+    """Pause a queue: it accepts jobs and starts none, until `airunner resume`. Running jobs continue."""
     await client.update_queue(queue, QueueMode.PAUSED)
     console.say(f"queue {queue} is paused: it accepts jobs and starts none")
 

@@ -1,7 +1,7 @@
 """Commands `airunner secret …`: set, list and remove secrets that only the agents of a queue can open.
 
-A value is never an argument, which other users of a machine can read: it comes from stdin, from a file, or from a
-prompt that does not echo. The value is sealed here; only the sealed box leaves this process.
+A value is never passed as an argument, because other users of a machine can read arguments: it comes from stdin, a file
+or a prompt that does not echo. The value is sealed here; only the sealed box leaves this process.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ _KNOWN: Final = (
 )  # longer than a Ping; a value comes next
 BEYOND_BOUNDS: Final[dict[str, bytes]] = {  # requests whose unknown field only the walk over their structure sees
     "nesting": _KNOWN + b"\x91" * DEPTH_MAX + b"\xc0",
-    "values in one place": _KNOWN + b"\xdc\xff\xff" + b"\xc0" * 65_535,
+    "values in one array or map": _KNOWN + b"\xdc\xff\xff" + b"\xc0" * 65_535,
     "values in all": _KNOWN + b"\x92" + 2 * (b"\xdc\x5f\xff" + b"\xc0" * 0x5FFF),
     "an ext type": _KNOWN + b"\xd4\x01\x00",
     "a timestamp": _KNOWN + b"\xd6\xff" + bytes(4),
