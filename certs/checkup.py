@@ -110,7 +110,7 @@ def _allow_list(home: Home) -> _Result:
 
 def _pair(home: Home, secret: Path) -> _Result:
     name = secret.stem
-    again = f"move it away and run `airunner certs revoke {name}`, then `add`"
+    again = f"move the public key away and run `airunner certs revoke {name}`, then `add`"
     pair = load_pair(secret.with_suffix(".public"), secret, f"{name}'s", if_mismatched=again)
     listed = parse(read_public(home.allowed_clients, "the allow-list"))[0] if home.allowed_clients.exists() else {}
     entry = listed.get(raw_key(pair.public))
@@ -172,7 +172,7 @@ def _queue(home: Home, queue: str) -> _Result:
     if not public.exists():
         load_secret(home, queue)
         return Severity.GOOD, "its secret key is here: agents can open its secrets"
-    again = f"move it away and run `airunner certs queue-key {queue}`"
+    again = f"move the public key away and run `airunner certs queue-key {queue}`"
     load_pair(public, secret, f"queue {queue}'s", if_mismatched=again)
     return Severity.GOOD, "its key pair is here: secrets can be set, and agents can open them"
 

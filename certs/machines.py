@@ -201,7 +201,7 @@ def _machine(home: Home, key: bytes, entry: Entry) -> Machine:
 
 
 def _listed(home: Home) -> bytes:
-    remedy = "run this on the broker's machine, where it is" if is_carried(home) else RUN_INIT
+    remedy = "run this on the broker's machine, which has the list" if is_carried(home) else RUN_INIT
     return read_public(home.allowed_clients, "the allow-list", if_missing=remedy)
 
 

@@ -55,7 +55,7 @@ def make_queue_key(home: Home, queue: str) -> bool:
     secret, public = secret_path(home, queue), public_path(home, queue)
     with locked(home.queue_keys):
         made = complete_curve(secret, public, f"queue {queue}'s")  # existing keys stay unchanged
-        load_pair(public, secret, f"queue {queue}'s", if_mismatched="move it away and run this again")
+        load_pair(public, secret, f"queue {queue}'s", if_mismatched="move the public key away and run this again")
     return bool(made)
 
 

@@ -3,7 +3,7 @@
 Guarantees
 - Mode 0600 from the first byte, whatever the umask: other users can never read a key, not even for an instant.
 - Whole or not at all: content is written and synced under another name and then linked or renamed into place, so
-  neither a reader nor a power cut ever sees half a key.
+  no reader ever sees half a key, not even after a power cut.
 - `create` never changes an existing file, even when two processes race; `replace` does.
 - A file is checked on the open descriptor, so it cannot be exchanged between the check and the read.
 - The folders above a file are checked by `ownership`, once, when a process starts to use them.

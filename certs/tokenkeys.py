@@ -1,4 +1,4 @@
-"""ES256 keys that sign and verify tokens, and where they come from.
+"""ES256 keys that sign and verify tokens, and the order in which each process looks for its key.
 
 | who           | first              | then                              | else                           |
 |---------------|--------------------|-----------------------------------|--------------------------------|

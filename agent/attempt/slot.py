@@ -91,7 +91,7 @@ class Slot(Struct, frozen=True):
         settled.set()
         async with anyio.create_task_group() as settling:
             while not self.orders.drain.is_set() and jobs != self.plan.jobs_max:
-                await self.health.well(self.orders.drain)
+                await self.health.until_well(self.orders.drain)
                 held = await self._lease(backoff)
                 if held is not None:
                     with self.occupancy.busy():

@@ -27,9 +27,9 @@ GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for descendants that outli
 MESSAGE_CHARS_MAX: Final = 16_384  # of one error message in the log
 NAMED_MAX: Final = 50  # processes that one message names
 # After the job's last process, a pipe that a process outside the job holds open is read no further than this:
-HELD_S: Final = 1.0  # of waiting without a byte
-HELD_S_MAX: Final = 10.0  # of waiting in all, if bytes keep coming
-HELD_BYTES_MAX: Final = 1_048_576  # a pipe buffers no more, unless a privileged process enlarged it (fs.pipe-max-size)
+OPEN_PIPE_S: Final = 1.0  # of waiting without a byte
+OPEN_PIPE_S_MAX: Final = 10.0  # of waiting in all, if bytes keep coming
+OPEN_PIPE_BYTES_MAX: Final = 1_048_576  # a pipe buffers no more, unless root has enlarged it (fs.pipe-max-size)
 
 
 class CommandEnd(Struct, frozen=True):
@@ -134,8 +134,8 @@ class _Listener:
 
     def finish(self) -> None:
         """Limit further reading: no process of the job runs any more."""
-        self._silence_s, self._left_s, self._left_bytes = HELD_S, HELD_S_MAX, HELD_BYTES_MAX
-        self._waiting.deadline = anyio.current_time() + HELD_S
+        self._silence_s, self._left_s, self._left_bytes = OPEN_PIPE_S, OPEN_PIPE_S_MAX, OPEN_PIPE_BYTES_MAX
+        self._waiting.deadline = anyio.current_time() + OPEN_PIPE_S
 
     async def receive(self) -> bytes:
         """Receive at least one byte; b"" at the end of the stream, or when a limit is reached."""

@@ -52,7 +52,7 @@ class Health:
         refusal = self._refusal
         return one_line(f"{refusal.message}: out of {refusal.scarce}; {HINTS[refusal.scarce]}")[:TEXT_CHARS_MAX]
 
-    async def well(self, drain: Flag) -> None:
+    async def until_well(self, drain: Flag) -> None:
         """Wait until this machine can run jobs, or the agent drains."""
         with cancelled_by(drain):
             while self._refusal is not None:

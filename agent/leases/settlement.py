@@ -24,7 +24,7 @@ class Released(Struct, frozen=True):
 
 
 class Lost(Struct, frozen=True):
-    """Lost: the agent has the lease no more; or the broker `refused` the release (the reason), so that it expires."""
+    """Lost: the agent no longer has the lease; or the broker `refused` its release (the reason), and it expires."""
 
     refused: str = ""
 

@@ -39,7 +39,7 @@ _FALLBACK: Final = {
 
 
 class AttemptFacts(Struct, frozen=True, kw_only=True):
-    """Attempt facts for its environment; in `spec` the address has no credentials, and the commit is a full hash."""
+    """Facts about an attempt for its environment; in `spec`, the address has no credentials, the commit a full hash."""
 
     job_id: str
     attempt: int

@@ -7,7 +7,7 @@ from itertools import repeat
 
 import anyio
 
-from airunner.agent.attempt.supervisor import HELD_BYTES_MAX, HELD_S, HELD_S_MAX, Supervisor
+from airunner.agent.attempt.supervisor import OPEN_PIPE_BYTES_MAX, OPEN_PIPE_S, OPEN_PIPE_S_MAX, Supervisor
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.protocol.events import Stream
@@ -59,15 +59,15 @@ async def logged(pipe: Pipe, full_s: float = 0.0) -> FullPage:
 
 
 async def test_output_that_waits_for_room_is_not_given_up_as_silent() -> None:
-    page = await logged(Pipe(iter([b"1", b"2", b"3"])), full_s=2 * HELD_S_MAX)
+    page = await logged(Pipe(iter([b"1", b"2", b"3"])), full_s=2 * OPEN_PIPE_S_MAX)
     assert page.output == b"123"
     assert page.words[0].startswith("stopped reading output")
 
 
 async def test_a_process_outside_the_job_that_writes_for_ever_does_not_keep_it_running() -> None:
-    page = await logged(Pipe(repeat(b"x" * 32_768)), full_s=HELD_S_MAX)
-    assert HELD_BYTES_MAX <= len(page.output) <= 2 * HELD_BYTES_MAX
+    page = await logged(Pipe(repeat(b"x" * 32_768)), full_s=OPEN_PIPE_S_MAX)
+    assert OPEN_PIPE_BYTES_MAX <= len(page.output) <= 2 * OPEN_PIPE_BYTES_MAX
     begun_s = anyio.current_time()
-    page = await logged(Pipe(repeat(b"."), pause_s=HELD_S / 2))
-    assert anyio.current_time() - begun_s <= HELD_S_MAX + HELD_S
+    page = await logged(Pipe(repeat(b"."), pause_s=OPEN_PIPE_S / 2))
+    assert anyio.current_time() - begun_s <= OPEN_PIPE_S_MAX + OPEN_PIPE_S
     assert page.words
