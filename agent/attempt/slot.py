@@ -25,7 +25,7 @@ from airunner.agent.leases.occupancy import Occupancy
 from airunner.agent.leases.renewer import Renewer
 from airunner.agent.leases.settlement import Completed, LeftBehind, Lost, Settlement, described
 from airunner.agent.output.outbox import Outbox
-from airunner.agent.output.outputbound import OutputBound
+from airunner.agent.output.outputlimit import OutputLimit
 from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spool import SPOOL_FOLDER, Spool, SpoolFailed, SpoolHeader
@@ -147,7 +147,7 @@ class Slot(Struct, frozen=True):
         batcher = self.plan.flush.batcher(terminal=lease.spec.process_type is ProcessType.PTY)
         outbox = Outbox(lease, spool, batcher, self.publisher, held.cancelled)
         self.publisher.open(outbox)
-        return Recorder(batcher, outbox, OutputBound(self.plan.log_bytes_max))
+        return Recorder(batcher, outbox, OutputLimit(self.plan.log_bytes_max))
 
     async def _perform(self, attempted: _Attempted, recorder: Recorder, workspace: Workspace) -> None:
         """Run the attempt until it has ended, and pass its result, if it has one, to the outbox.

@@ -1,14 +1,14 @@
 """Output path: an attempt's events on their way from its processes to the broker.
 
 ```
- Attempt ──► Recorder: redaction ──► outputbound ──► batching ──► Outbox: spool (disk) ──► EventPublisher ──► broker
+ Attempt ──► Recorder: redaction ──► outputlimit ──► batching ──► Outbox: spool (disk) ──► EventPublisher ──► broker
                                                                     ▲──────────acknowledged──────────┘
 ```
 
 - `recorder.py` receives the events of one attempt, and calls the first three steps; `outbox.py` stores its batches
   until the broker has acknowledged them; `publisher.py` sends the batches of all attempts.
 - `redaction.py` and `redactor.py` remove secrets before anything reaches the disk (pure).
-- `outputbound.py` limits the size of a log: of a longer log it keeps the head and the tail (pure).
+- `outputlimit.py` limits the size of a log: of a longer log it keeps the head and the tail (pure).
 - `batching.py` groups events into batches, and decides when each batch is sent.
 - `spool.py` is the file of one attempt's batches; `spoolroom.py` limits the disk space of all spools together;
   `holes.py` frees the space of acknowledged batches.

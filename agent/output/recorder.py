@@ -1,9 +1,9 @@
-"""Recorder: receives the events and the output of one attempt, redacts and bounds them, and adds them to batches.
+"""Recorder: receives the events and the output of one attempt, redacts and limits them, and adds them to batches.
 
 Secrets are removed first, so that none reaches the disk. While the broker acknowledges events, no output is dropped:
 when the outbox is full, the recorder stops reading, and the command blocks on its pipe. When the broker has not
 acknowledged anything for `PATIENCE_S`, the command is unblocked: output for which there is no room is dropped, and
-the log says how much (see `outputbound`).
+the log says how much (see `outputlimit`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import anyio
 
 from airunner.agent.output.batching import Batcher
 from airunner.agent.output.outbox import Outbox, now_in_ms
-from airunner.agent.output.outputbound import Gap, OutputBound, Piece
+from airunner.agent.output.outputlimit import Gap, OutputLimit, Piece
 from airunner.agent.output.redaction import Redaction
 from airunner.agent.output.redactor import Redactor
 from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, OutputTruncated, Stream
@@ -24,12 +24,12 @@ PATIENCE_S: Final = 10.0  # seconds without an acknowledgement, after which outp
 
 
 class Recorder:
-    """Recorder of one attempt: adds events to `batcher`, which `outbox` empties; `bound` limits the output."""
+    """Recorder of one attempt: adds events to `batcher`, which `outbox` empties; `limit` limits the output."""
 
-    def __init__(self, batcher: Batcher, outbox: Outbox, bound: OutputBound) -> None:
+    def __init__(self, batcher: Batcher, outbox: Outbox, limit: OutputLimit) -> None:
         self._batcher = batcher
         self.outbox = outbox
-        self._bound = bound
+        self._limit = limit
         self._redaction = Redaction(Redactor())
         self.touched_s = anyio.current_time()  # when the last event or output was recorded
 
@@ -47,7 +47,7 @@ class Recorder:
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
         """Record a piece of output. While the outbox is full, first wait up to `PATIENCE_S` for acknowledgements."""
         self.touched_s = anyio.current_time()
-        while self.outbox.full and not self._bound.holding:
+        while self.outbox.full and not self._limit.holding:
             with anyio.move_on_after(PATIENCE_S) as waiting:
                 await self.outbox.changed.wait()
             if waiting.cancelled_caught:
@@ -55,15 +55,15 @@ class Recorder:
         self._add_redacted(stream, self._redaction.output(stream, data), timestamp_ms)
 
     def end_output(self, timestamp_ms: int) -> None:
-        """Record the output that redaction and bound held back: the command writes nothing more."""
+        """Record the output that redaction and limit held back: the command writes nothing more."""
         for stream, data in self._redaction.finish():
             self._add_redacted(stream, data, timestamp_ms)
-        self._pass_on(self._bound.finish(), timestamp_ms)
+        self._pass_on(self._limit.flush(), timestamp_ms)
 
     def _add_redacted(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
         for at in range(0, len(data), OUTPUT_BYTES_MAX):  # more than one only if `[REDACTED]` has made it longer
             piece = data[at : at + OUTPUT_BYTES_MAX] if len(data) > OUTPUT_BYTES_MAX else data
-            self._pass_on(self._bound.add(Piece(stream, piece, timestamp_ms), room=not self.outbox.full), timestamp_ms)
+            self._pass_on(self._limit.add(Piece(stream, piece, timestamp_ms), room=not self.outbox.full), timestamp_ms)
 
     def _pass_on(self, kept: Sequence[Piece | Gap], timestamp_ms: int) -> None:
         now_ms = now_in_ms()

@@ -75,12 +75,12 @@ class _Ending:
         self.unsettled: dict[int, float] = {}  # when each process was first seen without a command line
         self.survivors: dict[int, str] = {}  # process id → command line
 
-    def name(self, pids: Iterable[int]) -> None:
+    def note(self, pids: Iterable[int]) -> None:
         """Record survivors and their commands, while these can still be read."""
         for pid in pids:
-            self._note(pid, command_of(pid))
+            self._note_process(pid, command_of(pid))
 
-    def name_settled(self, processes: list[Status]) -> list[Status]:
+    def note_settled(self, processes: list[Status]) -> list[Status]:
         """Record and return the survivors that have a command line, or have had none for `LOOK_AGAIN_MS`.
 
         A process without a command line is exiting, or executing a program. No group of such a process is signalled
@@ -93,10 +93,10 @@ class _Ending:
         waiting = {process.group for process in processes if process.pid in settling}
         settled = [process for process in processes if process.group not in waiting]
         for process in settled:
-            self._note(process.pid, commands[process.pid])
+            self._note_process(process.pid, commands[process.pid])
         return settled
 
-    def _note(self, pid: int, command: str) -> None:
+    def _note_process(self, pid: int, command: str) -> None:
         if pid not in self.survivors and (command := command or name_of(pid)):
             self.survivors[pid] = command
 
@@ -197,7 +197,7 @@ class Keeper:
         alive = [process for process in descendants(os.getpid()) if process.alive]
         fresh = [process for process in alive if process.pid not in ending.handled and process.began <= ending.began]
         if ending.outlived:
-            fresh = ending.name_settled(fresh)
+            fresh = ending.note_settled(fresh)
         ending.handled.update(process.pid for process in fresh)
         if ending.gentle:
             signal_all(fresh, signal.SIGTERM)
@@ -240,7 +240,7 @@ class Keeper:
             if ending.killing:
                 self._finish(ending, left=alive)
                 return False
-            ending.name(pid for pid in alive if pid != self._command)
+            ending.note(pid for pid in alive if pid != self._command)
             ending.killing = True
             ending.deadline = time.monotonic() + STUCK_S
         elif not ending.killing:
@@ -254,7 +254,7 @@ class Keeper:
         if self._expired:
             self._send(Expired())
             return
-        ending.name(left)
+        ending.note(left)
         named = [[pid, command, pid in left] for pid, command in ending.survivors.items()]
         for _ in range(ending.answers):
             self._send(Ended(named[:SURVIVORS_MAX], self._spending.figures))
@@ -264,7 +264,7 @@ class Keeper:
             send_with(self._connection, pack(message), descriptors or [])
 
 
-def keep(connection: socket.socket, launcher: int, group: Path | None) -> None:
+def run_keeper(connection: socket.socket, launcher: int, group: Path | None) -> None:
     """Run a keeper, in a fork of the launcher, until it has to exit."""
     try:
         set_name("airunner-keeper")

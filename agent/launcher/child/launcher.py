@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from airunner.agent.launcher.child.cgroup import Groups, Limits
-from airunner.agent.launcher.child.keeper import keep, refuse
+from airunner.agent.launcher.child.keeper import refuse, run_keeper
 from airunner.agent.launcher.child.linux import become_subreaper, set_name
 from airunner.agent.launcher.child.tree import descendants, end_now, reap, signal_all
 from airunner.agent.launcher.child.wakeup import Wakeup
@@ -75,7 +75,7 @@ class LauncherChild:
             self._connection.close()  # else the agent would not see the launcher's end close
             self._wakeup.close()
             become_subreaper()
-            keep(keepers_end, launcher, self._groups.enter(self._forks))
+            run_keeper(keepers_end, launcher, self._groups.enter(self._forks))
             status = 0
         finally:
             os._exit(status)

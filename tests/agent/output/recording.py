@@ -10,7 +10,7 @@ from pathlib import Path
 from airunner.agent.flag import Flag
 from airunner.agent.output.batching import PIPE_WINDOW_MS, Batcher
 from airunner.agent.output.outbox import Outbox
-from airunner.agent.output.outputbound import OutputBound
+from airunner.agent.output.outputlimit import OutputLimit
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spool import Spool, SpoolHeader
 from airunner.agent.output.spoolroom import SpoolRoom
@@ -58,7 +58,7 @@ def recorder_in(
     spool = Spool.create(folder / lease.job_id, header)
     batcher = Batcher(PIPE_WINDOW_MS)
     outbox = Outbox(lease, spool, batcher, sink or Sink(), cancelled)
-    return Recorder(batcher, outbox, OutputBound(log_bytes_max))
+    return Recorder(batcher, outbox, OutputLimit(log_bytes_max))
 
 
 def taken(recorder: Recorder) -> list[EventBody]:

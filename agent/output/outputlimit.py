@@ -1,4 +1,4 @@
-"""Output bound: limits the size of a job's log. Of longer output it keeps the head and the tail. Pure.
+"""Output limit: limits the size of a job's log. Of longer output it keeps the head and the tail. Pure.
 
 ```
  logged at once ── head ───────┐ dropped, counted  │ tail ┐
@@ -35,8 +35,8 @@ class Gap(NamedTuple):
     omitted_bytes: int
 
 
-class OutputBound:
-    """Output bound of one attempt."""
+class OutputLimit:
+    """Output limit of one attempt."""
 
     def __init__(self, log_bytes_max: int, tail_bytes: int = TAIL_BYTES) -> None:
         self._head_bytes = max(0, log_bytes_max - tail_bytes)
@@ -56,7 +56,7 @@ class OutputBound:
         logged: list[Piece | Gap] = []
         left_bytes = self._head_bytes - self._passed_bytes if room else 0
         if self._held and left_bytes > 0:
-            logged = self.finish()
+            logged = self.flush()
             left_bytes = self._head_bytes - self._passed_bytes
         if not self._held and left_bytes > 0:
             now, later = piece.data[:left_bytes], piece.data[left_bytes:]
@@ -67,7 +67,7 @@ class OutputBound:
             self._hold(piece)
         return logged
 
-    def finish(self) -> list[Piece | Gap]:
+    def flush(self) -> list[Piece | Gap]:
         """Return the gap and the output that was held back: the output has ended, or there is room again."""
         logged: list[Piece | Gap] = [Gap(self._omitted_bytes)] if self._omitted_bytes else []
         logged += self._held

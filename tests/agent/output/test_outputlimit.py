@@ -8,7 +8,7 @@ import anyio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.agent.output.outputbound import TAIL_BYTES, Gap, OutputBound, Piece
+from airunner.agent.output.outputlimit import TAIL_BYTES, Gap, OutputLimit, Piece
 from airunner.agent.output.recorder import PATIENCE_S
 from airunner.protocol.events import Output, OutputTruncated, Stream
 from tests.agent.output.recording import Sink, recorder_in, taken
@@ -26,9 +26,9 @@ def told(going_on: list[Piece | Gap]) -> tuple[bytes, list[int]]:
 def test_head_and_tail_are_kept_and_all_else_is_counted(
     written: list[tuple[Stream, bytes]], log_bytes: int, tail_bytes: int
 ) -> None:
-    bound = OutputBound(log_bytes, tail_bytes)
-    going_on = [one for stream, data in written for one in bound.add(Piece(stream, data, 1), room=True)]
-    going_on += bound.finish()
+    limit = OutputLimit(log_bytes, tail_bytes)
+    going_on = [one for stream, data in written for one in limit.add(Piece(stream, data, 1), room=True)]
+    going_on += limit.flush()
     whole = b"".join(data for _, data in written)
     kept, gaps = told(going_on)
     if len(whole) <= log_bytes:
@@ -45,14 +45,14 @@ def test_head_and_tail_are_kept_and_all_else_is_counted(
 def test_what_there_was_no_room_for_is_counted_where_it_is_missing(
     written: list[tuple[bytes, bool]], tail_bytes: int
 ) -> None:
-    bound = OutputBound(1 << 30, tail_bytes)
+    limit = OutputLimit(1 << 30, tail_bytes)
     length = 0
     for data, room in written:
-        for one in bound.add(Piece(Stream.STDOUT, data, 1), room=room):
+        for one in limit.add(Piece(Stream.STDOUT, data, 1), room=room):
             length += one.omitted_bytes if isinstance(one, Gap) else len(one.data)
         if room:
-            assert not bound.holding
-    length += sum(one.omitted_bytes if isinstance(one, Gap) else len(one.data) for one in bound.finish())
+            assert not limit.holding
+    length += sum(one.omitted_bytes if isinstance(one, Gap) else len(one.data) for one in limit.flush())
     assert length == sum(len(data) for data, _ in written)
 
 
