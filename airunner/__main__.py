@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from airunner.client.cli.clientcommand import EXIT_INTERRUPTED
-from airunner.client.cli.commands import words_behind_dashes
+from airunner.client.cli.commands import words_after_dashes
 from airunner.client.cli.console import ReaderGone, silence_stdout
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.printable import own_lines
@@ -112,7 +112,7 @@ def run(argv: Sequence[str]) -> int:
     """Run `airunner ARGV` and return its exit code."""
     try:
         named = next((word for word in argv if not word.startswith("-")), "")
-        make_app(named)(list(argv), prog_name="airunner", obj=words_behind_dashes(argv))
+        make_app(named)(list(argv), prog_name="airunner", obj=words_after_dashes(argv))
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except (ReaderGone, BrokenPipeError):

@@ -40,17 +40,17 @@ class SwitchGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - the parser's own, which Typer hides
         """Parse the group's own options."""
-        _spare_converters(self.get_params(ctx))
+        _avoid_converters(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the parser's own, which Typer hides
         """Find the named command and rewrite its arguments."""
         name, command, rest = super().resolve_command(ctx, args)
-        _spare_converters(command.get_params(ctx) if command is not None else ())
+        _avoid_converters(command.get_params(ctx) if command is not None else ())
         return name, command, respelled(rest, command.params if command is not None else ())
 
 
-def _spare_converters(options: Sequence[Any]) -> None:
+def _avoid_converters(options: Sequence[Any]) -> None:
     """Give options the converter `_Words` instead of typer's own; older versions of typer have none."""
     for option in options:
         if hasattr(option, "get_runtime_param"):

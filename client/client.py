@@ -90,11 +90,11 @@ class Client:
     async def __aenter__(self) -> Self:
         """Open the client; it connects with the first request. Raises `OperatorError`: keys are missing."""
         assert self._open is None, "this client is already open"
-        way = self._reach or reach(self._broker, self._token, self._home)
+        access = self._reach or reach(self._broker, self._token, self._home)
         group = anyio.create_task_group()
-        channel = Channel(way.network, way.endpoints, way.token, way.edges, self._patience)
+        channel = Channel(access.network, access.endpoints, access.token, access.edges, self._patience)
         await group.__aenter__()
-        self._open = Connection(way, group, channel, LiveEvents(way.network, group), anyio.Semaphore(PAGES_MAX))
+        self._open = Connection(access, group, channel, LiveEvents(access.network, group), anyio.Semaphore(PAGES_MAX))
         await group.start(channel.run)
         return self
 
@@ -102,16 +102,16 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         """Close the client; every follower ends."""
-        here, self._open = self._entered, None
-        here.group.cancel_scope.cancel()
+        connection, self._open = self._entered, None
+        connection.group.cancel_scope.cancel()
         try:
             if isinstance(error, anyio.get_cancelled_exc_class()):
-                return await here.group.__aexit__(kind, error, trace)
+                return await connection.group.__aexit__(kind, error, trace)
             # The caller's own error propagates as it is, not wrapped in an exception group.
-            await here.group.__aexit__(None, None, None)
+            await connection.group.__aexit__(None, None, None)
             return None
         finally:
-            here.reach.close()
+            connection.reach.close()
 
     async def submit(
         self, spec: JobSpec | None = None, *, request_id: str | RequestId | None = None, **fields: Unpack[JobFields]

@@ -98,12 +98,12 @@ class Follower:
                 group.start_soon(self._ask, WatchJob(job_id=self._follow.job_id))
             if (request := self._follow.request(self._channel.request_size.bytes_max)) is not None:
                 group.start_soon(self._ask, request)
-            heard = await self._next()
-            if isinstance(heard, (PeerError, OperatorError)):
-                await self._hand_over(heard)
+            received = await self._next()
+            if isinstance(received, (PeerError, OperatorError)):
+                await self._hand_over(received)
                 return
             try:
-                events = self._process(heard)
+                events = self._process(received)
             except PeerError as failure:  # CorruptLog: what is stored is damaged
                 await self._hand_over(failure)
                 return
@@ -131,20 +131,20 @@ class Follower:
             return await self._inbox.receive()
         return None
 
-    def _process(self, heard: _Input | None) -> list[Event]:
+    def _process(self, received: _Input | None) -> list[Event]:
         """Process an input, and return the events that are next in order."""
         events: list[Event] = []
-        match heard:
+        match received:
             case None:
                 self._follow.tick(_now_ms())
             case JobWatched():
-                self._listen(heard)
+                self._listen(received)
             case JobEventsReplayed():
-                events = self._follow.replayed(heard, _now_ms())
+                events = self._follow.replayed(received, _now_ms())
             case b"":  # the subscription is confirmed
                 self._follow.want_replay()
             case bytes():
-                events = self._live_segment(heard)
+                events = self._live_segment(received)
             case _:
                 raise AssertionError("a failure was not handed to the monitor")
         if self._missed:

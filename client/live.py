@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Network, Subscriber
 
-Hear = Callable[[bytes], None]
+Listener = Callable[[bytes], None]
 """Listener: is called with each sealed segment; an empty segment confirms the subscription."""
 
 
@@ -26,7 +26,7 @@ class _Endpoint:
     """Socket of an endpoint, and the listeners of its topics."""
 
     def __init__(self, subscriber: Subscriber) -> None:
-        self.listeners: dict[bytes, list[Hear]] = {}
+        self.listeners: dict[bytes, list[Listener]] = {}
         self.scope = anyio.CancelScope()
         self._subscriber = subscriber
         self._confirmed: set[bytes] = set()  # topics whose subscription the broker has confirmed
@@ -48,25 +48,25 @@ class _Endpoint:
             case [topic, payload] if len(topic) == TOPIC_BYTES and topic in self.listeners:
                 if not payload:
                     self._confirmed.add(topic)
-                for hear in tuple(self.listeners[topic]):
-                    hear(payload)
+                for listener in tuple(self.listeners[topic]):
+                    listener(payload)
             case _:
                 pass  # not a message of this protocol, or of an ended subscription
 
-    def join(self, topic: bytes, hear: Hear) -> None:
+    def join(self, topic: bytes, listener: Listener) -> None:
         """Add a listener; the first of a topic subscribes to it."""
         if topic not in self.listeners:
             self._subscriber.subscribe(topic)
-        self.listeners.setdefault(topic, []).append(hear)
+        self.listeners.setdefault(topic, []).append(listener)
         if topic in self._confirmed:
-            hear(b"")  # the broker confirms a topic only once for each socket
+            listener(b"")  # the broker confirms a topic only once for each socket
 
-    def leave(self, topic: bytes, hear: Hear) -> None:
+    def leave(self, topic: bytes, listener: Listener) -> None:
         """Remove a listener; the last of a topic unsubscribes from it."""
         listeners = self.listeners.get(topic, [])
-        if hear not in listeners:
+        if listener not in listeners:
             return
-        listeners.remove(hear)
+        listeners.remove(listener)
         if not listeners:
             del self.listeners[topic]
             self._confirmed.discard(topic)
@@ -82,11 +82,11 @@ class LiveEvents:
         self._group = group
         self._endpoints: dict[str, _Endpoint] = {}
 
-    def listen(self, endpoint: str, topic: bytes, hear: Hear) -> Callable[[], None]:
-        """Call `hear` with every message that is published under `topic`, until the returned function is called."""
+    def listen(self, endpoint: str, topic: bytes, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every message that is published under `topic`, until the returned function is called."""
         opened = self._endpoints.get(endpoint) or self._open(endpoint)
-        opened.join(topic, hear)
-        return partial(opened.leave, topic, hear)
+        opened.join(topic, listener)
+        return partial(opened.leave, topic, listener)
 
     def _open(self, endpoint: str) -> _Endpoint:
         for other, unused in list(self._endpoints.items()):

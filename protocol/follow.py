@@ -139,8 +139,8 @@ class Follow:
             try:
                 events += self._advance(segment)
             except BadRequest as error:
-                words = f"event {self.next_sequence} of this job's log cannot be decoded"
-                raise CorruptLog(f"{words}. {CorruptLog().message}") from error
+                problem = f"event {self.next_sequence} of this job's log cannot be decoded"
+                raise CorruptLog(f"{problem}. {CorruptLog().message}") from error
         if self._from_timestamp_ms is None:
             return events
         start_ms = self._from_timestamp_ms

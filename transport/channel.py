@@ -269,8 +269,8 @@ class Channel:
                 except PeerError:
                     continue  # not a reply of this protocol; the request is sent again
                 reply = _read_reply(body)
-                if words := _incompatible(reply):
-                    self._refuse_endpoint(f"{words} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
+                if message := _incompatible(reply):
+                    self._refuse_endpoint(f"{message} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
                     self._do(self._pirate.dropped(self._now_ms()))
                     self._wake_in_time()
                     return  # nothing else on this connection is usable
@@ -299,11 +299,11 @@ class Channel:
         _log.debug("the connection to %s has ended: %s", self.endpoint, ending.name)
         self._mismatches = self._mismatches + 1 if ending is Ending.MISMATCHED else 0
         if ending is Ending.REFUSED:
-            words = (
+            message = (
                 f"the broker at {self.endpoint} does not accept this machine's key; "
                 "put the public key on its allow-list"
             )
-            self._refuse_endpoint(words, EXIT_NO_PERMISSION, may_change=self._ever_heard)
+            self._refuse_endpoint(message, EXIT_NO_PERMISSION, may_change=self._ever_heard)
         elif self._mismatches == MISMATCHES_REPORTED and self._patience.doubt is not None:
             self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))
@@ -345,15 +345,15 @@ class Channel:
             due_ms.append(self._patience.due_ms(since_ms, heard=self._ever_heard, noticed=self._noticed))
         return min((at for at in due_ms if at is not None), default=math.inf)
 
-    def _refuse_endpoint(self, words: str, exit_code: int, *, may_change: bool) -> None:
+    def _refuse_endpoint(self, message: str, exit_code: int, *, may_change: bool) -> None:
         """Record that this endpoint refuses us; fail all requests if every endpoint does, unless that may change."""
         reported = bool(self._refused)
         self._refused.add(self.endpoint)
         if may_change and self._patience.doubt is not None:
             if not reported:
-                self._patience.doubt(words)
+                self._patience.doubt(message)
         elif self._refused >= self._endpoints:
-            self._failure = OperatorError(words, exit_code=exit_code)
+            self._failure = OperatorError(message, exit_code=exit_code)
             self._fail(self._failure)
 
     def _fail(self, failure: OperatorError) -> None:

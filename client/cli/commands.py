@@ -83,7 +83,7 @@ async def show_command(client: Client, console: Console, job: JobArgument, json:
         console.out_line(line)
 
 
-def words_behind_dashes(argv: Sequence[str]) -> int | None:
+def words_after_dashes(argv: Sequence[str]) -> int | None:
     """Count the words after the first `--`; None: there is no `--`.
 
     The parser drops the `--` and puts all operands into one list, so the words are counted before it runs.

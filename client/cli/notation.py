@@ -186,7 +186,7 @@ def _yes_or_no(value: object) -> bool:
     return meant
 
 
-def _length_ms(value: object, key: str, default_ms: int) -> int:
+def _backoff_ms(value: object, key: str, default_ms: int) -> int:
     if is_empty(value):
         return default_ms
     meant = meaning_of(value)
@@ -209,8 +209,8 @@ def _retry(value: object) -> RetryPolicy | None:
     signals = tuple(_signal(end) for end in on if not end.isdecimal())
     if wrong := [code for code in codes if not 1 <= code <= EXIT_CODE_MAX]:
         raise OperatorError(f"{wrong[0]} is not an exit code of a failure; those are 1 to {EXIT_CODE_MAX}")
-    backoff_ms = _length_ms(value.get("backoff"), "backoff", BACKOFF_MS_DEFAULT)
-    backoff_max_ms = _length_ms(value.get("maxBackoff"), "maxBackoff", max(BACKOFF_MAX_MS_DEFAULT, backoff_ms))
+    backoff_ms = _backoff_ms(value.get("backoff"), "backoff", BACKOFF_MS_DEFAULT)
+    backoff_max_ms = _backoff_ms(value.get("maxBackoff"), "maxBackoff", max(BACKOFF_MAX_MS_DEFAULT, backoff_ms))
     ends = RetryOn(exit_codes=codes, signals=signals) if on else None
     return RetryPolicy(limit=limit, backoff_ms=backoff_ms, backoff_max_ms=backoff_max_ms, on=ends) if limit else None
 

@@ -54,10 +54,10 @@ class ConsolePrinter:
             self._console.job_over()  # a lost agent reports no end of its process
         if isinstance(body, events.ProcessStart):
             self._began_ms = body.started_at
-        if (words := self._words(event)) is not None:
-            self._console.say(words if stamps is None else f"{stamps.stamp(event)}{words}")
+        if (message := self._message(event)) is not None:
+            self._console.say(message if stamps is None else f"{stamps.stamp(event)}{message}")
 
-    def _words(self, event: events.Event) -> str | None:
+    def _message(self, event: events.Event) -> str | None:
         match event.body:
             case events.JobScheduled():
                 return _scheduled(event.body)
@@ -73,7 +73,7 @@ class ConsolePrinter:
             case events.JobFinished():
                 return self._finished(event.body)
             case _:
-                return _agents_words(event.body)
+                return _agent_message(event.body)
 
     def _finished(self, body: events.JobFinished) -> str:
         ending = end_text(body.state, body.exit_code, body.signal, body.reason)
@@ -81,7 +81,7 @@ class ConsolePrinter:
         return f"{ending}{took}"
 
 
-def _agents_words(body: events.AgentBody | events.UnknownBody) -> str | None:
+def _agent_message(body: events.AgentBody | events.UnknownBody) -> str | None:
     match body:
         case events.GitCloneStart(repository=repository):
             return f"checking out {repository}"

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from airunner.client.cli.commands import split_operands, words_behind_dashes
+from airunner.client.cli.commands import split_operands, words_after_dashes
 from airunner.client.cli.notation import policy_text
 from airunner.client.cli.options import Given
 from airunner.client.cli.request import fields_of, hints_of
@@ -30,7 +30,7 @@ from airunner.protocol.jobretry import RetryOn, RetryPolicy
 def test_the_command_is_what_stands_behind_the_first_dashes(
     argv: list[str], operands: list[str], repository: list[str], words: list[str] | None
 ) -> None:
-    assert split_operands(operands, words_behind_dashes(argv)) == (repository, words)
+    assert split_operands(operands, words_after_dashes(argv)) == (repository, words)
 
 
 def test_a_flag_beats_the_file_and_variables_are_merged(tmp_path: Path) -> None:
