@@ -23,15 +23,15 @@ What happens when a process dies or is stopped
   (SIGKILL). When the agent continues, its calls raise `LeaseEnded`.
 - The agent dies: its sockets close. Keepers and launcher kill all of their descendants (SIGKILL) and exit.
 - The launcher dies: the kernel signals its keepers (PR_SET_PDEATHSIG), which kill their jobs and exit.
-- A keeper dies: its job's processes become children of the launcher, which kills them. It is stopped: the launcher
-  continues it (SIGCONT).
+- A keeper dies: its job's processes become children of the launcher, which kills them. A keeper is stopped: the
+  launcher continues it (SIGCONT).
 - Launcher and keeper die at once: the agent finds the job's processes by their mark (`mark.py`) or control group,
   and kills them. All three die at once: the next agent of the home does so, before it releases any job.
 - A keeper is stopped, and its launcher is stopped or dead: the agent's `end` and `launch` continue the keeper, and
   kill it and its job if it does not answer (`watchdog.py`). When a launcher dies, its keepers have two seconds to
   end their jobs (`watch`).
-- Unless the agent itself was stopped or died, its `wait`, `end` and `launch` raise `LauncherDied` as soon as no
-  process of the job runs any more; its next launch starts another launcher.
+- After the death of a launcher or keeper the agent's `wait`, `end` and `launch` raise `LauncherDied`, as soon as no
+  process of the job runs any more. The next launch starts another launcher, if there is none.
 Launcher and keepers have their own sessions: a signal to the agent's process group does not reach them.
 
 Costs, measured idle on two cores (medians): a launch by an idle keeper 0.3 ms, in a terminal 1.7 ms; by a keeper

@@ -35,7 +35,7 @@ from airunner.transport.ports import Edges
 
 REFUSED_FIRST_MS: Final = 200  # first pause before a refused request is sent again
 REFUSED_LAST_MS: Final = 30_000  # longest such pause
-NO_ROOM: Final[Mapping[str | None, str]] = MappingProxyType(
+NO_ROOM: Final[Mapping[str | None, str]] = MappingProxyType(  # the agent's report, by the broker's error code
     {
         Quota.code: "the broker refuses more events of this tenant for now (quota)",
         NoSpace.code: "the broker's disk has no room for events now (no-space)",

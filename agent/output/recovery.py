@@ -66,7 +66,7 @@ async def _recover(
 
 
 async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
-    """Publish a spool's events and release its attempt. All spools take turns: heartbeats must not wait long.
+    """Publish a spool's events and release its attempt. `turns` allows one request at a time, for heartbeats' sake.
 
     Raises `PeerError`: the attempt is over, or the broker refuses its events; its lease then expires.
     """

@@ -118,7 +118,7 @@ class Redactor:
         return _joined(spans)
 
     def partial_offset(self, text: bytes) -> int:
-        """Return the offset of the longest suffix of `text` that is an incomplete pattern; len(text) if none is."""
+        """Return the offset of the longest suffix of `text` that is an incomplete pattern; len(text): no suffix is."""
         tail = text[max(0, len(text) - self._longest + 1) :]
         first = len(tail)
         for pattern, _ in self._patterns:

@@ -178,7 +178,7 @@ class Spool:
 
     @property
     def full(self) -> bool:
-        """Whether the disk has refused the newest record: none may be appended until all are acknowledged."""
+        """Whether the disk has refused the newest record: no other may be appended until it is acknowledged."""
         return self._aside is not None
 
     @property
