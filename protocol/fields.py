@@ -217,7 +217,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         SecretFiles,
         Field("Secrets whose variables are set to the path of a file with the value.", Form.WORDS, "--secret-file"),
     ] = ()
-    queue: Annotated[Name, Field("Queue of the job.", exported=True, show=_queue)] = DEFAULT_QUEUE
+    queue: Annotated[Name, Field("Queue of the job.", exported=True, unset="`default`", show=_queue)] = DEFAULT_QUEUE
     priority: Annotated[Priority, Field("Jobs of higher priority start first in their queue.", Form.NUMBER)] = 0
     require: Annotated[Tags, Field("Tags that an agent needs to run the job.", Form.PAIRS, metavar="TAG=VALUE")] = {}
     not_before_ms: Annotated[
