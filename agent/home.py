@@ -5,7 +5,7 @@ $AIRUNNER_HOME/agent/
 ├── 1/            the first agent of this home
 │   ├── lock      locked by the agent; the kernel unlocks it when the agent dies
 │   ├── running   locked while the agent's launcher or a keeper lives, even after the agent's death
-│   ├── mark      the value of AIRUNNER_MARK in the environment of every job's processes, see `launcher.mark`
+│   ├── mark      random part of the AIRUNNER_MARK in the environment of each job's processes, see `launcher.mark`
 │   ├── groups    the control groups that the agent's launchers have made, one path per line
 │   ├── spool/    one file for each attempt
 │   └── workspaces/
@@ -39,7 +39,7 @@ END_S: Final = 10.0  # wait for processes to die of SIGKILL; only those that han
 class LockedHome(Struct, frozen=True):
     """Locked home: `folder` is locked while `descriptor` is open; the launcher keeps `running` open.
 
-    Processes of jobs have `mark` in their environment; launchers list their control groups in the file `groups`.
+    The AIRUNNER_MARK of jobs' processes starts with `mark`; launchers list their control groups in the file `groups`.
     `ended` names the processes of the previous agent's jobs that were still running and were ended here.
     """
 

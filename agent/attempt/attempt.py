@@ -115,7 +115,7 @@ class Attempt:
         except OSError as failed:
             if refusal_in(failed) is not None:
                 raise
-            self._supervisor.say(f"the files of the job's secrets cannot be written: {failed.strerror}")
+            self._supervisor.say(f"the job's secret files cannot be written: {failed.strerror}")
             return Result(reason=Reason.PROCESS_ERROR)
         except (SecretMissing, TooManySecrets) as refused:
             self._supervisor.say(str(refused))

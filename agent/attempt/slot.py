@@ -182,7 +182,7 @@ class Slot(Struct, frozen=True):
 
     async def _clear(self, workspace: Workspace) -> None:
         for leftover in await self.surroundings.offload(lambda: remove_workspace(workspace.root)):
-            self.report(f"could not remove {leftover.path}: {leftover.why}")
+            self.report(f"could not remove {leftover.path}: {leftover.why}; remove it by hand")
         self.workspaces.removed(workspace)
 
     async def _settle(self, attempted: _Attempted, settled: anyio.Event) -> None:
@@ -226,9 +226,9 @@ class Slot(Struct, frozen=True):
         return None
 
     async def _give_back(self, attempted: _Attempted, outbox: Outbox) -> Settlement:
-        """Deliver the attempt's events, then release the lease; after a drain, leave them if `DELIVERY_S` passes.
+        """Deliver the attempt's events, then release the lease; after a drain, give up when `DELIVERY_S` has passed.
 
-        When a command has run and the spool fails, the attempt counts: a job that always breaks its agent must end.
+        If the spool fails after the command has run, the attempt counts: a job that always breaks its agent must end.
         """
         settlement: Settlement = LeftBehind()
         async with anyio.create_task_group() as group:

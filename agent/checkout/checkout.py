@@ -5,7 +5,7 @@
   commit that is not in the clone is fetched by its hash.
 - `revision` says what a `commit` or `branch` means.
 - Objects that the agent has already are borrowed from its mirror (see `mirrors`). If that fails, and not because of
-  the network or a full disk, the checkout is repeated without the mirror.
+  the network or a machine that is out of disk or memory, the checkout is repeated without the mirror.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from airunner.agent.checkout.submodules import Submodules
 from airunner.agent.launcher.contract import Starter
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
 
-CHECKOUT_S_MAX: Final = 3_600.0
+CHECKOUT_S_MAX: Final = 3_600.0  # limit of a whole checkout, all git commands together
 
 
 class Terms(Struct, frozen=True):
@@ -128,7 +128,7 @@ class _Checkout:
         return commit
 
     async def _hash_or_name(self, text: str) -> str:
-        """Return the commit of the branch or tag `text`, or the one whose hash starts so; fails if ambiguous."""
+        """Return the commit of the branch or tag `text`, or whose hash starts with `text`; fails if there are two."""
         git = self._git
         named = await self._named(text)
         if named is None:

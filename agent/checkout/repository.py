@@ -67,6 +67,7 @@ def _repository_refusal(repository: str, rules: Rules) -> str | None:
     if scheme not in rules.schemes:
         options = " ".join(f"--allow-scheme {each}" for each in (*rules.schemes, scheme))
         remedy = f"to allow {scheme} too, start the agent with {options}"
+        remedy = f"{scheme} is never allowed" if scheme in FORBIDDEN_SCHEMES else remedy
         return f"{address.redacted}: this agent allows the schemes {', '.join(rules.schemes)}; {remedy}"
     return _host_refusal(address)
 
