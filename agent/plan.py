@@ -78,7 +78,7 @@ def schemes_of(named: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def offered_secrets(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Look up the variables of `--secret`. Raises `OperatorError` for one that is not set."""
+    """Look up the variables that `--secret` names. Raises `OperatorError`: a variable is not set."""
     for name in names:
         if name not in environ:
             raise OperatorError(f"--secret {name}: there is no such variable in the agent's environment: set it")
@@ -122,7 +122,7 @@ def slots_possible(spawn: int, report: Callable[[str], None]) -> int:
     possible = max(1, (descriptors - AGENT_DESCRIPTORS) // SLOT_DESCRIPTORS)
     if possible < spawn:
         report(
-            f"--spawn {spawn}: only {possible} jobs run at once, for this process may open {descriptors} files; "
+            f"--spawn {spawn}: only {possible} jobs run at once, because this process may open {descriptors} files; "
             "raise its hard limit (ulimit -Hn, LimitNOFILE=) or lower --spawn"
         )
     return min(spawn, possible)

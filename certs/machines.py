@@ -28,7 +28,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 FORMAT: Final = "airunner-machine-1"
-FINGERPRINT_BYTES: Final = 8
+FINGERPRINT_BYTES: Final = 8  # of a hash of a public key, by which people tell keys apart
 _Text = Annotated[str, Meta(max_length=4_096)]
 
 
@@ -86,7 +86,7 @@ def add(
         if public is None:
             public = _new_pair(home, name)
         if raw_key(public) in parse(listed)[0]:
-            raise OperatorError("this key is on the allow-list already, under another name")
+            raise OperatorError("this key is on the allow-list already, under another name: see `airunner certs list`")
         entry = Entry(name, frozenset(roles), tenant, queues)
         replace(home.allowed_clients, with_entry(listed, public, entry))
     return _machine(home, raw_key(public), entry)
@@ -142,13 +142,13 @@ def import_keys(home: Home, path: Path, *, force: bool) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise OperatorError(f"{path} was not made by `airunner certs export`: {str(error)[:200]}") from error
     if carried.format != FORMAT:
-        raise OperatorError(f"{path} was made by another version of airunner")
+        raise OperatorError(f"{path} was made by another version of airunner: use the same version on both machines")
     if not fits_machine(carried.name):
         raise OperatorError(f"{path} was not made by `airunner certs export`: {carried.name!r} is not a machine name")
     for key in (carried.broker_public, carried.client_public, carried.client_secret):
         _check_key(key.encode(), str(path))
     if public_of(carried.client_secret.encode()) != carried.client_public.encode():
-        raise OperatorError(f"{path} is damaged: its two keys do not belong together")
+        raise OperatorError(f"{path} is damaged, its two keys do not belong together: export the machine again")
     wanted = {
         home.client_secret: carried.client_secret,
         home.client_public: carried.client_public,

@@ -23,8 +23,8 @@ from typing import Final
 from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError
 
-OTHERS_READ_OR_WRITE: Final = 0o077
-OTHERS_WRITE: Final = 0o022
+OTHERS_READ_OR_WRITE: Final = 0o077  # mode bits that a key's file or folder must not have
+OTHERS_WRITE: Final = 0o022  # mode bits that no file and folder of ours may have
 LINKS_MAX: Final = 40  # symbolic links on a path, as in the kernel
 _ROOT: Final = 0
 

@@ -29,7 +29,7 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import Forged, OperatorError
 from airunner.protocol.requests import BOX_BYTES_MAX
 
-VALUE_BYTES_MAX: Final = 32_768
+VALUE_BYTES_MAX: Final = 32_768  # of one secret
 
 
 class _Sealed(Struct, frozen=True):

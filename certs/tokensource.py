@@ -24,7 +24,7 @@ TOKEN_VARIABLE: Final = "AIRUNNER_TOKEN"  # noqa: S105 - the variable's name, no
 MINTED_TTL_S: Final = 600.0  # long enough for a slow request, short enough to be worth little when stolen
 
 
-def _unsaid(_: str) -> None:
+def _ignore_report(_: str) -> None:
     """Ignore a report: the caller reads the token only once, and gets the error itself."""
 
 
@@ -34,7 +34,7 @@ class TokenFile:
     `report` is called with one line of text for each problem, once.
     """
 
-    def __init__(self, path: Path, report: Callable[[str], None] = _unsaid) -> None:
+    def __init__(self, path: Path, report: Callable[[str], None] = _ignore_report) -> None:
         """Read the token; raises `OperatorError`: the file cannot be read, or holds no token."""
         self._path = path
         self._report = report
@@ -107,7 +107,7 @@ def token_source(
     file: Path | None = None,
     subject: str = "local",
     roles: Iterable[Role] = ALL_ROLES,
-    report: Callable[[str], None] = _unsaid,
+    report: Callable[[str], None] = _ignore_report,
 ) -> TokenSource | TokenFile:
     """Choose the token source of one process; `explicit` is the value of `--token`, `file` that of `--token-file`.
 
