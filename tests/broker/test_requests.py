@@ -17,7 +17,6 @@ from airunner.broker.requests import KINDS, Kind
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Engine, JobFilter
 from airunner.broker.store.quotas import Quotas
-from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.certs.principal import Role
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId, Name
@@ -25,6 +24,7 @@ from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, Jo
 from airunner.protocol.requests import Asking, Request, StoreRequest, reply_type
 from airunner.transport.memory import MemoryPublisher
 from tests.broker.stage import Disk, FakeAuthority, FakeRouter, acting, dequeue, edges, enqueue
+from tests.conformance.memory import MemoryEngine
 from tests.protocol.test_documented import PAGE, tag_of
 
 
@@ -78,7 +78,7 @@ PROMOTING = Kind[PromoteJob](
 async def test_a_request_that_changes_something_needs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KINDS, PromoteJob, PROMOTING)
     router, publisher = FakeRouter(), MemoryPublisher()
-    broker = Broker(Store(open_sqlite(None)), router, publisher, FakeAuthority(), edges(), Disk(), Counts())
+    broker = Broker(Store(MemoryEngine()), router, publisher, FakeAuthority(), edges(), Disk(), Counts())
 
     async def ask(request: Request, number: int, role: str) -> Message:
         router.hear(request, number, token=role.encode())
@@ -100,7 +100,7 @@ class Reading(Store):
     """Counts the requests of each batch that is read."""
 
     def __init__(self) -> None:
-        super().__init__(open_sqlite(None))
+        super().__init__(MemoryEngine())
         self.sizes: list[int] = []
 
     def read(self, commands: Sequence[TenantRequest]) -> list[Done]:

@@ -7,19 +7,18 @@ from contextlib import closing
 import pytest
 
 from airunner.broker.store.batch import TRIES_MAX, Store
-from airunner.broker.store.contract import Changes, SecretRow
-from airunner.broker.store.sqlite import engine as sqlite
-from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.store.contract import Changes, Moved, SecretRow
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import Busy, CorruptLog
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.replies import JobsLeased, QueuesListed, Refused
 from airunner.protocol.requests import EnqueueJob, ListQueues
 from tests.conformance import counters, laws_log
-from tests.conformance.conflicts import WRITES_OVER, Conflicting, opened
+from tests.conformance.conflicts import Conflicting, Unchecked
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
 from tests.conformance.machine import StoreAndModel
+from tests.conformance.memory import MemoryEngine
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -30,7 +29,7 @@ def test_sqlite_keeps_the_law_and_counts_right(law: str):
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_sqlite_keeps_the_law_beside_another_broker(law: str):
+def test_dicts_keep_the_law_beside_another_broker(law: str):
     engine = Conflicting()
     LAWS[law](Driver(Store(engine)))
     assert engine.conflicts
@@ -44,18 +43,16 @@ def test_sqlite_does_what_the_model_does_and_counts_right(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(16, 32))
-def test_sqlite_does_what_the_model_does_beside_another_broker(seed: int):
+def test_dicts_do_what_the_model_does_beside_another_broker(seed: int):
     StoreAndModel(Store(Conflicting()), seed).run()
 
 
-def test_a_save_without_its_version_check_is_found(monkeypatch: pytest.MonkeyPatch):
-    for name, statement in WRITES_OVER.items():
-        monkeypatch.setattr(sqlite, name, statement)
+def test_a_save_without_its_version_check_is_found():
     with pytest.raises(AssertionError):
-        laws_log.what_is_stored_is_published_once_though_it_is_repeated(Driver(Store(Conflicting())))
+        laws_log.what_is_stored_is_published_once_though_it_is_repeated(Driver(Store(Unchecked())))
 
 
-class Fought(SqliteEngine):
+class Fought(MemoryEngine):
     """Others are at every job all the time."""
 
     saves = 0
@@ -63,11 +60,12 @@ class Fought(SqliteEngine):
     def save(self, changes: Changes) -> None:
         self.saves += 1
         super().save(changes)
-        raise self._moved()
+        self._now = self._saved
+        raise Moved
 
 
 def test_what_is_moved_again_and_again_is_for_later_and_leaves_nothing():
-    engine = Fought(opened())
+    engine = Fought()
     driver = Driver(Store(engine))
     with pytest.raises(Busy):
         driver.apply(driver.ask(EnqueueJob(jobs=(JobSpec(command="true"),))))
@@ -75,7 +73,7 @@ def test_what_is_moved_again_and_again_is_for_later_and_leaves_nothing():
     assert driver.reply(QueuesListed, ListQueues()).queues == ()
 
 
-class Damaged(SqliteEngine):
+class Damaged(MemoryEngine):
     """The sealed secrets cannot be read."""
 
     def boxes(self, *_: str) -> dict[str, SecretRow]:
@@ -83,7 +81,7 @@ class Damaged(SqliteEngine):
 
 
 def test_a_lease_that_is_refused_for_damaged_secrets_takes_no_job_and_hides_none():
-    driver = Driver(Store(Damaged(opened())))
+    driver = Driver(Store(Damaged()))
     plain, _ = driver.enqueue(JobSpec(command="a"), JobSpec(command="b", secrets=("S",)))
     refused, leased = driver.apply(driver.ask(driver.dequeue(slots=2)), driver.ask(driver.dequeue())).outcomes
     assert isinstance(refused.reply, Refused)

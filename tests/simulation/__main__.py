@@ -64,7 +64,7 @@ REACHED: Final = (
     "a batch was decided on a job that had moved",
 )
 FORKS: Final = get_context("fork")
-STORES: Final = ("shared", "sqlite")
+STORES: Final = ("dicts", "sqlite")
 HASHING: Final = {"PYTHONHASHSEED": "0"}  # the order of sets is part of what a seed draws
 
 

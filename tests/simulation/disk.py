@@ -1,8 +1,8 @@
 """The broker's disk, which outlives its process, and what may become of what is written to it.
 
-`shared.SharedDisk` keeps a batch whole or loses it whole. `torn.TornDisk` is one of sectors. Both can end the broker at
-any one thing that it does to them, fail once, and be full. Both are also what the Ledger is told of the disk: how much
-room there is, and a ballast, which a full disk has for what ends or keeps something.
+`dicts.DictDisk` keeps a batch whole or loses it whole. `torn.TornDisk` is one of sectors, under real SQLite. Both can
+end the broker at any one thing that it does to them, fail once, and be full. Both are also what the Ledger is told of
+the disk: how much room there is, and a ballast, which a full disk has for what ends or keeps something.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airunner.broker.store.contract import Engine
 from airunner.broker.store.room import Room, Space
 
 BALLAST_PIECES = 8
-COMMIT_BYTES = 16_384  # that the shared store counts for a transaction
+COMMIT_BYTES = 16_384  # that the store of dicts counts for a transaction
 
 
 class Crashed(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from msgspec.structs import replace
@@ -22,13 +22,13 @@ from airunner.broker.lifecycle import decide, publishing
 from airunner.broker.lifecycle.commands import Applied, Command, TenantRequest
 from airunner.broker.lifecycle.world import World as Batch
 from airunner.broker.store.batch import Store
-from airunner.broker.store.sqlite import engine, opening
+from airunner.broker.store.sqlite import opening
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.protocol import reconnect as retry
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.requests import EventBatch
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
-from tests.conformance.conflicts import WRITES_OVER
+from tests.conformance.memory import MemoryEngine
 from tests.simulation import world
 from tests.simulation.machine import Machine
 from tests.simulation.network import SimDealer
@@ -82,13 +82,17 @@ def lease_without_deadline_check() -> None:
         expire(batch)
 
     decide.expire = hastily
-    due = SqliteEngine.due
-    SqliteEngine.due = lambda self, _, limit: due(self, FOR_EVER_MS, limit)
+    for engine in (SqliteEngine, MemoryEngine):
+        engine.due = _all_of(engine.due)
+
+
+def _all_of(due: Any) -> Any:
+    return lambda self, _, limit: due(self, FOR_EVER_MS, limit)
 
 
 def save_without_its_version_check() -> None:
     """What another broker has changed meanwhile is written over."""
-    vars(engine).update(WRITES_OVER)
+    MemoryEngine.require_unmoved = lambda *_: None
 
 
 def synchronous_normal() -> None:
@@ -154,7 +158,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingP
         "renewals-refused-when-full": (renewals_refused_when_full, "all"),
         "long-runs-published-live": (long_runs_published_live, "all"),
         "synchronous-normal": (synchronous_normal, "sqlite"),
-        "save-without-its-version-check": (save_without_its_version_check, "shared"),
+        "save-without-its-version-check": (save_without_its_version_check, "dicts"),
     }
 )
 """Each mutant, and the kind of disk on which its lie can show."""

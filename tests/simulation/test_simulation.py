@@ -71,7 +71,7 @@ def test_every_mutant_is_found() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("store", ["sqlite", "shared"])
+@pytest.mark.parametrize("store", ["sqlite", "dicts"])
 def test_a_seed_is_the_same_whenever_it_is_run(store: str) -> None:
     first, second = (simulate("--seed", "5", "--store", store, "--trace") for _ in range(2))
     assert untimed(first) == untimed(second)

@@ -34,6 +34,7 @@ from airunner.protocol.events import Event
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import Edges
+from tests.simulation.dicts import DictDisk
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
 from tests.simulation.history import (
@@ -54,7 +55,6 @@ from tests.simulation.network import SimDoors, SimNetwork, Weather
 from tests.simulation.processes import SimKeepers
 from tests.simulation.reading import all_jobs
 from tests.simulation.recording import Recorder
-from tests.simulation.shared import SharedDisk
 from tests.simulation.tags import tags_of
 from tests.simulation.torn import TornDisk
 from tests.simulation.users import Monitor, Submitter, open_queue
@@ -70,7 +70,7 @@ COMPLETED_MIN: Final = 5
 CANCEL_GRACE_S: Final = 2.0
 SLOW_SHARE: Final = 0.12
 SLOW_BYTES_A_S: Final = (8_192.0, 8_192.0, 20_000.0, 80_000.0)
-DISKS: Final[dict[str, Callable[[Random, Counter[str]], Disk]]] = {"sqlite": TornDisk, "shared": SharedDisk}
+DISKS: Final[dict[str, Callable[[Random, Counter[str]], Disk]]] = {"sqlite": TornDisk, "dicts": DictDisk}
 _FOR_EVER: Final = Patience()
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""A disk that keeps whole batches: a database in memory, which another broker seems to write to as well."""
+"""A disk of dicts: an engine without SQL, beside which another broker seems to be at work."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import apsw
 from airunner.broker.store.contract import Changes, Engine, Keys, Loaded
 from airunner.protocol.errors import NoSpace
 from tests.conformance.conflicts import Conflicting
+from tests.conformance.memory import Tables
 from tests.simulation.disk import COMMIT_BYTES, Disk
 
 CONFLICTS_SHARE = 0.2  # of the batches
 
 
-class SharedDisk(Disk):
+class DictDisk(Disk):
     """Keeps a batch whole, or loses it whole."""
 
     def __init__(self, random: Random, rare: Counter[str]) -> None:
         super().__init__(random, rare)
-        self.saved = b""
+        self.tables = Tables()
 
     def engine(self) -> Engine:
         return _Engine(self)
@@ -30,10 +31,10 @@ class SharedDisk(Disk):
 
 
 class _Engine(Conflicting):
-    """The engine of one life of the broker; each thing that it does to the database is a step."""
+    """The engine of one life of the broker; each thing that it does to the tables is a step."""
 
-    def __init__(self, disk: SharedDisk) -> None:
-        super().__init__(disk.saved)
+    def __init__(self, disk: DictDisk) -> None:
+        super().__init__(disk.tables)
         self._disk = disk
         self._life = disk.life
         self._writes = False
@@ -48,23 +49,19 @@ class _Engine(Conflicting):
     def save(self, changes: Changes) -> None:
         self._step()
         self._writes = changes != Changes()
-        super().save(changes)
-
-    def moved(self, changes: Changes) -> bool:
-        moved = super().moved(changes)
-        if moved:
+        if self.stale and self.moved(changes):
             self._disk.rare["a batch was decided on a job that had moved"] += 1
-        return moved
+        super().save(changes)
 
     def commit(self) -> None:
         self._step(writes=self._writes)
         super().commit()
-        self._disk.saved = self.saved
+        self._disk.tables = self._now
         self._step()  # what is kept need not have been told
 
     def _step(self, *, writes: bool = False) -> None:
         try:
             self._disk.step(self._life, writes=writes, grows_bytes=COMMIT_BYTES if writes else 0)
         except apsw.FullError as full:
-            self._undo()
+            self._now = self._saved
             raise NoSpace from full
