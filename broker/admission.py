@@ -1,16 +1,16 @@
 """Admission: authenticates, authorises and charges each request, before and after it is decoded.
 
 A key that was removed from the allow-list is refused at its next request, also on open connections. The roles of a
-machine's key (`agent`, `client`), and the tenant and queues that it may be bound to, limit every token that is used
-there: a token that is carried to another machine opens no more than that machine may.
+machine's key (`agent`, `client`), and the tenant and queues that it may be bound to, limit every token that is used on
+that machine: a token that is carried to another machine grants no more than that machine's key allows.
 
-Queues: a request that names queues is checked here. A request that names a job, or lists, carries its scope to the
-Store (`TenantRequest.queues`), which answers as if the jobs of other queues did not exist, as it does for other
-tenants. Requests about an attempt need no scope: the task token proves that the agent could lease it.
+Queues: the queues that a request names are checked here. A request that names a job, or a list, carries the sender's
+queues to the Store (`TenantRequest.queues`), which replies as if jobs in other queues did not exist, as for those of
+other tenants. Requests about an attempt need no such check: the task token proves that the agent could lease the job.
 
-Each request is charged before it is decoded: to the tenant whose token was verified, in the bucket that the request
-seems to be for, or to the machine where there is no such token. A request that turns out to be for the tenant's other
-bucket has to be admitted there too, so that pretending gains nothing. See `prices`.
+Each request is rate-limited before it is decoded: by the tenant's bucket that its first bytes point to, or by the
+machine's bucket if its token is not verified. If the decoded request turns out to be for the tenant's other bucket,
+that bucket has to admit it too, so that misleading first bytes gain nothing. See `prices`.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from airunner.protocol.requests import Ping, PublishJobEvents, Request, StoreReq
 from airunner.protocol.revisions import upgraded
 
 Machines = Callable[[bytes], Entry | None]
-"""Allow-list: the entry of a key (its Z85) at this moment; None: not listed. Raises `AllowListUnreadable`."""
+"""Allow-list: finds the present entry of a key (in Z85); None: not listed. Raises `AllowListUnreadable`."""
 
-UNATTRIBUTED_PER_S: Final = 900.0  # units, of one machine: some 225 new tokens, a tenth of what the broker can do
-PING_BYTES_MAX: Final = 64  # a body as short as this is decoded before any token is verified
+UNATTRIBUTED_PER_S: Final = 900.0  # units a second of one machine: verifies 225 tokens, a tenth of the broker's work
+PING_BYTES_MAX: Final = 64  # a body of at most this size is decoded before its token is verified: it may be a Ping
 
 REVOKED: Final = "this machine's key has been taken off the broker's allow-list"
 
-_HEAD_BYTES: Final = 32  # where the kind of a request most often stands
+_HEAD_BYTES: Final = 32  # bytes at a body's start in which the kind of the request is searched for
 
 
 class Admitted(Struct, frozen=True):
-    """Admitted request; a Ping has no `principal`."""
+    """Admitted request; a Ping has no `principal`, because its token is not verified."""
 
     frames: RequestFrames
     request: Ping | StoreRequest
@@ -60,7 +60,7 @@ def any_machine(_: bytes) -> Entry:
 
 
 class Admission:
-    """Admission of requests; the Gateway calls it for each message."""
+    """Admission of requests; the Gateway calls `admit` for each message."""
 
     def __init__(self, authority: Authority, machines: Machines, rates: Rates, unattributed: Rates) -> None:
         self._authority = authority
@@ -71,11 +71,11 @@ class Admission:
         self._work = _naming(*(request for request, kind in KINDS.items() if kind.works))
 
     def look_again(self) -> None:
-        """Read the allow-list again for the next requests: it may have changed."""
+        """Forget cached entries, so that the next requests see the allow-list as it is now."""
         self._entries.clear()
 
     def listed(self, key: str, request: StoreRequest) -> bool:
-        """Check that the key is still listed, for the queues of its request. False where the list cannot be read."""
+        """Check that the key is still listed, for the queues of its request. False also if the list cannot be read."""
         try:
             entry = self._entry(key)
         except AllowListUnreadable:
@@ -85,8 +85,8 @@ class Admission:
     def admit(self, frames: Sequence[bytes], key: str, now_ms: int) -> Admitted:
         """Admit a message from the machine with this key: charge, decode and authorise it.
 
-        Raises `PeerError`: `Unsupported` or `BadRequest` for what is no request, `Unauthenticated`, `Forbidden`;
-        `Quota`, where the tenant or the machine asks too much; `Busy`, while the allow-list cannot be read.
+        Raises `PeerError`: `Unsupported` or `BadRequest` for an invalid message; `Unauthenticated`, `Forbidden`;
+        `Quota`: the tenant or the machine is over its rate limit; `Busy`: the allow-list cannot be read now.
         """
         try:
             unpacked = unpack_request(frames)
@@ -99,7 +99,7 @@ class Admission:
             self._charge_machine(key, now_ms)
             return Admitted(unpacked, short)
         principal = self._principal(entry, key, unpacked.token, now_ms)
-        purpose = self._open(entry, principal, unpacked.body, now_ms)
+        purpose = self._guess_purpose(entry, principal, unpacked.body, now_ms)
         request = self._decode(Bucket(principal.tenant, purpose), unpacked, short, now_ms)
         self._authorise(entry, principal, request)
         bucket = _bucket(principal.tenant, request)
@@ -114,7 +114,7 @@ class Admission:
     def _machine(self, key: str) -> Entry:
         """Look up the allow-list entry of this key.
 
-        Raises `Unauthenticated`; `Busy`, while the allow-list cannot be read.
+        Raises `Unauthenticated`: it is not listed; `Busy`: the allow-list cannot be read now.
         """
         try:
             entry = self._entry(key)
@@ -127,7 +127,7 @@ class Admission:
     def _charge_machine(self, key: str, now_ms: int, units: float = 1) -> None:
         """Charge the machine for a request that belongs to no tenant.
 
-        Raises `Quota`, where it has sent too many of them.
+        Raises `Quota`: the machine has sent too many such requests.
         """
         bucket = Bucket(key, Purpose.MACHINE)
         self._unattributed.require(bucket, now_ms)
@@ -136,7 +136,7 @@ class Admission:
     def _principal(self, entry: Entry, key: str, token: bytes, now_ms: int) -> Principal:
         """Authenticate the sender, with no more rights than the machine's entry allows.
 
-        Raises `Unauthenticated`, `Forbidden`; `Quota`, where the machine sends too many tokens to be verified.
+        Raises `Unauthenticated`, `Forbidden`; `Quota`: the machine sends too many tokens that have to be verified.
         """
         principal = self._authority.known(token, now_ms / 1_000)
         if principal is None:
@@ -148,13 +148,13 @@ class Admission:
             principal = replace(principal, queues=narrowed(principal.queues, entry.queues))
         if entry.tenant not in (None, principal.tenant):
             self._charge_machine(key, now_ms)
-            raise Forbidden("this machine's key is bound to another tenant than the token's")
+            raise Forbidden("the token's tenant is not the one that this machine's key is bound to")
         return principal
 
-    def _open(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> Purpose:
-        """Find the bucket's purpose from the first bytes of a request, and require room in that bucket.
+    def _guess_purpose(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> Purpose:
+        """Guess a request's purpose from its first bytes, and require that the tenant's bucket for it is not empty.
 
-        Raises `Quota`, where the tenant asks too much.
+        Raises `Quota`: it is empty.
         """
         may_work = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles
         purpose = Purpose.AGENT if may_work and self._work.search(body, 0, _HEAD_BYTES) else Purpose.CLIENT
@@ -162,12 +162,12 @@ class Admission:
         return purpose
 
     def _decode(self, payer: Bucket, frames: RequestFrames, request: Request | None, now_ms: int) -> StoreRequest:
-        """Decode the request in a body, unless that is done, and charge the decoding, also of an invalid one.
+        """Decode a body, unless it is decoded already (`request`), and charge the decoding, also of an invalid body.
 
         Raises `BadRequest`.
         """
         body = frames.body
-        values = min(VALUES_MAX, len(body))  # at most: the values that were read before the request was found invalid
+        values = min(VALUES_MAX, len(body))  # for an invalid body: at most so many values were read
         try:
             if request is None:
                 values = check_structure(body)
@@ -176,21 +176,22 @@ class Admission:
             events = payer.purpose is Purpose.AGENT and _PUBLISHING.search(body, 0, _HEAD_BYTES) is not None
             self._rates.charge(payer, price_of_decoding(len(body), values, events=events), now_ms)
         if isinstance(request, Ping):
-            raise BadRequest("a Ping is shorter than that")
+            raise BadRequest(f"a Ping has {PING_BYTES_MAX} bytes at most")
         return request
 
     @staticmethod
     def _authorise(entry: Entry, principal: Principal, request: StoreRequest) -> None:
-        """Authorise a request. Raises `Forbidden`: the token or the machine lacks the role or the queue."""
+        """Authorise a request. Raises `Forbidden`: the token or the machine's key lacks the role or a queue."""
         kind = kind_of(request)
         principal.require(kind.role)
         needed = PeerRole.AGENT if kind.works else PeerRole.CLIENT
         if needed not in entry.roles:
-            raise Forbidden(f"this machine's key is not listed as {needed}, and this needs it")
+            raise Forbidden(f"this machine's key is not listed with the role {needed}, which this request needs")
         scope = principal.queues
         if scope is not None and (outside := _named(request) - scope):
             bound = ", ".join(sorted(scope)) or "none"
-            raise Forbidden(f"queue {min(outside)} is not open to this key and token: they are bound to {bound}")
+            outside_words = f"queue {min(outside)} is not open to this key and token"
+            raise Forbidden(f"{outside_words}, which are bound to queues: {bound}")
 
     def _entry(self, key: str) -> Entry | None:
         if key not in self._entries:
@@ -199,7 +200,7 @@ class Admission:
 
 
 def _decoded_if_short(body: bytes) -> Request | None:
-    """Decode a body that is as short as a Ping; None for a longer one.
+    """Decode a body that is short enough for a Ping; None: it is longer.
 
     Raises `BadRequest`.
     """
@@ -219,7 +220,7 @@ def _named(request: StoreRequest) -> frozenset[str]:
 
 
 def _naming(*kinds: type[Message]) -> re.Pattern[bytes]:
-    """Compile a pattern that finds the name of one of these kinds in a body."""
+    """Compile a pattern that finds the name of any of these requests in a body."""
     return re.compile(b"|".join(kind.__name__.encode() for kind in kinds))
 
 

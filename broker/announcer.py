@@ -1,13 +1,13 @@
 """Announcer: owns the PUB socket and publishes committed events live.
 
 Each message is sealed with the job's watch key, under a topic that is a hash of that key: a peer that subscribes to
-everything learns nothing. Events of a job without listeners are not even sealed; a slow listener replays from the
-Ledger what it has missed. The Announcer answers each new subscription with an empty message on its topic, so that a
-monitor knows from when on it receives everything.
+everything learns nothing. Events of a job without listeners are not sealed or sent; a slow listener replays the events
+that it has missed. The Announcer confirms each new subscription with an empty message on its topic, so that a monitor
+knows from when on it receives every event.
 
 A socket's queue is bounded in messages, not in bytes. To bound it in bytes too, only short segments are published
-whole: of a long segment, and of what follows it in the same batch, only the sequence numbers are published, and
-listeners replay the events.
+whole: of a long segment, and of the job's later segments in the same batch, only the sequence numbers are published,
+and listeners replay the events.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Announcer:
         self._encoder = msgspec.msgpack.Encoder()
 
     async def run(self) -> None:
-        """Answer new subscriptions until cancelled."""
+        """Confirm new subscriptions until cancelled."""
         while True:
             for change in await self._publisher.subscriptions():
                 topic, wanted, machine = change
@@ -49,13 +49,13 @@ class Announcer:
                     self._publisher.publish([topic, b""])
 
     async def send(self, batch: Sequence[Appended], /) -> None:
-        """Publish a batch: each job's short segments, and at the end the numbers of what begins with a long one."""
-        if not self._watchers.listen():
+        """Publish a batch: each job's segments up to its first long one, then the sequence numbers of its others."""
+        if not self._watchers.has_listeners():
             return
         named: dict[bytes, Appended] = {}  # by topic
         for appended in batch:
             topic = topic_of(appended.watch_key)
-            if not self._watchers.heard(topic):
+            if not self._watchers.has_listener(topic):
                 continue
             if (before := named.get(topic)) is not None:
                 count = appended.segment.next_sequence - before.segment.first_sequence
@@ -74,5 +74,5 @@ class Announcer:
 
 
 def _named(segment: EventSegment) -> LiveSegment:
-    """Strip the events from a segment: only its sequence numbers are left."""
+    """Return the segment without its events: only its sequence numbers are left."""
     return LiveSegment(first_sequence=segment.first_sequence, count=segment.count, attempt=segment.attempt)

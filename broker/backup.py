@@ -1,7 +1,7 @@
 """Backups of a SQLite store: made while its broker runs, verified, and restored.
 
-A backup is a store like any other. It is written to a file beside its place, synced, read from end to end, and only
-then renamed: a file with the backup's name is whole.
+A backup is a store file like any other. It is written to a temporary file in the target folder, synced, checked
+completely, and only then renamed: so a file with the backup's name is always complete.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from airunner.broker.store.sqlite.opening import open_alone
 from airunner.certs.secretfile import sync_folder
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
-PARTIAL: Final = ".partial"
-KEPT: Final = ".before-restore"
-ANSWER_S_MAX: Final = 60.0  # between two lines of a broker that makes a copy, before it counts as hung
+PARTIAL: Final = ".partial"  # suffix of the temporary file
+KEPT: Final = ".before-restore"  # suffix of the old store after a restore
+ANSWER_S_MAX: Final = 60.0  # between two lines from the broker that makes the copy, before it counts as hung
 _LINE_BYTES_MAX: Final = 4_096
 _COPY_BYTES: Final = 1 << 20
 
@@ -34,7 +34,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class _Answer(msgspec.Struct):
-    """Answer line of the control socket."""
+    """Line that the broker sends over the control socket."""
 
     copied: int = 0
     pages: int = 0
@@ -47,10 +47,10 @@ def back_up(store: Path, to: Path, on_progress: OnProgress, *, force: bool = Fal
 
     A store with a fault is copied too: the report lists the faults.
 
-    Raises `OperatorError`: `to` exists and not `force`, or cannot be written, or there is no such store.
+    Raises `OperatorError`: `to` exists and `force` is not given, `to` cannot be written, or there is no such store.
     """
     if os.path.lexists(to) and not force:
-        raise OperatorError(f"{to} is there already: name another, or give --force")
+        raise OperatorError(f"{to} exists already: name another file, or replace this one with --force")
     _refuse_stores(store, to)
     with _partial(to) as (partial, descriptor):
         try:
@@ -66,7 +66,7 @@ def back_up(store: Path, to: Path, on_progress: OnProgress, *, force: bool = Fal
 
 
 def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
-    """Restore a backup in the place of the store, once it is verified; the old store is kept beside it.
+    """Verify a backup and replace the store with it; the old store stays beside the new one, with the suffix `KEPT`.
 
     Raises `OperatorError`: the backup has a fault, a broker uses the store, or a store exists and not `force`.
     """
@@ -74,7 +74,7 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
     if report.faults:
         raise OperatorError(f"{backup} has a fault and is not restored: {report.faults[0].words}", exit_code=1)
     if store.exists() and not force:
-        raise OperatorError(f"{store} is there already: --force replaces it, and keeps it as {store.name}{KEPT}")
+        raise OperatorError(f"{store} exists already: --force replaces it, and renames it to {store.name}{KEPT}")
     try:
         store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _partial(store) as (partial, descriptor):
@@ -88,9 +88,9 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
 
 
 def _put_aside(store: Path) -> None:
-    """Keep the old store and its journals under other names: SQLite must not apply its journal to the next store.
+    """Rename the old store and its journals: SQLite must not apply the old journal to the restored store.
 
-    Raises `OperatorError`: a broker uses it, also where its file has been removed; `OSError`.
+    Raises `OperatorError`: a broker uses the store, even if the file has been removed; `OSError`.
     """
     with socket.socket(socket.AF_UNIX) as control, short_path(store) as path:
         if control.connect_ex(path) == 0:
@@ -110,7 +110,7 @@ def _put_aside(store: Path) -> None:
 
 
 def _refuse_stores(store: Path, to: Path) -> None:
-    """Refuse stores as targets. Raises `OperatorError`: `to` is the store itself, by any name, or one in use."""
+    """Refuse a store as the target. Raises `OperatorError`: `to` is the store itself, or one in use."""
     with suppress(OSError):
         if to.samefile(store):
             raise OperatorError(f"{to} is the store itself: name another file to copy it to")
@@ -120,7 +120,7 @@ def _refuse_stores(store: Path, to: Path) -> None:
 
 @contextmanager
 def _partial(to: Path) -> Generator[tuple[Path, int]]:
-    """Create a temporary file beside `to`, 0600, with its descriptor; it is removed at the end, unless renamed.
+    """Create a temporary file beside `to`, 0600, and open it; it is removed at the end, unless it was renamed.
 
     Raises `OperatorError`: it cannot be created.
     """
@@ -137,7 +137,7 @@ def _partial(to: Path) -> Generator[tuple[Path, int]]:
 
 
 def _copy_online(store: Path, descriptor: int, on_progress: OnProgress) -> bool:
-    """Copy a store through the broker that uses it; False where there is none.
+    """Have the broker that uses a store copy it; False: no broker uses it.
 
     Raises `OperatorError`, `OSError`.
     """
@@ -151,20 +151,20 @@ def _copy_online(store: Path, descriptor: int, on_progress: OnProgress) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except PermissionError as error:
-            raise OperatorError(f"only the broker's user and root may back up {store}: run this as one") from error
+            raise OperatorError(f"cannot back up {store}: run this as the broker's user, or as root") from error
         socket.send_fds(control, [BACKUP], [descriptor])
         try:
             if _copied(control, on_progress):
                 return True
         except TimeoutError as error:
             raise OperatorError(
-                "the broker does not answer, or makes another backup; try again later", exit_code=EXIT_UNAVAILABLE
+                "the broker does not respond, or makes another backup; try again later", exit_code=EXIT_UNAVAILABLE
             ) from error
     raise OperatorError("the broker ended while it copied its store; try again", exit_code=EXIT_UNAVAILABLE)
 
 
 def _copied(control: socket.socket, on_progress: OnProgress) -> bool:
-    """Read the broker's answers until the copy is done; False where the broker ended before that.
+    """Read the broker's lines until the copy is done; False: the broker ended before that.
 
     Raises `OperatorError`: the broker could not make the copy; `TimeoutError`.
     """

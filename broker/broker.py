@@ -1,7 +1,7 @@
-"""Broker: its actors, the inboxes between them, and nothing else.
+"""Broker: creates its actors and the inboxes between them, and runs them.
 
-Every edge is handed in. If an actor fails the task group ends, and with it the process: everything promised is on disk,
-and the supervisor starts another.
+The caller provides the edges: sockets, disk, time and randomness. If an actor fails, the task group ends, and with it
+the process: every confirmed request is on disk, and the supervisor starts another broker.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from airunner.transport.ports import Edges, Publisher, Router
 
 
 class Broker:
-    """Broker of Gateway, Ledger, Timekeeper, Janitor and Announcer around one store, behind the Gatekeeper."""
+    """Broker: Gateway, Ledger, Timekeeper, Janitor and Announcer around one store. The caller runs the Gatekeeper."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Broker:
         self._admission = Admission(authority, machines, rates, Rates(UNATTRIBUTED_PER_S))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled; started once requests are accepted."""
+        """Run until cancelled; `task_status` is started once requests are accepted."""
         to_timekeeper, timekeeper_inbox = anyio.create_memory_object_stream[Alarm](ALARMS_MAX)
         to_janitor, janitor_inbox = anyio.create_memory_object_stream[Swept](SWEEPS_MAX)
         clock = Clock(self._edges.wall_ms)

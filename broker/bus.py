@@ -7,7 +7,7 @@ Ledger ─ BatchNews ─► Bus ─┬─► Announcer   (appended segments)
                            └─► parking     (queues in which jobs may be leased now)
 ```
 
-With one broker it is these four inboxes; with several, it carries the news to the other brokers too.
+With one broker the bus calls these four directly; a bus of several brokers would carry the news to all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from airunner.broker.store.contract import QueueKey
 
 
 class BatchNews(Struct, kw_only=True):
-    """News of a batch. `ready`: queues and needs in which a job may be leased; `alarm`: None where it is as before."""
+    """News of a batch. `ready`: queues and needs with jobs that may be leased; `alarm`: None if it has not changed."""
 
     appended: list[Appended] = []
     nudged: list[Nudged] = []
@@ -38,7 +38,7 @@ class Bus(Protocol):
         ...
 
     def take_ready(self) -> set[QueueKey]:
-        """Take the queues that became ready since the last call."""
+        """Return the queues that became ready since the last call, and forget them."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""Check of a store file: whether SQLite can read all of it, and whether each job's log is whole.
+"""Check of a store file: whether SQLite can read all of it, and whether each job's log is complete.
 
-It only reads, and needs the file for itself: check a broker's store while that is stopped, or check a backup of it.
+It only reads, but locks the file: check a broker's store while the broker is stopped, or check a backup of the store.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from airunner.protocol.errors import CorruptLog, PeerError
 from airunner.protocol.events import decode_bodies
 from airunner.protocol.job import JobState
 
-FAULTS_MAX: Final = 100  # more do not help to repair the store
+FAULTS_MAX: Final = 100  # faults in a report: more would not help to repair the store
 _FINISHED: Final = "JOB_FINISHED"
 
 
 class Fault(NamedTuple):
-    """Fault in the log of `job_id`, or in the store as a whole."""
+    """Fault in the log of `job_id`; None: a fault of the store as a whole."""
 
     job_id: str | None
     words: str
 
 
 class StoreReport(NamedTuple):
-    """Report of a check: how many jobs and events were read, and the first `FAULTS_MAX` faults."""
+    """Report of a check: how many jobs and events could be read, and the first `FAULTS_MAX` faults."""
 
     jobs: int
     events: int
     faults: tuple[Fault, ...]
 
 
-class _LogGap(Exception):
-    """Gap in the log of a job."""
+class _LogFault(Exception):
+    """Fault of a job's log: an event is missing, or the log ends at the wrong event."""
 
 
 def check_store(path: Path) -> StoreReport:
-    """Check all of the store at `path`.
+    """Check the store at `path` completely.
 
-    Raises `OperatorError`: there is none, it is not a store of this version, or a broker uses it.
+    Raises `OperatorError`: no such file, not a store of this version, or a broker uses it.
     """
     with closing(open_alone(path)) as engine:
         faults = [Fault(None, f"SQLite: {line}") for line in engine.faults(FAULTS_MAX)]
         jobs = events = number = 0
         try:
-            while (job := engine.job_after(number)) is not None:  # one by one: what cannot be read is then one job's
+            while (job := engine.job_after(number)) is not None:  # one by one, to find which job cannot be read
                 jobs, number = jobs + 1, job.number
                 events += _check_log(engine, job, faults)
         except CorruptLog as error:
@@ -63,25 +63,25 @@ def _check_log(engine: SqliteEngine, job: JobRow, faults: list[Fault]) -> int:
         return _read(engine, job)
     except (PeerError, *UNDECODABLE) as error:
         faults.append(Fault(job.job_id, f"its log cannot be read: {error.__cause__ or error}"))
-    except _LogGap as gap:
-        faults.append(Fault(job.job_id, str(gap)))
+    except _LogFault as fault:
+        faults.append(Fault(job.job_id, str(fault)))
     return 0
 
 
 def _read(engine: SqliteEngine, job: JobRow) -> int:
-    """Read a job's log and count its events. Raises `_LogGap`, and what reading and decoding raise."""
+    """Read a job's log and count its events. Raises `_LogFault`, `PeerError`, and the errors `UNDECODABLE`."""
     sequence = 0
     kind = ""
     for segment in engine.segments(job.number, 0):
         if segment.first_sequence != sequence + 1:
-            raise _LogGap(f"its log has a hole: event {sequence + 1} is missing")
+            raise _LogFault(f"its log has a hole: event {sequence + 1} is missing")
         bodies = decode_bodies(segment.events)
         if len(bodies) != segment.count:
-            raise _LogGap(f"a segment of its log has {len(bodies)} events and should have {segment.count}")
+            raise _LogFault(f"a segment of its log has {len(bodies)} events and should have {segment.count}")
         sequence += segment.count
         kind = str(bodies[-1].__struct_config__.tag)
     if sequence != job.last_sequence:
-        raise _LogGap(f"its log ends with event {sequence} instead of {job.last_sequence}")
+        raise _LogFault(f"its log ends with event {sequence} instead of {job.last_sequence}")
     if JobState(job.state).terminal and kind != _FINISHED:
-        raise _LogGap(f"its log ends with {kind} instead of {_FINISHED}")
+        raise _LogFault(f"its log ends with {kind} instead of {_FINISHED}")
     return sequence

@@ -1,9 +1,9 @@
 """Clock of the broker: wall time, advanced by a clock that never steps.
 
-Deadlines on disk are instants of this clock. While a broker runs it neither jumps nor goes back by itself, whatever
-happens to the machine's time: no lease ends for that. When the machine's time has stepped away from it, or the machine
-has slept, which it does not count, the Ledger calls `follow`, in one transaction with a `Resume`: as after a restart,
-each live lease gets a full period from then on, and jobs that wait for a time of day wait for the right one.
+Deadlines on disk are instants of this clock. It neither jumps nor goes back by itself, so a step of the machine's time
+expires no lease; and it does not advance while the machine sleeps. After a step, or a sleep, the Ledger calls `follow`
+and applies a `RenewAll` in the same batch: as after a restart, each live lease gets a full visibility timeout from then
+on, and jobs with `not_before` wait for the correct time of day.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final
 
 import anyio
 
-STEP_MS_MIN: Final = 1_000  # a smaller difference is the noise of reading two clocks, or a leap second
+STEP_MS_MIN: Final = 1_000  # difference that counts as a step; a smaller one is noise of two readings, or a leap second
 
 
 class Clock:
-    """Clock of milliseconds since the epoch that rises steadily; made inside the event loop."""
+    """Clock in milliseconds since the epoch that rises steadily; created inside the event loop."""
 
     def __init__(self, wall_ms: Callable[[], int]) -> None:
         self._wall_ms = wall_ms
@@ -28,7 +28,7 @@ class Clock:
         return int(self._offset_ms + anyio.current_time() * 1_000)
 
     def deadline_s(self, instant_ms: int) -> float:
-        """Convert the first moment after `instant_ms` to anyio's time (seconds)."""
+        """Convert an instant to anyio's time in seconds, one millisecond later: then `now_ms` is past the instant."""
         return (instant_ms + 1 - self._offset_ms) / 1_000
 
     def stepped(self) -> bool:
@@ -36,12 +36,12 @@ class Clock:
         return abs(self._found_ms() - self._offset_ms) >= STEP_MS_MIN
 
     def follow(self) -> float:
-        """Follow the machine's time from now on; return the offset that `back` restores."""
+        """Set this clock to the machine's time; return the previous offset, for `back`."""
         before_ms, self._offset_ms = self._offset_ms, self._found_ms()
         return before_ms
 
     def back(self, offset_ms: float) -> None:
-        """Undo `follow`, where its transaction failed."""
+        """Undo `follow`, because the transaction of its `RenewAll` failed."""
         self._offset_ms = offset_ms
 
     def _found_ms(self) -> float:

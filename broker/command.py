@@ -1,6 +1,6 @@
-"""Command `airunner broker`: builds the broker from real parts and runs it until a signal.
+"""Command `airunner broker`: builds the broker with real sockets, files and clocks, and runs it until a signal.
 
-The Gatekeeper's socket is bound first, and its actor runs before any other socket accepts connections.
+The Gatekeeper's socket is bound first, and the Gatekeeper runs before any other socket accepts connections.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
 DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
-SWITCH_S = 0.0002  # a commit waits twice for the interpreter, which a busy loop would release only every 5 ms
+SWITCH_S = 0.0002  # GIL switch interval: each commit waits for the GIL twice, with Python's default 5 ms each time
 TENANT_REQUESTS_A_SECOND = 1_000.0
-MACHINE_CONNECTIONS_A_SECOND = 100.0  # a command opens two, and takes a third of a second
-CONNECTIONS_BURST_S = 5.0  # as when a machine's agents start together
+MACHINE_CONNECTIONS_A_SECOND = 100.0  # an airunner command opens two, and takes a third of a second
+CONNECTIONS_BURST_S = 5.0  # seconds of that rate at once, for a machine whose agents start together
 DEFAULT_HTTP = "127.0.0.1:8080"
 RETAIN_DAYS_MAX = 36_500
 RETAIN_GIB_MAX = 1_000_000
-DESCRIPTORS = 65_536  # one a connection; with fewer, unauthenticated connections exhaust them sooner
+DESCRIPTORS = 65_536  # limit of file descriptors to set: each connection takes one, even before it is authenticated
 _MIB = 1_048_576
 _GIB = 1_024 * _MIB
 
@@ -56,7 +56,7 @@ def broker_command(
     store: Annotated[
         str | None,
         typer.Option(
-            help="Store to use: sqlite:///PATH, or memory: for a store that ends with the broker.",
+            help="Store to use: sqlite:///PATH, or memory: for a store that is lost when the broker ends.",
             show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db",
         ),
     ] = None,
@@ -68,13 +68,13 @@ def broker_command(
         typer.Option(
             min=0,
             max=RETAIN_GIB_MAX,
-            help="Size of the store in GiB beyond which the oldest finished jobs are removed sooner.",
+            help="Size of the store in GiB above which the oldest finished jobs are removed before --retain-days.",
             show_default="no bound",
         ),
     ] = None,
     reserve_mib: Annotated[
         int,
-        typer.Option(min=0, help="Minimum free disk in MiB; below it new jobs are rejected."),
+        typer.Option(min=0, help="Minimum free space in MiB on the store's disk; below it new jobs are rejected."),
     ] = 256,
     tenant_waiting: Annotated[
         int | None, typer.Option(min=0, help="Maximum waiting jobs of one tenant.", show_default="no bound")
@@ -83,7 +83,7 @@ def broker_command(
         float | None,
         typer.Option(
             min=0,
-            help="Maximum GiB of one tenant's jobs and logs; running jobs may write up to twice that.",
+            help="Maximum GiB of one tenant's jobs and logs for new jobs; running jobs may log up to twice that.",
             show_default="no bound",
         ),
     ] = None,
@@ -92,8 +92,8 @@ def broker_command(
         typer.Option(
             min=1,
             help=(
-                "Maximum requests a second of one tenant, each of the size of a submission of one job: some 0.2 ms of "
-                "the broker's work. Each request is charged its measured work."
+                "Maximum requests a second of one tenant, counted as submissions of one job (some 0.2 ms of the "
+                "broker's work): a request that takes more work counts as several."
             ),
         ),
     ] = TENANT_REQUESTS_A_SECOND,
@@ -104,7 +104,7 @@ def broker_command(
         ),
     ] = None,
     machine_connections: Annotated[
-        float, typer.Option(min=1, help="Maximum connections a second of one machine; further ones are deferred.")
+        float, typer.Option(min=1, help="Maximum new connections a second of one machine; others have to try again.")
     ] = MACHINE_CONNECTIONS_A_SECOND,
     auth: Annotated[
         bool, typer.Option("--auth/--no-auth", help="Require a token with each request; --no-auth is for development.")
@@ -114,13 +114,13 @@ def broker_command(
         typer.Option(
             metavar="FILE",
             help="PEM file of the public keys that verify tokens.",
-            show_default="JWT_PUBLIC_KEY, or the home's",
+            show_default="JWT_PUBLIC_KEY, or the home's keys",
         ),
     ] = None,
 ) -> None:
     """Run the broker: it owns the queue and the event log.
 
-    It prints one line on stderr when it is ready, with its endpoints. SIGTERM or Ctrl-C stops it; nothing is lost.
+    It prints one line with its endpoints on stderr when it is ready. SIGTERM or Ctrl-C stops it, and loses nothing.
     """
     import anyio
 
@@ -135,14 +135,14 @@ def broker_command(
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
     raise_descriptors(DESCRIPTORS)
     sys.setswitchinterval(SWITCH_S)
-    gc.freeze()  # imported modules stay: the collector need not scan them
+    gc.freeze()  # the garbage collector need not scan imported modules: they are never freed
     quotas = Quotas(
         waiting_max=tenant_waiting,
         bytes_max=None if tenant_gib is None else int(tenant_gib * _GIB),
         requests_per_s=tenant_requests,
         watched_max=tenant_watched,
     )
-    # The relay is started before the broker's parts are imported: it takes as long to get ready as they do.
+    # The relay is started before the broker's modules are imported, so that it starts up meanwhile.
     with closing(start_relay(events, machine_connections, CONNECTIONS_BURST_S)) as relay:
         anyio.run(
             _run,
@@ -237,7 +237,7 @@ async def _run(
 
 
 def _disk_under(path: Path, engine: SqliteEngine, reserve_bytes: int, health: Health) -> StoreDisk:
-    """Measure the store's disk; its problems are reported before the broker is ready."""
+    """Create the store's disk and measure it, so that problems are reported before the broker is ready."""
     from airunner.broker.disk import StoreDisk
 
     disk = StoreDisk(path, engine, reserve_bytes, health)
@@ -246,13 +246,13 @@ def _disk_under(path: Path, engine: SqliteEngine, reserve_bytes: int, health: He
 
 
 def _judge_store(damage: tuple[int, int], health: Health) -> None:
-    """Report damage of the store in /health, until a broker starts on a store that is whole."""
+    """Report in /health that the store is damaged. The condition stays until the broker ends."""
     met, aside = damage
     if met:
         health.degrade(
             "store",
-            f"part of the store cannot be read; {aside} jobs are set aside, and requests for them are refused: "
-            "stop the broker, run `airunner store check`, and restore a backup with `airunner store restore`",
+            f"the store is damaged: {aside} jobs cannot be read, and requests for them are refused; stop the broker, "
+            "run `airunner store check`, and restore a backup with `airunner store restore`",
         )
 
 
@@ -263,7 +263,7 @@ def _authority(home: Home, public_key: Path | None, *, auth: bool) -> Authority:
 
     if auth:
         return CachedVerifier(TokenVerifier(load_verifying_keys(os.environ, home, public_key)))
-    _say("warning: --no-auth accepts every request as the default tenant's; CURVE keys still control who connects")
+    _say("warning: --no-auth accepts every request for the default tenant; the allow-list still controls who connects")
     return NoVerifier()
 
 

@@ -1,7 +1,7 @@
 """Control socket of the broker: lets its operator back up the store on the broker's own machine.
 
-It is a Unix socket beside the store, 0600: a process that may write there may read the store anyway, and no other can
-connect; so it needs no token, and no tenant's administrator can reach it.
+It is a Unix socket beside the store, with mode 0600. Only processes of the broker's user and of root can connect, and
+these can read the store anyway. So the socket needs no token, and no tenant's administrator can reach it.
 
 ```
 airunner backup                              the broker
@@ -24,13 +24,13 @@ import msgspec
 from anyio.abc import SocketListener, SocketStream, UNIXSocketStream
 
 from airunner.broker.fairqueue import FairQueue
-from airunner.broker.inbox import Between
+from airunner.broker.inbox import BetweenBatches
 from airunner.broker.store.sqlite.copying import Progress
 
-BACKUP: Final = b"backup\n"
-SUFFIX: Final = "-control"  # of the store's name; SQLite has -wal and -shm there
-STALL_S: Final = 60.0  # for the client to read a line
-CLOSE_S: Final = 1.0  # when the broker ends, the Ledger may no longer close the copy
+BACKUP: Final = b"backup\n"  # the only request
+SUFFIX: Final = "-control"  # appended to the store's name, as SQLite appends -wal and -shm
+STALL_S: Final = 60.0  # for the client to read a line, before its backup is ended
+CLOSE_S: Final = 1.0  # for the Ledger to close a copy; when the broker ends, the Ledger may be gone already
 T = TypeVar("T")
 
 
@@ -50,7 +50,7 @@ class Copy(Protocol):
 
 @contextmanager
 def short_path(store: Path) -> Generator[str]:
-    """Shorten the path of the store's control socket through /proc: a socket's path may have 107 bytes at most."""
+    """Yield a short path of the store's control socket, through /proc: a socket's path has 107 bytes at most."""
     folder = os.open(store.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{store.name}{SUFFIX}"
@@ -59,20 +59,20 @@ def short_path(store: Path) -> Generator[str]:
 
 
 async def open_control(store: Path, ledger: FairQueue, copy_to: Callable[[int], Copy]) -> ControlDoor:
-    """Open the control socket of the broker that has this store locked; it replaces one that a dead broker left."""
+    """Open the control socket, once this broker has locked the store; it replaces the socket of a broker that died."""
     with short_path(store) as path:
         listener = await anyio.create_unix_listener(path, mode=0o600)
     return ControlDoor(listener, ledger, copy_to)
 
 
 class ControlDoor:
-    """Control socket actor; `copy_to` begins a copy of the store into a descriptor."""
+    """Control socket actor; `copy_to` starts a copy of the store into a descriptor."""
 
     def __init__(self, listener: SocketListener, ledger: FairQueue, copy_to: Callable[[int], Copy]) -> None:
         self._listener = listener
         self._ledger = ledger
         self._copy_to = copy_to
-        self._one = anyio.Lock()  # a copy in progress doubles every write: one at a time
+        self._copying = anyio.Lock()  # one copy at a time, because every write to the store goes to the copy too
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -80,8 +80,8 @@ class ControlDoor:
             await self._listener.serve(self._serve)
 
     async def _serve(self, stream: SocketStream) -> None:
-        assert isinstance(stream, UNIXSocketStream), "what a Unix listener accepts"
-        with suppress(anyio.BrokenResourceError, anyio.EndOfStream, TimeoutError):  # the client has left
+        assert isinstance(stream, UNIXSocketStream), "not a Unix socket"
+        with suppress(anyio.BrokenResourceError, anyio.EndOfStream, TimeoutError):  # the client is gone or stalls
             async with stream:
                 asked, descriptors = await stream.receive_fds(len(BACKUP), 1)
                 try:
@@ -92,9 +92,9 @@ class ControlDoor:
 
     async def _answer(self, stream: UNIXSocketStream, asked: bytes, descriptors: list[int]) -> None:
         if asked != BACKUP or not descriptors:
-            await _say(stream, error="this socket only answers `backup`")
+            await _say(stream, error="this socket accepts only `backup` with a descriptor to write to")
             return
-        async with self._one:
+        async with self._copying:
             try:
                 await self._back_up(stream, descriptors[0])
             except OSError as error:
@@ -113,7 +113,7 @@ class ControlDoor:
         await _say(stream, done=True)
 
     async def _between(self, work: Callable[[], T]) -> T:
-        """Run `work` while no transaction is open; return or raise what it does."""
+        """Have the Ledger run `work` while no transaction is open; return its result, or raise its `OSError`."""
         results: list[T] = []
         failures: list[OSError] = []
 
@@ -123,7 +123,7 @@ class ControlDoor:
             except OSError as error:
                 failures.append(error)
 
-        entry = Between(attempt, anyio.Event())
+        entry = BetweenBatches(attempt, anyio.Event())
         await self._ledger.send(entry)
         await entry.done.wait()
         for failure in failures:

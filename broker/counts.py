@@ -9,30 +9,30 @@ from typing import Final
 COUNTED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "peers_admitted": "Connections whose key is on the allow-list.",
-        "peers_refused": "Connections whose key is not.",
-        "peers_deferred": "Connections of machines that open too many, or while the allow-list cannot be read.",
+        "peers_refused": "Connections whose key is not on the allow-list.",
+        "peers_deferred": "Connections above a machine's rate limit, or made while the allow-list cannot be read.",
         "requests": "Requests that were well formed and admitted.",
-        "requests_refused": "Requests that were answered with a refusal.",
-        "garbage": "Messages that were not a request at all.",
-        "replies_undelivered": "Replies whose peer was gone or did not read.",
+        "requests_refused": "Requests that were refused with an error code.",
+        "garbage": "Messages that are not a request of this protocol.",
+        "replies_undelivered": "Replies that were dropped because the peer was gone or did not read.",
         "commits": "Transactions on the store.",
-        "commands": "Commands in those transactions.",
+        "commands": "Requests that the store has answered, and commands of the broker itself.",
         "events": "Events appended to logs.",
-        "live_dropped": "Live messages that the process of live events had no room for; monitors replay them.",
-        "relay_restarts": "Restarts of the process of live events.",
-        "announced": "Segments of events sent to live subscribers.",
+        "live_dropped": "Live messages dropped because the relay did not read fast enough; monitors replay them.",
+        "relay_restarts": "Restarts of the relay, the process that sends live events.",
+        "announced": "Segments of events published to live subscribers.",
     }
 )
 
 
 class Counts:
-    """Counters that only rise; one object for the whole broker."""
+    """Counters that only rise; the broker's actors share one object."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(COUNTED, 0)
 
     def add(self, name: str, more: int = 1) -> None:
-        """Count `more` of `name`, which is one of `COUNTED`."""
+        """Add `more` to the counter `name`, a key of `COUNTED`."""
         self._counts[name] += more
 
     def __getitem__(self, name: str) -> int:

@@ -1,8 +1,8 @@
-"""Disk of the store: measures its free space, and holds a ballast for when it is full.
+"""Disk of the store: measures its free space, and manages the ballast, a reserve for when the disk is full.
 
-The ballast is a file beside the store, allocated while there is room. When the disk is full, because other processes
-have filled it or it reports more space than it has, the ballast is freed piece by piece for commands that end or keep a
-job; once there is room again the ballast is allocated again.
+The ballast is a file beside the store, allocated in advance. When the disk is full, because other processes have filled
+it or it has reported more free space than it has, the ballast is freed piece by piece for commands that end a job or
+renew its lease. Once there is enough free space, the ballast is allocated again.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from airunner.broker.health import Health
 from airunner.broker.store.room import JOURNAL_BYTES, TIGHT_JOURNAL_BYTES, Inside, Room, Space, ballast_bytes, room_of
 
 BALLAST_SUFFIX: Final = "-ballast"
-PIECE_BYTES: Final = 1_048_576  # freed at once: other processes on this disk are not to get more than is needed
-PLENTY_BYTES: Final = 256 * 1_048_576  # beyond the reserve: more than any journal owes, with a batch on top
-CONDITION: Final = "disk"  # of the broker's health
-NO_EVENTS: Final = "new jobs, leases and output are refused, and what ends or keeps a job is stored"
-NOTHING: Final = "nothing can be stored, and only what changes nothing is answered; no lease expires meanwhile"
+PIECE_BYTES: Final = 1_048_576  # ballast freed at once: other processes on this disk should not get more than needed
+PLENTY_BYTES: Final = 256 * 1_048_576  # free beyond the reserve: more than the journal and a batch can still take
+CONDITION: Final = "disk"  # name of the condition in /health
+NO_EVENTS: Final = "new jobs, leases and output are refused; running jobs can still end and renew their leases"
+NOTHING: Final = "nothing can be stored, and only read requests are answered; no lease expires meanwhile"
 _MIB: Final = 1_048_576
 
 
 class Measured(Protocol):
-    """Store in a file, as far as its disk is concerned."""
+    """Store in a file, as the disk sees it."""
 
     def inside(self) -> Inside:
-        """Measure the store's size once its journal is written back."""
+        """Measure the size that the store has once its journal is written back."""
         ...
 
     def tighten(self, *, tight: bool, shorten: bool) -> None:
-        """Keep the journal short, and `shorten` it at once; or return to the usual length."""
+        """Limit the journal to its short length (`tight`) or its usual one; `shorten`: truncate it now."""
         ...
 
 
@@ -40,28 +40,28 @@ class Disk(Protocol):
     """Disk port, which the Ledger calls."""
 
     def look(self) -> Space:
-        """Measure the free space; between two batches, for it reads the store."""
+        """Measure the free space; only between two batches, because it reads the store."""
         ...
 
     def room(self, space: Space, wanted_bytes: int) -> Room:
-        """Decide how much may be stored after `wanted_bytes` more."""
+        """Decide what may be stored, given that `wanted_bytes` of `space` will be used."""
         ...
 
     def spare(self) -> bool:
-        """Free a piece of the ballast; False when none is left."""
+        """Free a piece of the ballast; False: nothing is left of it."""
         ...
 
-    def full(self, *, kept: bool) -> None:
-        """Record that a write has found no room; `kept`: commands that end or keep a job were stored all the same."""
+    def full(self, *, ends_stored: bool) -> None:
+        """Record that a batch found no room; `ends_stored`: its ends of jobs and renewals of leases were stored."""
         ...
 
     def fits(self) -> None:
-        """Record that a whole batch was stored."""
+        """Record that a batch was stored without restrictions."""
         ...
 
 
 class Boundless:
-    """Disk that is never full: for a store in memory, or a test."""
+    """Disk without a limit: for a store in memory, or a test."""
 
     def look(self) -> Space:
         """Report no free space, which `room` ignores."""
@@ -76,16 +76,16 @@ class Boundless:
         """Return False: there is no ballast."""
         return False
 
-    def full(self, *, kept: bool) -> None:
+    def full(self, *, ends_stored: bool) -> None:
         """Do nothing."""
-        del kept
+        del ends_stored
 
     def fits(self) -> None:
         """Do nothing."""
 
 
 class StoreDisk:
-    """Disk under the store at `path`; below `reserve_bytes` new jobs are rejected, and `health` shows it."""
+    """Disk of the store at `path`; with less than `reserve_bytes` free, new jobs are rejected and `health` says so."""
 
     def __init__(self, path: Path, store: Measured, reserve_bytes: int, health: Health) -> None:
         self._path = path
@@ -96,8 +96,8 @@ class StoreDisk:
         self._journal = path.with_name(path.name + "-wal")
         self._space = Space(free_bytes=0)
         self._tight = False
-        self._plenty = False  # then only the free space on the disk is measured
-        self._refused = ""
+        self._plenty = False  # True: while plenty is free, only the disk's free space is measured, not the store
+        self._refused = ""  # what a full disk makes the broker refuse, for /health
         health.watch(self._judge)
 
     def look(self) -> Space:
@@ -135,9 +135,9 @@ class StoreDisk:
             return True
         return False
 
-    def full(self, *, kept: bool) -> None:
+    def full(self, *, ends_stored: bool) -> None:
         """See `Disk`."""
-        self._refused = NO_EVENTS if kept else NOTHING
+        self._refused = NO_EVENTS if ends_stored else NOTHING
         self._plenty = False
         self._judge()
 
@@ -156,12 +156,12 @@ class StoreDisk:
         )
 
     def _judge(self) -> None:
-        """Report the disk to /health, which calls this too: so the store's own size is as last measured."""
+        """Report the disk to /health, which also calls this, so it may not read the store: its size is from `look`."""
         space = self._space._replace(free_bytes=self._free_bytes())
         room = self.room(space, 0)
         left = f"{space.free_bytes / _MIB:.1f} MiB of the store's disk are free"
-        mend = "; free some, enlarge it, or start the broker with a lower --retain-days"
-        if self._refused or room is Room.KEEPING:
+        mend = "; free disk space, enlarge the disk, or start the broker with a lower --retain-days"
+        if self._refused or room is Room.ENDING:
             self._health.degrade(CONDITION, f"{left}: {self._refused or NO_EVENTS}{mend}")
         elif room is Room.RUNNING:
             least = f"{self._reserve_bytes // _MIB} (--reserve-mib)"
@@ -184,7 +184,7 @@ class StoreDisk:
 
 
 def _size(path: Path) -> int:
-    """Size of a file; 0 where there is none."""
+    """Return the size of a file; 0: it does not exist."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -1,19 +1,19 @@
 """Fair queue: the Ledger's inbox, with one FIFO (lane) per tenant, served in proportion to measured work.
 
-A request waits behind those of its own tenant and not behind those of others. The lane that has been served least goes
-next: each received request counts for its price, and `charge` corrects that once its work is measured. So of two
-tenants that both ask for more than the broker can do, each gets half of its work, however costly their requests are.
+A request waits behind requests of its own tenant, and not behind those of other tenants. The lane that has been served
+least goes next: each received request counts with its price, which `charge` corrects once its work is measured. So if
+two tenants both request more than the broker can do, each gets half of its work, however costly the requests are.
 
 ```
  served   a ██████████      b ███      c ████      next: b, until it has been served as much as c
 ```
 
-The algorithm is deficit round robin in the form of start-time fair queueing (Goyal, Vin and Cheng, 1996): a lane's
-place is how much it was served, counted from where the others were when it last became busy. An idle tenant saves
-nothing up, and owes nothing once no lane is left.
+The algorithm is start-time fair queueing (Goyal, Vin and Cheng, 1996), a form of deficit round robin. A lane's place is
+the work that it was served, in units. A lane that becomes busy starts at the place of the lane served last, so an idle
+tenant saves up nothing; and once all lanes are empty, all places are forgotten.
 
-A lane is bounded, in requests and in bytes; when it is full only its own tenant gets `busy`. The broker's own commands
-(expiries, retention, following a step of the time) come first: there is one of each at a time.
+A lane is bounded, in requests and in bytes; when it is full, only its own tenant gets `busy`. The broker's own commands
+(expiry, retention, renewal of all leases, backup) come first: there is one of each at a time.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ import anyio
 import anyio.lowlevel
 from anyio import WouldBlock
 
-from airunner.broker.inbox import Between, Pending
-from airunner.broker.lifecycle.commands import Expire, Resume, Retain
+from airunner.broker.inbox import BetweenBatches, Pending
+from airunner.broker.lifecycle.commands import Expire, RenewAll, Retain
 from airunner.broker.requests import price_of
 from airunner.transport.bell import Bell
 
-LANE_REQUESTS_MAX: Final = 2_048
-LANE_BYTES_MAX: Final = 33_554_432
-REQUESTS_MAX: Final = 16_384  # of all tenants together
-TENANTS_MAX: Final = REQUESTS_MAX  # whose places are remembered; the tenant served longest ago is forgotten first
+LANE_REQUESTS_MAX: Final = 2_048  # waiting requests of one tenant
+LANE_BYTES_MAX: Final = 33_554_432  # bytes of one tenant's waiting requests
+REQUESTS_MAX: Final = 16_384  # waiting requests of all tenants together
+TENANTS_MAX: Final = REQUESTS_MAX  # tenants whose place is remembered; the one served longest ago is forgotten first
 
-Own = Expire | Resume | Retain | Between
-Entry = Pending | Own
+OwnCommand = Expire | RenewAll | Retain | BetweenBatches
+Entry = Pending | OwnCommand
 
 
 class _Lane:
-    """Lane of one tenant's requests; `place` is how much work it was served, and among equals `turn` decides."""
+    """Lane of one tenant's requests; `place`: the work that it was served. If places are equal, `turn` decides."""
 
     def __init__(self, place: int, turn: int) -> None:
         self.requests: deque[Pending] = deque()
@@ -54,10 +54,10 @@ class FairQueue:
     """Fair queue of all tenants: senders never wait; one task receives."""
 
     def __init__(self) -> None:
-        self._own: deque[Own] = deque()
-        self._lanes: dict[str, _Lane] = {}  # none is empty
-        self._order: list[tuple[int, int, str]] = []  # a heap of places, turns and tenants; some are out of date
-        self._served: dict[str, int] = {}  # where each tenant stands, in units; the longest ago first
+        self._own: deque[OwnCommand] = deque()
+        self._lanes: dict[str, _Lane] = {}  # by tenant; empty lanes are removed
+        self._order: list[tuple[int, int, str]] = []  # heap of places, turns and tenants; some are out of date
+        self._served: dict[str, int] = {}  # by tenant: the place, in units; the one served longest ago first
         self._now = 0  # the place of the lane that was served last
         self._turns = 0
         self._requests = 0
@@ -71,13 +71,13 @@ class FairQueue:
             self._own.append(entry)  # bounded: each sender waits for the outcome before it sends again
         self._came.ring()
 
-    async def send(self, entry: Own) -> None:
+    async def send(self, entry: OwnCommand) -> None:
         """Append a command of the broker's own actors."""
         await anyio.lowlevel.checkpoint()
         self.send_nowait(entry)
 
     async def receive(self) -> Entry:
-        """Receive the next entry; wait for one."""
+        """Wait for the next entry and receive it."""
         while True:
             try:
                 return self.receive_nowait()
@@ -108,13 +108,13 @@ class FairQueue:
             del self._lanes[tenant]
         if self._lanes:
             self.charge(tenant, price_of(pending.command.request))
-        else:  # the queue is empty: no tenant waits for another
+        else:  # no tenant waits: every tenant starts at the same place again
             self._served.clear()
             self._order.clear()
         return pending
 
     def charge(self, tenant: str, units: int) -> None:
-        """Charge a tenant `units` of work; negative where its requests took less than their prices."""
+        """Charge a tenant `units` of work; negative: a request took less work than its price."""
         place = max(self._now, self._served.pop(tenant, self._now) + units)
         self._served[tenant] = place
         if (lane := self._lanes.get(tenant)) is not None:

@@ -1,9 +1,9 @@
 """ZAP authentication: accepts or rejects each connecting public key.
 
-The Gatekeeper owns the socket that libzmq asks (ZAP, RFC 27), which is bound before the broker's other sockets; these
-enforce their ZAP domain, so while the Gatekeeper does not answer no peer connects. It applies two rules: the key has to
-be on the allow-list now, and its machine may open a limited number of connections a second, since each costs the broker
-work. From then on a peer is identified by its key (ZAP's User-Id), not by a name, which may be given to another key.
+The Gatekeeper owns the socket at which libzmq requests the authentication of each connection (ZAP, RFC 27). It is bound
+before the broker's other sockets; these enforce their ZAP domain, so no peer connects while the Gatekeeper does not
+reply. The key has to be on the allow-list now, and its machine may open a limited number of connections a second, since
+each costs work. Then a peer is identified by its key (ZAP's User-Id), not by a name, which another key may get later.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.ports import Frames
 from airunner.transport.sockets import ZAP_DOMAIN
 
-VERSION: Final = b"1.0"
+VERSION: Final = b"1.0"  # of ZAP
 ALLOWED: Final = b"200"
-TRY_AGAIN: Final = b"300"  # the peer's libzmq connects again
-REFUSED: Final = b"400"  # the peer's libzmq does not connect again by itself
+TRY_AGAIN: Final = b"300"  # ZAP status after which the peer's libzmq connects again
+REFUSED: Final = b"400"  # ZAP status after which the peer's libzmq does not connect again by itself
 
 
 class Gatekeeper:
@@ -36,14 +36,14 @@ class Gatekeeper:
         self._rates = rates
 
     async def run(self) -> None:
-        """Answer libzmq until cancelled."""
+        """Reply to libzmq's requests until cancelled."""
         while True:
             for frames in await self._socket.receive():
                 if (answer := self._answer(frames)) is not None:
                     self._socket.send(answer)
 
     def close(self) -> None:
-        """Close the socket; from here on no peer can connect."""
+        """Close the socket; no peer can connect any more."""
         self._socket.close()
 
     def _answer(self, frames: Frames) -> Frames | None:
@@ -53,7 +53,7 @@ class Gatekeeper:
                 status, key = self._judge(domain, mechanism, credentials)
                 return [peer, b"", VERSION, request_id, status, b"", key.encode(), b""]
             case _:
-                return None  # not from libzmq, and nothing else can reach an inproc socket of this process
+                return None  # cannot happen: only libzmq reaches this socket, which is inside this process (inproc)
 
     def _judge(self, domain: bytes, mechanism: bytes, credentials: Frames) -> tuple[bytes, str]:
         if domain != ZAP_DOMAIN or mechanism != b"CURVE" or [len(key) for key in credentials] != [RAW_KEY_BYTES]:

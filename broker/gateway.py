@@ -1,7 +1,7 @@
 """Gateway: owns the ROUTER socket. Admits requests, forwards them to the Ledger and sends the replies.
 
-Every message is hostile until Admission has accepted it; a bad one can only get itself refused. The token says who the
-sender is, and beneath it the key that the Gatekeeper accepted; a routing id is only the address of the reply.
+A message that Admission refuses has no other effect. The token identifies the sender, and the key that the Gatekeeper
+has accepted identifies its machine; a routing id (`peer`) is only the address of the reply.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ from airunner.transport.bell import Bell
 from airunner.transport.ports import Edges, Incoming, Router, Sent
 
 _log = logging.getLogger("airunner.gateway")
-HOLD_MS_MAX: Final = 1_250  # longer than most clients have to wait; the others get the rest as `retry_ms`
-AGENTS: Final = "agents"  # the condition of /health
-NUDGE_ID: Final = NO_REQUEST  # a Nudge answers no request
+HOLD_MS_MAX: Final = 1_250  # longest delay of a rate-limit reply; the rest of a longer wait is its `retry_ms`
+AGENTS: Final = "agents"  # name of the condition in /health
+NUDGE_ID: Final = NO_REQUEST  # request id of a Nudge, which is no reply
 
 
 class Gateway:
-    """Gateway actor; clients subscribe to the Announcer at `events_port`."""
+    """Gateway actor; clients subscribe to live events at `events_port`."""
 
     def __init__(
         self,
@@ -100,14 +100,14 @@ class Gateway:
         """Receive requests, and send delayed replies, until cancelled."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)
-            group.start_soon(self._let_go)
+            group.start_soon(self._send_delayed)
 
     async def _listen(self) -> None:
         while True:
             received = await self._router.receive()
             self._admission.look_again()
             for incoming in received:
-                self._take(incoming)
+                self._accept(incoming)
 
     async def send(self, responses: Sequence[Response | Nudged], /) -> None:
         """Send the replies and nudges of a batch."""
@@ -118,22 +118,22 @@ class Gateway:
             else:
                 self._answer(response)
 
-    async def _let_go(self) -> None:
+    async def _send_delayed(self) -> None:
         """Send each delayed rate-limit reply when it is due."""
         while True:
             for held in self._tarpit.due(_now_ms()):
                 self._send(held.peer, held.request_id, held.refused, held.revision)
-                await anyio.lowlevel.checkpoint()  # they may be thousands
+                await anyio.lowlevel.checkpoint()  # thousands may be due at once
             self._held_until_ms = self._tarpit.next_ms() or math.inf
             with anyio.CancelScope(deadline=(self._held_until_ms + 1) / 1_000):
                 await self._held.wait()
 
-    def _take(self, incoming: Incoming) -> None:
+    def _accept(self, incoming: Incoming) -> None:
         try:
             pending = self._admit(incoming)
             if pending is not None:
                 self._ledger.send_nowait(pending)
-                self._note(incoming.peer, pending.command)
+                self._record_sender(incoming.peer, pending.command)
         except WouldBlock:
             self._refuse(incoming, Busy())
         except PeerError as error:
@@ -155,7 +155,7 @@ class Gateway:
             _log.debug("%s %s from %s of tenant %s", kind, frames.request_id.hex(), principal.subject, principal.tenant)
         self._counts.add("requests")
         if isinstance(request, DequeueJob | UpdateJob):
-            self._roster.heard(principal.tenant, request, now_ms)
+            self._roster.record_request(principal.tenant, request, now_ms)
             self._note_troubled(now_ms)
         minted = self._mint(kind_of(request).mints(request))
         command = TenantRequest(
@@ -172,8 +172,8 @@ class Gateway:
         """Report in /health how many agents can run no jobs; agent names stay private to their tenants."""
         count = self._roster.troubled(now_ms)
         if count:
-            agents = "1 agent says that its machine" if count == 1 else f"{count} agents say that their machines"
-            self._health.degrade(AGENTS, f"{agents} can run no jobs now; see `airunner agents`")
+            agents = "1 agent reports that its machine" if count == 1 else f"{count} agents report that their machines"
+            self._health.degrade(AGENTS, f"{agents} cannot run jobs now; `airunner agents` shows why")
         else:
             self._health.clear(AGENTS)
 
@@ -207,21 +207,21 @@ class Gateway:
             case WatchKeyFound(watch_key=watch_key):
                 reply = self._watched(response, watch_key)
             case LeasesCounted(by_agent=by_agent):
-                assert isinstance(response.command.request, ListAgents), "nothing else counts leases"
+                assert isinstance(response.command.request, ListAgents), "not a ListAgents, but leases were counted"
                 after = response.command.request.after or ""
                 reply = self._roster.page(response.command.tenant, after, by_agent, self._edges.wall_ms())
             case _:
                 reply = response.reply
         listed = self._admission.listed(
             response.key, response.command.request
-        )  # the request may have waited for long, and its sender may have lost access since
+        )  # checked again: the request may have waited for long, and its key may have been removed since
         if listed:
             self._note_holders(response, reply)
         shown = reply if listed else refusal(Unauthenticated(REVOKED))
         sent = self._send(response.peer, response.command.request_id, shown, response.revision, response.command)
-        newest = self._forget(response)
+        newest = self._forget_sender(response)
         if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
-            self._give_back(response.command, reply.leases)
+            self._release_undelivered(response.command, reply.leases)
 
     def _watched(self, response: Response, watch_key: WatchKey) -> Reply:
         try:
@@ -236,35 +236,35 @@ class Gateway:
         match reply:
             case JobsLeased(leases=leases):
                 for lease in leases:
-                    self._roster.holds(tenant, lease.job_id, response.peer)
+                    self._roster.record_holder(tenant, lease.job_id, response.peer)
             case JobsUpdated(leases=verdicts):
                 for renewed in verdicts:
                     if renewed.verdict is not Verdict.LOST:
-                        self._roster.holds(tenant, renewed.job_id, response.peer)
+                        self._roster.record_holder(tenant, renewed.job_id, response.peer)
             case JobEventsPublished(completions=completions):
-                assert isinstance(response.command.request, PublishJobEvents), "the request of this reply"
+                assert isinstance(response.command.request, PublishJobEvents), "reply to another kind of request"
                 for completion, completed in zip(response.command.request.completions, completions, strict=True):
                     if isinstance(completed, JobCompleted):
-                        self._roster.settled(tenant, completion.lease.job_id)
+                        self._roster.forget_holder(tenant, completion.lease.job_id)
             case JobCompleted() | JobReleasedReply():
-                assert isinstance(response.command.request, CompleteJob | ReleaseJob), "the request of these replies"
-                self._roster.settled(tenant, response.command.request.lease.job_id)
+                assert isinstance(response.command.request, CompleteJob | ReleaseJob), "reply to another request"
+                self._roster.forget_holder(tenant, response.command.request.lease.job_id)
             case _:
                 pass
 
     def _nudge(self, nudged: Nudged) -> None:
-        """Send a Nudge to each holder of these jobs; a lost one is harmless, for the next heartbeat brings the same."""
+        """Send a Nudge to the agents that hold these jobs; a lost Nudge is harmless, since agents send heartbeats."""
         for peer in {self._roster.holder(nudged.tenant, job_id) for job_id in nudged.job_ids} - {None}:
-            assert peer is not None, "taken out above"
+            assert peer is not None, "unknown holder"
             self._send(peer, NUDGE_ID, Nudge(), FIRST)
 
-    def _note(self, peer: bytes, command: TenantRequest) -> None:
-        """Remember the newest sender of a DequeueJob, until it is answered."""
+    def _record_sender(self, peer: bytes, command: TenantRequest) -> None:
+        """Remember the connection that last sent a DequeueJob, until the request is answered."""
         if isinstance(command.request, DequeueJob):
             self._dequeuers[command.tenant, command.request_id] = peer
 
-    def _forget(self, response: Response) -> bool:
-        """Forget the newest sender; False where that is another: its repeat gets the same leases."""
+    def _forget_sender(self, response: Response) -> bool:
+        """Forget the sender of a DequeueJob; False: a repeat from another connection waits for the same leases."""
         key = (response.command.tenant, response.command.request_id)
         newest = self._dequeuers.get(key, response.peer) == response.peer
         if newest:
@@ -279,7 +279,7 @@ class Gateway:
         body = encode(reply)
         if _log.isEnabledFor(logging.DEBUG):
             kind = reply.code if isinstance(reply, Refused) else type(reply).__name__
-            _log.debug("%s is answered: %s, %d bytes", request_id.hex(), kind, len(body))
+            _log.debug("reply to %s: %s, %d bytes", request_id.hex(), kind, len(body))
         if payer is not None:
             self._admission.charge(payer.tenant, payer.request, price_of_reply(len(body)), self._edges.wall_ms())
         sent = self._router.send(peer, pack_reply(request_id, body, revision))
@@ -287,7 +287,7 @@ class Gateway:
             self._counts.add("replies_undelivered")
         return sent
 
-    def _give_back(self, dequeued: TenantRequest, leases: tuple[JobLease, ...]) -> None:
+    def _release_undelivered(self, dequeued: TenantRequest, leases: tuple[JobLease, ...]) -> None:
         """Release leases whose reply could not be delivered, so that other agents need not wait for their expiry."""
         for lease in leases:
             release = TenantRequest(
@@ -295,7 +295,7 @@ class Gateway:
                 request_id=dequeued.request_id,
                 request=ReleaseJob(lease=lease.ref),
             )
-            with suppress(WouldBlock):  # then the visibility timeout gives them back
+            with suppress(WouldBlock):  # when the queue is full, the leases expire after their visibility timeout
                 self._ledger.send_nowait(Pending(None, release))
 
 

@@ -1,9 +1,9 @@
 """Health of the broker, as /health shows it: named conditions, each with words that say what is wrong and what to do.
 
-Without a condition the broker is `ok`. With one it is `degraded`: it still answers, so a load balancer should keep
-sending it traffic. With a condition that prevents every answer it is `unavailable`. Every peer that can reach /health
-reads the words: they contain no key, token, path of a job, or tenant's name. The broker writes one line to stderr when
-a condition begins, and one when it is over.
+Without a condition the broker is `ok`. With a condition it is `degraded`: it still serves requests, so a load balancer
+should keep sending it traffic. With a condition that prevents every reply it is `unavailable`. Every peer that can
+reach /health reads the words: they contain no key, token, path of a job, or tenant's name. The broker writes one line
+to stderr when a condition begins, and one when it is over.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Health:
         self._watched: list[Callable[[], None]] = []
 
     def watch(self, look: Callable[[], None]) -> None:
-        """Call `look` before each answer: it sets or clears a condition that begins and ends by itself."""
+        """Register `look`, a check that sets or clears a condition; it is called each time that health is shown."""
         self._watched.append(look)
 
     @property
     def status(self) -> Status:
-        """Status, after each watch has looked."""
+        """Status now: all registered checks are called first."""
         self._look()
         if self._failed:
             return Status.UNAVAILABLE
@@ -43,17 +43,17 @@ class Health:
 
     @property
     def conditions(self) -> dict[str, str]:
-        """Words of each condition, by its name."""
+        """Words of each condition, by its name: all registered checks are called first."""
         self._look()
         return dict(sorted(self._conditions.items()))
 
     def degrade(self, name: str, words: str) -> None:
-        """Set a condition that leaves the broker answering; new words replace those of the same name."""
+        """Set a condition with which the broker still serves requests; it replaces one of the same name."""
         self._failed.discard(name)
         self._note(Status.DEGRADED, name, words)
 
     def fail(self, name: str, words: str) -> None:
-        """Set a condition that keeps the broker from answering any request."""
+        """Set a condition with which the broker serves no request; it replaces one of the same name."""
         self._failed.add(name)
         self._note(Status.UNAVAILABLE, name, words)
 
@@ -61,7 +61,7 @@ class Health:
         """Clear a condition, if it is set."""
         self._failed.discard(name)
         if self._conditions.pop(name, None) is not None:
-            self._say(f"no longer degraded: {name}")
+            self._say(f"no longer {Status.DEGRADED}: {name}")
 
     def _note(self, status: Status, name: str, words: str) -> None:
         if name not in self._conditions:

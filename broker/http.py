@@ -1,10 +1,10 @@
 """HTTP server of /health and /metrics, without authentication, for load balancers and scrapers.
 
-It reads one request a connection, up to `HEAD_BYTES_MAX`; only the first line and `Accept` matter. It answers from the
-event loop, so a broker that hangs does not answer as healthy.
+It reads one request a connection, up to `HEAD_BYTES_MAX`; only the first line and `Accept` matter. It runs in the
+broker's event loop, so a broker that hangs does not respond as healthy.
 
-A degraded broker answers 200 too: a load balancer should keep sending it traffic, for it still keeps running jobs. A
-broker whose store does not answer responds 503: every request waits for the store.
+A degraded broker responds with 200 too: it still serves requests, so a load balancer should keep sending it traffic. A
+broker whose store does not respond responds with 503, because every request waits for the store.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from airunner.broker.health import Health, Status
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.names import PORT_MAX
 
-HEAD_BYTES_MAX: Final = 8_192
-HEAD_S_MAX: Final = 5
-CONNECTIONS_MAX: Final = 64  # further ones are closed at once: a scraper comes again
+HEAD_BYTES_MAX: Final = 8_192  # head of a request: its first line and its headers
+HEAD_S_MAX: Final = 5  # for a client to send its request and receive the response
+CONNECTIONS_MAX: Final = 64  # open connections; further ones are closed at once, as scrapers connect again
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON: Final = "application/json"
-REST_S: Final = 0.1  # pause when the system has no descriptor for another connection
+REST_S: Final = 0.1  # pause after a connection could not be accepted, for example for lack of descriptors
 
 
 class HttpDoor:
-    """HTTP server actor; `address` is where it listens, with the port that it got."""
+    """HTTP server actor; it listens at `address`, a HOST:PORT with the actual port."""
 
     def __init__(self, listener: MultiListener[SocketStream], counts: Counts, health: Health) -> None:
         self._listener = listener
@@ -39,14 +39,14 @@ class HttpDoor:
         self._health = health
         self._served = 0
         address = listener.extra(SocketAttribute.local_address)
-        assert isinstance(address, tuple), "a TCP socket's address"
+        assert isinstance(address, tuple), "not a TCP socket"
         self.address = f"{address[0]}:{address[1]}"
 
     async def run(self) -> None:
         """Serve until cancelled."""
         async with self._listener, anyio.create_task_group() as group:
             for listener in self._listener.listeners:
-                assert isinstance(listener, SocketListener), "what a TCP listener is made of"
+                assert isinstance(listener, SocketListener), "not a TCP listener"
                 group.start_soon(self._accept, listener, group)
 
     async def _accept(self, listener: SocketListener, group: TaskGroup) -> None:
@@ -80,20 +80,20 @@ class HttpDoor:
             case [b"GET" | b"HEAD" as method, path, version] if version.startswith(b"HTTP/1."):
                 route = path.split(b"?", 1)[0]
             case _:
-                return _response(b"GET", "400 Bad Request", "only GET is answered here\n")
+                return _response(b"GET", "400 Bad Request", "not an HTTP/1 request with GET or HEAD\n")
         if route == b"/health":
             return self._respond_health(method, json=prefers_json(_accepted(head)))
         if route == b"/metrics":
             return _response(method, "200 OK", self._counts.exposition())
-        return _response(method, "404 Not Found", "there are /health and /metrics\n")
+        return _response(method, "404 Not Found", "this server has only /health and /metrics\n")
 
     def _respond_health(self, method: bytes, *, json: bool) -> bytes:
         status = self._health.status
         conditions = self._health.conditions
         line = "503 Service Unavailable" if status is Status.UNAVAILABLE else "200 OK"
         if json:
-            said = {"status": status, "conditions": conditions} if conditions else {"status": status}
-            return _response(method, line, msgspec.json.encode(said).decode(), JSON)
+            body = {"status": status, "conditions": conditions} if conditions else {"status": status}
+            return _response(method, line, msgspec.json.encode(body).decode(), JSON)
         words = "".join(f"{name}: {words}\n" for name, words in conditions.items())
         return _response(method, line, f"{status}\n{words}")
 
@@ -101,7 +101,7 @@ class HttpDoor:
 async def open_http(address: str, counts: Counts, health: Health) -> HttpDoor:
     """Open the HTTP server at HOST:PORT; port 0 picks a free one.
 
-    Raises `OperatorError`.
+    Raises `OperatorError`: the address is invalid, or cannot be listened at.
     """
     host, _, port = address.removeprefix("http://").rpartition(":")
     if not host or not port.isdecimal() or int(port) > PORT_MAX:
@@ -110,16 +110,16 @@ async def open_http(address: str, counts: Counts, health: Health) -> HttpDoor:
         group = await anyio.create_tcp_listener(local_host=host, local_port=int(port))
     except OSError as error:
         raise OperatorError(
-            f"cannot serve HTTP on {address}: {error.strerror or error}; name another address with --http",
+            f"cannot serve HTTP on {address}: {error.strerror or error}; choose another address with --http",
             exit_code=EXIT_UNAVAILABLE,
         ) from error
     return HttpDoor(group, counts, health)
 
 
 def prefers_json(accept: str) -> bool:
-    """Check whether `Accept` (RFC 9110, 12.5.1) prefers JSON, or at least ranks plain text no higher.
+    """Check whether an `Accept` header (RFC 9110, 12.5.1) allows JSON and ranks plain text no higher.
 
-    `*/*` alone, as curl sends it, names nothing: it gets plain text.
+    `*/*` alone, as curl sends it, does not name JSON: it gets plain text.
     """
     quality: dict[str, float] = {}
     for part in accept.lower().split(","):
@@ -131,7 +131,7 @@ def prefers_json(accept: str) -> bool:
 
 
 def _quality(word: str) -> float:
-    """Parse a weight from 0 to 1; anything else counts as 0."""
+    """Parse a weight (`q=`) from 0 to 1; an invalid one counts as 0."""
     return float(word) if re.fullmatch(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", word) else 0.0
 
 

@@ -1,9 +1,9 @@
 """Inboxes of the broker's actors, and the messages in them.
 
-Every inbox is bounded: an anyio stream, and for the Ledger the `fairqueue`, which makes no sender wait: where that is
-full the Gateway answers `busy`, and the peer asks again. Gateway and Announcer have none: they only send, and a send
-never waits, so what they receive goes out at once, in the sender's task. Each wake-up that this saves takes as long as
-the answer to a small request.
+Every inbox is bounded: an anyio stream, and for the Ledger the `fairqueue`. Senders to the fair queue never wait: when
+it is full the Gateway replies `busy`, and the peer repeats its request. Gateway and Announcer have no inbox: all they
+do with a message is to send it on, which never waits, so they do it in the sender's task. That saves a wake-up, which
+takes as long as the reply to a small request.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from airunner.broker.lifecycle.commands import Appended, StoreReply, TenantReque
 from airunner.protocol.frames import REVISION
 from airunner.protocol.names import JobId
 
-ALARMS_MAX: Final = 16
-SWEEPS_MAX: Final = 1  # the Janitor asks for one step at a time
+ALARMS_MAX: Final = 16  # alarms in the Timekeeper's inbox; the Ledger waits while it is full
+SWEEPS_MAX: Final = 1  # messages in the Janitor's inbox; it requests one step of retention at a time
 
 
 class Pending(Struct, frozen=True):
-    """Pending request, Gateway → Ledger: `peer`, admitted by its `key`, waits for the reply; None: no peer does.
+    """Pending request, Gateway → Ledger: `peer`, admitted by its `key`, waits for the reply (None: no peer does).
 
-    The request has `size_bytes`, and is answered in its `revision` of the protocol.
+    `size_bytes` is the size of the request's body; the reply is written in the request's `revision` of the protocol.
     """
 
     peer: bytes | None
@@ -47,20 +47,20 @@ class Response(Struct, frozen=True):
 
 
 class Nudged(Struct, frozen=True):
-    """Nudged jobs, Ledger → Gateway: their holders are to heartbeat now, as far as their connections are known."""
+    """Nudged jobs, Ledger → Gateway: the Gateway sends a Nudge to their agents, if it knows their connections."""
 
     tenant: str
     job_ids: tuple[JobId, ...]
 
 
 class Swept(Struct, frozen=True):
-    """Swept, Ledger → Janitor: a step of retention is done; `more`: the next step will remove something too."""
+    """End of a retention step, Ledger → Janitor; `more`: the next step would remove something too."""
 
     more: bool
 
 
-class Between(Struct, frozen=True):
-    """Work between batches, Control → Ledger: `work`, which raises nothing, runs outside a transaction; then `done`."""
+class BetweenBatches(Struct, frozen=True):
+    """Work between two batches, control socket → Ledger: runs `work`, which must not raise, and then sets `done`."""
 
     work: Callable[[], None]
     done: anyio.Event
@@ -73,7 +73,7 @@ class Alarm(Struct, frozen=True):
 
 
 class ToGateway(Protocol):
-    """Way to the Gateway, which sends these responses and nudges."""
+    """Gateway, as the Ledger and the bus see it."""
 
     async def send(self, item: Sequence[Response | Nudged], /) -> None:
         """Send the responses and nudges of a batch."""
@@ -81,7 +81,7 @@ class ToGateway(Protocol):
 
 
 class ToAnnouncer(Protocol):
-    """Way to the Announcer, which publishes these segments of a batch."""
+    """Announcer, as the bus sees it."""
 
     async def send(self, item: Sequence[Appended], /) -> None:
         """Publish the segments of a batch."""

@@ -1,8 +1,7 @@
-"""Janitor: has finished jobs removed when they are old, or when the store has grown too large.
+"""Janitor: triggers retention, which removes finished jobs that are old, or that make the store too large.
 
-It owns no job and no file: it asks the Ledger for one small step after another, each a command like any other, so that
-no request waits long behind one. Between two rounds it rests: retention is counted in days and gibibytes and needs no
-exact instant.
+The Janitor touches no job and no file: it sends the Ledger `Retain` commands, one small step after another, so that no
+request waits long behind a step. When nothing is left to remove it pauses for `REST_S`.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import JanitorInbox
 from airunner.broker.lifecycle.commands import Retain
 
-REST_S: Final = 60.0
+REST_S: Final = 60.0  # between two rounds: retention is counted in days and GiB, and needs no exact instant
 DAY_MS: Final = 86_400_000
 
 
 class RetentionPlan(Struct, frozen=True):
-    """Retention of finished jobs and logs: for how many days, and how large the store may grow (None: no bound)."""
+    """Retention of finished jobs and logs: for how many days, and up to which size of the store (None: no bound)."""
 
     retain_days: float = 30.0
     store_bytes_max: int | None = None
@@ -38,7 +37,7 @@ class Janitor:
         self._plan = plan
 
     async def run(self) -> None:
-        """Ask for retention until cancelled."""
+        """Send the Ledger steps of retention until cancelled."""
         while True:
             before_ms = self._clock.now_ms() - int(self._plan.retain_days * DAY_MS)
             await self._ledger.send(Retain(finished_before_ms=before_ms, store_bytes_max=self._plan.store_bytes_max))

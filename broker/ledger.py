@@ -1,15 +1,15 @@
 """Ledger: owns the Store, and with it the queue and the event log.
 
 *Commit, then speak.* The Ledger gathers the waiting commands, up to a bound, applies them in one transaction, and sends
-replies and news only when that is on disk. While one batch commits, the next gathers in the inbox: under load hundreds
-of commands share the price of an fsync, and on an idle broker a command waits for no other.
+replies and news only after the commit. While one batch commits, the next commands gather in the inbox: under load
+hundreds of commands share one fsync, and on an idle broker a command waits for no other.
 
-It also holds the parked long-polls. A batch that submits jobs includes the DequeueJobs that wait for them, so that
-enqueue and lease are one transaction and a job starts one fsync after it was submitted.
+The Ledger also owns the parked DequeueJobs. A batch that submits jobs includes the DequeueJobs that wait for them, so
+that enqueue and lease are one transaction and a job starts one fsync after it was submitted.
 
 ```
 Gateway ──asks──► inbox ─► batch ─► Store.stage, commit ─┬─► Gateway  (replies)
-Timekeeper ─expire─┤         ▲                           ├─► Janitor  (go on, or rest)
+Timekeeper ─expire─┤         ▲                           ├─► Janitor  (whether more is to be removed)
 Janitor ────retain─┘      Parking ◄── queues ready ── Bus ◄─ news
 ```
 """
@@ -28,21 +28,21 @@ from airunner.broker.bus import BatchNews, Bus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Disk
-from airunner.broker.fairqueue import FairQueue, Own
-from airunner.broker.inbox import Alarm, Between, Nudged, Pending, Response, Swept, ToGateway, ToJanitor
+from airunner.broker.fairqueue import FairQueue, OwnCommand
+from airunner.broker.inbox import Alarm, BetweenBatches, Nudged, Pending, Response, Swept, ToGateway, ToJanitor
 from airunner.broker.lifecycle.commands import (
     Applied,
     Command,
     Done,
     Expire,
     News,
-    Resume,
+    RenewAll,
     Retain,
     StoreReply,
     TenantRequest,
 )
 from airunner.broker.parking import Parked, Parking
-from airunner.broker.requests import Run, kind_of, price_of
+from airunner.broker.requests import Execution, kind_of, price_of
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, meets, needs_of
@@ -52,33 +52,32 @@ from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.replies import JobsLeased
 from airunner.protocol.requests import DequeueJob, EnqueueJob
 
-NO_SPACE_PAUSE_MS: Final = 1_000  # then an expiry or the take-over, which no peer repeats, is tried again
-BATCH_UNITS_MAX: Final = 250  # 25 ms: requests that come meanwhile wait so long for their turn, a Ping too
-READY_JOBS_GUESS: Final = 8  # how many parked slots to try on a queue that is ready by an unknown number of jobs
+NO_SPACE_PAUSE_MS: Final = 1_000  # until an expiry or the take-over is retried on a full disk: no peer repeats these
+BATCH_UNITS_MAX: Final = 250  # work in a batch: 25 ms in which every other request waits, a Ping too
+READY_JOBS_GUESS: Final = 8  # slots of parked requests to try for a queue that has an unknown number of jobs ready
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
 """Offload of work that waits for the disk; production uses a thread.
 
-The statements before the commit run in the event loop: a thread that runs many short statements beside a busy loop
-waits for the interpreter between any two of them, and takes ten times as long.
+The statements before the commit run in the event loop: beside a busy loop, a thread waits for the GIL between any two
+statements, and many short ones take ten times as long.
 """
 
 Charge = Callable[[TenantRequest, int], None]
-"""Charge of a request: receives what it has cost the store, in the units of `Done.cost`, also where it was refused."""
+"""Callback that charges a request the store's work for it, in the units of `Done.cost`, also if it was refused."""
 
-_Applied = Pending | Expire | Resume | Retain | Parked
-_Entry = _Applied | Between
+_ToApply = Pending | Expire | RenewAll | Retain | Parked
+_Entry = _ToApply | BetweenBatches
 
 
-def free(_command: TenantRequest, _cost: int) -> None:
+def no_charge(_command: TenantRequest, _cost: int) -> None:
     """Charge nothing."""
 
 
 class Ledger:
-    """Ledger actor: the only one that touches `store`. Where `disk` has little room, some requests are refused.
+    """Ledger actor: the only one that uses `store`. When `disk` has little free space, some requests are refused.
 
-    `charge` receives the store's work for each request: also for a refused one, and each time that a parked one was
-    tried again.
+    `charge` is called with the store's work each time that a request was tried: also when it was refused or parked.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Ledger:
         offload: Offload,
         disk: Disk,
         counts: Counts,
-        charge: Charge = free,
+        charge: Charge = no_charge,
     ) -> None:
         self._store = store
         self._inbox = inbox
@@ -107,27 +106,27 @@ class Ledger:
         self._parking = Parking()
         self._ready: set[QueueKey] = set()
         self._alarm = Alarm(None)
-        self._resume_ms: int | None = None  # when to try again to take over; None once that is done
+        self._take_over_ms: int | None = None  # when to retry the take-over of leases; None: it has succeeded
 
     async def run(self) -> None:
         """Take over the leases of the last broker, and apply batches until cancelled.
 
-        A full disk may prevent the take-over: it is tried again and again. Until it succeeds no lease expires, since
-        each live lease gets a full period first; everything else goes on.
+        A full disk may prevent the take-over, which is then retried every `NO_SPACE_PAUSE_MS`. No lease expires before
+        it succeeds, since it gives each live lease a full visibility timeout; everything else goes on.
         """
         await self._take_over()
         while True:
             batch = await self._gather()
-            if self._resume_ms is not None and self._resume_ms <= self._clock.now_ms():
+            if self._take_over_ms is not None and self._take_over_ms <= self._clock.now_ms():
                 await self._take_over()
             await self._commit(batch)
 
     async def _take_over(self) -> None:
-        if not await self._commit([Resume()]):
-            self._resume_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
+        if not await self._commit([RenewAll()]):
+            self._take_over_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
 
     async def _gather(self) -> list[_Entry]:
-        """Gather the next batch: at least one entry, unless a parked wait ended."""
+        """Gather the next batch; it is empty if a parked request timed out or the take-over is due."""
         batch: list[_Entry] = []
         self._ready |= self._bus.take_ready()
         if not self._parking.waits_on(self._ready):
@@ -150,9 +149,9 @@ class Ledger:
                 self._parking.park(parked.pending, parked.until_ms)
         return batch
 
-    async def _next(self) -> Pending | Own | None:
-        """Receive the next command; None when a parked wait ended first, or the take-over is due again."""
-        ends_ms = [end_ms for end_ms in (self._parking.next_end_ms(), self._resume_ms) if end_ms is not None]
+    async def _next(self) -> Pending | OwnCommand | None:
+        """Receive the next command; None: a parked request timed out first, or the take-over is due again."""
+        ends_ms = [end_ms for end_ms in (self._parking.next_end_ms(), self._take_over_ms) if end_ms is not None]
         if not ends_ms:
             return await self._inbox.receive()
         with anyio.CancelScope(deadline=self._clock.deadline_s(min(ends_ms))):
@@ -160,7 +159,7 @@ class Ledger:
         return None
 
     def _wanted(self, batch: Sequence[object]) -> Counter[QueueKey]:
-        """Count the jobs that parked requests may find, by queue."""
+        """Count the jobs that parked requests may find, by queue and needs."""
         wanted: Counter[QueueKey] = Counter(dict.fromkeys(self._ready, READY_JOBS_GUESS))
         for entry in batch:
             if isinstance(entry, Pending) and isinstance(entry.command.request, EnqueueJob):
@@ -173,50 +172,51 @@ class Ledger:
         return wanted
 
     async def _commit(self, batch: Sequence[_Entry]) -> bool:
-        """Apply a batch and send its replies; False when the disk had no room for it. Reads wait for no commit."""
-        applied: dict[Run, list[_Applied]] = {run: [] for run in Run}
+        """Apply a batch and send its replies, those of reads before the commit. False: the changes were not stored."""
+        entries: dict[Execution, list[_ToApply]] = {execution: [] for execution in Execution}
         for entry in batch:
-            if isinstance(entry, Between):
+            if isinstance(entry, BetweenBatches):
                 await self._offload(entry.work)
                 entry.done.set()
             else:
-                applied[_run(entry)].append(entry)
-        for run, call in ((Run.LOOK_UP, self._at_once), (Run.LIST, self._offload)):
-            if reads := applied[run]:
+                entries[_execution(entry)].append(entry)
+        for execution, call in ((Execution.LOOK_UP, self._at_once), (Execution.LIST, self._offload)):
+            if reads := entries[execution]:
                 await self._read(reads, call)
-        changes = applied[Run.CHANGE]
+        changes = entries[Execution.CHANGE]
         stored = not changes or await self._change(changes)
         if not changes:
-            await anyio.lowlevel.checkpoint()  # reads by a key wait for nothing, and there may be thousands
+            await anyio.lowlevel.checkpoint()  # look-ups never wait, so thousands of them would block all other tasks
         await self._release_expired()
         return stored
 
-    async def _change(self, changes: Sequence[_Applied]) -> bool:
-        """Apply changes and send their replies; False when nothing was stored: then the replies are refusals."""
+    async def _change(self, changes: Sequence[_ToApply]) -> bool:
+        """Apply changes and send their replies. False: nothing was stored, and the replies are refusals."""
         kinds = set(map(type, changes))
-        offset_ms = self._clock.follow() if Resume in kinds else None
+        offset_ms = self._clock.follow() if RenewAll in kinds else None
         now_ms = self._clock.now_ms()
-        woken = Expire in kinds
-        woken |= offset_ms is not None and self._alarm.due_ms is not None
+        timekeeper_waits = Expire in kinds  # the Timekeeper sends nothing more until it gets an alarm
+        timekeeper_waits |= offset_ms is not None and self._alarm.due_ms is not None
         try:
             staged = await self._store_all(self._commands(changes), now_ms)
         except (NoSpace, Busy) as refused:
             if offset_ms is not None:
                 self._clock.back(offset_ms)
-            # The Timekeeper waits for the next instant.
-            alarm = self._next_alarm(self._clock.now_ms() + NO_SPACE_PAUSE_MS, expired=True) if woken else None
+            again_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
+            alarm = self._next_alarm(again_ms, send_same=True) if timekeeper_waits else None
             await self._speak(changes, [Done(refusal(refused), News(), cost=0)] * len(changes), alarm)
             return False
         self._counts.add("commits")
         self._counts.add("commands", len(changes))
         if offset_ms is not None:
-            self._resume_ms = None
-        alarm = self._next_alarm(staged.next_due_ms, expired=woken) if self._resume_ms is None else None
+            self._take_over_ms = None
+        taken_over = self._take_over_ms is None
+        alarm = self._next_alarm(staged.next_due_ms, send_same=timekeeper_waits) if taken_over else None
         await self._speak(changes, staged.done, alarm)
         return True
 
     async def _store_all(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Store a batch; on a full disk only what ends or keeps a job. Raises `NoSpace`, `Busy`: nothing is stored."""
+        """Store a batch; on a full disk only ends of jobs and renewals. Raises `NoSpace`, `Busy`: nothing is stored."""
         try:
             applied = await self._write(commands, now_ms)
         except NoSpace:
@@ -226,31 +226,31 @@ class Ledger:
         return applied
 
     async def _store_least(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Store a batch on a full disk, in space that the journal gives back and, where needed, in the ballast's."""
+        """Store a batch on a full disk, in space freed by writing the journal back and, if needed, from the ballast."""
         while True:
             await self._offload(self._store.write_back)
             try:
                 applied = await self._write(commands, now_ms)
             except NoSpace:
                 if not self._disk.spare():
-                    self._disk.full(kept=False)
+                    self._disk.full(ends_stored=False)
                     raise
             else:
-                self._disk.full(kept=True)
+                self._disk.full(ends_stored=True)
                 return applied
 
     async def _write(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Write a batch in one transaction. Raises `NoSpace`, `Busy`: nothing of it is stored."""
+        """Write a batch in one transaction. Raises `NoSpace`, `Busy`: nothing is stored."""
         applied = self._store.stage(commands, now_ms)
         await self._offload(self._store.commit)
         return applied
 
-    async def _read(self, reads: Sequence[_Applied], call: Offload) -> None:
+    async def _read(self, reads: Sequence[_ToApply], call: Offload) -> None:
         requests = [command for entry in reads if isinstance(command := _command(entry), TenantRequest)]
         done: list[Done] = []
         try:
             await call(lambda: done.extend(self._store.read(requests)))
-        except NoSpace as full:  # a read writes no row, but may have to make room in the cache
+        except NoSpace as full:  # to make room in its cache, SQLite may have to write changed pages to the disk
             done = [Done(refusal(full), News(), cost=0)] * len(reads)
         self._counts.add("commands", len(reads))
         await self._speak(reads, done)
@@ -288,14 +288,14 @@ class Ledger:
         await self._bus.publish(published)
 
     def _exhaust(self, pending: Pending, queues: set[QueueKey], ready: set[QueueKey]) -> None:
-        """Remove exhausted queues from the ready ones, for the needs that the requesting agent's tags meet."""
-        assert isinstance(pending.command.request, DequeueJob), "nothing else looks through queues"
+        """Mark the queues in which an agent found no job as not ready, for the needs that its tags meet."""
+        assert isinstance(pending.command.request, DequeueJob), "not a DequeueJob, but exhausted queues"
         facts = facts_of(pending.command.request.tags)
         for keys in (self._ready, ready):
             keys -= {key for key in keys if key._replace(needs="") in queues and meets(facts, key.needs)}
 
     def _unless_parked(self, entry: object, pending: Pending, reply: StoreReply) -> StoreReply | None:
-        """Return the reply, or None where the request is parked until a job comes."""
+        """Park a DequeueJob that found no job, and return None; return the reply to any other request."""
         request = pending.command.request
         if not isinstance(request, DequeueJob) or not isinstance(reply, JobsLeased):
             return reply
@@ -316,16 +316,16 @@ class Ledger:
         if responses:
             await self._gateway.send(responses)
 
-    def _next_alarm(self, due_ms: int | None, *, expired: bool) -> Alarm | None:
-        """Make the alarm for the Timekeeper; None where it is as before."""
+    def _next_alarm(self, due_ms: int | None, *, send_same: bool) -> Alarm | None:
+        """Make the alarm for the Timekeeper; None: it is the same as the last one, and need not be sent again."""
         alarm = Alarm(due_ms)
-        if alarm == self._alarm and not expired:
+        if alarm == self._alarm and not send_same:
             return None
         self._alarm = alarm
         return alarm
 
-    def _commands(self, entries: Sequence[_Applied]) -> list[Command]:
-        """List the commands for the store, each with the room that the commands before leave on the disk."""
+    def _commands(self, entries: Sequence[_ToApply]) -> list[Command]:
+        """List the commands for the store, each with the room on the disk after the commands before it."""
         space = self._disk.look()
         commands: list[Command] = []
         wanted_bytes = 0
@@ -336,31 +336,31 @@ class Ledger:
                 room = self._disk.room(space, wanted_bytes + size_bytes)
                 if room is not Room.AMPLE:
                     command = msgspec.structs.replace(command, room=room)
-                if room is not Room.KEEPING:
+                if room is not Room.ENDING:
                     wanted_bytes += size_bytes
             commands.append(command)
         return commands
 
 
 def when_full(command: Command) -> Command:
-    """Restrict a command to a full disk: it adds nothing new, but may end or keep a job."""
-    return msgspec.structs.replace(command, room=Room.KEEPING) if isinstance(command, TenantRequest) else command
+    """Restrict a command for a full disk: it may end a job or renew its lease, but add nothing new."""
+    return msgspec.structs.replace(command, room=Room.ENDING) if isinstance(command, TenantRequest) else command
 
 
-def _command(entry: _Applied) -> Command:
+def _command(entry: _ToApply) -> Command:
     match entry:
         case Pending(command=command):
             return command
         case Parked(pending=pending):
             return pending.command
-        case Expire() | Resume() | Retain():
+        case Expire() | RenewAll() | Retain():
             return entry
 
 
 def _price(entry: _Entry) -> int:
-    """Price of an entry: its expected work, in units of some 100 µs."""
+    """Return the price of an entry: its expected work, in units of some 100 µs."""
     return price_of(entry.command.request) if isinstance(entry, Pending) else 1
 
 
-def _run(entry: _Applied) -> Run:
-    return kind_of(entry.command.request).run if isinstance(entry, Pending) else Run.CHANGE
+def _execution(entry: _ToApply) -> Execution:
+    return kind_of(entry.command.request).execution if isinstance(entry, Pending) else Execution.CHANGE

@@ -1,7 +1,7 @@
-"""Parked long-polls: DequeueJobs that found no job and wait for the first. Pure.
+"""Parked long-polls: DequeueJobs that found no job and wait for one. Pure.
 
-The Ledger asks the parking which of them to try again. Within one queue the request that has waited longest comes
-first, among those whose agents' tags meet the job's needs.
+When jobs become ready, the Ledger calls `take` for the requests to try again. Within one queue, of the requests whose
+agents' tags meet the job's needs, the one that has waited longest comes first.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from airunner.broker.store.needs import facts_of, needed
 from airunner.protocol.names import RequestId
 from airunner.protocol.requests import DequeueJob
 
-PLACES_MAX: Final = 65_536  # in queues, of one tenant; each is some 200 bytes, and one more request gets `busy`
-TAG_SETS_MAX: Final = 256  # different ones of a tenant's parked agents: each is compared with each job's needs
+PLACES_MAX: Final = 65_536  # queues that a tenant's parked requests wait on, in all: some 200 bytes each, then `busy`
+TAG_SETS_MAX: Final = 256  # different sets of tags among a tenant's parked agents: each is compared with jobs' needs
 
 Key = tuple[str, RequestId]
 Facts = frozenset[str]
 
 
 class Parked(Struct, frozen=True):
-    """Parked request, until `until_ms`; the lower `turn` came first."""
+    """Parked request, which waits until `until_ms`; the lower its `turn`, the earlier it was parked."""
 
     pending: Pending
     until_ms: int
@@ -37,7 +37,7 @@ class Parked(Struct, frozen=True):
 
     @property
     def key(self) -> Key:
-        """Identity of the request: a repeat replaces the first, for it comes from the agent's present connection."""
+        """Identity of the request: a repeat replaces it, because it comes from the agent's present connection."""
         return self.pending.command.tenant, self.pending.command.request_id
 
 
@@ -48,21 +48,21 @@ def queues_of(pending: Pending) -> list[QueueKey]:
 
 
 class Parking:
-    """Parking of requests: by queue, within it by agents' tags, within these by turn; and by the end of the wait."""
+    """Parking of requests, indexed by queue, agents' tags and turn, and by the end of the wait."""
 
     def __init__(self) -> None:
         self._parked: dict[Key, Parked] = {}
         self._by_queue: dict[QueueKey, dict[Facts, dict[Key, int]]] = {}
         self._ends: list[tuple[int, Key]] = []
         self._turns = 0
-        self._places: Counter[str] = Counter()  # each tenant's
-        self._facts: defaultdict[str, Counter[Facts]] = defaultdict(Counter)  # of each tenant's, and how many have them
+        self._places: Counter[str] = Counter()  # by tenant: the queues that its requests wait on, in all
+        self._facts: defaultdict[str, Counter[Facts]] = defaultdict(Counter)  # by tenant: requests a set of tags
 
     def __len__(self) -> int:
         return len(self._parked)
 
     def park(self, pending: Pending, until_ms: int) -> bool:
-        """Park a request; False when there is no room."""
+        """Park a request; False: its tenant has reached a bound."""
         facts = facts_of(_request(pending).tags)
         key = pending.command.tenant, pending.command.request_id
         before = self._parked.get(key)
@@ -82,15 +82,15 @@ class Parking:
         turn = self._turns if before is None else before.turn
         self._parked[key] = Parked(pending, until_ms, turn, facts)
         for queue in queues:
-            self._by_queue.setdefault(queue, {}).setdefault(facts, {})[key] = turn  # a repeat keeps its place
+            self._by_queue.setdefault(queue, {}).setdefault(facts, {})[key] = turn  # a repeat keeps its turn
         heapq.heappush(self._ends, (until_ms, key))
         return True
 
     def take(self, wanted: Mapping[QueueKey, int], units_max: int) -> list[Parked]:
-        """Unpark enough requests, by their slots, for `wanted` jobs of each queue and need.
+        """Unpark requests with slots enough for the jobs that are `wanted`, by queue and needs.
 
-        Their prices come to `units_max` at most: each tenant gets an equal share of it, and at least one request. The
-        others stay parked until the next call.
+        Their prices sum up to about `units_max`: each tenant gets an equal share of it, and at least one request.
+        Further requests stay parked until the next call.
         """
         taken: list[Parked] = []
         share = units_max // max(1, len({queue.tenant for queue in wanted if self._places[queue.tenant]}))
@@ -106,13 +106,13 @@ class Parking:
         return taken
 
     def discard(self, pending: Pending) -> None:
-        """Unpark a request whose repeat has come: the repeat is tried like a new request."""
+        """Unpark a request that has been repeated: the repeat is tried like a new request."""
         key = (pending.command.tenant, pending.command.request_id)
         if key in self._parked:
             self._remove(key)
 
     def waits_on(self, queues: Iterable[QueueKey]) -> set[QueueKey]:
-        """Filter `queues` by whether a parked request waits on them whose agent meets the needs."""
+        """Return those of `queues` on which a request waits whose agent may run a job with these needs."""
         return {queue for queue in queues if self._first(queue) is not None}
 
     def expired(self, now_ms: int) -> list[Parked]:
@@ -125,7 +125,7 @@ class Parking:
         return over
 
     def next_end_ms(self) -> int | None:
-        """Find when the next wait ends; a request that was unparked earlier may still count."""
+        """Return when the next wait ends (ms), or earlier, if that request is no longer parked; None: no wait ends."""
         return self._ends[0][0] if self._ends else None
 
     def _first(self, queue: QueueKey) -> Key | None:
@@ -156,5 +156,5 @@ class Parking:
 
 def _request(pending: Pending) -> DequeueJob:
     request = pending.command.request
-    assert isinstance(request, DequeueJob), "only a DequeueJob parks"
+    assert isinstance(request, DequeueJob), "not a DequeueJob"
     return request

@@ -1,11 +1,11 @@
 """Rate limits: token buckets of units, each some 100 µs of the broker's work. Pure.
 
-A bucket holds some seconds' worth (`burst_s`) and fills steadily. A request is admitted while its bucket is not empty,
-and charged its cost when that is known; so a costly request leaves a debt, of `DEBT_S` at most, that the next ones wait
-for. A rejected request costs a unit too, up to a debt of `REFUSED_DEBT_S`: a sender that repeats at once waits longer.
+A bucket fills steadily, up to the units of `burst_s` seconds. A request is admitted while its bucket is not empty, and
+charged its cost once that is known. So a costly request leaves a debt, and the next requests are refused until it is
+paid off. A refused request costs a unit too: a sender that repeats at once waits longer.
 
-A tenant has two buckets, one for its agents' work: a flood of submissions does not end the jobs that run. A machine has
-one for what belongs to no tenant: Pings, messages that are no request, and tokens that have not been verified yet.
+A tenant has two buckets, one of them for its agents, so that a flood of submissions expires no leases. A machine has
+one bucket, for messages that belong to no tenant: Pings, invalid messages, and tokens that have to be verified.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Final, NamedTuple
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.protocol.errors import Quota
 
-BURST_S: Final = 1.0  # while it lasts its owner may use all of the broker
-DEBT_S: Final = 10.0  # no request costs more than a fraction of a second, but many may be under way at once
-REFUSED_DEBT_S: Final = 1.0
-BUCKETS_MAX: Final = 20_000  # the least recently used is forgotten: it begins full again
+BURST_S: Final = 1.0  # seconds of its rate that a full bucket holds; while they last, its owner may use all the broker
+DEBT_S: Final = 10.0  # largest debt, in seconds of the rate: a request costs far less, but many may be under way
+REFUSED_DEBT_S: Final = 1.0  # largest debt that refused requests add up to, in seconds of the rate
+BUCKETS_MAX: Final = 20_000  # buckets in memory; the least recently used is forgotten, and is full when used again
 
 
 class Purpose(IntEnum):
@@ -27,31 +27,31 @@ class Purpose(IntEnum):
 
     CLIENT = auto()
     AGENT = auto()
-    MACHINE = auto()  # of no tenant
+    MACHINE = auto()  # messages that belong to no tenant
 
     @property
     def payer(self) -> str:
-        """Word for its owner."""
+        """Word for the bucket's owner in messages."""
         return "machine" if self is Purpose.MACHINE else "tenant"
 
 
 class Bucket(NamedTuple):
-    """Bucket of an owner (a tenant, or a machine's key) for a purpose."""
+    """Bucket of an owner (a tenant, or a machine's public key) for a purpose."""
 
     owner: str
     purpose: Purpose
 
 
 class Rates:
-    """Rate limits of all owners; without `units_per_s` everything is admitted."""
+    """Rate limits of all owners: `units_per_s` for each bucket; None: everything is admitted."""
 
     def __init__(self, units_per_s: float | None = None, burst_s: float = BURST_S) -> None:
         self._units_per_s = units_per_s
         self._burst_s = burst_s
-        self._buckets: dict[Bucket, tuple[float, int]] = {}  # units at an instant (ms); the least recently used first
+        self._buckets: dict[Bucket, tuple[float, int]] = {}  # its units at an instant (ms); least recently used first
 
     def require(self, bucket: Bucket, now_ms: int) -> None:
-        """Require units in a bucket. Raises `Quota`, with the time after which the same request may be admitted."""
+        """Require a bucket that is not empty. Raises `Quota`, with the time after which a repeat may be admitted."""
         if self._units_per_s is None:
             return
         units = self._units(bucket, now_ms, self._units_per_s)
@@ -59,7 +59,7 @@ class Rates:
             self._put(bucket, max(units - 1, min(units, -REFUSED_DEBT_S * self._units_per_s)), now_ms)
             requests = f"{self._units_per_s / UNITS_A_REQUEST:g} requests a second"
             raise Quota(
-                f"this {bucket.purpose.payer} asks for more than {requests}",
+                f"this {bucket.purpose.payer} sends more than {requests}",
                 retry_ms=1 + int(-units / self._units_per_s * 1_000),
             )
 
@@ -70,7 +70,7 @@ class Rates:
             self._put(bucket, max(left, -DEBT_S * self._units_per_s), now_ms)
 
     def take(self, bucket: Bucket, now_ms: int) -> bool:
-        """Charge a bucket one unit; False where it has none."""
+        """Charge a bucket one unit; False: it is empty."""
         try:
             self.require(bucket, now_ms)
         except Quota:

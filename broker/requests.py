@@ -1,9 +1,9 @@
-"""Table of requests: for each kind its role, the function that answers it, what it names and mints, and its price.
+"""Table of requests: for each kind its role, the function that answers it, its queues, its new jobs, and its price.
 
-Admission, Gateway, Ledger, fair queue and Store look requests up here. A test checks docs/PROTOCOL.md against it.
+Admission, Gateway, Ledger, fair queue and Store look requests up here. A test compares docs/PROTOCOL.md with it.
 
-A price is the expected work of a request, in units of some 100 µs. It limits how many requests go into one transaction.
-What the tenant pays is measured when the work is done; see `prices`.
+A price is the expected work of a request, in units of some 100 µs. Prices limit how many requests go into one
+transaction. The tenant is charged not the price but the measured work: see `prices`.
 """
 
 from __future__ import annotations
@@ -60,25 +60,25 @@ from airunner.protocol.requests import (
     WatchJob,
 )
 
-# Expected work, in units of some 100 µs; measurements are in the comments.
-JOBS_A_UNIT: Final = 4  # submitted or leased: 64 took 16, and 16 leases 4
-PAIRS_A_UNIT: Final = 8  # of metadata: 64 of one job took 8
-QUEUES_A_UNIT: Final = 16  # searched: 64 took 4
-BATCHES_A_UNIT: Final = 4  # of events, and completions
-LEASES_A_UNIT: Final = 8  # renewed: 14 took 2
-ROWS_A_UNIT: Final = 4  # of a list of jobs: 100 took 30
-UNITS_A_PAGE: Final = 8  # at most, of other lists and of a log
-UNITS_LOOKED: Final = 250  # of a list that may look through very many jobs
+# How much of each work takes one unit of some 100 µs; measurements are in the comments.
+JOBS_A_UNIT: Final = 4  # jobs submitted or leased: 64 submitted jobs took 16 units, and 16 leased ones took 4
+PAIRS_A_UNIT: Final = 8  # pairs of metadata in a submission: 64 took 8 units
+QUEUES_A_UNIT: Final = 16  # queues searched for a lease: 64 took 4 units
+BATCHES_A_UNIT: Final = 4  # batches of events, and completions
+LEASES_A_UNIT: Final = 8  # leases renewed: 14 took 2 units
+ROWS_A_UNIT: Final = 4  # rows of a list of jobs: 100 took 30 units
+UNITS_A_PAGE: Final = 8  # units that a page of a log or of another list takes at most
+UNITS_LOOKED: Final = 250  # further units of a list that may have to search through very many jobs
 
 _R = TypeVar("_R", bound=Message)
 
 
-class Run(Enum):
-    """Run of a request: where it is answered, and what it waits for."""
+class Execution(Enum):
+    """Execution of a request: in the event loop, in a thread, or in a transaction."""
 
-    LOOK_UP = auto()  # read by a key, which takes less time than to wake a thread; also when the disk is full
-    LIST = auto()  # read in a thread: it may take long; also when the disk is full
-    CHANGE = auto()  # in a transaction: answered when that is on the disk
+    LOOK_UP = auto()  # read by a key in the event loop: it takes less time than waking a thread
+    LIST = auto()  # read in a thread, because it may take long
+    CHANGE = auto()  # executed in a transaction, and answered after the commit
 
 
 def _nothing(_request: object) -> tuple[()]:
@@ -100,9 +100,9 @@ def _none(_request: object) -> int:
 class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     """Kind of request: a row of the table.
 
-    One of three functions answers it: `change` in a transaction, on the rows that `load` asks for; `look_up` at once,
-    since it reads by a key; or `listing` in a thread, since it may take long. `queues`: the queues that it names.
-    `mints`: how many jobs it creates, whose ids and keys the Gateway draws.
+    One of three functions answers it: `change` in a transaction, on the rows that `load` requests; `look_up` in the
+    event loop, since it reads by a key; or `listing` in a thread, since it may take long. `queues` returns the queues
+    that the request names. `mints` returns how many jobs it creates: the Gateway draws their ids and keys.
     """
 
     role: Role
@@ -116,32 +116,32 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
 
     @property
     def works(self) -> bool:
-        """Work of agents, which is charged to a bucket of its own."""
+        """Whether agents send this request: it is then charged to the tenant's bucket for agents."""
         return self.role is Role.WORK
 
     @property
-    def run(self) -> Run:
-        """Run of this kind, by the function that answers it."""
+    def execution(self) -> Execution:
+        """Execution of this kind, which follows from the function that answers it."""
         if self.change is not None:
-            return Run.CHANGE
-        return Run.LIST if self.look_up is None else Run.LOOK_UP
+            return Execution.CHANGE
+        return Execution.LIST if self.look_up is None else Execution.LOOK_UP
 
     @property
     def decider(self) -> Callable[[World, TenantRequest, _R], StoreReply]:
         """Function that answers a request which changes something."""
-        assert self.change is not None, "a request that only reads has a reader"
+        assert self.change is not None, "this request only reads"
         return self.change
 
     @property
     def reader(self) -> Callable[[Engine, TenantRequest, _R], StoreReply]:
         """Function that answers a request which only reads."""
         found = self.look_up or self.listing
-        assert found is not None, "a request that changes something has a decider"
+        assert found is not None, "this request changes something"
         return found
 
 
 def looks_through_many(request: ListJobs) -> bool:
-    """Check for several filters: then the store may have to look through many jobs that are not on the list."""
+    """Check whether a list has several filters: then the store may have to search through many jobs for it."""
     by_place = request.queue is not None or request.state is not None
     return int(by_place) + int(request.owner is not None) + len(request.metadata) > 1
 
@@ -210,7 +210,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     ReplayJobEvents: Kind[ReplayJobEvents](role=Role.READ, look_up=replay_job, price=_page),
     WatchJob: Kind[WatchJob](role=Role.READ, look_up=watch_job),
 }
-"""Kinds of all requests but Ping, which needs no role and which the Gateway answers."""
+"""Kinds of all requests except Ping, which needs no role and which the Gateway answers."""
 
 
 def kind_of(request: StoreRequest) -> Kind[Any]:
@@ -219,14 +219,14 @@ def kind_of(request: StoreRequest) -> Kind[Any]:
 
 
 def price_of(request: StoreRequest) -> int:
-    """Price of a request: its expected work, in units of some 100 µs."""
+    """Return the price of a request: its expected work, in units of some 100 µs."""
     return kind_of(request).price(request)
 
 
 def decode(body: bytes) -> Request:
-    """Decode the request in a body whose structure was checked: a Ping, or of a kind that is in the table.
+    """Decode a body whose structure was checked: a Ping, or a request of a kind in the table.
 
-    Raises `BadRequest` for anything else.
+    Raises `BadRequest`: it is neither.
     """
     return decode_checked(body, _decoder_of(tuple(KINDS)))
 

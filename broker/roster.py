@@ -1,7 +1,7 @@
-"""Roster of agents: which were active lately, and which connection holds each leased job.
+"""Roster of agents: which agents were active lately, and the connection of the agent that holds each leased job.
 
-Soft state: the Gateway builds it from agents' requests, and it ends with the broker; no promise depends on it. It is
-bounded for each tenant, so that no tenant displaces another's agents; the least recently active agent is removed first.
+The Gateway builds it from agents' requests; it is lost when the broker ends, and no promise depends on it. Each tenant
+has a bound of its own, so its agents displace no other tenant's; the least recently active agent is removed first.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from msgspec import Struct
 from airunner.protocol.replies import AgentsListed, AgentSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX, DequeueJob, UpdateJob
 
-AGENTS_MAX: Final = 10_000  # of one tenant
-AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # of the names, tags and troubles of one tenant's agents: no quota counts them
-HEARD_BYTES: Final = 256  # of an agent without tags, roughly
-HOLDERS_MAX: Final = 65_536  # running jobs of one tenant; the holder of one more is not nudged: it waits to heartbeat
-FORGOTTEN_MS: Final = 600_000  # an idle agent asks every 30 s, a busy one every 60 s
+AGENTS_MAX: Final = 10_000  # agents of one tenant in the roster
+AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # tags, versions and `trouble` texts of one tenant's agents; no quota counts it
+AGENT_BYTES: Final = 256  # memory of an agent without tags, roughly
+HOLDERS_MAX: Final = 65_536  # a tenant's jobs whose holder is known; the oldest is forgotten, and gets no nudges
+FORGOTTEN_MS: Final = 600_000  # an agent is listed so long after its last request; idle agents send one every 30 s
 
 
-class _Heard(Struct, frozen=True):
+class _Agent(Struct, frozen=True):
     slots: int
     version: str
     seen_ms: int
@@ -30,22 +30,22 @@ class _Heard(Struct, frozen=True):
 
     @property
     def size_bytes(self) -> int:
-        """Size in memory, roughly."""
+        """Memory that this entry takes, roughly."""
         tags = sum(len(name) + len(value) for name, value in self.tags.items())
-        return HEARD_BYTES + len(self.version) + len(self.trouble) + tags
+        return AGENT_BYTES + len(self.version) + len(self.trouble) + tags
 
 
 class Roster:
     """Roster of all tenants' agents and holders."""
 
     def __init__(self) -> None:
-        self._agents: dict[str, dict[str, _Heard]] = {}
+        self._agents: dict[str, dict[str, _Agent]] = {}
         self._bytes: Counter[str] = Counter()  # by tenant
         self._holders: dict[str, dict[str, bytes]] = {}
-        self._troubled: dict[tuple[str, str], int] = {}  # when each was last heard of; the one longest ago is first
+        self._troubled: dict[tuple[str, str], int] = {}  # by tenant and agent: when it was last active (ms)
 
-    def heard(self, tenant: str, request: DequeueJob | UpdateJob, now_ms: int) -> None:
-        """Record an agent's request: its slots, version, tags and trouble."""
+    def record_request(self, tenant: str, request: DequeueJob | UpdateJob, now_ms: int) -> None:
+        """Record the agent that sent a request: its slots, version, tags and trouble (why it can run no jobs)."""
         if request.agent is None:
             return
         agents = self._agents.setdefault(tenant, {})
@@ -53,25 +53,25 @@ class Roster:
         match request:
             case UpdateJob(trouble=trouble):
                 pass
-            case DequeueJob(wait_ms=0):  # perhaps it only ends its wait
+            case DequeueJob(wait_ms=0):  # may only withdraw a parked request: does not show that the agent can run jobs
                 trouble = last.trouble if last else ""
             case DequeueJob():
-                trouble = ""  # it waits for jobs
+                trouble = ""  # an agent that waits for jobs can run them
             case _:
                 assert_never(request)
-        heard = _Heard(request.agent_slots, request.version, now_ms, request.tags, trouble)
-        agents[request.agent] = heard
-        self._bytes[tenant] += heard.size_bytes - (last.size_bytes if last else 0)
+        agent = _Agent(request.agent_slots, request.version, now_ms, request.tags, trouble)
+        agents[request.agent] = agent
+        self._bytes[tenant] += agent.size_bytes - (last.size_bytes if last else 0)
         self._troubled.pop((tenant, request.agent), None)
         if trouble:
             self._troubled[tenant, request.agent] = now_ms
         while len(agents) > AGENTS_MAX or self._bytes[tenant] > AGENTS_BYTES_MAX:
-            forgotten = next(iter(agents))
-            self._bytes[tenant] -= agents.pop(forgotten).size_bytes
-            self._troubled.pop((tenant, forgotten), None)
+            oldest = next(iter(agents))
+            self._bytes[tenant] -= agents.pop(oldest).size_bytes
+            self._troubled.pop((tenant, oldest), None)
 
     def troubled(self, now_ms: int) -> int:
-        """Count the agents that were active lately and can run no jobs."""
+        """Count the agents that were active lately and reported that they can run no jobs."""
         while self._troubled:
             longest_ago = next(iter(self._troubled))
             if now_ms - self._troubled[longest_ago] < FORGOTTEN_MS:
@@ -80,40 +80,40 @@ class Roster:
         return len(self._troubled)
 
     def page(self, tenant: str, after: str, leases: dict[str, int], now_ms: int) -> AgentsListed:
-        """Make a page of the tenant's agents, by name: those active lately, and all that hold leases."""
+        """Make a page of the tenant's agents, by name: agents that were active lately, and all that hold `leases`."""
         found = {
             name: AgentSummary(
                 name=name,
-                slots=heard.slots,
+                slots=agent.slots,
                 leases=leases.get(name, 0),
-                seen_ms=heard.seen_ms,
-                version=heard.version,
-                tags=heard.tags,
-                trouble=heard.trouble,
+                seen_ms=agent.seen_ms,
+                version=agent.version,
+                tags=agent.tags,
+                trouble=agent.trouble,
             )
-            for name, heard in self._agents.get(tenant, {}).items()
-            if now_ms - heard.seen_ms < FORGOTTEN_MS or name in leases
+            for name, agent in self._agents.get(tenant, {}).items()
+            if now_ms - agent.seen_ms < FORGOTTEN_MS or name in leases
         }
         for name, count in leases.items():
-            if name not in found:  # it was active before this broker started
+            if name not in found:  # the agent has sent nothing since this broker started
                 found[name] = AgentSummary(name=name, slots=0, leases=count, seen_ms=0)
         names = sorted(name for name in found if name > after)
         return AgentsListed(
             agents=tuple(found[name] for name in names[:PAGE_SIZE_MAX]), more=len(names) > PAGE_SIZE_MAX
         )
 
-    def holds(self, tenant: str, job_id: str, peer: bytes) -> None:
-        """Record that this connection's agent holds the tenant's job."""
+    def record_holder(self, tenant: str, job_id: str, peer: bytes) -> None:
+        """Record that the agent at this connection holds the lease of a tenant's job."""
         holders = self._holders.setdefault(tenant, {})
         holders.pop(job_id, None)
         holders[job_id] = peer
         while len(holders) > HOLDERS_MAX:
             del holders[next(iter(holders))]
 
-    def settled(self, tenant: str, job_id: str) -> None:
+    def forget_holder(self, tenant: str, job_id: str) -> None:
         """Forget the holder of a job that is no longer leased."""
         self._holders.get(tenant, {}).pop(job_id, None)
 
     def holder(self, tenant: str, job_id: str) -> bytes | None:
-        """Look up the connection of the job's holder, if it is known."""
+        """Look up the connection of the agent that holds a job's lease; None: it is not known."""
         return self._holders.get(tenant, {}).get(job_id)

@@ -1,8 +1,7 @@
 """Commands `airunner backup` and `airunner store …`: back up, restore and check a SQLite store.
 
-Laws
-- A backup file is always whole; a restore changes nothing until its backup is verified.
-- Exit code 0: no fault. 1: the store has faults; each is a line.
+- A backup file is always complete; a restore changes nothing until its backup is verified.
+- Exit code 0: no fault. 1: the store has faults, each printed as a line.
 """
 
 from __future__ import annotations
@@ -21,27 +20,28 @@ if TYPE_CHECKING:
     from airunner.broker.store.sqlite.copying import Progress
 
 _MIB: Final = 1_048_576
-_PAGE_BYTES: Final = 4_096  # SQLite's, and that of stores
+_PAGE_BYTES: Final = 4_096  # SQLite's default page size, which stores have
 
 store_app = typer.Typer(help="Restore and check the broker's store, while the broker is stopped.", no_args_is_help=True)
 
 StoreOption = Annotated[
     str | None,
-    typer.Option(help="The store, as sqlite:///PATH.", show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db"),
+    typer.Option(help="Store, as sqlite:///PATH.", show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object on stdout.")]
 
 
 def backup_command(
-    to: Annotated[Path, typer.Argument(metavar="TO", help="The file to create, 0600.")],
+    to: Annotated[Path, typer.Argument(metavar="TO", help="File to create, with mode 0600.")],
     store: StoreOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace TO if it exists.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Copy the broker's store to a file, while the broker runs, and verify the copy.
 
-    Run it on the broker's machine as the broker's user, or as root. The copy holds all jobs, logs and sealed secrets as
-    they are when it is done. It holds no keys: back up $AIRUNNER_HOME/certs too. `airunner store restore` restores it.
+    Run it on the broker's machine as the broker's user, or as root. The copy contains all jobs, logs and sealed secrets
+    as they are when it is complete. It contains no keys: back up $AIRUNNER_HOME/certs too. Restore it with `airunner
+    store restore`.
     """
     from airunner.broker.backup import back_up
 
@@ -55,16 +55,16 @@ def backup_command(
 
 @store_app.command("restore")
 def restore_command(
-    backup: Annotated[Path, typer.Argument(metavar="FROM", help="A file that `airunner backup` has created.")],
+    backup: Annotated[Path, typer.Argument(metavar="FROM", help="File that `airunner backup` has created.")],
     store: StoreOption = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace an existing store; it is kept beside the new one.")
+        bool, typer.Option("--force", help="Replace an existing store, which is renamed to STORE.before-restore.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Verify a backup and restore it in the place of the store; then start the broker.
+    """Verify a backup and replace the store with it, while the broker is stopped.
 
-    Jobs that ran when the backup was made run again once their leases have expired.
+    Start the broker afterwards. Jobs that ran when the backup was made run again once their leases have expired.
     """
     from airunner.broker.backup import restore
 
@@ -73,9 +73,9 @@ def restore_command(
 
 @store_app.command("check")
 def check_command(store: StoreOption = None, json: JsonOption = False) -> None:
-    """Check the whole store and list each fault with its job. Exits with 1 if there is one.
+    """Check the whole store and list each fault with its job. Exits with 1 if there is a fault.
 
-    Stop the broker first, or check a backup of its store: --store sqlite:///PATH.
+    Stop the broker first, or check a backup of its store with --store sqlite:///PATH.
     """
     from airunner.broker.checking import check_store
 
@@ -84,7 +84,7 @@ def check_command(store: StoreOption = None, json: JsonOption = False) -> None:
 
 
 class _Bar:
-    """Progress bar of a copy, on stderr where that is a terminal."""
+    """Progress display of a copy, on stderr if that is a terminal."""
 
     def __init__(self) -> None:
         self._shown = False
@@ -97,24 +97,24 @@ class _Bar:
             self._shown = True
 
     def clear(self) -> None:
-        """Clear the line."""
+        """Clear the display."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _path(store: str | None) -> Path:
-    """Find the store's path. Raises `OperatorError`: it is not a file."""
+    """Find the path of the store's file. Raises `OperatorError`: the store is not a file."""
     from airunner.broker.store.open import path_of
     from airunner.certs.home import Home
 
     path = Home.from_environment(os.environ).store if store is None else path_of(store)
     if path is None:
-        raise OperatorError("a store in memory has no file; name one as sqlite:///PATH")
+        raise OperatorError("a store in memory has no file; name a store's file with --store sqlite:///PATH")
     return path.absolute()
 
 
 def _print(report: StoreReport, path: Path, done: str, *, json: bool) -> None:
-    """Print a report. Raises `typer.Exit` with 1 where there is a fault."""
+    """Print a report. Raises `typer.Exit` with 1 if it lists a fault."""
     size_bytes = path.stat().st_size
     if json:
         from airunner.protocol.printable import json_line

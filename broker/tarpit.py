@@ -1,6 +1,6 @@
-"""Tarpit: delays rate-limit replies, so that a client that asks too often gains nothing by repeating. Pure.
+"""Tarpit: delays rate-limit replies, so that a client with too many requests gains nothing by repeating them. Pure.
 
-It keeps only the address and the reply, for up to `HELD_MAX` of them; the Gateway sends further ones at once.
+Only the sender's address and the reply are retained. Once there are `HELD_MAX`, the Gateway sends replies at once.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import Refused
 
-HELD_MAX: Final = 16_384
+HELD_MAX: Final = 16_384  # delayed replies of all peers together
 
 
 class DelayedReply(NamedTuple):
-    """Delayed reply, and when it is due (ms)."""
+    """Delayed reply to a `peer`, sent at `due_ms`; of two that are due at once, the lower `turn` goes first."""
 
     due_ms: int
     turn: int
@@ -27,14 +27,14 @@ class DelayedReply(NamedTuple):
 
 
 class Tarpit:
-    """Tarpit of delayed replies, the next due first."""
+    """Tarpit: the delayed replies, ordered by when they are due."""
 
     def __init__(self) -> None:
         self._held: list[DelayedReply] = []
         self._turns = count()
 
     def hold(self, due_ms: int, peer: bytes, request_id: RequestId, refused: Refused, revision: int) -> bool:
-        """Delay a reply until `due_ms`; False where there is no room."""
+        """Delay a reply until `due_ms`; False: there is no room, so the caller sends it."""
         if len(self._held) >= HELD_MAX:
             return False
         heapq.heappush(self._held, DelayedReply(due_ms, next(self._turns), peer, request_id, refused, revision))
@@ -48,5 +48,5 @@ class Tarpit:
         return due
 
     def next_ms(self) -> int | None:
-        """Find when the next reply is due."""
+        """Return when the next reply is due (ms); None: no reply is delayed."""
         return self._held[0].due_ms if self._held else None

@@ -1,7 +1,7 @@
 """Timekeeper: wakes the Ledger at the next instant at which a lease or a delay is due.
 
-It does not poll: it sleeps until exactly that instant, or until the Ledger names another. When the machine's time has
-stepped, or the machine has slept, it sends the Ledger a `Resume`, as after a restart, before anything can be found due.
+It does not poll: it sleeps until that instant, or until the Ledger sends another alarm. When the machine's time has
+stepped, or the machine has slept, it sends the Ledger a `RenewAll`, as after a restart, before anything can expire.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import anyio
 from airunner.broker.clock import Clock
 from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import Alarm, TimekeeperInbox
-from airunner.broker.lifecycle.commands import Expire, Resume
+from airunner.broker.lifecycle.commands import Expire, RenewAll
 from airunner.transport.ports import Edges
 
 
 class Timekeeper:
-    """Timekeeper actor; it owns one instant."""
+    """Timekeeper actor; its state is the instant of the next alarm."""
 
     def __init__(self, inbox: TimekeeperInbox, ledger: FairQueue, clock: Clock, edges: Edges) -> None:
         self._inbox = inbox
@@ -32,11 +32,11 @@ class Timekeeper:
             while True:
                 alarm = await self._next_alarm(due_ms)
                 if alarm is None:
-                    await self._ledger.send(Resume() if self._clock.stepped() else Expire())
-                due_ms = alarm.due_ms if alarm else None  # after either the Ledger always names the next
+                    await self._ledger.send(RenewAll() if self._clock.stepped() else Expire())
+                due_ms = alarm.due_ms if alarm else None  # the Ledger sends an alarm after each of these two commands
 
     async def _next_alarm(self, due_ms: int | None) -> Alarm | None:
-        """Receive a new alarm; None when `due_ms` came first."""
+        """Receive a new alarm; None: `due_ms` came first."""
         if due_ms is None:
             return await self._inbox.receive()
         with anyio.CancelScope(deadline=self._clock.deadline_s(due_ms)):
@@ -45,4 +45,4 @@ class Timekeeper:
 
     def _look_at_the_clock(self) -> None:
         if self._clock.stepped():
-            self._ledger.send_nowait(Resume())
+            self._ledger.send_nowait(RenewAll())

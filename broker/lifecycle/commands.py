@@ -1,4 +1,4 @@
-"""Commands that change or read the store, and their outcomes: a reply for the sender, and news for other actors."""
+"""Commands that change or read the store, and their outcomes: a reply for the sender, news for the broker's actors."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from airunner.protocol.names import JobId, RequestId, WatchKey
 from airunner.protocol.replies import Reply
 from airunner.protocol.requests import StoreRequest
 
-EXPIRE_MAX: Final = 64  # leases, and delays, ended by one Expire: some ms; the rest follow at once
+EXPIRE_MAX: Final = 64  # leases, and as many delays, that one Expire ends in some ms; another Expire follows at once
 
 
 class MintedJob(Struct, frozen=True):
-    """Minted id and watch key of a job about to be stored; randomness comes from outside."""
+    """Minted id and watch key for a new job: the Gateway draws them, because deciders draw no random numbers."""
 
     job_id: JobId
     watch_key: WatchKey
 
 
 class TenantRequest(Struct, frozen=True, kw_only=True):
-    """Request of a tenant. An EnqueueJob comes with as many `minted` as it has jobs, a RetryJob with one.
+    """Request of a tenant; `minted` has an element for each new job of an EnqueueJob or RetryJob.
 
-    Below `Room.AMPLE` new jobs and settings are refused with `NoSpace`: the disk is reserved for running jobs; at
-    `Room.KEEPING` leases are refused too, and events except for an attempt's last few. A request beyond the tenant's
-    quotas is refused with `Quota`. Jobs and queues outside of `queues` do not exist for it.
+    `room`: below `Room.AMPLE` new jobs and settings are refused with `NoSpace`: the disk is reserved for running jobs.
+    At `Room.ENDING` new leases are refused too, and all events except an attempt's last few. `quotas`: a request beyond
+    them is refused with `Quota`. `queues`: for the sender, other queues and the jobs in them do not exist.
     """
 
     tenant: str
@@ -43,44 +43,44 @@ class TenantRequest(Struct, frozen=True, kw_only=True):
 
 
 class Expire(Struct, frozen=True):
-    """Expiry: ends leases and delays that are due, at most `EXPIRE_MAX` of each."""
+    """Expiry: ends the leases and delays that are due, at most `EXPIRE_MAX` of each."""
 
 
-class Resume(Struct, frozen=True):
-    """Resumption: gives every live lease a full visibility period, after a start or a step of the clock."""
+class RenewAll(Struct, frozen=True):
+    """Renewal of all leases, each by a full visibility timeout: after the broker's start, or a step of the clock."""
 
 
 class Retain(Struct, frozen=True, kw_only=True):
     """Retention step: removes the oldest finished jobs, with their logs and metadata.
 
-    It removes jobs that had finished before the instant `finished_before_ms`; and, while the store is larger than
-    `store_bytes_max`, jobs of the tenant that uses the most, as long as that is more than an equal share of what may
-    stay: so the output of one tenant's running jobs costs no other tenant its finished jobs. Idempotency records from
-    before that instant are removed too, once they are a day old.
+    It removes jobs that finished before `finished_before_ms`. While the store is larger than `store_bytes_max`, it also
+    removes jobs of tenants that use more than an equal share of `store_bytes_max`, the largest tenant first: so the
+    output of one tenant's running jobs costs no other tenant its finished jobs. Idempotency records from before
+    `finished_before_ms` are removed too, if they are at least a day old.
     """
 
     finished_before_ms: int
     store_bytes_max: int | None = None
 
 
-Command = TenantRequest | Expire | Resume | Retain
+Command = TenantRequest | Expire | RenewAll | Retain
 
 
 class Appended(Struct, frozen=True, gc=False):
-    """A segment that was appended to a job's log, and the key that its live copy is sealed with."""
+    """Segment that was appended to a job's log, and the watch key that seals its live copy."""
 
     watch_key: WatchKey
     segment: EventSegment
 
 
 class WatchKeyFound(Struct, frozen=True):
-    """Watch key for the reply to a WatchJob; the Gateway adds where live events are published."""
+    """Watch key for the reply to a WatchJob; the Gateway adds the port at which live events are published."""
 
     watch_key: WatchKey
 
 
 class LeasesCounted(Struct, frozen=True):
-    """Lease counts for the reply to a ListAgents: how many jobs run on each agent, by its name."""
+    """Lease counts for the reply to a ListAgents, by agent; the Gateway adds the rest from its Roster."""
 
     by_agent: dict[str, int]
 
@@ -89,11 +89,11 @@ StoreReply = Reply | WatchKeyFound | LeasesCounted
 
 
 class News(Struct, kw_only=True):
-    """News of one command for other actors, true once the batch is on disk.
+    """News of one command for the broker's actors, published once the batch is on disk.
 
-    `ready`: in which queue, and with which needs, a job may be leased now. `exhausted`: queues that have no other job
-    for an agent with the sender's tags. `nudged`: running jobs whose agents are to send a heartbeat at once. `more`:
-    another step of retention would remove something.
+    `ready`: queues and needs with a job that may be leased now. `exhausted`: queues that have no further job for an
+    agent with the sender's tags. `nudged`: running jobs whose agents are to send a heartbeat at once. `more`: another
+    retention step would remove something.
     """
 
     appended: list[Appended] = []
@@ -104,10 +104,10 @@ class News(Struct, kw_only=True):
 
 
 class Done(Struct, frozen=True):
-    """Outcome of a command: the `reply` to the sender (None: it is the broker's own command), and the news.
+    """Outcome of a command: the `reply` to the sender (None: a command of the broker itself), and the news.
 
-    `cost` is its work, in units of some 100 µs, computed from the rows that it touched, so that it does not depend on
-    how busy the machine is.
+    `cost` is the command's work, in units of some 100 µs. It is computed from the rows that were touched, so that it
+    does not depend on how busy the machine is.
     """
 
     reply: StoreReply | None

@@ -1,4 +1,4 @@
-"""Decisions: hands each command to the function that decides it; the table of requests names that of a request."""
+"""Decisions: calls the function that decides a command; that of a request is in the table `broker.requests`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airunner.broker.lifecycle.commands import (
     Done,
     Expire,
     News,
-    Resume,
+    RenewAll,
     Retain,
     StoreReply,
     TenantRequest,
@@ -25,7 +25,7 @@ from airunner.protocol.requests import CancelJob, RetryJob
 
 
 def decide(world: World, engine: Engine, command: Command) -> Done:
-    """Decide a command; retention reads and removes rows in the `engine` itself."""
+    """Decide a command; retention also reads and removes rows in the `engine` directly."""
     world.begin()
     worked = 0
     reply: StoreReply | None = None
@@ -37,8 +37,8 @@ def decide(world: World, engine: Engine, command: Command) -> Done:
                 reply = refusal(error)
         case Expire():
             expire(world)
-        case Resume():
-            pass  # the engine did it before the rows were loaded
+        case RenewAll():
+            pass  # the Store called `Engine.renew_all` before it loaded the rows
         case Retain():
             before = engine.work()
             retain(world, engine, command)
@@ -49,7 +49,7 @@ def decide(world: World, engine: Engine, command: Command) -> Done:
 
 
 def read(engine: Engine, command: TenantRequest) -> Done:
-    """Answer a request that changes nothing."""
+    """Answer a request that only reads."""
     before = engine.work()
     try:
         reply = kind_of(command.request).reader(engine, command, command.request)
@@ -65,7 +65,7 @@ def _answer(world: World, command: TenantRequest) -> StoreReply:
 
 
 def _require_in(world: World, command: TenantRequest, queues: frozenset[str]) -> None:
-    """Require jobs inside the queues. Raises `NotFound`; a request about an attempt is proved by its task token."""
+    """Require that a request's job is in these queues; a task token is proof enough. Raises `NotFound`."""
     if isinstance(command.request, CancelJob | RetryJob) and (
         world.job(command.tenant, command.request.job_id).queue not in queues
     ):

@@ -1,6 +1,6 @@
-"""Ends of attempts: completed, retried, released, expired, cancelled; and with the last of them the end of the job.
+"""Ends of attempts: completed, retried, released or expired; if no attempt follows, the job ends too. Also cancels.
 
-A repeat by the attempt's agent is answered from `settled`, as it was answered the first time.
+When the attempt's agent repeats its request, `JobRow.settled` says how the request was answered the first time.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from airunner.broker.store.contract import JobRow, Keys
 from airunner.protocol.errors import IncompleteLog, StaleToken
 from airunner.protocol.events import BrokerBody, JobCancelRequested, JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason, Result
-from airunner.protocol.names import TokenHash, token_hash
+from airunner.protocol.names import token_hash
 from airunner.protocol.replies import JobCancelled, JobCompleted, JobReleasedReply
 from airunner.protocol.requests import CancelJob, CompleteJob, ReleaseJob
 from airunner.protocol.states import FINISHING, Change, next_state
 
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)
-_BY_ITSELF: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL)  # reasons that follow from the exit code
+_BY_ITSELF: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL)  # reasons of a command that ended by itself
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
 class Settled(StrEnum):
-    """Settlement of the last attempt: how it ended."""
+    """End of a job's last attempt, stored in `JobRow.settled`."""
 
     COMPLETED = "completed"
     RETRIED = "retried"
@@ -36,7 +36,7 @@ class Settled(StrEnum):
 
 
 class _End(NamedTuple):
-    """End of an attempt, and what it makes of its job."""
+    """End of an attempt, and the next state of its job; `lost`: 1 if its agent was lost."""
 
     state: JobState
     settled: Settled
@@ -47,22 +47,22 @@ class _End(NamedTuple):
 
 
 def load_complete(keys: Keys, command: TenantRequest, request: CompleteJob) -> None:
-    """Have the rows loaded on which a CompleteJob is decided; a failed job's spec has its retry policy."""
+    """Request the rows on which a CompleteJob is decided; a failed job's spec contains its retry policy."""
     keys.add_job(command.tenant, request.lease.job_id, spec=request.result.state is JobState.FAILED)
 
 
 def load_release(keys: Keys, command: TenantRequest, request: ReleaseJob) -> None:
-    """Have the rows loaded on which a ReleaseJob is decided; the spec is for the next request that leases the job."""
+    """Request the rows on which a ReleaseJob is decided; the spec, as a DequeueJob later in the batch may lease it."""
     keys.add_job(command.tenant, request.lease.job_id, spec=True)
 
 
 def load_cancel(keys: Keys, command: TenantRequest, request: CancelJob) -> None:
-    """Have the rows loaded on which a CancelJob is decided."""
+    """Request the rows on which a CancelJob is decided."""
     keys.add_job(command.tenant, request.job_id)
 
 
 def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobCompleted:
-    """End the attempt as its agent reports, and the job unless its policy retries it.
+    """End the attempt with the result that its agent reports; end the job too, unless its policy retries it.
 
     Raises `NotFound`, `StaleToken`, `IncompleteLog`, `CorruptLog`.
     """
@@ -77,7 +77,7 @@ def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobC
         raise IncompleteLog(
             f"{job.next_index} events are stored and {request.event_count} are claimed", expected_index=job.next_index
         )
-    end = _retried(world, job, request) or _finished(
+    end = _retry_of(world, job, request) or _finish(
         FINISHING[request.result.state], Settled.COMPLETED, request.result, [], world.now_ms
     )
     _end(world, job, end)
@@ -85,10 +85,10 @@ def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobC
 
 
 def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobReleasedReply:
-    """Put the job back in its old place; end it where it is to be cancelled, or its agents died too often.
+    """Put the job back in its old place in the queue; end it if it is to be cancelled, or lost too many agents.
 
-    Under the id of the request that it was granted to, the grant is undone: the agent never received it, and may be
-    granted the job when it repeats the request.
+    If the request id is that of the DequeueJob that leased the job, the broker itself sends this request, because its
+    reply did not reach the agent. Then the grant is forgotten, so that a repeat of the DequeueJob may lease the job.
 
     Raises `NotFound`, `StaleToken`, `CorruptLog`.
     """
@@ -99,11 +99,11 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
         raise StaleToken
     events: list[BrokerBody] = [JobReleased(timestamp_ms=world.now_ms, lost=request.lost)]
     if request.lost:
-        end = _lost(job, Settled.RELEASED, Change.RELEASE, events, world.now_ms)
+        end = _end_of_lost(job, Settled.RELEASED, Change.RELEASE, events, world.now_ms)
     elif job.cancel_requested_ms is None:
-        end = _End(_follows(Change.RELEASE), Settled.RELEASED, events)
+        end = _End(_state_after(Change.RELEASE), Settled.RELEASED, events)
     else:
-        end = _finished(Change.CANCEL, Settled.RELEASED, _CANCELLED, events, world.now_ms)
+        end = _finish(Change.CANCEL, Settled.RELEASED, _CANCELLED, events, world.now_ms)
     _end(world, job, end)
     if job.lease_request == command.request_id:
         job.lease_request = None
@@ -111,7 +111,7 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
 
 
 def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCancelled:
-    """Cancel a job: end it while it waits; have the agent end it while it runs.
+    """Cancel a job: end a waiting job; nudge the agent of a running job to end it.
 
     Raises `NotFound`, `CorruptLog`.
     """
@@ -130,8 +130,8 @@ def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCance
         world.news.nudged.append(job.job_id)
         return JobCancelled(state=state)
     ended = next_state(state, Change.CANCEL)
-    assert ended is JobState.CANCELLED, "a waiting job may be cancelled"
-    events.append(_event(_CANCELLED, world.now_ms))
+    assert ended is JobState.CANCELLED, f"no cancel of a job that is {state}"
+    events.append(_finished_event(_CANCELLED, world.now_ms))
     job.state = ended
     job.due_ms = None
     job.result = _encoder.encode(_CANCELLED)
@@ -142,20 +142,20 @@ def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCance
 
 
 def expire(world: World) -> None:
-    """Expire the leases that are due, the oldest first, and the delays."""
+    """Expire the leases whose deadline has come, and end the delays that are over."""
     now_ms = world.now_ms
     for job in world.due():
         if job.deadline_ms is not None and job.deadline_ms <= now_ms:
-            end = _lost(job, Settled.EXPIRED, Change.EXPIRE, [JobExpired(timestamp_ms=now_ms)], now_ms)
-            _end(world, job, end, token=None)
+            end = _end_of_lost(job, Settled.EXPIRED, Change.EXPIRE, [JobExpired(timestamp_ms=now_ms)], now_ms)
+            _end(world, job, end, forget_token=True)
         elif job.due_ms is not None and job.due_ms <= now_ms:
             before = world.change(job)
             job.due_ms = None
             world.moved(job, before)
 
 
-def _retried(world: World, job: JobRow, request: CompleteJob) -> _End | None:
-    """Decide whether the job is retried; None where the attempt ends the job."""
+def _retry_of(world: World, job: JobRow, request: CompleteJob) -> _End | None:
+    """Make the end of an attempt whose job is retried; None: the job is not retried."""
     result = request.result
     if result.state is not JobState.FAILED or job.cancel_requested_ms is not None:
         return None
@@ -165,19 +165,16 @@ def _retried(world: World, job: JobRow, request: CompleteJob) -> _End | None:
     if not policy.covers(result.exit_code, result.signal, by_itself=result.reason in _BY_ITSELF):
         return None
     retry = job.retries + 1
-    # The jitter comes from the agent's random token: nothing is drawn here, and jobs do not retry in step.
+    # The jitter is derived from the task token, which is random: deciders draw no random numbers.
     jitter = int.from_bytes(token_hash(request.lease.task_token)[:4], "big") / 2**32
     pause_ms = policy.pause_ms(retry, jitter)
     due_ms = world.now_ms + pause_ms if pause_ms else None
     event = JobScheduled(timestamp_ms=world.now_ms, queue=job.queue, not_before_ms=due_ms, retry=retry)
-    return _End(_follows(Change.RETRY), Settled.RETRIED, [event], due_ms=due_ms)
+    return _End(_state_after(Change.RETRY), Settled.RETRIED, [event], due_ms=due_ms)
 
 
-_KEPT: Final = TokenHash(b"")
-
-
-def _end(world: World, job: JobRow, end: _End, token: TokenHash | None = _KEPT) -> None:
-    """Write the end of an attempt; without a `token` its agent cannot repeat its last request."""
+def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) -> None:
+    """Write the end of an attempt; `forget_token`: its task token is no longer valid, not even for a repeat."""
     before = world.change(job)
     job.state = end.state
     job.settled = end.settled
@@ -189,36 +186,37 @@ def _end(world: World, job: JobRow, end: _End, token: TokenHash | None = _KEPT) 
     if end.settled is Settled.RETRIED:
         job.retries += 1
     job.agents_lost += end.lost
-    if token is None:
+    if forget_token:
         job.token_hash = None
     world.moved(job, before)
     world.write(job, end.events)
 
 
-def _lost(job: JobRow, settled: Settled, change: Change, events: list[BrokerBody], now_ms: int) -> _End:
-    """Decide what becomes of a job whose agent is lost."""
+def _end_of_lost(job: JobRow, settled: Settled, change: Change, events: list[BrokerBody], now_ms: int) -> _End:
+    """Make the end of an attempt whose agent was lost; end the job if that is due to a cancel, or to `max_attempts`."""
     if job.cancel_requested_ms is not None:
-        return _finished(Change.CANCEL, settled, _CANCELLED, events, now_ms)._replace(lost=1)
+        return _finish(Change.CANCEL, settled, _CANCELLED, events, now_ms)._replace(lost=1)
     if job.agents_lost + 1 >= job.max_attempts:
         lost = Result(reason=Reason.AGENT_LOST)
-        return _finished(Change.FAIL, settled, lost, events, now_ms)._replace(lost=1)
-    return _End(_follows(change), settled, events, lost=1)
+        return _finish(Change.FAIL, settled, lost, events, now_ms)._replace(lost=1)
+    return _End(_state_after(change), settled, events, lost=1)
 
 
-def _finished(change: Change, settled: Settled, result: Result, events: list[BrokerBody], now_ms: int) -> _End:
-    """Make the end of a job, after `events`."""
-    state = _follows(change)
-    assert state is result.state, "the table and the result agree"
-    return _End(state, settled, [*events, _event(result, now_ms)], result)
+def _finish(change: Change, settled: Settled, result: Result, events: list[BrokerBody], now_ms: int) -> _End:
+    """Make the end of an attempt that ends the job; its last event follows `events`."""
+    state = _state_after(change)
+    assert state is result.state, f"{change} makes the job {state}, and its result {result.state}"
+    return _End(state, settled, [*events, _finished_event(result, now_ms)], result)
 
 
-def _follows(change: Change) -> JobState:
+def _state_after(change: Change) -> JobState:
+    """Look up the state of a running job after a change."""
     state = next_state(JobState.RUNNING, change)
-    assert state is not None, "an attempt runs until it ends"
+    assert state is not None, f"no {change} of a running job"
     return state
 
 
-def _event(result: Result, now_ms: int) -> JobFinished:
+def _finished_event(result: Result, now_ms: int) -> JobFinished:
     return JobFinished(
         timestamp_ms=now_ms,
         state=result.state,

@@ -1,4 +1,4 @@
-"""Idempotency records: a repeated request is answered as it was the first time, and changes nothing more."""
+"""Idempotency records: a repeated request gets the reply that it got the first time, and changes nothing more."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Once = EnqueueJob | RetryJob | UpdateQueue | SetSecret | RemoveSecret
 
 
 def load_answer(keys: Keys, command: TenantRequest) -> None:
-    """Have the record of a request loaded, and what its tenant's quotas are compared with."""
+    """Request a request's idempotency record, and the usage of its tenant if it has quotas."""
     keys.records.add((command.tenant, command.request_id))
     if command.quotas.bytes_max is not None or command.quotas.waiting_max is not None:
         keys.tenants.add(command.tenant)
 
 
 def answered(world: World, command: TenantRequest, request: Once) -> tuple[JobId, ...] | None:
-    """Look up the jobs of this request's first answer; None where it has not come before.
+    """Look up the job ids in the first reply to this request; None: it has not been answered before.
 
-    Raises `Conflict`: it came with another body.
+    Raises `Conflict`: the request with this id had another body.
     """
     before = world.record(command.tenant, command.request_id)
     if before is None:
@@ -36,7 +36,7 @@ def answered(world: World, command: TenantRequest, request: Once) -> tuple[JobId
 
 
 def note_answer(world: World, command: TenantRequest, request: Once, job_ids: Sequence[JobId] = ()) -> None:
-    """Record the answer to this request."""
+    """Record that this request was answered, with these job ids."""
     world.note(
         Record(
             tenant=command.tenant,

@@ -1,4 +1,4 @@
-"""Leases: DequeueJob grants them, UpdateJob renews them; `ending` ends them."""
+"""Leases: DequeueJob grants leases, UpdateJob renews them; see `ending` for their ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airunner.protocol.states import Change, next_state
 
 
 def load_dequeue(keys: Keys, command: TenantRequest, request: DequeueJob) -> None:
-    """Have the rows loaded on which a DequeueJob is decided, but for the waiting jobs."""
+    """Request the rows on which a DequeueJob is decided, except for the waiting jobs, which the Store loads later."""
     keys.grants.add((command.tenant, command.request_id))
     queues = [QueueKey(command.tenant, queue) for queue in request.queues]
     keys.queues.update(queues)
@@ -25,19 +25,19 @@ def load_dequeue(keys: Keys, command: TenantRequest, request: DequeueJob) -> Non
 
 
 def load_update(keys: Keys, command: TenantRequest, request: UpdateJob) -> None:
-    """Have the rows loaded on which an UpdateJob is decided."""
+    """Request the rows on which an UpdateJob is decided."""
     keys.jobs.update([(command.tenant, lease.job_id) for lease in request.leases])
 
 
 def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLeased:
-    """Grant the leases that this request holds already, or else waiting jobs.
+    """Lease waiting jobs to an agent; a repeated request gets the leases that were granted to it before.
 
-    Raises `Conflict`: its leases were granted to another seed; `StaleToken`: its leases have ended since, so this is a
-    late copy; `NoSpace`; `CorruptLog`: a secret cannot be read.
+    Raises `Conflict`: they were granted for another seed; `StaleToken`: they have ended, so this is a late copy of the
+    request; `NoSpace`; `CorruptLog`: a secret cannot be read.
     """
-    held = _held(world, command, request)
-    if held:
-        return JobsLeased(leases=held)
+    granted = _granted(world, command, request)
+    if granted:
+        return JobsLeased(leases=granted)
     if command.room < Room.RUNNING:
         raise NoSpace
     taken: list[JobRow] = []
@@ -64,14 +64,14 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
 
 
 def update(world: World, command: TenantRequest, request: UpdateJob) -> JobsUpdated:
-    """Renew leases: one verdict for each."""
+    """Renew leases; the reply has a verdict for each."""
     return JobsUpdated(leases=tuple(_renewed(world, command.tenant, ref, request) for ref in request.leases))
 
 
-def _held(world: World, command: TenantRequest, request: DequeueJob) -> tuple[JobLease, ...]:
-    """Find the leases that this request was granted, and extend them by a full period from its repeat.
+def _granted(world: World, command: TenantRequest, request: DequeueJob) -> tuple[JobLease, ...]:
+    """Return the leases that were granted to this request before; extend each by a full visibility timeout.
 
-    They come in the order of submission, which is that of the first grant only within one queue.
+    They are in the order of submission; in the first reply they were in the order of the request's queues.
     """
     granted = world.granted(command.tenant, command.request_id)
     running = [job for job in granted if job.state == JobState.RUNNING]
@@ -88,7 +88,7 @@ def _held(world: World, command: TenantRequest, request: DequeueJob) -> tuple[Jo
 def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRow, lease: JobLease) -> None:
     before = world.change(job)
     state = next_state(JobState.SCHEDULED, Change.LEASE)
-    assert state is not None, "a waiting job may be leased"
+    assert state is not None, "no lease of a waiting job"
     job.state = state
     job.attempt = lease.attempt
     job.next_index = 0
@@ -105,7 +105,7 @@ def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRo
 
 
 def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibility_ms: int) -> JobLease:
-    """Make the lease, with the token that this request's seed gives: the same for each repeat."""
+    """Make the lease; its token is derived from the request's seed, so each repeat gets the same token."""
     spec = world.spec(job)
     names = [name for name in spec.secret_names if name not in spec.environment]
     boxes = world.boxes(job.tenant, job.queue) if names else {}
@@ -134,6 +134,6 @@ def _renewed(world: World, tenant: str, ref: LeaseRef, request: UpdateJob) -> Le
 
 
 def _extend(world: World, job: JobRow, visibility_ms: int) -> None:
-    """Extend the lease to last at least that long from now."""
+    """Extend the lease: its deadline is at least `visibility_ms` from now."""
     world.change(job)
     job.deadline_ms = max(job.deadline_ms or 0, world.now_ms + visibility_ms)

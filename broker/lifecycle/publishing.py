@@ -1,4 +1,4 @@
-"""Publications: PublishJobEvents appends events to the logs of attempts, exactly once and in order, and ends them."""
+"""Publications: PublishJobEvents appends events to jobs' logs, exactly once and in order, and completes attempts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch, 
 
 
 def load_publish(keys: Keys, command: TenantRequest, request: PublishJobEvents) -> None:
-    """Have the rows loaded on which a PublishJobEvents is decided."""
+    """Request the rows on which a PublishJobEvents is decided."""
     keys.jobs.update([(command.tenant, batch.lease.job_id) for batch in request.batches])
     for completion in request.completions:
         load_complete(keys, command, completion)
@@ -29,7 +29,7 @@ def load_publish(keys: Keys, command: TenantRequest, request: PublishJobEvents) 
 
 
 def publish(world: World, command: TenantRequest, request: PublishJobEvents) -> JobEventsPublished:
-    """Store batches of events and end attempts; each is accepted or refused by itself."""
+    """Store batches of events and complete attempts; each batch and completion is accepted or refused by itself."""
     lasts = _lasts(request) if request.completions else set[LeaseRef]()
     batches = tuple(_batch(world, command, batch, last=batch.lease in lasts) for batch in request.batches)
     completions = tuple(_completion(world, command, completion) for completion in request.completions)
@@ -55,7 +55,7 @@ def _completion(world: World, command: TenantRequest, completion: CompleteJob) -
 def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: bool) -> int:
     """Store the events of `batch` that are not stored yet; return the attempt's next index.
 
-    `last`: the batch is small, and the end of the attempt comes with it.
+    `last`: the request also completes this attempt, and has few events of it; these are stored even with little room.
 
     Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`, `NoSpace`, `Quota`, `CorruptLog`.
     """
@@ -76,7 +76,7 @@ def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
         raise
     bodies = check_batch(batch.events)
     if len(bodies) != batch.count:
-        raise BadRequest(f"a batch of {batch.count} events holds {len(bodies)}")
+        raise BadRequest(f"a batch is said to have {batch.count} events, but has {len(bodies)}")
     known = job.next_index - batch.first_index
     raw = without_first(batch.events, known) if known else batch.events
     world.change(job)
@@ -86,7 +86,7 @@ def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
 
 
 def _lasts(request: PublishJobEvents) -> set[LeaseRef]:
-    """Find the attempts that end with this request, and of which it has few other events."""
+    """Find the attempts that this request completes and of which it has at most `LAST_BYTES_MAX` of events."""
     size_bytes: Counter[LeaseRef] = Counter()
     for batch in request.batches:
         size_bytes[batch.lease] += len(batch.events)

@@ -14,22 +14,22 @@ from airunner.protocol.requests import BOXES_BYTES_MAX, RemoveSecret, SetSecret,
 
 
 def load_queue(keys: Keys, command: TenantRequest, request: UpdateQueue) -> None:
-    """Have the rows loaded on which an UpdateQueue is decided."""
+    """Request the rows on which an UpdateQueue is decided."""
     load_answer(keys, command)
     keys.add_queue(command.tenant, request.queue, needing=True)
 
 
 def load_secret(keys: Keys, command: TenantRequest, _request: SetSecret | RemoveSecret) -> None:
-    """Have the rows loaded on which secrets are changed; the boxes of a queue are looked up when they are needed."""
+    """Request the rows on which a change of a secret is decided; the queue's boxes are looked up when needed."""
     load_answer(keys, command)
 
 
 def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> QueueUpdated:
-    """Set a queue's mode; its waiting jobs may be leased from here on, unless it is paused.
+    """Set a queue's mode; its waiting jobs may be leased unless the mode is PAUSED.
 
-    A late copy of a request that was answered changes nothing: a newer request may have come since.
+    A late copy of an answered request changes nothing: a newer request may have changed the mode since.
 
-    Raises `Conflict`; `NoSpace` and `Quota`, where a queue without jobs would have to be stored.
+    Raises `Conflict`; `NoSpace`, `Quota`: there is no room to store the mode.
     """
     tenant, queue, mode = command.tenant, request.queue, request.mode
     reply = QueueUpdated(queue=queue, mode=mode)
@@ -52,7 +52,7 @@ def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> 
 
 
 def set_secret(world: World, command: TenantRequest, request: SetSecret) -> SecretSet:
-    """Store a sealed secret. A late copy of an answered request changes nothing: a newer one may have come since.
+    """Store a sealed secret. A late copy of an answered request changes nothing: the secret may have been set since.
 
     Raises `Quota`, `NoSpace`, `Conflict`.
     """
@@ -66,8 +66,8 @@ def set_secret(world: World, command: TenantRequest, request: SetSecret) -> Secr
     taken = sum(len(secret.box) for secret in boxes.values()) - before
     if taken + len(request.box) > BOXES_BYTES_MAX:
         raise Quota(
-            f"the secrets of queue {queue} take {taken} sealed bytes without this one, which "
-            f"takes {len(request.box)}; {BOXES_BYTES_MAX} are the most"
+            f"the other secrets of queue {queue} take {taken} sealed bytes, and this one takes {len(request.box)}; "
+            f"the limit is {BOXES_BYTES_MAX} together"
         )
     require(world, tenant, 0, command.quotas)
     world.account(tenant, len(request.box) - before)
@@ -77,7 +77,7 @@ def set_secret(world: World, command: TenantRequest, request: SetSecret) -> Secr
 
 
 def remove_secret(world: World, command: TenantRequest, request: RemoveSecret) -> SecretRemoved:
-    """Remove a sealed secret; a late copy changes nothing, as for `set_secret`.
+    """Remove a sealed secret. A late copy of an answered request changes nothing: the secret may have been set since.
 
     Raises `NotFound`, `Conflict`, `Quota`.
     """

@@ -1,4 +1,4 @@
-"""Read requests: make replies of the engine's pages, outside of a transaction."""
+"""Read requests: make replies from the engine's pages, outside of a transaction."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from airunner.protocol.requests import (
     WatchJob,
 )
 
-COUNTED_MAX: Final = 10_000  # jobs on all pages together, in one request: about a ms
-LOOKED_MAX: Final = 20_000  # of a tenant's jobs, for a list that no index has in order: some 10 ms
+COUNTED_MAX: Final = 10_000  # jobs up to which a list's total is counted, in about a ms
+LOOKED_MAX: Final = 20_000  # jobs searched through for a list that no index has in order, in some 10 ms
 _COLUMNS: Final = sorted(set(JobView.__struct_fields__) & set(JobRow.__struct_fields__))
 _result_decoder = msgspec.msgpack.Decoder(Result)
 
@@ -69,7 +69,7 @@ def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents)
 
 
 def _named(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec: bool = False) -> JobRow:
-    """Find a job by its id. Raises `NotFound`: none in these queues; `CorruptLog`: its row cannot be read."""
+    """Find a job by its id. Raises `NotFound`: not in these queues; `CorruptLog`: its row cannot be read."""
     names = {(tenant, job_id)}
     loaded = engine.load(Keys(jobs=names, specs=names if spec else set()))
     for job in loaded.jobs:
@@ -79,9 +79,9 @@ def _named(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec
 
 
 def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> JobsListed:
-    """List a page of jobs in `queues`, newest first; one row more is read, to know whether another page follows.
+    """List a page of jobs, newest first; one more row is read, which shows whether another page follows.
 
-    At most `LOOKED_MAX` jobs are looked through; then the reply says where to go on.
+    At most `LOOKED_MAX` jobs are searched through; then the reply says where the next request is to go on.
 
     Raises `NotFound`: there is no job `before`.
     """
@@ -95,7 +95,7 @@ def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> Jobs
         facts=tuple(fact_of(name, value) for name, value in request.metadata.items()),
         queues=None if request.queue is not None else queues,
     )
-    looked_max = LOOKED_MAX // max(1, len(request.metadata))  # each further filter is looked up for each job
+    looked_max = LOOKED_MAX // max(1, len(request.metadata))  # for each job, each of these filters is looked up
     skip = request.skip + (request.page - 1) * request.page_size
     page = engine.jobs(wanted, before, skip, request.page_size + 1, looked_max)
     summaries = tuple(_summary(engine, job) for job in page.jobs[: request.page_size])
@@ -128,7 +128,7 @@ def list_queues(engine: Engine, command: TenantRequest, request: ListQueues) -> 
 
 
 def list_secrets(engine: Engine, command: TenantRequest, request: ListSecrets) -> SecretsListed:
-    """List a page of secrets."""
+    """List a page of secrets, without their values."""
     tenant, queues = command.tenant, command.queues
     rows = engine.secrets(tenant, request.queue, request.after or ("", ""), queues, PAGE_SIZE_MAX + 1)
     return SecretsListed(
@@ -138,7 +138,7 @@ def list_secrets(engine: Engine, command: TenantRequest, request: ListSecrets) -
 
 
 def _spec(engine: Engine, job: JobRow) -> JobSpec:
-    """Decode a job's spec. Raises `CorruptLog`: it cannot be decoded, and the job is set aside."""
+    """Decode a job's spec. Raises `CorruptLog`: it cannot be decoded, so the job is set aside."""
     try:
         return decode_spec(job.spec)
     except UNDECODABLE as error:
@@ -147,7 +147,7 @@ def _spec(engine: Engine, job: JobRow) -> JobSpec:
 
 
 def _result(engine: Engine, job: JobRow) -> Result | None:
-    """Decode a job's result. Raises `CorruptLog`, as `_spec`."""
+    """Decode a job's result. Raises `CorruptLog`: it cannot be decoded, so the job is set aside."""
     try:
         return None if job.result is None else _result_decoder.decode(job.result)
     except UNDECODABLE as error:
@@ -186,7 +186,7 @@ def _view(engine: Engine, job: JobRow, spec: JobSpec) -> dict[str, Any]:
 
 
 def _shown(spec: JobSpec) -> JobSpec:
-    """Redact the spec for readers; the agent that runs the job receives all of it."""
+    """Redact the spec for readers; the agent that runs the job receives the whole spec."""
     return msgspec.structs.replace(
         spec,
         command=without_credentials(spec.command),
@@ -197,5 +197,5 @@ def _shown(spec: JobSpec) -> JobSpec:
 
 
 def _waited_ms(job: JobRow, spec: JobSpec) -> int | None:
-    """Compute how long the job could have been leased before it first was; None where it was not yet."""
+    """Compute how long the job waited, ready to be leased, for its first lease; None: it has not been leased yet."""
     return None if job.started_ms is None else max(0, job.started_ms - max(job.submitted_ms, spec.not_before_ms or 0))

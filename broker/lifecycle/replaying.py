@@ -1,4 +1,4 @@
-"""Replays: pages of a job's log, bounded in bytes, in segments and in how much they search."""
+"""Replays: pages of a job's log, bounded in bytes, in segments and in how much of the log is searched."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobEventsReplayed
 from airunner.protocol.requests import REPLAY_BYTES_MAX, REPLAY_SEGMENTS_MAX, ReplayJobEvents
 
-LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # times the kinds that are searched for: some 2 ms a MiB
-KINDS_LOOKED_MAX: Final = 8  # a request for more kinds wants most of the log, and gets all of it
-SEGMENTS_LOOKED_MAX: Final = 8_192  # for the first that is new enough; a few ms
+LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # bytes searched for events of some kinds, times the kinds: 2 ms a MiB
+KINDS_LOOKED_MAX: Final = 8  # kinds to filter by; a request for more wants most of the log, and gets it unfiltered
+SEGMENTS_LOOKED_MAX: Final = 8_192  # segments searched for the first event from an instant on, in a few ms
 
 
 def replay(engine: Engine, job: JobRow, request: ReplayJobEvents) -> JobEventsReplayed:
-    """Replay a page of a job's log. Raises `CorruptLog`: the log is not whole."""
+    """Replay a page of a job's log. Raises `CorruptLog`: the log is damaged."""
     with _decoding():
         start, beyond = _start(engine, job, request)
         runs = _page(engine.segments(job.number, start), start, request) if start is not None else []
@@ -37,14 +37,14 @@ def replay(engine: Engine, job: JobRow, request: ReplayJobEvents) -> JobEventsRe
 
 
 def _start(engine: Engine, job: JobRow, request: ReplayJobEvents) -> tuple[int | None, int]:
-    """Find the first sequence of the page (None: no event is new enough), and where to go on."""
+    """Find the page's first sequence (None: no event found is new enough), and the sequence to go on at."""
     instant_ms = request.from_timestamp_ms
     if instant_ms is None:
         return request.from_sequence, request.from_sequence
     for looked, segment in enumerate(engine.segments(job.number, request.from_sequence, instant_ms)):
         if looked == SEGMENTS_LOOKED_MAX:
             return None, max(request.from_sequence, segment.first_sequence)
-        # The first such segment may have its only new enough event before `from_sequence`: hence the loop.
+        # All events of this segment that are new enough may be before `from_sequence`: then the search goes on.
         if segment.last_timestamp_ms >= instant_ms:
             for sequence, body in enumerate(decode_bodies(segment.events), start=segment.first_sequence):
                 if sequence >= request.from_sequence and body.timestamp_ms >= instant_ms:
@@ -53,7 +53,7 @@ def _start(engine: Engine, job: JobRow, request: ReplayJobEvents) -> tuple[int |
 
 
 def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> list[EventSegment]:
-    """Collect the segments of a page; with a filter of kinds, others become segments without events."""
+    """Collect the segments of a page; segments without events of the requested kinds are sent without their bytes."""
     kinds = request.kinds if len(request.kinds) <= KINDS_LOOKED_MAX else ()
     looked_bytes_max = LOOKED_BYTES_MAX // max(2, len(kinds))
     runs: list[EventSegment] = []
@@ -84,7 +84,7 @@ def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> 
 
 @contextmanager
 def _decoding() -> Generator[None]:
-    """Decode stored events in this block. Raises `CorruptLog`: they are damaged."""
+    """Translate errors of decoding stored events in this block. Raises `CorruptLog`."""
     try:
         yield
     except (BadRequest, *UNDECODABLE) as error:

@@ -1,7 +1,7 @@
 """Retention: removes finished jobs, the oldest first, in steps too small to delay requests.
 
-Where the store has grown too large, it removes jobs of the tenants that use more than their share. A job disappears at
-once and whole. Its log, which may be large, is removed a bounded piece at a time.
+While the store is too large, jobs of the tenants that use more than their share are removed. A job disappears at once,
+with its log; the log's segments, which may be many, are deleted step by step afterwards.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from airunner.broker.lifecycle.commands import Retain
 from airunner.broker.lifecycle.world import RECORD_BYTES, WRITE_POINTS, World
 from airunner.broker.store.contract import Engine, JobRow, Usage
 
-JOBS_PER_STEP: Final = 64  # of those that are too old; to shrink the store they go singly, as each may be large
-PAIRS_PER_STEP: Final = 1_024  # of metadata; a step ends with the job that reaches this
-SEGMENTS_PER_STEP: Final = 256
-BYTES_PER_STEP: Final = 8 * 1_048_576  # of logs; some milliseconds
-RECORDS_PER_STEP: Final = 256
-RECORDS_KEPT_MS: Final = 86_400_000  # a day at least: however short jobs stay, a repeat must not submit twice
+JOBS_PER_STEP: Final = 64  # jobs removed because they are old; to shrink the store, a step removes a single job
+PAIRS_PER_STEP: Final = 1_024  # pairs of metadata removed; a step ends with the job that reaches this number
+SEGMENTS_PER_STEP: Final = 256  # segments of logs deleted
+BYTES_PER_STEP: Final = 8 * 1_048_576  # bytes of logs deleted, which takes some milliseconds
+RECORDS_PER_STEP: Final = 256  # idempotency records removed
+RECORDS_KEPT_MS: Final = 86_400_000  # age of an idempotency record before it is removed, even if jobs go earlier
 
 
 def retain(world: World, engine: Engine, command: Retain) -> None:
-    """Do a step of retention; the news says `more` when the next step would remove something too."""
+    """Do a step of retention; `more` in the news says whether the next step would remove something too."""
     freed, found = engine.remove_logs(SEGMENTS_PER_STEP, BYTES_PER_STEP)
     if found:
         for tenant, size_bytes in freed.items():
@@ -41,7 +41,7 @@ def retain(world: World, engine: Engine, command: Retain) -> None:
 
 
 def larger_than_their_share(usages: Mapping[str, Usage], kept: float) -> list[str]:
-    """List tenants that use more than an equal share of what may stay, `kept` (0 to 1) of all; the largest first."""
+    """List tenants that use more than an equal share of the fraction `kept` of all stored bytes, the largest first."""
     taken = {tenant: usage.size_bytes for tenant, usage in usages.items() if usage.size_bytes > 0}
     if not taken:
         return []
@@ -51,9 +51,9 @@ def larger_than_their_share(usages: Mapping[str, Usage], kept: float) -> list[st
 
 
 def _oldest_of_the_largest(engine: Engine, kept: float) -> list[JobRow]:
-    """Find the next job to remove when of all that is stored only `kept` may stay.
+    """Find the next job to remove, if only the fraction `kept` of all stored bytes may stay.
 
-    Some tenant always uses more than its share; where its jobs still run, no other tenant loses jobs for that.
+    Tenants within their share lose no jobs, even while all jobs of the larger tenants still run.
     """
     for tenant in larger_than_their_share(engine.usages(), kept):
         oldest = engine.finished_of(tenant)

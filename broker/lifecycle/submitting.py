@@ -1,4 +1,4 @@
-"""Submissions: EnqueueJob adds jobs, RetryJob adds an ended job again."""
+"""Submissions: EnqueueJob adds jobs, RetryJob adds a copy of an ended job."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobsEnqueued, QueueMode
 from airunner.protocol.requests import EnqueueJob, RetryJob
 
-FACT_BYTES: Final = 16  # of a hash that only has to be rare enough
+FACT_BYTES: Final = 16  # size of a fact: long enough that no two pairs of metadata have the same hash
 
 
 def fact_of(name: str, value: str) -> bytes:
-    """Hash a piece of metadata, for its index."""
+    """Hash a pair of metadata, for the index."""
     return blake2b(f"{name}={value}".encode(), digest_size=FACT_BYTES).digest()  # a name has no equals sign
 
 
 def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob) -> None:
-    """Have the rows loaded on which an EnqueueJob is decided."""
+    """Request the rows on which an EnqueueJob is decided."""
     load_answer(keys, command)
     for job in request.jobs:
         keys.add_queue(command.tenant, job.queue, needing=bool(job.require))
 
 
 def enqueue(world: World, command: TenantRequest, request: EnqueueJob) -> JobsEnqueued:
-    """Submit all of the jobs, or return the ids of those that this request has submitted before.
+    """Submit all of the jobs; a repeat of the request only returns their ids again.
 
     Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`, `Quota`.
     """
@@ -48,20 +48,20 @@ def enqueue(world: World, command: TenantRequest, request: EnqueueJob) -> JobsEn
 
 
 def load_retry(keys: Keys, command: TenantRequest, request: RetryJob) -> None:
-    """Have the rows loaded on which a RetryJob is decided, but for the job's queue: `load_retried` follows."""
+    """Request the rows on which a RetryJob is decided, except for the job's queue: see `load_retried`."""
     load_answer(keys, command)
     keys.add_job(command.tenant, request.job_id, spec=True)
 
 
 def load_retried(keys: Keys, world: World, command: TenantRequest, request: RetryJob) -> None:
-    """Have the queue loaded of the job that is to be submitted again."""
+    """Request the queue of the job that is to be submitted again, once the job is loaded."""
     if (found := world.place_of(request.job_id)) is not None:
         queue, needs = found
         keys.add_queue(command.tenant, queue, needing=bool(needs))
 
 
 def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:
-    """Submit an ended job again. A repeat is answered like the first, even where the job has been removed since.
+    """Submit an ended job again. A repeat of the request gets the same reply, even if the job has been removed since.
 
     Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`.
     """
@@ -91,7 +91,7 @@ def _submit(
     require(world, tenant, len(jobs), command.quotas)
     for queue in dict.fromkeys(job.queue for job in jobs):
         if world.mode(tenant, queue) is QueueMode.DRAINING:
-            raise Draining(f"queue {queue} is being drained and takes no new jobs; `airunner resume` opens it")
+            raise Draining(f"queue {queue} is being drained and accepts no new jobs; open it with `airunner resume`")
     needs = [needs_of(job.require) if job.require else "" for job in jobs]
     if any(needs):
         keys = (QueueKey(tenant, job.queue, need) for job, need in zip(jobs, needs, strict=True) if need)
@@ -100,7 +100,7 @@ def _submit(
         specs = [encode_spec(job) for job in jobs]
     except ValueError as error:
         raise BadRequest(str(error)) from error
-    assert len(command.minted) == len(jobs), "an id for each job"
+    assert len(command.minted) == len(jobs), "not an id for each job"
     world.require_sound(command.minted)
     for minted, job, spec, need in zip(command.minted, jobs, specs, needs, strict=True):
         _add(world, tenant, minted, job, spec, need, origin)
@@ -140,16 +140,16 @@ def _facts(metadata: Mapping[str, str]) -> Sequence[bytes]:
 
 
 def _require_kinds(world: World, tenant: str, wanted: Iterable[QueueKey]) -> None:
-    """Require room for kinds of jobs. Raises `BadRequest`: there would be more kinds than a lease looks at."""
+    """Require room for new kinds of jobs. Raises `BadRequest`: there would be more kinds than a lease may search."""
     new = [key for key in dict.fromkeys(wanted) if key.needs not in world.kinds(tenant, key.queue)]
     for queue, count in Counter(key.queue for key in new).items():
         if len(world.kinds(tenant, queue)) + count > NEEDS_MAX:
             raise BadRequest(
-                f"the jobs in queue {queue} that have not ended require {NEEDS_MAX} different sets of tags "
-                "already; use another queue, or fewer sets"
+                f"the jobs of queue {queue} may have {NEEDS_MAX} different sets of required tags, counting jobs that "
+                "have not ended; use another queue, or fewer sets"
             )
     if new and world.kinds_of(tenant) + len(new) > TENANT_NEEDS_MAX:
         raise BadRequest(
-            f"the jobs in all queues that have not ended require {TENANT_NEEDS_MAX} different sets of tags "
-            "already; use fewer sets, or fewer queues with them"
+            f"this tenant's jobs may have {TENANT_NEEDS_MAX} different sets of required tags in all queues together, "
+            "counting jobs that have not ended; use fewer sets, or fewer queues with them"
         )

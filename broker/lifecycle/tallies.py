@@ -1,6 +1,6 @@
-"""Tallies of a batch: counters of queues, kinds of jobs and tenants, as its commands change them.
+"""Tallies of a batch: the counters of queues, kinds of jobs and tenants, and how the batch's commands change them.
 
-How a job counts follows from its state and its delay alone; so does its `gate`.
+A kind of jobs is the jobs of a queue with the same needs. How a job counts depends on its state and delay alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airunner.protocol.job import JobState
 
 
 class Standing(Struct, frozen=True):
-    """Standing of a job: its share in the counters, each 0 or 1."""
+    """Standing of a job: how much it adds to each counter, 0 or 1; `alive`: it has not ended."""
 
     waiting: int
     delayed: int
@@ -44,18 +44,18 @@ def gate_of(job: JobRow) -> int:
 
 
 class Tallies:
-    """Tallies as they were loaded, and what was added to each."""
+    """Counters as they were loaded, and what the batch adds to each."""
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[str, str], dict[str, int]] = {}  # jobs by their needs, of each tenant and queue
-        self._kinds_of: dict[str, int] = {}
-        self._usage: dict[str, Usage] = {}
+        self._kinds: dict[tuple[str, str], dict[str, int]] = {}  # by tenant and queue: jobs alive, by needs
+        self._kinds_of: dict[str, int] = {}  # by tenant: its kinds in all queues
+        self._usage: dict[str, Usage] = {}  # by tenant, as loaded
         self._bytes_added: Counter[str] = Counter()
         self._kinds_added: Counter[QueueKey] = Counter()
-        self._counts_added: dict[tuple[str, str], list[int]] = {}  # waiting, delayed, running
+        self._counts_added: dict[tuple[str, str], list[int]] = {}  # by tenant and queue: waiting, delayed, running
 
     def adopt(self, loaded: Loaded) -> None:
-        """Adopt kinds and usage as they are stored."""
+        """Set the counters of kinds and usage to what was loaded."""
         self._kinds_of.update(loaded.kinds_of)
         self._usage |= loaded.usage
         for (tenant, queue, needs), count in loaded.kinds.items():
@@ -66,7 +66,7 @@ class Tallies:
         return self._kinds.get((tenant, queue), {})
 
     def kinds_of(self, tenant: str) -> int:
-        """Count the kinds of jobs of a tenant in all queues."""
+        """Count the kinds of a tenant's jobs in all of its queues."""
         return self._kinds_of.get(tenant, 0)
 
     def usage(self, tenant: str) -> Usage:
@@ -75,11 +75,11 @@ class Tallies:
         return Usage(before.size_bytes + self._bytes_added[tenant], before.waiting + self._waiting_added(tenant))
 
     def add_bytes(self, tenant: str, size_bytes: int) -> None:
-        """Account for `size_bytes` more of a tenant (negative: freed)."""
+        """Account for `size_bytes` that a tenant's data takes in addition (negative: freed)."""
         self._bytes_added[tenant] += size_bytes
 
     def moved(self, job: JobRow, before: Standing, after: Standing) -> None:
-        """Move a job from one standing to another."""
+        """Change the counters for a job whose standing has changed."""
         counts = self._counts_added.get((job.tenant, job.queue))
         if counts is None:
             counts = self._counts_added[job.tenant, job.queue] = [0, 0, 0]
@@ -90,7 +90,7 @@ class Tallies:
             self._count_kind(job.key, after.alive - before.alive)
 
     def save(self, changes: Changes) -> None:
-        """Enter the additions into `changes`."""
+        """Write what the batch adds to each counter into `changes`."""
         changes.counts = {QueueKey(*key): QueueCounts(*added) for key, added in self._counts_added.items()}
         changes.kinds = {key: added for key, added in self._kinds_added.items() if added}
         for tenant in self._bytes_added.keys() | {tenant for tenant, _ in self._counts_added}:

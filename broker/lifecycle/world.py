@@ -1,8 +1,8 @@
-"""World of a batch: its rows as they were loaded, and as the commands before have changed them.
+"""World of a batch: the loaded rows, with the changes that the batch's commands have made so far.
 
-Deciders read from it, and only its writers change anything: `add_job`, `change` with `moved`, `append`, `write`,
-`note`, `set_mode`, `set_secret`, `remove_job`, `account`. The counters (`tallies`) and each job's `gate` follow from
-its state and delay.
+Deciders read from the World, and change rows only with its writers: `add_job`, `change` with `moved`, `append`,
+`write`, `lease`, `note`, `set_mode`, `set_secret`, `remove_secret`, `remove_job`, `account`. The World computes the
+counters (`tallies`) and each job's `gate` from the job's state and delay.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from airunner.protocol.job import decode_spec
 from airunner.protocol.names import RequestId, token_hash
 from airunner.protocol.replies import LeaseRef, QueueMode
 
-POINTS_PER_UNIT: Final = 16  # measured, in sixteenths of 100 µs
-READ_POINTS: Final = 1
-WRITE_POINTS: Final = 2
-RECORD_BYTES: Final = 256  # of an idempotency record in a tenant's usage
-QUEUE_BYTES: Final = 256  # of a queue whose mode has to be stored
+POINTS_PER_UNIT: Final = 16  # points of work in a unit: a point is some 6 µs, as measured
+READ_POINTS: Final = 1  # points of reading a row
+WRITE_POINTS: Final = 2  # points of writing a row
+RECORD_BYTES: Final = 256  # bytes that an idempotency record counts in a tenant's usage
+QUEUE_BYTES: Final = 256  # bytes that a paused or drained queue counts in a tenant's usage
 
 Boxes = Callable[[str, str], dict[str, SecretRow]]
-_Place = tuple[int, int, JobRow]  # in a queue: the negative of the priority, and the number
+_Place = tuple[int, int, JobRow]  # place of a job in its queue: the negative of its priority, then its number
 
 
 class Undecodable(Exception):
-    """Undecodable spec of a stored job: the job is to be set aside, and the batch decided again."""
+    """Undecodable spec of a stored job: the job has to be set aside, and the batch decided again without it."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
@@ -82,30 +82,30 @@ class World:
         self.adopt_queues(loaded)
 
     def begin(self) -> None:
-        """Begin the next command: its news are empty."""
+        """Begin the next command, with no news and no work yet."""
         self.news = News()
         self._points = 0
 
     def done(self, reply: StoreReply | None, work: int = 0) -> Done:
-        """Make the outcome of the command, for which the engine has looked at `work` more rows."""
+        """Make the outcome of the command; `work`: rows that the engine has read or written for it by itself."""
         return Done(reply, self.news, 1 + (self._points + work) // POINTS_PER_UNIT)
 
     # --- what was loaded ---
 
     def adopt_queues(self, loaded: Loaded) -> None:
-        """Adopt modes and kinds of queues, and usage of their tenants."""
+        """Add loaded modes and kinds of queues, and loaded usage of tenants."""
         for queue, mode in loaded.modes.items():
             self._modes[queue] = mode
         self._tallies.adopt(loaded)
 
     def adopt_waiting(self, rows: Iterable[JobRow]) -> None:
-        """Adopt jobs that may be leased, in order."""
+        """Add loaded jobs that may be leased; they come in the order of their places."""
         for row in rows:
             job = self._adopted(row)
             self._places.setdefault(job.key, []).append((-job.priority, job.number, job))
 
     def adopt_due(self, rows: Iterable[JobRow]) -> None:
-        """Adopt jobs whose lease or delay is over."""
+        """Add loaded jobs whose lease or delay is over."""
         self._due = [self._adopted(row) for row in rows]
 
     def _adopted(self, row: JobRow) -> JobRow:
@@ -142,7 +142,7 @@ class World:
         return job
 
     def _hash(self, token: bytes) -> bytes:
-        """Hash a token; cached, for it comes twice where events and their completion travel together."""
+        """Hash a token; cached, because a request with last events and their completion has the token twice."""
         found = self._hashes.get(token)
         if found is None:
             found = self._hashes[token] = token_hash(token)
@@ -150,14 +150,14 @@ class World:
 
     def spec(self, job: JobRow) -> JobSpec:
         """Decode the job's spec. Raises `Undecodable`."""
-        assert job.spec, "the keys of the batch asked for it"
+        assert job.spec, "the keys of the batch did not request this spec"
         try:
             return decode_spec(job.spec)
         except UNDECODABLE as error:
             raise Undecodable(job.job_id) from error
 
     def granted(self, tenant: str, request_id: RequestId) -> list[JobRow]:
-        """Find the jobs that this request leased last, in the order of submission. Raises `CorruptLog`."""
+        """Find the jobs whose last lease this request was granted, in order of submission. Raises `CorruptLog`."""
         self._require_readable(tenant, request_id)
         found = self._grants.get((tenant, request_id), ())
         still = [job for job in found if job.lease_request == request_id and job.number not in self._removed]
@@ -178,7 +178,7 @@ class World:
             raise CorruptLog
 
     def mode(self, tenant: str, queue: str) -> QueueMode | None:
-        """Find the mode of a queue; None: it has no jobs, and is open."""
+        """Find the mode of a queue; None: no such queue is stored, so it is open and has no jobs."""
         self._points += READ_POINTS
         return self._modes.get((tenant, queue, ""))
 
@@ -206,12 +206,12 @@ class World:
         return found
 
     def ready(self, tenant: str, queue: str) -> set[QueueKey]:
-        """Find the kinds of a queue's jobs of which any may be leased."""
+        """Find the needs in a queue with which a job may be leased now."""
         kinds = (QueueKey(tenant, queue, needs) for needs in ("", *self.kinds(tenant, queue)))
         return {key for key in kinds if self._first(key) is not None}
 
     def take_waiting(self, tenant: str, queue: str, facts: frozenset[str], most: int) -> list[JobRow]:
-        """Take the first jobs of a queue that an agent with these tags may run, to lease them all."""
+        """Remove and return the first jobs of a queue that an agent with these tags may run; the caller leases them."""
         kinds = (QueueKey(tenant, queue, needs) for needs in self.kinds(tenant, queue) if meets(facts, needs))
         heads = [(first, key) for key in (QueueKey(tenant, queue), *kinds) if (first := self._first(key)) is not None]
         heapify(heads)
@@ -233,14 +233,14 @@ class World:
         return None
 
     def require_sound(self, minted: Iterable[MintedJob]) -> None:
-        """Require that new jobs of these ids can be stored. Raises `CorruptLog`: damage prevents it."""
+        """Require that new jobs with these ids can be stored. Raises `CorruptLog`: damage prevents it."""
         if self._damaged and any(job.job_id in self._damaged for job in minted):
             raise CorruptLog
 
     # --- writers ---
 
     def add_job(self, job: JobRow, facts: Sequence[bytes]) -> None:
-        """Add a job, and index it by these facts of its metadata."""
+        """Add a job, and index it by these facts (hashes of its metadata)."""
         job.number = self._next_number
         self._next_number += 1
         self._jobs[job.job_id] = job
@@ -254,14 +254,14 @@ class World:
         self.moved(job, ENDED)
 
     def change(self, job: JobRow) -> Standing:
-        """Mark a job as changed; return its standing until now, for `moved`, where its state or delay changes."""
+        """Register that a job will be changed; return its standing, for `moved` if its state or delay changes."""
         if job.number < self._first_number and job.number not in self._changed:
             self._changed[job.number] = (replace(job), job)
         self._points += WRITE_POINTS
         return standing_of(job)
 
     def moved(self, job: JobRow, before: Standing) -> None:
-        """Update gate and counters after a change of the job's state or delay."""
+        """Update the job's gate and the counters after its state or delay has changed."""
         gate = gate_of(job)
         if not gate and job.gate:
             self._may_be_leased(job)
@@ -277,7 +277,7 @@ class World:
         self._place(key, job)
 
     def put_back(self, jobs: Iterable[JobRow]) -> None:
-        """Put back jobs that were taken but not leased."""
+        """Put back jobs that `take_waiting` returned and that were not leased."""
         for job in jobs:
             self._place((job.tenant, job.queue, job.needs), job)
 
@@ -288,7 +288,7 @@ class World:
         heappush(places, (-job.priority, job.number, job))
 
     def append(self, job: JobRow, count: int, raw: bytes, latest_ms: int) -> None:
-        """Append events of the job's attempt to its log."""
+        """Append encoded events of the job's attempt to its log; `latest_ms` is the latest of their timestamps."""
         first = job.last_sequence + 1
         job.last_sequence += count
         self._changes.segments.append(
@@ -307,11 +307,11 @@ class World:
         self.news.appended.append(Appended(job.watch_key, run))
 
     def write(self, job: JobRow, bodies: list[BrokerBody]) -> None:
-        """Write the broker's own events to the end of the job's log."""
+        """Append events of the broker to the job's log."""
         self.append(job, len(bodies), encode_bodies(bodies), self.now_ms)
 
     def lease(self, job: JobRow, request_id: RequestId) -> None:
-        """Record the request that leased the job last."""
+        """Record the request to which the job's lease is granted."""
         job.lease_request = request_id
         self._grants.setdefault((job.tenant, request_id), []).append(job)
 
@@ -329,7 +329,7 @@ class World:
         self._points += WRITE_POINTS
 
     def set_secret(self, secret: SecretRow) -> None:
-        """Store a sealed secret; it replaces one of the same name."""
+        """Store a sealed secret; it replaces a secret of the same name."""
         self.boxes(secret.tenant, secret.queue)[secret.name] = secret
         self._forget_secret_changes(secret.tenant, secret.queue, secret.name)
         self._changes.secrets.append(secret)
@@ -343,13 +343,13 @@ class World:
         self._points += WRITE_POINTS
 
     def _forget_secret_changes(self, *name: str) -> None:
-        """Forget earlier changes of a secret: only the last one is saved."""
+        """Forget earlier changes of a secret: only its last change is saved."""
         changes = self._changes
         changes.secrets = [row for row in changes.secrets if (row.tenant, row.queue, row.name) != name]
         changes.secrets_removed = [removed for removed in changes.secrets_removed if removed != name]
 
     def remove_job(self, job: JobRow) -> bool:
-        """Remove a job that has ended; False: it was removed before."""
+        """Remove a job that has ended; False: it has been removed already."""
         if job.number in self._removed:
             return False
         self._removed.add(job.number)
@@ -361,17 +361,17 @@ class World:
         return True
 
     def account(self, tenant: str, size_bytes: int) -> None:
-        """Account for `size_bytes` more of a tenant (negative: freed)."""
+        """Account for `size_bytes` that a tenant's data takes in addition (negative: freed)."""
         self._tallies.add_bytes(tenant, size_bytes)
 
     def work(self, points: int) -> None:
-        """Count work that was done elsewhere."""
+        """Add points of work that the World does not count by itself."""
         self._points += points
 
     def changes(self) -> Changes:
         """Collect all changes of the batch."""
         changes = self._changes
         changes.changed = list(self._changed.values())
-        assert all(after.gate == gate_of(after) for _, after in changes.changed), "a change of state calls `moved`"
+        assert all(after.gate == gate_of(after) for _, after in changes.changed), "a change of state without `moved`"
         self._tallies.save(changes)
         return changes

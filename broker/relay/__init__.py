@@ -1,1 +1,1 @@
-"""Relay of live events: a process of the broker's own, which subscribers can exhaust without harm to the broker."""
+"""Relay of live events: a child process of the broker, so that subscribers who exhaust it do not harm the broker."""

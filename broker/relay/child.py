@@ -1,8 +1,8 @@
-"""Process of live events (the relay's child): owns the XPUB socket and its Gatekeeper, and sends the broker's messages.
+"""Relay process: owns the XPUB socket and its Gatekeeper, and sends the broker's live events to subscribers.
 
-It knows nothing of the queue. It holds the broker's key, for handshakes, but no job's key: its messages are sealed
-already. All buffers that subscribers can fill are in this process, whose memory the kernel bounds: beyond that it dies,
-and the relay starts another. It ends with the line to the broker, and by SIGKILL, which it gets when the broker dies.
+It has the broker's key, for handshakes, but no job's key: the messages are sealed already. All buffers that subscribers
+can fill are in this process, whose memory is limited (RLIMIT_DATA): beyond the limit it dies, and the broker starts
+another. It ends when the broker closes its socket; when the broker dies, the kernel sends it SIGKILL.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from airunner.protocol.errors import OperatorError
 from airunner.transport.bell import Bell
 from airunner.transport.sockets import CurvePublisher, bind_gatekeeper, new_context
 
-COUNTS_S: Final = 0.1  # between two reports of what was counted
+COUNTS_S: Final = 0.1  # between two reports of counters to the broker
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class Settings(Struct, frozen=True):
-    """Settings from the broker: this end of the line, the endpoint, and bounds."""
+    """Settings from the broker: the descriptor of this end of the socket pair, the endpoint to bind, and bounds."""
 
     descriptor: int
-    broker: int  # its process
+    broker: int  # the broker's process id
     home: str
     endpoint: str
     connections_per_s: float
@@ -48,7 +48,7 @@ class Settings(Struct, frozen=True):
 
 
 class HandedCounts(Counts):
-    """Counters that are reported to the broker and added to its own."""
+    """Counters that are reported to the broker, which adds them to its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class HandedCounts(Counts):
         self._counted.ring()
 
     async def taken(self) -> dict[str, int]:
-        """Take the counts since the last call; wait for at least one."""
+        """Wait until something is counted; return what was counted since the last call."""
         while not self._more:
             await self._counted.wait()
         more, self._more = self._more, {}
@@ -69,7 +69,7 @@ class HandedCounts(Counts):
 
 
 def main(settings_json: str) -> None:
-    """Relay until the line ends."""
+    """Relay until the broker closes the socket."""
     settings = msgspec.json.decode(settings_json, type=Settings)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != settings.broker:
@@ -84,7 +84,7 @@ async def _run(settings: Settings) -> None:
     home = Home(Path(settings.home))
     counts = HandedCounts()
     context = new_context()
-    allowed = AllowList(home.allowed_clients, lambda _: None)  # the broker, which reads it too, reports its faults
+    allowed = AllowList(home.allowed_clients, lambda _: None)  # the broker reports faults of the same file
     rates = Rates(settings.connections_per_s, settings.connections_burst_s)
     gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts, rates)
     try:

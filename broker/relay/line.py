@@ -1,13 +1,12 @@
-"""Line of the relay: a pair of sockets between the broker and the process that sends live events. Packets stay whole.
+"""Socket pair between the broker and its relay process (SOCK_SEQPACKET: each packet arrives whole).
 
 ```
- broker ─[topic (16 bytes)][sealed segment; empty: you are subscribed]─► relay
-        ◄──────────────────── Report, as MessagePack ────────────────────
+ broker ─[topic (16 bytes)][sealed segment; empty: confirms a subscription]─► relay
+        ◄─────────────────────── Report, as MessagePack ─────────────────────
 ```
 
-Neither end buffers what the other does not read: the kernel holds some 200 KiB a direction. Live events beyond that are
-dropped, as on the network, and monitors replay them; the relay waits with its reports, and reads no further
-subscriptions meanwhile.
+The only buffer is the kernel's, some 200 KiB a direction. When it is full, the broker drops live events, as the network
+may do, and monitors replay them; the relay waits, and reads no further subscriptions meanwhile.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from msgspec import Struct
 from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Subscription
 
-PACKET_BYTES_MAX: Final = 8_192  # a live segment takes 2 KiB and its seal; 64 subscriptions some 5 KiB
-PACKETS_AT_ONCE: Final = 64  # then other tasks get their turn
+PACKET_BYTES_MAX: Final = 8_192  # size of a packet: a live segment takes 2 KiB and its seal, 64 subscriptions 5 KiB
+PACKETS_AT_ONCE: Final = 64  # packets received before other tasks run
 
 
 class Report(Struct, frozen=True, omit_defaults=True):
-    """Report of the relay to the broker: its endpoint or failure, changes of subscriptions, and counts."""
+    """Report of the relay to the broker: its endpoint or its failure, changes of subscriptions, or counters."""
 
     endpoint: str = ""
     failure: str = ""
@@ -39,14 +38,14 @@ class Report(Struct, frozen=True, omit_defaults=True):
 
 
 class Line:
-    """End of the line."""
+    """Socket of one end of the pair, under anyio."""
 
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(0)
         self._socket = end
 
     def send(self, packet: bytes) -> bool:
-        """Send a packet without waiting; False where the line is full or the other end has closed."""
+        """Send a packet without waiting; False: the socket's buffer is full, or the other end has closed."""
         assert len(packet) <= PACKET_BYTES_MAX
         try:
             self._socket.send(packet)
@@ -55,7 +54,7 @@ class Line:
         return True
 
     async def report(self, report: Report) -> None:
-        """Send a report when there is room; does nothing where the other end has closed, which `receive` notices."""
+        """Wait for room and send a report; do nothing if the other end has closed, which `receive` detects."""
         packet = msgspec.msgpack.encode(report)
         while True:
             try:
@@ -68,7 +67,7 @@ class Line:
                 return
 
     async def receive(self) -> list[bytes]:
-        """Receive the packets that have come, at least one; none when the other end has closed."""
+        """Wait for packets and receive all that have come; an empty list: the other end has closed."""
         packets: list[bytes] = []
         while len(packets) < PACKETS_AT_ONCE:
             try:
@@ -81,13 +80,13 @@ class Line:
             except ConnectionError:
                 packet = b""
             if not packet:
-                break  # the end; the next receive finds it again
+                break  # end of the stream, which the next receive finds again
             packets.append(packet)
         await anyio.lowlevel.checkpoint()
         return packets
 
     def close(self) -> None:
-        """Close this end, while no task waits for it; the other end notices."""
+        """Close this end, which the other end detects; no task may be waiting for this end."""
         self._socket.close()
 
 

@@ -1,8 +1,8 @@
-"""Listeners of the relay: decides which subscriptions are reported to the broker. Pure.
+"""Subscriptions at the relay: decides which of them are reported to the broker. Pure.
 
-A machine may subscribe a limited number of times a second; libzmq keeps further subscriptions, but they are not
-reported to the broker, which publishes nothing for them. When a connection has ended libzmq names only its topics, not
-its machine: subscriptions that were not reported count as ended first.
+A machine may subscribe a limited number of times a second. libzmq accepts further subscriptions, but they are not
+reported to the broker, which publishes nothing for them. When a connection ends, libzmq reports its topics, but not its
+machine: then unreported subscriptions to a topic are counted as ended before reported ones.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from airunner.broker.rates import Bucket, Purpose, Rates
 from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Subscription
 
-SUBSCRIPTIONS_A_SECOND: Final = 1_000.0  # of one machine; what the broker does for each takes some 10 µs
-BURST_S: Final = 10.0  # as when a client that follows thousands of jobs comes back
+SUBSCRIPTIONS_A_SECOND: Final = 1_000.0  # of one machine; each takes the broker some 10 µs
+BURST_S: Final = 10.0  # seconds of that rate at once: a client that follows thousands of jobs may reconnect
 
 
 class Listeners:
-    """Listeners of all topics; a topic takes less memory here than in libzmq."""
+    """Subscriptions to all topics, counted; libzmq needs more memory for them than this class."""
 
     def __init__(self) -> None:
         self._rates = Rates(SUBSCRIPTIONS_A_SECOND, BURST_S)
@@ -26,11 +26,11 @@ class Listeners:
         self._unreported: dict[bytes, int] = {}
 
     def reports(self, change: Subscription, now_ms: int) -> bool:
-        """Decide whether to report this change to the broker."""
+        """Count a change, and decide whether to report it to the broker."""
         if len(change.topic) != TOPIC_BYTES:
             return False
         if change.wanted:
-            assert change.key is not None, "a subscription has a sender"
+            assert change.key is not None, "subscription without a sender"
             reported = self._rates.take(Bucket(change.key, Purpose.MACHINE), now_ms)
             counts = self._reported if reported else self._unreported
             counts[change.topic] = counts.get(change.topic, 0) + 1
@@ -39,7 +39,7 @@ class Listeners:
 
 
 def _one_less(counts: dict[bytes, int], topic: bytes) -> bool:
-    """Count one listener less; False where there was none."""
+    """Subtract one from a topic's count; False: it was zero."""
     count = counts.pop(topic, 0)
     if count > 1:
         counts[topic] = count - 1

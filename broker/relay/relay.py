@@ -1,16 +1,16 @@
-"""Relay actor: keeps the process of live events running, and is the broker's Publisher.
+"""Relay actor: keeps the relay process running, and is the broker's Publisher of live events.
 
 ```
- Announcer ──publish──► Relay ──line──► its process ──XPUB──► monitors
-           ◄─subscriptions─┘   ◄─reports───┘
+ Announcer ──publish──► Relay ──socket pair──► relay process ──XPUB──► monitors
+           ◄─subscriptions─┘    ◄──reports────────┘
 ```
 
-Laws
-- The broker never waits for it: live events that do not fit into the line are dropped, and monitors replay them.
-- When the process ends, or reads nothing for `HANG_S`, the relay starts another on the same port: at once, then with
-  growing pauses up to `RESTART_LAST_MS`. Subscribers reconnect by themselves, are welcomed again and replay the gap.
-- The process is a program of its own, not a fork: the broker has threads. It inherits none of the broker's descriptors,
-  and no variable of its environment that is about airunner.
+- The broker never waits for the process: live events for which the socket has no room are dropped, and monitors replay
+  them.
+- When the process ends, or reads nothing for `HANG_S`, this actor starts another on the same port: at once, then with
+  growing pauses up to `RESTART_LAST_MS`. Subscribers reconnect by themselves, get a confirmation and replay the gap.
+- The process is a new program, not a fork, because the broker has threads. It inherits none of the broker's descriptors
+  and none of airunner's environment variables.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 
-MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of data; idle it has some 40 MiB, and a subscriber that does not read 0.3
-CONDITION: Final = "events"
-RESTART_FIRST_MS: Final = 50
-RESTART_LAST_MS: Final = 5_000
-CALM_S: Final = 60.0  # after a life of this length the process is started again at once
-HANG_S: Final = 10.0
-END_S: Final = 2.0  # for the process to end by itself, once its line is closed
-CHANGES_MAX: Final = 16  # reports that wait for the Announcer; the line holds some more, then the process waits
+MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # memory of the process: 40 MiB, and 0.3 MiB a subscriber that does not read
+CONDITION: Final = "events"  # name of the condition in /health
+RESTART_FIRST_MS: Final = 50  # pause before the process is started again
+RESTART_LAST_MS: Final = 5_000  # longest pause, after it has ended several times
+CALM_S: Final = 60.0  # a process that ran for so long is started again without a longer pause
+HANG_S: Final = 10.0  # for the process to read from its socket, before it is killed
+END_S: Final = 2.0  # for the process to end by itself, once its socket is closed
+CHANGES_MAX: Final = 16  # reports that wait for the Announcer; then those in the socket wait, and then the process
 
 _BOOTSTRAP: Final = """
 import sys
@@ -49,16 +49,16 @@ settings, *sys.path[:] = sys.argv[1:]
 from airunner.broker.relay.child import main
 main(settings)
 """
-_OURS: Final = ("AIRUNNER_", "JWT_")
+_OURS: Final = ("AIRUNNER_", "JWT_")  # prefixes of airunner's environment variables
 _TERMINAL: Final = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
-)  # the terminal sends them to the whole group; the process ends with the broker
+)  # blocked in the process: a terminal sends them to the whole group, but the process is to end with the broker
 
 
 def start_relay(endpoint: str, connections_per_s: float, connections_burst_s: float) -> Relay:
-    """Start a relay of this process's home.
+    """Start a relay with the home in this process's environment.
 
     Raises `OperatorError`: the home is invalid, or no process can be started.
     """
@@ -66,16 +66,16 @@ def start_relay(endpoint: str, connections_per_s: float, connections_burst_s: fl
     try:
         relay.start()
     except OSError as error:
-        raise OperatorError(f"cannot start the process of live events: {error.strerror}", exit_code=1) from error
+        raise OperatorError(f"cannot start the relay of live events: {error.strerror}", exit_code=1) from error
     return relay
 
 
 class Relay:
     """Relay actor; `start` it, wait until it is `ready`, then `run` it.
 
-    `home` is the broker's, where the process finds key and allow-list; it listens at `endpoint` (port 0 picks a free
-    port, which is kept from then on); `connections`: how many a machine may open a second, and for how many seconds at
-    once.
+    `home` is the broker's home, with its key and allow-list. The process listens at `endpoint` (port 0 picks a free
+    port, which further processes use too). `connections`: how many connections a machine may open a second, and for how
+    many seconds that rate may be opened at once.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class Relay:
 
     @property
     def pid(self) -> int:
-        """Id of the present process."""
-        assert self._child is not None, "it was started"
+        """Process id of the present process."""
+        assert self._child is not None, "not started"
         return self._child.pid
 
     def start(self) -> None:
-        """Start the process, from a thread that lives as long as the broker: the process dies with its thread.
+        """Start the process. Call this in the main thread: the process is killed when the thread that started it ends.
 
         Raises `OSError`.
         """
@@ -145,9 +145,9 @@ class Relay:
 
         Raises `OperatorError`: the process cannot listen.
         """
-        assert self._line is not None, "it was started"
+        assert self._line is not None, "not started"
         packets = await self._line.receive()
-        report = _report_of(packets[0]) if packets else Report(failure="the process of live events has ended at once")
+        report = _report_of(packets[0]) if packets else Report(failure="the relay of live events ended as it started")
         if report.failure:
             exit_code = report.exit_code if packets else EXIT_UNAVAILABLE
             raise OperatorError(report.failure, exit_code=exit_code)
@@ -157,7 +157,7 @@ class Relay:
     async def run(self, counts: Counts, health: Health) -> None:
         """Receive the process's reports, and start another when it ends, until cancelled."""
         self._counts, self._health = counts, health
-        backoff = Backoff(lambda: 1.0, RESTART_FIRST_MS, RESTART_LAST_MS)  # it is alone: no jitter is needed
+        backoff = Backoff(lambda: 1.0, RESTART_FIRST_MS, RESTART_LAST_MS)  # no jitter: nothing else restarts with it
         while True:
             began_s = anyio.current_time()
             why = await self._hear()
@@ -172,17 +172,17 @@ class Relay:
                 await backoff.pause()
 
     def _started(self) -> bool:
-        """Start another process; False where that is not possible now."""
+        """Start another process; False: the system cannot start one now."""
         try:
             self.start()
         except OSError as error:
-            self._health.degrade(CONDITION, f"the process of live events cannot be started: {error.strerror}")
+            self._health.degrade(CONDITION, f"the relay of live events cannot be started: {error.strerror}")
             return False
         return True
 
     def publish(self, frames: Sequence[bytes]) -> None:
-        """Publish a live message; drop it where the line has no room."""
-        assert self._line is not None, "it was started"
+        """Publish a live message; drop it if the socket has no room."""
+        assert self._line is not None, "not started"
         if self._line.send(packed(frames)):
             self._full_since_s = None
             return
@@ -194,7 +194,7 @@ class Relay:
             self._kill()
 
     async def subscriptions(self) -> list[Subscription]:
-        """Wait for changes of subscriptions; `ALL_LISTENERS_LEFT` when the process has ended."""
+        """Wait for changes of subscriptions; `ALL_LISTENERS_LEFT`: the process has ended."""
         return list(await self._changes.receive())
 
     def close(self) -> None:
@@ -213,8 +213,8 @@ class Relay:
                 self._child.wait()
 
     async def _hear(self) -> str:
-        """Receive reports until the line ends; return the failure that the process reported, if any."""
-        assert self._line is not None, "it was started"
+        """Receive reports until the process closes its socket or reports a failure; return the failure, or ""."""
+        assert self._line is not None, "not started"
         while packets := await self._line.receive():
             for packet in packets:
                 report = _report_of(packet)
@@ -230,17 +230,17 @@ class Relay:
         return ""
 
     async def _ended(self) -> str:
-        """Wait for the end of the process, and describe it."""
-        assert self._child is not None, "it was started"
-        assert self._line is not None, "it was started"
+        """Kill the process, wait for its end, and describe the end."""
+        assert self._child is not None, "not started"
+        assert self._line is not None, "not started"
         self._line.close()
         self._kill()
         code = await anyio.to_thread.run_sync(self._child.wait)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"the process of live events has ended ({how}; it may take {self._memory_bytes_max >> 20} MiB of memory)"
+        return f"the relay of live events has ended ({how}; its memory limit is {self._memory_bytes_max >> 20} MiB)"
 
     def _kill(self) -> None:
-        assert self._child is not None, "it was started"
+        assert self._child is not None, "not started"
         self._child.kill()
 
 

@@ -1,10 +1,10 @@
-"""Store: loads the rows of a batch, has its commands decided, and saves their changes, in one transaction.
+"""Store: loads the rows of a batch, calls the deciders of its commands, and saves the changes, in one transaction.
 
-- A batch is atomic: all of it is on disk once `commit` has returned, or nothing of it is.
-- It is deterministic: instants, ids and keys come in with the commands.
-- A command that is refused changes nothing and does not disturb its neighbours. Commands take effect in their order.
-- Where the engine finds that another broker has moved a job meanwhile, the batch is decided again on the rows that are
-  there now.
+- A batch is atomic: either all of it is on disk once `commit` has returned, or nothing.
+- A batch is deterministic: the caller provides instants, ids and keys.
+- A command that is refused changes nothing and does not affect the other commands. They take effect in their order.
+- When the engine finds that a job's row has changed since it was loaded (`Moved`), the batch is loaded and decided
+  again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from airunner.broker.lifecycle.commands import EXPIRE_MAX, Applied, Command, Done, Expire, Resume, TenantRequest
+from airunner.broker.lifecycle.commands import EXPIRE_MAX, Applied, Command, Done, Expire, RenewAll, TenantRequest
 from airunner.broker.lifecycle.decide import decide, read
 from airunner.broker.lifecycle.submitting import load_retried
 from airunner.broker.lifecycle.world import Undecodable, World
@@ -23,7 +23,7 @@ from airunner.broker.store.needs import facts_of, meets
 from airunner.protocol.errors import Busy
 from airunner.protocol.requests import CancelJob, DequeueJob, RetryJob, UpdateQueue
 
-TRIES_MAX: Final = 8  # of a batch, before it is refused with `busy`: other brokers keep changing its jobs
+TRIES_MAX: Final = 8  # times that a batch is decided, before it is refused with `busy` because its jobs keep changing
 
 
 class Store:
@@ -38,15 +38,15 @@ class Store:
         return self.engine.batch_max
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Apply a batch as one transaction: `stage` and `commit`. Raises `NoSpace`, `Busy`: nothing of it is stored."""
+        """Apply a batch as one transaction: `stage` and `commit`. Raises `NoSpace`, `Busy`: nothing is stored."""
         applied = self.stage(commands, now_ms)
         self.commit()
         return applied
 
     def stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Stage a batch: all of `apply` but waiting for the disk; its outcomes hold once `commit` has returned.
+        """Stage a batch: do all of `apply` but the commit; the outcomes are valid once `commit` has returned.
 
-        No other method may be called in between. Raises `NoSpace`, `Busy`.
+        No other method may be called between the two. Raises `NoSpace`, `Busy`: nothing is stored.
         """
         assert len(commands) <= self.batch_max
         tries = 0
@@ -60,15 +60,15 @@ class Store:
         raise Busy
 
     def commit(self) -> None:
-        """Commit the staged batch to disk. Raises `NoSpace`."""
+        """Commit the staged batch to disk. Raises `NoSpace`: nothing is stored."""
         self.engine.commit()
 
     def read(self, commands: Sequence[TenantRequest]) -> list[Done]:
-        """Answer read requests; between two batches."""
+        """Answer read requests; only between two batches."""
         return [read(self.engine, command) for command in commands]
 
     def write_back(self) -> None:
-        """Write the journal back, as far as there is room, to free its disk space; between two batches."""
+        """Write the journal back, as far as there is room, to reuse its disk space; only between two batches."""
         self.engine.write_back()
 
     def close(self) -> None:
@@ -76,11 +76,11 @@ class Store:
         self.engine.close()
 
     def _stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Stage a batch once. Raises `Moved`, `Undecodable`: it has to be staged again."""
+        """Try once to stage a batch. Raises `Moved`, `Undecodable`: it has to be tried again."""
         engine = self.engine
         engine.begin()
-        if any(isinstance(command, Resume) for command in commands):
-            engine.resume(now_ms)
+        if any(isinstance(command, RenewAll) for command in commands):
+            engine.renew_all(now_ms)
         world = self._load(commands, now_ms)
         done = [decide(world, engine, command) for command in commands]
         engine.save(world.changes())
@@ -107,7 +107,7 @@ class Store:
 
 
 def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int]) -> dict[QueueKey, int]:
-    """Count the waiting jobs of each queue and need that the batch may lease or cancel."""
+    """Count how many waiting jobs of each queue and needs the batch may lease or cancel."""
     wanted: Counter[QueueKey] = Counter()
     cancels = 0
     needs_of: dict[tuple[str, str], list[QueueKey]] = {}

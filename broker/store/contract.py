@@ -1,4 +1,4 @@
-"""Engine port: what a database has to do to keep the queue and the event log. `batch.py` does the rest.
+"""Engine port: what a database has to implement to store the queue and the event log. `batch.py` does the rest.
 
 ```
  commands ─► keys ─► Engine.load ─► rows ─► lifecycle (pure) ─► Changes ─► Engine.save ─► Engine.commit ─► replies, news
@@ -6,16 +6,15 @@
 
 An engine loads rows and saves rows. It decides nothing: it knows no state, no event and no request, and reads no clock.
 
-- Between `begin` and `commit` all is one transaction; nothing of it is stored before `commit` returns.
-- `save` checks, for each job that is changed, that its row is as it was loaded (`JobRow.version`), and raises `Moved`
-  where it is not; then nothing of the batch is stored, and the batch is decided again.
-- What an engine may assume of a row is in the fields of `JobRow` that say so: `gate`, `deadline_ms`, `due_ms`,
-  `finished_ms`.
-- A full disk raises `NoSpace`, from any method, and nothing of the batch is stored.
-- A row that cannot be read for damage is left out of the result, and its job is named in `damaged`: the job is out of
-  use until a backup is restored. A write (`save`, `resume`, `remove_…`) that meets damage raises `Moved`, once the
-  engine has recorded whose row it is; so may any other method between `begin` and `commit`. A page, or `boxes`, that
-  meets damage raises `CorruptLog`. Engines that cannot be damaged never name any.
+- Everything between `begin` and `commit` is one transaction; nothing of it is stored before `commit` returns.
+- For each changed job, `save` checks that its row is still as it was loaded (`JobRow.version`). If it is not, `save`
+  raises `Moved`: then nothing of the batch is stored, and the batch is loaded and decided again.
+- Of the fields of a job, an engine may interpret only `gate`, `deadline_ms`, `due_ms` and `finished_ms`.
+- On a full disk any method raises `NoSpace`, and nothing of the batch is stored.
+- A row that is damaged is left out of the result, and its job's id is in `Loaded.damaged`: the job is out of use until
+  a backup is restored. A write (`save`, `renew_all`, `remove_…`) that meets damage records the owner of the row, and
+  raises `Moved`; any other method between `begin` and `commit` may do so too. A page that meets damage raises
+  `CorruptLog`, and so does `boxes`. For an engine that detects no damage, `damaged` is always empty.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from airunner.protocol.replies import QueueMode
 
 
 class QueueKey(NamedTuple):
-    """Key of a tenant's queue; or, with `needs`, of its jobs with these needs: see `needs`."""
+    """Key of a tenant's queue; or, with `needs`, of the queue's jobs with these needs: see the module `needs`."""
 
     tenant: str
     queue: str
@@ -38,7 +37,7 @@ class QueueKey(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Version of a job's row when it was loaded; every change that a decision depends on changes one of its fields."""
+    """Version of a job's row: every change that a decision depends on changes at least one of these fields."""
 
     state: str
     attempt: int
@@ -49,35 +48,35 @@ class Version(NamedTuple):
 class JobRow(Struct, kw_only=True, array_like=True, gc=False):
     """Row of a job; the fields are the columns, in this order. Instants are in ms since the epoch.
 
-    An engine may leave out the last field where `Keys.specs` does not ask for it: then it is b"".
+    An engine may omit the `spec` of a job that is not in `Keys.specs`: then it is b"".
     """
 
-    number: int  # the order of submission, given once; 0 until the job is saved
+    number: int  # order of submission, unique and never changed; 0 until the job is added to a batch
     job_id: JobId
     tenant: str
     queue: str
-    needs: str  # the tags that the job requires of its agent, as one text
-    gate: int  # how many reasons there are not to lease it; 0: it may be leased
+    needs: str  # tags that the job requires of its agent, as one text
+    gate: int  # number of reasons not to lease the job; 0: it may be leased
     state: str
     priority: int
     owner: str
     watch_key: WatchKey
     submitted_ms: int
-    due_ms: int | None = None  # when a delay ends; None: there is none
-    pause_ms: int | None = None  # how long the pause before a retry is
-    started_ms: int | None = None
-    finished_ms: int | None = None  # None: it has not ended
-    deadline_ms: int | None = None  # when the lease ends; None: it is not leased
+    due_ms: int | None = None  # when the job's delay ends; None: it is not delayed
+    pause_ms: int | None = None  # length of the delay, if it is a pause before a retry
+    started_ms: int | None = None  # when the job was first leased
+    finished_ms: int | None = None  # when the job ended; None: it has not ended
+    deadline_ms: int | None = None  # when the lease ends; None: the job is not leased
     visibility_ms: int | None = None
     attempt: int = 0
     retries: int = 0
     agents_lost: int = 0
     max_attempts: int
-    last_sequence: int = 0  # of the log
-    next_index: int = 0  # of the attempt's own events
+    last_sequence: int = 0  # sequence of the last event in the job's log
+    next_index: int = 0  # index of the attempt's next event
     agent: str | None = None
     token_hash: bytes | None = None
-    lease_request: RequestId | None = None  # that the last attempt was granted to
+    lease_request: RequestId | None = None  # the DequeueJob that was granted the last attempt
     settled: str | None = None  # how the last attempt ended
     cancel_requested_ms: int | None = None
     origin: JobId | None = None
@@ -86,7 +85,7 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
 
     @property
     def version(self) -> Version:
-        """Version, which `save` compares."""
+        """Version of this row, which `save` compares with the stored one."""
         return Version(self.state, self.attempt, self.next_index, self.last_sequence)
 
     @property
@@ -98,7 +97,7 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
 class Segment(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Segment of a job's log: `count` events of one attempt, from `first_sequence` on, as a MessagePack array."""
 
-    number: int  # of the job
+    number: int  # the job's number
     first_sequence: int
     count: int
     attempt: int
@@ -107,7 +106,7 @@ class Segment(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
 
 
 class Record(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """Idempotency record: the jobs of a request's answer, and a hash of its body."""
+    """Idempotency record of an answered request: the job ids in its reply, and a hash of its body."""
 
     tenant: str
     request_id: RequestId
@@ -127,14 +126,14 @@ class SecretRow(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
 
 
 class Usage(Struct, frozen=True, array_like=True, gc=False):
-    """Usage of a tenant: bytes in the store, and jobs that have not begun."""
+    """Usage of a tenant: bytes in the store, and waiting jobs (including delayed ones)."""
 
     size_bytes: int = 0
     waiting: int = 0
 
 
 class QueueCounts(NamedTuple):
-    """Counts of a queue's jobs: waiting (including the delayed), delayed, and running."""
+    """Counts of a queue's jobs: waiting (including delayed ones), delayed, and running."""
 
     waiting: int = 0
     delayed: int = 0
@@ -142,7 +141,7 @@ class QueueCounts(NamedTuple):
 
 
 class QueueRow(Struct, frozen=True, kw_only=True, array_like=True):
-    """Row of a queue that has jobs or is not open. `oldest_ms`: when its oldest ready job was submitted."""
+    """Row of a queue that has jobs or is not open; `oldest_ms`: when its oldest ready job was submitted."""
 
     name: str
     mode: QueueMode
@@ -153,15 +152,15 @@ class QueueRow(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Keys(Struct):
-    """Keys of the rows that a batch is decided on."""
+    """Keys of the rows that a batch is decided on, with what is to be loaded for each."""
 
-    jobs: set[tuple[str, str]] = set()  # tenant, job id
-    specs: set[tuple[str, str]] = set()  # those of them whose spec is needed too
-    records: set[tuple[str, RequestId]] = set()
-    grants: set[tuple[str, RequestId]] = set()  # the jobs last granted to these, with their specs
-    queues: set[QueueKey] = set()  # the mode of each, without needs
-    kinds: set[QueueKey] = set()  # every need of the jobs in each that have not ended
-    tenants: set[str] = set()  # usage, and how many kinds in all queues
+    jobs: set[tuple[str, str]] = set()  # tenants and job ids: the jobs' rows
+    specs: set[tuple[str, str]] = set()  # those of `jobs` whose spec is to be loaded too
+    records: set[tuple[str, RequestId]] = set()  # tenants and requests: idempotency records
+    grants: set[tuple[str, RequestId]] = set()  # tenants and requests: jobs last granted to them, with specs
+    queues: set[QueueKey] = set()  # queues (without needs): their modes
+    kinds: set[QueueKey] = set()  # queues (without needs): the needs of their jobs that have not ended
+    tenants: set[str] = set()  # tenants: their usage, and how many kinds of jobs they have in all queues
 
     def add_job(self, tenant: str, job_id: str, *, spec: bool = False) -> None:
         """Add a job's row."""
@@ -170,7 +169,7 @@ class Keys(Struct):
             self.specs.add((tenant, job_id))
 
     def add_queue(self, tenant: str, queue: str, *, needing: bool) -> None:
-        """Add a queue's mode; and the kinds of its jobs, where a job is added or each kind is looked at."""
+        """Add a queue's mode; `needing`: also the needs of its jobs."""
         self.queues.add(QueueKey(tenant, queue))
         if needing:
             self.kinds.add(QueueKey(tenant, queue))
@@ -180,14 +179,14 @@ class Keys(Struct):
 class Loaded(Struct):
     """Loaded rows; rows that do not exist are missing."""
 
-    jobs: list[JobRow] = []  # also those that were found by their grants
+    jobs: list[JobRow] = []  # for `Keys.jobs` and `Keys.grants`
     records: list[Record] = []
-    modes: dict[QueueKey, QueueMode] = {}  # of queues that are known
-    kinds: dict[QueueKey, int] = {}  # with needs, and how many jobs of each have not ended
-    kinds_of: dict[str, int] = {}  # how many kinds each tenant has
-    usage: dict[str, Usage] = {}
-    next_number: int = 1  # of the first new job; the others follow
-    damaged: set[str] = set()  # ids of jobs that are set aside, new ones and unasked ones too
+    modes: dict[QueueKey, QueueMode] = {}  # of stored queues
+    kinds: dict[QueueKey, int] = {}  # by queue and needs: how many jobs have not ended
+    kinds_of: dict[str, int] = {}  # by tenant: how many kinds it has
+    usage: dict[str, Usage] = {}  # by tenant
+    next_number: int = 1  # number for the batch's first new job; further jobs get the following numbers
+    damaged: set[str] = set()  # ids of all jobs that are set aside, whether `Keys` names them or not
     unreadable: set[tuple[str, RequestId]] = set()  # requests whose record or grants are damaged
 
 
@@ -195,25 +194,25 @@ class Changes(Struct):
     """Changes of a batch, saved all or none."""
 
     added: list[JobRow] = []
-    changed: list[tuple[JobRow, JobRow]] = []  # as it was loaded, and as it is to be
-    removed: list[JobRow] = []  # their logs are to be removed later: see `remove_logs`
+    changed: list[tuple[JobRow, JobRow]] = []  # each row as it was loaded, and as it is to be saved
+    removed: list[JobRow] = []  # jobs whose logs `remove_logs` will remove later
     segments: list[Segment] = []
-    facts: list[tuple[str, bytes, int]] = []  # tenant, fact of metadata, number of the job
+    facts: list[tuple[str, bytes, int]] = []  # tenant, fact (hash of a pair of metadata), number of the job
     records: list[Record] = []
     modes: dict[QueueKey, QueueMode] = {}
     secrets: list[SecretRow] = []
     secrets_removed: list[tuple[str, str, str]] = []  # tenant, queue, name
-    counts: dict[QueueKey, QueueCounts] = {}  # without needs; added to each, 0 to new ones too
-    kinds: dict[QueueKey, int] = {}  # with needs; what is added to each
-    usage: dict[str, Usage] = {}  # what is added to each
+    counts: dict[QueueKey, QueueCounts] = {}  # by queue (without needs): what is added; creates the queue's row
+    kinds: dict[QueueKey, int] = {}  # by queue and needs: how many jobs are added
+    usage: dict[str, Usage] = {}  # by tenant: what is added
 
 
 class Moved(Exception):
-    """Moved job: its row is not as it was loaded, so the batch has to be loaded and decided again."""
+    """Moved job: its row has changed since it was loaded, so the batch has to be loaded and decided again."""
 
 
 class JobFilter(Struct, frozen=True, kw_only=True):
-    """Filter of a list of jobs: all conditions have to hold. `facts`: of metadata; `queues` None: any."""
+    """Filter of a list of jobs: all conditions have to hold; None: any. `facts`: see `Changes.facts`."""
 
     tenant: str
     queue: str | None = None
@@ -226,8 +225,8 @@ class JobFilter(Struct, frozen=True, kw_only=True):
 class Page(Struct, frozen=True, kw_only=True):
     """Page of a list of jobs, with their specs, newest first.
 
-    `stopped_at` and `skipped`: where the engine stopped after `looked_max` jobs and the page may not be full, the last
-    job it looked at, and how many matching jobs it has skipped.
+    If the engine stopped after `looked_max` jobs, the page may not be full: then `stopped_at` is the last job that it
+    looked at, and `skipped` is how many matching jobs it has skipped.
     """
 
     jobs: list[JobRow]
@@ -244,7 +243,7 @@ class Oldest(NamedTuple):
 
 
 class Engine(Protocol):
-    """Engine of a database. Every list is in the order that is named; every `limit` is a number of rows."""
+    """Engine of a database. Lists are in the order that the docstring names; every `limit` is a number of rows."""
 
     @property
     def batch_max(self) -> int:
@@ -252,7 +251,7 @@ class Engine(Protocol):
         ...
 
     def begin(self) -> None:
-        """Begin a transaction; undo everything since the last `commit`."""
+        """Begin a transaction; first undo everything since the last `commit`."""
         ...
 
     def load(self, keys: Keys) -> Loaded:
@@ -260,7 +259,7 @@ class Engine(Protocol):
         ...
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> list[JobRow]:
-        """Load jobs with `gate` 0, with their specs: of each queue and need as many as are wanted, or all there are.
+        """Load jobs with `gate` 0, with their specs: for each queue and needs as many as are wanted, if there are.
 
         They are ordered by priority, the highest first, and then by number.
         """
@@ -271,7 +270,7 @@ class Engine(Protocol):
         ...
 
     def next_due_ms(self) -> int | None:
-        """Find the earliest `deadline_ms` or `due_ms` of all; None: there is none."""
+        """Find the earliest `deadline_ms` or `due_ms` of all jobs; None: no job has one."""
         ...
 
     def boxes(self, tenant: str, queue: str) -> dict[str, SecretRow]:
@@ -279,13 +278,13 @@ class Engine(Protocol):
         ...
 
     def save(self, changes: Changes) -> None:
-        """Write a batch. Raises `Moved`: then the transaction is undone, and pages show nothing of it."""
+        """Write the changes of a batch. Raises `Moved`: the transaction is undone, and pages show nothing of it."""
         ...
 
-    def resume(self, now_ms: int) -> None:
-        """Set each `deadline_ms` to `now_ms` + `visibility_ms`.
+    def renew_all(self, now_ms: int) -> None:
+        """Renew all leases: set each `deadline_ms` to `now_ms` + `visibility_ms`.
 
-        And each `due_ms` of a job with a `pause_ms` to at most `now_ms` + `pause_ms`.
+        Also lower the `due_ms` of each job with a `pause_ms` to `now_ms` + `pause_ms`, if it is later.
         """
         ...
 
@@ -296,11 +295,11 @@ class Engine(Protocol):
     # --- pages: no transaction is needed ---
 
     def jobs(self, wanted: JobFilter, before: int | None, skip: int, limit: int, looked_max: int) -> Page:
-        """List jobs with a number below `before`, newest first, without the first `skip`."""
+        """List matching jobs with a number below `before`, newest first, without the first `skip`."""
         ...
 
     def count(self, wanted: JobFilter, limit: int, looked_max: int) -> tuple[int, bool]:
-        """Count the matching jobs, up to `limit`, and tell whether there may be more."""
+        """Count the matching jobs, up to `limit`; return the count, and whether there may be more."""
         ...
 
     def queues(self, tenant: str, after: str, names: frozenset[str] | None, limit: int) -> list[QueueRow]:
@@ -310,17 +309,17 @@ class Engine(Protocol):
     def secrets(
         self, tenant: str, queue: str | None, after: tuple[str, str], names: frozenset[str] | None, limit: int
     ) -> list[SecretRow]:
-        """List secrets by queue and name; the boxes may be left out."""
+        """List secrets by queue and name; the engine may leave out their boxes."""
         ...
 
     def leases(self, tenant: str) -> dict[str, int]:
-        """Count the jobs with a `deadline_ms` of each agent."""
+        """Count the leased jobs (with a `deadline_ms`) of each agent."""
         ...
 
     def segments(self, number: int, sequence: int, from_timestamp_ms: int | None = None) -> Iterator[Segment]:
-        """Read a job's log lazily, from the segment that holds `sequence`: a page ends long before a long log does.
+        """Read a job's log lazily, from the segment with event `sequence` on: most readers need only some segments.
 
-        Where an instant is given, the events of segments whose last event is older may be left out: then they are b"".
+        If an instant is given, `events` may be b"" in segments whose last event is older.
 
         Raises `CorruptLog`.
         """
@@ -333,7 +332,7 @@ class Engine(Protocol):
         ...
 
     def finished_of(self, tenant: str) -> JobRow | None:
-        """Find the tenant's job that ended first, with its spec."""
+        """Find the tenant's job that ended first, with its spec; None: no job has ended."""
         ...
 
     def store_bytes(self) -> int:
@@ -345,28 +344,28 @@ class Engine(Protocol):
         ...
 
     def remove_logs(self, segments_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:
-        """Remove part of removed jobs' logs; return bytes freed by tenant, and whether there was anything to remove."""
+        """Delete a part of removed jobs' logs; return the bytes freed by tenant, and whether any log was left."""
         ...
 
     def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:
-        """Remove old idempotency records; return how many, by tenant."""
+        """Remove old idempotency records; return how many were removed, by tenant."""
         ...
 
     def work(self) -> int:
-        """Work since the engine was opened: rows looked at, read or written; a page costs the difference."""
+        """Count the work since the engine was opened, in rows searched, read or written."""
         ...
 
     @property
     def damage(self) -> tuple[int, int]:
-        """Damage since the database was opened: how often it was met, and how many jobs are set aside."""
+        """Damage since the database was opened: how many errors were met, and how many jobs are set aside."""
         ...
 
     def set_aside(self, job_id: str, /) -> None:
-        """Set a job aside whose row was loaded but cannot be decoded: from now on it is named in `damaged`."""
+        """Set aside a job whose row was loaded but cannot be decoded: from now on its id is in `Loaded.damaged`."""
         ...
 
     def write_back(self) -> None:
-        """Write the journal back, as far as there is room, to free its disk space; between two batches."""
+        """Write the journal back, as far as there is room, to reuse its disk space; only between two batches."""
         ...
 
     def close(self) -> None:

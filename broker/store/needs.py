@@ -1,6 +1,6 @@
-"""Needs of a job: the tags that it requires of its agent, as a text that an index can hold. Pure.
+"""Needs of a job: the tags that it requires of its agent, as a text that a database can index. Pure.
 
-`needs` is empty, or the required tags as sorted lines `NAME=VALUE`: two jobs that require the same have the same.
+`needs` is empty, or the required tags as sorted lines `NAME=VALUE`; these are the *facts* that an agent has to have.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-NEEDS_MAX: Final = 256  # different needs of the jobs in one queue that have not ended: a lease looks at each of them
-TENANT_NEEDS_MAX: Final = 512  # of all of a tenant's queues, each counted by itself: a lease may look into many
+NEEDS_MAX: Final = 256  # different needs among a queue's jobs that have not ended: a DequeueJob searches all of them
+TENANT_NEEDS_MAX: Final = 512  # sum of that number over a tenant's queues: a DequeueJob may search many queues
 
 
 def needs_of(require: Mapping[str, str]) -> str:
@@ -23,7 +23,7 @@ def facts_of(tags: Mapping[str, str]) -> frozenset[str]:
 
 
 def needed(needs: str) -> frozenset[str]:
-    """Convert needs to the set of facts that an agent has to have."""
+    """Convert needs to the facts that an agent has to have."""
     return frozenset(needs.split("\n")) if needs else frozenset()
 
 
@@ -33,4 +33,4 @@ def meets(facts: frozenset[str], needs: str) -> bool:
 
 
 def _facts(tags: Mapping[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in tags.items()]  # a name has no equals sign, neither has a line's end
+    return [f"{name}={value}" for name, value in tags.items()]  # no name has an equals sign, and no value a line end

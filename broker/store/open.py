@@ -15,26 +15,26 @@ FILE_URL: Final = "sqlite:///"
 
 
 def path_of(url: str) -> Path | None:
-    """Parse the path of a store's file from its URL; None: the store is in memory.
+    """Return the path of a store's file from its URL; None: the store is in memory.
 
-    Raises `OperatorError`: another URL.
+    Raises `OperatorError`: the URL is neither sqlite:///PATH nor memory:.
     """
     if url == MEMORY_URL:
         return None
     path = Path(url.removeprefix(FILE_URL))
     if not url.startswith(FILE_URL) or not path.name:
-        raise OperatorError(f"--store {url!r} is not a store; write sqlite:///PATH or memory:")
+        raise OperatorError(f"--store {url!r} is not the URL of a store; write sqlite:///PATH or memory:")
     return path
 
 
 def open_engine(url: str) -> SqliteEngine:
-    """Open the engine of the store at `sqlite:///PATH` (a fourth slash: an absolute path) or `memory:`.
+    """Open the engine of the store at `sqlite:///PATH` (with a fourth slash, PATH is absolute) or `memory:`.
 
-    Raises `OperatorError`: another URL, a folder that cannot be written, a file that another broker has.
+    Raises `OperatorError`: an invalid URL, a folder that cannot be written, a file that another broker uses.
     """
     return open_sqlite(path_of(url))
 
 
 def open_store(url: str) -> Store:
-    """Open the store at that URL. Raises `OperatorError`, as `open_engine`."""
+    """Open the store at a URL. Raises `OperatorError`, as `open_engine` does."""
     return Store(open_engine(url))

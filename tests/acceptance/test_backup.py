@@ -55,7 +55,7 @@ def test_what_would_lose_something_is_refused_in_one_line(cluster: Cluster, tmp_
     wait_later(cluster, 1)
     copy = tmp_path / "copy.db"
     airunner(cluster.home, "backup", str(copy))
-    assert b"give --force" in cluster.airunner("backup", str(copy)).stderr
+    assert b"with --force" in cluster.airunner("backup", str(copy)).stderr
     assert b"--force replaces it" in cluster.airunner("store", "restore", str(copy)).stderr
     forced = cluster.airunner("store", "restore", str(copy), "--force")
     assert (forced.returncode, b"stop it first" in forced.stderr) == (69, True)
@@ -110,7 +110,7 @@ def test_one_backup_at_a_time_and_who_leaves_one_ends_it(cluster: Cluster, tmp_p
         with socket.socket(socket.AF_UNIX) as leaving:
             leaving.connect(path)
             leaving.send(b"something else")
-            assert b"only answers `backup`" in leaving.recv(4_096)
+            assert b"accepts only `backup`" in leaving.recv(4_096)
         with socket.socket(socket.AF_UNIX) as leaving:
             leaving.connect(path)
             socket.send_fds(leaving, [BACKUP], [first.fileno()])

@@ -81,8 +81,8 @@ class Left:
         self.pieces -= 1
         return self.pieces >= 0
 
-    def full(self, *, kept: bool) -> None:
-        self.told.append(kept)
+    def full(self, *, ends_stored: bool) -> None:
+        self.told.append(ends_stored)
 
     def fits(self) -> None:
         if self.told[-1:] not in ([], [None]):

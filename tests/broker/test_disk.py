@@ -79,7 +79,7 @@ def test_health_says_what_is_refused_and_from_then_on_also_between_two_batches(d
     assert "new jobs, leases and output are refused" in disk.health.conditions["disk"]
     disk.free_bytes = 1_000 * MIB
     assert disk.health.conditions == {}
-    disk.full(kept=False)  # whatever the disk says of itself
+    disk.full(ends_stored=False)  # whatever the disk says of itself
     assert "nothing can be stored" in disk.health.conditions["disk"]
     disk.fits()
     assert disk.health.conditions == {}

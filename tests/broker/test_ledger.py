@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker import ledger, parking
 from airunner.broker.inbox import Alarm, Nudged, Response, Swept
 from airunner.broker.ledger import BATCH_UNITS_MAX, NO_SPACE_PAUSE_MS
-from airunner.broker.lifecycle.commands import Command, Done, Expire, News, Resume, Retain, TenantRequest
+from airunner.broker.lifecycle.commands import Command, Done, Expire, News, RenewAll, Retain, TenantRequest
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
@@ -46,7 +46,7 @@ async def stage() -> AsyncIterator[Stage]:
 
 
 async def test_it_begins_with_taking_over_what_the_last_broker_left(stage: Stage) -> None:
-    assert stage.store.batches == [[Resume()]]
+    assert stage.store.batches == [[RenewAll()]]
 
 
 async def test_nothing_is_said_before_it_is_committed(stage: Stage) -> None:
@@ -169,7 +169,7 @@ async def test_an_expiry_that_met_a_full_disk_is_named_to_the_timekeeper_again(s
 
 async def test_a_start_on_a_full_disk_is_tried_until_it_succeeds_and_meanwhile_no_lease_expires() -> None:
     stage = Stage()
-    stage.store.full_for = (Resume, EnqueueJob)
+    stage.store.full_for = (RenewAll, EnqueueJob)
     stage.store.next_due_ms = WALL_MS
     async with stage.running():
         stage.ask(asked(1, ListJobs()), asked(2, enqueue("true")), asked(3, CancelJob(job_id="j")))
@@ -180,7 +180,7 @@ async def test_a_start_on_a_full_disk_is_tried_until_it_succeeds_and_meanwhile_n
         assert stage.alarms.statistics().current_buffer_used == 0
         stage.store.full_for = ()
         assert await stage.alarms.receive() == Alarm(WALL_MS)
-        assert stage.store.batches[-1] == [Resume()]
+        assert stage.store.batches[-1] == [RenewAll()]
 
 
 async def test_what_meets_a_full_disk_is_tried_as_what_ends_or_keeps_something(stage: Stage) -> None:
@@ -335,7 +335,7 @@ async def test_a_step_of_retention_shares_its_commit_with_who_waits(stage: Stage
 )
 async def test_how_much_room_there_is_is_told_the_store_with_each_request(stage: Stage, request_: StoreRequest) -> None:
     """What the store makes of it is its own law."""
-    for room in (Room.AMPLE, Room.RUNNING, Room.KEEPING, Room.AMPLE):
+    for room in (Room.AMPLE, Room.RUNNING, Room.ENDING, Room.AMPLE):
         stage.left.left = room
         entry = asked(1, request_)
         stage.ask(entry)

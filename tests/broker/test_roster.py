@@ -37,8 +37,8 @@ def _names(roster: Roster, tenant: str = "home", *, now_ms: int = WALL_MS, **lea
 
 def test_an_agent_is_as_it_last_said() -> None:
     roster = Roster()
-    roster.heard("home", _dequeue("a", slots=2, version="0.1"), WALL_MS)
-    roster.heard("home", _dequeue("a", slots=4, version="0.2"), WALL_MS + 5)
+    roster.record_request("home", _dequeue("a", slots=2, version="0.1"), WALL_MS)
+    roster.record_request("home", _dequeue("a", slots=4, version="0.2"), WALL_MS + 5)
     page = roster.page("home", "", {"a": 3}, WALL_MS + 9)
     assert page.agents == (AgentSummary(name="a", slots=4, leases=3, seen_ms=WALL_MS + 5, version="0.2"),)
     assert not page.more
@@ -47,13 +47,13 @@ def test_an_agent_is_as_it_last_said() -> None:
 def test_an_agents_trouble_stands_until_it_says_otherwise_or_waits_for_jobs() -> None:
     roster = Roster()
     for agent in ("a", "b"):
-        roster.heard("home", _heartbeat(agent, trouble="out of disk"), WALL_MS)
-        roster.heard("home", _dequeue(agent), WALL_MS + 1)  # which ends the wait of before
+        roster.record_request("home", _heartbeat(agent, trouble="out of disk"), WALL_MS)
+        roster.record_request("home", _dequeue(agent), WALL_MS + 1)  # which ends the wait of before
     assert [one.trouble for one in roster.page("home", "", {}, WALL_MS + 2).agents] == ["out of disk"] * 2
     assert roster.troubled(WALL_MS + 2) == 2
-    roster.heard("home", _heartbeat("a"), WALL_MS + 3)
+    roster.record_request("home", _heartbeat("a"), WALL_MS + 3)
     assert roster.troubled(WALL_MS + 3) == 1
-    roster.heard("home", _dequeue("b", wait_ms=30_000), WALL_MS + 3)
+    roster.record_request("home", _dequeue("b", wait_ms=30_000), WALL_MS + 3)
     assert roster.troubled(WALL_MS + 3) == 0
 
 
@@ -62,7 +62,7 @@ def test_who_asks_does_not_pay_for_how_many_agents_are_in_trouble() -> None:
     steps: list[int] = []
     for last in (4, 400):
         for number in range(last):
-            roster.heard("home", _heartbeat(f"agent-{number}", trouble="out of disk"), WALL_MS)
+            roster.record_request("home", _heartbeat(f"agent-{number}", trouble="out of disk"), WALL_MS)
         calls: list[str] = []
         sys.setprofile(lambda _, event, __, calls=calls: calls.append(event))
         count = roster.troubled(WALL_MS + 1)
@@ -74,18 +74,18 @@ def test_who_asks_does_not_pay_for_how_many_agents_are_in_trouble() -> None:
 
 def test_a_heartbeat_is_heard_with_a_name_alone_and_shown_to_its_tenant_alone() -> None:
     roster = Roster()
-    roster.heard("home", _heartbeat(None), WALL_MS)
+    roster.record_request("home", _heartbeat(None), WALL_MS)
     assert _names(roster) == []
-    roster.heard("home", _heartbeat("idle"), WALL_MS)
-    roster.heard("other", _dequeue("b"), WALL_MS)
+    roster.record_request("home", _heartbeat("idle"), WALL_MS)
+    roster.record_request("other", _dequeue("b"), WALL_MS)
     assert (_names(roster), _names(roster, "other")) == (["idle"], ["b"])
 
 
 def test_who_is_silent_for_long_is_forgotten_unless_it_holds_leases() -> None:
     roster = Roster()
     for name in ("busy", "idle"):
-        roster.heard("home", _dequeue(name), WALL_MS)
-    roster.heard("home", _heartbeat("idle", trouble="out of disk"), WALL_MS)
+        roster.record_request("home", _dequeue(name), WALL_MS)
+    roster.record_request("home", _heartbeat("idle", trouble="out of disk"), WALL_MS)
     assert _names(roster, now_ms=WALL_MS + FORGOTTEN_MS - 1, busy=1) == ["busy", "idle"]
     assert roster.troubled(WALL_MS + FORGOTTEN_MS - 1) == 1
     assert _names(roster, now_ms=WALL_MS + FORGOTTEN_MS, busy=1) == ["busy"]
@@ -94,7 +94,7 @@ def test_who_is_silent_for_long_is_forgotten_unless_it_holds_leases() -> None:
 
 def test_a_holder_that_was_heard_before_the_broker_started_is_there() -> None:
     roster = Roster()
-    roster.heard("home", _dequeue("a"), WALL_MS)
+    roster.record_request("home", _dequeue("a"), WALL_MS)
     page = roster.page("home", "", {"b": 2}, WALL_MS)
     assert [one.name for one in page.agents] == ["a", "b"]
     assert page.agents[1] == AgentSummary(name="b", slots=0, leases=2, seen_ms=0)
@@ -104,7 +104,7 @@ def test_agents_are_paged_by_name() -> None:
     roster = Roster()
     names = [f"agent-{n:03}" for n in range(PAGE_SIZE_MAX + 3)]
     for name in reversed(names):
-        roster.heard("home", _dequeue(name), WALL_MS)
+        roster.record_request("home", _dequeue(name), WALL_MS)
     first = roster.page("home", "", {}, WALL_MS)
     assert ([one.name for one in first.agents], first.more) == (names[:PAGE_SIZE_MAX], True)
     second = roster.page("home", first.agents[-1].name, {}, WALL_MS)
@@ -115,31 +115,31 @@ def test_of_very_many_agents_the_longest_silent_go_first(monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "AGENTS_MAX", 2)
     roster = Roster()
     for name in ("a", "b", "a", "c"):
-        roster.heard("home", _dequeue(name), WALL_MS)
+        roster.record_request("home", _dequeue(name), WALL_MS)
     assert _names(roster) == ["a", "c"]
 
 
 def test_what_agents_say_of_themselves_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "AGENTS_BYTES_MAX", 4 * module.HEARD_BYTES)
+    monkeypatch.setattr(module, "AGENTS_BYTES_MAX", 4 * module.AGENT_BYTES)
     roster = Roster()
     for name in ("a", "b", "c"):
-        roster.heard("home", _dequeue(name), WALL_MS)
+        roster.record_request("home", _dequeue(name), WALL_MS)
     for _ in range(3):  # said again, it takes no more
-        talkative = UpdateJob(agent="d", leases=(), visibility_ms=1_000, trouble="x" * module.HEARD_BYTES)
-        roster.heard("home", talkative, WALL_MS)
+        talkative = UpdateJob(agent="d", leases=(), visibility_ms=1_000, trouble="x" * module.AGENT_BYTES)
+        roster.record_request("home", talkative, WALL_MS)
     assert _names(roster) == ["b", "c", "d"]
-    roster.heard("other", _dequeue("a"), WALL_MS)
+    roster.record_request("other", _dequeue("a"), WALL_MS)
     assert _names(roster) == ["b", "c", "d"]
 
 
 def test_the_newest_connection_is_the_holders() -> None:
     roster = Roster()
     assert roster.holder("home", "j") is None
-    roster.holds("home", "j", b"old")
-    roster.holds("home", "j", b"new")
+    roster.record_holder("home", "j", b"old")
+    roster.record_holder("home", "j", b"new")
     assert roster.holder("home", "j") == b"new"
-    roster.settled("home", "j")
-    roster.settled("home", "j")
+    roster.forget_holder("home", "j")
+    roster.forget_holder("home", "j")
     assert roster.holder("home", "j") is None
 
 
@@ -147,5 +147,5 @@ def test_of_very_many_holders_the_longest_silent_go_first(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "HOLDERS_MAX", 2)
     roster = Roster()
     for job_id in ("i", "j", "i", "k"):
-        roster.holds("home", job_id, job_id.encode())
+        roster.record_holder("home", job_id, job_id.encode())
     assert [roster.holder("home", job_id) for job_id in ("i", "j", "k")] == [b"i", None, b"k"]

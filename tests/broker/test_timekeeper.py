@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.clock import Clock
 from airunner.broker.inbox import Alarm, Pending
-from airunner.broker.lifecycle.commands import Expire, Resume
+from airunner.broker.lifecycle.commands import Expire, RenewAll
 from airunner.broker.timekeeper import Timekeeper
 from tests.broker.stage import WALL_MS, acting, edges
 
@@ -22,7 +22,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.alarms, self.inbox = anyio.create_memory_object_stream[Alarm](16)
-        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | Resume](16)
+        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | RenewAll](16)
         self.stepped_ms = 0
         self.step = lambda: None
         self._began_s = anyio.current_time()
@@ -78,7 +78,7 @@ async def test_a_step_of_the_time_has_the_ledger_resume_at_once(step_ms: int) ->
         assert stage.ledger.statistics().current_buffer_used == 0, "nothing has changed"
         stage.stepped_ms = step_ms
         stage.step()
-        assert stage.ledger.receive_nowait() == Resume()
+        assert stage.ledger.receive_nowait() == RenewAll()
 
 
 async def test_nothing_is_found_due_by_a_time_that_has_stepped_unseen() -> None:
@@ -87,7 +87,7 @@ async def test_nothing_is_found_due_by_a_time_that_has_stepped_unseen() -> None:
         stage.alarms.send_nowait(Alarm(WALL_MS + 300_000))
         await wait_all_tasks_blocked()
         stage.stepped_ms = 2_000
-        assert await stage.ledger.receive() == Resume()
+        assert await stage.ledger.receive() == RenewAll()
 
 
 async def test_a_step_of_the_wall_clock_is_not_felt() -> None:

@@ -32,7 +32,7 @@ def test_so_many_and_no_more_and_each_tenant_by_itself() -> None:
     watchers = Watchers(2)
     for topic in (A, B, A):
         watchers.grant("t", topic, HERE, 0)
-    with pytest.raises(Quota, match="listens to 2 jobs, and 2 are the most"):
+    with pytest.raises(Quota, match="listens to 2 jobs, and its limit is 2"):
         watchers.grant("t", C, HERE, 0)
     watchers.grant("other", C, HERE, 0)
 
@@ -47,10 +47,10 @@ def test_a_key_that_is_not_used_counts_no_longer_than_a_while(watchers: Watchers
 def test_what_is_heard_counts_as_long_as_it_is(watchers: Watchers, machine: str | None) -> None:
     watchers.grant("t", A, HERE, 0)
     assert watchers.subscribed(A, HERE)
-    assert watchers.heard(A)
+    assert watchers.has_listener(A)
     assert not grants(watchers, B, LATER_MS)
     watchers.left(A, machine)
-    assert not watchers.heard(A)
+    assert not watchers.has_listener(A)
     watchers.grant("t", B, HERE, LATER_MS)
 
 
@@ -59,10 +59,10 @@ def test_a_job_is_heard_until_the_last_of_its_listeners_leaves(watchers: Watcher
         watchers.grant("t", A, machine, 0)
         assert watchers.subscribed(A, machine)
     watchers.left(A, HERE)
-    assert watchers.heard(A)
+    assert watchers.has_listener(A)
     assert not grants(watchers, B, LATER_MS)
     watchers.left(A, None)
-    assert not watchers.heard(A)
+    assert not watchers.has_listener(A)
     watchers.grant("t", B, HERE, LATER_MS)
 
 
@@ -78,12 +78,12 @@ def test_a_stranger_uses_up_nothing_of_a_tenants(watchers: Watchers) -> None:
     """Whoever listens to everything sees the topics, and can subscribe to each."""
     watchers.grant("t", A, HERE, 0)
     assert not watchers.subscribed(A, THERE)
-    assert not watchers.heard(A)
+    assert not watchers.has_listener(A)
     watchers.grant("t", B, HERE, GRANT_MS)
     assert watchers.subscribed(B, HERE)
     assert not watchers.subscribed(B, THERE)
     watchers.left(B, THERE)
-    assert watchers.heard(B), "who was never served leaves nothing"
+    assert watchers.has_listener(B), "who was never served leaves nothing"
     watchers.left(B, HERE)
     watchers.grant("t", C, HERE, LATER_MS)
 
@@ -101,7 +101,7 @@ def test_keys_that_were_collected_open_no_more_at_once_than_the_tenant_may(watch
 
 def test_topics_that_nobody_was_given_here_are_served_and_are_no_tenants(watchers: Watchers) -> None:
     assert watchers.subscribed(A, HERE)
-    assert watchers.heard(A)
+    assert watchers.has_listener(A)
     watchers.left(B, HERE)
     watchers.grant("t", C, HERE, 0)
 
@@ -124,14 +124,14 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     watchers.grant("t", A, THERE, 0)
     assert not watchers.subscribed(A, HERE), "the last machine alone is remembered"
     assert watchers.subscribed(A, THERE)
-    assert watchers.heard(B), "beyond what is counted everything may be heard"
+    assert watchers.has_listener(B), "beyond what is counted everything may be heard"
 
 
 def test_when_all_listeners_have_left_at_once_their_places_are_kept_for_a_while(watchers: Watchers) -> None:
     watchers.grant("t", A, HERE, 0)
     assert watchers.subscribed(A, HERE)
     watchers.all_listeners_left(LATER_MS)
-    assert not watchers.heard(A)
+    assert not watchers.has_listener(A)
     assert not grants(watchers, B, LATER_MS)
     assert watchers.subscribed(A, HERE), "they come back by themselves"
     watchers.all_listeners_left(LATER_MS)

@@ -11,12 +11,12 @@ from airunner.broker.lifecycle.commands import (
     Done,
     Expire,
     MintedJob,
-    Resume,
+    RenewAll,
     Retain,
     StoreReply,
     TenantRequest,
 )
-from airunner.broker.requests import Run, kind_of
+from airunner.broker.requests import Execution, kind_of
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.quotas import Quotas
@@ -127,7 +127,8 @@ class Driver:
         )
 
     def apply(self, *commands: Command) -> Applied:
-        if commands and isinstance(commands[0], TenantRequest) and kind_of(commands[0].request).run is not Run.CHANGE:
+        first = commands[0] if commands else None
+        if isinstance(first, TenantRequest) and kind_of(first.request).execution is not Execution.CHANGE:
             return Applied(tuple(map(outcome_of, self.store.read(commands))), None)
         applied = self.store.apply(commands, self.now_ms)
         for appended in (appended for done in applied.done for appended in done.news.appended):
@@ -232,8 +233,8 @@ class Driver:
         (outcome,) = self.apply(Expire()).outcomes
         return outcome
 
-    def resume(self) -> Applied:
-        return self.apply(Resume())
+    def renew_all(self) -> Applied:
+        return self.apply(RenewAll())
 
     def log(self, job_id: str, *, from_sequence: int = 1, tenant: str = "home") -> list[Event]:
         """Every event from there on, page by page."""

@@ -132,7 +132,7 @@ def a_clock_that_was_set_back_makes_nobody_wait_longer(driver: Driver) -> None:
     pause_ms = (driver.apply().next_due_ms or 0) - driver.now_ms
     driver.started()
     driver.now_ms -= 50 * VISIBILITY_MS
-    assert driver.resume().next_due_ms == driver.now_ms + pause_ms
+    assert driver.renew_all().next_due_ms == driver.now_ms + pause_ms
     assert driver.pass_ms(pause_ms).ready == {DEFAULT}
     assert driver.apply().next_due_ms == driver.now_ms - pause_ms + VISIBILITY_MS
 

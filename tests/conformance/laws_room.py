@@ -42,7 +42,7 @@ def with_little_room_what_ends_or_keeps_something_is_stored(driver: Driver) -> N
     driver.reply(object, SetSecret(queue="default", name="S", box=b"sealed"))
     driver.now_ms += VISIBILITY_MS - 1
     heartbeat = UpdateJob(leases=(renewed.ref, cancelled.ref), visibility_ms=VISIBILITY_MS)
-    reply = driver.reply(JobsUpdated, heartbeat, room=Room.KEEPING)
+    reply = driver.reply(JobsUpdated, heartbeat, room=Room.ENDING)
     assert {one.verdict for one in reply.leases} == {Verdict.KEPT}
     for request, answer in (
         (completion(completed), JobCompleted(state=JobState.COMPLETED)),
@@ -52,7 +52,7 @@ def with_little_room_what_ends_or_keeps_something_is_stored(driver: Driver) -> N
         (UpdateQueue(queue="default", mode=QueueMode.PAUSED), QueueUpdated(queue="default", mode=QueueMode.PAUSED)),
         (RemoveSecret(queue="default", name="S"), SecretRemoved()),
     ):
-        assert driver.outcome(request, room=Room.KEEPING).reply == answer
+        assert driver.outcome(request, room=Room.ENDING).reply == answer
     driver.now_ms += 2
     driver.expire()
     assert [driver.state(lease.job_id) for lease in (renewed, cancelled)] == [JobState.RUNNING] * 2
@@ -65,13 +65,13 @@ def with_little_room_nothing_new_is_stored_and_a_repeat_is_answered(driver: Driv
     granted = driver.reply(JobsLeased, dequeue, request_id=b"d" * 16)
     (done,) = driver.ended("done", queue="other")
     driver.submit("waits")
-    driver.refused("no-space", EnqueueJob(jobs=(JobSpec(command="b"),)), room=Room.KEEPING)
-    driver.refused("no-space", RetryJob(job_id=done), room=Room.KEEPING)
-    driver.refused("no-space", SetSecret(queue="default", name="S", box=b"sealed"), room=Room.KEEPING)
-    driver.refused("no-space", UpdateQueue(queue="new", mode=QueueMode.PAUSED), room=Room.KEEPING)
-    driver.refused("no-space", driver.dequeue(), room=Room.KEEPING)
-    assert driver.outcome(enqueue, request_id=ID, room=Room.KEEPING).reply == first
-    assert driver.outcome(dequeue, request_id=b"d" * 16, room=Room.KEEPING).reply == granted
+    driver.refused("no-space", EnqueueJob(jobs=(JobSpec(command="b"),)), room=Room.ENDING)
+    driver.refused("no-space", RetryJob(job_id=done), room=Room.ENDING)
+    driver.refused("no-space", SetSecret(queue="default", name="S", box=b"sealed"), room=Room.ENDING)
+    driver.refused("no-space", UpdateQueue(queue="new", mode=QueueMode.PAUSED), room=Room.ENDING)
+    driver.refused("no-space", driver.dequeue(), room=Room.ENDING)
+    assert driver.outcome(enqueue, request_id=ID, room=Room.ENDING).reply == first
+    assert driver.outcome(dequeue, request_id=b"d" * 16, room=Room.ENDING).reply == granted
 
 
 def with_little_room_events_wait_and_the_last_few_come_with_their_end(driver: Driver) -> None:
@@ -88,7 +88,7 @@ def with_little_room_events_wait_and_the_last_few_come_with_their_end(driver: Dr
         ),
         completions=(completion(brief, 1), completion(much, 2)),
     )
-    reply = driver.reply(JobEventsPublished, request, room=Room.KEEPING)
+    reply = driver.reply(JobEventsPublished, request, room=Room.ENDING)
     assert reply.batches == (
         BatchStored(job_id=chatty.job_id, attempt=1, next_index=1, code="no-space"),
         BatchStored(job_id=chatty.job_id, attempt=1, next_index=1, code="index-gap"),

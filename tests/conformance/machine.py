@@ -296,8 +296,8 @@ class StoreAndModel:
 
     def restart(self) -> None:
         self.driver.now_ms += self.draw((0, 100, 10_000, m.DAY_MS))
-        self.driver.resume()
-        self.model.resume(self.driver.now_ms)
+        self.driver.renew_all()
+        self.model.renew_all(self.driver.now_ms)
 
     def retain(self) -> None:
         before_ms = self.driver.now_ms + 1 - self.draw((1, 5_000, 20_000, m.DAY_MS))

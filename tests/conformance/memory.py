@@ -177,7 +177,7 @@ class MemoryEngine:
             usage = t.usage.get(tenant, Usage())
             t.usage[tenant] = Usage(usage.size_bytes + more.size_bytes, usage.waiting + more.waiting)
 
-    def resume(self, now_ms: int) -> None:
+    def renew_all(self, now_ms: int) -> None:
         for number, job in list(self._now.jobs.items()):
             other = self._now.jobs[number] = copy(job)
             if job.deadline_ms is not None:

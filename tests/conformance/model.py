@@ -262,7 +262,7 @@ class Model:
                 job.finish(Result(reason=Reason.CANCELLED), now_ms)
         return job.state
 
-    def resume(self, now_ms: int) -> None:
+    def renew_all(self, now_ms: int) -> None:
         for job in self.jobs:
             if job.state is JobState.RUNNING:
                 job.deadline_ms = now_ms + job.visibility_ms

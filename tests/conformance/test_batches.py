@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
-from airunner.broker.lifecycle.commands import Applied, Command, Done, Expire, Resume, Retain, TenantRequest
+from airunner.broker.lifecycle.commands import Applied, Command, Done, Expire, RenewAll, Retain, TenantRequest
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Engine
 from airunner.broker.store.quotas import Quotas
@@ -49,11 +49,11 @@ def batches(seed: int) -> Iterator[tuple[int, list[Command]]]:
     for now_ms, command in store.noted:
         kinds = {*map(type, commands)}
         # A start comes alone, and the broker asks for one step of retention at a time.
-        if now_ms != at_ms or Resume in {type(command), *kinds} or (isinstance(command, Retain) and Retain in kinds):
+        if now_ms != at_ms or RenewAll in {type(command), *kinds} or (isinstance(command, Retain) and Retain in kinds):
             yield at_ms, commands
             at_ms, commands = now_ms, []
         commands.append(bounded(random, command))
-        if random.random() < 0.1 and not isinstance(command, Resume):
+        if random.random() < 0.1 and not isinstance(command, RenewAll):
             request_id = RequestId(random.randbytes(16))
             commands.append(TenantRequest(tenant="home", request_id=request_id, request=random.choice(SECRETS)))
     yield at_ms, commands

@@ -90,7 +90,7 @@ class Disk(ABC):
 
     def room(self, space: Space, wanted_bytes: int) -> Room:
         del space, wanted_bytes
-        left = Room.KEEPING if self._full and self._tells else self.left
+        left = Room.ENDING if self._full and self._tells else self.left
         if left is not Room.AMPLE:
             self.rare["a request found little room on the broker's disk"] += 1
         return left
@@ -102,8 +102,8 @@ class Disk(ABC):
         self._spared_bytes += PIECE_BYTES
         return True
 
-    def full(self, *, kept: bool) -> None:
-        self.rare["a full disk kept what ends or keeps something" if kept else "a full disk took nothing"] += 1
+    def full(self, *, ends_stored: bool) -> None:
+        self.rare["a full disk kept what ends or keeps something" if ends_stored else "a full disk took nothing"] += 1
 
     def fits(self) -> None:  # noqa: B027 - what the Ledger calls, and nobody overrides
         """Health is not simulated."""

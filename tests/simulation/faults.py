@@ -109,7 +109,7 @@ class Faults:
 
     def _leave_little_room(self) -> None:
         """Below the reserve, or a part of it, and not full."""
-        self._world.disk.left = self._random.choice([Room.RUNNING, Room.KEEPING])
+        self._world.disk.left = self._random.choice([Room.RUNNING, Room.ENDING])
         self._world.note(f"the disk has little room: {self._world.disk.left.name}")
         self._world.network.later(self._random.random() * 10, self._world.disk.heal)
 

@@ -134,7 +134,7 @@ def renewals_refused_when_full() -> None:
     """A full disk takes nothing at all, be it what keeps or ends a job."""
 
     async def nothing(self: Ledger, *_: object) -> None:
-        self._disk.full(kept=False)
+        self._disk.full(ends_stored=False)
         raise NoSpace
 
     Ledger._store_least = nothing

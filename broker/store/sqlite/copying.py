@@ -1,10 +1,10 @@
 """Online copy of a SQLite store: page by page into a descriptor that another process has opened.
 
-SQLite's backup API copies from the connection that the broker writes with, so changes meanwhile are copied too, and the
-copy is the store as it is at the last step. Between two steps the broker works on.
+SQLite's backup API copies through the connection with which the broker writes, so that changes made during the copy are
+copied too: the copy is the store as it is at the last step. Between two steps the broker serves requests.
 
-The copy goes to a descriptor instead of a path: `airunner backup` opens the file with its own rights, and the broker,
-which a service unit may forbid every folder but its own, needs none.
+The copy is written to a descriptor instead of a path: `airunner backup` opens the file with its own rights, and the
+broker, which its service unit may restrict to its own folders, needs no access to the file's folder.
 
 Sources: https://sqlite.org/backup.html, https://sqlite.org/c3ref/backup_finish.html
 """
@@ -18,7 +18,7 @@ import apsw
 
 from airunner.broker.store.sqlite.rows import Database
 
-PAGES_A_STEP: Final = 128  # half a MiB: some 2 ms in which no job starts
+PAGES_A_STEP: Final = 128  # pages copied in a step: half a MiB, for some 2 ms in which no request is served
 
 
 class Progress(NamedTuple):
@@ -29,18 +29,18 @@ class Progress(NamedTuple):
 
 
 class StoreCopy:
-    """Copy of `source` into `descriptor`, which the caller closes; it steps and closes between transactions."""
+    """Copy of `source` into `descriptor`, which the caller closes; it may be used between transactions only."""
 
     def __init__(self, source: Database, descriptor: int) -> None:
         self._vfs = _DescriptorVfs(f"descriptor{descriptor}", descriptor)
         self._target = apsw.Connection("/copy", vfs=self._vfs.name)
-        for setting in ("journal_mode", "synchronous"):  # a copy that is interrupted is thrown away
+        for setting in ("journal_mode", "synchronous"):  # an interrupted copy is deleted, so it needs no protection
             cast("Database", self._target).execute(f"PRAGMA {setting} = off")
         self._backup = self._target.backup("main", cast("apsw.Connection", source), "main")
         self.done = False
 
     def step(self) -> Progress:
-        """Copy `PAGES_A_STEP` pages; `done` says whether they were the last.
+        """Copy `PAGES_A_STEP` pages; afterwards `done` is true if they were the last.
 
         Raises `OSError`: the file cannot be written.
         """
@@ -55,14 +55,14 @@ class StoreCopy:
         return progress
 
     def close(self) -> None:
-        """Close both ends; a copy that is not done is of no use."""
+        """End the copy; unless it is `done`, what was written is no valid store."""
         self._backup.close(force=True)
         self._target.close(force=True)
         self._vfs.unregister()
 
 
 class _DescriptorVfs(apsw.VFS):
-    """VFS with a single file, which is open already, and no journal. `failure` is why the file could not be written."""
+    """VFS of a single file that is already open, without journals; `failure`: why the file could not be written."""
 
     def __init__(self, name: str, descriptor: int) -> None:
         super().__init__(name, "")
@@ -82,7 +82,7 @@ class _DescriptorVfs(apsw.VFS):
 
 
 class _DescriptorFile:
-    """File of the VFS: its opener syncs and closes it; no other process uses it, so it needs no lock."""
+    """File of the VFS: `airunner backup` syncs and closes it, and no other process uses it, so it needs no lock."""
 
     def __init__(self, vfs: _DescriptorVfs) -> None:
         self._vfs = vfs

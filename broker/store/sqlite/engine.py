@@ -1,7 +1,7 @@
 """SQLite engine: transactions, loading the rows of a batch, and saving its changes.
 
-A file is one broker's alone: it is locked as long as the engine is open. Of a changed job the columns that differ are
-written, so that only their indexes are touched. Rows are read and written set by set; where damage is met, row by row.
+The file is locked as long as the engine is open: only one broker uses it. Of a changed job only the changed columns are
+written, so that only their indexes are touched. Rows are read and written in sets; after damage was met, one by one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from airunner.broker.store.sqlite.rows import FIELDS, Damaged, Owner, Values, se
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.replies import QueueMode
 
-CHECKPOINT_PAGES: Final = 4_096  # 16 MiB of WAL between two checkpoints
-JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # a WAL that once grew is truncated to this
+CHECKPOINT_PAGES: Final = 4_096  # pages of WAL between two checkpoints: 16 MiB
+JOURNAL_BYTES_MAX: Final = 2 * CHECKPOINT_PAGES * 4_096  # length to which a longer WAL is truncated
 _INSIDE: Final = (
     "SELECT page_count * page_size, freelist_count * page_size"
     " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
@@ -37,7 +37,7 @@ _FINISHED: Final = "finished_ms < ? ORDER BY finished_ms LIMIT ?"
 _FINISHED_OF: Final = "tenant = ? AND finished_ms IS NOT NULL ORDER BY finished_ms LIMIT 1"
 _USAGE: Final = "SELECT tenant, size_bytes, waiting FROM usage"
 _AS_LOADED: Final = "number = ? AND state = ? AND attempt = ? AND next_index = ? AND last_sequence = ?"
-_RESUMED: Final = "UPDATE job SET deadline_ms = ?2 + visibility_ms WHERE number = ?1"
+_RENEWED: Final = "UPDATE job SET deadline_ms = ?2 + visibility_ms WHERE number = ?1"
 _RETRIED: Final = "UPDATE job SET due_ms = min(due_ms, ?2 + pause_ms) WHERE number = ?1 AND pause_ms IS NOT NULL"
 _REMOVE_SEGMENTS: Final = (
     "WITH piece AS (SELECT rowid, first_sequence, length(events) AS size_bytes FROM segment WHERE number = ?"
@@ -60,7 +60,7 @@ _DROP_QUEUE: Final = (
 
 
 def _insert(table: str, columns: tuple[str, ...], **otherwise: str) -> str:
-    """Build a statement that inserts a row, or where it exists sets these columns to `otherwise`."""
+    """Build a statement that inserts a row; if the row exists, it sets the columns in `otherwise` instead."""
     conflict = ", ".join(f"{column} = {value.format(column)}" for column, value in otherwise.items())
     insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
     return f"{insert} ON CONFLICT DO UPDATE SET {conflict}" if conflict else insert
@@ -91,7 +91,7 @@ class _Write(NamedTuple):
 class SqliteEngine(PageReader):
     """See `contract.Engine`."""
 
-    batch_max = 256  # commands in one transaction; a commit's fsync is shared by so many
+    batch_max = 256  # commands in one transaction, which share one fsync
 
     def begin(self) -> None:
         self._undo()
@@ -102,7 +102,7 @@ class SqliteEngine(PageReader):
 
     def load(self, keys: Keys) -> Loaded:
         if not self._next_number:
-            # Each job has a log, which outlives it; but the end of one of these tables may be damaged.
+            # A removed job's number may still be in its log. Both tables are read: the end of one may be damaged.
             last = [number for table in ("segment", "job") for (number,) in self._last(table)]
             self._next_number = 1 + max((number or 0 for number in last), default=2**62)
         found = Loaded(next_number=self._next_number)
@@ -151,14 +151,14 @@ class SqliteEngine(PageReader):
         try:
             self._write(lambda: self._changes(changes))
             self._next_number += len(changes.added)
-        except apsw.ConstraintError as error:  # a number, or a request, that another has taken
+        except apsw.ConstraintError as error:  # a number or a request id that exists already, stored by another broker
             raise self._moved() from error
 
-    def resume(self, now_ms: int) -> None:
-        self._write(lambda: self._resumed(now_ms))
+    def renew_all(self, now_ms: int) -> None:
+        self._write(lambda: self._renew_all(now_ms))
 
     def _write(self, writes: Callable[[], Iterable[_Write]]) -> None:
-        """Run statements set by set, and row by row after damage. Raises `Moved`: the row's owner is set aside."""
+        """Run statements on sets of rows; after damage row by row. Raises `Moved`: owners of rows were set aside."""
         try:
             for write in writes():
                 if write.rows:
@@ -166,7 +166,7 @@ class SqliteEngine(PageReader):
         except Damaged as error:
             self.begin()
             owners: list[Owner | None] = []
-            with suppress(Moved):  # what is damaged is not changed
+            with suppress(Moved):  # damaged rows are not changed, so fewer rows than expected are
                 for write in writes():
                     for row in write.rows:
                         try:
@@ -179,11 +179,11 @@ class SqliteEngine(PageReader):
             raise self._moved(*owners) from error
 
     def _changes(self, changes: Changes) -> Generator[_Write]:
-        """List the statements of a batch. Raises `Moved` after those that change jobs."""
-        new: dict[int, Owner] = {row.number: row.job_id for row in changes.added}  # or else their numbers are others'
+        """List the statements of a batch. Raises `Moved` after the statements that change jobs."""
+        new: dict[int, Owner] = {row.number: row.job_id for row in changes.added}  # by id: the number is not stored yet
 
         def of_job(at: int) -> Callable[[Values], Owner]:
-            """Find the owner of a row that has the job's number in this place."""
+            """Make a function that finds a row's owner by the job's number, which is in this column of the row."""
             return lambda row: new[row[at]] if row[at] in new else row[at]
 
         yield from self._changed(changes, of_job(-5))
@@ -202,7 +202,7 @@ class SqliteEngine(PageReader):
         yield _Write(_DROP_QUEUE, {row.key[:2] for row in changes.removed} | {key[:2] for key in changes.modes})
 
     def _changed(self, changes: Changes, whose: Callable[[Values], Owner]) -> Generator[_Write]:
-        """Update and remove jobs. Raises `Moved`."""
+        """Update and remove jobs. Raises `Moved`: a job's row has changed since it was loaded."""
         updates: dict[tuple[bool, ...], list[Values]] = {}
         for old, new in changes.changed:
             values = astuple(new)
@@ -221,8 +221,8 @@ class SqliteEngine(PageReader):
         pending = [(row.number, row.tenant) for row in changes.removed]
         yield _Write("INSERT INTO pending_deletion (number, tenant) VALUES (?, ?)", pending)
 
-    def _resumed(self, now_ms: int) -> Generator[_Write]:
-        for sql, column in ((_RESUMED, "deadline_ms"), (_RETRIED, "due_ms")):
+    def _renew_all(self, now_ms: int) -> Generator[_Write]:
+        for sql, column in ((_RENEWED, "deadline_ms"), (_RETRIED, "due_ms")):
             numbers = self._run(f"SELECT number FROM job WHERE {column} IS NOT NULL AND {self._others}")
             yield _Write(sql, [(number, now_ms) for (number,) in numbers], itemgetter(0))
 
@@ -261,7 +261,7 @@ class SqliteEngine(PageReader):
             raise self._moved((_FORGET,)) from error
 
     def job_after(self, number: int) -> JobRow | None:
-        """Load the next job, by its number. Raises `CorruptLog`."""
+        """Load the first job after a number. Raises `CorruptLog`."""
         return next(iter(self._page(list[JobRow], select("number > ? ORDER BY number LIMIT 1"), (number,))), None)
 
     def faults(self, limit: int) -> list[str]:
@@ -272,13 +272,13 @@ class SqliteEngine(PageReader):
             return [str(error.__cause__)]
 
     def inside(self) -> Inside:
-        """Measure the file's size once the journal is written back."""
+        """Measure the size that the file has once the journal is written back."""
         return self._fetch(list[Inside], _INSIDE)[0]
 
     def tighten(self, *, tight: bool, shorten: bool) -> None:
-        """Keep the journal short, and write it back early, while there is little room; or as usual.
+        """Set the journal's length: short (`tight`), and so written back early, or the usual one.
 
-        `shorten`: it is longer than it is to be, and gives that back at once.
+        `shorten`: truncate the journal now, because it is longer than the short length.
         """
         pages = TIGHT_JOURNAL_PAGES if tight else CHECKPOINT_PAGES
         size_bytes = TIGHT_JOURNAL_BYTES if tight else JOURNAL_BYTES_MAX
@@ -288,15 +288,15 @@ class SqliteEngine(PageReader):
             self._checkpoint("TRUNCATE" if shorten else "RESTART")
 
     def write_back(self) -> None:
-        """Write the journal back into the store, as far as there is room, so that it begins again."""
-        self._checkpoint("RESTART")  # it keeps its place on the disk, and is written over
+        """Write the journal back into the store, as far as there is room, so that it starts again."""
+        self._checkpoint("RESTART")  # the journal keeps its disk space, and is overwritten from its start
 
     def _checkpoint(self, mode: str) -> None:
         with suppress(NoSpace):
             self._run(f"PRAGMA wal_checkpoint({mode})")
 
     def copy_to(self, descriptor: int) -> StoreCopy:
-        """Begin a copy of the store into an open file, made step by step; see `StoreCopy`."""
+        """Start a copy of the store into an open file; see `StoreCopy`."""
         return StoreCopy(self._db, descriptor)
 
     def close(self) -> None:

@@ -1,13 +1,13 @@
-"""Schema of a store file, and opening of a file: locked by one broker, and of this version.
+"""Schema of a store file, and opening of a file: locks it for one broker, and checks the schema's version.
 
-- A column of `job` is a field of `contract.JobRow`, in that order; the spec comes last, so that no read passes it.
-- Partial indexes hold jobs that have not ended: `job_waiting` those that may be leased, `job_deadline` leased ones,
-  `job_due` delayed ones. An ended job is in none of them, so a lease is as fast with a million jobs.
-- `job_oldest` finds the oldest job of a queue, whatever its needs and priority.
-- `job_granted` finds the jobs that a request was granted, also when they have ended.
-- `segment` holds the logs; each row is a batch of events as it came. `fact` in `metadata` is a hash of one piece.
-- `queue`, `kind` and `usage` are counters: `save` adds to them.
-- `pending_deletion` names removed jobs whose logs are removed step by step. Hence no foreign keys.
+- The columns of `job` are the fields of `contract.JobRow`,; the largest, `spec`, is last, and so not read past.
+- Partial indexes contain only jobs that have not ended: `job_waiting` those that may be leased, `job_deadline` leased
+  ones, `job_due` delayed ones. So a lease is as fast with a million ended jobs.
+- `job_oldest` finds the oldest job of a queue that may be leased, whatever its needs and priority.
+- `job_granted` finds the jobs whose last lease a request was granted, also ended ones.
+- `segment` contains the logs; a row is a batch of events as it was sent. `fact` is a hash of a pair of metadata.
+- `queue`, `kind` and `usage` are counters, to which `save` adds.
+- `pending_deletion` lists removed jobs whose logs are deleted step by step. Hence there are no foreign keys.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from airunner.broker.store.sqlite.engine import CHECKPOINT_PAGES, JOURNAL_BYTES_
 from airunner.broker.store.sqlite.rows import Database
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
-STATEMENTS_CACHED: Final = 512  # apsw's most: each row that is written takes a place
+STATEMENTS_CACHED: Final = 512  # prepared statements in apsw's cache, its maximum: each written row takes an entry
 _SETTINGS: Final = (
-    "locking_mode = exclusive",  # a broker's file is its own; then there is no shared memory to map either
+    "locking_mode = exclusive",  # only one broker uses the file; so SQLite needs no shared memory for the WAL either
     "journal_mode = wal",
     "synchronous = full",
     f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     f"journal_size_limit = {JOURNAL_BYTES_MAX}",
 )
-VERSION: Final = 8  # of the schema; 1 to 7 were steps to it, before the first release
+VERSION: Final = 8  # of the schema; versions 1 to 7 were never released
 SCHEMA: Final = f"""
     CREATE TABLE job (
         number INTEGER PRIMARY KEY, job_id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, queue TEXT NOT NULL,
@@ -92,14 +92,14 @@ SCHEMA: Final = f"""
 def open_sqlite(path: Path | None) -> SqliteEngine:
     """Open the store file at `path`, and create it if it does not exist; None: a store in memory.
 
-    Raises `OperatorError`: a folder that cannot be written, a file that another broker has or another version wrote.
+    Raises `OperatorError`: a folder that cannot be written, a file that another broker uses or another version wrote.
     """
     if path is not None:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise OperatorError(f"cannot open the store {path}: {error}; name another with --store") from error
+            raise OperatorError(f"cannot open the store {path}: {error}; name another file with --store") from error
     with _connected(path) as connection:
         prepare(connection, path)
         return SqliteEngine(connection)
@@ -108,8 +108,8 @@ def open_sqlite(path: Path | None) -> SqliteEngine:
 def prepare(connection: Database, path: Path | None = None) -> None:
     """Prepare an open database: lock it for this broker, and create or check its schema. Raises `OperatorError`."""
     for setting in _SETTINGS:
-        connection.execute(f"PRAGMA {setting}")  # one by one: a statement that returns a row ends an execute
-    # Else a statement whose plan might depend on a value is planned for each: twenty times what it takes to run.
+        connection.execute(f"PRAGMA {setting}")  # one by one: `execute` stops at a statement that returns a row
+    # Otherwise SQLite plans statements again for other values, which takes twenty times as long as running them.
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     if next(connection.execute("SELECT count(*) FROM sqlite_schema"))[0]:
         require_version(connection, path)
@@ -118,12 +118,12 @@ def prepare(connection: Database, path: Path | None = None) -> None:
 
 
 def open_alone(path: Path) -> SqliteEngine:
-    """Open the store file at `path` as it is, locked against brokers, to read or copy it. Raises `OperatorError`."""
+    """Open an existing store file, locked against brokers, to read or copy it. Raises `OperatorError`."""
     if not path.is_file():
-        raise OperatorError(f"there is no store at {path}; name another with --store")
+        raise OperatorError(f"there is no store at {path}; name another file with --store")
     with _connected(path) as connection:
         connection.execute(f"PRAGMA {_SETTINGS[0]}")
-        with suppress(apsw.CorruptError, apsw.IOError):  # a check says where
+        with suppress(apsw.CorruptError, apsw.IOError):  # `airunner store check` shows where the damage is
             connection.execute("BEGIN IMMEDIATE; ROLLBACK")
             require_version(connection, path)
         return SqliteEngine(connection)
@@ -131,7 +131,7 @@ def open_alone(path: Path) -> SqliteEngine:
 
 @contextmanager
 def _connected(path: Path | None) -> Generator[Database]:
-    """Connect to a store file; the connection is closed where this block fails. Raises `OperatorError`."""
+    """Connect to a store file; the connection is closed if this block fails. Raises `OperatorError`."""
     with ExitStack() as opened:
         try:
             connection: Database = apsw.Connection(str(path or ":memory:"), statementcachesize=STATEMENTS_CACHED)
@@ -142,14 +142,14 @@ def _connected(path: Path | None) -> Generator[Database]:
             words = f"a broker uses the store {path}: stop it first, or name another file with --store"
             raise OperatorError(words, exit_code=EXIT_UNAVAILABLE) from error
         except apsw.NotADBError as error:
-            raise OperatorError(f"{path} is not a store of airunner's; name another with --store") from error
+            raise OperatorError(f"{path} is not a store of airunner's; name another file with --store") from error
         except apsw.Error as error:
             words = f"cannot use the store {path}: {error}; make room or restore it, or name another with --store"
             raise OperatorError(words) from error
 
 
 def require_version(connection: Database, path: Path | None) -> None:
-    """Require this version's schema. Raises `OperatorError` for that of another version, or of another program."""
+    """Require the schema of this version. Raises `OperatorError`: it is of another version, or another program's."""
     ((version,),) = connection.execute("PRAGMA user_version")
     if version < VERSION:
         why = "was written by an earlier airunner: run that version" if version else "is not a store of airunner's"

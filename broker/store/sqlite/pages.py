@@ -1,4 +1,4 @@
-"""Pages of lists and logs; no transaction is needed. Raises `CorruptLog` where a page meets damage."""
+"""Pages of lists and logs, read outside of transactions. A page that meets damage raises `CorruptLog`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog
 from airunner.protocol.names import JobId
 
-_ABOVE_ALL: Final = 2**62  # more than any number
+_ABOVE_ALL: Final = 2**62  # larger than the number of any job
 _LOWEST: Final = (
     "SELECT number, job_id FROM job WHERE number = (SELECT number FROM job INDEXED BY job_listed"
     " WHERE tenant = ? AND number < ? ORDER BY number DESC LIMIT 1 OFFSET ?)"
@@ -42,7 +42,7 @@ _HAS_FACT: Final = "EXISTS (SELECT 1 FROM metadata WHERE tenant = ? AND fact = ?
 
 
 class PageReader(RowReader):
-    """Reader of pages."""
+    """Reader of pages; see `contract.Engine`."""
 
     def jobs(self, wanted: JobFilter, before: int | None, skip: int, limit: int, looked_max: int) -> Page:
         found, number, values, last = self._found(wanted, before, looked_max, bounded=skip + limit > looked_max)
@@ -96,10 +96,10 @@ class PageReader(RowReader):
     def _found(
         self, wanted: JobFilter, before: int | None, looked_max: int, *, bounded: bool = False
     ) -> tuple[str, str, Values, JobId | None]:
-        """Build the FROM and WHERE of a filter, with the column that orders it, the values, and where it stops.
+        """Build the FROM and WHERE of a filter; return it, the column to order by, the values, and the last job.
 
-        Jobs with a fact are read from the index of facts; other facts are then looked up for each job. Where no index
-        has them in order, or they are to be `bounded`, the result ends with the last of `looked_max` jobs.
+        Jobs are read from the index of the first fact, if any; further facts are looked up for each job. If no index
+        has the matching jobs in order, or with `bounded`, the search ends with the last of `looked_max` jobs.
         """
         tenant, facts = wanted.tenant, wanted.facts
         source, number = "job", "job.number"
@@ -107,8 +107,8 @@ class PageReader(RowReader):
         equal = {"queue": wanted.queue, "state": wanted.state, "owner": wanted.owner}
         asked += [(f"job.{column} = ?", value) for column, value in equal.items() if value is not None]
         if wanted.owner is not None:
-            asked.append(("job.owner != ''",))  # else the index of those that have an owner is not used
-        which, chosen = _within("+job.queue", wanted.queues)  # no index is to have them out of order
+            asked.append(("job.owner != ''",))  # without it SQLite does not use the partial index `job_by_owner`
+        which, chosen = _within("+job.queue", wanted.queues)  # the plus keeps SQLite from an index in another order
         asked.append((which, *chosen))
         if facts:
             source, number = "metadata AS found CROSS JOIN job ON job.number = found.number", "found.number"
@@ -129,7 +129,7 @@ class PageReader(RowReader):
 
 
 def _within(column: str, names: frozenset[str] | None) -> tuple[str, tuple[str, ...]]:
-    """Build the condition that `column` is one of `names`, and its values; None: any."""
+    """Build the condition that `column` is one of `names` (None: any), and its values."""
     if names is None:
         return "TRUE", ()
     return f"{column} IN ({', '.join('?' * len(names))})", tuple(sorted(names))

@@ -1,13 +1,13 @@
-"""Rows of SQLite: reads and writes them set by set, and detects damage.
+"""Rows of SQLite: reads and writes them in sets, and detects damage.
 
-A disk that returns an error, or other bytes than were written, costs only the jobs that these rows belong to:
+A disk that returns an error, or other bytes than were written, harms only the jobs that own the damaged rows:
 
-- A set of rows that meets damage is read or written again row by row, which shows whose row is damaged.
-- A job that is set aside is out of use until a backup is restored: nothing is written to it, its lease does not expire,
-  it is neither leased nor removed. Its readable parts are still shown.
-- Damage that belongs to no job and no request (schema, counters, the transaction) ends the broker and says what to do.
+- After a set of rows has met damage, it is read or written again row by row, which shows whose row is damaged.
+- That job is set aside: until a backup is restored, nothing is written to it, its lease does not expire, and it is
+  neither leased nor removed. Its readable parts are still shown.
+- Damage that belongs to no job and no request (schema, counters, the transaction) ends the broker with a message.
 
-Damage is not recorded in the store: after a restart it is met again. `airunner store check` finds all of it at once.
+Damage is not recorded in the store: after a restart it is detected again. `airunner store check` finds all of it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from airunner.protocol.errors import EXIT_DAMAGED, NoSpace, OperatorError
 Row = TypeVar("Row")
 Values = tuple[Any, ...]
 Owner = int | str | tuple[str | bytes, ...]
-"""Owner of a damaged row: a job, by its number or id, a request, or a part of an index."""
-FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a quota or a limit is a full disk too
-STEPS_COUNTED: Final = 1_000  # of SQLite's virtual machine, between two calls of `_stepped`
-ROWS_STEPPED: Final = 100  # that it may have looked at; each takes about ten steps
+"""Owner of a damaged row: a job (by its number or id), a request, or a part of an index."""
+FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a reached quota or file size limit is a full disk too
+STEPS_COUNTED: Final = 1_000  # steps of SQLite's virtual machine between two calls of `_stepped`
+ROWS_STEPPED: Final = 100  # rows searched in so many steps: each row takes about ten
 FIELDS: Final = JobRow.__struct_fields__
 COLUMNS: Final = ", ".join(f"job.{name}" for name in FIELDS)
 _COLUMNS_BUT_SPEC: Final = ", ".join(f"job.{name}" for name in FIELDS[:-1])
@@ -43,7 +43,7 @@ _READING: Final = [getattr(apsw, f"SQLITE_IOERR_{what}") for what in ("READ", "S
 
 
 class Database(Protocol):
-    """The part of `apsw.Connection` in use here; apsw's own types can only be read from Python 3.12 on."""
+    """Connection of apsw, as it is used here: type checkers can read apsw's own types from Python 3.12 on only."""
 
     @property
     def in_transaction(self) -> bool: ...
@@ -62,7 +62,7 @@ class Database(Protocol):
 
 
 class Damaged(OperatorError):
-    """Damaged row: the broker ends, unless its owner is found and set aside."""
+    """Damaged row; the broker ends with this error, unless the row's owner is found and set aside."""
 
 
 def select(where: str, *, spec: bool = True) -> str:
@@ -71,21 +71,21 @@ def select(where: str, *, spec: bool = True) -> str:
 
 
 class RowReader:
-    """Reader of rows over a connection: counts its work, and sets aside whose rows are damaged."""
+    """Reader of rows over a connection: counts its work, and sets aside the owners of damaged rows."""
 
     def __init__(self, connection: Database) -> None:
         self._db = connection
-        self._looked = 0  # rows
-        self._met = 0  # damage
+        self._looked = 0  # rows searched or read
+        self._met = 0  # errors that show damage
         self._aside: set[Owner] = set()
-        self._next_number = 0  # of jobs; 0: to be read from the tables
+        self._next_number = 0  # number for the next new job; 0: to be read from the tables
         connection.set_progress_handler(self._stepped, STEPS_COUNTED)
 
     def work(self) -> int:
         return self._looked + self._db.total_changes()
 
     def _stepped(self) -> bool:
-        """Count the work of SQLite between two rows; False: the statement goes on."""
+        """Count rows that SQLite searches within a statement; False: the statement goes on."""
         self._looked += ROWS_STEPPED
         return False
 
@@ -94,7 +94,7 @@ class RowReader:
         return self._met, sum(isinstance(owner, int) for owner in self._aside)
 
     def set_aside(self, owner: Owner | None) -> None:
-        """Set a job aside, by its number and by its id, or a request."""
+        """Set aside a job, by its number and its id, or another owner; None: only count the error."""
         self._met += 1
         if isinstance(owner, str | int):
             column = "job_id" if isinstance(owner, str) else "number"
@@ -105,19 +105,19 @@ class RowReader:
 
     @property
     def _others(self) -> str:
-        """Condition that excludes jobs that are set aside."""
+        """Condition of a statement that excludes jobs that are set aside."""
         numbers = sorted(owner for owner in self._aside if isinstance(owner, int)) if self._aside else []
         return f"number NOT IN ({', '.join(map(str, numbers))})" if numbers else "TRUE"
 
     def _moved(self, *owners: Owner | None) -> Moved:
-        """Set owners aside and have the batch decided again: after damage SQLite writes nothing in a transaction."""
+        """Undo the transaction, in which SQLite writes nothing after damage, and set owners aside; return `Moved`."""
         self._undo()
         for owner in owners:
             self.set_aside(owner)
         return Moved()
 
     def _run(self, sql: str, keys: Iterable[Values] = ((),)) -> list[Values]:
-        """Run a statement for each of `keys`, and fetch its rows. Raises `NoSpace`, with all rolled back; `Damaged`."""
+        """Run a statement for each of `keys`, and fetch its rows. Raises `NoSpace` (all is rolled back), `Damaged`."""
         try:
             rows = list(self._db.executemany(sql, keys))
         except (apsw.Error, *UNDECODABLE) as error:
@@ -126,7 +126,7 @@ class RowReader:
         return rows
 
     def _fetch(self, kind: type[list[Row]], sql: str, keys: Iterable[Values] = ((),)) -> list[Row]:
-        """Fetch rows whose columns are the fields of `kind`. Raises as `_run`."""
+        """Fetch rows whose columns are the fields of `kind`. Raises what `_run` raises."""
         rows = self._run(sql, keys)
         try:
             return msgspec.convert(rows, kind)
@@ -134,7 +134,7 @@ class RowReader:
             raise self._judged(error) from error
 
     def _judged(self, error: Exception) -> Exception:
-        """Translate an error of SQLite."""
+        """Translate an error of SQLite into `NoSpace` or `Damaged`; return any other error as it is."""
         failed = isinstance(error, apsw.IOError)
         if isinstance(error, apsw.FullError) or (failed and getattr(self._db, "system_errno", 0) in FULL_ERRNOS):
             self._undo()
@@ -154,7 +154,7 @@ class RowReader:
     def _fetch_each(
         self, kind: type[list[Row]], sql: str, keys: Collection[Values], whose: Callable[[Values], Owner]
     ) -> list[Row]:
-        """Fetch every row but the damaged ones, whose owners are set aside. Raises `Moved`."""
+        """Fetch rows, and set aside the owners of damaged ones. Raises `Moved`, in a transaction with damage."""
         if not keys:
             return []
         keys = [key for key in keys if whose(key) not in self._aside or not self._db.in_transaction]
@@ -171,7 +171,7 @@ class RowReader:
         return found
 
     def _fetch_sound(self, where: str, keys: Iterable[Values]) -> list[JobRow]:
-        """Fetch every job row that `where` finds in an index, but of jobs that are set aside. Raises `Moved`."""
+        """Fetch the rows of jobs that `where` finds by an index, except jobs that are set aside. Raises `Moved`."""
 
         def part(key: Values) -> Owner:
             return (where, *(value for value in key if isinstance(value, str)))

@@ -6,7 +6,7 @@ import pytest
 
 from airunner.broker.store.room import (
     BALLAST_BYTES_MAX,
-    KEEPING_BYTES_MAX,
+    ENDING_BYTES_MAX,
     TIGHT_JOURNAL_BYTES,
     Room,
     Space,
@@ -24,11 +24,11 @@ MIB = 1_048_576
         (Space(free_bytes=256 * MIB - 1), Room.RUNNING),
         (Space(free_bytes=250 * MIB, ballast_bytes=8 * MIB), Room.AMPLE),  # the ballast is of the reserve
         (Space(free_bytes=64 * MIB), Room.RUNNING),
-        (Space(free_bytes=64 * MIB - 1, ballast_bytes=8 * MIB), Room.KEEPING),  # which nothing new is to use
+        (Space(free_bytes=64 * MIB - 1, ballast_bytes=8 * MIB), Room.ENDING),  # which nothing new is to use
         (Space(free_bytes=300 * MIB, owed_bytes=60 * MIB), Room.RUNNING),
-        (Space(free_bytes=70 * MIB, owed_bytes=16 * MIB), Room.KEEPING),
+        (Space(free_bytes=70 * MIB, owed_bytes=16 * MIB), Room.ENDING),
         (Space(free_bytes=100 * MIB, reusable_bytes=200 * MIB), Room.AMPLE),
-        (Space(free_bytes=0, reusable_bytes=300 * MIB), Room.KEEPING),  # the journal has to go somewhere
+        (Space(free_bytes=0, reusable_bytes=300 * MIB), Room.ENDING),  # the journal has to go somewhere
         (Space(free_bytes=0, reusable_bytes=300 * MIB, journal_bytes=TIGHT_JOURNAL_BYTES), Room.AMPLE),
     ],
 )
@@ -37,9 +37,9 @@ def test_room_is_what_is_left_once_all_that_is_owed_is_paid(space: Space, room: 
 
 
 def test_what_a_batch_takes_is_counted_in_the_journal_and_in_the_store() -> None:
-    space = Space(free_bytes=KEEPING_BYTES_MAX + 20 * MIB)
+    space = Space(free_bytes=ENDING_BYTES_MAX + 20 * MIB)
     assert room_of(space, 256 * MIB, 10 * MIB) is Room.RUNNING
-    assert room_of(space, 256 * MIB, 10 * MIB + 1) is Room.KEEPING
+    assert room_of(space, 256 * MIB, 10 * MIB + 1) is Room.ENDING
     assert room_of(Space(free_bytes=0), 0) is Room.AMPLE, "without a reserve everything is tried"
 
 

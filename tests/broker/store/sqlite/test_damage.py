@@ -183,7 +183,7 @@ def test_a_row_that_cannot_be_renewed_loses_its_lease_and_gets_no_period_at_a_st
         verdicts = [lease.verdict for lease in driver.reply(replies.JobsUpdated, request).leases]
         assert verdicts == [replies.Verdict.KEPT, replies.Verdict.LOST, replies.Verdict.LOST]
         driver.now_ms += 10 * VISIBILITY_MS
-        assert driver.resume().next_due_ms == driver.now_ms + VISIBILITY_MS
+        assert driver.renew_all().next_due_ms == driver.now_ms + VISIBILITY_MS
         assert engine.damage[1] == 2
 
 
