@@ -86,7 +86,7 @@ class Redactor:
             begin += len(line) + 1
         passed: list[bytes] = []
         at = 0
-        for begin, end in _joined(spans):
+        for begin, end in _merged(spans):
             passed += (whole[at:begin], _REPLACEMENT)
             at = end
         return b"".join([*passed, whole[at:]]).decode("utf-8", "surrogateescape")
@@ -104,9 +104,9 @@ class Redactor:
             while at >= 0:
                 spans.append((at, at + len(pattern)))
                 at = text.find(pattern, at + period)
-        in_one_line = text.translate(None, _WHITE)
+        unwrapped = text.translate(None, _WHITE)
         for pattern, period in self._wrapped:
-            if pattern not in in_one_line:
+            if pattern not in unwrapped:
                 continue
             head = pattern[:HEAD_BYTES]
             at = text.find(head)
@@ -115,7 +115,7 @@ class Redactor:
                 if end > 0:
                     spans.append((at, end))
                 at = text.find(head, at + (period if end > 0 else 1))
-        return _joined(spans)
+        return _merged(spans)
 
     def partial_offset(self, text: bytes) -> int:
         """Return the offset of the longest suffix of `text` that is an incomplete pattern; len(text): no suffix is."""
@@ -130,7 +130,7 @@ class Redactor:
                 at = tail.find(pattern[:1], at + 1, first)
         first += len(text) - len(tail)
         for pattern, _ in self._wrapped:
-            first = _may_begin(pattern, text, first)
+            first = _wrapped_partial_offset(pattern, text, first)
         return first
 
 
@@ -158,17 +158,17 @@ class StreamRedactor:
         """Redact `text` up to the offset `decided`, and hold back the rest."""
         spans = self._redactor.occurrences(text)
         if self._covered:
-            spans = _joined([(0, self._covered), *spans])
+            spans = _merged([(0, self._covered), *spans])
         elif not spans:
             self._held = text[decided:]
             return text[:decided] if decided < len(text) else text
         passed: list[bytes] = []
         at = covered = 0
         for begin, end in spans:
-            goes_on = begin == 0 and self._covered > 0
-            if begin >= decided and not goes_on:
+            continues = begin == 0 and self._covered > 0
+            if begin >= decided and not continues:
                 break
-            if not goes_on:
+            if not continues:
                 passed += (text[at:begin], _REPLACEMENT)
             at = min(end, decided)
             covered = end - at
@@ -273,7 +273,7 @@ def _end_of(pattern: bytes, text: bytes, begin: int) -> int:
     return at
 
 
-def _may_begin(pattern: bytes, text: bytes, before: int) -> int:
+def _wrapped_partial_offset(pattern: bytes, text: bytes, before: int) -> int:
     """Return the offset of the longest suffix of `text` that may become `pattern`, or `before` if that is smaller."""
     head = pattern[:HEAD_BYTES]
     at = text.find(head, max(0, len(text) - SPREAD_MAX * len(pattern)), before + len(head) - 1)
@@ -304,12 +304,12 @@ def _period(pattern: bytes) -> int:
     return len(pattern)
 
 
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Sort the spans, and merge those that overlap."""
-    joined: list[tuple[int, int]] = []
+    merged: list[tuple[int, int]] = []
     for begin, end in sorted(spans):
-        if joined and begin < joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        if merged and begin < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:
-            joined.append((begin, end))
-    return joined
+            merged.append((begin, end))
+    return merged
