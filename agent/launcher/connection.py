@@ -13,7 +13,7 @@ from airunner.agent.launcher.child.wire import Reader, ToAgent, ToKeeper, pack, 
 from airunner.agent.launcher.contract import LauncherDied
 from airunner.agent.launcher.watchdog import KeeperProcess
 
-_RECEIVE_BYTES: Final = 65_536  # read at a time
+_RECEIVE_BYTES: Final = 65_536  # bytes read at a time
 
 
 class KeeperConnection:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, Scarce
 from airunner.protocol.fields import TerminalSize
 
-RECEIVE_BYTES: Final = 65_536  # read at a time: the default size of a pipe
+RECEIVE_BYTES: Final = 65_536  # bytes read at a time: the default size of a pipe
 
 
 class LaunchSpec(Struct, frozen=True):
@@ -120,7 +120,7 @@ class Process(Protocol):
     pid: int  # id of the command's process, session and process group
     stdout: ByteSource  # in a terminal, all output
     stderr: ByteSource | None  # None in a terminal
-    spent: Spent  # by the processes that have ended; after `end` by all
+    spent: Spent  # resources used by the processes that have ended; after `end` by all
 
     def terminal_size(self) -> TerminalSize | None:
         """Return the terminal's current size; None: there is no open terminal, or its size is out of bounds."""

@@ -38,8 +38,8 @@ class LauncherSettings(NamedTuple):
 
     held: tuple[int, ...]  # descriptors that launcher and keepers hold open
     group: Path | None  # control group below which the launcher makes its own
-    limits: Limits  # of each job
-    mark: str  # of the agent's home
+    limits: Limits  # limits of each job
+    mark: str  # mark of the agent's home
     groups: Path | None  # file that lists the control groups of all launchers
     descriptors: int  # soft limit of a job's open files: the agent may have raised its own since
 

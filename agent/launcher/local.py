@@ -181,7 +181,7 @@ class ChildLauncher:
         try:
             with _reserved() as free_reserved:
                 if not await self._answers(connection, start):
-                    (connection.keeper or self._launcher.child).kill()  # None: the launcher has not forked it
+                    (connection.keeper or self._launcher.child).kill()  # no keeper yet: the launcher has not forked it
                     await connection.readable()
                 free_reserved()
                 return await connection.receive()

@@ -11,7 +11,7 @@ from typing import Final
 
 _KEEP_SIZE: Final = 1  # flag of fallocate(2)
 _PUNCH_HOLE: Final = 2  # flag of fallocate(2)
-_SEEK_BYTES: Final = 65_536  # read at a time
+_SEEK_BYTES: Final = 65_536  # bytes read at a time
 
 
 def punch(descriptor: int, begin: int, end: int) -> None:

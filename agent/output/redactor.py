@@ -31,7 +31,7 @@ from urllib.parse import quote, quote_plus
 
 from airunner.protocol.redaction import REDACTED
 
-ENCODED_BYTES_MIN: Final = 6  # shortest secret whose encodings are patterns: shorter ones would match everywhere
+ENCODED_BYTES_MIN: Final = 6  # shortest secret whose encodings are patterns: those of shorter secrets would match everywhere
 LINE_BYTES_MIN: Final = 8  # shortest line of a multi-line secret (such as a PEM key) that is a pattern of its own
 TRUNCATED_BYTES_MIN: Final = 4  # a truncated secret at the end of a message's line is removed if this much is left
 PATTERN_BYTES_MAX: Final = 1_024  # a longer pattern is split into patterns of this length

@@ -47,7 +47,7 @@ _FORMAT: Final = 2  # version of the file format
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
-_READ_BYTES: Final = 65_536  # read at a time
+_READ_BYTES: Final = 65_536  # bytes read at a time
 _BUFFER_BYTES: Final = 2 * BATCH_BYTES_MAX  # for a whole record and the beginning of the next
 _encoder = msgspec.msgpack.Encoder()
 _UNREADABLE: Final = (ValueError, msgpack.UnpackException)  # raised by msgpack for bytes that are not MessagePack
@@ -302,7 +302,7 @@ class Spool:
                 _write_all(self._descriptor, packed)
             except OSError:
                 self._writable = False
-                os.ftruncate(self._descriptor, self._end.offset)  # no partial record in the middle
+                os.ftruncate(self._descriptor, self._end.offset)  # leave no partial record in the middle
                 self._writable = True
                 raise
         return len(packed)

@@ -54,10 +54,10 @@ from airunner.agent.launcher.child.wire import (
 )
 from airunner.transport.timers import BootTimer, boot_s
 
-RECEIVE_BYTES: Final = 65_536  # read at a time
+RECEIVE_BYTES: Final = 65_536  # bytes read at a time
 SURVIVORS_MAX: Final = 100  # survivors that Ended lists; all are killed
 LOOK_AGAIN_MS: Final = 50  # between passes over /proc during a grace: a pass may miss a process that forks just then
-_AT_ONCE: Final = 0.0  # a deadline of the monotonic clock that has passed
+_AT_ONCE: Final = 0.0  # a deadline that has passed, on the monotonic clock
 STUCK_S: Final = 10.0  # after SIGKILL, until processes are given up: enough for a slow disk, not for a disk that hangs
 
 
@@ -107,8 +107,8 @@ class Keeper:
     def __init__(self, connection: socket.socket, wakeup: Wakeup, group: Path | None) -> None:
         self._connection = connection
         self._group = group
-        self._oom_kills = 0  # count of the group when the command started
-        self._spending = Spending()  # of this job
+        self._oom_kills = 0  # processes that the kernel had killed in the group before this command
+        self._spending = Spending()  # resources that this job has used
         self._wakeup = wakeup
         self._wakeup.watch(connection.fileno())
         self._timer = BootTimer()  # for the deadline, which may pass while the machine sleeps

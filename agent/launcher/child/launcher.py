@@ -23,7 +23,7 @@ from airunner.agent.launcher.child.wire import receive_with
 
 STRAY_AGAIN_MS: Final = 100  # between passes over /proc that find strays: job processes whose keeper has died
 _PACKET_BYTES: Final = 16  # more than a packet has; only the socket that is sent with it matters
-_UMASK: Final = 0o022  # of jobs
+_UMASK: Final = 0o022  # umask of every job
 
 
 class LauncherChild:

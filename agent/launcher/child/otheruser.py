@@ -29,7 +29,7 @@ def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
     uid, gid, *_ = start.user
     for descriptor in (stdout, stderr):
         os.fchown(descriptor, uid, gid)
-    reader, writer = os.pipe()  # closed by a successful exec
+    reader, writer = os.pipe()  # a successful exec closes `writer`
     with ExitStack() as always:
         always.callback(os.close, reader)
         try:

@@ -13,8 +13,8 @@ from airunner.agent.launcher.child.terminal import spawn_in_terminal
 if TYPE_CHECKING:
     from airunner.agent.launcher.child.wire import Start
 
-EXIT_NOT_FOUND: Final = 127  # exit code of POSIX shells
-EXIT_NOT_EXECUTABLE: Final = 126  # exit code of POSIX shells
+EXIT_NOT_FOUND: Final = 127  # exit code of a shell: command not found
+EXIT_NOT_EXECUTABLE: Final = 126  # exit code of a shell: command not executable
 
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
 
@@ -34,7 +34,7 @@ class Spawned(NamedTuple):
 
     pid: int
     readers: list[int]  # descriptors to read its output from
-    held: list[int]  # descriptors to hold open until it ends
+    held: list[int]  # descriptors to hold open until the process ends
 
 
 def spawn(start: Start) -> Spawned:
