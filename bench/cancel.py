@@ -1,7 +1,7 @@
 """Cancel latency: from `cancel` to the end of a running `sleep 1000`, with real processes, CURVE sockets and fsync.
 
-Each job runs when it is cancelled. The clock runs from before `cancel` until the follower receives PROCESS_END, which
-says that the process has ended, and until JOB_FINISHED. Run it with `python -m bench.cancel [--jobs 50]`.
+The latency is measured from before `cancel` until the client receives PROCESS_END (the process has ended), and until it
+receives JOB_FINISHED. Run it with `python -m bench.cancel [--jobs 50]`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.cluster import cluster
 
 
 async def measure(requests: str, home: str, jobs: int) -> dict[str, list[float]]:
-    """Measure the milliseconds to each of the two events, for each job."""
+    """Measure the milliseconds from `cancel` to each of the two events, for each job."""
     measured: dict[str, list[float]] = {"PROCESS_END": [], "JOB_FINISHED": []}
     async with Client(requests, home=home) as client:
         for _ in range(jobs):
@@ -32,7 +32,7 @@ async def measure(requests: str, home: str, jobs: int) -> dict[str, list[float]]
 
 
 def main() -> None:
-    """Print the distributions."""
+    """Print median and maximum of both latencies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=50, help="number of jobs, one after another (default 50)")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Checkout time of a second job on one repository beside the first job's: what the mirror saves.
+"""Checkout time of a repository's second job, compared with its first job: what the agent's mirror saves.
 
-The repository has 50 MB of history, served by `git daemon`; both jobs check it out and do nothing else. Run it with
-`python -m bench.checkout`.
+The repository has 50 MB of history and is served by `git daemon`; both jobs check it out and do nothing else. Run it
+with `python -m bench.checkout`.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from airunner import Client
 from airunner.protocol.events import GitCloneEnd
 from bench.cluster import cluster
 
-HISTORY_BYTES: Final = 50_000_000
-VERSIONS: Final = 10  # of one file, all different
-SHARE_MAX: Final = 0.2
-ROUNDS: Final = 3
-WHO: Final = ("-c", "user.name=bench", "-c", "user.email=bench@example.org", "-c", "gc.auto=0")
+HISTORY_BYTES: Final = 50_000_000  # size of all versions of the file together
+VERSIONS: Final = 10  # versions of the file, with nothing in common
+SHARE_MAX: Final = 0.2  # of the first checkout's time, for the second checkout
+ROUNDS: Final = 3  # pairs of checkouts, each of a new repository
+GIT_OPTIONS: Final = ("-c", "user.name=bench", "-c", "user.email=bench@example.org", "-c", "gc.auto=0")
 
 
 def make_repository(folder: Path) -> None:
-    """Make a repository with `VERSIONS` versions of one file, of which only the last is in the work tree."""
+    """Make a repository with a file in `VERSIONS` versions, each in a commit of its own."""
     folder.mkdir()
     chance = random.Random(1)
     subprocess.run(("git", "init", "--quiet", "--initial-branch=main", folder), check=True)
     for version in range(VERSIONS):
         (folder / "file").write_bytes(chance.randbytes(HISTORY_BYTES // VERSIONS))
         subprocess.run(("git", "-C", folder, "add", "."), check=True)
-        subprocess.run(("git", *WHO, "-C", folder, "commit", "--quiet", "--message", f"version {version}"), check=True)
+        commit = ("commit", "--quiet", "--message", f"version {version}")
+        subprocess.run(("git", *GIT_OPTIONS, "-C", folder, *commit), check=True)
     (folder / ".git" / "git-daemon-export-ok").touch()
 
 
@@ -59,7 +60,7 @@ def served(folder: Path) -> Generator[str]:
 
 
 async def checkout_ms(requests: str, home: str, repository: str) -> int:
-    """Return the milliseconds that one job's checkout takes."""
+    """Run a job; return the milliseconds that its checkout took."""
     async with Client(requests, home=home) as client:
         job = await client.submit(command="true", repository=repository)
         bodies = [event.body async for event in client.follow(job.id)]
@@ -67,7 +68,7 @@ async def checkout_ms(requests: str, home: str, repository: str) -> int:
 
 
 def main() -> None:
-    """Print both times and the ratio."""
+    """Print both times and their ratio for each round; exit with 1 if the median ratio is above `SHARE_MAX`."""
     shares: list[float] = []
     with tempfile.TemporaryDirectory(prefix="airunner-bench-") as made, served(Path(made)) as base:
         for number in range(ROUNDS):
@@ -79,7 +80,7 @@ def main() -> None:
                 )
             shares.append(second / first)
             print(f"first {first} ms   second {second} ms   {second / first:.1%}", flush=True)
-    print(f"median {median(shares):.1%}; at most {SHARE_MAX:.0%} is required")
+    print(f"median {median(shares):.1%} of the first checkout's time (at most {SHARE_MAX:.0%})")
     sys.exit(median(shares) > SHARE_MAX)
 
 

@@ -1,7 +1,7 @@
-"""Start-up time of the command line, beside what an empty Python takes to start and end.
+"""Start-up time of the command line, compared with an empty Python program.
 
-Each round runs every command once, in turns, so that a machine that gets slower slows all of them. It prints medians,
-in ms and as multiples of `python -c pass`. Run it with `python -m bench.cli [--rounds 15]`.
+Each round runs every command once, so that other load on the machine affects all of them alike. It prints medians, in
+ms and as multiples of `python -c pass`. Run it with `python -m bench.cli [--rounds 15]`.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ COMMANDS: Final = {
     "airunner submit --help": (*AIRUNNER, "submit", "--help"),
     "airunner run -- true": (*AIRUNNER, "run", "--", "true"),
 }
-RUN_S_MAX: Final = 0.6
+RUN_S_MAX: Final = 0.6  # for the median of `airunner run -- true`
 
 
 def seconds(command: tuple[str, ...]) -> float:
-    """How long a command takes, from its start to its end."""
+    """Measure the seconds that a command takes, from its start to its end."""
     began = perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return perf_counter() - began
 
 
 def main() -> None:
-    """Print the medians and the ratios."""
+    """Print the medians and ratios; exit with 1 if `airunner run` takes longer than `RUN_S_MAX`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="runs of each command (default 15)")
     rounds = [[seconds(command) for command in COMMANDS.values()] for _ in range(parser.parse_args().rounds)]
     medians = [median(times) for times in zip(*rounds, strict=True)]
     for name, time_s in zip(COMMANDS, medians, strict=True):
         print(f"{time_s * 1_000:7.0f} ms   {time_s / medians[0]:5.1f} x   {name}")
-    print(f"{RUN_S_MAX} s is asked for of `airunner run -- true`")
+    print(f"`airunner run -- true` may take {RUN_S_MAX} s at most")
     sys.exit(medians[-1] > RUN_S_MAX)
 
 

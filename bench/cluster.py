@@ -1,4 +1,4 @@
-"""Cluster for a measurement: a broker and agents as real processes in a home of their own."""
+"""Cluster for a benchmark: a broker and agents as real processes with a temporary home."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from threading import Thread
 
 from msgspec import Struct
 
-READY = "ready:"
-STOP_S = 10
+READY = "ready:"  # in the line that a process prints on stderr when it is ready
+STOP_S = 10  # for a process to end after SIGTERM
 
 
 class Cluster(Struct, frozen=True):
-    """Cluster's endpoint for requests, its home with the keys, and the broker's process id."""
+    """Running cluster: its endpoint for requests, its home with the keys, and the broker's process id."""
 
     requests: str
     home: Path
@@ -28,9 +28,9 @@ class Cluster(Struct, frozen=True):
 
 @contextmanager
 def cluster(*, spawn: int, agents: int = 1, tenant: str = "default", requests_per_s: int = 1_000) -> Generator[Cluster]:
-    """Run a broker with `agents` agents of `spawn` slots each, on the disk of the temporary folder.
+    """Run a broker with `agents` agents of `spawn` slots each during the block; the store is in the temporary folder.
 
-    The agents work for `tenant`; each tenant may send `requests_per_s`.
+    The agents run jobs of `tenant`; the broker's --tenant-requests is `requests_per_s`.
     """
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airunner-bench-")))
@@ -49,7 +49,7 @@ def cluster(*, spawn: int, agents: int = 1, tenant: str = "default", requests_pe
 
 
 def token(running: Cluster, tenant: str) -> str:
-    """Make a token with all roles in a tenant, valid for an hour."""
+    """Make a token with all roles in a tenant, which is valid for an hour."""
     return subprocess.run(
         [*_airunner(), "token", "--subject", "bench", "--tenant", tenant],
         env={**os.environ, "AIRUNNER_HOME": str(running.home)},
@@ -61,20 +61,20 @@ def token(running: Cluster, tenant: str) -> str:
 
 @contextmanager
 def _running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[tuple[str, int]]:
-    """Run one process until the end of the block; yields its ready line and its id."""
+    """Run a process until the end of the block; yield its ready line and its process id."""
     process = subprocess.Popen([*_airunner(), *arguments], env=environ, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    said: list[str] = []
+    lines: list[str] = []
     try:
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if READY in line:
                 break
         else:
-            raise RuntimeError(f"airunner {arguments[0]} did not get ready:\n{''.join(said)}")
-        # Later output is read and dropped: a full pipe would stop the process.
+            raise RuntimeError(f"airunner {arguments[0]} did not get ready:\n{''.join(lines)}")
+        # Further output is read and dropped: a full pipe would block the process.
         Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
-        yield said[-1], process.pid
+        yield lines[-1], process.pid
     finally:
         process.terminate()
         process.wait(STOP_S)

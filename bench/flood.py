@@ -1,9 +1,9 @@
-"""Start latency of one tenant's jobs while another tenant floods the broker, beside that on an idle broker.
+"""Start latency of one tenant's jobs while another tenant floods the broker, compared with an idle broker.
 
-The flood is a process that keeps hundreds of requests in flight on several connections and sends another one for each
-reply, whatever it is: small submissions, large ones, and lists. The peaceful tenant submits jobs at a low rate, to an
-agent of its own. Both are measured in turns, and their medians compared.
-Run it with `python -m bench.flood [--rounds 3]`.
+The flood is a process that keeps hundreds of requests in flight on several connections, and sends a new request for
+each reply, also for a refusal: small submissions, large submissions, and lists. The peaceful tenant submits jobs at a
+low rate, to an agent of its own. Its latency is measured with and without the flood in turns. Run it with
+`python -m bench.flood [--rounds 3]`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from airunner.protocol.requests import EnqueueJob, ListJobs
 from bench.cluster import Cluster, cluster, token
 from bench.latency import measure
 
-RATIO_MAX: Final = 2.0
-CONNECTIONS: Final = 4
-OUTSTANDING: Final = 256  # on each connection
-RATE: Final = 20.0  # jobs a second, of the peaceful tenant
-SECONDS: Final = 5.0
+RATIO_MAX: Final = 2.0  # of the median latency during the flood to that of the idle broker
+CONNECTIONS: Final = 4  # of the flood
+OUTSTANDING: Final = 256  # requests in flight on each connection
+RATE: Final = 20.0  # jobs a second of the peaceful tenant
+SECONDS: Final = 5.0  # duration of a measurement
 BODIES: Final = (
     encode(EnqueueJob(jobs=(JobSpec(command="true", queue="flood"),))),
     encode(EnqueueJob(jobs=(JobSpec(command="true", queue="flood", args=("x" * 100,)),) * 64)),
@@ -45,7 +45,7 @@ BODIES: Final = (
 
 
 def flood(requests: str, home: str, token_text: str) -> None:
-    """Flood the broker, for ever."""
+    """Flood the broker until killed; print the rate in requests/s after every thousand replies."""
     random = Random(1)
     keys = Home(Path(home))
     pair, broker = load_client_pair(keys), load_broker_public(keys)
@@ -79,22 +79,22 @@ def flood(requests: str, home: str, token_text: str) -> None:
 
 @contextmanager
 def flooded(running: Cluster) -> Generator[list[str]]:
-    """Flood as tenant `flood` during the block; then the yielded list holds its rates in requests/s."""
+    """Flood as tenant `flood` during the block; after it the yielded list contains the flood's rates in requests/s."""
     arguments = [running.requests, str(running.home), token(running, "flood")]
     command = [sys.executable, "-c", "import sys; from bench.flood import flood; flood(*sys.argv[1:])", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    said = [process.stdout.readline().strip()]  # it has begun
+    rates = [process.stdout.readline().strip()]  # waits until the flood has begun
     try:
-        yield said
+        yield rates
     finally:
         process.kill()
-        said += process.stdout.read().split()
+        rates += process.stdout.read().split()
         process.wait()
 
 
 def main() -> None:
-    """Print both medians and their ratio."""
+    """Print both latencies of each round; exit with 1 if the median ratio is above `RATIO_MAX`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, in turns (default 3)")
     options = parser.parse_args()
@@ -107,11 +107,11 @@ def main() -> None:
 
         for _ in range(options.rounds):
             idle_ms = latency_ms()
-            with flooded(running) as said:
+            with flooded(running) as rates:
                 busy_ms = latency_ms()
             ratios.append(busy_ms / idle_ms)
             print(
-                f"idle {idle_ms:5.1f} ms   beside {said[-1]} requests/s {busy_ms:5.1f} ms   {ratios[-1]:.2f} times",
+                f"idle {idle_ms:5.1f} ms   beside {rates[-1]} requests/s {busy_ms:5.1f} ms   {ratios[-1]:.2f} times",
                 flush=True,
             )
     print(f"median {median(ratios):.2f} times the idle latency (at most {RATIO_MAX:g})")

@@ -1,6 +1,6 @@
-"""Start latency from submit to PROCESS_START, as a client sees it, with real processes, CURVE sockets and fsync.
+"""Start latency of a job, as a client sees it, with real processes, CURVE sockets and fsync.
 
-Jobs are submitted at a steady rate, each is followed, and the clock runs from before `submit` until the follower
+Jobs are submitted at a steady rate, and each is followed. The latency is measured from before `submit` until the client
 receives PROCESS_START. Run it with `python -m bench.latency [--rate 50] [--seconds 10]`.
 """
 
@@ -16,7 +16,7 @@ from bench.cluster import cluster
 
 
 async def measure(requests: str, home: str, rate: float, seconds: float, token: str | None = None) -> list[float]:
-    """Measure the milliseconds to the start of each of rate × seconds jobs."""
+    """Measure the start latency, in ms, of each of rate × seconds jobs."""
     measured: list[float] = []
 
     async def start(client: Client) -> None:
@@ -36,10 +36,10 @@ async def measure(requests: str, home: str, rate: float, seconds: float, token: 
 
 
 def main() -> None:
-    """Print the distribution."""
+    """Print the distribution of the latencies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=50, help="jobs a second (default 50)")
-    parser.add_argument("--seconds", type=float, default=10, help="how long (default 10)")
+    parser.add_argument("--seconds", type=float, default=10, help="how long jobs are submitted (default 10 seconds)")
     parser.add_argument("--spawn", type=int, default=8, help="slots of the agent (default 8)")
     options = parser.parse_args()
     with cluster(spawn=options.spawn) as running:

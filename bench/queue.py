@@ -1,9 +1,9 @@
-"""Queue throughput: no-op jobs through the real wire, and the processor time that each takes in every process.
+"""Queue throughput: rate of no-op jobs through the broker, and processor time a job of broker, worker and producer.
 
-A producer submits jobs and a worker leases and completes them without running anything, each in a process of its own,
-against a broker with CURVE, tokens and an fsync for each commit. The reference does the same with pyzmq and apsw alone:
-the same number of messages, a loop that takes what has come, one transaction for it, an fsync. All are measured in
-turns. Run it with `python -m bench.queue [--jobs 8000]`.
+A producer submits jobs, and a worker leases and completes them without running them, each in a process of its own. The
+broker has CURVE sockets, tokens and an fsync for each commit. The reference does the same with pyzmq and apsw alone: as
+many messages, and a loop that receives the waiting ones, applies them in one transaction with an fsync, and replies.
+Both are measured in turns. Run it with `python -m bench.queue [--jobs 8000]`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from airunner.protocol.requests import CompleteJob, DequeueJob, EnqueueJob, Even
 from airunner.transport.channel import Channel
 from bench.cluster import Cluster, cluster, token
 
-LIFE_US_MAX: Final = 110.0  # of the broker, for a job's whole life in batches
-LONE_US_MAX: Final = 500.0  # of the broker, for an EnqueueJob of one job without other requests beside it
+LIFE_US_MAX: Final = 110.0  # broker's processor time for a job's whole life, with many jobs in each request
+LONE_US_MAX: Final = 500.0  # broker's processor time for an EnqueueJob of a single job while no other request waits
 SUBMITTED: Final = 64  # jobs in an EnqueueJob
 LEASED: Final = 16  # jobs in a DequeueJob, and in the PublishJobEvents that completes them
 ASKING: Final = 8  # requests that the producer and the worker each keep in flight
-LONE: Final = 500  # jobs submitted one after another
+LONE: Final = 500  # such lone EnqueueJobs in each round
 VISIBILITY_MS: Final = 600_000
-TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")  # unit of processor time in /proc
 SPEC: Final = JobSpec(command="true")
 EVENTS: Final[list[AgentBody]] = [
     ProcessStart(timestamp_ms=1, pid=1, started_at=1),
@@ -57,7 +57,7 @@ EVENTS: Final[list[AgentBody]] = [
 
 
 class Costs(Struct, frozen=True):
-    """Throughput in jobs a second, and processor time in µs for each job."""
+    """Throughput in jobs a second, and processor time in µs a job."""
 
     rate: float
     broker_us: float
@@ -80,23 +80,23 @@ class Worked(NamedTuple):
 
 
 def processor_s(pid: int) -> float:
-    """Return the seconds of processor time that a process and its children have used."""
+    """Return the seconds of processor time that a process and its running children have used."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # that process has ended
+            continue  # the process has ended meanwhile
         if pid in (int(stat.parent.name), int(fields[1])):
             ticks += int(fields[11]) + int(fields[12])
     return ticks / TICKS_PER_S
 
 
-# --- the wire of airunner -----------------------------------------------------------------------------
+# --- airunner -----------------------------------------------------------------------------------------
 
 
 async def _with_channel(where: Cluster, token_text: str, use: Callable[[Channel], Awaitable[None]]) -> float:
-    """Run `use` with a channel, and return the seconds of this process's processor time that it used."""
+    """Run `use` with a channel to the broker; return the processor time that it used, in seconds."""
     way = reach(where.requests, token_text, where.home)
     taken_s = 0.0
     try:
@@ -113,7 +113,7 @@ async def _with_channel(where: Cluster, token_text: str, use: Callable[[Channel]
 
 
 def produce(where: Cluster, token_text: str, jobs: int, each: int, asking: int, queue: str = "default") -> float:
-    """Submit `jobs` jobs, `each` in a request, `asking` requests at once; return the processor time used in seconds."""
+    """Submit `jobs` jobs, `each` in a request, `asking` requests at once; return the processor time in seconds."""
 
     async def submit(channel: Channel) -> None:
         left = [(SPEC if queue == "default" else replace(SPEC, queue=queue),) * each] * (jobs // each)
@@ -130,7 +130,7 @@ def produce(where: Cluster, token_text: str, jobs: int, each: int, asking: int, 
 
 
 def work(where: Cluster, token_text: str, jobs: int) -> Worked:
-    """Lease and complete `jobs` jobs."""
+    """Lease and complete `jobs` jobs, without running them."""
     events = encode_bodies(EVENTS)
     ended, ended_s = 0, 0.0
 
@@ -184,11 +184,11 @@ def _ended(leased: JobsLeased, events: bytes) -> PublishJobEvents:
     return PublishJobEvents(batches=tuple(batches), completions=tuple(completions))
 
 
-# --- the same with pyzmq and apsw alone ---------------------------------------------------------------
+# --- the reference: pyzmq and apsw alone --------------------------------------------------------------
 
 
 def bare_broker(home: Path, ready: Connection) -> None:
-    """Run a broker that only moves bytes between a ROUTER and two tables, until it is killed."""
+    """Run a minimal broker, which moves bytes between a ROUTER socket and two tables, until it is killed."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.curve_server = True
@@ -231,7 +231,7 @@ def bare_broker(home: Path, ready: Connection) -> None:
 
 @contextmanager
 def _dealer(home: Path, endpoint: str) -> Generator[zmq.Socket[bytes]]:
-    """Connect to the bare broker."""
+    """Connect a DEALER socket to the bare broker."""
     keys = Home(home)
     pair, broker = load_client_pair(keys), load_broker_public(keys)
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
@@ -279,7 +279,7 @@ def bare_work(home: Path, endpoint: str, jobs: int) -> Worked:
 
 
 def _measured(pid: int, jobs: int, worker: Future[Worked], producer: Future[float]) -> Costs:
-    """Measure the costs of the jobs that worker and producer have just started."""
+    """Wait until worker and producer, which have just started, are done; return the costs of their jobs."""
     before_s, began_s = processor_s(pid), time.monotonic()
     worked = worker.result()
     seconds = (processor_s(pid) - before_s, worked.processor_s, producer.result())
@@ -287,7 +287,7 @@ def _measured(pid: int, jobs: int, worker: Future[Worked], producer: Future[floa
 
 
 def main() -> None:
-    """Print the costs of each round and their medians; exit with 1 when the broker uses more than its bounds."""
+    """Print the costs of each round and their medians; exit with 1 if the broker's medians exceed the bounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=8_000, help="number of jobs in each round (default 8000)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, in turns (default 3)")
@@ -316,7 +316,7 @@ def main() -> None:
             return _measured(bare.pid, count, worker, pool.submit(bare_produce, where.home, endpoint, count))
 
         life(SUBMITTED)
-        bare_life(SUBMITTED)  # not counted: these import modules and open connections
+        bare_life(SUBMITTED)  # not counted: these first runs import modules and open connections
         for _ in range(options.rounds):
             ours.append(life(jobs))
             print(f"airunner   {ours[-1]}", flush=True)

@@ -1,8 +1,8 @@
-"""Queue depth: lease latency, memory and start of a broker with a million waiting jobs, beside one with a thousand.
+"""Queue depth: a broker with a million waiting jobs compared with one with a thousand: lease latency, memory, start.
 
-Two brokers on two stores take requests in turn within one run, so that other load on the machine affects both. The
-benchmark fails when leasing is more than `RATIO_MAX` times as slow, the broker takes more than `MEMORY_MIB_MAX`, or its
-start takes more than `START_S_MAX`. Run it with `python -m bench.scale [--jobs 1000000]`.
+Two brokers on two stores receive requests in turn, so that other load on the machine affects both. With a million jobs
+a lease may take `RATIO_MAX` times as long, and the broker may use `MEMORY_MIB_MAX` and take `START_S_MAX` to start. Run
+it with `python -m bench.scale [--jobs 1000000]`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from airunner.transport.channel import Channel
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
 
-RATIO_MAX: Final = 1.5
-MEMORY_MIB_MAX: Final = 200.0
-START_S_MAX: Final = 2.0
-FEW: Final = 1_000
-LEASES: Final = 400  # of each
-WARMING: Final = 10  # not counted: the first requests open the connections
+RATIO_MAX: Final = 1.5  # of the median lease latency with many jobs to that with few
+MEMORY_MIB_MAX: Final = 200.0  # peak memory of the broker with many jobs
+START_S_MAX: Final = 2.0  # until the broker with many jobs is ready
+FEW: Final = 1_000  # waiting jobs of the other broker
+LEASES: Final = 400  # leases measured at each broker
+WARMING: Final = 10  # leases before these, which are not counted: the first requests open the connections
 VISIBILITY_MS: Final = 3_600_000
 
 
@@ -56,12 +56,12 @@ class Measured(Struct):
 
 
 def _database(path: Path) -> Database:
-    """Open the file; apsw has no types of its own for Python 3.11."""
+    """Open a database file; the return type is ours, as apsw's own types need Python 3.12."""
     return apsw.Connection(str(path))
 
 
 def fill(path: Path, jobs: int) -> None:
-    """Fill a store with waiting jobs, submitted as a broker does, but without syncs."""
+    """Fill a store with waiting jobs by the same code as a broker, but without fsync."""
     connection = _database(path)
     prepare(connection)
     connection.execute("PRAGMA synchronous = off")
@@ -86,7 +86,7 @@ def fill(path: Path, jobs: int) -> None:
 
 @contextmanager
 def broker(home: Path, path: Path) -> Generator[tuple[str, int, float]]:
-    """Run a broker; yields its endpoint, its process id, and the seconds until it was ready."""
+    """Run a broker during the block; yield its endpoint, its process id, and the seconds until it was ready."""
     anywhere = "tcp://127.0.0.1:0"
     doors = ["--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]
     command = [sys.executable, "-m", "airunner", "broker", *doors, "--store", f"sqlite:///{path}", "--no-auth"]
@@ -121,7 +121,7 @@ async def lease(endpoints: list[str], home: Path) -> list[list[float]]:
                 reply = await channel.ask(request)
                 if number >= WARMING:
                     taken.append((time.perf_counter() - began_s) * 1_000)
-                assert len(reply.leases) == 1, "there are jobs enough"
+                assert len(reply.leases) == 1, "no job was leased"
         group.cancel_scope.cancel()
     return taken_ms
 
@@ -133,7 +133,7 @@ def memory_mib(pid: int) -> float:
 
 
 def measure(jobs: int, folder: Path) -> list[Measured]:
-    """Measure a broker with few jobs and one with `jobs`."""
+    """Measure a broker with `FEW` jobs and a broker with `jobs` jobs."""
     home = folder / "home"
     environ = {**os.environ, "AIRUNNER_HOME": str(home)}
     subprocess.run([sys.executable, "-m", "airunner", "certs", "init"], env=environ, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Cluster of `make up` and `make down`: the Procfile's processes in the background, on $AIRUNNER_HOME or .airunner."""
+"""Cluster of `make up` and `make down`: runs the Procfile's processes in the background, with $AIRUNNER_HOME."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
-STOP_S: Final = 15
-AGENT: Final = "local-agent"
-QUEUE: Final = "default"  # of the Procfile's agent
-AGENT_TTL: Final = "30d"  # each `up` makes a new token; a cluster that runs for longer has to be started again
+STOP_S: Final = 15  # for the cluster to end after SIGTERM, before SIGKILL
+AGENT: Final = "local-agent"  # name of the agent's key, and of its home
+QUEUE: Final = "default"  # queue of the Procfile's agent
+AGENT_TTL: Final = "30d"  # life of the agent's token; each `up` makes a new one, so restart a cluster within 30 days
 
 
 class Ports(NamedTuple):
@@ -36,7 +36,7 @@ class Ports(NamedTuple):
 
 
 def procfile_environment(home: Path, ports: Ports) -> dict[str, str]:
-    """Return the environment of the Procfile's processes and of their clients."""
+    """Return the environment for the Procfile's processes and for their clients."""
     broker = f"tcp://127.0.0.1:{ports.requests}"
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRUNNER_", "JWT_"))}
     ours |= {name: os.environ[name] for name in ("AIRUNNER_RUN_AS",) if name in os.environ}
@@ -54,12 +54,12 @@ def procfile_environment(home: Path, ports: Ports) -> dict[str, str]:
 
 
 def agent_home(home: Path) -> Path:
-    """Return the agent's own home, which has a key and a token and lacks the key that signs tokens."""
+    """Return the agent's own home: it has a key and a token, but not the key that signs tokens."""
     return home / AGENT
 
 
 def make_homes(home: Path, environ: Mapping[str, str]) -> None:
-    """Make the keys that are missing, and a new token for the agent; it shares the home's hooks and queue keys."""
+    """Make missing keys, and a new token for the agent, whose home links to the hooks and queue keys of `home`."""
 
     def airunner(*words: str, at: Path = home, output: int | None = None) -> None:
         there = {**environ, "AIRUNNER_HOME": str(at)}
@@ -89,7 +89,7 @@ def make_homes(home: Path, environ: Mapping[str, str]) -> None:
 
 
 def stop(pid: int) -> None:
-    """Stop a process: SIGTERM, then SIGKILL to its group when it does not end; returns when it has ended."""
+    """Stop a process: send SIGTERM, and SIGKILL to its group if it has not ended after `STOP_S`."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -104,7 +104,7 @@ def stop(pid: int) -> None:
 
 
 def up(home: Path) -> int:
-    """Start the cluster, and return when it replies."""
+    """Start the cluster, and wait until its broker replies; return the exit code."""
     if running(home) is not None:
         print(f"a cluster of {home} is already running; stop it with `make down`", file=sys.stderr)
         return 1
@@ -134,7 +134,7 @@ def up(home: Path) -> int:
 
 
 def down(home: Path) -> int:
-    """Stop the cluster."""
+    """Stop the cluster; return the exit code."""
     pid = running(home)
     if pid is None:
         print(f"no cluster of {home} is running", file=sys.stderr)
@@ -151,7 +151,7 @@ def record(home: Path) -> Path:
 
 
 def running(home: Path) -> int | None:
-    """Return the process id that `up` recorded, if that process still runs."""
+    """Return the process id that `up` recorded; None: that process does not run."""
     try:
         pid = int(record(home).read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -161,7 +161,7 @@ def running(home: Path) -> int | None:
 
 
 def main() -> int:
-    """Run `up` or `down`."""
+    """Run `up` or `down`, as the first argument says; the home is $AIRUNNER_HOME, by default .airunner here."""
     home = Path(os.environ.get("AIRUNNER_HOME") or CHECKOUT / ".airunner").absolute()
     return {"up": up, "down": down}[sys.argv[1]](home)
 

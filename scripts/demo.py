@@ -1,6 +1,6 @@
-"""Demonstration `make demo`: starts a cluster, runs a real job through it, and leaves nothing behind.
+"""Demonstration `make demo`: starts a temporary cluster, runs a real job on it, and removes everything again.
 
-The job is configs/example-job.yaml: this project's own fast tests, cloned from this checkout.
+The job is configs/example-job.yaml: it clones this checkout and runs this project's fast tests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 
 from cluster import CHECKOUT, Ports, make_homes, procfile_environment, stop
 
-REPLAYED_EVENTS: Final = 4
+REPLAYED_EVENTS: Final = 4  # last events of the job that the demonstration replays
 
 
 def run(environ: Mapping[str, str], *words: str) -> int:
@@ -56,7 +56,7 @@ def cluster(environ: Mapping[str, str], log: Path) -> Generator[None]:
 
 
 def demonstrate(environ: Mapping[str, str]) -> int:
-    """Submit, list, replay and show a job; return the exit code of the first that fails."""
+    """Submit, list, replay and show a job; return the exit code of the first command that fails, or 0."""
     submitted = run(environ, "airunner", "submit", "--config", "configs/example-job.yaml", str(CHECKOUT))
     listed = run(environ, "airunner", "list")
     job_id, events = newest(environ)
@@ -67,7 +67,7 @@ def demonstrate(environ: Mapping[str, str]) -> int:
 
 
 def main() -> int:
-    """Run the demonstration; return 0 when the job was COMPLETED."""
+    """Run the demonstration; return 0 if the job was COMPLETED."""
     with tempfile.TemporaryDirectory(prefix="airunner-demo-") as scratch:
         home = Path(scratch, "home")
         environ = procfile_environment(home, Ports.free())
@@ -77,9 +77,9 @@ def main() -> int:
         with cluster(environ, log):
             code = demonstrate(environ)
         if code:
-            print(f"\nthe demo failed (exit code {code}); the cluster said:\n{log.read_text()}", file=sys.stderr)
+            print(f"\nthe demo failed (exit code {code}); the cluster's log:\n{log.read_text()}", file=sys.stderr)
         else:
-            print("\nthe job is COMPLETED with exit code 0, and everything is stopped again", flush=True)
+            print("\nthe job is COMPLETED with exit code 0, and the cluster is stopped again", flush=True)
         return code
 
 

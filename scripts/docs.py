@@ -1,6 +1,6 @@
-"""Generated documentation, `make docs`: writes tables and diagrams of the code into the pages, between marks.
+"""Generated documentation, `make docs`: writes tables and diagrams from the code into pages, between two comments.
 
-One of the pages is code: `JobFields`, which repeats the table of job fields for type checkers.
+One of the pages is code: the class `JobFields`, which repeats the table of job fields for type checkers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 class Piece(NamedTuple):
-    """Part of a page that is written from the code, between the marks `begin` and `end`."""
+    """Generated part of a page, between the comments `begin` and `end`; `write` returns its text."""
 
     page: str
     name: str
@@ -31,21 +31,21 @@ class Piece(NamedTuple):
 
     @property
     def begin(self) -> str:
-        """Mark before the piece."""
+        """Comment before the piece."""
         return self._mark(f"{self.name}: written by `make docs`")
 
     @property
     def end(self) -> str:
-        """Mark after the piece."""
+        """Comment after the piece."""
         return self._mark(f"end of {self.name}")
 
     def _mark(self, text: str) -> str:
         return f"    # {text}\n" if self.page.endswith(".py") else f"<!-- {text} -->\n"
 
     def written(self, page: str) -> str:
-        """Return `page` with this piece as the code has it now."""
-        assert self.begin in page, f"{self.page} has lost the mark where {self.name} begins"
-        assert self.end in page, f"{self.page} has lost the mark where {self.name} ends"
+        """Return the text `page` with this piece generated again."""
+        assert self.begin in page, f"{self.page} has no comment where {self.name} begins"
+        assert self.end in page, f"{self.page} has no comment where {self.name} ends"
         before, _, rest = page.partition(self.begin)
         _, _, after = rest.partition(self.end)
         return f"{before}{self.begin}{self.write()}\n{self.end}{after}"
@@ -57,7 +57,7 @@ def states() -> str:
 
 
 def job_file() -> str:
-    """Write the table of a job file's keys and their options."""
+    """Write the table of a job file's keys and the options for them."""
     return _table("key", "option", "value", "default", "what it says", rows=map(_key_row, FIELDS.values()))
 
 
@@ -86,7 +86,7 @@ PIECES: Final = (
 
 
 def main() -> int:
-    """Write the pages."""
+    """Write all pieces into their pages."""
     for piece in PIECES:
         page = ROOT / piece.page
         page.write_text(piece.written(page.read_text()))
@@ -120,7 +120,7 @@ def _help(field: Field) -> str:
 
 
 def _type(type_: Any) -> str:  # noqa: ANN401 - a class of msgspec's for each kind of type
-    """Describe a type in words."""
+    """Describe the type of a field in words."""
     match type_:
         case inspect.Metadata():
             return _type(type_.type)
@@ -141,11 +141,11 @@ def _type(type_: Any) -> str:  # noqa: ANN401 - a class of msgspec's for each ki
         case inspect.StructType():
             return f"`{{{', '.join(field.name for field in type_.fields)}}}`, see below"
         case _:
-            raise AssertionError(f"no words for {type_}")
+            raise AssertionError(f"no description for {type_}")
 
 
 def _given(type_: Any) -> str:  # noqa: ANN401 - as above
-    """Write a type as callers may give it: any sequence for a tuple, a word for an enum."""
+    """Write the annotation of a type that callers may give: any sequence for a tuple, also a string for an enum."""
     match type_:
         case inspect.Metadata():
             return _given(type_.type)
@@ -180,7 +180,7 @@ def _text(type_: inspect.StrType) -> str:
 
 
 def _number(number: Any) -> str:  # noqa: ANN401 - the bounds of msgspec's types
-    """With a space between thousands."""
+    """Format a number with a space between thousands."""
     return f"{number:,}".replace(",", " ")
 
 

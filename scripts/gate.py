@@ -1,7 +1,7 @@
-"""Coverage gate: runs every test under coverage and checks the bounds, 100 % of protocol/ and 90 % of each other part.
+"""Coverage gate: runs all tests and requires a coverage of 100 % of protocol/ and 90 % of each other part.
 
 Processes that tests start are measured too, including the launcher and its keepers (tests/agent/conftest.py). Code that
-a process ran before a SIGKILL is not counted, so the true numbers are a little higher.
+ran in a process before its SIGKILL is not counted, so the true numbers are a little higher.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from coverage import Coverage
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 CLUSTERS: Final = "tests/acceptance"
 BREAKING: Final = ("tests/simulation", "tests/fuzz", f"{CLUSTERS}/test_chaos.py")
-"""Tests that break a world of their own, whose processes are never measured."""
+"""Tests that break processes, real or simulated ones: they run without coverage."""
 BOUNDS: Final = {"protocol": 100, "certs": 90, "transport": 90, "broker": 90, "agent": 90, "client": 90, "airunner": 90}
-"""Percent of lines and branches, for each part."""
+"""Required coverage of each part, in percent of lines and branches."""
 COMMANDS: Final = (
     "agents",
     "backup",
@@ -33,8 +33,8 @@ COMMANDS: Final = (
     "secrets",
     "views",
 )
-"""Acceptance tests of command lines that no other test runs: these are measured. The others are not, because a measured
-process takes nearly twice as long, and they start some hundreds."""
+"""Acceptance tests that are measured, because they run commands that no other test runs. The other acceptance tests are
+not: a measured process takes nearly twice as long, and they start some hundreds."""
 
 
 def coverage(*arguments: str) -> int:
@@ -43,7 +43,7 @@ def coverage(*arguments: str) -> int:
 
 
 def lanes(options: Sequence[str]) -> list[list[str]]:
-    """Return the commands that run all tests between them, side by side, as tests on clusters mostly wait."""
+    """Return the commands that together run all tests; they run at the same time, as tests on clusters mostly wait."""
     bare = [sys.executable, "-m", "pytest", "-q", *options]
     measuring = [sys.executable, "-m", "coverage", "run", *bare[1:]]
     commands = [f"{CLUSTERS}/test_{name}.py" for name in COMMANDS]
@@ -56,7 +56,7 @@ def lanes(options: Sequence[str]) -> list[list[str]]:
 
 
 def run_tests(options: Sequence[str]) -> int:
-    """Run all tests and return the exit code; print what the first lane says at once, and the others at their ends."""
+    """Run all tests and return the exit code; the first lane prints at once, the output of the others follows later."""
     with ExitStack() as ends:
         running: list[tuple[subprocess.Popen[bytes], IO[bytes] | None]] = []
         for number, command in enumerate(lanes(options)):
@@ -65,23 +65,23 @@ def run_tests(options: Sequence[str]) -> int:
             ends.callback(started.kill)
             running.append((started, output))
         failed = 0
-        for process, said in running:
+        for process, printed in running:
             failed = process.wait() or failed
-            if said is not None:
-                said.seek(0)
-                sys.stdout.write(said.read().decode(errors="replace"))
+            if printed is not None:
+                printed.seek(0)
+                sys.stdout.write(printed.read().decode(errors="replace"))
     return failed
 
 
 def unmeasured(measured: Coverage) -> list[str]:
-    """Return the modules that never ran: the report would omit them, because it follows no links."""
+    """Return the modules that never ran: coverage does not report them, because it follows no symbolic links."""
     seen = measured.get_data().measured_files()
     modules = [path for part in BOUNDS for path in (CHECKOUT / part).rglob("*.py")]
     return [str(path.relative_to(CHECKOUT)) for path in modules if path.stat().st_size and str(path) not in seen]
 
 
 def shortfalls() -> list[str]:
-    """Return a message for each bound that is not met; print the coverage of each part."""
+    """Print the coverage of each part; return a message for each bound that is not met and each module not run."""
     measured = Coverage()
     measured.load()
     faults = [f"{module} was never run" for module in unmeasured(measured)]
@@ -94,10 +94,10 @@ def shortfalls() -> list[str]:
 
 
 def main() -> int:
-    """Run the gate; return 0 when every test passes and every bound is met."""
+    """Run the gate; return 0 if every test passes and every bound is met."""
     coverage("erase")
     failed = run_tests(sys.argv[1:])
-    # Killed processes leave truncated files, which are skipped and then removed.
+    # Killed processes leave truncated data files, which `combine` skips; they are removed afterwards.
     combined = [sys.executable, "-m", "coverage", "combine", "--quiet"]
     subprocess.run(combined, cwd=CHECKOUT, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for torn in CHECKOUT.glob(".coverage.*"):

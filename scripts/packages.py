@@ -1,8 +1,8 @@
 """Package graph: which package imports which, read from the code and drawn as a Mermaid diagram.
 
-A node is a folder of modules. Where two folders would seem to import each other, what lies at the bottom is a node by
-itself: a module that one of them imports and that imports nothing of it, as `agent/flag.py`; and what lies between the
-two, as `broker/requests.py`. An arrow that follows from others is left out.
+A node is a folder of modules. If two folders import each other, some modules become nodes of their own, so that the
+graph has no cycle: a module that the other folder imports and that imports nothing from it, such as `agent/flag.py`;
+and a module between the two, such as `broker/requests.py`. Arrows that follow from others are omitted.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def imports_between_packages(root: Path) -> Graph:
         for target in targets:
             mutual = path.parent != target.parent and path.parent in folders[target.parent]
             if not mutual or path.parent in target.parent.parents:
-                continue  # of two folders in each other, only the outer one's modules stand alone
+                continue  # if one folder is inside the other, only modules of the outer one become nodes
             below = _below(modules, target)
             if not any(module.parent == path.parent for module in below):
                 lone |= {target, *(module for module in below if module.parent == target.parent)}
             elif target.parent in path.parent.parents:
-                lone |= {target, path}  # the one lies between the inner folder and the other
+                lone |= {target, path}  # one of the two is between the inner folder and the outer one
 
     def node(module: Path) -> str:
         return str((module if module in lone else module.parent).relative_to(root))
@@ -57,7 +57,7 @@ def imports_between_packages(root: Path) -> Graph:
 
 
 def reduced(graph: Graph) -> Graph:
-    """Remove each arrow that follows from others. Raises `graphlib.CycleError`: the graph has a cycle."""
+    """Remove the arrows that follow from others. Raises `graphlib.CycleError`: the graph has a cycle."""
     below: dict[str, set[str]] = {}
     for package in TopologicalSorter(graph).static_order():
         below[package] = set().union(*({target} | below[target] for target in graph[package]))
@@ -68,14 +68,14 @@ def reduced(graph: Graph) -> Graph:
 
 
 def _modules(folder: Path) -> Iterator[Path]:
-    """Yield the modules of a part; links in airunner/ are the other parts."""
+    """Yield the modules of a part, except in linked folders: airunner/ has links to the other parts."""
     for path in sorted(folder.rglob("*.py")):
         if not any(parent.is_symlink() for parent in path.parents):
             yield path
 
 
 def _imported(root: Path, module: Path) -> Iterator[Path]:
-    """Yield the files of our modules that `module` imports, anywhere in it."""
+    """Yield the files of airunner's modules that `module` imports, also inside functions."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -85,7 +85,7 @@ def _imported(root: Path, module: Path) -> Iterator[Path]:
 
 
 def _file(root: Path, name: str) -> Path | None:
-    """Return the file of the module `airunner.…`; None: it is a package, or not ours."""
+    """Return the file of the module `airunner.…`; None: it is a package, or not airunner's."""
     first, *words = name.split(".")
     if first != "airunner" or not words:
         return None
