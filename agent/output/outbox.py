@@ -68,7 +68,7 @@ class Outbox:
         self.broken = Flag()
         self.failure: SpoolFailed | None = None
         self.changed = Bell()
-        self.state: JobState | None = None  # of the job, after the broker has stored the result
+        self.state: JobState | None = None  # state of the job, after the broker has stored the result
         self._result: Result | None = None
         self._output_dropped = False
         self._sent = 0  # index of the first event that is not sent

@@ -31,7 +31,7 @@ from urllib.parse import quote, quote_plus
 
 from airunner.protocol.redaction import REDACTED
 
-ENCODED_BYTES_MIN: Final = 6  # shortest secret whose encodings are patterns: those of shorter secrets would match everywhere
+ENCODED_BYTES_MIN: Final = 6  # shortest secret whose encodings are patterns: shorter patterns would match everywhere
 LINE_BYTES_MIN: Final = 8  # shortest line of a multi-line secret (such as a PEM key) that is a pattern of its own
 TRUNCATED_BYTES_MIN: Final = 4  # a truncated secret at the end of a message's line is removed if this much is left
 PATTERN_BYTES_MAX: Final = 1_024  # a longer pattern is split into patterns of this length
@@ -41,7 +41,7 @@ HEAD_BYTES: Final = 4  # start of a wrapped pattern, without white space; a shor
 SPREAD_MAX: Final = 2  # a wrapped pattern spans at most this many times its length; up to that much is held back
 
 _REPLACEMENT: Final = REDACTED.encode()
-_ESCAPE: Final = re.compile("%[0-9A-F]{2}")  # in a URL
+_ESCAPE: Final = re.compile("%[0-9A-F]{2}")  # an escaped byte in a URL
 _IN_QUOTES: Final = re.compile(r'(["$`\\\\])')  # characters that a shell escapes within double quotes
 _WHITE: Final = b" \t\r\n"
 _MAYBE: Final = -1  # `_end_of`: the text ends before the pattern does

@@ -110,7 +110,7 @@ class Spool:
         self.header = header
         self._descriptor = descriptor
         self._begin = begin
-        self._kept = _Position(0, begin)  # of the first record that is not acknowledged
+        self._kept = _Position(0, begin)  # position of the first record that is not acknowledged
         self._read_to = self._kept  # where the last `read_from` ended
         self._end = end
         self._reclaimed = begin  # offset up to which the file is a hole

@@ -107,7 +107,7 @@ class Keeper:
     def __init__(self, connection: socket.socket, wakeup: Wakeup, group: Path | None) -> None:
         self._connection = connection
         self._group = group
-        self._oom_kills = 0  # processes that the kernel had killed in the group before this command
+        self._oom_kills = 0  # OOM kills in the group before the command started
         self._spending = Spending()  # resources that this job has used
         self._wakeup = wakeup
         self._wakeup.watch(connection.fileno())
@@ -118,7 +118,7 @@ class Keeper:
         self._held: list[int] = []  # descriptors that stay open while the command runs
         self._alone = True  # no process of a job is left
         self._ending: _Ending | None = None
-        self._deadline = math.inf  # of the job: seconds of CLOCK_BOOTTIME
+        self._deadline = math.inf  # deadline of the job, in seconds of CLOCK_BOOTTIME
         self._expired = False
 
     def run(self) -> None:

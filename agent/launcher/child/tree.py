@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airunner.agent.launcher.child.spending import Spending
     from airunner.agent.launcher.child.wakeup import Wakeup
 
-COMMAND_CHARS_MAX: Final = 200  # of a command line, the rest of which is not reported
+COMMAND_CHARS_MAX: Final = 200  # characters of a command line that are reported
 KILL_AGAIN_MS: Final = 20  # between passes that kill, as a pass may miss a fork; the death of a child ends this wait
 
 _READ_BYTES: Final = 4_096  # a stat line has some 300 bytes, and less of a command line is reported
