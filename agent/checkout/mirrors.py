@@ -38,7 +38,7 @@ MIRRORS_MAX: Final = 256  # mirrors kept without a borrower
 NAME_BYTES: Final = 16  # of the hash of a URL
 PACKS_MAX: Final = 32  # pack files of a mirror; more are joined, because git searches all of them for each object
 _CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
-_NEW: Final = ".new-"
+_NEW: Final = ".new-"  # starts the names of mirrors that are unfinished, or about to be removed
 _COPIED_REFS: Final = (
     "HEAD",  # it may be a commit outside of all branches and tags; its objects are stored too
     *("+refs/remotes/origin/*:refs/heads/*", "^refs/remotes/origin/HEAD", "+refs/tags/*:refs/tags/*"),
