@@ -68,9 +68,9 @@ class Admission:
         self._rates = rates
         self._unattributed = unattributed
         self._entries: dict[str, Entry | None] = {}
-        self._work = _naming(*(request for request, kind in KINDS.items() if kind.works))
+        self._work = _pattern_of(*(request for request, kind in KINDS.items() if kind.from_agents))
 
-    def look_again(self) -> None:
+    def forget_entries(self) -> None:
         """Forget cached entries, so that the next requests see the allow-list as it is now."""
         self._entries.clear()
 
@@ -80,7 +80,7 @@ class Admission:
             entry = self._entry(key)
         except AllowListUnreadable:
             return False
-        return entry is not None and (entry.queues is None or entry.queues.issuperset(_named(request)))
+        return entry is not None and (entry.queues is None or entry.queues.issuperset(_queues_named(request)))
 
     def admit(self, frames: Sequence[bytes], key: str, now_ms: int) -> Admitted:
         """Admit a message from the machine with this key: charge, decode and authorise it.
@@ -184,11 +184,11 @@ class Admission:
         """Authorise a request. Raises `Forbidden`: the token or the machine's key lacks the role or a queue."""
         kind = kind_of(request)
         principal.require(kind.role)
-        needed = PeerRole.AGENT if kind.works else PeerRole.CLIENT
+        needed = PeerRole.AGENT if kind.from_agents else PeerRole.CLIENT
         if needed not in entry.roles:
             raise Forbidden(f"this machine's key is not listed with the role {needed}, which this request needs")
         scope = principal.queues
-        if scope is not None and (outside := _named(request) - scope):
+        if scope is not None and (outside := _queues_named(request) - scope):
             bound = ", ".join(sorted(scope)) or "none"
             outside_words = f"queue {min(outside)} is not open to this key and token"
             raise Forbidden(f"{outside_words}, which are bound to queues: {bound}")
@@ -211,17 +211,17 @@ def _decoded_if_short(body: bytes) -> Request | None:
 
 
 def _bucket(tenant: str, request: StoreRequest) -> Bucket:
-    return Bucket(tenant, Purpose.AGENT if kind_of(request).works else Purpose.CLIENT)
+    return Bucket(tenant, Purpose.AGENT if kind_of(request).from_agents else Purpose.CLIENT)
 
 
-def _named(request: StoreRequest) -> frozenset[str]:
+def _queues_named(request: StoreRequest) -> frozenset[str]:
     """List the queues that a request names."""
     return frozenset(kind_of(request).queues(request))
 
 
-def _naming(*kinds: type[Message]) -> re.Pattern[bytes]:
+def _pattern_of(*kinds: type[Message]) -> re.Pattern[bytes]:
     """Compile a pattern that finds the name of any of these requests in a body."""
     return re.compile(b"|".join(kind.__name__.encode() for kind in kinds))
 
 
-_PUBLISHING: Final = _naming(PublishJobEvents)
+_PUBLISHING: Final = _pattern_of(PublishJobEvents)

@@ -44,27 +44,27 @@ class Announcer:
                 if change == ALL_LISTENERS_LEFT:
                     self._watchers.all_listeners_left(self._edges.wall_ms())
                 elif not wanted:
-                    self._watchers.left(topic, machine)
-                elif len(topic) == TOPIC_BYTES and self._watchers.subscribed(topic, machine):
+                    self._watchers.remove_listener(topic, machine)
+                elif len(topic) == TOPIC_BYTES and self._watchers.add_listener(topic, machine):
                     self._publisher.publish([topic, b""])
 
     async def send(self, batch: Sequence[Appended], /) -> None:
         """Publish a batch: each job's segments up to its first long one, then the sequence numbers of its others."""
         if not self._watchers.has_listeners():
             return
-        named: dict[bytes, Appended] = {}  # by topic
+        shortened: dict[bytes, Appended] = {}  # by topic
         for appended in batch:
             topic = topic_of(appended.watch_key)
             if not self._watchers.has_listener(topic):
                 continue
-            if (before := named.get(topic)) is not None:
+            if (before := shortened.get(topic)) is not None:
                 count = appended.segment.next_sequence - before.segment.first_sequence
-                named[topic] = Appended(appended.watch_key, replace(before.segment, count=count))
+                shortened[topic] = Appended(appended.watch_key, replace(before.segment, count=count))
             elif len(appended.segment.events) > LIVE_BYTES_MAX:
-                named[topic] = Appended(appended.watch_key, _named(appended.segment))
+                shortened[topic] = Appended(appended.watch_key, _without_events(appended.segment))
             else:
                 self._publish(topic, appended)
-        for topic, appended in named.items():
+        for topic, appended in shortened.items():
             self._publish(topic, appended)
 
     def _publish(self, topic: bytes, appended: Appended) -> None:
@@ -73,6 +73,6 @@ class Announcer:
         self._counts.add("announced")
 
 
-def _named(segment: EventSegment) -> LiveSegment:
+def _without_events(segment: EventSegment) -> LiveSegment:
     """Return the segment without its events: only its sequence numbers are left."""
     return LiveSegment(first_sequence=segment.first_sequence, count=segment.count, attempt=segment.attempt)

@@ -212,7 +212,7 @@ async def _run(
             router = CurveRouter(context, pair, listen)
             await relay.ready()
             group.start_soon(relay.run, counts, health, name="Relay")
-            door = await open_http(http, counts, health)
+            server = await open_http(http, counts, health)
             broker = Broker(
                 store=Store(engine),
                 router=router,
@@ -227,12 +227,12 @@ async def _run(
                 quotas=quotas,
                 health=health,
             )
-            group.start_soon(door.run, name="HttpDoor")
+            group.start_soon(server.run, name="HttpServer")
             if path is not None:
                 control = await open_control(path, broker.ledger_inbox, engine.copy_to)
-                group.start_soon(control.run, name="ControlDoor")
+                group.start_soon(control.run, name="ControlSocket")
             await group.start(broker.run, name="Broker")
-            _say(f"airunner broker ready: requests {router.endpoint} events {relay.endpoint} http {door.address}")
+            _say(f"airunner broker ready: requests {router.endpoint} events {relay.endpoint} http {server.address}")
         _say("airunner broker stopped")
 
 

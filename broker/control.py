@@ -58,14 +58,14 @@ def short_path(store: Path) -> Generator[str]:
         os.close(folder)
 
 
-async def open_control(store: Path, ledger: FairQueue, copy_to: Callable[[int], Copy]) -> ControlDoor:
+async def open_control(store: Path, ledger: FairQueue, copy_to: Callable[[int], Copy]) -> ControlSocket:
     """Open the control socket, once this broker has locked the store; it replaces the socket of a broker that died."""
     with short_path(store) as path:
         listener = await anyio.create_unix_listener(path, mode=0o600)
-    return ControlDoor(listener, ledger, copy_to)
+    return ControlSocket(listener, ledger, copy_to)
 
 
-class ControlDoor:
+class ControlSocket:
     """Control socket actor; `copy_to` starts a copy of the store into a descriptor."""
 
     def __init__(self, listener: SocketListener, ledger: FairQueue, copy_to: Callable[[int], Copy]) -> None:

@@ -47,15 +47,15 @@ class Disk(Protocol):
         """Decide what may be stored, given that `wanted_bytes` of `space` will be used."""
         ...
 
-    def spare(self) -> bool:
+    def free_ballast(self) -> bool:
         """Free a piece of the ballast; False: nothing is left of it."""
         ...
 
-    def full(self, *, ends_stored: bool) -> None:
+    def record_full(self, *, ends_stored: bool) -> None:
         """Record that a batch found no room; `ends_stored`: its ends of jobs and renewals of leases were stored."""
         ...
 
-    def fits(self) -> None:
+    def record_fit(self) -> None:
         """Record that a batch was stored without restrictions."""
         ...
 
@@ -72,15 +72,15 @@ class Boundless:
         del space, wanted_bytes
         return Room.AMPLE
 
-    def spare(self) -> bool:
+    def free_ballast(self) -> bool:
         """Return False: there is no ballast."""
         return False
 
-    def full(self, *, ends_stored: bool) -> None:
+    def record_full(self, *, ends_stored: bool) -> None:
         """Do nothing."""
         del ends_stored
 
-    def fits(self) -> None:
+    def record_fit(self) -> None:
         """Do nothing."""
 
 
@@ -124,7 +124,7 @@ class StoreDisk:
         """See `Disk`."""
         return room_of(space, self._reserve_bytes, wanted_bytes)
 
-    def spare(self) -> bool:
+    def free_ballast(self) -> bool:
         """See `Disk`."""
         left_bytes = _size(self._ballast) - PIECE_BYTES
         self._plenty = False
@@ -135,13 +135,13 @@ class StoreDisk:
             return True
         return False
 
-    def full(self, *, ends_stored: bool) -> None:
+    def record_full(self, *, ends_stored: bool) -> None:
         """See `Disk`."""
         self._refused = NO_EVENTS if ends_stored else NOTHING
         self._plenty = False
         self._judge()
 
-    def fits(self) -> None:
+    def record_fit(self) -> None:
         """See `Disk`."""
         self._refused = ""
 

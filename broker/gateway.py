@@ -105,13 +105,13 @@ class Gateway:
     async def _listen(self) -> None:
         while True:
             received = await self._router.receive()
-            self._admission.look_again()
+            self._admission.forget_entries()
             for incoming in received:
                 self._accept(incoming)
 
     async def send(self, responses: Sequence[Response | Nudged], /) -> None:
         """Send the replies and nudges of a batch."""
-        self._admission.look_again()
+        self._admission.forget_entries()
         for response in responses:
             if isinstance(response, Nudged):
                 self._nudge(response)

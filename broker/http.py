@@ -30,7 +30,7 @@ JSON: Final = "application/json"
 REST_S: Final = 0.1  # pause after a connection could not be accepted, for example for lack of descriptors
 
 
-class HttpDoor:
+class HttpServer:
     """HTTP server actor; it listens at `address`, a HOST:PORT with the actual port."""
 
     def __init__(self, listener: MultiListener[SocketStream], counts: Counts, health: Health) -> None:
@@ -98,7 +98,7 @@ class HttpDoor:
         return _response(method, line, f"{status}\n{words}")
 
 
-async def open_http(address: str, counts: Counts, health: Health) -> HttpDoor:
+async def open_http(address: str, counts: Counts, health: Health) -> HttpServer:
     """Open the HTTP server at HOST:PORT; port 0 picks a free one.
 
     Raises `OperatorError`: the address is invalid, or cannot be listened at.
@@ -113,7 +113,7 @@ async def open_http(address: str, counts: Counts, health: Health) -> HttpDoor:
             f"cannot serve HTTP on {address}: {error.strerror or error}; choose another address with --http",
             exit_code=EXIT_UNAVAILABLE,
         ) from error
-    return HttpDoor(group, counts, health)
+    return HttpServer(group, counts, health)
 
 
 def prefers_json(accept: str) -> bool:

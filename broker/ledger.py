@@ -222,7 +222,7 @@ class Ledger:
         except NoSpace:
             return await self._store_least([when_full(command) for command in commands], now_ms)
         if any(isinstance(command, TenantRequest) and command.room is Room.AMPLE for command in commands):
-            self._disk.fits()
+            self._disk.record_fit()
         return applied
 
     async def _store_least(self, commands: Sequence[Command], now_ms: int) -> Applied:
@@ -232,11 +232,11 @@ class Ledger:
             try:
                 applied = await self._write(commands, now_ms)
             except NoSpace:
-                if not self._disk.spare():
-                    self._disk.full(ends_stored=False)
+                if not self._disk.free_ballast():
+                    self._disk.record_full(ends_stored=False)
                     raise
             else:
-                self._disk.full(ends_stored=True)
+                self._disk.record_full(ends_stored=True)
                 return applied
 
     async def _write(self, commands: Sequence[Command], now_ms: int) -> Applied:

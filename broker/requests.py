@@ -115,7 +115,7 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     mints: Callable[[_R], int] = _none
 
     @property
-    def works(self) -> bool:
+    def from_agents(self) -> bool:
         """Whether agents send this request: it is then charged to the tenant's bucket for agents."""
         return self.role is Role.WORK
 

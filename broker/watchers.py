@@ -67,7 +67,7 @@ class Watchers:
             self._watched[self._granted.pop(forgotten).tenant].pop(forgotten, None)
         watched[topic] = max(watched.get(topic, 0), now_ms + GRANT_MS)
 
-    def subscribed(self, topic: bytes, machine: str | None) -> bool:
+    def add_listener(self, topic: bytes, machine: str | None) -> bool:
         """Count a new subscription; False: its machine was not granted the key, or its tenant is at its bound."""
         granted = self._granted.get(topic)
         if granted is not None:
@@ -78,7 +78,7 @@ class Watchers:
             self._listeners[topic] = self._listeners.get(topic, 0) + 1
         return True
 
-    def left(self, topic: bytes, machine: str | None) -> None:
+    def remove_listener(self, topic: bytes, machine: str | None) -> None:
         """Count the end of a subscription; `machine` is None if it ended with its connection."""
         granted = self._granted.get(topic)
         if granted is not None and machine is not None and machine not in granted.machines:

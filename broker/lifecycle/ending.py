@@ -66,7 +66,7 @@ def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobC
 
     Raises `NotFound`, `StaleToken`, `IncompleteLog`, `CorruptLog`.
     """
-    job = world.held(command.tenant, request.lease)
+    job = world.job_of(command.tenant, request.lease)
     if job.settled == Settled.COMPLETED:
         return JobCompleted(state=JobState(job.state))
     if job.settled == Settled.RETRIED:
@@ -92,7 +92,7 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
 
     Raises `NotFound`, `StaleToken`, `CorruptLog`.
     """
-    job = world.held(command.tenant, request.lease)
+    job = world.job_of(command.tenant, request.lease)
     if job.settled == Settled.RELEASED:
         return JobReleasedReply()
     if job.state != JobState.RUNNING:
@@ -136,7 +136,7 @@ def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCance
     job.due_ms = None
     job.result = _encoder.encode(_CANCELLED)
     job.finished_ms = world.now_ms
-    world.moved(job, before)
+    world.update_standing(job, before)
     world.write(job, events)
     return JobCancelled(state=ended)
 
@@ -151,7 +151,7 @@ def expire(world: World) -> None:
         elif job.due_ms is not None and job.due_ms <= now_ms:
             before = world.change(job)
             job.due_ms = None
-            world.moved(job, before)
+            world.update_standing(job, before)
 
 
 def _retry_of(world: World, job: JobRow, request: CompleteJob) -> _End | None:
@@ -188,7 +188,7 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
     job.agents_lost += end.lost
     if forget_token:
         job.token_hash = None
-    world.moved(job, before)
+    world.update_standing(job, before)
     world.write(job, end.events)
 
 

@@ -100,7 +100,7 @@ def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRo
         job.started_ms = world.now_ms
     job.settled = None
     world.lease(job, command.request_id)
-    world.moved(job, before)
+    world.update_standing(job, before)
     world.write(job, [JobLeased(timestamp_ms=world.now_ms, agent=request.agent)])
 
 
@@ -121,7 +121,7 @@ def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibil
 
 def _renewed(world: World, tenant: str, ref: LeaseRef, request: UpdateJob) -> LeaseVerdict:
     try:
-        job = world.held(tenant, ref)
+        job = world.job_of(tenant, ref)
     except PeerError:
         job = None
     if job is None or job.state != JobState.RUNNING:

@@ -59,7 +59,7 @@ def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
 
     Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`, `NoSpace`, `Quota`, `CorruptLog`.
     """
-    job = world.held(command.tenant, batch.lease)
+    job = world.job_of(command.tenant, batch.lease)
     next_index = batch.first_index + batch.count
     if batch.first_index > job.next_index:
         raise IndexGap(expected_index=job.next_index)

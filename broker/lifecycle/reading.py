@@ -55,20 +55,20 @@ def list_agents(engine: Engine, command: TenantRequest, _request: ListAgents) ->
 
 def get_job(engine: Engine, command: TenantRequest, request: GetJob) -> JobFound:
     """Get a job. Raises `NotFound`, `CorruptLog`."""
-    return JobFound(job=_job(engine, _named(engine, command.tenant, request.job_id, command.queues, spec=True)))
+    return JobFound(job=_job(engine, _find(engine, command.tenant, request.job_id, command.queues, spec=True)))
 
 
 def watch_job(engine: Engine, command: TenantRequest, request: WatchJob) -> WatchKeyFound:
     """Get a job's watch key. Raises `NotFound`, `CorruptLog`."""
-    return WatchKeyFound(_named(engine, command.tenant, request.job_id, command.queues).watch_key)
+    return WatchKeyFound(_find(engine, command.tenant, request.job_id, command.queues).watch_key)
 
 
 def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents) -> JobEventsReplayed:
     """Replay a job's events. Raises `NotFound`, `CorruptLog`."""
-    return replay(engine, _named(engine, command.tenant, request.job_id, command.queues), request)
+    return replay(engine, _find(engine, command.tenant, request.job_id, command.queues), request)
 
 
-def _named(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec: bool = False) -> JobRow:
+def _find(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec: bool = False) -> JobRow:
     """Find a job by its id. Raises `NotFound`: not in these queues; `CorruptLog`: its row cannot be read."""
     names = {(tenant, job_id)}
     loaded = engine.load(Keys(jobs=names, specs=names if spec else set()))
@@ -86,7 +86,7 @@ def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> Jobs
     Raises `NotFound`: there is no job `before`.
     """
     tenant, queues = command.tenant, command.queues
-    before = None if request.before is None else _named(engine, tenant, request.before, None).number
+    before = None if request.before is None else _find(engine, tenant, request.before, None).number
     wanted = JobFilter(
         tenant=tenant,
         queue=request.queue,

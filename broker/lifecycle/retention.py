@@ -68,7 +68,7 @@ def _remove(world: World, jobs: Iterable[JobRow]) -> bool:
     for job in jobs:
         removed |= world.remove_job(job)
         metadata = len(world.spec(job).metadata)
-        world.work(WRITE_POINTS * metadata)
+        world.add_work(WRITE_POINTS * metadata)
         pairs += metadata
         if pairs >= PAIRS_PER_STEP:
             break

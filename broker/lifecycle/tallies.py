@@ -78,7 +78,7 @@ class Tallies:
         """Account for `size_bytes` that a tenant's data takes in addition (negative: freed)."""
         self._bytes_added[tenant] += size_bytes
 
-    def moved(self, job: JobRow, before: Standing, after: Standing) -> None:
+    def update_standing(self, job: JobRow, before: Standing, after: Standing) -> None:
         """Change the counters for a job whose standing has changed."""
         counts = self._counts_added.get((job.tenant, job.queue))
         if counts is None:

@@ -1,8 +1,8 @@
 """World of a batch: the loaded rows, with the changes that the batch's commands have made so far.
 
-Deciders read from the World, and change rows only with its writers: `add_job`, `change` with `moved`, `append`,
-`write`, `lease`, `note`, `set_mode`, `set_secret`, `remove_secret`, `remove_job`, `account`. The World computes the
-counters (`tallies`) and each job's `gate` from the job's state and delay.
+Deciders read from the World, and change rows only with its writers: `add_job`, `change` with `update_standing`,
+`append`, `write`, `lease`, `note`, `set_mode`, `set_secret`, `remove_secret`, `remove_job`, `account`. The World
+computes the counters (`tallies`) and each job's `gate` from the job's state and delay.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class World:
             raise NotFound
         return job
 
-    def held(self, tenant: str, lease: LeaseRef) -> JobRow:
+    def job_of(self, tenant: str, lease: LeaseRef) -> JobRow:
         """Find the job whose last attempt `lease` names, running or ended.
 
         Raises `NotFound`, `StaleToken`, `CorruptLog`.
@@ -251,16 +251,16 @@ class World:
         self._points += WRITE_POINTS * (1 + len(facts))
         self._modes.setdefault((job.tenant, job.queue, ""), QueueMode.OPEN)
         job.gate = 1
-        self.moved(job, ENDED)
+        self.update_standing(job, ENDED)
 
     def change(self, job: JobRow) -> Standing:
-        """Register that a job will be changed; return its standing, for `moved` if its state or delay changes."""
+        """Register that a job will be changed; return its standing, for `update_standing` if state or delay change."""
         if job.number < self._first_number and job.number not in self._changed:
             self._changed[job.number] = (replace(job), job)
         self._points += WRITE_POINTS
         return standing_of(job)
 
-    def moved(self, job: JobRow, before: Standing) -> None:
+    def update_standing(self, job: JobRow, before: Standing) -> None:
         """Update the job's gate and the counters after its state or delay has changed."""
         gate = gate_of(job)
         if not gate and job.gate:
@@ -268,7 +268,7 @@ class World:
         job.gate = gate
         after = standing_of(job)
         if after is not before:
-            self._tallies.moved(job, before, after)
+            self._tallies.update_standing(job, before, after)
 
     def _may_be_leased(self, job: JobRow) -> None:
         key: tuple[str, str, str] = (job.tenant, job.queue, job.needs)  # equal to its QueueKey, and faster to make
@@ -364,7 +364,7 @@ class World:
         """Account for `size_bytes` that a tenant's data takes in addition (negative: freed)."""
         self._tallies.add_bytes(tenant, size_bytes)
 
-    def work(self, points: int) -> None:
+    def add_work(self, points: int) -> None:
         """Add points of work that the World does not count by itself."""
         self._points += points
 
@@ -372,6 +372,6 @@ class World:
         """Collect all changes of the batch."""
         changes = self._changes
         changes.changed = list(self._changed.values())
-        assert all(after.gate == gate_of(after) for _, after in changes.changed), "a change of state without `moved`"
+        assert all(after.gate == gate_of(after) for _, after in changes.changed), "`update_standing` was not called"
         self._tallies.save(changes)
         return changes

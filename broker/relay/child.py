@@ -22,7 +22,7 @@ from msgspec import Struct
 from airunner.broker.counts import Counts
 from airunner.broker.gatekeeper import Gatekeeper
 from airunner.broker.rates import Rates
-from airunner.broker.relay.line import Line, Report, unpacked
+from airunner.broker.relay.line import PacketSocket, Report, unpacked
 from airunner.broker.relay.listeners import Listeners
 from airunner.certs.allowlist import AllowList
 from airunner.certs.curve import load_broker_pair
@@ -47,7 +47,7 @@ class Settings(Struct, frozen=True):
     memory_bytes_max: int
 
 
-class HandedCounts(Counts):
+class ReportedCounts(Counts):
     """Counters that are reported to the broker, which adds them to its own."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class HandedCounts(Counts):
         self._more[name] = self._more.get(name, 0) + more
         self._counted.ring()
 
-    async def taken(self) -> dict[str, int]:
+    async def next_counts(self) -> dict[str, int]:
         """Wait until something is counted; return what was counted since the last call."""
         while not self._more:
             await self._counted.wait()
@@ -80,9 +80,9 @@ def main(settings_json: str) -> None:
 
 
 async def _run(settings: Settings) -> None:
-    line = Line(socket.socket(fileno=settings.descriptor))
+    broker = PacketSocket(socket.socket(fileno=settings.descriptor))
     home = Home(Path(settings.home))
-    counts = HandedCounts()
+    counts = ReportedCounts()
     context = new_context()
     allowed = AllowList(home.allowed_clients, lambda _: None)  # the broker reports faults of the same file
     rates = Rates(settings.connections_per_s, settings.connections_burst_s)
@@ -93,33 +93,33 @@ async def _run(settings: Settings) -> None:
             try:
                 publisher = CurvePublisher(context, load_broker_pair(home), settings.endpoint)
             except OperatorError as error:
-                await line.report(Report(failure=error.message, exit_code=error.exit_code))
+                await broker.report(Report(failure=error.message, exit_code=error.exit_code))
             else:
-                await line.report(Report(endpoint=publisher.endpoint))
-                group.start_soon(_report_listeners, publisher, line)
-                group.start_soon(_report_counts, counts, line)
-                await _relay(line, publisher)
+                await broker.report(Report(endpoint=publisher.endpoint))
+                group.start_soon(_report_listeners, publisher, broker)
+                group.start_soon(_report_counts, counts, broker)
+                await _relay(broker, publisher)
             group.cancel_scope.cancel()
     finally:
         context.destroy(linger=0)
 
 
-async def _relay(line: Line, publisher: CurvePublisher) -> None:
-    while packets := await line.receive():
+async def _relay(broker: PacketSocket, publisher: CurvePublisher) -> None:
+    while packets := await broker.receive():
         for packet in packets:
             publisher.publish(unpacked(packet))
 
 
-async def _report_listeners(publisher: CurvePublisher, line: Line) -> None:
+async def _report_listeners(publisher: CurvePublisher, broker: PacketSocket) -> None:
     listeners = Listeners()
     while True:
         changes = await publisher.subscriptions()
         now_ms = int(anyio.current_time() * 1_000)
-        if reported := tuple(change for change in changes if listeners.reports(change, now_ms)):
-            await line.report(Report(changes=reported))
+        if reported := tuple(change for change in changes if listeners.record(change, now_ms)):
+            await broker.report(Report(changes=reported))
 
 
-async def _report_counts(counts: HandedCounts, line: Line) -> None:
+async def _report_counts(counts: ReportedCounts, broker: PacketSocket) -> None:
     while True:
-        await line.report(Report(counts=await counts.taken()))
+        await broker.report(Report(counts=await counts.next_counts()))
         await anyio.sleep(COUNTS_S)

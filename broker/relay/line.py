@@ -37,7 +37,7 @@ class Report(Struct, frozen=True, omit_defaults=True):
     counts: dict[str, int] = {}
 
 
-class Line:
+class PacketSocket:
     """Socket of one end of the pair, under anyio."""
 
     def __init__(self, end: socket.socket) -> None:

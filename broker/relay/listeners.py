@@ -25,7 +25,7 @@ class Listeners:
         self._reported: dict[bytes, int] = {}
         self._unreported: dict[bytes, int] = {}
 
-    def reports(self, change: Subscription, now_ms: int) -> bool:
+    def record(self, change: Subscription, now_ms: int) -> bool:
         """Count a change, and decide whether to report it to the broker."""
         if len(change.topic) != TOPIC_BYTES:
             return False

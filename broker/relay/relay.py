@@ -28,7 +28,7 @@ import msgspec
 
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health
-from airunner.broker.relay.line import Line, Report, packed
+from airunner.broker.relay.line import PacketSocket, Report, packed
 from airunner.certs.ownership import own_home
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.transport.backoff import Backoff
@@ -93,7 +93,7 @@ class Relay:
         self._memory_bytes_max = memory_bytes_max
         self._to_announcer, self._changes = anyio.create_memory_object_stream[Sequence[Subscription]](CHANGES_MAX)
         self._child: subprocess.Popen[bytes] | None = None
-        self._line: Line | None = None
+        self._socket: PacketSocket | None = None
         self._full_since_s: float | None = None
         self._was_ready = False
 
@@ -137,7 +137,7 @@ class Relay:
                 raise
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        self._line = Line(ours)
+        self._socket = PacketSocket(ours)
         self._full_since_s = None
 
     async def ready(self) -> None:
@@ -145,8 +145,8 @@ class Relay:
 
         Raises `OperatorError`: the process cannot listen.
         """
-        assert self._line is not None, "not started"
-        packets = await self._line.receive()
+        assert self._socket is not None, "not started"
+        packets = await self._socket.receive()
         report = _report_of(packets[0]) if packets else Report(failure="the relay of live events ended as it started")
         if report.failure:
             exit_code = report.exit_code if packets else EXIT_UNAVAILABLE
@@ -160,18 +160,18 @@ class Relay:
         backoff = Backoff(lambda: 1.0, RESTART_FIRST_MS, RESTART_LAST_MS)  # no jitter: nothing else restarts with it
         while True:
             began_s = anyio.current_time()
-            why = await self._hear()
-            ended = await self._ended()
+            why = await self._receive_reports()
+            ended = await self._kill_and_describe()
             self._counts.add("relay_restarts")
             self._health.degrade(CONDITION, f"{why or ended}; monitors replay until live events are sent again")
             await self._to_announcer.send([ALL_LISTENERS_LEFT])
             if began_s + CALM_S <= anyio.current_time():
                 backoff.reset()
             await backoff.pause()
-            while not self._started():
+            while not self._start_another():
                 await backoff.pause()
 
-    def _started(self) -> bool:
+    def _start_another(self) -> bool:
         """Start another process; False: the system cannot start one now."""
         try:
             self.start()
@@ -182,8 +182,8 @@ class Relay:
 
     def publish(self, frames: Sequence[bytes]) -> None:
         """Publish a live message; drop it if the socket has no room."""
-        assert self._line is not None, "not started"
-        if self._line.send(packed(frames)):
+        assert self._socket is not None, "not started"
+        if self._socket.send(packed(frames)):
             self._full_since_s = None
             return
         self._counts.add("live_dropped")
@@ -201,8 +201,8 @@ class Relay:
         """Stop the process, and wait for its end."""
         self._to_announcer.close()
         self._changes.close()
-        if self._line is not None:
-            self._line.close()
+        if self._socket is not None:
+            self._socket.close()
         if self._child is not None:
             if not self._was_ready:
                 self._kill()
@@ -212,10 +212,10 @@ class Relay:
                 self._kill()
                 self._child.wait()
 
-    async def _hear(self) -> str:
+    async def _receive_reports(self) -> str:
         """Receive reports until the process closes its socket or reports a failure; return the failure, or ""."""
-        assert self._line is not None, "not started"
-        while packets := await self._line.receive():
+        assert self._socket is not None, "not started"
+        while packets := await self._socket.receive():
             for packet in packets:
                 report = _report_of(packet)
                 if report.failure:
@@ -229,11 +229,11 @@ class Relay:
                     await self._to_announcer.send(report.changes)
         return ""
 
-    async def _ended(self) -> str:
+    async def _kill_and_describe(self) -> str:
         """Kill the process, wait for its end, and describe the end."""
         assert self._child is not None, "not started"
-        assert self._line is not None, "not started"
-        self._line.close()
+        assert self._socket is not None, "not started"
+        self._socket.close()
         self._kill()
         code = await anyio.to_thread.run_sync(self._child.wait)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -77,14 +77,14 @@ class Left:
         del space, wanted_bytes
         return self.left
 
-    def spare(self) -> bool:
+    def free_ballast(self) -> bool:
         self.pieces -= 1
         return self.pieces >= 0
 
-    def full(self, *, ends_stored: bool) -> None:
+    def record_full(self, *, ends_stored: bool) -> None:
         self.told.append(ends_stored)
 
-    def fits(self) -> None:
+    def record_fit(self) -> None:
         if self.told[-1:] not in ([], [None]):
             self.told.append(None)
 

@@ -86,7 +86,7 @@ def test_a_key_that_was_taken_off_the_list_is_refused_from_the_next_look_on() ->
     here = Admission(FakeAuthority(PRINCIPAL), listed.get, Rates(), Rates())
     assert admit(here).principal == PRINCIPAL
     listed.clear()
-    here.look_again()
+    here.forget_entries()
     assert not here.listed("key", REQUESTS["DequeueJob"])
     with pytest.raises(Unauthenticated, match="allow-list"):
         admit(here)
@@ -138,7 +138,7 @@ def test_a_request_that_names_another_queue_is_forbidden() -> None:
 def test_a_machine_is_what_it_is_listed_as(request_: StoreRequest) -> None:
     for role in PeerRole:
         here = admission(Entry("m", frozenset({role})))
-        if kind_of(request_).works is (role is PeerRole.AGENT):
+        if kind_of(request_).from_agents is (role is PeerRole.AGENT):
             assert admit(here, request_).request == request_
         else:
             with pytest.raises(Forbidden, match="listed"):

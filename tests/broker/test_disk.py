@@ -62,7 +62,7 @@ def test_the_ballast_is_made_given_up_piece_by_piece_and_made_again(disk: Stage)
     assert ballast.stat().st_mode & 0o777 == 0o600
     disk.free_bytes = 0
     assert disk.look().ballast_bytes == 2 * MIB
-    assert [disk.spare() for _ in range(3)] == [True, True, False]
+    assert [disk.free_ballast() for _ in range(3)] == [True, True, False]
     assert ballast.stat().st_size == 0
     assert PIECE_BYTES == MIB
     disk.free_bytes = 1_000 * MIB
@@ -79,9 +79,9 @@ def test_health_says_what_is_refused_and_from_then_on_also_between_two_batches(d
     assert "new jobs, leases and output are refused" in disk.health.conditions["disk"]
     disk.free_bytes = 1_000 * MIB
     assert disk.health.conditions == {}
-    disk.full(ends_stored=False)  # whatever the disk says of itself
+    disk.record_full(ends_stored=False)  # whatever the disk says of itself
     assert "nothing can be stored" in disk.health.conditions["disk"]
-    disk.fits()
+    disk.record_fit()
     assert disk.health.conditions == {}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health
-from airunner.broker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpDoor, open_http, prefers_json
+from airunner.broker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpServer, open_http, prefers_json
 from airunner.protocol.errors import OperatorError
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
@@ -24,7 +24,7 @@ def health() -> Health:
 
 
 @pytest.fixture
-async def door(health: Health) -> AsyncIterator[HttpDoor]:
+async def door(health: Health) -> AsyncIterator[HttpServer]:
     counts = Counts()
     counts.add("commits", 3)
     door = await open_http("127.0.0.1:0", counts, health)
@@ -35,7 +35,7 @@ async def door(health: Health) -> AsyncIterator[HttpDoor]:
             group.cancel_scope.cancel()
 
 
-async def say(door: HttpDoor, request: bytes) -> bytes:
+async def say(door: HttpServer, request: bytes) -> bytes:
     """Everything that comes back until the door closes."""
     host, _, port = door.address.rpartition(":")
     heard = b""
@@ -47,14 +47,14 @@ async def say(door: HttpDoor, request: bytes) -> bytes:
     return heard
 
 
-async def look(door: HttpDoor, headers: bytes = b"") -> tuple[bytes, bytes]:
+async def look(door: HttpServer, headers: bytes = b"") -> tuple[bytes, bytes]:
     """The head and the body of /health."""
     head, _, body = (await say(door, b"GET /health HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")).partition(b"\r\n\r\n")
     assert f"\r\nContent-Length: {len(body)}\r\n".encode() in head
     return head, body
 
 
-async def test_health_is_said_in_words_or_json_to_whoever_asks(door: HttpDoor, health: Health) -> None:
+async def test_health_is_said_in_words_or_json_to_whoever_asks(door: HttpServer, health: Health) -> None:
     wants_json = b"accept: application/json\r\n"
     head, body = await look(door)
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -75,7 +75,7 @@ async def test_health_is_said_in_words_or_json_to_whoever_asks(door: HttpDoor, h
 
 @pytest.mark.parametrize("accept", [b"", b"Accept: application/json\r\n"])
 async def test_only_a_broker_that_can_answer_nothing_is_not_to_be_asked(
-    door: HttpDoor, health: Health, accept: bytes
+    door: HttpServer, health: Health, accept: bytes
 ) -> None:
     health.fail("stall", "the disk does not answer")
     head, body = await look(door, accept)
@@ -103,11 +103,11 @@ def test_json_is_preferred_by_who_names_it(accept: str, *, json_preferred: bool)
     assert prefers_json(accept) is json_preferred
 
 
-async def test_metrics_show_the_counts(door: HttpDoor) -> None:
+async def test_metrics_show_the_counts(door: HttpServer) -> None:
     assert b"\nairunner_commits_total 3\n" in await say(door, b"GET /metrics?x=1 HTTP/1.0\r\n\r\n")
 
 
-async def test_a_head_request_has_the_head_alone(door: HttpDoor) -> None:
+async def test_a_head_request_has_the_head_alone(door: HttpServer) -> None:
     response = await say(door, b"HEAD /health HTTP/1.1\r\n\r\n")
     assert response.startswith(b"HTTP/1.1 200 OK\r\n")
     assert response.endswith(b"\r\n\r\n")
@@ -123,18 +123,18 @@ async def test_a_head_request_has_the_head_alone(door: HttpDoor) -> None:
         (b"x" * HEAD_BYTES_MAX, b"400"),
     ],
 )
-async def test_what_is_not_served_is_told_so(door: HttpDoor, request_: bytes, status: bytes) -> None:
+async def test_what_is_not_served_is_told_so(door: HttpServer, request_: bytes, status: bytes) -> None:
     assert (await say(door, request_)).startswith(b"HTTP/1.1 " + status)
 
 
-async def test_who_leaves_in_the_middle_harms_nobody(door: HttpDoor) -> None:
+async def test_who_leaves_in_the_middle_harms_nobody(door: HttpServer) -> None:
     host, _, port = door.address.rpartition(":")
     async with await anyio.connect_tcp(host, int(port)) as stream:
         await stream.send(b"GET /hea")
     assert b"200 OK" in await say(door, b"GET /health HTTP/1.1\r\n\r\n")
 
 
-async def test_a_taken_address_is_an_error_of_one_line(door: HttpDoor) -> None:
+async def test_a_taken_address_is_an_error_of_one_line(door: HttpServer) -> None:
     with pytest.raises(OperatorError, match="cannot serve HTTP on") as raised:
         await open_http(door.address, Counts(), Health())
     assert raised.value.exit_code == 69
@@ -146,7 +146,7 @@ async def test_an_address_has_a_host_and_a_port(address: str) -> None:
         await open_http(address, Counts(), Health())
 
 
-async def test_whoever_holds_many_connections_shuts_nobody_out_for_good(door: HttpDoor) -> None:
+async def test_whoever_holds_many_connections_shuts_nobody_out_for_good(door: HttpServer) -> None:
     host, _, port = door.address.rpartition(":")
     async with AsyncExitStack() as held:
         for _ in range(CONNECTIONS_MAX):

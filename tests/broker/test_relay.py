@@ -17,7 +17,7 @@ import zmq
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health
 from airunner.broker.relay import relay as module
-from airunner.broker.relay.line import Line
+from airunner.broker.relay.line import PacketSocket
 from airunner.broker.relay.relay import CONDITION, Relay
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
@@ -184,7 +184,7 @@ async def test_where_it_cannot_listen_is_said_as_the_broker_would(home: Home, st
 
 async def test_a_line_whose_other_end_is_gone_ends_and_takes_nothing() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with closing(Line(ours)) as line:
+    with closing(PacketSocket(ours)) as line:
         theirs.close()
         assert not line.send(b"x")
         with anyio.fail_after(PATIENCE_S):

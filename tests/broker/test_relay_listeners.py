@@ -24,23 +24,23 @@ def test_of_what_is_no_jobs_topic_nothing_is_told() -> None:
     listeners = Listeners()
     for text in (b"", b"short", b"l" * 400):
         for wanted in (True, False):
-            assert not listeners.reports(Subscription(text, wanted=wanted, key="m"), 0)
+            assert not listeners.record(Subscription(text, wanted=wanted, key="m"), 0)
 
 
 def test_a_machine_is_told_of_so_often_a_second_and_others_all_the_same() -> None:
     listeners = Listeners()
-    assert all(listeners.reports(come(number), 0) for number in range(AT_ONCE))
-    assert not listeners.reports(come(AT_ONCE), 0)
-    assert listeners.reports(come(AT_ONCE, "another"), 0)
-    assert listeners.reports(come(AT_ONCE), 2_000)
+    assert all(listeners.record(come(number), 0) for number in range(AT_ONCE))
+    assert not listeners.record(come(AT_ONCE), 0)
+    assert listeners.record(come(AT_ONCE, "another"), 0)
+    assert listeners.record(come(AT_ONCE), 2_000)
 
 
 def test_who_was_not_told_of_leaves_first_and_untold() -> None:
     listeners = Listeners()
-    assert listeners.reports(come(0, "another"), 0)
-    while listeners.reports(come(1), 0):
+    assert listeners.record(come(0, "another"), 0)
+    while listeners.record(come(1), 0):
         pass
-    assert not listeners.reports(come(0), 0)
-    assert not listeners.reports(gone(0), 0), "the other one still listens"
-    assert listeners.reports(gone(0), 0)
-    assert not listeners.reports(gone(0), 0)
+    assert not listeners.record(come(0), 0)
+    assert not listeners.record(gone(0), 0), "the other one still listens"
+    assert listeners.record(gone(0), 0)
+    assert not listeners.record(gone(0), 0)

@@ -46,10 +46,10 @@ def test_a_key_that_is_not_used_counts_no_longer_than_a_while(watchers: Watchers
 @pytest.mark.parametrize("machine", [HERE, None])
 def test_what_is_heard_counts_as_long_as_it_is(watchers: Watchers, machine: str | None) -> None:
     watchers.grant("t", A, HERE, 0)
-    assert watchers.subscribed(A, HERE)
+    assert watchers.add_listener(A, HERE)
     assert watchers.has_listener(A)
     assert not grants(watchers, B, LATER_MS)
-    watchers.left(A, machine)
+    watchers.remove_listener(A, machine)
     assert not watchers.has_listener(A)
     watchers.grant("t", B, HERE, LATER_MS)
 
@@ -57,52 +57,52 @@ def test_what_is_heard_counts_as_long_as_it_is(watchers: Watchers, machine: str 
 def test_a_job_is_heard_until_the_last_of_its_listeners_leaves(watchers: Watchers) -> None:
     for machine in (HERE, THERE):
         watchers.grant("t", A, machine, 0)
-        assert watchers.subscribed(A, machine)
-    watchers.left(A, HERE)
+        assert watchers.add_listener(A, machine)
+    watchers.remove_listener(A, HERE)
     assert watchers.has_listener(A)
     assert not grants(watchers, B, LATER_MS)
-    watchers.left(A, None)
+    watchers.remove_listener(A, None)
     assert not watchers.has_listener(A)
     watchers.grant("t", B, HERE, LATER_MS)
 
 
 def test_who_comes_back_counts_again(watchers: Watchers) -> None:
     watchers.grant("t", A, HERE, 0)
-    assert watchers.subscribed(A, HERE)
-    watchers.left(A, None)
-    assert watchers.subscribed(A, HERE)
+    assert watchers.add_listener(A, HERE)
+    watchers.remove_listener(A, None)
+    assert watchers.add_listener(A, HERE)
     assert not grants(watchers, B, GRANT_MS)
 
 
 def test_a_stranger_uses_up_nothing_of_a_tenants(watchers: Watchers) -> None:
     """Whoever listens to everything sees the topics, and can subscribe to each."""
     watchers.grant("t", A, HERE, 0)
-    assert not watchers.subscribed(A, THERE)
+    assert not watchers.add_listener(A, THERE)
     assert not watchers.has_listener(A)
     watchers.grant("t", B, HERE, GRANT_MS)
-    assert watchers.subscribed(B, HERE)
-    assert not watchers.subscribed(B, THERE)
-    watchers.left(B, THERE)
+    assert watchers.add_listener(B, HERE)
+    assert not watchers.add_listener(B, THERE)
+    watchers.remove_listener(B, THERE)
     assert watchers.has_listener(B), "who was never served leaves nothing"
-    watchers.left(B, HERE)
+    watchers.remove_listener(B, HERE)
     watchers.grant("t", C, HERE, LATER_MS)
 
 
 def test_keys_that_were_collected_open_no_more_at_once_than_the_tenant_may(watchers: Watchers) -> None:
     watchers.grant("t", A, HERE, 0)
     watchers.grant("t", B, HERE, GRANT_MS)
-    assert watchers.subscribed(A, HERE)
-    assert not watchers.subscribed(B, HERE)
-    assert watchers.subscribed(A, HERE)
-    watchers.left(A, HERE)
-    watchers.left(A, HERE)
-    assert watchers.subscribed(B, HERE)
+    assert watchers.add_listener(A, HERE)
+    assert not watchers.add_listener(B, HERE)
+    assert watchers.add_listener(A, HERE)
+    watchers.remove_listener(A, HERE)
+    watchers.remove_listener(A, HERE)
+    assert watchers.add_listener(B, HERE)
 
 
 def test_topics_that_nobody_was_given_here_are_served_and_are_no_tenants(watchers: Watchers) -> None:
-    assert watchers.subscribed(A, HERE)
+    assert watchers.add_listener(A, HERE)
     assert watchers.has_listener(A)
-    watchers.left(B, HERE)
+    watchers.remove_listener(B, HERE)
     watchers.grant("t", C, HERE, 0)
 
 
@@ -110,7 +110,7 @@ def test_without_a_bound_every_reader_may_listen() -> None:
     watchers = Watchers()
     for number in range(1_000):
         watchers.grant("t", number.to_bytes(16), HERE, 0)
-        assert watchers.subscribed(number.to_bytes(16), THERE)
+        assert watchers.add_listener(number.to_bytes(16), THERE)
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,17 +122,17 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         watchers.grant("t", topic, HERE, 0)
     watchers.grant("t", A, HERE, 0)
     watchers.grant("t", A, THERE, 0)
-    assert not watchers.subscribed(A, HERE), "the last machine alone is remembered"
-    assert watchers.subscribed(A, THERE)
+    assert not watchers.add_listener(A, HERE), "the last machine alone is remembered"
+    assert watchers.add_listener(A, THERE)
     assert watchers.has_listener(B), "beyond what is counted everything may be heard"
 
 
 def test_when_all_listeners_have_left_at_once_their_places_are_kept_for_a_while(watchers: Watchers) -> None:
     watchers.grant("t", A, HERE, 0)
-    assert watchers.subscribed(A, HERE)
+    assert watchers.add_listener(A, HERE)
     watchers.all_listeners_left(LATER_MS)
     assert not watchers.has_listener(A)
     assert not grants(watchers, B, LATER_MS)
-    assert watchers.subscribed(A, HERE), "they come back by themselves"
+    assert watchers.add_listener(A, HERE), "they come back by themselves"
     watchers.all_listeners_left(LATER_MS)
     watchers.grant("t", B, HERE, LATER_MS + GRANT_MS)

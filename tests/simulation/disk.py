@@ -95,17 +95,17 @@ class Disk(ABC):
             self.rare["a request found little room on the broker's disk"] += 1
         return left
 
-    def spare(self) -> bool:
+    def free_ballast(self) -> bool:
         if not self._ballast:
             return False
         self._ballast -= 1
         self._spared_bytes += PIECE_BYTES
         return True
 
-    def full(self, *, ends_stored: bool) -> None:
+    def record_full(self, *, ends_stored: bool) -> None:
         self.rare["a full disk kept what ends or keeps something" if ends_stored else "a full disk took nothing"] += 1
 
-    def fits(self) -> None:  # noqa: B027 - what the Ledger calls, and nobody overrides
+    def record_fit(self) -> None:  # noqa: B027 - what the Ledger calls, and nobody overrides
         """Health is not simulated."""
 
     def step(self, life: int, *, writes: bool, grows_bytes: int = 0) -> None:

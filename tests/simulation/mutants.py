@@ -39,7 +39,7 @@ FOR_EVER_MS: Final = 2**53
 
 def without_the_fence() -> None:
     """Whoever names a job may speak for its attempt, however old his own is."""
-    Batch.held = lambda self, tenant, lease: self.job(tenant, lease.job_id)
+    Batch.job_of = lambda self, tenant, lease: self.job(tenant, lease.job_id)
 
 
 def reply_before_commit() -> None:
@@ -64,7 +64,7 @@ def without_dedup() -> None:
     store = publishing._store
 
     def blindly(world: Batch, command: TenantRequest, batch: EventBatch, *, last: bool) -> int:
-        job = world.held(command.tenant, batch.lease)
+        job = world.job_of(command.tenant, batch.lease)
         again = replace(batch, first_index=max(batch.first_index, job.next_index))
         return store(world, command, again, last=last)
 
@@ -134,7 +134,7 @@ def renewals_refused_when_full() -> None:
     """A full disk takes nothing at all, be it what keeps or ends a job."""
 
     async def nothing(self: Ledger, *_: object) -> None:
-        self._disk.full(ends_stored=False)
+        self._disk.record_full(ends_stored=False)
         raise NoSpace
 
     Ledger._store_least = nothing
