@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from airunner.__main__ import run
 from airunner.agent.command import SLOTS_SPAWNED_MAX
 from airunner.agent.plan import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS
 from airunner.broker.command import DESCRIPTORS
@@ -40,32 +41,26 @@ def directives(unit: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_a_unit_is_whole_and_hardened(unit: Path) -> None:
+def test_a_unit_is_whole_and_hardened_and_its_bound_of_descriptors_carries_what_it_may_be_asked_for(unit: Path) -> None:
     found = directives(unit)
     assert set(found) == SECTIONS
     assert set(found["Service"]) >= NEEDED
-
-
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_its_bound_of_descriptors_carries_what_it_may_be_asked_for(unit: Path) -> None:
-    (bound,) = [line for line in directives(unit)["Service"] if line.startswith("LimitNOFILE=")]
+    (bound,) = [line for line in found["Service"] if line.startswith("LimitNOFILE=")]
     soft, _, hard = bound.removeprefix("LimitNOFILE=").partition(":")
     needed = {"airunner-agent.service": AGENT_DESCRIPTORS + SLOTS_SPAWNED_MAX * SLOT_DESCRIPTORS}
     assert int(hard or soft) >= needed.get(unit.name, DESCRIPTORS)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_its_command_is_one_of_ours_with_options_that_exist(unit: Path) -> None:
+def test_its_command_is_one_of_ours_with_options_that_exist(
+    unit: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (start,) = [line for line in directives(unit)["Service"] if line.startswith("ExecStart=")]
     program, command, *options = shlex.split(start.removeprefix("ExecStart="))
     assert Path(program).name == "airunner"
-    told = subprocess.run(
-        [sys.executable, "-m", "airunner", command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-    ).stdout
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run([command, "--help"]) == 0
+    told = capfd.readouterr().out
     assert all(option in told for option in options if option.startswith("--"))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import anyio
 import msgpack
@@ -13,38 +14,33 @@ from airunner.protocol.frames import REVISION, magic, unserved
 from airunner.protocol.reconnect import PING_ID
 from airunner.protocol.requests import CancelJob, Ping
 from airunner.transport.channel import Channel
-from airunner.transport.patience import NOTICE_S, Patience
-from airunner.transport.ports import SYSTEM, Ending, Frames, Subscriber
+from airunner.transport.memory import REQUESTS_ENDPOINT as ENDPOINT
+from airunner.transport.memory import MemoryNetwork
+from airunner.transport.patience import NOTICE_S, UNBOUNDED, Patience
+from airunner.transport.ports import SYSTEM
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
-ENDPOINT = "tcp://broker.test:7070"
 
+@asynccontextmanager
+async def connected(
+    answer: bytes | None, revision: int = REVISION, patience: Patience = UNBOUNDED
+) -> AsyncGenerator[Channel]:
+    """A channel to a broker that gives this answer to every request; without one, to none."""
+    network = MemoryNetwork()
 
-class Nobody:
-    """A network where nothing answers; each connection is its own DEALER."""
+    async def serve() -> None:
+        while answer is not None:
+            for peer, _, (_, request_id, *_) in await network.router.receive():
+                if request_id != PING_ID:
+                    network.router.send(peer, [magic(revision), request_id, answer])
+        network.router.close()
 
-    def dealer(self, endpoint: str) -> Nobody:
-        assert endpoint == ENDPOINT
-        return self
-
-    def subscriber(self, endpoint: str) -> Subscriber:
-        raise AssertionError(endpoint)
-
-    def send(self, frames: Sequence[bytes]) -> bool:
-        return bool(frames)
-
-    async def receive(self) -> list[Frames]:
-        await anyio.sleep_forever()
-        raise AssertionError("for ever")
-
-    async def ended(self) -> Ending:
-        return Ending.DROPPED
-
-    def progress(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        """Nothing is held."""
+    channel = Channel(network, [ENDPOINT], lambda: b"", SYSTEM, patience)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve)
+        await group.start(channel.run)
+        yield channel
+        group.cancel_scope.cancel()
 
 
 async def test_where_no_broker_is_the_wait_is_told_once_and_ends_when_it_was_said_to() -> None:
@@ -53,64 +49,30 @@ async def test_where_no_broker_is_the_wait_is_told_once_and_ends_when_it_was_sai
     def notice(endpoint: str, left_s: float | None) -> None:
         told.append((endpoint, left_s, anyio.current_time() - began_s))
 
-    channel = Channel(Nobody(), [ENDPOINT], lambda: b"", SYSTEM, Patience(first_s=90, notice=notice))
-    async with anyio.create_task_group() as group:
-        await group.start(channel.run)
+    async with connected(None, patience=Patience(first_s=90, notice=notice)) as channel:
         began_s = anyio.current_time()
         with pytest.raises(OperatorError, match=f"no broker answers at {ENDPOINT}") as raised:
             await channel.ask(Ping())
         assert raised.value.exit_code == 69
         assert anyio.current_time() - began_s == pytest.approx(90, abs=0.01)
-        group.cancel_scope.cancel()
     assert told == [(ENDPOINT, pytest.approx(90 - NOTICE_S, abs=0.01), pytest.approx(NOTICE_S, abs=0.01))]
 
 
-class Foretelling(Nobody):
-    """A broker that answers every request with these frames behind the first two."""
-
-    def __init__(self, magic: bytes, body: bytes) -> None:
-        self._magic = magic
-        self._body = body
-        self._answers: list[Frames] = []
-        self._answered = anyio.Event()
-
-    def send(self, frames: Sequence[bytes]) -> bool:
-        if frames[1] != PING_ID:
-            self._answers.append([self._magic, frames[1], self._body])
-            self._answered.set()
-        return True
-
-    async def receive(self) -> list[Frames]:
-        await self._answered.wait()
-        self._answered = anyio.Event()
-        answers, self._answers = self._answers, []
-        return answers
-
-    async def ended(self) -> Ending:
-        await anyio.sleep_forever()
-        raise AssertionError("for ever")
-
-
 @pytest.mark.parametrize(
-    "body", [b"\xc1", msgpack.packb({"type": "Prophecy"}), msgpack.packb({"type": "JobCancelled", "state": "DREAMING"})]
+    ("answer", "kind", "words"),
+    [
+        (b"\xc1", PeerError, "reply cannot be decoded"),
+        (msgpack.packb({"type": "Prophecy"}), PeerError, "reply cannot be decoded"),
+        (msgpack.packb({"type": "JobCancelled", "state": "DREAMING"}), PeerError, "reply cannot be decoded"),
+        (msgpack.packb({"type": "SecretSet"}), BadRequest, "the broker replied to CancelJob with SecretSet"),
+    ],
 )
-async def test_an_answer_that_cannot_be_read_is_an_error_and_not_a_silence(body: bytes) -> None:
-    channel = Channel(Foretelling(magic(REVISION), body), [ENDPOINT], lambda: b"", SYSTEM)
-    async with anyio.create_task_group() as group:
-        await group.start(channel.run)
-        with anyio.fail_after(1), pytest.raises(PeerError, match="the broker's reply cannot be decoded"):
+async def test_an_answer_that_cannot_be_read_or_is_anothers_is_an_error_and_not_a_silence(
+    answer: bytes, kind: type[PeerError], words: str
+) -> None:
+    async with connected(answer) as channel:
+        with anyio.fail_after(1), pytest.raises(kind, match=words):
             await channel.ask(CancelJob(job_id="j"))
-        group.cancel_scope.cancel()
-
-
-async def test_a_reply_of_another_class_than_the_requests_is_an_error() -> None:
-    body = msgpack.packb({"type": "SecretSet"})
-    channel = Channel(Foretelling(magic(REVISION), body), [ENDPOINT], lambda: b"", SYSTEM)
-    async with anyio.create_task_group() as group:
-        await group.start(channel.run)
-        with anyio.fail_after(1), pytest.raises(BadRequest, match="the broker replied to CancelJob with SecretSet"):
-            await channel.ask(CancelJob(job_id="j"))
-        group.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -125,19 +87,13 @@ async def test_a_broker_of_another_revision_is_told_of_once_by_an_agent_which_go
     body: dict[str, str], words: str
 ) -> None:
     said: list[str] = []
-    network = Foretelling(magic(9), msgpack.packb(body))
-    agent = Channel(network, [ENDPOINT], lambda: b"", SYSTEM, Patience(doubt=said.append))
-    client = Channel(network, [ENDPOINT], lambda: b"", SYSTEM)
-    async with anyio.create_task_group() as group:
-        await group.start(agent.run)
+    answer = msgpack.packb(body)
+    async with connected(answer, 9, Patience(doubt=said.append)) as agent:
         with anyio.move_on_after(600):
             await agent.ask(CancelJob(job_id="j"))
         assert said == [f"{words} ({ENDPOINT})"]
         assert agent.connections > 10, "with a pause in between, of up to five seconds"
-        group.cancel_scope.cancel()
-    async with anyio.create_task_group() as group:
-        await group.start(client.run)
+    async with connected(answer, 9) as client:
         with pytest.raises(OperatorError) as raised:
             await client.ask(CancelJob(job_id="j"))
         assert (raised.value.message, raised.value.exit_code) == (f"{words} ({ENDPOINT})", 69)
-        group.cancel_scope.cancel()
