@@ -83,7 +83,7 @@ def broker_command(
         float | None,
         typer.Option(
             min=0,
-            help="Maximum GiB of one tenant's jobs and logs for new jobs; running jobs may log up to twice that.",
+            help="GiB of a tenant's jobs and logs at which its new jobs are rejected; running jobs may log to twice that.",
             show_default="no bound",
         ),
     ] = None,

@@ -58,10 +58,10 @@ class FairQueue:
         self._lanes: dict[str, _Lane] = {}  # by tenant; empty lanes are removed
         self._order: list[tuple[int, int, str]] = []  # heap of places, turns and tenants; some are out of date
         self._served: dict[str, int] = {}  # by tenant: the place, in units; the one served longest ago first
-        self._now = 0  # the place of the lane that was served last
+        self._last_place = 0  # place of the lane that was served last
         self._turns = 0
         self._requests = 0
-        self._came = Bell()
+        self._arrived = Bell()
 
     def send_nowait(self, entry: Entry) -> None:
         """Append an entry. Raises `WouldBlock`: the tenant's lane is full, or the whole queue."""
@@ -69,7 +69,7 @@ class FairQueue:
             self._put(entry)
         else:
             self._own.append(entry)  # bounded: each sender waits for the outcome before it sends again
-        self._came.ring()
+        self._arrived.ring()
 
     async def send(self, entry: OwnCommand) -> None:
         """Append a command of the broker's own actors."""
@@ -82,7 +82,7 @@ class FairQueue:
             try:
                 return self.receive_nowait()
             except WouldBlock:
-                await self._came.wait()
+                await self._arrived.wait()
 
     def next(self) -> Entry | None:
         """Peek at the next entry without receiving it."""
@@ -101,7 +101,7 @@ class FairQueue:
         pending = lane.requests.popleft()
         lane.size_bytes -= pending.size_bytes
         self._requests -= 1
-        self._now = lane.place
+        self._last_place = lane.place
         if lane.requests:
             lane.turn = self._next_turn()
         else:
@@ -115,7 +115,7 @@ class FairQueue:
 
     def charge(self, tenant: str, units: int) -> None:
         """Charge a tenant `units` of work; negative: a request took less work than its price."""
-        place = max(self._now, self._served.pop(tenant, self._now) + units)
+        place = max(self._last_place, self._served.pop(tenant, self._last_place) + units)
         self._served[tenant] = place
         if (lane := self._lanes.get(tenant)) is not None:
             lane.place = place
@@ -146,7 +146,7 @@ class FairQueue:
         if self._requests >= REQUESTS_MAX:
             raise WouldBlock
         if lane is None:
-            lane = self._lanes[tenant] = _Lane(max(self._now, self._served.get(tenant, 0)), self._next_turn())
+            lane = self._lanes[tenant] = _Lane(max(self._last_place, self._served.get(tenant, 0)), self._next_turn())
             heapq.heappush(self._order, (lane.place, lane.turn, tenant))
         lane.requests.append(pending)
         lane.size_bytes += pending.size_bytes

@@ -61,7 +61,7 @@ from airunner.transport.bell import Bell
 from airunner.transport.ports import Edges, Incoming, Router, Sent
 
 _log = logging.getLogger("airunner.gateway")
-HOLD_MS_MAX: Final = 1_250  # longest delay of a rate-limit reply; the rest of a longer wait is its `retry_ms`
+DELAY_MS_MAX: Final = 1_250  # longest delay of a rate-limit reply; the rest of a longer wait is its `retry_ms`
 AGENTS: Final = "agents"  # name of the condition in /health
 NUDGE_ID: Final = NO_REQUEST  # request id of a Nudge, which is no reply
 
@@ -92,8 +92,8 @@ class Gateway:
         self._health = health
         self._roster = Roster()
         self._tarpit = Tarpit()
-        self._held = Bell()
-        self._held_until_ms = math.inf
+        self._earlier = Bell()
+        self._next_delayed_ms = math.inf
         self._dequeuers: dict[tuple[str, RequestId], bytes] = {}
 
     async def run(self) -> None:
@@ -121,12 +121,12 @@ class Gateway:
     async def _send_delayed(self) -> None:
         """Send each delayed rate-limit reply when it is due."""
         while True:
-            for held in self._tarpit.due(_now_ms()):
-                self._send(held.peer, held.request_id, held.refused, held.revision)
+            for delayed in self._tarpit.due(_now_ms()):
+                self._send(delayed.peer, delayed.request_id, delayed.refused, delayed.revision)
                 await anyio.lowlevel.checkpoint()  # thousands may be due at once
-            self._held_until_ms = self._tarpit.next_ms() or math.inf
-            with anyio.CancelScope(deadline=(self._held_until_ms + 1) / 1_000):
-                await self._held.wait()
+            self._next_delayed_ms = self._tarpit.next_ms() or math.inf
+            with anyio.CancelScope(deadline=(self._next_delayed_ms + 1) / 1_000):
+                await self._earlier.wait()
 
     def _accept(self, incoming: Incoming) -> None:
         try:
@@ -192,12 +192,12 @@ class Gateway:
         request_id, revision = named
         refused = refusal(error)
         if refused.retry_ms is not None:
-            hold_ms = min(refused.retry_ms, HOLD_MS_MAX)
-            due_ms = _now_ms() + hold_ms
-            later = replace(refused, retry_ms=refused.retry_ms - hold_ms)
-            if self._tarpit.hold(due_ms, incoming.peer, request_id, later, revision):
-                if due_ms < self._held_until_ms:
-                    self._held.ring()
+            delay_ms = min(refused.retry_ms, DELAY_MS_MAX)
+            due_ms = _now_ms() + delay_ms
+            later = replace(refused, retry_ms=refused.retry_ms - delay_ms)
+            if self._tarpit.delay(due_ms, incoming.peer, request_id, later, revision):
+                if due_ms < self._next_delayed_ms:
+                    self._earlier.ring()
                 return
         self._send(incoming.peer, request_id, refused, revision)
 

@@ -1,6 +1,6 @@
 """Tarpit: delays rate-limit replies, so that a client with too many requests gains nothing by repeating them. Pure.
 
-Only the sender's address and the reply are retained. Once there are `HELD_MAX`, the Gateway sends replies at once.
+Only the sender's address and the reply are retained. Once there are `DELAYED_MAX`, the Gateway sends replies at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import Refused
 
-HELD_MAX: Final = 16_384  # delayed replies of all peers together
+DELAYED_MAX: Final = 16_384  # delayed replies of all peers together
 
 
 class DelayedReply(NamedTuple):
@@ -30,23 +30,23 @@ class Tarpit:
     """Tarpit: the delayed replies, ordered by when they are due."""
 
     def __init__(self) -> None:
-        self._held: list[DelayedReply] = []
+        self._delayed: list[DelayedReply] = []
         self._turns = count()
 
-    def hold(self, due_ms: int, peer: bytes, request_id: RequestId, refused: Refused, revision: int) -> bool:
+    def delay(self, due_ms: int, peer: bytes, request_id: RequestId, refused: Refused, revision: int) -> bool:
         """Delay a reply until `due_ms`; False: there is no room, so the caller sends it."""
-        if len(self._held) >= HELD_MAX:
+        if len(self._delayed) >= DELAYED_MAX:
             return False
-        heapq.heappush(self._held, DelayedReply(due_ms, next(self._turns), peer, request_id, refused, revision))
+        heapq.heappush(self._delayed, DelayedReply(due_ms, next(self._turns), peer, request_id, refused, revision))
         return True
 
     def due(self, now_ms: int) -> list[DelayedReply]:
         """Remove and return the replies that are due."""
         due: list[DelayedReply] = []
-        while self._held and self._held[0].due_ms <= now_ms:
-            due.append(heapq.heappop(self._held))
+        while self._delayed and self._delayed[0].due_ms <= now_ms:
+            due.append(heapq.heappop(self._delayed))
         return due
 
     def next_ms(self) -> int | None:
         """Return when the next reply is due (ms); None: no reply is delayed."""
-        return self._held[0].due_ms if self._held else None
+        return self._delayed[0].due_ms if self._delayed else None

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker import tarpit
 from airunner.broker.admission import Admission, any_machine
 from airunner.broker.counts import Counts
-from airunner.broker.gateway import HOLD_MS_MAX, NUDGE_ID, Gateway
+from airunner.broker.gateway import DELAY_MS_MAX, NUDGE_ID, Gateway
 from airunner.broker.health import Health
 from airunner.broker.inbox import Nudged, Pending, Response
 from airunner.broker.lifecycle.commands import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
@@ -338,7 +338,7 @@ def exhausted(units: float) -> Rates:
 
 
 @pytest.mark.parametrize(
-    ("debt", "held_s", "retry_ms"), [(2.0, 1.0, 0), (10.0, HOLD_MS_MAX / 1_000, 9_001 - HOLD_MS_MAX)]
+    ("debt", "held_s", "retry_ms"), [(2.0, 1.0, 0), (10.0, DELAY_MS_MAX / 1_000, 9_001 - DELAY_MS_MAX)]
 )
 async def test_what_is_too_much_is_refused_undecoded_once_the_same_may_be_asked_again_and_not_held_for_ever(
     debt: float, held_s: float, retry_ms: int
@@ -358,7 +358,7 @@ async def test_what_is_too_much_is_refused_undecoded_once_the_same_may_be_asked_
 
 async def test_more_refusals_than_are_held_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage()
-    monkeypatch.setattr(tarpit, "HELD_MAX", 1)
+    monkeypatch.setattr(tarpit, "DELAYED_MAX", 1)
     stage.pay(exhausted(2.0))
     async with stage.running():
         began_s = anyio.current_time()
