@@ -83,7 +83,7 @@ def broker_command(
         float | None,
         typer.Option(
             min=0,
-            help="GiB of a tenant's jobs and logs at which its new jobs are rejected; running jobs may log to twice that.",
+            help="GiB of a tenant's jobs and logs at which new jobs are rejected; running jobs may log to twice that.",
             show_default="no bound",
         ),
     ] = None,

@@ -9,7 +9,7 @@ An engine loads rows and saves rows. It decides nothing: it knows no state, no e
 - Everything between `begin` and `commit` is one transaction; nothing of it is stored before `commit` returns.
 - For each changed job, `save` checks that its row is still as it was loaded (`JobRow.version`). If it is not, `save`
   raises `Moved`: then nothing of the batch is stored, and the batch is loaded and decided again.
-- Of the fields of a job, an engine may interpret only `gate`, `deadline_ms`, `due_ms` and `finished_ms`.
+- An engine finds ready, due and ended jobs by `gate`, `deadline_ms`, `due_ms` and `finished_ms` alone; see `JobRow`.
 - On a full disk any method raises `NoSpace`, and nothing of the batch is stored.
 - A row that is damaged is left out of the result, and its job's id is in `Loaded.damaged`: the job is out of use until
   a backup is restored. A write (`save`, `renew_all`, `remove_…`) that meets damage records the owner of the row, and
