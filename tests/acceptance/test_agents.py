@@ -8,21 +8,13 @@ import signal
 
 from airunner.agent.plan import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS
 from tests.acceptance.bounded import needs_prlimit, with_descriptors
-from tests.acceptance.chaos_processes import job_processes
 from tests.acceptance.running import Cluster, Gate, Process, events, gone, stored, submit
 from tests.agent.launcher.launching import Watched, children_of
 
 SOFT = 80  # descriptors: four slots' worth
+
+
 # Its keeper can do nothing, and nobody is left to wake it; it holds on to life.
-UNKEPT = """
-trap '' TERM
-launcher=$(cut -d' ' -f4 /proc/$PPID/stat)
-kill -STOP $launcher $PPID
-kill -KILL $launcher
-while :; do sleep 1000; done
-"""
-
-
 def test_a_drained_agent_finishes_what_runs_and_a_stopped_one_gives_it_back_and_neither_takes_more(
     cluster: Cluster, gate: Gate
 ) -> None:
@@ -92,15 +84,6 @@ def test_no_daemons_arguments_make_a_line_of_airunners(cluster: Cluster) -> None
     assert [line for line in agent.lines if line.startswith("airunner: ")] == []
     refused = cluster.airunner("submit", "--owner", "ada\u200b", "--", "true")
     assert (refused.returncode, r"owner: ada\u200b contains" in refused.stderr.decode()) == (2, True)
-
-
-def test_a_job_that_stops_its_keeper_and_kills_the_launcher_is_ended_and_counted(cluster: Cluster) -> None:
-    agent = cluster.agent()
-    done = cluster.airunner("submit", "--no-monitor", "--max-attempts", "2", "--", "sh", "-c", UNKEPT)
-    log = list(events(cluster, done.stdout.decode().strip()))
-    assert (log[-1]["state"], log[-1]["reason"], log[-1]["attempt"]) == ("FAILED", "agent-lost", 2)
-    assert job_processes(cluster.home) == []
-    assert agent.running
 
 
 def test_when_agent_launcher_and_keepers_are_killed_at_once_the_next_attempt_begins_when_nothing_is_left(

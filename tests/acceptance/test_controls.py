@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.acceptance.running import Cluster, Gate, events, submit, submitted
+from tests.acceptance.running import Cluster, Gate, events, submit
 
 
 def lines(cluster: Cluster, *arguments: str) -> list[str]:
@@ -54,14 +54,6 @@ def test_an_ended_job_is_run_again_and_its_exit_code_is_ours(standing: Cluster) 
     assert "there is no job nothing" in told(standing, "retry", "nothing", code=1)
 
 
-def test_a_command_that_fails_is_run_again_as_its_policy_says(standing: Cluster) -> None:
-    flags = ("--retry", "2", "--retry-on", "75", "--retry-backoff", "0")
-    done = standing.airunner("submit", *flags, "--", "sh", "-c", "echo $AIRUNNER_ATTEMPT; exit 75")
-    assert (done.returncode, done.stdout) == (75, b"1\n2\n3\n")
-    done = standing.airunner("submit", *flags, "--", "sh", "-c", "echo $AIRUNNER_ATTEMPT; exit 1")
-    assert (done.returncode, done.stdout) == (1, b"1\n")
-
-
 def test_queues_are_paused_drained_and_opened_and_shown(cluster: Cluster) -> None:
     assert "queue default is paused" in told(cluster, "pause", "default")
     urgent = ("submit", "--no-monitor", "--priority", "5", "--owner", "ada", "--metadata", "build=42")
@@ -82,15 +74,3 @@ def test_queues_are_paused_drained_and_opened_and_shown(cluster: Cluster) -> Non
         assert [line.split()[0] for line in lines(cluster, "list", *found)[1:]] == [job_id]
     assert "priority:     5" in lines(cluster, "show", job_id)
     assert "expected 1 to 128 letters" in told(cluster, "pause", "not a name", code=2)
-
-
-def test_a_job_that_nobody_may_run_holds_up_no_other_and_is_run_once_somebody_may(cluster: Cluster) -> None:
-    cluster.agent("--name", "plain", spawn=2)
-    needing = submitted(cluster, "--require", "os=linux", "--", "true")
-    assert list(events(cluster, submit(cluster, "true")))[-1]["state"] == "COMPLETED"
-    shown = json.loads(cluster.airunner("show", "--json", needing).stdout)
-    assert (shown["state"], shown["spec"]["require"]) == ("SCHEDULED", {"os": "linux"})
-    cluster.agent("--name", "able", "--tag", "os=linux")
-    assert list(events(cluster, needing))[-1]["state"] == "COMPLETED"
-    agents = {agent["name"]: agent.get("tags", {}) for agent in map(json.loads, lines(cluster, "agents", "--json"))}
-    assert agents == {"plain": {}, "able": {"os": "linux"}}

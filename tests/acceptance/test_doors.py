@@ -16,9 +16,8 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from airunner.certs.allowlist import PeerRole
 from airunner.certs.home import Home
-from airunner.certs.principal import ALL_ROLES, Role
+from airunner.certs.principal import ALL_ROLES
 from airunner.certs.tokenkeys import load_signing_key, new_signing_pem, parse_signing_key
 from airunner.certs.tokens import TokenSigner
 from airunner.protocol.coding import encode
@@ -30,10 +29,8 @@ from tests.acceptance.holding import (
     SECRET_COMMAND,
     SETTING,
     SUBMITTING,
-    dequeue,
     example,
     handshake,
-    proof_of,
     token,
 )
 from tests.acceptance.running import RunningBroker, airunner
@@ -74,13 +71,6 @@ def test_every_other_token_opens_nothing(door: RunningBroker, held: Map) -> None
 NOBODYS = "019b7765-6400-7000-8000-000000000009"
 
 
-@pytest.mark.parametrize("name", NEEDED)
-def test_a_token_without_the_role_is_forbidden_each_message(door: RunningBroker, held: Map, name: str) -> None:
-    others = [role for role in Role if role is not NEEDED[name]]
-    reply = refused(door, token(door, "owner", *others), example(name, held))
-    assert (reply["type"], reply["code"]) == ("Refused", "forbidden")
-
-
 @pytest.mark.parametrize("name", [name for name in NEEDED if "job_id" in str(msgpack.unpackb(encode(REQUESTS[name])))])
 def test_another_tenants_job_is_as_one_that_is_not_there(door: RunningBroker, held: Map, name: str) -> None:
     with Plain(door, token(door, "stranger")) as stranger:
@@ -89,18 +79,6 @@ def test_another_tenants_job_is_as_one_that_is_not_there(door: RunningBroker, he
     assert str(theirs).replace(held["job_id"], "ID") == str(nobodys).replace(NOBODYS, "ID")
     assert "not-found" in str(theirs) or "lost" in str(theirs)
     assert SECRET_COMMAND not in str(theirs)
-
-
-def test_another_tenant_neither_sees_nor_leases_nor_removes(door: RunningBroker, held: Map) -> None:
-    with Plain(door, token(door, "stranger")) as stranger:
-        assert stranger.ask({"type": "ListJobs"})["jobs"] == []
-        assert stranger.ask({"type": "ListQueues"})["queues"] == []
-        assert stranger.ask({"type": "ListAgents"})["agents"] == []
-        assert stranger.ask({"type": "ListSecrets"})["secrets"] == []
-        assert stranger.ask(dequeue("default", bytes(32)))["leases"] == []
-        for job_id in (held["job_id"], NOBODYS):
-            assert stranger.ask({"type": "ListJobs", "before": job_id})["code"] == "not-found"
-        assert stranger.ask(example("RemoveSecret", {}))["code"] == "not-found"
 
 
 def test_the_same_names_are_another_tenants_own(door: RunningBroker, owner: Plain, held: Map) -> None:
@@ -119,31 +97,6 @@ def test_the_same_names_are_another_tenants_own(door: RunningBroker, owner: Plai
         assert len(copycat.ask({"type": "ListSecrets"})["secrets"]) == 1
         assert copycat.ask(example("RemoveSecret", {})) == {"type": "SecretRemoved"}
         assert copycat.ask({"type": "ListSecrets"})["secrets"] == []
-
-
-@pytest.fixture(scope="module")
-def former(owner: Plain) -> tuple[Map, Map]:
-    """Two attempts at one job of the owner's: one that was given back, and the one that runs."""
-    assert owner.ask({"type": "EnqueueJob", "jobs": [{"command": "true", "queue": "again"}]})["job_ids"]
-    (first,) = owner.ask(dequeue("again", b"1" * 32))["leases"]
-    assert owner.ask(example("ReleaseJob", proof_of(first))) == {"type": "JobReleased"}
-    (second,) = owner.ask(dequeue("again", b"2" * 32))["leases"]
-    return proof_of(first), proof_of(second)
-
-
-@pytest.mark.parametrize("name", ["UpdateJob", "PublishJobEvents", "CompleteJob", "ReleaseJob"])
-def test_the_token_of_another_attempt_proves_nothing(former: tuple[Map, Map], owner: Plain, name: str) -> None:
-    first, second = former
-    assert (first["job_id"], first["attempt"], second["attempt"]) == (second["job_id"], 1, 2)
-    for proof in (
-        first,
-        {**second, "task_token": bytes(32)},
-        {**second, "task_token": first["task_token"]},
-        {**second, "attempt": 3},
-        {**first, "task_token": second["task_token"]},
-    ):
-        reply = str(owner.ask(example(name, proof)))
-        assert "stale-token" in reply or "lost" in reply
 
 
 # --- sockets ------------------------------------------------------------------------------------------
@@ -271,14 +224,6 @@ def test_a_message_on_the_events_socket_ends_nothing(door: RunningBroker, owner:
         assert owner.ask({"type": "Ping"})["type"] == "Pong"
 
 
-def test_a_message_of_very_many_frames_is_refused_like_one_of_five(door: RunningBroker) -> None:
-    with Plain(door, token(door, "stranger")) as stranger:
-        for surplus in (1, 100_000):
-            stranger.dealer.send_multipart([VERSION, bytes(16), b"", b"", *[b""] * surplus])
-            assert stranger.receive()[1]["code"] == "bad-request"
-        assert stranger.ask({"type": "Ping"})["type"] == "Pong"
-
-
 def test_the_largest_body_is_heard_and_one_byte_more_ends_the_connection(door: RunningBroker, owner: Plain) -> None:
     assert owner.ask(padded(BODY_BYTES_MAX))["code"] == "bad-request", "a Ping is shorter, but it was heard"
     with (
@@ -313,31 +258,6 @@ class Machine(Plain):
         return {"client.public": self._public, "client.secret": self._secret}.get(name) or super().key(name)
 
 
-@pytest.fixture(scope="module")
-def machines(door: RunningBroker) -> Iterator[dict[PeerRole, Machine]]:
-    """One for each role, which has that role only; each keeps one connection."""
-    made = {role: Machine(door, f"only-{role}", "--role", role, "--queue", "default") for role in PeerRole}
-    yield made
-    for machine in made.values():
-        machine.context.destroy(linger=0)
-
-
-@pytest.mark.parametrize("name", NEEDED)
-def test_a_machine_of_the_wrong_role_is_forbidden_each_message(
-    machines: dict[PeerRole, Machine], held: Map, name: str
-) -> None:
-    wrong = PeerRole.CLIENT if NEEDED[name] is Role.WORK else PeerRole.AGENT
-    reply = machines[wrong].ask(example(name, held))
-    assert (reply["type"], reply["code"]) == ("Refused", "forbidden")
-    assert "listed" in reply["message"]
-
-
-def test_a_machine_of_the_right_role_is_served(machines: dict[PeerRole, Machine], held: Map) -> None:
-    updated = machines[PeerRole.AGENT].ask(example("UpdateJob", {**held, "task_token": bytes(32)}))
-    assert [one["verdict"] for one in updated["leases"]] == ["lost"]
-    assert machines[PeerRole.CLIENT].ask(example("GetJob", held))["type"] == "JobFound"
-
-
 def test_a_revoked_machine_is_refused_each_message_on_the_connection_that_it_has(
     door: RunningBroker, held: Map
 ) -> None:
@@ -361,16 +281,3 @@ def bound(door: RunningBroker) -> Iterator[Machine]:
 def test_a_machine_bound_to_a_queue_can_neither_use_nor_see_another(bound: Machine, held: Map, name: str) -> None:
     reply = bound.ask(example(name, held))
     assert (reply["type"], reply["code"]) in {("Refused", "forbidden"), ("Refused", "not-found")}
-
-
-def test_a_machine_bound_to_a_queue_lists_nothing_of_another(bound: Machine) -> None:
-    assert bound.ask({"type": "ListJobs"})["jobs"] == []
-    assert bound.ask({"type": "ListQueues"})["queues"] == []
-    assert bound.ask({"type": "ListSecrets"})["secrets"] == []
-
-
-def test_a_token_bound_to_a_queue_opens_no_other_on_any_machine(door: RunningBroker, held: Map) -> None:
-    words = airunner(door.home, "token", "--subject", "ci", "--queue", "ci").strip()
-    with Plain(door, words) as peer:
-        assert peer.ask(dequeue("default", bytes(32)))["code"] == "forbidden"
-        assert peer.ask(example("GetJob", held))["code"] == "not-found"

@@ -184,20 +184,3 @@ def replay(plain: Plain, job_id: str) -> None:
     assert numbered[3][1]["data"] == b"hi\n\xff"
     later = plain.ask({"type": "ReplayJobEvents", "job_id": job_id, "from_sequence": 4})
     assert events_of(later) == numbered[3:]
-
-
-def test_a_parked_request_is_answered_the_moment_a_job_comes(plain: Plain) -> None:
-    parked = plain.send(
-        {
-            "type": "DequeueJob",
-            "agent": "plain",
-            "queues": ["slow", "q"],
-            "slots": 2,
-            "visibility_ms": 60_000,
-            "wait_ms": 30_000,
-            "token_seed": urandom(32),
-        }
-    )
-    submitted = plain.send({"type": "EnqueueJob", "jobs": [{"command": "true", "queue": "q"}]})
-    replies = dict([plain.receive(), plain.receive()])
-    assert [lease["job_id"] for lease in replies[parked]["leases"]] == replies[submitted]["job_ids"]

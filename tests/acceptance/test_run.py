@@ -72,17 +72,6 @@ def test_a_repository_a_terminal_and_a_secret(tmp_path: Path) -> None:
     assert done.stdout == b"is [REDACTED]\n"
 
 
-@pytest.mark.parametrize(("arguments", "code", "told"), [
-    ((), 2, b"there is no command to run"),
-    (("--secret", "NO_SUCH", "--", "true"), 2, b"--secret NO_SUCH: there is no such variable"),
-    (("--terminal", "big", "--", "true"), 2, b"--terminal: expected a size such as 120x40"),
-    (("--", "/no/such/program"), 127, b"command not found"),
-])  # fmt: skip
-def test_what_cannot_be_run_is_told(tmp_path: Path, arguments: tuple[str, ...], code: int, told: bytes) -> None:
-    done = run(tmp_path, *arguments)
-    assert (done.returncode, told in done.stderr) == (code, True)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_cancels_the_job_and_shows_its_end(tmp_path: Path, number: int) -> None:
     """So does a terminal that is closed."""

@@ -19,9 +19,6 @@ from airunner.client.client import Client
 from airunner.client.reach import reach
 from airunner.protocol import reconnect as retry
 from airunner.protocol.events import Output, Stream, encode_bodies
-from airunner.protocol.fields import JobSpec
-from airunner.protocol.replies import JobsEnqueued
-from airunner.protocol.requests import EnqueueJob
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
@@ -116,11 +113,3 @@ async def test_events_are_delivered_over_a_link_that_is_lost_before_it_has_carri
         assert not spool.path.exists()
         assert await pieces_of(near, lease.job_id) == PIECES
         await near.cancel(lease.job_id)
-
-
-@pytest.mark.usefixtures("soon_silent")
-async def test_a_broker_that_a_large_request_is_on_its_way_to_counts_as_one_that_answers(broker: RunningBroker) -> None:
-    specs = [JobSpec(command="true", queue="never", args=("x" * 50_000,)) for _ in range(8)]
-    with closing(SlowLink(broker.requests, 400_000)) as link, anyio.fail_after(WITHIN_S):
-        async with channel_over(link.endpoint, broker, Patience(first_s=0.5)) as channel:
-            assert isinstance(await channel.ask(EnqueueJob(jobs=tuple(specs))), JobsEnqueued)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -100,7 +98,6 @@ def test_a_terminal_gets_colours_and_a_pipe_gets_every_byte(standing: Cluster) -
 
 
 PROMPT = b"Password: "
-SCREEN_BYTES = 1_000_000
 
 
 @pytest.mark.parametrize("mode", [(), ("--pty",)], ids=["pipe", "pty"])
@@ -117,25 +114,6 @@ def test_a_prompt_is_seen_while_the_command_waits(standing: Cluster, tmp_path: P
         go.write_text("swordfish")
         assert monitor.stdout.read() == b"swordfish"
         assert monitor.wait() == 0
-
-
-def test_a_full_screen_is_replayed_to_the_byte(standing: Cluster, tmp_path: Path) -> None:
-    drawn = tmp_path / "screen"
-    chance = random.Random(7)
-    places = [(chance.randint(1, 24), chance.randint(1, 80), chance.randint(0, 7)) for _ in range(50_000)]
-    moves = [f"\x1b[{row};{column}H\x1b[3{colour}m" for row, column, colour in places]
-    drawn.write_bytes(("\x1b[?1049h" + "█\r\n".join(moves)).encode()[:SCREEN_BYTES] + b"\x1b[?1049l")
-    done = standing.airunner("submit", "--json", "--pty", "--", "sh", "-c", f"stty raw; cat {drawn}", timeout_s=50)
-    log = [json.loads(line) for line in done.stdout.splitlines()[1:]]
-    assert log[-1]["state"] == "COMPLETED"
-    assert b"".join(written(event) for event in log if event["kind"] == "OUTPUT") == drawn.read_bytes()
-    replayed = standing.airunner("monitor", "--json", log[0]["job_id"], timeout_s=50)
-    assert [json.loads(line) for line in replayed.stdout.splitlines()] == log
-    assert [(event["cols"], event["rows"]) for event in log if event["kind"] == "TERMINAL_RESIZE"] == [(80, 24)]
-
-
-def written(event: dict[str, str]) -> bytes:
-    return event["data"].encode() if event["encoding"] == "utf-8" else base64.b64decode(event["data"])
 
 
 BURN_MS = 200

@@ -33,13 +33,6 @@ signal.sigwait({signal.SIGTERM})
 print("bye", flush=True)
 sys.exit(5)
 """
-STUBBORN_ALONE = """
-import signal
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("up", flush=True)
-while True:
-    signal.pause()
-"""
 LITTER = """
 import os, signal
 def run(number):
@@ -145,13 +138,6 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace(launcher: ChildLau
     assert process.pid not in [survivor.pid for survivor in survivors]
     assert await process.wait() == Exit(None, signal.SIGTERM)
     assert await read_all(process.stdout) == b""
-
-
-async def test_a_command_that_ignores_sigterm_is_itself_no_survivor(launcher: ChildLauncher) -> None:
-    process = await launcher.launch(command(sys.executable, "-c", STUBBORN_ALONE))
-    await read_lines(process.stdout, 1)
-    assert await process.end(0.05) == []
-    assert await process.wait() == Exit(None, signal.SIGKILL)
 
 
 async def test_without_a_grace_there_is_no_sigterm(launcher: ChildLauncher) -> None:

@@ -55,11 +55,6 @@ async def test_stdout_and_stderr_are_told_apart(launcher: ChildLauncher) -> None
     assert await process.stdout.receive() == b""
 
 
-async def test_a_death_by_signal_is_told_as_that(launcher: ChildLauncher) -> None:
-    process = await launcher.launch(shell("kill -USR1 $$"))
-    assert await process.wait() == Exit(None, signal.SIGUSR1)
-
-
 @pytest.mark.parametrize("terminal", [None, TerminalSize()])
 async def test_much_output_arrives_whole(launcher: ChildLauncher, terminal: TerminalSize | None) -> None:
     process = await launcher.launch(shell("stty -opost 2>/dev/null; seq 1 300000", terminal=terminal))
@@ -242,12 +237,6 @@ async def test_a_terminal_is_one_with_the_size_asked_for(launcher: ChildLauncher
         assert process.stderr is None
         expected = b"True True os.terminal_size(columns=101, lines=33)\n"
         assert await read_all(process.stdout) == expected
-
-
-async def test_the_terminal_is_the_sessions_own(launcher: ChildLauncher) -> None:
-    """Without a controlling terminal there is no /dev/tty, no job control and no SIGHUP."""
-    with closing(await launcher.launch(shell("echo heard >/dev/tty", terminal=TerminalSize()))) as process:
-        assert await read_all(process.stdout) == b"heard\r\n"
 
 
 async def test_a_command_may_let_go_of_its_terminal_and_come_back(launcher: ChildLauncher, tmp_path: Path) -> None:

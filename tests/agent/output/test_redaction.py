@@ -62,19 +62,6 @@ async def test_no_event_carries_a_secret_to_the_disk(tmp_path: Path) -> None:
         assert written == b"pass: [REDACTED]\n"
 
 
-async def test_streams_are_cut_apart_and_the_end_gives_what_waited(tmp_path: Path) -> None:
-    recorder = recorder_in(tmp_path)
-    recorder.redact_with(Redactor([SECRET]))
-    await recorder.add_output(Stream.STDOUT, b"hunter2", 1)
-    await recorder.add_output(Stream.STDERR, b"hunter2", 1)
-    assert taken(recorder) == []
-    recorder.end_output(5)
-    assert taken(recorder) == [
-        Output(timestamp_ms=5, stream=Stream.STDOUT, data=b"hunter2"),
-        Output(timestamp_ms=5, stream=Stream.STDERR, data=b"hunter2"),
-    ]
-
-
 async def test_what_grows_by_its_marks_still_fits_every_bound(tmp_path: Path) -> None:
     recorder = recorder_in(tmp_path)
     recorder.redact_with(Redactor(["x"]))

@@ -248,12 +248,6 @@ def test_a_disk_that_takes_nothing_at_all_loses_nothing_either(spool: Spool) -> 
         assert (left.kept_index, events(left)) == (4, [(4, 1, b"on disk")])
 
 
-def test_the_largest_batch_fits(spool: Spool) -> None:
-    spool.append(0, 1, b"x" * BATCH_BYTES_MAX)
-    spool.append(1, 1, b"y" * BATCH_BYTES_MAX)
-    assert [len(raw) for _, _, raw in events(spool)] == [BATCH_BYTES_MAX] * 2
-
-
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     spool = Spool.create(tmp_path / "a", HEADER)
