@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from math import inf
+from pathlib import Path
 
 import anyio
 import pytest
@@ -12,6 +13,7 @@ from airunner.agent.launcher import launcherprocess
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.agent.launcher.process import KeptProcess
+from tests.agent.playing import Stage, staged
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"  # how coverage reaches the processes that a measured one starts
@@ -43,3 +45,10 @@ async def launcher() -> AsyncIterator[ChildLauncher]:
         await launcher.aclose()
         for process in started:
             process.close()
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """An agent with one slot, whose home is `tmp_path`."""
+    async with staged(tmp_path) as stage:
+        yield stage

@@ -31,7 +31,9 @@ from airunner.agent.launcher.refusal import MachineRefused
 from airunner.agent.leases.probes import PROBE
 from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
+from airunner.agent.workspace.workspace import Leftover
 from airunner.client.client import Client
+from airunner.protocol.job import Job
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.memory import REQUESTS_ENDPOINT
@@ -205,12 +207,18 @@ class Stage:
         await self.agent.run()
         self.ended.set()
 
+    async def begun(self, command: str = "sleep", **fields: object) -> tuple[Job, PlayedProcess]:
+        """Submit a job, and return it with its first process once that runs."""
+        number = len(self.launcher.started) + 1
+        job = await self.client.submit(command=command, **fields)
+        return job, await self.launcher.process(number)
+
     async def kinds(self, job_id: str) -> list[str]:
         """The kinds of its events, once it has ended."""
         return [event.kind async for event in self.client.follow(job_id)]
 
 
-async def inline(call: Callable[[], list[object]]) -> list[object]:
+async def inline(call: Callable[[], list[Leftover]]) -> list[Leftover]:
     """Where a thread would run it."""
     await anyio.lowlevel.checkpoint()
     return call()

@@ -11,11 +11,12 @@ import anyio
 import pytest
 
 from airunner.agent.attempt.slot import DELIVERY_S
+from airunner.agent.launcher.contract import LauncherDied
 from airunner.agent.leases.settlement import LeftBehind, described
 from airunner.agent.output.spool import SPOOL_FOLDER, Spool, SpoolFailed
 from airunner.protocol.job import JobState, Reason
 from airunner.transport.ports import Sent
-from tests.agent.playing import VISIBILITY_S, Stage, staged
+from tests.agent.playing import VISIBILITY_S, PlayedProcess, Stage, staged
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 
@@ -26,8 +27,7 @@ def stop(stage: Stage) -> None:
 
 async def test_a_stopped_agent_releases_what_runs_and_leaves_no_file(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        job = await stage.client.submit(command="sleep")
-        process = await stage.launcher.process()
+        job, process = await stage.begun()
         stop(stage)
         await stage.ended.wait()
         assert process.graces_s[0] == 0
@@ -37,8 +37,7 @@ async def test_a_stopped_agent_releases_what_runs_and_leaves_no_file(tmp_path: P
 
 async def test_what_is_stopped_while_the_broker_is_away_is_delivered_by_the_next_agent(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        job = await stage.client.submit(command="make", repository="/srv/project")
-        await stage.launcher.process()
+        job, _ = await stage.begun(command="make", repository="/srv/project")
         stage.wire.send = lambda *_: Sent.GONE
         stage.launcher.started[0].exit(1)  # git, whose words nobody hears now
         await anyio.sleep(1)  # virtual
@@ -70,8 +69,7 @@ async def test_a_full_disk_costs_the_job_a_moment_and_the_agent_nothing(
 
     async with staged(tmp_path) as stage:
         monkeypatch.setattr(os, "mkdir", make_if_there_is_room)
-        job = await stage.client.submit(command="make", max_attempts=1)
-        process = await stage.launcher.process()
+        job, process = await stage.begun(command="make", max_attempts=1)
         process.exit(0)
         kinds = await stage.kinds(job.id)
         assert kinds.count("JOB_RELEASED") == 2
@@ -79,19 +77,25 @@ async def test_a_full_disk_costs_the_job_a_moment_and_the_agent_nothing(
         assert any("No space left" in line for line in stage.reports)
 
 
-async def test_giving_back_what_has_begun_counts_and_so_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("part", "call", "error"),
+    [(Spool, "acknowledge", SpoolFailed("cannot read the spool")), (PlayedProcess, "wait", LauncherDied())],
+    ids=["spool", "launcher"],
+)
+async def test_giving_back_what_has_begun_counts_and_so_ends(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, part: type, call: str, error: Exception
+) -> None:
     def fail(*_: object) -> None:
-        raise SpoolFailed("cannot read the spool")
+        raise error
 
-    async with staged(tmp_path) as stage:
-        job = await stage.client.submit(command="make", max_attempts=2)
-        await stage.launcher.process()
-        monkeypatch.setattr(Spool, "acknowledge", fail)
-        kinds = await stage.kinds(job.id)
-        assert (kinds.count("JOB_RELEASED"), kinds[-1]) == (2, "JOB_FINISHED")
-        found = (await stage.client.get(job.id)).result
-        assert found is not None
-        assert found.reason is Reason.AGENT_LOST
+    monkeypatch.setattr(part, call, fail)
+    job = await stage.client.submit(command="make", max_attempts=2)
+    kinds = await stage.kinds(job.id)
+    assert (kinds.count("JOB_RELEASED"), kinds[-1]) == (2, "JOB_FINISHED")
+    found = (await stage.client.get(job.id)).result
+    assert found is not None
+    assert found.reason is Reason.AGENT_LOST
+    assert not stage.ended.is_set()
 
 
 async def test_what_was_asked_for_long_ago_is_renewed_and_run_and_not_wasted(tmp_path: Path) -> None:
@@ -133,8 +137,7 @@ async def test_an_idle_agent_leaves_after_its_time(tmp_path: Path) -> None:
 
 async def test_a_job_is_no_idleness_however_long_it_runs(tmp_path: Path) -> None:
     async with staged(tmp_path, slots=2, idle_s_max=IDLE_S) as stage:
-        job = await stage.client.submit(command="make")
-        process = await stage.launcher.process()
+        job, process = await stage.begun(command="make")
         await anyio.sleep(3 * IDLE_S)  # virtual
         assert not stage.ended.is_set()
         process.exit(0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ import anyio
 
 from airunner.agent.attempt.supervisor import CommandEnd, Supervisor
 from airunner.agent.launcher.attending import attended
-from airunner.agent.launcher.contract import LaunchSpec
+from airunner.agent.launcher.contract import Process
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.output.recorder import Recorder
@@ -21,7 +21,7 @@ from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import Reason
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobLease
-from tests.agent.launcher.launching import command, shell
+from tests.agent.launcher.launching import shell
 
 GRACE_S = 0.05
 LEASE = JobLease(
@@ -29,37 +29,14 @@ LEASE = JobLease(
 )
 
 
-DAEMON = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as door:
-    door.bind(sys.argv[1])
-    door.listen()
-    print("ready", flush=True)
-    line, _ = door.accept()
-    _, held, _, _ = socket.recv_fds(line, 1, 1)
-    line.sendall(b"!")
-    sys.stdin.read()
-"""
-HAND_OVER = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as line:
-    line.connect(sys.argv[1])
-    socket.send_fds(line, [b"."], [1])
-    line.recv(1)
-"""
-
-
 @contextmanager
-def handed_to_a_daemon(folder: Path) -> Iterator[tuple[tuple[str, ...], int]]:
-    """A command that hands its stdout to a process which is not of its job, and that process."""
-    door = str(folder / "door")
-    daemon = subprocess.Popen(
-        (sys.executable, "-c", DAEMON, door), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def daemon_with_stdout_of(process: Process) -> Iterator[int]:
+    """A process that is not of the job and has its stdout, as a container's runtime has."""
+    with Path(f"/proc/{process.pid}/fd/1").open("wb") as stdout:
+        daemon = subprocess.Popen(("sleep", "1000"), stdout=stdout)
     with daemon:
-        assert daemon.stdout is not None
-        assert daemon.stdout.readline() == "ready\n"
-        yield (sys.executable, "-c", HAND_OVER, door), daemon.pid
+        yield daemon.pid
+        daemon.kill()
 
 
 class Page(Recorder):
@@ -86,17 +63,18 @@ class Page(Recorder):
         return [body.message for body in self.bodies if isinstance(body, ProcessError)]
 
 
-async def seen(launcher: ChildLauncher, spec: LaunchSpec, timeout_s: float | None = None) -> tuple[CommandEnd, Page]:
+async def seen(
+    process: Process, timeout_s: float | None = None, terminal: TerminalSize | None = None
+) -> tuple[CommandEnd, Page]:
     """How it ended, and what is in the log of it."""
     page = Page()
     supervisor = Supervisor(HeldLease(LEASE, anyio.current_time(), 1_000), page, lambda: 1, GRACE_S)
-    process = await launcher.launch(spec)
     async with attended(process):
-        return await supervisor.supervise(process, timeout_s, terminal=spec.terminal), page
+        return await supervisor.supervise(process, timeout_s, terminal=terminal), page
 
 
 async def test_who_outlives_the_command_is_named(launcher: ChildLauncher) -> None:
-    ended, page = await seen(launcher, shell("sleep 1001 & (setsid sleep 1002 &) ; echo done"))
+    ended, page = await seen(await launcher.launch(shell("sleep 1001 & (setsid sleep 1002 &) ; echo done")))
     assert (ended.exit.exit_code, page.output) == (0, b"done\n")
     [word] = page.words
     assert word.startswith("the command has ended; these")
@@ -105,7 +83,8 @@ async def test_who_outlives_the_command_is_named(launcher: ChildLauncher) -> Non
 
 
 async def test_who_outlives_the_grace_is_named(launcher: ChildLauncher) -> None:
-    ended, page = await seen(launcher, shell("(trap '' TERM; while :; do sleep 1003; done) & wait"), timeout_s=0.2)
+    process = await launcher.launch(shell("(trap '' TERM; while :; do sleep 1003; done) & wait"))
+    ended, page = await seen(process, timeout_s=0.2)
     assert ended.cut_short is Reason.TIMEOUT
     [word] = page.words
     assert word.startswith("these processes had not ended 0.05 s after SIGTERM, and were killed:")
@@ -114,19 +93,22 @@ async def test_who_outlives_the_grace_is_named(launcher: ChildLauncher) -> None:
 async def test_whoever_holds_the_output_open_is_named_and_not_waited_for(
     launcher: ChildLauncher, tmp_path: Path
 ) -> None:
-    """A daemon of the machine was handed the job's stdout, as a container's runtime is."""
-    with handed_to_a_daemon(tmp_path) as (hand_over, daemon):
-        ended, page = await seen(launcher, command("sh", "-c", 'echo from the job; exec "$@"', "sh", *hand_over))
-        assert ended.exit.exit_code == 0
-        assert page.output == b"from the job\n"
-        [word] = page.words
-        assert word.startswith("stopped reading output")
-        assert f"  {daemon} " in word
+    os.mkfifo(tmp_path / "go")
+    process = await launcher.launch(shell(f"read -r _ < {tmp_path}/go; echo from the job"))
+    with daemon_with_stdout_of(process) as daemon:
+        (tmp_path / "go").write_text("\n")
+        ended, page = await seen(process)
+    assert ended.exit.exit_code == 0
+    assert page.output == b"from the job\n"
+    [word] = page.words
+    assert word.startswith("stopped reading output")
+    assert f"  {daemon} " in word
 
 
 async def test_a_terminal_tells_its_size_and_each_change(launcher: ChildLauncher) -> None:
     size = TerminalSize(cols=101, rows=33)
-    ended, page = await seen(launcher, shell("echo a; stty cols 55 rows 22; echo b", terminal=size))
+    process = await launcher.launch(shell("echo a; stty cols 55 rows 22; echo b", terminal=size))
+    ended, page = await seen(process, terminal=size)
     assert ended.exit.exit_code == 0
     sizes = [(body.cols, body.rows) for body in page.bodies if isinstance(body, TerminalResize)]
     assert sizes == [(101, 33), (55, 22)]

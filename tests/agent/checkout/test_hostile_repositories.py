@@ -31,10 +31,9 @@ async def test_hooks_attributes_and_filters_of_a_repository_run_nothing(
     (repository / ".githooks").mkdir()
     (repository / ".githooks" / "post-checkout").write_text(f"#!/bin/sh\ntouch {canary}\n")
     (repository / ".githooks" / "post-checkout").chmod(0o755)
-    for hook in ("post-checkout", "post-upload-pack", "reference-transaction"):
+    for hook in ("post-checkout", "post-upload-pack"):
         (repository / ".git" / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {canary}\n")
         (repository / ".git" / "hooks" / hook).chmod(0o755)
-    (repository / ".git" / "hooks" / "reference-transaction").unlink()
     commit(repository, "two")
     await checkout(repository)
     assert checkout.file == "two"

@@ -13,17 +13,12 @@ import pytest
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import FOLDER, Mirrors, remove_unfinished
 from airunner.agent.launcher.contract import Launcher
-from airunner.agent.workspace.workspace import Leftover, Workspace, make_workspace
+from airunner.agent.workspace.workspace import Workspace, make_workspace
 from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import commit, git, new_repository
+from tests.agent.playing import inline
 
 PLENTY = 1 << 30
-
-
-async def inline(call: Callable[[], list[Leftover]]) -> list[Leftover]:
-    """Where a thread would run it."""
-    await anyio.lowlevel.checkpoint()
-    return call()
 
 
 class Agent:
@@ -150,7 +145,6 @@ SPOILERS: dict[str, Callable[[Path], object]] = {
     "without packs": lambda mirror: [pack.unlink() for pack in mirror.glob("objects/pack/*")],
     "with garbled packs": with_garbled_packs,
     "with a lost head": lambda mirror: (mirror / "HEAD").write_text("ref: nowhere\n"),
-    "without a head": lambda mirror: (mirror / "HEAD").unlink(),
     "with a folder for its configuration": lambda mirror: ((mirror / "config").unlink(), (mirror / "config").mkdir()),
     "as a file": lambda mirror: (shutil.rmtree(mirror), mirror.touch()),
     "gone": shutil.rmtree,

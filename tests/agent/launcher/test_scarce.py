@@ -108,14 +108,11 @@ MACHINES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC
 JOBS = (errno.E2BIG, errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.ETXTBSY, 0)
 
 
-@pytest.mark.parametrize("number", MACHINES, ids=errno.errorcode.get)
-def test_what_a_machine_is_out_of_is_no_fault_of_the_command(number: int) -> None:
-    assert scarce_at_launch(number) is not None
-
-
-@pytest.mark.parametrize("number", JOBS)
-def test_what_is_wrong_with_a_command_is_no_fault_of_the_machine(number: int) -> None:
-    assert scarce_at_launch(number) is None
+@pytest.mark.parametrize("number", [*MACHINES, *JOBS], ids=errno.errorcode.get)
+def test_what_a_machine_is_out_of_is_no_fault_of_the_command_and_what_is_wrong_with_it_none_of_the_machine(
+    number: int,
+) -> None:
+    assert (scarce_at_launch(number) is not None) is (number in MACHINES)
 
 
 def test_giving_back_counts_once_the_command_runs_or_the_machine_shows_nothing() -> None:

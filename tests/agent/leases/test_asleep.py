@@ -98,8 +98,7 @@ def test_what_a_keeper_keeps_is_killed_when_the_machine_has_slept_past_its_deadl
 async def test_a_lease_that_ran_out_in_a_sleep_is_ended_when_the_machine_wakes(tmp_path: Path) -> None:
     machine = Sleep()
     async with staged(tmp_path, here=machine.edges) as stage:
-        await stage.client.submit(command="sleep")
-        process = await stage.launcher.process()
+        _, process = await stage.begun()
         stage.wire.send = lambda *_: Sent.GONE
         slept_s = anyio.current_time()
         machine.sleep(VISIBILITY_S)
@@ -111,8 +110,7 @@ async def test_a_lease_that_ran_out_in_a_sleep_is_ended_when_the_machine_wakes(t
 async def test_a_lease_that_a_sleep_has_left_time_for_is_renewed_when_the_machine_wakes(tmp_path: Path) -> None:
     machine = Sleep()
     async with staged(tmp_path, here=machine.edges) as stage:
-        await stage.client.submit(command="sleep")
-        process = await stage.launcher.process()
+        _, process = await stage.begun()
         until_s = process.deadline_s
         machine.sleep(VISIBILITY_S - 2 * MARGIN_S_MAX)
         await anyio.sleep(1)  # virtual
@@ -132,8 +130,7 @@ async def test_a_grant_that_came_before_a_sleep_is_renewed_before_it_is_begun(tm
 
         await anyio.sleep(1)  # virtual: its request is parked
         stage.wire.send = asleep
-        await stage.client.submit(command="sleep")
-        await stage.launcher.process()
+        await stage.begun()
         assert any(isinstance(one, UpdateJob) for one in stage.wire.requests)
 
 

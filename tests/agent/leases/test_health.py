@@ -60,17 +60,16 @@ async def test_the_last_hook_runs_for_a_job_that_is_given_back_too(tmp_path: Pat
         assert (await stage.client.get(job.id)).state is JobState.COMPLETED
 
 
-async def test_what_only_words_tell_of_counts_where_the_machine_is_able(tmp_path: Path) -> None:
-    async with staged(tmp_path) as stage:
-        stage.launcher.refusal = MachineRefused(Scarce.DISK, "No space left on device", guessed=True)
-        job = await stage.client.submit(command="make", max_attempts=2)
-        events = [event async for event in stage.client.follow(job.id)]
-        assert [event.kind for event in events].count("PROCESS_ERROR") == 2
-        assert "No space left on device" in str(events)
-        found = (await stage.client.get(job.id)).result
-        assert found is not None
-        assert found.reason is Reason.AGENT_LOST
-        assert await trouble_of(stage) == ""
+async def test_what_only_words_tell_of_counts_where_the_machine_is_able(stage: Stage) -> None:
+    stage.launcher.refusal = MachineRefused(Scarce.DISK, "No space left on device", guessed=True)
+    job = await stage.client.submit(command="make", max_attempts=2)
+    events = [event async for event in stage.client.follow(job.id)]
+    assert [event.kind for event in events].count("PROCESS_ERROR") == 2
+    assert "No space left on device" in str(events)
+    found = (await stage.client.get(job.id)).result
+    assert found is not None
+    assert found.reason is Reason.AGENT_LOST
+    assert await trouble_of(stage) == ""
 
 
 async def test_a_full_disk_is_tried_again_when_it_has_more_room_and_not_before(

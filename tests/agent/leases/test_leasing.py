@@ -69,46 +69,44 @@ async def test_who_becomes_free_while_the_broker_is_asked_goes_with_the_next(tmp
         assert dequeues(stage)[SLOTS:] == [(1, False), (SLOTS - 1, False)]
 
 
-async def test_a_slot_takes_the_next_job_while_the_broker_hears_of_the_last_and_no_third(tmp_path: Path) -> None:
-    async with staged(tmp_path) as stage:
-        jobs = await submit(stage, 3)
-        first = await stage.launcher.process()
-        send = stage.wire.send
+async def test_a_slot_takes_the_next_job_while_the_broker_hears_of_the_last_and_no_third(stage: Stage) -> None:
+    jobs = await submit(stage, 3)
+    first = await stage.launcher.process()
+    send = stage.wire.send
 
-        def lose_completions(peer: bytes, frames: list[bytes]) -> Sent:
-            reply = decode_reply(frames[-1])
-            if isinstance(reply, JobEventsPublished) and reply.completions:
-                return Sent.DONE
-            return send(peer, frames)
+    def lose_completions(peer: bytes, frames: list[bytes]) -> Sent:
+        reply = decode_reply(frames[-1])
+        if isinstance(reply, JobEventsPublished) and reply.completions:
+            return Sent.DONE
+        return send(peer, frames)
 
-        stage.wire.send = lose_completions
-        first.exit(0)
-        (await stage.launcher.process(2)).exit(7)
-        await anyio.sleep(60)  # virtual
-        assert len(stage.launcher.started) == 2
-        stage.wire.send = send
-        (await stage.launcher.process(3)).exit(0)
-        assert [(await stage.kinds(job))[-1] for job in jobs] == ["JOB_FINISHED"] * 3
-        states = [(await stage.client.get(job)).state for job in jobs]
-        assert states == [JobState.COMPLETED, JobState.FAILED, JobState.COMPLETED]
+    stage.wire.send = lose_completions
+    first.exit(0)
+    (await stage.launcher.process(2)).exit(7)
+    await anyio.sleep(60)  # virtual
+    assert len(stage.launcher.started) == 2
+    stage.wire.send = send
+    (await stage.launcher.process(3)).exit(0)
+    assert [(await stage.kinds(job))[-1] for job in jobs] == ["JOB_FINISHED"] * 3
+    states = [(await stage.client.get(job)).state for job in jobs]
+    assert states == [JobState.COMPLETED, JobState.FAILED, JobState.COMPLETED]
 
 
-async def test_an_end_that_the_broker_has_not_heard_of_is_left_to_the_next_agent(tmp_path: Path) -> None:
-    async with staged(tmp_path) as stage:
-        (job,) = await submit(stage, 1)
-        process = await stage.launcher.process()
-        stage.wire.send = lambda *_: Sent.GONE
-        stage.wire.receive = anyio.sleep_forever
-        process.exit(0)
-        await anyio.sleep(1)  # virtual
-        stage.agent.orders.drain.set()
-        await anyio.sleep(2 * DELIVERY_S)  # virtual
-        assert not stage.ended.is_set(), "one that drains waits for the broker"
-        stage.agent.orders.stop.set()
-        stopped_s = anyio.current_time()
-        await stage.ended.wait()
-        assert anyio.current_time() - stopped_s < 2 * DELIVERY_S
-        assert f"job {job} attempt 1 {described(LeftBehind())}" in stage.reports
+async def test_an_end_that_the_broker_has_not_heard_of_is_left_to_the_next_agent(stage: Stage) -> None:
+    (job,) = await submit(stage, 1)
+    process = await stage.launcher.process()
+    stage.wire.send = lambda *_: Sent.GONE
+    stage.wire.receive = anyio.sleep_forever
+    process.exit(0)
+    await anyio.sleep(1)  # virtual
+    stage.agent.orders.drain.set()
+    await anyio.sleep(2 * DELIVERY_S)  # virtual
+    assert not stage.ended.is_set(), "one that drains waits for the broker"
+    stage.agent.orders.stop.set()
+    stopped_s = anyio.current_time()
+    await stage.ended.wait()
+    assert anyio.current_time() - stopped_s < 2 * DELIVERY_S
+    assert f"job {job} attempt 1 {described(LeftBehind())}" in stage.reports
 
 
 async def test_an_idle_agent_does_not_wait_for_a_broker_that_has_gone(tmp_path: Path) -> None:
