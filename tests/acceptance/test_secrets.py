@@ -101,13 +101,9 @@ def test_secrets_are_set_listed_and_removed_and_outlive_the_broker(cluster: Clus
     [
         (("set", "A"), b"value", "run `airunner certs queue-key default` where the queue's agents run"),
         (("set", "1A"), b"value", "'1A' is no name of a secret"),
-        (("set", "A", "--queue", "-q"), b"value", "--queue '-q': expected"),
-        (("set", "A", "--queue", "made"), b"\n", "the value of A is empty"),
-        (("set", "A", "--queue", "made"), b"x" * 32_769, "a secret may have at most 32768 bytes"),
-        (("set", "A", "--queue", "made", "--from-file", "/nowhere"), b"", "cannot read /nowhere: No such file"),
-        (("set", "A", "--queue", "made", "--key", "/dev/null"), b"value", "is not a file"),
-        (("rm", "A"), b"", "queue default has no secret A"),
         (("list", "--queue", "a b"), b"", "--queue 'a b': expected"),
+        (("set", "A", "--queue", "made"), b"\n", "the value of A is empty"),
+        (("set", "A", "--queue", "made", "--from-file", "/nowhere"), b"", "cannot read /nowhere: No such file"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgpack
@@ -39,7 +40,6 @@ from airunner.protocol.replies import (
     JobReleasedReply,
     LeaseRef,
     Refused,
-    Reply,
 )
 from airunner.protocol.requests import LAST_BYTES_MAX, PublishJobEvents, ReleaseJob, Request
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
@@ -48,19 +48,22 @@ from tests.client.wire import edges
 
 
 class Full:
-    """A channel whose broker has no room for events, `full` times."""
+    """A channel whose broker refuses events `full` times, as a whole or each batch with a code."""
 
-    def __init__(self, full: int, refusal: PeerError | None = None) -> None:
+    def __init__(self, full: int, refusal: PeerError | None = None, code: str = Quota.code) -> None:
         self.full = full
         self.refusal = refusal
         self.request_size = RequestSize()
         self.stored: dict[str, int] = {}
-        self.asked = 0
-        self.code = Quota.code
+        self.asked: list[Request] = []
+        self.code = code
 
-    async def ask(self, request: PublishJobEvents, **_: object) -> JobEventsPublished:
+    async def ask(self, request: Request, **_: object) -> Any:
         await anyio.lowlevel.checkpoint()
-        self.asked += 1
+        self.asked.append(request)
+        if isinstance(request, ReleaseJob):
+            return JobReleasedReply()
+        assert isinstance(request, PublishJobEvents)
         self.full -= 1
         if self.full >= 0 and self.refusal is not None:
             raise self.refusal
@@ -128,7 +131,7 @@ async def test_what_is_refused_for_now_is_kept_and_sent_again_and_said_once(
         assert await settled(recorders) == [JobState.COMPLETED] * 2
     assert channel.stored == {"job1": 2, "job2": 2}
     assert len(said) == 1
-    assert channel.asked < 12, "it is asked again after a pause, and not at once"
+    assert len(channel.asked) < 12, "it is asked again after a pause, and not at once"
     assert anyio.current_time() > began_s
 
 
@@ -210,8 +213,8 @@ async def test_what_a_lost_connection_did_not_carry_is_sent_in_smaller_pieces_an
 class KeepsEndsOnly(Full):
     """A channel whose broker takes nothing but the last few events of an attempt, together with its end."""
 
-    def __init__(self) -> None:
-        super().__init__(0)
+    def __init__(self, code: str = Quota.code) -> None:
+        super().__init__(0, code=code)
         self.events: list[EventBody] = []
         self.ending: set[str] = set()
         self.sizes = Counter[str]()
@@ -242,8 +245,7 @@ async def write_much(recorder: Recorder, end: ProcessEnd) -> None:
 
 @pytest.mark.parametrize("code", [Quota.code, NoSpace.code])
 async def test_a_cancelled_job_ends_without_the_output_for_which_there_is_no_room(tmp_path: Path, code: str) -> None:
-    channel = KeepsEndsOnly()
-    channel.code = code
+    channel = KeepsEndsOnly(code)
     end = ProcessEnd(timestamp_ms=3, pid=1, signal=15)
     async with publishing(tmp_path, channel) as ([recorder], _):
         await write_much(recorder, end)
@@ -282,25 +284,6 @@ async def test_an_end_is_told_at_once_while_others_have_no_room(tmp_path: Path) 
 JOB = JobId("job")
 
 
-class Refusing:
-    """A channel whose broker refuses for some time."""
-
-    def __init__(self, *refusals: PeerError | str) -> None:
-        self.refusals = list(refusals)
-        self.request_size = RequestSize()
-        self.asked: list[Request] = []
-
-    async def ask(self, request: Request, **_: object) -> Reply:
-        self.asked.append(request)
-        refusal = self.refusals.pop(0) if self.refusals else None
-        if isinstance(refusal, PeerError):
-            raise refusal
-        if isinstance(request, ReleaseJob):
-            return JobReleasedReply()
-        assert isinstance(request, PublishJobEvents)
-        return JobEventsPublished(batches=(BatchStored(job_id=JOB, attempt=1, next_index=1, code=refusal),))
-
-
 @pytest.fixture
 def left(tmp_path: Path) -> Path:
     spool = Spool.create(tmp_path / "job.1", SpoolHeader(lease=LeaseRef(job_id=JOB, attempt=1, task_token=bytes(32))))
@@ -309,8 +292,11 @@ def left(tmp_path: Path) -> Path:
     return spool.path
 
 
-async def test_what_is_refused_for_now_is_offered_again_and_nothing_is_lost(left: Path) -> None:
-    channel = Refusing(NoSpace(), Unauthenticated(), "no-space", NoSpace())
+@pytest.mark.parametrize("refused", [None, NoSpace(), Unauthenticated()])
+async def test_what_is_refused_for_now_is_offered_again_and_nothing_is_lost(
+    left: Path, refused: PeerError | None
+) -> None:
+    channel = Full(4, refused, NoSpace.code)
     said: list[str] = []
     await recover([left], channel, edges(), said.append)
     assert spools_in(left.parent) == []
@@ -321,9 +307,9 @@ async def test_what_is_refused_for_now_is_offered_again_and_nothing_is_lost(left
     assert len(said) == 2  # once that it is refused, once that it is done
 
 
-@pytest.mark.parametrize("final", [StaleToken(), "stale-token", "not-found"])
-async def test_what_will_never_be_taken_is_let_go(left: Path, final: PeerError | str) -> None:
-    channel = Refusing(final)
+@pytest.mark.parametrize(("final", "code"), [(StaleToken(), ""), (None, "stale-token"), (None, "not-found")])
+async def test_what_will_never_be_taken_is_let_go(left: Path, final: PeerError | None, code: str) -> None:
+    channel = Full(1, final, code)
     await recover([left], channel, edges(), lambda _: None)
     assert spools_in(left.parent) == []
     assert len(channel.asked) == 1
@@ -333,7 +319,7 @@ async def test_a_spool_of_another_format_is_left_as_it_is_and_the_others_are_del
     foreign = left.parent / "another.1"
     newer = msgpack.packb({"format": 3, "lease": {"job": "another"}})
     foreign.write_bytes(newer)
-    channel = Refusing()
+    channel = Full(0)
     said: list[str] = []
     await recover(spools_in(left.parent), channel, edges(), said.append)
     assert spools_in(left.parent) == [foreign]
