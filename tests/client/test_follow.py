@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.client.client import Client
 from airunner.client.follower import PAGES_MAX
-from airunner.protocol.errors import BadRequest, NotFound, OperatorError
+from airunner.protocol.errors import BadRequest, NotFound
 from airunner.protocol.events import Event, Output
 from airunner.protocol.follow import SILENCE_FIRST_MS
 from airunner.transport.memory import MemorySubscriber
@@ -93,14 +93,10 @@ async def test_live_events_need_no_further_request() -> None:
 async def test_of_some_kinds_only_those_come() -> None:
     async with brokered() as (_, client):
         job = await client.submit(command="count")
-        worker = await Worker.lease(client)
-        for _ in range(20):
-            await worker.print(b"x" * 60_000)
-        await worker.run(3)
+        await (await Worker.lease(client)).run(3)
         seen = [event async for event in client.follow(job.id, kinds=["JOB_LEASED", "PROCESS_END"])]
-        assert [(event.kind, event.sequence) for event in seen] == [("JOB_LEASED", 2), ("PROCESS_END", 27)]
-        replayed = [event async for event in client.replay(job.id, kinds=["PROCESS_END"])]
-        assert replayed == seen[1:]
+        assert [(event.kind, event.sequence) for event in seen] == [("JOB_LEASED", 2), ("PROCESS_END", 7)]
+        assert [event async for event in client.replay(job.id, kinds=["PROCESS_END"])] == seen[1:]
         with pytest.raises(BadRequest, match="'NONSENSE' is not a kind of event"):
             client.follow(job.id, kinds=["NONSENSE"])
 
@@ -249,17 +245,8 @@ async def test_the_callers_own_error_comes_out_as_it_is() -> None:
 
 async def test_a_client_that_is_cancelled_ends() -> None:
     async with brokered() as (_, client):
-        inner = Client(reach=client._reach)
         with anyio.move_on_after(3) as scope:
-            async with inner:
+            async with Client(reach=client._reach) as inner:
                 job = await inner.submit(command="never leased")
                 await whole(inner, job.id)
         assert scope.cancelled_caught
-
-
-async def test_a_broker_that_is_not_there_is_given_up_on() -> None:
-    async with brokered() as (wire, client):
-        wire.router.close()
-        with pytest.raises(OperatorError, match="no broker answers") as told:
-            await client.submit(command="true")
-        assert told.value.exit_code == 69

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from airunner.client.cli.cast import CLEARED, Cast
 from airunner.protocol import events
-from airunner.protocol.events import Event, EventBody, JobLeased, Output, Stream
+from airunner.protocol.events import EventBody, JobLeased, Output, Stream
 from airunner.protocol.fields import JobSpec, ProcessType, TerminalSize
 from airunner.protocol.job import JobState
-from airunner.protocol.names import JobId
+from tests.client.cli.test_output import event
 
 PTY = JobSpec(command="sh", args=("-c", "a b"), process_type=ProcessType.PTY, terminal=TerminalSize(cols=100, rows=30))
 PIPE = JobSpec(command="make")
@@ -40,7 +40,7 @@ def recorded(spec: JobSpec, *bodies: EventBody) -> list[Any]:
     lines = ""
     for sequence, body in enumerate(bodies, 1):
         attempt += isinstance(body, JobLeased)
-        lines += cast.feed(Event(job_id=JobId("j"), sequence=sequence, attempt=attempt, body=body))
+        lines += cast.feed(event(body, sequence, attempt))
     return [json.loads(line) for line in lines.splitlines()]
 
 
@@ -134,9 +134,7 @@ def test_a_job_that_wrote_nothing_has_a_recording_too() -> None:
 def test_every_line_is_json_that_no_terminal_obeys_and_no_text_is_lost(pieces: list[tuple[Stream, bytes]]) -> None:
     cast = Cast(PTY, "t")
     bodies = [started(0), *(out(0, data, stream) for stream, data in pieces), finished()]
-    lines = "".join(
-        cast.feed(Event(job_id=JobId("j"), sequence=at, attempt=1, body=body)) for at, body in enumerate(bodies, 1)
-    )
+    lines = "".join(cast.feed(event(body)) for body in bodies)
     assert all(char.isprintable() or not char.isascii() for char in lines.replace("\n", ""))
     shown = [json.loads(line)[2] for line in lines.splitlines()[1:-1]]
     for stream in Stream:

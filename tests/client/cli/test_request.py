@@ -56,23 +56,17 @@ def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("options", "operands", "words", "told"),
+    ("operands", "words", "told"),
     [
-        ({}, [], None, "there is no command to run"),
-        ({}, [], [], "there is no command to run"),
-        ({}, ["URL"], None, "there is no command to run"),
-        ({}, ["URL", "make"], None, "put -- before the command"),
-        ({"command": "b"}, [], ["a"], "not both"),
-        ({"args": ["b"]}, [], ["a"], "not both"),
-        ({"environment": ["NAME"]}, [], ["a"], "--env 'NAME': expected NAME=VALUE"),
-        ({"metadata": ["=x"]}, [], ["a"], "--metadata '=x': expected NAME=VALUE"),
+        ([], None, "there is no command to run"),
+        ([], [], "there is no command to run"),
+        (["URL"], None, "there is no command to run"),
+        (["URL", "make"], None, "put -- before the command"),
     ],
 )
-def test_words_that_make_no_job_are_told(
-    options: dict[str, Given], operands: list[str], words: list[str] | None, told: str
-) -> None:
+def test_words_that_make_no_job_are_told(operands: list[str], words: list[str] | None, told: str) -> None:
     with pytest.raises(OperatorError, match=told):
-        fields_of(options, operands, words)
+        fields_of({}, operands, words)
 
 
 def test_a_request_id_is_a_uuid_or_the_hash_of_any_text() -> None:
@@ -85,7 +79,9 @@ def test_a_request_id_is_a_uuid_or_the_hash_of_any_text() -> None:
             request_id_of(refused)
 
 
-def test_when_and_how_often_a_job_is_run_are_told_in_flags() -> None:
+def test_what_a_job_needs_and_when_and_how_often_it_is_run_are_told_in_flags(tmp_path: Path) -> None:
+    config = tmp_path / "job.yaml"
+    config.write_text("command: make\nrequire: {os: linux, arch: arm64}\n")
     options: dict[str, Given] = {
         "priority": "7",
         "not_before_ms": "+2h",
@@ -93,10 +89,26 @@ def test_when_and_how_often_a_job_is_run_are_told_in_flags() -> None:
         "retry": "2",
         "retry_on": ["75,kill"],
         "retry_backoff": "500ms",
+        "require": ["arch=x86"],
+        "secrets": ["A", "B"],
+        "pty": True,
+        "terminal": "120x40",
+        "depth": "1",
+        "submodules": False,
     }
-    fields = fields_of(options, words=["true"], now_ms=1_000)
-    assert (fields["priority"], fields["not_before_ms"], fields["max_attempts"]) == (7, 7_201_000, 1)
-    assert fields["retry"] == RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,)))
+    assert fields_of(options, config=config, now_ms=1_000) == {
+        "command": "make",
+        "priority": 7,
+        "not_before_ms": 7_201_000,
+        "max_attempts": 1,
+        "retry": RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,))),
+        "require": {"os": "linux", "arch": "x86"},
+        "secrets": ("A", "B"),
+        "process_type": "pty",
+        "terminal": TerminalSize(cols=120, rows=40),
+        "depth": 1,
+        "submodules": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -136,6 +148,10 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"command": "b"}, "not both"),
+        ({"args": ["b"]}, "not both"),
+        ({"environment": ["NAME"]}, "--env 'NAME': expected NAME=VALUE"),
+        ({"metadata": ["=x"]}, "--metadata '=x': expected NAME=VALUE"),
         ({"retry_on": ["1"]}, "--retry-on needs --retry too"),
         ({"retry": "1", "retry_on": ["256"]}, "--retry: 256 is not an exit code of a failure"),
         ({"retry": "101"}, "--retry: expected a number up to 100, or {limit: 3"),
@@ -159,28 +175,6 @@ def test_a_policy_is_shown_in_words() -> None:
     assert policy_text(RetryPolicy(limit=3)) == "up to 3 times, first after 1 s"
     policy = RetryPolicy(limit=1, backoff_ms=1_500, on=RetryOn(exit_codes=(75,), signals=(9,)))
     assert policy_text(policy) == "up to 1 times, first after 1.5 s, on exit code 75, signal 9"
-
-
-def test_what_a_job_needs_and_how_large_its_terminal_is(tmp_path: Path) -> None:
-    config = tmp_path / "job.yaml"
-    config.write_text("command: make\nrequire: {os: linux, arch: arm64}\n")
-    options: dict[str, Given] = {
-        "require": ["arch=x86"],
-        "secrets": ["A", "B"],
-        "pty": True,
-        "terminal": "120x40",
-        "depth": "1",
-        "submodules": False,
-    }
-    assert fields_of(options, config=config) == {
-        "command": "make",
-        "require": {"os": "linux", "arch": "x86"},
-        "secrets": ("A", "B"),
-        "process_type": "pty",
-        "terminal": TerminalSize(cols=120, rows=40),
-        "depth": 1,
-        "submodules": False,
-    }
 
 
 def test_what_looks_like_a_list_is_taken_literally_with_a_hint() -> None:

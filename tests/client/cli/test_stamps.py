@@ -9,18 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.client.cli.stamps import Stamps, Timestamps
-from airunner.protocol.events import Event, EventBody, JobLeased, Output, ProcessStart, Stream
-from airunner.protocol.names import MILLISECONDS_MAX, JobId
-
-
-def event(body: EventBody, attempt: int = 1) -> Event:
-    return Event(job_id=JobId("j"), sequence=1, attempt=attempt, body=body)
+from airunner.protocol.events import JobLeased, Output, ProcessStart, Stream
+from airunner.protocol.names import MILLISECONDS_MAX
+from tests.client.cli.test_output import event
 
 
 def shown(stamps: Stamps, data: bytes, ms: int, stream: Stream = Stream.STDOUT, attempt: int = 1) -> bytes:
     output = Output(timestamp_ms=ms, stream=stream, data=data)
-    stamps.note(event(output, attempt))
-    return stamps.lines(event(output, attempt), output)
+    shown = event(output, attempt=attempt)
+    stamps.note(shown)
+    return stamps.lines(shown, output)
 
 
 @pytest.fixture(autouse=True)

@@ -3,82 +3,58 @@
 from __future__ import annotations
 
 import json
-import os
-import tty
-from collections.abc import Generator
-from pathlib import Path
 
 import anyio
 import pytest
 from msgspec.structs import replace
 
 from airunner.client.cli.columns import PIPE, TERMINAL
-from airunner.client.cli.console import Console
 from airunner.client.cli.joblist import page_text
 from airunner.client.cli.watchlist import WATCH_S, JsonLines, Lines, Screen, watch_list
-from airunner.protocol.job import JobState, JobSummary
-from airunner.protocol.names import JobId
+from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobsListed
+from tests.client.cli.test_output import Files, Terminal, one_terminal, two_files  # noqa: F401 - fixtures
+from tests.client.cli.test_output import summary as job
 
 
-def job(letter: str, state: JobState = JobState.SCHEDULED, command: str = "make") -> JobSummary:
-    return JobSummary(id=JobId(letter * 36), state=state, queue="q", command=command, submitted_ms=0)
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Generator[tuple[Console, Path]]:
-    path = tmp_path / "out"
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
-    yield Console(stdout=descriptor, stderr=descriptor), path
-    os.close(descriptor)
-
-
-def test_a_pipe_is_given_the_list_and_then_what_is_new_or_has_changed_oldest_first(
-    written: tuple[Console, Path],
-) -> None:
-    console, path = written
-    view = Lines(console, PIPE)
+def test_a_pipe_is_given_the_list_and_then_what_is_new_or_has_changed_oldest_first(files: Files) -> None:
+    view = Lines(files.console(), PIPE)
     view.show([job("b"), job("a")], 0)
     view.show([job("b"), job("a")], 99_000)
     view.show([job("d"), job("c"), job("b", JobState.RUNNING), job("a")], 99_000)
-    heading, *rows = path.read_text().splitlines()
+    heading, *rows = files.written[0].decode().splitlines()
     assert heading.split()[:3] == ["ID", "STATE", "QUEUE"]
     assert [row[0] for row in rows] == ["b", "a", "b", "c", "d"]
     assert ["RUNNING" in row for row in rows] == [False, False, True, False, False]
     assert len({row.index(" q ") for row in rows}) == 1, "in the columns of the first"
 
 
-def test_json_is_an_object_for_each_job_that_is_new_or_has_changed(written: tuple[Console, Path]) -> None:
-    console, path = written
-    view = JsonLines(console)
+def test_json_is_an_object_for_each_job_that_is_new_or_has_changed(files: Files) -> None:
+    view = JsonLines(files.console())
     view.show([job("a")], 0)
     view.show([job("a")], 0)
     view.show([job("a", JobState.COMPLETED)], 0)
-    assert [json.loads(line)["state"] for line in path.read_text().splitlines()] == ["SCHEDULED", "COMPLETED"]
+    assert [json.loads(line)["state"] for line in files.written[0].splitlines()] == ["SCHEDULED", "COMPLETED"]
 
 
 @pytest.mark.parametrize("width", [80, 40])
 def test_a_terminal_is_given_a_table_over_the_one_before_of_as_many_jobs_as_it_has_room_for(
-    width: int, monkeypatch: pytest.MonkeyPatch
+    width: int, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("LINES", "6")
     monkeypatch.setenv("TERM", "dumb")
-    ours, screen = os.openpty()
-    tty.setraw(screen)
-    view = Screen(Console(stdout=screen, stderr=screen, raw=True), TERMINAL)
+    view = Screen(terminal.console, TERMINAL)
     view.show([job(letter, command="x" * 99) for letter in "abcdefgh"], 0)
-    first = os.read(ours, 65_536).decode()
+    first = terminal.shown().decode()
     assert "\x1b[" not in first
     shown = [line[0] for line in first.splitlines()]
     assert shown == (["I", "a", "b", "c", "d"] if width == 80 else ["a", " ", "b", " "])
     assert all(len(line) <= width for line in first.splitlines())
     view.show([job("a", JobState.RUNNING)], 0)
-    second = os.read(ours, 65_536).decode()
+    second = terminal.shown().decode()
     assert second.startswith(f"\x1b[{len(shown)}A\r\x1b[J")
     assert "RUNNING" in second
-    os.close(ours)
-    os.close(screen)
 
 
 async def test_the_list_is_asked_for_one_interval_after_each_answer() -> None:
