@@ -110,19 +110,17 @@ def test_the_list_is_read_when_it_changes_and_not_each_time(home: Home, monkeypa
 def test_a_rewrite_within_one_tick_of_the_clock_counts_too(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     allow_list(home, ALICE + b" machine agent\n")
     reading = Reading(home, monkeypatch)
-    assert reading.list.entry_for(ALICE)
-    reading.now_s = SETTLED_S - 1
-    assert reading.list.entry_for(ALICE)
+    for reading.now_s in (0.0, SETTLED_S - 1):
+        assert reading.list.entry_for(ALICE)
     home.allowed_clients.write_bytes(BOB + b" machine agent\n")
     reading.now_s = 100 * SETTLED_S
     assert reading.list.entry_for(ALICE) is None
 
 
-def test_comments_and_blank_lines_are_passed_over(home: Home) -> None:
-    allow, reports = allow_list(
-        home, b"# a comment\n#\n#" + BOB + b" b agent\n\n  \t\n  " + ALICE + b"   a\tagent  \r\n"
-    )
-    assert allow.entry_for(ALICE) == Entry("a", AGENT)
+def test_comments_and_blanks_are_passed_over_and_what_a_key_is_bound_to_stands_in_any_order(home: Home) -> None:
+    ignored = b"# a comment\n#\n#" + BOB + b" b agent\n\n  \t\n"
+    allow, reports = allow_list(home, ignored + b"  " + ALICE + b"   a\ttenant=acme queue=nightly,ci agent  \r\n")
+    assert allow.entry_for(ALICE) == Entry("a", AGENT, "acme", frozenset({"ci", "nightly"}))
     assert allow.entry_for(BOB) is None
     assert reports == []
 
@@ -173,14 +171,12 @@ def test_a_file_that_cannot_be_read_lets_nobody_in_until_it_can_be(breakage: str
     content = ALICE + b" a agent\n"
     allow, reports = allow_list(home, content)
     assert allow.entry_for(ALICE)
-    match breakage:
-        case "missing":
-            home.allowed_clients.unlink()
-        case "open to others":
-            home.allowed_clients.chmod(0o666)
-        case _:
-            home.allowed_clients.unlink()
-            home.allowed_clients.mkdir()
+    if breakage == "open to others":
+        home.allowed_clients.chmod(0o666)
+    else:
+        home.allowed_clients.unlink()
+    if breakage == "a folder":
+        home.allowed_clients.mkdir()
     for _ in range(3):
         with pytest.raises(AllowListUnreadable):
             allow.entry_for(ALICE)
@@ -225,17 +221,9 @@ def allow_list(home: Home, content: bytes) -> tuple[AllowList, list[str]]:
     return AllowList(home.allowed_clients, reports.append), reports
 
 
-def test_a_key_may_be_bound_to_a_tenant_and_to_queues_in_any_order(home: Home) -> None:
-    allow, reports = allow_list(home, ALICE + b" a tenant=acme queue=nightly,ci agent\n" + BOB + b" b queue=ci agent\n")
-    assert allow.entry_for(ALICE) == Entry("a", AGENT, "acme", frozenset({"ci", "nightly"}))
-    assert allow.entry_for(BOB) == Entry("b", AGENT, None, frozenset({"ci"}))
-    assert reports == []
-
-
 def test_an_entry_is_taken_off_by_its_whole_name_and_all_else_stays() -> None:
-    content = b"# a list of ours, a comment with build\n" + with_entry(
-        b"", ALICE, Entry("build-7", frozenset({PeerRole.AGENT}))
-    )
-    content = with_entry(content, BOB, Entry("old-build", frozenset({PeerRole.CLIENT})))
-    assert without_entry(with_entry(content, CAROL, Entry("build", frozenset({PeerRole.AGENT}))), "build") == content
+    content = b"# a list of ours, a comment with build\n"
+    for key, name in ((ALICE, "build-7"), (BOB, "old-build")):
+        content = with_entry(content, key, Entry(name, AGENT))
+    assert without_entry(with_entry(content, CAROL, Entry("build", AGENT)), "build") == content
     assert without_entry(content, "nobody") == content

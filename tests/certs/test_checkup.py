@@ -157,11 +157,17 @@ def test_a_machine_that_only_submits_lacks_nothing(home: Home) -> None:
     assert Severity.BAD not in {verdict for verdict, _ in told.values()}
 
 
-@pytest.mark.parametrize("closed", ["queues", "certs"])
+@pytest.mark.parametrize(
+    ("closed", "check", "named"),
+    [
+        ("certs/queues", "queue a/b", lambda home: secret_path(home, "a/b")),
+        ("certs", "broker", lambda home: home.broker_secret),
+    ],
+)
 def test_a_folder_that_may_not_be_entered_is_told_and_the_rest_is_looked_at(
-    home: Home, closed: str, monkeypatch: pytest.MonkeyPatch
+    home: Home, closed: str, check: str, named: Callable[[Home], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = {"queues": home.queue_keys, "certs": home.certs}[closed]
+    folder = home.root / closed
     look = Path.stat
 
     def refuse(path: Path, **options: bool) -> os.stat_result:
@@ -172,11 +178,7 @@ def test_a_folder_that_may_not_be_entered_is_told_and_the_rest_is_looked_at(
     monkeypatch.setattr(Path, "stat", refuse)
     told = found(home)
     assert told["home"][0] is Severity.GOOD
-    if closed == "queues":
-        assert told["queue a/b"] == (Severity.BAD, f"{secret_path(home, 'a/b')}: Permission denied")
-        assert told["broker"][0] is Severity.GOOD
-    else:
-        assert told["broker"] == (Severity.BAD, f"{home.broker_secret}: Permission denied")
+    assert told[check] == (Severity.BAD, f"{named(home)}: Permission denied")
 
 
 def test_without_an_installation_that_is_told(tmp_path: Path) -> None:

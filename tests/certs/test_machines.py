@@ -235,6 +235,7 @@ def test_every_key_is_its_owners_alone_whatever_the_umask(broker: Home, elsewher
     run(broker, "certs", "add", "build-7")
     file = carried(broker)
     run(elsewhere, "certs", "import", str(file))
+    run(broker, "certs", "queue-key", "a/b")
     for root in (broker.root, elsewhere.root):
-        for path in root.rglob("*"):
+        for path in (root, *root.rglob("*")):
             assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path

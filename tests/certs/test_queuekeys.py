@@ -83,25 +83,17 @@ def test_the_longest_value_with_the_longest_names_fits_a_message_and_one_more_by
         seal_secret(PUBLIC, queue, name, bytes(VALUE_BYTES_MAX + 1))
 
 
-@pytest.mark.usefixtures("open_umask")
-def test_the_keys_are_for_their_owner_alone(home: Home) -> None:
-    assert make_queue_key(home, "a/b")
-    for path in (public_path(home, "a/b"), secret_path(home, "a/b")):
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert public_of(load_secret(home, "a/b")) == load_public(public_path(home, "a/b"), "a/b")
-
-
-def test_what_is_there_stays(home: Home) -> None:
-    make_queue_key(home, "q")
+def test_the_keys_are_a_pair_and_what_is_there_stays(home: Home) -> None:
+    assert make_queue_key(home, "q")
     before = load_secret(home, "q")
+    assert public_of(before) == load_public(public_path(home, "q"), "q")
     assert not make_queue_key(home, "q")
     public_path(home, "q").unlink()
     assert make_queue_key(home, "q")
     assert load_secret(home, "q") == before
 
 
-def test_halves_that_are_no_pair_are_told_and_not_replaced(home: Home) -> None:
+def test_halves_that_are_missing_or_no_pair_are_told_and_not_replaced(home: Home) -> None:
     make_queue_key(home, "q")
     public_path(home, "q").write_bytes(PUBLIC + b"\n")
     with pytest.raises(OperatorError, match="does not belong to"):
@@ -112,9 +104,7 @@ def test_halves_that_are_no_pair_are_told_and_not_replaced(home: Home) -> None:
     secret_path(home, "q").unlink()
     with pytest.raises(OperatorError, match="put the secret key back, or move"):
         make_queue_key(home, "q")
-
-
-def test_what_to_do_about_a_missing_half_is_said(home: Home) -> None:
+    public_path(home, "q").unlink()
     with pytest.raises(OperatorError, match="run `airunner certs queue-key q` where the queue's agents run"):
         load_public(public_path(home, "q"), "q")
     with pytest.raises(OperatorError, match="copy it from another of the queue's agents"):

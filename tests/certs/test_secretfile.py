@@ -118,13 +118,6 @@ def test_only_a_folder_is_one_and_it_keeps_its_mode(tmp_path: Path) -> None:
         pass
 
 
-@needs_a_user
-def test_a_folder_of_somebody_elses_is_named(tmp_path: Path) -> None:
-    (tmp_path / "home").mkdir(mode=0o500)
-    with pytest.raises(OperatorError, match=r"cannot be written"):
-        make_folder(tmp_path / "home")
-
-
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"the key .*/key is missing: run `airunner certs init`"):
         read_secret(tmp_path / "key", "the key")
@@ -166,7 +159,10 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 @needs_a_user
-def test_a_file_that_we_may_not_read_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_we_may_not_write_and_a_file_that_we_may_not_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o500)
+    with pytest.raises(OperatorError, match=r"cannot be written"):
+        make_folder(tmp_path / "home")
     create(tmp_path / "key", b"secret")
     (tmp_path / "key").chmod(0)
     with pytest.raises(OperatorError, match=r"cannot read the key .*/key: Permission denied"):
