@@ -38,7 +38,7 @@ from airunner.protocol.revisions import upgraded
 Machines = Callable[[bytes], Entry | None]
 """Allow-list: finds the present entry of a key (in Z85); None: not listed. Raises `AllowListUnreadable`."""
 
-UNATTRIBUTED_PER_S: Final = 900.0  # units a second of one machine: verifies 225 tokens, a tenth of the broker's work
+UNATTRIBUTED_PER_S: Final = 900.0  # units a second of one machine: 225 tokens to verify, a tenth of the broker's work
 PING_BYTES_MAX: Final = 64  # a body of at most this size is decoded before its token is verified: it may be a Ping
 
 REVOKED: Final = "this machine's key has been taken off the broker's allow-list"

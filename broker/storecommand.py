@@ -37,7 +37,7 @@ def backup_command(
     force: Annotated[bool, typer.Option("--force", help="Replace TO if it exists.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Copy the broker's store to a file, while the broker runs, and verify the copy.
+    """Copy the broker's store to a file and verify the copy; the broker may run meanwhile.
 
     Run it on the broker's machine as the broker's user, or as root. The copy contains all jobs, logs and sealed secrets
     as they are when it is complete. It contains no keys: back up $AIRUNNER_HOME/certs too. Restore it with `airunner

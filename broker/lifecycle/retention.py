@@ -41,7 +41,7 @@ def retain(world: World, engine: Engine, command: Retain) -> None:
 
 
 def larger_than_their_share(usages: Mapping[str, Usage], kept: float) -> list[str]:
-    """List tenants that use more than an equal share of the fraction `kept` of all stored bytes, the largest first."""
+    """List tenants that use more than an equal share, if the fraction `kept` of all bytes may stay; largest first."""
     taken = {tenant: usage.size_bytes for tenant, usage in usages.items() if usage.size_bytes > 0}
     if not taken:
         return []
