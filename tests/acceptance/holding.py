@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgpack
 import zmq
@@ -21,6 +21,7 @@ from airunner.certs.tokens import TokenSigner
 from airunner.protocol.coding import encode
 from tests.acceptance.running import RunningBroker
 from tests.acceptance.test_plain_msgpack import Map, Plain
+from tests.fuzz.asking import aimed_at
 from tests.protocol.examples import REQUESTS
 
 MONITORED_MS_MAX: Final = 10_000
@@ -80,17 +81,8 @@ def state(owner: Plain) -> list[Map]:
 
 def example(name: str, lease: Map) -> Map:
     """The request of that name, aimed at the job of this lease."""
-    request: Map = msgpack.unpackb(encode(REQUESTS[name]))
-    aimed: Map = _aimed(request, lease)
+    aimed: Map = aimed_at(msgpack.unpackb(encode(REQUESTS[name])), lease)
     return aimed
-
-
-def _aimed(part: Any, target: Map) -> Any:
-    if isinstance(part, list):
-        return [_aimed(piece, target) for piece in part]
-    if isinstance(part, dict):
-        return {name: target.get(name, _aimed(piece, target)) for name, piece in part.items()}
-    return part
 
 
 def handshake(

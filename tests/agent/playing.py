@@ -59,7 +59,24 @@ class PlayedSource:
         """Nothing is held."""
 
 
-class PlayedProcess:
+class Unreal:
+    """What is told of every process that is none."""
+
+    def terminal_size(self) -> None:
+        """There is none."""
+
+    @property
+    def spent(self) -> Spent:
+        return Spent()
+
+    async def vitals(self) -> Vitals | None:
+        return Vitals(1, 4_096)
+
+    async def holders(self) -> list[Holder]:
+        return []
+
+
+class PlayedProcess(Unreal):
     """Runs until it is told to end; a stubborn one until its grace is over."""
 
     def __init__(self, spec: LaunchSpec, *, stubborn: bool) -> None:
@@ -86,19 +103,6 @@ class PlayedProcess:
 
     def keep_until(self, deadline_s: float) -> None:
         self.deadline_s = deadline_s
-
-    def terminal_size(self) -> None:
-        """There is none."""
-
-    @property
-    def spent(self) -> Spent:
-        return Spent()
-
-    async def vitals(self) -> Vitals | None:
-        return Vitals(1, 4_096)
-
-    async def holders(self) -> list[Holder]:
-        return []
 
     async def wait(self) -> Exit:
         await self._over.wait()

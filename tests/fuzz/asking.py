@@ -100,15 +100,15 @@ class Aims:
         """The example with a job or a lease in place of its own; `chance` (0 to 1) says which."""
         known = self._leases if self._leases and chance < 0.7 else self._jobs
         target = known[int(chance * 1_000) % len(known)]
-        aimed: Map = _aimed(example, target)
-        return aimed
+        return aimed_at(example, target)
 
 
-def _aimed(part: Any, target: Map) -> Any:
+def aimed_at(part: Any, target: Map) -> Any:
+    """The same with the fields of `target` in place of its own, wherever they stand."""
     if isinstance(part, list):
-        return [_aimed(piece, target) for piece in part]
+        return [aimed_at(piece, target) for piece in part]
     if isinstance(part, dict):
-        return {name: target.get(name, _aimed(piece, target)) for name, piece in part.items()}
+        return {name: target.get(name, aimed_at(piece, target)) for name, piece in part.items()}
     return part
 
 

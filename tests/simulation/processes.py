@@ -20,17 +20,15 @@ from msgspec import Struct
 from airunner.agent.launcher.contract import (
     RECEIVE_BYTES,
     Exit,
-    Holder,
     LaunchFailed,
     LaunchSpec,
     LeaseEnded,
-    Spent,
     Survivor,
-    Vitals,
 )
 from airunner.agent.launcher.refusal import MachineRefused, scarce_at_launch
 from airunner.protocol.events import Stream
 from airunner.transport.bell import Bell
+from tests.agent.playing import Unreal
 from tests.simulation.history import ProcessGone, ProcessStarted, ProcessWrote
 from tests.simulation.machine import Machine
 from tests.simulation.network import SimNetwork
@@ -158,7 +156,7 @@ class SimSource:
         self._changed.ring()
 
 
-class SimProcess:
+class SimProcess(Unreal):
     """One command; see `agent.launcher.contract.Process`."""
 
     def __init__(self, script: Script, attempt: tuple[str, int] | None, keepers: SimKeepers) -> None:
@@ -191,19 +189,6 @@ class SimProcess:
         self._deadline_s = deadline_s
         if deadline_s < math.inf:
             self._later(max(0.0, deadline_s - self._host.boot_s()), lambda: self._expire(deadline_s))
-
-    def terminal_size(self) -> None:
-        """There is none."""
-
-    @property
-    def spent(self) -> Spent:
-        return Spent()
-
-    async def vitals(self) -> Vitals | None:
-        return Vitals(1, 4_096)
-
-    async def holders(self) -> list[Holder]:
-        return []
 
     async def wait(self) -> Exit:
         while self._exit is None:
