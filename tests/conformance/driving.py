@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from airunner.broker.lifecycle.commands import (
-    Appended,
+    Applied,
     Command,
     Done,
     Expire,
     MintedJob,
+    News,
     RenewAll,
     Retain,
-    StoreReply,
     TenantRequest,
 )
 from airunner.broker.requests import Execution, kind_of
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
@@ -63,29 +62,7 @@ from airunner.protocol.requests import (
 T = TypeVar("T")
 START_MS = 1_000_000
 VISIBILITY_MS = 10_000
-
-
-class Outcome(NamedTuple):
-    """What came of a command, its reply beside its news."""
-
-    reply: StoreReply | None
-    appended: tuple[Appended, ...]
-    ready: frozenset[QueueKey]
-    exhausted: frozenset[QueueKey]
-    nudged: tuple[JobId, ...]
-    more: bool
-    cost: int
-
-
-class Applied(NamedTuple):
-    outcomes: tuple[Outcome, ...]
-    next_due_ms: int | None
-
-
-def outcome_of(done: Done) -> Outcome:
-    news = done.news
-    ready, exhausted = frozenset(news.ready), frozenset(news.exhausted)
-    return Outcome(done.reply, tuple(news.appended), ready, exhausted, tuple(news.nudged), news.more, done.cost)
+STEPS_MAX = 1_000  # of retention
 
 
 class Driver:
@@ -129,15 +106,15 @@ class Driver:
     def apply(self, *commands: Command) -> Applied:
         first = commands[0] if commands else None
         if isinstance(first, TenantRequest) and kind_of(first.request).execution is not Execution.CHANGE:
-            return Applied(tuple(map(outcome_of, self.store.read(commands))), None)
+            return Applied(self.store.read(commands), None)
         applied = self.store.apply(commands, self.now_ms)
         for appended in (appended for done in applied.done for appended in done.news.appended):
             self.live[appended.watch_key].append(appended.segment)
-        return Applied(tuple(map(outcome_of, applied.done)), applied.next_due_ms)
+        return applied
 
-    def outcome(self, request: StoreRequest, **asked: Any) -> Outcome:
+    def outcome(self, request: StoreRequest, **asked: Any) -> Done:
         """What comes of a request; it is asked as `ask` says."""
-        (outcome,) = self.apply(self.ask(request, **asked)).outcomes
+        (outcome,) = self.apply(self.ask(request, **asked)).done
         return outcome
 
     def reply(self, kind: type[T], request: StoreRequest, **asked: Any) -> T:
@@ -149,7 +126,7 @@ class Driver:
         """The refusal, with nothing appended and nothing made ready."""
         outcome = self.outcome(request, **asked)
         assert isinstance(outcome.reply, Refused), outcome
-        assert (outcome.reply.code, outcome.appended, outcome.ready) == (code, (), frozenset())
+        assert (outcome.reply.code, outcome.news.appended, outcome.news.ready) == (code, [], set())
         return outcome.reply
 
     def submit(self, *commands: str, queue: str = "default", tenant: str = "home") -> tuple[JobId, ...]:
@@ -211,7 +188,7 @@ class Driver:
         request = UpdateJob(leases=(lease.ref,), visibility_ms=VISIBILITY_MS)
         return self.reply(JobsUpdated, request).leases[0].verdict
 
-    def set_mode(self, mode: QueueMode, queue: str = "default") -> Outcome:
+    def set_mode(self, mode: QueueMode, queue: str = "default") -> Done:
         outcome = self.outcome(UpdateQueue(queue=queue, mode=mode))
         assert outcome.reply == QueueUpdated(queue=queue, mode=mode)
         return outcome
@@ -219,18 +196,27 @@ class Driver:
     def queue(self, name: str = "default") -> QueueSummary:
         return {one.queue: one for one in self.reply(QueuesListed, ListQueues()).queues}[name]
 
-    def retain(self, *, finished_before_ms: int = 0, store_bytes_max: int | None = None) -> Outcome:
+    def retain(self, *, finished_before_ms: int = 0, store_bytes_max: int | None = None) -> Done:
         """One step."""
-        (outcome,) = self.apply(Retain(finished_before_ms=finished_before_ms, store_bytes_max=store_bytes_max)).outcomes
+        (outcome,) = self.apply(Retain(finished_before_ms=finished_before_ms, store_bytes_max=store_bytes_max)).done
         return outcome
 
-    def pass_ms(self, later_ms: int) -> Outcome:
+    def sweep(self, *, finished_before_ms: int = 0, store_bytes_max: int | None = None) -> int:
+        """Step by step until nothing is left to do; how many steps that took."""
+        for steps in range(1, STEPS_MAX):
+            done = self.retain(finished_before_ms=finished_before_ms, store_bytes_max=store_bytes_max)
+            assert done == Done(None, News(more=done.news.more), done.cost), "nothing is told of it"
+            if not done.news.more:
+                return steps
+        raise AssertionError("it comes to an end")
+
+    def pass_ms(self, later_ms: int) -> Done:
         """Time goes by, and what is due then ends."""
         self.now_ms += later_ms
         return self.expire()
 
-    def expire(self) -> Outcome:
-        (outcome,) = self.apply(Expire()).outcomes
+    def expire(self) -> Done:
+        (outcome,) = self.apply(Expire()).done
         return outcome
 
     def renew_all(self) -> Applied:

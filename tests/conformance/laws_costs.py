@@ -53,7 +53,7 @@ def whatever_is_asked_costs_something(driver: Driver) -> None:
 
 
 def more_work_costs_more_and_neighbours_pay_for_themselves(driver: Driver) -> None:
-    few, many, again = driver.apply(driver.ask(_jobs(1)), driver.ask(_jobs(ENQUEUE_MAX)), driver.ask(_jobs(1))).outcomes
+    few, many, again = driver.apply(driver.ask(_jobs(1)), driver.ask(_jobs(ENQUEUE_MAX)), driver.ask(_jobs(1))).done
     assert many.cost > 10 * few.cost
     assert again.cost <= 2 * few.cost
     driver.outcome(_jobs(ENQUEUE_MAX))
@@ -116,5 +116,5 @@ def as_much_metadata_as_there_may_be_is_bounded_when_it_comes_and_when_it_goes(d
     more = True
     while more:
         step = driver.retain(finished_before_ms=driver.now_ms + 1)
-        more = step.more
+        more = step.news.more
         assert step.cost <= COST_MAX

@@ -32,7 +32,7 @@ def a_job_too_large_refuses_all_of_its_request_and_disturbs_no_other(driver: Dri
     good, large = JobSpec(command="a"), JobSpec(command="b" * 70_000)
     requests = EnqueueJob(jobs=(good,)), EnqueueJob(jobs=(good, large)), driver.dequeue(slots=9)
     applied = driver.apply(*map(driver.ask, requests))
-    submitted, refused, leased = (outcome.reply for outcome in applied.outcomes)
+    submitted, refused, leased = (outcome.reply for outcome in applied.done)
     assert isinstance(submitted, JobsEnqueued)
     assert isinstance(refused, Refused)
     assert refused.code == "bad-request"
@@ -72,11 +72,11 @@ def a_queue_is_exhausted_only_where_it_was_looked_through(driver: Driver) -> Non
     """What a repeat holds says nothing of what waits."""
     driver.submit("first")
     request = driver.dequeue(slots=2)
-    assert driver.outcome(request, request_id=ID).exhausted == {DEFAULT}
+    assert driver.outcome(request, request_id=ID).news.exhausted == {DEFAULT}
     driver.submit("second")
-    assert driver.outcome(request, request_id=ID).exhausted == frozenset()
-    assert driver.outcome(driver.dequeue()).exhausted == frozenset()
-    assert driver.outcome(driver.dequeue()).exhausted == {DEFAULT}
+    assert driver.outcome(request, request_id=ID).news.exhausted == set()
+    assert driver.outcome(driver.dequeue()).news.exhausted == set()
+    assert driver.outcome(driver.dequeue()).news.exhausted == {DEFAULT}
 
 
 def a_repeat_with_another_seed_is_a_conflict(driver: Driver) -> None:
@@ -94,7 +94,7 @@ def very_many_that_fall_due_at_once_do_so_in_steps(driver: Driver) -> None:
     driver.pass_ms(1)
     assert driver.apply().next_due_ms == START_MS + 1
     assert driver.queue().delayed == total - EXPIRE_MAX
-    assert driver.expire().ready == {DEFAULT}
+    assert driver.expire().news.ready == {DEFAULT}
     assert (driver.apply().next_due_ms, driver.queue().delayed) == (None, 0)
 
 
@@ -133,7 +133,7 @@ def a_clock_that_was_set_back_makes_nobody_wait_longer(driver: Driver) -> None:
     driver.started()
     driver.now_ms -= 50 * VISIBILITY_MS
     assert driver.renew_all().next_due_ms == driver.now_ms + pause_ms
-    assert driver.pass_ms(pause_ms).ready == {DEFAULT}
+    assert driver.pass_ms(pause_ms).news.ready == {DEFAULT}
     assert driver.apply().next_due_ms == driver.now_ms - pause_ms + VISIBILITY_MS
 
 

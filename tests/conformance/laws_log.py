@@ -35,7 +35,7 @@ def events_are_stored_as_they_were_sent(driver: Driver) -> None:
     lease = driver.started()
     sent = batch(lease, 0, "a", "b")
     outcome = driver.outcome(PublishJobEvents(batches=(sent,)))
-    (appended,) = outcome.appended
+    (appended,) = outcome.news.appended
     assert (appended.segment.first_sequence, appended.segment.count, appended.segment.attempt) == (3, 2, 1)
     assert appended.segment.events == sent.events
     assert appended.watch_key == driver.reply(WatchKeyFound, WatchJob(job_id=lease.job_id)).watch_key
@@ -46,7 +46,7 @@ def events_are_stored_as_they_were_sent(driver: Driver) -> None:
 def what_is_stored_is_published_once_though_it_is_repeated(driver: Driver) -> None:
     lease = driver.started()
     assert driver.publish(batch(lease, 0, "a", "b")) == [(2, None)]
-    assert driver.outcome(PublishJobEvents(batches=(batch(lease, 0, "a", "b"),))).appended == ()
+    assert driver.outcome(PublishJobEvents(batches=(batch(lease, 0, "a", "b"),))).news.appended == []
     assert driver.publish(batch(lease, 0, "a", "b"), batch(lease, 1, "b", "c"), batch(lease, 5, "z")) == [
         (2, None),
         (3, None),
@@ -83,12 +83,12 @@ def last_events_and_completions_travel_together(driver: Driver) -> None:
     assert (refused.code, refused.expected_index) == ("incomplete-log", 0)
     assert completed == [JobCompleted(state=JobState.COMPLETED)] * 2
     assert repeated == JobCompleted(state=JobState.COMPLETED), "as it was answered before"
-    assert [one.segment.first_sequence for one in outcome.appended] == [3, 5, 3]
+    assert [one.segment.first_sequence for one in outcome.news.appended] == [3, 5, 3]
     assert driver.kinds(whole.job_id)[2:] == ["OUTPUT", "OUTPUT", "JOB_FINISHED"]
     again = driver.outcome(request)
     assert isinstance(again.reply, JobEventsPublished)
     assert again.reply.completions[1:] == outcome.reply.completions[1:]
-    assert again.appended == ()
+    assert again.news.appended == []
     assert driver.state(torn.job_id) is JobState.RUNNING
 
 

@@ -87,8 +87,7 @@ def what_is_removed_makes_room(driver: Driver) -> None:
     driver.quotas = Quotas(bytes_max=SPEC_BYTES)
     driver.refused("quota", _jobs(1))
     driver.now_ms += 2 * RECORDS_KEPT_MS
-    while driver.retain(finished_before_ms=driver.now_ms).more:
-        pass
+    driver.sweep(finished_before_ms=driver.now_ms)
     driver.reply(JobsEnqueued, _jobs(1))
     driver.refused("quota", _jobs(1))
 
@@ -124,8 +123,7 @@ def a_remembered_answer_is_something_that_a_tenant_has(driver: Driver) -> None:
     assert changes < 100
     driver.refused("quota", _jobs(1))
     driver.now_ms += 2 * RECORDS_KEPT_MS
-    while driver.retain(finished_before_ms=driver.now_ms).more:
-        pass
+    driver.sweep(finished_before_ms=driver.now_ms)
     driver.reply(JobsEnqueued, _jobs(1))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from airunner.broker.lifecycle.retention import (
     BYTES_PER_STEP,
     JOBS_PER_STEP,
@@ -30,23 +28,10 @@ from airunner.protocol.requests import (
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion
 
 ID = b"r" * REQUEST_ID_BYTES
-STEPS_MAX: Final = 100
 
 
 def _there(driver: Driver, *, tenant: str = "home") -> set[str]:
     return {job.id for job in driver.reply(JobsListed, ListJobs(page_size=PAGE_SIZE_MAX), tenant=tenant).jobs}
-
-
-def _swept(driver: Driver, *, finished_before_ms: int = 0, store_bytes_max: int | None = None) -> int:
-    """Step by step until nothing is left to do; how many steps that took."""
-    for steps in range(1, STEPS_MAX):
-        outcome = driver.retain(finished_before_ms=finished_before_ms, store_bytes_max=store_bytes_max)
-        assert (outcome.reply, outcome.appended, outcome.ready, outcome.nudged) == (None, (), frozenset(), ()), (
-            "nothing is told of it"
-        )
-        if not outcome.more:
-            return steps
-    raise AssertionError("it comes to an end")
 
 
 def _large(driver: Driver, runs: int, run_bytes: int, *, tenant: str = "home") -> str:
@@ -71,7 +56,7 @@ def what_waits_or_runs_is_never_removed(driver: Driver) -> None:
     (done,) = driver.ended("done")
     assert done in _there(driver)
     driver.now_ms += 5
-    _swept(driver, finished_before_ms=2**50, store_bytes_max=0)
+    driver.sweep(finished_before_ms=2**50, store_bytes_max=0)
     assert _there(driver) == {waiting, delayed, running}
     assert driver.verdict(lease) is Verdict.KEPT
     assert driver.complete(lease) is JobState.COMPLETED
@@ -83,7 +68,7 @@ def a_removed_job_is_gone_for_every_reader_at_once(driver: Driver) -> None:
     lease = driver.lease_one()
     driver.publish(batch(lease, 0, "x"))
     driver.reply(object, completion(lease, 1))
-    assert driver.retain(finished_before_ms=driver.now_ms + 1).more
+    assert driver.retain(finished_before_ms=driver.now_ms + 1).news.more
     for request in (
         GetJob(job_id=job_id),
         WatchJob(job_id=job_id),
@@ -103,11 +88,11 @@ def a_removed_job_is_gone_for_every_reader_at_once(driver: Driver) -> None:
 
 def a_large_log_goes_in_several_steps_and_its_job_at_once(driver: Driver) -> None:
     many = _large(driver, 2 * SEGMENTS_PER_STEP + 1, 1)
-    assert driver.retain(finished_before_ms=driver.now_ms + 1).more
+    assert driver.retain(finished_before_ms=driver.now_ms + 1).news.more
     assert _there(driver) == set()
     driver.refused("not-found", ReplayJobEvents(job_id=many))
     new = _running(driver, 3, 1)
-    assert _swept(driver, finished_before_ms=driver.now_ms + 1) >= 3
+    assert driver.sweep(finished_before_ms=driver.now_ms + 1) >= 3
     driver.reply(object, completion(new, 3))
     sequences = [event.sequence for event in driver.log(new.job_id)]
     assert sequences == list(range(1, 7)), "nothing of the old is in the new, which came before all of that was removed"
@@ -120,8 +105,8 @@ def a_log_of_large_runs_goes_in_several_steps(driver: Driver) -> None:
     for run in range(runs):
         driver.publish(batch(lease, 8 * run, *[piece] * 8))
     driver.reply(object, completion(lease, 8 * runs))
-    assert driver.retain(finished_before_ms=driver.now_ms + 1).more
-    assert _swept(driver, finished_before_ms=driver.now_ms + 1) >= 3
+    assert driver.retain(finished_before_ms=driver.now_ms + 1).news.more
+    assert driver.sweep(finished_before_ms=driver.now_ms + 1) >= 3
 
 
 def very_many_old_jobs_go_in_steps_the_oldest_first(driver: Driver) -> None:
@@ -129,9 +114,9 @@ def very_many_old_jobs_go_in_steps_the_oldest_first(driver: Driver) -> None:
     for job_id in reversed(jobs):
         driver.cancel(job_id)
         driver.now_ms += 1
-    assert driver.retain(finished_before_ms=driver.now_ms).more
+    assert driver.retain(finished_before_ms=driver.now_ms).news.more
     assert _there(driver) == set(jobs[:-JOBS_PER_STEP])
-    _swept(driver, finished_before_ms=driver.now_ms)
+    driver.sweep(finished_before_ms=driver.now_ms)
     assert _there(driver) == set()
 
 
@@ -140,14 +125,14 @@ def a_store_that_is_too_large_loses_the_oldest_and_no_more_than_it_must(driver: 
     for _ in range(6):
         jobs.append(_large(driver, 5, 60_000))
         driver.now_ms += 1
-    assert _swept(driver, store_bytes_max=2**40) == 1
+    assert driver.sweep(store_bytes_max=2**40) == 1
     assert _there(driver) == set(jobs)
-    _swept(driver, store_bytes_max=1_200_000)
+    driver.sweep(store_bytes_max=1_200_000)
     left = _there(driver)
     assert left == set(jobs[-len(left) :]), "the oldest went first"
     assert 2 <= len(left) <= 4
-    assert _swept(driver, store_bytes_max=1_200_000) == 1, "it is small enough"
-    _swept(driver, store_bytes_max=0)
+    assert driver.sweep(store_bytes_max=1_200_000) == 1, "it is small enough"
+    driver.sweep(store_bytes_max=0)
     assert _there(driver) == set()
 
 
@@ -157,14 +142,14 @@ def what_one_tenant_takes_costs_no_other_its_finished_jobs(driver: Driver) -> No
     driver.now_ms += 1
     old = _large(driver, 1, 60_000)
     lease = _running(driver, 20, 60_000)
-    _swept(driver, store_bytes_max=1_000_000)
+    driver.sweep(store_bytes_max=1_000_000)
     assert _there(driver) == {lease.job_id}, "the oldest of the largest tenant has gone"
     assert old not in _there(driver)
     assert _there(driver, tenant="other") == others
     driver.reply(object, completion(lease, 20))
-    _swept(driver, store_bytes_max=1_000_000)
+    driver.sweep(store_bytes_max=1_000_000)
     assert (_there(driver), _there(driver, tenant="other")) == (set(), others)
-    _swept(driver, store_bytes_max=0)
+    driver.sweep(store_bytes_max=0)
     assert _there(driver, tenant="other") == set()
 
 
@@ -172,14 +157,14 @@ def a_request_is_remembered_until_its_own_age(driver: Driver) -> None:
     request = EnqueueJob(jobs=(JobSpec(command="a"),))
     first = driver.reply(JobsEnqueued, request, request_id=ID)
     driver.cancel(first.job_ids[0])
-    _swept(driver, store_bytes_max=0)
+    driver.sweep(store_bytes_max=0)
     assert _there(driver) == set()
     again = driver.outcome(request, request_id=ID)
-    assert (again.reply, again.appended) == (first, ()), "its job is gone, and it is not run a second time"
+    assert (again.reply, again.news.appended) == (first, []), "its job is gone, and it is not run a second time"
     driver.now_ms += 2 * RECORDS_KEPT_MS
-    _swept(driver, finished_before_ms=START_MS)
+    driver.sweep(finished_before_ms=START_MS)
     assert driver.reply(JobsEnqueued, request, request_id=ID) == first
-    _swept(driver, finished_before_ms=START_MS + 1)
+    driver.sweep(finished_before_ms=START_MS + 1)
     assert driver.reply(JobsEnqueued, request, request_id=ID) != first
 
 
@@ -187,5 +172,5 @@ def very_many_requests_are_forgotten_in_steps(driver: Driver) -> None:
     for _ in range(2 * RECORDS_PER_STEP + 1):
         driver.submit()
     driver.now_ms += 2 * RECORDS_KEPT_MS
-    assert _swept(driver, finished_before_ms=START_MS + 1) == 3
+    assert driver.sweep(finished_before_ms=START_MS + 1) == 3
     assert driver.queue().waiting == 2 * RECORDS_PER_STEP + 1

@@ -172,12 +172,12 @@ class StoreAndModel:
         space = Room.AMPLE if room else Room.RUNNING
         ask = self.driver.ask(request, tenant=tenant, request_id=request_id, room=space)
         known = len(self.model.jobs)
-        (outcome,) = self.driver.apply(ask).outcomes
+        (outcome,) = self.driver.apply(ask).done
         minted = [job.job_id for job in ask.minted]
         self.watch_keys |= {job.job_id: job.watch_key for job in ask.minted}
         assert told(outcome.reply) == expected(lambda: self.submit_to_model(submission, minted, room=room))
         made = self.model.jobs[known:]
-        assert (len(outcome.appended), outcome.ready) == (len(made), {job.ready for job in made if job.waits})
+        assert (len(outcome.news.appended), outcome.news.ready) == (len(made), {job.ready for job in made if job.waits})
         self.jobs += made
 
     def submit_to_model(self, submission: Submission, minted: list[str], *, room: bool) -> JobsEnqueued:
@@ -265,7 +265,7 @@ class StoreAndModel:
         assert told(reply) == expected(
             lambda: JobCompleted(state=self.model.complete(grant, count, ended.result, now_ms, pause_ms))
         )
-        assert outcome.ready == ({job.ready} if job.waits and before is JobState.RUNNING else set())
+        assert outcome.news.ready == ({job.ready} if job.waits and before is JobState.RUNNING else set())
 
     def release(self) -> None:
         lease, grant = self.grant()
@@ -273,26 +273,27 @@ class StoreAndModel:
         outcome = self.driver.outcome(ReleaseJob(lease=lease.ref, lost=lost), tenant=job.tenant)
         said = expected(lambda: self.model.release(grant, now_ms, lost=lost))
         assert told(outcome.reply) == (said or JobReleasedReply())
-        assert outcome.ready == ({job.ready} if outcome.appended and job.waits else set())
+        assert outcome.news.ready == ({job.ready} if outcome.news.appended and job.waits else set())
 
     def cancel(self) -> None:
         job = self.draw((self.draw(self.jobs), self.grant()[1].job))
         tenant, now_ms = self.some([job.tenant], TENANTS), self.driver.now_ms
         outcome = self.driver.outcome(CancelJob(job_id=job.job_id), tenant=tenant)
         assert told(outcome.reply) == expected(lambda: JobCancelled(state=self.model.cancel(tenant, job, now_ms)))
-        assert outcome.ready == frozenset()
-        assert outcome.nudged == ((job.job_id,) if told(outcome.reply) == JobCancelled(state=JobState.RUNNING) else ())
+        assert outcome.news.ready == set()
+        nudges = told(outcome.reply) == JobCancelled(state=JobState.RUNNING)
+        assert outcome.news.nudged == ([job.job_id] if nudges else [])
 
     def set_mode(self) -> None:
         key, mode = QueueKey(self.draw(TENANTS), self.draw("ab")), self.draw((*[QueueMode.OPEN] * 3, *QueueMode))
-        ready = self.driver.outcome(UpdateQueue(queue=key.queue, mode=mode), tenant=key.tenant).ready
+        ready = self.driver.outcome(UpdateQueue(queue=key.queue, mode=mode), tenant=key.tenant).news.ready
         self.model.modes[key] = mode
         waiting = {job.ready for job in self.model.jobs if job.key == key and job.waits}
         assert ready == (set() if mode is QueueMode.PAUSED else {key, *waiting})
 
     def expire(self) -> None:
         self.driver.now_ms += self.draw((0, 1, 499, 499, 1_000, 1_500, 5_000))
-        assert self.driver.expire().ready == self.model.expire(self.driver.now_ms)
+        assert self.driver.expire().news.ready == self.model.expire(self.driver.now_ms)
 
     def restart(self) -> None:
         self.driver.now_ms += self.draw((0, 100, 10_000, m.DAY_MS))
@@ -301,8 +302,7 @@ class StoreAndModel:
 
     def retain(self) -> None:
         before_ms = self.driver.now_ms + 1 - self.draw((1, 5_000, 20_000, m.DAY_MS))
-        while self.driver.retain(finished_before_ms=before_ms).more:
-            pass
+        self.driver.sweep(finished_before_ms=before_ms)
         self.model.retain(before_ms, self.driver.now_ms)
 
     # --- what there is --------------------------------------------------------------------------------

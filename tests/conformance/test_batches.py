@@ -17,7 +17,6 @@ from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.names import RequestId
 from airunner.protocol.requests import RemoveSecret, SetSecret, UpdateQueue
-from tests.conformance.driving import Outcome, outcome_of
 from tests.conformance.machine import StoreAndModel
 from tests.conformance.memory import MemoryEngine
 
@@ -66,14 +65,14 @@ def bounded(random: Random, command: Command) -> Command:
     return replace(command, quotas=random.choice(QUOTAS))
 
 
-def comparable(command: Command, done: Done) -> Outcome:
+def comparable(command: Command, done: Done) -> Done:
     """Without its cost, and the size of a step; and leases that are due at once end in any order."""
-    outcome = outcome_of(done)._replace(cost=0)
+    news = done.news
     if isinstance(command, Retain):
-        return outcome._replace(more=False)
-    if not isinstance(command, Expire):
-        return outcome
-    return outcome._replace(appended=tuple(sorted(outcome.appended, key=lambda appended: appended.watch_key)))
+        news = replace(news, more=False)
+    if isinstance(command, Expire):
+        news = replace(news, appended=sorted(news.appended, key=lambda appended: appended.watch_key))
+    return replace(done, news=news, cost=0)
 
 
 def compare(seed: int, engine: Engine) -> MemoryEngine:

@@ -83,8 +83,8 @@ class Damaged(MemoryEngine):
 def test_a_lease_that_is_refused_for_damaged_secrets_takes_no_job_and_hides_none():
     driver = Driver(Store(Damaged()))
     plain, _ = driver.enqueue(JobSpec(command="a"), JobSpec(command="b", secrets=("S",)))
-    refused, leased = driver.apply(driver.ask(driver.dequeue(slots=2)), driver.ask(driver.dequeue())).outcomes
+    refused, leased = driver.apply(driver.ask(driver.dequeue(slots=2)), driver.ask(driver.dequeue())).done
     assert isinstance(refused.reply, Refused)
-    assert (refused.reply.code, refused.appended, refused.exhausted) == ("corrupt-log", (), frozenset())
+    assert (refused.reply.code, refused.news.appended, refused.news.exhausted) == ("corrupt-log", [], set())
     assert isinstance(leased.reply, JobsLeased)
     assert [(lease.job_id, lease.attempt) for lease in leased.reply.leases] == [(plain, 1)]

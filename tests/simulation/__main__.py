@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from random import Random
 from typing import Final, NoReturn
@@ -86,7 +87,8 @@ class Verdict:
 def run_seed(seed: int, store: str, folder: Path, writer: Connection, *, keep: bool) -> None:
     """Run one world; its verdict is written, and this process is over."""
     call_me_when_my_parent_dies(signal.SIGKILL)
-    faulthandler.register(signal.SIGUSR1)
+    faulthandler.dump_traceback_later(SEED_WALL_S_MAX, exit=True)
+    folder.mkdir()
     gc.disable()  # a run is short, and its memory goes with it
 
     def over(world: World, error: BaseException | None) -> NoReturn:
@@ -129,63 +131,36 @@ def shortened(record: object) -> str:
     return text if len(text) <= TRACE_CHARS_MAX else f"{text[:TRACE_CHARS_MAX]}…"
 
 
-class Run:
-    """One seed in its own process."""
-
-    def __init__(self, seed: int, store: str, root: Path, *, keep: bool) -> None:
-        self._seed = seed
-        self._folder = root / str(seed)
-        self._folder.mkdir()
-        self._begun_s = time.monotonic()
-        self.reader, writer = Pipe(duplex=False)
-        arguments = (seed, store, self._folder, writer)
-        self._process = FORKS.Process(target=run_seed, args=arguments, kwargs={"keep": keep})
-        self._process.start()
-        writer.close()
-
-    @property
-    def age_s(self) -> float:
-        return time.monotonic() - self._begun_s
-
-    def end(self) -> Verdict:
-        """Its verdict; one that was given too long has none of its own."""
-        verdict = Verdict(self._seed, problems=[f"no end after {self.age_s:.0f} s of real time"])
-        with suppress(EOFError):
-            verdict = self.reader.recv() if self.reader.poll() else verdict
-        self.close()
-        return verdict
-
-    def close(self) -> None:
-        """Nothing is left of it."""
-        self._process.kill()
-        self._process.join()
-        self.reader.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
 def run_all(
     seeds: Sequence[int], store: str, jobs: int, *, keep: bool = False, until: Callable[[Verdict], bool]
 ) -> list[Verdict]:
     """Run seeds in their order, so many at once; begins no other once a verdict is what is looked for."""
     verdicts: list[Verdict] = []
     left = list(reversed(seeds))
-    running: dict[object, Run] = {}
+    running: dict[Connection, tuple[int, ForkProcess]] = {}
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    begun_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="airunner-sim-", dir=memory) as root:
         while left or running:
             while left and len(running) < jobs:
-                run = Run(left.pop(), store, Path(root), keep=keep)
-                running[run.reader] = run
-            over = wait([run.reader for run in running.values()], timeout=1.0)
-            over += [reader for reader, run in running.items() if run.age_s > SEED_WALL_S_MAX and reader not in over]
-            for reader in [reader for reader in over if reader in running]:
-                verdicts.append(running.pop(reader).end())
-                tell_progress(len(verdicts), len(seeds), time.monotonic() - begun_s)
-                if until(verdicts[-1]):
+                seed = left.pop()
+                reader, writer = Pipe(duplex=False)
+                arguments = (seed, store, Path(root, str(seed)), writer)
+                run = FORKS.Process(target=run_seed, args=arguments, kwargs={"keep": keep})
+                run.start()
+                writer.close()
+                running[reader] = seed, run
+            for reader in [one for one in wait(list(running)) if isinstance(one, Connection)]:
+                seed, run = running.pop(reader)
+                verdict = Verdict(seed, problems=[f"no end within {SEED_WALL_S_MAX:g} s of real time"])
+                with reader, suppress(EOFError):
+                    verdict = reader.recv()
+                run.join()
+                shutil.rmtree(Path(root, str(seed)))
+                verdicts.append(verdict)
+                if len(verdicts) % 100 == 0:
+                    print(f"{len(verdicts)} of {len(seeds)} seeds", file=sys.stderr, flush=True)
+                if until(verdict):
                     left.clear()
-                    while running:
-                        running.popitem()[1].close()
     return sorted(verdicts, key=lambda verdict: verdict.seed)
 
 
@@ -214,15 +189,6 @@ def run_mutant(name: str, jobs: int) -> int:
         return 1
     print(f"{name}: found by seed {found.seed}, after {len(verdicts)} seeds: {found.violations[0]}", flush=True)
     return 0
-
-
-def tell_progress(done: int, of: int, since_s: float) -> None:
-    """A line that moves on a terminal; now and then one on a pipe."""
-    line = f"{done} of {of} seeds, {since_s:.0f} s"
-    if sys.stderr.isatty():
-        print(f"\r{line}", end="\n" if done == of else "", file=sys.stderr, flush=True)
-    elif done == of or done % 100 == 0:
-        print(line, file=sys.stderr, flush=True)
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """The simulated network: what `transport.ports` promises of sockets, with everything that can go wrong between them.
 
-Frames are the real ones, byte for byte. A message takes a while, and may be lost, doubled or overtaken; a pair of
-machines may be parted in one direction or both; a connection may break; a machine may have a slow link. The broker's
-side records what it is asked and what it says, which is what the oracle judges it by.
+Frames are the real ones, byte for byte, and sockets those of `transport.memory`. A message takes a while, and may be
+lost, doubled or overtaken; a pair of machines may be parted in one direction or both; a connection may break; a machine
+may have a slow link. The broker's side records what it is asked and what it says: by that the oracle judges it.
 
 ```
  SimDealer ──┐                              ┌── SimDoors.router      one of each for every life of a broker
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from random import Random
 
@@ -27,12 +27,12 @@ from airunner.protocol.coding import decode_reply, decode_request
 from airunner.protocol.errors import PeerError
 from airunner.protocol.frames import unpack_reply, unpack_request
 from airunner.protocol.requests import Ping, Request
-from airunner.transport.ports import EVENTS_MESSAGES_MAX, Ending, Frames, Incoming, Sent, Subscription
+from airunner.transport.memory import MemoryDealer, MemoryPublisher, MemoryRouter, MemorySubscriber
+from airunner.transport.ports import EVENTS_MESSAGES_MAX, Frames, Incoming, Sent, Subscription
 from tests.simulation.links import LONG_S, Way
 from tests.simulation.machine import Machine, this_machine, true_s
 from tests.simulation.recording import Recorder
 
-QUEUE = 100_000
 REQUESTS_PORT = 7070
 EVENTS_PORT = 7071
 
@@ -64,7 +64,6 @@ class SimNetwork:
         self.weather = Weather()
         self.parted: set[tuple[str, str]] = set()  # (from, to), by the machines' names
         self.doors: SimDoors | None = None
-        self.dealers: dict[bytes, SimDealer] = {}
         self.ears: dict[SimEar, None] = {}
         self.waited: dict[str, Waiting] = {}  # for each subscriber, at the most
         self.numbers = count(1)
@@ -109,9 +108,15 @@ class SimNetwork:
 
     def break_connections(self, share: float) -> None:
         """Some of the connections for requests end, at both ends."""
-        for dealer in list(self.dealers.values()):
+        for dealer in self.dealers:
             if self.random.random() < share:
-                dealer.drop()
+                dealer.close()
+
+    @property
+    def dealers(self) -> list[SimDealer]:
+        """Connections to the broker that is there."""
+        dealers = [] if self.doors is None else list(self.doors.router.dealers.values())
+        return [dealer for dealer in dealers if not dealer.over.is_set()]
 
     def of_machine(self, machine: Machine) -> SimEndpoint:
         """The `Network` that this machine's parts are handed."""
@@ -119,8 +124,9 @@ class SimNetwork:
 
     def machine_gone(self, machine: Machine) -> None:
         """Its kernel closes what it had open; the broker hears of it, unless they are parted."""
-        for dealer in [dealer for dealer in self.dealers.values() if dealer.machine is machine]:
-            self.dealers.pop(dealer.name, None)
+        for dealer in self.dealers:
+            if dealer.machine is machine:
+                dealer.close()
         self.ears = {ear: None for ear in self.ears if ear.machine is not machine}
 
     def broker_there(self, doors: SimDoors) -> None:
@@ -131,12 +137,10 @@ class SimNetwork:
 
     def broker_gone(self, *, silently: bool) -> None:
         """The broker's process ended: its connections are reset, or with its whole machine just dead."""
-        self.doors = None
-        for dealer in list(self.dealers.values()):
-            if silently:
-                self.dealers.pop(dealer.name, None)
-            else:
-                self.later(self.random.random() * 0.01, dealer.drop)
+        dealers, self.doors = self.dealers, None
+        for dealer in dealers:
+            if not silently:
+                self.later(self.random.random() * 0.01, dealer.close)
 
 
 class SimEndpoint:
@@ -154,72 +158,58 @@ class SimEndpoint:
         return SimEar(self._network, self._machine)
 
 
-class SimDealer:
+class SimDealer(MemoryDealer):
     """One connection for requests. At the endpoint of a broker that is not there it drops at once."""
 
     def __init__(self, network: SimNetwork, machine: Machine, endpoint: str) -> None:
+        doors = None if "nowhere" in endpoint else network.doors
+        self.router = MemoryRouter() if doors is None else doors.router
+        super().__init__(self.router, f"{machine.name} {next(network.numbers)}".encode())
         self.machine = machine
-        self.name = b"dealer %d" % next(network.numbers)
         self._network = network
         self._up, self.down = (Way(network.rates.get(machine.name)) for _ in range(2))
         self._hidden = machine.name in network.rates and network.random.random() < 0.5
-        self._to_us, self._from_broker = anyio.create_memory_object_stream[Frames](QUEUE)
-        self._over = anyio.Event()
-        self._doors = network.doors
-        if self._doors is None or "nowhere" in endpoint:
-            network.later(network.random.random() * 0.01, self.drop)
+        if doors is None:
+            network.later(network.random.random() * 0.01, self.close)
         else:
-            network.dealers[self.name] = self
+            doors.router.dealers[self.peer] = self
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        incoming = Incoming(self.name, self.machine.name, list(frames))
-        self._network.carry(self.machine.name, "broker", lambda: self._arrive(incoming), self._up, frames)
+        self._network.carry(self.machine.name, "broker", lambda: self._arrive(frames), self._up, frames)
         trap = self._network.traps.get(self.machine.name)
         if trap is not None and b"UpdateJob" in frames[-1]:
             del self._network.traps[self.machine.name]
             self._network.later(0, trap)
         return True
 
-    async def receive(self) -> list[Frames]:
-        return [await self._from_broker.receive()]
-
-    async def ended(self) -> Ending:
-        await self._over.wait()
-        return Ending.DROPPED
-
     def progress(self) -> int:
         return self.down.passed_bytes + (0 if self._hidden else self._up.passed_bytes)  # a proxy may swallow requests
 
     def close(self) -> None:
-        self._network.dealers.pop(self.name, None)
-
-    def drop(self) -> None:
-        """The connection is over, and this end hears of it."""
-        self._network.dealers.pop(self.name, None)
-        self._over.set()
+        """The connection is over, and this end hears of it; what has arrived is still read at the other."""
+        self.over.set()
 
     def hear(self, frames: Frames) -> None:
         """A reply has arrived."""
-        if not self._over.is_set() and self.machine.alive:
-            self._to_us.send_nowait(frames)
+        if not self.over.is_set() and self.machine.alive:
+            self.replies.put(frames)
 
-    def _arrive(self, incoming: Incoming) -> None:
+    def _arrive(self, frames: Sequence[bytes]) -> None:
+        """A request has arrived in the broker's socket; it is read when the broker gets to it."""
         doors = self._network.doors
-        if doors is not None and doors is self._doors and self.name in self._network.dealers:
-            doors.router.hear(incoming)
+        if doors is not None and doors.router is self.router and doors.router.machine.alive:
+            super().send(frames)
 
 
-class SimEar:
+class SimEar(MemorySubscriber):
     """A SUB socket: it reconnects by itself and subscribes anew."""
 
     def __init__(self, network: SimNetwork, machine: Machine) -> None:
+        super().__init__(MemoryPublisher())
         self.machine = machine
-        self.topics: set[bytes] = set()
         self.heard_by: SimDoors | None = None
         self.way = Way(network.rates.get(machine.name))
-        self.unread: deque[int] = deque()  # bytes of each message that has arrived
         self._network = network
-        self._to_us, self._from_broker = anyio.create_memory_object_stream[Frames](QUEUE)
         network.ears[self] = None
         self.connect()
 
@@ -231,15 +221,15 @@ class SimEar:
         self.topics.discard(topic)
         self._tell(topic, wanted=False)
 
-    async def receive(self) -> list[Frames]:
-        frames = await self._from_broker.receive()
-        self.unread.popleft()
-        return [frames]
+    @property
+    def unread(self) -> list[int]:
+        """Bytes of each message that has arrived."""
+        return [sum(map(len, frames)) for frames in self.events._messages]
 
     @property
     def full(self) -> bool:
         """Whether the socket at either end takes no more."""
-        return EVENTS_MESSAGES_MAX in (len(self.unread), self.way.waiting)
+        return EVENTS_MESSAGES_MAX in (len(self.events._messages), self.way.waiting)
 
     def close(self) -> None:
         self._network.ears.pop(self, None)
@@ -247,10 +237,8 @@ class SimEar:
     def hear(self, frames: Frames) -> None:
         """Something published has arrived."""
         listens = self in self._network.ears and frames[0] in self.topics and self.machine.alive
-        if listens and len(self.unread) < EVENTS_MESSAGES_MAX:
-            self.unread.append(sum(map(len, frames)))
-            self._to_us.send_nowait(frames)
-            self._network.note_waiting(self, self.unread[-1])
+        if listens and self.events.put(frames):
+            self._network.note_waiting(self, sum(map(len, frames)))
 
     def connect(self) -> None:
         """To whichever broker lives; tried again while they are parted, as libzmq does it."""
@@ -278,68 +266,61 @@ class SimDoors:
         self.publisher = SimPublisher(network, machine, self)
 
 
-class SimRouter:
+class SimRouter(MemoryRouter):
     """The door for requests; it records who asked what and what was said."""
 
     endpoint = f"tcp://broker:{REQUESTS_PORT}"
 
     def __init__(self, network: SimNetwork, machine: Machine) -> None:
+        super().__init__()
+        self.machine = machine
+        self.dealers: dict[bytes, SimDealer] = {}
         self._network = network
-        self._machine = machine
-        self._to_us, self._requests = anyio.create_memory_object_stream[Incoming](QUEUE)
         self._asked: dict[bytes, tuple[Request, int]] = {}
 
-    def hear(self, incoming: Incoming) -> None:
-        """A request has arrived in the socket; it is read when the broker gets to it."""
-        if self._machine.alive:
-            self._to_us.send_nowait(incoming)
-
     async def receive(self) -> list[Incoming]:
-        incoming = await self._requests.receive()
-        try:
-            frames = unpack_request(incoming.frames)
-            request = decode_request(frames.body)
-        except PeerError:
-            return [incoming]
+        batch = [incoming._replace(key=_machine_of(incoming.peer)) for incoming in await super().receive()]
+        for incoming in batch:
+            with suppress(PeerError):
+                frames = unpack_request(incoming.frames)
+                self._note(frames.request_id, decode_request(frames.body))
+        return batch
+
+    def _note(self, request_id: bytes, request: Request) -> None:
         if not isinstance(request, Ping):
-            self._asked.setdefault(frames.request_id, (request, self._network.recorder.now_ms))
-            if frames.request_id in self._network.answered:
+            self._asked.setdefault(request_id, (request, self._network.recorder.now_ms))
+            if request_id in self._network.answered:
                 self._network.recorder.rare[f"{type(request).__name__} asked again after it was answered"] += 1
-        return [incoming]
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
-        assert this_machine() is self._machine, "a broker speaks for itself"
-        dealer = self._network.dealers.get(peer)
+        assert this_machine() is self.machine, "a broker speaks for itself"
         request_id, body = unpack_reply(list(frames))
         if (asked := self._asked.get(request_id)) is not None:
-            asker = dealer.machine.name if dealer is not None else "gone"
             self._network.answered.add(request_id)
-            self._network.recorder.told(asker, request_id, asked[0], asked[1], decode_reply(body))
-        if dealer is None:
+            self._network.recorder.told(_machine_of(peer), request_id, asked[0], asked[1], decode_reply(body))
+        dealer = self.dealers.get(peer)
+        if dealer is None or dealer.over.is_set():
             return Sent.GONE
         self._network.carry("broker", dealer.machine.name, lambda: dealer.hear(list(frames)), dealer.down, frames)
         return Sent.DONE
 
-    def close(self) -> None:
-        """Nothing is held."""
 
-
-class SimPublisher:
+class SimPublisher(MemoryPublisher):
     """The door for live events."""
 
     endpoint = f"tcp://broker:{EVENTS_PORT}"
 
     def __init__(self, network: SimNetwork, machine: Machine, doors: SimDoors) -> None:
+        super().__init__()
         self._network = network
         self._machine = machine
         self._doors = doors
-        self._to_us, self._subscriptions = anyio.create_memory_object_stream[Subscription](QUEUE)
 
     def wanted(self, topic: bytes, *, wanted: bool) -> None:
         """A subscription has arrived; as XPUB does it, the last to leave a topic is told of and nobody before."""
         others = any(topic in ear.topics for ear in self._network.ears if ear.heard_by is self._doors)
         if self._machine.alive and (wanted or not others):
-            self._to_us.send_nowait(Subscription(topic, wanted=wanted, key=""))
+            self.change(Subscription(topic, wanted=wanted, key=""))
 
     def publish(self, frames: Sequence[bytes]) -> None:
         for ear in list(self._network.ears):
@@ -350,8 +331,6 @@ class SimPublisher:
                 continue
             self._network.carry("broker", ear.machine.name, lambda ear=ear: ear.hear(list(frames)), ear.way, frames)
 
-    async def subscriptions(self) -> list[Subscription]:
-        return [await self._subscriptions.receive()]
 
-    def close(self) -> None:
-        """Nothing is held."""
+def _machine_of(peer: bytes) -> str:
+    return peer.split()[0].decode()

@@ -86,7 +86,7 @@ def test_a_damaged_log_is_refused_and_every_other_is_served(damaged: tuple[Sqlit
 def test_retention_leaves_a_damaged_log_and_goes_on(damaged: tuple[SqliteEngine, Driver, str, str]) -> None:
     engine, driver, broken, whole = damaged
     steps = 0
-    while driver.retain(finished_before_ms=driver.now_ms).more:
+    while driver.retain(finished_before_ms=driver.now_ms).news.more:
         steps += 1
         assert steps < 100
     for job_id in (broken, whole):
@@ -128,7 +128,7 @@ def test_a_job_whose_row_cannot_be_read_or_written_costs_no_other(length: int, t
     with opened(path) as (engine, driver):
         driver.draw(8)
         asks = driver.ask(requests.CancelJob(job_id=broken)), driver.ask(requests.CancelJob(job_id=first))
-        refused, cancelled = (outcome.reply for outcome in driver.apply(*asks).outcomes)
+        refused, cancelled = (outcome.reply for outcome in driver.apply(*asks).done)
         assert code(refused) == "corrupt-log"
         assert cancelled == replies.JobCancelled(state=JobState.CANCELLED)
     with opened(path) as (engine, driver):
@@ -192,7 +192,7 @@ def test_a_job_that_cannot_be_added_is_refused_and_the_others_are_taken() -> Non
         break_writes(engine, "INSERT ON job", "new.owner = 'o'")
         broken = driver.ask(requests.EnqueueJob(jobs=(JobSpec(command="a", owner="o"),)))
         whole = driver.ask(requests.EnqueueJob(jobs=(JobSpec(command="b"),)))
-        refused, taken = (outcome.reply for outcome in driver.apply(broken, whole).outcomes)
+        refused, taken = (outcome.reply for outcome in driver.apply(broken, whole).done)
         assert code(refused) == "corrupt-log"
         assert driver.lease_one().job_id == taken.job_ids[0]
 
@@ -202,11 +202,11 @@ def test_a_request_whose_record_cannot_be_read_or_written_is_refused_and_the_oth
         request = requests.EnqueueJob(jobs=(JobSpec(command="a"),))
         driver.outcome(request, request_id=ID)
         engine._db.execute("UPDATE record SET job_ids = CAST(x'ff' AS TEXT)")
-        outcomes = driver.apply(driver.ask(request, request_id=ID), driver.ask(request)).outcomes
+        outcomes = driver.apply(driver.ask(request, request_id=ID), driver.ask(request)).done
         assert [type(outcome.reply) for outcome in outcomes] == [replies.Refused, replies.JobsEnqueued]
         other = ID.replace(b"d", b"e")
         break_writes(engine, "INSERT ON record", f"new.request_id = x'{other.hex()}'")
-        outcomes = driver.apply(driver.ask(request, request_id=other), driver.ask(request)).outcomes
+        outcomes = driver.apply(driver.ask(request, request_id=other), driver.ask(request)).done
         assert [type(outcome.reply) for outcome in outcomes] == [replies.Refused, replies.JobsEnqueued]
 
 
@@ -215,8 +215,7 @@ def test_records_that_cannot_be_removed_stop_no_retention() -> None:
         driver.ended("a")
         break_writes(engine, "DELETE ON record", "TRUE")
         driver.now_ms += 10**9
-        while driver.retain(finished_before_ms=driver.now_ms).more:
-            pass
+        driver.sweep(finished_before_ms=driver.now_ms)
         assert driver.reply(replies.JobsListed, requests.ListJobs()).jobs == ()
 
 
