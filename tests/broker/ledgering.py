@@ -120,11 +120,8 @@ class Stage:
         )
         async with acting(ledger.run):
             yield
-        for stream in (self.to_gateway, self.answers):
-            stream.close()
-        for stream in (self.to_announcer, self.announced, self.to_timekeeper, self.alarms):
-            stream.close()
-        for stream in (self.to_janitor, self.swept):
+        inboxes = (self.answers, self.announced, self.alarms, self.swept)
+        for stream in (self.to_gateway, self.to_announcer, self.to_timekeeper, self.to_janitor, *inboxes):
             stream.close()
 
     def ask(self, *entries: Pending | Expire | Retain) -> None:

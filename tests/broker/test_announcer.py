@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker import watchers as module
 from airunner.broker.announcer import Announcer
 from airunner.broker.counts import Counts
 from airunner.broker.lifecycle.commands import Appended
@@ -114,13 +113,6 @@ async def test_what_is_said_opens_with_the_jobs_key_and_no_other_and_under_no_no
         with pytest.raises(Forged):
             open_sealed(OTHER, sealed)
     assert len({sealed[:24] for _, sealed in said}) == 3
-
-
-async def test_beyond_its_memory_everything_is_said(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LISTENED_MAX", 1)
-    for key in (b"a", b"b"):
-        await stage.subscribe(topic_of(key * 32))
-    assert await stage.append() == 1
 
 
 async def test_a_long_run_is_only_named_and_so_is_what_follows_it_in_the_batch(stage: Stage) -> None:

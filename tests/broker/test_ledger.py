@@ -14,26 +14,14 @@ from airunner.broker import ledger, parking
 from airunner.broker.inbox import Alarm, Nudged, Response, Swept
 from airunner.broker.ledger import BATCH_UNITS_MAX, NO_SPACE_PAUSE_MS
 from airunner.broker.lifecycle.commands import Command, Done, Expire, News, RenewAll, Retain, TenantRequest
-from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NoSpace, NotFound
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import JobState, Result
+from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, JobsListed, Refused
-from airunner.protocol.requests import (
-    QUEUES_MAX,
-    CancelJob,
-    CompleteJob,
-    DequeueJob,
-    EnqueueJob,
-    GetJob,
-    ListJobs,
-    ReleaseJob,
-    RetryJob,
-    StoreRequest,
-)
+from airunner.protocol.requests import QUEUES_MAX, CancelJob, DequeueJob, EnqueueJob, GetJob, ListJobs, StoreRequest
 from tests.broker.ledgering import DEFAULT, LAST, MORE, RUN, Stage
 from tests.broker.stage import LEASE, WALL_MS, ScriptedStore, asked, dequeue, enqueue
 
@@ -96,17 +84,6 @@ async def test_a_wait_ends_exactly_when_it_is_over_with_nothing(stage: Stage, wa
     assert anyio.current_time() - began_s == pytest.approx(wait_ms / 1_000, abs=0.002)
 
 
-async def test_a_repeat_of_a_parked_request_takes_its_place(stage: Stage) -> None:
-    stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"old"))
-    await wait_all_tasks_blocked()
-    stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"new"))
-    await wait_all_tasks_blocked()
-    stage.ask(asked(2, enqueue("true", "true"), peer=None))
-    assert (await stage.reply()).peer == b"new"
-    await wait_all_tasks_blocked()
-    assert stage.answers.statistics().current_buffer_used == 0
-
-
 async def test_a_job_that_came_back_goes_to_who_waits(stage: Stage) -> None:
     stage.ask(asked(1, dequeue(wait_ms=30_000)))
     await wait_all_tasks_blocked()
@@ -137,15 +114,6 @@ async def test_a_full_disk_is_said_to_all_who_asked_and_the_next_batch_is_tried(
     assert not isinstance((await stage.reply()).reply, Refused)
 
 
-async def test_whoever_only_reads_is_answered_though_the_disk_is_full(stage: Stage) -> None:
-    await stage.hold(asked(1, ListJobs()))
-    stage.ask(asked(2, enqueue("true")), asked(3, ListJobs()))
-    stage.store.full_for = EnqueueJob
-    stage.disk.let_go()
-    replies = [(await stage.reply()).reply for _ in range(3)]
-    assert [type(reply) for reply in replies] == [JobsListed, JobsListed, Refused]
-
-
 async def test_whoever_only_reads_waits_for_no_commit_of_others(stage: Stage) -> None:
     stage.disk.hold()
     stage.ask(asked(1, GetJob(job_id="j")))
@@ -158,7 +126,10 @@ async def test_whoever_only_reads_waits_for_no_commit_of_others(stage: Stage) ->
     assert isinstance((await stage.reply()).reply, JobsEnqueued)
 
 
-async def test_an_expiry_that_met_a_full_disk_is_named_to_the_timekeeper_again(stage: Stage) -> None:
+async def test_after_an_expiry_the_next_instant_is_always_named_also_when_it_met_a_full_disk(stage: Stage) -> None:
+    for _ in range(3):
+        stage.ask(Expire())
+        assert await stage.alarms.receive() == Alarm(None)
     stage.store.next_due_ms = WALL_MS
     stage.ask(asked(1, enqueue("true")))
     assert await stage.alarms.receive() == Alarm(WALL_MS)
@@ -204,12 +175,6 @@ async def test_the_ballast_is_given_up_piece_by_piece_for_what_ends_or_keeps_som
     assert (len(stage.store.batches) - before, stage.left.pieces) == (4, 1)
 
 
-async def test_after_an_expiry_the_next_instant_is_always_named(stage: Stage) -> None:
-    for _ in range(3):
-        stage.ask(Expire())
-        assert await stage.alarms.receive() == Alarm(None)
-
-
 async def test_who_finds_no_place_in_a_full_batch_waits_on(stage: Stage) -> None:
     parked = ScriptedStore.batch_max + 20
     stage.ask(*(asked(number, dequeue(wait_ms=30_000)) for number in range(1, parked + 1)))
@@ -231,11 +196,13 @@ async def test_who_asks_is_charged_for_what_it_cost_the_store() -> None:
     def answer(command: Command) -> Done:
         if not isinstance(command, TenantRequest):
             return Done(None, News(), cost=11)
-        waits = isinstance(command.request, DequeueJob)
-        ready = {DEFAULT} if isinstance(command.request, EnqueueJob) else set[QueueKey]()
-        reply = JobsLeased() if waits else refusal(NotFound())
-        exhausted = {DEFAULT} if waits else set[QueueKey]()
-        return Done(reply, News(ready=ready, exhausted=exhausted), cost=costs[type(command.request)])
+        cost = costs[type(command.request)]
+        match command.request:
+            case EnqueueJob():
+                return Done(refusal(NotFound()), News(ready={DEFAULT}), cost)
+            case DequeueJob():
+                return Done(JobsLeased(), News(exhausted={DEFAULT}), cost)
+        return Done(refusal(NotFound()), News(), cost)
 
     stage.store.answer = answer
     async with stage.running():
@@ -308,36 +275,24 @@ async def test_the_janitor_is_told_when_its_step_is_committed(stage: Stage, step
     assert stage.answers.statistics().current_buffer_used == 0
 
 
-async def test_a_step_of_retention_that_met_a_full_disk_lets_the_janitor_rest(stage: Stage) -> None:
-    stage.store.failure = NoSpace()
-    stage.ask(MORE)
-    assert await stage.swept.receive() == Swept(more=False)
-
-
-async def test_a_step_of_retention_shares_its_commit_with_who_waits(stage: Stage) -> None:
+async def test_a_step_of_retention_shares_its_commit_and_one_that_met_a_full_disk_lets_the_janitor_rest(
+    stage: Stage,
+) -> None:
     await stage.hold(asked(1, enqueue("true")))
     stage.ask(LAST, asked(2, CancelJob(job_id="j")))
     stage.disk.let_go()
     await stage.swept.receive()
     assert len(stage.store.batches[-1]) == 2
+    stage.store.failure = NoSpace()
+    stage.ask(MORE)
+    assert await stage.swept.receive() == Swept(more=False)
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        enqueue("true"),
-        RetryJob(job_id="j"),
-        dequeue(),
-        CancelJob(job_id="j"),
-        ReleaseJob(lease=LEASE.ref),
-        CompleteJob(lease=LEASE.ref, event_count=0, result=Result(exit_code=0)),
-    ],
-)
-async def test_how_much_room_there_is_is_told_the_store_with_each_request(stage: Stage, request_: StoreRequest) -> None:
+async def test_how_much_room_there_is_is_told_the_store_with_each_request(stage: Stage) -> None:
     """What the store makes of it is its own law."""
     for room in (Room.AMPLE, Room.RUNNING, Room.ENDING, Room.AMPLE):
         stage.left.left = room
-        entry = asked(1, request_)
-        stage.ask(entry)
-        await stage.news()
-        assert stage.store.batches[-1] == [replace(entry.command, room=room)]
+        entries = [asked(number, request) for number, request in enumerate((CancelJob(job_id="j"), dequeue()))]
+        stage.ask(*entries)
+        await wait_all_tasks_blocked()
+        assert stage.store.batches[-1] == [replace(entry.command, room=room) for entry in entries]

@@ -9,7 +9,7 @@ from airunner.broker.inbox import Pending
 from airunner.broker.parking import TAG_SETS_MAX, Parking
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.requests import QUEUES_MAX
-from tests.broker.stage import asked, dequeue, enqueue
+from tests.broker.stage import asked, dequeue
 
 DEFAULT = QueueKey("default", "default")
 OTHER = QueueKey("default", "other")
@@ -20,13 +20,13 @@ def taken(parking: Parking, jobs: int = 1, queue: QueueKey = DEFAULT) -> list[Pe
     return [parked.pending for parked in parking.take({queue: jobs}, STEPS)]
 
 
-def test_the_longest_waiting_comes_first() -> None:
+def test_the_longest_waiting_comes_first_whatever_its_tags() -> None:
     parking = Parking()
-    first, second = asked(1, dequeue()), asked(2, dequeue())
-    parking.park(first, 200)
-    parking.park(second, 100)
-    assert taken(parking) == [first]
-    assert taken(parking) == [second]
+    waiting = [asked(1, dequeue()), asked(2, dequeue(tags={"os": "linux"})), asked(3, dequeue()), asked(4, dequeue())]
+    for pending, until_ms in zip(waiting, (300, 200, 100, 400), strict=True):
+        parking.park(pending, until_ms)
+    assert taken(parking) == waiting[:1]
+    assert taken(parking, 3) == waiting[1:]
     assert taken(parking) == []
 
 
@@ -45,12 +45,6 @@ def test_who_is_taken_waits_on_none_of_its_queues_any_more() -> None:
     assert parking.waits_on([DEFAULT, OTHER, QueueKey("default", "third")]) == {DEFAULT, OTHER}
     assert len(parking.take({OTHER: 1, DEFAULT: 1}, STEPS)) == 1
     assert parking.waits_on([DEFAULT, OTHER]) == set()
-
-
-def test_a_tenants_jobs_wake_nobody_elses() -> None:
-    parking = Parking()
-    parking.park(asked(1, dequeue(), tenant="b"), 100)
-    assert taken(parking) == []
 
 
 def test_a_repeat_takes_the_place_of_the_first_and_leaves_it_when_it_is_judged_again() -> None:
@@ -92,11 +86,6 @@ def test_there_is_room_for_so_many_and_a_repeat_needs_none(monkeypatch: pytest.M
     assert parking.park(asked(4, dequeue("a", "b")), 100)
 
 
-def test_only_a_dequeue_parks() -> None:
-    with pytest.raises(AssertionError):
-        Parking().park(asked(1, enqueue("true")), 100)
-
-
 def test_a_job_reaches_who_may_run_it_past_those_who_may_not() -> None:
     parking = Parking()
     plain, able = asked(1, dequeue()), asked(2, dequeue(tags={"os": "linux", "arch": "arm"}))
@@ -107,14 +96,6 @@ def test_a_job_reaches_who_may_run_it_past_those_who_may_not() -> None:
     assert taken(parking, queue=needing) == [able]
     assert taken(parking, queue=needing) == []
     assert taken(parking) == [plain]
-
-
-def test_who_may_run_more_waits_in_the_same_line() -> None:
-    parking = Parking()
-    first, able, last = asked(1, dequeue()), asked(2, dequeue(tags={"os": "linux"})), asked(3, dequeue())
-    for one in (first, able, last):
-        parking.park(one, 100)
-    assert taken(parking, 3) == [first, able, last]
 
 
 def test_one_tenants_many_queues_leave_the_others_their_share() -> None:

@@ -92,14 +92,6 @@ def test_who_is_silent_for_long_is_forgotten_unless_it_holds_leases() -> None:
     assert roster.troubled(WALL_MS + FORGOTTEN_MS) == 0
 
 
-def test_a_holder_that_was_heard_before_the_broker_started_is_there() -> None:
-    roster = Roster()
-    roster.record_request("home", _dequeue("a"), WALL_MS)
-    page = roster.page("home", "", {"b": 2}, WALL_MS)
-    assert [one.name for one in page.agents] == ["a", "b"]
-    assert page.agents[1] == AgentSummary(name="b", slots=0, leases=2, seen_ms=0)
-
-
 def test_agents_are_paged_by_name() -> None:
     roster = Roster()
     names = [f"agent-{n:03}" for n in range(PAGE_SIZE_MAX + 3)]
@@ -130,17 +122,6 @@ def test_what_agents_say_of_themselves_is_bounded_in_bytes(monkeypatch: pytest.M
     assert _names(roster) == ["b", "c", "d"]
     roster.record_request("other", _dequeue("a"), WALL_MS)
     assert _names(roster) == ["b", "c", "d"]
-
-
-def test_the_newest_connection_is_the_holders() -> None:
-    roster = Roster()
-    assert roster.holder("home", "j") is None
-    roster.record_holder("home", "j", b"old")
-    roster.record_holder("home", "j", b"new")
-    assert roster.holder("home", "j") == b"new"
-    roster.forget_holder("home", "j")
-    roster.forget_holder("home", "j")
-    assert roster.holder("home", "j") is None
 
 
 def test_of_very_many_holders_the_longest_silent_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
