@@ -24,7 +24,6 @@ from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.protocol import replies, requests
 from airunner.protocol.coding import encode
-from airunner.protocol.errors import Quota
 from airunner.protocol.events import EventSegment
 from airunner.protocol.frames import SERVED, pack_request
 from airunner.protocol.job import JobState, Result
@@ -32,12 +31,12 @@ from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.replies import AgentSummary, LeaseRef, Message, Refused, Reply, Verdict
 from airunner.protocol.requests import ListJobs, Ping
 from tests.broker.stage import LEASE, WALL_MS, FakeAuthority, FakeRouter, acting, dequeue, edges, enqueue, request_id
+from tests.broker.test_admission import ASKS, is_empty
 from tests.protocol.examples import BEYOND_BOUNDS
 
 EVENTS_PORT = 7071
 GRANT = replies.JobsLeased(leases=(LEASE,))
 PONG = replies.Pong(revisions=SERVED)
-ASKS = Bucket("acme", Purpose.CLIENT)
 
 
 class Stage:
@@ -222,31 +221,9 @@ async def test_a_grant_that_reaches_nobody_is_given_back_once(
         assert stage.counts["replies_undelivered"] == len(gone)
     if repeat is not None and b"new" not in gone:
         assert (await stage.router.said.receive())[0] == b"new"
+    stage.answer(asked[0], Refused(code="conflict", message=""))
     await wait_all_tasks_blocked()
-    assert stage.nothing_asked()
-
-
-async def test_another_reply_whose_peer_is_gone_is_let_go(stage: Stage) -> None:
-    stage.router.hear(enqueue("true"), token=b"submit", peer=b"a")
-    asked = await stage.asked()
-    stage.router.gone.add(b"a")
-    stage.answer(asked, Refused(code="conflict", message=""))
-    await wait_all_tasks_blocked()
-    assert stage.nothing_asked()
-
-
-async def test_a_nudge_goes_to_the_holder_alone_and_one_that_is_gone_is_not_waited_for(stage: Stage) -> None:
-    stage.router.hear(ListJobs(), token=b"read", peer=b"reader")
-    await stage.asked()
-    await stage.converse(dequeue(), GRANT, token=b"work", peer=b"agent")
-    assert await stage.nudged("j") == [b"agent"]
-    assert await stage.nudged("another") == []
-    assert stage.nothing_asked(), "nobody answers a nudge"
-    stage.router.gone.add(b"agent")
-    assert await stage.nudged("j") == []
-    assert stage.counts["replies_undelivered"] == 1
-    stage.router.hear(Ping())
-    assert await stage.reply() == PONG
+    assert stage.nothing_asked(), "another reply whose peer is gone is let go"
 
 
 def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[requests.UpdateJob, replies.JobsUpdated]:
@@ -258,12 +235,20 @@ def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[requests.UpdateJob
     return requests.UpdateJob(agent=agent, leases=refs, visibility_ms=60_000), replies.JobsUpdated(leases=tuple(said))
 
 
-async def test_a_nudge_goes_once_to_the_newest_connection_of_the_holder_until_the_job_has_ended(stage: Stage) -> None:
+async def test_a_nudge_goes_once_to_the_newest_connection_of_the_holder_until_it_or_the_job_is_gone(
+    stage: Stage,
+) -> None:
+    await stage.converse(dequeue(), GRANT, token=b"work", peer=b"agent")
+    assert await stage.nudged("j") == [b"agent"]
+    stage.router.gone.add(b"agent")
+    assert await stage.nudged("j") == []
+    assert stage.counts["replies_undelivered"] == 1
     heartbeat, said = _heartbeat(Verdict.KEPT, Verdict.CANCEL, Verdict.LOST)
     completion = requests.CompleteJob(lease=_ref("j0"), event_count=0, result=Result(exit_code=0))
     for peer in (b"old", b"new"):
         await stage.converse(heartbeat, said, token=b"work", peer=peer)
     assert await stage.nudged("j0", "j1", "unknown") == [b"new"]
+    assert stage.nothing_asked(), "nobody answers a nudge"
     assert await stage.nudged("j2") == [], "a lease that is lost is not this agent's"
     await stage.converse(completion, replies.JobCompleted(state=JobState.COMPLETED), token=b"work")
     assert await stage.nudged("j0") == []
@@ -320,15 +305,7 @@ async def test_a_page_of_a_log_is_paid_for_by_its_size(
     async with stage.running():
         for _ in range(asks):
             await stage.converse(requests.ReplayJobEvents(job_id="j"), page, token=b"read")
-        assert is_empty(rates) is paid_out
-
-
-def is_empty(rates: Rates) -> bool:
-    try:
-        rates.require(ASKS, WALL_MS)
-    except Quota:
-        return True
-    return False
+        assert is_empty(rates, ASKS) is paid_out
 
 
 def exhausted(units: float) -> Rates:
@@ -375,7 +352,7 @@ async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its
     async with stage.running():
         stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa1x\xdd\x00\x00\x7f\xff" + bytes(32_766)])
         assert await stage.code() == "bad-request"
-        assert is_empty(rates)
+        assert is_empty(rates, ASKS)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from airunner.broker.counts import Counts
 from airunner.broker.health import Health
 from airunner.broker.relay import relay as module
 from airunner.broker.relay.line import PacketSocket
+from airunner.broker.relay.listeners import BURST_S, SUBSCRIPTIONS_A_SECOND, Listeners
 from airunner.broker.relay.relay import CONDITION, Relay
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
@@ -33,6 +34,7 @@ ANYWHERE = "tcp://127.0.0.1:0"
 MANY = (1e6, 1.0)
 TOPIC = bytes(TOPIC_BYTES)
 SMALL_BYTES = 96 * 1_048_576
+AT_ONCE = int(SUBSCRIPTIONS_A_SECOND * BURST_S)
 LONG_TOPIC_BYTES = 400  # for one of these libzmq keeps some 19 KiB
 
 
@@ -189,3 +191,41 @@ async def test_a_line_whose_other_end_is_gone_ends_and_takes_nothing() -> None:
         assert not line.send(b"x")
         with anyio.fail_after(PATIENCE_S):
             assert await line.receive() == []
+
+
+def topic(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def come(number: int, key: str = "m") -> Subscription:
+    return Subscription(topic(number), wanted=True, key=key)
+
+
+def gone(number: int) -> Subscription:
+    return Subscription(topic(number), wanted=False, key=None)
+
+
+def test_of_what_is_no_jobs_topic_nothing_is_told() -> None:
+    listeners = Listeners()
+    for text in (b"", b"short", b"l" * 400):
+        for wanted in (True, False):
+            assert not listeners.record(Subscription(text, wanted=wanted, key="m"), 0)
+
+
+def test_a_machine_is_told_of_so_often_a_second_and_others_all_the_same() -> None:
+    listeners = Listeners()
+    assert all(listeners.record(come(number), 0) for number in range(AT_ONCE))
+    assert not listeners.record(come(AT_ONCE), 0)
+    assert listeners.record(come(AT_ONCE, "another"), 0)
+    assert listeners.record(come(AT_ONCE), 2_000)
+
+
+def test_who_was_not_told_of_leaves_first_and_untold() -> None:
+    listeners = Listeners()
+    assert listeners.record(come(0, "another"), 0)
+    while listeners.record(come(1), 0):
+        pass
+    assert not listeners.record(come(0), 0)
+    assert not listeners.record(gone(0), 0), "the other one still listens"
+    assert listeners.record(gone(0), 0)
+    assert not listeners.record(gone(0), 0)

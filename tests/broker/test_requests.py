@@ -20,7 +20,7 @@ from airunner.broker.store.quotas import Quotas
 from airunner.certs.principal import Role
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId, Name
-from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, JobsListed, Message, Refused
+from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsListed, Message, Refused
 from airunner.protocol.requests import Asking, Request, StoreRequest, reply_type
 from airunner.transport.memory import MemoryPublisher
 from tests.broker.stage import Disk, FakeAuthority, FakeRouter, acting, dequeue, edges, enqueue
@@ -75,27 +75,6 @@ PROMOTING = Kind[PromoteJob](
 )
 
 
-async def test_a_request_that_changes_something_needs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, PromoteJob, PROMOTING)
-    router, publisher = FakeRouter(), MemoryPublisher()
-    broker = Broker(Store(MemoryEngine()), router, publisher, FakeAuthority(), edges(), Disk(), Counts())
-
-    async def ask(request: Request, number: int, role: str) -> Message:
-        router.hear(request, number, token=role.encode())
-        return (await router.said.receive())[2]
-
-    async with acting(broker.run):
-        submitted = await ask(enqueue("a", "b"), 1, "submit")
-        assert isinstance(submitted, JobsEnqueued)
-        promotion = PromoteJob(job_id=submitted.job_ids[1])
-        assert isinstance(await ask(promotion, 2, "read"), Refused)
-        assert await ask(promotion, 3, "submit") == JobCancelled(state=JobState.SCHEDULED)
-        leased = await ask(dequeue(), 4, "work")
-        assert isinstance(leased, JobsLeased)
-        assert leased.leases[0].job_id == submitted.job_ids[1]
-    router.close()
-
-
 class Reading(Store):
     """Counts the requests of each batch that is read."""
 
@@ -112,28 +91,38 @@ async def test_a_request_that_is_added_to_the_table_is_refused_without_its_role_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(KINDS, CountJobs, COUNTING)
-    router, publisher, disk, store = FakeRouter(), MemoryPublisher(), Disk(), Reading()
+    monkeypatch.setitem(KINDS, PromoteJob, PROMOTING)
+    router, disk, store = FakeRouter(), Disk(), Reading()
     quotas = Quotas(requests_per_s=4)
-    broker = Broker(store, router, publisher, FakeAuthority(), edges(), disk, Counts(), quotas=quotas)
+    broker = Broker(store, router, MemoryPublisher(), FakeAuthority(), edges(), disk, Counts(), quotas=quotas)
 
     async def reply() -> Message:
         return (await router.said.receive())[2]
 
+    async def ask(request: Request, number: int, role: str) -> Message:
+        router.hear(request, number, token=role.encode())
+        return await reply()
+
     async with acting(broker.run):
-        router.hear(CountJobs(queue="ci"), 1, token=b"work,submit")
-        refused = await reply()
+        refused = await ask(CountJobs(queue="ci"), 1, "work,submit")
         assert (refused.code, "read" in refused.message, store.sizes) == ("forbidden", True, [])
+        submitted = await ask(enqueue("a", "b"), 2, "submit@other")
+        promotion = PromoteJob(job_id=submitted.job_ids[1])
+        assert isinstance(await ask(promotion, 3, "read@other"), Refused)
+        assert await ask(promotion, 4, "submit@other") == JobCancelled(state=JobState.SCHEDULED)
+        leased = await ask(dequeue(), 5, "work@other")
+        assert [lease.job_id for lease in leased.leases] == [promotion.job_id]
         disk.hold()
-        router.hear(enqueue("a", "b"), 2, token=b"submit")
+        router.hear(enqueue("a", "b"), 6, token=b"submit")
         await disk.committing.wait()
-        for number in (3, 4, 5):
+        for number in (7, 8, 9):
             router.hear(CountJobs(queue="default"), number, token=b"read")
         await wait_all_tasks_blocked()
         disk.let_go()
         assert isinstance(await reply(), JobsEnqueued)
         assert [await reply() for _ in range(3)] == [JobsListed(jobs=(), more=False, total=2)] * 3
         assert store.sizes == [1, 1, 1], "each is as dear as a whole batch"
-        for number in range(6, 12):
+        for number in range(10, 16):
             router.hear(CountJobs(queue="default"), number, token=b"read")
         refusals = [said for _ in range(6) if isinstance(said := await reply(), Refused)]
         assert refusals[-1].code == "quota", "what they cost was charged"
