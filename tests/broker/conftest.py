@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import wraps
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 import anyio
 import pytest
 
+from airunner.broker.store.batch import Store
+from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.certs.home import Home
 from airunner.certs.init import init
+from tests.conformance.driving import Driver
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 VIRTUAL_S_MAX = 86_400
@@ -37,3 +42,16 @@ def home(tmp_path: Path) -> Home:
     home = Home(tmp_path / "home")
     init(home)
     return home
+
+
+@pytest.fixture
+def engine() -> Iterator[SqliteEngine]:
+    """Of a store in memory."""
+    opened = open_sqlite(None)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def driver(engine: SqliteEngine) -> Driver:
+    return Driver(Store(engine))

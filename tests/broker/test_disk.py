@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +17,7 @@ from airunner.protocol.errors import NoSpace
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.requests import EnqueueJob
+from tests.agent.output.recording import no_more_than
 from tests.conformance.driving import Driver
 
 MIB = 1_048_576
@@ -115,24 +114,13 @@ def test_what_the_journal_holds_beyond_the_end_of_the_store_is_owed(disk: Stage)
     assert disk.room(space, 0) is Room.RUNNING
 
 
-@contextmanager
-def file_size_limit(size_bytes: int) -> Iterator[None]:
-    """No file of this process may be larger; as with a quota, the disk says that it has room."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_quota_or_limit_that_the_disk_does_not_tell_of_is_a_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     with closing(open_store(f"sqlite:///{path}")) as store:
         driver = Driver(store)
         (job_id,) = driver.submit("before")
         large = EnqueueJob(jobs=(JobSpec(command="x" * 60_000),) * 20)
-        with file_size_limit(Path(f"{path}-wal").stat().st_size + 200_000):
+        with no_more_than(Path(f"{path}-wal").stat().st_size + 200_000):
             with pytest.raises(NoSpace):
                 driver.apply(driver.ask(large))
             assert driver.cancel(job_id) is JobState.CANCELLED

@@ -337,16 +337,6 @@ async def test_of_a_message_with_too_many_frames_one_too_many_is_kept(context: C
                     assert len(heard.frames) == min(count, FRAMES_MAX + 1)
 
 
-async def test_of_what_a_broker_sends_no_more_frames_are_kept(context: Context) -> None:
-    near, far = (context.socket(zmq.PAIR) for _ in range(2))
-    with closing(near), closing(far), anyio.fail_after(PATIENCE_S):
-        near.bind("inproc://pair")
-        far.connect("inproc://pair")
-        far.send_multipart([b"x"] * 1_000)
-        [frames] = await AnyioSocket(near).receive()
-        assert len(frames) == FRAMES_MAX + 1
-
-
 async def test_each_socket_is_bounded_in_bytes_and_in_how_long_a_handshake_takes(context: Context, home: Home) -> None:
     network = CurveNetwork(context, load_client_pair(home), load_broker_public(home))
     for opened, frame_bytes_max in (

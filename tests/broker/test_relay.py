@@ -205,13 +205,6 @@ def gone(number: int) -> Subscription:
     return Subscription(topic(number), wanted=False, key=None)
 
 
-def test_of_what_is_no_jobs_topic_nothing_is_told() -> None:
-    listeners = Listeners()
-    for text in (b"", b"short", b"l" * 400):
-        for wanted in (True, False):
-            assert not listeners.record(Subscription(text, wanted=wanted, key="m"), 0)
-
-
 def test_a_machine_is_told_of_so_often_a_second_and_others_all_the_same() -> None:
     listeners = Listeners()
     assert all(listeners.record(come(number), 0) for number in range(AT_ONCE))

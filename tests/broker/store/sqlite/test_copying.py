@@ -37,11 +37,6 @@ def engine(tmp_path: Path) -> Iterator[SqliteEngine]:
 
 
 @pytest.fixture
-def driver(engine: SqliteEngine) -> Driver:
-    return Driver(Store(engine))
-
-
-@pytest.fixture
 def target(tmp_path: Path) -> Iterator[int]:
     descriptor = os.open(tmp_path / "copy.db", os.O_RDWR | os.O_CREAT, 0o600)
     yield descriptor

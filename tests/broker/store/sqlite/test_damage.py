@@ -26,7 +26,7 @@ ID = b"d" * 16
 
 
 @contextmanager
-def opened(path: Path | None = None) -> Iterator[tuple[SqliteEngine, Driver]]:
+def opened(path: Path) -> Iterator[tuple[SqliteEngine, Driver]]:
     engine = open_sqlite(path)
     try:
         yield engine, Driver(Store(engine))
@@ -94,27 +94,29 @@ def test_retention_leaves_a_damaged_log_and_goes_on(damaged: tuple[SqliteEngine,
     assert set(engine._db.execute("SELECT DISTINCT number FROM segment")) == {(1,)}
 
 
-def test_a_hole_in_a_log_is_no_end_of_it_and_what_cannot_be_decoded_is_refused() -> None:
-    with opened() as (engine, driver):
-        job_id = long_job(driver, "x")
-        engine._db.execute("UPDATE segment SET events = x'c1' WHERE first_sequence = 12")
-        driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=job_id, from_timestamp_ms=1, from_sequence=12))
-        engine._db.execute("DELETE FROM segment WHERE first_sequence IN (10, ?)", (SEGMENTS + 3,))
-        page = requests.ReplayJobEvents(job_id=job_id)
-        assert "event 10 of this job's log is missing" in driver.refused("corrupt-log", page).message
-        driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 3))
-        assert not driver.reply(
-            replies.JobEventsReplayed, requests.ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 4)
-        ).runs
+def test_a_hole_in_a_log_is_no_end_of_it_and_what_cannot_be_decoded_is_refused(
+    engine: SqliteEngine, driver: Driver
+) -> None:
+    job_id = long_job(driver, "x")
+    engine._db.execute("UPDATE segment SET events = x'c1' WHERE first_sequence = 12")
+    driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=job_id, from_timestamp_ms=1, from_sequence=12))
+    engine._db.execute("DELETE FROM segment WHERE first_sequence IN (10, ?)", (SEGMENTS + 3,))
+    page = requests.ReplayJobEvents(job_id=job_id)
+    assert "event 10 of this job's log is missing" in driver.refused("corrupt-log", page).message
+    driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 3))
+    assert not driver.reply(
+        replies.JobEventsReplayed, requests.ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 4)
+    ).runs
 
 
-def test_a_job_whose_spec_cannot_be_decoded_is_not_leased_and_those_behind_it_are() -> None:
-    with opened() as (engine, driver):
-        first, second = driver.submit("first", "second")
-        engine._db.execute("UPDATE job SET spec = x'c1' WHERE job_id = ?", (first,))
-        assert [lease.job_id for lease in driver.lease(slots=2)] == [second]
-        driver.refused("corrupt-log", requests.GetJob(job_id=first))
-        assert driver.lease() == ()
+def test_a_job_whose_spec_cannot_be_decoded_is_not_leased_and_those_behind_it_are(
+    engine: SqliteEngine, driver: Driver
+) -> None:
+    first, second = driver.submit("first", "second")
+    engine._db.execute("UPDATE job SET spec = x'c1' WHERE job_id = ?", (first,))
+    assert [lease.job_id for lease in driver.lease(slots=2)] == [second]
+    driver.refused("corrupt-log", requests.GetJob(job_id=first))
+    assert driver.lease() == ()
 
 
 @pytest.mark.parametrize("length", [3_500, 20_000])  # a row with a page of its own, and a value with several
@@ -149,80 +151,82 @@ def test_where_the_end_of_all_jobs_is_damaged_those_before_it_run_on(tmp_path: P
         driver.refused("corrupt-log", requests.CancelJob(job_id=broken))
 
 
-def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others() -> None:
+def test_damage_to_one_running_job_takes_neither_events_nor_leases_of_others(
+    engine: SqliteEngine, driver: Driver
+) -> None:
     """Met by what is written: events, ends, renewals and expiries."""
-    with opened() as (engine, driver):
-        driver.submit("broken", "whole", "brief")
-        broken, whole, brief = driver.lease(slots=3)
-        break_writes(engine, "INSERT ON segment", "new.number = 1")
-        reply = driver.reply(
-            replies.JobEventsPublished,
-            requests.PublishJobEvents(
-                batches=(batch(whole, 0, "a"), batch(broken, 0, "a"), batch(brief, 0, "a")),
-                completions=(completion(broken, 1), completion(brief, 1)),
-            ),
-        )
-        assert [stored.code for stored in reply.batches] == [None, "corrupt-log", None]
-        refused, ended = reply.completions
-        assert code(refused) == "corrupt-log"
-        assert ended == replies.JobCompleted(state=JobState.COMPLETED)
-        driver.refused("corrupt-log", release(broken))
-        driver.refused("corrupt-log", requests.CancelJob(job_id=broken.job_id))
-        driver.now_ms += VISIBILITY_MS + 1
-        assert driver.apply(Expire()).next_due_ms is None
-        assert [driver.state(lease.job_id) for lease in (broken, whole)] == [JobState.RUNNING, JobState.SCHEDULED]
+    driver.submit("broken", "whole", "brief")
+    broken, whole, brief = driver.lease(slots=3)
+    break_writes(engine, "INSERT ON segment", "new.number = 1")
+    reply = driver.reply(
+        replies.JobEventsPublished,
+        requests.PublishJobEvents(
+            batches=(batch(whole, 0, "a"), batch(broken, 0, "a"), batch(brief, 0, "a")),
+            completions=(completion(broken, 1), completion(brief, 1)),
+        ),
+    )
+    assert [stored.code for stored in reply.batches] == [None, "corrupt-log", None]
+    refused, ended = reply.completions
+    assert code(refused) == "corrupt-log"
+    assert ended == replies.JobCompleted(state=JobState.COMPLETED)
+    driver.refused("corrupt-log", release(broken))
+    driver.refused("corrupt-log", requests.CancelJob(job_id=broken.job_id))
+    driver.now_ms += VISIBILITY_MS + 1
+    assert driver.apply(Expire()).next_due_ms is None
+    assert [driver.state(lease.job_id) for lease in (broken, whole)] == [JobState.RUNNING, JobState.SCHEDULED]
 
 
-def test_a_row_that_cannot_be_renewed_loses_its_lease_and_gets_no_period_at_a_start_and_no_other() -> None:
-    with opened() as (engine, driver):
-        driver.submit("whole", "broken", "broken too")
-        leases = driver.lease(slots=3)
-        driver.now_ms += 1
-        break_writes(engine, "UPDATE ON job", "old.number > 1")
-        request = requests.UpdateJob(leases=tuple(lease.ref for lease in leases), visibility_ms=VISIBILITY_MS)
-        verdicts = [lease.verdict for lease in driver.reply(replies.JobsUpdated, request).leases]
-        assert verdicts == [replies.Verdict.KEPT, replies.Verdict.LOST, replies.Verdict.LOST]
-        driver.now_ms += 10 * VISIBILITY_MS
-        assert driver.renew_all().next_due_ms == driver.now_ms + VISIBILITY_MS
-        assert engine.damage[1] == 2
+def test_a_row_that_cannot_be_renewed_loses_its_lease_and_gets_no_period_at_a_start_and_no_other(
+    engine: SqliteEngine, driver: Driver
+) -> None:
+    driver.submit("whole", "broken", "broken too")
+    leases = driver.lease(slots=3)
+    driver.now_ms += 1
+    break_writes(engine, "UPDATE ON job", "old.number > 1")
+    request = requests.UpdateJob(leases=tuple(lease.ref for lease in leases), visibility_ms=VISIBILITY_MS)
+    verdicts = [lease.verdict for lease in driver.reply(replies.JobsUpdated, request).leases]
+    assert verdicts == [replies.Verdict.KEPT, replies.Verdict.LOST, replies.Verdict.LOST]
+    driver.now_ms += 10 * VISIBILITY_MS
+    assert driver.renew_all().next_due_ms == driver.now_ms + VISIBILITY_MS
+    assert engine.damage[1] == 2
 
 
-def test_a_job_that_cannot_be_added_is_refused_and_the_others_are_taken() -> None:
-    with opened() as (engine, driver):
-        break_writes(engine, "INSERT ON job", "new.owner = 'o'")
-        broken = driver.ask(requests.EnqueueJob(jobs=(JobSpec(command="a", owner="o"),)))
-        whole = driver.ask(requests.EnqueueJob(jobs=(JobSpec(command="b"),)))
-        refused, taken = (outcome.reply for outcome in driver.apply(broken, whole).done)
-        assert code(refused) == "corrupt-log"
-        assert driver.lease_one().job_id == taken.job_ids[0]
+def test_a_job_that_cannot_be_added_is_refused_and_the_others_are_taken(engine: SqliteEngine, driver: Driver) -> None:
+    break_writes(engine, "INSERT ON job", "new.owner = 'o'")
+    broken = driver.ask(requests.EnqueueJob(jobs=(JobSpec(command="a", owner="o"),)))
+    whole = driver.ask(requests.EnqueueJob(jobs=(JobSpec(command="b"),)))
+    refused, taken = (outcome.reply for outcome in driver.apply(broken, whole).done)
+    assert code(refused) == "corrupt-log"
+    assert driver.lease_one().job_id == taken.job_ids[0]
 
 
-def test_a_request_whose_record_cannot_be_read_or_written_is_refused_and_the_others_are_answered() -> None:
-    with opened() as (engine, driver):
-        request = requests.EnqueueJob(jobs=(JobSpec(command="a"),))
-        driver.outcome(request, request_id=ID)
-        engine._db.execute("UPDATE record SET job_ids = CAST(x'ff' AS TEXT)")
-        outcomes = driver.apply(driver.ask(request, request_id=ID), driver.ask(request)).done
-        assert [type(outcome.reply) for outcome in outcomes] == [replies.Refused, replies.JobsEnqueued]
-        other = ID.replace(b"d", b"e")
-        break_writes(engine, "INSERT ON record", f"new.request_id = x'{other.hex()}'")
-        outcomes = driver.apply(driver.ask(request, request_id=other), driver.ask(request)).done
-        assert [type(outcome.reply) for outcome in outcomes] == [replies.Refused, replies.JobsEnqueued]
+def test_a_request_whose_record_cannot_be_read_or_written_is_refused_and_the_others_are_answered(
+    engine: SqliteEngine, driver: Driver
+) -> None:
+    request = requests.EnqueueJob(jobs=(JobSpec(command="a"),))
+    driver.outcome(request, request_id=ID)
+    engine._db.execute("UPDATE record SET job_ids = CAST(x'ff' AS TEXT)")
+    outcomes = driver.apply(driver.ask(request, request_id=ID), driver.ask(request)).done
+    assert [type(outcome.reply) for outcome in outcomes] == [replies.Refused, replies.JobsEnqueued]
+    other = ID.replace(b"d", b"e")
+    break_writes(engine, "INSERT ON record", f"new.request_id = x'{other.hex()}'")
+    outcomes = driver.apply(driver.ask(request, request_id=other), driver.ask(request)).done
+    assert [type(outcome.reply) for outcome in outcomes] == [replies.Refused, replies.JobsEnqueued]
 
 
-def test_records_that_cannot_be_removed_stop_no_retention() -> None:
-    with opened() as (engine, driver):
-        driver.ended("a")
-        break_writes(engine, "DELETE ON record", "TRUE")
-        driver.now_ms += 10**9
-        driver.sweep(finished_before_ms=driver.now_ms)
-        assert driver.reply(replies.JobsListed, requests.ListJobs()).jobs == ()
+def test_records_that_cannot_be_removed_stop_no_retention(engine: SqliteEngine, driver: Driver) -> None:
+    driver.ended("a")
+    break_writes(engine, "DELETE ON record", "TRUE")
+    driver.now_ms += 10**9
+    driver.sweep(finished_before_ms=driver.now_ms)
+    assert driver.reply(replies.JobsListed, requests.ListJobs()).jobs == ()
 
 
-def test_damage_that_no_job_and_no_request_is_about_ends_the_broker_in_words() -> None:
-    with opened() as (engine, driver):
-        break_writes(engine, "INSERT ON usage", "TRUE")
-        with pytest.raises(OperatorError, match="airunner store check") as raised:
-            driver.submit("a")
-        assert raised.value.exit_code == EXIT_DAMAGED
-        assert "\n" not in raised.value.message
+def test_damage_that_no_job_and_no_request_is_about_ends_the_broker_in_words(
+    engine: SqliteEngine, driver: Driver
+) -> None:
+    break_writes(engine, "INSERT ON usage", "TRUE")
+    with pytest.raises(OperatorError, match="airunner store check") as raised:
+        driver.submit("a")
+    assert raised.value.exit_code == EXIT_DAMAGED
+    assert "\n" not in raised.value.message

@@ -15,6 +15,7 @@ from airunner.broker.checking import check_store
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Changes, JobRow, Keys, Moved, Usage
 from airunner.broker.store.open import open_engine
+from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import VERSION, open_alone, open_sqlite
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 from airunner.protocol.fields import JobSpec
@@ -105,36 +106,26 @@ def test_a_commit_waits_for_the_disk_and_a_statement_is_planned_once_and_not_for
         assert engine._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
 
 
-def test_the_columns_of_a_job_are_the_fields_of_its_row_in_order():
-    with closing(open_sqlite(None)) as engine:
-        columns = [name for _, name, *_ in engine._db.execute("PRAGMA table_info(job)")]
+def test_the_columns_of_a_job_are_the_fields_of_its_row_in_order(engine: SqliteEngine):
+    columns = [name for _, name, *_ in engine._db.execute("PRAGMA table_info(job)")]
     assert columns == list(JobRow.__struct_fields__)
 
 
-def test_a_full_disk_stores_nothing_of_the_batch_and_the_store_goes_on():
-    with closing(Store(open_sqlite(None))) as store:
-        driver = Driver(store)
-        driver.submit("before")
-        database = store.engine._db
-        database.pragma("max_page_count", database.pragma("page_count"))
-        big = EnqueueJob(jobs=(JobSpec(command="x" * 60_000),))
-        with pytest.raises(NoSpace):
-            driver.apply(driver.ask(EnqueueJob(jobs=(JobSpec(command="small"),))), driver.ask(big))
-        assert [job.command for job in driver.reply(JobsListed, ListJobs()).jobs] == ["before"]
-        database.pragma("max_page_count", 1_000_000)
-        driver.reply(JobsEnqueued, big)
-
-
-def test_a_fault_in_the_middle_leaves_nothing_of_the_batch(monkeypatch: pytest.MonkeyPatch):
-    with closing(Store(open_sqlite(None))) as store:
-        driver = Driver(store)
-        driver.submit("before")
-        with monkeypatch.context() as patch:
-            patch.setattr(store.engine, "next_due_ms", lambda: 1 // 0)
-            with pytest.raises(ZeroDivisionError):
-                driver.submit("good")
-        assert driver.submit("after")
-        assert [job.command for job in driver.reply(JobsListed, ListJobs()).jobs] == ["after", "before"]
+def test_a_full_disk_or_a_fault_in_the_middle_leaves_nothing_of_the_batch_and_the_store_goes_on(
+    engine: SqliteEngine, driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    driver.submit("before")
+    engine._db.pragma("max_page_count", engine._db.pragma("page_count"))
+    big = EnqueueJob(jobs=(JobSpec(command="x" * 60_000),))
+    with pytest.raises(NoSpace):
+        driver.apply(driver.ask(EnqueueJob(jobs=(JobSpec(command="small"),))), driver.ask(big))
+    engine._db.pragma("max_page_count", 1_000_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "next_due_ms", lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            driver.submit("good")
+    driver.reply(JobsEnqueued, big)
+    assert [job.command[:6] for job in driver.reply(JobsListed, ListJobs()).jobs] == ["xxxxxx", "before"]
 
 
 def test_a_job_that_was_changed_since_it_was_loaded_is_moved_and_nothing_is_stored():
