@@ -53,6 +53,13 @@ def give(folder: Path) -> None:
         os.chown(path, user(), user(), follow_symlinks=False)
 
 
+def become(number: int | str) -> tuple[str, ...]:
+    """The words of setpriv that make a command that user's, with an interpreter that lies where only root may look."""
+    capability = "dac_read_search"
+    user = ("setpriv", "--reuid", f"{number}", "--regid", f"{number}", "--clear-groups")
+    return (*user, f"--inh-caps=-all,+{capability}", f"--ambient-caps=+{capability}")
+
+
 def bound(pid: int, words: str) -> None:
     """Bound a process of the ordinary user's that may have ended: as that user, for not every root may do it."""
     become = ["--reuid", str(user()), "--regid", str(user()), "--clear-groups"]
@@ -68,7 +75,5 @@ def with_descriptors(home: Path, soft: int, hard: int, arguments: list[str]) -> 
 if __name__ == "__main__":
     words = ["prlimit", os.environ[BOUND_VARIABLE], sys.executable, "-m", "airunner", *sys.argv[1:]]
     if number := os.environ.get(USER_VARIABLE):
-        capability = "dac_read_search"  # for an interpreter that lies where only root may look
-        become = ["--reuid", number, "--regid", number, "--clear-groups", f"--inh-caps=-all,+{capability}"]
-        words = ["setpriv", *become, f"--ambient-caps=+{capability}", *words]
+        words = [*become(number), *words]
     os.execvp(words[0], words)

@@ -148,9 +148,8 @@ class Process:
 class RunningBroker:
     """A broker process; after a `kill` or `stop`, `start` brings it back on the same ports."""
 
-    def __init__(self, home: Path, store: str | None = None, *options: str, module: str = "airunner") -> None:
+    def __init__(self, home: Path, store: str | None = None, *options: str) -> None:
         self.home = home
-        self._module = module
         self.requests = "tcp://127.0.0.1:0"
         self.events = "tcp://127.0.0.1:0"
         self.http = "127.0.0.1:0"
@@ -160,7 +159,7 @@ class RunningBroker:
     def start(self) -> Process:
         """Start it, and return when it has said that it is ready."""
         doors = ["--listen", self.requests, "--events", self.events, "--http", self.http]
-        self.process = Process(self.home, ["broker", *doors, *self.options], module=self._module)
+        self.process = Process(self.home, ["broker", *doors, *self.options])
         try:
             words = self.process.line("airunner broker ready").split()
         except BaseException:
@@ -279,8 +278,3 @@ def stored(cluster: Cluster, job_id: str, kind: str) -> None:
         assert monitor.stdout is not None
         assert any(json.loads(line)["kind"] == kind for line in monitor.stdout), f"it ended without {kind}"
         monitor.kill()
-
-
-def gone(pid: int) -> None:
-    """Wait until a process that is not ours has ended."""
-    subprocess.run(["tail", f"--pid={pid}", "-f", "/dev/null"], check=True, timeout=20)

@@ -8,7 +8,7 @@ import signal
 
 from airunner.agent.plan import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS
 from tests.acceptance.bounded import needs_prlimit, with_descriptors
-from tests.acceptance.running import Cluster, Gate, Process, events, gone, stored, submit
+from tests.acceptance.running import Cluster, Gate, Process, events, stored, submit
 from tests.agent.launcher.launching import Watched, children_of
 
 SOFT = 80  # descriptors: four slots' worth
@@ -20,12 +20,12 @@ def test_a_drained_agent_finishes_what_runs_and_a_stopped_one_gives_it_back_and_
 ) -> None:
     stopped = cluster.agent()
     job_id = submit(cluster, gate.script)
-    pid = gate.wait()
+    job = Watched([gate.wait()])
     stopped.signal(signal.SIGTERM)
     stopped.line("draining")
     stopped.signal(signal.SIGTERM)
     assert stopped.wait() == 0
-    gone(pid)
+    assert job.gone_within(0)
     drained = cluster.agent()
     gate.wait()
     drained.signal(signal.SIGTERM)

@@ -19,6 +19,23 @@ def test_a_key_that_is_not_listed_is_not_let_in(broker: RunningBroker, home: Pat
         assert (done.returncode, b"allow-list" in done.stderr, b"Traceback" in done.stderr) == (77, True, False)
 
 
+MORTAL = """
+from airunner.__main__ import main
+from airunner.broker.gatekeeper import Gatekeeper
+async def fail(_):
+    raise RuntimeError("the Gatekeeper was killed")
+Gatekeeper.run = fail
+main()
+"""
+
+
+def test_a_broker_whose_gatekeeper_fails_ends(home: Path) -> None:
+    doors = ["--listen", "tcp://127.0.0.1:0", "--events", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"]
+    words = [sys.executable, "-c", MORTAL, "broker", "--store", "memory:", *doors]
+    done = subprocess.run(words, env=environment(home), capture_output=True, timeout=30, check=False)
+    assert (done.returncode, b"the Gatekeeper was killed" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
 def test_a_closed_standard_stream_is_no_bug_of_ours(standing: Cluster, closed: str) -> None:
     words = ["sh", "-c", f'exec "$0" -m airunner list {closed}', sys.executable]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -29,10 +28,6 @@ COUNTED = "".join(f"{number}\n" for number in range(1, 2_001)).encode()
 COUNTING = JobSpec(command="seq", args=("1", "2000"))
 
 
-def submit(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return cluster.airunner("submit", *arguments)
-
-
 @pytest.mark.parametrize(("words", "code", "stdout", "stderr"), [
     (("--", "sh", "-c", "echo out; echo err >&2; exit 7"), 7, b"out\n", b"err\n"),
     (("--", "sh", "-c", "kill -TERM $$"), 128 + signal.SIGTERM, b"", b"FAILED by signal 15"),
@@ -44,7 +39,7 @@ def submit(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[byt
 def test_what_a_job_comes_to_submit_comes_to(
     standing: Cluster, words: tuple[str, ...], code: int, stdout: bytes, stderr: bytes
 ) -> None:
-    done = submit(standing, *words)
+    done = standing.airunner("submit", *words)
     assert (done.returncode, done.stdout) == (code, stdout)
     assert stderr in done.stderr
 

@@ -20,7 +20,6 @@ from airunner.client.reach import reach
 from airunner.protocol import reconnect as retry
 from airunner.protocol.events import Output, Stream, encode_bodies
 from airunner.transport.channel import Channel
-from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
 from tests.acceptance.running import RunningBroker, make_home, running_broker
 from tests.acceptance.slowlink import SlowLink
@@ -62,9 +61,9 @@ async def leased(broker: RunningBroker) -> AsyncIterator[tuple[Client, Worker]]:
 
 
 @asynccontextmanager
-async def channel_over(endpoint: str, broker: RunningBroker, patience: Patience) -> AsyncIterator[Channel]:
+async def channel_over(endpoint: str, broker: RunningBroker) -> AsyncIterator[Channel]:
     reached = reach(endpoint, home=broker.home)
-    channel = Channel(reached.network, reached.endpoints, reached.token, SYSTEM, patience)
+    channel = Channel(reached.network, reached.endpoints, reached.token, SYSTEM)
     try:
         async with anyio.create_task_group() as group:
             await group.start(channel.run)
@@ -108,7 +107,7 @@ async def test_events_are_delivered_over_a_link_that_is_lost_before_it_has_carri
             spool.append(index, 1, encode_bodies([Output(timestamp_ms=1, stream=Stream.STDOUT, data=PIECE)]))
         spool.close()
         with closing(SlowLink(broker.requests, 10 * BYTES_A_S, CUT_BYTES)) as link, anyio.fail_after(WITHIN_S):
-            async with channel_over(link.endpoint, broker, Patience()) as channel:
+            async with channel_over(link.endpoint, broker) as channel:
                 await recover([spool.path], channel, SYSTEM, lambda _: None)
         assert not spool.path.exists()
         assert await pieces_of(near, lease.job_id) == PIECES

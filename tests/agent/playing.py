@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
@@ -167,45 +168,38 @@ class PlayedLauncher:
             await self._changed.wait()
 
 
+@dataclass
 class Stage:
     """All of it, and what the agent has reported."""
 
-    def __init__(
-        self,
-        wire: Wire,
-        client: Client,
-        group: TaskGroup,
-        plan: Plan,
-        here: Edges,
-        hooks: Path | None,
-        real: Launcher | None,
-    ) -> None:
-        self.wire = wire
-        self.client = client
-        self._group = group
+    wire: Wire
+    client: Client
+    group: TaskGroup
+    plan: Plan
+    edges: Edges
+    hooks: Path | None
+    real: Launcher | None
+    reports: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
         self.launcher = PlayedLauncher()
-        self.reports: list[str] = []
-        self._edges = here
-        self._plan = plan
-        self._hooks = hooks
-        self._real = real
         self.start()
 
     def start(self) -> None:
         """The first agent, or another one in the home of one that has ended."""
-        channel = Channel(self.wire, [REQUESTS_ENDPOINT], lambda: b"", self._edges)
         surroundings = Surroundings(
-            self._real or self.launcher,
-            self._edges.wall_ms,
+            self.real or self.launcher,
+            self.edges.wall_ms,
             {"PATH": f".::{os.environ['PATH']}:"},
             inline,
             CANCEL_GRACE_S,
-            hooks=self._hooks,
+            hooks=self.hooks,
             rules=Rules(allow_local=True),
         )
-        self.agent = Agent(self._plan, channel, surroundings, self._edges, self.reports.append)
+        channel = Channel(self.wire, [REQUESTS_ENDPOINT], lambda: b"", self.edges)
+        self.agent = Agent(self.plan, channel, surroundings, self.edges, self.reports.append)
         self.ended = anyio.Event()
-        self._group.start_soon(self._run)
+        self.group.start_soon(self._run)
 
     async def _run(self) -> None:
         await self.agent.run()

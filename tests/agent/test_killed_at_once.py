@@ -15,7 +15,7 @@ import pytest
 from airunner.agent.home import LockedHome, lock_home
 from airunner.agent.launcher.mark import VARIABLE, end_marked, marked, new_home_mark, new_launcher_mark
 from airunner.protocol.errors import OperatorError
-from tests.acceptance.bounded import give, homes_of_an_ordinary_user, needs_root, user
+from tests.acceptance.bounded import become, give, homes_of_an_ordinary_user, needs_root, user
 from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, numbers_of, python
 
 # One of its tree has cleared its environment too, and is known by its parent alone.
@@ -90,18 +90,15 @@ def test_the_next_agent_of_the_home_has_ended_them_before_it_does_anything(
 
 @needs_root
 def test_an_ordinary_users_agent_finds_its_own(other: Watched) -> None:
-    capability = "dac_read_search"  # for an interpreter that lies where only root may look
-    become = ("setpriv", "--reuid", str(user()), "--regid", str(user()), "--clear-groups")
-    become = (*become, f"--inh-caps=-all,+{capability}", f"--ambient-caps=+{capability}")
     with homes_of_an_ordinary_user() as folder:
         home = folder / "home"
         home.mkdir()
         give(home)
-        agent = Agent(home, WITHOUT_GROUPS, become)
+        agent = Agent(home, WITHOUT_GROUPS, become(user()))
         agent.kill()
         assert not agent.job.gone_within(0)
         script = "import sys; from pathlib import Path; from airunner.agent.home import lock_home"
-        with python(f"{script}; lock_home(Path(sys.argv[1]))", str(home), become=become) as taking:
+        with python(f"{script}; lock_home(Path(sys.argv[1]))", str(home), become=become(user())) as taking:
             assert taking.wait() == 0
         assert agent.job.gone_within(0)
         assert not other.gone_within(0)

@@ -18,7 +18,6 @@ from trio.testing import MockClock
 from airunner.agent.leases.heldlease import MARGIN_S_MAX
 from airunner.protocol.requests import UpdateJob
 from airunner.transport.ports import SYSTEM, Edges, Sent
-from airunner.transport.timers import BootTimer, boot_s
 from tests.agent.launcher.launching import python
 from tests.agent.playing import VISIBILITY_S, staged
 from tests.client.wire import edges
@@ -132,16 +131,6 @@ async def test_a_grant_that_came_before_a_sleep_is_renewed_before_it_is_begun(tm
         stage.wire.send = asleep
         await stage.begun()
         assert any(isinstance(one, UpdateJob) for one in stage.wire.requests)
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-async def test_a_timer_of_the_kernel_wakes_at_its_instant() -> None:
-    timer = BootTimer()
-    timer.set(boot_s() + 0.01)
-    await anyio.wait_readable(timer.descriptor)
-    timer.set(boot_s() - 1)
-    await anyio.wait_readable(timer.descriptor)
-    timer.close()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)

@@ -49,14 +49,6 @@ async def test_the_end_is_told_once_every_event_is_sent(tmp_path: Path) -> None:
     assert await recorder.outbox.settled() is JobState.COMPLETED
 
 
-async def test_an_attempt_without_events_ends_too(tmp_path: Path) -> None:
-    recorder = with_events(tmp_path, 0)
-    recorder.outbox.finish(RESULT)
-    completion = recorder.outbox.completion()
-    assert completion is not None
-    assert completion.event_count == 0
-
-
 async def test_what_the_broker_misses_is_sent_again_before_the_end(tmp_path: Path) -> None:
     recorder = with_events(tmp_path, 3)
     recorder.outbox.finish(RESULT)

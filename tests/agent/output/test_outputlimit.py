@@ -8,7 +8,7 @@ import anyio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.agent.output.outputlimit import TAIL_BYTES, Gap, OutputLimit, Piece
+from airunner.agent.output.outputlimit import Gap, OutputLimit, Piece
 from airunner.agent.output.recorder import PATIENCE_S
 from airunner.protocol.events import Output, OutputTruncated, Stream
 from tests.agent.output.recording import Sink, recorder_in, taken
@@ -54,21 +54,6 @@ def test_what_there_was_no_room_for_is_counted_where_it_is_missing(
             assert not limit.holding
     length += sum(one.omitted_bytes if isinstance(one, Gap) else len(one.data) for one in limit.flush())
     assert length == sum(len(data) for data, _ in written)
-
-
-async def test_a_log_beyond_its_bound_keeps_head_and_tail(tmp_path: Path) -> None:
-    recorder = recorder_in(tmp_path, log_bytes_max=2 * TAIL_BYTES)
-    block = bytes(range(256)) * 256
-    for _ in range(40):
-        await recorder.add_output(Stream.STDOUT, block, 1)
-    await recorder.add_output(Stream.STDERR, b"last words", 2)
-    recorder.end_output(3)
-    bodies = taken(recorder)
-    (gap,) = [body for body in bodies if isinstance(body, OutputTruncated)]
-    assert gap.omitted_bytes == 40 * len(block) + len(b"last words") - 2 * TAIL_BYTES
-    at = bodies.index(gap)
-    assert b"".join(one.data for one in bodies[:at] if isinstance(one, Output)) == block * 4
-    assert bodies[-1] == Output(stream=Stream.STDERR, data=b"last words", timestamp_ms=2)
 
 
 async def test_a_broker_that_is_away_holds_a_command_up_only_for_a_moment(tmp_path: Path) -> None:
