@@ -77,12 +77,15 @@ async def test_a_second_checkout_brings_nothing_that_the_first_had(
     assert len(kept) == 1, "it is the mirror of the first"
 
 
-async def test_what_is_new_is_brought_once(agent: Agent, repository: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["of a branch", "that no branch reaches"])
+async def test_a_new_commit_is_brought_once(agent: Agent, repository: Path, *, lost: bool) -> None:
     await agent.job(repository)
-    commit(repository, "two")
-    brought = await agent.job(repository)
+    which = {"commit": commit(repository, "two")}
+    if lost:
+        git(repository, "reset", "--quiet", "--hard", "HEAD~1")
+    brought = await agent.job(repository, **which)
     assert own_objects(brought) != []
-    borrowed = await agent.job(repository)
+    borrowed = await agent.job(repository, **which)
     assert own_objects(borrowed) == []
     assert (borrowed.checkout / "file").read_text() == "two"
 
@@ -95,16 +98,6 @@ async def test_what_the_remote_has_dropped_is_not_checked_out_from_here(agent: A
     with pytest.raises(CheckoutFailed, match="gone not found"):
         await agent.job(repository, branch="gone")
     await agent.job(repository, branch="gone/by")
-
-
-async def test_a_commit_that_no_branch_reaches_is_brought_once(agent: Agent, repository: Path) -> None:
-    lost = commit(repository, "lost")
-    git(repository, "reset", "--quiet", "--hard", "HEAD~1")
-    brought = await agent.job(repository, commit=lost)
-    assert own_objects(brought) != []
-    borrowed = await agent.job(repository, commit=lost)
-    assert own_objects(borrowed) == []
-    assert (borrowed.checkout / "file").read_text() == "lost"
 
 
 async def test_a_remote_that_is_away_is_not_the_mirrors_fault(agent: Agent, repository: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
+import pytest
 
 from airunner.agent.attempt.slot import DELIVERY_S
 from airunner.agent.leases.settlement import LeftBehind, described
@@ -109,12 +110,15 @@ async def test_an_end_that_the_broker_has_not_heard_of_is_left_to_the_next_agent
     assert f"job {job} attempt 1 {described(LeftBehind())}" in stage.reports
 
 
-async def test_an_idle_agent_does_not_wait_for_a_broker_that_has_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("found", [True, False])
+async def test_an_idle_agent_waits_for_no_broker_that_has_gone_or_never_was(tmp_path: Path, *, found: bool) -> None:
     async with staged(tmp_path, SLOTS) as stage:
-        await idle(stage)
+        if found:
+            await idle(stage)
         stage.wire.send = lambda *_: Sent.GONE
         for link in stage.wire.links:
             link.close()
+        await anyio.sleep(1)  # virtual
         assert await drained_s(stage) < 1
 
 
@@ -125,13 +129,6 @@ async def test_an_idle_agent_returns_what_it_parks_to_a_broker_that_comes_back_a
             link.close()
         await drained_s(stage)
         assert dequeues(stage)[-SLOTS:] == [(1, False)] * SLOTS
-
-
-async def test_an_agent_that_never_found_a_broker_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    async with staged(tmp_path, SLOTS) as stage:
-        stage.wire.send = lambda *_: Sent.GONE
-        await anyio.sleep(1)  # virtual
-        assert await drained_s(stage) < 1
 
 
 async def test_an_agent_ends_whatever_the_broker_says_to_what_it_returns(tmp_path: Path) -> None:

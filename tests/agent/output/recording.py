@@ -49,7 +49,6 @@ def recorder_in(
     number: int = 1,
     *,
     sink: Sink | None = None,
-    log_bytes_max: int = EVERYTHING,
     cancelled: Flag | None = None,
 ) -> Recorder:
     """The recorder of the `number`th job."""
@@ -58,7 +57,7 @@ def recorder_in(
     spool = Spool.create(folder / lease.job_id, header)
     batcher = Batcher(PIPE_WINDOW_MS)
     outbox = Outbox(lease, spool, batcher, sink or Sink(), cancelled)
-    return Recorder(batcher, outbox, OutputLimit(log_bytes_max))
+    return Recorder(batcher, outbox, OutputLimit(EVERYTHING))
 
 
 def taken(recorder: Recorder) -> list[EventBody]:
