@@ -9,11 +9,9 @@ from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, encode_spec
-from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.replies import JobCompleted, JobEventsPublished, JobsEnqueued, QueueMode, Refused
 from airunner.protocol.requests import (
     LAST_BYTES_MAX,
-    CancelJob,
     EnqueueJob,
     PublishJobEvents,
     RemoveSecret,
@@ -21,7 +19,7 @@ from airunner.protocol.requests import (
     SetSecret,
     UpdateQueue,
 )
-from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, release
+from tests.conformance.driving import Driver, batch, completion
 
 JOB: Final = JobSpec(command="true")
 SPEC_BYTES: Final = len(encode_spec(JOB))
@@ -33,37 +31,16 @@ def _jobs(count: int) -> EnqueueJob:
 
 
 def no_more_jobs_wait_than_a_tenant_may_have(driver: Driver) -> None:
+    (done,) = driver.ended()
     driver.quotas = Quotas(waiting_max=3)
     first = driver.reply(JobsEnqueued, _jobs(2), request_id=b"0123456789abcdef")
     driver.refused("quota", _jobs(2))
     driver.reply(JobsEnqueued, _jobs(1))
     driver.refused("quota", _jobs(1))
+    driver.refused("quota", RetryJob(job_id=done))
     assert driver.reply(JobsEnqueued, _jobs(2), request_id=b"0123456789abcdef") == first, "it was submitted before"
     driver.reply(JobsEnqueued, _jobs(3), tenant="other")
     driver.refused("quota", _jobs(1), tenant="other")
-
-
-def whatever_ends_a_wait_makes_room_and_whatever_begins_one_takes_it(driver: Driver) -> None:
-    driver.quotas = Quotas(waiting_max=1)
-    retried = JobSpec(command="true", retry=RetryPolicy(limit=1, backoff_ms=1_000, backoff_max_ms=1_000))
-    (job_id,) = driver.enqueue(retried)
-    lease = driver.lease_one()
-    (second,) = driver.reply(JobsEnqueued, _jobs(1)).job_ids
-    driver.reply(object, CancelJob(job_id=second))
-    driver.reply(object, release(lease))
-    driver.refused("quota", _jobs(1))
-    lease = driver.lease_one()
-    driver.pass_ms(VISIBILITY_MS)
-    driver.refused("quota", _jobs(1))
-    lease = driver.lease_one()
-    driver.reply(object, completion(lease, exit_code=1))
-    assert driver.job(job_id).due_ms is not None
-    driver.refused("quota", _jobs(1))
-    driver.pass_ms(1_000)
-    driver.refused("quota", _jobs(1))
-    assert driver.complete(driver.lease_one()) is JobState.COMPLETED
-    driver.reply(JobsEnqueued, RetryJob(job_id=job_id))
-    driver.refused("quota", RetryJob(job_id=job_id))
 
 
 def what_a_tenant_keeps_is_bounded_in_bytes_and_what_runs_goes_on(driver: Driver) -> None:
@@ -159,12 +136,3 @@ def a_small_end_is_let_through_and_a_large_one_waits(driver: Driver) -> None:
     assert (refused.code, refused.expected_index) == ("incomplete-log", 0)
     assert ended == JobCompleted(state=JobState.COMPLETED)
     assert driver.complete(large) is JobState.COMPLETED, "an end without a log takes no room"
-
-
-def the_ends_of_ones_waits_make_no_room_for_another(driver: Driver) -> None:
-    driver.submit(tenant="other")
-    driver.submit()
-    driver.quotas = Quotas(waiting_max=1)
-    driver.lease_one()
-    driver.refused("quota", _jobs(1), tenant="other")
-    driver.submit()

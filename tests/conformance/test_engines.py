@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
 from airunner.broker.store.batch import TRIES_MAX, Store
-from airunner.broker.store.contract import Changes, Moved, SecretRow
+from airunner.broker.store.contract import Changes, Engine, Moved, SecretRow
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import Busy, CorruptLog
 from airunner.protocol.fields import JobSpec
@@ -21,30 +22,24 @@ from tests.conformance.machine import StoreAndModel
 from tests.conformance.memory import MemoryEngine
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_sqlite_keeps_the_law_and_counts_right(law: str):
-    with closing(open_sqlite(None)) as engine:
-        LAWS[law](Driver(Store(engine)))
-        counters.require_right(engine)
+@pytest.fixture(params=[lambda: open_sqlite(None), Conflicting], ids=["sqlite", "dicts-beside-another-broker"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    with closing(request.param()) as engine:
+        yield engine
+        if isinstance(engine, Conflicting):
+            assert engine.conflicts
+        else:
+            counters.require_right(engine)
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_dicts_keep_the_law_beside_another_broker(law: str):
-    engine = Conflicting()
+def test_an_engine_keeps_the_law_and_counts_right(law: str, engine: Engine):
     LAWS[law](Driver(Store(engine)))
-    assert engine.conflicts
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_sqlite_does_what_the_model_does_and_counts_right(seed: int):
-    with closing(open_sqlite(None)) as engine:
-        StoreAndModel(Store(engine), seed).run()
-        counters.require_right(engine)
-
-
-@pytest.mark.parametrize("seed", range(16, 32))
-def test_dicts_do_what_the_model_does_beside_another_broker(seed: int):
-    StoreAndModel(Store(Conflicting()), seed).run()
+def test_an_engine_does_what_the_model_does_and_counts_right(seed: int, engine: Engine):
+    StoreAndModel(Store(engine), seed).run()
 
 
 def test_a_save_without_its_version_check_is_found():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import blake2b
 from io import BytesIO
@@ -262,32 +262,13 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 _encoder = msgspec.msgpack.Encoder()
 
 
-class History:
-    """All records of a run."""
-
-    def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._records: list[Record] = []
-        for record in records:
-            self.add(record)
-
-    def add(self, record: Record) -> None:
-        """It happened now, after all the others."""
-        assert not self._records or self._records[-1].at_ms <= record.at_ms, "records come as time goes"
-        self._records.append(record)
-
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self._records)
-
-    def __len__(self) -> int:
-        return len(self._records)
+class History(list[Record]):
+    """All records of a run, as time goes."""
 
     def of(self, kind: type[AnyRecord]) -> list[AnyRecord]:
         """Every record of this kind, in the order of happening."""
-        return [record for record in self._records if isinstance(record, kind)]
+        return [record for record in self if isinstance(record, kind)]
 
     def digest(self) -> str:
         """The same for two runs in which the very same happened."""
-        digest = blake2b(digest_size=16)
-        for record in self._records:
-            digest.update(_encoder.encode(record))
-        return digest.hexdigest()
+        return blake2b(b"".join(map(_encoder.encode, self)), digest_size=16).hexdigest()

@@ -42,7 +42,7 @@ class Recorder:
 
     def add(self, record: type[Record], /, **fields: object) -> None:
         """This has happened now."""
-        self.history.add(record(at_ms=self.now_ms, **fields))
+        self.history.append(record(at_ms=self.now_ms, **fields))
 
     def told(self, machine: str, request_id: bytes, request: Request, asked_at_ms: int, reply: Reply) -> None:
         """The broker has sent this reply."""

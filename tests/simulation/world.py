@@ -286,24 +286,19 @@ class World:
 
     async def _drain(self) -> None:
         """Until everything has ended; what never does is the oracle's to see."""
-        machine = Machine("drain")
-        over = anyio.Event()
 
-        async def watch() -> None:
-            async with self.client(machine) as client:
-                for queue in ("default", "slow"):
-                    await open_queue(self, machine.name, client, queue)
-                for user in list(self.users):
-                    await self._user_done[user].wait()
-                async for job in all_jobs(client):
-                    async with client.follow(job.id) as events:
-                        async for _ in events:
-                            pass
-            over.set()
+        async def watch(client: Client) -> None:
+            for queue in ("default", "slow"):
+                await open_queue(self, "drain", client, queue)
+            for user in list(self.users):
+                await self._user_done[user].wait()
+            async for job in all_jobs(client):
+                async with client.follow(job.id) as events:
+                    async for _ in events:
+                        pass
 
-        machine.start(self._tasks, watch)
         with anyio.move_on_after(DRAIN_S):
-            await over.wait()
+            await self._on_machine("drain", watch)
         for name in self.users:
             if not self._user_done[name].is_set():
                 monitor = self._monitors.get(name)
@@ -311,23 +306,29 @@ class World:
 
     async def _read(self) -> None:
         """Every job and log, as a client is shown them."""
-        machine = Machine("reader")
-        over = anyio.Event()
 
-        async def read() -> None:
-            async with self.client(machine) as client:
-                for summary in [job async for job in all_jobs(client)]:
-                    self.recorder.add(FinalJob, job=await client.get(summary.id))
-                    events: list[Event] = []
-                    with suppress(PeerError):  # what cannot be read is not there, and the laws say so
-                        async for event in client.replay(summary.id):
-                            events.append(event)  # noqa: PERF401 - those before a damaged one are there
-                    self.recorder.add(FinalEvents, job_id=summary.id, events=tuple(events))
-            over.set()
+        async def read(client: Client) -> None:
+            for summary in [job async for job in all_jobs(client)]:
+                self.recorder.add(FinalJob, job=await client.get(summary.id))
+                events: list[Event] = []
+                with suppress(PeerError):  # what cannot be read is not there, and the laws say so
+                    async for event in client.replay(summary.id):
+                        events.append(event)  # noqa: PERF401 - those before a damaged one are there
+                self.recorder.add(FinalEvents, job_id=summary.id, events=tuple(events))
 
-        machine.start(self._tasks, read)
         with anyio.fail_after(DRAIN_S):
-            await over.wait()
+            await self._on_machine("reader", read)
+
+    async def _on_machine(self, name: str, run: Callable[[Client], Awaitable[None]]) -> None:
+        machine = Machine(name)
+
+        async def main() -> None:
+            async with self.client(machine) as client:
+                await run(client)
+
+        machine.start(self._tasks, main)
+        await machine.ended.wait()
+        assert machine.crashed is None, f"{name} ended by itself: {machine.crashed!r}"
 
     @property
     def idle(self) -> bool:
