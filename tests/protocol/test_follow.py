@@ -169,12 +169,9 @@ def test_no_more_is_kept_than_the_bound() -> None:
     assert follow.request() is not None, "what was not kept is asked for"
 
 
-def test_while_there_is_more_the_next_page_is_asked_for_at_once() -> None:
-    assert asked(run(1, 2), last=9).request().from_sequence == 3
-
-
 @pytest.mark.parametrize("kept", [[], [run(5, 1)]])
-def test_a_page_that_brings_nothing_is_not_asked_for_again_at_once(kept: list[EventSegment]) -> None:
+def test_the_next_page_is_asked_for_at_once_unless_the_last_brought_nothing(kept: list[EventSegment]) -> None:
+    assert asked(run(1, 2), last=9).request().from_sequence == 3
     follow = Follow(JOB, 0)
     for ahead in kept:
         follow.live(ahead, 0)
@@ -187,17 +184,13 @@ def test_a_page_that_brings_nothing_is_not_asked_for_again_at_once(kept: list[Ev
         follow.tick(deadline_ms)
 
 
-def test_a_page_with_a_hole_tells_nothing_behind_it() -> None:
+def test_a_page_with_a_hole_tells_nothing_behind_it_and_once_subscribed_it_asks_for_what_passed_before() -> None:
     follow = Follow(JOB, 0)
     follow.request()
     assert follow.replayed(page(run(3, 2), following=5, last=4), 0) == []
-    assert follow.next_sequence == 1
-    assert not follow.finished
-
-
-def test_once_subscribed_it_asks_for_what_passed_before() -> None:
-    follow = Follow(JOB, 0)
-    follow.request()
+    assert (follow.next_sequence, follow.finished) == (1, False)
+    follow.want_replay()
+    assert follow.request() is not None
     follow.want_replay()
     assert follow.request() is None, "one is on its way"
     follow.replayed(page(run(1, 1), following=2, last=1), 0)
@@ -242,22 +235,7 @@ def test_it_ends_at_the_last_event_and_takes_nothing_after_it() -> None:
     assert sequences(other.replayed(behind, 0)) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "held"),
-    [
-        ({"from_sequence": 50}, page(following=50, last=9, finished=True)),
-        ({"from_timestamp_ms": 10**6}, page(run(1, 2, last=True), following=3, last=2, finished=True)),
-    ],
-    ids=["a place", "an instant"],
-)
-def test_what_lies_behind_a_finished_jobs_end_ends_at_once(wanted: dict[str, int], held: JobEventsReplayed) -> None:
-    follow = Follow(JOB, 0, **wanted)
-    follow.request()
-    assert follow.replayed(held, 0) == []
-    assert follow.finished
-
-
-def test_an_instant_that_has_not_come_yet_waits_for_it() -> None:
+def test_an_instant_that_has_not_come_yet_waits_for_it_and_for_the_page_on_its_way() -> None:
     follow = Follow(JOB, 0, from_timestamp_ms=50)
     follow.request()
     assert follow.replayed(page(following=11, last=10), 0) == []
@@ -269,9 +247,6 @@ def test_an_instant_that_has_not_come_yet_waits_for_it() -> None:
     assert follow.live(run(14, 1, stamps=[56]), 0) == []
     assert follow.request() is not None
     assert sequences(follow.replayed(page(run(12, 2, stamps=[45, 55]), following=14, last=13), 0)) == [13, 14]
-
-
-def test_a_run_that_came_while_the_page_was_on_its_way_is_asked_for() -> None:
     follow = Follow(JOB, 0, from_timestamp_ms=50)
     follow.request()
     follow.live(run(11, 1, stamps=[60]), 0)

@@ -29,21 +29,12 @@ def test_a_pause_is_between_half_of_its_bound_and_all_of_it(
     assert bound_ms // 2 <= policy.pause_ms(retry, jitter) <= bound_ms
 
 
-@given(BACKOFF_MS, st.integers(1, RETRIES_MAX - 1), JITTER)
-def test_the_next_pause_is_no_shorter_for_the_same_draw(backoff_ms: int, retry: int, jitter: float) -> None:
-    policy = RetryPolicy(limit=1, backoff_ms=backoff_ms)
-    assert policy.pause_ms(retry, jitter) <= policy.pause_ms(retry + 1, jitter)
-
-
 def test_pauses_double_up_to_the_most() -> None:
     policy = RetryPolicy(limit=9, backoff_ms=1_000, backoff_max_ms=5_000)
     assert [policy.pause_ms(retry, 0.0) for retry in (1, 2, 3, 4, 5)] == [500, 1_000, 2_000, 2_500, 2_500]
     assert policy.pause_ms(1, 0.5) == 750
-
-
-def test_the_first_retry_is_number_one() -> None:
     with pytest.raises(AssertionError):
-        RetryPolicy(limit=1).pause_ms(0, 0.5)
+        policy.pause_ms(0, 0.5)
 
 
 NAMED = RetryOn(exit_codes=(75,), signals=(9,))
@@ -74,8 +65,6 @@ def test_every_failure_is_covered_or_those_that_are_named_if_nobody_ended_the_co
 def test_it_says_on_the_wire_only_what_is_not_as_usual() -> None:
     policy = RetryPolicy(limit=3, backoff_ms=BACKOFF_MS_DEFAULT, backoff_max_ms=BACKOFF_MAX_MS_DEFAULT)
     assert msgspec.to_builtins(policy) == {"limit": 3}
-    full = RetryPolicy(limit=1, backoff_ms=5, on=RetryOn(exit_codes=(1,)))
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(full), type=RetryPolicy) == full
 
 
 @pytest.mark.parametrize(
