@@ -25,8 +25,9 @@ async def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_is_its_ag
         assert await client.cancel(job.id) is JobState.CANCELLED
         assert await client.cancel(job.id) is JobState.CANCELLED
         assert (await client.get(job.id)).state is JobState.CANCELLED
-        with pytest.raises(NotFound):
-            await client.cancel("nothing")
+        for ask in (client.cancel, client.get, lambda unknown: anext(client.follow(unknown))):
+            with pytest.raises(NotFound):
+                await ask("nothing")
         running = await client.submit(command="true")
         assert [agent async for agent in client.agents()] == []
         await Worker.lease(client)

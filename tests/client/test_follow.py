@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.client.client import Client
 from airunner.client.follower import PAGES_MAX
-from airunner.protocol.errors import BadRequest, NotFound
+from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import Event, Output
 from airunner.protocol.follow import SILENCE_FIRST_MS
 from airunner.transport.memory import MemorySubscriber
@@ -208,14 +208,6 @@ async def test_a_second_listener_is_told_that_the_subscription_stands() -> None:
         assert wire.ears[0].topics == {topic}
         leave_second()
         assert wire.ears[0].topics == set()
-
-
-async def test_an_unknown_job_is_told_to_whoever_follows() -> None:
-    async with brokered() as (_, client):
-        with pytest.raises(NotFound):
-            await whole(client, "no-such-job")
-        with pytest.raises(NotFound):
-            await client.get("no-such-job")
 
 
 async def test_a_job_that_cannot_be_is_refused_before_it_is_sent() -> None:

@@ -72,15 +72,12 @@ def test_how_it_ended_says_the_state_and_the_exit_status(result: Result, state: 
     assert (result.state, result.exit_status) == (state, exit_status)
 
 
-def test_a_terminal_state_never_changes_and_is_reached_by_its_own_change():
+def test_a_terminal_state_never_changes_and_is_reached_by_its_own_change_as_the_diagram_draws_it():
     assert set(FINISHING) == {state for state in JobState if state.terminal}
     for state in JobState:
         assert state.terminal == (not any(next_state(state, change) for change in Change))
     for state, change in FINISHING.items():
         assert next_state(JobState.RUNNING, change) is state
-
-
-def test_the_diagram_draws_every_step():
     lines = mermaid().splitlines()
     for (state, change), target in TRANSITIONS.items():
         assert f"    {state} --> {target}: {change}" in lines

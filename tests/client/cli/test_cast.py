@@ -81,9 +81,6 @@ def test_characters_that_come_in_two_pieces_are_whole_and_what_is_none_is_shown_
         PTY, started(0), out(100, b"h\xc3"), out(200, b"\xa9"), out(300, b"\xff"), out(400, b"\xe2\x82"), finished()
     )[1:]
     assert lines == [[0.1, "o", "h"], [0.1, "o", "é"], [0.1, "o", "\ufffd"], [0.1, "o", "\ufffd"], [0.0, "x", "0"]]
-
-
-def test_stderr_does_not_break_into_a_character_of_stdout() -> None:
     lines = recorded(PIPE, started(0), out(0, b"\xc3"), out(0, b"err", Stream.STDERR), out(0, b"\xa9"), finished())
     assert [line[2] for line in lines[1:]] == ["err", "é", "0"]
 

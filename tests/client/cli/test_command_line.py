@@ -17,15 +17,8 @@ import typer
 import airunner
 from airunner.__main__ import make_app, run
 from airunner.certs.home import Home
-from airunner.certs.principal import ALL_ROLES
-from airunner.certs.tokenkeys import (
-    load_signing_key,
-    load_verifying_keys,
-    new_signing_pem,
-    parse_signing_key,
-    public_pem,
-)
-from airunner.certs.tokens import TokenSigner, TokenVerifier
+from airunner.certs.tokenkeys import load_verifying_keys, new_signing_pem, parse_signing_key, public_pem
+from airunner.certs.tokens import TokenVerifier
 from airunner.switches import respelled
 
 
@@ -109,7 +102,8 @@ def test_debug_tells_what_is_tried_and_where_an_error_comes_from(
     monkeypatch.setattr(logger, "propagate", True)
     try:
         assert run(["certs", "init"]) == 0
-        secret = airunner_token()
+        assert run(["token", "--subject", "x"]) == 0
+        secret = capfd.readouterr().out.split()[-1]
         asked = ["submit", "--broker", NO_BROKER, "--timeout", "0.2", "--token", secret, "--env", "A_TOKEN=hunter22"]
         assert run([*asked, "--debug", "--", "true"]) == 69
     finally:
@@ -119,12 +113,6 @@ def test_debug_tells_what_is_tried_and_where_an_error_comes_from(
         assert words in told
     assert secret not in told
     assert "hunter22" not in told
-
-
-def airunner_token() -> str:
-    home = Home.from_environment(os.environ)
-    signer = TokenSigner(load_signing_key(os.environ, home))
-    return signer.mint(subject="x", tenant="default", roles=ALL_ROLES, ttl_s=60, now_s=time.time()).strip()
 
 
 def test_a_named_key_signs_and_verifies_tokens(
