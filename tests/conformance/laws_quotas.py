@@ -77,6 +77,7 @@ def a_queue_that_is_kept_without_jobs_is_something_that_a_tenant_has(driver: Dri
     driver.quotas = Quotas(bytes_max=0)
     driver.refused("quota", UpdateQueue(queue="new", mode=QueueMode.PAUSED))
     driver.refused("quota", UpdateQueue(queue="new", mode=QueueMode.DRAINING))
+    driver.refused("quota", SetSecret(queue="q", name="T", box=b"sealed"))
     for name in ("used", "before"):
         driver.set_mode(QueueMode.DRAINING, name)
         driver.set_mode(QueueMode.OPEN, name)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from airunner.broker.store.quotas import Quotas
 from airunner.protocol.coding import encode
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.replies import JobsEnqueued, JobsLeased, SecretRemoved, SecretSet, SecretsListed, SecretSummary
+from airunner.protocol.replies import JobsLeased, SecretRemoved, SecretSet, SecretsListed, SecretSummary
 from airunner.protocol.requests import (
     BOX_BYTES_MAX,
     BOXES_BYTES_MAX,
     PAGE_SIZE_MAX,
     SLOTS_MAX,
-    EnqueueJob,
     ListSecrets,
     RemoveSecret,
     SetSecret,
@@ -140,12 +138,3 @@ def a_queue_holds_so_much_that_a_full_grant_fits_a_frame(driver: Driver) -> None
     assert len(granted.leases) == SLOTS_MAX
     assert all(len(lease.sealed["A"]) == BOX_BYTES_MAX for lease in granted.leases)
     assert len(encode(granted)) <= BODY_BYTES_MAX
-
-
-def they_count_as_what_a_tenant_keeps(driver: Driver) -> None:
-    driver.quotas = Quotas(bytes_max=1_000)
-    _set(driver, "A", b"a" * 1_000)
-    driver.refused("quota", EnqueueJob(jobs=(JobSpec(command="true"),)))
-    driver.refused("quota", SetSecret(queue="default", name="B", box=b"b"))
-    driver.reply(SecretRemoved, RemoveSecret(queue="default", name="A"))
-    driver.reply(JobsEnqueued, EnqueueJob(jobs=(JobSpec(command="true"),)))

@@ -95,16 +95,11 @@ def run_seed(seed: int, store: str, folder: Path, writer: Connection, *, keep: b
         writer.send(judged(world, seed, error, keep=keep))
         os._exit(0)
 
-    world = World(seed, store_of(seed, store), folder, over)
+    world = World(seed, STORES[seed % len(STORES)] if store == "all" else store, folder, over)
     try:
         run_virtual(world.run, Random(seed))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is this run's verdict
         over(world, error)
-
-
-def store_of(seed: int, store: str) -> str:
-    """With all, each seed has one in turn."""
-    return STORES[seed % len(STORES)] if store == "all" else store
 
 
 def judged(world: World, seed: int, error: BaseException | None, *, keep: bool) -> Verdict:
@@ -201,7 +196,6 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="write the history of each seed")
     parser.add_argument("--mutants", action="store_true", help="show that lies are found out")
-    parser.add_argument("--keep-going", action="store_true", help="run every seed, whatever fails")
     given = parser.parse_args()
     if given.mutants:
         return run_mutants(given.jobs)
@@ -211,7 +205,7 @@ def main() -> int:
         given.store,
         given.jobs,
         keep=given.trace or given.record is not None,
-        until=lambda verdict: bool(verdict.problems) and not given.keep_going,
+        until=lambda verdict: bool(verdict.problems),
     )
     for verdict in verdicts:
         if given.record is not None:
