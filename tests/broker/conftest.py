@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import wraps
-from inspect import iscoroutinefunction
 from pathlib import Path
-from typing import Any
 
-import anyio
 import pytest
 
 from airunner.broker.store.batch import Store
@@ -18,22 +14,6 @@ from airunner.certs.home import Home
 from airunner.certs.init import init
 from tests.conformance.driving import Driver
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
-
-VIRTUAL_S_MAX = 86_400
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
-    """Let a test that waits for what never comes fail at once."""
-    test = pyfuncitem.obj
-    if iscoroutinefunction(test):
-
-        @wraps(test)
-        async def bounded(**arguments: Any) -> None:
-            with anyio.fail_after(VIRTUAL_S_MAX):
-                await test(**arguments)
-
-        pyfuncitem.obj = bounded
 
 
 @pytest.fixture

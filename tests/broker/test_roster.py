@@ -103,12 +103,15 @@ def test_agents_are_paged_by_name() -> None:
     assert ([one.name for one in second.agents], second.more) == (names[PAGE_SIZE_MAX:], False)
 
 
-def test_of_very_many_agents_the_longest_silent_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_agents_and_holders_the_longest_silent_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AGENTS_MAX", 2)
+    monkeypatch.setattr(module, "HOLDERS_MAX", 2)
     roster = Roster()
     for name in ("a", "b", "a", "c"):
         roster.record_request("home", _dequeue(name), WALL_MS)
+        roster.record_holder("home", name, name.encode())
     assert _names(roster) == ["a", "c"]
+    assert [roster.holder("home", job_id) for job_id in ("a", "b", "c")] == [b"a", None, b"c"]
 
 
 def test_what_agents_say_of_themselves_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,11 +125,3 @@ def test_what_agents_say_of_themselves_is_bounded_in_bytes(monkeypatch: pytest.M
     assert _names(roster) == ["b", "c", "d"]
     roster.record_request("other", _dequeue("a"), WALL_MS)
     assert _names(roster) == ["b", "c", "d"]
-
-
-def test_of_very_many_holders_the_longest_silent_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HOLDERS_MAX", 2)
-    roster = Roster()
-    for job_id in ("i", "j", "i", "k"):
-        roster.record_holder("home", job_id, job_id.encode())
-    assert [roster.holder("home", job_id) for job_id in ("i", "j", "k")] == [b"i", None, b"k"]

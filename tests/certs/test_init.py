@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,20 +16,12 @@ from airunner.certs.secretfile import create, make_folder, replace
 from airunner.certs.tokens import TokenSigner, TokenVerifier
 from airunner.protocol.errors import OperatorError
 
-NAMES = [
-    "allowed-clients",
-    "broker.public",
-    "broker.secret",
-    "client.public",
-    "client.secret",
-    "token.public.pem",
-    "token.secret.pem",
-]
 PAIRS = [
     ("broker.secret", "broker.public"),
     ("client.secret", "client.public"),
     ("token.secret.pem", "token.public.pem"),
 ]
+NAMES = sorted(["allowed-clients", *chain(*PAIRS)])
 ROUNDS = 8
 
 

@@ -106,18 +106,12 @@ def test_nothing_starts_on_a_home_that_others_may_write(
     assert told.err.endswith(f"{folder} is open to others (mode 0770): run `chmod go-w {folder}`\n")
 
 
-@pytest.mark.parametrize(
-    ("environ", "place"),
-    [({}, ".airunner"), ({"AIRUNNER_HOME": ""}, ".airunner"), ({"AIRUNNER_HOME": "~/elsewhere"}, "elsewhere")],
-)
-def test_the_home_is_named_or_under_the_users_own(environ: dict[str, str], place: str) -> None:
-    assert Home.from_environment(environ).root == Path.home() / place
-
-
-def test_a_relative_home_stays_put_when_the_working_directory_changes(
+def test_the_home_is_named_or_under_the_users_own_and_stays_put_when_the_working_directory_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    home = Home.from_environment({"AIRUNNER_HOME": "here"})
+    named = {"": Path.home() / ".airunner", "~/elsewhere": Path.home() / "elsewhere", "here": tmp_path / "here"}
+    homes = [Home.from_environment({"AIRUNNER_HOME": name} if name else {}) for name in named]
     monkeypatch.chdir("/")
-    assert home.certs == tmp_path / "here" / "certs"
+    assert [home.root for home in homes] == list(named.values())
+    assert Home.from_environment({"AIRUNNER_HOME": ""}).root == Path.home() / ".airunner"
