@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import anyio
@@ -353,15 +354,8 @@ async def test_each_socket_is_bounded_in_bytes_and_in_how_long_a_handshake_takes
 def test_each_contexts_routing_ids_are_drawn_from_another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What libzmq draws its routing ids from is seeded by nobody else, so that they would be the same each time."""
     seeds: list[int] = []
-
-    class FakeLibrary:
-        def __init__(self, name: str | None) -> None:
-            assert name is None, "libc's, wherever it is"
-
-        def srand(self, seed: int) -> None:
-            seeds.append(seed)
-
-    monkeypatch.setattr(sockets.ctypes, "CDLL", FakeLibrary)
+    libc = {None: SimpleNamespace(srand=seeds.append)}  # wherever it is
+    monkeypatch.setattr(sockets.ctypes, "CDLL", libc.__getitem__)
     for _ in range(4):
         new_context().term()
     assert len(seeds) == 4

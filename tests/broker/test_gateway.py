@@ -42,17 +42,13 @@ PONG = replies.Pong(revisions=SERVED)
 class Stage:
     """A Gateway between a door in memory and an inbox that nobody empties."""
 
-    def __init__(self, inbox_max: int = 100) -> None:
+    def __init__(self, inbox_max: int = 100, rates: Rates | None = None, unattributed: Rates | None = None) -> None:
         self.router = FakeRouter()
         self.counts = Counts()
         self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": any_machine(b"")}
-        self.pay(Rates())
+        self.admission = Admission(FakeAuthority(), self.listed.get, rates or Rates(), unattributed or Rates())
         self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | Retain](inbox_max)
         self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Response | Nudged]](100)
-
-    def pay(self, rates: Rates, unattributed: Rates | None = None) -> None:
-        """Charge these."""
-        self.admission = Admission(FakeAuthority(), self.listed.get, rates, unattributed or Rates())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -297,9 +293,8 @@ async def test_a_machine_that_was_revoked_is_refused_at_once_and_given_no_job_th
 async def test_a_page_of_a_log_is_paid_for_by_its_size(
     asks: int, size_bytes: int, rate: float, *, paid_out: bool
 ) -> None:
-    stage = Stage()
     rates = Rates(rate)
-    stage.pay(rates)
+    stage = Stage(rates=rates)
     run = EventSegment(first_sequence=1, count=1, attempt=1, events=bytes(size_bytes))
     page = replies.JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
     async with stage.running():
@@ -320,8 +315,7 @@ def exhausted(units: float) -> Rates:
 async def test_what_is_too_much_is_refused_undecoded_once_the_same_may_be_asked_again_and_not_held_for_ever(
     debt: float, held_s: float, retry_ms: int
 ) -> None:
-    stage = Stage()
-    stage.pay(exhausted(debt))
+    stage = Stage(rates=exhausted(debt))
     async with stage.running():
         began_s = anyio.current_time()
         stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa4type" + bytes(100)])
@@ -334,9 +328,8 @@ async def test_what_is_too_much_is_refused_undecoded_once_the_same_may_be_asked_
 
 
 async def test_more_refusals_than_are_held_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage()
+    stage = Stage(rates=exhausted(2.0))
     monkeypatch.setattr(tarpit, "DELAYED_MAX", 1)
-    stage.pay(exhausted(2.0))
     async with stage.running():
         began_s = anyio.current_time()
         for number in (1, 2):
@@ -346,9 +339,8 @@ async def test_more_refusals_than_are_held_are_told_at_once(monkeypatch: pytest.
 
 
 async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its_size() -> None:
-    stage = Stage()
     rates = Rates(100.0)
-    stage.pay(rates)
+    stage = Stage(rates=rates)
     async with stage.running():
         stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa1x\xdd\x00\x00\x7f\xff" + bytes(32_766)])
         assert await stage.code() == "bad-request"
@@ -359,10 +351,9 @@ async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its
     "frames", [[b"AR1", bytes(16)], [b"AR1", bytes(16), b"", encode(Ping())], [b"AR1", bytes(16), b"", b"\x80"]]
 )
 async def test_what_is_no_tenants_is_paid_for_by_its_machine(frames: list[bytes]) -> None:
-    stage = Stage()
     unattributed = Rates(1.0)
     unattributed.charge(Bucket("local", Purpose.MACHINE), 0.5, WALL_MS)
-    stage.pay(Rates(), unattributed)
+    stage = Stage(unattributed=unattributed)
     async with stage.running():
         stage.router.hear_frames(frames)
         first = await stage.reply()

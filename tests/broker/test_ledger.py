@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker import ledger, parking
 from airunner.broker.inbox import Alarm, Nudged, Response, Swept
 from airunner.broker.ledger import BATCH_UNITS_MAX, NO_SPACE_PAUSE_MS
-from airunner.broker.lifecycle.commands import Command, Done, Expire, News, RenewAll, Retain, TenantRequest
+from airunner.broker.lifecycle.commands import Command, Done, Expire, News, RenewAll, TenantRequest
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NoSpace, NotFound
@@ -37,18 +37,19 @@ async def test_it_begins_with_taking_over_what_the_last_broker_left(stage: Stage
     assert stage.store.batches == [[RenewAll()]]
 
 
-async def test_nothing_is_said_before_it_is_committed(stage: Stage) -> None:
-    stage.disk.hold()
+async def test_nothing_is_said_to_anybody_before_it_is_committed_together(stage: Stage) -> None:
     stage.store.next_due_ms = WALL_MS + 5
-    stage.ask(asked(1, enqueue("true")))
-    await stage.disk.committing.wait()
-    await wait_all_tasks_blocked()
+    await stage.hold(asked(1, enqueue("true")), asked(2, CancelJob(job_id="j")), LAST)
     assert stage.silent()
     stage.disk.let_go()
-    assert isinstance((await stage.reply()).reply, JobsEnqueued)
-    assert await stage.announced.receive() == [RUN]
+    enqueued, cancelled = await stage.answers.receive()
+    assert isinstance(enqueued.reply, JobsEnqueued)
+    assert cancelled.reply == JobCancelled(state=JobState.RUNNING)
+    assert await stage.answers.receive() == [Nudged("default", (JobId("j"),))]
+    assert await stage.announced.receive() == [RUN, RUN]
     assert await stage.alarms.receive() == Alarm(WALL_MS + 5)
-    assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 2, 1)
+    assert await stage.swept.receive() == Swept(more=False)
+    assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 4, 2)
 
 
 async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage: Stage) -> None:
@@ -256,36 +257,14 @@ async def test_a_tenant_of_cheap_requests_is_not_held_up_by_one_of_dear_ones(mon
         assert order[:last_cheap].count("dear") < 25
 
 
-async def test_a_holder_is_nudged_only_when_the_cancel_is_committed(stage: Stage) -> None:
-    await stage.hold(asked(1, CancelJob(job_id="j")))
-    assert stage.silent()
-    stage.disk.let_go()
-    [answer] = await stage.answers.receive()
-    [nudged] = await stage.answers.receive()
-    assert answer.reply == JobCancelled(state=JobState.RUNNING)
-    assert nudged == Nudged("default", (JobId("j"),))
-
-
-@pytest.mark.parametrize(("step", "more"), [(MORE, True), (LAST, False)])
-async def test_the_janitor_is_told_when_its_step_is_committed(stage: Stage, step: Retain, *, more: bool) -> None:
-    await stage.hold(step)
-    assert stage.silent()
-    stage.disk.let_go()
-    assert await stage.swept.receive() == Swept(more)
-    assert stage.answers.statistics().current_buffer_used == 0
-
-
-async def test_a_step_of_retention_shares_its_commit_and_one_that_met_a_full_disk_lets_the_janitor_rest(
+async def test_the_janitor_is_told_whether_there_is_more_and_rests_where_its_step_met_a_full_disk(
     stage: Stage,
 ) -> None:
-    await stage.hold(asked(1, enqueue("true")))
-    stage.ask(LAST, asked(2, CancelJob(job_id="j")))
-    stage.disk.let_go()
-    await stage.swept.receive()
-    assert len(stage.store.batches[-1]) == 2
-    stage.store.failure = NoSpace()
-    stage.ask(MORE)
-    assert await stage.swept.receive() == Swept(more=False)
+    for step, failure, more in ((MORE, None, True), (LAST, None, False), (MORE, NoSpace(), False)):
+        stage.store.failure = failure
+        stage.ask(step)
+        assert await stage.swept.receive() == Swept(more)
+    assert stage.silent()
 
 
 async def test_how_much_room_there_is_is_told_the_store_with_each_request(stage: Stage) -> None:

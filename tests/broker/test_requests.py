@@ -69,9 +69,7 @@ def promote(world: World, command: TenantRequest, request: PromoteJob) -> JobCan
 
 
 PROMOTING = Kind[PromoteJob](
-    role=Role.SUBMIT,
-    change=promote,
-    load=lambda keys, command, request: keys.add_job(command.tenant, request.job_id),
+    role=Role.SUBMIT, change=promote, load=lambda keys, command, request: keys.add_job(command.tenant, request.job_id)
 )
 
 
