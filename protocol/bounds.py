@@ -17,7 +17,7 @@ from airunner.protocol.errors import BadRequest
 
 DEPTH_MAX: Final = 16  # nested arrays and maps
 VALUES_MAX: Final = 32_768  # in a request; checked in a few milliseconds
-REPLY_VALUES_MAX: Final = 262_144  # in a reply: `SLOTS_MAX` jobs, each with as many arguments and variables as allowed
+REPLY_VALUES_MAX: Final = 262_144  # in a reply: 16 jobs (`requests.SLOTS_MAX`), each with all that a job may have
 
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Every exception that msgspec raises for bytes that it cannot decode."""

@@ -1,7 +1,7 @@
 """Duration parser for flags and job files: `90s`, `15m`, `1h30m`, `1.5h`, `7d`.
 
-The units are those of Go's `time.ParseDuration`, which docker and kubectl use, plus days and weeks. A number without a
-unit counts seconds, unless the caller requires a unit.
+The units ms, s, m and h are written as docker and kubectl write them (Go's `time.ParseDuration`); d and w are days and
+weeks. A number without a unit counts seconds, unless the caller requires a unit.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:
 
 
 def seconds_between(flag: str, least: int, most: int) -> Callable[[object], float]:
-    """Make a parser for the duration of an option. It raises `OperatorError` unless it is `least` to `most` seconds."""
+    """Make a parser for an option's duration, which raises `OperatorError` if it is not `least` to `most` seconds."""
 
     def read(text: object) -> float:
         ms = of_flag(flag, duration_ms, str(text))

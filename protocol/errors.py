@@ -6,7 +6,7 @@
   its one-line message and exits with its `exit_code`.
 - `AssertionError`: a bug of ours, which ends the process.
 
-The docstring of a class is its default message.
+The docstring of a subclass of `PeerError` is its default message.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Draining(PeerError):
 
 
 class StaleToken(PeerError):
-    """The attempt's lease has ended; a newer attempt owns the job."""
+    """The attempt is over, or the task token is not that of the attempt."""
 
     code = "stale-token"
 

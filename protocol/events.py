@@ -2,8 +2,8 @@
 
 An event's **body** says what happened and when, by the clock of the machine that saw it; that clock is shown and
 never trusted. The broker gives each event its **sequence**: 1, 2, 3, … within a job, without a gap, across attempts.
-A **segment** is the unit in which the log is stored and sent: the bytes of one batch of the agent, a MessagePack array
-of bodies, which is never encoded again on its way.
+A **segment** is the unit in which the log is stored and sent: a MessagePack array of bodies, each of which keeps the
+bytes that the agent or the broker encoded.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from airunner.protocol.fields import TerminalSide
 from airunner.protocol.job import JobState, Reason, Usage
 from airunner.protocol.names import JobId, Natural, Positive, Text
 
-KIND_CHARS_MAX: Final = 128  # in the name of an unknown kind
-OUTPUT_BYTES_MAX: Final = 65_536  # of one OUTPUT event; an agent flushes at this size
+KIND_CHARS_MAX: Final = 128  # of a kind's name, also of an unknown kind
+OUTPUT_BYTES_MAX: Final = 65_536  # of one OUTPUT event; also the most characters of an error message
 BATCH_EVENTS_MAX: Final = 1_024
-BATCH_BYTES_MAX: Final = 524_288  # encoded; two fit in one frame
+BATCH_BYTES_MAX: Final = 524_288  # of an encoded batch
 
 
 class Stream(StrEnum):
@@ -44,7 +44,7 @@ class JobScheduled(Body, frozen=True, kw_only=True, tag="JOB_SCHEDULED"):
     """The job waits in `queue`, and is not leased before `not_before_ms`.
 
     It is the first event of every job, and names the `origin` that the job retries, if any. It is also written when the
-    job's retry policy runs a failed command again: then `retry` counts from 1.
+    job's retry policy runs a failed job again: then `retry` counts from 1.
     """
 
     queue: str
@@ -60,17 +60,17 @@ class JobLeased(Body, frozen=True, kw_only=True, tag="JOB_LEASED"):
 
 
 class JobReleased(Body, frozen=True, kw_only=True, tag="JOB_RELEASED"):
-    """The agent, or with `lost` a later agent, released the job; it returns to its old place in the queue."""
+    """The agent, or with `lost` a later agent, released the job: it waits again, unless JOB_FINISHED follows."""
 
     lost: bool = False
 
 
 class JobExpired(Body, frozen=True, kw_only=True, tag="JOB_EXPIRED"):
-    """The lease expired without a heartbeat; the job returns to its old place in the queue."""
+    """The lease expired without a heartbeat: the job waits again, unless JOB_FINISHED follows."""
 
 
 class JobCancelRequested(Body, frozen=True, kw_only=True, tag="JOB_CANCEL_REQUESTED"):
-    """A client cancelled the running job; it will not be leased again."""
+    """A client cancelled the job; it will not be leased again."""
 
 
 class JobFinished(Body, frozen=True, kw_only=True, tag="JOB_FINISHED"):
@@ -83,7 +83,7 @@ class JobFinished(Body, frozen=True, kw_only=True, tag="JOB_FINISHED"):
 
 
 class GitCloneStart(Body, frozen=True, kw_only=True, tag="GIT_CLONE_START"):
-    """The checkout begins; the URL is without credentials."""
+    """The checkout begins; `repository` is without credentials."""
 
     repository: Text
     commit: Text = ""
@@ -91,7 +91,7 @@ class GitCloneStart(Body, frozen=True, kw_only=True, tag="GIT_CLONE_START"):
 
 
 class GitCloneProgress(Body, frozen=True, kw_only=True, tag="GIT_CLONE_PROGRESS"):
-    """The checkout's progress, or the reason of its next try, in one line."""
+    """The checkout's progress, or why it is tried again, in one line."""
 
     message: Text
 
@@ -104,7 +104,7 @@ class GitCloneEnd(Body, frozen=True, kw_only=True, tag="GIT_CLONE_END"):
 
 
 class GitCloneError(Body, frozen=True, kw_only=True, tag="GIT_CLONE_ERROR"):
-    """The checkout failed; `message` is git's own."""
+    """The checkout failed; `message` is git's or the agent's."""
 
     message: Annotated[str, Meta(max_length=OUTPUT_BYTES_MAX)]
     exit_code: int | None = None
@@ -156,7 +156,7 @@ class TerminalResize(Body, frozen=True, kw_only=True, tag="TERMINAL_RESIZE"):
 
 
 class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
-    """Output was left out here, because the bound of the log's size was reached."""
+    """Output was left out here: the log reached its bound, or the broker acknowledged nothing for too long."""
 
     omitted_bytes: Positive
 
@@ -205,7 +205,7 @@ class EventSegment(Struct, frozen=True, kw_only=True):
 
 
 class LiveSegment(EventSegment, frozen=True, kw_only=True, omit_defaults=True):
-    """Segment as it is published live; its events are left out if they exceed `LIVE_BYTES_MAX`."""
+    """Segment as it is published live; its events are left out if they exceed `frames.LIVE_BYTES_MAX`."""
 
     events: bytes = b""
 

@@ -1,7 +1,7 @@
 """Table of job fields: `JobSpec`, in which each field of a job is written once.
 
 Each field has a type, a default, and a `Field`: its help text, its option of `submit` and `run`, its key in a job file,
-its variable in the job's environment and its line in `show`; whatever is not given follows from the field's name.
+its variable in the job's environment and its line in `show`; by default they follow from the field's name.
 Options, the reader of job files and `show` are made from this table; `make docs` writes the tables in README.md and
 docs/PROTOCOL.md from it, and `JobFields`, for type checkers. A new field is an entry in `JobSpec`, and nothing else.
 """
@@ -71,11 +71,11 @@ class Field(Struct, frozen=True):
     unset: str = ""  # meaning of an unset field, in words; by default from the field's default
     metavar: str = ""
     exported: bool = False  # whether the job gets the value in a variable, such as `AIRUNNER_QUEUE`
-    plain: bool = False  # whether the texts, or names of pairs, of new jobs may have visible characters only
+    plain: bool = False  # whether new jobs may have only visible characters in this text, or in its names of pairs
     show: "Callable[[JobSpec], str] | None" = None  # formats the value in `show`; by default the form's printer does
     more: "tuple[Field, ...]" = ()  # further options of this field: each gives its value (`means`) or a `part` of it
     means: str = ""
-    part: str = ""  # key in the field's mapping; in the field itself: the key that its own option sets
+    part: str = ""  # key of the field's mapping that this option sets
     name: str = ""
     type: Any = str
     default: object = ""
@@ -156,8 +156,8 @@ def _streams(job: "JobSpec") -> str:
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Job specification: the submitted fields of a job; they never change.
 
-    Raises `ValueError`: a text contains a NUL, the name of a pair contains `=`, the working directory is not inside the
-    checkout, or fields contradict each other.
+    Raises `ValueError`: a text contains a NUL, the name of a pair or secret contains `=`, the working directory is not
+    inside the checkout, or fields contradict each other.
     """
 
     command: Annotated[
@@ -199,7 +199,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_seconds: Annotated[
         Positive | None,
         Field(
-            "Run time after which the job fails with the reason `timeout`.", Form.DURATION, key="timeout", unset="none"
+            "Longest run time of the command; then the job fails with the reason `timeout`.",
+            Form.DURATION,
+            key="timeout",
+            unset="none",
         ),
     ] = None
     environment: Annotated[Variables, Field("Variables for the command.", Form.PAIRS, "--env", plain=True)] = {}
@@ -229,7 +232,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry: Annotated[
         RetryPolicy | None,
         Field(
-            "How many times to run a failed command again.",
+            "How many times to run a failed job again.",
             Form.RETRY,
             unset="0",
             part="limit",
@@ -328,7 +331,7 @@ def types_in(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - an annotation 
 
 
 def in_words(value: object) -> str:
-    """Format a plain value: a number, a word, yes or no."""
+    """Format a plain value: a number, text, a size, yes or no; any other value is empty."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value) if isinstance(value, (int, str, TerminalSize)) else ""

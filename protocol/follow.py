@@ -83,7 +83,7 @@ class Follow:
         )
 
     def want_replay(self) -> None:
-        """Make `request` return a replay: the subscription was confirmed, or live segments were lost."""
+        """Make the next `request` return a replay: the subscription was confirmed, or live segments were lost."""
         self._wanted = True
 
     def live(self, segment: EventSegment, now_ms: int) -> list[Event]:
@@ -126,7 +126,7 @@ class Follow:
         return None if self.finished or self._in_flight else self._deadline_ms
 
     def tick(self, now_ms: int) -> None:
-        """Request a replay after a silence."""
+        """Make the next `request` return a replay, if the silence has lasted long enough."""
         if now_ms >= self._deadline_ms:
             self._wanted = True
 

@@ -36,7 +36,7 @@ REPLY_FRAMES: Final = 3
 FRAMES_MAX: Final = REQUEST_FRAMES
 TOPIC_BYTES: Final = 16
 LIVE_BYTES_MAX: Final = 2_048  # of a segment's events; a longer segment is published without events, and replayed
-SUBSCRIPTION_BYTES_MAX: Final = 512  # of a frame to the XPUB socket; CURVE's INITIATE command takes more than 256
+SUBSCRIPTION_BYTES_MAX: Final = 512  # of a message to the XPUB socket, CURVE's INITIATE command (over 256) included
 _MAGIC: Final = re.compile(rb"AR([1-9][0-9]{0,5})")
 
 

@@ -21,7 +21,7 @@ from airunner.protocol.printable import is_plain
 from airunner.protocol.redaction import REDACTED
 
 LOCAL_SCHEME: Final = "file"
-USER_CHARS_MIN: Final = 8  # of a user name without a password that is redacted, as a token; `git` is shorter
+USER_CHARS_MIN: Final = 8  # of a user name that, without a password, is redacted as a token; `git` is shorter
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
@@ -75,7 +75,7 @@ class GitAddress(Struct, frozen=True, kw_only=True):
 
 
 def split_address(repository: str) -> GitAddress:
-    """Split an address into its parts. Raises `BadAddress` when it is ambiguous where user and password end."""
+    """Split an address into its parts. Raises `BadAddress`: it is empty, ambiguous, or of a forbidden form."""
     if not repository:
         raise BadAddress("the repository is empty")
     if not is_plain(repository):

@@ -173,7 +173,7 @@ def check_new(spec: JobSpec) -> None:
 
 
 def command_summary(spec: JobSpec) -> str:
-    """Return the command on one short line."""
+    """Return the command and its arguments as a short text, without credentials."""
     line = without_credentials(" ".join(spec.argv))
     return line if len(line) <= SUMMARY_COMMAND_CHARS else line[: SUMMARY_COMMAND_CHARS - 1] + "…"
 

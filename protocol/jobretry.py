@@ -1,4 +1,4 @@
-"""Retry policy of a job: how often a failed command runs again, after which pause, and for which failures.
+"""Retry policy of a job: how often a failed job runs again, after which pause, and for which failures.
 
 The caller passes in the jitter of a pause, so a broker that applies the same completion twice computes the same
 instant. Lost agents do not count here: `JobSpec.max_attempts` bounds them.
@@ -27,7 +27,7 @@ class RetryOn(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Retry policy: runs a failed command again, up to `limit` times.
+    """Retry policy: runs a failed job again, up to `limit` times.
 
     The pause before retry n is drawn evenly between half of and all of min(`backoff_max_ms`, `backoff_ms` × 2ⁿ⁻¹).
     Without `on`, every failure is retried, failed checkouts and timeouts included.
@@ -39,7 +39,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on: RetryOn | None = None
 
     def covers(self, exit_code: int | None, signal: int | None, *, by_itself: bool) -> bool:
-        """Return whether a failure is retried; `by_itself`: the command ended by itself, and was not stopped."""
+        """Return whether `on` covers a failure; `by_itself`: the command ended by itself, and was not stopped."""
         if self.on is None:
             return True
         return by_itself and (exit_code in self.on.exit_codes or signal in self.on.signals)

@@ -1,7 +1,7 @@
 """Types of names and ids, and the bounds of their values.
 
 A `NewType` costs nothing at run time and prevents a job's id from being used as a queue's name.
-Lengths are checked where a message is decoded, so no code after the Gateway meets an unbounded value.
+Lengths are checked when a message is decoded, so no other code meets an unbounded value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RequestId = NewType("RequestId", bytes)
 """16 bytes chosen by the sender; the key of idempotency."""
 
 TaskToken = NewType("TaskToken", bytes)
-"""256 random bits that authorize one attempt, until it ends."""
+"""256 unpredictable bits that authorize one attempt; see `task_token`."""
 
 TokenHash = NewType("TokenHash", bytes)
 """Hash of a task token, which the broker stores."""
@@ -44,7 +44,7 @@ MILLISECONDS_MAX: Final = 2**53 - 1  # the largest integer that a number of Java
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@:/+-]*\Z"
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
-"""Name of a queue, a tenant or an agent: it needs no quotes in a URL or a shell."""
+"""Name of a queue, a tenant, an agent or a tag: it needs no quotes in a shell."""
 
 NAME_EXPECTED: Final = f"1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, the first a letter, a digit or _"
 

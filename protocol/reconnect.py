@@ -6,7 +6,7 @@ every method takes `now_ms`, any steadily rising count of milliseconds, and retu
 - A request keeps its request id until it is answered or forgotten. The broker makes a repeat harmless, so this code
   never has to guess whether the first request arrived.
 - A request without an answer on a living connection is sent again after its patience, then after twice that, and so
-  on, because a single message can be lost too.
+  on up to `PATIENCE_LAST_MS`, because a single message can be lost too.
 - Any traffic proves life. Silence for `HEARTBEAT_MS` while an answer is owed causes a Ping, and `MISSES_MAX`
   unanswered Pings end the connection: so a parked request may wait long, and a dead broker is noticed soon. Each Ping
   has its full time, however late `tick` is called: a process that was stopped for a while loses no connection.
@@ -50,7 +50,7 @@ PATIENCE_LAST_MS: Final = 120_000  # bound of the patience, which doubles when a
 PENDING_MAX: Final = 4_096  # requests in flight on one connection
 SLOWEST_BYTES_A_S: Final = 8_192  # speed of the slowest link that is supported
 MISS_BYTES: Final = SLOWEST_BYTES_A_S * HEARTBEAT_MS // 1_000  # of unanswered requests that allow one more miss
-HIDDEN_BYTES_MAX: Final = 131_072  # of requests that a proxy may have buffered whole, unseen: a batch of events
+HIDDEN_BYTES_MAX: Final = 131_072  # of requests that a proxy may have buffered, so that their progress is not seen
 MOVING_MS_MAX: Final = (
     1_000 * BODY_BYTES_MAX // SLOWEST_BYTES_A_S
 )  # time in which the largest message crosses the slowest link
@@ -180,7 +180,7 @@ class LazyPirate:
             self.unheard_since_ms = None
 
     def heard(self, request_id: RequestId, reply: Reply, now_ms: int) -> list[Action]:
-        """Process a reply; an unexpected reply only proves that the broker is alive."""
+        """Process a reply: deliver it, or plan a repeat if the broker is busy; an unexpected one only proves life."""
         self._quiet(now_ms)
         self._heard = True
         self._heard_ms = now_ms

@@ -54,7 +54,7 @@ class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_token: Token
     visibility_ms: VisibilityMs
     spec: JobSpec
-    sealed: dict[str, bytes] = {}  # secrets of the queue that the job names and its environment does not set
+    sealed: dict[str, bytes] = {}  # the queue's sealed secrets that the job names, unless its environment sets them
 
     @property
     def ref(self) -> LeaseRef:
@@ -91,7 +91,7 @@ class JobsUpdated(Message, frozen=True, kw_only=True):
 
 
 class BatchStored(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Outcome of a batch: `next_index` events of the attempt are stored; `code` says why the batch was refused."""
+    """Outcome of a batch: `next_index` events are stored, if known; `code` says why the batch was refused."""
 
     job_id: JobId
     attempt: Positive
@@ -113,7 +113,7 @@ class JobEventsPublished(Message, frozen=True, kw_only=True):
 
 
 class JobReleasedReply(Message, frozen=True, kw_only=True, tag="JobReleased"):
-    """The job waits in its queue again."""
+    """The job waits in its queue again, unless the release ended it: see `ReleaseJob`."""
 
 
 class JobCancelled(Message, frozen=True, kw_only=True):
@@ -149,7 +149,7 @@ class QueueUpdated(Message, frozen=True, kw_only=True):
 
 
 class SecretSet(Message, frozen=True, kw_only=True):
-    """The sealed secret is on disk; later leases carry it."""
+    """The sealed secret is on disk; later leases of jobs that name it carry it."""
 
 
 class SecretRemoved(Message, frozen=True, kw_only=True):
@@ -233,7 +233,7 @@ class JobEventsReplayed(Message, frozen=True, kw_only=True):
 
 
 class JobWatched(Message, frozen=True, kw_only=True):
-    """The key and the port of a job's live events, which are sealed with `watch_key` and sent on the broker's host."""
+    """The key that seals a job's live events, and the port of the broker's host that sends them."""
 
     watch_key: Token
     events_port: Annotated[int, Meta(ge=1, le=65_535)]

@@ -1,8 +1,8 @@
 """Requests to a broker: every message to a broker, with the class of its reply.
 
 A message is one MessagePack map; `type` names its class. Unknown fields are ignored, so a newer client may add fields;
-missing or ill-typed fields are a `bad-request`. Every request is idempotent: a repeat under the same request id gets
-the reply of the first request.
+missing or ill-typed fields are a `bad-request`. Every request is idempotent: a repeat under the same request id has
+no effect of its own.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ BATCHES_MAX: Final = 64  # in one PublishJobEvents
 BOX_BYTES_MAX: Final = 33_280  # of one sealed secret: a value of 32 KiB, its names and its seal
 BOXES_BYTES_MAX: Final = 49_152  # of all sealed secrets of a queue: 16 jobs with such secrets fit in one frame
 COMPLETIONS_MAX: Final = 64  # in one PublishJobEvents
-LAST_BYTES_MAX: Final = 65_536  # of the last events that, with a completion, are stored even on a nearly full disk
+LAST_BYTES_MAX: Final = 65_536  # of last events that are stored with their completion even on a nearly full disk
 AGENT_SLOTS_MAX: Final = 1_024
 PAGE_SIZE_MAX: Final = 100  # jobs on one page of a list
 PAGE_MAX: Final = 10_000
 FILTERS_MAX: Final = 8  # metadata entries in one filter
-REPLAY_BYTES_MAX: Final = 1_048_576  # of a page of events, which ends before the segment that would exceed it
+REPLAY_BYTES_MAX: Final = 1_048_576  # of events on a page, which ends before a further segment would exceed it
 KINDS_MAX: Final = 32  # kinds of events in one filter; fewer exist
 REPLAY_SEGMENTS_MAX: Final = 1_024  # segments in a page, because the fields of a segment take space too
 WAIT_MS_MAX: Final = 30_000  # for which a DequeueJob may be parked
@@ -67,7 +67,7 @@ def reply_type(request: type[Asking[_Reply_co]]) -> type[_Reply_co]:
 
 
 class Ping(Asking[replies.Pong], frozen=True, kw_only=True):
-    """Check whether the broker is alive; it replies at once, without a token, however busy the queue is."""
+    """Check whether the broker is alive. A Ping needs no token, and is answered at once however busy the queue is."""
 
 
 class EnqueueJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
@@ -132,7 +132,7 @@ class CompleteJob(Asking[replies.JobCompleted], frozen=True, kw_only=True):
 
 
 class PublishJobEvents(Asking[replies.JobEventsPublished], frozen=True, kw_only=True):
-    """Publish events, and complete attempts whose events are all stored with them. Role `work`.
+    """Publish events, and complete attempts whose events are all stored then. Role `work`.
 
     Each batch and each completion is accepted or refused by itself; one request is one transaction.
     """
@@ -147,7 +147,7 @@ class PublishJobEvents(Asking[replies.JobEventsPublished], frozen=True, kw_only=
 
 
 class ReleaseJob(Asking[replies.JobReleasedReply], frozen=True, kw_only=True):
-    """Release an attempt; the job returns to its old place in the queue. Role `work`."""
+    """Release an attempt: the job waits again, or ends if it was cancelled or has lost too many agents. Role `work`."""
 
     lease: replies.LeaseRef
     lost: bool = False  # another agent sends this for one that died: it counts as if the lease had expired
@@ -182,7 +182,7 @@ class ListQueues(Asking[replies.QueuesListed], frozen=True, kw_only=True):
 
 
 class ListAgents(Asking[replies.AgentsListed], frozen=True, kw_only=True):
-    """List agents that were heard of lately, by name; `after` is as in `ListQueues`. Role `read`."""
+    """List agents that sent a request lately or have leases, by name; `after` is as in `ListQueues`. Role `read`."""
 
     after: Name | None = None
 
@@ -210,18 +210,19 @@ class GetJob(Asking[replies.JobFound], frozen=True, kw_only=True):
 class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=True):
     """Replay stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
 
-    A page has at least one segment, and ends before the next one that would exceed `bytes_max` of events.
+    A page has the next segment, and as many further ones as fit in `bytes_max` of events. With `kinds`, a segment
+    without such events may come empty.
     """
 
     job_id: JobName
     from_sequence: Positive = 1
     from_timestamp_ms: Natural | None = None
     bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
-    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # segments of other kinds may come empty
+    kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # empty: all
 
 
 class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):
-    """Get the key of a job's live events. Role `read`."""
+    """Get the key and the port of a job's live events. Role `read`."""
 
     job_id: JobName
 

@@ -23,7 +23,7 @@ SLOW_MS: Final = 4_000
 
 
 class RequestSize:
-    """Request size of one connection, shared by all its users."""
+    """Request size of one channel, shared by all its users."""
 
     def __init__(self) -> None:
         self.bytes_max = REQUEST_BYTES_FIRST

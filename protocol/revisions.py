@@ -17,7 +17,7 @@ _LISTS: Final = ("batches", "completions")  # fields of a PublishJobEvents: each
 
 
 def upgraded(body: bytes, revision: int) -> bytes:
-    """Convert a request of a served revision, whose structure was checked, to `REVISION`. Raises `BadRequest`."""
+    """Convert a request that `check_structure` has passed from `revision` to `REVISION`. Raises `BadRequest`."""
     if revision == REVISION:
         return body
     try:

@@ -1,8 +1,8 @@
 """AnyioSocket: waits for a ZeroMQ socket in anyio's event loop, without a thread.
 
 The file descriptor of a ZeroMQ socket is edge-triggered: it becomes readable when the socket's state *changes*
-(measured), and a send may consume that edge. So `AnyioSocket` reads `EVENTS` before every wait and after every send,
-and wakes the task that waits for a message if there is one; otherwise that task would wait for ever.
+(measured), and a send may consume that edge. So `AnyioSocket` reads `EVENTS` before every wait and after every send.
+If a message has arrived, it wakes the waiting task, which would otherwise wait for ever.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class AnyioSocket:
             self.raw.close(linger=0)
 
     def _receive_message(self) -> Frames:
-        """Receive one message; of a message with too many frames, one frame too many is returned."""
+        """Receive one message; if it is too long, return one frame more than `_frames_max`, so that it is refused."""
         frames = [self.raw.recv(_NOBLOCK)]
         while self.raw.getsockopt(zmq.RCVMORE):
             frame = self.raw.recv(_NOBLOCK)

@@ -1,4 +1,4 @@
-"""Backoff: repeats a failed request after a jittered pause, which grows with each consecutive failure."""
+"""Backoff: repeats a refused request after random pauses, whose bound doubles with each consecutive refusal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Granted = TypeVar("_Granted")
 
 
 class Backoff:
-    """Pauses between tries: full jitter (`random` is in [0, 1)) below a bound that doubles up to `last_ms`."""
+    """Pauses between tries: full jitter (`random` is in [0, 1)) below a bound from `first_ms` to `last_ms`."""
 
     def __init__(self, random: Callable[[], float], first_ms: int, last_ms: int) -> None:
         self._random = random

@@ -1,4 +1,4 @@
-"""Channel to a broker: sends requests with their tokens, and receives replies, over one CURVE connection.
+"""Channel to a broker: sends requests with their tokens, and receives replies, over one connection at a time.
 
 `Channel` is the shell around `protocol.reconnect.LazyPirate`: it owns the socket, the clock and the waiting tasks, and
 decides nothing. It is an actor: `run` is its loop, and `ask` its message. Agents and clients use the same class. At
@@ -48,8 +48,8 @@ from airunner.transport.ports import Dealer, Edges, Ending, Network
 
 _Reply = TypeVar("_Reply", bound=Message)
 _log = logging.getLogger("airunner.channel")
-MISMATCHES_REPORTED: Final = 3  # consecutive failed handshakes that are reported; a broker's restart causes only one
-ERROR_CHARS_MAX: Final = 500  # in the reported reason why a reply cannot be decoded
+MISMATCHES_REPORTED: Final = 3  # consecutive failed handshakes that are reported once; a broker's restart causes only 1
+ERROR_CHARS_MAX: Final = 500  # of the decoder's message in the error for an undecodable reply
 
 
 class _Waiter:
@@ -68,7 +68,7 @@ class _Waiter:
 
 
 class Channel:
-    """Channel for requests to the first of `endpoints` that replies.
+    """Channel for requests to a broker; after a lost connection the next of `endpoints` is tried.
 
     `token` returns the token to present, at each send. `nudged` is called when the broker asks for a heartbeat.
     Run it in a task group with `await group.start(channel.run)`; cancel the group to end it.
@@ -92,7 +92,7 @@ class Channel:
         self._waiters: dict[RequestId, _Waiter] = {}
         self._room = anyio.Semaphore(PENDING_MAX, fast_acquire=True)
         self._changed = Bell()
-        self._reachable_changed = Bell()  # a broker was first heard, or the connection ended
+        self._reachable_changed = Bell()  # a connection's broker was first heard, or the connection ended by itself
         self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
@@ -104,7 +104,7 @@ class Channel:
         self._mismatches = 0
         self._endpoints = frozenset(endpoints)
         self._refused: set[str] = set()  # endpoints that refused us since a broker was last heard
-        self.connections = 0  # number of connections opened: when it changes, the broker changed or restarted
+        self.connections = 0  # number of connections opened; after a change the broker may be another, or restarted
         self.request_size = RequestSize()
 
     @property
@@ -126,7 +126,7 @@ class Channel:
         called for a smaller request, which is sent over the next connection instead, and whose reply is returned.
 
         Raises `PeerError` when the broker refuses; `BadRequest` for a reply of another class; `OperatorError` when no
-        broker can be reached or this key is not accepted.
+        broker replies within the patience, or none accepts this key or this revision of the protocol.
         """
         request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         waiter = _Waiter(request_id, smaller)
@@ -182,7 +182,7 @@ class Channel:
             self._disconnect()
 
     async def _sleep(self) -> None:
-        """Sleep until an action of the Lazy Pirate or a bound of the patience is due, or a request arrives."""
+        """Sleep until an action of the Lazy Pirate or a bound of the patience is due, or `_wake_in_time` wakes it."""
         self._asleep_until_ms = self._due_ms()
         # + 1: a wake-up that is a fraction of a millisecond early would find nothing due, and this loop would spin.
         with anyio.CancelScope(deadline=(self._asleep_until_ms + 1) / 1_000):
@@ -236,7 +236,7 @@ class Channel:
         return moved
 
     def _connect(self, endpoint: str) -> None:
-        """Open a socket and send a Ping: even a broker of another revision replies, and lists those that it serves."""
+        """Open a socket and send a Ping: even a broker of another revision replies to it, and lists its revisions."""
         assert self._group is not None, "the channel does not run"
         _log.debug("connecting to %s", endpoint)
         if any(waiter.sized and waiter.sent_ms for waiter in self._waiters.values()):
@@ -288,7 +288,7 @@ class Channel:
             self._wake_in_time()
 
     def _measure(self, request_id: RequestId, reply_bytes: int) -> None:
-        """Adjust the request size after the reply to a request."""
+        """Adjust `request_size` after the reply to a request whose size depends on it."""
         waiter = self._waiters.get(request_id)
         if waiter is not None and waiter.sized and waiter.reply is not None:
             waiter.sized = False
@@ -311,7 +311,7 @@ class Channel:
         self._wake_in_time()
 
     def _notice(self) -> None:
-        """Report once that we wait, and fail the requests when the patience ends."""
+        """Report a silence once, and fail all requests when the patience ends."""
         since_ms = self._pirate.unheard_since_ms
         if since_ms is None:
             return
@@ -346,7 +346,10 @@ class Channel:
         return min((at for at in due_ms if at is not None), default=math.inf)
 
     def _refuse_endpoint(self, message: str, exit_code: int, *, may_change: bool) -> None:
-        """Record that this endpoint refuses us; fail all requests if every endpoint does, unless that may change."""
+        """Record that this endpoint refuses us, and fail all requests if every endpoint does.
+
+        If the refusal `may_change`, an agent (which sets `Patience.doubt`) reports it once and waits on instead.
+        """
         reported = bool(self._refused)
         self._refused.add(self.endpoint)
         if may_change and self._patience.doubt is not None:
@@ -378,7 +381,7 @@ def _read_reply(body: bytes) -> Reply:
 
 
 def _incompatible(reply: Reply) -> str | None:
-    """Return why the broker cannot be used, if it serves other revisions of the protocol; None: it serves ours."""
+    """Return why the broker cannot be used, if its reply says that it does not serve our revision; otherwise None."""
     match reply:
         case Pong(revisions=revisions) if REVISION not in revisions:
             return unserved(REVISION, revisions)
@@ -389,5 +392,5 @@ def _incompatible(reply: Reply) -> str | None:
 
 
 def _loggable(reply: Reply | None) -> str:
-    """Return the kind of a reply for the log; never its content, which may hold secrets."""
+    """Return the kind of a reply for the log, and a refusal's message; other content may hold secrets."""
     return f"{reply.code}: {reply.message}" if isinstance(reply, Refused) else type(reply).__name__

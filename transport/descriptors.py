@@ -15,7 +15,7 @@ def soft_descriptors() -> int:
 
 
 def raise_descriptors(wanted: int) -> int:
-    """Raise the limit to `wanted`, or as far as the hard limit allows, and return the new limit."""
+    """Raise the soft limit to at least `wanted`, or as far as the hard limit allows, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return max(soft, wanted)

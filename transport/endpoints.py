@@ -16,7 +16,7 @@ ENDPOINTS_MAX: Final = 64  # brokers that a client or agent tries in turn; a lon
 
 
 def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the endpoints in `broker`, or else in `AIRUNNER_BROKER`, or else the default. Raises `OperatorError`."""
+    """Parse `broker`, or else `AIRUNNER_BROKER`, or else use the default. Raises `OperatorError`: none, or too many."""
     given = (broker,) if isinstance(broker, str) else broker
     words = given or (environ.get(BROKER_VARIABLE, "").strip() or DEFAULT_BROKER,)
     endpoints = tuple(endpoint for word in words for endpoint in word.replace(",", " ").split())

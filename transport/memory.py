@@ -89,7 +89,7 @@ class MemoryDealer:
         return messages
 
     async def ended(self) -> Ending:
-        """Wait until the router is closed."""
+        """Wait until either end is closed."""
         await self.over.wait()
         return Ending.DROPPED
 
@@ -124,7 +124,7 @@ class MemoryRouter:
         return dealer
 
     def wake(self, dealer: MemoryDealer) -> None:
-        """Queue a peer for its turn once it has a request."""
+        """Queue a peer for its turn when its first request arrives."""
         if len(dealer.requests) == 1:
             self._turns.append(dealer)
             self._filled.ring()
@@ -202,7 +202,7 @@ class MemoryPublisher:
         return subscriber
 
     def change(self, change: Subscription) -> None:
-        """Report a subscription; if the queue is full it is lost, and its subscriber gets events by replay only."""
+        """Report a change of subscriptions; if the queue is full it is lost, and the subscriber may need replays."""
         self._changes.put(change)
 
     def leave(self, subscriber: MemorySubscriber) -> None:
@@ -224,7 +224,7 @@ class MemoryPublisher:
 
 
 class MemoryNetwork:
-    """The only network of a process, with the broker's two sockets; see `ports.Network`."""
+    """Network within a process, with the broker's two sockets; see `ports.Network`."""
 
     def __init__(self) -> None:
         self.router = MemoryRouter()

@@ -14,8 +14,8 @@ class Patience(Struct, frozen=True):
     """Bounds, in seconds, of a broker's silence while a reply is owed; None: no bound.
 
     `notice` is called once for each silence that lasts `NOTICE_S`, with the endpoint and the seconds left. `doubt` is
-    called once, with a message, when handshakes fail repeatedly, a broker that was heard refuses us, or a broker speaks
-    another revision of the protocol: an agent sets `doubt`, and goes on waiting.
+    called with a message when handshakes fail repeatedly, a broker that was heard refuses us, or a broker serves only
+    other revisions of the protocol. An agent sets `doubt`, and goes on waiting; without it, a refusal fails requests.
     """
 
     first_s: float | None = None  # until a broker was heard for the first time

@@ -23,10 +23,12 @@ Frames = list[bytes]
 _Received = TypeVar("_Received")
 DRAIN_MESSAGES_MAX: Final = 64  # messages that one `receive` returns, before other tasks get a turn
 DRAIN_REQUESTS_MAX: Final = 4  # requests that one `receive` of the broker returns; checking each takes some 100 µs
-QUEUE_MESSAGES_MAX: Final = 4_096  # messages that wait on a connection for requests, in each direction
+QUEUE_MESSAGES_MAX: Final = (
+    4_096  # messages that a socket queues for a connection and direction without its own bound
+)
 REPLIES_MAX: Final = 1_024  # replies that wait until a peer reads them; each may be a page of a log
 EVENTS_MESSAGES_MAX: Final = 128  # live messages that wait for a subscriber; it replays those that it misses
-LOOK_AGAIN_S: Final = 5.0  # between two calls of `react`, where the kernel does not report steps of the clock
+LOOK_AGAIN_S: Final = 5.0  # seconds between calls in `watch_steps`, where the kernel reports no steps of the clock
 ROUNDING_S: Final = 0.001  # added to a wait that two clocks measure: a task that wakes slightly too early would spin
 
 
@@ -39,7 +41,8 @@ async def watch_steps(react: Callable[[], None]) -> None:
     """Watch the machine's clock: call `react` whenever its time was set or it woke up from sleep, for ever.
 
     Instants are compared on a clock that counts on while the machine sleeps, but a wait of the event loop may stand
-    still meanwhile: so `react` checks the time. Several steps in quick succession may cause one call.
+    still meanwhile: so `react` checks the time. Several steps in quick succession may cause one call. If the system
+    is not Linux, `react` is called every `LOOK_AGAIN_S`.
     """
     if sys.platform != "linux":
         while True:
@@ -100,7 +103,7 @@ class Sent(Enum):
 
 
 class Incoming(NamedTuple):
-    """Message that the ROUTER received: routing id of its peer, key that the Gatekeeper accepted (Z85), and frames."""
+    """Message that the ROUTER received: routing id of its peer, key (Z85) that the broker accepted, and frames."""
 
     peer: bytes
     key: str
@@ -108,7 +111,7 @@ class Incoming(NamedTuple):
 
 
 class Subscription(NamedTuple):
-    """Start (`wanted`) or end of a subscription; `key` (Z85) is its machine's, or None if its connection ended."""
+    """Start (`wanted`) or end of a subscription; `key` (Z85) is the subscriber's; None: its connection ended."""
 
     topic: bytes
     wanted: bool
@@ -116,7 +119,7 @@ class Subscription(NamedTuple):
 
 
 ALL_LISTENERS_LEFT: Final = Subscription(b"", wanted=False, key="")
-"""The end of all subscriptions at once, as when the process that holds them has ended."""
+"""The end of all subscriptions at once, as when the relay has ended."""
 
 
 class Closing(Protocol):
@@ -146,9 +149,9 @@ class Dealer(Receiving[Frames], Protocol):
         ...
 
     def progress(self) -> int:
-        """Return the bytes known to have moved, either way; 0 until the broker's handshake.
+        """Return the bytes known to have moved, either way; 0 until the broker's handshake, or if they are not known.
 
-        The count rises while a message is in transit. Bytes in the buffers of the other end do not count.
+        The count rises while a message is in transit, and not once the other end has acknowledged all of it.
         """
         ...
 
@@ -182,7 +185,7 @@ class Publisher(Closing, Protocol):
         """Send to all subscribers; a subscriber whose queue is full misses the message."""
 
     async def subscriptions(self) -> list[Subscription]:
-        """Receive the subscriptions that began or ended, also repeated ones; wait for the first."""
+        """Receive the subscriptions that began or ended, repeats included; wait for the first."""
         ...
 
 

@@ -1,11 +1,11 @@
-"""CURVE sockets under anyio: the only place where ZeroMQ sockets are made, so that no socket is without keys.
+"""CURVE sockets under anyio: the only place where ZeroMQ sockets are made, so that no TCP socket is without keys.
 
 Behaviour of libzmq that was measured, and what follows from it
 - `ZAP_ENFORCE_DOMAIN` is set, with a non-empty domain, on every server socket: otherwise every machine is admitted
   while the Gatekeeper, the broker's ZAP server, does not run.
 - ZMTP heartbeats stay off: they can abort a connecting process and make a busy ROUTER lose requests.
-- With `RECONNECT_IVL` -1 a connecting socket tries once, and its monitor reports the result within a millisecond. The
-  Lazy Pirate decides when to try again.
+- With `RECONNECT_IVL` -1 a DEALER socket tries to connect once, and its monitor reports a failure within a
+  millisecond. The Lazy Pirate decides when to try again.
 - The monitor reports the descriptor of each new connection. libzmq owns the descriptor: `tcp_info` reads its counts and
   does not duplicate it, because a duplicate would keep the connection open.
 - Routing ids are drawn with libc's `rand()`, which libzmq never seeds: `new_context` seeds it.
@@ -46,7 +46,7 @@ ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org
 ZAP_FRAMES_MAX: Final = 16  # frames of a ZAP request: an envelope, six fields and the mechanism's credentials
 SURPLUS_FRAMES_MAX: Final = 64  # frames beyond the bound that are dropped before other tasks get a turn
 EVENTS_KERNEL_BYTES: Final = 131_072  # kernel buffer of a connection for live events; by default it grows to some 6 MiB
-CURVE_BYTES: Final = 33  # that CURVE adds to a frame (RFC 26: name, nonce, MAC, flags); libzmq's bound includes them
+CURVE_BYTES: Final = 33  # added by CURVE to a frame (RFC 26: name, nonce, MAC, flags); libzmq's bound includes them
 HANDSHAKE_MS: Final = 5_000  # after which an unfinished CURVE handshake ends the connection
 KEEPALIVE_IDLE_S: Final = 30  # of silence before the first TCP keepalive probe
 KEEPALIVE_INTERVAL_S: Final = 10  # between two probes

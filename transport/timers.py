@@ -37,7 +37,7 @@ def boot_s() -> float:
 
 
 class _Timer:
-    """Timer on one timerfd: its descriptor is readable once the instant given to `_set` has passed."""
+    """Timer on one timerfd: its descriptor becomes readable when the timer fires."""
 
     def __init__(self, clock: int) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -83,6 +83,6 @@ class StepTimer(_Timer):
         self._set(_NEVER_S, _ABSOLUTE | _CANCEL_ON_SET)
 
     def clear(self) -> None:
-        """Clear the step that made the descriptor readable, so that the next step can."""
+        """Clear the step that made the descriptor readable, so that the next step makes it readable again."""
         with suppress(OSError):  # ECANCELED: the expected result
             os.read(self.descriptor, _COUNT_BYTES)
