@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
 DOCS = runpy.run_path(str(ROOT / "scripts" / "docs.py"))
 
 

@@ -19,8 +19,6 @@ from tests.client.wire import Wire, brokered
 from tests.client.working import Worker
 
 SILENCE_S = SILENCE_FIRST_MS / 1_000
-
-
 everywhere = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 
 

@@ -21,6 +21,7 @@ from airunner.protocol.events import (
     JobScheduled,
     LiveSegment,
     encode_bodies,
+    events_of,
 )
 from airunner.protocol.follow import KEPT_SEGMENTS_MAX, SILENCE_FIRST_MS, SILENCE_LAST_MS, Follow
 from airunner.protocol.job import JobState
@@ -46,7 +47,7 @@ class Log:
     def __init__(self, runs: list[EventSegment], page_runs: int = 2) -> None:
         self.runs = runs
         self.page_runs = page_runs
-        self.stamps = {event.sequence: event.timestamp_ms for stored in runs for event in _events_of(stored)}
+        self.stamps = {event.sequence: event.timestamp_ms for stored in runs for event in events_of(JOB, stored)}
 
     @property
     def last(self) -> int:
@@ -66,11 +67,6 @@ class Log:
             last_sequence=last,
             finished=len(runs) == len(self.runs),
         )
-
-
-def _events_of(stored: EventSegment) -> list[Event]:
-    follow = Follow(JOB, 0, from_sequence=stored.first_sequence)
-    return follow.live(stored, 0)
 
 
 def named(stored: EventSegment) -> LiveSegment:

@@ -7,14 +7,8 @@ import pytest
 from airunner.protocol.listhint import pairs_hint, words_hint
 
 SEVERAL = ["A=1;B=2", "A=1,B=2", "A=1; B=2", "stage=dev,team=x", "os=linux,arch=arm64", "A=,B="]
-ONLY_HOLD_COMMAS = ["A=1", "A=a,b", "OPTS=rw,size=1m", "CONN=Server=x;Database=y;User=z", "URL=https://h/?A=1;B=2"]
-ONLY_HOLD_COMMAS += [
-    "LS_COLORS=di=01;34:ln=01",
-    'J={"a": 1, "b": 2}',
-    "MSG=hello, this is = prose",
-    "PATH=/a:/b",
-    "A=1;2",
-]
+SINGLE = ["A=1;2", "A=a,b", "OPTS=rw,size=1m", "CONN=Server=x;Database=y;User=z", "URL=https://h/?A=1;B=2"]
+SINGLE += ["LS_COLORS=di=01;34:ln=01", 'J={"a": 1, "b": 2}', "MSG=hello, this is = prose", "PATH=/a:/b"]
 
 
 def test_pairs_that_look_like_several_get_a_hint_and_values_that_only_hold_commas_none() -> None:
@@ -22,7 +16,7 @@ def test_pairs_that_look_like_several_get_a_hint_and_values_that_only_hold_comma
         hint = pairs_hint("--env", ["X=1", pair])
         assert pair in hint
         assert "repeat --env" in hint
-    assert {pair: pairs_hint("--env", [pair]) for pair in ONLY_HOLD_COMMAS} == dict.fromkeys(ONLY_HOLD_COMMAS)
+    assert {pair: pairs_hint("--env", [pair]) for pair in SINGLE} == dict.fromkeys(SINGLE)
 
 
 @pytest.mark.parametrize("word", ["-c,echo a", "-v,-x", "--fast,test", "test,lint", "a;b;c"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airunner.protocol.coding import canonical_hash, decode_reply, decode_request, encode, error_of, refusal
 from airunner.protocol.errors import BadRequest, PeerError
+from airunner.protocol.events import EventBody
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import JobState, JobSummary, Reason, Result, command_summary, encode_spec
@@ -25,10 +26,11 @@ from airunner.protocol.requests import (
     ReplayJobEvents,
     Request,
 )
-from tests.protocol.examples import BEYOND_BOUNDS, JOB_ID, NOW_MS, REPLIES, REQUESTS, TOKEN
+from tests.protocol.examples import BEYOND_BOUNDS, EVENTS, JOB_ID, NOW_MS, REPLIES, REQUESTS, TOKEN
 
 
-def test_every_message_has_an_example():
+def test_every_message_and_event_has_an_example():
+    assert {type(example) for example in EVENTS.values()} == set(get_args(EventBody))
     assert {type(example) for example in REQUESTS.values()} == set(get_args(Request))
     assert {type(example) for example in REPLIES.values()} == set(get_args(Reply))
 

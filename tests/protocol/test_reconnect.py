@@ -58,6 +58,9 @@ def test_the_first_request_opens_a_connection_that_others_share_and_each_answer_
     asker = pirate()
     assert asker.ask(ONE, b"one", 0) == [Connect("a"), Send(ONE, b"one")]
     assert asker.ask(TWO, b"two", 1) == [Send(TWO, b"two")]
+    for taken in (ONE, PING_ID):
+        with pytest.raises(AssertionError):
+            asker.ask(taken, b"", 1)
     for request_id, reply in ((ONE, Pong()), (TWO, refusal(NotFound()))):
         assert asker.heard(request_id, reply, 1) == [Deliver(request_id, reply)]
         assert asker.heard(request_id, reply, 2) == []
@@ -233,14 +236,6 @@ def test_a_reply_of_an_ended_connection_says_nothing_of_the_next() -> None:
     assert not asker.reachable
     asker.heard(TWO, Pong(), 4)
     assert asker.reachable
-
-
-def test_an_id_in_use_or_the_pings_own_cannot_be_taken() -> None:
-    asker = asking(PATIENCE_MS)
-    with pytest.raises(AssertionError):
-        asker.ask(ONE, b"one", 0)
-    with pytest.raises(AssertionError):
-        asker.ask(PING_ID, b"", 0)
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(0, 10_000))

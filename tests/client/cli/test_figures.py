@@ -9,20 +9,12 @@ from airunner.client.cli.columns import COLUMNS, columns_of, lines
 from airunner.client.cli.listing import job_lines
 from airunner.client.cli.wording import bytes_text
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import JobState, JobSummary, Result, Usage
+from airunner.protocol.job import Result, Usage
+from tests.client.cli.test_output import summary
 from tests.protocol.examples import JOB_ID, NOW_MS, REPLIES, USAGE
 
 FOUND = REPLIES["JobFound"].job
-SUMMARY = JobSummary(
-    id=JOB_ID,
-    state=JobState.COMPLETED,
-    queue="default",
-    command="true",
-    submitted_ms=NOW_MS,
-    started_ms=NOW_MS + 5,
-    waited_ms=5,
-    result=Result(exit_code=0, usage=USAGE),
-)
+SUMMARY = summary("j", id=JOB_ID, submitted_ms=NOW_MS, waited_ms=5, result=Result(exit_code=0, usage=USAGE))
 
 
 def test_sizes_are_in_words() -> None:
@@ -30,8 +22,10 @@ def test_sizes_are_in_words() -> None:
     assert ", ".join(map(bytes_text, sizes)) == "0 bytes, 1 byte, 1023 bytes, 1.5 KiB, 1.0 GiB, 4096.0 TiB"
 
 
-def test_show_says_what_was_used_and_nothing_of_what_is_not_known() -> None:
+def test_show_says_all_of_a_job_and_what_was_used_and_nothing_of_what_is_not_known() -> None:
     shown = list(job_lines(FOUND))
+    for fact in ("FAILED, exit code 7", "sh -c 'make test'", "DEBUG=1", "10 min 00 s", "agent-1"):
+        assert fact in "\n".join(shown)
     for line in (
         "waited:       5 ms",
         "checkout:     900 ms",
