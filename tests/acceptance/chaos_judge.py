@@ -39,7 +39,7 @@ from tests.simulation.history import (
     wall_ms,
 )
 from tests.simulation.oracle import check
-from tests.simulation.reading import all_jobs
+from tests.simulation.users import all_jobs
 
 SHOWN_MAX: Final = 10  # of each kind of finding
 COLUMN: Final = 24

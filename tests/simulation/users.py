@@ -6,6 +6,7 @@ command was killed before it was answered gives it again, under the same request
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ import anyio
 from airunner.client.client import Client
 from airunner.protocol.errors import PeerError
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import JobState
+from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import QueueMode
@@ -133,6 +134,18 @@ async def open_queue(world: World, name: str, client: Client, queue: str) -> Non
     world.recorder.add(Invoked, **common, queue=queue, mode=str(QueueMode.OPEN))
     await client.update_queue(queue, QueueMode.OPEN)
     world.recorder.add(Acknowledged, **common)
+
+
+async def all_jobs(client: Client) -> AsyncIterator[JobSummary]:
+    """Every job of the tenant, the newest first."""
+    before: str | None = None
+    while True:
+        page = await client.list_jobs(before=before, page_size=100)
+        for job in page.jobs:
+            yield job
+        if not page.more:
+            return
+        before = page.jobs[-1].id
 
 
 class Monitor:

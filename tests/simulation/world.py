@@ -53,11 +53,10 @@ from tests.simulation.homes import may_be_full
 from tests.simulation.machine import Machine, true_s
 from tests.simulation.network import SimDoors, SimNetwork, Weather
 from tests.simulation.processes import SimKeepers
-from tests.simulation.reading import all_jobs
 from tests.simulation.recording import Recorder
 from tests.simulation.tags import tags_of
 from tests.simulation.torn import TornDisk
-from tests.simulation.users import Monitor, Submitter, open_queue
+from tests.simulation.users import Monitor, Submitter, all_jobs, open_queue
 
 WALL_MS: Final = 1_760_000_000_000
 DRAIN_S: Final = 400.0
