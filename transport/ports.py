@@ -23,9 +23,7 @@ Frames = list[bytes]
 _Received = TypeVar("_Received")
 DRAIN_MESSAGES_MAX: Final = 64  # messages that one `receive` returns, before other tasks get a turn
 DRAIN_REQUESTS_MAX: Final = 4  # requests that one `receive` of the broker returns; checking each takes some 100 µs
-QUEUE_MESSAGES_MAX: Final = (
-    4_096  # messages that a socket queues for a connection and direction without its own bound
-)
+QUEUE_MESSAGES_MAX: Final = 4_096  # messages that a socket queues for a connection and direction without its own bound
 REPLIES_MAX: Final = 1_024  # replies that wait until a peer reads them; each may be a page of a log
 EVENTS_MESSAGES_MAX: Final = 128  # live messages that wait for a subscriber; it replays those that it misses
 LOOK_AGAIN_S: Final = 5.0  # seconds between calls in `watch_steps`, where the kernel reports no steps of the clock
