@@ -15,8 +15,8 @@ cannot clean up after itself.
   reports its exit, and ends its process tree. It is a child-subreaper, so a daemon that forks twice or calls setsid
   becomes the keeper's child and cannot escape. Everything rests on this rule: *when a keeper has no children, no
   process of its job is left*, which one `waitpid` shows.
-- The agent's half (`local.py`, `process.py`, `streams.py`, `connection.py`) uses anyio. It is connected to each
-  keeper directly, and gives a keeper another job when no process of the last one is left.
+- The **agent** (`local.py`, `process.py`, `streams.py`, `connection.py`, with anyio) is connected to each keeper
+  directly, and gives a keeper another job when no process of the last job is left.
 
 What happens when a process dies or is stopped
 - The agent is stopped: at the deadline of the lease, which the keeper knows, the keeper kills the whole job
@@ -28,13 +28,14 @@ What happens when a process dies or is stopped
 - Launcher and keeper die at once: the agent finds the job's processes by their mark (`mark.py`) or control group,
   and kills them. All three die at once: the next agent of the home does so, before it releases any job.
 - A keeper is stopped, and its launcher is stopped or dead: the agent's `end` and `launch` continue the keeper, and
-  kill it and its job if it does not answer (`watchdog.py`). When a launcher dies, its keepers have two seconds to
-  end their jobs (`watch`).
-- After the death of a launcher or keeper the agent's `wait`, `end` and `launch` raise `LauncherDied`, as soon as no
-  process of the job runs any more. The next launch starts another launcher, if there is none.
+  kill it and its job if it does not answer (`watchdog.py`). If a keeper that never started a command does not answer,
+  its process id is not known: `launch` kills the launcher, and so all jobs. When a launcher dies, its keepers have
+  two seconds to end their jobs (`watch`).
+- After the death of a launcher or keeper the agent's `wait`, `end` and `launch` raise `LauncherDied`, when the job's
+  processes have been killed. The next launch starts another launcher, if there is none.
 Launcher and keepers have their own sessions: a signal to the agent's process group does not reach them.
 
-Costs, measured idle on two cores (medians): a launch by an idle keeper 0.3 ms, in a terminal 1.7 ms; by a keeper
+Costs, measured on two idle cores (medians): a launch by an idle keeper 0.3 ms, in a terminal 1.7 ms; by a keeper
 that is forked first 2.7 ms; /bin/true from launch to end 0.84 ms (bare posix_spawn and waitpid: 0.52 ms); the end
 of a job that left a daemon, among 90 processes, 1.5 ms.
 

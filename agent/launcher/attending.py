@@ -1,4 +1,4 @@
-"""Attended processes: a context manager that ends a process and all its descendants when it is cancelled."""
+"""Attended processes: a context manager that ends a process and its descendants if its block is cancelled."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ RECEIVE_BYTES: Final = 65_536  # bytes read at a time: the default size of a pip
 class LaunchSpec(Struct, frozen=True):
     """Specification of a process. If `terminal` is set, it runs in a terminal of that size, otherwise with pipes.
 
-    The process gets no other variables than `environment`; `working_directory` is absolute. `user` is its user id,
-    group id and supplementary group ids; empty: those of the agent.
+    The process gets the variables in `environment`, and AIRUNNER_MARK. `working_directory` is absolute. `user` is its
+    user id, group id and supplementary group ids; empty: those of the agent.
     """
 
     argv: tuple[str, ...]
@@ -30,7 +30,7 @@ class LaunchSpec(Struct, frozen=True):
 
 
 class Exit(Struct, frozen=True):
-    """Exit of a command: its exit code or signal. `oom`: the kernel killed a process of the job for lack of memory."""
+    """Exit of a command: its exit code or signal. `oom`: it failed, and the kernel killed a process to free memory."""
 
     exit_code: int | None
     signal: int | None
@@ -48,7 +48,7 @@ class Spent(Struct, frozen=True):
 
 
 class Vitals(Struct, frozen=True):
-    """Number of a job's living processes, and their memory; 0: the agent cannot see it."""
+    """Vitals of a job: the number of its living processes, and their resident memory, as far as the agent can see."""
 
     processes: int = 0
     memory_bytes: int = 0
@@ -57,7 +57,8 @@ class Vitals(Struct, frozen=True):
 class Survivor(Struct, frozen=True):
     """Surviving process: it still ran after the command's exit or, if the job was ended earlier, after the grace.
 
-    `left`: SIGKILL has not ended it within seconds, because it hangs in the kernel or belongs to another user.
+    `left`: SIGKILL has not ended it within seconds, because it hangs in the kernel or belongs to another user. Only
+    then is the command itself a survivor.
     """
 
     pid: int
@@ -66,7 +67,7 @@ class Survivor(Struct, frozen=True):
 
 
 class Holder(Struct, frozen=True):
-    """Process outside the job that holds a pipe or the terminal of the job open."""
+    """Process that still holds a pipe or the terminal of a job open."""
 
     pid: int
     command: str
@@ -75,7 +76,7 @@ class Holder(Struct, frozen=True):
 class LaunchFailed(Exception):
     """Failure of a launch: the command or its working directory cannot be used.
 
-    `exit_code` is that of a shell: 127 not found, 126 found but not executable.
+    `exit_code` is that of a shell: 127: command not found; 126: any other failure.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -85,11 +86,11 @@ class LaunchFailed(Exception):
 
 
 class LauncherDied(Exception):
-    """Launcher or keeper died, and every process of the job has been killed."""
+    """Launcher or keeper died, or the launcher was closed; every process of the job was killed, or none started."""
 
 
 class NoLauncher(MachineRefused):
-    """Launcher missing: no process of this job was started, and none can be now; the message says why."""
+    """Launcher missing: the process was not started, and none can be started now; the message says why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Scarce.PROCESSES, message)
@@ -120,7 +121,7 @@ class Process(Protocol):
     pid: int  # id of the command's process, session and process group
     stdout: ByteSource  # in a terminal, all output
     stderr: ByteSource | None  # None in a terminal
-    spent: Spent  # resources used by the processes that have ended; after `end` by all
+    spent: Spent  # after `wait`: resources used by the processes that have ended; after `end`: by all
 
     def terminal_size(self) -> TerminalSize | None:
         """Return the terminal's current size; None: there is no open terminal, or its size is out of bounds."""
@@ -144,16 +145,16 @@ class Process(Protocol):
     def keep_until(self, deadline_s: float) -> None:
         """Set the instant (CLOCK_BOOTTIME, seconds) at which the whole job is killed, even if the agent is stopped.
 
-        After the job's end the call does nothing. If the message is lost, the earlier deadline remains.
+        After the job's end the call does nothing. If the message is lost, the previous deadline remains.
         """
         ...
 
     async def end(self, grace_s: float) -> list[Survivor]:
-        """End all processes of the job: send SIGTERM and, after `grace_s`, SIGKILL until none is left.
+        """End all processes of the job: send SIGTERM and, after `grace_s`, SIGKILL; with a grace of 0 only SIGKILL.
 
-        Call it after every `wait`, or to end a running job; a second call may shorten the grace. When cancelled, it
-        kills at once, and returns when no process is left. Returns the processes that still ran after the command's
-        exit or, if the command was still running, after the grace. Raises `LauncherDied`, `LeaseEnded`.
+        Call it after every `wait`, or to end a running job; a second call may shorten the grace. If cancelled, it first
+        kills all processes. Returns the survivors, when no process is left or SIGKILL has failed for seconds. Raises
+        `LauncherDied`, `LeaseEnded`.
         """
         ...
 
@@ -168,7 +169,7 @@ class Launcher(Protocol):
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
         """Start a command, which is killed at `deadline_s` (see `keep_until`). If cancelled, leave no process.
 
-        Raises `LaunchFailed`, `LauncherDied`, `MachineRefused`; after the deadline `LeaseEnded`, and starts nothing.
+        Raises `LaunchFailed`, `LauncherDied`, `MachineRefused`; `LeaseEnded`: the deadline had passed already.
         """
         ...
 

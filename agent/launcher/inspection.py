@@ -1,6 +1,6 @@
-"""Inspection of running jobs in /proc: their processes and memory, and who holds their pipes open. The agent's half.
+"""Inspection of running jobs in /proc: their processes and memory, and which processes hold their pipes open.
 
-Linux only. Only root can see which files another user's process has open.
+Runs in the agent, on Linux. Only root can see which files another user's process has open.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from airunner.agent.launcher.child.tree import command_of, descendants, name_of, process_ids, status_of
 from airunner.agent.launcher.contract import Holder, Vitals
 
-HOLDERS_MAX: Final = 100  # processes that are listed
+HOLDERS_MAX: Final = 100  # processes that `holders_of` lists at most
 _TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the N in /dev/pts/N, by the descriptor of its master
 
 

@@ -1,4 +1,4 @@
-"""Launcher process: the agent starts this interpreter without threads, which forks keepers. The agent's half."""
+"""Launcher process, as its parent, the agent, sees it: how it is started and ends. `child/launcher.py` runs in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import anyio
 from airunner.agent.launcher.child.cgroup import Limits, launchers_group
 from airunner.agent.launcher.mark import VARIABLE, new_launcher_mark
 
-# Variables that the launcher gets from the agent: only those that an interpreter needs, as /proc shows them to others.
+# The launcher gets only the variables that an interpreter needs: jobs of its user can read them in /proc/PID/environ.
 _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 # Empty modules replace `airunner` and `airunner.agent`, so that importing the launcher imports nothing else:
@@ -37,15 +37,15 @@ class LauncherSettings(NamedTuple):
     """Settings with which an agent starts each launcher process."""
 
     held: tuple[int, ...]  # descriptors that launcher and keepers hold open
-    group: Path | None  # control group below which the launcher makes its own
+    group: Path | None  # control group below which the launcher makes its own; None: no groups
     limits: Limits  # limits of each job
     mark: str  # mark of the agent's home
-    groups: Path | None  # file that lists the control groups of all launchers
-    descriptors: int  # soft limit of a job's open files: the agent may have raised its own since
+    groups: Path | None  # file that lists the control groups of all launchers of the home
+    descriptors: int  # soft limit of a job's open files: the agent's before it was raised
 
 
 class LauncherProcess(NamedTuple):
-    """Launcher process: the child process, our end of its socket, and the mark of the processes it starts."""
+    """Launcher process: the child process, our end of its socket, and the start of the marks of its jobs."""
 
     child: subprocess.Popen[bytes]
     connection: socket.socket
@@ -67,7 +67,7 @@ class LauncherProcess(NamedTuple):
 
 
 def spawn_launcher(settings: LauncherSettings) -> LauncherProcess:
-    """Start a launcher process. No Python code runs between fork and exec. Raises `OSError`."""
+    """Start a launcher process. Safe beside threads: no Python code runs between fork and exec. Raises `OSError`."""
     mark = new_launcher_mark(settings.mark)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     package = str(Path(__file__).absolute().parents[2])  # not resolved: `airunner/agent` is a link

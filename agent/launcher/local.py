@@ -31,10 +31,10 @@ from airunner.transport.bell import Bell
 from airunner.transport.descriptors import soft_descriptors
 
 NO_LIMITS: Final = Limits()
-WIRE: Final = Path(wire.__file__)  # if an upgrade has changed it, a new launcher would not understand this agent
-WAKE_S: Final = 5.0  # seconds until a silent keeper is continued (SIGCONT): an answer takes milliseconds
-LAUNCH_S: Final = 30.0  # further seconds until a silent keeper is killed: a slow disk may need them
-KEEPERS_S: Final = 2.0  # seconds for a dead launcher's keepers to end their jobs: milliseconds unless they are stopped
+WIRE: Final = Path(wire.__file__)  # after an upgrade has changed this file, a new launcher would not understand us
+WAKE_S: Final = 5.0  # seconds until launcher and keeper are continued (SIGCONT): an answer to Start takes milliseconds
+LAUNCH_S: Final = 30.0  # further seconds until a keeper that does not answer is killed: a slow disk may need them
+KEEPERS_S: Final = 2.0  # seconds for a dead launcher's keepers to end their jobs; only stopped ones take longer
 KILL_S: Final = 5.0  # seconds for processes to die of SIGKILL; only those that hang in the kernel take longer
 CLOSE_WAIT_S: Final = 5.0  # seconds for the launcher to kill all processes and exit, in `aclose`
 
@@ -42,11 +42,11 @@ CLOSE_WAIT_S: Final = 5.0  # seconds for the launcher to kill all processes and 
 def start_launcher(
     held: Sequence[int] = (), limits: Limits = NO_LIMITS, mark: str = "", groups: Path | None = None
 ) -> ChildLauncher:
-    """Start the launcher process, before this process makes its first ZeroMQ context. Raises `OperatorError`.
+    """Start the launcher process, before this process raises its limit of open files. Raises `OperatorError`.
 
-    Launcher and keepers hold the descriptors `held` open, and jobs do not: a lock on one of them shows whether a
-    keeper still lives. The `limits` apply to each job. All processes carry the `mark` of the agent's home (default:
-    a new one). The folder of the launcher's control groups is added to the file `groups`.
+    Jobs get that limit as it is now. Launcher and keepers hold the descriptors `held` open, and jobs do not: a lock on
+    one of them shows whether launcher or keepers still live. The `limits` apply to each job. All marks begin with
+    `mark` (default: a new one). The folder of the launcher's control groups is added to the file `groups`.
     """
     if sys.platform != "linux":
         raise OperatorError("the agent needs Linux: run it there; this machine can still submit and monitor jobs")
@@ -66,7 +66,7 @@ def start_launcher(
 
 @contextmanager
 def _reserved() -> Generator[Callable[[], None]]:
-    """Reserve descriptors for a command's output before the command starts; the yielded call closes them.
+    """Reserve descriptors for a command's output before the command starts; the yielded function frees them.
 
     The kernel silently drops descriptors that it cannot pass on: the command would run, and its output be lost.
     """
@@ -77,9 +77,9 @@ def _reserved() -> Generator[Callable[[], None]]:
 
 
 class ChildLauncher:
-    """Child launcher: a `Launcher` for one event loop. Keepers are reused; there are as many as jobs ran at once.
+    """Child launcher: a `Launcher` for one event loop. Keepers are reused: at most as many as commands ran at once.
 
-    When the launcher process dies, its keepers kill their jobs and exit; the next launch starts another process.
+    When the launcher process dies, its keepers kill their jobs and exit; the next launch starts another launcher.
     """
 
     def __init__(self, settings: LauncherSettings, spawned: LauncherProcess) -> None:
@@ -97,7 +97,7 @@ class ChildLauncher:
         return self._launcher.child.pid
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> KeptProcess:
-        """Start a command, which is killed at `deadline_s` of CLOCK_BOOTTIME, as `Launcher.launch` does."""
+        """Start a command as `Launcher.launch` says; it is killed at `deadline_s` (seconds of CLOCK_BOOTTIME)."""
         assert spec.working_directory.is_absolute(), "a relative working directory"
         try:
             connection = self._take_idle() or await self._ask_for_keeper()
@@ -113,7 +113,7 @@ class ChildLauncher:
             case Started(pid, keeper):
                 descriptors, connection.descriptors = connection.descriptors, []
                 if len(descriptors) != (DESCRIPTORS_MAX if spec.terminal is None else 1):
-                    connection.close()  # the keeper then kills what it has started
+                    connection.close()  # the keeper then kills the command
                     for descriptor in descriptors:
                         os.close(descriptor)
                     raise MachineRefused(Scarce.DESCRIPTORS, "cannot receive the output of a process", begun=True)
@@ -150,7 +150,7 @@ class ChildLauncher:
             await self._restarted.wait()
 
     async def aclose(self) -> None:
-        """Kill every job's processes, and wait for the launcher's exit. May be called again."""
+        """Kill every job's processes, and end the launcher. May be called again."""
         if self._closed:
             return
         self._closed = True
@@ -174,14 +174,15 @@ class ChildLauncher:
     async def _answer(
         self, connection: KeeperConnection, start: Start, kill_rest: Callable[[], Awaitable[None]]
     ) -> ToAgent:
-        """Send a Start and return the keeper's answer; without one, close the connection and kill the command.
+        """Send a Start and return the keeper's answer. On an error or a cancellation no process is left.
 
-        Raises `LauncherDied`; `OSError`: there are no free descriptors for the command's output.
+        A keeper that does not answer is killed. Raises `LauncherDied`; `OSError`: no descriptor is free for the output.
         """
         try:
             with _reserved() as free_reserved:
                 if not await self._answers(connection, start):
-                    (connection.keeper or self._launcher.child).kill()  # no keeper yet: the launcher has not forked it
+                    # None: it has never answered `Started`, so its pid is unknown; all jobs end with the launcher.
+                    (connection.keeper or self._launcher.child).kill()
                     await connection.readable()
                 free_reserved()
                 return await connection.receive()
@@ -192,13 +193,13 @@ class ChildLauncher:
             raise
 
     async def _answers(self, connection: KeeperConnection, start: Start) -> bool:
-        """Send a Start; return whether the keeper answers. Keeper and launcher are continued: a job may stop them."""
+        """Send a Start, and return whether the keeper answers in time. After `WAKE_S` continue keeper and launcher."""
         with anyio.move_on_after(WAKE_S):
-            with suppress(LauncherDied):  # `receive` raises it too, after the messages that came before
+            with suppress(LauncherDied):  # `receive` raises it again, after messages that have arrived
                 await connection.send(start)
             await connection.readable()
             return True
-        self._launcher.child.send_signal(signal.SIGCONT)
+        self._launcher.child.send_signal(signal.SIGCONT)  # a job may have stopped it
         if connection.keeper is not None:
             connection.keeper.wake()
         with anyio.move_on_after(LAUNCH_S):
@@ -207,7 +208,7 @@ class ChildLauncher:
         return False
 
     async def _kill_rest(self, launcher: LauncherProcess, mark: str) -> None:
-        """Kill the processes with the mark and, if this launcher is dead, those in its control groups."""
+        """Kill processes whose mark begins with `mark` and, if this launcher is dead, those in its control groups."""
         group = self._settings.group if launcher.child.poll() is not None else None
 
         def end() -> None:
@@ -255,10 +256,7 @@ class ChildLauncher:
                 raise
 
     def _restart(self) -> None:
-        """Replace a launcher process that has died; raises `NoLauncher`.
-
-        ZeroMQ's threads run now; `spawn_launcher` is safe beside them.
-        """
+        """Replace a launcher process that has died; raises `NoLauncher`."""
         self._launcher.hang_up()
         try:
             if WIRE.read_bytes() != self._wire:

@@ -1,8 +1,8 @@
 """Process marks: an environment variable by which the processes of a job are found again. Standard library only.
 
-Keepers and control groups end a job's processes. When launcher and keepers are killed at once, nobody knows which
-processes are left; but the job's processes have inherited its mark. Processes in the session of a marked process, and
-descendants of marked processes, count as marked too.
+Normally a keeper ends its job's processes. When launcher and keepers are killed at once, the agent finds the processes
+that are left by the mark, which they have inherited. Processes in the session of a marked process, and descendants of
+marked processes, count as marked too.
 
 ```
 AIRUNNER_MARK=<home>.<launcher>           the launcher and its keepers
@@ -36,7 +36,7 @@ _LOOKS: Final = 2  # passes in a row that must find nothing: during execve(2) a 
 
 
 def new_home_mark() -> str:
-    """Make the mark of an agent's home."""
+    """Make a random mark for an agent's home."""
     return secrets.token_hex(_HOME_BYTES)
 
 
@@ -46,9 +46,9 @@ def new_launcher_mark(home: str) -> str:
 
 
 def end_marked(mark: str, within_s: float) -> list[int]:
-    """Kill all processes whose mark begins with `mark`, and return those that have not ended within `within_s`.
+    """Kill all processes that `marked` finds, and return those that have not ended within `within_s`.
 
-    Passes are repeated until none is found, so that processes which were started meanwhile are found too.
+    Passes are repeated until no process is found, so that processes which were started meanwhile are found too.
     """
     until_s = time.monotonic() + within_s
     empty = 0
@@ -69,8 +69,8 @@ def end_marked(mark: str, within_s: float) -> list[int]:
 def marked(mark: str) -> dict[int, int]:
     """Find the living processes whose mark begins with `mark`, those in their sessions, and all their descendants.
 
-    Maps each process to the target of its signal: if the whole session is the job's, the (negative) process group, as
-    its members cannot fork while it is signalled. A session whose leader lives and has no mark is not the job's.
+    Maps each process to the target of its signal: if the whole session is the job's, the (negative) process group,
+    whose members cannot fork meanwhile. A session whose leader lives and has no mark is not the job's.
     """
     others = [status for pid in process_ids() if pid != os.getpid() and (status := status_of(pid)) is not None]
     alive = {status.pid: status for status in others if status.alive}

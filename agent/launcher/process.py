@@ -1,6 +1,6 @@
 """Kept process: the process tree of one job, as a `Process` that the agent controls over a keeper's connection.
 
-Methods that wait for the keeper raise `LauncherDied` and `LeaseEnded`, as the contract says.
+Methods that wait for the keeper raise `LauncherDied` and `LeaseEnded`, as `contract.py` says.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 
-STOPPED_S: Final = 1.0  # seconds after the grace, until a keeper that is stopped again by its job is killed
-SILENT_S: Final = 15.0  # seconds after the grace, until a silent keeper is killed: it answers within 10 s (`STUCK_S`)
+STOPPED_S: Final = 1.0  # seconds after the grace, until a stopped keeper is killed: its job has stopped it again
+SILENT_S: Final = 15.0  # seconds after the grace, until a silent keeper is killed: more than `STUCK_S` of keeper.py
 
 
 class KeptProcess:
@@ -57,7 +57,7 @@ class KeptProcess:
         self._rest_killed = False
 
     def terminal_size(self) -> TerminalSize | None:
-        """Return the terminal's current size; None if a program has set it to a size that is out of bounds."""
+        """Return the terminal's current size; None: there is no open terminal, or its size is out of bounds."""
         descriptor = self._sources[0].descriptor
         if self.stderr is not None or descriptor is None:
             return None
@@ -67,7 +67,7 @@ class KeptProcess:
         return TerminalSize(cols=cols, rows=rows)
 
     async def vitals(self) -> Vitals | None:
-        """Count the job's living processes and their memory."""
+        """Count the job's living processes and their memory; None: the command has ended."""
         return await offload(lambda: vitals_of(self.pid))
 
     async def holders(self) -> list[Holder]:
@@ -129,12 +129,12 @@ class KeptProcess:
         if self._connection is not None:
             if self._keeper is not None:
                 self._keeper.wake()  # the launcher does so too, unless it is stopped or dead itself
-            with suppress(LauncherDied):  # `receive` raises it too, after the messages that came before
+            with suppress(LauncherDied):  # `receive` raises it again, after messages that have arrived
                 await self._connection.send(End(round(grace_s * 1000)))
             self._answers += 1
 
     async def _receive(self, done: Callable[[], bool]) -> None:
-        """Receive the next message, unless `done()`: another task has received the awaited message meanwhile."""
+        """Receive the next message; return at once if `done()`: another task has received the awaited message."""
         async with self._receiving:
             if done():
                 return
@@ -151,7 +151,7 @@ class KeptProcess:
                 case Ended(survivors, spent):
                     self.spent = Spent(*spent)
                     self._answers -= 1
-                    if not self._answers:  # an unread answer would be taken for the next job's
+                    if not self._answers:  # the last answer: an unread one would be taken for the next job's
                         self._finish(list(starmap(Survivor, survivors)))
                 case Expired():
                     self._expired = True

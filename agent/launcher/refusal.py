@@ -1,11 +1,11 @@
 """Refusals by the agent's machine, which is out of processes, memory, descriptors or disk: not the job's fault. Pure.
 
-A system call of the agent then fails, for example with EAGAIN or ENOSPC. The job is released as if it had not been
-leased: the attempt does not count towards `max_attempts`, the agent reports the reason, and leases nothing until it can
-run jobs again (see `leases.health`). A refusal that the running command meets is the job's own.
+A system call of the agent then fails, for example with EAGAIN or ENOSPC. The job is released, usually without counting
+the attempt towards `max_attempts` (see `counts`). The agent reports the reason, and leases nothing until it can run
+jobs again (see `leases/health.py`). If a system call of the running command fails, that is the job's own affair.
 
-If a message of git is the only evidence, the refusal is the machine's only if a check of the machine confirms it.
-Otherwise a repository too large for the disk, or a program that prints such messages, would be retried for ever.
+If a message of git or a failed hook is the only evidence, a check of the machine must confirm the refusal. Otherwise a
+repository too large for the disk, or a program that prints such messages, would be retried for ever.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SCARCE: Final = {
     errno.EMFILE: Scarce.DESCRIPTORS,
     errno.ENFILE: Scarce.DESCRIPTORS,
     errno.ENOBUFS: Scarce.DESCRIPTORS,
-    errno.ETOOMANYREFS: Scarce.DESCRIPTORS,  # too many are in flight between processes
+    errno.ETOOMANYREFS: Scarce.DESCRIPTORS,  # too many descriptors are in flight between processes
     errno.ENOSPC: Scarce.DISK,
     errno.EDQUOT: Scarce.DISK,
     errno.EROFS: Scarce.DISK,
@@ -47,7 +47,7 @@ _SCARCE: Final = {
 class MachineRefused(Exception):
     """Refusal by this machine, which lacks a resource; the message says what it could not do, and why.
 
-    `guessed`: concluded from a program's message, not from an errno. `begun`: a command of the job had started.
+    `guessed`: concluded from git's message or a hook's failure, not from an errno. `begun`: the process had started.
     """
 
     def __init__(self, scarce: Scarce, message: str, *, guessed: bool = False, begun: bool = False) -> None:
@@ -56,25 +56,25 @@ class MachineRefused(Exception):
         self.message = message
         self.guessed = guessed
         self.begun = begun
-        self.room_bytes = 0  # free disk space that the agent needs before it leases again
+        self.room_bytes = 0  # free disk space required before the agent leases again; 0: not set by `Probes` yet
 
 
 def scarce_at_launch(number: int) -> Scarce | None:
     """Return the resource that a launch with errno `number` has lacked; None: the command is at fault."""
-    if number == errno.ENOSPC:  # no terminal is free; it has nothing to do with the disk
+    if number == errno.ENOSPC:  # at a launch it means that no terminal is free, not that the disk is full
         return Scarce.PROCESSES
     return _SCARCE.get(number)
 
 
 def scarce_at_home(number: int | None) -> Scarce:
-    """Return the resource that a file operation in the agent's home with errno `number` has lacked."""
+    """Return the resource that a file operation in the agent's home with errno `number` has lacked (default: disk)."""
     return _SCARCE.get(number or 0, Scarce.DISK)
 
 
 def counts(refusal: MachineRefused, *, begun: bool, able: bool) -> bool:
     """Return whether the release of the job counts towards its `max_attempts`, as the loss of an agent does.
 
-    `begun`: the command was running, and every further attempt runs it again. `able`: a check afterwards found that the
+    `begun`: the command had started, so every further attempt would run it again. `able`: a check has found that the
     machine lacks nothing: a guessed refusal is then the job's fault, such as a repository larger than the disk.
     """
     return begun or refusal.begun or (refusal.guessed and able)

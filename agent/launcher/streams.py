@@ -12,10 +12,10 @@ from airunner.agent.launcher.contract import RECEIVE_BYTES
 
 
 class DescriptorSource:
-    """Source of bytes that owns `descriptor`; it is None after `close`, and after the end of the stream."""
+    """Source of bytes. It owns `descriptor`, which is None after `close` and after the end of the stream."""
 
     def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)  # affects our end only: the writer's has its own flags
+        os.set_blocking(descriptor, False)  # affects our end only: the writer's end has its own flags
         self.descriptor: int | None = descriptor
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:

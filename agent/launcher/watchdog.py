@@ -1,7 +1,7 @@
-"""Watchdog for keepers: continues a stopped keeper, and kills one that does not answer. The agent's half.
+"""Keeper processes as the agent sees them: whether a keeper is stopped, and signals that continue or kill it.
 
-A job may stop its own keeper (SIGSTOP), and the agent would wait for ever. The processes of a killed keeper's job are
-found by their mark. A keeper is not the agent's child, so it is identified by its process id and start time.
+A job may stop its own keeper (SIGSTOP), and the agent would wait for ever. `local.py` and `process.py` decide when to
+signal. A keeper is not the agent's child, so it is identified by its process id and start time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STOPPED: Final = (b"T", b"t")  # states of a process that a signal or a tracer 
 
 
 class KeeperProcess:
-    """Keeper process, which must be alive when this object is made."""
+    """Keeper process `pid`, which must be alive when this object is made."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

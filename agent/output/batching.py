@@ -1,10 +1,10 @@
 """Batching: groups the events of an attempt into batches, and decides when each batch is sent. Pure.
 
-The first bytes after `window_ms` without output are sent at once, so that a prompt is seen as soon as it is written;
-output that follows within `window_ms` is gathered, so that a chatty command does not send many small batches. While
-the broker owes a reply, new events gather too, but for at most `window_ms` (as in Nagle's algorithm, RFC 896): so a
+Output that comes `window_ms` or more after the last batch is sent at once, so that a prompt is seen as soon as it is
+written; earlier output is gathered until then, so that a chatty command does not send many small batches. While a
+request is in flight, all events are gathered, but for at most `window_ms` (as in Nagle's algorithm, RFC 896): so a
 command that takes milliseconds needs one request instead of three. Adjacent pieces of one stream become one OUTPUT
-event; nothing is ever reordered.
+event, up to `OUTPUT_BYTES_MAX`; nothing is ever reordered.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PIPE_WINDOW_MS: Final = 100  # default `window_ms` of a job with pipes
 TERMINAL_WINDOW_MS: Final = 20  # default `window_ms` in a terminal, where a user may be typing
 FLUSH_BYTES: Final = OUTPUT_BYTES_MAX  # default: when so much output has gathered, it is sent at once
 FLUSH_EVENTS: Final = 512  # when so many events have gathered, they are sent at once; also the most of one batch
-FLUSH_MS_MIN: Final = 5  # a shorter interval makes no difference: a request takes as long
-FLUSH_MS_MAX: Final = 10_000  # with a longer interval a job would seem to hang
+FLUSH_MS_MIN: Final = 5  # shortest `window_ms`: a shorter one makes no difference, a request takes as long
+FLUSH_MS_MAX: Final = 10_000  # longest `window_ms`: with a longer one a job would seem to hang
 BATCH_BYTES_ROUGH_MAX: Final = 262_144  # estimated size of a batch; its encoded size must be within BATCH_BYTES_MAX
 _CHAR_BYTES_MAX: Final = 4  # size of a character in UTF-8
 _SMALL_BYTES: Final = 256  # estimated size of an event without output or message
@@ -49,7 +49,7 @@ class FlushPlan(Struct, frozen=True):
 
 
 def flush_plan(interval: str | None, size_kib: int) -> FlushPlan:
-    """Make the plan that `--flush-interval` and `--flush-kib` describe; raises `OperatorError` when out of bounds."""
+    """Make the plan that `--flush-interval` and `--flush-kib` describe. Raises `OperatorError`: a bad interval."""
     if not interval:
         return FlushPlan(size_bytes=size_kib << 10)
     window_ms = of_flag("--flush-interval", duration_ms, interval)
@@ -61,7 +61,7 @@ def flush_plan(interval: str | None, size_kib: int) -> FlushPlan:
 class Batcher:
     """Batcher of one attempt: gathers events until they become a batch.
 
-    A batch is due `window_ms` after the one before, or when `flush_bytes` of output have gathered.
+    A batch is due `window_ms` after the one before, or earlier: see `due_ms`.
     """
 
     def __init__(self, window_ms: int, flush_bytes: int = FLUSH_BYTES) -> None:
@@ -73,11 +73,11 @@ class Batcher:
         self._piece_stream = Stream.STDOUT
         self._piece_ms = 0
         self._flushed_ms = -window_ms
-        self._began_ms: int | None = None  # when the oldest event was added that is not in a batch yet
-        self._urgent = False  # whether an event has been added that is not output
+        self._began_ms: int | None = None  # when the first event was added since the batcher was last empty
+        self._urgent = False  # whether an event that is not output was added since then
 
     def add(self, body: AgentBody, now_ms: int) -> None:
-        """Add an event that is not output; the batch is then due at once."""
+        """Add an event that is not output: it makes the batch due at once, unless a request is in flight."""
         self._begin(now_ms)
         self._close_piece()
         self._bodies.append(body)
@@ -96,7 +96,7 @@ class Batcher:
         self._bytes += len(data)
 
     def due_ms(self, now_ms: int, *, busy: bool = False) -> int | None:
-        """Return when the next batch is due; None: it would be empty. `busy`: a request is in flight, wait longer."""
+        """Return when the next batch is due; None: it is empty. `busy`: a request is in flight, so events may wait."""
         if self._began_ms is None:
             return None
         if self._bytes >= self._flush_bytes or len(self._bodies) >= FLUSH_EVENTS:

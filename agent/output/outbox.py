@@ -1,8 +1,8 @@
 """Outbox: stores the batches of one attempt on disk until the broker has acknowledged them.
 
-A batch is on disk before it is sent, and is never split or joined, so that it can be sent again byte for byte. Memory
-holds only offsets and the newest batch. If the disk refuses a batch, it is sent from memory, and no other batch is made
-before the broker has acknowledged it. The attempt's result is sent after its last event.
+A batch is on disk before it is sent, and is never split or joined, so that it can be sent again byte for byte. Of the
+batches memory holds positions and the newest one. A batch that the disk refuses is sent from memory, and no other batch
+is made before the broker has acknowledged it. The attempt's result is sent after, or with, its last event.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Sender(Protocol):
 class Outbox:
     """Outbox of one attempt, whose lease is `lease`.
 
-    `lost` is set when the broker accepts nothing more of this attempt; `broken` when the spool cannot be read, and
-    `failure` says why. `changed` rings at each acknowledgement, and when nothing more will be sent.
+    `lost` is set when nothing more of this attempt is sent, usually because the broker refuses it; `broken` when the
+    spool cannot be read, and `failure` says why. `changed` rings at each acknowledgement and when the outbox has ended.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether output must wait for room on the disk. One batch of each attempt always has room."""
+        """Whether output must wait for room on the disk. A full spool room still takes one batch of each attempt."""
         return self.spool.full or (self._sender.room.full and self.spool.pending)
 
     # --- from the recorder to the disk ---
@@ -109,7 +109,7 @@ class Outbox:
             self._sender.wake()
 
     def finish(self, result: Result) -> None:
-        """Send the attempt's result after all of its events. No event may be recorded after this call."""
+        """Set the attempt's result, which is sent after all of its events. No event may be recorded after this call."""
         self._result = result
         self.flush()
         self._sender.wake()
@@ -132,7 +132,7 @@ class Outbox:
         return [self.spool.header.batch(record) for record in records]
 
     def completion(self) -> CompleteJob | None:
-        """Return the request that completes the attempt; None: events are unsent, or it is not needed any more."""
+        """Return the request that completes the attempt; None: no result yet, unsent events, or completed or lost."""
         if self._result is None or self.state is not None or self.lost.is_set():
             return None
         if self._sent < self.spool.next_index or not self._batcher.empty:
@@ -176,7 +176,7 @@ class Outbox:
         self.changed.ring()
 
     def lose(self) -> None:
-        """Note that the attempt is lost: the broker accepts nothing more of it."""
+        """Note that the attempt is lost: send nothing more of it."""
         self.lost.set()
         self.changed.ring()
 
@@ -184,8 +184,8 @@ class Outbox:
         """Drop the output of a cancelled job from event `next_index` on, because the broker has no room for it.
 
         Otherwise the job could not end before there is room, even if its own log takes up that room. An event in the
-        log says how much is missing. Returns False, and drops nothing, if the job has not ended or is not cancelled, or
-        if the rest is small enough to be stored with the result. A job that ended before the cancel keeps its result.
+        log says how much is missing. Returns False if the attempt has not ended or the job is not cancelled, if the
+        rest is small enough to be stored with the result, or if nothing can be dropped. The result does not change.
         """
         if self._result is None or not (self._cancelled.is_set() or self._result.reason is Reason.CANCELLED):
             return False
@@ -201,7 +201,7 @@ class Outbox:
     # --- the end of the attempt ---
 
     async def deliver(self) -> None:
-        """Wait until the broker has all events, or the attempt is lost. Raises `SpoolFailed`: it is unreadable."""
+        """Wait until the broker has all events, or the attempt is lost. Raises `SpoolFailed`: cannot read the spool."""
         self.flush()
         while self.behind and not self.lost.is_set():
             if self.failure is not None:
@@ -221,7 +221,7 @@ class Outbox:
         self._accounted_bytes = 0
 
     def _drop_output_from(self, next_index: int) -> None:
-        """Replace the events from `next_index` on by the last of them that are not output. Raises `SpoolFailed`."""
+        """Drop output from event `next_index` on; the last other events remain. Raises `SpoolFailed`."""
         omitted_bytes = 0
         kept: list[AgentBody] = []
         index = next_index

@@ -6,9 +6,9 @@
 ```
 
 Output after the head is held back: its newest bytes (the tail) stay in memory, older bytes are counted and dropped. At
-the end of the output, an event with the count is logged, and then the tail. The same happens while the outbox is full
-and the broker does not acknowledge (`recorder.PATIENCE_S`), until there is room again. The command is not blocked
-meanwhile, because its output is read.
+the end of the output, an event with the count is logged, and then the tail. The same happens when the outbox is full
+and nothing was acknowledged for `recorder.PATIENCE_S`, until there is room again. While output is held back, the
+command is not blocked, because its output is read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Piece(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Gap in the output: how much is missing here."""
+    """Gap in the output: the number of bytes that were dropped here."""
 
     omitted_bytes: int
 

@@ -33,8 +33,8 @@ from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
-REFUSED_FIRST_MS: Final = 200  # first pause before a refused request is sent again
-REFUSED_LAST_MS: Final = 30_000  # longest such pause
+REFUSED_FIRST_MS: Final = 200  # longest first pause before a refused request is sent again; the bound then doubles
+REFUSED_LAST_MS: Final = 30_000  # longest pause of all
 NO_ROOM: Final[Mapping[str | None, str]] = MappingProxyType(  # the agent's report, by the broker's error code
     {
         Quota.code: "the broker refuses more events of this tenant for now (quota)",
@@ -53,8 +53,8 @@ class EventPublisher:
         self._report = report
         self._outboxes: dict[tuple[str, int], Outbox] = {}
         self._woken = Bell()
-        self._sooner = Bell()  # an outbox is due before `_flush_ms`
-        self._flush_ms = math.inf  # when the next outbox is due
+        self._sooner = Bell()  # rings when an outbox becomes due before `_flush_ms`
+        self._flush_ms = math.inf  # when `_flush` will look for due outboxes
         self.busy = False  # whether a request is in flight
         self._no_room = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
 
@@ -116,7 +116,7 @@ class EventPublisher:
     def _gather(self) -> list[EventBatch]:
         """Collect batches for one request, first from the outbox whose turn was longest ago.
 
-        While the broker has no room for events, the ended attempt that has the fewest bytes left to send comes first.
+        While the broker has no room for events, the ended attempt with the fewest unacknowledged bytes comes first.
         """
         batches: list[EventBatch] = []
         room_bytes = self._channel.request_size.bytes_max
@@ -139,7 +139,7 @@ class EventPublisher:
         return list(islice((result for result in results if result is not None), COMPLETIONS_MAX))
 
     async def _publish(self, request: PublishJobEvents) -> None:
-        """Send a request until the broker replies, and pass the replies to the outboxes."""
+        """Send a request until the broker accepts it, and pass its replies to the outboxes."""
         asked = request
 
         def smaller() -> PublishJobEvents:
@@ -178,7 +178,8 @@ class EventPublisher:
     async def _wait_for_room(self, refused: Sequence[BatchStored]) -> None:
         """Pause if the broker has refused batches for lack of room; the spools keep them meanwhile.
 
-        The broker accepts an attempt's last events and result even then: the pause ends when another attempt ends.
+        The pause ends early when another attempt ends: the broker accepts its last events and result even now. If
+        output of a cancelled attempt was dropped, there is no pause, because that attempt can end now.
         """
         if not refused:
             self._no_room.reset()

@@ -1,9 +1,8 @@
 """Recorder: receives the events and the output of one attempt, redacts and limits them, and adds them to batches.
 
-Secrets are removed first, so that none reaches the disk. While the broker acknowledges events, no output is dropped:
-when the outbox is full, the recorder stops reading, and the command blocks on its pipe. When the broker has not
-acknowledged anything for `PATIENCE_S`, the command is unblocked: output for which there is no room is dropped, and
-the log says how much (see `outputlimit`).
+Secrets are removed first, so that none reaches the disk. While the outbox is full, `add_output` waits, so the command
+blocks on its pipe. When the broker has not acknowledged anything for `PATIENCE_S`, the command is unblocked: output for
+which there is no room is dropped, as is output beyond the log's size limit; the log says how much (`outputlimit.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from airunner.agent.output.redaction import Redaction
 from airunner.agent.output.redactor import Redactor
 from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, OutputTruncated, Stream
 
-PATIENCE_S: Final = 10.0  # seconds without an acknowledgement, after which output is dropped: docs/decisions/0013
+PATIENCE_S: Final = 10.0  # seconds without an acknowledgement until output may be dropped: docs/decisions/0013
 
 
 class Recorder:
@@ -38,14 +37,14 @@ class Recorder:
         self._redaction = Redaction(redactor)
 
     def add(self, body: AgentBody) -> None:
-        """Record an event; it is sent as soon as the publisher is free."""
+        """Record an event that is not output."""
         now_ms = now_in_ms()
         self.touched_s = anyio.current_time()
         self._batcher.add(self._redaction.body(body), now_ms)
         self.outbox.flush_when_due(now_ms)
 
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
-        """Record a piece of output. While the outbox is full, first wait up to `PATIENCE_S` for acknowledgements."""
+        """Record a piece of output. While the outbox is full, first wait for room, as the module's docstring says."""
         self.touched_s = anyio.current_time()
         while self.outbox.full and not self._limit.holding:
             with anyio.move_on_after(PATIENCE_S) as waiting:
@@ -55,7 +54,7 @@ class Recorder:
         self._add_redacted(stream, self._redaction.output(stream, data), timestamp_ms)
 
     def end_output(self, timestamp_ms: int) -> None:
-        """Record the output that redaction and limit held back: the command writes nothing more."""
+        """Record the output that redaction and limit held back: a process of the attempt has ended its output."""
         for stream, data in self._redaction.finish():
             self._add_redacted(stream, data, timestamp_ms)
         self._pass_on(self._limit.flush(), timestamp_ms)

@@ -1,8 +1,8 @@
-"""Recovery: delivers the spools that the last agent of this home left, and releases its jobs at once.
+"""Recovery: delivers the spools that the last agent of this home left, and then releases its jobs.
 
-An agent that was killed leaves its spools, each with the task token of its attempt. When the recovery runs, no process
-of those attempts is left (see `home`). It publishes their events and releases the attempts, so that the jobs run again
-after seconds instead of after the visibility timeout.
+An agent leaves spools when it is killed, or stops while the broker is away. Each has the task token of its attempt.
+When the recovery runs, no process of those attempts is left (see `agent/home.py`). It publishes their events and
+releases the attempts, so that the jobs run again after seconds instead of after the visibility timeout.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from airunner.transport.backoff import Backoff, retry
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
-REFUSED_FIRST_MS: Final = 500  # first pause before a refused request is sent again
-REFUSED_LAST_MS: Final = 30_000  # longest such pause
+REFUSED_FIRST_MS: Final = 500  # longest first pause before a refused request is sent again; the bound then doubles
+REFUSED_LAST_MS: Final = 30_000  # longest pause of all
 FINAL: Final = (StaleToken, NotFound, BadRequest)  # no retry helps: the attempt is over, or its events are invalid
 
 
 async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report: Callable[[str], None]) -> None:
-    """Deliver each of these spools and release its attempt; retry for as long as the broker refuses.
+    """Deliver each of these spools and release its attempt, until the broker accepts or finally rejects each.
 
     Raises, in an exception group, `SpoolFailed`: the disk cannot be read; `OperatorError`: the broker rejects our key.
     """
@@ -36,7 +36,7 @@ async def recover(spools: Sequence[Path], channel: Channel, edges: Edges, report
             try:
                 spool = Spool.recover(path)
             except NotASpool:
-                path.unlink()  # its agent died before the attempt's first event
+                path.unlink()  # it has no event to deliver
             except ForeignSpool as foreign:
                 report(str(foreign))
             else:
@@ -66,9 +66,9 @@ async def _recover(
 
 
 async def _settle(spool: Spool, channel: Channel, turns: anyio.Lock) -> None:
-    """Publish a spool's events and release its attempt. `turns` allows one request at a time, for heartbeats' sake.
+    """Publish a spool's events and release its attempt. `turns`: spools publish in turn, to let heartbeats through.
 
-    Raises `PeerError`: the attempt is over, or the broker refuses its events; its lease then expires.
+    Raises `PeerError`: the broker refuses the events or the release, for example because the attempt is over.
     """
 
     def batches() -> PublishJobEvents:

@@ -27,7 +27,7 @@ from airunner.protocol.names import TEXT_CHARS_MAX
 
 
 class Redaction:
-    """Redaction of one attempt. The last bytes of a stream may be held back until `finish` (see `redactor`)."""
+    """Redaction of one attempt. The last bytes of a stream may be held back for a time (see `redactor.py`)."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor

@@ -12,8 +12,8 @@ the text that could be the start of a pattern is held back, until the next piece
  └─── returned at once ──┘└held┘
 ```
 
-A secret in base64 or hexadecimal may be wrapped at any of its characters. Such a pattern is found with white space
-anywhere after its first four characters, at most as much white space as the pattern has characters.
+A secret in base64 or hexadecimal may be wrapped into lines. Such a pattern is found with white space anywhere after its
+first four characters, at most as much white space as the pattern has characters.
 
 Without secrets nothing is searched. Otherwise `bytes.find` searches for each pattern, at some 10 GB/s. A pattern that
 may be wrapped is searched for in a copy of the text without white space; only if it is there, in the text itself. No
@@ -34,7 +34,7 @@ from airunner.protocol.redaction import REDACTED
 ENCODED_BYTES_MIN: Final = 6  # shortest secret whose encodings are patterns: shorter patterns would match everywhere
 LINE_BYTES_MIN: Final = 8  # shortest line of a multi-line secret (such as a PEM key) that is a pattern of its own
 TRUNCATED_BYTES_MIN: Final = 4  # a truncated secret at the end of a message's line is removed if this much is left
-PATTERN_BYTES_MAX: Final = 1_024  # a longer pattern is split into patterns of this length
+PATTERN_BYTES_MAX: Final = 1_024  # a longer pattern is split into several patterns of this length
 PATTERNS_MAX: Final = 8_192  # with this many, throughput falls to a few MB/s; no real job needs so many
 BASE64_COLUMNS: Final = (64, 76)  # line lengths to which `openssl` and `base64` wrap
 HEAD_BYTES: Final = 4  # start of a wrapped pattern, without white space; a shorter one would match, and hold, much text
@@ -150,7 +150,7 @@ class StreamRedactor:
         return self._pass(text, self._redactor.partial_offset(text))
 
     def finish(self) -> bytes:
-        """Return the bytes that were held back, redacted: the stream has ended. The next piece begins another."""
+        """Return the bytes that were held back, redacted: the stream has ended. A later piece begins another stream."""
         text = self._held
         return self._pass(text, len(text)) if text else b""
 
@@ -191,7 +191,7 @@ def patterns_of(secret: str) -> set[bytes]:
 
 
 def wrapped_patterns_of(secret: str) -> set[bytes]:
-    """List a secret's base64 and hexadecimal encodings, which may be wrapped at any character."""
+    """List a secret's base64 and hexadecimal encodings, which may be wrapped after their first `HEAD_BYTES`."""
     raws = (_bytes(value) for value in _values(secret))
     return {pattern for raw in raws if len(raw) >= ENCODED_BYTES_MIN for pattern in (*_in_base64(raw), *_in_hex(raw))}
 
@@ -228,7 +228,7 @@ def _in_base64_lines(raw: bytes) -> Iterator[bytes]:
 
 
 def _in_hex(raw: bytes) -> Iterator[bytes]:
-    """List the hexadecimal digits in both cases; also without the first byte, because a line may end after it."""
+    """List a secret's hexadecimal encodings in both cases; also without the first byte, after which a line may end."""
     for part in (raw, raw[1:]):
         yield part.hex().encode()
         yield part.hex().upper().encode()

@@ -9,7 +9,7 @@ Invariants
 - A record is in the file before its bytes are sent. No fsync: a power cut ends the job too, and the page
   cache survives an agent that is killed.
 - Exception: a record that the disk refuses is sent from memory, and no other is appended until it is acknowledged
-  (`full`). So a full disk makes the command wait; a batch is lost only if the agent is killed just then.
+  (`full`). So a full disk makes the recorder wait; such a record is lost if the agent is killed meanwhile.
 - A record contains the batch exactly as it is sent; nothing encodes it again.
 - Memory holds positions, and no events but those of a refused record, so a broker that is away for hours costs only
   disk space.
@@ -82,7 +82,7 @@ class SpoolHeader(Struct, frozen=True, kw_only=True):
 class Record(Struct, frozen=True, kw_only=True):
     """Record of `count` events from index `first_index` on; `events` is their MessagePack array, as it is sent.
 
-    After the file was truncated, its first record has no events, and only says which index is next.
+    After all records were acknowledged and dropped, the only record has no events, and says which index is next.
     """
 
     first_index: Natural
@@ -110,12 +110,12 @@ class Spool:
         self.header = header
         self._descriptor = descriptor
         self._begin = begin
-        self._kept = _Position(0, begin)  # position of the first record that is not acknowledged
+        self._kept = _Position(0, begin)  # position of the first record that is not wholly acknowledged
         self._read_to = self._kept  # where the last `read_from` ended
         self._end = end
-        self._reclaimed = begin  # offset up to which the file is a hole
+        self._reclaimed = begin  # offset up to which a hole was punched, if this disk has holes
         self._aside: Record | None = None  # the newest record, if the disk refused it
-        self._writable = True  # False: the file may end in a partial record, so nothing may be appended
+        self._writable = True  # False: the file may end in a partial record, so new records go to `_aside`
 
     @classmethod
     def create(cls, path: Path, header: SpoolHeader) -> Spool:
@@ -138,9 +138,9 @@ class Spool:
 
     @classmethod
     def recover(cls, path: Path) -> Spool:
-        """Open the spool `path` that a dead agent left, and truncate a partial record at its end.
+        """Open the spool `path` that an earlier agent left, and remove a partial record from its end.
 
-        Raises `NotASpool`: it has nothing to deliver, remove it; `ForeignSpool`: leave the file; `SpoolFailed`.
+        Raises `NotASpool`: the file has nothing to deliver, remove it; `ForeignSpool`: leave the file; `SpoolFailed`.
         """
         with _failing(f"cannot open the spool {path}"):
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -163,12 +163,12 @@ class Spool:
 
     @property
     def next_index(self) -> int:
-        """The index of the next event to be appended, and so the number of events that the attempt has had."""
+        """The index of the next event to be appended, and so the number of the attempt's events."""
         return self._end.index
 
     @property
     def kept_index(self) -> int:
-        """The index of the first event that is not acknowledged, and so is still kept."""
+        """The index of the first event that is still kept; all events before it are acknowledged."""
         return self._kept.index
 
     @property
@@ -187,7 +187,7 @@ class Spool:
         return self._end.offset - self._kept.offset
 
     def append(self, first_index: int, count: int, events: bytes) -> Record:
-        """Append a batch. If the disk refuses it, it stays in memory, and the spool is `full`."""
+        """Append a batch. A batch that the disk refuses stays in memory, and the spool is then `full`."""
         assert not self.full, "a batch was appended to a full spool"
         assert first_index == self._end.index, "the batch does not follow the last one"
         assert count >= 1
@@ -203,9 +203,9 @@ class Spool:
         return record
 
     def read_from(self, index: int, bytes_max: int) -> list[Record]:
-        """Read whole records from event `index` on: up to `bytes_max` of events, but at least one record.
+        """Read whole records from event `index` on: up to `bytes_max` of events, or one larger record.
 
-        A call that begins where the last one ended reads no record again. Raises `SpoolFailed`.
+        A call that begins where the last call ended reads no record twice. Raises `SpoolFailed`.
         """
         assert self._kept.index <= index <= self._end.index, f"event {index} is acknowledged, or does not exist"
         found: list[Record] = []
@@ -226,7 +226,7 @@ class Spool:
         return found
 
     def acknowledge(self, next_index: int) -> None:
-        """Drop every event before `next_index`: the broker has stored them. An older acknowledgement changes nothing.
+        """Drop records whose events are all before `next_index`: the broker has stored these. It may be called again.
 
         After a power cut the file may lack records that the broker has: the next event then gets the broker's index.
         Raises `SpoolFailed`.
@@ -244,7 +244,7 @@ class Spool:
                         break
                     self._kept = _Position(record.next_index, offset)
                 if self._kept.offset - self._reclaimed >= RECLAIM_BYTES_MIN:
-                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # and the page that the last hole left
+                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # with the page that the last hole left
                     with suppress(OSError):  # no holes on this disk: space is freed when all is acknowledged
                         punch(self._descriptor, begin, self._kept.offset)
                     self._reclaimed = self._kept.offset
@@ -273,13 +273,13 @@ class Spool:
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Delete the file: the attempt is over, and the broker has every event that it accepts."""
+        """Delete the file. Call this when no event has to be delivered any more."""
         self.close()
         with _failing(f"cannot remove the spool {self.path}"):
             self.path.unlink(missing_ok=True)
 
     def _reclaim(self) -> None:
-        """Truncate the file to its header, as all records are acknowledged, and append an empty record with the index.
+        """Truncate the file to its header: all records are acknowledged. Append an empty record with the next index.
 
         The empty record needs no free disk space: it is in the page of the header.
         """
@@ -302,7 +302,7 @@ class Spool:
                 _write_all(self._descriptor, packed)
             except OSError:
                 self._writable = False
-                os.ftruncate(self._descriptor, self._end.offset)  # leave no partial record in the middle
+                os.ftruncate(self._descriptor, self._end.offset)  # remove the partial record
                 self._writable = True
                 raise
         return len(packed)

@@ -1,14 +1,14 @@
-"""Spool room: the disk space that all spools of an agent share."""
+"""Spool room: the disk space that the spools of an agent's attempts share. Spools in recovery do not count."""
 
 from __future__ import annotations
 
 from typing import Final
 
-LOW_SHARE: Final = 2  # a full room stays full until at most 1/2 of it is in use
+LOW_SHARE: Final = 2  # once full, the room counts as full until at most 1/2 of it is in use
 
 
 class SpoolRoom:
-    """Spool room of `bytes_max` bytes. Each outbox accounts for the bytes of its spool."""
+    """Spool room of `bytes_max` bytes. Each outbox accounts for the unacknowledged bytes of its spool."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max

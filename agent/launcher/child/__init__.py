@@ -6,12 +6,13 @@
 ```
 
 - `launcher.py` is the process that the agent starts: it forks keepers, and kills the jobs of keepers that died.
-- `keeper.py` runs one job at a time: starts its command, reports its exit, kills its tree at the deadline.
+- `keeper.py` runs one job at a time: starts its command, reports the exit, and ends the tree when told or at the
+  deadline.
 - `spawning.py` starts a command; `terminal.py` does so in a terminal, `otheruser.py` as another user.
 - `tree.py` and `cgroup.py` find, signal and kill the processes of a job; `spending.py` sums the resources they used.
 - `wire.py` defines the messages between agent and keeper; `wakeup.py` and `linux.py` wrap signals and prctl(2).
 
 Standard library only, except for msgpack (`wire.py`) and ptyprocess (`terminal.py`): each import costs time and memory
-in every keeper. From the rest of airunner only `transport/timers.py` is imported. The agent's half (`agent/launcher`)
-imports `wire`, `tree` and `cgroup` from here, and starts `launcher.py`.
+in every keeper. From the rest of airunner only `transport/timers.py` is imported. The agent imports `wire`, `tree` and
+`cgroup` from here.
 """

@@ -1,4 +1,4 @@
-"""Control groups (cgroup v2): one for each keeper, and so for each job, if this machine allows. Standard library only.
+"""Control groups (cgroup v2): one for each keeper, if this machine allows groups. Standard library only.
 
 ```
 <our own group>/
@@ -67,7 +67,7 @@ def missing_controllers(group: Path, limits: Limits) -> list[str]:
 
 
 def oom_kills(group: Path | None) -> int:
-    """Return how many processes in this group the kernel has killed for lack of memory; 0 if it does not say."""
+    """Return how many processes in this group the kernel has killed for lack of memory; 0 if that is not known."""
     if group is not None:
         with suppress(OSError, ValueError):
             for line in (group / "memory.events").read_text().splitlines():
@@ -83,7 +83,7 @@ def launchers_group(base: Path, pid: int, mark: str) -> Path:
 
 
 def end_groups(folder: Path, within_s: float) -> list[int]:
-    """Kill all processes in a dead launcher's groups, and remove the groups; return the processes that are left."""
+    """Kill all processes in a dead launcher's groups, and remove the groups; return those left after `within_s`."""
     until_s = time.monotonic() + within_s
     while folder.is_dir():
         change = _opened_events(folder)
@@ -102,7 +102,7 @@ def end_groups(folder: Path, within_s: float) -> list[int]:
 
 
 class Groups:
-    """Control groups of the launcher, below `base`; None: no groups. A keeper whose group cannot be made has none."""
+    """Control groups of the launcher, below `base` (None: no groups). A keeper whose group cannot be made has none."""
 
     def __init__(self, base: Path | None, limits: Limits, mark: str) -> None:
         self._limits = limits
@@ -130,7 +130,7 @@ class Groups:
                     (group / name).write_text(str(bound))
             if self._limits.memory_bytes is not None:
                 with suppress(OSError):
-                    (group / "memory.swap.max").write_text("0")  # else a job at its limit would only swap
+                    (group / "memory.swap.max").write_text("0")  # otherwise a job at its limit swaps
             (group / "cgroup.procs").write_text("0")
         except OSError:
             return None
@@ -146,13 +146,13 @@ class Groups:
                 group.rmdir()
 
     def close(self) -> None:
-        """Remove all groups, which must be empty."""
+        """Remove the groups: no process is left."""
         if self._folder is not None:
             _remove(self._folder)
 
 
 def _enable(group: Path, limits: Limits) -> None:
-    """Enable the controllers for groups below `group`; if refused, move this process and the agent to a leaf first."""
+    """Enable the controllers for groups below `group`; if refused, again after moving us and the agent to a leaf."""
     if not limits.controllers:
         return
     words = " ".join(f"+{name}" for name in limits.controllers)
@@ -193,7 +193,7 @@ def _processes(group: Path) -> list[int]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a launcher's folder of groups; a group that has a process stays."""
+    """Remove a launcher's folder and its groups, up to the first group that still has a process."""
     with suppress(OSError):
         for group in folder.iterdir():
             if group.is_dir():

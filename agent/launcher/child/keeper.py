@@ -1,12 +1,12 @@
-"""Keeper process: runs one job at a time, reports its command's exit, and ends its other processes. Child's half.
+"""Keeper process: runs one job at a time, reports the exit of the job's command, and ends the job's other processes.
 
-A keeper has one thread with one loop. The messages of a job are Start → Started → Exited → End → Ended; End and Ended
-are left out if no process is left after the command (`alone`). Then the next Start may follow.
+A keeper has one thread with one loop. Usually the messages of a job are Start → Started → Exited → End → Ended; End
+and Ended are left out if no process is left after the command (`alone`). Then the next Start may follow.
 
 When the agent's end of the socket closes, or the launcher dies, the keeper kills every process of the job and exits.
 It kills them at the job's deadline too, because a stopped agent cannot: the job is dead before another agent gets the
-lease. The clock of the deadline also runs while the machine sleeps. The agent then receives Expired instead of the
-command's exit, and closes the connection.
+lease. The clock of the deadline also runs while the machine sleeps. After the deadline the agent receives Expired
+instead of Exited or Ended, and closes the connection.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ from airunner.transport.timers import BootTimer, boot_s
 
 RECEIVE_BYTES: Final = 65_536  # bytes read at a time
 SURVIVORS_MAX: Final = 100  # survivors that Ended lists; all are killed
-LOOK_AGAIN_MS: Final = 50  # between passes over /proc during a grace: a pass may miss a process that forks just then
+LOOK_AGAIN_MS: Final = 50  # between passes over /proc during a grace: a pass may miss the child of a fork just then
 _AT_ONCE: Final = 0.0  # a deadline that has passed, on the monotonic clock
-STUCK_S: Final = 10.0  # after SIGKILL, until processes are given up: enough for a slow disk, not for a disk that hangs
+STUCK_S: Final = 10.0  # from SIGKILL until processes are given up: enough on a slow disk, not on a disk that hangs
 
 
 class _Ending:
-    """Ending of a job, asked for by one End or several, of which the earliest deadline counts."""
+    """Ending of a job, begun by an End or by the job's deadline; further Ends may bring SIGKILL forward."""
 
     def __init__(self, deadline: float, *, gentle: bool = False, outlived: bool = False) -> None:
-        self.deadline = deadline
+        self.deadline = deadline  # on the monotonic clock: of the grace; after SIGKILL, of `STUCK_S`
         self.answers = 0  # Ended messages to send: one for each End
-        self.killing = False  # whether SIGKILL is sent
-        self.began = now_in_ticks()  # when the End came
+        self.killing = False  # whether SIGKILL has been sent
+        self.began = now_in_ticks()  # when the ending began
         self.gentle = gentle  # whether SIGTERM is sent at all
         self.handled: set[int] = set()  # processes that were sent SIGTERM, or would be if `gentle`
-        self.outlived = outlived  # whether the command had ended before the End
+        self.outlived = outlived  # whether the command had ended before the ending began
         self.unsettled: dict[int, float] = {}  # when each process was first seen without a command line
         self.survivors: dict[int, str] = {}  # process id → command line
 
@@ -81,9 +81,9 @@ class _Ending:
             self._note_process(pid, command_of(pid))
 
     def note_settled(self, processes: list[Status]) -> list[Status]:
-        """Record and return the survivors that have a command line, or have had none for `LOOK_AGAIN_MS`.
+        """Record and return the survivors that may get SIGTERM now; the others become ready within `LOOK_AGAIN_MS`.
 
-        A process without a command line is exiting, or executing a program. No group of such a process is signalled
+        A process without a command line is most likely exiting, or executing a program. Its group is not signalled
         yet: the process, and others that it has just started, would end before their commands can be read.
         """
         now = time.monotonic()
@@ -122,7 +122,7 @@ class Keeper:
         self._expired = False
 
     def run(self) -> None:
-        """Run jobs until the agent closes its socket or the launcher dies. On return no process is left."""
+        """Run jobs until the agent closes its socket, the launcher dies or SIGKILL fails; then end all processes."""
         try:
             while self._turn():
                 pass
@@ -190,9 +190,9 @@ class Keeper:
         self._ending.answers += 1
 
     def _terminate(self, ending: _Ending) -> None:
-        """Send SIGTERM once to each process that was running when the End came, and record the survivors.
+        """Send SIGTERM, if there is a grace, once to each process that was running when the ending began.
 
-        Processes that are started later, to clean up, do not get SIGTERM.
+        Processes that are started later, to clean up, do not get SIGTERM. If the command had ended, record survivors.
         """
         alive = [process for process in descendants(os.getpid()) if process.alive]
         fresh = [process for process in alive if process.pid not in ending.handled and process.began <= ending.began]
@@ -211,14 +211,14 @@ class Keeper:
         self._command = None
         while self._held:
             os.close(self._held.pop())
-        if not self._expired:  # else the keeper has killed it
+        if not self._expired:  # otherwise the keeper has killed the command
             code = os.waitstatus_to_exitcode(status)
             oom = code != 0 and oom_kills(self._group) > self._oom_kills
             spent = self._spending.figures
             self._send(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom, spent))
 
     def _expire(self) -> None:
-        """Kill all processes at the deadline. If an ending does so already, only its answer changes, to Expired."""
+        """At the deadline, kill all processes, if they are not being killed already; the answer will be Expired."""
         if self._alone or self._expired or boot_s() < self._deadline:
             return
         self._expired = True
@@ -228,7 +228,7 @@ class Keeper:
             self._ending.deadline = _AT_ONCE
 
     def _escalate(self) -> bool:
-        """Continue an ending: SIGKILL after the grace, Ended at the end. False: SIGKILL has failed for `STUCK_S`."""
+        """Continue an ending: SIGKILL after the grace, then the answers. False: SIGKILL has failed for `STUCK_S`."""
         ending = self._ending
         if ending is None:
             return True
@@ -275,7 +275,7 @@ def run_keeper(connection: socket.socket, launcher: int, group: Path | None) -> 
     except OSError as error:
         refuse(connection, error)
         return
-    if os.getppid() == launcher:  # else the launcher died before we asked for the signal
+    if os.getppid() == launcher:  # otherwise the launcher died before we asked for the signal
         keeper.run()
 
 

@@ -1,7 +1,7 @@
 """Launcher process: forks a keeper for each socket that the agent sends it, and kills the jobs of dead keepers.
 
-It has no state of any job, so no job can make it wait. When the agent closes its end of the launcher's socket, the
-launcher kills all of its descendants, keepers included, and exits.
+It waits for no job. When the agent closes its end of the launcher's socket, the launcher kills all of its descendants,
+keepers included, and exits.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class LauncherChild:
             return
         status = 1
         try:
-            self._connection.close()  # else the agent would not see the launcher's end close
+            self._connection.close()  # otherwise it would stay open after the launcher's death
             self._wakeup.close()
             become_subreaper()
             run_keeper(keepers_end, launcher, self._groups.enter(self._forks))
@@ -97,10 +97,10 @@ class LauncherChild:
 
 
 def main(descriptor: int, held: Sequence[int], group: str, limits: Sequence[int], mark: str) -> None:
-    """Run as the launcher: the agent is at the other end of the socket `descriptor`, and `held` stay open.
+    """Run as the launcher: the agent is at the other end of the socket `descriptor`; the descriptors `held` stay open.
 
-    `group` is the folder for control groups, "" for none; `limits` are memory and processes of a job, 0 for no limit.
-    The launcher's own folder in `group` is named after `mark`.
+    `group` is the folder for control groups, "" for none; `limits` of a job are bytes of memory and processes, 0 for no
+    limit. The name of the launcher's own folder in `group` contains `mark`.
     """
     for number in held:
         os.set_inheritable(number, False)  # noqa: FBT003 - programs do not inherit it, forked keepers do

@@ -1,7 +1,7 @@
-"""Other user: starts a command as another user, when the agent runs as root. The child's half.
+"""Other user: starts a command for the keeper as another user, when the agent runs as root.
 
 Between fork and exec the new process gives up root for good: supplementary groups, group ids and user ids (real,
-effective and saved). Its pipes are given to that user, so that it may open /dev/stdout again. Working directory and
+effective and saved). That user owns the pipes, so that the command may open /dev/stdout again. Working directory and
 program are looked up with that user's rights, so that a symbolic link of the job cannot lead to other files.
 
 `posix_spawn` cannot change the user, so the keeper forks, which is safe and cheap: it has one thread and is small.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 if TYPE_CHECKING:
     from airunner.agent.launcher.child.wire import Start
 
-RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # reset in new processes
+RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # signals to reset
 _NUMBER_BYTES: Final = 4  # size of an errno in the pipe
 _NOT_EXECUTED: Final = 127  # exit code of a new process that could not execute the program
 

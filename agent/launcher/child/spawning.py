@@ -1,4 +1,4 @@
-"""Spawning: starts one command, with pipes or in a terminal; reports failures as a shell does. The child's half."""
+"""Spawning: starts one command for the keeper, with pipes or in a terminal; reports failures as a shell does."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def spawn(start: Start) -> Spawned:
             # If no terminal is free, the standard library raises an error without an errno; the kernel's is ENOSPC.
             raise _refusal(start.argv[0], error.errno or errno.ENOSPC, program) from error
     finally:
-        os.chdir("/")  # so that the keeper does not use the workspace's folder
+        os.chdir("/")  # so that the keeper does not hold the job's working directory in use
 
 
 def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
     """Start a process; return its id, and the descriptors to read its output from. Raises `OSError`.
 
-    It uses `posix_spawn` instead of forking this interpreter: the kernel copies no page tables, the new process runs no
-    Python, and a failed exec is reported by its errno.
+    Without another user, `posix_spawn` is used instead of forking this interpreter: the kernel copies no page tables,
+    the new process runs no Python, and a failed exec is reported by its errno.
     """
     readers: list[int] = []
     writers: list[int] = []
@@ -94,7 +94,7 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
 
 
 def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:
-    """Find the program in the *job's* PATH; relative folders start in its working directory. Raises `Refusal`."""
+    """Find a program in the *job's* PATH; a name with a slash is returned as it is. Raises `Refusal`."""
     if b"/" in name:
         return name
     seen = False

@@ -1,8 +1,8 @@
-"""Terminals: starts one command in a terminal of its own, with ptyprocess. The child's half.
+"""Terminals: starts one command for the keeper in a terminal of its own, with ptyprocess.
 
 ptyprocess opens the terminal's master and slave, makes the slave the new session's controlling terminal, sets its
 size, closes all other descriptors, and reports a failed exec through a pipe. It forks this interpreter for that, which
-is safe because a keeper has one thread. Its methods to read, signal and wait are not used.
+is safe because a keeper has one thread. The methods of ptyprocess to read, signal and wait are not used.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
 
 
 def _check(program: bytes) -> None:
-    """Raise `OSError` if the program cannot be executed: ptyprocess would report the failure without an errno."""
+    """Raise `OSError` if the program is missing or not executable: ptyprocess would raise it without an errno."""
     mode = os.stat(program).st_mode  # noqa: PTH116 - pathlib is not imported for one call
     if not stat.S_ISREG(mode) or not os.access(program, os.X_OK, effective_ids=True):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))

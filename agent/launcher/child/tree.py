@@ -1,4 +1,4 @@
-"""Process tree: the descendants of a process, and signals to all of them. Child's half: standard library only.
+"""Process tree: the descendants of a process, and signals to all of them. Standard library only.
 
 Descendants are found in one pass over /proc/PID/stat. A process that lives through the whole pass is missed only if
 one of its ancestors dies meanwhile; it is then a child of its subreaper, and the next pass finds it. So code that
@@ -7,8 +7,8 @@ must find every process repeats the pass until `waitpid` reports no children (`e
 
 Signals go to process groups. The kernel signals a group in one step in which no member can fork, so a process that
 forks and exits between two passes does not escape. A job's command leads its own session, so the group of a
-descendant has no other members than descendants; our own group is the exception. (A process that also changes its
-group at each fork may escape for as long as it does so.)
+descendant has only descendants as members; our own group is the exception. (A process that changes its group at each
+fork may escape for as long as it does so.)
 
 A process id could in theory be reused between pass and signal. The kernel assigns ids in ascending order, so all
 other ids would have to be used within a millisecond.
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from airunner.agent.launcher.child.wakeup import Wakeup
 
 COMMAND_CHARS_MAX: Final = 200  # characters of a command line that are reported
-KILL_AGAIN_MS: Final = 20  # between passes that kill, as a pass may miss a fork; the death of a child ends this wait
+KILL_AGAIN_MS: Final = 20  # at most, between passes that kill: a pass may miss a fork; a child's death ends the wait
 
-_READ_BYTES: Final = 4_096  # a stat line has some 300 bytes, and less of a command line is reported
+_READ_BYTES: Final = 4_096  # enough: a stat line has some 300 bytes, `COMMAND_CHARS_MAX` at most 800
 _STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN = 0, 1, 2, 3, 17, 19  # indices after the name: proc_pid_stat(5)
 
 
@@ -47,7 +47,7 @@ class Status(NamedTuple):
 
 
 def status_of(pid: int) -> Status | None:
-    """Return the status of a process; None: it is gone."""
+    """Return the status of a process; None: it is gone, or just ending."""
     try:
         fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
@@ -117,7 +117,7 @@ def name_of(pid: int) -> str:
 def reap(options: int = 0, spending: Spending | None = None) -> tuple[list[tuple[int, int]], bool]:
     """Reap every child that has ended; return `(pid, wait status)` of each, and whether no child is left.
 
-    With the `options` of waitpid(2), stopped children are listed too. The resources used are added to `spending`.
+    With WUNTRACED in `options`, stopped children are listed too. The resources used are added to `spending`.
     """
     ended: list[tuple[int, int]] = []
     while True:

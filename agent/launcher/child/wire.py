@@ -17,7 +17,7 @@ DESCRIPTORS_MAX: Final = 2  # sent with one message: stdout and stderr
 
 
 class Start(NamedTuple):
-    """Agent → keeper: start this command; answered by `Started`, `Failed` or `Expired`. Texts are bytes, not UTF-8."""
+    """Agent → keeper: start this command; answered by `Started`, `Failed` or `Expired`. Texts need not be UTF-8."""
 
     argv: list[bytes]
     environment: dict[bytes, bytes]
@@ -34,7 +34,7 @@ class KeepUntil(NamedTuple):
 
 
 class End(NamedTuple):
-    """Agent → keeper: SIGTERM to all, SIGKILL after the grace (a second End may shorten it). `Ended` answers each."""
+    """Agent → keeper: SIGTERM to all, SIGKILL after the grace (another End may shorten it). `Ended` answers each."""
 
     grace_ms: int
 
@@ -76,7 +76,7 @@ class Ended(NamedTuple):
 
 
 class Expired(NamedTuple):
-    """Keeper → agent: the deadline passed, and the job was killed. No other message about this job follows."""
+    """Keeper → agent: the deadline passed; the job was killed, or not started. No message about it follows."""
 
 
 ToKeeper = Start | KeepUntil | End
@@ -88,7 +88,7 @@ _KINDS: Final[dict[str, Any]] = {
 
 
 def deadline_ms(instant_s: float) -> int | None:
-    """Convert a deadline to the wire's unit, rounded down; None for one that never comes."""
+    """Convert a deadline to the wire's unit, rounded down; an infinite deadline becomes None."""
     return None if instant_s == math.inf else math.floor(instant_s * 1_000)
 
 
