@@ -1,4 +1,4 @@
-"""The agent: leases jobs, checks out repositories, runs processes, delivers their events.
+"""The agent: leases jobs, checks out repositories, runs commands, delivers output and results to the broker.
 
 ```
  leases/ ──job──► attempt/ ──► workspace/, checkout/ ──► launcher/ ──► the job's processes
@@ -11,6 +11,6 @@
 - `leases/` asks for jobs and renews leases; `attempt/` runs one job; `workspace/` makes its folders; `checkout/` puts
   the commit there; `launcher/` starts processes; `output/` redacts, spools and sends the processes' output.
 
-Imports go one way, each of these from earlier ones only: flag, launcher, workspace, checkout, output, plan, leases,
+Imports go one way; each of these imports only earlier ones: flag, launcher, workspace, checkout, output, plan, leases,
 attempt, home, agent, command.
 """

@@ -1,6 +1,6 @@
 """Agent: runs its slots, the EventPublisher and the Renewer over one channel to the broker.
 
-Clock, randomness and network are passed in. The agent ends when all slots have: drained, or done with their jobs.
+Clock, randomness and network are passed in. The agent ends when all its slots have ended.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Agent(Struct, frozen=True):
     orders: Orders = field(default_factory=Orders)
 
     async def run(self) -> None:
-        """Run jobs until `orders.drain` is set and running jobs have ended, or each slot has run `plan.jobs_max`."""
+        """Run jobs until `orders.drain` is set and running jobs have ended, or each slot has run `jobs_max` jobs."""
         home = self.plan.home
         publisher = EventPublisher(self.channel, self.edges, self.report, SpoolRoom(self.plan.spool_bytes_max))
         probes = Probes(self.surroundings.launcher, home)

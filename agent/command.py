@@ -1,7 +1,4 @@
-"""Command `airunner agent`: checks the options, builds the agent, and runs it until a signal stops it.
-
-The launcher process is started before ZeroMQ, because forking a process that has threads is not safe.
-"""
+"""Command `airunner agent`: checks the options, builds the agent, and runs it until a signal or an option ends it."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ MIRROR_GIB = 20
 LOG_MIB_MAX = 1_024
 SPOOL_GIB = 10
 FLUSH_KIB = 64
-FLUSH_KIB_MAX = 256  # a batch holds no more
+FLUSH_KIB_MAX = 256  # the maximum size of a batch (`batching.BATCH_BYTES_ROUGH_MAX`)
 _GIB = 1 << 30
 
 
@@ -64,7 +61,7 @@ def agent_command(
         typer.Option(
             parser=seconds_between("--visibility-timeout", VISIBILITY_S_MIN, VISIBILITY_S_MAX),
             metavar="SECONDS",
-            help="Seconds without a heartbeat after which the broker gives this agent's jobs to others.",
+            help="Seconds without a heartbeat after which the broker gives this agent's jobs to other agents.",
         ),
     ] = 300,
     cancel_grace: Annotated[
@@ -89,11 +86,11 @@ def agent_command(
     mirror_gib: Annotated[
         float,
         typer.Option(
-            min=0, help="GiB of disk for mirrors, which speed up repeated checkouts; 0: none. No effect with --run-as."
+            min=0, help="GiB of disk for mirrors, which speed up repeated checkouts; none if 0, or with --run-as."
         ),
     ] = MIRROR_GIB,
     log_mib_max: Annotated[
-        int, typer.Option(min=1, help="MiB of a job's output to keep: its beginning and its end, if it is longer.")
+        int, typer.Option(min=1, help="MiB of output to keep per attempt; longer output keeps its beginning and end.")
     ] = LOG_MIB_MAX,
     flush_interval: Annotated[
         str | None,
@@ -140,7 +137,7 @@ def agent_command(
         typer.Option(
             metavar="USER",
             help="User to run jobs as: a name, UID or UID:GID; the agent must be root. With several users (repeat the "
-            "option, or separate them with commas) no two jobs at once have the same.",
+            "option, or separate them with commas) no two running jobs have the same.",
             envvar=RUN_AS_VARIABLE,
             show_default="the agent's own user",
         ),
@@ -185,7 +182,7 @@ def agent_command(
 ) -> None:
     """Run an agent: it leases jobs, checks out repositories, runs commands and streams all output to the broker.
 
-    SIGTERM: finish the running jobs, then exit. Again: stop them and give them back to the queue. Third: kill them.
+    SIGTERM or SIGINT: finish the running jobs, then exit. Again: stop them and give them back. Third: kill them.
     """
     from airunner.agent import plan as planning
     from airunner.agent.home import lock_home
@@ -202,7 +199,7 @@ def agent_command(
     make_folder(home.root)
     locked = lock_home(home.agent)
     if locked.ended:
-        _say(f"ended processes of jobs that the last agent of this home had left running: {locked.ended}")
+        _say(f"killed the processes that jobs of this home's last agent had left running: {locked.ended}")
     users = planning.users_of(run_as or (), spawn, home, locked.folder)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
     launcher = start_launcher([locked.running], Limits(memory_bytes_max, pids_max), locked.mark, locked.groups)
@@ -316,7 +313,7 @@ def _version() -> str:
 
 
 async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
-    """Obey signals: drain at the first, stop and release running jobs at the second, kill them at the third."""
+    """Obey signals: the first drains, the second stops and releases running jobs, the third kills them and exits."""
     import anyio
 
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -333,7 +330,7 @@ async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
                     )
                     agent.orders.stop.set()
                 case _:
-                    _say("killed the running jobs: they go to other agents when their leases expire")
+                    _say("killing the running jobs: other agents get them, when the leases expire at the latest")
                     os.kill(launcher.pid, signal.SIGKILL)
                     os._exit(128 + number)
 

@@ -37,7 +37,7 @@ class Flag:
             await self._bell.wait()
 
     def add(self, scope: anyio.CancelScope) -> None:
-        """Add a scope that is cancelled when the flag is set."""
+        """Add a scope, to be cancelled when the flag is set, or at once if the flag is set already."""
         self._scopes.add(scope)
         if self._set:
             scope.cancel()
@@ -67,5 +67,5 @@ class _CancelledBy:
 
 
 def cancelled_by(*flags: Flag, timeout_s: float | None = None) -> _CancelledBy:
-    """Open a block that is cancelled when any of these flags is set, now or earlier, or after `timeout_s`."""
+    """Open a block that is cancelled after `timeout_s`, or when a flag is set; at once if a flag is set already."""
     return _CancelledBy(flags, timeout_s)

@@ -4,11 +4,11 @@
 $AIRUNNER_HOME/agent/
 ├── 1/            the first agent of this home
 │   ├── lock      locked by the agent; the kernel unlocks it when the agent dies
-│   ├── running   locked while the agent's launcher or a keeper lives, even after the agent's death
+│   ├── running   locked while the agent, its launcher or a keeper lives
 │   ├── mark      random part of the AIRUNNER_MARK in the environment of each job's processes, see `launcher.mark`
-│   ├── groups    the control groups that the agent's launchers have made, one path per line
+│   ├── groups    the control groups that launchers of this home have made, one path per line
 │   ├── spool/    one file for each attempt
-│   └── workspaces/
+│   └── mirrors/, workspaces/
 └── 2/            a second agent that runs at the same time
 ```
 """
@@ -31,7 +31,7 @@ from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
 AGENTS_MAX: Final = 64  # agents that use one AIRUNNER_HOME at the same time; --spawn gives an agent more slots
-KEEPERS_S: Final = 5.0  # wait for a killed agent's keepers to end its jobs; only a stopped keeper takes longer
+KEEPERS_S: Final = 5.0  # wait for a killed agent's keepers to end the agent's jobs; only a stopped keeper takes longer
 MARK_FILE: Final = "mark"
 END_S: Final = 10.0  # wait for processes to die of SIGKILL; only those that hang in the kernel take longer
 
@@ -55,7 +55,7 @@ class LockedHome(Struct, frozen=True):
 def lock_home(agents: Path) -> LockedHome:
     """Lock the first agent home that is free, and end the processes that its last agent's jobs have left.
 
-    Raises `OperatorError`: the folder cannot be used, all are locked, or a process cannot be ended.
+    Raises `OperatorError`: a folder cannot be used, all homes are locked, or a process cannot be ended.
     """
     for number in range(1, AGENTS_MAX + 1):
         folder = agents / str(number)
@@ -90,8 +90,8 @@ def lock_home(agents: Path) -> LockedHome:
 def _end_left(mark: str, groups: Path) -> str:
     """End the processes that a killed agent's jobs and keepers have left, and return their names.
 
-    When launcher and keepers were killed with the agent, nothing else has ended them. Raises `OperatorError`: some
-    cannot be ended, so no other agent may run these jobs.
+    When launcher and keepers were killed with the agent, nothing else has ended these processes. Raises
+    `OperatorError`: a process still runs after SIGKILL.
     """
     found = marked(mark)
     named = commands_of(found)
@@ -111,7 +111,7 @@ def _end_left(mark: str, groups: Path) -> str:
 
 
 def _mark(path: Path) -> str:
-    """Read the mark of this home, or make it.
+    """Read the mark of this home, or make a new mark.
 
     The mark contains the file's inode number, so a copy of the home has another mark, and an agent in the copy ends no
     process of this home. Raises `OperatorError`.

@@ -88,7 +88,7 @@ def offered_secrets(names: Sequence[str], environ: Mapping[str, str]) -> dict[st
 def hooks_folder(named: Path | None, usual: Path) -> Path | None:
     """Return the folder of hooks: `named` by `--hooks`, or the home's own if it exists; None: no hooks.
 
-    Raises `OperatorError`: `named` is not a folder, or other users can write to the folder.
+    Raises `OperatorError`: `named` is not a folder, or other users could have changed or replaced the folder.
     """
     if named is not None and not named.is_dir():
         raise OperatorError(f"--hooks {named}: there is no such folder: make it, or name another")
@@ -114,7 +114,7 @@ def users_of(named: Sequence[str], slots: int, home: Home, folder: Path) -> tupl
 
 
 def slots_possible(spawn: int, report: Callable[[str], None]) -> int:
-    """Return the number of slots, at most `spawn`, for which the limit of open files suffices; report a smaller one.
+    """Return the number of slots, at most `spawn`, for which the limit of open files suffices; report if it is smaller.
 
     This raises the process's soft limit, so call it after the launcher has started: jobs keep the original limit.
     """

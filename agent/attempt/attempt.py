@@ -1,9 +1,9 @@
 """Attempt: runs the hooks, checkout and command of a job once, and leaves no process behind.
 
-Each step is recorded as an event. `perform` returns the result. There is none if `perform` is cancelled (lost lease,
-stopping agent) or the keepers kill the job at its deadline (`LeaseEnded`); then, too, no process of the job is left.
+Start and end of the checkout and of the command are recorded as events. `perform` returns the result, or raises, or is
+cancelled (lost lease, stopping agent, failed spool). In each case no process of the job is left.
 
-A job that is cancelled or exceeds its timeout gets SIGTERM, and SIGKILL after a grace; its output until then is logged.
+If the job is cancelled or exceeds its timeout, the command gets SIGTERM, and SIGKILL after a grace.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from airunner.protocol.job import JobState, Reason, Result, Usage
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SECRET_NAMES
 
-HOOK_WITHOUT_ROOM: Final = "a hook has failed, and its disk cannot be written"
+HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk of its workspace cannot be written"
 
 
 class Surroundings(Struct, frozen=True):
@@ -68,7 +68,7 @@ class Surroundings(Struct, frozen=True):
     hooks: Path | None = None
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
-    random: Callable[[], float] = float  # returns 0.0: no jitter
+    random: Callable[[], float] = float  # `float` returns 0.0: no jitter
     redact: tuple[str, ...] = SECRET_NAMES  # name patterns of variables whose values are secret
     users: tuple[JobUser, ...] = ()  # users as which jobs run; empty: the agent's own user
 
@@ -105,7 +105,7 @@ class Attempt:
     async def perform(self) -> Result:
         """Run the attempt and return its result. The job's timeout counts from the start of the command.
 
-        Raises `LauncherDied`, `LeaseEnded`, `MachineRefused`, alone or in a group.
+        Raises `LauncherDied`, `LeaseEnded`, `MachineRefused`, `OSError`, alone or in a group.
         """
         try:
             around = self._surroundings
@@ -121,11 +121,11 @@ class Attempt:
             self._supervisor.say(str(refused))
             missing = isinstance(refused, SecretMissing)
             return Result(reason=Reason.SECRET_MISSING if missing else Reason.PROCESS_ERROR)
-        async with AsyncExitStack() as self._borrowed:  # keeps the checkout's mirror until the job's end
+        async with AsyncExitStack() as self._borrowed:  # keeps the checkout's mirror until the attempt's end
             try:
                 result = await self._run()
             except MachineRefused:
-                with suppress(MachineRefused):  # pre-exit always runs, unless the machine refuses that too
+                with suppress(MachineRefused):  # the machine may refuse pre-exit too
                     await self._after(Hook.PRE_EXIT, Result(reason=Reason.PROCESS_ERROR))
                 raise
             result = await self._after(Hook.PRE_EXIT, result)
@@ -167,7 +167,7 @@ class Attempt:
         await self._hooks.run(Hook.PRE_COMMAND)
 
     async def _after(self, hook: Hook, result: Result) -> Result:
-        """Run a hook after the command, and return the attempt's result; a cancelled job's hook has only the grace."""
+        """Run `post-command` or `pre-exit`, with the grace as timeout after a cancel; return the attempt's result."""
         cancelled = self._held.cancelled.is_set()
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
@@ -228,7 +228,7 @@ class Attempt:
 
     @property
     def _facts(self) -> AttemptFacts:
-        """The attempt's facts for its environment; after the checkout with the commit's hash."""
+        """The attempt's facts for its environment; before the checkout the commit is empty."""
         return AttemptFacts(
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,

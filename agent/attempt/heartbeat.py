@@ -1,4 +1,4 @@
-"""Heartbeat events of a silent command: they show that the command still runs."""
+"""Heartbeat events of a silent command or hook: they show that the process still runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from airunner.agent.launcher.contract import Process, Vitals
 from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import Heartbeat
 
-HEARTBEAT_S: Final = 30.0  # without an event: then readers begin to wonder; a day of heartbeats takes some 200 KB
+HEARTBEAT_S: Final = 30.0  # seconds without an event before a heartbeat; a day of heartbeats takes some 200 KB
 
 
 async def beat(process: Process, recorder: Recorder, wall_ms: Callable[[], int]) -> None:
     """Record a HEARTBEAT event after each `HEARTBEAT_S` without an event, until cancelled; raises `SpoolFailed`.
 
-    While events wait for a broker that is away, none is recorded: heartbeats would only fill the spool.
+    While events wait for the broker's acknowledgement, no heartbeat is recorded: it would only fill the spool.
     """
     began_s = anyio.current_time()
     due_s = began_s + HEARTBEAT_S

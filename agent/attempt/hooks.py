@@ -4,11 +4,11 @@
 pre-checkout → checkout → post-checkout → pre-command → COMMAND → post-command → pre-exit
 ```
 
-A hook is an executable file of that name in the agent's folder of hooks. It runs in the checkout, in an environment of
-its own, where the job's variable NAME is called AIRUNNER_ENV_NAME (see `workspace.environment`); its output is logged.
-When a hook before the command fails, the command is not run and the job is FAILED. `post-command` runs if the command
-ran, `pre-exit` always; when one of them fails, a job that would have been COMPLETED is FAILED. The hooks around the
-checkout run only for jobs with a repository.
+A hook is an executable file of that name in the agent's folder of hooks. It runs in the checkout's folder, which is
+empty before the checkout, and gets the job's variable NAME as AIRUNNER_ENV_NAME (see `workspace.environment`). Its
+output is logged. When a hook before the command fails, the command is not run and the job is FAILED. `post-command`
+runs if the command ran; `pre-exit` runs last, also after a failed step or a cancel. When one of these two fails, a job
+that would have been COMPLETED is FAILED. The hooks around the checkout run only for jobs with a repository.
 
 A hook is not run, and counts as failed, if a user other than root and the agent's user could have changed it.
 """
@@ -30,7 +30,7 @@ from airunner.agent.launcher.contract import LaunchFailed, LaunchSpec, Starter
 from airunner.certs.ownership import unsafe_reason
 from airunner.protocol.job import Reason, Result
 
-HOOK_S_MAX: Final = 3_600.0  # timeout of a hook, unless the job is cancelled
+HOOK_S_MAX: Final = 3_600.0  # timeout of a hook; after a cancel it is the cancel grace (see `Attempt._after`)
 NOT_EXECUTABLE: Final = 126  # a shell's exit code for a file that cannot be executed
 STATUS_VARIABLE: Final = "AIRUNNER_COMMAND_EXIT_STATUS"
 
@@ -46,7 +46,7 @@ class Hook(StrEnum):
 
 
 class HookFailed(Exception):
-    """Failure of a hook, or a cancelled job whose hook is not run: the job ends with `result`."""
+    """Failure of a hook, or a cancel before or during it; `result` is the attempt's, unless a step failed before."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(str(result.reason))
@@ -54,7 +54,7 @@ class HookFailed(Exception):
 
 
 class Hooks(Struct, frozen=True):
-    """Hooks of one attempt, in `folder` (None: no hooks). For a `cancelled` job, only hooks after the command run."""
+    """Hooks of one attempt, in `folder` (None: no hooks). After a cancel only `post-command` and `pre-exit` run."""
 
     folder: Path | None
     launcher: Starter
@@ -64,7 +64,11 @@ class Hooks(Struct, frozen=True):
     environment: Callable[[], Mapping[str, str]]
 
     async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
-        """Run a hook, if it exists; `status` is the job's exit status, None before its end. Raises `HookFailed`."""
+        """Run a hook, if it exists. Raises `HookFailed`.
+
+        `status` is the exit status of the attempt's result so far; None before the command, when a cancel of the job
+        prevents or ends the hook.
+        """
         if status is None and self.cancelled.is_set():
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if self.folder is None or not os.access(program := self.folder / hook, os.F_OK):

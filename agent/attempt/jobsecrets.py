@@ -5,7 +5,7 @@ The value comes from the first of these that has the name
 - the queue's sealed secrets, which came with the lease and are opened here;
 - the variables that the agent's operator offers with `--secret`.
 
-If a sealed value cannot be opened, the job fails: the operator's variable could have an old value, or another one.
+If a sealed value cannot be opened, the job fails: the operator's variable could have an old or a different value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from airunner.protocol.gitaddress import address_secrets
 from airunner.protocol.redaction import SECRET_NAMES, is_secret_name
 
 OpenBox = Callable[[str, str, bytes], bytes]
-"""Opens the box of a queue's secret: (queue, name, box) -> value. Raises `OperatorError`: there is no key; `Forged`."""
+"""Opens a sealed secret's box: (queue, name, box) -> value. Raises `OperatorError`: no key; `Forged`: wrong key."""
 
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
@@ -73,8 +73,8 @@ def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, b
 def values_to_redact(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
     """List the values to redact in the log: the job's secrets, variables with secret names, credentials in its URL.
 
-    Secrets that the job names are always redacted; the others only if they have `ENCODED_BYTES_MIN` bytes or more.
-    Otherwise `API_KEY=true` would make every `true` in the log unreadable.
+    Secrets that the job names are always redacted; the others only if they have at least `ENCODED_BYTES_MIN` bytes, 6:
+    otherwise `API_KEY=true` would make every `true` in the log unreadable.
     """
     in_files = (content.decode("utf-8", "surrogateescape") for content in secrets.files.values())
     by_name = [

@@ -40,11 +40,11 @@ from airunner.protocol.printable import one_line
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import Edges
 
-DELIVERY_S: Final = 10.0  # wait for the broker to receive an attempt's last events, after an order to drain or stop
+DELIVERY_S: Final = 10.0  # wait for the broker to store a result after `stop`, or to accept a release after `drain`
 REFUSED_FIRST_MS: Final = 500  # longest pause after the broker's first refusal of a lease; it doubles each time
 REFUSED_LAST_MS: Final = 30_000  # longest pause after any refusal
 LAUNCHER_DIED: Final = (
-    "the agent's launcher was killed, and every process of the job with it; the job is given back for another attempt"
+    "the agent's launcher or the job's keeper died, and every process of the job was killed; the job is given back"
 )
 REFUSED: Final = "the job is given back, because this agent's machine cannot run it now"
 
@@ -52,7 +52,7 @@ REFUSED: Final = "the job is given back, because this agent's machine cannot run
 class _Attempted(Struct):
     """An attempt and its outcome; without a `result` the attempt was ended early.
 
-    `begun`: the command was started. `refused`: this machine could not run it. `counts`: it counts for `max_attempts`.
+    `begun`: the command was started. `refused`: this machine could not run the job. `counts`: towards `max_attempts`.
     """
 
     held: HeldLease
@@ -96,13 +96,13 @@ class Slot(Struct, frozen=True):
                 if held is not None:
                     with self.occupancy.busy():
                         attempted = await self._work(held)
-                        await settled.wait()  # the previous job: a slot has only one lease that waits for the broker
+                        await settled.wait()  # for the previous job: at most one lease of a slot waits for the broker
                     settled = anyio.Event()
                     settling.start_soon(self._settle, attempted, settled)
                     jobs += not attempted.refused
 
     async def _lease(self, backoff: Backoff) -> HeldLease | None:
-        """Return the next lease; None: there is no job now."""
+        """Return the next lease; None: the broker has no job now or refuses, or the agent must not lease."""
         try:
             held = await self.leaser.lease()
         except PeerError as error:
@@ -160,7 +160,7 @@ class Slot(Struct, frozen=True):
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):
                 attempted.result = await attempt.perform()
         except* LeaseEnded:
-            pass  # the keeper has killed the job at its deadline; the broker decides whether the lease is lost
+            pass  # keepers have killed the job at its deadline; the broker decides whether the lease is lost
         except* LauncherDied:
             attempted.counts = True  # the command may have run, and its result is not known
             recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=LAUNCHER_DIED))
@@ -172,7 +172,7 @@ class Slot(Struct, frozen=True):
             outbox.finish(attempted.result)
 
     async def _refuse(self, attempted: _Attempted, refusal: MachineRefused) -> None:
-        """Record that this machine cannot run the job, so that another agent gets it."""
+        """Report to `health` that this machine cannot run the job, and record it; the lease is then released."""
         attempted.refused = True
         attempted.result = None
         attempted.counts |= await self.health.refused(refusal, begun=attempted.begun)
@@ -186,7 +186,7 @@ class Slot(Struct, frozen=True):
         self.workspaces.removed(workspace)
 
     async def _settle(self, attempted: _Attempted, settled: anyio.Event) -> None:
-        """Settle the lease, and remove the attempt's spool or leave it to the next agent."""
+        """Settle the lease, and remove the attempt's spool or leave it to the home's next agent."""
         settlement = await self._settlement(attempted)
         self.renewer.drop(attempted.held)
         if attempted.recorder is not None:
@@ -215,9 +215,9 @@ class Slot(Struct, frozen=True):
         return await self._give_back(attempted, outbox)
 
     async def _completed(self, outbox: Outbox) -> JobState | None:
-        """Wait until the broker has the result, and return the job's state; None: that is not known, or the lease lost.
+        """Wait until the broker has the result, and return the job's state; None: lost lease, or time is over.
 
-        No process of the job runs any more, so there is no timeout; an order to stop leaves `DELIVERY_S`.
+        No process of the job runs any more, so there is no timeout; only after an order to stop it is `DELIVERY_S`.
         """
         with cancelled_by(self.orders.stop):
             return await outbox.settled()

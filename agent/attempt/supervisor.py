@@ -23,12 +23,12 @@ from airunner.protocol.fields import TerminalSize
 from airunner.protocol.job import Reason
 from airunner.protocol.printable import one_line
 
-GRACE_S: Final = 10.0  # between SIGTERM and SIGKILL, for descendants that outlive their command
-MESSAGE_CHARS_MAX: Final = 16_384  # of one error message in the log
-NAMED_MAX: Final = 50  # processes that one message names
-# After the job's last process, a pipe that a process outside the job holds open is read no further than this:
-OPEN_PIPE_S: Final = 1.0  # of waiting without a byte
-OPEN_PIPE_S_MAX: Final = 10.0  # of waiting in all, if bytes keep coming
+GRACE_S: Final = 10.0  # seconds between SIGTERM and SIGKILL, for descendants that outlive their command
+MESSAGE_CHARS_MAX: Final = 16_384  # length of one error message in the log
+NAMED_MAX: Final = 50  # number of processes that one message names
+# Limits of reading a pipe that a process outside the job still holds open when the job's last process has ended:
+OPEN_PIPE_S: Final = 1.0  # seconds without a byte
+OPEN_PIPE_S_MAX: Final = 10.0  # seconds of waiting altogether
 OPEN_PIPE_BYTES_MAX: Final = 1_048_576  # a pipe buffers no more, unless root has enlarged it (fs.pipe-max-size)
 
 
@@ -99,7 +99,7 @@ class Supervisor:
         self._recorder.add(ProcessError(timestamp_ms=self._wall_ms(), message=message[:MESSAGE_CHARS_MAX]))
 
     async def _wait(self, process: Process, timeout_s: float | None, *cancels: Flag) -> Reason | None:
-        """Wait for the process itself to end, and return None; or return the reason to end it now."""
+        """Wait for the process itself, and return None when it has ended; or return the reason to end it now."""
         with cancelled_by(*cancels, timeout_s=timeout_s):
             await process.wait()
             return None

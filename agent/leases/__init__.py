@@ -1,7 +1,7 @@
 """Leases: gets leases of jobs from the broker, renews them, and ends attempts whose lease is lost.
 
 ```
- slots ──ask──► Leaser ──DequeueJob──► broker          one request for all free slots
+ slots ──ask──► Leaser ──DequeueJob──► broker          requests jobs for all slots
                   ▲ waits while there is trouble
                 Health ◄── probes                      can this machine run jobs at present?
                   │ reported with each heartbeat
@@ -14,5 +14,5 @@
 - `health.py` stops leasing while this machine cannot run jobs; `probes.py` tests whether it can again.
 - `occupancy.py` counts busy slots, for agents that end when idle.
 
-The slots (`attempt/slot.py`) call Leaser and Renewer; `agent.py` runs both beside the slots.
+The slots (`attempt/slot.py`) call Leaser, Health and Renewer; `agent.py` runs Health and Renewer beside the slots.
 """

@@ -27,7 +27,7 @@ from airunner.transport.bell import Bell
 
 PROBE_FIRST_MS: Final = 1_000  # longest pause before the first probe; it doubles with each probe
 PROBE_LAST_MS: Final = 30_000  # longest pause before any probe
-CALM_S: Final = 60.0  # without trouble; after that the pauses start from the shortest again
+CALM_S: Final = 60.0  # seconds without trouble after which the pauses start from the shortest again
 
 
 class Health:
@@ -59,9 +59,10 @@ class Health:
                 await self._changed.wait()
 
     async def refused(self, refusal: MachineRefused, *, begun: bool) -> bool:
-        """Stop leasing unless a probe passes, and return whether the release counts towards `max_attempts`.
+        """Stop leasing, and return whether the release counts towards `max_attempts`. `begun`: the command was started.
 
-        `begun`: the job's command was started. Call this when the attempt has freed all that it used.
+        If the refusal was only `guessed` from a program's failure, probe first: if the probe passes, leasing goes on.
+        Call this when the attempt has freed all that it used.
         """
         able = refusal.guessed and await self._probes.passes(refusal)
         if not able:
@@ -83,7 +84,7 @@ class Health:
         self.changed()
 
     def attempt_ended(self) -> None:
-        """Probe at once: an attempt has ended, and may have freed what the machine lacks."""
+        """Probe at once during trouble: an attempt has ended, and may have freed what the machine lacks."""
         if self._refusal is not None:
             self._changed.ring()
 

@@ -72,7 +72,7 @@ class LeasedLauncher(Struct, frozen=True):
 
     launcher: Launcher
     held: HeldLease
-    user: tuple[int, ...] = ()  # as in LaunchSpec
+    user: tuple[int, ...] = ()  # user id, group id and supplementary group ids; empty: those of the agent
 
     async def launch(self, spec: LaunchSpec) -> Process:
         """Start a command; raises as `Starter.launch`."""

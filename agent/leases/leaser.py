@@ -32,8 +32,8 @@ from airunner.protocol.requests import SLOTS_MAX, WAIT_MS_MAX, DequeueJob, Relea
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
-RETURN_S: Final = 5.0  # wait for a connected broker to end a parked request
-GONE_S: Final = 0.3  # wait for a disconnected broker to come back; the first two reconnects take 0.15 s
+RETURN_S: Final = 5.0  # seconds to wait for a connected broker to end a parked request
+GONE_S: Final = 0.3  # seconds to wait for a lost broker to come back; the first two reconnects take 0.15 s
 STALE_SHARE: Final = 2  # a lease is renewed before its job begins if half of its visibility timeout has passed
 
 
@@ -95,7 +95,7 @@ class Leaser:
         return turn.held
 
     async def release(self, lease: JobLease, *, lost: bool = False) -> Released | Lost:
-        """Release a lease; with `lost` the attempt counts towards `max_attempts`, as if the lease had expired."""
+        """Release a lease; with `lost` the attempt counts towards `max_attempts`, as after an expiry."""
         try:
             await self._channel.ask(ReleaseJob(lease=lease.ref, lost=lost))
         except (StaleToken, NotFound):
@@ -105,7 +105,7 @@ class Leaser:
         return Released()
 
     async def _ask(self) -> None:
-        """Request leases for all free slots, and wake these slots."""
+        """Request leases for all free slots, at most `SLOTS_MAX`, and wake these slots."""
         turns = [self._free.popleft() for _ in range(min(len(self._free), SLOTS_MAX))]
         try:
             found = await self._leased(len(turns), 0)
@@ -120,7 +120,7 @@ class Leaser:
             self._call(turns)
 
     def _call(self, turns: list[_Turn]) -> None:
-        """Wake the slots of a request, and the slot that sends the next one; or all, if the agent is cold now."""
+        """Wake the slots of a request, and the slot that sends the next; or all free slots if the agent is cold now."""
         self._gathering = self._warm and bool(self._free)
         if self._gathering:
             self._free[0].asks = True

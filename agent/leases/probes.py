@@ -1,7 +1,8 @@
 """Probes: cheap tests of whether this machine can run jobs again after it refused one.
 
 Processes, memory and open files are tested by starting a process that does nothing. The disk is tested by writing a
-small file in the agent's home; after a checkout that did not fit, also by its free space, as a checkout needs more.
+small file in the agent's home. After a refusal guessed from a failed git or hook, which may need more room, the free
+space is tested too.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from airunner.agent.launcher.contract import Launcher, LauncherDied, LaunchFaile
 from airunner.agent.launcher.refusal import MachineRefused, Scarce
 
 FILE: Final = "probe"
-FILE_BYTES: Final = 65_536  # the size of a batch of a job's output
+FILE_BYTES: Final = 65_536  # the default size of a batch of output
 ROOM_BYTES: Final = 64 * 1_048_576  # a disk with this much free space is not full: what does not fit is too large
-GROWN_BYTES: Final = 1_048_576  # the free space must grow by this before a checkout that did not fit is tried again
+GROWN_BYTES: Final = 1_048_576  # the free space must grow by this much until a probe after a guessed refusal passes
 PROBE: Final = LaunchSpec(("true",), {"PATH": os.defpath}, Path("/"))
 
 
@@ -37,7 +38,7 @@ class Probes:
         return await self._starts()
 
     def raise_bar(self, refusal: MachineRefused) -> None:
-        """Require more free space than the disk has now, which was not enough."""
+        """Require more free space than the disk has now, which was too little."""
         refusal.room_bytes = min(ROOM_BYTES, free_bytes(self._home) + GROWN_BYTES)
 
     async def _starts(self) -> bool:

@@ -24,8 +24,8 @@ from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
-RENEWAL_S_MAX: Final = 60.0  # between heartbeats; with a short visibility timeout, a third of it
-RETRY_S: Final = 1.0  # pause after the broker refused a heartbeat
+RENEWAL_S_MAX: Final = 60.0  # seconds between heartbeats, or a third of the visibility timeout if that is less
+RETRY_S: Final = 1.0  # seconds between a heartbeat that the broker refused and the next
 
 
 class Renewer:
@@ -44,7 +44,7 @@ class Renewer:
         self._renewal_s = self._end_s = math.inf  # the instants that the two loops wait for
         self._nudged = False
         self._said_s = -math.inf  # when the last heartbeat was sent, with the machine's trouble
-        self._news = False  # the trouble has changed: send a heartbeat now
+        self._news = False  # send a heartbeat now: the trouble has changed, or the last heartbeat was refused
 
     def hold(self, lease: JobLease, asked_s: float) -> HeldLease:
         """Renew a lease from now on; `asked_s` is when it was requested (`Edges.boot_s`)."""

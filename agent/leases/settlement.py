@@ -1,4 +1,4 @@
-"""Settlement of a lease, once by its slot: completed, released, lost, or left behind.
+"""Settlement of a lease: how its slot ends it, once. The lease is completed, released, lost, or left behind.
 
 After `LeftBehind` the attempt's spool stays for the home's next agent; otherwise it is removed.
 """
@@ -30,7 +30,7 @@ class Lost(Struct, frozen=True):
 
 
 class LeftBehind(Struct, frozen=True):
-    """Left behind: the agent had to stop before the broker replied; the home's next agent delivers the spool."""
+    """Left behind: the agent had to stop before the broker replied; the home's next agent delivers and releases."""
 
 
 Settlement = Completed | Released | Lost | LeftBehind

@@ -1,8 +1,8 @@
 """Environment variables of a job's processes, and of the operator's hooks around the job. Pure.
 
 A job's environment has four layers; a later layer overrides the earlier ones
-- a small base: a few variables of the agent's environment, by name. All others are left out, so that no job gets a
-  secret of the agent's environment without naming it;
+- a base: HOME, TMPDIR, TERM, CI, and a few variables of the agent's environment, such as PATH. All others are left
+  out, so that no job gets a secret of the agent's environment without naming it;
 - the job's own variables;
 - the secrets that the job names, and the paths of secrets that are files;
 - AIRUNNER and the AIRUNNER_* below, which a job cannot override.
@@ -39,7 +39,7 @@ _FALLBACK: Final = {
 
 
 class AttemptFacts(Struct, frozen=True, kw_only=True):
-    """Facts about an attempt for its environment; in `spec`, the address has no credentials, the commit a full hash."""
+    """Facts of an attempt for its environment; `spec` has an address without credentials, and the full hash."""
 
     job_id: str
     attempt: int
