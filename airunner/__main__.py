@@ -140,7 +140,7 @@ def _report(error: OperatorError | PeerError | OSError) -> int:
         message, code = ": ".join(filter(None, (error.filename, error.strerror or str(error)))), 1
     else:
         message, code = error.message, error.exit_code
-    print(f"airunner: {own_lines(message)}", file=sys.stderr)  # it may quote other people's text
+    print(f"airunner: {own_lines(message)}", file=sys.stderr)  # a message may quote other people's text
     return code
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GIT_OLDEST: Final = (2, 31)
 ROOM_BYTES: Final = 1 << 30  # of free disk space; less is reported
-BROKER_S: Final = 3.0  # for which to wait for a broker, unless --timeout is given
+BROKER_S: Final = 3.0  # seconds to wait for a broker; --timeout overrides them
 
 
 def doctor_command(
@@ -97,7 +97,7 @@ def _jobs(home: Home) -> Finding:
 
     if named := os.environ.get(RUN_AS_VARIABLE):
         return Finding("jobs", Severity.GOOD, f"an agent started here runs jobs as {named} ({RUN_AS_VARIABLE})")
-    return Finding("jobs", Severity.FAIR, f"without --run-as {exposed_keys(home)}")
+    return Finding("jobs", Severity.FAIR, f"without --run-as, {exposed_keys(home)}")
 
 
 def _keys(home: Home) -> Finding:

@@ -1,4 +1,4 @@
-"""`airunner run`: one job in a process of its own, with no cluster, keys or home.
+"""`airunner run`: broker, agent and client in one process, for one job, without a cluster, keys or a home.
 
 Broker, agent and client are the usual code, on the in-process network and a store in memory. Only the launcher and its
 keeper and job are other processes. No file is left behind, except after SIGKILL: the next `airunner run` of the same
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from airunner.protocol.fields import JobSpec
     from airunner.transport.memory import MemoryNetwork
 
-VISIBILITY_MS: Final = 300_000  # of the only lease; the keeper ends the job when this process hangs for this long
+VISIBILITY_MS: Final = 300_000  # of the only lease: the keeper ends the job if this process hangs for as long
 _OURS: Final = ("AIRUNNER_", "JWT_")  # prefixes of variables that configure airunner: the job does not inherit them
 _log: Final = logging.getLogger("airunner.run")
 

@@ -26,7 +26,7 @@ from typing import Final
 
 from airunner.protocol.errors import OperatorError
 
-LAST_S: Final = 5.0  # to wait for the end of a killed agent's processes; only a process that hangs in the kernel stays
+LAST_S: Final = 5.0  # seconds to wait for the end of a killed agent's processes; one that hangs in the kernel stays
 AGENT: Final = "agent"  # name of the agent's folder
 _NAME: Final = re.compile("airunner-run-[0-9a-f]{16}")
 _LOCK: Final = "lock"

@@ -1,7 +1,7 @@
 """Switches of the command line in all common spellings: `--monitor=false`, `--json=true`, `--debug`.
 
-The parser knows `--monitor` and `--no-monitor` only, so the arguments are rewritten before it reads them. This module
-alone adds `--debug` to every command.
+The parser knows only `--monitor` and `--no-monitor`, so the arguments are rewritten before it reads them. This module
+also defines `--debug`, and adds it to every command.
 """
 
 from __future__ import annotations

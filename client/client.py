@@ -9,7 +9,7 @@ async with Client() as client:
 
 The client runs on asyncio and on trio. It has one connection for requests and one for live events, however many
 requests and followed jobs it has at once; any number of tasks may share it. A request is sent again until it is
-answered, always under the same request id, so nothing is submitted twice.
+answered; a submission keeps its request id, so nothing is submitted twice.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Client:
         self._open: Connection | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the client; it connects with the first request. Raises `OperatorError`: keys are missing."""
+        """Open the client; it connects with the first request. Raises the errors of `reach`."""
         assert self._open is None, "this client is already open"
         access = self._reach or reach(self._broker, self._token, self._home)
         group = anyio.create_task_group()
@@ -118,8 +118,8 @@ class Client:
     ) -> SubmittedJob:
         """Submit a job, given as a `JobSpec` or by its fields; return once it is on the broker's disk.
 
-        Calls with the same `request_id` (a UUID, or any text) submit the job only once. Raises `BadRequest` for an
-        invalid job; `Conflict` for a request id that submitted another job.
+        Calls with the same `request_id` (a UUID, or any text) within a day submit the job only once. Raises
+        `BadRequest` for an invalid job; `Conflict` for a request id that submitted another job.
         """
         assert spec is None or not fields, "both a spec and fields are given"
         jobs = await self.submit_many([spec or spec_of(fields)], request_id=request_id)
@@ -271,7 +271,7 @@ class Client:
 
 
 def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
-    """Make a job spec from its fields. Raises `BadRequest` for a field that is missing, unknown or ill-typed."""
+    """Make a job spec from its fields. Raises `BadRequest` for a field that is missing, unknown or not valid."""
     known = JobSpec.__struct_fields__
     unknown = [name for name in fields if name not in known]
     if unknown:
@@ -285,7 +285,7 @@ def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
 
 
 def request_id_of(given: str | RequestId | None) -> RequestId | None:
-    """Make a request id: the 16 bytes of a UUID in any spelling, or the BLAKE2b-128 hash of any other text.
+    """Make a request id: 16 bytes as they are, those of a UUID in any spelling, or a BLAKE2b hash of any other text.
 
     Raises `BadRequest` for an empty text, for bytes of another length, and for zeros, which are reserved for Pings.
     """

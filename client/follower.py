@@ -35,7 +35,7 @@ from airunner.protocol.requests import ReplayJobEvents, WatchJob
 from airunner.transport.channel import Channel
 
 INBOX_SEGMENTS_MAX: Final = 128  # live segments of at most 2 KiB, and a page, that wait for the Follower
-PAGES_MAX: Final = 32  # pages that a client requests at once; if it stops reading, they wait in the broker, 1 MiB each
+PAGES_MAX: Final = 32  # pages that a client requests at once; unread ones wait in the broker, up to 1 MiB each
 AHEAD_MAX: Final = 4  # pages of at most 1 MiB that wait for the monitor
 
 Failure = PeerError | OperatorError
@@ -55,7 +55,7 @@ class Connection(Struct, frozen=True):
 
 
 class Follower:
-    """Follower actor: puts the events that come over `connection` into `output`, until `scope` is cancelled."""
+    """Follower actor: puts the events that come over `connection` into `output`; cancel `scope` to end it."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Follower:
         self._leave: Callable[[], None] | None = None  # ends the subscription
         self._source: tuple[str, bytes] = ("", b"")  # endpoint of the live events, and the watch key
         self._watch_in_flight = False  # whether a WatchJob request is in flight
-        self._watched_connection = 0  # number of the channel's connection at the last JobWatched
+        self._watched_connection = 0  # `Channel.connections` at the last JobWatched
         self._missed = False  # whether live segments were dropped at the full inbox
 
     async def run(self) -> None:
@@ -104,7 +104,7 @@ class Follower:
                 return
             try:
                 events = self._process(received)
-            except PeerError as failure:  # CorruptLog: what is stored is damaged
+            except PeerError as failure:  # CorruptLog: the stored log is damaged
                 await self._hand_over(failure)
                 return
             if events and not await self._hand_over(events):
@@ -190,8 +190,8 @@ class Follower:
 class Events:
     """Events of a job, for `async for`; the iteration ends after JOB_FINISHED.
 
-    Following starts when the first event is awaited. A caller that leaves the loop earlier drops the object, calls
-    `close`, or uses `async with`. Only one task at a time may iterate.
+    Following starts when the first event is awaited. A caller that leaves the loop earlier must drop the object,
+    call `close`, or use `async with`. Only one task at a time may iterate.
 
     The loop raises `PeerError` (`NotFound` for a job that does not exist) and `OperatorError`.
     """

@@ -51,7 +51,7 @@ class _Endpoint:
                 for listener in tuple(self.listeners[topic]):
                     listener(payload)
             case _:
-                pass  # not a message of this protocol, or of an ended subscription
+                pass  # not a message of this protocol, or a late one: its subscription has ended
 
     def join(self, topic: bytes, listener: Listener) -> None:
         """Add a listener; the first of a topic subscribes to it."""

@@ -31,7 +31,7 @@ def reach(
     home: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Reach:
-    """Make a reach with CURVE sockets. Raises `OperatorError` for missing keys and for an invalid endpoint or token."""
+    """Make a reach with CURVE sockets. Raises `OperatorError`: the keys, an endpoint or the token cannot be used."""
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.ownership import own_home
     from airunner.certs.tokensource import token_source

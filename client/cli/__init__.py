@@ -11,7 +11,7 @@
 - Input: `options.py` makes the options of `protocol/fields.py`; `request.py` joins them and the job file; `jobfile.py`
   and `written.py` read YAML; `notation.py` parses values.
 - Output: `watching.py` follows a job; `printing.py`, `stamps.py` and `cast.py` format its events; `status.py` is the
-  line at the foot of a terminal; `listing.py`, `columns.py`, `wording.py` and `watchlist.py` format
+  status line below a job's output; `listing.py`, `columns.py`, `wording.py` and `watchlist.py` format
   lists; `console.py` writes to the terminal, through the filter in `terminal.py`.
 
 The command line imports the SDK (`client/`), and the SDK imports nothing of the command line.

@@ -94,7 +94,7 @@ class Cast:
         self._elapsed_ms += passed_ms
 
     def _next_attempt(self, leased: Event) -> str:
-        """Return the marker of the next attempt; the first attempt has none."""
+        """Return the rest of the attempt before, if any, and the marker of the next attempt."""
         rest = self._rest()
         if self._attempt:
             self._waiting_ms += max(0, leased.timestamp_ms - self._leased_ms - self._elapsed_ms)

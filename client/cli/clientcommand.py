@@ -114,7 +114,7 @@ def timeout_of(text: str | None) -> float | None:
 
 
 def _run(work: Work, console: Console, broker: list[str] | None, token: str | None, timeout_s: float | None) -> None:
-    """Run `work` with a client, and exit with its code; Ctrl-C prints the command that follows the job again."""
+    """Run `work` with a client, and exit with its code; Ctrl-C prints with which command to follow the job again."""
     import anyio
 
     from airunner.client.client import FIRST_PATIENCE_S, Client

@@ -41,7 +41,7 @@ class Column(Struct, frozen=True):
 
     heading: str
     cell: Callable[[JobSummary, int], str]  # formats the cell of a job, at the present instant in ms
-    kept: int | None  # if there is no room, the column with the lowest number is left out first, and None never
+    kept: int | None  # if there is no room, the column with the lowest number is left out first; None: it stays
 
 
 def state_text(job: JobSummary) -> str:
@@ -131,7 +131,7 @@ def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list
 
 
 def lines(jobs: Sequence[JobSummary], now_ms: int = 0, names: Sequence[str] = PIPE) -> Iterator[str]:
-    """Format aligned lines below their headings, for a pipe; the command is last and may hold spaces."""
+    """Format aligned lines below their headings, for a pipe; a command may contain spaces."""
     yield from aligned([tuple(COLUMNS[name].heading for name in names), *(row(job, now_ms, names) for job in jobs)])
 
 
@@ -154,7 +154,7 @@ def aligned(rows: Sequence[Sequence[str]], widths: Sequence[int] | None = None) 
 
 
 def _stacked(job: JobSummary, now_ms: int, width: int, names: Sequence[str]) -> str:
-    """Stack a job on two lines: the id, which the terminal may wrap, and below it the columns that fit."""
+    """Stack a job on two lines: the first column, which the terminal may wrap, and below it the columns that fit."""
     from rich.cells import set_cell_size
 
     first, *rest = (_short(name, one_line(COLUMNS[name].cell(job, now_ms))) for name in names)

@@ -46,7 +46,7 @@ def submit_command(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="A UUID or any text; submitting again with the same request id returns the same job.",
+            help="A UUID or any text; submitting again with the same request id within a day returns the same job.",
             show_default="a random one",
         ),
     ] = None,
@@ -54,7 +54,7 @@ def submit_command(
     json: JsonOption = False,
     **fields: Given,
 ) -> Work:
-    """Submit a job, follow it to its end, and exit with its exit code (128+N for signal N).
+    """Submit a job, follow it to its end, and exit with its exit code (128+N for signal N, 124 for a timeout).
 
     The job's id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
     """

@@ -43,7 +43,7 @@ class Console:
 
     @property
     def has_status(self) -> bool:
-        """Whether a status line may be shown: on a terminal with cursor control, unless quiet or raw."""
+        """Whether a status line may be shown: both streams are terminals with cursor control, and not quiet or raw."""
         obeys = os.environ.get("TERM", DUMB) != DUMB
         return obeys and not self._quiet and None not in self._filters
 

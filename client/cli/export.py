@@ -83,7 +83,7 @@ def _converter(format_: Format, job: Job) -> Callable[[Event], bytes]:
 
 @contextmanager
 def sink(path: Path | None, out: Callable[[bytes], None]) -> Generator[Callable[[bytes], None]]:
-    """Open the destination of an export: a file, which is replaced, or `out`. Raises `OperatorError`."""
+    """Open the destination of an export: `out`, or a file, which is replaced. Raises `OperatorError`: not writable."""
     if path is None:
         yield out
         return

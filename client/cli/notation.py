@@ -51,7 +51,7 @@ def word_of_option(text: str) -> str:
 
 
 def lines_of(field: Field, spec: JobSpec) -> Sequence[str]:
-    """Format the lines of a field in `show`; none if the field has its default."""
+    """Format the lines of a field in `show`, with `Field.show` if it is set; without it, a default has no lines."""
     if field.show is not None:
         return [field.show(spec)]
     value = getattr(spec, field.name)

@@ -29,7 +29,7 @@ class JsonPrinter:
 
 
 class ConsolePrinter:
-    """Console printer: prints the job's output, with `stamps` if given, and its progress; with `kinds` only these."""
+    """Console printer: prints the job's output and progress, with `stamps` if given; with `kinds`, only such events."""
 
     def __init__(self, console: Console, kinds: Collection[str] = (), stamps: Stamps | None = None) -> None:
         self._console = console
@@ -65,9 +65,9 @@ class ConsolePrinter:
                 again = f", attempt {event.attempt}" if event.attempt > 1 else ""
                 return f"leased by {agent}{again}"
             case events.JobReleased():
-                return "released by the agent; waiting again"
+                return "released by its agent"
             case events.JobExpired():
-                return "the agent was not heard from; waiting again"
+                return "the lease expired: its agent was not heard from"
             case events.JobCancelRequested():
                 return "cancel requested"
             case events.JobFinished():

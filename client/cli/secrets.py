@@ -99,7 +99,7 @@ def _check(name: str | None, queue: str | None) -> None:
 
 
 def _value(name: str, from_file: Path | None) -> bytes:
-    """Read the value of a secret, up to its maximum size. Raises `OperatorError`."""
+    """Read the value of a secret; the end of a value that is too large is not read. Raises `OperatorError`."""
     from airunner.certs.queuekeys import VALUE_BYTES_MAX
 
     if from_file is not None:

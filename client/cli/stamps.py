@@ -26,8 +26,8 @@ class Timestamps(StrEnum):
 class Stamps:
     """Stamps, or timestamps, of a job's lines.
 
-    Relative timestamps never compare two clocks: they count from the start of the attempt's command, or from the first
-    event of the attempt that comes here; the broker's own events have none.
+    Relative timestamps never compare two clocks: they count from the start of the attempt's command, or before it from
+    the first event of its agent; the broker's own events have none.
     """
 
     def __init__(self, kind: Timestamps) -> None:

@@ -1,4 +1,4 @@
-"""Status line at the foot of a terminal: how long a job has run or waited, and how long ago its last output was.
+"""Status line below a job's output: how long a job has run or waited, and how long ago its last output was.
 
 `Progress` is pure. It shows differences between instants of one clock: the agent's clock between two of its events,
 this machine's since the last event came. So a monitor that starts late, or whose clock is wrong, shows the same line.
@@ -25,7 +25,7 @@ _DOING: Final[Mapping[type, str]] = {
     events.ProcessEnd: "ending",
     events.JobFinished: "",
 }
-OVERDUE_MS: Final = 75_000  # of silence that is shown: two heartbeats of a silent command, and a slow network
+OVERDUE_MS: Final = 75_000  # of an agent's silence before it is shown: two of its heartbeats, and a slow network
 
 
 class Progress:
@@ -36,7 +36,7 @@ class Progress:
         self._began_ms = 0
         self._output_ms: int | None = None
         self._vitals = ""
-        self._beats = False  # whether this agent sends heartbeats
+        self._beats = False  # whether this attempt's agent has sent a heartbeat since the last change
         self._last_ms = 0
         self._last_s = 0.0
 
@@ -65,7 +65,7 @@ class Progress:
         heard = "no output yet"
         if self._output_ms is not None:
             heard = f"last output {_whole(self._last_ms - self._output_ms + age_ms)} ago"
-        late = self._beats and age_ms > OVERDUE_MS  # an agent of revision 1 of the protocol sends no heartbeats
+        late = self._beats and age_ms > OVERDUE_MS  # an older agent may send no heartbeats
         overdue = f", its agent not heard for {_whole(age_ms)}" if late else ""
         return f"{line}, {heard}{self._vitals}{overdue}"
 

@@ -27,7 +27,7 @@ async def watch(
     status: bool = True,
     offload: Offload | None = None,
 ) -> int:
-    """Watch a job: show every event, or those of some kinds, and return the command's exit code (`exit_status`).
+    """Watch a job: show every event, or those of some kinds, and return the job's exit code (`exit_status`).
 
     With `status` the console has a status line while no event comes. `offload`, if given, calls `show`. Raises the
     errors of `Client.follow` and `show`.
@@ -41,7 +41,7 @@ async def watch(
                     await offload(partial(show, event))
                 if isinstance(event.body, JobFinished):
                     return exit_status(event.body)
-        # The events began after JOB_FINISHED, so the exit code comes from the job.
+        # JOB_FINISHED was before the first event or is not among `kinds`, so the exit code comes from the job.
         job = await client.get(job_id)
         return job.result.exit_status if job.result is not None else int(job.state is not JobState.COMPLETED)
     finally:

@@ -20,7 +20,7 @@ from airunner.client.cli.console import Console
 from airunner.protocol.job import JobSummary
 from airunner.protocol.replies import JobsListed
 
-WATCH_S: Final = 2.0  # from a reply to the next request
+WATCH_S: Final = 2.0  # seconds from a reply to the next request
 SPARE_ROWS: Final = 2  # rows of a terminal for the headings and the cursor's own line
 _STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
 _UP: Final = "\x1b[{}A\r\x1b[J"  # moves the cursor up some lines, and clears everything below
