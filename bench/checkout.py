@@ -26,7 +26,7 @@ from bench.cluster import cluster
 
 HISTORY_BYTES: Final = 50_000_000  # size of all versions of the file together
 VERSIONS: Final = 10  # versions of the file, with nothing in common
-SHARE_MAX: Final = 0.2  # of the first checkout's time, for the second checkout
+SHARE_MAX: Final = 0.2  # bound of the second checkout's time, as a share of the first checkout's
 ROUNDS: Final = 3  # pairs of checkouts, each of a new repository
 GIT_OPTIONS: Final = ("-c", "user.name=bench", "-c", "user.email=bench@example.org", "-c", "gc.auto=0")
 

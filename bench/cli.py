@@ -1,7 +1,7 @@
 """Start-up time of the command line, compared with an empty Python program.
 
-Each round runs every command once, so that other load on the machine affects all of them alike. It prints medians, in
-ms and as multiples of `python -c pass`. Run it with `python -m bench.cli [--rounds 15]`.
+Each round runs every command once, so that other load on the machine affects all of them alike. The medians are printed
+in ms and as multiples of `python -c pass`. Run it with `python -m bench.cli [--rounds 15]`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "airunner submit --help": (*AIRUNNER, "submit", "--help"),
     "airunner run -- true": (*AIRUNNER, "run", "--", "true"),
 }
-RUN_S_MAX: Final = 0.6  # for the median of `airunner run -- true`
+RUN_S_MAX: Final = 0.6  # bound of the median of `airunner run -- true`, in seconds
 
 
 def seconds(command: tuple[str, ...]) -> float:

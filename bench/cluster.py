@@ -15,7 +15,7 @@ from threading import Thread
 from msgspec import Struct
 
 READY = "ready:"  # in the line that a process prints on stderr when it is ready
-STOP_S = 10  # for a process to end after SIGTERM
+STOP_S = 10  # seconds for a process to end after SIGTERM
 
 
 class Cluster(Struct, frozen=True):
@@ -28,7 +28,7 @@ class Cluster(Struct, frozen=True):
 
 @contextmanager
 def cluster(*, spawn: int, agents: int = 1, tenant: str = "default", requests_per_s: int = 1_000) -> Generator[Cluster]:
-    """Run a broker with `agents` agents of `spawn` slots each during the block; the store is in the temporary folder.
+    """Run a broker with `agents` agents of `spawn` slots each during the block, with a temporary home.
 
     The agents run jobs of `tenant`; the broker's --tenant-requests is `requests_per_s`.
     """

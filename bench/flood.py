@@ -1,4 +1,4 @@
-"""Start latency of one tenant's jobs while another tenant floods the broker, compared with an idle broker.
+"""Start latency of one tenant's jobs while another tenant floods the broker, and on an idle broker.
 
 The flood is a process that keeps hundreds of requests in flight on several connections, and sends a new request for
 each reply, also for a refusal: small submissions, large submissions, and lists. The peaceful tenant submits jobs at a
@@ -32,11 +32,11 @@ from airunner.protocol.requests import EnqueueJob, ListJobs
 from bench.cluster import Cluster, cluster, token
 from bench.latency import measure
 
-RATIO_MAX: Final = 2.0  # of the median latency during the flood to that of the idle broker
-CONNECTIONS: Final = 4  # of the flood
+RATIO_MAX: Final = 2.0  # bound of the median latency during the flood, divided by that of the idle broker
+CONNECTIONS: Final = 4  # connections of the flood
 OUTSTANDING: Final = 256  # requests in flight on each connection
 RATE: Final = 20.0  # jobs a second of the peaceful tenant
-SECONDS: Final = 5.0  # duration of a measurement
+SECONDS: Final = 5.0  # duration of each measurement
 BODIES: Final = (
     encode(EnqueueJob(jobs=(JobSpec(command="true", queue="flood"),))),
     encode(EnqueueJob(jobs=(JobSpec(command="true", queue="flood", args=("x" * 100,)),) * 64)),

@@ -41,14 +41,14 @@ from airunner.protocol.requests import CompleteJob, DequeueJob, EnqueueJob, Even
 from airunner.transport.channel import Channel
 from bench.cluster import Cluster, cluster, token
 
-LIFE_US_MAX: Final = 110.0  # broker's processor time for a job's whole life, with many jobs in each request
-LONE_US_MAX: Final = 500.0  # broker's processor time for an EnqueueJob of a single job while no other request waits
-SUBMITTED: Final = 64  # jobs in an EnqueueJob
+LIFE_US_MAX: Final = 110.0  # bound of the broker's processor time for a job's life, with many jobs in each request
+LONE_US_MAX: Final = 500.0  # bound of the same for a lone EnqueueJob: of one job, while no other request waits
+SUBMITTED: Final = 64  # jobs in an EnqueueJob that is not lone
 LEASED: Final = 16  # jobs in a DequeueJob, and in the PublishJobEvents that completes them
 ASKING: Final = 8  # requests that the producer and the worker each keep in flight
-LONE: Final = 500  # such lone EnqueueJobs in each round
+LONE: Final = 500  # lone EnqueueJobs in each round
 VISIBILITY_MS: Final = 600_000
-TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")  # unit of processor time in /proc
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")  # ticks a second, in which /proc states processor time
 SPEC: Final = JobSpec(command="true")
 EVENTS: Final[list[AgentBody]] = [
     ProcessStart(timestamp_ms=1, pid=1, started_at=1),
@@ -184,7 +184,7 @@ def _ended(leased: JobsLeased, events: bytes) -> PublishJobEvents:
     return PublishJobEvents(batches=tuple(batches), completions=tuple(completions))
 
 
-# --- the reference: pyzmq and apsw alone --------------------------------------------------------------
+# --- the reference (bare broker): pyzmq and apsw alone --------------------------------------------------------------
 
 
 def bare_broker(home: Path, ready: Connection) -> None:

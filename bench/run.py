@@ -26,7 +26,7 @@ from bench.cluster import cluster
 
 COMMAND: Final = "/bin/true"
 EVENTS: Final = ["JOB_SCHEDULED", "JOB_LEASED", "PROCESS_START", "PROCESS_END", "JOB_FINISHED"]
-SHARE_MIN: Final = 0.35  # of the bare rate, for the median job rate
+SHARE_MIN: Final = 0.35  # least median of the job rate, as a share of the bare rate
 BATCH: Final = 64  # jobs in a submission
 FOLLOWED: Final = 32  # logs read at once
 

@@ -1,4 +1,4 @@
-"""Queue depth: a broker with a million waiting jobs compared with one with a thousand: lease latency, memory, start.
+"""Queue depth: lease latency, memory and start of a broker with a million waiting jobs, and of one with a thousand.
 
 Two brokers on two stores receive requests in turn, so that other load on the machine affects both. With a million jobs
 a lease may take `RATIO_MAX` times as long, and the broker may use `MEMORY_MIB_MAX` and take `START_S_MAX` to start. Run
@@ -37,12 +37,12 @@ from airunner.transport.channel import Channel
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
 
-RATIO_MAX: Final = 1.5  # of the median lease latency with many jobs to that with few
-MEMORY_MIB_MAX: Final = 200.0  # peak memory of the broker with many jobs
-START_S_MAX: Final = 2.0  # until the broker with many jobs is ready
+RATIO_MAX: Final = 1.5  # bound of the median lease latency with many jobs, divided by that with few
+MEMORY_MIB_MAX: Final = 200.0  # bound of the peak memory of the broker with many jobs
+START_S_MAX: Final = 2.0  # bound of the time until the broker with many jobs is ready
 FEW: Final = 1_000  # waiting jobs of the other broker
 LEASES: Final = 400  # leases measured at each broker
-WARMING: Final = 10  # leases before these, which are not counted: the first requests open the connections
+WARMING: Final = 10  # leases before those, not measured: the first requests open the connections
 VISIBILITY_MS: Final = 3_600_000
 
 

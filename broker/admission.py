@@ -2,15 +2,15 @@
 
 A key that was removed from the allow-list is refused at its next request, also on open connections. The roles of a
 machine's key (`agent`, `client`), and the tenant and queues that it may be bound to, limit every token that is used on
-that machine: a token that is carried to another machine grants no more than that machine's key allows.
+that machine: carried to another machine, a token grants no more than the key of that machine allows.
 
 Queues: the queues that a request names are checked here. A request that names a job, or a list, carries the sender's
 queues to the Store (`TenantRequest.queues`), which replies as if jobs in other queues did not exist, as for those of
 other tenants. Requests about an attempt need no such check: the task token proves that the agent could lease the job.
 
-Each request is rate-limited before it is decoded: by the tenant's bucket that its first bytes point to, or by the
-machine's bucket if its token is not verified. If the decoded request turns out to be for the tenant's other bucket,
-that bucket has to admit it too, so that misleading first bytes gain nothing. See `prices`.
+A body that is too long for a Ping is rate-limited before it is decoded: by the machine's bucket if its token has to be
+verified, then by the tenant's bucket that its first bytes point to. If the decoded request turns out to be for the
+tenant's other bucket, that bucket has to admit it too, so that misleading first bytes gain nothing. See `rates`.
 """
 
 from __future__ import annotations
@@ -125,16 +125,13 @@ class Admission:
         return entry
 
     def _charge_machine(self, key: str, now_ms: int, units: float = 1) -> None:
-        """Charge the machine for a request that belongs to no tenant.
-
-        Raises `Quota`: the machine has sent too many such requests.
-        """
+        """Charge the machine for work that belongs to no tenant. Raises `Quota`: its bucket is empty."""
         bucket = Bucket(key, Purpose.MACHINE)
         self._unattributed.require(bucket, now_ms)
         self._unattributed.charge(bucket, units, now_ms)
 
     def _principal(self, entry: Entry, key: str, token: bytes, now_ms: int) -> Principal:
-        """Authenticate the sender, with no more rights than the machine's entry allows.
+        """Authenticate the sender, and limit its tenant and queues to those of the machine's entry.
 
         Raises `Unauthenticated`, `Forbidden`; `Quota`: the machine sends too many tokens that have to be verified.
         """

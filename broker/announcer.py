@@ -1,9 +1,9 @@
-"""Announcer: owns the PUB socket and publishes committed events live.
+"""Announcer: publishes committed events live, through the relay.
 
 Each message is sealed with the job's watch key, under a topic that is a hash of that key: a peer that subscribes to
 everything learns nothing. Events of a job without listeners are not sealed or sent; a slow listener replays the events
-that it has missed. The Announcer confirms each new subscription with an empty message on its topic, so that a monitor
-knows from when on it receives every event.
+that it has missed. The Announcer confirms each subscription that `Watchers` accepts with an empty message on its topic,
+so that a monitor knows from when on it receives every event.
 
 A socket's queue is bounded in messages, not in bytes. To bound it in bytes too, only short segments are published
 whole: of a long segment, and of the job's later segments in the same batch, only the sequence numbers are published,
@@ -49,7 +49,7 @@ class Announcer:
                     self._publisher.publish([topic, b""])
 
     async def send(self, batch: Sequence[Appended], /) -> None:
-        """Publish a batch: each job's segments up to its first long one, then the sequence numbers of its others."""
+        """Publish a batch: each job's segments before its first long one, then only the rest's sequence numbers."""
         if not self._watchers.has_listeners():
             return
         shortened: dict[bytes, Appended] = {}  # by topic

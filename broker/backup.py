@@ -1,4 +1,4 @@
-"""Backups of a SQLite store: made while its broker runs, verified, and restored.
+"""Backups of a SQLite store: made whether or not a broker uses it, verified, and restored.
 
 A backup is a store file like any other. It is written to a temporary file in the target folder, synced, checked
 completely, and only then renamed: so a file with the backup's name is always complete.
@@ -25,7 +25,7 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
 PARTIAL: Final = ".partial"  # suffix of the temporary file
 KEPT: Final = ".before-restore"  # suffix of the old store after a restore
-ANSWER_S_MAX: Final = 60.0  # between two lines from the broker that makes the copy, before it counts as hung
+ANSWER_S_MAX: Final = 60.0  # seconds between two lines of the copying broker, before it counts as hung
 _LINE_BYTES_MAX: Final = 4_096
 _COPY_BYTES: Final = 1 << 20
 
@@ -47,7 +47,8 @@ def back_up(store: Path, to: Path, on_progress: OnProgress, *, force: bool = Fal
 
     A store with a fault is copied too: the report lists the faults.
 
-    Raises `OperatorError`: `to` exists and `force` is not given, `to` cannot be written, or there is no such store.
+    Raises `OperatorError`: `to` exists and not `force`, is a store in use, or cannot be written; there is no such
+    store, or the broker that uses it makes no copy.
     """
     if os.path.lexists(to) and not force:
         raise OperatorError(f"{to} exists already: name another file, or replace this one with --force")

@@ -7,7 +7,8 @@ Ledger ─ BatchNews ─► Bus ─┬─► Announcer   (appended segments)
                            └─► parking     (queues in which jobs may be leased now)
 ```
 
-With one broker the bus calls these four directly; a bus of several brokers would carry the news to all of them.
+With one broker the bus calls the first three directly, and keeps the ready queues until the Ledger, which owns the
+parking, calls `take_ready`. A bus of several brokers would carry the news to all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from airunner.broker.store.contract import QueueKey
 
 
 class BatchNews(Struct, kw_only=True):
-    """News of a batch. `ready`: queues and needs with jobs that may be leased; `alarm`: None if it has not changed."""
+    """News of a batch. `ready`: queues and needs with jobs that may be leased; `alarm`: None if none is to be sent."""
 
     appended: list[Appended] = []
     nudged: list[Nudged] = []

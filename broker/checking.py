@@ -29,7 +29,7 @@ class Fault(NamedTuple):
 
 
 class StoreReport(NamedTuple):
-    """Report of a check: how many jobs and events could be read, and the first `FAULTS_MAX` faults."""
+    """Report of a check: number of jobs read, number of events in sound logs, and the first `FAULTS_MAX` faults."""
 
     jobs: int
     events: int
@@ -37,7 +37,7 @@ class StoreReport(NamedTuple):
 
 
 class _LogFault(Exception):
-    """Fault of a job's log: an event is missing, or the log ends at the wrong event."""
+    """Fault of a job's log: an event is missing, a segment's count is wrong, or the last event is the wrong one."""
 
 
 def check_store(path: Path) -> StoreReport:
@@ -49,7 +49,7 @@ def check_store(path: Path) -> StoreReport:
         faults = [Fault(None, f"SQLite: {line}") for line in engine.faults(FAULTS_MAX)]
         jobs = events = number = 0
         try:
-            while (job := engine.job_after(number)) is not None:  # one by one, to find which job cannot be read
+            while (job := engine.job_after(number)) is not None:  # one by one, to check all jobs before a damaged row
                 jobs, number = jobs + 1, job.number
                 events += _check_log(engine, job, faults)
         except CorruptLog as error:
@@ -58,7 +58,7 @@ def check_store(path: Path) -> StoreReport:
 
 
 def _check_log(engine: SqliteEngine, job: JobRow, faults: list[Fault]) -> int:
-    """Count the events of a log; append its faults to `faults`."""
+    """Count the events of a log; if it has a fault, append that to `faults` and return 0."""
     try:
         return _read(engine, job)
     except (PeerError, *UNDECODABLE) as error:

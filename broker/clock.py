@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-STEP_MS_MIN: Final = 1_000  # difference that counts as a step; a smaller one is noise of two readings, or a leap second
+STEP_MS_MIN: Final = 1_000  # difference that counts as a step; a smaller one may be noise of the two readings
 
 
 class Clock:

@@ -1,6 +1,6 @@
 """Command `airunner broker`: builds the broker with real sockets, files and clocks, and runs it until a signal.
 
-The Gatekeeper's socket is bound first, and the Gatekeeper runs before any other socket accepts connections.
+The Gatekeeper's socket is bound before the socket for requests, as `gatekeeper` explains.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
 DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
 SWITCH_S = 0.0002  # GIL switch interval: each commit waits for the GIL twice, with Python's default 5 ms each time
 TENANT_REQUESTS_A_SECOND = 1_000.0
-MACHINE_CONNECTIONS_A_SECOND = 100.0  # an airunner command opens two, and takes a third of a second
+MACHINE_CONNECTIONS_A_SECOND = 100.0  # an airunner command opens two, in a third of a second
 CONNECTIONS_BURST_S = 5.0  # seconds of that rate at once, for a machine whose agents start together
 DEFAULT_HTTP = "127.0.0.1:8080"
 RETAIN_DAYS_MAX = 36_500
@@ -68,7 +68,7 @@ def broker_command(
         typer.Option(
             min=0,
             max=RETAIN_GIB_MAX,
-            help="Size of the store in GiB above which the oldest finished jobs are removed before --retain-days.",
+            help="Size of the store in GiB above which finished jobs of its largest tenants are removed early.",
             show_default="no bound",
         ),
     ] = None,
@@ -104,7 +104,7 @@ def broker_command(
         ),
     ] = None,
     machine_connections: Annotated[
-        float, typer.Option(min=1, help="Maximum new connections a second of one machine; others have to try again.")
+        float, typer.Option(min=1, help="Maximum new connections a second of one machine; more have to try again.")
     ] = MACHINE_CONNECTIONS_A_SECOND,
     auth: Annotated[
         bool, typer.Option("--auth/--no-auth", help="Require a token with each request; --no-auth is for development.")
@@ -198,7 +198,7 @@ async def _run(
     health = Health(lambda line: _say(f"airunner broker: {line}"))
     store_url = store_url or f"sqlite:///{home.store}"
     engine = open_engine(store_url)
-    health.watch(lambda: _judge_store(engine.damage, health))
+    health.watch(lambda: judge_store(engine.damage, health))
     path = path_of(store_url)
     with closing(engine):
         context = new_context()
@@ -245,14 +245,15 @@ def _disk_under(path: Path, engine: SqliteEngine, reserve_bytes: int, health: He
     return disk
 
 
-def _judge_store(damage: tuple[int, int], health: Health) -> None:
+def judge_store(damage: tuple[int, int], health: Health) -> None:
     """Report in /health that the store is damaged. The condition stays until the broker ends."""
     met, aside = damage
     if met:
+        jobs = {0: "some requests are refused", 1: "1 job is out of use"}.get(aside, f"{aside} jobs are out of use")
         health.degrade(
             "store",
-            f"the store is damaged: {aside} jobs cannot be read, and requests for them are refused; stop the broker, "
-            "run `airunner store check`, and restore a backup with `airunner store restore`",
+            f"the store is damaged: {jobs}; stop the broker, run `airunner store check`, and restore a backup with "
+            "`airunner store restore`",
         )
 
 

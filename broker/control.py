@@ -29,8 +29,8 @@ from airunner.broker.store.sqlite.copying import Progress
 
 BACKUP: Final = b"backup\n"  # the only request
 SUFFIX: Final = "-control"  # appended to the store's name, as SQLite appends -wal and -shm
-STALL_S: Final = 60.0  # for the client to read a line, before its backup is ended
-CLOSE_S: Final = 1.0  # for the Ledger to close a copy; when the broker ends, the Ledger may be gone already
+STALL_S: Final = 60.0  # seconds for the client to read a line, before its backup is ended
+CLOSE_S: Final = 1.0  # seconds for the Ledger to close a copy; when the broker ends, the Ledger may be gone already
 T = TypeVar("T")
 
 

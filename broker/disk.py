@@ -16,8 +16,8 @@ from airunner.broker.health import Health
 from airunner.broker.store.room import JOURNAL_BYTES, TIGHT_JOURNAL_BYTES, Inside, Room, Space, ballast_bytes, room_of
 
 BALLAST_SUFFIX: Final = "-ballast"
-PIECE_BYTES: Final = 1_048_576  # ballast freed at once: other processes on this disk should not get more than needed
-PLENTY_BYTES: Final = 256 * 1_048_576  # free beyond the reserve: more than the journal and a batch can still take
+PIECE_BYTES: Final = 1_048_576  # ballast freed in a step: other processes on this disk should not get more than needed
+PLENTY_BYTES: Final = 256 * 1_048_576  # free beyond the reserve; with so much, the store need not be measured
 CONDITION: Final = "disk"  # name of the condition in /health
 NO_EVENTS: Final = "new jobs, leases and output are refused; running jobs can still end and renew their leases"
 NOTHING: Final = "nothing can be stored, and only read requests are answered; no lease expires meanwhile"
@@ -156,7 +156,7 @@ class StoreDisk:
         )
 
     def _judge(self) -> None:
-        """Report the disk to /health, which also calls this, so it may not read the store: its size is from `look`."""
+        """Report the disk in /health, which calls this at any time: so the store's size is that of the last `look`."""
         space = self._space._replace(free_bytes=self._free_bytes())
         room = self.room(space, 0)
         left = f"{space.free_bytes / _MIB:.1f} MiB of the store's disk are free"

@@ -1,4 +1,4 @@
-"""Fair queue: the Ledger's inbox, with one FIFO (lane) per tenant, served in proportion to measured work.
+"""Fair queue: the Ledger's inbox, with one FIFO (lane) per tenant; waiting tenants get equal shares of the work.
 
 A request waits behind requests of its own tenant, and not behind those of other tenants. The lane that has been served
 least goes next: each received request counts with its price, which `charge` corrects once its work is measured. So if
@@ -9,11 +9,11 @@ two tenants both request more than the broker can do, each gets half of its work
 ```
 
 The algorithm is start-time fair queueing (Goyal, Vin and Cheng, 1996), a form of deficit round robin. A lane's place is
-the work that it was served, in units. A lane that becomes busy starts at the place of the lane served last, so an idle
+the work that it was served, in units. A lane that becomes busy starts no lower than the lane served last, so an idle
 tenant saves up nothing; and once all lanes are empty, all places are forgotten.
 
 A lane is bounded, in requests and in bytes; when it is full, only its own tenant gets `busy`. The broker's own commands
-(expiry, retention, renewal of all leases, backup) come first: there is one of each at a time.
+(expiry, retention, renewal of all leases, backup) come first: there are only a few at a time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FairQueue:
     def __init__(self) -> None:
         self._own: deque[OwnCommand] = deque()
         self._lanes: dict[str, _Lane] = {}  # by tenant; empty lanes are removed
-        self._order: list[tuple[int, int, str]] = []  # heap of places, turns and tenants; some are out of date
+        self._order: list[tuple[int, int, str]] = []  # heap of places, turns and tenants; some entries are out of date
         self._served: dict[str, int] = {}  # by tenant: the place, in units; the one served longest ago first
         self._last_place = 0  # place of the lane that was served last
         self._turns = 0
@@ -68,7 +68,7 @@ class FairQueue:
         if isinstance(entry, Pending):
             self._put(entry)
         else:
-            self._own.append(entry)  # bounded: each sender waits for the outcome before it sends again
+            self._own.append(entry)  # not bounded, but few: nearly all wait for the outcome before the next
         self._arrived.ring()
 
     async def send(self, entry: OwnCommand) -> None:

@@ -1,9 +1,9 @@
 """ZAP authentication: accepts or rejects each connecting public key.
 
-The Gatekeeper owns the socket at which libzmq requests the authentication of each connection (ZAP, RFC 27). It is bound
-before the broker's other sockets; these enforce their ZAP domain, so no peer connects while the Gatekeeper does not
-reply. The key has to be on the allow-list now, and its machine may open a limited number of connections a second, since
-each costs work. Then a peer is identified by its key (ZAP's User-Id), not by a name, which another key may get later.
+The Gatekeeper owns the socket at which libzmq requests the authentication of each connection (ZAP, RFC 27); the broker
+and its relay process have one each. It is bound before the sockets that it guards; these enforce their ZAP domain, so
+no peer connects while the Gatekeeper does not reply. The key has to be on the allow-list now, and its machine may open
+a limited number of connections a second. An accepted peer is identified by its key (ZAP's User-Id), not by a name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REFUSED: Final = b"400"  # ZAP status after which the peer's libzmq does not con
 
 
 class Gatekeeper:
-    """Gatekeeper actor; `run` it before the Gateway's and the Announcer's sockets are bound."""
+    """Gatekeeper actor; its socket is bound before the one that it guards, and peers connect only while it runs."""
 
     def __init__(self, socket: AnyioSocket, allowed: AllowList, counts: Counts, rates: Rates) -> None:
         self._socket = socket

@@ -1,7 +1,7 @@
 """Gateway: owns the ROUTER socket. Admits requests, forwards them to the Ledger and sends the replies.
 
-A message that Admission refuses has no other effect. The token identifies the sender, and the key that the Gatekeeper
-has accepted identifies its machine; a routing id (`peer`) is only the address of the reply.
+A message that Admission refuses reaches no other actor. The token identifies the sender, and the key that the
+Gatekeeper has accepted identifies its machine; a routing id (`peer`) is only the address of the reply.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from airunner.transport.bell import Bell
 from airunner.transport.ports import Edges, Incoming, Router, Sent
 
 _log = logging.getLogger("airunner.gateway")
-DELAY_MS_MAX: Final = 1_250  # longest delay of a rate-limit reply; the rest of a longer wait is its `retry_ms`
+DELAY_MS_MAX: Final = 1_250  # longest delay of a rate-limit reply; the rest of a longer wait is the reply's `retry_ms`
 AGENTS: Final = "agents"  # name of the condition in /health
 NUDGE_ID: Final = NO_REQUEST  # request id of a Nudge, which is no reply
 
@@ -231,7 +231,7 @@ class Gateway:
         return JobWatched(watch_key=watch_key, events_port=self._events_port)
 
     def _note_holders(self, response: Response, reply: Reply) -> None:
-        """Record in the Roster which connection holds each lease of the reply."""
+        """Record in the Roster which connection holds the leases in the reply; forget those that the request ended."""
         tenant = response.command.tenant
         match reply:
             case JobsLeased(leases=leases):
@@ -264,7 +264,7 @@ class Gateway:
             self._dequeuers[command.tenant, command.request_id] = peer
 
     def _forget_sender(self, response: Response) -> bool:
-        """Forget the sender of a DequeueJob; False: a repeat from another connection waits for the same leases."""
+        """Forget the sender of a DequeueJob; False: a repeat from another connection is waiting, and is remembered."""
         key = (response.command.tenant, response.command.request_id)
         newest = self._dequeuers.get(key, response.peer) == response.peer
         if newest:

@@ -1,9 +1,9 @@
 """Health of the broker, as /health shows it: named conditions, each with words that say what is wrong and what to do.
 
 Without a condition the broker is `ok`. With a condition it is `degraded`: it still serves requests, so a load balancer
-should keep sending it traffic. With a condition that prevents every reply it is `unavailable`. Every peer that can
-reach /health reads the words: they contain no key, token, path of a job, or tenant's name. The broker writes one line
-to stderr when a condition begins, and one when it is over.
+should keep sending it traffic. While the store answers no request it is `unavailable`. Everybody who can reach /health
+can read the words: they contain no key or token, nothing of a job, and no tenant's name. The broker writes one line to
+stderr when a condition begins, and one when it is over.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Health:
         self._note(Status.DEGRADED, name, words)
 
     def fail(self, name: str, words: str) -> None:
-        """Set a condition with which the broker serves no request; it replaces one of the same name."""
+        """Set a condition with which the store answers no request; it replaces one of the same name."""
         self._failed.add(name)
         self._note(Status.UNAVAILABLE, name, words)
 

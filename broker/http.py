@@ -1,6 +1,6 @@
 """HTTP server of /health and /metrics, without authentication, for load balancers and scrapers.
 
-It reads one request a connection, up to `HEAD_BYTES_MAX`; only the first line and `Accept` matter. It runs in the
+It reads one request per connection, up to `HEAD_BYTES_MAX`; only the first line and `Accept` matter. It runs in the
 broker's event loop, so a broker that hangs does not respond as healthy.
 
 A degraded broker responds with 200 too: it still serves requests, so a load balancer should keep sending it traffic. A
@@ -23,8 +23,8 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.names import PORT_MAX
 
 HEAD_BYTES_MAX: Final = 8_192  # head of a request: its first line and its headers
-HEAD_S_MAX: Final = 5  # for a client to send its request and receive the response
-CONNECTIONS_MAX: Final = 64  # open connections; further ones are closed at once, as scrapers connect again
+HEAD_S_MAX: Final = 5  # seconds for a client to send its request and receive the response
+CONNECTIONS_MAX: Final = 64  # open connections; further ones are closed at once, because scrapers connect again
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON: Final = "application/json"
 REST_S: Final = 0.1  # pause after a connection could not be accepted, for example for lack of descriptors

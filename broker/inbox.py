@@ -37,7 +37,7 @@ class Pending(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """Response, Ledger → Gateway: the command is on disk, and `peer` gets the `reply`."""
+    """Response, Ledger → Gateway: `peer` gets the `reply`; what the command changed, if anything, is on disk."""
 
     peer: bytes
     command: TenantRequest
@@ -54,20 +54,20 @@ class Nudged(Struct, frozen=True):
 
 
 class Swept(Struct, frozen=True):
-    """End of a retention step, Ledger → Janitor; `more`: the next step would remove something too."""
+    """End of a retention step, Ledger → Janitor; `more`: the next step may remove something too."""
 
     more: bool
 
 
 class BetweenBatches(Struct, frozen=True):
-    """Work between two batches, control socket → Ledger: runs `work`, which must not raise, and then sets `done`."""
+    """Work between two batches, control socket → Ledger, which runs `work` (it may not raise) and sets `done`."""
 
     work: Callable[[], None]
     done: anyio.Event
 
 
 class Alarm(Struct, frozen=True):
-    """Alarm, Ledger → Timekeeper: wake the Ledger at `due_ms`; None: nothing is due."""
+    """Alarm, Ledger → Timekeeper: wake the Ledger at `due_ms`; None: no lease or delay will end."""
 
     due_ms: int | None
 

@@ -1,8 +1,8 @@
 """Ledger: owns the Store, and with it the queue and the event log.
 
-*Commit, then speak.* The Ledger gathers the waiting commands, up to a bound, applies them in one transaction, and sends
-replies and news only after the commit. While one batch commits, the next commands gather in the inbox: under load
-hundreds of commands share one fsync, and on an idle broker a command waits for no other.
+*Commit, then speak.* The Ledger gathers the waiting commands, up to a bound, applies those that change something in one
+transaction, and sends their replies and news only after the commit. While one batch commits, the next commands gather
+in the inbox: under load hundreds of commands share one fsync, and on an idle broker a command waits for no other.
 
 The Ledger also owns the parked DequeueJobs. A batch that submits jobs includes the DequeueJobs that wait for them, so
 that enqueue and lease are one transaction and a job starts one fsync after it was submitted.
@@ -52,8 +52,8 @@ from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.replies import JobsLeased
 from airunner.protocol.requests import DequeueJob, EnqueueJob
 
-NO_SPACE_PAUSE_MS: Final = 1_000  # until an expiry or the take-over is retried on a full disk: no peer repeats these
-BATCH_UNITS_MAX: Final = 250  # work in a batch: 25 ms in which every other request waits, a Ping too
+NO_SPACE_PAUSE_MS: Final = 1_000  # until an expiry or take-over that was not stored is retried: no peer repeats these
+BATCH_UNITS_MAX: Final = 250  # units in a batch, and as many of parked requests: others wait for these 25 to 50 ms
 READY_JOBS_GUESS: Final = 8  # slots of parked requests to try for a queue that has an unknown number of jobs ready
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
@@ -187,7 +187,7 @@ class Ledger:
         stored = not changes or await self._change(changes)
         if not changes:
             await anyio.lowlevel.checkpoint()  # look-ups never wait, so thousands of them would block all other tasks
-        await self._release_expired()
+        await self._answer_timed_out()
         return stored
 
     async def _change(self, changes: Sequence[_ToApply]) -> bool:
@@ -260,7 +260,7 @@ class Ledger:
         call()
 
     async def _speak(self, batch: Sequence[_Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
-        """Send the replies and the news of a batch that is on disk."""
+        """Send the replies and the news of a batch, after its commit if it has changed the store."""
         responses: list[Response | Nudged] = []
         published = BatchNews(alarm=alarm)
         for entry, outcome in zip(batch, done, strict=True):
@@ -295,7 +295,7 @@ class Ledger:
             keys -= {key for key in keys if key._replace(needs="") in queues and meets(facts, key.needs)}
 
     def _unless_parked(self, entry: object, pending: Pending, reply: StoreReply) -> StoreReply | None:
-        """Park a DequeueJob that found no job, and return None; return the reply to any other request."""
+        """Park a DequeueJob that found no job and may wait, and return None; otherwise return the reply to send."""
         request = pending.command.request
         if not isinstance(request, DequeueJob) or not isinstance(reply, JobsLeased):
             return reply
@@ -304,7 +304,7 @@ class Ledger:
         until_ms = entry.until_ms if isinstance(entry, Parked) else self._clock.now_ms() + request.wait_ms
         return None if self._parking.park(pending, until_ms) else refusal(Busy())
 
-    async def _release_expired(self) -> None:
+    async def _answer_timed_out(self) -> None:
         over = self._parking.expired(self._clock.now_ms())
         responses = [
             Response(
@@ -317,7 +317,7 @@ class Ledger:
             await self._gateway.send(responses)
 
     def _next_alarm(self, due_ms: int | None, *, send_same: bool) -> Alarm | None:
-        """Make the alarm for the Timekeeper; None: it is the same as the last one, and need not be sent again."""
+        """Make the alarm for the Timekeeper; None: it is the same as the last one, and `send_same` is false."""
         alarm = Alarm(due_ms)
         if alarm == self._alarm and not send_same:
             return None
@@ -325,7 +325,7 @@ class Ledger:
         return alarm
 
     def _commands(self, entries: Sequence[_ToApply]) -> list[Command]:
-        """List the commands for the store, each with the room on the disk after the commands before it."""
+        """List the commands for the store, each with the room on the disk once all up to it are stored."""
         space = self._disk.look()
         commands: list[Command] = []
         wanted_bytes = 0

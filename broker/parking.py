@@ -1,7 +1,7 @@
 """Parked long-polls: DequeueJobs that found no job and wait for one. Pure.
 
 When jobs become ready, the Ledger calls `take` for the requests to try again. Within one queue, of the requests whose
-agents' tags meet the job's needs, the one that has waited longest comes first.
+agents' tags meet the job's needs, the one that was parked first comes first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Parked(Struct, frozen=True):
 
     @property
     def key(self) -> Key:
-        """Identity of the request: a repeat replaces it, because it comes from the agent's present connection."""
+        """Identity of the request; a repeat replaces the earlier copy, whose connection may be gone."""
         return self.pending.command.tenant, self.pending.command.request_id
 
 
@@ -56,7 +56,7 @@ class Parking:
         self._ends: list[tuple[int, Key]] = []
         self._turns = 0
         self._places: Counter[str] = Counter()  # by tenant: the queues that its requests wait on, in all
-        self._facts: defaultdict[str, Counter[Facts]] = defaultdict(Counter)  # by tenant: requests a set of tags
+        self._facts: defaultdict[str, Counter[Facts]] = defaultdict(Counter)  # by tenant: requests by set of tags
 
     def __len__(self) -> int:
         return len(self._parked)
@@ -82,7 +82,7 @@ class Parking:
         turn = self._turns if before is None else before.turn
         self._parked[key] = Parked(pending, until_ms, turn, facts)
         for queue in queues:
-            self._by_queue.setdefault(queue, {}).setdefault(facts, {})[key] = turn  # a repeat keeps its turn
+            self._by_queue.setdefault(queue, {}).setdefault(facts, {})[key] = turn
         heapq.heappush(self._ends, (until_ms, key))
         return True
 
@@ -125,11 +125,11 @@ class Parking:
         return over
 
     def next_end_ms(self) -> int | None:
-        """Return when the next wait ends (ms), or earlier, if that request is no longer parked; None: no wait ends."""
+        """Return when the next wait ends (ms), or the end of an earlier one, no longer parked; None: no wait ends."""
         return self._ends[0][0] if self._ends else None
 
     def _first(self, queue: QueueKey) -> Key | None:
-        """Find the longest waiting request whose agent may run a job of this queue with its needs."""
+        """Find the request that was parked first of those whose agent may run a job of this queue with its needs."""
         groups = self._by_queue.get(QueueKey(queue.tenant, queue.queue), {})
         wanted = needed(queue.needs)
         heads = [next(iter(keys.items())) for facts, keys in groups.items() if wanted <= facts]

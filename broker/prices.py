@@ -1,7 +1,7 @@
-"""Prices of requests: what a request costs its payer, in units of some 100 µs of the broker's work. Pure.
+"""Prices of decoding a request and of sending its reply, in units of some 100 µs of the broker's work. Pure.
 
-A payer is charged twice: when a request is decoded, valid or not, by its bytes and values; and when it is done, by the
-measured work (`Done.cost`) and the bytes of the reply. No estimate is charged.
+A tenant is charged for decoding its request, valid or not, by bytes and values; for the measured work (`Done.cost`)
+each time that the store tried the request; and for the reply, by its bytes.
 
 Operators set a quota in small requests a second; one small request is `UNITS_A_REQUEST`.
 """

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.protocol.errors import Quota
 
-BURST_S: Final = 1.0  # seconds of its rate that a full bucket holds; while they last, its owner may use all the broker
+BURST_S: Final = 1.0  # seconds of the rate in a full bucket; while they last, its owner may use the whole broker
 DEBT_S: Final = 10.0  # largest debt, in seconds of the rate: a request costs far less, but many may be under way
 REFUSED_DEBT_S: Final = 1.0  # largest debt that refused requests add up to, in seconds of the rate
 BUCKETS_MAX: Final = 20_000  # buckets in memory; the least recently used is forgotten, and is full when used again

@@ -60,15 +60,15 @@ from airunner.protocol.requests import (
     WatchJob,
 )
 
-# How much of each work takes one unit of some 100 µs; measurements are in the comments.
+# Amount of each kind of work that fits into one unit of some 100 µs, with measurements.
 JOBS_A_UNIT: Final = 4  # jobs submitted or leased: 64 submitted jobs took 16 units, and 16 leased ones took 4
 PAIRS_A_UNIT: Final = 8  # pairs of metadata in a submission: 64 took 8 units
 QUEUES_A_UNIT: Final = 16  # queues searched for a lease: 64 took 4 units
 BATCHES_A_UNIT: Final = 4  # batches of events, and completions
 LEASES_A_UNIT: Final = 8  # leases renewed: 14 took 2 units
 ROWS_A_UNIT: Final = 4  # rows of a list of jobs: 100 took 30 units
-UNITS_A_PAGE: Final = 8  # units that a page of a log or of another list takes at most
-UNITS_LOOKED: Final = 250  # further units of a list that may have to search through very many jobs
+UNITS_A_PAGE: Final = 8  # most units that a page takes: of a log, or of a list other than ListJobs
+UNITS_LOOKED: Final = 250  # further units of a ListJobs for which `looks_through_many` is true
 
 _R = TypeVar("_R", bound=Message)
 
@@ -141,7 +141,7 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
 
 
 def looks_through_many(request: ListJobs) -> bool:
-    """Check whether a list has several filters: then the store may have to search through many jobs for it."""
+    """Check whether a list has several filters (queue and state count as one): the store may search many jobs."""
     by_place = request.queue is not None or request.state is not None
     return int(by_place) + int(request.owner is not None) + len(request.metadata) > 1
 
@@ -224,7 +224,7 @@ def price_of(request: StoreRequest) -> int:
 
 
 def decode(body: bytes) -> Request:
-    """Decode a body whose structure was checked: a Ping, or a request of a kind in the table.
+    """Decode a body that passed `check_structure`: a Ping, or a request of a kind in the table.
 
     Raises `BadRequest`: it is neither.
     """

@@ -15,10 +15,10 @@ from airunner.protocol.replies import AgentsListed, AgentSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX, DequeueJob, UpdateJob
 
 AGENTS_MAX: Final = 10_000  # agents of one tenant in the roster
-AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # tags, versions and `trouble` texts of one tenant's agents; no quota counts it
+AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # of one tenant's agents: `_Agent.size_bytes`, which no quota counts
 AGENT_BYTES: Final = 256  # memory of an agent without tags, roughly
-HOLDERS_MAX: Final = 65_536  # a tenant's jobs whose holder is known; the oldest is forgotten, and gets no nudges
-FORGOTTEN_MS: Final = 600_000  # an agent is listed so long after its last request; idle agents send one every 30 s
+HOLDERS_MAX: Final = 65_536  # a tenant's jobs with a known holder; the one recorded first is forgotten, and not nudged
+FORGOTTEN_MS: Final = 600_000  # from an agent's last request until it is not listed; idle agents send one every 30 s
 
 
 class _Agent(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Stalls of the store's disk: reports in /health that a read or write takes too long.
+"""Stalls of the store's disk: reports in /health that an offloaded read or write takes too long.
 
 A disk that does not answer (a network disk, or one that retries internally) raises no error: the batch waits for it,
 and every request waits for the batch. The HTTP server answers meanwhile, so /health can show the stall.

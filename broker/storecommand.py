@@ -1,7 +1,7 @@
 """Commands `airunner backup` and `airunner store …`: back up, restore and check a SQLite store.
 
 - A backup file is always complete; a restore changes nothing until its backup is verified.
-- Exit code 0: no fault. 1: the store has faults, each printed as a line.
+- Exit code 0: no fault. 1: the store or the backup has faults; `check` and `backup` print a line for each.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def backup_command(
     """Copy the broker's store to a file and verify the copy; the broker may run meanwhile.
 
     Run it on the broker's machine as the broker's user, or as root. The copy contains all jobs, logs and sealed secrets
-    as they are when it is complete. It contains no keys: back up $AIRUNNER_HOME/certs too. Restore it with `airunner
-    store restore`.
+    as they are at the end of the copying. The keys are not in the store: back up $AIRUNNER_HOME/certs too. Restore the
+    copy with `airunner store restore`.
     """
     from airunner.broker.backup import back_up
 

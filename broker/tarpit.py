@@ -1,6 +1,6 @@
 """Tarpit: delays rate-limit replies, so that a client with too many requests gains nothing by repeating them. Pure.
 
-Only the sender's address and the reply are retained. Once there are `DELAYED_MAX`, the Gateway sends replies at once.
+Only address and reply are retained. While `DELAYED_MAX` replies are delayed, the Gateway sends further ones at once.
 """
 
 from __future__ import annotations

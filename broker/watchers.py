@@ -21,7 +21,7 @@ from airunner.protocol.errors import Quota
 GRANT_MS: Final = 30_000  # how long a granted key counts without a subscription; clients take some seconds at most
 TOPICS_MAX: Final = 200_000  # topics whose tenant is remembered; the least recently granted is forgotten first
 MACHINES_MAX: Final = 64  # machines remembered for one key; the least recently granted is forgotten first
-LISTENED_MAX: Final = 100_000  # topics whose listeners are counted; beyond it every job's events are published
+LISTENED_MAX: Final = 100_000  # topics whose listeners are counted; at this number every job's events are published
 
 
 class _Granted(NamedTuple):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
-STOP_S: Final = 15  # for the cluster to end after SIGTERM, before SIGKILL
+STOP_S: Final = 15  # seconds for the cluster to end after SIGTERM, before SIGKILL
 AGENT: Final = "local-agent"  # name of the agent's key, and of its home
 QUEUE: Final = "default"  # queue of the Procfile's agent
 AGENT_TTL: Final = "30d"  # life of the agent's token; each `up` makes a new one, so restart a cluster within 30 days
@@ -151,7 +151,7 @@ def record(home: Path) -> Path:
 
 
 def running(home: Path) -> int | None:
-    """Return the process id that `up` recorded; None: that process does not run."""
+    """Return the process id that `up` recorded; None: it recorded none, or the process has ended."""
     try:
         pid = int(record(home).read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -161,7 +161,7 @@ def running(home: Path) -> int | None:
 
 
 def main() -> int:
-    """Run `up` or `down`, as the first argument says; the home is $AIRUNNER_HOME, by default .airunner here."""
+    """Run `up` or `down`, as the first argument says; the home is $AIRUNNER_HOME or, by default, CHECKOUT/.airunner."""
     home = Path(os.environ.get("AIRUNNER_HOME") or CHECKOUT / ".airunner").absolute()
     return {"up": up, "down": down}[sys.argv[1]](home)
 

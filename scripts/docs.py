@@ -1,6 +1,6 @@
 """Generated documentation, `make docs`: writes tables and diagrams from the code into pages, between two comments.
 
-One of the pages is code: the class `JobFields`, which repeats the table of job fields for type checkers.
+One page is code, protocol/fields.py: its class `JobFields` repeats the table of job fields for type checkers.
 """
 
 from __future__ import annotations

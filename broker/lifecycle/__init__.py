@@ -5,7 +5,7 @@
                                                      └─► Done: a reply for the sender, and news for other actors
 ```
 
-A decider is a function of the `World` (the loaded rows) and one command. It checks the command first, and raises a
-`PeerError` to refuse it; only then it writes to the World. So a refusal changes nothing, and nothing has to be undone.
+A decider is a function of the `World` (the loaded rows) and one command. It checks the command, and raises a
+`PeerError` to refuse it, before it writes to the World. So a refusal changes nothing, and nothing has to be undone.
 A command sees the changes of the commands before it in the batch.
 """

@@ -93,7 +93,7 @@ class News(Struct, kw_only=True):
 
     `ready`: queues and needs with a job that may be leased now. `exhausted`: queues that have no further job for an
     agent with the sender's tags. `nudged`: running jobs whose agents are to send a heartbeat at once. `more`: another
-    retention step would remove something.
+    retention step may remove something.
     """
 
     appended: list[Appended] = []

@@ -1,4 +1,4 @@
-"""Decisions: calls the function that decides a command; that of a request is in the table `broker.requests`."""
+"""Decisions: calls the function that decides a command; for a request, the table `broker.requests` has it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _answer(world: World, command: TenantRequest) -> StoreReply:
 
 
 def _require_in(world: World, command: TenantRequest, queues: frozenset[str]) -> None:
-    """Require that a request's job is in these queues; a task token is proof enough. Raises `NotFound`."""
+    """Require that the job of a CancelJob or RetryJob is in these queues. Raises `NotFound`."""
     if isinstance(command.request, CancelJob | RetryJob) and (
         world.job(command.tenant, command.request.job_id).queue not in queues
     ):

@@ -87,8 +87,8 @@ def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobC
 def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobReleasedReply:
     """Put the job back in its old place in the queue; end it if it is to be cancelled, or lost too many agents.
 
-    If the request id is that of the DequeueJob that leased the job, the broker itself sends this request, because its
-    reply did not reach the agent. Then the grant is forgotten, so that a repeat of the DequeueJob may lease the job.
+    If the request id is that of the DequeueJob that leased the job, the broker itself sends this request, because the
+    leases did not reach the agent. Then the grant is forgotten, so that a repeat of the DequeueJob may lease the job.
 
     Raises `NotFound`, `StaleToken`, `CorruptLog`.
     """
@@ -193,7 +193,7 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
 
 
 def _end_of_lost(job: JobRow, settled: Settled, change: Change, events: list[BrokerBody], now_ms: int) -> _End:
-    """Make the end of an attempt whose agent was lost; end the job if that is due to a cancel, or to `max_attempts`."""
+    """Make the end of an attempt whose agent was lost: of the job too, after a cancel or `max_attempts` lost agents."""
     if job.cancel_requested_ms is not None:
         return _finish(Change.CANCEL, settled, _CANCELLED, events, now_ms)._replace(lost=1)
     if job.agents_lost + 1 >= job.max_attempts:
@@ -203,7 +203,7 @@ def _end_of_lost(job: JobRow, settled: Settled, change: Change, events: list[Bro
 
 
 def _finish(change: Change, settled: Settled, result: Result, events: list[BrokerBody], now_ms: int) -> _End:
-    """Make the end of an attempt that ends the job; its last event follows `events`."""
+    """Make the end of an attempt that ends the job; JOB_FINISHED follows `events`."""
     state = _state_after(change)
     assert state is result.state, f"{change} makes the job {state}, and its result {result.state}"
     return _End(state, settled, [*events, _finished_event(result, now_ms)], result)

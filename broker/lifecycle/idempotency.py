@@ -16,7 +16,7 @@ Once = EnqueueJob | RetryJob | UpdateQueue | SetSecret | RemoveSecret
 
 
 def load_answer(keys: Keys, command: TenantRequest) -> None:
-    """Request a request's idempotency record, and the usage of its tenant if it has quotas."""
+    """Request a request's idempotency record, and its tenant's usage if there are quotas of bytes or jobs."""
     keys.records.add((command.tenant, command.request_id))
     if command.quotas.bytes_max is not None or command.quotas.waiting_max is not None:
         keys.tenants.add(command.tenant)

@@ -32,7 +32,7 @@ def load_update(keys: Keys, command: TenantRequest, request: UpdateJob) -> None:
 def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLeased:
     """Lease waiting jobs to an agent; a repeated request gets the leases that were granted to it before.
 
-    Raises `Conflict`: they were granted for another seed; `StaleToken`: they have ended, so this is a late copy of the
+    Raises `Conflict`: they were granted for another seed; `StaleToken`: all have ended, so this is a late copy of the
     request; `NoSpace`; `CorruptLog`: a secret cannot be read.
     """
     granted = _granted(world, command, request)
@@ -69,7 +69,7 @@ def update(world: World, command: TenantRequest, request: UpdateJob) -> JobsUpda
 
 
 def _granted(world: World, command: TenantRequest, request: DequeueJob) -> tuple[JobLease, ...]:
-    """Return the leases that were granted to this request before; extend each by a full visibility timeout.
+    """Return the running leases that were granted to this request before; extend each by a full visibility timeout.
 
     They are in the order of submission; in the first reply they were in the order of the request's queues.
     """

@@ -1,4 +1,4 @@
-"""Quotas of a tenant: checks whether it may submit more jobs, log more output, and end jobs."""
+"""Quotas of a tenant: checks whether it may submit more jobs, log more output, and change its queues."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.store.quotas import Quotas
 from airunner.protocol.errors import Quota
 
-RUNNING_FACTOR: Final = 2  # times the quota of bytes that bounds new jobs: up to there running jobs may log
-LAST_ROOM_BYTES: Final = 64 * 1_048_576  # beyond that, for ends of attempts with their last events: a thousand ends
+RUNNING_FACTOR: Final = 2  # multiple of `Quotas.bytes_max` (no new jobs) at which output of running jobs is refused
+LAST_ROOM_BYTES: Final = 64 * 1_048_576  # beyond that, for last events of attempts: those of a thousand
 
 
 def require(world: World, tenant: str, jobs: int, quotas: Quotas) -> None:
@@ -33,7 +33,7 @@ def require_log(world: World, tenant: str, quotas: Quotas, *, last: bool) -> Non
 
 
 def require_end(world: World, tenant: str, quotas: Quotas) -> None:
-    """Require room for the few bytes that end a job or an attempt. Raises `Quota`."""
+    """Require room for a record of opening a queue or removing a secret. Raises `Quota`."""
     _require_bytes(world, tenant, quotas, LAST_ROOM_BYTES)
 
 

@@ -197,5 +197,5 @@ def _shown(spec: JobSpec) -> JobSpec:
 
 
 def _waited_ms(job: JobRow, spec: JobSpec) -> int | None:
-    """Compute how long the job waited, ready to be leased, for its first lease; None: it has not been leased yet."""
+    """Compute the time between a job's becoming ready and its first lease; None: it has not been leased yet."""
     return None if job.started_ms is None else max(0, job.started_ms - max(job.submitted_ms, spec.not_before_ms or 0))

@@ -16,7 +16,7 @@ from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobEventsReplayed
 from airunner.protocol.requests import REPLAY_BYTES_MAX, REPLAY_SEGMENTS_MAX, ReplayJobEvents
 
-LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # bytes searched for events of some kinds, times the kinds: 2 ms a MiB
+LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # bytes searched, times the kinds searched for: 2 ms a MiB
 KINDS_LOOKED_MAX: Final = 8  # kinds to filter by; a request for more wants most of the log, and gets it unfiltered
 SEGMENTS_LOOKED_MAX: Final = 8_192  # segments searched for the first event from an instant on, in a few ms
 

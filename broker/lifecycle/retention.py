@@ -18,11 +18,11 @@ PAIRS_PER_STEP: Final = 1_024  # pairs of metadata removed; a step ends with the
 SEGMENTS_PER_STEP: Final = 256  # segments of logs deleted
 BYTES_PER_STEP: Final = 8 * 1_048_576  # bytes of logs deleted, which takes some milliseconds
 RECORDS_PER_STEP: Final = 256  # idempotency records removed
-RECORDS_KEPT_MS: Final = 86_400_000  # age of an idempotency record before it is removed, even if jobs go earlier
+RECORDS_KEPT_MS: Final = 86_400_000  # least age of a removed idempotency record, even if jobs are removed earlier
 
 
 def retain(world: World, engine: Engine, command: Retain) -> None:
-    """Do a step of retention; `more` in the news says whether the next step would remove something too."""
+    """Do a step of retention; `more` in the news: the next step may remove something too."""
     freed, found = engine.remove_logs(SEGMENTS_PER_STEP, BYTES_PER_STEP)
     if found:
         for tenant, size_bytes in freed.items():

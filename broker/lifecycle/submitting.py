@@ -61,7 +61,7 @@ def load_retried(keys: Keys, world: World, command: TenantRequest, request: Retr
 
 
 def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:
-    """Submit an ended job again. A repeat of the request gets the same reply, even if the job has been removed since.
+    """Submit an ended job again. A repeat gets the same reply; if the job is removed, only from a sender of all queues.
 
     Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`.
     """

@@ -1,6 +1,6 @@
 """Tallies of a batch: the counters of queues, kinds of jobs and tenants, and how the batch's commands change them.
 
-A kind of jobs is the jobs of a queue with the same needs. How a job counts depends on its state and delay alone.
+A kind is the jobs of a queue with the same needs; jobs without needs are not counted by kind.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Tallies:
             self._kinds.setdefault((tenant, queue), {})[needs] = count
 
     def kinds(self, tenant: str, queue: str) -> dict[str, int]:
-        """Count the jobs in a queue that have not ended, by their needs."""
+        """Count the jobs with needs in a queue that have not ended, by needs."""
         return self._kinds.get((tenant, queue), {})
 
     def kinds_of(self, tenant: str) -> int:

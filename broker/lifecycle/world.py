@@ -1,8 +1,8 @@
 """World of a batch: the loaded rows, with the changes that the batch's commands have made so far.
 
-Deciders read from the World, and change rows only with its writers: `add_job`, `change` with `update_standing`,
-`append`, `write`, `lease`, `note`, `set_mode`, `set_secret`, `remove_secret`, `remove_job`, `account`. The World
-computes the counters (`tallies`) and each job's `gate` from the job's state and delay.
+Deciders read from the World. They assign to a job's fields only after `change`, and call `update_standing` if state or
+delay have changed; they change all other rows with the World's writers (`add_job`, `append`, `note` and so on). The
+World computes the counters (`tallies`) and each job's `gate` from the job's state and delay.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class World:
         self._points = 0
 
     def done(self, reply: StoreReply | None, work: int = 0) -> Done:
-        """Make the outcome of the command; `work`: rows that the engine has read or written for it by itself."""
+        """Make the outcome of the command; `work`: rows that the engine read or wrote for it outside of the World."""
         return Done(reply, self.news, 1 + (self._points + work) // POINTS_PER_UNIT)
 
     # --- what was loaded ---
@@ -99,7 +99,7 @@ class World:
         self._tallies.adopt(loaded)
 
     def adopt_waiting(self, rows: Iterable[JobRow]) -> None:
-        """Add loaded jobs that may be leased; they come in the order of their places."""
+        """Add loaded jobs that may be leased; those of a queue and needs come in the order of their places."""
         for row in rows:
             job = self._adopted(row)
             self._places.setdefault(job.key, []).append((-job.priority, job.number, job))
@@ -183,7 +183,7 @@ class World:
         return self._modes.get((tenant, queue, ""))
 
     def kinds(self, tenant: str, queue: str) -> dict[str, int]:
-        """Count the jobs in a queue that have not ended, by their needs."""
+        """Count the jobs with needs in a queue that have not ended, by needs."""
         found = self._tallies.kinds(tenant, queue)
         self._points += len(found) * READ_POINTS
         return found
@@ -211,7 +211,7 @@ class World:
         return {key for key in kinds if self._first(key) is not None}
 
     def take_waiting(self, tenant: str, queue: str, facts: frozenset[str], most: int) -> list[JobRow]:
-        """Remove and return the first jobs of a queue that an agent with these tags may run; the caller leases them."""
+        """Remove and return the first jobs of a queue that an agent with these tags may run; see `put_back`."""
         kinds = (QueueKey(tenant, queue, needs) for needs in self.kinds(tenant, queue) if meets(facts, needs))
         heads = [(first, key) for key in (QueueKey(tenant, queue), *kinds) if (first := self._first(key)) is not None]
         heapify(heads)

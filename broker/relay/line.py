@@ -5,8 +5,8 @@
         ◄─────────────────────── Report, as MessagePack ─────────────────────
 ```
 
-The only buffer is the kernel's, some 200 KiB a direction. When it is full, the broker drops live events, as the network
-may do, and monitors replay them; the relay waits, and reads no further subscriptions meanwhile.
+The kernel buffers some 200 KiB in each direction. When the buffer to the relay is full, the broker drops live events,
+which monitors replay; when the buffer to the broker is full, the relay waits, and reads no further subscriptions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from msgspec import Struct
 from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Subscription
 
-PACKET_BYTES_MAX: Final = 8_192  # size of a packet: a live segment takes 2 KiB and its seal, 64 subscriptions 5 KiB
+PACKET_BYTES_MAX: Final = 8_192  # a live segment takes 2 KiB and its seal; the subscriptions of a Report, 5 KiB
 PACKETS_AT_ONCE: Final = 64  # packets received before other tasks run
 
 
@@ -67,7 +67,7 @@ class PacketSocket:
                 return
 
     async def receive(self) -> list[bytes]:
-        """Wait for packets and receive all that have come; an empty list: the other end has closed."""
+        """Wait for packets and receive up to `PACKETS_AT_ONCE`; an empty list: the other end has closed."""
         packets: list[bytes] = []
         while len(packets) < PACKETS_AT_ONCE:
             try:

@@ -2,7 +2,7 @@
 
 A machine may subscribe a limited number of times a second. libzmq accepts further subscriptions, but they are not
 reported to the broker, which publishes nothing for them. When a connection ends, libzmq reports its topics, but not its
-machine: then unreported subscriptions to a topic are counted as ended before reported ones.
+machine. So any end of a subscription is counted as that of an unreported one, as long as its topic has one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from airunner.broker.rates import Bucket, Purpose, Rates
 from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Subscription
 
-SUBSCRIPTIONS_A_SECOND: Final = 1_000.0  # of one machine; each takes the broker some 10 µs
+SUBSCRIPTIONS_A_SECOND: Final = 1_000.0  # subscriptions of one machine; each takes the broker some 10 µs
 BURST_S: Final = 10.0  # seconds of that rate at once: a client that follows thousands of jobs may reconnect
 
 

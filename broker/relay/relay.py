@@ -7,10 +7,10 @@
 
 - The broker never waits for the process: live events for which the socket has no room are dropped, and monitors replay
   them.
-- When the process ends, or reads nothing for `HANG_S`, this actor starts another on the same port: at once, then with
-  growing pauses up to `RESTART_LAST_MS`. Subscribers reconnect by themselves, get a confirmation and replay the gap.
-- The process is a new program, not a fork, because the broker has threads. It inherits none of the broker's descriptors
-  and none of airunner's environment variables.
+- When the process ends, reports a failure, or reads nothing for `HANG_S`, this actor starts another on the same port,
+  after pauses that grow from `RESTART_FIRST_MS` to `RESTART_LAST_MS`. Subscribers reconnect and replay the gap.
+- The process is a new program, not a fork, because the broker has threads. It inherits stderr, its end of the socket
+  pair, and no other descriptor of the broker; and none of airunner's environment variables.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 
-MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # memory of the process: 40 MiB, and 0.3 MiB a subscriber that does not read
+MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of the process: 40 MiB, and 0.3 MiB for each subscriber that does not read
 CONDITION: Final = "events"  # name of the condition in /health
 RESTART_FIRST_MS: Final = 50  # pause before the process is started again
 RESTART_LAST_MS: Final = 5_000  # longest pause, after it has ended several times
-CALM_S: Final = 60.0  # a process that ran for so long is started again without a longer pause
-HANG_S: Final = 10.0  # for the process to read from its socket, before it is killed
-END_S: Final = 2.0  # for the process to end by itself, once its socket is closed
-CHANGES_MAX: Final = 16  # reports that wait for the Announcer; then those in the socket wait, and then the process
+CALM_S: Final = 60.0  # after a process that ran for so long, the pauses start at the shortest again
+HANG_S: Final = 10.0  # seconds for the process to read from its full socket, before it is killed
+END_S: Final = 2.0  # seconds for the process to end by itself, once its socket is closed
+CHANGES_MAX: Final = 16  # reports in the Announcer's stream; further ones wait in the socket, and then in the process
 
 _BOOTSTRAP: Final = """
 import sys
@@ -74,8 +74,8 @@ class Relay:
     """Relay actor; `start` it, wait until it is `ready`, then `run` it.
 
     `home` is the broker's home, with its key and allow-list. The process listens at `endpoint` (port 0 picks a free
-    port, which further processes use too). `connections`: how many connections a machine may open a second, and for how
-    many seconds that rate may be opened at once.
+    port, which further processes use too). `connections`: how many connections a machine may open a second, and how
+    many seconds of that rate it may open at once.
     """
 
     def __init__(

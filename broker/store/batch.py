@@ -2,9 +2,9 @@
 
 - A batch is atomic: either all of it is on disk once `commit` has returned, or nothing.
 - A batch is deterministic: the caller provides instants, ids and keys.
-- A command that is refused changes nothing and does not affect the other commands. They take effect in their order.
-- When the engine finds that a job's row has changed since it was loaded (`Moved`), the batch is loaded and decided
-  again.
+- A command that is refused changes nothing and does not affect the other commands. Commands take effect in their order.
+- When the engine finds that a job's row has changed since it was loaded, or is damaged (`Moved`), the batch is loaded
+  and decided again.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Store:
 
 
 def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int]) -> dict[QueueKey, int]:
-    """Count how many waiting jobs of each queue and needs the batch may lease or cancel."""
+    """Count how many waiting jobs of each queue and needs the batch may lease, cancel, or report as ready."""
     wanted: Counter[QueueKey] = Counter()
     cancels = 0
     needs_of: dict[tuple[str, str], list[QueueKey]] = {}

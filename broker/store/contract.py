@@ -10,7 +10,7 @@ An engine loads rows and saves rows. It decides nothing: it knows no state, no e
 - For each changed job, `save` checks that its row is still as it was loaded (`JobRow.version`). If it is not, `save`
   raises `Moved`: then nothing of the batch is stored, and the batch is loaded and decided again.
 - An engine finds ready, due and ended jobs by `gate`, `deadline_ms`, `due_ms` and `finished_ms` alone; see `JobRow`.
-- On a full disk any method raises `NoSpace`, and nothing of the batch is stored.
+- On a full disk any method may raise `NoSpace`, and nothing of the batch is stored.
 - A row that is damaged is left out of the result, and its job's id is in `Loaded.damaged`: the job is out of use until
   a backup is restored. A write (`save`, `renew_all`, `remove_…`) that meets damage records the owner of the row, and
   raises `Moved`; any other method between `begin` and `commit` may do so too. A page that meets damage raises
@@ -37,7 +37,7 @@ class QueueKey(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Version of a job's row: every change that a decision depends on changes at least one of these fields."""
+    """Version of a job's row: only a renewal and the end of a delay change none of these fields."""
 
     state: str
     attempt: int
@@ -48,7 +48,7 @@ class Version(NamedTuple):
 class JobRow(Struct, kw_only=True, array_like=True, gc=False):
     """Row of a job; the fields are the columns, in this order. Instants are in ms since the epoch.
 
-    An engine may omit the `spec` of a job that is not in `Keys.specs`: then it is b"".
+    `Engine.load` may omit the `spec` of a job that is not in `Keys.specs`: then it is b"".
     """
 
     number: int  # order of submission, unique and never changed; 0 until the job is added to a batch
@@ -157,7 +157,7 @@ class Keys(Struct):
     jobs: set[tuple[str, str]] = set()  # tenants and job ids: the jobs' rows
     specs: set[tuple[str, str]] = set()  # those of `jobs` whose spec is to be loaded too
     records: set[tuple[str, RequestId]] = set()  # tenants and requests: idempotency records
-    grants: set[tuple[str, RequestId]] = set()  # tenants and requests: jobs last granted to them, with specs
+    grants: set[tuple[str, RequestId]] = set()  # tenants and requests: jobs whose last lease these requests got
     queues: set[QueueKey] = set()  # queues (without needs): their modes
     kinds: set[QueueKey] = set()  # queues (without needs): the needs of their jobs that have not ended
     tenants: set[str] = set()  # tenants: their usage, and how many kinds of jobs they have in all queues
@@ -169,7 +169,7 @@ class Keys(Struct):
             self.specs.add((tenant, job_id))
 
     def add_queue(self, tenant: str, queue: str, *, needing: bool) -> None:
-        """Add a queue's mode; `needing`: also the needs of its jobs."""
+        """Add a queue's mode; `needing`: also the needs of its jobs, and the tenant's usage."""
         self.queues.add(QueueKey(tenant, queue))
         if needing:
             self.kinds.add(QueueKey(tenant, queue))
@@ -208,7 +208,7 @@ class Changes(Struct):
 
 
 class Moved(Exception):
-    """Moved job: its row has changed since it was loaded, so the batch has to be loaded and decided again."""
+    """Moved job: its row has changed since it was loaded, or is damaged. The batch is loaded and decided again."""
 
 
 class JobFilter(Struct, frozen=True, kw_only=True):
@@ -234,14 +234,6 @@ class Page(Struct, frozen=True, kw_only=True):
     skipped: int = 0
 
 
-class Oldest(NamedTuple):
-    """Oldest job that has ended."""
-
-    number: int
-    tenant: str
-    job_id: JobId
-
-
 class Engine(Protocol):
     """Engine of a database. Lists are in the order that the docstring names; every `limit` is a number of rows."""
 
@@ -261,7 +253,7 @@ class Engine(Protocol):
     def waiting(self, wanted: Mapping[QueueKey, int]) -> list[JobRow]:
         """Load jobs with `gate` 0, with their specs: for each queue and needs as many as are wanted, if there are.
 
-        They are ordered by priority, the highest first, and then by number.
+        Those of a queue and needs are ordered by priority, the highest first, and then by number.
         """
         ...
 
@@ -344,7 +336,7 @@ class Engine(Protocol):
         ...
 
     def remove_logs(self, segments_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:
-        """Delete a part of removed jobs' logs; return the bytes freed by tenant, and whether any log was left."""
+        """Delete a part of a removed job's log; return the bytes freed by tenant, and whether there was such a log."""
         ...
 
     def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
+from airunner.broker.command import judge_store
 from airunner.broker.counts import COUNTED, Counts
 from airunner.broker.health import Health, Status
 from airunner.broker.stalls import STALLED_S, Stalls
@@ -60,3 +61,13 @@ async def test_a_disk_that_does_not_answer_makes_the_broker_unavailable_until_it
         answers.set()
     assert (done, health.status, health.conditions) == (["committed"], Status.OK, {})
     assert said[-1] == "no longer degraded: stall"
+
+
+@pytest.mark.parametrize(
+    ("damage", "harm"),
+    [((1, 0), "some requests are refused"), ((3, 1), "1 job is out of use"), ((9, 2), "2 jobs are out of use")],
+)
+def test_damage_is_reported_with_the_jobs_that_it_takes_out_of_use(damage: tuple[int, int], harm: str) -> None:
+    health = Health()
+    judge_store(damage, health)
+    assert health.conditions["store"].startswith(f"the store is damaged: {harm}; stop the broker")

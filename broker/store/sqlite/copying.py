@@ -29,7 +29,7 @@ class Progress(NamedTuple):
 
 
 class StoreCopy:
-    """Copy of `source` into `descriptor`, which the caller closes; it may be used between transactions only."""
+    """Copy of `source` into `descriptor`, which the caller closes; use the copy between transactions only."""
 
     def __init__(self, source: Database, descriptor: int) -> None:
         self._vfs = _DescriptorVfs(f"descriptor{descriptor}", descriptor)

@@ -166,7 +166,7 @@ class SqliteEngine(PageReader):
         except Damaged as error:
             self.begin()
             owners: list[Owner | None] = []
-            with suppress(Moved):  # damaged rows are not changed, so fewer rows than expected are
+            with suppress(Moved):  # damaged rows are not changed: `_changed` counts too few
                 for write in writes():
                     for row in write.rows:
                         try:
@@ -288,7 +288,7 @@ class SqliteEngine(PageReader):
             self._checkpoint("TRUNCATE" if shorten else "RESTART")
 
     def write_back(self) -> None:
-        """Write the journal back into the store, as far as there is room, so that it starts again."""
+        """Write the journal back into the store, as far as there is room, so that the journal can be reused."""
         self._checkpoint("RESTART")  # the journal keeps its disk space, and is overwritten from its start
 
     def _checkpoint(self, mode: str) -> None:

@@ -1,11 +1,11 @@
 """Schema of a store file, and opening of a file: locks it for one broker, and checks the schema's version.
 
-- The columns of `job` are the fields of `contract.JobRow`,; the largest, `spec`, is last, and so not read past.
-- Partial indexes contain only jobs that have not ended: `job_waiting` those that may be leased, `job_deadline` leased
+- The columns of `job` are the fields of `contract.JobRow`; the largest, `spec`, is last: other columns precede it.
+- Three indexes contain only jobs that have not ended: `job_waiting` those that may be leased, `job_deadline` leased
   ones, `job_due` delayed ones. So a lease is as fast with a million ended jobs.
 - `job_oldest` finds the oldest job of a queue that may be leased, whatever its needs and priority.
 - `job_granted` finds the jobs whose last lease a request was granted, also ended ones.
-- `segment` contains the logs; a row is a batch of events as it was sent. `fact` is a hash of a pair of metadata.
+- `segment` contains the logs; a row is a batch of events. `metadata.fact` is a hash of a pair of metadata.
 - `queue`, `kind` and `usage` are counters, to which `save` adds.
 - `pending_deletion` lists removed jobs whose logs are deleted step by step. Hence there are no foreign keys.
 """
@@ -109,7 +109,7 @@ def prepare(connection: Database, path: Path | None = None) -> None:
     """Prepare an open database: lock it for this broker, and create or check its schema. Raises `OperatorError`."""
     for setting in _SETTINGS:
         connection.execute(f"PRAGMA {setting}")  # one by one: `execute` stops at a statement that returns a row
-    # Otherwise SQLite plans statements again for other values, which takes twenty times as long as running them.
+    # Without QPSG SQLite plans a statement again for other values, which takes twenty times as long as running it.
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     if next(connection.execute("SELECT count(*) FROM sqlite_schema"))[0]:
         require_version(connection, path)
@@ -152,7 +152,7 @@ def require_version(connection: Database, path: Path | None) -> None:
     """Require the schema of this version. Raises `OperatorError`: it is of another version, or another program's."""
     ((version,),) = connection.execute("PRAGMA user_version")
     if version < VERSION:
-        why = "was written by an earlier airunner: run that version" if version else "is not a store of airunner's"
-        raise OperatorError(f"{path} {why}, or name another file with --store")
+        why = "was written by an earlier airunner: run that version, or" if version else "is not a store of airunner's:"
+        raise OperatorError(f"{path} {why} name another file with --store")
     if version > VERSION:
         raise OperatorError(f"{path} was written by a newer airunner: run that version")

@@ -96,10 +96,10 @@ class PageReader(RowReader):
     def _found(
         self, wanted: JobFilter, before: int | None, looked_max: int, *, bounded: bool = False
     ) -> tuple[str, str, Values, JobId | None]:
-        """Build the FROM and WHERE of a filter; return it, the column to order by, the values, and the last job.
+        """Build FROM and WHERE for a filter; return both, the order column, the values, and the last job to search.
 
-        Jobs are read from the index of the first fact, if any; further facts are looked up for each job. If no index
-        has the matching jobs in order, or with `bounded`, the search ends with the last of `looked_max` jobs.
+        Jobs are read from the index of the first fact, if any; further facts are looked up for each job. The last job
+        is the last of `looked_max` if no index has the matching jobs in order, or with `bounded`; otherwise None.
         """
         tenant, facts = wanted.tenant, wanted.facts
         source, number = "job", "job.number"

@@ -28,7 +28,7 @@ from airunner.protocol.errors import EXIT_DAMAGED, NoSpace, OperatorError
 Row = TypeVar("Row")
 Values = tuple[Any, ...]
 Owner = int | str | tuple[str | bytes, ...]
-"""Owner of a damaged row: a job (by its number or id), a request, or a part of an index."""
+"""Owner of a damaged row: a job (by its number or id), a request, a table, or a part of an index."""
 FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a reached quota or file size limit is a full disk too
 STEPS_COUNTED: Final = 1_000  # steps of SQLite's virtual machine between two calls of `_stepped`
 ROWS_STEPPED: Final = 100  # rows searched in so many steps: each row takes about ten
@@ -85,7 +85,7 @@ class RowReader:
         return self._looked + self._db.total_changes()
 
     def _stepped(self) -> bool:
-        """Count rows that SQLite searches within a statement; False: the statement goes on."""
+        """Count rows that SQLite searches within a statement; return False, so that the statement goes on."""
         self._looked += ROWS_STEPPED
         return False
 
@@ -134,7 +134,7 @@ class RowReader:
             raise self._judged(error) from error
 
     def _judged(self, error: Exception) -> Exception:
-        """Translate an error of SQLite into `NoSpace` or `Damaged`; return any other error as it is."""
+        """Translate SQLite's error to `NoSpace`, `Damaged` or (a failed write) `OperatorError`; return any other."""
         failed = isinstance(error, apsw.IOError)
         if isinstance(error, apsw.FullError) or (failed and getattr(self._db, "system_errno", 0) in FULL_ERRNOS):
             self._undo()
@@ -154,7 +154,7 @@ class RowReader:
     def _fetch_each(
         self, kind: type[list[Row]], sql: str, keys: Collection[Values], whose: Callable[[Values], Owner]
     ) -> list[Row]:
-        """Fetch rows, and set aside the owners of damaged ones. Raises `Moved`, in a transaction with damage."""
+        """Fetch rows, and set aside the owners of damaged ones. Raises `Moved`: there were some, in a transaction."""
         if not keys:
             return []
         keys = [key for key in keys if whose(key) not in self._aside or not self._db.in_transaction]
