@@ -1,11 +1,11 @@
 """Checkout: puts one commit of a repository into an attempt's workspace.
 
-- A submitter cannot add options: `repository.refusal` checks each word, and git gets it after `--` or `--branch=`.
+- A submitter cannot add options to git: `repository.refusal` checks each value of the job that git gets.
 - The clone has the whole history and all tags, as the job's own git expects; with `depth`, only the last commits. A
-  commit that is not in the clone is fetched by its hash.
-- `revision` says what a `commit` or `branch` means.
-- Objects that the agent has already are borrowed from its mirror (see `mirrors`). If that fails, and not because of
-  the network or a machine that is out of disk or memory, the checkout is repeated without the mirror.
+  commit that is not in the clone is fetched by its hash or ref.
+- `revision` defines what a job's `commit` and `branch` mean.
+- Without `depth`, objects are borrowed from the agent's mirror (see `mirrors`). If that
+  fails with an earlier checkout's mirror, and neither network nor machine is the cause, it is repeated without.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from airunner.agent.checkout.submodules import Submodules
 from airunner.agent.launcher.contract import Starter
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
 
-CHECKOUT_S_MAX: Final = 3_600.0  # limit of a whole checkout, all git commands together
+CHECKOUT_S_MAX: Final = 3_600.0  # seconds for a whole checkout, all git commands together
 
 
 class Terms(Struct, frozen=True):
@@ -47,7 +47,7 @@ async def check_out(
 ) -> str:
     """Clone `source` into the empty folder `workspace.checkout`, and return the commit's hash.
 
-    When it is cancelled, no git process is left. Raises `CheckoutFailed`; as `Starter.launch`.
+    When it is cancelled, no git process is left. Raises `CheckoutFailed`, and as `Starter.launch`.
     """
     if reason := refusal(source, terms.rules):
         raise CheckoutFailed(reason)
@@ -128,13 +128,13 @@ class _Checkout:
         return commit
 
     async def _hash_or_name(self, text: str) -> str:
-        """Return the commit of the branch or tag `text`, or whose hash starts with `text`; fails if there are two."""
+        """Return the only commit that `text` can mean as branch, tag or start of a hash; fail if there is not one."""
         git = self._git
         named = await self._named(text)
         if named is None:
             return await git.resolve(text) or git.fail(
-                f"there is no branch or tag {text}, and none contains a commit whose hash starts with it; "
-                "for a commit outside of all branches and tags give the full hash"
+                f"there is no branch or tag {text}, and none contains a commit whose hash starts with it, or there are "
+                "several such commits: give the full hash"
             )
         if await self._commits(text) - {named}:
             git.fail(f"{text} is a branch or tag, and also the start of another commit's hash: give the full hash")

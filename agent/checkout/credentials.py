@@ -1,8 +1,8 @@
 """Git credentials: passed to git in its environment, and in no argument and no file of the clone. Pure.
 
 For `https://user:password@host/…` git gets the URL `https://host/…`. When this host asks for credentials, git runs the
-credential helper that its environment defines; no other host gets them. The job's command does not get them either: a
-job that uses the remote itself needs a secret.
+credential helper that its environment defines; no other host gets them. The job's command does not get them either: if
+it uses the remote, it needs a secret.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Access(Struct, frozen=True):
 
 
 def access_to(repository: str) -> Access:
-    """Split `repository` into address and credentials; ssh addresses and local paths stay as they are."""
+    """Split `repository` into address and credentials; only http and https URLs change."""
     try:
         address = split_address(repository)
     except BadAddress:  # not reached: `repository.refusal` has refused it

@@ -4,8 +4,8 @@
   the agent's environment it gets only PATH, LOGNAME, USER, SSH_AUTH_SOCK, and the variables that set proxies and CA
   certificates. ssh still reads the keys and known hosts of the user.
 - git checks received objects (`transfer.fsckObjects`), as the Git project advises, except for old and harmless faults.
-- A git without output is ended after `GIT_SILENCE_S`. So an unreachable host fails within a minute, and a large clone
-  may take long, because it reports progress.
+- A git that writes nothing for `GIT_SILENCE_S` is ended. So an unreachable host fails within a minute, and a large
+  clone, which reports progress, may take longer.
 - Network failures are retried a few times, after a pause.
 - The launcher starts the git processes: when the agent is killed or the lease ends, they end too.
 - No message and no argument of git contains a credential (see `credentials`).
@@ -42,15 +42,15 @@ from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.transport.backoff import Backoff
 
 _log = logging.getLogger("airunner.git")
-GIT_SILENCE_S: Final = 45.0  # without output; with the grace below, git ends within a minute
-GIT_GRACE_S: Final = 5.0  # between SIGTERM, on which git removes its lock files, and SIGKILL
+GIT_SILENCE_S: Final = 45.0  # seconds without output until git is ended: with the grace below, within a minute
+GIT_GRACE_S: Final = 5.0  # seconds between SIGTERM, on which git removes its lock files, and SIGKILL
 OUTPUT_BYTES_MAX: Final = 65_536  # stdout and stderr are each kept up to this size: the end of the output
 MESSAGE_CHARS_MAX: Final = 8_192  # the end of git's error output that is reported
 TRIES_MAX: Final = 4  # runs of one git command, if the network fails
 PAUSE_FIRST_MS: Final = 1_000  # longest pause before the second try; it doubles with each try
 PAUSE_LAST_MS: Final = 15_000  # longest pause before any try
-PROGRESS_S: Final = 1.0  # time between two reports of the same stage
-LINE_BYTES_MAX: Final = 1_024  # longest progress line; a longer line is not progress
+PROGRESS_S: Final = 1.0  # seconds between two reports of the same stage
+LINE_BYTES_MAX: Final = 1_024  # bytes of a line that can be a progress line; the rest of a longer line is dropped
 
 _PASSED_ON: Final = frozenset({
     "PATH", "LOGNAME", "USER", "SSH_AUTH_SOCK",
@@ -97,10 +97,11 @@ _SSH: Final = "ssh -oBatchMode=yes -oConnectTimeout=30 -oPermitLocalCommand=no -
 
 
 class CheckoutFailed(Exception):
-    """Failure of a checkout. `message` is git's error output, or why git was not run; it contains no credentials.
+    """Failure of a checkout. `message` is git's error output, or another reason; it contains no credentials.
 
-    `exit_code` is git's; None: git was not run, or did not exit by itself. `of_network`: the remote could not be
-    reached. `scarce`: the resource that this machine is out of, according to git's error output.
+    `exit_code` is that of the git that failed, or 126 or 127 if git could not be started; None: no git failed, or git
+    did not exit by itself. `of_network`: git was silent for too long, or reported a network failure. `scarce`: the
+    resource that this machine lacks, according to git's error output.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class GitEnded(Struct, frozen=True):
 
 
 class Git(Struct, frozen=True):
-    """Git in one `folder`. `address` is the URL for git; `repository`, the submitted URL, may have credentials."""
+    """Git in one `folder`. `address` is the URL for git; `repository`, the submitted one, may have credentials."""
 
     launcher: Starter
     environment: Mapping[str, str]
@@ -184,7 +185,7 @@ class Git(Struct, frozen=True):
         raise CheckoutFailed(self._shown(message), exit_code)
 
     async def run(self, *arguments: str) -> GitEnded:
-        """Run git once, and return how it ended. Raises `CheckoutFailed`: git cannot start; as `Starter.launch`."""
+        """Run git once, and return how it ended. Raises `CheckoutFailed`: git cannot start; and as `Starter.launch`."""
         settings = (part for setting in _SETTINGS for part in ("-c", setting))
         _log.debug("running git %s", " ".join(arguments))  # the arguments contain no credentials
         spec = LaunchSpec(("git", *settings, *arguments), self.environment, self.folder)
@@ -243,7 +244,7 @@ def is_of_network(words: str) -> bool:
 
 
 def scarce_in(lines: Sequence[str]) -> Scarce | None:
-    """Return what this machine is out of according to git's messages, which may be wrong (see `launcher.refusal`)."""
+    """Return the resource that this machine lacks by git's messages; they may mislead (see `launcher.refusal`)."""
     words = "\n".join(line for line in lines if not line.startswith(_REMOTE))
     return next((scarce for scarce, pattern in _SCARCE.items() if pattern.search(words)), None)
 

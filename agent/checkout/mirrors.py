@@ -9,8 +9,9 @@
   checkout still asks the remote, so it fails when the access right was withdrawn.
 - A mirror is cloned under a lock, into a temporary folder that is renamed when it is complete. Objects that a later
   checkout transfers are copied from its clone to the mirror before the job runs.
-- Nothing in a mirror is removed while an attempt borrows from it. When its last borrower has ended, a damaged mirror is
-  removed; so are the least recently used mirrors while all unused ones together exceed the limit.
+- No object of a mirror is removed while an attempt borrows from it. When the last borrower of a mirror has ended, the
+  mirror is removed if it is damaged; then mirrors without a borrower are removed, least recently used first, until
+  those that remain are within the limits of size and number.
 - The configuration of a mirror is written again before each use, because jobs run as the same user and could change
   it. Jobs that must not trust each other need agents of different users.
 """
@@ -34,11 +35,11 @@ from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
 FOLDER: Final = "mirrors"
-MIRRORS_MAX: Final = 256  # mirrors kept without a borrower
-NAME_BYTES: Final = 16  # of the hash of a URL
+MIRRORS_MAX: Final = 256  # number of mirrors without a borrower that are retained
+NAME_BYTES: Final = 16  # bytes of the hash of a URL, and of a temporary name
 PACKS_MAX: Final = 32  # pack files of a mirror; more are joined, because git searches all of them for each object
 _CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
-_NEW: Final = ".new-"  # starts the names of mirrors that are unfinished, or about to be removed
+_NEW: Final = ".new-"  # starts the names of mirrors that are unfinished or being removed
 _COPIED_REFS: Final = (
     "HEAD",  # it may be a commit outside of all branches and tags; its objects are stored too
     *("+refs/remotes/origin/*:refs/heads/*", "^refs/remotes/origin/HEAD", "+refs/tags/*:refs/tags/*"),
@@ -72,7 +73,7 @@ class Mirror:
             self.faulty = True
 
     async def make(self, git: Git) -> None:
-        """Clone the mirror unless it exists. Raises as `Git.must_run`."""
+        """Clone the mirror unless it exists; an unusable one becomes `faulty`. Raises as `Git.must_run`."""
         if not self.usable and self.lock.locked():
             git.tell("waiting for the mirror that another job makes")
         async with self.lock:

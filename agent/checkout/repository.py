@@ -1,8 +1,8 @@
 """Repository rules: which repositories, commits and branches may be passed to git at all. Pure.
 
 As a repository git also accepts programs (`ext::sh -c …`) and options (`--upload-pack=…`). So everything except a URL
-of an allowed scheme, `host:path` for ssh, and an absolute path is refused before git sees it. How git distinguishes
-the three: https://git-scm.com/docs/git-clone#_git_urls
+of an allowed scheme, `host:path` for ssh and, with --allow-local, an absolute path is refused before git sees it. How
+git distinguishes the three: https://git-scm.com/docs/git-clone#_git_urls
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airunner.protocol.redaction import REDACTED, without_credentials
 
 REMOTE_SCHEMES: Final = ("https", "ssh", "git", "http")
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
-FORBIDDEN_SCHEMES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # `file` has --allow-local; the others run programs
+FORBIDDEN_SCHEMES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # `file` has --allow-local; `ext` runs programs
 LOCAL_REFUSED: Final = "local repositories are not allowed on this agent; start the agent with --allow-local"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -79,7 +79,7 @@ def _local_refusal(address: GitAddress, rules: Rules) -> str | None:
 
 
 def _host_refusal(address: GitAddress) -> str | None:
-    """Return the reason to refuse `user@host:port`. git decodes %2D first, which could make it an option of ssh."""
+    """Return the reason to refuse `user@host:port`; None: it is allowed. git decodes %2D, so it could be a dash too."""
     user, host = unquote(address.user or ""), unquote(address.host)
     if any(part.startswith("-") for part in (user, *re.split("[@:[]", host))):
         return f"{address.redacted}: the host begins with a dash"

@@ -2,7 +2,7 @@
 
 | commit                  | means                                                                             |
 |-------------------------|-----------------------------------------------------------------------------------|
-| empty, `HEAD`           | the tip of `branch` (a branch or tag); if that is empty too, the remote's HEAD    |
+| empty, `HEAD`           | the tip of `branch` (a branch or tag); if `branch` is empty, the remote's HEAD    |
 | 40 or 64 hex digits     | the commit with this hash, even if a branch has the same name                     |
 | 4 to 63 hex digits      | a branch or tag, or the commit whose hash starts so; refused if ambiguous         |
 | `refs/…`                | a ref of the remote, such as `refs/pull/7/head`                                   |
@@ -27,7 +27,7 @@ _NO_NAME: Final = re.compile(
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """Source of a checkout. `commit` overrides `branch` (or a tag); if both are empty, it is the remote's HEAD."""
+    """Source of a checkout. `commit` overrides `branch` (or a tag); both empty: the remote's HEAD."""
 
     repository: str
     commit: str = ""

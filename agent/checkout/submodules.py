@@ -1,7 +1,8 @@
 """Submodules: checked out level by level. The file `.gitmodules` comes from the repository and is not trusted.
 
-git itself refuses names that lead outside, and URLs that are options. In addition the agent's rules hold for each URL,
-a remote repository has no local submodule, no path leads through a symbolic link, and depth and number are limited.
+git itself refuses names that lead outside, and URLs that are options. In addition the agent's rules are checked for
+each absolute URL, and GIT_ALLOW_PROTOCOL limits the schemes of relative URLs. A remote repository has no local
+submodule, no path leads through a symbolic link, and depth and number are limited.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from airunner.agent.checkout.git import Git
 from airunner.agent.checkout.repository import Rules, refusal
 from airunner.agent.checkout.revision import Source
 
-LEVELS_MAX: Final = 8  # submodules within submodules
-SUBMODULES_MAX: Final = 256  # of one checkout, on all levels
-FILE_BYTES_MAX: Final = 1_048_576  # of a .gitmodules file
+LEVELS_MAX: Final = 8  # levels of submodules within submodules
+SUBMODULES_MAX: Final = 256  # number of submodules in one checkout, on all levels
+FILE_BYTES_MAX: Final = 1_048_576  # size of a .gitmodules file
 _RELATIVE: Final = ("./", "../")
 _KEY: Final = re.compile(r"submodule\.(.*)\.(path|url|update)", re.DOTALL)
 
@@ -33,7 +34,7 @@ class Submodules:
         self._count = 0
 
     async def check_out(self, folder: Path, level: int = 1) -> None:
-        """Check out the submodules of the repository in `folder`, and theirs in turn; raises as `Git.must_run`."""
+        """Check out the submodules of the repository in `folder`, recursively; raises as `Git.must_run`."""
         listed = folder / ".gitmodules"
         if not listed.is_file() and not listed.is_symlink():
             return
@@ -48,7 +49,7 @@ class Submodules:
                 await self.check_out(folder / path, level + 1)
 
     async def _checked(self, git: Git, folder: Path) -> list[str]:
-        """Check every entry of `.gitmodules`, and return the paths. Raises `CheckoutFailed`: one is not allowed."""
+        """Check the entries of `.gitmodules`, and return the paths. Raises `CheckoutFailed`: one is not allowed."""
         if (folder / ".gitmodules").is_symlink() or (folder / ".gitmodules").stat().st_size > FILE_BYTES_MAX:
             git.fail(f".gitmodules is a symbolic link, or larger than {FILE_BYTES_MAX} bytes")
         ended = await git.must_run("config", "--null", "--file", ".gitmodules", "--list")

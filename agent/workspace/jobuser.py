@@ -54,7 +54,7 @@ class JobUser(Struct, frozen=True):
 
 
 class JobUsers:
-    """User pool of an agent, perhaps empty. `give_back` a job's user when its processes and files are removed."""
+    """User pool of an agent, perhaps empty. Call `give_back` when the user's processes and files are removed."""
 
     def __init__(self, users: Sequence[JobUser]) -> None:
         self._shared = users[0] if len(users) == 1 else None
@@ -74,7 +74,7 @@ class JobUsers:
 def job_users(named: Sequence[str], slots: int) -> tuple[JobUser, ...]:
     """Look up the users of `--run-as`: names, or `UID[:GID]`, which need no account.
 
-    Raises `OperatorError`: the agent is not root, a user is root or unknown, or there are several, but too few.
+    Raises `OperatorError`: the agent is not root, a user is unusable or named twice, or some slots would lack a user.
     """
     users = tuple(_user(word.strip()) for words in named for word in words.split(SEPARATOR))
     if not users:

@@ -9,10 +9,10 @@
 └── gitconfig     only with --run-as: lets git read local repositories that belong to other users
 ```
 
-With --run-as the workspace's root folder belongs to the agent, so that the job cannot replace the folders in it.
+With --run-as the workspace's root folder belongs to the agent (0711), so that the job cannot replace what is in it.
 
 The removal copes with everything that a job can make: read-only folders, links to other places, trees deeper than the
-longest path or the limit of open files. So it opens no path below the workspace's root, follows no link, and does not
+longest path or the limit of open files. So it opens each folder by its name alone, follows no link, and does not
 recurse: it moves inner folders up into the root, and empties them there. It reports what it cannot remove (another
 user's folder, a mount, an immutable file).
 
@@ -38,9 +38,9 @@ from airunner.protocol.errors import OperatorError
 
 WORKSPACES_FOLDER: Final = "workspaces"  # in an agent's home
 FOLDER_MODE: Final = 0o700
-NAME_BYTES: Final = 4  # random part of a workspace's name, which has the job and the attempt too
-LEFTOVERS_MAX: Final = 100  # reported of one workspace; more would only repeat the reason
-PATH_CHARS_MAX: Final = 4_096  # of a reported path: the kernel's own limit (PATH_MAX)
+NAME_BYTES: Final = 4  # bytes of the random part of a workspace's name, which also contains job and attempt
+LEFTOVERS_MAX: Final = 100  # paths reported for one workspace; more would only repeat the reason
+PATH_CHARS_MAX: Final = 4_096  # length of a reported path: the kernel's own limit (PATH_MAX)
 
 _ANY_OWNER: Final = "[safe]\n\tdirectory = *\n"
 _READABLE: Final = 0o644
@@ -48,7 +48,7 @@ _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Workspace:
-    """Workspace of one attempt: the absolute paths drawn above. `folders` always exist, and belong to `user`."""
+    """Workspace of one attempt: the absolute paths drawn above. `folders` are made with it, and belong to `user`."""
 
     def __init__(self, root: Path, user: JobUser | None = None) -> None:
         self.root = root
@@ -117,7 +117,7 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | 
 
 
 def restore_checkout(workspace: Workspace) -> None:
-    """Restore the checkout's folder if the job has removed it, made it inaccessible, or replaced it by a link.
+    """Restore the checkout's folder if the job has removed it, made it inaccessible, or replaced it.
 
     The next process in it is an operator's hook, which must not run in a place of the job's choice. Raises `OSError`.
     """
@@ -155,7 +155,7 @@ def remove_workspaces(agent_home: Path) -> list[Leftover]:
 
 
 def remove_workspace(root: Path) -> list[Leftover]:
-    """Remove a workspace with everything in it, and return what is left. This is slow with many files: use a thread."""
+    """Remove a workspace, or another folder, with everything in it, and return what is left. Many files take long."""
     try:
         if not stat.S_ISDIR(root.lstat().st_mode):
             root.unlink()  # the job has replaced the folder
@@ -179,7 +179,7 @@ def remove_workspace(root: Path) -> list[Leftover]:
 
 
 class _Removal:
-    """Removal of everything in the folder with the descriptor `top`: two descriptors at a time, no recursion."""
+    """Removal of everything in the folder with the descriptor `top`: few descriptors at a time, no recursion."""
 
     def __init__(self, top: int, path: str) -> None:
         self._top = top
