@@ -30,7 +30,7 @@ What happens when a process dies or is stopped
 - A keeper is stopped, and its launcher is stopped or dead: the agent's `end` and `launch` continue the keeper, and
   kill it and its job if it does not answer (`watchdog.py`). If a keeper that never started a command does not answer,
   its process id is not known: `launch` kills the launcher, and so all jobs. When a launcher dies, its keepers have
-  two seconds to end their jobs (`watch`).
+  two seconds to end their jobs (`ChildLauncher.watch`).
 - After the death of a launcher or keeper the agent's `wait`, `end` and `launch` raise `LauncherDied`, when the job's
   processes have been killed. The next launch starts another launcher, if there is none.
 Launcher and keepers have their own sessions: a signal to the agent's process group does not reach them.

@@ -30,7 +30,7 @@ class LaunchSpec(Struct, frozen=True):
 
 
 class Exit(Struct, frozen=True):
-    """Exit of a command: its exit code or signal. `oom`: it failed, and the kernel killed a process to free memory."""
+    """Exit of a command: exit code or signal. `oom`: it failed, and the kernel has killed a process to free memory."""
 
     exit_code: int | None
     signal: int | None
@@ -76,7 +76,7 @@ class Holder(Struct, frozen=True):
 class LaunchFailed(Exception):
     """Failure of a launch: the command or its working directory cannot be used.
 
-    `exit_code` is that of a shell: 127: command not found; 126: any other failure.
+    `exit_code` is that of a shell: 127 if the command or its interpreter was not found, otherwise 126.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

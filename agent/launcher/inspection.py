@@ -16,7 +16,7 @@ from typing import Final
 from airunner.agent.launcher.child.tree import command_of, descendants, name_of, process_ids, status_of
 from airunner.agent.launcher.contract import Holder, Vitals
 
-HOLDERS_MAX: Final = 100  # processes that `holders_of` lists at most
+HOLDERS_MAX: Final = 100  # most processes that `holders_of` lists
 _TIOCGPTN: Final = 0x80045430  # ioctl_tty(2): the N in /dev/pts/N, by the descriptor of its master
 
 

@@ -19,8 +19,8 @@ from airunner.agent.launcher.mark import VARIABLE, new_launcher_mark
 # The launcher gets only the variables that an interpreter needs: jobs of its user can read them in /proc/PID/environ.
 _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
-# Empty modules replace `airunner` and `airunner.agent`, so that importing the launcher imports nothing else:
-# the public API would load ZeroMQ into the launcher and every keeper.
+# Empty modules replace the packages `airunner` and `airunner.agent`: importing the real ones would import the public
+# API, and with it ZeroMQ, into the launcher and every keeper.
 _BOOTSTRAP: Final = """
 import sys, types
 descriptor, held, group, limits, mark, package, *sys.path[:] = sys.argv[1:]
@@ -45,7 +45,7 @@ class LauncherSettings(NamedTuple):
 
 
 class LauncherProcess(NamedTuple):
-    """Launcher process: the child process, our end of its socket, and the start of the marks of its jobs."""
+    """Launcher process: the child process, our end of its socket, and the prefix of its jobs' marks."""
 
     child: subprocess.Popen[bytes]
     connection: socket.socket

@@ -34,7 +34,7 @@ NO_LIMITS: Final = Limits()
 WIRE: Final = Path(wire.__file__)  # after an upgrade has changed this file, a new launcher would not understand us
 WAKE_S: Final = 5.0  # seconds until launcher and keeper are continued (SIGCONT): an answer to Start takes milliseconds
 LAUNCH_S: Final = 30.0  # further seconds until a keeper that does not answer is killed: a slow disk may need them
-KEEPERS_S: Final = 2.0  # seconds for a dead launcher's keepers to end their jobs; only stopped ones take longer
+KEEPERS_S: Final = 2.0  # seconds for a dead launcher's keepers to end their jobs; a stopped keeper takes longer
 KILL_S: Final = 5.0  # seconds for processes to die of SIGKILL; only those that hang in the kernel take longer
 CLOSE_WAIT_S: Final = 5.0  # seconds for the launcher to kill all processes and exit, in `aclose`
 
@@ -45,8 +45,8 @@ def start_launcher(
     """Start the launcher process, before this process raises its limit of open files. Raises `OperatorError`.
 
     Jobs get that limit as it is now. Launcher and keepers hold the descriptors `held` open, and jobs do not: a lock on
-    one of them shows whether launcher or keepers still live. The `limits` apply to each job. All marks begin with
-    `mark` (default: a new one). The folder of the launcher's control groups is added to the file `groups`.
+    one of them shows whether launcher or keepers still live. The `limits` apply to each job. All processes' marks
+    begin with `mark` (default: a new one). The folder of the launcher's control groups is added to the file `groups`.
     """
     if sys.platform != "linux":
         raise OperatorError("the agent needs Linux: run it there; this machine can still submit and monitor jobs")
@@ -174,7 +174,7 @@ class ChildLauncher:
     async def _answer(
         self, connection: KeeperConnection, start: Start, kill_rest: Callable[[], Awaitable[None]]
     ) -> ToAgent:
-        """Send a Start and return the keeper's answer. On an error or a cancellation no process is left.
+        """Send a Start and return the keeper's answer. On an error or a cancellation the command is killed.
 
         A keeper that does not answer is killed. Raises `LauncherDied`; `OSError`: no descriptor is free for the output.
         """

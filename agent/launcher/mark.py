@@ -1,8 +1,8 @@
 """Process marks: an environment variable by which the processes of a job are found again. Standard library only.
 
-Normally a keeper ends its job's processes. When launcher and keepers are killed at once, the agent finds the processes
-that are left by the mark, which they have inherited. Processes in the session of a marked process, and descendants of
-marked processes, count as marked too.
+Normally a keeper ends its job's processes. When launcher and keepers are killed at once, the agent finds the remaining
+processes by the mark that they have inherited. Processes in the session of a marked process, and descendants of marked
+processes, count as marked too.
 
 ```
 AIRUNNER_MARK=<home>.<launcher>           the launcher and its keepers

@@ -23,7 +23,7 @@ from airunner.agent.launcher.watchdog import KeeperProcess
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 
 STOPPED_S: Final = 1.0  # seconds after the grace, until a stopped keeper is killed: its job has stopped it again
-SILENT_S: Final = 15.0  # seconds after the grace, until a silent keeper is killed: more than `STUCK_S` of keeper.py
+SILENT_S: Final = 15.0  # seconds after the grace, until a silent keeper is killed; `STUCK_S` in keeper.py is 10
 
 
 class KeptProcess:

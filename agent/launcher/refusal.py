@@ -2,7 +2,7 @@
 
 A system call of the agent then fails, for example with EAGAIN or ENOSPC. The job is released, usually without counting
 the attempt towards `max_attempts` (see `counts`). The agent reports the reason, and leases nothing until it can run
-jobs again (see `leases/health.py`). If a system call of the running command fails, that is the job's own affair.
+jobs again (see `leases/health.py`). If a system call of the running command fails, that is the job's own failure.
 
 If a message of git or a failed hook is the only evidence, a check of the machine must confirm the refusal. Otherwise a
 repository too large for the disk, or a program that prints such messages, would be retried for ever.

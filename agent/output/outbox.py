@@ -1,8 +1,8 @@
 """Outbox: stores the batches of one attempt on disk until the broker has acknowledged them.
 
-A batch is on disk before it is sent, and is never split or joined, so that it can be sent again byte for byte. Of the
-batches memory holds positions and the newest one. A batch that the disk refuses is sent from memory, and no other batch
-is made before the broker has acknowledged it. The attempt's result is sent after, or with, its last event.
+A batch is on disk before it is sent, and does not change (except in `drop_output_from`), so that it can be sent again
+byte for byte. Memory holds the newest batch; of the others it holds positions. A batch that the disk refuses is sent
+from memory, and no other batch is made before the broker has acknowledged it. The attempt's result is sent last.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Outbox:
     """Outbox of one attempt, whose lease is `lease`.
 
     `lost` is set when nothing more of this attempt is sent, usually because the broker refuses it; `broken` when the
-    spool cannot be read, and `failure` says why. `changed` rings at each acknowledgement and when the outbox has ended.
+    spool cannot be read, and `failure` says why. `changed` rings at each acknowledgement, completion, loss or failure.
     """
 
     def __init__(

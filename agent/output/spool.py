@@ -226,7 +226,7 @@ class Spool:
         return found
 
     def acknowledge(self, next_index: int) -> None:
-        """Drop records whose events are all before `next_index`: the broker has stored these. It may be called again.
+        """Drop records whose events are all before `next_index`: the broker has stored them. May be called again.
 
         After a power cut the file may lack records that the broker has: the next event then gets the broker's index.
         Raises `SpoolFailed`.
@@ -244,7 +244,7 @@ class Spool:
                         break
                     self._kept = _Position(record.next_index, offset)
                 if self._kept.offset - self._reclaimed >= RECLAIM_BYTES_MIN:
-                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # with the page that the last hole left
+                    begin = max(self._begin, self._reclaimed - _PAGE_BYTES)  # the last hole had left that page
                     with suppress(OSError):  # no holes on this disk: space is freed when all is acknowledged
                         punch(self._descriptor, begin, self._kept.offset)
                     self._reclaimed = self._kept.offset

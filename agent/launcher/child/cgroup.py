@@ -152,7 +152,7 @@ class Groups:
 
 
 def _enable(group: Path, limits: Limits) -> None:
-    """Enable the controllers for groups below `group`; if refused, again after moving us and the agent to a leaf."""
+    """Enable the controllers for groups below `group`; if refused, move us and the agent to a leaf, and retry."""
     if not limits.controllers:
         return
     words = " ".join(f"+{name}" for name in limits.controllers)

@@ -81,10 +81,10 @@ class _Ending:
             self._note_process(pid, command_of(pid))
 
     def note_settled(self, processes: list[Status]) -> list[Status]:
-        """Record and return the survivors that may get SIGTERM now; the others become ready within `LOOK_AGAIN_MS`.
+        """Record and return the survivors that may be signalled now: their groups have no process without command line.
 
-        A process without a command line is most likely exiting, or executing a program. Its group is not signalled
-        yet: the process, and others that it has just started, would end before their commands can be read.
+        Such a process is most likely exiting, or executing a program. For `LOOK_AGAIN_MS` its group is not signalled:
+        the process, and others that it has just started, would end before their commands can be read.
         """
         now = time.monotonic()
         commands = {process.pid: command_of(process.pid) for process in processes}

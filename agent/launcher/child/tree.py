@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airunner.agent.launcher.child.wakeup import Wakeup
 
 COMMAND_CHARS_MAX: Final = 200  # characters of a command line that are reported
-KILL_AGAIN_MS: Final = 20  # at most, between passes that kill: a pass may miss a fork; a child's death ends the wait
+KILL_AGAIN_MS: Final = 20  # pause between passes that kill: a pass may miss a fork; a child's death ends the pause
 
 _READ_BYTES: Final = 4_096  # enough: a stat line has some 300 bytes, `COMMAND_CHARS_MAX` at most 800
 _STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN = 0, 1, 2, 3, 17, 19  # indices after the name: proc_pid_stat(5)

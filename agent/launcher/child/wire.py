@@ -76,7 +76,7 @@ class Ended(NamedTuple):
 
 
 class Expired(NamedTuple):
-    """Keeper → agent: the deadline passed; the job was killed, or not started. No message about it follows."""
+    """Keeper → agent: the deadline passed; the job was killed, or not started, and no message about it follows."""
 
 
 ToKeeper = Start | KeepUntil | End
