@@ -1,4 +1,4 @@
-"""Batching: groups the events of an attempt into batches, and decides when each batch is sent. Pure.
+"""Batching: groups the events of an attempt into batches, and decides when each batch is due. Pure.
 
 Output that comes `window_ms` or more after the last batch is sent at once, so that a prompt is seen as soon as it is
 written; earlier output is gathered until then, so that a chatty command does not send many small batches. While a

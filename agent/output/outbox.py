@@ -31,7 +31,7 @@ from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch
 from airunner.transport.bell import Bell
 
-LAST_EVENTS_MAX: Final = 16  # events of a cancelled job that are still sent after its output was dropped
+LAST_EVENTS_MAX: Final = 16  # most events of a cancelled job that are still sent after its output was dropped
 
 
 class Sender(Protocol):
@@ -45,7 +45,7 @@ class Sender(Protocol):
         ...
 
     def flush_at(self, due_ms: int) -> None:
-        """Flush the outboxes that are due at `due_ms` (anyio's clock), or earlier."""
+        """Look for outboxes that are due, and flush them, at `due_ms` (anyio's clock) or earlier."""
         ...
 
 

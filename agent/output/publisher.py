@@ -59,7 +59,7 @@ class EventPublisher:
         self._no_room = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
 
     def flush_at(self, due_ms: int) -> None:
-        """Flush the outboxes that are due at `due_ms` (anyio's clock), or earlier."""
+        """Look for outboxes that are due, and flush them, at `due_ms` (anyio's clock) or earlier."""
         if due_ms < self._flush_ms:
             self._sooner.ring()
 
