@@ -38,7 +38,7 @@ CONNECTIONS_BURST_S = 5.0  # seconds of that rate at once, for a machine whose a
 DEFAULT_HTTP = "127.0.0.1:8080"
 RETAIN_DAYS_MAX = 36_500
 RETAIN_GIB_MAX = 1_000_000
-DESCRIPTORS = 65_536  # limit of file descriptors to set: each connection takes one, even before it is authenticated
+DESCRIPTORS = 65_536  # limit of open file descriptors: each connection takes one, even before it is authenticated
 _MIB = 1_048_576
 _GIB = 1_024 * _MIB
 

@@ -16,7 +16,7 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "garbage": "Messages that are not a request of this protocol.",
         "replies_undelivered": "Replies that were dropped because the peer was gone or did not read.",
         "commits": "Transactions on the store.",
-        "commands": "Requests that the store has answered, and commands of the broker itself.",
+        "commands": "Requests that the store has tried, a parked one each time, and commands of the broker itself.",
         "events": "Events appended to logs.",
         "live_dropped": "Live messages dropped because the relay did not read fast enough; monitors replay them.",
         "relay_restarts": "Restarts of the relay, the process that sends live events.",

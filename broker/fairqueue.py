@@ -68,7 +68,7 @@ class FairQueue:
         if isinstance(entry, Pending):
             self._put(entry)
         else:
-            self._own.append(entry)  # not bounded, but few: nearly all wait for the outcome before the next
+            self._own.append(entry)  # few: nearly all senders wait for the outcome before the next
         self._arrived.ring()
 
     async def send(self, entry: OwnCommand) -> None:

@@ -126,7 +126,7 @@ class Ledger:
             self._take_over_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
 
     async def _gather(self) -> list[_Entry]:
-        """Gather the next batch; it is empty if a parked request timed out or the take-over is due."""
+        """Gather the next batch; it may be empty, for example when a parked request timed out."""
         batch: list[_Entry] = []
         self._ready |= self._bus.take_ready()
         if not self._parking.waits_on(self._ready):

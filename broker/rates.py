@@ -1,4 +1,4 @@
-"""Rate limits: token buckets of units, each some 100 µs of the broker's work. Pure.
+"""Rate limits: token buckets of units: some 100 µs of work, connections (Gatekeeper) or subscriptions (relay). Pure.
 
 A bucket fills steadily, up to the units of `burst_s` seconds. A request is admitted while its bucket is not empty, and
 charged its cost once that is known. So a costly request leaves a debt, and the next requests are refused until it is

@@ -95,7 +95,7 @@ class Roster:
             if now_ms - agent.seen_ms < FORGOTTEN_MS or name in leases
         }
         for name, count in leases.items():
-            if name not in found:  # the agent has sent nothing since this broker started
+            if name not in found:  # not in the roster, for example after the broker's restart
                 found[name] = AgentSummary(name=name, slots=0, leases=count, seen_ms=0)
         names = sorted(name for name in found if name > after)
         return AgentsListed(

@@ -40,7 +40,7 @@ def imports_between_packages(root: Path) -> Graph:
         for target in targets:
             mutual = path.parent != target.parent and path.parent in folders[target.parent]
             if not mutual or path.parent in target.parent.parents:
-                continue  # if one folder is inside the other, only modules of the outer one become nodes
+                continue  # if one folder is inside the other, only imports by the inner one make nodes
             below = _below(modules, target)
             if not any(module.parent == path.parent for module in below):
                 lone |= {target, *(module for module in below if module.parent == target.parent)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.idempotency import answered, load_answer, note_answer
-from airunner.broker.lifecycle.quota import require, require_end
+from airunner.broker.lifecycle.quota import require, require_record
 from airunner.broker.lifecycle.world import QUEUE_BYTES, World
 from airunner.broker.store.contract import Keys, QueueKey, SecretRow
 from airunner.broker.store.room import Room
@@ -41,7 +41,7 @@ def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> 
             raise NoSpace
         require(world, tenant, 0, command.quotas)
     else:
-        require_end(world, tenant, command.quotas)
+        require_record(world, tenant, command.quotas)
     kept = int(mode is not QueueMode.OPEN) - int(before not in (None, QueueMode.OPEN))
     world.account(tenant, kept * QUEUE_BYTES)
     note_answer(world, command, request)
@@ -86,7 +86,7 @@ def remove_secret(world: World, command: TenantRequest, request: RemoveSecret) -
     secret = world.boxes(command.tenant, request.queue).get(request.name)
     if secret is None:
         raise NotFound(f"queue {request.queue} has no secret {request.name}")
-    require_end(world, command.tenant, command.quotas)
+    require_record(world, command.tenant, command.quotas)
     world.account(command.tenant, -len(secret.box))
     world.remove_secret(secret)
     note_answer(world, command, request)

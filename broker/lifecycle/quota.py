@@ -9,7 +9,7 @@ from airunner.broker.store.quotas import Quotas
 from airunner.protocol.errors import Quota
 
 RUNNING_FACTOR: Final = 2  # multiple of `Quotas.bytes_max` (no new jobs) at which output of running jobs is refused
-LAST_ROOM_BYTES: Final = 64 * 1_048_576  # beyond that, for last events of attempts: those of a thousand
+LAST_ROOM_BYTES: Final = 64 * 1_048_576  # beyond that: last events of a thousand attempts, and `require_record`
 
 
 def require(world: World, tenant: str, jobs: int, quotas: Quotas) -> None:
@@ -32,8 +32,8 @@ def require_log(world: World, tenant: str, quotas: Quotas, *, last: bool) -> Non
     _require_bytes(world, tenant, quotas, LAST_ROOM_BYTES if last else 0)
 
 
-def require_end(world: World, tenant: str, quotas: Quotas) -> None:
-    """Require room for a record of opening a queue or removing a secret. Raises `Quota`."""
+def require_record(world: World, tenant: str, quotas: Quotas) -> None:
+    """Require room for the record of a request that sets a queue's mode or removes a secret. Raises `Quota`."""
     _require_bytes(world, tenant, quotas, LAST_ROOM_BYTES)
 
 

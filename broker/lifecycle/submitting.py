@@ -61,9 +61,10 @@ def load_retried(keys: Keys, world: World, command: TenantRequest, request: Retr
 
 
 def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:
-    """Submit an ended job again. A repeat gets the same reply; if the job is removed, only from a sender of all queues.
+    """Submit an ended job again. A repeat of the request gets the same reply, even if the job has been removed since.
 
-    Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`.
+    Raises `NotFound` (`decide` does, if the sender is bound to queues, also for a repeat after the job's removal),
+    `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`.
     """
     if (before := answered(world, command, request)) is not None:
         return JobsEnqueued(job_ids=before)

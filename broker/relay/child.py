@@ -2,7 +2,7 @@
 
 It has the broker's key, for handshakes, but no job's key: the messages are sealed already. All buffers that subscribers
 can fill are in this process, whose memory is limited (RLIMIT_DATA): beyond the limit it dies, and the broker starts
-another. It ends when the broker closes its socket; when the broker dies, the kernel sends it SIGKILL.
+another. It ends when the broker closes its end of the socket pair; when the broker dies, the kernel sends it SIGKILL.
 """
 
 from __future__ import annotations
