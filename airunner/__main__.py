@@ -1,6 +1,6 @@
 """Entry point of the `airunner` command: finds the module of each command, and decides how the program ends.
 
-An error that an operator or the other side can fix becomes one line on stderr and an exit code, never a traceback. A
+An error that an operator or the other side can fix becomes a message on stderr and an exit code. Without `--debug`, a
 traceback means a bug of ours.
 """
 
@@ -131,7 +131,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _report(error: OperatorError | PeerError | OSError) -> int:
-    """Print the error on one line of stderr and return its exit code."""
+    """Print the error's message on stderr, with `--debug` after its traceback, and return its exit code."""
     if debug_is_on():
         import traceback
 

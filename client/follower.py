@@ -1,6 +1,7 @@
 """Follower actor: feeds a monitor with every event of a job, once and in order.
 
-It is the shell around `protocol.follow.Follow`, which decides everything. The monitor iterates over `Events`.
+It is the shell around `protocol.follow.Follow`, which decides what is next and when to replay. The monitor iterates
+over `Events`.
 
 ```
  LiveEvents ──sealed segment──► inbox ──► Follow ──► events ──► the monitor's `async for`

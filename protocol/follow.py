@@ -36,7 +36,7 @@ KEPT_SEGMENTS_MAX: Final = 128  # live segments kept while a gap is replayed; mo
 class Follow:
     """Position of one monitor in one job's log.
 
-    `from_timestamp_ms`, when given, skips to the first event that is not older. With `kinds`, only events of
+    `from_timestamp_ms`, if given, skips to the first event not older than that. With `kinds`, only events of
     these kinds are returned; the other events only advance the position.
     """
 

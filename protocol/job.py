@@ -44,7 +44,7 @@ _REASON: Final = re.compile("[a-z][a-z0-9-]{0,63}")
 
 
 class Reason(StrEnum):
-    """Reason why an attempt failed or was cancelled. `oom`: the kernel killed its process because memory ran out."""
+    """Reason why an attempt is not COMPLETED. `oom`: it failed, and the kernel killed a process to free memory."""
 
     EXIT_CODE = "exit-code"
     SIGNAL = "signal"
@@ -90,7 +90,7 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Result of an attempt: an exit code, a signal, or only a reason; and the resources that it used."""
+    """Result of an attempt: exit code or signal, if its command ended; a reason, if not COMPLETED; and its usage."""
 
     exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
     signal: Annotated[int, Meta(ge=1, le=64)] | None = None
@@ -159,10 +159,10 @@ class JobSummary(JobView, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def check_new(spec: JobSpec) -> None:
-    """Check the rules that hold for new jobs only, and not for jobs that were stored before the rule existed.
+    """Check the rules for new jobs, which jobs that were stored before these rules need not obey.
 
-    Raises `ValueError`: the repository's credentials are ambiguous, or a name contains invisible characters, so that it
-    could pass for another name or for a message of ours.
+    Raises `ValueError`: the repository's address is not allowed, or a field of `PLAIN` contains invisible characters,
+    with which it could pass for another name or for a message of ours.
     """
     if spec.repository:
         split_address(spec.repository)

@@ -1,10 +1,10 @@
 """Lazy Pirate: sends a request, waits, and on silence sends the same request to the next broker.
 
-One `LazyPirate` is the state of one connection that carries many requests at once. It owns no socket and no clock:
-every method takes `now_ms`, any steadily rising count of milliseconds, and returns the actions to carry out. Its rules:
+One `LazyPirate` is the state of one channel: many requests, and one connection at a time. It owns no socket and no
+clock: methods take `now_ms`, any steadily rising count of milliseconds, and return the actions to carry out. Its rules:
 
-- A request keeps its request id until it is answered or forgotten. The broker makes a repeat harmless, so this code
-  never has to guess whether the first request arrived.
+- A request keeps its request id until it is answered, forgotten or resized. The broker makes a repeat harmless, so
+  this code never has to guess whether the first request arrived.
 - A request without an answer on a living connection is sent again after its patience, then after twice that, and so
   on up to `PATIENCE_LAST_MS`, because a single message can be lost too.
 - Any traffic proves life. Silence for `HEARTBEAT_MS` while an answer is owed causes a Ping, and `MISSES_MAX`
@@ -109,7 +109,7 @@ def full_jitter_ms(random: Callable[[], float], failures: int, first_ms: int, la
 
 
 class LazyPirate:
-    """State of one connection: its unanswered requests, and whether the broker is alive."""
+    """State of a channel: its unanswered requests, its connection, and whether the broker is alive."""
 
     def __init__(self, endpoints: Sequence[str], random: Callable[[], float]) -> None:
         assert endpoints, "no endpoint is given"

@@ -76,7 +76,7 @@ class EnqueueJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
     jobs: Annotated[tuple[JobSpec, ...], Meta(min_length=1, max_length=ENQUEUE_MAX)]
 
     def __post_init__(self) -> None:
-        """Check the rules of new jobs; raises `ValueError`: too much metadata, or an ambiguous repository address."""
+        """Check the rules of new jobs; raises `ValueError`: too much metadata, or what `check_new` refuses."""
         for job in self.jobs:
             check_new(job)
         if sum(len(job.metadata) for job in self.jobs) > ENQUEUE_METADATA_MAX:
@@ -84,7 +84,7 @@ class EnqueueJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
 
 
 class DequeueJob(Asking[replies.JobsLeased], frozen=True, kw_only=True):
-    """Lease up to `slots` jobs from `queues`, in order of preference; wait for the first. Role `work`."""
+    """Lease up to `slots` jobs from `queues`, in order of preference; wait `wait_ms` for the first. Role `work`."""
 
     agent: Name
     agent_slots: AgentSlots = 1  # shown in lists of agents, as is `version`

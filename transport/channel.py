@@ -1,8 +1,9 @@
 """Channel to a broker: sends requests with their tokens, and receives replies, over one connection at a time.
 
-`Channel` is the shell around `protocol.reconnect.LazyPirate`: it owns the socket, the clock and the waiting tasks, and
-decides nothing. It is an actor: `run` is its loop, and `ask` its message. Agents and clients use the same class. At
-most `PENDING_MAX` requests are in flight (others wait), and `Patience` bounds the wait for a silent broker.
+`Channel` is the shell around `protocol.reconnect.LazyPirate`, which decides what to send and when. The Channel owns the
+socket, the clock and the waiting tasks; it is an actor: `run` is its loop, and `ask` its message. Agents and clients
+use the same class. At most `PENDING_MAX` requests are in flight (others wait), and `Patience` bounds the wait for a
+silent broker.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class Channel:
         return waiter.reply
 
     async def gone(self, silence_s: float) -> None:
-        """Return once no broker has been connected for `silence_s` seconds without interruption."""
+        """Return once no broker has been reachable for `silence_s` seconds without interruption."""
         while True:
             while self._pirate.reachable:
                 await self._reachable_changed.wait()

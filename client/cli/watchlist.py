@@ -1,6 +1,6 @@
 """Live list of jobs, `airunner list --watch`: shows the list again as it changes.
 
-No event on the wire says that any job has changed, so the client requests the list again `WATCH_S` after each reply. As
+The broker publishes no changes of the list, so the client requests it again `WATCH_S` after each reply. As
 in kubectl, a pipe gets a line for each job that is new or has changed, and a terminal a table that is drawn over the
 last one.
 """
