@@ -1,6 +1,6 @@
 """Rows of SQLite: reads and writes them in sets, and detects damage.
 
-A disk that returns an error, or other bytes than were written, harms only the jobs and requests that own the damaged rows:
+A disk that returns an error, or other bytes than were written, harms only the jobs and requests with damaged rows:
 
 - After a set of rows has met damage, it is read or written again row by row, which shows whose row is damaged.
 - That job is set aside: until a backup is restored, nothing is written to it, its lease does not expire, and it is
