@@ -11,9 +11,9 @@
 - Machines: `curve.py` loads key pairs; `allowlist.py` reads which keys may connect; `machines.py` adds, exports,
   imports and revokes machines.
 - Tokens: `tokens.py` signs and verifies them; `tokenkeys.py` loads the keys; `tokensource.py` chooses the token to
-  present; `principal.py` is the verified sender; `authority.py` turns a request's token, or none, into a principal.
+  present; `principal.py` is the verified sender; `authority.py` is the interface that turns a token into a principal.
 - Sealed data: `queuekeys.py` seals secrets for a queue's agents; `sealed.py` seals live events for readers of a job.
-- Commands: `command.py` is the command line; `init.py` makes keys; `checkup.py` checks them, with `findings.py`.
+- Commands: `command.py` is the command line; `init.py` makes keys; `checkup.py` checks them; `findings.py`: results.
 
-The package imports only `protocol`; every other package imports this one.
+The package imports only `protocol`; transport, broker, agent and client import this package.
 """

@@ -7,8 +7,8 @@ D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs  local    client agent
 ```
 
 Guarantees
-- A change of the file takes effect at the next handshake or request, without a restart. Each time the broker calls
-  `stat`, and reads the file if the result differs from the last. The result contains the time of the last change
+- A change of the file takes effect at the next handshake or request, without a restart: the broker calls `stat`
+  each time, and reads the file if the result differs from the last. The result contains the time of the last change
   (ctime), which no user can set. But two changes may have the same time, because the clock of a file system is coarse.
   So the file is also read each time until its `stat` result has been the same for `SETTLED_S`: a later change has a
   later time. The broker measures `SETTLED_S` on its own clock, and never compares two clocks.
@@ -42,7 +42,7 @@ _PREFACE: Final = (
     b"  (roles: client, agent)\n"
 )
 _SHAPE: Final = "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"
-SETTLED_S: Final = 3.0  # more than the resolution of every file system's clock, which is at most 2 s (FAT)
+SETTLED_S: Final = 3.0  # seconds: more than the resolution of every file system's clock, which is at most 2 s (FAT)
 _Stamp = tuple[int, ...]  # of a file: what `stat` shows of its identity, size, owner, mode and times
 
 
@@ -196,7 +196,7 @@ def _parse_line(line: list[bytes]) -> tuple[bytes, Entry]:
 
 
 def with_entry(content: bytes, public_key: bytes, entry: Entry) -> bytes:
-    """Return the list `content` with one more line; an empty `content` becomes a new list. `public_key` is Z85."""
+    """Return the list `content` with one more line; an empty list gets a heading too. `public_key` is Z85."""
     raw_key(public_key)
     before = content or _PREFACE
     if not before.endswith(b"\n"):

@@ -21,7 +21,7 @@ class Authority(Protocol):
         ...
 
     def known(self, token: bytes, now_s: float) -> Principal | None:
-        """Return the cached principal, if this token was verified before and has not expired."""
+        """Return the principal of a cached token; None: it is not cached or has expired, so it must be verified."""
         ...
 
 

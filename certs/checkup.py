@@ -94,7 +94,7 @@ def _client(home: Home) -> _Result:
         listed, _ = parse(read_public(home.allowed_clients, "the allow-list"))
         entry = listed.get(raw_key(public))
         if entry is None:
-            return Severity.FAIR, "its key is not on the allow-list here: `airunner certs add NAME --key` adds it"
+            return Severity.FAIR, "its key is not on the allow-list here: run `airunner certs add NAME --key KEY`"
         return Severity.GOOD, f"its key pair is here, and listed as {entry.name} ({','.join(sorted(entry.roles))})"
     return Severity.GOOD, "its key pair is here"
 
@@ -110,7 +110,7 @@ def _allow_list(home: Home) -> _Result:
 
 def _pair(home: Home, secret: Path) -> _Result:
     name = secret.stem
-    again = f"move the public key away and run `airunner certs revoke {name}`, then `add`"
+    again = f"run `airunner certs revoke {name}`, then `airunner certs add {name}`, which makes a new pair"
     pair = load_pair(secret.with_suffix(".public"), secret, f"{name}'s", if_mismatched=again)
     listed = parse(read_public(home.allowed_clients, "the allow-list"))[0] if home.allowed_clients.exists() else {}
     entry = listed.get(raw_key(pair.public))

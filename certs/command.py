@@ -30,7 +30,7 @@ certs_app = typer.Typer(help="Manage the keys of this installation.", no_args_is
 
 @certs_app.command("init")
 def init_command() -> None:
-    """Make the missing keys: CURVE keys, the allow-list, the key pair for tokens. Existing files stay unchanged.
+    """Make the missing keys: CURVE keys, the allow-list, the key pair for tokens. Existing keys stay unchanged.
 
     The keys are in $AIRUNNER_HOME/certs, and only you can read them.
     """
@@ -69,7 +69,7 @@ def add_command(
 ) -> None:
     """Add a machine to the allow-list. A running broker accepts it at once.
 
-    Jobs on an agent can use the agent's key: with --queue, limit the key to the queues whose jobs the agent runs.
+    Jobs that run as the agent's user can use its key: with --queue, limit the key to the queues that the agent needs.
     """
     from airunner.certs.allowlist import PeerRole
     from airunner.certs.machines import add
@@ -113,7 +113,7 @@ def list_command(json: Annotated[bool, typer.Option("--json", help="Print one JS
 
 @certs_app.command("revoke")
 def revoke_command(name: Annotated[str, typer.Argument(help="Name of the machine on the allow-list.")]) -> None:
-    """Remove a machine from the allow-list. A running broker refuses its next request."""
+    """Remove a machine from the allow-list, and its keys from here. A running broker refuses its next request."""
     from airunner.certs.machines import revoke
 
     revoke(_own_home(), name)
@@ -133,8 +133,8 @@ def queue_key_command(queue: Annotated[str, typer.Argument(metavar="QUEUE", help
         raise OperatorError(f"{queue!r} is not a queue name: expected {NAME_EXPECTED}")
     home = _own_home()
     if make_queue_key(home, queue):
-        print(f"made {secret_path(home, queue)}, for the queue's agents only,", file=sys.stderr)
-        print(f"and {public_path(home, queue)}, for users who set secrets:", file=sys.stderr)
+        print(f"secret key, for the queue's agents only: {secret_path(home, queue)}", file=sys.stderr)
+        print(f"public key, for users who set secrets: {public_path(home, queue)}", file=sys.stderr)
     load_secret(home, queue)
     print(load_public(public_path(home, queue), queue).decode())
 
@@ -147,7 +147,7 @@ def doctor_command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Check the keys and the token of this installation; show how to fix each problem. Exits with 1 if there is one.
+    """Check the keys and the token of this installation; show how to fix each problem. Exit code 1: there are problems.
 
     This checks who may read each file, whether the halves of each pair belong together, and when the token expires.
     """
@@ -177,7 +177,7 @@ def export_command(
     if output is not None:
         if not create(output, content):
             raise OperatorError(f"{output} exists already: name another --output")
-        print(f"made {output}: run `airunner certs import` with it there. It holds a secret key: delete it afterwards")
+        print(f"made {output}: run `airunner certs import` with it on {name}, then delete it: it holds a secret key")
     elif sys.stdout.isatty():
         raise OperatorError("this would show a secret key on the terminal: use --output FILE, or a pipe")
     else:
@@ -245,7 +245,7 @@ def token_command(
         if signing_key is not None or not is_carried(home):
             raise
         raise OperatorError(
-            "the key that signs tokens is not on this machine: run this on the broker's machine; copy the token"
+            "the key that signs tokens is not on this machine: run this on the broker's machine, and copy the token"
         ) from error
     signer = TokenSigner(key)
     now_s = time.time()

@@ -4,7 +4,7 @@ A key has 32 bytes; files, the allow-list and socket options hold it as 40 chara
 the public key, so when two files disagree the secret key is right. The functions that load keys raise `OperatorError`:
 a key is missing, unreadable or malformed, or belongs to another pair. `whose` or `what` names the key in the message.
 
-ZeroMQ is imported only when a key is made or decoded, so that modules such as the allow-list load without it.
+ZeroMQ is imported only when a key is made, encoded or decoded, so that modules such as the allow-list load without it.
 
 Source: CurveZMQ, https://rfc.zeromq.org/spec/26/ and Z85, https://rfc.zeromq.org/spec/32/
 """
@@ -81,7 +81,7 @@ def load_client_pair(home: Home) -> CurvePair:
         remedy = f"run `airunner certs import FILE`, {file}"
         if_mismatched = f"run `airunner certs import --force FILE`, {file}"
     elif not home.broker_secret.exists():
-        remedy = f"{RUN_INIT}, or `airunner certs import FILE` where the broker is on another machine"
+        remedy = f"{RUN_INIT}, or `airunner certs import FILE` if the broker is on another machine"
     return load_pair(
         home.client_public, home.client_secret, "this machine's", if_missing=remedy, if_mismatched=if_mismatched
     )
@@ -93,7 +93,7 @@ def is_carried(home: Home) -> bool:
 
 
 def load_broker_public(home: Home) -> bytes:
-    """Load the public key, Z85, that a broker must prove to own before anything is sent to it."""
+    """Load the broker's public key, Z85; nothing is sent to a broker that cannot prove to have the secret key."""
     remedy = "run `airunner certs import FILE`, or `airunner certs init` if this is the broker's machine"
     what = "the broker's public key"
     return key_in(read_public(home.broker_public, what, if_missing=remedy), home.broker_public, what)

@@ -2,8 +2,8 @@
 
 ```
 $AIRUNNER_HOME  (default ~/.airunner)
-├── certs/                 keys; all 0600, made by `airunner certs init`
-│   ├── broker.public      Z85     CURVE key of the broker, which clients pin
+├── certs/                 keys, 0600; `airunner certs init` makes the files, but not those in the two folders
+│   ├── broker.public      Z85     CURVE key of the broker, which agents and clients pin
 │   ├── broker.secret      Z85
 │   ├── client.public      Z85     CURVE key that identifies this machine, as agent or client
 │   ├── client.secret      Z85

@@ -1,9 +1,10 @@
 """Key generation, `airunner certs init`: makes every key that one installation needs.
 
 Guarantees
-- Existing files are never changed: a second run changes nothing, and a run after an interrupted run completes that.
-- A public key is always derived from the secret key on disk, so two runs at once cannot mix two pairs. When both
-  exist and disagree, the operator has to decide.
+- Existing keys are never changed: a second run changes nothing, and a run after an interrupted run makes what is
+  missing. The allow-list, if it exists, gets a line for a new client key.
+- A public key is always derived from the secret key on disk, so two runs at once cannot mix two pairs. If the two
+  keys of a pair exist and do not belong together, the operator has to decide.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _complete_token(home: Home) -> list[Path]:
 
 
 def complete_curve(secret: Path, public: Path, whose: str) -> list[Path]:
-    """Make the missing half of a pair of X25519 keys, Z85; `whose` names it in errors. The folder must be locked."""
+    """Make a pair of X25519 keys, Z85, or its missing public key; `whose` names it in errors. Lock the folder first."""
 
     def derive() -> bytes:
         return curve.public_of(curve.load_secret(secret, whose)) + b"\n"
@@ -87,7 +88,7 @@ def complete_curve(secret: Path, public: Path, whose: str) -> list[Path]:
 
 
 def _complete(secret: Path, public: Path, generate: Callable[[], bytes], derive: Callable[[], bytes]) -> list[Path]:
-    """Make the missing half of a pair: the secret key first, then the public key from the secret key on disk."""
+    """Make a pair, or its missing public key: the secret key first, then the public key from the one on disk."""
     if public.exists() and not secret.exists():
         raise OperatorError(
             f"{public} exists and {secret} does not: put the secret key back, or move {public} away for a new pair "

@@ -2,8 +2,8 @@
 
 Guarantees
 - A secret key has mode 0600 from its first byte: here, in the exported file, and on the machine that imports it.
-- A name is on the allow-list once, and existing keys are replaced only on request.
-- A key pair whose name is not on the list may have been exported and then revoked by hand: it is never added again.
+- `add` refuses a name or key that is listed already; `import` replaces other keys only with --force.
+- A key pair whose name is not on the list may have been exported and then revoked by hand: `add` makes a new pair.
 - An import checks the whole file before it writes anything, so a damaged file changes nothing.
 - A function that cannot do its work raises `OperatorError`, which says what to do instead.
 """
@@ -28,7 +28,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 FORMAT: Final = "airunner-machine-1"
-FINGERPRINT_BYTES: Final = 8  # of a hash of a public key, by which people tell keys apart
+FINGERPRINT_BYTES: Final = 8  # bytes of a hash of a public key, by which people tell keys apart
 _Text = Annotated[str, Meta(max_length=4_096)]
 
 
@@ -68,7 +68,7 @@ def add(
 ) -> Machine:
     """Add a machine to the allow-list: with its public key `public` (Z85), or with a pair made here, to be exported.
 
-    It may lease from, submit to and read `queues` only; None: every queue.
+    The machine may lease from, submit to and read `queues` only; None: every queue.
     """
     if not fits_machine(name):
         raise OperatorError(f"the machine's name {name!r}: expected {NAME_EXPECTED}, without /")
@@ -181,7 +181,7 @@ def _new_pair(home: Home, name: str) -> bytes:
 def _remove_pair(home: Home, name: str) -> bool:
     """Remove the key pair; return whether a file of it existed. The list must be locked."""
     if not fits_machine(name):
-        return False  # a line of the list that was written by hand may have such a name
+        return False  # only a line that was written by hand can have such a name
     there = [path for path in (_secret(home, name), _public(home, name)) if path.exists()]
     for path in there:
         path.unlink()

@@ -1,12 +1,12 @@
-"""Folder ownership: checks which other users could replace our files, and refuses to work in such a folder.
+"""Folder ownership: refuses to work in a folder in which other users could replace our files.
 
 A key is as safe as the folders above it: a user who may write in one of them can rename the key and put another file
 in its place. So our folders, and every folder on the path to them, with links followed, must belong to us or to root
 and be writable by no other user, as `sshd` demands with StrictModes. As in Debian's `sshd`, a folder *on the path* may
 be writable by a group that is the user's own and has no other member. A folder with the sticky bit, such as /tmp, may
-be on the path if the next component is ours: other users can then neither rename nor remove it.
+be on the path if the next component is ours or root's, or missing: others can neither rename nor remove it.
 
-`airunner certs doctor` and every process that starts on a home make the same check. A POSIX access control list that
+`airunner certs doctor` and every process that works in a home make this check. A POSIX access control list that
 lets others write shows in the mode of the folder, as its mask.
 """
 
@@ -42,7 +42,7 @@ def own_home(environ: Mapping[str, str]) -> Home:
 def refuse_unsafe(*folders: Path) -> None:
     """Refuse folders that other users may write to; the folders need not exist yet.
 
-    Raises `OperatorError`, with the command that fixes the folder's mode.
+    Raises `OperatorError`, which says how to fix the folder.
     """
     refuse_foreign_owner(*folders)
     for folder in folders:
@@ -51,7 +51,7 @@ def refuse_unsafe(*folders: Path) -> None:
         except FileNotFoundError:
             reason = unsafe_parent_reason(folder)
         except OSError:
-            continue  # the code that opens it reports it
+            continue  # the code that opens the folder reports the error
         if reason:
             raise OperatorError(reason)
 
@@ -73,14 +73,14 @@ def refuse_foreign_owner(*folders: Path) -> None:
 
 
 def unsafe_reason(path: Path, forbidden: int = OTHERS_WRITE) -> str:
-    """Return why other users could have written the file or folder at `path`, or "". Raises `OSError`."""
+    """Return why other users could have changed or replaced the file or folder at `path`, or "". Raises `OSError`."""
     remedy = f"chmod {'go-w' if forbidden == OTHERS_WRITE else 'go-rwx'} {path}"
     reason = unsafe_status_reason(path.stat(), str(path), forbidden, "make it your own", remedy)
     return reason or unsafe_parent_reason(path)
 
 
 def unsafe_status_reason(status: os.stat_result, called: str, forbidden: int, if_anothers: str, remedy: str) -> str:
-    """Return why other users could have written a file with this `stat` result, or ""; `called` names the file."""
+    """Return why a file with this `stat` result is unsafe, or "". `called` names it; `forbidden` are mode bits."""
     if status.st_uid not in (os.geteuid(), _ROOT):
         return f"{called} belongs to {user_name(status.st_uid)}, who could change it: {if_anothers}"
     if status.st_mode & forbidden:
@@ -108,7 +108,7 @@ def unsafe_parent_reason(path: Path) -> str:
 
 
 def user_name(uid: int) -> str:
-    """Return the user's name, or a text with its number when it has no name."""
+    """Return the user's name, or a text with the user id if the user has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

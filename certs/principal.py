@@ -1,6 +1,6 @@
 """Principals: the authenticated senders of requests, and what each may do.
 
-A principal comes from a verified token (certs/tokens.py) and belongs to exactly one tenant.
+A principal comes from a verified token (certs/tokens.py), or is `ANONYMOUS`, and belongs to exactly one tenant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 
 class Role(StrEnum):
-    """Roles that a request may require; each kind of request requires one."""
+    """Roles that requests require: each kind of request requires one, except Ping, which requires none."""
 
     SUBMIT = "submit"
     READ = "read"

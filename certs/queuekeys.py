@@ -1,7 +1,7 @@
 """Queue keys for sealed secrets: anyone with the public key can seal a value, only the queue's agents can open it.
 
 A queue's keys are an X25519 pair like the CURVE keys, and stored like them; `airunner certs queue-key` makes the pair.
-Only the queue's agents get the secret key; the broker has neither key. A box is a NaCl sealed box (an ephemeral
+Only the queue's agents need the secret key; the broker uses neither key. A box is a NaCl sealed box (an ephemeral
 X25519 key, XSalsa20-Poly1305) around the value, its queue and its name, so that a box opens under no other name.
 
 A box does not prove who made it: anyone with the public key can seal another value.
@@ -29,7 +29,7 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import Forged, OperatorError
 from airunner.protocol.requests import BOX_BYTES_MAX
 
-VALUE_BYTES_MAX: Final = 32_768  # of one secret
+VALUE_BYTES_MAX: Final = 32_768  # bytes of one secret's value
 
 
 class _Sealed(Struct, frozen=True):
@@ -49,7 +49,7 @@ def secret_path(home: Home, queue: str) -> Path:
 
 
 def make_queue_key(home: Home, queue: str) -> bool:
-    """Make the key pair of `queue`, or its missing half; return whether anything was made. Raises `OperatorError`."""
+    """Make the key pair of `queue`, or its missing public key; return whether it made any. Raises `OperatorError`."""
     refuse_foreign_owner(home.root, home.certs, home.queue_keys)
     make_folder(home.queue_keys)
     secret, public = secret_path(home, queue), public_path(home, queue)
@@ -77,7 +77,7 @@ def load_secret(home: Home, queue: str) -> bytes:
 def seal_secret(public: bytes, queue: str, name: str, value: bytes) -> bytes:
     """Seal `value` in a box that opens only as the secret `name` of `queue`.
 
-    Raises `OperatorError`: it has more than `VALUE_BYTES_MAX` bytes.
+    Raises `OperatorError`: the value has more than `VALUE_BYTES_MAX` bytes.
     """
     if len(value) > VALUE_BYTES_MAX:
         raise OperatorError(f"a secret may have at most {VALUE_BYTES_MAX} bytes, and this one has {len(value)}")

@@ -1,4 +1,4 @@
-"""Sealed live events: every subscriber receives them, and only the watch key of a job opens its events.
+"""Sealed live events: any connected machine can receive them, but only the watch key of a job opens its events.
 
 A sealed payload is `nonce (24 bytes) ‖ SecretBox(watch key)`: XSalsa20-Poly1305, so a reader who can open it knows
 that a holder of the watch key made it. The topic is a hash of the watch key: holders of the key can subscribe to it,

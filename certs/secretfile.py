@@ -35,7 +35,7 @@ class MissingFile(OperatorError):
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents, each with mode 0700; check that an existing `folder` can be written."""
+    """Make `folder` and its missing parents, each with mode 0700; check that `folder` can be written."""
     try:
         for place in (*reversed(folder.parents), folder):
             if not place.exists():
@@ -61,7 +61,7 @@ def create(path: Path, content: bytes) -> bool:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write the file `path` in the place of an existing one; readers see the old content or the new."""
+    """Write the file `path`, which may exist; readers see the old content or the new."""
     with _os_error_reported(f"cannot write {path}"), _draft(path, content) as draft:
         draft.rename(path)
         sync_folder(path.parent)
@@ -110,7 +110,7 @@ def _check(status: os.stat_result, called: str, forbidden: int, remedy: str) -> 
 
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
-    """Lock `folder` against changes by other processes; the lock ends with the process, so it is never stale."""
+    """Lock `folder` against other callers of this function; the lock ends with the process, so it is never stale."""
     with _os_error_reported(f"cannot open the folder {folder}"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -174,9 +174,9 @@ class TokenVerifier:
 
 
 class CachedVerifier:
-    """Token cache: remembers the tokens that `inner` accepted until they expire, so each signature is checked once.
+    """Token cache: remembers the tokens that `inner` accepted, so that their signatures are not checked again.
 
-    It stores hashes instead of tokens, keeps the most recently used, and never stores a refusal.
+    It stores hashes instead of tokens, retains the most recently used until they expire, and stores no refusal.
     """
 
     def __init__(self, inner: TokenVerifier, entries_max: int = CACHE_ENTRIES_MAX) -> None:

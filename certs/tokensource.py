@@ -1,8 +1,8 @@
 """Token source: chooses the token that a client or an agent presents with a request.
 
-It is the first of these: the value of `--token`; the file named by `--token-file`; `AIRUNNER_TOKEN`; a token minted
-here, if the signing key is here; no token, for a broker with `--no-auth`. A minted token is short-lived, and replaced
-long before it expires. A file is read again when it has changed. So a process can run for any time without a restart.
+It is the first of these: the value of `--token`, or the content of `--token-file` (not both); `AIRUNNER_TOKEN`; a token
+minted here, if the signing key is here; no token, for a broker with `--no-auth`. A file is read again when it has
+changed; a minted token is short-lived, and replaced long before it expires. With these two a process needs no restart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airunner.certs.tokens import TokenSigner
 
 TOKEN_VARIABLE: Final = "AIRUNNER_TOKEN"  # noqa: S105 - the variable's name, not a token
-MINTED_TTL_S: Final = 600.0  # long enough for a slow request, short enough to be worth little when stolen
+MINTED_TTL_S: Final = 600.0  # seconds: long enough for a slow request, short enough to be worth little when stolen
 
 
 def _ignore_report(_: str) -> None:
@@ -69,7 +69,10 @@ class TokenFile:
 
 
 class TokenSource:
-    """Token source with a fixed token, or one that mints a new token at half of the last one's lifetime."""
+    """Token source with a `fixed` token, with a `signer`, or with no token.
+
+    A signer mints a new token when half of the last token's lifetime has passed.
+    """
 
     def __init__(
         self,
@@ -111,8 +114,8 @@ def token_source(
 ) -> TokenSource | TokenFile:
     """Choose the token source of one process; `explicit` is the value of `--token`, `file` that of `--token-file`.
 
-    `report` is called with later problems of the file. Raises `OperatorError`: the given token cannot be a token, or
-    the signing key exists and is not usable.
+    `report` is called with later problems of the file. Raises `OperatorError`: both options are given, the
+    given token cannot be a token, or the signing key exists and is not usable.
     """
     if file is not None:
         if explicit is not None:
