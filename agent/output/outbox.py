@@ -38,7 +38,7 @@ class Sender(Protocol):
     """Sender of the batches in an agent's outboxes: the methods of `EventPublisher` that an outbox calls."""
 
     busy: bool  # whether a request is in flight: new events may wait for its reply
-    room: SpoolRoom  # the disk space that all spools of the agent share
+    room: SpoolRoom  # the disk space that the spools of all outboxes share
 
     def wake(self) -> None:
         """Look for batches and results to send."""
@@ -221,7 +221,7 @@ class Outbox:
         self._accounted_bytes = 0
 
     def _drop_output_from(self, next_index: int) -> None:
-        """Drop output from event `next_index` on; the last other events remain. Raises `SpoolFailed`."""
+        """Keep of the events from `next_index` on only the last that are not output. Raises `SpoolFailed`."""
         omitted_bytes = 0
         kept: list[AgentBody] = []
         index = next_index

@@ -83,7 +83,7 @@ def launchers_group(base: Path, pid: int, mark: str) -> Path:
 
 
 def end_groups(folder: Path, within_s: float) -> list[int]:
-    """Kill all processes in a dead launcher's groups, and remove the groups; return those left after `within_s`."""
+    """Kill all processes in a dead launcher's groups, and remove the groups; return processes left after `within_s`."""
     until_s = time.monotonic() + within_s
     while folder.is_dir():
         change = _opened_events(folder)

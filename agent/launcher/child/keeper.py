@@ -115,8 +115,8 @@ class Keeper:
         self._wakeup.watch(self._timer.descriptor)
         self._reader = Reader()
         self._command: int | None = None  # process id of the command, while it runs
-        self._held: list[int] = []  # descriptors that stay open while the command runs
-        self._alone = True  # no process of a job is left
+        self._held: list[int] = []  # the terminal's slave, which stays open while the command runs
+        self._alone = True  # whether no process of a job is left
         self._ending: _Ending | None = None
         self._deadline = math.inf  # deadline of the job, in seconds of CLOCK_BOOTTIME
         self._expired = False

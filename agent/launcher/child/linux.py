@@ -13,12 +13,12 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def become_subreaper() -> None:
-    """Make orphans among this process's descendants its children. A fork does not inherit it."""
+    """Make orphans among this process's descendants its children. A fork does not inherit the setting."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def call_me_when_my_parent_dies(number: signal.Signals) -> None:
-    """Ask the kernel to send this process signal `number` when its parent dies. A fork does not inherit it."""
+    """Ask the kernel to send this process signal `number` when its parent dies. A fork does not inherit this."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 if TYPE_CHECKING:
     from airunner.agent.launcher.child.wire import Start
 
-RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # signals to reset
+RESET: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # signals that are reset
 _NUMBER_BYTES: Final = 4  # size of an errno in the pipe
 _NOT_EXECUTED: Final = 127  # exit code of a new process that could not execute the program
 

@@ -36,7 +36,7 @@ class KeepUntil(NamedTuple):
 class End(NamedTuple):
     """Agent → keeper: SIGTERM to all, SIGKILL after the grace (another End may shorten it). `Ended` answers each."""
 
-    grace_ms: int
+    grace_ms: int  # 0: SIGKILL at once, without SIGTERM
 
 
 class Started(NamedTuple):
