@@ -195,7 +195,7 @@ class EventPublisher:
                 await self._woken.wait()
 
     def _drop_output(self, stored: BatchStored) -> bool:
-        """Drop a cancelled attempt's output that is not stored yet, so that it can end; return whether it did."""
+        """Drop the refused output of a cancelled attempt, so that it can end; return whether any was dropped."""
         outbox = self._outboxes.get((stored.job_id, stored.attempt))
         return outbox is not None and outbox.drop_output_from(stored.next_index)
 
