@@ -34,8 +34,8 @@ _FLAT: Final = tuple(
     1 if lead <= 0x7F or lead >= 0xE0 else 1 + (lead & 0x1F) if 0xA0 <= lead <= 0xBF else 1 + _FIXED.get(lead, -1)
     for lead in range(256)
 )
-_SHORT: Final = frozenset((0xC4, 0xD9))  # bin and str with one byte of length: ids, keys, most texts
-_SIZED: Final[dict[int, int]] = {0xC5: 2, 0xC6: 4, 0xDA: 2, 0xDB: 4}  # bin and str: bytes of length
+_SHORT: Final = frozenset((0xC4, 0xD9))  # bin and str whose length takes one byte: ids, keys, most texts
+_SIZED: Final[dict[int, int]] = {0xC5: 2, 0xC6: 4, 0xDA: 2, 0xDB: 4}  # other bin and str: bytes that the length takes
 _NESTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}  # array, map: bytes of length, values a pair
 
 

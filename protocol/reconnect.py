@@ -147,7 +147,7 @@ class LazyPirate:
         *,
         resizable: bool = False,
     ) -> list[Action]:
-        """Add a request; `patience_ms` is how long the reply may take on a living connection, besides its transfer.
+        """Add a request. Without a reply it is sent again after `patience_ms` and its transfer, on a living connection.
 
         A `resizable` request causes a `Resize` at each further connection.
         """

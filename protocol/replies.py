@@ -240,7 +240,7 @@ class JobWatched(Message, frozen=True, kw_only=True):
 
 
 class Nudge(Message, frozen=True, kw_only=True):
-    """Hint to send a heartbeat now, because a lease has changed; sent without a request, under the id of zeros."""
+    """Hint to send a heartbeat, because a leased job was cancelled; sent without a request, under the id of zeros."""
 
 
 class Refused(Message, frozen=True, kw_only=True, omit_defaults=True):

@@ -49,7 +49,7 @@ from airunner.transport.ports import Dealer, Edges, Ending, Network
 
 _Reply = TypeVar("_Reply", bound=Message)
 _log = logging.getLogger("airunner.channel")
-MISMATCHES_REPORTED: Final = 3  # consecutive failed handshakes that are reported once; a broker's restart causes only 1
+MISMATCHES_REPORTED: Final = 3  # failed handshakes in a row after which they are reported, once; a restart causes one
 ERROR_CHARS_MAX: Final = 500  # of the decoder's message in the error for an undecodable reply
 
 

@@ -23,7 +23,7 @@ Frames = list[bytes]
 _Received = TypeVar("_Received")
 DRAIN_MESSAGES_MAX: Final = 64  # messages that one `receive` returns, before other tasks get a turn
 DRAIN_REQUESTS_MAX: Final = 4  # requests that one `receive` of the broker returns; checking each takes some 100 µs
-QUEUE_MESSAGES_MAX: Final = 4_096  # messages that wait in a socket for one connection; replies and events have others
+QUEUE_MESSAGES_MAX: Final = 4_096  # messages that wait in a socket for one connection, except replies and live events
 REPLIES_MAX: Final = 1_024  # replies that wait until a peer reads them; each may be a page of a log
 EVENTS_MESSAGES_MAX: Final = 128  # live messages that wait for a subscriber; it replays those that it misses
 LOOK_AGAIN_S: Final = 5.0  # seconds between calls in `watch_steps`, where the kernel reports no steps of the clock
@@ -149,7 +149,7 @@ class Dealer(Receiving[Frames], Protocol):
     def progress(self) -> int:
         """Return the bytes known to have moved, either way; 0 until the broker's handshake, or if they are not known.
 
-        The count rises while a message is in transit, and not once the other end has acknowledged all of it.
+        The count rises while a message is in transit, and not after the receiving end has acknowledged all of it.
         """
         ...
 

@@ -24,7 +24,7 @@ class Timestamps(StrEnum):
 
 
 class Stamps:
-    """Stamps, or timestamps, of a job's lines.
+    """Timestamps of a job's lines.
 
     Relative timestamps never compare two clocks: they count from the start of the attempt's command, or before it from
     the first event of its agent; the broker's own events have none.
