@@ -37,7 +37,7 @@ END_S: Final = 10.0  # wait for processes to die of SIGKILL; only those that han
 
 
 class LockedHome(Struct, frozen=True):
-    """Locked home: `folder` is locked while `descriptor` is open; the launcher keeps `running` open.
+    """Locked home: `descriptor` holds the lock of `folder`; launcher and keepers inherit the descriptor `running`.
 
     The AIRUNNER_MARK of jobs' processes starts with `mark`; launchers list their control groups in the file `groups`.
     `ended` names the processes of the previous agent's jobs that were still running and were ended here.

@@ -82,11 +82,11 @@ class AllowList:
         self._name = str(path)
         self._report = report
         self._steady_s = steady_s
-        self._seen: _Stamp | None = None  # of the last `stat`
+        self._seen: _Stamp | None = None  # stamp of the last `stat`
         self._seen_s = 0.0  # when `_seen` was first seen
         self._settled = False  # the file was read after `SETTLED_S` without a change
         self._content = b""
-        self._stamp: _Stamp | None = None  # of the last read
+        self._stamp: _Stamp | None = None  # stamp of the last read
         self._entries: Mapping[bytes, Entry] = {}
         self._complaint = ""
 
@@ -126,7 +126,7 @@ class AllowList:
 
 
 def _stamp_of(path: str) -> _Stamp | None:
-    """Return the file's identity, size and times, which need no descriptor to read; None when there is no file."""
+    """Return the file's stamp, which needs no descriptor to read; None when `stat` fails."""
     try:
         status = os.stat(path)  # noqa: PTH116 - twice as fast as Path.stat, and called for each request
     except OSError:

@@ -113,7 +113,7 @@ def list_command(json: Annotated[bool, typer.Option("--json", help="Print one JS
 
 @certs_app.command("revoke")
 def revoke_command(name: Annotated[str, typer.Argument(help="Name of the machine on the allow-list.")]) -> None:
-    """Remove a machine from the allow-list, and its keys from here. A running broker refuses its next request."""
+    """Remove a machine from the allow-list, and its keys if made here. A running broker refuses its next request."""
     from airunner.certs.machines import revoke
 
     revoke(_own_home(), name)

@@ -26,7 +26,7 @@ RAW_KEY_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class CurvePair:
-    """The key pair of one machine: each key has `Z85_KEY_CHARS` of Z85, as ZeroMQ's socket options require.
+    """The key pair of one machine: each key has `Z85_KEY_CHARS` of Z85, as ZeroMQ's socket options take it.
 
     It is a dataclass, because a dataclass can omit a field from its repr, and so from tracebacks and logs.
     """
@@ -88,7 +88,7 @@ def load_client_pair(home: Home) -> CurvePair:
 
 
 def is_carried(home: Home) -> bool:
-    """Return whether the keys were imported from the broker's machine, so `airunner certs init` makes none here."""
+    """Return whether the keys were imported from the broker's machine, so `airunner certs init` cannot make them."""
     return home.broker_public.exists() and not home.broker_secret.exists()
 
 

@@ -6,8 +6,8 @@ and be writable by no other user, as `sshd` demands with StrictModes. As in Debi
 be writable by a group that is the user's own and has no other member. A folder with the sticky bit, such as /tmp, may
 be on the path if the next component is ours or root's, or missing: others can neither rename nor remove it.
 
-`airunner certs doctor` and every process that works in a home make this check. A POSIX access control list that
-lets others write shows in the mode of the folder, as its mask.
+Broker, relay, agent, client and `airunner certs` make this check when they start. A POSIX access control list that lets
+others write shows in the mode of the folder, as its mask.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 It is the first of these: the value of `--token`, or the content of `--token-file` (not both); `AIRUNNER_TOKEN`; a token
 minted here, if the signing key is here; no token, for a broker with `--no-auth`. A file is read again when it has
-changed; a minted token is short-lived, and replaced long before it expires. With these two a process needs no restart.
+changed; a minted token is short-lived, and replaced long before it expires. With either a process needs no restart.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def token_source(
 ) -> TokenSource | TokenFile:
     """Choose the token source of one process; `explicit` is the value of `--token`, `file` that of `--token-file`.
 
-    `report` is called with later problems of the file. Raises `OperatorError`: both options are given, the
-    given token cannot be a token, or the signing key exists and is not usable.
+    `report` is called with later problems of the file. Raises `OperatorError`: both options are given, the given
+    token cannot be a token, or the signing key exists and is not usable.
     """
     if file is not None:
         if explicit is not None:

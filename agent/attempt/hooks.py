@@ -4,7 +4,7 @@
 pre-checkout → checkout → post-checkout → pre-command → COMMAND → post-command → pre-exit
 ```
 
-A hook is an executable file of that name in the agent's folder of hooks. It runs in the checkout's folder, which is
+A hook is an executable file with such a name in the agent's folder of hooks. It runs in the checkout's folder, which is
 empty before the checkout, and gets the job's variable NAME as AIRUNNER_ENV_NAME (see `workspace.environment`). Its
 output is logged. When a hook before the command fails, the command is not run and the job is FAILED. `post-command`
 runs if the command ran; `pre-exit` runs last, also after a failed step or a cancel. When one of these two fails, a job
@@ -66,8 +66,8 @@ class Hooks(Struct, frozen=True):
     async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
         """Run a hook, if it exists. Raises `HookFailed`.
 
-        `status` is the exit status of the attempt's result so far; None before the command, when a cancel of the job
-        prevents or ends the hook.
+        `status` is the exit status of the attempt's result so far. None: the hook comes before the command, so a cancel
+        of the job prevents or ends it.
         """
         if status is None and self.cancelled.is_set():
             raise HookFailed(Result(reason=Reason.CANCELLED))

@@ -73,7 +73,7 @@ def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, b
 def values_to_redact(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
     """List the values to redact in the log: the job's secrets, variables with secret names, credentials in its URL.
 
-    Secrets that the job names are always redacted; the others only if they have at least `ENCODED_BYTES_MIN` bytes, 6:
+    Secrets that the job names are always redacted; the others only if they have at least `ENCODED_BYTES_MIN` (6) bytes:
     otherwise `API_KEY=true` would make every `true` in the log unreadable.
     """
     in_files = (content.decode("utf-8", "surrogateescape") for content in secrets.files.values())

@@ -84,7 +84,7 @@ class Slot(Struct, frozen=True):
     report: Callable[[str], None]
 
     async def run(self) -> None:
-        """Run jobs until `orders.drain` is set, or `plan.jobs_max` jobs have run."""
+        """Run jobs until `orders.drain` is set, or `plan.jobs_max` jobs have run, not counting refused ones."""
         jobs = 0
         backoff = Backoff(self.edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
         settled = anyio.Event()
@@ -203,7 +203,7 @@ class Slot(Struct, frozen=True):
         settled.set()
 
     async def _settlement(self, attempted: _Attempted) -> Settlement:
-        """Complete the job or release the lease, and return how the lease was settled."""
+        """Complete the job, release the lease or leave it behind; return which."""
         if attempted.recorder is None:
             return await self.leaser.release(attempted.held.lease, lost=attempted.counts)
         outbox = attempted.recorder.outbox
@@ -217,7 +217,7 @@ class Slot(Struct, frozen=True):
     async def _completed(self, outbox: Outbox) -> JobState | None:
         """Wait until the broker has the result, and return the job's state; None: lost lease, or time is over.
 
-        No process of the job runs any more, so there is no timeout; only after an order to stop it is `DELIVERY_S`.
+        No process of the job runs any more, so only an order to stop limits the wait, to `DELIVERY_S`.
         """
         with cancelled_by(self.orders.stop):
             return await outbox.settled()

@@ -4,8 +4,8 @@
 - The clone has the whole history and all tags, as the job's own git expects; with `depth`, only the last commits. A
   commit that is not in the clone is fetched by its hash or ref.
 - `revision` defines what a job's `commit` and `branch` mean.
-- Without `depth`, objects are borrowed from the agent's mirror (see `mirrors`). If a
-  checkout with an older mirror fails, and neither network nor machine is the cause, it is repeated without a mirror.
+- Without `depth`, objects are borrowed from the agent's mirror (see `mirrors`). If a checkout fails with a mirror that
+  existed before, and neither network nor machine is the cause, the checkout is repeated without the mirror.
 """
 
 from __future__ import annotations

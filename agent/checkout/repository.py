@@ -19,7 +19,7 @@ from airunner.protocol.redaction import REDACTED, without_credentials
 
 REMOTE_SCHEMES: Final = ("https", "ssh", "git", "http")
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
-FORBIDDEN_SCHEMES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # `file` has --allow-local; `ext` runs programs
+FORBIDDEN_SCHEMES: Final = frozenset({LOCAL_SCHEME, "ext", "fd"})  # `file`: see --allow-local; the others are unsafe
 LOCAL_REFUSED: Final = "local repositories are not allowed on this agent; start the agent with --allow-local"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -79,7 +79,7 @@ def _local_refusal(address: GitAddress, rules: Rules) -> str | None:
 
 
 def _host_refusal(address: GitAddress) -> str | None:
-    """Return the reason to refuse `user@host:port`; None: it is allowed. git decodes %2D, so it could be a dash too."""
+    """Return the reason to refuse `user@host:port`; None: there is none. %2D counts as a dash: git decodes it."""
     user, host = unquote(address.user or ""), unquote(address.host)
     if any(part.startswith("-") for part in (user, *re.split("[@:[]", host))):
         return f"{address.redacted}: the host begins with a dash"

@@ -4,7 +4,7 @@
 |-------------------------|-----------------------------------------------------------------------------------|
 | empty, `HEAD`           | the tip of `branch` (a branch or tag); if `branch` is empty, the remote's HEAD    |
 | 40 or 64 hex digits     | the commit with this hash, even if a branch has the same name                     |
-| 4 to 63 hex digits      | a branch or tag, or the commit whose hash starts so; refused if ambiguous         |
+| 4 to 63 hex digits      | a branch or tag, or the commit whose hash starts with these; refused if ambiguous |
 | `refs/…`                | a ref of the remote, such as `refs/pull/7/head`                                   |
 | another name            | a branch, or else a tag, as in `git clone --branch`                               |
 """

@@ -1,6 +1,6 @@
 """Submodules: checked out level by level. The file `.gitmodules` comes from the repository and is not trusted.
 
-git itself refuses names that lead outside, and URLs that are options. In addition the agent's rules are checked for
+git itself refuses names with `..` and URLs that are options. In addition the agent's rules are checked for
 each absolute URL, and GIT_ALLOW_PROTOCOL limits the schemes of relative URLs. A remote repository has no local
 submodule, no path leads through a symbolic link, and depth and number are limited.
 """

@@ -19,7 +19,7 @@ from airunner.agent.launcher.refusal import MachineRefused, Scarce
 FILE: Final = "probe"
 FILE_BYTES: Final = 65_536  # the default size of a batch of output
 ROOM_BYTES: Final = 64 * 1_048_576  # a disk with this much free space is not full: what does not fit is too large
-GROWN_BYTES: Final = 1_048_576  # the free space must grow by this much until a probe after a guessed refusal passes
+GROWN_BYTES: Final = 1_048_576  # the free space must grow by this much before a probe passes after a guessed refusal
 PROBE: Final = LaunchSpec(("true",), {"PATH": os.defpath}, Path("/"))
 
 

@@ -36,7 +36,7 @@ class JobUser(Struct, frozen=True):
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The ids for `LaunchSpec.user`: of this user, of its group, of its further groups."""
+        """The ids for `LaunchSpec.user`: user id, group id, ids of further groups."""
         return (self.uid, self.gid, *self.groups)
 
     def environment(self, agent_environ: Mapping[str, str]) -> dict[str, str]:

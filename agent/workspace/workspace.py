@@ -62,7 +62,7 @@ class Workspace:
 
 
 class WorkspaceFailed(MachineRefused):
-    """Failure to make a workspace: the machine is out of something; the message says why."""
+    """Failure to make a workspace: the machine lacks a resource; the message says why."""
 
     def __init__(self, doing: str, error: OSError) -> None:
         super().__init__(scarce_at_home(error.errno), f"{doing}: {error.strerror}")
@@ -119,7 +119,7 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | 
 def restore_checkout(workspace: Workspace) -> None:
     """Restore the checkout's folder if the job has removed it, made it inaccessible, or replaced it.
 
-    The next process in it is an operator's hook, which must not run in a place of the job's choice. Raises `OSError`.
+    The next process in it is an operator's hook, which must not run in a folder of the job's choice. Raises `OSError`.
     """
     for folder in (workspace.root, workspace.checkout):
         with suppress(FileNotFoundError):

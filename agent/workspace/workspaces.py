@@ -29,7 +29,7 @@ _Stamp = tuple[int, int, int]  # of a folder: mode, inode number, last change of
 
 
 class Workspaces:
-    """Workspaces in `agent_home`. Those that `reclaim` rejects, the caller removes, and calls `removed`."""
+    """Workspaces in `agent_home`. The caller removes a workspace that `reclaim` rejects, then calls `removed`."""
 
     def __init__(self, agent_home: Path, users: JobUsers = NO_USERS) -> None:
         self._home = agent_home
