@@ -11,7 +11,7 @@ the request's revision if that is one of `SERVED`, and refuses any other with an
 in every revision, so that any two peers can find out that they do not match: the first two frames, `Refused`, and
 messages under the request id of zeros (Ping, Pong, Nudge), whose revision is always `FIRST`.
 
-The number and sizes of frames are checked before any content is used.
+The revision is checked first, then the number and sizes of frames, and only then is any other content used.
 """
 
 from __future__ import annotations

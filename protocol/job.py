@@ -1,7 +1,7 @@
 """Jobs: a job's state, its result, and how the broker shows it.
 
 `JobSpec` (`fields`) has the submitted fields, which never change. `Job` and `JobSummary` are the broker's view of a job
-at one moment. `Result` is an agent's report of one attempt; `Result.state` alone decides which state follows from it.
+at one moment. `Result` is the result of one attempt; `Result.state` is the job's state then, unless a retry follows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Retry policy of a job: how often a failed job runs again, after which pause, and for which failures.
 
-The caller passes in the jitter of a pause, so a broker that applies the same completion twice computes the same
-instant. Lost agents do not count here: `JobSpec.max_attempts` bounds them.
+The caller passes in the jitter of a pause, so a broker that decides twice on the same completion computes the same
+pause. Lost agents do not count here: `JobSpec.max_attempts` bounds them.
 """
 
 from __future__ import annotations

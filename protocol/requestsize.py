@@ -1,7 +1,7 @@
 """Request size: how many bytes of a log one request may move, adapted to the speed of the link.
 
 The size starts small, doubles while replies come soon, and shrinks when replies come late or the connection ends first.
-So a request takes a few seconds at most, on any link, and the messages that wait behind it on the same connection (a
+So a request takes a few seconds at most, on any supported link, and messages that wait behind it on the connection (a
 heartbeat, the reply to a Ping) arrive in time. This is slow start (RFC 5681), driven by reply times instead of losses.
 
 ```

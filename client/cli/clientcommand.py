@@ -1,7 +1,7 @@
 """Client command decorator: runs a command with a `Client` and a console, and adds the options that all commands have.
 
 Rules of these commands
-- The job's stdout goes to stdout and its stderr to stderr, byte for byte; airunner's own messages go to stderr.
+- The job's stdout goes to stdout and its stderr to stderr, filtered on a terminal; airunner's own messages to stderr.
 - Errors are raised; `airunner/__main__.py` prints their message and exits with their code.
 - Commands import modules when they run, so that `airunner --help` is quick.
 """

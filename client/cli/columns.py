@@ -1,7 +1,7 @@
 """Columns of a list of jobs: a table of all columns, and how to fit them to a terminal or a pipe.
 
 A terminal gets the columns that fit: empty columns are left out, then the least important ones, but never id and state,
-because people copy the id. A pipe gets every column, whole, so that a script finds them in the same place.
+because people copy the id. A pipe gets every column of `PIPE`, whole, so that a script finds them in the same place.
 """
 
 from __future__ import annotations

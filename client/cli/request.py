@@ -1,4 +1,4 @@
-"""Job request of `airunner submit` and `run`: the job file, options that override it, and the words after `--`."""
+"""Job request of `airunner submit` and `run`: the job file, options that override it, and words around `--`."""
 
 from __future__ import annotations
 
