@@ -53,7 +53,7 @@ def check_store(path: Path) -> StoreReport:
                 jobs, number = jobs + 1, job.number
                 events += _check_log(engine, job, faults)
         except CorruptLog as error:
-            faults.append(Fault(None, f"the jobs after number {number} cannot be read: {error.__cause__}"))
+            faults.append(Fault(None, f"the check had to end at the job after number {number}: {error.__cause__}"))
     return StoreReport(jobs, events, tuple(faults[:FAULTS_MAX]))
 
 

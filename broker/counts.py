@@ -18,7 +18,7 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "commits": "Transactions on the store.",
         "commands": "Requests that the store has tried, a parked one each time, and commands of the broker itself.",
         "events": "Events appended to logs.",
-        "live_dropped": "Live messages dropped because the relay did not read fast enough; monitors replay them.",
+        "live_dropped": "Live messages dropped because the relay did not run or read fast enough; monitors replay.",
         "relay_restarts": "Restarts of the relay, the process that sends live events.",
         "announced": "Segments of events published to live subscribers.",
     }

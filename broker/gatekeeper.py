@@ -20,7 +20,7 @@ from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.ports import Frames
 from airunner.transport.sockets import ZAP_DOMAIN
 
-VERSION: Final = b"1.0"  # of ZAP
+VERSION: Final = b"1.0"  # version of ZAP
 ALLOWED: Final = b"200"
 TRY_AGAIN: Final = b"300"  # ZAP status after which the peer's libzmq connects again
 REFUSED: Final = b"400"  # ZAP status after which the peer's libzmq does not connect again by itself

@@ -288,7 +288,7 @@ class Gateway:
         return sent
 
     def _release_undelivered(self, dequeued: TenantRequest, leases: tuple[JobLease, ...]) -> None:
-        """Release leases whose reply could not be delivered, so that other agents need not wait for their expiry."""
+        """Release leases whose agent is gone or not listed, so that other agents need not wait for their expiry."""
         for lease in leases:
             release = TenantRequest(
                 tenant=dequeued.tenant,

@@ -60,7 +60,7 @@ from airunner.protocol.requests import (
     WatchJob,
 )
 
-# Amount of each kind of work that fits into one unit of some 100 µs, with measurements.
+# How much of each kind of work fits into one unit of some 100 µs; some comments name a measurement.
 JOBS_A_UNIT: Final = 4  # jobs submitted or leased: 64 submitted jobs took 16 units, and 16 leased ones took 4
 PAIRS_A_UNIT: Final = 8  # pairs of metadata in a submission: 64 took 8 units
 QUEUES_A_UNIT: Final = 16  # queues searched for a lease: 64 took 4 units

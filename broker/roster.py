@@ -15,7 +15,7 @@ from airunner.protocol.replies import AgentsListed, AgentSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX, DequeueJob, UpdateJob
 
 AGENTS_MAX: Final = 10_000  # agents of one tenant in the roster
-AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # of one tenant's agents: `_Agent.size_bytes`, which no quota counts
+AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # memory of one tenant's agents (`_Agent.size_bytes`), which no quota counts
 AGENT_BYTES: Final = 256  # memory of an agent without tags, roughly
 HOLDERS_MAX: Final = 65_536  # a tenant's jobs with a known holder; the one recorded first is forgotten, and not nudged
 FORGOTTEN_MS: Final = 600_000  # from an agent's last request until it is not listed; idle agents send one every 30 s

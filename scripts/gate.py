@@ -1,7 +1,7 @@
 """Coverage gate: runs all tests and requires a coverage of 100 % of protocol/ and 90 % of each other part.
 
-Processes that tests start are measured too, including the launcher and its keepers (tests/agent/conftest.py). Code that
-ran in a process before its SIGKILL is not counted, so the true numbers are a little higher.
+Processes of measured tests are measured too, also launchers and keepers (tests/agent/conftest.py). Code that ran in a
+process before its SIGKILL is not counted, so the true numbers are a little higher.
 """
 
 from __future__ import annotations

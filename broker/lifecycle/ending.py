@@ -52,7 +52,7 @@ def load_complete(keys: Keys, command: TenantRequest, request: CompleteJob) -> N
 
 
 def load_release(keys: Keys, command: TenantRequest, request: ReleaseJob) -> None:
-    """Request the rows on which a ReleaseJob is decided; the spec, as a DequeueJob later in the batch may lease it."""
+    """Request the job of a ReleaseJob with its spec: a later DequeueJob of the same batch may lease the job."""
     keys.add_job(command.tenant, request.lease.job_id, spec=True)
 
 
@@ -193,7 +193,7 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
 
 
 def _end_of_lost(job: JobRow, settled: Settled, change: Change, events: list[BrokerBody], now_ms: int) -> _End:
-    """Make the end of an attempt whose agent was lost: of the job too, after a cancel or `max_attempts` lost agents."""
+    """Make the end of an attempt whose agent was lost; after a cancel or `max_attempts` losses the job ends too."""
     if job.cancel_requested_ms is not None:
         return _finish(Change.CANCEL, settled, _CANCELLED, events, now_ms)._replace(lost=1)
     if job.agents_lost + 1 >= job.max_attempts:

@@ -1,4 +1,4 @@
-"""Idempotency records: a repeated request gets the reply that it got the first time, and changes nothing more."""
+"""Idempotency records: a repeated submission, or change of a queue or secret, only gets its first reply again."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ RESTART_LAST_MS: Final = 5_000  # longest pause, after it has ended several time
 CALM_S: Final = 60.0  # after a process that ran for so long, the pauses start at the shortest again
 HANG_S: Final = 10.0  # seconds for the process to read from its full socket, before it is killed
 END_S: Final = 2.0  # seconds for the process to end by itself, once its socket is closed
-CHANGES_MAX: Final = 16  # reports in the Announcer's stream; further ones wait in the socket, and then in the process
+CHANGES_MAX: Final = 16  # reports that may wait for the Announcer; further ones wait in the socket, then in the process
 
 _BOOTSTRAP: Final = """
 import sys
@@ -99,7 +99,7 @@ class Relay:
 
     @property
     def pid(self) -> int:
-        """Process id of the present process."""
+        """Process id of the relay process that runs now."""
         assert self._child is not None, "not started"
         return self._child.pid
 

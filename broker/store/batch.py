@@ -46,7 +46,7 @@ class Store:
     def stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
         """Stage a batch: do all of `apply` but the commit; the outcomes are valid once `commit` has returned.
 
-        No other method may be called between the two. Raises `NoSpace`, `Busy`: nothing is stored.
+        No other method may be called before `commit`. Raises `NoSpace`, `Busy`: nothing is stored.
         """
         assert len(commands) <= self.batch_max
         tries = 0

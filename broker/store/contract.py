@@ -77,7 +77,7 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
     agent: str | None = None
     token_hash: bytes | None = None
     lease_request: RequestId | None = None  # the DequeueJob that was granted the last attempt
-    settled: str | None = None  # how the last attempt ended
+    settled: str | None = None  # how the last attempt ended (`ending.Settled`); None: it has not ended
     cancel_requested_ms: int | None = None
     origin: JobId | None = None
     result: bytes | None = None
@@ -182,7 +182,7 @@ class Loaded(Struct):
     jobs: list[JobRow] = []  # for `Keys.jobs` and `Keys.grants`
     records: list[Record] = []
     modes: dict[QueueKey, QueueMode] = {}  # of stored queues
-    kinds: dict[QueueKey, int] = {}  # by queue and needs: how many jobs have not ended
+    kinds: dict[QueueKey, int] = {}  # by queue and needs (not empty): how many jobs have not ended
     kinds_of: dict[str, int] = {}  # by tenant: how many kinds it has
     usage: dict[str, Usage] = {}  # by tenant
     next_number: int = 1  # number for the batch's first new job; further jobs get the following numbers
@@ -203,7 +203,7 @@ class Changes(Struct):
     secrets: list[SecretRow] = []
     secrets_removed: list[tuple[str, str, str]] = []  # tenant, queue, name
     counts: dict[QueueKey, QueueCounts] = {}  # by queue (without needs): what is added; creates the queue's row
-    kinds: dict[QueueKey, int] = {}  # by queue and needs: how many jobs are added
+    kinds: dict[QueueKey, int] = {}  # by queue and needs (not empty): how many jobs are added
     usage: dict[str, Usage] = {}  # by tenant: what is added
 
 
@@ -235,7 +235,7 @@ class Page(Struct, frozen=True, kw_only=True):
 
 
 class Engine(Protocol):
-    """Engine of a database. Lists are in the order that the docstring names; every `limit` is a number of rows."""
+    """Engine of a database. Lists are in the order that a docstring names; every `limit` is a number of rows."""
 
     @property
     def batch_max(self) -> int:
@@ -258,11 +258,11 @@ class Engine(Protocol):
         ...
 
     def due(self, now_ms: int, limit: int) -> list[JobRow]:
-        """Load jobs whose `deadline_ms` or `due_ms` has come, with their specs: up to `limit` of each, oldest first."""
+        """Load jobs whose `deadline_ms` or `due_ms` has come, with specs: up to `limit` of each, earliest first."""
         ...
 
     def next_due_ms(self) -> int | None:
-        """Find the earliest `deadline_ms` or `due_ms` of all jobs; None: no job has one."""
+        """Find the earliest `deadline_ms` or `due_ms` of all jobs that are not set aside; None: none has one."""
         ...
 
     def boxes(self, tenant: str, queue: str) -> dict[str, SecretRow]:
@@ -320,7 +320,7 @@ class Engine(Protocol):
     # --- retention ---
 
     def finished(self, before_ms: int, limit: int) -> list[JobRow]:
-        """List jobs whose `finished_ms` is before that instant, oldest first, with their specs."""
+        """List jobs whose `finished_ms` is below `before_ms`, the earliest first, with their specs."""
         ...
 
     def finished_of(self, tenant: str) -> JobRow | None:
@@ -328,7 +328,7 @@ class Engine(Protocol):
         ...
 
     def store_bytes(self) -> int:
-        """Measure the size of the store."""
+        """Measure the bytes that the store uses, without free space inside it."""
         ...
 
     def usages(self) -> dict[str, Usage]:

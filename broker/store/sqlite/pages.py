@@ -1,4 +1,4 @@
-"""Pages of lists and logs, read outside of transactions. A page that meets damage raises `CorruptLog`."""
+"""Pages of lists and logs, read outside of transactions, and boxes. A page that meets damage raises `CorruptLog`."""
 
 from __future__ import annotations
 
