@@ -104,7 +104,7 @@ def agent_command(
         int, typer.Option(min=1, max=FLUSH_KIB_MAX, help="KiB of gathered output to send without further delay.")
     ] = FLUSH_KIB,
     spool_gib: Annotated[
-        float, typer.Option(min=0.001, help="GiB of disk for output that the broker has not acknowledged yet.")
+        float, typer.Option(min=0.001, help="GiB of disk for output of all jobs that is not acknowledged yet.")
     ] = SPOOL_GIB,
     memory_max_mib: Annotated[
         int | None,

@@ -122,7 +122,7 @@ def _pair(home: Home, secret: Path) -> _Result:
 def _token_keys(environ: Mapping[str, str], home: Home) -> _Result:
     signing = find_signing_key(environ, home)
     if not home.token_public.exists() and signing is None:
-        return Severity.FAIR, "there are none: tokens must come from elsewhere, and no broker can run on this home"
+        return Severity.FAIR, "the home has none: tokens must come from elsewhere, and a broker needs JWT_PUBLIC_KEY"
     verifying = [thumbprint(key) for key in load_verifying_keys(environ, home)]
     known = f"a broker here trusts {len(verifying)} key{'s' if len(verifying) > 1 else ''} ({', '.join(verifying)})"
     if signing is None:

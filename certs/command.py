@@ -69,7 +69,7 @@ def add_command(
 ) -> None:
     """Add a machine to the allow-list. A running broker accepts it at once.
 
-    Jobs that run as the agent's user can use its key: with --queue, limit the key to the queues that the agent needs.
+    Jobs that run as an agent's user can use the agent's key: limit it with --queue to the queues of these jobs.
     """
     from airunner.certs.allowlist import PeerRole
     from airunner.certs.machines import add

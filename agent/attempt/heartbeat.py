@@ -15,7 +15,7 @@ HEARTBEAT_S: Final = 30.0  # seconds without an event before a heartbeat; a day 
 
 
 async def beat(process: Process, recorder: Recorder, wall_ms: Callable[[], int]) -> None:
-    """Record a HEARTBEAT event after each `HEARTBEAT_S` without an event, until cancelled; raises `SpoolFailed`.
+    """Record a HEARTBEAT event after each `HEARTBEAT_S` without an event, until cancelled.
 
     While events wait for the broker's acknowledgement, no heartbeat is recorded: it would only fill the spool.
     """
