@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from airunner.certs.findings import Finding, Severity, shown
-from airunner.client.cli.clientcommand import BrokerOption, JsonOption, TimeoutOption, TokenOption, timeout_of
+from airunner.client.cli.clientcommand import BrokerOption, JsonOption, TokenOption, timeout_of
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.printable import json_line
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 GIT_OLDEST: Final = (2, 31)
 ROOM_BYTES: Final = 1 << 30  # of free disk space; less is reported
 BROKER_S: Final = 3.0  # seconds to wait for a broker; --timeout overrides them
+TimeoutOption = Annotated[
+    str | None, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for a broker.", show_default="3")
+]
 
 
 def doctor_command(

@@ -246,7 +246,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                     unset="any failure",
                 ),
                 Field(
-                    "Pause before the first retry; it doubles with each further retry.",
+                    "Longest pause before the first retry; it doubles with each further retry.",
                     Form.DURATION,
                     "--retry-backoff",
                     part="backoff",

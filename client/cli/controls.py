@@ -28,7 +28,7 @@ async def cancel_command(
     jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="The jobs' ids.")],
     json: JsonOption = False,
 ) -> int:
-    """Cancel jobs: a waiting job never runs, a running job is ended by its agent.
+    """Cancel jobs: a waiting job ends at once, a running job is ended by its agent.
 
     Exits with 0 if all jobs are cancelled or being cancelled, with 1 if a job does not exist or had ended otherwise.
     """
