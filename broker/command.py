@@ -68,7 +68,7 @@ def broker_command(
         typer.Option(
             min=0,
             max=RETAIN_GIB_MAX,
-            help="Size of the store in GiB above which finished jobs of its largest tenants are removed early.",
+            help="GiB of the store above which finished jobs of the largest tenants are removed before --retain-days.",
             show_default="no bound",
         ),
     ] = None,
@@ -83,7 +83,7 @@ def broker_command(
         float | None,
         typer.Option(
             min=0,
-            help="GiB of a tenant's jobs and logs at which new jobs are rejected; running jobs may log to twice that.",
+            help="GiB of a tenant's jobs and logs at which new jobs are rejected; output is rejected at twice that.",
             show_default="no bound",
         ),
     ] = None,

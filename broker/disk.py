@@ -17,7 +17,7 @@ from airunner.broker.store.room import JOURNAL_BYTES, TIGHT_JOURNAL_BYTES, Insid
 
 BALLAST_SUFFIX: Final = "-ballast"
 PIECE_BYTES: Final = 1_048_576  # ballast freed in a step: other processes on this disk should not get more than needed
-PLENTY_BYTES: Final = 256 * 1_048_576  # free beyond the reserve; with so much, the store need not be measured
+PLENTY_BYTES: Final = 256 * 1_048_576  # bytes free beyond the reserve with which the store need not be measured
 CONDITION: Final = "disk"  # name of the condition in /health
 NO_EVENTS: Final = "new jobs, leases and output are refused; running jobs can still end and renew their leases"
 NOTHING: Final = "nothing can be stored, and only read requests are answered; no lease expires meanwhile"
@@ -48,7 +48,7 @@ class Disk(Protocol):
         ...
 
     def free_ballast(self) -> bool:
-        """Free a piece of the ballast; False: nothing is left of it."""
+        """Free a piece of the ballast; False: nothing could be freed."""
         ...
 
     def record_full(self, *, ends_stored: bool) -> None:

@@ -53,7 +53,7 @@ from airunner.protocol.replies import JobsLeased
 from airunner.protocol.requests import DequeueJob, EnqueueJob
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # until an expiry or take-over that was not stored is retried: no peer repeats these
-BATCH_UNITS_MAX: Final = 250  # units in a batch, and as many of parked requests: others wait for these 25 to 50 ms
+BATCH_UNITS_MAX: Final = 250  # units of work in a batch, and as many again of parked requests: 25 to 50 ms in all
 READY_JOBS_GUESS: Final = 8  # slots of parked requests to try for a queue that has an unknown number of jobs ready
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]

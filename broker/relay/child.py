@@ -31,7 +31,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.transport.bell import Bell
 from airunner.transport.sockets import CurvePublisher, bind_gatekeeper, new_context
 
-COUNTS_S: Final = 0.1  # between two reports of counters to the broker
+COUNTS_S: Final = 0.1  # seconds between two reports of counters to the broker
 _PR_SET_PDEATHSIG: Final = 1
 
 

@@ -3,7 +3,7 @@
 ```
  free on the disk   ≥ --reserve-mib     less                 less than a quarter of it (64 MiB at most)
  Room               AMPLE               RUNNING              ENDING
- refused            nothing             new jobs, secrets    also new leases, and events of running jobs
+ refused            nothing             new jobs, settings   also new leases, and events of running jobs
 ```
 
 Events are refused while there is still room for commands that end a job or renew its lease: a job whose lease is not

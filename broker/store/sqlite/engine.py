@@ -1,7 +1,7 @@
 """SQLite engine: transactions, loading the rows of a batch, and saving its changes.
 
 The file is locked as long as the engine is open: only one broker uses it. Of a changed job only the changed columns are
-written, so that only their indexes are touched. Rows are read and written in sets; after damage was met, one by one.
+written, so that only their indexes are touched. Rows are read and written in sets; a set that meets damage, row by row.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class SqliteEngine(PageReader):
         except Damaged as error:
             self.begin()
             owners: list[Owner | None] = []
-            with suppress(Moved):  # damaged rows are not changed: `_changed` counts too few
+            with suppress(Moved):  # a damaged row is not changed, so `_changed` counts too few
                 for write in writes():
                     for row in write.rows:
                         try:

@@ -1,12 +1,12 @@
 """Schema of a store file, and opening of a file: locks it for one broker, and checks the schema's version.
 
-- The columns of `job` are the fields of `contract.JobRow`; the largest, `spec`, is last: other columns precede it.
+- The columns of `job` are the fields of `contract.JobRow`; `spec`, the largest, is last: reading others skips it.
 - Three indexes contain only jobs that have not ended: `job_waiting` those that may be leased, `job_deadline` leased
   ones, `job_due` delayed ones. So a lease is as fast with a million ended jobs.
 - `job_oldest` finds the oldest job of a queue that may be leased, whatever its needs and priority.
 - `job_granted` finds the jobs whose last lease a request was granted, also ended ones.
 - `segment` contains the logs; a row is a batch of events. `metadata.fact` is a hash of a pair of metadata.
-- `queue`, `kind` and `usage` are counters, to which `save` adds.
+- `queue`, `kind` and `usage` contain counters, to which `save` adds.
 - `pending_deletion` lists removed jobs whose logs are deleted step by step. Hence there are no foreign keys.
 """
 
@@ -149,7 +149,7 @@ def _connected(path: Path | None) -> Generator[Database]:
 
 
 def require_version(connection: Database, path: Path | None) -> None:
-    """Require the schema of this version. Raises `OperatorError`: it is of another version, or another program's."""
+    """Require the schema of this version. Raises `OperatorError`: another version or program wrote the file."""
     ((version,),) = connection.execute("PRAGMA user_version")
     if version < VERSION:
         why = "was written by an earlier airunner: run that version, or" if version else "is not a store of airunner's:"
