@@ -11,7 +11,7 @@ from airunner.certs.principal import ANONYMOUS, Principal
 
 
 class Authority(Protocol):
-    """Token authority: turns a valid token into its principal; only an unknown token costs a signature check."""
+    """Token authority: turns a valid token into its principal; only a token not cached costs a signature check."""
 
     def verify(self, token: bytes, now_s: float) -> Principal:
         """Verify `token` at `now_s` (Unix seconds) and return its principal.

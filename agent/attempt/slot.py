@@ -215,7 +215,7 @@ class Slot(Struct, frozen=True):
         return await self._give_back(attempted, outbox)
 
     async def _completed(self, outbox: Outbox) -> JobState | None:
-        """Wait until the broker has the result, and return the job's state; None: lost lease, or time is over.
+        """Wait until the broker has the result, and return the job's state; None: lost, broken, or too late.
 
         No process of the job runs any more, so only an order to stop limits the wait, to `DELIVERY_S`.
         """

@@ -9,9 +9,9 @@
   checkout still asks the remote, so it fails when the access right was withdrawn.
 - A mirror is cloned under a lock, into a temporary folder that is renamed when it is complete. Objects that a later
   checkout transfers are copied from its clone to the mirror before the job runs.
-- No object of a mirror is removed while an attempt borrows from it. When the last borrower of a mirror has ended, the
-  mirror is removed if it is damaged; then mirrors without a borrower are removed, least recently used first, until
-  those that remain are within the limits of size and number.
+- No object of a mirror is removed while an attempt borrows from it. When the last borrower of a damaged mirror
+  has ended, the mirror is removed. Then, and when that of a grown mirror has ended, mirrors without a borrower are
+  removed, least recently used first, until those that remain are within the limits of size and number.
 - The configuration of a mirror is written again before each use, because jobs run as the same user and could change
   it. Jobs that must not trust each other need agents of different users.
 """
@@ -140,7 +140,7 @@ class Mirrors:
                         await self._offload(lambda: [left for folder in gone for left in remove_workspace(folder)])
 
     def _rename_unwanted(self, last: Mirror) -> list[Path]:
-        """Rename damaged and excess mirrors, so that no checkout finds them, and return the folders to remove.
+        """Rename `last`, if damaged, and excess mirrors, so that no checkout finds them; return the folders to remove.
 
         This does not await, so no checkout can start to borrow during it.
         """

@@ -39,7 +39,7 @@ class Health:
         self.changed: Callable[[], None] = lambda: None
         self._refusal: MachineRefused | None = None
         self._well_s = -CALM_S
-        # Jitter only in the upper half of the pause: a machine that is out of something needs time.
+        # Jitter only in the upper half of the pause: a machine that lacks something needs time.
         self._backoff = Backoff(lambda: (1 + random()) / 2, PROBE_FIRST_MS, PROBE_LAST_MS)
         self._changed = Bell()
         self.closed = Flag()

@@ -61,7 +61,7 @@ class HeldLease:
             process.keep_until(self.kill_s)
 
     def add_process(self, process: Process, kept_until_s: float) -> None:
-        """Add a process, whose deadline is `kept_until_s`, so that renewals of the lease postpone it."""
+        """Add a process with the deadline `kept_until_s`, so that renewals of the lease postpone the deadline."""
         if kept_until_s != self.kill_s:  # the lease was renewed while the process was starting
             process.keep_until(self.kill_s)
         self._processes.append(process)

@@ -68,7 +68,7 @@ class Leaser:
         self._edges = edges
         self._orders = orders
         self._free: deque[_Turn] = deque()
-        self._gathering = False  # a slot sends the request for all free slots, or will when the last is answered
+        self._gathering = False  # a slot sends the request for all free slots, or will when the last one is answered
         self._warm = False  # the last request was granted in full
 
     async def lease(self) -> HeldLease | None:
