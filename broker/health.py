@@ -61,7 +61,7 @@ class Health:
         """Clear a condition, if it is set."""
         self._failed.discard(name)
         if self._conditions.pop(name, None) is not None:
-            self._say(f"no longer {Status.DEGRADED}: {name}")
+            self._say(f"condition over: {name}")
 
     def _note(self, status: Status, name: str, words: str) -> None:
         if name not in self._conditions:

@@ -23,7 +23,7 @@ def test_a_condition_is_said_once_when_it_begins_and_once_when_it_is_over() -> N
     health.clear("disk")
     health.clear("disk")
     assert (health.status, health.conditions) == (Status.OK, {})
-    assert said == ["degraded: disk: 4 MiB are free", "no longer degraded: disk"]
+    assert said == ["degraded: disk: 4 MiB are free", "condition over: disk"]
 
 
 def test_counters_rise_and_are_shown_with_their_meaning() -> None:
@@ -60,7 +60,7 @@ async def test_a_disk_that_does_not_answer_makes_the_broker_unavailable_until_it
         assert "has not finished a read or write for 11 s" in health.conditions["stall"]
         answers.set()
     assert (done, health.status, health.conditions) == (["committed"], Status.OK, {})
-    assert said[-1] == "no longer degraded: stall"
+    assert said[-1] == "condition over: stall"
 
 
 @pytest.mark.parametrize(
