@@ -90,8 +90,7 @@ def lock_home(agents: Path) -> LockedHome:
 def _end_left(mark: str, groups: Path) -> str:
     """End the processes that a killed agent's jobs and keepers have left, and return their names.
 
-    When launcher and keepers were killed with the agent, nothing else has ended these processes. Raises
-    `OperatorError`: a process still runs after SIGKILL.
+    Raises `OperatorError`: a process still runs after SIGKILL.
     """
     found = marked(mark)
     named = commands_of(found)

@@ -3,7 +3,6 @@
 A queue's keys are an X25519 pair like the CURVE keys, and stored like them; `airunner certs queue-key` makes the pair.
 Only the queue's agents need the secret key; the broker uses neither key. A box is a NaCl sealed box (an ephemeral
 X25519 key, XSalsa20-Poly1305) around the value, its queue and its name, so that a box opens under no other name.
-
 A box does not prove who made it: anyone with the public key can seal another value.
 
 Source: https://doc.libsodium.org/public-key_cryptography/sealed_boxes

@@ -69,10 +69,7 @@ class TokenFile:
 
 
 class TokenSource:
-    """Token source with a `fixed` token, with a `signer`, or with no token.
-
-    A signer mints a new token when half of the last token's lifetime has passed.
-    """
+    """Token source: a `fixed` token, a token that `signer` replaces after half of its lifetime, or no token."""
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class HookFailed(Exception):
 
 
 class Hooks(Struct, frozen=True):
-    """Hooks of one attempt, in `folder` (None: no hooks). After a cancel only `post-command` and `pre-exit` run."""
+    """Hooks of one attempt, in `folder` (None: no hooks). A cancel prevents or ends those before the command."""
 
     folder: Path | None
     launcher: Starter
@@ -64,11 +64,7 @@ class Hooks(Struct, frozen=True):
     environment: Callable[[], Mapping[str, str]]
 
     async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
-        """Run a hook, if it exists. Raises `HookFailed`.
-
-        `status` is the exit status of the attempt's result so far. None: the hook comes before the command, so a cancel
-        of the job prevents or ends it.
-        """
+        """Run a hook, if it exists; raises `HookFailed`. `status`: the result's exit status; None before the command."""
         if status is None and self.cancelled.is_set():
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if self.folder is None or not os.access(program := self.folder / hook, os.F_OK):

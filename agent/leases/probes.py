@@ -1,8 +1,7 @@
 """Probes: cheap tests of whether this machine can run jobs again after it refused one.
 
 Processes, memory and open files are tested by starting a process that does nothing. The disk is tested by writing a
-small file in the agent's home. After a refusal guessed from a failed git or hook, which may need more room, the free
-space is tested too.
+small file in the agent's home and, after a refusal guessed from a failed git or hook, also by its free space.
 """
 
 from __future__ import annotations
