@@ -64,7 +64,7 @@ class Hooks(Struct, frozen=True):
     environment: Callable[[], Mapping[str, str]]
 
     async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
-        """Run a hook, if it exists; raises `HookFailed`. `status`: the result's exit status; None before the command."""
+        """Run a hook, if any; raises `HookFailed`. `status`: the result's exit status; None before the command."""
         if status is None and self.cancelled.is_set():
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if self.folder is None or not os.access(program := self.folder / hook, os.F_OK):
