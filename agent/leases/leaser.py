@@ -33,7 +33,7 @@ from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
 RETURN_S: Final = 5.0  # seconds to wait for a connected broker to end a parked request
-GONE_S: Final = 0.3  # seconds to wait for a lost broker to come back; the first two reconnects take 0.15 s
+GONE_S: Final = 0.3  # seconds to wait for a lost broker to come back; two reconnects are tried in 0.15 s
 STALE_SHARE: Final = 2  # a lease is renewed before its job begins if half of its visibility timeout has passed
 
 
