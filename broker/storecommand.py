@@ -40,8 +40,8 @@ def backup_command(
     """Copy the broker's store to a file and verify the copy; the broker may run meanwhile.
 
     Run it on the broker's machine as the broker's user, or as root. The copy contains all jobs, logs and sealed secrets
-    as they are at the end of the copying. The keys are not in the store: back up $AIRUNNER_HOME/certs too. Restore the
-    copy with `airunner store restore`.
+    as they are at the end of the copying. The keys in $AIRUNNER_HOME/certs are not in the store: back them up too.
+    Restore the copy with `airunner store restore`.
     """
     from airunner.broker.backup import back_up
 

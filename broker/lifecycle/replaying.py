@@ -16,8 +16,8 @@ from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobEventsReplayed
 from airunner.protocol.requests import REPLAY_BYTES_MAX, REPLAY_SEGMENTS_MAX, ReplayJobEvents
 
-LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # bytes searched, times the kinds searched for: 2 ms a MiB
-KINDS_LOOKED_MAX: Final = 8  # kinds to filter by; a request for more wants most of the log, and gets it unfiltered
+LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # bytes searched for a page, times the kinds searched for: 2 ms a MiB
+KINDS_LOOKED_MAX: Final = 8  # kinds to filter by; a request for more kinds wants most of the log, and gets all of it
 SEGMENTS_LOOKED_MAX: Final = 8_192  # segments searched for the first event from an instant on, in a few ms
 
 

@@ -36,8 +36,8 @@ from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 
 MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of the process: 40 MiB, and 0.3 MiB for each subscriber that does not read
 CONDITION: Final = "events"  # name of the condition in /health
-RESTART_FIRST_MS: Final = 50  # pause before the process is started again
-RESTART_LAST_MS: Final = 5_000  # longest pause, after it has ended several times
+RESTART_FIRST_MS: Final = 50  # shortest pause before the process is started again
+RESTART_LAST_MS: Final = 5_000  # longest pause, after the process has ended several times
 CALM_S: Final = 60.0  # after a process that ran for so long, the pauses start at the shortest again
 HANG_S: Final = 10.0  # seconds for the process to read from its full socket, before it is killed
 END_S: Final = 2.0  # seconds for the process to end by itself, once its socket is closed

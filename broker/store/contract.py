@@ -181,7 +181,7 @@ class Loaded(Struct):
 
     jobs: list[JobRow] = []  # for `Keys.jobs` and `Keys.grants`
     records: list[Record] = []
-    modes: dict[QueueKey, QueueMode] = {}  # of stored queues
+    modes: dict[QueueKey, QueueMode] = {}  # by queue (without needs), if the queue is stored
     kinds: dict[QueueKey, int] = {}  # by queue and needs (not empty): how many jobs have not ended
     kinds_of: dict[str, int] = {}  # by tenant: how many kinds it has
     usage: dict[str, Usage] = {}  # by tenant

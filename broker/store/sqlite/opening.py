@@ -24,7 +24,7 @@ from airunner.broker.store.sqlite.engine import CHECKPOINT_PAGES, JOURNAL_BYTES_
 from airunner.broker.store.sqlite.rows import Database
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
-STATEMENTS_CACHED: Final = 512  # prepared statements in apsw's cache, its maximum: each written row takes an entry
+STATEMENTS_CACHED: Final = 512  # prepared statements in apsw's cache, the most it allows: each written row uses up one
 _SETTINGS: Final = (
     "locking_mode = exclusive",  # only one broker uses the file; so SQLite needs no shared memory for the WAL either
     "journal_mode = wal",

@@ -108,7 +108,7 @@ class PageReader(RowReader):
         asked += [(f"job.{column} = ?", value) for column, value in equal.items() if value is not None]
         if wanted.owner is not None:
             asked.append(("job.owner != ''",))  # without it SQLite does not use the partial index `job_by_owner`
-        which, chosen = _within("+job.queue", wanted.queues)  # the plus keeps SQLite from an index in another order
+        which, chosen = _within("+job.queue", wanted.queues)  # the plus: SQLite must not use an index in another order
         asked.append((which, *chosen))
         if facts:
             source, number = "metadata AS found CROSS JOIN job ON job.number = found.number", "found.number"
