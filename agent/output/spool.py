@@ -254,6 +254,9 @@ class Spool:
     def truncate(self, index: int) -> None:
         """Drop every record from event `index` on; a record must begin with that event. Raises `SpoolFailed`."""
         assert self._kept.index <= index <= self._end.index, f"event {index} is acknowledged, or does not exist"
+        if index == self._end.index:
+            return
+        self._aside = None  # the newest record
         with _failing(f"cannot truncate the spool {self.path}"):
             position = self._kept
             for record, offset in _records(self._descriptor, self._kept, self._end.offset):

@@ -233,6 +233,17 @@ def test_what_a_full_disk_refuses_is_sent_from_memory_and_then_the_disk_is_tried
         assert events(left) == [(3, 1, b"after")], "no gap hides it from the next agent"
 
 
+def test_what_a_full_disk_refused_can_be_dropped_like_any_record_and_the_next_takes_its_place(spool: Spool) -> None:
+    spool.append(0, 1, b"kept")
+    with no_more_than(spool.path.stat().st_size):
+        spool.append(1, 2, b"x" * 1_000)
+    spool.truncate(3)
+    assert spool.full, "nothing was from that event on"
+    spool.truncate(1)
+    spool.append(1, 1, b"less")
+    assert (spool.full, events(spool)) == (False, [(0, 1, b"kept"), (1, 1, b"less")])
+
+
 def test_a_disk_that_takes_nothing_at_all_loses_nothing_either(spool: Spool) -> None:
     with no_more_than(spool.path.stat().st_size):
         for index in range(3):
