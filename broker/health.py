@@ -1,4 +1,4 @@
-"""Health of the broker, as /health shows it: named conditions, each with words that say what is wrong and what to do.
+"""Health of the broker, as /health shows it: named conditions, each with words that say what is wrong.
 
 Without a condition the broker is `ok`. With a condition it is `degraded`: it still serves requests, so a load balancer
 should keep sending it traffic. While the store answers no request it is `unavailable`. Everybody who can reach /health
