@@ -93,7 +93,7 @@ class Channel:
         self._waiters: dict[RequestId, _Waiter] = {}
         self._room = anyio.Semaphore(PENDING_MAX, fast_acquire=True)
         self._changed = Bell()
-        self._reachable_changed = Bell()  # a connection's broker was first heard, or the connection ended by itself
+        self._reachable_changed = Bell()  # a connection's broker was first heard, or the connection ended
         self._asleep_until_ms = -math.inf
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
@@ -252,6 +252,7 @@ class Channel:
     def _disconnect(self) -> None:
         self._connection.cancel()
         self._dealer = None
+        self._reachable_changed.ring()
 
     async def _listen(self, dealer: Dealer, scope: anyio.CancelScope) -> None:
         try:

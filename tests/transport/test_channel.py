@@ -23,15 +23,16 @@ from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 @asynccontextmanager
 async def connected(
-    answer: bytes | None, revision: int = REVISION, patience: Patience = UNBOUNDED
+    answer: bytes | None, revision: int = REVISION, patience: Patience = UNBOUNDED, times: int = 1_000
 ) -> AsyncGenerator[Channel]:
-    """A channel to a broker that gives this answer to every request; without one, to none."""
+    """A channel to a broker that gives this answer to so many requests; without one, to none."""
     network = MemoryNetwork()
+    left = iter(range(times))
 
     async def serve() -> None:
         while answer is not None:
             for peer, _, (_, request_id, *_) in await network.router.receive():
-                if request_id != PING_ID:
+                if request_id != PING_ID and next(left, None) is not None:
                     network.router.send(peer, [magic(revision), request_id, answer])
         network.router.close()
 
@@ -97,3 +98,13 @@ async def test_a_broker_of_another_revision_is_told_of_once_by_an_agent_which_go
         with pytest.raises(OperatorError) as raised:
             await client.ask(CancelJob(job_id="j"))
         assert (raised.value.message, raised.value.exit_code) == (f"{words} ({ENDPOINT})", 69)
+
+
+async def test_a_broker_that_falls_silent_without_an_end_of_its_connection_is_gone() -> None:
+    async with connected(msgpack.packb({"type": "JobCancelled", "state": "RUNNING"}), times=1) as channel:
+        await channel.ask(CancelJob(job_id="j"))
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(channel.ask, CancelJob(job_id="j"))
+            with anyio.fail_after(600):
+                await channel.gone(5)
+            asking.cancel_scope.cancel()
