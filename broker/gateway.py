@@ -215,10 +215,9 @@ class Gateway:
         listed = self._admission.listed(
             response.key, response.command.request
         )  # checked again: the request may have waited for long, and its key may have been removed since
-        if listed:
-            self._note_holders(response, reply)
         shown = reply if listed else refusal(Unauthenticated(REVOKED))
         sent = self._send(response.peer, response.command.request_id, shown, response.revision, response.command)
+        self._note_holders(response, reply, delivered=listed and sent is Sent.DONE)
         newest = self._forget_sender(response)
         if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
             self._release_undelivered(response.command, reply.leases)
@@ -230,17 +229,17 @@ class Gateway:
             return refusal(refused)
         return JobWatched(watch_key=watch_key, events_port=self._events_port)
 
-    def _note_holders(self, response: Response, reply: Reply) -> None:
+    def _note_holders(self, response: Response, reply: Reply, *, delivered: bool) -> None:
         """Record in the Roster which connection holds the leases in the reply; forget those that the request ended."""
         tenant = response.command.tenant
         match reply:
-            case JobsLeased(leases=leases):
+            case JobsLeased(leases=leases) if delivered:
                 for lease in leases:
-                    self._roster.record_holder(tenant, lease.job_id, response.peer)
-            case JobsUpdated(leases=verdicts):
+                    self._roster.record_holder(tenant, lease.job_id, lease.attempt, response.peer)
+            case JobsUpdated(leases=verdicts) if delivered:
                 for renewed in verdicts:
                     if renewed.verdict is not Verdict.LOST:
-                        self._roster.record_holder(tenant, renewed.job_id, response.peer)
+                        self._roster.record_holder(tenant, renewed.job_id, renewed.attempt, response.peer)
             case JobEventsPublished(completions=completions):
                 assert isinstance(response.command.request, PublishJobEvents), "reply to another kind of request"
                 for completion, completed in zip(response.command.request.completions, completions, strict=True):
@@ -288,8 +287,14 @@ class Gateway:
         return sent
 
     def _release_undelivered(self, dequeued: TenantRequest, leases: tuple[JobLease, ...]) -> None:
-        """Release leases whose agent is gone or not listed, so that other agents need not wait for their expiry."""
+        """Release leases whose agent is gone or not listed, so that other agents need not wait for their expiry.
+
+        A lease that another connection has received is not released: of two copies of a DequeueJob on two connections
+        the older may be received last.
+        """
         for lease in leases:
+            if self._roster.has_holder(dequeued.tenant, lease.job_id, lease.attempt):
+                continue
             release = TenantRequest(
                 tenant=dequeued.tenant,
                 request_id=dequeued.request_id,

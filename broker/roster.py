@@ -41,7 +41,7 @@ class Roster:
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, _Agent]] = {}
         self._bytes: Counter[str] = Counter()  # by tenant
-        self._holders: dict[str, dict[str, bytes]] = {}
+        self._holders: dict[str, dict[str, tuple[int, bytes]]] = {}  # attempt and connection
         self._troubled: dict[tuple[str, str], int] = {}  # by tenant and agent: when it was last active (ms)
 
     def record_request(self, tenant: str, request: DequeueJob | UpdateJob, now_ms: int) -> None:
@@ -102,11 +102,11 @@ class Roster:
             agents=tuple(found[name] for name in names[:PAGE_SIZE_MAX]), more=len(names) > PAGE_SIZE_MAX
         )
 
-    def record_holder(self, tenant: str, job_id: str, peer: bytes) -> None:
-        """Record that the agent at this connection holds the lease of a tenant's job."""
+    def record_holder(self, tenant: str, job_id: str, attempt: int, peer: bytes) -> None:
+        """Record that the agent at this connection holds the lease of an attempt."""
         holders = self._holders.setdefault(tenant, {})
         holders.pop(job_id, None)
-        holders[job_id] = peer
+        holders[job_id] = (attempt, peer)
         while len(holders) > HOLDERS_MAX:
             del holders[next(iter(holders))]
 
@@ -116,4 +116,10 @@ class Roster:
 
     def holder(self, tenant: str, job_id: str) -> bytes | None:
         """Look up the connection of the agent that holds a job's lease; None: it is not known."""
-        return self._holders.get(tenant, {}).get(job_id)
+        _, peer = self._holders.get(tenant, {}).get(job_id, (0, None))
+        return peer
+
+    def has_holder(self, tenant: str, job_id: str, attempt: int) -> bool:
+        """Check whether the lease of this attempt has a holder, or had one that there was no room to remember."""
+        holders = self._holders.get(tenant, {})
+        return len(holders) >= HOLDERS_MAX or holders.get(job_id, (0, b""))[0] == attempt

@@ -222,6 +222,20 @@ async def test_a_grant_that_reaches_nobody_is_given_back_once(
     assert stage.nothing_asked(), "another reply whose peer is gone is let go"
 
 
+async def test_a_grant_that_one_connection_has_is_not_given_back_when_the_other_copy_comes_late(stage: Stage) -> None:
+    """Two connections have no order: the copy from the one that is gone may be received last."""
+    asked: list[Pending] = []
+    for peer in (b"new", b"old"):
+        stage.router.hear(dequeue(), token=b"work", peer=peer)
+        asked.append(await stage.asked())
+    stage.router.gone.add(b"old")
+    for pending in asked:
+        stage.answer(pending, GRANT)
+    assert (await stage.router.said.receive())[0] == b"new"
+    await wait_all_tasks_blocked()
+    assert stage.nothing_asked()
+
+
 def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[requests.UpdateJob, replies.JobsUpdated]:
     """One of the jobs "j0", "j1" … and what is said to it."""
     refs = tuple(_ref(f"j{n}") for n in range(len(verdicts)))

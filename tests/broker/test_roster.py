@@ -109,7 +109,7 @@ def test_of_very_many_agents_and_holders_the_longest_silent_go_first(monkeypatch
     roster = Roster()
     for name in ("a", "b", "a", "c"):
         roster.record_request("home", _dequeue(name), WALL_MS)
-        roster.record_holder("home", name, name.encode())
+        roster.record_holder("home", name, 1, name.encode())
     assert _names(roster) == ["a", "c"]
     assert [roster.holder("home", job_id) for job_id in ("a", "b", "c")] == [b"a", None, b"c"]
 
