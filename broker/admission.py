@@ -164,7 +164,7 @@ class Admission:
         Raises `BadRequest`.
         """
         body = frames.body
-        values = min(VALUES_MAX, len(body))  # for an invalid body: at most so many values were read
+        values = min(VALUES_MAX, len(body))  # upper bound, charged for an invalid or a short body
         try:
             if request is None:
                 values = check_structure(body)

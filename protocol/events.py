@@ -54,19 +54,19 @@ class JobScheduled(Body, frozen=True, kw_only=True, tag="JOB_SCHEDULED"):
 
 
 class JobLeased(Body, frozen=True, kw_only=True, tag="JOB_LEASED"):
-    """An attempt has started on `agent`."""
+    """An attempt of the job was leased to `agent`."""
 
     agent: str
 
 
 class JobReleased(Body, frozen=True, kw_only=True, tag="JOB_RELEASED"):
-    """The agent, or with `lost` a later agent, released the job: it waits again, unless JOB_FINISHED follows."""
+    """The lease was released; `lost`: it counts towards `max_attempts`. The job waits, unless JOB_FINISHED follows."""
 
     lost: bool = False
 
 
 class JobExpired(Body, frozen=True, kw_only=True, tag="JOB_EXPIRED"):
-    """The lease expired without a heartbeat: the job waits again, unless JOB_FINISHED follows."""
+    """The lease expired, because no heartbeat renewed it in time. The job waits again, unless JOB_FINISHED follows."""
 
 
 class JobCancelRequested(Body, frozen=True, kw_only=True, tag="JOB_CANCEL_REQUESTED"):
@@ -118,7 +118,7 @@ class ProcessStart(Body, frozen=True, kw_only=True, tag="PROCESS_START"):
 
 
 class Output(Body, frozen=True, kw_only=True, tag="OUTPUT"):
-    """Console output: bytes, in whatever encoding the command wrote."""
+    """Console output of the command or a hook: bytes in any encoding."""
 
     stream: Stream
     data: Annotated[bytes, Meta(min_length=1, max_length=OUTPUT_BYTES_MAX)]
@@ -141,7 +141,7 @@ class ProcessError(Body, frozen=True, kw_only=True, tag="PROCESS_ERROR"):
 
 
 class Heartbeat(Body, frozen=True, kw_only=True, tag="HEARTBEAT"):
-    """The command still runs and has written nothing for a while; the numbers are those of its processes now."""
+    """The command or a hook still runs, and has been silent for a while; the numbers are those of its processes now."""
 
     elapsed_ms: Natural = 0
     processes: Natural = 0
@@ -156,7 +156,7 @@ class TerminalResize(Body, frozen=True, kw_only=True, tag="TERMINAL_RESIZE"):
 
 
 class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
-    """Output was left out here: the log reached its bound, or the broker acknowledged nothing for too long."""
+    """Output was dropped: the log reached its bound, the broker long acknowledged nothing or, after a cancel, had no room."""
 
     omitted_bytes: Positive
 
@@ -183,7 +183,7 @@ EVENT_KINDS: Final = tuple(str(body.__struct_config__.tag) for body in get_args(
 
 
 class UnknownBody(Struct, frozen=True, kw_only=True):
-    """Event of a kind that only newer software knows; `fields` has all its fields."""
+    """Event that only newer software can read: its kind or a value in it is unknown. `fields` has all its fields."""
 
     kind: Annotated[str, Meta(max_length=KIND_CHARS_MAX)]
     timestamp_ms: Natural
@@ -196,7 +196,7 @@ class EventSegment(Struct, frozen=True, kw_only=True):
     first_sequence: Positive
     count: Positive
     attempt: Natural
-    events: bytes  # MessagePack array of the bodies; may be empty if none is of the kinds that a replay requests
+    events: bytes  # MessagePack array of the bodies; no bytes at all if none is of the kinds that a replay requests
 
     @property
     def next_sequence(self) -> int:
@@ -288,7 +288,7 @@ def without_first(raw: bytes, count: int) -> bytes:
 
 
 def events_of(job_id: JobId, segment: EventSegment) -> list[Event]:
-    """Decode and number the events of a segment. Raises `BadRequest`: it does not have `count` events."""
+    """Decode and number the events of a segment. Raises `BadRequest`: it is not an array of `count` events."""
     bodies = decode_bodies(segment.events)
     if len(bodies) != segment.count:
         raise BadRequest(f"a segment of {segment.count} events holds {len(bodies)}")

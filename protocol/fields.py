@@ -172,7 +172,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     commit: Annotated[
         Text,
         Field(
-            "Commit to check out: a hash, branch, tag or HEAD; overrides the branch.",
+            "Commit to check out: a hash, branch or tag, which overrides the branch; or HEAD, the branch's tip.",
             exported=True,
             plain=True,
             unset="the branch",

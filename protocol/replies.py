@@ -47,7 +47,7 @@ class JobsEnqueued(Message, frozen=True, kw_only=True):
 
 
 class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Lease of one attempt, which ends `visibility_ms` after its request was sent."""
+    """Lease of one attempt, which ends `visibility_ms` after its request was sent, unless it is renewed."""
 
     job_id: JobId
     attempt: Positive

@@ -150,7 +150,7 @@ class ReleaseJob(Asking[replies.JobReleasedReply], frozen=True, kw_only=True):
     """Release an attempt: the job waits again, or ends if it was cancelled or has lost too many agents. Role `work`."""
 
     lease: replies.LeaseRef
-    lost: bool = False  # sent by the home's next agent for one that died; it counts like an expired lease
+    lost: bool = False  # the attempt counts towards `max_attempts`, for example because its agent has died
 
 
 class CancelJob(Asking[replies.JobCancelled], frozen=True, kw_only=True):

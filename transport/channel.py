@@ -126,8 +126,8 @@ class Channel:
         `smaller` is for requests that move `request_size.bytes_max` bytes of a log: after each lost connection it is
         called for a smaller request, which is sent over the next connection instead, and whose reply is returned.
 
-        Raises `PeerError` when the broker refuses; `BadRequest` for a reply of another class; `OperatorError` when no
-        broker replies within the patience, or none accepts this key or this revision of the protocol.
+        Without a reply for `patience_ms` the request is sent again. Raises `PeerError`: refused; `BadRequest`: reply of
+        another class; `OperatorError`: no broker was heard within `Patience`, or none accepts this key or revision.
         """
         request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         waiter = _Waiter(request_id, smaller)

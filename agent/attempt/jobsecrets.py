@@ -124,4 +124,4 @@ def _as_variable(name: str, value: bytes) -> str:
             return value.decode()
     except UnicodeDecodeError:
         pass
-    raise SecretMissing(f"the secret {name} has bytes that a variable cannot have: name it in secret_files instead")
+    raise SecretMissing(f"the secret {name} is not UTF-8 or has a zero byte: name it in secretFiles (--secret-file)")

@@ -27,7 +27,7 @@ _NO_NAME: Final = re.compile(
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """Source of a checkout. `commit` overrides `branch` (or a tag); both empty: the remote's HEAD."""
+    """Source of a checkout. `commit`, unless empty or `HEAD`, overrides `branch` (a branch or tag)."""
 
     repository: str
     commit: str = ""

@@ -52,7 +52,7 @@ class Renewer:
         held = HeldLease(lease, asked_s, self._visibility_s)
         self._held[held.key] = held
         if asked_s + self._interval_s < self._renewal_s or held.end_s < self._end_s:
-            self._changed.ring()  # the lease is due before the instants that the loops wait for, which is rare
+            self._changed.ring()  # the lease is due before the instants that the loops wait for
         return held
 
     def drop(self, held: HeldLease) -> None:

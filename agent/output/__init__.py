@@ -8,7 +8,7 @@
 - `recorder.py` receives the events of one attempt, and calls the next three steps; `outbox.py` stores the batches
   until the broker has acknowledged them; `publisher.py` sends the batches of all attempts.
 - `redaction.py` and `redactor.py` remove secrets before anything reaches the disk (pure).
-- `outputlimit.py` limits the size of a log: of a longer log it keeps the head and the tail (pure).
+- `outputlimit.py` limits the output of an attempt: of longer output it keeps the head and the tail (pure).
 - `batching.py` groups events into batches, and decides when each batch is due.
 - `spool.py` is the file of one attempt's batches; `spoolroom.py` limits the disk space of all of these;
   `holes.py` frees the space of acknowledged batches.

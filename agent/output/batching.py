@@ -2,9 +2,9 @@
 
 Output that comes `window_ms` or more after the last batch is sent at once, so that a prompt is seen as soon as it is
 written; earlier output is gathered until then, so that a chatty command does not send many small batches. While a
-request is in flight, all events are gathered, but for at most `window_ms` (as in Nagle's algorithm, RFC 896): so a
-command that takes milliseconds needs one request instead of three. Adjacent pieces of one stream become one OUTPUT
-event, up to `OUTPUT_BYTES_MAX`; nothing is ever reordered.
+request is in flight, all events are gathered, for at most `window_ms` and up to `flush_bytes` (as in Nagle's algorithm,
+RFC 896): so the output and the end of a short command are sent in one request. Adjacent pieces of one stream
+become one OUTPUT event, up to `OUTPUT_BYTES_MAX`; nothing is ever reordered.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def flush_plan(interval: str | None, size_kib: int) -> FlushPlan:
 class Batcher:
     """Batcher of one attempt: gathers events until they become a batch.
 
-    A batch is due `window_ms` after the one before, or earlier: see `due_ms`.
+    A batch is due `window_ms` after the one before; earlier or, while a request is in flight, later: see `due_ms`.
     """
 
     def __init__(self, window_ms: int, flush_bytes: int = FLUSH_BYTES) -> None:

@@ -184,8 +184,8 @@ class Outbox:
         """Drop the output of a cancelled job from event `next_index` on, because the broker has no room for it.
 
         Otherwise the job could not end before there is room, even if its own log takes up that room. An event in the
-        log says how much is missing. Returns False if the attempt has not ended or the job is not cancelled, if the
-        rest is small enough to be stored with the result, or if nothing can be dropped. The result does not change.
+        log says how much is missing. Returns False if the attempt has not ended or is lost, the job is not cancelled,
+        the rest is small enough to be stored with the result, output was dropped before, or the spool fails.
         """
         if self._result is None or not (self._cancelled.is_set() or self._result.reason is Reason.CANCELLED):
             return False
@@ -221,7 +221,7 @@ class Outbox:
         self._accounted_bytes = 0
 
     def _drop_output_from(self, next_index: int) -> None:
-        """Keep of the events from `next_index` on only the last that are not output. Raises `SpoolFailed`."""
+        """Keep of the events from `next_index` on only the last; no output, no heartbeats. Raises `SpoolFailed`."""
         omitted_bytes = 0
         kept: list[AgentBody] = []
         index = next_index

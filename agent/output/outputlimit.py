@@ -1,4 +1,4 @@
-"""Output limit: limits the size of a job's log. Of longer output it keeps the head and the tail. Pure.
+"""Output limit: limits the output that one attempt logs. Of longer output it keeps the head and the tail. Pure.
 
 ```
  logged at once ── head ───────┐ dropped, counted  │ tail ┐

@@ -60,7 +60,7 @@ class Recorder:
         self._pass_on(self._limit.flush(), timestamp_ms)
 
     def _add_redacted(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
-        for at in range(0, len(data), OUTPUT_BYTES_MAX):  # several pieces only if `[REDACTED]` has made it longer
+        for at in range(0, len(data), OUTPUT_BYTES_MAX):  # several only if redaction has made it longer
             piece = data[at : at + OUTPUT_BYTES_MAX] if len(data) > OUTPUT_BYTES_MAX else data
             self._pass_on(self._limit.add(Piece(stream, piece, timestamp_ms), room=not self.outbox.full), timestamp_ms)
 

@@ -1,8 +1,8 @@
 """Recovery: delivers the spools that the last agent of this home left, and then releases its jobs.
 
-An agent leaves spools when it is killed, or stops while the broker is away. Each has the task token of its attempt.
-When the recovery runs, no process of those attempts is left (see `agent/home.py`). It publishes their events and
-releases the attempts, so that the jobs run again after seconds instead of after the visibility timeout.
+An agent leaves spools when it is killed, or stops before the broker has all events. Each has the task token of its
+attempt. When the recovery runs, no process of those attempts is left (see `agent/home.py`). It publishes their events
+and releases the attempts, so that the jobs run again after seconds instead of after the visibility timeout.
 """
 
 from __future__ import annotations

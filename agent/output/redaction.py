@@ -34,7 +34,7 @@ class Redaction:
         self._streams = {stream: redactor.stream() for stream in Stream}
 
     def output(self, stream: Stream, piece: bytes) -> bytes:
-        """Redact a piece of output; return the bytes to log now, which `[REDACTED]` may make longer than the piece."""
+        """Redact a piece of output; return the bytes to log now, which may be more than the piece."""
         return self._streams[stream].feed(piece)
 
     def finish(self) -> Iterator[tuple[Stream, bytes]]:

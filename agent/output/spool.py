@@ -61,7 +61,7 @@ class SpoolFailed(MachineRefused):
 
 
 class NotASpool(SpoolFailed):
-    """Missing spool header: the agent died before the attempt's first event, or the file is not a spool."""
+    """Missing spool header: the agent died while it created the file, or the file is not a spool."""
 
 
 class ForeignSpool(SpoolFailed):
@@ -205,7 +205,7 @@ class Spool:
     def read_from(self, index: int, bytes_max: int) -> list[Record]:
         """Read whole records from event `index` on: up to `bytes_max` of events, or one larger record.
 
-        A call that begins where the last call ended reads no record twice. Raises `SpoolFailed`.
+        A call that begins where the last call ended reads no earlier record again. Raises `SpoolFailed`.
         """
         assert self._kept.index <= index <= self._end.index, f"event {index} is acknowledged, or does not exist"
         found: list[Record] = []

@@ -54,7 +54,7 @@ _TERMINAL: Final = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
-)  # blocked in the process: a terminal sends them to the whole group, but the process is to end with the broker
+)  # blocked in the process, which is to end with the broker; a terminal or supervisor sends them to the whole group
 
 
 def start_relay(endpoint: str, connections_per_s: float, connections_burst_s: float) -> Relay:

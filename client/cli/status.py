@@ -1,7 +1,7 @@
 """Status line below a job's output: how long a job has run or waited, and how long ago its last output was.
 
-`Progress` is pure. It shows differences between instants of one clock: the agent's clock between two of its events,
-this machine's since the last event came. So a monitor that starts late, or whose clock is wrong, shows the same line.
+`Progress` is pure. A time shown is the difference of two events' timestamps plus the time since the last event came. So
+this machine's clock may be wrong, but a monitor that starts late shows too little until it receives the next event.
 """
 
 from __future__ import annotations

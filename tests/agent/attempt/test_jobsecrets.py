@@ -56,7 +56,7 @@ def test_a_box_that_does_not_open_is_not_replaced_by_a_weaker_value(open_box: ob
 @pytest.mark.parametrize("value", [b"with \0 in it", b"not UTF-8: \xff"])
 def test_what_no_variable_can_have_a_file_can(value: bytes) -> None:
     assert secrets_of(JobSpec(command="true", secret_files=("A",)), {}, SEALED, lambda *_: value).files == {"A": value}
-    with pytest.raises(SecretMissing, match="name it in secret_files instead"):
+    with pytest.raises(SecretMissing, match="name it in secretFiles"):
         secrets_of(JobSpec(command="true", secrets=("A",)), {}, SEALED, lambda *_: value)
 
 
