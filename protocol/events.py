@@ -156,7 +156,7 @@ class TerminalResize(Body, frozen=True, kw_only=True, tag="TERMINAL_RESIZE"):
 
 
 class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
-    """Output was dropped: the log reached its bound, the broker long acknowledged nothing or, after a cancel, had no room."""
+    """Output was dropped: beyond the log's bound, long unacknowledged or, after a cancel, refused for lack of room."""
 
     omitted_bytes: Positive
 
