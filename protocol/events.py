@@ -156,7 +156,7 @@ class TerminalResize(Body, frozen=True, kw_only=True, tag="TERMINAL_RESIZE"):
 
 
 class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
-    """Output was dropped: beyond the log's bound, long unacknowledged or, after a cancel, refused for lack of room."""
+    """Output was dropped: above the limit, while nothing was acknowledged or, after a cancel, for lack of room."""
 
     omitted_bytes: Positive
 
@@ -205,7 +205,7 @@ class EventSegment(Struct, frozen=True, kw_only=True):
 
 
 class LiveSegment(EventSegment, frozen=True, kw_only=True, omit_defaults=True):
-    """Segment as it is published live; its events are left out if they exceed `frames.LIVE_BYTES_MAX`."""
+    """Live segment; without events it stands for a segment above `frames.LIVE_BYTES_MAX`, and perhaps the next ones."""
 
     events: bytes = b""
 

@@ -138,7 +138,7 @@ class QueueSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     waiting: Natural
     running: Natural
     delayed: Natural = 0  # waiting jobs that are not due yet
-    oldest_ms: Natural | None = None  # when the job that has waited longest was submitted; None: no job waits
+    oldest_ms: Natural | None = None  # when the oldest waiting job that is due was submitted; None: no such job
 
 
 class QueueUpdated(Message, frozen=True, kw_only=True):

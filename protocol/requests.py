@@ -208,7 +208,7 @@ class GetJob(Asking[replies.JobFound], frozen=True, kw_only=True):
 
 
 class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=True):
-    """Replay stored events from a sequence on, or from the first that is not older than an instant. Role `read`.
+    """Replay stored events from a sequence on; with an instant, from the first of these that is not older. Role `read`.
 
     A page has the next segment, and as many further ones as fit in `bytes_max` of events. With `kinds`, a segment
     without such events may come empty.
