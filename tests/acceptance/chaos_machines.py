@@ -23,6 +23,7 @@ STARTERS: Final = ("airunner-launch", "airunner-keeper")  # who starts processes
 BOUND: Final = "--nproc=4096"  # what the user may have while the machine is not scarce
 SAYS_SCARCE: Final = "no job can be run here now"
 LOOK_S: Final = 0.02
+WAKING_S: Final = 0.5  # a lease that was nearly over when a short sleep began is over when it ends
 LOOKS: Final = 50  # for keepers to end what is past its lease: they take milliseconds
 
 
@@ -39,6 +40,7 @@ class Suspension:
         self._since_s = 0.0
         self._agent: Victim | None = None
         self._pids: list[int] = []
+        self._woken_s = -WAKING_S
         self._write()
 
     @property
@@ -48,8 +50,9 @@ class Suspension:
 
     @property
     def asleep(self) -> frozenset[int]:
-        """Processes that do nothing now, whatever else they look like."""
-        return frozenset(self._pids)
+        """Processes that do nothing now, or have woken so lately that keepers may not have looked at their leases."""
+        awake = self._agent is None and time.monotonic() >= self._woken_s + WAKING_S
+        return frozenset() if awake else frozenset(self._pids)
 
     def begin(self, agent: Victim) -> bool:
         """Stop all that is there, if there is a job; a launcher comes before its keepers, which it would wake."""
@@ -78,7 +81,7 @@ class Suspension:
         self._agent.mend()
         for pid in self._pids:
             kill(pid, signal.SIGCONT)
-        self._agent, self._pids = None, []
+        self._agent, self._woken_s = None, time.monotonic()
         if slept_s < self._lease_s:
             return []
         self.outslept += len({one.job_id for one in jobs})
