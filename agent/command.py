@@ -35,6 +35,7 @@ LOG_MIB_MAX = 1_024
 SPOOL_GIB = 10
 FLUSH_KIB = 64
 FLUSH_KIB_MAX = 256  # the maximum size of a batch (`batching.BATCH_BYTES_ROUGH_MAX`)
+GIB_MAX = 1_000_000
 _GIB = 1 << 30
 
 
@@ -86,7 +87,9 @@ def agent_command(
     mirror_gib: Annotated[
         float,
         typer.Option(
-            min=0, help="GiB of disk for mirrors, which speed up repeated checkouts; none if 0, or with --run-as."
+            min=0,
+            max=GIB_MAX,
+            help="GiB of disk for mirrors, which speed up repeated checkouts; none if 0, or with --run-as.",
         ),
     ] = MIRROR_GIB,
     log_mib_max: Annotated[
@@ -104,7 +107,8 @@ def agent_command(
         int, typer.Option(min=1, max=FLUSH_KIB_MAX, help="KiB of gathered output to send without further delay.")
     ] = FLUSH_KIB,
     spool_gib: Annotated[
-        float, typer.Option(min=0.001, help="GiB of disk for output of all jobs that is not acknowledged yet.")
+        float,
+        typer.Option(min=0.001, max=GIB_MAX, help="GiB of disk for output of all jobs that is not acknowledged yet."),
     ] = SPOOL_GIB,
     memory_max_mib: Annotated[
         int | None,

@@ -37,7 +37,8 @@ MACHINE_CONNECTIONS_A_SECOND = 100.0  # an airunner command opens two, in a thir
 CONNECTIONS_BURST_S = 5.0  # seconds of that rate at once, for a machine whose agents start together
 DEFAULT_HTTP = "127.0.0.1:8080"
 RETAIN_DAYS_MAX = 36_500
-RETAIN_GIB_MAX = 1_000_000
+GIB_MAX = 1_000_000
+RATE_MAX = 1_000_000_000  # a second
 DESCRIPTORS = 65_536  # limit of open file descriptors: each connection takes one, even before it is authenticated
 _MIB = 1_048_576
 _GIB = 1_024 * _MIB
@@ -67,7 +68,7 @@ def broker_command(
         float | None,
         typer.Option(
             min=0,
-            max=RETAIN_GIB_MAX,
+            max=GIB_MAX,
             help="GiB of the store above which finished jobs of the largest tenants are removed before --retain-days.",
             show_default="no bound",
         ),
@@ -83,6 +84,7 @@ def broker_command(
         float | None,
         typer.Option(
             min=0,
+            max=GIB_MAX,
             help="GiB of a tenant's jobs and logs at which new jobs are rejected; output is rejected at twice that.",
             show_default="no bound",
         ),
@@ -91,6 +93,7 @@ def broker_command(
         float,
         typer.Option(
             min=1,
+            max=RATE_MAX,
             help=(
                 "Maximum requests a second of one tenant, counted as submissions of one job (some 0.2 ms of the "
                 "broker's work): a request that takes more work counts as several."
@@ -104,7 +107,10 @@ def broker_command(
         ),
     ] = None,
     machine_connections: Annotated[
-        float, typer.Option(min=1, help="Maximum new connections a second of one machine; more have to try again.")
+        float,
+        typer.Option(
+            min=1, max=RATE_MAX, help="Maximum new connections a second of one machine; more have to try again."
+        ),
     ] = MACHINE_CONNECTIONS_A_SECOND,
     auth: Annotated[
         bool, typer.Option("--auth/--no-auth", help="Require a token with each request; --no-auth is for development.")

@@ -50,3 +50,11 @@ def test_a_bug_of_ours_is_never_hidden(ours: BaseException, monkeypatch: pytest.
 def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert root.run(["--version"]) == 0
     assert version("airunner") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--mirror-gib", "--spool-gib", "--tenant-gib", "--machine-connections"])
+@pytest.mark.parametrize("value", ["inf", "1e300"])
+def test_a_number_that_is_no_amount_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "broker" if option in ("--tenant-gib", "--machine-connections") else "agent"
+    assert root.run([command, option, value]) == 2
+    assert option in capsys.readouterr().err
