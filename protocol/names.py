@@ -83,7 +83,8 @@ def fits_variable(text: str) -> bool:
 def task_token(seed: bytes, job_id: str, attempt: int) -> TaskToken:
     """Derive the task token of one lease, so that a repeated request gets the same token.
 
-    `seed` is drawn at random for each DequeueJob and is never stored.
+    The agent draws `seed` at random for each DequeueJob and sends it again when it repeats the request; the broker does
+    not store it.
     """
     return TaskToken(blake2b(f"{job_id}\n{attempt}".encode(), key=seed, digest_size=TOKEN_BYTES).digest())
 

@@ -183,7 +183,7 @@ class Publisher(Closing, Protocol):
         """Send to all subscribers; a subscriber whose queue is full misses the message."""
 
     async def subscriptions(self) -> list[Subscription]:
-        """Receive the subscriptions that began or ended, repeats included; wait for the first."""
+        """Receive the subscriptions that began or ended, also repeats by one subscriber; wait for the first."""
         ...
 
 

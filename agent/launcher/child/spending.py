@@ -1,7 +1,7 @@
 """Spending: the resources that a job's processes used, summed as they are reaped. Standard library only.
 
 When a process is reaped, the kernel reports its resources and those of the children that it had reaped. A process whose
-parent has died is reaped by the keeper. So each process counts once (but not if its parent ignored SIGCHLD).
+parent has died is reaped by the keeper. So each process counts once; one whose parent ignored SIGCHLD does not count.
 """
 
 from __future__ import annotations

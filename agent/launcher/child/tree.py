@@ -100,7 +100,7 @@ def signal_each(targets: Iterable[int], number: int) -> None:
 
 
 def command_of(pid: int) -> str:
-    """Return a process's command line; empty: the process is ending, is executing a program, or has none."""
+    """Return a process's command line; empty: the process is ending, is inside execve, or has none."""
     with suppress(OSError):
         line = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ")
         return line.decode(errors="replace")[:COMMAND_CHARS_MAX]
