@@ -63,8 +63,8 @@ def load_retried(keys: Keys, world: World, command: TenantRequest, request: Retr
 def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:
     """Submit an ended job again. A repeat of the request gets the same reply, even if the job has been removed since.
 
-    Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`. A sender that is bound to
-    queues gets `NotFound` for such a repeat too: `decide` looks for the job first.
+    Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`. A sender bound to queues
+    gets `NotFound` for such a repeat too: `decide` looks for the job first.
     """
     if (before := answered(world, command, request)) is not None:
         return JobsEnqueued(job_ids=before)
