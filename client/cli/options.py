@@ -23,7 +23,7 @@ _REPEATED: Final = (Form.WORDS, Form.PAIRS)
 def with_parameters(command: Callable[..., Any], parameters: Sequence[Parameter]) -> Callable[..., Any]:
     """Replace the parameters of a command, as the parser sees them."""
     # Ignored: functions may have this attribute, which signature() reads; their type does not declare it.
-    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it, and so does Typer
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
