@@ -21,7 +21,9 @@ def test_what_is_written_from_the_code_is_up_to_date(piece: Any) -> None:
 
 def test_each_statement_about_a_job_is_held_by_a_test() -> None:
     page = (ROOT / "docs" / "JOBS.md").read_text()
-    tests = {name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    tests = {
+        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
     for statement in re.findall(r"^- .*(?:\n  .*)*", page, re.MULTILINE):
         held = re.search(r"<!-- (test_\w+(?:, test_\w+)*) -->$", statement)
         assert held, f"no test holds: {statement}"
