@@ -1,8 +1,9 @@
 """Environment variables of a job's processes, and of the operator's hooks around the job. Pure.
 
 A job's environment has four layers; a later layer overrides the earlier ones
-- a base: HOME, TMPDIR, TERM, CI, and a few variables of the agent's environment, such as PATH. All others are left
-  out, so that no job gets a secret of the agent's environment without naming it;
+- a base: HOME, TMPDIR, TERM, CI, variables for programs that nobody attends (`_UNATTENDED`), and a few variables of the
+  agent's environment, such as PATH. All others are left out, so that no job gets a secret of the agent's environment
+  without naming it;
 - the job's own variables;
 - the secrets that the job names, and the paths of secrets that are files;
 - AIRUNNER and the AIRUNNER_* below, which a job cannot override.
@@ -36,6 +37,13 @@ _FALLBACK: Final = {
     "LANG": "C.UTF-8",
     "SHELL": "/bin/sh",
 }
+_UNATTENDED: Final = {
+    "PAGER": "cat",  # a pager would wait for a key at the end of each screen; man, gh, psql and aws use this one too
+    "GIT_PAGER": "cat",
+    "SYSTEMD_PAGER": "cat",
+    "GIT_TERMINAL_PROMPT": "0",  # git asks for no user name, and says that it lacks one
+    "PYTHONUNBUFFERED": "1",  # otherwise Python loses what it has printed to a pipe when it is killed
+}
 
 
 class AttemptFacts(Struct, frozen=True, kw_only=True):
@@ -58,6 +66,7 @@ def job_environment(facts: AttemptFacts, agent_environ: Mapping[str, str], *, te
         "TMPDIR": str(facts.workspace.temporary),
         "TERM": TERMINAL_TYPE if terminal else NO_TERMINAL_TYPE,
         "CI": "true",
+        **_UNATTENDED,
         **facts.variables,
         **facts.secrets,
         **_variables(facts),

@@ -23,7 +23,14 @@ OURS = {
     "AIRUNNER_BRANCH": "main",
     "AIRUNNER_WORKSPACE": "/w/checkout",
 }
-MADE_HERE = {*OURS, "HOME", "TMPDIR", "TERM", "CI", "PATH", "LANG", "SHELL"}
+UNATTENDED = {
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "SYSTEMD_PAGER": "cat",
+    "GIT_TERMINAL_PROMPT": "0",
+    "PYTHONUNBUFFERED": "1",
+}
+MADE_HERE = {*OURS, *UNATTENDED, "HOME", "TMPDIR", "TERM", "CI", "PATH", "LANG", "SHELL"}
 variables = st.dictionaries(st.text(min_size=1), st.text())
 
 
@@ -48,6 +55,7 @@ def test_a_bare_agent_still_makes_a_usable_environment() -> None:
         "TMPDIR": "/w/tmp",
         "TERM": "dumb",
         "CI": "true",
+        **UNATTENDED,
         **OURS,
     }
 
@@ -70,6 +78,7 @@ def test_language_zone_and_user_are_the_agents_and_home_and_temporary_folder_are
 
 def test_the_jobs_own_variables_beat_the_base() -> None:
     own = {"PATH": "/mine", "HOME": "/mine", "TERM": "vt100", "CI": "false", "AIRUNNER_TOKEN": "the job's"}
+    own |= dict.fromkeys(UNATTENDED, "mine")
     assert own.items() <= job_environment(facts(own), {"PATH": "/p"}, terminal=True).items()
 
 
