@@ -54,7 +54,10 @@ class Form(Enum):
     DURATION = "SECONDS", "whole seconds, or a duration such as 1h30m"
     INSTANT = "INSTANT", "an instant such as 2027-01-31T03:00:00Z, or +90s, +10m, +1h30m, +1d from now"
     SIZE = "COLSxROWS", "a size such as 120x40 or {cols: 120, rows: 40}"
-    RETRY = "NUMBER", f"a number up to {RETRIES_MAX}, or {{limit: 3, on: [75, SIGKILL], backoff: 1, maxBackoff: 300}}"
+    RETRY = (
+        "NUMBER",
+        f"a number up to {RETRIES_MAX}, or {{limit: 3, on: [75, SIGKILL, timeout], backoff: 1, maxBackoff: 300}}",
+    )
 
     def __init__(self, metavar: str, expected: str) -> None:
         self.metavar = metavar
@@ -238,7 +241,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             part="limit",
             more=(
                 Field(
-                    "Retry only after this exit code or signal, such as 75 or SIGKILL.",
+                    "Retry only after this exit code, signal or reason, such as 75, SIGKILL or timeout. 124 is a "
+                    "timeout and 128+N a signal; lost agents (agent-lost) are retried only if they are named here.",
                     Form.WORDS,
                     "--retry-on",
                     part="on",

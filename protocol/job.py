@@ -15,12 +15,12 @@ from msgspec import Meta, Struct
 
 from airunner.protocol.fields import PLAIN, JobSpec
 from airunner.protocol.gitaddress import split_address
+from airunner.protocol.jobretry import SIGNAL_EXIT_BASE
 from airunner.protocol.names import JobId, Natural
 from airunner.protocol.printable import escaped, is_plain
 from airunner.protocol.redaction import without_credentials
 
 SPEC_BYTES_MAX: Final = 65_536  # of an encoded spec; 16 leases fit in one reply
-SIGNAL_EXIT_BASE: Final = 128  # POSIX shells report death by signal n as 128 + n
 TIMEOUT_EXIT: Final = 124  # as timeout(1) of GNU coreutils does
 SUMMARY_COMMAND_CHARS: Final = 200
 
@@ -112,15 +112,22 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return JobState.FAILED
 
     @property
-    def exit_status(self) -> int:
-        """Exit code of a command that waited for this job; 0 only if the job COMPLETED."""
+    def end(self) -> int | None:
+        """Number of the command's end, as shells report it: an exit code, 128 + n, or 124; None: it did not end."""
         if self.reason is Reason.TIMEOUT:
             return TIMEOUT_EXIT
-        if self.signal is not None:
-            return SIGNAL_EXIT_BASE + self.signal
-        if self.state is JobState.COMPLETED:
-            return 0
-        return self.exit_code or 1
+        return self.exit_code if self.signal is None else SIGNAL_EXIT_BASE + self.signal
+
+    @property
+    def failures(self) -> frozenset[Reason]:
+        """Reasons by which a retry policy may name this failure; a kill for lack of memory is a signal too."""
+        signal = Reason.SIGNAL if self.signal is not None and self.reason is not Reason.TIMEOUT else None
+        return frozenset(reason for reason in (self.reason, signal) if reason is not None)
+
+    @property
+    def exit_status(self) -> int:
+        """Exit code of a command that waited for this job; 0 only if the job COMPLETED."""
+        return 0 if self.state is JobState.COMPLETED else self.end or 1
 
 
 class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -16,13 +16,12 @@ from airunner.broker.store.contract import JobRow, Keys
 from airunner.protocol.errors import IncompleteLog, StaleToken
 from airunner.protocol.events import BrokerBody, JobCancelRequested, JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason, Result
-from airunner.protocol.names import token_hash
 from airunner.protocol.replies import JobCancelled, JobCompleted, JobReleasedReply
 from airunner.protocol.requests import CancelJob, CompleteJob, ReleaseJob
 from airunner.protocol.states import FINISHING, Change, next_state
 
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)
-_BY_ITSELF: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL)  # reasons of a command that ended by itself
+_LOST: Final = Result(reason=Reason.AGENT_LOST)
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -36,14 +35,15 @@ class Settled(StrEnum):
 
 
 class _End(NamedTuple):
-    """End of an attempt, and the next state of its job; `lost`: 1 if its agent was lost."""
+    """End of an attempt, and the next state of its job; `lost`: its agent was lost; `retried`: by its retry policy."""
 
     state: JobState
     settled: Settled
     events: list[BrokerBody]
     result: Result | None = None
     due_ms: int | None = None
-    lost: int = 0
+    lost: bool = False
+    retried: bool = False
 
 
 def load_complete(keys: Keys, command: TenantRequest, request: CompleteJob) -> None:
@@ -77,9 +77,12 @@ def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobC
         raise IncompleteLog(
             f"{job.next_index} events are stored and {request.event_count} are claimed", expected_index=job.next_index
         )
-    end = _retry_of(world, job, request) or _finish(
-        FINISHING[request.result.state], Settled.COMPLETED, request.result, [], world.now_ms
-    )
+    retry = _retry_of(world, job, request.result)
+    if retry is None:
+        end = _finish(FINISHING[request.result.state], Settled.COMPLETED, request.result, [], world.now_ms)
+    else:
+        state = _state_after(Change.RETRY)
+        end = _End(state, Settled.RETRIED, [retry], due_ms=retry.not_before_ms, retried=True)
     _end(world, job, end)
     return JobCompleted(state=end.state)
 
@@ -99,7 +102,7 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
         raise StaleToken
     events: list[BrokerBody] = [JobReleased(timestamp_ms=world.now_ms, lost=request.lost)]
     if request.lost:
-        end = _end_of_lost(job, Settled.RELEASED, Change.RELEASE, events, world.now_ms)
+        end = _end_of_lost(world, job, Settled.RELEASED, Change.RELEASE, events)
     elif job.cancel_requested_ms is None:
         end = _End(_state_after(Change.RELEASE), Settled.RELEASED, events)
     else:
@@ -146,7 +149,7 @@ def expire(world: World) -> None:
     now_ms = world.now_ms
     for job in world.due():
         if job.deadline_ms is not None and job.deadline_ms <= now_ms:
-            end = _end_of_lost(job, Settled.EXPIRED, Change.EXPIRE, [JobExpired(timestamp_ms=now_ms)], now_ms)
+            end = _end_of_lost(world, job, Settled.EXPIRED, Change.EXPIRE, [JobExpired(timestamp_ms=now_ms)])
             _end(world, job, end, forget_token=True)
         elif job.due_ms is not None and job.due_ms <= now_ms:
             before = world.change(job)
@@ -154,23 +157,20 @@ def expire(world: World) -> None:
             world.update_standing(job, before)
 
 
-def _retry_of(world: World, job: JobRow, request: CompleteJob) -> _End | None:
-    """Make the end of an attempt whose job is retried; None: the job is not retried."""
-    result = request.result
+def _retry_of(world: World, job: JobRow, result: Result) -> JobScheduled | None:
+    """Make the event of a failed attempt's retry, which says when it is due; None: the job is not retried."""
     if result.state is not JobState.FAILED or job.cancel_requested_ms is not None:
         return None
     policy = world.spec(job).retry
-    if policy is None or job.retries >= policy.limit:
-        return None
-    if not policy.covers(result.exit_code, result.signal, by_itself=result.reason in _BY_ITSELF):
+    if policy is None or job.retries >= policy.limit or not policy.covers(result.end, result.failures):
         return None
     retry = job.retries + 1
     # The jitter is derived from the task token, which is random: deciders draw no random numbers.
-    jitter = int.from_bytes(token_hash(request.lease.task_token)[:4], "big") / 2**32
+    assert job.token_hash is not None, "a running job without a task token"
+    jitter = int.from_bytes(job.token_hash[:4], "big") / 2**32
     pause_ms = policy.pause_ms(retry, jitter)
     due_ms = world.now_ms + pause_ms if pause_ms else None
-    event = JobScheduled(timestamp_ms=world.now_ms, queue=job.queue, not_before_ms=due_ms, retry=retry)
-    return _End(_state_after(Change.RETRY), Settled.RETRIED, [event], due_ms=due_ms)
+    return JobScheduled(timestamp_ms=world.now_ms, queue=job.queue, not_before_ms=due_ms, retry=retry)
 
 
 def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) -> None:
@@ -183,23 +183,24 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
     job.result = None if end.result is None else _encoder.encode(end.result)
     job.finished_ms = world.now_ms if end.state.terminal else None
     job.deadline_ms = None
-    if end.settled is Settled.RETRIED:
-        job.retries += 1
-    job.agents_lost += end.lost
+    job.retries += end.retried
+    job.agents_lost = 0 if end.lost and end.retried else job.agents_lost + end.lost
     if forget_token:
         job.token_hash = None
     world.update_standing(job, before)
     world.write(job, end.events)
 
 
-def _end_of_lost(job: JobRow, settled: Settled, change: Change, events: list[BrokerBody], now_ms: int) -> _End:
+def _end_of_lost(world: World, job: JobRow, settled: Settled, change: Change, events: list[BrokerBody]) -> _End:
     """Make the end of an attempt whose agent was lost; after a cancel or `max_attempts` losses the job ends too."""
     if job.cancel_requested_ms is not None:
-        return _finish(Change.CANCEL, settled, _CANCELLED, events, now_ms)._replace(lost=1)
-    if job.agents_lost + 1 >= job.max_attempts:
-        lost = Result(reason=Reason.AGENT_LOST)
-        return _finish(Change.FAIL, settled, lost, events, now_ms)._replace(lost=1)
-    return _End(_state_after(change), settled, events, lost=1)
+        return _finish(Change.CANCEL, settled, _CANCELLED, events, world.now_ms)._replace(lost=True)
+    if job.agents_lost + 1 < job.max_attempts:
+        return _End(_state_after(change), settled, events, lost=True)
+    if (retry := _retry_of(world, job, _LOST)) is not None:
+        due_ms = retry.not_before_ms
+        return _End(_state_after(change), settled, [*events, retry], due_ms=due_ms, lost=True, retried=True)
+    return _finish(Change.FAIL, settled, _LOST, events, world.now_ms)._replace(lost=True)
 
 
 def _finish(change: Change, settled: Settled, result: Result, events: list[BrokerBody], now_ms: int) -> _End:

@@ -19,12 +19,15 @@ from airunner.client.cli.written import Written, meaning_of
 from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, Field, Form, JobSpec, TerminalSize, in_words
+from airunner.protocol.job import Reason
 from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RETRIES_MAX, RetryOn, RetryPolicy
 from airunner.protocol.names import MILLISECONDS_MAX
 
 BACKOFF_S_MAX: Final = 86_400  # a day
 _INSTANT: Final = "expected an instant with its offset, such as 2027-01-31T03:00:00Z, or a time from now such as +10m"
 EXIT_CODE_MAX: Final = 255
+RETRYABLE: Final = tuple(reason for reason in Reason if reason not in (Reason.EXIT_CODE, Reason.CANCELLED))
+_FAILURES: Final = f"an exit code, a signal such as SIGKILL, or a reason: {', '.join(RETRYABLE)}"
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _RETRY_KEYS: Final = ("limit", "on", "backoff", "maxBackoff")
@@ -64,6 +67,7 @@ def policy_text(policy: RetryPolicy) -> str:
     if policy.on is None:
         return text
     ends = [f"exit code {code}" for code in policy.on.exit_codes] + [f"signal {number}" for number in policy.on.signals]
+    ends += policy.on.reasons
     return f"{text}, on {', '.join(ends)}"
 
 
@@ -204,22 +208,31 @@ def _retry(value: object) -> RetryPolicy | None:
     if unknown := [key for key in value if key not in _RETRY_KEYS]:
         raise OperatorError(f"unknown key {unknown[0]!r}; the keys are {', '.join(_RETRY_KEYS)}")
     limit = _whole(value.get("limit"), (1, RETRIES_MAX))
-    on = [end for word in _words(value.get("on", [])) for end in word.replace(",", " ").split()]
-    codes = tuple(int(end) for end in on if end.isdecimal())
-    signals = tuple(_signal(end) for end in on if not end.isdecimal())
-    if wrong := [code for code in codes if not 1 <= code <= EXIT_CODE_MAX]:
-        raise OperatorError(f"{wrong[0]} is not an exit code of a failure; those are 1 to {EXIT_CODE_MAX}")
     backoff_ms = _backoff_ms(value.get("backoff"), "backoff", BACKOFF_MS_DEFAULT)
     backoff_max_ms = _backoff_ms(value.get("maxBackoff"), "maxBackoff", max(BACKOFF_MAX_MS_DEFAULT, backoff_ms))
-    ends = RetryOn(exit_codes=codes, signals=signals) if on else None
+    ends = None if meaning_of(value.get("on")) is None else _retry_on(value["on"])
     return RetryPolicy(limit=limit, backoff_ms=backoff_ms, backoff_max_ms=backoff_max_ms, on=ends) if limit else None
 
 
-def _signal(word: str) -> int:
-    try:
-        return signal.Signals[f"SIG{word.upper().removeprefix('SIG')}"].value
-    except KeyError as error:
-        raise OperatorError(f"{word!r} is neither an exit code nor a signal such as SIGKILL") from error
+def _retry_on(value: object) -> RetryOn:
+    """Read the failures to retry. None at all is refused: without `on` every failure is retried."""
+    codes, signals, reasons = list[int](), list[int](), list[str]()
+    words = _words([value] if isinstance(value, str) else value)
+    for end in " ".join(words).replace(",", " ").split():
+        reason = end.lower().replace("_", "-")
+        if _NUMBER.fullmatch(end):
+            codes.append(int(end))
+        elif reason in RETRYABLE:
+            reasons.append(reason)
+        elif (name := f"SIG{end.upper().removeprefix('SIG')}") in signal.Signals.__members__:
+            signals.append(signal.Signals[name].value)
+        else:
+            raise OperatorError(f"{end!r} is not {_FAILURES}")
+    if wrong := [code for code in codes if not 1 <= code <= EXIT_CODE_MAX]:
+        raise OperatorError(f"{wrong[0]} is not an exit code of a failure; those are 1 to {EXIT_CODE_MAX}")
+    if not (codes or signals or reasons):
+        raise OperatorError(f"no failure is named; expected {_FAILURES}")
+    return RetryOn(exit_codes=tuple(codes), signals=tuple(signals), reasons=tuple(reasons))
 
 
 def _terminal(value: object) -> TerminalSize:

@@ -21,7 +21,7 @@ from airunner.protocol.replies import (
     Refused,
     Verdict,
 )
-from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob, UpdateJob, UpdateQueue
+from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob, ReleaseJob, UpdateJob, UpdateQueue
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
 
 ID = b"r" * REQUEST_ID_BYTES
@@ -117,12 +117,29 @@ def only_what_its_policy_names_and_nobody_ended_is_run_again(driver: Driver) -> 
         (Result(exit_code=7, reason=Reason.EXIT_CODE), JobState.SCHEDULED),
         (Result(signal=15, reason=Reason.SIGNAL), JobState.SCHEDULED),
         (Result(exit_code=8, reason=Reason.EXIT_CODE), JobState.FAILED),
+        (Result(exit_code=143, reason=Reason.EXIT_CODE), JobState.SCHEDULED),
         (Result(exit_code=7, reason=Reason.TIMEOUT), JobState.FAILED),
         (Result(signal=15, reason=Reason.TIMEOUT), JobState.FAILED),
     ):
         (job_id,) = driver.enqueue(JobSpec(command="a", retry=policy))
         assert driver.complete(driver.lease_one(), result=result) is state, result
         driver.cancel(job_id)
+
+
+def lost_agents_are_retried_if_the_policy_names_them(driver: Driver) -> None:
+    """Each retry has `max_attempts` agents again, however their leases end."""
+    on = RetryOn(reasons=("agent-lost",))
+    (job_id,) = driver.enqueue(JobSpec(command="a", max_attempts=2, retry=RetryPolicy(limit=2, backoff_ms=0, on=on)))
+    (other,) = driver.enqueue(JobSpec(command="b", queue="other", max_attempts=1, retry=RetryPolicy(limit=2)))
+    driver.lease_one("other")
+    for lost in range(6):
+        assert driver.job(job_id).retries == lost // 2
+        if lost % 2:
+            driver.reply(JobReleasedReply, ReleaseJob(lease=driver.lease_one().ref, lost=True))
+        else:
+            driver.lease_one()
+            driver.pass_ms(VISIBILITY_MS)
+    assert driver.job(job_id).result == driver.job(other).result == Result(reason=Reason.AGENT_LOST)
 
 
 def a_clock_that_was_set_back_makes_nobody_wait_longer(driver: Driver) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airunner.protocol.job import Reason, Result
 from airunner.protocol.jobretry import (
     BACKOFF_MAX_MS_DEFAULT,
     BACKOFF_MS_DEFAULT,
@@ -37,29 +40,63 @@ def test_pauses_double_up_to_the_most() -> None:
         policy.pause_ms(0, 0.5)
 
 
-NAMED = RetryOn(exit_codes=(75,), signals=(9,))
+def _policy(*on: str | int) -> RetryPolicy:
+    codes = tuple(end for end in on if isinstance(end, int))
+    return RetryPolicy(
+        limit=1, on=RetryOn(exit_codes=codes, signals=(9,) if "SIGKILL" in on else (), reasons=_names(on))
+    )
+
+
+def _names(on: tuple[str | int, ...]) -> tuple[str, ...]:
+    return tuple(end for end in on if isinstance(end, str) and end.islower())
+
+
+def _failed(reason: Reason, exit_code: int | None = None, signal: int | None = None) -> Result:
+    return Result(exit_code=exit_code, signal=signal, reason=reason)
+
+
+EXITED = [_failed(Reason.EXIT_CODE, code) for code in (1, 75, 124, 137)]
+KILLED, OOM, OOM_OF_A_CHILD = (
+    _failed(Reason.SIGNAL, None, 9),
+    _failed(Reason.OUT_OF_MEMORY, None, 9),
+    _failed(Reason.OUT_OF_MEMORY, 2),
+)
+LATE = [_failed(Reason.TIMEOUT, None, 9), _failed(Reason.TIMEOUT, 75), _failed(Reason.TIMEOUT, 0)]
+NOT_FOUND, CHECKOUT, LOST = (
+    _failed(Reason.COMMAND_NOT_FOUND, 127),
+    _failed(Reason.CHECKOUT_FAILED),
+    _failed(Reason.AGENT_LOST),
+)
+HOOK = _failed(Reason.HOOK_FAILED, 75)
+ALL = (*EXITED, KILLED, OOM, OOM_OF_A_CHILD, *LATE, NOT_FOUND, CHECKOUT, HOOK, LOST)
 
 
 @pytest.mark.parametrize(
-    ("on", "exit_code", "signal", "by_itself", "covered"),
+    ("policy", "covered"),
     [
-        (None, 1, None, True, True),
-        (None, None, None, False, True),
-        (RetryOn(), 1, None, True, False),
-        (NAMED, 75, None, True, True),
-        (NAMED, 74, None, True, False),
-        (NAMED, None, 9, True, True),
-        (NAMED, None, 15, True, False),
-        (NAMED, 75, None, False, False),
-        (NAMED, None, 9, False, False),
-        (NAMED, 9, None, True, False),
-        (NAMED, None, None, True, False),
+        (RetryPolicy(limit=1), ALL[:-1]),
+        (RetryPolicy(limit=1, on=RetryOn()), ()),
+        (_policy(75), (EXITED[1], HOOK)),
+        (_policy(1), (EXITED[0],)),
+        (_policy(137), (EXITED[3], KILLED, OOM)),
+        (_policy("SIGKILL"), (EXITED[3], KILLED, OOM)),
+        (_policy(124), (EXITED[2], *LATE)),
+        (_policy(127), (NOT_FOUND,)),
+        (_policy(2), (OOM_OF_A_CHILD,)),
+        (_policy("timeout"), LATE),
+        (_policy("oom"), (OOM, OOM_OF_A_CHILD)),
+        (_policy("signal"), (KILLED, OOM)),
+        (_policy("exit-code"), EXITED),
+        (_policy("checkout-failed", 75), (EXITED[1], CHECKOUT, HOOK)),
+        (_policy("agent-lost"), (LOST,)),
     ],
 )
-def test_every_failure_is_covered_or_those_that_are_named_if_nobody_ended_the_command(
-    on: RetryOn | None, exit_code: int | None, signal: int | None, *, by_itself: bool, covered: bool
+def test_a_failure_is_retried_by_its_number_as_in_shells_and_by_its_reason(
+    policy: RetryPolicy, covered: Sequence[Result]
 ) -> None:
-    assert RetryPolicy(limit=1, on=on).covers(exit_code, signal, by_itself=by_itself) is covered
+    assert [result for result in ALL if policy.covers(result.end, result.failures)] == [
+        result for result in ALL if result in covered
+    ]
 
 
 def test_it_says_on_the_wire_only_what_is_not_as_usual() -> None:

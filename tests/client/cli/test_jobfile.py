@@ -129,7 +129,7 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
         ("retry: yes", "backoff: 1, maxBackoff: 300}, not true"),
         ("retry: {on: [1]}", "maxBackoff: 300}, not a mapping"),
         ("retry: {limit: 1, onn: [1]}", "retry: unknown key 'onn'; the keys are limit, on, backoff, maxBackoff"),
-        ("retry: {limit: 1, on: [SIGNONE]}", "retry: 'SIGNONE' is neither an exit code nor a signal"),
+        ("retry: {limit: 1, on: [SIGNONE]}", "retry: 'SIGNONE' is not an exit code, a signal such as SIGKILL"),
         ("retry: {limit: 1, backoff: -1}", "expected a number of seconds up to 86400, or 1m30s, not the number -1"),
         ("retry: {limit: 1, backoff: .inf}", "retry: backoff: expected a number of seconds up to 86400"),
         ("terminal: 80 x 24", "expected a size such as 120x40 or {cols: 120, rows: 40}, not the text '80 x 24'"),

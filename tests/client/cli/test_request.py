@@ -87,7 +87,7 @@ def test_what_a_job_needs_and_when_and_how_often_it_is_run_are_told_in_flags(tmp
         "not_before_ms": "+2h",
         "max_attempts": "1",
         "retry": "2",
-        "retry_on": ["75,kill"],
+        "retry_on": ["75,kill", "Timeout agent_lost"],
         "retry_backoff": "500ms",
         "require": ["arch=x86"],
         "secrets": ["A", "B"],
@@ -101,7 +101,11 @@ def test_what_a_job_needs_and_when_and_how_often_it_is_run_are_told_in_flags(tmp
         "priority": 7,
         "not_before_ms": 7_201_000,
         "max_attempts": 1,
-        "retry": RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,))),
+        "retry": RetryPolicy(
+            limit=2,
+            backoff_ms=500,
+            on=RetryOn(exit_codes=(75,), signals=(9,), reasons=("timeout", "agent-lost")),
+        ),
         "require": {"os": "linux", "arch": "x86"},
         "secrets": ("A", "B"),
         "process_type": "pty",
@@ -154,6 +158,17 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         ({"metadata": ["=x"]}, "--metadata '=x': expected NAME=VALUE"),
         ({"retry_on": ["1"]}, "--retry-on needs --retry too"),
         ({"retry": "1", "retry_on": ["256"]}, "--retry: 256 is not an exit code of a failure"),
+        ({"retry": "1", "retry_on": ["0"]}, "--retry: 0 is not an exit code of a failure"),
+        (
+            {"retry": "1", "retry_on": ["timeouts"]},
+            "'timeouts' is not an exit code, a signal such as SIGKILL, or a reason",
+        ),
+        (
+            {"retry": "1", "retry_on": ["cancelled"]},
+            "or a reason: signal, timeout, checkout-failed, command-not-found,",
+        ),
+        ({"retry": "1", "retry_on": [""]}, "--retry: no failure is named; expected an exit code, a signal"),
+        ({"retry": "1", "retry_on": [",", " "]}, "--retry: no failure is named"),
         ({"retry": "101"}, "--retry: expected a number up to 100, or {limit: 3"),
         ({"not_before_ms": "noon"}, "--not-before: 'noon': expected an instant"),
         ({"not_before_ms": "+5"}, "expected an instant"),
@@ -173,8 +188,8 @@ def test_what_cannot_be_meant_is_told(options: dict[str, Given], told: str) -> N
 
 def test_a_policy_is_shown_in_words() -> None:
     assert policy_text(RetryPolicy(limit=3)) == "up to 3 times, first after 1 s"
-    policy = RetryPolicy(limit=1, backoff_ms=1_500, on=RetryOn(exit_codes=(75,), signals=(9,)))
-    assert policy_text(policy) == "up to 1 times, first after 1.5 s, on exit code 75, signal 9"
+    policy = RetryPolicy(limit=1, backoff_ms=1_500, on=RetryOn(exit_codes=(75,), signals=(9,), reasons=("oom",)))
+    assert policy_text(policy) == "up to 1 times, first after 1.5 s, on exit code 75, signal 9, oom"
 
 
 def test_what_looks_like_a_list_is_taken_literally_with_a_hint() -> None:
