@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airunner.certs.home import Home
 
 DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
-DEFAULT_EVENTS = "tcp://127.0.0.1:7071"
+EVENTS_PORT = 7071  # default port of --events, on the host of --listen: clients reach both at one host
 SWITCH_S = 0.0002  # GIL switch interval: each commit waits for the GIL twice, with Python's default 5 ms each time
 TENANT_REQUESTS_A_SECOND = 1_000.0
 MACHINE_CONNECTIONS_A_SECOND = 100.0  # an airunner command opens two, in a third of a second
@@ -49,8 +49,12 @@ def broker_command(
         str, typer.Option(help="Endpoint on which to accept requests; port 0 picks a free one.")
     ] = DEFAULT_LISTEN,
     events: Annotated[
-        str, typer.Option(help="Endpoint on which to publish live events; port 0 picks a free one.")
-    ] = DEFAULT_EVENTS,
+        str | None,
+        typer.Option(
+            help="Endpoint on which to publish live events; port 0 picks a free one.",
+            show_default=f"port {EVENTS_PORT} on the host of --listen",
+        ),
+    ] = None,
     http: Annotated[
         str, typer.Option(help="HOST:PORT of /health and /metrics; port 0 picks a free one.")
     ] = DEFAULT_HTTP,
@@ -134,9 +138,10 @@ def broker_command(
     from airunner.broker.relay.relay import start_relay
     from airunner.broker.store.quotas import Quotas
     from airunner.transport.descriptors import raise_descriptors
-    from airunner.transport.endpoints import require_loopback
+    from airunner.transport.endpoints import require_loopback, split_endpoint
 
     require_loopback([listen])
+    events = events or f"tcp://{split_endpoint(listen)._replace(port=EVENTS_PORT)}"
     store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
     raise_descriptors(DESCRIPTORS)

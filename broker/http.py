@@ -20,13 +20,14 @@ from anyio.streams.stapled import MultiListener
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health, Status
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
-from airunner.protocol.names import PORT_MAX
+from airunner.transport.endpoints import ANY_HOST, Address, split_address
 
 HEAD_BYTES_MAX: Final = 8_192  # head of a request: its first line and its headers
 HEAD_S_MAX: Final = 5  # seconds for a client to send its request and receive the response
 CONNECTIONS_MAX: Final = 64  # open connections; further ones are closed at once, because scrapers connect again
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON: Final = "application/json"
+_ALL_HOSTS: Final = {ANY_HOST: "0.0.0.0", "::": None}  # noqa: S104 - as for --listen; None: IPv4 and IPv6
 REST_S: Final = 0.1  # pause after a connection could not be accepted, for example for lack of descriptors
 
 
@@ -40,7 +41,7 @@ class HttpServer:
         self._served = 0
         address = listener.extra(SocketAttribute.local_address)
         assert isinstance(address, tuple), "not a TCP socket"
-        self.address = f"{address[0]}:{address[1]}"
+        self.address = str(Address(address[0], address[1]))
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -103,11 +104,13 @@ async def open_http(address: str, counts: Counts, health: Health) -> HttpServer:
 
     Raises `OperatorError`: the address is invalid, or cannot be listened at.
     """
-    host, _, port = address.removeprefix("http://").rpartition(":")
-    if not host or not port.isdecimal() or int(port) > PORT_MAX:
-        raise OperatorError(f"--http {address!r} is not an address; write HOST:PORT")
     try:
-        group = await anyio.create_tcp_listener(local_host=host, local_port=int(port))
+        host, port = split_address(address.removeprefix("http://").removesuffix("/"))
+    except ValueError as error:
+        example = "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
+        raise OperatorError(f"--http {address!r} is not an address: {error}; write {example}") from None
+    try:
+        group = await anyio.create_tcp_listener(local_host=_ALL_HOSTS.get(host, host), local_port=port)
     except OSError as error:
         raise OperatorError(
             f"cannot serve HTTP on {address}: {error.strerror or error}; choose another address with --http",

@@ -306,6 +306,9 @@ class Channel:
                 "put the public key on its allow-list"
             )
             self._refuse_endpoint(message, EXIT_NO_PERMISSION, may_change=self._ever_heard)
+        elif ending is Ending.UNRESOLVED and (self._patience.doubt is not None or not self._ever_heard):
+            message = f"the host of {self.endpoint} does not resolve: check its name, and this machine's DNS"
+            self._refuse_endpoint(message, EXIT_UNAVAILABLE, may_change=True)
         elif self._mismatches == MISMATCHES_REPORTED and self._patience.doubt is not None:
             self._patience.doubt(self._mismatch())
         self._do(self._pirate.dropped(self._now_ms()))
@@ -319,16 +322,14 @@ class Channel:
             return
         bound_s = self._patience.bound_s(heard=self._ever_heard)
         waited_s = (self._now_ms() - since_ms) / 1_000
-        if bound_s is not None and waited_s >= bound_s and self._mismatches and not self._ever_heard:
-            self._fail(OperatorError(self._mismatch(), exit_code=EXIT_NO_PERMISSION))
-        elif bound_s is not None and waited_s >= bound_s:
-            self._fail(
-                OperatorError(
-                    f"no broker answers at {self.endpoint} (waited {bound_s:g} s); "
-                    "start one with `airunner broker`, or name another with --broker or AIRUNNER_BROKER",
-                    exit_code=EXIT_UNAVAILABLE,
-                )
+        if bound_s is not None and waited_s >= bound_s:
+            mismatched = self._mismatches and not self._ever_heard
+            nobody = (
+                f"no broker answers at {self.endpoint} (waited {bound_s:g} s); "
+                "start one with `airunner broker`, or name another with --broker or AIRUNNER_BROKER"
             )
+            message, code = (self._mismatch(), EXIT_NO_PERMISSION) if mismatched else (nobody, EXIT_UNAVAILABLE)
+            self._fail(OperatorError(message, exit_code=code))
         elif waited_s >= NOTICE_S and not self._noticed and self._patience.notice is not None:
             self._noticed = True
             self._patience.notice(self.endpoint, None if bound_s is None else bound_s - waited_s)

@@ -89,6 +89,7 @@ class Ending(Enum):
 
     DROPPED = auto()  # the connection was lost or could not be made; another try may succeed
     REFUSED = auto()  # the broker does not accept this key
+    UNRESOLVED = auto()  # the endpoint's name does not resolve
     MISMATCHED = auto()  # the handshake failed: most likely the server is not the broker whose key is pinned
 
 

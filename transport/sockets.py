@@ -14,6 +14,7 @@ Behaviour of libzmq that was measured, and what follows from it
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Sequence
 from typing import Final
@@ -25,8 +26,8 @@ from zmq.utils.monitor import parse_monitor_message
 from airunner.certs.curve import CurvePair
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
-from airunner.protocol.names import PORT_MAX
 from airunner.transport.anyiosocket import AnyioSocket
+from airunner.transport.endpoints import Address, split_endpoint
 from airunner.transport.ports import (
     DRAIN_MESSAGES_MAX,
     DRAIN_REQUESTS_MAX,
@@ -39,6 +40,7 @@ from airunner.transport.ports import (
     Sent,
     Subscription,
 )
+from airunner.transport.resolver import Resolver, is_numeric, only_ipv6
 from airunner.transport.tcpinfo import tcp_info
 
 ZAP_DOMAIN: Final = b"airunner"
@@ -52,6 +54,12 @@ KEEPALIVE_IDLE_S: Final = 30  # of silence before the first TCP keepalive probe
 KEEPALIVE_INTERVAL_S: Final = 10  # between two probes
 KEEPALIVE_PROBES: Final = 3  # unanswered probes that end the connection
 
+_BIND_ADVICE: Final = {
+    errno.EADDRINUSE: "is another broker running there?",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
+    errno.ENODEV: "it is neither an address or name of this machine nor one of its interfaces",
+    errno.EACCES: "ports below 1024 need root",
+}
 _ENDINGS: Final = zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
 _BROKEN: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _REFUSED: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -67,7 +75,7 @@ def new_context() -> zmq.Context[zmq.Socket[bytes]]:
 class CurveDealer:
     """DEALER socket to one broker; see `ports.Dealer`."""
 
-    def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
+    def __init__(self, raw: zmq.Socket[bytes], address: Address, resolver: Resolver) -> None:
         raw.reconnect_ivl = -1
         monitor = raw.get_monitor_socket(_MADE | _ENDINGS | _BROKEN | _REFUSED)
         self._descriptor = -1
@@ -75,9 +83,20 @@ class CurveDealer:
         self._carried_bytes = 0  # bytes acknowledged while later bytes were outstanding
         self._socket = AnyioSocket(raw)
         self._monitor = AnyioSocket(monitor)
-        raw.connect(endpoint)
+        self._address = address
+        self._resolver = resolver
+        self._unsent: list[Sequence[bytes]] | None = None  # messages that wait until the name is resolved
+        if is_numeric(address):
+            _connect(raw, address, ipv6=address.is_ipv6)
+        else:
+            self._unsent = []
 
     def send(self, frames: Sequence[bytes]) -> bool:
+        if self._unsent is not None:
+            if len(self._unsent) >= QUEUE_MESSAGES_MAX:
+                return False
+            self._unsent.append(frames)
+            return True
         try:
             self._socket.send(frames)
         except zmq.Again:
@@ -89,6 +108,8 @@ class CurveDealer:
 
     async def ended(self) -> Ending:
         ending = Ending.DROPPED
+        if self._unsent is not None and not await self._resolve():
+            return Ending.UNRESOLVED
         while True:
             for frames in await self._monitor.receive():
                 message = parse_monitor_message(frames)
@@ -102,8 +123,22 @@ class CurveDealer:
                 elif happened & _BROKEN:
                     ending = Ending.MISMATCHED
                 elif happened & _ENDINGS:
+                    if self._descriptor < 0:
+                        self._resolver.failed(self._address)
                     self._trusted = False  # the descriptor may already belong to another connection
                     return ending
+
+    async def _resolve(self) -> bool:
+        """Look the name up, connect, and send what has waited; return whether the name resolves."""
+        try:
+            address = await self._resolver.resolve(self._address)
+        except OSError:
+            return False
+        _connect(self._socket.raw, address, ipv6=address.is_ipv6)
+        unsent, self._unsent = self._unsent or [], None
+        for frames in unsent:
+            self.send(frames)
+        return True
 
     def progress(self) -> int:
         """Return the bytes known to have moved since the broker's handshake.
@@ -128,11 +163,11 @@ class CurveDealer:
 class CurveSubscriber:
     """SUB socket; see `ports.Subscriber`."""
 
-    def __init__(self, raw: zmq.Socket[bytes], endpoint: str) -> None:
+    def __init__(self, raw: zmq.Socket[bytes], address: Address, *, ipv6: bool) -> None:
         raw.rcvhwm = EVENTS_MESSAGES_MAX
         raw.rcvbuf = EVENTS_KERNEL_BYTES
         self._socket = AnyioSocket(raw)
-        raw.connect(endpoint)
+        _connect(raw, address, ipv6=ipv6)
 
     def subscribe(self, topic: bytes) -> None:
         self._socket.set_option(zmq.SUBSCRIBE, topic)
@@ -154,14 +189,15 @@ class CurveNetwork:
         self._context = context
         self._pair = pair
         self._broker_public = broker_public
+        self._resolver = Resolver()
 
     def dealer(self, endpoint: str) -> CurveDealer:
-        _checked(endpoint)  # first, because a failure after the socket is made would leave it open
-        return CurveDealer(self._raw(zmq.DEALER), endpoint)
+        address = split_endpoint(endpoint)  # first, because a failure after the socket is made would leave it open
+        return CurveDealer(self._raw(zmq.DEALER), address, self._resolver)
 
     def subscriber(self, endpoint: str) -> CurveSubscriber:
-        _checked(endpoint)
-        return CurveSubscriber(self._raw(zmq.SUB), endpoint)
+        address = split_endpoint(endpoint)
+        return CurveSubscriber(self._raw(zmq.SUB), address, ipv6=self._resolver.needs_ipv6(address))
 
     def _raw(self, kind: int) -> zmq.Socket[bytes]:
         raw = _bounded(self._context.socket(kind), BODY_BYTES_MAX)
@@ -299,24 +335,27 @@ def _server(raw: zmq.Socket[bytes], pair: CurvePair, frame_bytes_max: int) -> zm
     return raw
 
 
+def _connect(raw: zmq.Socket[bytes], address: Address, *, ipv6: bool) -> None:
+    raw.ipv6 = ipv6  # with it, libzmq would find only IPv6 addresses of a name that has both
+    raw.connect(f"tcp://{address}")
+
+
 def _bind(raw: zmq.Socket[bytes], endpoint: str) -> str:
     """Bind the socket and return its endpoint, with the real port instead of port 0."""
     try:
-        raw.bind(_checked(endpoint).replace(":0", ":*") if endpoint.endswith(":0") else _checked(endpoint))
+        address = split_endpoint(endpoint)
+        raw.ipv6 = address.is_ipv6 or only_ipv6(address.host)
+        raw.bind(f"tcp://{address}".removesuffix(":0") + ":*" if address.port == 0 else f"tcp://{address}")
     except zmq.ZMQError as error:
         raw.close(linger=0)
+        number = error.errno or 0
+        why = _BIND_ADVICE.get(number, "name another endpoint")
         raise OperatorError(
-            f"cannot listen on {endpoint}: {error.strerror}; is another broker running there?",
-            exit_code=EXIT_UNAVAILABLE,
+            f"cannot listen on {endpoint}: {zmq.strerror(number)}; {why}", exit_code=EXIT_UNAVAILABLE
         ) from error
+    except OperatorError:
+        raw.close(linger=0)
+        raise
     bound = raw.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(bound, bytes)
     return bound.rstrip(b"\0").decode()
-
-
-def _checked(endpoint: str) -> str:
-    """Check that `endpoint` has the form tcp://HOST:PORT. Raises `OperatorError`."""
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    if not endpoint.startswith("tcp://") or not host or not port.isdecimal() or int(port) > PORT_MAX:
-        raise OperatorError(f"{endpoint!r} is not an endpoint; write tcp://HOST:PORT")
-    return endpoint

@@ -54,7 +54,7 @@ async def in_memory(_: Path) -> AsyncIterator[Sides]:
 
 
 @asynccontextmanager
-async def over_sockets(folder: Path) -> AsyncIterator[Sides]:
+async def over_sockets(folder: Path, listen: str = ANYWHERE) -> AsyncIterator[Sides]:
     home = Home(folder / "home")
     init(home)
     context, pair = new_context(), load_broker_pair(home)
@@ -63,7 +63,7 @@ async def over_sockets(folder: Path) -> AsyncIterator[Sides]:
         async with anyio.create_task_group() as group:
             group.start_soon(gatekeeper.run)
             network = CurveNetwork(context, load_client_pair(home), load_broker_public(home))
-            yield Sides(network, CurveRouter(context, pair, ANYWHERE), CurvePublisher(context, pair, ANYWHERE))
+            yield Sides(network, CurveRouter(context, pair, listen), CurvePublisher(context, pair, listen))
             group.cancel_scope.cancel()
     context.destroy(linger=0)
 

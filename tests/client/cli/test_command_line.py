@@ -6,6 +6,7 @@ import getpass
 import io
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -88,6 +89,18 @@ def test_the_time_to_wait_for_a_broker_is_the_callers(capfd: pytest.CaptureFixtu
         asked = [name, words.pop(0)] if name == "secret" else [name]
         assert run([*asked, "--broker", NO_BROKER, "--timeout", "200ms", *words]) == 69
         assert f"no broker answers at {NO_BROKER} (waited 0.2 s)" in capfd.readouterr().err
+
+
+def test_a_broker_whose_name_does_not_resolve_is_not_waited_for(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    assert run(["certs", "init"]) == 0
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    assert run(["list", "--broker", "tcp://nosuch:7070,tcp://neither:7070"]) == 69
+    assert "the host of tcp://neither:7070 does not resolve" in capfd.readouterr().err
 
 
 def test_debug_tells_what_is_tried_and_where_an_error_comes_from(
