@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from airunner.agent.checkout.fsck import Fsck
 from airunner.agent.checkout.repository import REMOTE_SCHEMES
 from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE
 from airunner.protocol.durations import seconds_between
@@ -84,6 +85,13 @@ def agent_command(
     allow_local: Annotated[
         bool, typer.Option("--allow-local", help="Also allow repositories at local paths and file:// URLs.")
     ] = False,
+    fsck: Annotated[
+        Fsck,
+        typer.Option(
+            help="Check of received git objects: refuse those with any fault, ignore harmless faults in old history, "
+            "or check nothing."
+        ),
+    ] = Fsck.LENIENT,
     mirror_gib: Annotated[
         float,
         typer.Option(
@@ -243,7 +251,7 @@ def agent_command(
         open_box=partial(_open_box, home),
         hooks=planning.hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
-        rules=Rules(planning.schemes_of(allow_scheme), allow_local),
+        rules=Rules(planning.schemes_of(allow_scheme), allow_local, fsck),
         mirrors=Mirrors(locked.folder, offload, int(mirror_gib * _GIB)) if mirror_gib and not users else None,
         random=SYSTEM.random,
         users=users,

@@ -60,6 +60,7 @@ async def check_out(
         address=access.address,
         tell=terms.tell,
         random=terms.random,
+        fsck=terms.rules.fsck,
     )
     with anyio.move_on_after(CHECKOUT_S_MAX):
         commit = await _with_mirror(git, source, workspace, mirror)
@@ -76,9 +77,11 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
     if known := mirror.usable:
         git.tell("borrowing from the mirror")
     await mirror.make(git)
-    mirror.restore_config()
-    if not mirror.usable:
+    if mirror.usable:
+        mirror.restore_config()
+    if mirror.faulty:
         git.tell("the mirror is damaged: checking out without it; a later job makes it again")
+    if not mirror.usable:
         return await _Checkout(git, source).run()
     try:
         commit = await _Checkout(git, source, ("--reference", str(mirror.folder))).run()

@@ -3,7 +3,7 @@
 - git uses none of the machine's system and user configuration, hooks, templates, credential helpers and prompts. From
   the agent's environment it gets only PATH, LOGNAME, USER, SSH_AUTH_SOCK, and the variables that set proxies and CA
   certificates. ssh still reads the keys and known hosts of the user.
-- git checks received objects (`transfer.fsckObjects`), as the Git project advises, except for old and harmless faults.
+- git checks received objects (`transfer.fsckObjects`), as the Git project advises; `fsck` has the exceptions.
 - A git that writes nothing for `GIT_SILENCE_S` is ended. So an unreachable host fails within a minute, and a large
   clone, which reports progress, may take longer.
 - Network failures are retried a few times, after a pause.
@@ -23,6 +23,8 @@ import anyio
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from airunner.agent.checkout.advice import advice_on
+from airunner.agent.checkout.fsck import Fsck
 from airunner.agent.checkout.repository import Rules, redact
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
@@ -66,9 +68,8 @@ _SETTINGS: Final = (
     "maintenance.auto=false",
     "protocol.ext.allow=never",
     "submodule.recurse=false",
-    "transfer.fsckObjects=true",
+    "core.protectHFS=true",  # a name that some file system reads as `.git` is not checked out, whatever fsck let pass
     "fetch.unpackLimit=1",  # store one pack file, not thousands of object files
-    *(f"fetch.fsck.{sin}=ignore" for sin in ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone")),
 )
 _PROGRESS: Final = re.compile(r"(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Updating)\b.*\d")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -79,7 +80,7 @@ _NETWORK: Final = re.compile(
 )
 _FINAL: Final = re.compile(
     r"Permission denied|[Nn]ot found|does not exist|Authentication failed|not appear to be a git|not our ref"
-    r"|Host key verification|No space left"
+    r"|Host key verification|No space left|promisor remote"
 )
 _SCARCE: Final = {
     Scarce.DISK: re.compile(
@@ -157,6 +158,7 @@ class Git(Struct, frozen=True):
     address: str
     tell: Callable[[str], None]
     random: Callable[[], float]
+    fsck: Fsck = Fsck.LENIENT
 
     def at(self, folder: Path, environment: Mapping[str, str] | None = None) -> Git:
         """Return a copy of this Git for another folder, and for another environment if it is given."""
@@ -186,7 +188,7 @@ class Git(Struct, frozen=True):
 
     async def run(self, *arguments: str) -> GitEnded:
         """Run git once, and return how it ended. Raises `CheckoutFailed`: git cannot start; and as `Starter.launch`."""
-        settings = (part for setting in _SETTINGS for part in ("-c", setting))
+        settings = (part for setting in (*_SETTINGS, *self.fsck.settings) for part in ("-c", setting))
         _log.debug("running git %s", " ".join(arguments))  # the arguments contain no credentials
         spec = LaunchSpec(("git", *settings, *arguments), self.environment, self.folder)
         try:
@@ -207,9 +209,10 @@ class Git(Struct, frozen=True):
             lines.append(f"git {command} wrote nothing for {GIT_SILENCE_S:.0f} s and was ended")
         elif exit_code is None:
             lines.append(f"git {command} was ended by signal {ended.exit.signal}")
-        of_network = ended.exit is None or is_of_network("\n".join(lines))
         words = "\n".join(lines) or f"git {command} exited with {exit_code}"
-        return CheckoutFailed(self._shown(words), exit_code, of_network=of_network, scarce=scarce_in(lines))
+        of_network = ended.exit is None or is_of_network(words)
+        message = "\n".join(filter(None, (words, advice_on(words))))
+        return CheckoutFailed(self._shown(message), exit_code, of_network=of_network, scarce=scarce_in(lines))
 
 
 class _Progress:

@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -38,7 +39,9 @@ FOLDER: Final = "mirrors"
 MIRRORS_MAX: Final = 256  # number of mirrors without a borrower that are retained
 NAME_BYTES: Final = 16  # bytes of the hash of a URL, and of a temporary name
 PACKS_MAX: Final = 32  # pack files of a mirror; more are joined, because git searches all of them for each object
-_CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
+_CONFIG: Final = "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n"
+_FORMAT: Final = re.compile(r"^\s*(?:objectformat = sha256|refstorage = reftable)$", re.MULTILINE)
+_SHALLOW: Final = "source repository is shallow"
 _NEW: Final = ".new-"  # starts the names of mirrors that are unfinished or being removed
 _COPIED_REFS: Final = (
     "HEAD",  # it may be a commit outside of all branches and tags; its objects are stored too
@@ -58,22 +61,29 @@ class Mirror:
 
     @property
     def usable(self) -> bool:
-        """Whether a checkout can borrow objects from this mirror."""
-        return not self.faulty and os.access(self.folder / "HEAD", os.R_OK)
+        """Whether a checkout can borrow objects from this mirror; git borrows from no shallow one."""
+        return not self.faulty and os.access(self.folder / "HEAD", os.R_OK) and not (self.folder / "shallow").exists()
 
     def restore_config(self) -> None:
-        """Restore the mirror's git configuration, which a job could have changed, and set the time of its last use."""
+        """Restore the mirror's git configuration, which a job could have changed, and set the time of its last use.
+
+        Only the formats of its objects and references are kept: a wrong format makes git fail, and runs nothing.
+        """
         fresh = self.folder / f"config{_NEW}"
         try:
+            formats = _FORMAT.findall((self.folder / "config").read_text(errors="replace"))
             fresh.touch(0o600)
-            fresh.write_text(_CONFIG)
+            fresh.write_text(_CONFIG + "".join(f"{line}\n" for line in formats))
             fresh.replace(self.folder / "config")
             os.utime(self.folder)
         except OSError:
             self.faulty = True
 
     async def make(self, git: Git) -> None:
-        """Clone the mirror unless it exists; an unusable one becomes `faulty`. Raises as `Git.must_run`."""
+        """Clone the mirror, unless it exists or the remote is shallow; an unusable one becomes `faulty`.
+
+        Raises as `Git.must_run`.
+        """
         if not self.usable and self.lock.locked():
             git.tell("waiting for the mirror that another job makes")
         async with self.lock:
@@ -82,9 +92,14 @@ class Mirror:
                 return
             fresh = self.folder.with_name(f"{_NEW}{secrets.token_hex(NAME_BYTES)}")
             try:
-                options = ("--bare", "--progress", "--no-local", "--template=")
+                options = ("--config=clone.rejectShallow=true", "--bare", "--progress", "--no-local", "--template=")
                 await git.must_run("clone", *options, "--", git.address, str(fresh))
                 fresh.rename(self.folder)
+            except CheckoutFailed as failed:
+                if _SHALLOW not in failed.message:
+                    raise
+                git.tell("the repository is shallow, which allows no mirror: checking out without one")
+                return
             finally:
                 if fresh.exists():
                     remove_workspace(fresh)

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from airunner.agent.checkout.fsck import Fsck
 from airunner.agent.checkout.revision import Source, revision_refusal
 from airunner.protocol.gitaddress import LOCAL_SCHEME, BadAddress, GitAddress, address_secrets, split_address
 from airunner.protocol.redaction import REDACTED, without_credentials
@@ -26,10 +27,11 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Rules(Struct, frozen=True):
-    """Rules of an agent: the URL schemes that it allows, and whether it allows local repositories."""
+    """Rules of an agent: which URL schemes it allows, whether also local repositories, and how it checks objects."""
 
     schemes: tuple[str, ...] = REMOTE_SCHEMES
     allow_local: bool = False
+    fsck: Fsck = Fsck.LENIENT
 
     @property
     def transports(self) -> tuple[str, ...]:

@@ -44,3 +44,16 @@ def commit(path: Path, word: str) -> str:
     git(path, "add", "--all")
     git(path, "commit", "--quiet", "--message", word)
     return git(path, "rev-parse", "HEAD")
+
+
+def write_object(repository: Path, kind: str, content: bytes) -> str:
+    """Store an object as it is, even one that git would not make, and return its name."""
+    done = subprocess.run(
+        ("git", "hash-object", "-w", "--literally", "--stdin", "-t", kind),
+        cwd=repository,
+        env=ENVIRONMENT,
+        input=content,
+        check=True,
+        capture_output=True,
+    )
+    return done.stdout.decode().strip()

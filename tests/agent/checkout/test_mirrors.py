@@ -12,6 +12,7 @@ import pytest
 
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import FOLDER, Mirrors, remove_unfinished
+from airunner.agent.checkout.repository import Rules
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.workspace.workspace import Workspace, make_workspace
 from tests.agent.checkout.conftest import Checkout
@@ -29,16 +30,18 @@ class Agent:
         self.home = home
         self.mirrors = Mirrors(home, inline, bytes_max)
         self.told: list[str] = []
+        self.rules = Rules(allow_local=True)
         self._jobs = 0
 
     async def job(
-        self, repository: Path | str, run: Callable[[Workspace], Awaitable[None]] | None = None, **which: str
+        self, repository: Path | str, run: Callable[[Workspace], Awaitable[None]] | None = None, **which: object
     ) -> Workspace:
         """One checkout, and what the job does in it."""
         self._jobs += 1
         workspace = make_workspace(self.home, f"job{self._jobs}", 1)
         checkout = Checkout(self.launcher, workspace)
         checkout.told = self.told
+        checkout.rules = self.rules
         async with self.mirrors.borrowed(str(repository)) as mirror:
             await checkout(repository, mirror=mirror, **which)
             if run is not None:
