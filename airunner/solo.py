@@ -217,7 +217,8 @@ async def _follow(
             await interrupts.next()
             pressed = 1
             group.start_soon(client.cancel, job_id)
-            group.start_soon(write, partial(console.say, "cancelling; press Ctrl-C again to kill the job and exit"))
+            hint = "cancelling; press Ctrl-C again to kill the job and exit"
+            group.start_soon(write, partial(console.must_say, hint))
             await interrupts.next()
             pressed = 2
             group.cancel_scope.cancel()

@@ -18,7 +18,7 @@ import typer
 from airunner.client.cli.console import Console
 from airunner.client.cli.options import with_parameters
 from airunner.protocol.durations import duration_ms, of_flag
-from airunner.protocol.errors import NotFound, OperatorError
+from airunner.protocol.errors import NotFound, OperatorError, PeerError
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ RawOption = Annotated[
         "gets only text and colours, which cannot harm it; a pipe or a file always gets every byte.",
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print none of airunner's own messages on stderr.")]
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print no progress on stderr; warnings and the reason of a failure stay."),
+]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 
@@ -135,8 +138,9 @@ def _run(work: Work, console: Console, broker: list[str] | None, token: str | No
         if console.job_id:
             console.must_say(f"the job continues; to follow it again: airunner monitor {console.job_id}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except NotFound as error:
-        if not console.job_id:
+    except (OperatorError, PeerError) as error:
+        console.end_line()
+        if not console.job_id or not isinstance(error, NotFound):
             raise
         raise OperatorError(no_job(console.job_id), exit_code=1) from error
     raise typer.Exit(code or 0)

@@ -114,7 +114,7 @@ def requested_job(
     before, words = split_operands(operands or [], behind)
     spec = spec_of(fields_of(options, before, words, config, SYSTEM.wall_ms()))
     for hint in hints_of(options):
-        console.say(hint)
+        console.must_say(hint)
     return spec
 
 

@@ -28,7 +28,11 @@ class ReaderGone(Exception):
 
 
 class Console:
-    """Console of two descriptors; remembers whether a terminal is in the middle of a line."""
+    """Console of two descriptors; remembers in which of their files a line is not ended: they may share one.
+
+    A message of airunner's own begins a line of stderr. So a job's last line on stdout is ended only where both are the
+    same file, pipe or terminal.
+    """
 
     def __init__(self, *, quiet: bool = False, raw: bool = False, stdout: int = STDOUT, stderr: int = STDERR) -> None:
         self._descriptors = (stdout, stderr)
@@ -37,8 +41,8 @@ class Console:
         )
         self.job_id = ""  # id of the job that is shown
         self._quiet = quiet
-        self._terminals = os.isatty(stdout) and os.isatty(stderr)
-        self._mid_line = False
+        self._file_of = {descriptor: _file(descriptor) for descriptor in self._descriptors}
+        self._mid_line: set[tuple[int, int]] = set()  # files whose last line is not ended
         self._status = False  # whether a status line is shown; the cursor stays in front of it
 
     @property
@@ -88,24 +92,30 @@ class Console:
         self.out_line(json_line(shown))
 
     def say(self, text: str) -> None:
-        """Print a message of airunner's own on stderr, unless quiet."""
+        """Print progress on stderr, unless quiet."""
         if not self._quiet:
             self.must_say(text)
 
     def must_say(self, text: str) -> None:
-        """Print a message of airunner's own on stderr, quiet or not; never in a job's colours."""
+        """Print a warning, a hint or a result on stderr, quiet or not; never in a job's colours."""
         for descriptor, terminal_filter in zip(self._descriptors, self._filters, strict=True):
             if terminal_filter is not None:
                 self._write(descriptor, terminal_filter.plain())
-        start = "\n" if self._mid_line and self._terminals else ""
-        self._write(self._descriptors[1], f"{start}airunner: {own_lines(text)}\n".encode(errors="replace"))
+        self.end_line()
+        self._write(self._descriptors[1], f"airunner: {own_lines(text)}\n".encode(errors="replace"))
+
+    def end_line(self) -> None:
+        """End the last line of stderr, so that a message does not stand behind it."""
+        stderr = self._descriptors[1]
+        if self._file_of[stderr] in self._mid_line:
+            self._write(stderr, b"\n")
 
     def _write(self, descriptor: int, text: bytes) -> None:
         if text:
             self._clear_status()
         self._put(descriptor, text)
         if shown := text.removesuffix(RESET):
-            self._mid_line = not shown.endswith(b"\n")
+            (self._mid_line.discard if shown.endswith(b"\n") else self._mid_line.add)(self._file_of[descriptor])
 
     @staticmethod
     def _put(descriptor: int, text: bytes) -> None:
@@ -117,6 +127,15 @@ class Console:
             raise ReaderGone from error
         except OSError as error:
             raise OperatorError(f"cannot write the output: {error.strerror}", exit_code=1) from error
+
+
+def _file(descriptor: int) -> tuple[int, int]:
+    """Return the device and number of a descriptor's file; a closed descriptor has one of its own."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return -1, descriptor
+    return found.st_dev, found.st_ino
 
 
 def silence_stdout() -> None:

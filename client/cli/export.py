@@ -63,7 +63,7 @@ async def export_command(
             put(convert(event))
     console.job_over()
     if not found.state.terminal:
-        console.say(f"the job is {found.state}: this is its log so far")
+        console.must_say(f"the job is {found.state}: this is its log so far")
 
 
 def _converter(format_: Format, job: Job) -> Callable[[Event], bytes]:

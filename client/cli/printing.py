@@ -12,6 +12,7 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.stamps import Stamps
 from airunner.client.cli.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
 from airunner.protocol import events
+from airunner.protocol.job import JobState, Reason
 from airunner.protocol.printable import one_line
 
 
@@ -55,7 +56,8 @@ class ConsolePrinter:
         if isinstance(body, events.ProcessStart):
             self._began_ms = body.started_at
         if (message := self._message(event)) is not None:
-            self._console.say(message if stamps is None else f"{stamps.stamp(event)}{message}")
+            say = self._console.say if _is_progress(event) else self._console.must_say
+            say(message if stamps is None else f"{stamps.stamp(event)}{message}")
 
     def _message(self, event: events.Event) -> str | None:
         match event.body:
@@ -79,6 +81,28 @@ class ConsolePrinter:
         ending = end_text(body.state, body.exit_code, body.signal, body.reason)
         took = "" if self._began_ms is None else f" after {duration_text(body.timestamp_ms - self._began_ms)}"
         return f"{ending}{took}"
+
+
+def _is_progress(event: events.Event) -> bool:
+    """Return whether an event is progress only, which `--quiet` hides: no warning, and no reason of a failure.
+
+    A command's own exit code is progress too: the client exits with it.
+    """
+    match event.body:
+        case events.JobFinished(state=state, reason=reason):
+            return state is JobState.COMPLETED or reason in (None, Reason.EXIT_CODE)
+        case events.JobScheduled(retry=retry):
+            return not retry
+        case (
+            events.JobReleased()
+            | events.JobExpired()
+            | events.GitCloneError()
+            | events.ProcessError()
+            | events.OutputTruncated()
+        ):
+            return False
+        case _:
+            return True
 
 
 def _agent_message(body: events.AgentBody | events.UnknownBody) -> str | None:

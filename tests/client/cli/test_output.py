@@ -66,6 +66,75 @@ def test_the_console_is_passed_on_byte_for_byte(files: Files) -> None:
     assert files.written == (b"\xff\0out\r\n", b"err\n")
 
 
+PROGRESS: list[EventBody] = [
+    events.JobScheduled(timestamp_ms=0, queue="q"),
+    events.JobLeased(timestamp_ms=0, agent="a1"),
+    events.GitCloneStart(timestamp_ms=0, repository="r", commit="", branch=""),
+    events.GitCloneProgress(timestamp_ms=0, message="Receiving objects: 100%"),
+    events.GitCloneEnd(timestamp_ms=0, commit="c" * 40, duration_ms=1),
+    events.ProcessStart(timestamp_ms=0, pid=1, started_at=0),
+    events.JobFinished(timestamp_ms=0, state=JobState.COMPLETED, exit_code=0),
+    events.JobFinished(timestamp_ms=0, state=JobState.FAILED, exit_code=3, reason=Reason.EXIT_CODE),
+]
+REASONS: list[EventBody] = [
+    events.JobScheduled(timestamp_ms=0, queue="q", retry=1),
+    events.JobReleased(timestamp_ms=0),
+    events.JobExpired(timestamp_ms=0),
+    events.GitCloneError(timestamp_ms=0, message="no such branch"),
+    events.ProcessError(timestamp_ms=0, message="the secret is too short to be redacted"),
+    events.OutputTruncated(timestamp_ms=0, omitted_bytes=1),
+    *(
+        events.JobFinished(timestamp_ms=0, state=JobState.FAILED, reason=reason)
+        for reason in Reason
+        if reason is not Reason.EXIT_CODE
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "is_shown"), [(body, False) for body in PROGRESS] + [(body, True) for body in REASONS], ids=str
+)
+def test_quiet_hides_progress_and_neither_a_warning_nor_the_reason_of_a_failure(
+    files: Files, body: EventBody, *, is_shown: bool
+) -> None:
+    ConsolePrinter(files.console(quiet=True)).show(event(body))
+    assert bool(files.written[1]) is is_shown
+    ConsolePrinter(files.console()).show(event(body))
+    assert files.written[1], "an event of which nothing is said is neither"
+
+
+OUT, ERR = Stream.STDOUT, Stream.STDERR
+
+
+@pytest.mark.parametrize(
+    ("apart", "pieces", "out", "err"),
+    [
+        (False, [(OUT, b"half")], b"half\nairunner: over\nend\n", b""),
+        (False, [(OUT, b"whole\n")], b"whole\nairunner: over\nend\n", b""),
+        (False, [(ERR, b"half"), (OUT, b"more")], b"halfmore\nairunner: over\nend\n", b""),
+        (False, [(OUT, b"half"), (ERR, b"\n")], b"half\nairunner: over\nend\n", b""),
+        (False, [], b"airunner: over\nend\n", b""),
+        (True, [(OUT, b"half")], b"half" + b"end\n", b"airunner: over\n"),
+        (True, [(OUT, b"half"), (ERR, b"half")], b"half" + b"end\n", b"half\nairunner: over\n"),
+    ],
+)
+def test_a_message_begins_a_line_and_adds_no_byte_to_a_stdout_of_its_own(
+    tmp_path: Path, pieces: list[tuple[Stream, bytes]], out: bytes, err: bytes, *, apart: bool
+) -> None:
+    """As with `>log 2>&1`, where both are one file, and with `>out 2>err`."""
+    paths = tmp_path / "out", tmp_path / "err"
+    with paths[0].open("wb", buffering=0) as stdout, paths[1].open("wb", buffering=0) as stderr:
+        both = stdout.fileno(), stderr.fileno() if apart else os.dup(stdout.fileno())
+        console = Console(stdout=both[0], stderr=both[1])
+        for stream, data in pieces:
+            console.job_output(stream, data)
+        console.must_say("over")
+        console.out_line("end")
+        if not apart:
+            os.close(both[1])
+    assert (paths[0].read_bytes(), paths[1].read_bytes()) == (out, err)
+
+
 class Terminal:
     """stdout and stderr as one terminal."""
 
