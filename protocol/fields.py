@@ -47,6 +47,7 @@ class Form(Enum):
 
     TEXT = "TEXT", "text"
     CHOICE = "", ""  # metavar and expectation are `Field.choices`
+    SIGNAL = "SIGNAL", ""  # a choice too: SIG may stand before it
     NUMBER = "NUMBER", "a whole number"
     SWITCH = "", "true or false"
     WORDS = "NAME", "a list of texts such as [test, --fast]"
@@ -119,6 +120,19 @@ class ProcessType(StrEnum):
 
     PIPE = "pipe"
     PTY = "pty"
+
+
+class CancelSignal(StrEnum):
+    """Signal that asks a command to end. SIGKILL and SIGSTOP are none: no process can handle them."""
+
+    TERM = "TERM"
+    INT = "INT"
+    HUP = "HUP"
+    QUIT = "QUIT"
+    ABRT = "ABRT"
+    USR1 = "USR1"
+    USR2 = "USR2"
+    WINCH = "WINCH"
 
 
 Tags = Annotated[dict[Name, TagValue], Meta(max_length=TAGS_MAX)]
@@ -208,6 +222,14 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             unset="none",
         ),
     ] = None
+    cancel_signal: Annotated[
+        CancelSignal,
+        Field(
+            "Signal that the command gets on a cancel or its timeout; SIGKILL follows after the agent's grace.",
+            Form.SIGNAL,
+            metavar="SIGNAL",
+        ),
+    ] = CancelSignal.TERM
     environment: Annotated[Variables, Field("Variables for the command.", Form.PAIRS, "--env", plain=True)] = {}
     secrets: Annotated[
         Secrets,
@@ -313,6 +335,7 @@ class JobFields(TypedDict, total=False):
     process_type: ProcessType | str
     terminal: TerminalSize
     timeout_seconds: int | None
+    cancel_signal: CancelSignal | str
     environment: Mapping[str, str]
     secrets: Sequence[str]
     secret_files: Sequence[str]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from signal import Signals
 from types import MappingProxyType
 from typing import Final
 
@@ -243,7 +244,10 @@ class Attempt:
         self.begun = True
         now_ms = self._wall_ms()
         self._recorder.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
-        ended = await self._supervisor.supervise(process, self._spec.timeout_seconds, terminal=self._terminal)
+        cancel_signal = Signals[f"SIG{self._spec.cancel_signal}"]
+        ended = await self._supervisor.supervise(
+            process, self._spec.timeout_seconds, terminal=self._terminal, cancel_signal=cancel_signal
+        )
         self._spent = process.spent
         self._recorder.add(
             ProcessEnd(

@@ -1,13 +1,15 @@
 """Supervisor: waits until one process of an attempt and its descendants have ended, and records their output.
 
 When the process itself has ended, its descendants get SIGTERM and, after a grace, SIGKILL. So does a process that is
-cancelled or exceeds its timeout. The log contains all output until then, and the names of processes that were ended.
+cancelled or exceeds its timeout, but the first signal is then the job's choice. The log contains all output until then,
+and the names of processes that were ended.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from signal import Signals
 from typing import Final
 
 import anyio
@@ -58,16 +60,18 @@ class Supervisor:
         *,
         terminal: TerminalSize | None = None,
         cancellable: bool = True,
+        cancel_signal: Signals = Signals.SIGTERM,
     ) -> CommandEnd:
         """Supervise a process until it and its descendants have ended, and record the output.
 
         `terminal` is the initial size of its terminal, if it has one. A process that is not `cancellable`, such as a
-        hook that cleans up, goes on when the job is cancelled. Raises `LauncherDied`, `LeaseEnded`, in a group.
+        hook that cleans up, goes on when the job is cancelled. A process that is ended early gets `cancel_signal`.
+        Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
         began_s = anyio.current_time()
         self._note_size(terminal)
         cut_short: Reason | None = None
-        grace_s, duration_ms = GRACE_S, 0
+        grace_s, number, duration_ms = GRACE_S, Signals.SIGTERM, 0
         survivors: list[Survivor] = []
         ended: Exit | None = None
         sources = {Stream.STDOUT: process.stdout, Stream.STDERR: process.stderr}
@@ -81,8 +85,8 @@ class Supervisor:
                 heartbeats.cancel_scope.cancel()
             duration_ms = ms_since(began_s)
             if cut_short:
-                grace_s = self._cancel_grace_s
-            survivors = await process.end(grace_s)
+                grace_s, number = self._cancel_grace_s, cancel_signal
+            survivors = await process.end(grace_s, number)
             ended = await process.wait()
             for listener in listeners.values():
                 listener.finish()
@@ -91,7 +95,7 @@ class Supervisor:
         self._recorder.end_output(self._wall_ms())
         assert ended is not None, "the block ended before the process, and without an error"
         if survivors:
-            self.say(_named(survivors, grace_s if cut_short else None))
+            self.say(_named(survivors, f"{grace_s:g} s after {number.name}" if cut_short else None))
         return CommandEnd(ended, cut_short, duration_ms)
 
     def say(self, message: str) -> None:
@@ -155,15 +159,15 @@ def ms_since(instant_s: float) -> int:
     return int((anyio.current_time() - instant_s) * 1_000)
 
 
-def _named(survivors: list[Survivor], grace_s: float | None) -> str:
+def _named(survivors: list[Survivor], grace: str | None) -> str:
     """Return a message that names the processes that outlived the command or, if it was ended early, the grace."""
     lines = [
         f"  {survivor.pid} {one_line(survivor.command)}" + (" (could not be ended)" if survivor.left else "")
         for survivor in survivors
     ]
-    if grace_s is None:
+    if grace is None:
         return _listed("the command has ended; these processes that it had started were ended after it:", lines)
-    return _listed(f"these processes had not ended {grace_s:g} s after SIGTERM, and were killed:", lines)
+    return _listed(f"these processes had not ended {grace}, and were killed:", lines)
 
 
 def _held(holders: list[Holder]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from signal import Signals
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -149,9 +150,11 @@ class Process(Protocol):
         """
         ...
 
-    async def end(self, grace_s: float) -> list[Survivor]:
-        """End all processes of the job: send SIGTERM and, after `grace_s`, SIGKILL; with a grace of 0 only SIGKILL.
+    async def end(self, grace_s: float, number: Signals = Signals.SIGTERM) -> list[Survivor]:
+        """End all processes of the job: signal `number`, SIGKILL after `grace_s`; with a grace of 0 only SIGKILL.
 
+        Each process gets signal `number` once; one that ignores it gets SIGTERM instead. What a process starts after
+        that, to clean up, gets it only when that process has ended.
         Call it after every `wait`, or to end a running job; a second call may shorten the grace. If cancelled, it first
         kills all processes. Returns the survivors, when no process is left or SIGKILL has failed for seconds. Raises
         `LauncherDied`, `LeaseEnded`.

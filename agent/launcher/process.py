@@ -9,6 +9,7 @@ import termios
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import starmap
+from signal import Signals
 from typing import Final
 
 import anyio
@@ -89,7 +90,7 @@ class KeptProcess:
         if self._connection is not None:
             self._connection.try_send(KeepUntil(deadline_ms(deadline_s)))
 
-    async def end(self, grace_s: float) -> list[Survivor]:
+    async def end(self, grace_s: float, number: Signals = Signals.SIGTERM) -> list[Survivor]:
         """End all processes of the job; if several tasks call, the grace that ends first counts.
 
         A keeper that does not answer in time is killed, and all processes of its job with it.
@@ -97,7 +98,7 @@ class KeptProcess:
         try:
             with anyio.move_on_after(grace_s + SILENT_S):
                 with anyio.move_on_after(grace_s + STOPPED_S):
-                    await self._send_end(grace_s)
+                    await self._send_end(grace_s, number)
                     return await self._ended()
                 if self._keeper is None or not self._keeper.stopped:
                     return await self._ended()
@@ -125,12 +126,12 @@ class KeptProcess:
     def _keeper(self) -> KeeperProcess | None:
         return self._connection.keeper if self._connection is not None else None
 
-    async def _send_end(self, grace_s: float) -> None:
+    async def _send_end(self, grace_s: float, number: Signals) -> None:
         if self._connection is not None:
             if self._keeper is not None:
                 self._keeper.wake()  # the launcher does so too, unless it is stopped or dead itself
             with suppress(LauncherDied):  # `receive` raises it again, after messages that have arrived
-                await self._connection.send(End(round(grace_s * 1000)))
+                await self._connection.send(End(round(grace_s * 1000), number))
             self._answers += 1
 
     async def _receive(self, done: Callable[[], bool]) -> None:

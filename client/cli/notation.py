@@ -102,8 +102,10 @@ def _found(field: Field, value: object, now_ms: int) -> object:
     match field.form:
         case Form.INSTANT:
             return _instant(value, now_ms)
-        case Form.CHOICE if _text(value).lower() not in field.choices:
-            raise _MisfitError
+        case Form.CHOICE:
+            return _choice(field, _text(value))
+        case Form.SIGNAL:
+            return _choice(field, _text(value).upper().removeprefix("SIG"))
         case Form.NUMBER:
             return _whole(value, field.bounds)
         case form:
@@ -126,6 +128,14 @@ def _word(value: object, what: str) -> str:
         hint = "; put it in quotes" if isinstance(value, str) else ""
         raise OperatorError(f"{what}: expected text, not {kind_of(value)}{hint}")
     return str(value)
+
+
+def _choice(field: Field, text: str) -> str:
+    """Read one of the field's choices, in capitals or not."""
+    for choice in field.choices:
+        if choice.lower() == text.lower():
+            return choice
+    raise _MisfitError
 
 
 def _words(value: object) -> tuple[str, ...]:
@@ -249,7 +259,6 @@ def _terminal(value: object) -> TerminalSize:
 _READERS: Final[Mapping[Form, Callable[[object], Any]]] = MappingProxyType(
     {
         Form.TEXT: _text,
-        Form.CHOICE: lambda value: _text(value).lower(),
         Form.SWITCH: _yes_or_no,
         Form.WORDS: _words,
         Form.PAIRS: _pairs,

@@ -16,7 +16,7 @@ from airunner.protocol.fields import FIELDS, Field, Form
 Given = str | bool | list[str] | None
 """Value of an option; None: it was not given."""
 
-_EXPLAINED: Final = (Form.NUMBER, Form.DURATION, Form.INSTANT)
+_EXPLAINED: Final = (Form.NUMBER, Form.DURATION, Form.INSTANT, Form.SIGNAL)
 _REPEATED: Final = (Form.WORDS, Form.PAIRS)
 
 

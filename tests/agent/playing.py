@@ -111,14 +111,14 @@ class PlayedProcess(Unreal):
             raise LeaseEnded
         return self._exit
 
-    async def end(self, grace_s: float) -> list[Survivor]:
+    async def end(self, grace_s: float, number: signal.Signals = signal.SIGTERM) -> list[Survivor]:
         self.graces_s.append(grace_s)
         if self._expired:
             raise LeaseEnded
         if not self._over.is_set():
             if self.stubborn:
                 await anyio.sleep(grace_s)  # virtual
-            self._end(Exit(None, signal.SIGKILL if self.stubborn or not grace_s else signal.SIGTERM))
+            self._end(Exit(None, signal.SIGKILL if self.stubborn or not grace_s else number))
         return []
 
     def close(self) -> None:

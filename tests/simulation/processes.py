@@ -197,14 +197,14 @@ class SimProcess(Unreal):
             raise LeaseEnded
         return self._exit
 
-    async def end(self, grace_s: float) -> list[Survivor]:
+    async def end(self, grace_s: float, number: int = SIGTERM) -> list[Survivor]:
         if self._exit is None:
             if not grace_s:
                 self.kill()
             elif self._script.ignores_term:
                 self._later(grace_s, self.kill)
             else:
-                self._later(0.002, lambda: self._die(None, SIGTERM))
+                self._later(0.002, lambda: self._die(None, number))
         try:
             await self.over.wait()
         except anyio.get_cancelled_exc_class():

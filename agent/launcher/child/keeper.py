@@ -16,23 +16,20 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, assert_never
 
 from airunner.agent.launcher.child.cgroup import oom_kills
+from airunner.agent.launcher.child.ending import LOOK_AGAIN_MS, Ending
 from airunner.agent.launcher.child.linux import call_me_when_my_parent_dies, set_name
 from airunner.agent.launcher.child.spawning import EXIT_NOT_EXECUTABLE, Refusal, spawn
 from airunner.agent.launcher.child.spending import Spending
 from airunner.agent.launcher.child.tree import (
     KILL_AGAIN_MS,
-    Status,
-    command_of,
     descendants,
     end_now,
-    name_of,
-    now_in_ticks,
     reap,
     signal_all,
 )
@@ -56,49 +53,8 @@ from airunner.transport.timers import BootTimer, boot_s
 
 RECEIVE_BYTES: Final = 65_536  # bytes read at a time
 SURVIVORS_MAX: Final = 100  # survivors that Ended lists; all are killed
-LOOK_AGAIN_MS: Final = 50  # between passes over /proc during a grace: a pass may miss the child of a fork just then
 _AT_ONCE: Final = 0.0  # a deadline that has passed, on the monotonic clock
 STUCK_S: Final = 10.0  # from SIGKILL until processes are given up: enough on a slow disk, not on a disk that hangs
-
-
-class _Ending:
-    """Ending of a job, begun by an End or by the job's deadline; further Ends may bring SIGKILL forward."""
-
-    def __init__(self, deadline: float, *, gentle: bool = False, outlived: bool = False) -> None:
-        self.deadline = deadline  # on the monotonic clock: of the grace; after SIGKILL, of `STUCK_S`
-        self.answers = 0  # Ended messages to send: one for each End
-        self.killing = False  # whether SIGKILL has been sent
-        self.began = now_in_ticks()  # when the ending began
-        self.gentle = gentle  # whether SIGTERM is sent at all
-        self.handled: set[int] = set()  # processes that were sent SIGTERM, or would be if `gentle`
-        self.outlived = outlived  # whether the command had ended before the ending began
-        self.unsettled: dict[int, float] = {}  # when each process was first seen without a command line
-        self.survivors: dict[int, str] = {}  # process id → command line
-
-    def note(self, pids: Iterable[int]) -> None:
-        """Record survivors and their commands, while these can still be read."""
-        for pid in pids:
-            self._note_process(pid, command_of(pid))
-
-    def note_settled(self, processes: list[Status]) -> list[Status]:
-        """Record and return the survivors that may be signalled now: their groups have no process without command line.
-
-        Such a process is most likely exiting, or executing a program. For `LOOK_AGAIN_MS` its group is not signalled:
-        the process, and others that it has just started, would end before their commands can be read.
-        """
-        now = time.monotonic()
-        commands = {process.pid: command_of(process.pid) for process in processes}
-        self.unsettled = {pid: self.unsettled.get(pid, now) for pid, command in commands.items() if not command}
-        settling = {pid for pid, since in self.unsettled.items() if now - since < LOOK_AGAIN_MS / 1000}
-        waiting = {process.group for process in processes if process.pid in settling}
-        settled = [process for process in processes if process.group not in waiting]
-        for process in settled:
-            self._note_process(process.pid, commands[process.pid])
-        return settled
-
-    def _note_process(self, pid: int, command: str) -> None:
-        if pid not in self.survivors and (command := command or name_of(pid)):
-            self.survivors[pid] = command
 
 
 class Keeper:
@@ -117,7 +73,7 @@ class Keeper:
         self._command: int | None = None  # process id of the command, while it runs
         self._held: list[int] = []  # the terminal's slave, which stays open while the command runs
         self._alone = True  # whether no process of a job is left
-        self._ending: _Ending | None = None
+        self._ending: Ending | None = None
         self._deadline = math.inf  # deadline of the job, in seconds of CLOCK_BOOTTIME
         self._expired = False
 
@@ -158,7 +114,7 @@ class Keeper:
             case KeepUntil():
                 self._deadline = _seconds(message.deadline_ms)
             case End():
-                self._end(message.grace_ms)
+                self._end(message)
             case _:
                 assert_never(message)
 
@@ -180,28 +136,22 @@ class Keeper:
         for descriptor in descriptors:
             os.close(descriptor)
 
-    def _end(self, grace_ms: int) -> None:
-        deadline = time.monotonic() + grace_ms / 1000
+    def _end(self, end: End) -> None:
+        deadline = time.monotonic() + end.grace_ms / 1000
         if self._ending is None:
-            self._ending = _Ending(deadline, gentle=grace_ms > 0, outlived=self._command is None)
+            number = end.signal if end.grace_ms else 0
+            self._ending = Ending(deadline, number=number, outlived=self._command is None)
             self._terminate(self._ending)
         elif not self._ending.killing:
             self._ending.deadline = min(self._ending.deadline, deadline)
         self._ending.answers += 1
 
-    def _terminate(self, ending: _Ending) -> None:
-        """Send SIGTERM, if there is a grace, once to each process that was running when the ending began.
-
-        Processes that are started later, to clean up, do not get SIGTERM. If the command had ended, record survivors.
-        """
+    def _terminate(self, ending: Ending) -> None:
+        """Ask each process once to end, if there is a grace. If the command had ended, record survivors."""
         alive = [process for process in descendants(os.getpid()) if process.alive]
-        fresh = [process for process in alive if process.pid not in ending.handled and process.began <= ending.began]
-        if ending.outlived:
-            fresh = ending.note_settled(fresh)
-        ending.handled.update(process.pid for process in fresh)
-        if ending.gentle:
-            signal_all(fresh, signal.SIGTERM)
-            signal_all(fresh, signal.SIGCONT)  # a stopped process would not handle SIGTERM
+        unasked = ending.unasked(alive, self._command)
+        for process in ending.note_settled(unasked) if ending.outlived else unasked:
+            ending.ask(process)
 
     def _reap(self) -> None:
         ended, self._alone = reap(spending=self._spending)
@@ -223,7 +173,7 @@ class Keeper:
             return
         self._expired = True
         if self._ending is None:
-            self._ending = _Ending(_AT_ONCE)
+            self._ending = Ending(_AT_ONCE)
         elif not self._ending.killing:
             self._ending.deadline = _AT_ONCE
 
@@ -249,7 +199,7 @@ class Keeper:
             signal_all(descendants(os.getpid()), signal.SIGKILL)
         return True
 
-    def _finish(self, ending: _Ending, left: Collection[int]) -> None:
+    def _finish(self, ending: Ending, left: Collection[int]) -> None:
         self._ending = None
         if self._expired:
             self._send(Expired())

@@ -5,10 +5,11 @@ one of its ancestors dies meanwhile; it is then a child of its subreaper, and th
 must find every process repeats the pass until `waitpid` reports no children (`end_now`). The lists of children in
 /proc/PID/task are not used: many kernels do not have them, and they may be incomplete.
 
-Signals go to process groups. The kernel signals a group in one step in which no member can fork, so a process that
+SIGKILL goes to process groups. The kernel signals a group in one step in which no member can fork, so a process that
 forks and exits between two passes does not escape. A job's command leads its own session, so the group of a
 descendant has only descendants as members; our own group is the exception. (A process that changes its group at each
-fork may escape for as long as it does so.)
+fork may escape for as long as it does so.) A signal that asks a process to end goes to each process once, by its id:
+a group would get it again with each new member.
 
 A process id could in theory be reused between pass and signal. The kernel assigns ids in ascending order, so all
 other ids would have to be used within a millisecond.
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 COMMAND_CHARS_MAX: Final = 200  # characters of a command line that are reported
 KILL_AGAIN_MS: Final = 20  # pause between passes that kill: a pass may miss a fork; a child's death ends the pause
 
+TICKS_A_S: Final = os.sysconf("SC_CLK_TCK")
+
 _READ_BYTES: Final = 4_096  # enough: a stat line has some 300 bytes, `COMMAND_CHARS_MAX` at most 800
-_STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN = 0, 1, 2, 3, 17, 19  # indices after the name: proc_pid_stat(5)
+# Indices after the name, see proc_pid_stat(5):
+_STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN, _IGNORED, _CAUGHT = 0, 1, 2, 3, 17, 19, 30, 31
 
 
 class Status(NamedTuple):
@@ -44,6 +48,27 @@ class Status(NamedTuple):
     began: int  # when the process started, in clock ticks since boot
     state: bytes
     alive: bool  # True also if only its first thread has ended, although /proc then shows a zombie
+    ignored: int  # mask of the signals that the process ignores: bit 0 is signal 1
+    caught: int  # mask of the signals for which it has a handler
+
+    def ignores(self, number: int) -> bool:
+        """Whether the process ignores signal `number`, as the background processes of a shell ignore SIGINT."""
+        return bool(self.ignored << 1 >> number & 1)
+
+    def catches(self, number: int) -> bool:
+        """Whether the process has a handler for signal `number`; after a fork, its parent's until it resets it."""
+        return bool(self.caught << 1 >> number & 1)
+
+
+class Instant(NamedTuple):
+    """Instant by which processes that started before are told from later ones; finer than `Status.began` alone."""
+
+    ticks: int  # clock ticks since boot
+    last: int  # process id that was assigned last: the kernel assigns ids in ascending order
+
+    def precedes(self, process: Status) -> bool:
+        """Whether the process was started after this instant. Wrong only if ids wrap around within one tick."""
+        return (process.began, process.pid) > (self.ticks, self.last)
 
 
 def status_of(pid: int) -> Status | None:
@@ -56,7 +81,8 @@ def status_of(pid: int) -> Status | None:
         return None
     state, parent, group, session = fields[_STATE], int(fields[_PARENT]), int(fields[_GROUP]), int(fields[_SESSION])
     alive = state not in (b"Z", b"X") or int(fields[_THREADS]) > 1
-    return Status(pid, parent, group, session, int(fields[_BEGAN]), state, alive)
+    began, ignored, caught = int(fields[_BEGAN]), int(fields[_IGNORED]), int(fields[_CAUGHT])
+    return Status(pid, parent, group, session, began, state, alive, ignored, caught)
 
 
 def process_ids() -> Iterator[int]:
@@ -66,7 +92,7 @@ def process_ids() -> Iterator[int]:
 
 
 def descendants(root: int, besides: Collection[int] = ()) -> list[Status]:
-    """List all descendants of `root`, except the processes in `besides` and their descendants."""
+    """List all descendants of `root`, parents first, except the processes in `besides` and their descendants."""
     children: dict[int, list[Status]] = {}
     for pid in process_ids():
         if (status := status_of(pid)) is not None:
@@ -81,9 +107,10 @@ def descendants(root: int, besides: Collection[int] = ()) -> list[Status]:
     return found
 
 
-def now_in_ticks() -> int:
-    """Return the current instant in the unit of `Status.began`."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+def now() -> Instant:
+    """Return the current instant."""
+    last = int(_read("/proc/loadavg").split()[-1])  # read first: of what is started in between, the tick decides
+    return Instant(int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_A_S), last)
 
 
 def signal_all(processes: Iterable[Status], number: int) -> None:

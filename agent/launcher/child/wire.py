@@ -34,9 +34,10 @@ class KeepUntil(NamedTuple):
 
 
 class End(NamedTuple):
-    """Agent → keeper: SIGTERM to all, SIGKILL after the grace (another End may shorten it). `Ended` answers each."""
+    """Agent → keeper: `signal` to all, SIGKILL after the grace (another End may shorten it). `Ended` answers each."""
 
-    grace_ms: int  # 0: SIGKILL at once, without SIGTERM
+    grace_ms: int  # 0: SIGKILL at once, without `signal`
+    signal: int  # asks the processes to end, usually SIGTERM; a process that ignores it gets SIGTERM
 
 
 class Started(NamedTuple):

@@ -83,6 +83,52 @@ if os.fork() == 0:
         pass
 os._exit(0)
 """
+TRAP = "trap 'echo begin; sleep 0.2; echo done; exit 9' TERM; "
+HANDLER = """
+import signal, subprocess, sys
+def end(number, frame):
+    print("begin", flush=True)
+    subprocess.run(["sleep", "0.2"], check=True)
+    print("done", flush=True)
+    sys.exit(9)
+signal.signal(signal.SIGTERM, end)
+subprocess.run(["sh", "-c", "echo up; exec sleep 30"])
+"""
+CLEANUP = {
+    "a trap of sh": ("sh", "-c", f"{TRAP} echo up; sleep 30 & wait"),
+    "a trap of bash": ("bash", "-c", f"{TRAP} echo up; sleep 30 & wait"),
+    "a handler of Python": (sys.executable, "-c", HANDLER),
+    "a trap below a shell": ("sh", "-c", f'trap : TERM; sh -c "{TRAP} echo up; sleep 30 & wait"; exit $?'),
+    "a trap whose children have children": (
+        "sh",
+        "-c",
+        'trap \'echo begin; sh -c "sh -c \\"sleep 0.2; echo done\\"; exit"; exit 9\' TERM; echo up; sleep 30 & wait',
+    ),
+    "job control": ("bash", "-c", f"set -m; {TRAP} sleep 30 & echo up; wait"),
+    "a pipeline as cleanup": (
+        "sh",
+        "-c",
+        "trap 'echo begin; sleep 0.2 | (cat; echo done); exit 9' TERM; echo up; sleep 30 & wait",
+    ),
+    "a process in another session": ("sh", "-c", f"{TRAP} setsid sleep 30 & echo up; wait"),
+    "a stopped process": ("sh", "-c", f"{TRAP} sleep 30 & echo up; kill -STOP $$; wait"),
+}
+
+
+@pytest.mark.parametrize("argv", CLEANUP.values(), ids=CLEANUP.keys())
+async def test_each_process_is_asked_to_end_once_and_its_cleanup_is_left_alone(
+    launcher: ChildLauncher, argv: tuple[str, ...]
+) -> None:
+    async def end_some() -> None:
+        process = await launcher.launch(command(*argv))
+        await read_lines(process.stdout, 1)
+        assert await process.end(PATIENCE_S) == []
+        assert await process.wait() == Exit(9, None)
+        assert await read_all(process.stdout) == b"begin\ndone\n"
+
+    async with anyio.create_task_group() as lanes:
+        for _ in range(8):
+            lanes.start_soon(end_some)
 
 
 @pytest.mark.parametrize("terminal", [None, TerminalSize()])
@@ -213,10 +259,27 @@ async def test_the_command_may_end_just_as_it_is_ended(launcher: ChildLauncher) 
         process.close()
 
 
-async def test_what_is_started_to_clear_up_is_left_to_do_so(launcher: ChildLauncher) -> None:
-    """Only those who were there are told to end; what they start then has the grace."""
-    script = "trap 'sh -c \"sleep 0.3; echo cleared up\"; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
+async def test_what_is_born_just_before_its_parent_is_asked_is_asked_too(launcher: ChildLauncher) -> None:
+    """Its parent lives on, and starts others all the time: none of them outlives the job by the whole grace."""
+    script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.001; (sleep 30 &) ; done"
     process = await launcher.launch(shell(script))
     await read_lines(process.stdout, 1)
-    assert await process.end(PATIENCE_S) == []
-    assert b"cleared up" in await read_all(process.stdout)
+    with anyio.fail_after(PATIENCE_S):
+        assert await ended(process, 1000) == Exit(9, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "exit_"),
+    [
+        ("trap 'exit 9' INT; echo up; sleep 30 & wait", Exit(9, None)),  # the background process ignores SIGINT
+        ("echo up; exec sleep 30", Exit(None, signal.SIGINT)),
+        ("trap '' INT; echo up; exec sleep 30", Exit(None, signal.SIGTERM)),
+        ("trap 'exit 8' TERM; trap 'sleep 0.2; exit 9' INT; echo up; setsid sleep 30 & wait", Exit(9, None)),
+    ],
+)
+async def test_another_signal_than_sigterm_may_be_asked_with(launcher: ChildLauncher, script: str, exit_: Exit) -> None:
+    process = await launcher.launch(shell(script))
+    await read_lines(process.stdout, 1)
+    with anyio.fail_after(PATIENCE_S):
+        assert await process.end(1000, signal.SIGINT) == []
+    assert await process.wait() == exit_

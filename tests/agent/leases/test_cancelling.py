@@ -40,6 +40,18 @@ async def test_a_nudge_has_a_job_cancelled_at_once(stage: Stage) -> None:
     assert (found.state, found.result) == (JobState.CANCELLED, Result(signal=15, reason=Reason.CANCELLED))
 
 
+@pytest.mark.parametrize("timeout_seconds", [None, 5])
+async def test_a_job_chooses_the_signal_of_its_cancel_and_of_its_timeout(
+    stage: Stage, timeout_seconds: int | None
+) -> None:
+    job, _ = await stage.begun(cancel_signal="INT", timeout_seconds=timeout_seconds)
+    if timeout_seconds is None:
+        await stage.client.cancel(job.id)
+    await stage.kinds(job.id)
+    result = (await stage.client.get(job.id)).result
+    assert result == Result(signal=2, reason=Reason.TIMEOUT if timeout_seconds else Reason.CANCELLED)
+
+
 async def test_where_the_nudge_is_lost_the_next_heartbeat_brings_the_cancel(stage: Stage) -> None:
     lose_nudges(stage)
     job, _ = await stage.begun()

@@ -28,6 +28,7 @@ priority: -3
 notBefore: 2027-01-31T03:00:00Z
 maxAttempts: 5
 retry: {limit: 2, on: [75, SIGKILL], backoff: 0.5}
+cancelSignal: SIGUSR1
 secrets: [NPM_TOKEN]
 secretFiles: [DEPLOY_KEY]
 terminal: {cols: 120}
@@ -41,7 +42,7 @@ def test_every_key_is_read() -> None:
     fields = parse_job_file(WHOLE, "job.yaml")
     assert set(fields) == {field.name for field in KEYS.values()}
     assert fields["args"] == ("test", "-j", "4")
-    assert fields["process_type"] == "pty"
+    assert (fields["process_type"], fields["cancel_signal"]) == ("pty", "USR1")
     assert fields["timeout_seconds"] == 600
     assert fields["not_before_ms"] == 1_801_364_400_000
     assert fields["retry"] == RetryPolicy(limit=2, backoff_ms=500, on=RetryOn(exit_codes=(75,), signals=(9,)))

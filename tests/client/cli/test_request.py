@@ -13,7 +13,7 @@ from airunner.client.cli.options import Given
 from airunner.client.cli.request import fields_of, hints_of
 from airunner.client.client import request_id_of, spec_of
 from airunner.protocol.errors import BadRequest, OperatorError
-from airunner.protocol.fields import ProcessType, TerminalSize
+from airunner.protocol.fields import CancelSignal, ProcessType, TerminalSize
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 
 
@@ -135,6 +135,7 @@ def test_what_a_job_needs_and_when_and_how_often_it_is_run_are_told_in_flags(tmp
         ("retry", "0", None),
         ("submodules", False, False),
         ("process_type", "PTY", ProcessType.PTY),
+        *(("cancel_signal", word, CancelSignal.INT) for word in ("INT", "SIGINT", "int", "sigint")),
     ],
 )
 def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_zero(
@@ -175,6 +176,10 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         ({"timeout_seconds": "1.5"}, "--timeout-seconds: expected whole seconds"),
         ({"retry": "1", "retry_backoff": "2d"}, "backoff: expected a number of seconds up to 86400"),
         ({"not_before_ms": "1900-01-01T00:00:00Z"}, "expected an instant"),
+        *(
+            ({"cancel_signal": word}, "--cancel-signal: expected TERM or INT or HUP")
+            for word in ("KILL", "SIGSTOP", "2")
+        ),
         ({"priority": "101"}, "--priority: expected a whole number from -100 to 100, not the number 101"),
         *(({"terminal": size}, "--terminal: expected a size") for size in ("120", "80X24", "-1x5", "axb", "0x1")),
         *(({"terminal": size}, "--terminal: expected columns and rows") for size in ("80x10001", "99999x1")),
